@@ -1,0 +1,1 @@
+"""CB-ViLA for the Hugging Face ecosystem."""
