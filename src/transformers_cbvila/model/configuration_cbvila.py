@@ -1,0 +1,377 @@
+"""Configurations of the CB-ViLA family.
+
+Nothing here computes: every choice the paper leaves open is a field, and a preset is a named set of choices.
+"""
+
+from typing import Any, Literal, get_args
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+QuantizerGradient = Literal["straight_through", "gumbel", "rotation"]
+CodebookUpdate = Literal["loss", "ema"]
+CodebookNorm = Literal["l2", "none"]
+MIMHead = Literal["linear", "tied"]
+PixelOn = Literal["all", "masked", "both"]
+NegativeSource = Literal["similarity", "uniform"]
+
+# What differs between the presets; everything else is the field default. `recommended` is the field defaults.
+PRESETS: dict[str, dict[str, Any]] = {
+    "recommended": {},
+    "paper": {
+        "quantizer_gradient": "gumbel",
+        "codebook_update": "loss",
+        "codebook_dim": None,  # the width of the vision encoder: Eq. 1 compares codes with ViT outputs directly
+        "codebook_norm": "none",
+        "commitment_weight": 0.25,
+        "pixel_weight": 1.0,
+        "pixel_on": "both",
+        "itc_weight": 0.0,
+        "mim_grad_to_vit": True,
+    },
+}
+
+
+@strict
+class CBViLAVisionConfig(PreTrainedConfig):
+    r"""Configuration of the image encoder, ViT-B/16 at 256 px by default (Sec. IV-C).
+
+    Args:
+        hidden_size (`int`, defaults to 768): Width of the encoder.
+        num_hidden_layers (`int`, defaults to 12): Number of pre-norm transformer layers.
+        num_attention_heads (`int`, defaults to 12): Attention heads per layer.
+        intermediate_size (`int`, defaults to 3072): Width of the feed-forward part.
+        hidden_act (`str`, defaults to `"gelu"`): Activation of the feed-forward part.
+        image_size (`int`, defaults to 256): Side of the (square) input in pixels.
+        patch_size (`int`, defaults to 16): Side of a patch in pixels.
+        num_channels (`int`, defaults to 3): Channels of the input.
+        qkv_bias (`bool`, defaults to `True`): Whether query, key and value projections have a bias.
+        hidden_dropout_prob (`float`, defaults to 0.0): Dropout after each sub-layer.
+        attention_probs_dropout_prob (`float`, defaults to 0.0): Dropout of attention weights.
+        layer_norm_eps (`float`, defaults to 1e-6): As in the original ViT.
+        initializer_range (`float`, defaults to 0.02): Standard deviation of the initial weights.
+    """
+
+    model_type = "cbvila_vision_model"
+    base_config_key = "vision_config"
+
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    image_size: int = 256
+    patch_size: int = 16
+    num_channels: int = 3
+    qkv_bias: bool = True
+    hidden_dropout_prob: float | int = 0.0
+    attention_probs_dropout_prob: float | int = 0.0
+    layer_norm_eps: float = 1e-6
+    initializer_range: float = 0.02
+
+    @property
+    def num_patches(self) -> int:
+        """Number of visual tokens N of an image of the configured size."""
+        return (self.image_size // self.patch_size) ** 2
+
+    def __post_init__(self, **kwargs):
+        _require_heads_divide(self.hidden_size, self.num_attention_heads, "vision_config")
+        if self.image_size % self.patch_size:
+            raise ValueError(
+                f"vision_config: image_size {self.image_size} is not a multiple of patch_size {self.patch_size}; "
+                f"choose for example image_size={self.image_size // self.patch_size * self.patch_size}."
+            )
+        super().__post_init__(**kwargs)
+
+
+@strict
+class CBViLATextConfig(PreTrainedConfig):
+    r"""Configuration of the text encoder, six layers of BERT-base by default (Sec. IV-C).
+
+    The answer decoder of visual question answering uses the same class with `is_decoder=True`.
+
+    Args:
+        vocab_size (`int`, defaults to 30522): Number of WordPieces V.
+        hidden_size (`int`, defaults to 768): Width D, shared with the fusion encoder.
+        num_hidden_layers (`int`, defaults to 6): Number of post-norm transformer layers.
+        num_attention_heads (`int`, defaults to 12): Attention heads per layer.
+        intermediate_size (`int`, defaults to 3072): Width of the feed-forward part.
+        hidden_act (`str`, defaults to `"gelu"`): Activation of the feed-forward part.
+        hidden_dropout_prob (`float`, defaults to 0.1): Dropout after each sub-layer.
+        attention_probs_dropout_prob (`float`, defaults to 0.1): Dropout of attention weights.
+        max_position_embeddings (`int`, defaults to 512): Longest text in tokens.
+        type_vocab_size (`int`, defaults to 2): Token types; only type 0 is used.
+        layer_norm_eps (`float`, defaults to 1e-12): As in BERT.
+        initializer_range (`float`, defaults to 0.02): Standard deviation of the initial weights.
+        pad_token_id, bos_token_id, eos_token_id (`int`, default to 0, 101, 102): [PAD], [CLS], [SEP].
+        is_decoder (`bool`, defaults to `False`): Causal attention and a key-value cache.
+    """
+
+    model_type = "cbvila_text_model"
+    base_config_key = "text_config"
+
+    vocab_size: int = 30522
+    hidden_size: int = 768
+    num_hidden_layers: int = 6
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float | int = 0.1
+    attention_probs_dropout_prob: float | int = 0.1
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    layer_norm_eps: float = 1e-12
+    initializer_range: float = 0.02
+    pad_token_id: int | None = 0
+    bos_token_id: int | None = 101
+    eos_token_id: int | list[int] | None = 102
+    is_decoder: bool = False
+    use_cache: bool = True
+    tie_word_embeddings: bool = True
+
+    def __post_init__(self, **kwargs):
+        _require_heads_divide(self.hidden_size, self.num_attention_heads, "text_config")
+        super().__post_init__(**kwargs)
+
+
+@strict
+class CBViLAFusionConfig(PreTrainedConfig):
+    r"""Configuration of the fusion encoder: layers of the text encoder's form plus cross-attention (Sec. IV-C).
+
+    Inside a [`CBViLAConfig`], sizes that are not given follow the text encoder, and `encoder_hidden_size` the vision
+    encoder.
+
+    Args:
+        hidden_size (`int`, defaults to 768): Width D; must equal the text encoder's.
+        encoder_hidden_size (`int`, defaults to 768): Width of cross-attention keys and values (the vision width).
+        num_hidden_layers (`int`, defaults to 6): Number of layers.
+        num_attention_heads, intermediate_size, hidden_act, hidden_dropout_prob, attention_probs_dropout_prob,
+        layer_norm_eps, initializer_range: as in [`CBViLATextConfig`].
+    """
+
+    model_type = "cbvila_fusion_model"
+    base_config_key = "fusion_config"
+
+    hidden_size: int = 768
+    encoder_hidden_size: int = 768
+    num_hidden_layers: int = 6
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float | int = 0.1
+    attention_probs_dropout_prob: float | int = 0.1
+    layer_norm_eps: float = 1e-12
+    initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs):
+        _require_heads_divide(self.hidden_size, self.num_attention_heads, "fusion_config")
+        super().__post_init__(**kwargs)
+
+    def items(self) -> tuple[()]:
+        """Nothing. `from_pretrained` takes any `config.fusion_config` for a mapping of *kernel* fusions and walks its
+        items (transformers 5.17 to 5.23 at least); ours, the field's name for a fusion encoder, asks for none."""
+        return ()
+
+
+_SUB_CONFIGS = {
+    "vision_config": CBViLAVisionConfig,
+    "text_config": CBViLATextConfig,
+    "fusion_config": CBViLAFusionConfig,
+}
+# A fusion layer is a text layer with cross-attention: what is not said about it is taken from the text encoder.
+_FUSION_FOLLOWS_TEXT = (
+    "hidden_size",
+    "num_attention_heads",
+    "intermediate_size",
+    "hidden_act",
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "layer_norm_eps",
+    "initializer_range",
+)
+
+
+@strict
+class CBViLAConfig(PreTrainedConfig):
+    r"""Configuration of every CB-ViLA model. The defaults are the paper's sizes and the preset `recommended`.
+
+    Args:
+        vision_config, text_config, fusion_config (`dict` or config, *optional*): The three encoders.
+        preset (`str`, defaults to `"recommended"`): Name of the preset the configuration started from, for the record.
+        codebook_size (`int`, defaults to 3000): Number of codes K ("3K", Sec. IV-C).
+        codebook_dim (`int`, *optional*, defaults to 32): Code width C. `None` is the width of the vision encoder, as
+            Eq. 1 reads literally; then there are no projections around the look-up.
+        codebook_norm (`"l2"` or `"none"`, defaults to `"l2"`): Whether latents and codes are unit vectors.
+        codebook_update (`"ema"` or `"loss"`, defaults to `"ema"`): How codes learn: by a moving average of the latents
+            assigned to them (a deviation from the paper, which collapses less), or by the second term of Eq. 3.
+        codebook_decay (`float`, defaults to 0.99): Decay of that moving average, per optimiser step.
+        quantizer_gradient (`"straight_through"`, `"gumbel"` or `"rotation"`, defaults to `"straight_through"`): How
+            gradients pass the look-up. Noise (gumbel) is used in training only; indices are always those of Eq. 1.
+        gumbel_temperature (`float`, defaults to 1.0): Temperature of the gumbel softmax, relative to the data's scale.
+        pixel_weight, codebook_weight, commitment_weight, mim_weight, itm_weight, mlm_weight, itc_weight (`float`):
+            Weights of the terms of Eq. 7 (`commitment_weight` is β of Eq. 3) and of the image-text contrastive loss,
+            which the paper does not have (0 leaves it and its projections out). All terms are means (over tokens,
+            dimensions or pixels), so that `pixel_weight` is larger than 1 by default.
+        pixel_on (`"all"`, `"masked"` or `"both"`, defaults to `"all"`): What the pixel loss reconstructs from: all
+            visual words, or those left by the mask (then scored on masked patches), or both.
+        norm_pix_loss (`bool`, defaults to `False`): Whether each patch of the pixel target is normalised (MAE).
+        mim_head (`"linear"` or `"tied"`, defaults to `"linear"`): Classifier over codes; `tied` scores by cosine with
+            the codes themselves.
+        mim_grad_to_vit (`bool`, defaults to `False`): Whether MIM trains the image encoder through the visible words.
+        negative_source (`"similarity"` or `"uniform"`, defaults to `"similarity"`): How ITM negatives are drawn in
+            training.
+        projection_dim (`int`, defaults to 256): Width of the contrastive embeddings.
+        logit_scale_init_value (`float`, defaults to 2.6592): Logarithm of the initial 1 / temperature (ln 1/0.07).
+        initializer_range (`float`, defaults to 0.02): Standard deviation of the initial weights.
+
+    Example:
+
+    ```python
+    >>> from transformers_cbvila import CBViLAConfig
+
+    >>> config = CBViLAConfig(vision_config={"hidden_size": 128, "num_attention_heads": 4, "intermediate_size": 512})
+    >>> config.fusion_config.encoder_hidden_size
+    128
+    >>> CBViLAConfig.from_preset("paper").codebook_dim
+    768
+
+    ```
+    """
+
+    model_type = "cbvila"
+    sub_configs_defaults = _SUB_CONFIGS
+    sub_configs = _SUB_CONFIGS  # the name up to transformers 5.19
+    keys_to_ignore_at_inference = [
+        "past_key_values",
+        "losses",
+        "codebook_indices",
+        "codebook_counts",
+        "codebook_statistics",
+        "itm_logits",
+        "mlm_logits",
+        "mim_logits",
+        "pixel_predictions",
+    ]
+
+    vision_config: dict | PreTrainedConfig | None = None
+    text_config: dict | PreTrainedConfig | None = None
+    fusion_config: dict | PreTrainedConfig | None = None
+    preset: str = "recommended"
+    codebook_size: int = 3000
+    codebook_dim: int | None = 32
+    codebook_norm: str = "l2"
+    codebook_update: str = "ema"
+    codebook_decay: float = 0.99
+    quantizer_gradient: str = "straight_through"
+    gumbel_temperature: float | int = 1.0
+    pixel_weight: float | int = 10.0
+    codebook_weight: float | int = 1.0
+    commitment_weight: float | int = 1.0
+    mim_weight: float | int = 1.0
+    itm_weight: float | int = 1.0
+    mlm_weight: float | int = 1.0
+    itc_weight: float | int = 1.0
+    pixel_on: str = "all"
+    norm_pix_loss: bool = False
+    mim_head: str = "linear"
+    mim_grad_to_vit: bool = False
+    negative_source: str = "similarity"
+    projection_dim: int = 256
+    logit_scale_init_value: float = 2.6592
+    initializer_range: float = 0.02
+    tie_word_embeddings: bool = True
+
+    def __post_init__(self, **kwargs):
+        self.vision_config = _as_config("vision_config", self.vision_config)
+        self.text_config = _as_config("text_config", self.text_config)
+        self.fusion_config = _as_config("fusion_config", self._complete_fusion(self.fusion_config))
+        if self.codebook_dim is None:
+            self.codebook_dim = self.vision_config.hidden_size
+        self._check_choices()
+        self._check_widths()
+        self._check_numbers()
+        super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_preset(cls, name: str, **kwargs) -> "CBViLAConfig":
+        """A configuration that starts from a preset.
+
+        Args:
+            name: `"recommended"`, or `"paper"` for the literal reading of the paper, which may collapse.
+            kwargs: Any field, taking precedence over the preset.
+
+        Raises:
+            ValueError: If there is no preset of that name.
+        """
+        if name not in PRESETS:
+            raise ValueError(f"Unknown preset {name!r}: choose one of {', '.join(sorted(PRESETS))}.")
+        return cls(**{**PRESETS[name], "preset": name, **kwargs})
+
+    @property
+    def has_contrastive_head(self) -> bool:
+        """Whether the model has the projections and the temperature of the contrastive loss."""
+        return self.itc_weight > 0
+
+    def loss_weights(self) -> dict[str, float]:
+        """Weight of each loss term by name (the fields of [`CBViLALosses`])."""
+        terms = ("pixel", "codebook", "commitment", "mim", "itm", "mlm", "itc")
+        return {term: float(getattr(self, f"{term}_weight")) for term in terms}
+
+    def _complete_fusion(self, fusion: dict | PreTrainedConfig | None) -> dict | PreTrainedConfig:
+        if isinstance(fusion, PreTrainedConfig):
+            return fusion
+        followed = {name: getattr(self.text_config, name) for name in _FUSION_FOLLOWS_TEXT}
+        return {**followed, "encoder_hidden_size": self.vision_config.hidden_size, **(fusion or {})}
+
+    def _check_choices(self) -> None:
+        choices = {
+            "codebook_norm": CodebookNorm,
+            "codebook_update": CodebookUpdate,
+            "quantizer_gradient": QuantizerGradient,
+            "mim_head": MIMHead,
+            "pixel_on": PixelOn,
+            "negative_source": NegativeSource,
+        }
+        for field, literal in choices.items():
+            value, allowed = getattr(self, field), get_args(literal)
+            if value not in allowed:
+                raise ValueError(f"{field}={value!r} is not one of {', '.join(map(repr, allowed))}.")
+
+    def _check_widths(self) -> None:
+        fusion, text, vision = self.fusion_config, self.text_config, self.vision_config
+        if fusion.hidden_size != text.hidden_size:
+            raise ValueError(
+                f"fusion_config.hidden_size ({fusion.hidden_size}) must equal text_config.hidden_size "
+                f"({text.hidden_size}); leave it out to have it follow."
+            )
+        if fusion.encoder_hidden_size != vision.hidden_size:
+            raise ValueError(
+                f"fusion_config.encoder_hidden_size ({fusion.encoder_hidden_size}) must equal "
+                f"vision_config.hidden_size ({vision.hidden_size}); leave it out to have it follow."
+            )
+
+    def _check_numbers(self) -> None:
+        if self.codebook_size < 2:
+            raise ValueError(f"codebook_size={self.codebook_size}: a codebook needs at least 2 codes.")
+        if self.codebook_dim < 1:
+            raise ValueError(f"codebook_dim={self.codebook_dim} must be positive, or None for the vision width.")
+        if not 0 <= self.codebook_decay < 1:
+            raise ValueError(f"codebook_decay={self.codebook_decay} must be in [0, 1).")
+        for term, weight in self.loss_weights().items():
+            if weight < 0:
+                raise ValueError(f"{term}_weight={weight} is negative: a loss weight is 0 (off) or more.")
+
+
+def _as_config(name: str, value: dict | PreTrainedConfig | None) -> PreTrainedConfig:
+    config_class = _SUB_CONFIGS[name]
+    if value is None:
+        return config_class()
+    return config_class(**value) if isinstance(value, dict) else value
+
+
+def _require_heads_divide(hidden_size: int, heads: int, where: str) -> None:
+    if heads < 1 or hidden_size % heads:
+        raise ValueError(f"{where}: hidden_size {hidden_size} is not a multiple of num_attention_heads {heads}.")
+
+
+__all__ = ["CBViLAConfig", "CBViLAFusionConfig", "CBViLATextConfig", "CBViLAVisionConfig"]

@@ -1,0 +1,104 @@
+"""The loss terms of CB-ViLA as pure functions: tensors in, a scalar out, no weights, no state.
+
+Every term is a mean (over tokens and dimensions, over pixels, over labelled tokens), computed in at least fp32, and
+exactly 0 with a graph when there is nothing to score, so that an empty mask never turns into NaN.
+
+Shapes: B batch, N visual tokens, P pixels of a patch (3 * patch_size ** 2), C code width, K codes, V vocabulary.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def at_least_fp32(x: Tensor) -> Tensor:
+    """`x` in fp32, or as it is when it is wider: fp64 is never cast down."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of `values` where `mask` (same shape) is true; 0 when it is nowhere true."""
+    weights = mask.to(values.dtype)
+    return (values * weights).sum() / weights.sum().clamp_min(1)
+
+
+def patchify(pixel_values: Tensor, patch_size: int) -> Tensor:
+    """Images (B, 3, H, W) as rows of pixels (B, N, P), patches row by row, channels last within a patch."""
+    batch, channels, height, width = pixel_values.shape
+    rows, columns = height // patch_size, width // patch_size
+    grid = pixel_values.reshape(batch, channels, rows, patch_size, columns, patch_size)
+    return grid.permute(0, 2, 4, 3, 5, 1).reshape(batch, rows * columns, patch_size**2 * channels)
+
+
+def unpatchify(patches: Tensor, patch_size: int, height: int, width: int) -> Tensor:
+    """The inverse of [`patchify`]: rows of pixels (B, N, P) as images (B, 3, H, W)."""
+    batch, rows, columns = patches.shape[0], height // patch_size, width // patch_size
+    grid = patches.reshape(batch, rows, columns, patch_size, patch_size, -1)
+    return grid.permute(0, 5, 1, 3, 2, 4).reshape(batch, -1, height, width)
+
+
+def pixel_loss(predictions: Tensor, targets: Tensor, mask: Tensor | None = None, normalize: bool = False) -> Tensor:
+    """First term of Eq. 3: -log p(x | z_q(x), l) of a unit Gaussian up to constants, as a mean over pixels.
+
+    Args:
+        predictions: (B, N, P) predicted pixels in the image processor's normalised space.
+        targets: (B, N, P) true pixels, from [`patchify`].
+        mask: (B, N) bool, the patches to score; all when absent.
+        normalize: Score against targets with zero mean and unit (unbiased) variance per patch, as MAE does.
+    """
+    predictions, targets = at_least_fp32(predictions), at_least_fp32(targets)
+    if normalize:
+        variance, mean = torch.var_mean(targets, dim=-1, keepdim=True)
+        targets = (targets - mean) / (variance + 1e-6).sqrt()
+    per_patch = (predictions - targets).square().mean(-1)
+    return per_patch.mean() if mask is None else masked_mean(per_patch, mask)
+
+
+def codebook_loss(latents: Tensor, codes: Tensor) -> Tensor:
+    """Second term of Eq. 3, ||sg[v] - c||^2: moves the chosen codes (…, C) to the latents (…, C)."""
+    return F.mse_loss(codes, latents.detach())
+
+
+def commitment_loss(latents: Tensor, codes: Tensor) -> Tensor:
+    """Third term of Eq. 3 without β, ||v - sg[c]||^2: moves the latents (…, C) to the chosen codes (…, C)."""
+    return F.mse_loss(latents, codes.detach())
+
+
+def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy of logits (M, classes) over labels (M,); -100 is ignored; 0 when nothing is labelled."""
+    total = F.cross_entropy(at_least_fp32(logits), labels, ignore_index=-100, reduction="sum")
+    return total / (labels != -100).sum().clamp_min(1)
+
+
+def itc_loss(logits: Tensor, matches: Tensor) -> Tensor:
+    """Image-text contrast over the batch, the mean of both directions.
+
+    Args:
+        logits: (B, B) similarities divided by the temperature, images in rows, texts in columns.
+        matches: (B, B) bool, true where the text is known to be true of the image. Known matches off the diagonal are
+            neither positives nor negatives: they leave the sum.
+    """
+    logits = at_least_fp32(logits)
+    targets = torch.arange(len(logits), device=logits.device)
+    others = matches & ~torch.eye(len(logits), dtype=torch.bool, device=logits.device)
+    logits = logits.masked_fill(others, float("-inf"))
+    return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
+
+
+def answer_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Negative log-likelihood of whole answers: a sum over an answer's tokens, a weighted mean over answers.
+
+    When the weights of a question's answers sum to 1 this is ALBEF's loss per question.
+
+    Args:
+        logits: (B, A, V), position t scores token t of the answer.
+        labels: (B, A), padded with -100.
+        weights: (B,) non-negative; equal when absent.
+    """
+    logits = at_least_fp32(logits)
+    per_token = F.cross_entropy(logits.transpose(1, 2), labels, ignore_index=-100, reduction="none")
+    per_answer = per_token.sum(-1)
+    if weights is None:
+        return per_answer.mean()
+    weights = weights.to(per_answer.dtype)
+    return (per_answer * weights).sum() / weights.sum().clamp_min(torch.finfo(weights.dtype).tiny)

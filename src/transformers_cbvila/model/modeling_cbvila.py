@@ -1,0 +1,221 @@
+"""CB-ViLA without a task head: image encoder, text encoder, fusion encoder and codebook put together (Fig. 1).
+
+Shapes: B batch, N patches, L text tokens, D hidden, Dv vision width, E projection width.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import initialization as init
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.utils import ModelOutput
+from transformers.utils.generic import can_return_tuple
+
+from .configuration_cbvila import CBViLAConfig
+from .losses_cbvila import at_least_fp32
+from .modeling_cbvila_codebook import CBViLACodebook
+from .modeling_cbvila_fusion import CBViLAFusionModel, CBViLAVisualQueries
+from .modeling_cbvila_layers import CBViLAPreTrainedModel
+from .modeling_cbvila_text import CBViLATextModel
+from .modeling_cbvila_vision import CBViLAVisionModel
+
+
+@dataclass
+class CBViLAModelOutput(ModelOutput):
+    """Output of [`CBViLAModel`]; what depends on an input that was not given is `None`.
+
+    Args:
+        last_hidden_state (`torch.FloatTensor` (B, L, D)): Text tokens after fusion with the image.
+        pooler_output (`torch.FloatTensor` (B, D)): Its first token, the joint representation of the pair.
+        image_embeds, text_embeds (`torch.FloatTensor` (B, E)): Pooled unimodal embeddings of length 1; their products
+            are cosine similarities.
+        logits_per_image, logits_per_text (`torch.FloatTensor` (B, B)): Similarities over the temperature.
+        vision_last_hidden_state (`torch.FloatTensor` (B, 1 + N, Dv)): Visual tokens, class token first.
+        text_last_hidden_state (`torch.FloatTensor` (B, L, D)): Text tokens before fusion.
+        codebook_indices (`torch.LongTensor` (B, N)): Visual words of the image, Eq. 1.
+        hidden_states, attentions, cross_attentions (tuples, *optional*): Of the fusion layers.
+    """
+
+    last_hidden_state: Tensor | None = None
+    pooler_output: Tensor | None = None
+    image_embeds: Tensor | None = None
+    text_embeds: Tensor | None = None
+    logits_per_image: Tensor | None = None
+    logits_per_text: Tensor | None = None
+    vision_last_hidden_state: Tensor | None = None
+    text_last_hidden_state: Tensor | None = None
+    codebook_indices: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    cross_attentions: tuple[Tensor, ...] | None = None
+
+
+class CBViLAModel(CBViLAPreTrainedModel):
+    """The encoders and the codebook.
+
+    Args:
+        config: The configuration.
+        add_contrastive: Whether to build the projections of the contrastive loss (they also need `itc_weight` > 0).
+        add_codebook: Whether to build the codebook and what turns its words into queries. Heads that only ask the
+            image with text leave both out, so that they hold no weight their loss cannot reach.
+    """
+
+    _tied_weights_keys: dict[str, str] = {}
+
+    def __init__(self, config: CBViLAConfig, add_contrastive: bool = True, add_codebook: bool = True):
+        super().__init__(config)
+        vision, text = config.vision_config, config.text_config
+        self.vision_model = CBViLAVisionModel._from_config(vision)
+        self.text_model = CBViLATextModel._from_config(text)
+        self.fusion_model = CBViLAFusionModel._from_config(config.fusion_config)
+        self.has_contrastive_head = add_contrastive and config.has_contrastive_head
+        if self.has_contrastive_head:
+            self.vision_projection = nn.Linear(vision.hidden_size, config.projection_dim)
+            self.text_projection = nn.Linear(text.hidden_size, config.projection_dim)
+            self.logit_scale = nn.Parameter(torch.tensor(config.logit_scale_init_value))
+        self.has_codebook = add_codebook
+        if add_codebook:
+            self.codebook = CBViLACodebook(config)
+            self.visual_queries = CBViLAVisualQueries(config)
+            same = vision.hidden_size == text.hidden_size
+            self.text_key_projection = nn.Identity() if same else nn.Linear(text.hidden_size, vision.hidden_size)
+        self.post_init()
+
+    def init_own_weights(self, std: float) -> None:
+        if self.has_contrastive_head:
+            init.constant_(self.logit_scale, self.config.logit_scale_init_value)
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.text_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.text_model.set_input_embeddings(value)
+
+    def get_image_features(
+        self, pixel_values: Tensor, interpolate_pos_encoding: bool = False, **kwargs
+    ) -> BaseModelOutputWithPooling:
+        """Encodes images (B, 3, H, W); `pooler_output` (B, E) is the projected, not yet normalised embedding."""
+        output = self.vision_model(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, **kwargs)
+        if self.has_contrastive_head:
+            output.pooler_output = self.vision_projection(output.last_hidden_state[:, 0])
+        return output
+
+    def get_text_features(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs
+    ) -> BaseModelOutputWithPooling:
+        """Encodes texts (B, L); `pooler_output` (B, E) is the projected, not yet normalised embedding."""
+        output = self.text_model(input_ids, attention_mask=attention_mask, **kwargs)
+        if self.has_contrastive_head:
+            output.pooler_output = self.text_projection(output.last_hidden_state[:, 0])
+        return output
+
+    def similarity_logits(self, image_embeds: Tensor, text_embeds: Tensor) -> Tensor | None:
+        """(B, B) cosine similarities of unit embeddings over the temperature, in at least fp32, images in rows.
+
+        Without the contrastive head the temperature is 1, and it takes equal widths to compare at all (else `None`).
+        """
+        if image_embeds.shape[-1] != text_embeds.shape[-1]:
+            return None
+        similarity = at_least_fp32(image_embeds) @ at_least_fp32(text_embeds).T
+        if not self.has_contrastive_head:
+            return similarity
+        # Temperatures below 0.01 only amplify noise (CLIP's clamp); above 0.5 nothing is contrasted (ALBEF's).
+        return similarity * self.logit_scale.exp().clamp(2.0, 100.0)
+
+    def fuse_text_with_image(
+        self, text: Tensor, attention_mask: Tensor | None, image: Tensor, image_index: Tensor | None = None, **kwargs
+    ):
+        """Text queries (B, L, D), image keys (B', 1 + N, Dv): the direction of ITM, MLM and question answering."""
+        return self.fusion_model(
+            text, attention_mask, encoder_hidden_states=image, encoder_index=image_index, **kwargs
+        )
+
+    def fuse_words_with_text(
+        self, words: Tensor, grid: tuple[int, int], text: Tensor, attention_mask: Tensor | None, mask: Tensor | None
+    ) -> Tensor:
+        """Visual-word queries (R * B, N, Dv), text keys (B, L, D): the direction of the pixel loss and MIM.
+
+        R questions may be asked of the same texts at once, one after the other in the batch. Returns the states of the
+        patches (R * B, N, D), without the query [CLS].
+        """
+        queries = self.visual_queries(words, grid, mask)
+        repeats, index = len(queries) // len(text), None
+        if repeats > 1:
+            index = torch.arange(len(text), device=text.device).repeat(repeats)
+        fused = self.fusion_model(
+            queries,
+            encoder_hidden_states=self.text_key_projection(text),
+            encoder_attention_mask=attention_mask,
+            encoder_index=index,
+        )
+        return fused.last_hidden_state[:, 1:]
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: Tensor | None = None,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        image_index: Tensor | None = None,
+        interpolate_pos_encoding: bool = False,
+        **kwargs,
+    ) -> CBViLAModelOutput:
+        """Encodes images, texts, or pairs of them.
+
+        Args:
+            pixel_values: (B', 3, H, W) images; B' = B without `image_index`.
+            input_ids: (B, L) token ids, or `inputs_embeds` (B, L, D).
+            attention_mask: (B, L), 0 on padding.
+            position_ids: (B, L); counted from 0 when absent.
+            image_index: (B,) for each text the image it belongs to.
+            interpolate_pos_encoding: Whether images of another size than the configured one are allowed.
+
+        Raises:
+            ValueError: If neither image nor text is given, or their numbers differ and there is no `image_index`.
+        """
+        has_text = input_ids is not None or inputs_embeds is not None
+        if pixel_values is None and not has_text:
+            raise ValueError("Nothing to encode: pass pixel_values, input_ids (or inputs_embeds), or both.")
+        output = CBViLAModelOutput()
+        if pixel_values is not None:
+            vision = self.get_image_features(pixel_values, interpolate_pos_encoding)
+            output.vision_last_hidden_state = vision.last_hidden_state
+            output.image_embeds = F.normalize(at_least_fp32(vision.pooler_output), dim=-1)
+            if self.has_codebook:
+                output.codebook_indices = self.codebook.lookup(self.codebook.encode(vision.last_hidden_state[:, 1:]))
+        if has_text:
+            text = self.get_text_features(
+                input_ids, attention_mask, position_ids=position_ids, inputs_embeds=inputs_embeds
+            )
+            output.text_last_hidden_state = text.last_hidden_state
+            output.text_embeds = F.normalize(at_least_fp32(text.pooler_output), dim=-1)
+        if pixel_values is not None and has_text:
+            check_pair_counts(len(pixel_values), len(text.last_hidden_state), image_index)
+            output.logits_per_image = self.similarity_logits(output.image_embeds, output.text_embeds)
+            output.logits_per_text = None if output.logits_per_image is None else output.logits_per_image.T
+            fused = self.fuse_text_with_image(
+                text.last_hidden_state, attention_mask, vision.last_hidden_state, image_index, **kwargs
+            )
+            output.last_hidden_state = fused.last_hidden_state
+            output.pooler_output = fused.last_hidden_state[:, 0]
+            output.hidden_states, output.attentions = fused.hidden_states, fused.attentions
+            output.cross_attentions = fused.get("cross_attentions")
+        return output
+
+
+def check_pair_counts(num_images: int, num_texts: int, image_index: Tensor | None) -> None:
+    """Raises a ValueError when texts cannot be told which image is theirs."""
+    if image_index is None and num_images != num_texts:
+        raise ValueError(
+            f"Got {num_images} image(s) and {num_texts} text(s): pass as many images as texts, or image_index with, "
+            "for each text, the position of its image."
+        )
+    if image_index is not None and len(image_index) != num_texts:
+        raise ValueError(f"image_index has {len(image_index)} entries for {num_texts} text(s): it needs one per text.")
+
+
+__all__ = ["CBViLAModel"]

@@ -1,0 +1,250 @@
+"""The visual codebook of CB-ViLA: visual tokens in, visual words out (Sec. III-A).
+
+The look-up is always Eq. 1, in at least fp32. Training noise touches only what the gradients flow through, never an
+index. Nothing here updates weights in `forward`: with `codebook_update="ema"` a training forward adds up what was
+assigned, and [`CBViLACodebook.update`], called once per optimiser step, moves the codes.
+
+Shapes: B batch, N visual tokens, M = B * N, D vision width, C code width, K codes.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import initialization as init
+from transformers.utils import ModelOutput
+
+from .configuration_cbvila import CBViLAConfig
+from .losses_cbvila import at_least_fp32, codebook_loss, commitment_loss
+
+_CHUNK = 4096  # tokens whose distances to all codes are in memory at once
+
+
+@dataclass
+class CBViLACodebookOutput(ModelOutput):
+    """What the codebook makes of an image.
+
+    Args:
+        words (`torch.FloatTensor` (B, N, D)): Visual words for the pixel loss; gradients as configured.
+        frozen_words (`torch.FloatTensor` (B, N, D)): Visual words for MIM: no gradient reaches the codes, and the image
+            encoder only with `mim_grad_to_vit`.
+        indices (`torch.LongTensor` (B, N)): Index of the nearest code of each token, Eq. 1.
+        counts (`torch.FloatTensor` (K,)): How often each code was chosen in this batch.
+        codebook_loss, commitment_loss (`torch.FloatTensor` ()): Second and third term of Eq. 3, unweighted.
+    """
+
+    words: Tensor | None = None
+    frozen_words: Tensor | None = None
+    indices: Tensor | None = None
+    counts: Tensor | None = None
+    codebook_loss: Tensor | None = None
+    commitment_loss: Tensor | None = None
+
+
+def nearest_codes(latents: Tensor, codes: Tensor) -> Tensor:
+    """Eq. 1: for latents (M, C) the indices (M,) of the nearest of the codes (K, C) by Euclidean distance."""
+    # argmin |v - c|^2 = argmin |c|^2 - 2 v.c: one matrix product, and never a (tokens, codes, width) tensor.
+    half_norms = codes.square().sum(-1) / 2
+    chunks = [torch.addmm(half_norms, chunk, codes.T, alpha=-1).argmin(-1) for chunk in latents.split(_CHUNK)]
+    return torch.cat(chunks)
+
+
+def rotate_to(latents: Tensor, codes: Tensor) -> Tensor:
+    """Forward the codes, backward a rotation and rescaling of the gradient onto the latents (both (M, C)).
+
+    Fifty et al., "Restructuring vector quantization with the rotation trick", Eq. 4.2. No gradient reaches the codes.
+    """
+    with torch.no_grad():
+        ratio = codes.norm(dim=-1, keepdim=True) / latents.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+        source, target = F.normalize(latents, dim=-1), F.normalize(codes, dim=-1)
+        middle = F.normalize(source + target, dim=-1)
+    along_middle = (latents * middle).sum(-1, keepdim=True)
+    along_source = (latents * source).sum(-1, keepdim=True)
+    return ratio * (latents - 2 * middle * along_middle + 2 * target * along_source)
+
+
+class CBViLACodebook(nn.Module):
+    """K codes and the way to them and back.
+
+    Attributes:
+        codes (K, C): a parameter with `codebook_update="loss"`, a buffer with `"ema"`.
+        initialized (): whether the codes were fitted to features once (k-means); stored, so that resuming and loading
+            skip it.
+        ema_counts (K,), ema_sums (K, C): the moving averages (`"ema"` only).
+    """
+
+    def __init__(self, config: CBViLAConfig):
+        super().__init__()
+        self.config = config
+        width, dim, size = config.vision_config.hidden_size, config.codebook_dim, config.codebook_size
+        # Literal reading: codes live where the ViT's outputs live, and there is nothing in between.
+        self.in_proj: nn.Module = nn.Identity()
+        self.out_proj: nn.Module = nn.Identity()
+        if dim != width or config.codebook_norm == "l2":
+            self.in_proj = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, dim))
+            self.out_proj = nn.Linear(dim, width)
+        codes = torch.zeros(size, dim)
+        if config.codebook_update == "loss":
+            self.codes = nn.Parameter(codes)
+        else:
+            self.register_buffer("codes", codes)
+            self.register_buffer("ema_counts", torch.ones(size))
+            self.register_buffer("ema_sums", torch.zeros(size, dim))
+            self.register_buffer("pending_counts", torch.zeros(size), persistent=False)
+            self.register_buffer("pending_sums", torch.zeros(size, dim), persistent=False)
+        self.register_buffer("initialized", torch.tensor(False))
+        if config.quantizer_gradient == "gumbel":
+            self.register_buffer("gumbel_scale", torch.tensor(0.0))  # 0: no batch seen yet
+
+    def init_own_weights(self, std: float) -> None:
+        # Random directions. The trainer replaces them by k-means; without it they still do not start all at 0, where
+        # the first winners would take everything.
+        init.normal_(self.codes, std=self.codes.shape[-1] ** -0.5)
+        if self.config.codebook_norm == "l2":
+            init.copy_(self.codes, F.normalize(self.codes, dim=-1))
+        init.zeros_(self.initialized)
+        if self.config.codebook_update == "ema":
+            init.ones_(self.ema_counts)
+            init.copy_(self.ema_sums, self.codes)
+            init.zeros_(self.pending_counts)
+            init.zeros_(self.pending_sums)
+        if self.config.quantizer_gradient == "gumbel":
+            init.zeros_(self.gumbel_scale)
+
+    @property
+    def num_codes(self) -> int:
+        return self.codes.shape[0]
+
+    def encode(self, tokens: Tensor) -> Tensor:
+        """Visual tokens (…, D) as latents (…, C), the vectors that Eq. 1 compares with the codes."""
+        latents = self.in_proj(tokens.to(self._compute_dtype(tokens)))
+        return F.normalize(latents, dim=-1) if self.config.codebook_norm == "l2" else latents
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Codes (…, C) as visual words (…, D)."""
+        return self.out_proj(codes)
+
+    def lookup(self, latents: Tensor) -> Tensor:
+        """Eq. 1: latents (…, C) to the indices (…) of their nearest codes."""
+        with torch.no_grad():
+            return nearest_codes(latents.reshape(-1, latents.shape[-1]), self.codes).view(latents.shape[:-1])
+
+    def indices_to_words(self, indices: Tensor) -> Tensor:
+        """Code indices (…) to visual words (…, D)."""
+        return self.decode(F.embedding(indices, self.codes))
+
+    def forward(self, tokens: Tensor) -> CBViLACodebookOutput:
+        """Discretises visual tokens (B, N, D), [CLS] not among them."""
+        latents = self.encode(tokens)
+        indices = self.lookup(latents)
+        codes = F.embedding(indices, self.codes)
+        counts = torch.bincount(indices.flatten(), minlength=self.num_codes).to(codes.dtype)
+        if self.training and torch.is_grad_enabled() and self.config.codebook_update == "ema":
+            self._remember(latents.detach(), indices, counts)
+        frozen = codes.detach()
+        if self.config.mim_grad_to_vit:
+            frozen = latents + (frozen - latents).detach()
+        return CBViLACodebookOutput(
+            words=self.decode(self._pass_gradient(latents, codes)),
+            frozen_words=self.decode(frozen),
+            indices=indices,
+            counts=counts,
+            codebook_loss=codebook_loss(latents, codes),
+            commitment_loss=commitment_loss(latents, codes),
+        )
+
+    @torch.no_grad()
+    def set_codes(self, codes: Tensor, counts: Tensor | None = None) -> None:
+        """Replaces the codes by (K, C) others, as k-means does; `counts` (K,) is the weight of each in the average."""
+        if codes.shape != self.codes.shape:
+            raise ValueError(f"codes have shape {tuple(codes.shape)}; this codebook's is {tuple(self.codes.shape)}.")
+        codes = codes.to(self.codes)
+        self.codes.copy_(F.normalize(codes, dim=-1) if self.config.codebook_norm == "l2" else codes)
+        if self.config.codebook_update == "ema":
+            self.ema_counts.copy_(torch.ones_like(self.ema_counts) if counts is None else counts)
+            self.ema_sums.copy_(self.codes * self.ema_counts.unsqueeze(-1))
+            self.pending_counts.zero_()
+            self.pending_sums.zero_()
+        self.initialized.fill_(True)
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Moves the codes to the moving average of what was assigned to them; call it once per optimiser step.
+
+        Assignments of all micro-batches since the last call count, on all processes. Does nothing with
+        `codebook_update="loss"`, or when there was no training forward.
+        """
+        if self.config.codebook_update != "ema":
+            return
+        if dist.is_available() and dist.is_initialized():
+            packed = torch.cat([self.pending_counts.unsqueeze(-1), self.pending_sums], dim=-1)
+            dist.all_reduce(packed)
+            self.pending_counts.copy_(packed[:, 0])
+            self.pending_sums.copy_(packed[:, 1:])
+        decay = self.config.codebook_decay
+        # Codes that nothing chose keep their place and weight: an average over no tokens says nothing.
+        chosen = self.pending_counts > 0
+        self.ema_counts.copy_(torch.where(chosen, self.ema_counts.lerp(self.pending_counts, 1 - decay), self.ema_counts))
+        moved = self.ema_sums.lerp(self.pending_sums, 1 - decay)
+        self.ema_sums.copy_(torch.where(chosen.unsqueeze(-1), moved, self.ema_sums))
+        means = self.ema_sums / self.ema_counts.clamp_min(1e-5).unsqueeze(-1)
+        if self.config.codebook_norm == "l2":
+            means = F.normalize(means, dim=-1)
+        self.codes.copy_(torch.where(chosen.unsqueeze(-1), means, self.codes))
+        self.pending_counts.zero_()
+        self.pending_sums.zero_()
+
+    def _compute_dtype(self, tokens: Tensor) -> torch.dtype:
+        return torch.promote_types(torch.promote_types(tokens.dtype, torch.float32), self.codes.dtype)
+
+    def _remember(self, latents: Tensor, indices: Tensor, counts: Tensor) -> None:
+        flat = latents.reshape(-1, latents.shape[-1]).to(self.pending_sums)
+        self.pending_counts += counts.to(self.pending_counts)
+        self.pending_sums.index_add_(0, indices.flatten(), flat)
+
+    def _pass_gradient(self, latents: Tensor, codes: Tensor) -> Tensor:
+        """The codes (B, N, C), with the configured way back for gradients. In evaluation, just the codes."""
+        kind = self.config.quantizer_gradient
+        if not self.training:
+            return codes
+        if kind == "rotation":
+            return rotate_to(latents, codes.detach())
+        if kind == "gumbel":
+            return self._gumbel(latents)
+        return latents + (codes - latents).detach()
+
+    def _gumbel(self, latents: Tensor) -> Tensor:
+        """A hard sample of the gumbel softmax over codes, with the soft sample's gradient to codes and latents.
+
+        The logits are negative squared distances over a running scale of the data: unscaled, the softmax is either
+        uniform or already one-hot, depending on the width.
+        """
+        flat = latents.reshape(-1, latents.shape[-1])
+        distances = flat.square().sum(-1, keepdim=True) - 2 * flat @ self.codes.T + self.codes.square().sum(-1)
+        with torch.no_grad():
+            # The gap between the nearest and the next few codes is the scale at which the choice is open.
+            nearest = distances.topk(min(8, self.num_codes), largest=False).values
+            gap = (nearest[:, 1:] - nearest[:, :1]).mean()
+            scale = torch.where(self.gumbel_scale > 0, self.gumbel_scale.lerp(gap.to(self.gumbel_scale), 0.01), gap)
+            self.gumbel_scale.copy_(scale.clamp_min(torch.finfo(scale.dtype).tiny))
+        sample = F.gumbel_softmax(-distances / self.gumbel_scale, self.config.gumbel_temperature, hard=True)
+        return (sample @ self.codes).view_as(latents)
+
+
+@torch.no_grad()
+def codebook_statistics(counts: Tensor) -> dict[str, Tensor]:
+    """Health of a codebook over a window of tokens, from how often each code was chosen (K,).
+
+    Returns:
+        `usage`, the share of codes chosen at all; `perplexity`, exp of the entropy of their distribution (at most K,
+        and at most the number of tokens); `top_share`, the share of the most frequent code. Scalars.
+    """
+    counts = at_least_fp32(counts)
+    shares = counts / counts.sum().clamp_min(1)
+    entropy = -(shares * shares.clamp_min(torch.finfo(shares.dtype).tiny).log()).sum()
+    return {"usage": (counts > 0).to(shares.dtype).mean(), "perplexity": entropy.exp(), "top_share": shares.max()}
+
+
+__all__ = ["CBViLACodebook", "codebook_statistics"]

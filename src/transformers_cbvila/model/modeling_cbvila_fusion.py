@@ -1,0 +1,127 @@
+"""The fusion encoder of CB-ViLA, shared by all objectives (Sec. IV-C), and what visual words look like as its queries.
+
+Shapes: B batch, T query tokens, S key tokens, N patches, D hidden (text = fusion), Dv vision width.
+"""
+
+import torch
+from torch import Tensor, nn
+from transformers import initialization as init
+from transformers.masking_utils import create_bidirectional_mask
+from transformers.modeling_outputs import BaseModelOutput
+from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from .configuration_cbvila import CBViLAConfig, CBViLAFusionConfig
+from .modeling_cbvila_layers import (
+    CBViLACrossAttention,
+    CBViLAPreTrainedModel,
+    CBViLASelfAttention,
+    CBViLATextLayer,
+)
+from .modeling_cbvila_vision import interpolate_positions
+
+
+class CBViLAFusionModel(CBViLAPreTrainedModel):
+    """Upper half of BERT with cross-attention: one modality asks, the other answers.
+
+    Keys and values have the vision width. Text states that serve as keys pass `text_key_projection` first, which is
+    the identity when both widths agree.
+    """
+
+    config: CBViLAFusionConfig
+    config_class = CBViLAFusionConfig
+    base_model_prefix = "fusion_model"
+    main_input_name = "inputs_embeds"
+    _keep_in_fp32_modules_strict = None
+    _can_record_outputs = {
+        "hidden_states": CBViLATextLayer,
+        "attentions": CBViLASelfAttention,
+        "cross_attentions": CBViLACrossAttention,
+    }
+
+    def __init__(self, config: CBViLAFusionConfig):
+        super().__init__(config)
+        self.layers = nn.ModuleList(
+            CBViLATextLayer(config, i, key_value_size=config.encoder_hidden_size)
+            for i in range(config.num_hidden_layers)
+        )
+        self.post_init()
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        inputs_embeds: Tensor,
+        attention_mask: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        encoder_index: Tensor | None = None,
+        **kwargs,
+    ) -> BaseModelOutput:
+        """Fuses one sequence into another.
+
+        Args:
+            inputs_embeds: (B, T, D) states of the modality that asks.
+            attention_mask: (B, T), 0 on padding.
+            encoder_hidden_states: (B', S, Dv) states of the modality that is asked; B' = B without `encoder_index`.
+            encoder_attention_mask: (B', S), 0 on padding.
+            encoder_index: (B,) for each query row its row of `encoder_hidden_states`, so that keys and values are
+                projected once however many queries share them.
+
+        Returns:
+            `last_hidden_state` (B, T, D).
+        """
+        if encoder_hidden_states is None:
+            raise ValueError("The fusion encoder needs encoder_hidden_states, the states of the other modality.")
+        if encoder_attention_mask is not None and encoder_index is not None:
+            encoder_attention_mask = encoder_attention_mask.index_select(0, encoder_index)
+        mask = create_bidirectional_mask(
+            config=self.config, inputs_embeds=inputs_embeds, attention_mask=attention_mask
+        )
+        encoder_mask = None
+        if encoder_attention_mask is not None:
+            encoder_mask = create_bidirectional_mask(
+                config=self.config,
+                inputs_embeds=inputs_embeds,
+                attention_mask=encoder_attention_mask,
+                # only its batch size and length are read; with encoder_index the batch is that of the queries
+                encoder_hidden_states=encoder_hidden_states[:1].expand(len(inputs_embeds), -1, -1),
+            )
+        hidden_states = inputs_embeds
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, mask, encoder_hidden_states, encoder_mask, encoder_index, **kwargs)
+        return BaseModelOutput(last_hidden_state=hidden_states)
+
+
+class CBViLAVisualQueries(nn.Module):
+    """Turns visual words into fusion queries.
+
+    A codeword knows nothing of its place and a masked one nothing at all: without positions all masked queries would
+    be the same. The paper is silent; we add learned positions, a learned mask embedding and a query [CLS].
+    """
+
+    def __init__(self, config: CBViLAConfig):
+        super().__init__()
+        vision, size = config.vision_config, config.fusion_config.hidden_size
+        same = vision.hidden_size == size
+        self.projection = nn.Identity() if same else nn.Linear(vision.hidden_size, size)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, size))
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, size))
+        self.position_embeddings = nn.Parameter(torch.zeros(1, 1 + vision.num_patches, size))
+        self.layernorm = nn.LayerNorm(size, eps=config.fusion_config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.fusion_config.hidden_dropout_prob)
+
+    def init_own_weights(self, std: float) -> None:
+        for parameter in (self.cls_token, self.mask_token, self.position_embeddings):
+            init.normal_(parameter, std=std)
+
+    def forward(self, words: Tensor, grid: tuple[int, int], bool_masked_pos: Tensor | None = None) -> Tensor:
+        """Visual words (B, N, Dv) of a grid of patches to queries (B, 1 + N, D); masked ones (B, N) are hidden."""
+        queries = self.projection(words.to(self.layernorm.weight.dtype))
+        if bool_masked_pos is not None:
+            queries = torch.where(bool_masked_pos.unsqueeze(-1), self.mask_token.to(queries.dtype), queries)
+        queries = torch.cat([self.cls_token.expand(len(queries), -1, -1), queries], dim=1)
+        return self.dropout(self.layernorm(queries + interpolate_positions(self.position_embeddings, grid)))
+
+
+__all__ = ["CBViLAFusionModel"]

@@ -1,0 +1,230 @@
+"""Transformer layers of CB-ViLA and the base class of its models.
+
+Shapes: B batch, T query tokens, S key tokens, H heads, D hidden.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.activations import ACT2FN
+from transformers.cache_utils import Cache, EncoderDecoderCache
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from .configuration_cbvila import CBViLAConfig
+
+
+def eager_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs,
+) -> tuple[Tensor, Tensor]:
+    """Attention written out, the reference of the other back ends and the only one that returns its weights.
+
+    Args:
+        query: (B, H, T, D/H); key and value: (B, H, S, D/H).
+        attention_mask: (B or 1, 1, T or 1, S), added to the scores.
+
+    Returns:
+        The mixed values (B, T, H, D/H) and the weights (B, H, T, S).
+    """
+    scores = torch.matmul(query, key.transpose(2, 3)) * scaling
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    weights = scores.softmax(-1, dtype=torch.promote_types(query.dtype, torch.float32)).to(query.dtype)
+    mixed = torch.matmul(nn.functional.dropout(weights, p=dropout, training=module.training), value)
+    return mixed.transpose(1, 2).contiguous(), weights
+
+
+class CBViLAAttention(nn.Module):
+    """Projections around an attention function; what the keys and values come from is up to the subclass."""
+
+    def __init__(self, config: PreTrainedConfig, key_value_size: int, bias: bool, is_causal: bool, layer_idx: int):
+        super().__init__()
+        self.config = config
+        self.head_dim = config.hidden_size // config.num_attention_heads
+        self.scaling = self.head_dim**-0.5
+        self.attention_dropout = config.attention_probs_dropout_prob
+        self.is_causal = is_causal  # read by the sdpa back end, which assumes causal when this is missing
+        self.layer_idx = layer_idx
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=bias)
+        self.k_proj = nn.Linear(key_value_size, config.hidden_size, bias=bias)
+        self.v_proj = nn.Linear(key_value_size, config.hidden_size, bias=bias)
+        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def split_heads(self, x: Tensor) -> Tensor:
+        """(B, T, D) as (B, H, T, D/H)."""
+        return x.view(*x.shape[:-1], -1, self.head_dim).transpose(1, 2)
+
+    def keys_values(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values (B, H, S, D/H) of states (B, S, key_value_size)."""
+        return self.split_heads(self.k_proj(states)), self.split_heads(self.v_proj(states))
+
+    def attend(self, hidden_states: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs):
+        """Attends from hidden_states (B, T, D) to key and value (B, H, S, D/H); returns (B, T, D) and the weights."""
+        attention_function: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention
+        )
+        mixed, weights = attention_function(
+            self,
+            self.split_heads(self.q_proj(hidden_states)),
+            key,
+            value,
+            mask,
+            dropout=self.attention_dropout if self.training else 0.0,
+            scaling=self.scaling,
+            **kwargs,
+        )
+        return self.o_proj(mixed.reshape(*hidden_states.shape[:-1], -1).contiguous()), weights
+
+
+class CBViLASelfAttention(CBViLAAttention):
+    """Attention of a sequence to itself; causal, with a cache, in the answer decoder."""
+
+    def __init__(self, config: PreTrainedConfig, bias: bool = True, is_causal: bool = False, layer_idx: int = 0):
+        super().__init__(config, config.hidden_size, bias, is_causal, layer_idx)
+
+    def forward(self, hidden_states: Tensor, mask: Tensor | None = None, past_key_values: Cache | None = None, **kwargs):
+        key, value = self.keys_values(hidden_states)
+        if past_key_values is not None:
+            cache = past_key_values
+            if isinstance(cache, EncoderDecoderCache):
+                cache = cache.self_attention_cache
+            key, value = cache.update(key, value, self.layer_idx)
+        return self.attend(hidden_states, key, value, mask, **kwargs)
+
+
+class CBViLACrossAttention(CBViLAAttention):
+    """Attention of one modality to the other, or of an answer to the fused question."""
+
+    def __init__(self, config: PreTrainedConfig, key_value_size: int, layer_idx: int = 0):
+        super().__init__(config, key_value_size, bias=True, is_causal=False, layer_idx=layer_idx)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        mask: Tensor | None = None,
+        encoder_index: Tensor | None = None,
+        past_key_values: EncoderDecoderCache | None = None,
+        **kwargs,
+    ):
+        """`encoder_index` (B,) names for each query row the row of `encoder_hidden_states` it attends to, so that the
+        projections, the larger part of the cost, run once per image however many texts look at it."""
+        if past_key_values is not None and past_key_values.is_updated.get(self.layer_idx):
+            layer = past_key_values.cross_attention_cache.layers[self.layer_idx]
+            return self.attend(hidden_states, layer.keys, layer.values, mask, **kwargs)
+        key, value = self.keys_values(encoder_hidden_states)
+        if encoder_index is not None:
+            key, value = key.index_select(0, encoder_index), value.index_select(0, encoder_index)
+        if past_key_values is not None:
+            key, value = past_key_values.cross_attention_cache.update(key, value, self.layer_idx)
+            past_key_values.is_updated[self.layer_idx] = True
+        return self.attend(hidden_states, key, value, mask, **kwargs)
+
+
+class CBViLAMLP(nn.Module):
+    """The feed-forward part of a layer."""
+
+    def __init__(self, config: PreTrainedConfig):
+        super().__init__()
+        self.activation = ACT2FN[config.hidden_act]
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        return self.fc2(self.activation(self.fc1(hidden_states)))
+
+
+class CBViLAVisionLayer(GradientCheckpointingLayer):
+    """A pre-norm layer of the image encoder."""
+
+    def __init__(self, config: PreTrainedConfig, layer_idx: int):
+        super().__init__()
+        self.attention = CBViLASelfAttention(config, bias=config.qkv_bias, layer_idx=layer_idx)
+        self.layernorm_before = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.layernorm_after = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = CBViLAMLP(config)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, hidden_states: Tensor, mask: Tensor | None = None, **kwargs) -> Tensor:
+        attended, _ = self.attention(self.layernorm_before(hidden_states), mask, **kwargs)
+        hidden_states = hidden_states + self.dropout(attended)
+        return hidden_states + self.dropout(self.mlp(self.layernorm_after(hidden_states)))
+
+
+class CBViLATextLayer(GradientCheckpointingLayer):
+    """A post-norm layer as in BERT; with `key_value_size`, one that also attends to another sequence (fusion)."""
+
+    def __init__(
+        self, config: PreTrainedConfig, layer_idx: int, is_causal: bool = False, key_value_size: int | None = None
+    ):
+        super().__init__()
+        size, eps = config.hidden_size, config.layer_norm_eps
+        self.attention = CBViLASelfAttention(config, is_causal=is_causal, layer_idx=layer_idx)
+        self.attention_layernorm = nn.LayerNorm(size, eps=eps)
+        self.has_cross_attention = key_value_size is not None
+        if key_value_size is not None:
+            self.crossattention = CBViLACrossAttention(config, key_value_size, layer_idx)
+            self.crossattention_layernorm = nn.LayerNorm(size, eps=eps)
+        self.mlp = CBViLAMLP(config)
+        self.output_layernorm = nn.LayerNorm(size, eps=eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        mask: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_mask: Tensor | None = None,
+        encoder_index: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        **kwargs,
+    ) -> Tensor:
+        attended, _ = self.attention(hidden_states, mask, past_key_values, **kwargs)
+        hidden_states = self.attention_layernorm(hidden_states + self.dropout(attended))
+        if self.has_cross_attention:
+            attended, _ = self.crossattention(
+                hidden_states, encoder_hidden_states, encoder_mask, encoder_index, past_key_values, **kwargs
+            )
+            hidden_states = self.crossattention_layernorm(hidden_states + self.dropout(attended))
+        return self.output_layernorm(hidden_states + self.dropout(self.mlp(hidden_states)))
+
+
+class CBViLAPreTrainedModel(PreTrainedModel):
+    """What all CB-ViLA models share: the configuration class, initialisation, loading and saving."""
+
+    config: CBViLAConfig
+    config_class = CBViLAConfig
+    base_model_prefix = "cbvila"
+    main_input_name = "pixel_values"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    # The losses are means over the batch already: Trainer must divide by the accumulation steps.
+    accepts_loss_kwargs = False
+    _no_split_modules = ["CBViLAVisionLayer", "CBViLATextLayer", "CBViLACodebook"]
+    # Distances, statistics and the temperature lose their meaning in half precision.
+    _keep_in_fp32_modules_strict = ["codebook", "logit_scale"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        # Modules that hold parameters or buffers of their own say themselves how these start. (They use
+        # transformers.initialization, which leaves alone whatever was loaded.)
+        if hasattr(module, "init_own_weights"):
+            module.init_own_weights(self.config.initializer_range)
+
+
+__all__ = ["CBViLAPreTrainedModel"]

@@ -1,0 +1,318 @@
+"""Pretraining of CB-ViLA: every term of Eq. 7 in one forward pass, each computed where its inputs meet.
+
+All corruption (masked tokens, masked patches) arrives in the batch; the only draws made here are ITM negatives and
+gumbel noise, in training mode.
+
+Shapes: B batch, N patches, L text tokens, D hidden, Dv vision width, K codes, V vocabulary, P pixels of a patch.
+"""
+
+from dataclasses import dataclass, fields
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import initialization as init
+from transformers.utils import ModelOutput
+from transformers.utils.generic import can_return_tuple
+
+from .configuration_cbvila import CBViLAConfig
+from .losses_cbvila import at_least_fp32, classification_loss, itc_loss, patchify, pixel_loss
+from .modeling_cbvila import CBViLAModel
+from .modeling_cbvila_codebook import CBViLACodebookOutput, codebook_statistics
+from .modeling_cbvila_layers import CBViLAPreTrainedModel
+from .modeling_cbvila_text import CBViLATextHead
+from .negatives_cbvila import choose_negatives, known_matches
+
+
+@dataclass
+class CBViLALosses(ModelOutput):
+    """The unweighted terms of Eq. 7, and ITC. A term is there when its weight is above 0 and its inputs are given.
+
+    Args:
+        pixel: Reconstruction of the image from visual words and text (first term of Eq. 3). Always possible.
+        codebook: Second term of Eq. 3; absent with `codebook_update="ema"`, where nothing descends it.
+        commitment: Third term of Eq. 3, without β.
+        mim: Masked image modelling on code indices (Eq. 4); needs `bool_masked_pos`.
+        itm: Image-text matching with hard negatives (Eq. 5). Its floor is 0.6365 (one match to two mismatches).
+        mlm: Masked language modelling (Eq. 6); needs `input_ids_masked` and `mlm_labels`.
+        itc: Image-text contrast over the batch; not in the paper.
+    """
+
+    pixel: Tensor | None = None
+    codebook: Tensor | None = None
+    commitment: Tensor | None = None
+    mim: Tensor | None = None
+    itm: Tensor | None = None
+    mlm: Tensor | None = None
+    itc: Tensor | None = None
+
+    def total(self, weights: dict[str, float]) -> Tensor | None:
+        """The weighted sum of the terms that are there; `None` without any."""
+        terms = [weights[field.name] * getattr(self, field.name) for field in fields(self) if field.name in self]
+        return torch.stack(terms).sum() if terms else None
+
+
+@dataclass
+class CBViLAForPreTrainingOutput(ModelOutput):
+    """Output of [`CBViLAForPreTraining`].
+
+    Args:
+        loss (`torch.FloatTensor` ()): Weighted sum of `losses`.
+        losses ([`CBViLALosses`]): The unweighted terms.
+        codebook_indices (`torch.LongTensor` (B, N)): Visual words of the images, Eq. 1.
+        codebook_counts (`torch.FloatTensor` (K,)): How often each code was chosen in the batch.
+        codebook_statistics (`dict`): Usage, perplexity and share of the most frequent code, over this batch only.
+        itm_logits (`torch.FloatTensor` (3B, 2)): True pairs, then each text with a wrong image, then each image with a
+            wrong text; class 1 is "matches".
+        mlm_logits (`torch.FloatTensor` (masked tokens, V)), mim_logits (`torch.FloatTensor` (masked patches, K)):
+            Predictions at the masked places, in the order of `mlm_labels != -100` and `bool_masked_pos`.
+        pixel_predictions (`torch.FloatTensor` (B, N, P)): Reconstruction from visual words and text.
+        image_embeds, text_embeds (`torch.FloatTensor` (B, E)): Pooled embeddings of length 1.
+    """
+
+    loss: Tensor | None = None
+    losses: CBViLALosses | None = None
+    codebook_indices: Tensor | None = None
+    codebook_counts: Tensor | None = None
+    codebook_statistics: dict[str, Tensor] | None = None
+    itm_logits: Tensor | None = None
+    mlm_logits: Tensor | None = None
+    mim_logits: Tensor | None = None
+    pixel_predictions: Tensor | None = None
+    image_embeds: Tensor | None = None
+    text_embeds: Tensor | None = None
+
+
+class CBViLATiedMIMHead(nn.Module):
+    """Scores codes by their cosine with a prediction, so that a code that moved keeps its meaning."""
+
+    def __init__(self, config: CBViLAConfig):
+        super().__init__()
+        self.dense = nn.Linear(config.fusion_config.hidden_size, config.codebook_dim)
+        self.scale = nn.Parameter(torch.tensor(2.3026))  # ln 10
+
+    def init_own_weights(self, std: float) -> None:
+        init.constant_(self.scale, 2.3026)
+
+    def forward(self, hidden_states: Tensor, codes: Tensor) -> Tensor:
+        """(M, D) states and (K, C) codes to logits (M, K)."""
+        predictions = F.normalize(at_least_fp32(self.dense(hidden_states)), dim=-1)
+        targets = F.normalize(at_least_fp32(codes.detach()), dim=-1)
+        return self.scale.exp().clamp(max=100) * predictions @ targets.to(predictions).T
+
+
+class CBViLAForPreTraining(CBViLAPreTrainedModel):
+    """CB-ViLA with the heads of all pretraining objectives (Sec. III-C)."""
+
+    _tied_weights_keys = {"mlm_head.decoder.weight": "cbvila.text_model.embeddings.word_embeddings.weight"}
+
+    def __init__(self, config: CBViLAConfig):
+        super().__init__(config)
+        self.cbvila = CBViLAModel(config)
+        size, vision = config.fusion_config.hidden_size, config.vision_config
+        self.mlm_head = CBViLATextHead(config.text_config)
+        self.itm_head = nn.Linear(size, 2)
+        self.pixel_head = nn.Linear(size, vision.num_channels * vision.patch_size**2)
+        self.mim_head: nn.Module = (
+            CBViLATiedMIMHead(config) if config.mim_head == "tied" else nn.Linear(size, config.codebook_size)
+        )
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.cbvila.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.cbvila.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.mlm_head.decoder
+
+    def set_output_embeddings(self, value: nn.Module) -> None:
+        self.mlm_head.decoder = value
+
+    def update_codebook(self) -> None:
+        """Moves an EMA codebook; call it after every optimiser step. [`CBViLATrainer`] does."""
+        self.cbvila.codebook.update()
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: Tensor | None = None,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        input_ids_masked: Tensor | None = None,
+        mlm_labels: Tensor | None = None,
+        bool_masked_pos: Tensor | None = None,
+        image_ids: Tensor | None = None,
+        text_ids: Tensor | None = None,
+        known_text_ids: Tensor | None = None,
+        negative_image_index: Tensor | None = None,
+        negative_text_index: Tensor | None = None,
+        negative_hardness: float | None = None,
+        loss_weights: dict[str, float] | None = None,
+        interpolate_pos_encoding: bool = False,
+        **kwargs,
+    ) -> CBViLAForPreTrainingOutput:
+        """Computes every objective that is on and whose inputs are there.
+
+        Args:
+            pixel_values: (B, 3, H, W) images.
+            input_ids: (B, L) their captions, not corrupted.
+            attention_mask: (B, L), 0 on padding.
+            input_ids_masked: (B, L) captions with masked tokens, and
+            mlm_labels: (B, L) the tokens behind them, -100 elsewhere; for MLM.
+            bool_masked_pos: (B, N) patches to hide; for MIM (and the pixel loss with `pixel_on` other than `"all"`).
+            image_ids, text_ids, known_text_ids: What is known to match, see [`known_matches`]; never negatives.
+            negative_image_index, negative_text_index: (B,) ITM negatives, a wrong image for each text and a wrong text
+                for each image (-1: none); chosen by similarity when absent.
+            negative_hardness: How strongly training prefers similar negatives, from 0 (uniform) to 1 (the paper);
+                by default as `negative_source` says.
+            loss_weights: Weight of each term by name; the configuration's when absent. A term of weight 0 is skipped.
+
+        Raises:
+            ValueError: If image or caption is missing, or inputs that belong together do not fit.
+        """
+        check_pretraining_inputs(pixel_values, input_ids, input_ids_masked, mlm_labels, bool_masked_pos, self.config)
+        weights = {**self.config.loss_weights(), **(loss_weights or {})}
+        output = CBViLAForPreTrainingOutput(losses=CBViLALosses())
+        image = self.cbvila.get_image_features(pixel_values, interpolate_pos_encoding)
+        mlm_on = weights["mlm"] > 0 and input_ids_masked is not None
+        text, masked_text = self._encode_texts(input_ids, attention_mask, input_ids_masked if mlm_on else None)
+        codebook = self.cbvila.codebook(image.last_hidden_state[:, 1:])
+        self._add_codebook_terms(output, codebook, weights)
+
+        similarity, matches = self._compare(output, image, text, image_ids, text_ids, known_text_ids)
+        if self.cbvila.has_contrastive_head and weights["itc"] > 0:
+            output.losses.itc = itc_loss(similarity, matches)
+        negatives = negative_image_index, negative_text_index
+        if weights["itm"] > 0 and negative_image_index is None:
+            negatives = choose_negatives(similarity, matches, self._hardness(negative_hardness))
+        self._ask_image(output, image.last_hidden_state, text, masked_text, attention_mask, negatives, mlm_labels, weights)
+        self._ask_text(output, pixel_values, codebook, text, attention_mask, bool_masked_pos, weights)
+        output.loss = output.losses.total(weights)
+        return output
+
+    def _encode_texts(self, input_ids: Tensor, attention_mask: Tensor | None, masked: Tensor | None):
+        """States of the captions and, in the same pass, of their corrupted copies (or None)."""
+        if masked is None:
+            return self.cbvila.text_model(input_ids, attention_mask=attention_mask).last_hidden_state, None
+        mask = None if attention_mask is None else attention_mask.repeat(2, 1)
+        both = self.cbvila.text_model(torch.cat([input_ids, masked]), attention_mask=mask).last_hidden_state
+        return both.chunk(2)
+
+    def _add_codebook_terms(self, output, codebook: CBViLACodebookOutput, weights: dict[str, float]) -> None:
+        if self.config.codebook_update == "loss" and weights["codebook"] > 0:
+            output.losses.codebook = codebook.codebook_loss
+        if weights["commitment"] > 0:
+            output.losses.commitment = codebook.commitment_loss
+        output.codebook_indices, output.codebook_counts = codebook.indices, codebook.counts
+        output.codebook_statistics = codebook_statistics(codebook.counts)
+
+    def _compare(self, output, image, text: Tensor, image_ids, text_ids, known_text_ids) -> tuple[Tensor, Tensor]:
+        """Similarities of all images with all texts, and which of them are known to match; both (B, B)."""
+        pooled_text = text[:, 0]
+        if self.cbvila.has_contrastive_head:
+            pooled_text = self.cbvila.text_projection(pooled_text)
+        output.image_embeds = F.normalize(at_least_fp32(image.pooler_output), dim=-1)
+        output.text_embeds = F.normalize(at_least_fp32(pooled_text), dim=-1)
+        matches = known_matches(len(text), text.device, image_ids, text_ids, known_text_ids)
+        similarity = self.cbvila.similarity_logits(output.image_embeds, output.text_embeds)
+        if similarity is None:  # towers of different widths and nothing that makes them comparable
+            similarity = torch.zeros_like(matches, dtype=torch.float32)
+        return similarity, matches
+
+    def _hardness(self, requested: float | None) -> float | None:
+        if not self.training:
+            return None
+        if requested is not None:
+            return requested
+        return 1.0 if self.config.negative_source == "similarity" else 0.0
+
+    def _ask_image(self, output, image, text, masked_text, attention_mask, negatives, mlm_labels, weights) -> None:
+        """Text queries, image keys: ITM on true and mismatched pairs and MLM, as one fusion pass."""
+        rows = torch.arange(len(text), device=text.device)
+        queries, owners, images = [], [], []  # states, whose attention mask, which image
+        if weights["itm"] > 0:
+            wrong_image, wrong_text = (index.clamp_min(0) for index in negatives)
+            queries += [text, text, text.index_select(0, wrong_text)]
+            owners += [rows, rows, wrong_text]
+            images += [rows, wrong_image, rows]
+        if masked_text is not None:
+            queries, owners, images = [*queries, masked_text], [*owners, rows], [*images, rows]
+        if not queries:
+            return
+        mask = None if attention_mask is None else attention_mask.index_select(0, torch.cat(owners))
+        fused = self.cbvila.fuse_text_with_image(torch.cat(queries), mask, image, torch.cat(images)).last_hidden_state
+        if weights["itm"] > 0:
+            output.itm_logits = self.itm_head(fused[: 3 * len(text), 0])
+            output.losses.itm = classification_loss(output.itm_logits, itm_labels(*negatives))
+        if masked_text is not None:
+            masked = mlm_labels != -100
+            output.mlm_logits = self.mlm_head(fused[-len(text) :][masked])
+            output.losses.mlm = classification_loss(output.mlm_logits, mlm_labels[masked])
+
+    def _ask_text(self, output, pixel_values, codebook, text, attention_mask, bool_masked_pos, weights) -> None:
+        """Visual-word queries, text keys: pixel reconstruction and MIM, as one fusion pass."""
+        pixel_on, hidden = self.config.pixel_on, bool_masked_pos
+        pixel_masks = [None] if pixel_on in ("all", "both") else []
+        if pixel_on in ("masked", "both") and hidden is not None:
+            pixel_masks.append(hidden)
+        if weights["pixel"] == 0:
+            pixel_masks = []
+        mim_on = weights["mim"] > 0 and hidden is not None
+        passes = [(codebook.words, mask) for mask in pixel_masks] + ([(codebook.frozen_words, hidden)] if mim_on else [])
+        if not passes:
+            return
+        patch = self.config.vision_config.patch_size
+        grid = (pixel_values.shape[-2] // patch, pixel_values.shape[-1] // patch)
+        nothing = torch.zeros(codebook.indices.shape, dtype=torch.bool, device=text.device)
+        words = torch.cat([words for words, _ in passes])
+        masks = torch.cat([nothing if mask is None else mask.bool() for _, mask in passes])
+        states = self.cbvila.fuse_words_with_text(words, grid, text, attention_mask, masks).chunk(len(passes))
+        if pixel_masks:
+            targets = patchify(pixel_values, patch)
+            predictions = [self.pixel_head(state) for state in states[: len(pixel_masks)]]
+            terms = [
+                pixel_loss(prediction, targets, mask, self.config.norm_pix_loss)
+                for prediction, mask in zip(predictions, pixel_masks, strict=True)
+            ]
+            output.losses.pixel, output.pixel_predictions = torch.stack(terms).mean(), predictions[0]
+        if mim_on:
+            masked = hidden.bool()
+            output.mim_logits = self._mim_logits(states[-1][masked])
+            output.losses.mim = classification_loss(output.mim_logits, codebook.indices[masked])
+
+    def _mim_logits(self, states: Tensor) -> Tensor:
+        if self.config.mim_head == "tied":
+            return self.mim_head(states, self.cbvila.codebook.codes)
+        return self.mim_head(states)
+
+
+def itm_labels(negative_image_index: Tensor, negative_text_index: Tensor) -> Tensor:
+    """Labels (3B,) of [true pairs, wrong images, wrong texts]: 1 matches, 0 does not, -100 there was no negative."""
+    negatives = torch.cat([negative_image_index, negative_text_index])
+    wrong = torch.where(negatives < 0, torch.full_like(negatives, -100), torch.zeros_like(negatives))
+    return torch.cat([torch.ones_like(negative_image_index), wrong])
+
+
+def check_pretraining_inputs(pixel_values, input_ids, input_ids_masked, mlm_labels, bool_masked_pos, config) -> None:
+    """Raises a ValueError that names what is missing or does not fit."""
+    if pixel_values is None or input_ids is None:
+        missing = "pixel_values" if pixel_values is None else "input_ids"
+        raise ValueError(f"Pretraining needs pairs of an image and a caption: {missing} is missing.")
+    if len(pixel_values) != len(input_ids):
+        raise ValueError(f"Got {len(pixel_values)} image(s) and {len(input_ids)} caption(s): they must be pairs.")
+    if (input_ids_masked is None) != (mlm_labels is None):
+        raise ValueError("MLM needs both input_ids_masked and mlm_labels, or neither.")
+    for name, value in (("input_ids_masked", input_ids_masked), ("mlm_labels", mlm_labels)):
+        if value is not None and value.shape != input_ids.shape:
+            raise ValueError(f"{name} has shape {tuple(value.shape)}; it must be input_ids' {tuple(input_ids.shape)}.")
+    patch = config.vision_config.patch_size
+    expected = (len(pixel_values), (pixel_values.shape[-2] // patch) * (pixel_values.shape[-1] // patch))
+    if bool_masked_pos is not None and tuple(bool_masked_pos.shape) != expected:
+        raise ValueError(
+            f"bool_masked_pos has shape {tuple(bool_masked_pos.shape)}; expected {expected}, one entry per patch."
+        )
+
+
+__all__ = ["CBViLAForPreTraining"]

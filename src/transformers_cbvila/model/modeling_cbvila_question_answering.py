@@ -1,0 +1,367 @@
+"""Visual question answering as generation (Sec. IV-E): question and image are fused, a decoder writes the answer.
+
+Shapes: B questions, B' images, L question tokens, A answer tokens, R candidate answers, D hidden, V vocabulary.
+"""
+
+from copy import deepcopy
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import GenerationMixin
+from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
+from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
+from transformers.modeling_outputs import CausalLMOutputWithCrossAttentions
+from transformers.utils import ModelOutput
+from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from .configuration_cbvila import CBViLAConfig, CBViLATextConfig
+from .losses_cbvila import answer_loss, at_least_fp32
+from .modeling_cbvila import CBViLAModel, check_pair_counts
+from .modeling_cbvila_layers import (
+    CBViLACrossAttention,
+    CBViLAPreTrainedModel,
+    CBViLASelfAttention,
+    CBViLATextLayer,
+)
+from .modeling_cbvila_text import CBViLATextEmbeddings, CBViLATextHead
+
+_RANKING_CHUNK = 1024  # (question, answer) pairs scored at once
+
+
+class CBViLAAnswerDecoder(CBViLAPreTrainedModel, GenerationMixin):
+    """A causal language model over answers that attends to the fused question.
+
+    Its layers have the form of the fusion encoder's, from which [`CBViLAForQuestionAnswering`] starts them.
+    """
+
+    config: CBViLATextConfig
+    config_class = CBViLATextConfig
+    base_model_prefix = "answer_decoder"
+    main_input_name = "input_ids"
+    input_modalities = ("text",)
+    _keep_in_fp32_modules_strict = None
+    _tied_weights_keys = {"lm_head.decoder.weight": "embeddings.word_embeddings.weight"}
+    _can_record_outputs = {
+        "hidden_states": CBViLATextLayer,
+        "attentions": CBViLASelfAttention,
+        "cross_attentions": CBViLACrossAttention,
+    }
+
+    def __init__(self, config: CBViLATextConfig):
+        super().__init__(config)
+        self.embeddings = CBViLATextEmbeddings(config)
+        self.layers = nn.ModuleList(
+            CBViLATextLayer(config, i, is_causal=True, key_value_size=config.hidden_size)
+            for i in range(config.num_hidden_layers)
+        )
+        self.lm_head = CBViLATextHead(config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.embeddings.word_embeddings
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.embeddings.word_embeddings = value
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.lm_head.decoder
+
+    def set_output_embeddings(self, value: nn.Module) -> None:
+        self.lm_head.decoder = value
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        encoder_index: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        **kwargs,
+    ) -> CausalLMOutputWithCrossAttentions:
+        """Scores the next token after each of (B, A) answer tokens, starting from [CLS].
+
+        Args:
+            encoder_hidden_states: (B', L, D) fused questions; row `encoder_index` (B,) of it, or the same row.
+            encoder_attention_mask: (B', L), 0 on padding.
+            logits_to_keep: Score only that many last positions (0: all).
+        """
+        if encoder_hidden_states is None:
+            raise ValueError("The answer decoder needs encoder_hidden_states, the states of the fused question.")
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache(config=self.config)
+        if past_key_values is not None and not isinstance(past_key_values, EncoderDecoderCache):
+            past_key_values = EncoderDecoderCache(past_key_values, DynamicCache(config=self.config))
+        past_length = 0 if past_key_values is None else past_key_values.get_seq_length()
+        hidden_states = self.embeddings(input_ids, inputs_embeds, position_ids, past_length)
+        mask = create_causal_mask(
+            config=self.config,
+            inputs_embeds=hidden_states,
+            attention_mask=attention_mask,
+            past_key_values=None if past_key_values is None else past_key_values.self_attention_cache,
+        )
+        encoder_mask = self._encoder_mask(hidden_states, encoder_hidden_states, encoder_attention_mask, encoder_index)
+        for layer in self.layers:
+            hidden_states = layer(
+                hidden_states, mask, encoder_hidden_states, encoder_mask, encoder_index, past_key_values, **kwargs
+            )
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        return CausalLMOutputWithCrossAttentions(
+            logits=self.lm_head(hidden_states[:, kept]), past_key_values=past_key_values if use_cache else None
+        )
+
+    def _encoder_mask(self, hidden_states, encoder_hidden_states, encoder_attention_mask, encoder_index):
+        if encoder_attention_mask is None:
+            return None
+        if encoder_index is not None:
+            encoder_attention_mask = encoder_attention_mask.index_select(0, encoder_index)
+        return create_bidirectional_mask(
+            config=self.config,
+            inputs_embeds=hidden_states,
+            attention_mask=encoder_attention_mask,
+            encoder_hidden_states=encoder_hidden_states[:1].expand(len(hidden_states), -1, -1),
+        )
+
+
+@dataclass
+class CBViLAForQuestionAnsweringOutput(ModelOutput):
+    """Output of [`CBViLAForQuestionAnswering`].
+
+    Args:
+        loss (`torch.FloatTensor` ()): Negative log-likelihood per answer, when `labels` are given.
+        logits (`torch.FloatTensor` (B, A, V)): Position t scores token t of the answer, when `labels` are given.
+        question_hidden_states (`torch.FloatTensor` (B, L, D)): The question fused with the image.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    question_hidden_states: Tensor | None = None
+
+
+@dataclass
+class CBViLAAnswerRanking(ModelOutput):
+    """Output of [`~CBViLAForQuestionAnswering.rank_answers`].
+
+    Args:
+        scores (`torch.FloatTensor` (B, R)): Probability of each candidate among the candidates.
+        log_likelihoods (`torch.FloatTensor` (B, R)): Log-probability of each candidate, end token included.
+    """
+
+    scores: Tensor | None = None
+    log_likelihoods: Tensor | None = None
+
+
+class CBViLAForQuestionAnswering(CBViLAPreTrainedModel):
+    """Answers questions about images with generated text.
+
+    Loaded from a checkpoint without an answer decoder (the base model, or a pretraining one), the decoder starts from
+    the fusion encoder and the text embeddings, as in ALBEF.
+    """
+
+    # what pretraining has and answering has no use for
+    _keys_to_ignore_on_load_unexpected = [
+        r"codebook\.",
+        r"visual_queries\.",
+        r"text_key_projection\.",
+        r"(vision|text)_projection\.",
+        r"logit_scale",
+        r"(mlm|mim|itm|pixel)_head\.",
+    ]
+    _tied_weights_keys = {
+        "answer_decoder.lm_head.decoder.weight": "answer_decoder.embeddings.word_embeddings.weight",
+    }
+
+    def __init__(self, config: CBViLAConfig):
+        super().__init__(config)
+        self.cbvila = CBViLAModel(config, add_contrastive=False, add_codebook=False)
+        self.answer_decoder = CBViLAAnswerDecoder._from_config(decoder_config(config))
+        self.post_init()
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, output_loading_info: bool = False, **kwargs):
+        model, info = super().from_pretrained(
+            pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
+        )
+        decoder_keys = {key for key in info["missing_keys"] if key.startswith("answer_decoder.")}
+        if any("layers." in key for key in decoder_keys):
+            model.start_decoder_from_fusion()
+        return (model, info) if output_loading_info else model
+
+    @torch.no_grad()
+    def start_decoder_from_fusion(self) -> None:
+        """Copies the fusion layers and the text embeddings into the answer decoder.
+
+        Where the vision width differs, the fusion encoder's cross-attention keys and values do not fit a decoder that
+        attends to text; those two matrices of each layer keep their own start.
+        """
+        self.answer_decoder.embeddings.load_state_dict(self.cbvila.text_model.embeddings.state_dict())
+        for ours, theirs in zip(self.answer_decoder.layers, self.cbvila.fusion_model.layers, strict=True):
+            own = ours.state_dict()
+            fitting = {k: v for k, v in theirs.state_dict().items() if own[k].shape == v.shape}
+            ours.load_state_dict({**own, **fitting})
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.cbvila.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.cbvila.set_input_embeddings(value)
+
+    def encode_question(
+        self,
+        pixel_values: Tensor,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        image_index: Tensor | None = None,
+        interpolate_pos_encoding: bool = False,
+    ) -> Tensor:
+        """Questions (B, L) fused with their images (B', 3, H, W): (B, L, D)."""
+        if pixel_values is None or input_ids is None:
+            missing = "pixel_values" if pixel_values is None else "input_ids"
+            raise ValueError(f"A visual question needs an image and a text: {missing} is missing.")
+        check_pair_counts(len(pixel_values), len(input_ids), image_index)
+        image = self.cbvila.vision_model(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding)
+        text = self.cbvila.text_model(input_ids, attention_mask=attention_mask)
+        return self.cbvila.fuse_text_with_image(
+            text.last_hidden_state, attention_mask, image.last_hidden_state, image_index
+        ).last_hidden_state
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: Tensor | None = None,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        answer_weights: Tensor | None = None,
+        image_index: Tensor | None = None,
+        interpolate_pos_encoding: bool = False,
+        **kwargs,
+    ) -> CBViLAForQuestionAnsweringOutput:
+        """Encodes questions and, given answers, scores them.
+
+        Args:
+            pixel_values: (B', 3, H, W) images; B' = B without `image_index`.
+            input_ids: (B, L) questions.
+            attention_mask: (B, L), 0 on padding.
+            labels: (B, A) answer tokens with their end token [SEP], -100 on padding, as
+                [`CBViLAProcessor.encode_answers`] gives. The decoder sees them shifted right behind [CLS].
+            answer_weights: (B,) weight of each answer in the loss, for several answers to one question.
+            image_index: (B,) for each question its image, for several questions (or answers) about one image, which is
+                then encoded once.
+            interpolate_pos_encoding: Whether images of another size than the configured one are allowed.
+        """
+        question = self.encode_question(
+            pixel_values, input_ids, attention_mask, image_index, interpolate_pos_encoding
+        )
+        output = CBViLAForQuestionAnsweringOutput(question_hidden_states=question)
+        if labels is not None:
+            if len(labels) != len(input_ids):
+                raise ValueError(f"Got {len(labels)} answer(s) in labels for {len(input_ids)} question(s).")
+            output.logits = self.answer_decoder(
+                self._shift_right(labels), encoder_hidden_states=question, encoder_attention_mask=attention_mask
+            ).logits
+            output.loss = answer_loss(output.logits, labels, answer_weights)
+        return output
+
+    @torch.no_grad()
+    def generate(
+        self,
+        pixel_values: Tensor,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        image_index: Tensor | None = None,
+        interpolate_pos_encoding: bool = False,
+        **generate_kwargs,
+    ):
+        """Writes answers.
+
+        Args:
+            pixel_values, input_ids, attention_mask, image_index, interpolate_pos_encoding: as in `forward`.
+            generate_kwargs: Anything [`~transformers.GenerationMixin.generate`] takes; `max_new_tokens` is 20 unless
+                said otherwise.
+
+        Returns:
+            (B, 1 + new tokens) answer ids starting with [CLS], or a generate output with `return_dict_in_generate`.
+        """
+        question = self.encode_question(
+            pixel_values, input_ids, attention_mask, image_index, interpolate_pos_encoding
+        )
+        if "max_length" not in generate_kwargs and generate_kwargs.get("generation_config") is None:
+            generate_kwargs.setdefault("max_new_tokens", 20)
+        start = torch.full((len(question), 1), self.config.text_config.bos_token_id, device=question.device)
+        return self.answer_decoder.generate(
+            input_ids=start,
+            attention_mask=torch.ones_like(start),
+            encoder_hidden_states=question,
+            encoder_attention_mask=attention_mask,
+            **generate_kwargs,
+        )
+
+    @torch.no_grad()
+    def rank_answers(
+        self,
+        pixel_values: Tensor,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        answer_labels: Tensor,
+        image_index: Tensor | None = None,
+        interpolate_pos_encoding: bool = False,
+    ) -> CBViLAAnswerRanking:
+        """Scores every candidate answer for every question, exactly.
+
+        Args:
+            answer_labels: (R, A) candidates in the form of `labels`.
+        """
+        question = self.encode_question(
+            pixel_values, input_ids, attention_mask, image_index, interpolate_pos_encoding
+        )
+        num_questions, num_answers = len(question), len(answer_labels)
+        pairs = torch.cartesian_prod(
+            torch.arange(num_questions, device=question.device), torch.arange(num_answers, device=question.device)
+        )
+        chunks = [
+            self._answer_log_likelihoods(question, attention_mask, answer_labels[chunk[:, 1]], chunk[:, 0])
+            for chunk in pairs.split(_RANKING_CHUNK)
+        ]
+        log_likelihoods = torch.cat(chunks).view(num_questions, num_answers)
+        return CBViLAAnswerRanking(scores=log_likelihoods.softmax(-1), log_likelihoods=log_likelihoods)
+
+    def _answer_log_likelihoods(self, question, attention_mask, labels, question_index) -> Tensor:
+        """log p(answer | question, image) of labels (M, A) for question rows (M,)."""
+        logits = self.answer_decoder(
+            self._shift_right(labels),
+            encoder_hidden_states=question,
+            encoder_attention_mask=attention_mask,
+            encoder_index=question_index,
+        ).logits
+        log_probs = F.log_softmax(at_least_fp32(logits), dim=-1)
+        scored = labels != -100
+        per_token = log_probs.gather(-1, labels.clamp_min(0).unsqueeze(-1)).squeeze(-1)
+        return (per_token * scored).sum(-1)
+
+    def _shift_right(self, labels: Tensor) -> Tensor:
+        """Decoder inputs (B, A) for labels (B, A): [CLS] first, the last token left out, padding instead of -100."""
+        text = self.config.text_config
+        shifted = torch.cat([torch.full_like(labels[:, :1], text.bos_token_id), labels[:, :-1]], dim=1)
+        return shifted.masked_fill(shifted == -100, text.pad_token_id)
+
+
+def decoder_config(config: CBViLAConfig) -> CBViLATextConfig:
+    """The answer decoder's configuration: the text encoder's, causal, as deep as the fusion encoder."""
+    decoder = deepcopy(config.text_config)
+    decoder.is_decoder = True
+    decoder.num_hidden_layers = config.fusion_config.num_hidden_layers
+    return decoder
+
+
+__all__ = ["CBViLAForQuestionAnswering"]

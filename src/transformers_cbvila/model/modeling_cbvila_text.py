@@ -1,0 +1,124 @@
+"""The text encoder of CB-ViLA: the lower half of BERT (Sec. IV-C), and the head that names tokens (MLM, answers).
+
+Shapes: B batch, L text tokens, D hidden, V vocabulary.
+"""
+
+import torch
+from torch import Tensor, nn
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.masking_utils import create_bidirectional_mask
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from .configuration_cbvila import CBViLATextConfig
+from .modeling_cbvila_layers import CBViLAPreTrainedModel, CBViLASelfAttention, CBViLATextLayer
+
+
+class CBViLATextEmbeddings(nn.Module):
+    """Words, positions and (constant) token types, as in BERT."""
+
+    def __init__(self, config: CBViLATextConfig):
+        super().__init__()
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
+        self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
+        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_length: int = 0,
+    ) -> Tensor:
+        """Ids (B, L) or word embeddings (B, L, D) to (B, L, D); `past_length` tokens came before."""
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("Pass exactly one of input_ids and inputs_embeds.")
+        if inputs_embeds is None:
+            inputs_embeds = self.word_embeddings(input_ids)
+        if position_ids is None:
+            position_ids = self._positions(inputs_embeds, past_length)
+        types = self.token_type_embeddings.weight[0]
+        return self.dropout(self.layernorm(inputs_embeds + self.position_embeddings(position_ids) + types))
+
+    def _positions(self, inputs_embeds: Tensor, past_length: int) -> Tensor:
+        length, limit = past_length + inputs_embeds.shape[1], self.position_embeddings.num_embeddings
+        if length > limit:
+            raise ValueError(
+                f"The text has {length} tokens but the model knows {limit} positions (max_position_embeddings). "
+                f"Shorten it, or let the tokenizer do so: truncation=True, max_length={limit}."
+            )
+        return torch.arange(past_length, length, device=inputs_embeds.device).unsqueeze(0)
+
+
+class CBViLATextHead(nn.Module):
+    """BERT's prediction head: a transform, then scores over the vocabulary with the (tied) word embeddings."""
+
+    def __init__(self, config: CBViLATextConfig):
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.activation = ACT2FN[config.hidden_act]
+        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """(…, D) to logits (…, V)."""
+        return self.decoder(self.layernorm(self.activation(self.dense(hidden_states))))
+
+
+class CBViLATextModel(CBViLAPreTrainedModel):
+    """BERT encoder without a pooler. The first token is the text's pooled representation."""
+
+    config: CBViLATextConfig
+    config_class = CBViLATextConfig
+    base_model_prefix = "text_model"
+    main_input_name = "input_ids"
+    input_modalities = ("text",)
+    _keep_in_fp32_modules_strict = None
+    _can_record_outputs = {"hidden_states": CBViLATextLayer, "attentions": CBViLASelfAttention}
+
+    def __init__(self, config: CBViLATextConfig):
+        super().__init__(config)
+        self.embeddings = CBViLATextEmbeddings(config)
+        self.layers = nn.ModuleList(CBViLATextLayer(config, i) for i in range(config.num_hidden_layers))
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.embeddings.word_embeddings
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.embeddings.word_embeddings = value
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        **kwargs,
+    ) -> BaseModelOutputWithPooling:
+        """Encodes texts.
+
+        Args:
+            input_ids: (B, L) token ids, or `inputs_embeds` (B, L, D) in their place.
+            attention_mask: (B, L), 0 on padding.
+            position_ids: (B, L); counted from 0 when absent.
+
+        Returns:
+            `last_hidden_state` (B, L, D) and `pooler_output` (B, D), the state of the first token.
+        """
+        hidden_states = self.embeddings(input_ids, inputs_embeds, position_ids)
+        mask = create_bidirectional_mask(
+            config=self.config, inputs_embeds=hidden_states, attention_mask=attention_mask
+        )
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, mask, **kwargs)
+        return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=hidden_states[:, 0])
+
+
+__all__ = ["CBViLATextModel"]

@@ -1,0 +1,115 @@
+"""The image encoder of CB-ViLA: a Vision Transformer (Sec. IV-C).
+
+Shapes: B batch, N patches, D hidden.
+"""
+
+import torch
+from torch import Tensor, nn
+from transformers import initialization as init
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from .configuration_cbvila import CBViLAVisionConfig
+from .modeling_cbvila_layers import CBViLAPreTrainedModel, CBViLASelfAttention, CBViLAVisionLayer
+
+
+def interpolate_positions(positions: Tensor, grid: tuple[int, int]) -> Tensor:
+    """A position table (1, 1 + N, D) of a square grid, [CLS] first, resized to another grid (rows, columns).
+
+    Bicubic without antialiasing, as ALBEF and transformers' ViT do; the [CLS] position is kept.
+    """
+    side = int((positions.shape[1] - 1) ** 0.5)
+    if (side, side) == tuple(grid):
+        return positions
+    cls_position, patches = positions[:, :1], positions[:, 1:]
+    patches = patches.reshape(1, side, side, -1).permute(0, 3, 1, 2)
+    patches = nn.functional.interpolate(patches, size=grid, mode="bicubic", align_corners=False)
+    return torch.cat([cls_position, patches.flatten(2).transpose(1, 2).to(cls_position.dtype)], dim=1)
+
+
+class CBViLAVisionEmbeddings(nn.Module):
+    """Patches, a class token and learned positions."""
+
+    def __init__(self, config: CBViLAVisionConfig):
+        super().__init__()
+        self.config = config
+        self.patch_embedding = nn.Conv2d(
+            config.num_channels, config.hidden_size, kernel_size=config.patch_size, stride=config.patch_size
+        )
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
+        self.position_embeddings = nn.Parameter(torch.zeros(1, 1 + config.num_patches, config.hidden_size))
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def init_own_weights(self, std: float) -> None:
+        init.trunc_normal_(self.cls_token, std=std)
+        init.trunc_normal_(self.position_embeddings, std=std)
+
+    def forward(self, pixel_values: Tensor, interpolate_pos_encoding: bool = False) -> Tensor:
+        """(B, 3, H, W) to (B, 1 + N, D)."""
+        grid = self._checked_grid(pixel_values, interpolate_pos_encoding)
+        patches = self.patch_embedding(pixel_values.to(self.patch_embedding.weight.dtype)).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], dim=1)
+        return self.dropout(tokens + interpolate_positions(self.position_embeddings, grid))
+
+    def _checked_grid(self, pixel_values: Tensor, interpolate_pos_encoding: bool) -> tuple[int, int]:
+        if pixel_values.dim() != 4 or pixel_values.shape[1] != self.config.num_channels:
+            raise ValueError(
+                f"pixel_values has shape {tuple(pixel_values.shape)}; expected (batch, {self.config.num_channels}, "
+                "height, width), as the image processor returns."
+            )
+        height, width = pixel_values.shape[-2:]
+        size, patch = self.config.image_size, self.config.patch_size
+        if not interpolate_pos_encoding and (height, width) != (size, size):
+            raise ValueError(
+                f"Input image size ({height}x{width}) doesn't match the model ({size}x{size}). Resize the image (the "
+                "model's image processor does), or pass interpolate_pos_encoding=True."
+            )
+        if height % patch or width % patch:
+            raise ValueError(f"Input image size ({height}x{width}) is not a multiple of the patch size {patch}.")
+        return height // patch, width // patch
+
+
+class CBViLAVisionModel(CBViLAPreTrainedModel):
+    """ViT without a head. The class token is the image's pooled representation."""
+
+    config: CBViLAVisionConfig
+    config_class = CBViLAVisionConfig
+    base_model_prefix = "vision_model"
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    _keep_in_fp32_modules_strict = None
+    _can_record_outputs = {"hidden_states": CBViLAVisionLayer, "attentions": CBViLASelfAttention}
+
+    def __init__(self, config: CBViLAVisionConfig):
+        super().__init__(config)
+        self.embeddings = CBViLAVisionEmbeddings(config)
+        self.layers = nn.ModuleList(CBViLAVisionLayer(config, i) for i in range(config.num_hidden_layers))
+        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.embeddings.patch_embedding
+
+    @merge_with_config_defaults
+    @capture_outputs(tie_last_hidden_states=False)
+    def forward(
+        self, pixel_values: Tensor, interpolate_pos_encoding: bool = False, **kwargs
+    ) -> BaseModelOutputWithPooling:
+        """Encodes images.
+
+        Args:
+            pixel_values: (B, 3, H, W) from the image processor.
+            interpolate_pos_encoding: Whether other sizes than the configured one are allowed.
+
+        Returns:
+            `last_hidden_state` (B, 1 + N, D), class token first, and `pooler_output` (B, D), the class token.
+        """
+        hidden_states = self.embeddings(pixel_values, interpolate_pos_encoding)
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, None, **kwargs)
+        hidden_states = self.layernorm(hidden_states)
+        return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=hidden_states[:, 0])
+
+
+__all__ = ["CBViLAVisionModel"]

@@ -1,0 +1,64 @@
+"""Which image and which text are shown together as a mismatch in image-text matching (Sec. III-C).
+
+Shapes: B batch.
+"""
+
+import torch
+from torch import Tensor
+
+
+def known_matches(
+    batch_size: int,
+    device: torch.device,
+    image_ids: Tensor | None = None,
+    text_ids: Tensor | None = None,
+    known_text_ids: Tensor | None = None,
+) -> Tensor:
+    """Which texts (columns) are known to be true of which images (rows): (B, B) bool.
+
+    A pair's own text is true of its image, a text is true of every copy of that image, equal texts share their
+    images, and a text listed among an image's other captions is true of it. None of these is a negative.
+
+    Args:
+        image_ids: (B,) int, equal for equal images.
+        text_ids: (B,) int, equal for equal texts.
+        known_text_ids: (B, C) int, ids of all texts known to be true of the image, padded with -1.
+    """
+    matches = torch.eye(batch_size, dtype=torch.bool, device=device)
+    if image_ids is not None:
+        matches = matches | (image_ids.unsqueeze(1) == image_ids.unsqueeze(0))
+    if text_ids is not None:
+        matches = matches | (text_ids.unsqueeze(1) == text_ids.unsqueeze(0))
+        if known_text_ids is not None:
+            matches = matches | (known_text_ids.unsqueeze(1) == text_ids.view(1, -1, 1)).any(-1)
+    return matches
+
+
+@torch.no_grad()
+def choose_negatives(similarity: Tensor, matches: Tensor, hardness: float | None) -> tuple[Tensor, Tensor]:
+    """One mismatched image for every text and one mismatched text for every image.
+
+    Args:
+        similarity: (B, B), images in rows, texts in columns, on the scale of logits.
+        matches: (B, B) bool, pairs that may not be chosen.
+        hardness: Draw in proportion to exp(hardness * similarity): 1 is the paper's choice, 0 is uniform. `None` draws
+            nothing and takes the most similar, so that evaluation is deterministic.
+
+    Returns:
+        Image index for each text and text index for each image, (B,) each; -1 where everything matches.
+    """
+    # -inf before the softmax: zeroing after it leaves rows that sum to 0 when one similarity dominates.
+    logits = similarity.float().masked_fill(matches, float("-inf"))
+    return _choose(logits.T, hardness), _choose(logits, hardness)
+
+
+def _choose(logits: Tensor, hardness: float | None) -> Tensor:
+    possible = (logits > float("-inf")).any(-1)
+    if hardness is None:
+        chosen = logits.argmax(-1)
+    else:
+        scaled = torch.where(logits == float("-inf"), logits, logits * hardness)
+        # A row without any candidate gets an arbitrary one, and is marked below.
+        scaled = torch.where(possible.unsqueeze(-1), scaled, torch.zeros_like(scaled))
+        chosen = torch.multinomial(scaled.softmax(-1), 1).squeeze(-1)
+    return torch.where(possible, chosen, torch.full_like(chosen, -1))
