@@ -1,0 +1,133 @@
+"""Rows to batches. All corruption is decided here, so that the model only ever computes.
+
+Shapes: B pairs, L text tokens, N patches, C known captions, Q questions, A answer tokens.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..model.processing_cbvila import CBViLAProcessor
+from .masking import generator_for, mask_patches, mask_tokens
+
+
+@dataclass
+class CBViLADataCollatorForPreTraining:
+    """Batches of [`ImageTextPairs`] with the names [`CBViLAForPreTraining`] takes.
+
+    Args:
+        processor: Image processor and tokenizer.
+        patch_size: Side of a patch in pixels (`config.vision_config.patch_size`).
+        mlm_probability: Share of tokens to predict (15 % in the paper).
+        mlm_replace: Share of those that become [MASK]; 0.8 is BERT's recipe, 1.0 the paper's wording.
+        mim_mask_ratio: Share of patches to hide (75 % in the paper).
+        max_length: Longest caption in tokens; longer ones are cut.
+        seed: Seed of examples that bring no generator of their own.
+    """
+
+    processor: CBViLAProcessor
+    patch_size: int
+    mlm_probability: float = 0.15
+    mlm_replace: float = 0.8
+    mim_mask_ratio: float = 0.75
+    max_length: int = 30
+    seed: int = 0
+
+    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
+        batch = self.processor(
+            images=[example["image"] for example in examples],
+            text=[example["text"] for example in examples],
+            padding=True,
+            truncation=True,
+            max_length=self.max_length,
+            return_tensors="pt",
+        )
+        generators = [e.get("generator") or generator_for(self.seed, row) for row, e in enumerate(examples)]
+        return {**batch, **self._mask(batch, generators), **self._identities(examples)}
+
+    def _mask(self, batch: dict[str, Tensor], generators: list[torch.Generator]) -> dict[str, Tensor]:
+        tokenizer = self.processor.tokenizer
+        special = torch.tensor(tokenizer.all_special_ids)
+        maskable = ~torch.isin(batch["input_ids"], special)
+        texts = [
+            mask_tokens(
+                ids,
+                allowed,
+                tokenizer.mask_token_id,
+                len(tokenizer),
+                generator,
+                self.mlm_probability,
+                self.mlm_replace,
+            )
+            for ids, allowed, generator in zip(batch["input_ids"], maskable, generators, strict=True)
+        ]
+        height, width = batch["pixel_values"].shape[-2:]
+        patches = (height // self.patch_size) * (width // self.patch_size)
+        return {
+            "input_ids_masked": torch.stack([ids for ids, _ in texts]),
+            "mlm_labels": torch.stack([labels for _, labels in texts]),
+            "bool_masked_pos": torch.stack([mask_patches(patches, g, self.mim_mask_ratio) for g in generators]),
+        }
+
+    @staticmethod
+    def _identities(examples: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """Ids that keep true matches from being taken for negatives, where the examples bring them."""
+        ids = {}
+        for name in ("image_id", "text_id"):
+            if all(name in example for example in examples):
+                ids[f"{name}s"] = torch.tensor([example[name] for example in examples])
+        if all("known_text_ids" in example for example in examples):
+            longest = max(len(example["known_text_ids"]) for example in examples)
+            padded = [
+                [*example["known_text_ids"], *[-1] * (longest - len(example["known_text_ids"]))] for example in examples
+            ]
+            ids["known_text_ids"] = torch.tensor(padded)
+        return ids
+
+
+@dataclass
+class CBViLADataCollatorForQuestionAnswering:
+    """Batches of questions about images for [`CBViLAForQuestionAnswering`].
+
+    An example is one image with one question (`question` a string) or several (`question` a list): then the image is
+    encoded once for all of them.
+
+    Args:
+        processor: Image processor and tokenizer.
+        max_length: Longest question in tokens; longer ones are cut. `None` cuts nothing.
+    """
+
+    processor: CBViLAProcessor
+    max_length: int | None = 25
+
+    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
+        questions, owners = [], []
+        for row, example in enumerate(examples):
+            asked = _as_list(example["question"])
+            questions += asked
+            owners += [row] * len(asked)
+        batch = self.processor(
+            images=[example["image"] for example in examples],
+            text=questions,
+            image_index=owners,
+            padding=True,
+            truncation=self.max_length is not None,
+            max_length=self.max_length,
+            return_tensors="pt",
+        )
+        batch = dict(batch)
+        if "answer" in examples[0]:
+            answers = [answer for example in examples for answer in _as_list(example["answer"])]
+            if len(answers) != len(questions):
+                raise ValueError(f"Got {len(questions)} question(s) but {len(answers)} answer(s) in a batch.")
+            batch["labels"] = self.processor.encode_answers(answers, return_tensors="pt")["labels"]
+        if "answer_weight" in examples[0]:
+            weights = [weight for example in examples for weight in _as_list(example["answer_weight"])]
+            batch["answer_weights"] = torch.tensor(weights, dtype=torch.float32)
+        return batch
+
+
+def _as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]

@@ -1,0 +1,64 @@
+"""What is hidden from the model: masked tokens (MLM) and masked patches (MIM), drawn from an explicit generator.
+
+Shapes: L text tokens, N patches.
+"""
+
+import torch
+from torch import Tensor
+
+IGNORED = -100
+
+
+def generator_for(*key: int) -> torch.Generator:
+    """A generator that depends on nothing but the key, for example (seed, epoch, row).
+
+    A resumed run then draws what the unbroken run would have drawn, whatever the loader prefetched.
+    """
+    state = 0x9E3779B97F4A7C15
+    for part in key:
+        # splitmix64: neighbouring keys must not give neighbouring streams
+        state = (state + part + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+        state ^= state >> 31
+    return torch.Generator().manual_seed(state & 0x7FFFFFFFFFFFFFFF)
+
+
+def mask_tokens(
+    input_ids: Tensor,
+    maskable: Tensor,
+    mask_token_id: int,
+    vocab_size: int,
+    generator: torch.Generator,
+    probability: float = 0.15,
+    replace: float = 0.8,
+) -> tuple[Tensor, Tensor]:
+    """Masks tokens of one text as BERT does.
+
+    Args:
+        input_ids: (L,) token ids.
+        maskable: (L,) bool, false on special tokens and padding.
+        probability: Share of maskable tokens to predict; at least one token is, so that no text is without a target.
+        replace: Share of those that become [MASK]; the rest is split evenly between a random token and the original.
+            1.0 is the paper's wording.
+
+    Returns:
+        Corrupted ids (L,) and labels (L,), -100 where nothing is to be predicted.
+    """
+    draws = torch.rand(input_ids.shape, generator=generator)
+    candidates = draws.masked_fill(~maskable, 2.0)
+    chosen = candidates < probability
+    if maskable.any() and not chosen.any():
+        chosen[candidates.argmin()] = True
+    labels = torch.where(chosen, input_ids, IGNORED)
+    fate = torch.rand(input_ids.shape, generator=generator)
+    random_ids = torch.randint(vocab_size, input_ids.shape, generator=generator)
+    corrupted = torch.where(chosen & (fate < replace), mask_token_id, input_ids)
+    corrupted = torch.where(chosen & (fate >= (1 + replace) / 2), random_ids, corrupted)
+    return corrupted, labels
+
+
+def mask_patches(num_patches: int, generator: torch.Generator, ratio: float = 0.75) -> Tensor:
+    """A bool mask (N,) that hides exactly floor(ratio * N) patches, uniformly as in MAE."""
+    hidden = torch.randperm(num_patches, generator=generator)[: int(ratio * num_patches)]
+    return torch.zeros(num_patches, dtype=torch.bool).index_fill(0, hidden, True)
