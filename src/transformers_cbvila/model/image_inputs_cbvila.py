@@ -16,8 +16,8 @@ def to_rgb_inputs(processor: BaseImageProcessor, images: Any, options: dict[str,
     """
     Bring the arguments of `preprocess` to one form, so that the backends cannot differ in how they read images.
 
-    `do_rescale=False` says that the pixels are on their final scale. Floats in [0, 1] are then converted to 8 bits like
-    all images, and scaled back.
+    `do_rescale=False` says that the pixels are on their final scale. Floats in [0, 1] are then converted to 8 bits, as
+    all images are, and scaled back.
 
     Args:
         processor: where options that are not given have their values.

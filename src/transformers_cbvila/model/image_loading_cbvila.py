@@ -2,9 +2,9 @@
 Open images and convert them to RGB the way a viewer shows them.
 
 This exists because transformers' own conversion differs between the versions we support and from what people see:
-5.17 drops the alpha channel, so that the transparent part of a web picture shows whatever colour lies beneath it, mostly
-black (5.23 composites over white, as we do); both clip 16-bit grey at 255, which leaves it nearly white; and neither
-turns a PIL image by its EXIF orientation.
+5.17 drops the alpha channel, so that the transparent part of a web picture shows whatever colour lies beneath it,
+mostly black (5.23 composites over white, as we do); both clip 16-bit grey at 255, which leaves it nearly white; and
+neither turns a PIL image by its EXIF orientation.
 """
 
 import base64
@@ -56,9 +56,9 @@ def to_rgb(image: Any, input_data_format: Any = None) -> Image.Image:
     """
     Convert an image in memory to a PIL image of mode RGB.
 
-    Transparency (alpha channel, transparent palette entry or colour) is composited over white. A PIL image is turned by
-    its EXIF orientation. 16-bit grey is scaled to 8 bits. An animated PIL image gives its current frame, which is the
-    first one unless the caller moved on. CMYK is converted without its colour profile, as Pillow does.
+    Transparency (alpha channel, transparent palette entry or colour) is composited over white. A PIL image is turned
+    by its EXIF orientation. 16-bit grey is scaled to 8 bits. An animated PIL image gives its current frame, which is
+    the first one unless the caller moved on. CMYK is converted without its colour profile, as Pillow does.
 
     Args:
         image: a PIL image, or a numpy array or tensor of shape (H, W), (H, W, C) or (C, H, W) with C in {1, 3, 4} and

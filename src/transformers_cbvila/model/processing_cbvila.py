@@ -54,15 +54,15 @@ class CBViLAProcessor(ProcessorMixin):
             images: one image or a list, as the image processor takes them; I images in all.
             text: one text or a list; B texts. One text is a batch of one.
             return_tensors: "pt", "np", or None for lists.
-            image_index: B image numbers in 0..I-1, the image of each text. Needed where I and B differ, e.g. for several
-                questions about one image; without it text i belongs to image i.
+            image_index: B image numbers in 0..I-1, the image of each text. Needed where I and B differ, e.g. for
+                several questions about one image; without it text i belongs to image i.
             **kwargs: for texts `padding` (default: True for several texts; always on the right), `truncation`,
                 `max_length` and `pad_to_multiple_of`, as tokenizers take them; for images the image processor's
                 options, e.g. `size` or `do_resize`.
 
         Returns:
-            What the arguments give of `pixel_values` (I, 3, height, width), `input_ids` and `attention_mask` (B, L), and
-            `image_index` (B,).
+            What the arguments give of `pixel_values` (I, 3, height, width), `input_ids` and `attention_mask` (B, L),
+            and `image_index` (B,).
 
         Raises:
             TypeError: an unknown option.
@@ -224,7 +224,7 @@ def _check_counts(data: dict[str, Any]) -> None:
     images, texts = len(data["pixel_values"]), len(data["input_ids"])
     if images != texts:
         raise ValueError(
-            f"got {images} image(s) and {texts} text(s); pass equal numbers, or image_index with the image of each text, "
+            f"got {images} image(s) and {texts} text(s); pass equal numbers, or say which image each text is about, "
             "e.g. image_index=[0, 0] for two texts about one image"
         )
 
