@@ -1,0 +1,270 @@
+"""CB-ViLA's processor: images and texts in, the model's tensors out; answers to labels and back."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from transformers.feature_extraction_utils import BatchFeature
+from transformers.processing_utils import ProcessorMixin
+from transformers.tokenization_utils_base import TruncationStrategy
+from transformers.utils import PaddingStrategy
+
+TEXT_OPTIONS = ("padding", "truncation", "max_length", "pad_to_multiple_of")
+# Tokenizers without a limit have a model_max_length of 1e30.
+UNLIMITED = 1_000_000
+IGNORED_LABEL = -100
+
+
+class CBViLAProcessor(ProcessorMixin):
+    """
+    An image processor and a tokenizer behind one call.
+
+    Args:
+        image_processor: a `CBViLAImageProcessor` or `CBViLAImageProcessorPil`.
+        tokenizer: a BERT-like tokenizer; it must have [CLS], [SEP] and [PAD] tokens.
+        add_sep_token: whether texts end in [SEP]. False is ALBEF's convention, `[CLS] tokens`.
+    """
+
+    def __init__(self, image_processor: Any = None, tokenizer: Any = None, add_sep_token: bool = True) -> None:
+        super().__init__(image_processor, tokenizer)
+        missing = [name for name in ("cls_token", "sep_token", "pad_token") if getattr(tokenizer, name) is None]
+        if missing:
+            raise ValueError(
+                f"the tokenizer has no {' and no '.join(missing)}; set it, e.g. tokenizer.cls_token = ..."
+            )
+        self.add_sep_token = add_sep_token
+
+    @property
+    def unused_input_names(self) -> list[str]:
+        """CB-ViLA's texts are all of type 0, so the model takes no token types."""
+        return ["token_type_ids"]
+
+    def __call__(
+        self,
+        images: Any = None,
+        text: str | list[str] | None = None,
+        return_tensors: str | None = None,
+        image_index: Any = None,
+        **kwargs: Any,
+    ) -> BatchFeature:
+        """
+        Process images, texts or both.
+
+        Args:
+            images: one image or a list, as the image processor takes them; I images in all.
+            text: one text or a list; B texts. One text is a batch of one.
+            return_tensors: "pt", "np", or None for lists.
+            image_index: B image numbers in 0..I-1, the image of each text. Needed where I and B differ, e.g. for
+                several questions about one image; without it text i belongs to image i.
+            **kwargs: for texts `padding` (default: True for several texts; always on the right), `truncation`,
+                `max_length` and `pad_to_multiple_of`, as tokenizers take them; for images the image processor's
+                options, e.g. `size` or `do_resize`.
+
+        Returns:
+            What the arguments give of `pixel_values` (I, 3, height, width), `input_ids` and `attention_mask` (B, L),
+            and `image_index` (B,).
+
+        Raises:
+            TypeError: an unknown option.
+            ValueError: neither images nor text; counts that differ; an empty text; a text of more tokens than
+                `max_length` or the tokenizer's `model_max_length` without `truncation=True`; an image that cannot be
+                read.
+            FileNotFoundError: no file at an image's path.
+        """
+        if images is None and text is None:
+            raise ValueError("got neither images nor text; pass at least one")
+        text_options, image_options = self._split_options(kwargs)
+        data: dict[str, Any] = {}
+        if images is not None:
+            data |= self.image_processor(images, return_tensors=return_tensors, **image_options)
+        if text is not None:
+            data |= self._encode_texts(_as_list(text, "text"), **text_options)
+        if image_index is not None:
+            data["image_index"] = _check_image_index(image_index, data)
+        elif images is not None and text is not None:
+            _check_counts(data)
+        return BatchFeature(data, tensor_type=return_tensors)
+
+    def encode_answers(self, answers: str | list[str], return_tensors: str | None = "pt") -> BatchFeature:
+        """
+        Encode answers as labels for the answer decoder.
+
+        Args:
+            answers: B answers.
+            return_tensors: "pt", "np", or None for lists.
+
+        Returns:
+            `labels` (B, A): each answer's tokens and [SEP], padded with -100 on the right. There is no [CLS]: the
+            decoder starts from it by shifting the labels to the right.
+
+        Raises:
+            ValueError: no answers, an answer without a token, or one longer than the tokenizer's `model_max_length`.
+        """
+        rows = self._tokenize(_as_list(answers, "answers"), "answer")
+        rows = [[*row, self.tokenizer.sep_token_id] for row in rows]
+        _check_lengths(rows, self._length_limit(None), "answer", "shorten it")
+        longest = max(map(len, rows))
+        labels = [_pad(row, longest, IGNORED_LABEL) for row in rows]
+        return BatchFeature({"labels": labels}, tensor_type=return_tensors)
+
+    def decode_answers(self, ids: Any) -> list[str]:
+        """
+        Read the texts of generated answers, or of labels.
+
+        Args:
+            ids: (B, A) token ids, with or without the token that the decoder starts from. Each row is read up to the
+                first [SEP] after its first token; special tokens and -100 are left out.
+
+        Returns:
+            B texts, "" for an answer without a token.
+
+        Raises:
+            ValueError: `ids` is not two-dimensional.
+        """
+        rows = ids.tolist() if isinstance(ids, (torch.Tensor, np.ndarray)) else ids
+        if not all(isinstance(row, (list, tuple)) for row in rows):
+            raise ValueError("answer ids must be two-dimensional, (B, A); wrap a single answer as [ids]")
+        rows = [self._until_sep([token for token in row if token != IGNORED_LABEL]) for row in rows]
+        return [text.strip() for text in self.tokenizer.batch_decode(rows, skip_special_tokens=True)]
+
+    def _until_sep(self, row: list[int]) -> list[int]:
+        sep = self.tokenizer.sep_token_id
+        # Some decoders start from [SEP], so one in the first place ends nothing.
+        return row[: row.index(sep, 1)] if sep in row[1:] else row
+
+    def _split_options(self, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """`options` for the tokenizer and for the image processor."""
+        image_names = set(self.image_processor.valid_kwargs.__annotations__)
+        unknown = sorted(set(options) - image_names - set(TEXT_OPTIONS))
+        if unknown:
+            raise TypeError(
+                f"{type(self).__name__} got unknown options {unknown}; it accepts {', '.join(TEXT_OPTIONS)} for texts "
+                f"and {', '.join(sorted(image_names))} for images"
+            )
+        text_options = {name: value for name, value in options.items() if name in TEXT_OPTIONS}
+        image_options = {name: value for name, value in options.items() if name not in TEXT_OPTIONS}
+        return text_options, image_options
+
+    def _encode_texts(
+        self,
+        texts: list[str],
+        padding: Any = None,
+        truncation: Any = None,
+        max_length: int | None = None,
+        pad_to_multiple_of: int | None = None,
+    ) -> dict[str, list[list[int]]]:
+        limit = self._length_limit(max_length)
+        rows = self._tokenize(texts, "text")
+        if _is_truncation_on(truncation):
+            rows = self._truncate(rows, limit)
+        rows = [self._add_special_tokens(row) for row in rows]
+        _check_lengths(rows, limit, "text", "pass truncation=True to cut it, or shorten it")
+        lengths = _padded_lengths(rows, len(rows) > 1 if padding is None else padding, limit, pad_to_multiple_of)
+        pad_id = self.tokenizer.pad_token_id
+        return {
+            "input_ids": [_pad(row, length, pad_id) for row, length in zip(rows, lengths, strict=True)],
+            "attention_mask": [_pad([1] * len(row), length, 0) for row, length in zip(rows, lengths, strict=True)],
+        }
+
+    def _tokenize(self, texts: list[str], name: str) -> list[list[int]]:
+        """The token ids of each text without special tokens, at least one."""
+        rows = self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        for index, row in enumerate(rows):
+            if not row:
+                raise ValueError(f"{name} {index} is empty: {texts[index]!r}; every {name} needs at least one word")
+        return rows
+
+    def _add_special_tokens(self, row: list[int]) -> list[int]:
+        # Not left to the tokenizer: cutting its [SEP] off again would lose a token of a text that is truncated.
+        end = [self.tokenizer.sep_token_id] if self.add_sep_token else []
+        return [self.tokenizer.cls_token_id, *row, *end]
+
+    def _truncate(self, rows: list[list[int]], limit: int | None) -> list[list[int]]:
+        if limit is None:
+            raise ValueError("truncation=True needs a limit, and the tokenizer sets none; pass max_length=...")
+        room = limit - len(self._add_special_tokens([]))
+        if room < 1:
+            raise ValueError(f"max_length={limit} leaves no room for a token of the text; pass a larger one")
+        return [row[-room:] if self.tokenizer.truncation_side == "left" else row[:room] for row in rows]
+
+    def _length_limit(self, max_length: int | None) -> int | None:
+        """The most tokens a text may have with its special tokens, None if nothing sets a limit."""
+        model_limit = self.tokenizer.model_max_length
+        if model_limit >= UNLIMITED:
+            return max_length
+        if max_length is not None and max_length > model_limit:
+            raise ValueError(
+                f"max_length={max_length} is above the {model_limit} tokens that the model takes "
+                "(tokenizer.model_max_length); pass a smaller one"
+            )
+        return model_limit if max_length is None else max_length
+
+
+def _as_list(texts: Any, name: str) -> list[str]:
+    texts = [texts] if isinstance(texts, str) else texts
+    if not isinstance(texts, (list, tuple)):
+        raise ValueError(f"{name} must be a string or a list of strings, got {type(texts).__name__}")
+    for index, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise ValueError(f"{name} must hold strings only, but item {index} is of type {type(text).__name__}")
+    if not texts:
+        raise ValueError(f"{name} is an empty list; pass at least one string")
+    return list(texts)
+
+
+def _check_lengths(rows: list[list[int]], limit: int | None, name: str, way_out: str) -> None:
+    for index, row in enumerate(rows):
+        if limit is not None and len(row) > limit:
+            raise ValueError(
+                f"{name} {index} has {len(row)} tokens with its special tokens, the limit is {limit}; {way_out}"
+            )
+
+
+def _check_counts(data: dict[str, Any]) -> None:
+    images, texts = len(data["pixel_values"]), len(data["input_ids"])
+    if images != texts:
+        raise ValueError(
+            f"got {images} image(s) and {texts} text(s); pass equal numbers, or say which image each text is about, "
+            "e.g. image_index=[0, 0] for two texts about one image"
+        )
+
+
+def _check_image_index(image_index: Any, data: dict[str, Any]) -> list[int]:
+    if not {"pixel_values", "input_ids"} <= data.keys():
+        raise ValueError("image_index says which image each text is about; pass images and text with it")
+    images, texts = len(data["pixel_values"]), len(data["input_ids"])
+    numbers = torch.as_tensor(image_index)
+    if numbers.dtype.is_floating_point or numbers.dtype == torch.bool or numbers.shape != (texts,):
+        raise ValueError(
+            f"image_index must hold {texts} whole numbers, one for each text; "
+            f"got shape {tuple(numbers.shape)} of {numbers.dtype}"
+        )
+    outside = [number for number in numbers.tolist() if not 0 <= number < images]
+    if outside:
+        raise ValueError(f"image_index holds {outside[0]}, but the {images} image(s) are numbered from 0")
+    return numbers.tolist()
+
+
+def _is_truncation_on(truncation: Any) -> bool:
+    if truncation is None or isinstance(truncation, bool):
+        return bool(truncation)
+    return TruncationStrategy(truncation) != TruncationStrategy.DO_NOT_TRUNCATE
+
+
+def _padded_lengths(rows: list[list[int]], padding: Any, limit: int | None, multiple: int | None) -> list[int]:
+    """The length that each row is to have."""
+    lengths = [len(row) for row in rows]
+    if padding is False or padding == PaddingStrategy.DO_NOT_PAD:
+        return lengths
+    strategy = PaddingStrategy.LONGEST if padding is True else PaddingStrategy(padding)
+    target: int | None = max(lengths) if strategy == PaddingStrategy.LONGEST else limit
+    if target is None:
+        raise ValueError("padding='max_length' needs a limit, and the tokenizer sets none; pass max_length=...")
+    return [-(-target // multiple) * multiple if multiple else target] * len(rows)
+
+
+def _pad(row: list[int], length: int, value: int) -> list[int]:
+    return row + [value] * (length - len(row))
+
+
+__all__ = ["CBViLAProcessor"]
