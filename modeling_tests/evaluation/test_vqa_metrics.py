@@ -1,0 +1,126 @@
+"""Accuracies for visual question answering, with values worked out by hand."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from transformers_cbvila.evaluation.answer_normalization import normalize_answer
+from transformers_cbvila.evaluation.load_metric import VQA_ACCURACY_FOLDER
+from transformers_cbvila.evaluation.vqa_metrics import accuracy_by_group, exact_match_accuracy, vqa_soft_accuracy
+
+
+def test_exact_match_ignores_case_and_outer_spaces_only():
+    assert exact_match_accuracy(["Red ", "a dog", "no", "2"], ["red", "dog", "no", "two"]) == 0.5
+
+
+def test_accuracy_by_group():
+    result = accuracy_by_group(["x", "y", "x", "x"], ["x", "x", "x", "y"], ["b", "a", "b", "b"])
+    assert result == {"b": pytest.approx(2 / 3), "a": 0.0}
+    assert list(result) == ["b", "a"]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: exact_match_accuracy([], []),
+        lambda: exact_match_accuracy(["a"], ["a", "b"]),
+        lambda: accuracy_by_group(["a"], ["a"], []),
+        lambda: vqa_soft_accuracy(["a", "b"], [["a"] * 10]),
+    ],
+)
+def test_counts_that_differ_are_an_error(call):
+    with pytest.raises(ValueError, match="equally many"):
+        call()
+
+
+@pytest.mark.parametrize(
+    "n_matching, score",
+    [
+        (0, 0.0),
+        # The one annotator who agrees scores 0 when left out; the nine others see one match: 9 · 1/3 / 10.
+        (1, 0.3),
+        # Two leave-outs see 1 match, eight see 2: (2 · 1/3 + 8 · 2/3) / 10.
+        (2, 0.6),
+        # Three leave-outs see 2 matches, seven see 3: (3 · 2/3 + 7) / 10.
+        (3, 0.9),
+        (4, 1.0),
+        (10, 1.0),
+    ],
+)
+def test_vqa_soft_accuracy_leaves_one_out(n_matching, score):
+    references = ["yes"] * n_matching + ["no"] * (10 - n_matching)
+    assert vqa_soft_accuracy(["yes"], [references]) == pytest.approx(score)
+
+
+def test_vqa_soft_accuracy_averages_questions_and_normalises():
+    references = [["two dogs"] * 10, ["cat"] * 9 + ["dog"]]
+    assert vqa_soft_accuracy(["The 2 dogs.", "dog"], references) == pytest.approx((1.0 + 0.3) / 2)
+
+
+@pytest.mark.parametrize("references", [["a"] * 9, "aaaaaaaaaa"])
+def test_vqa_soft_accuracy_needs_ten_references(references):
+    with pytest.raises(ValueError, match="10 answers"):
+        vqa_soft_accuracy(["a"], [references])
+
+
+@pytest.mark.parametrize(
+    "answer, normalised",
+    [
+        ("Yes.", "yes"),
+        ("The two, dogs", "2 dogs"),
+        ("an apple and a pear", "apple and pear"),
+        ("dont", "don't"),
+        ("Don\u2019t", "don't"),
+        ("its", "its"),
+        ("girl's", "girl's"),
+        ("2:50 p.m.", "2:50 pm"),
+        ("100,978", "100978"),
+        ("red, white", "red white"),
+        ("0.5 miles.", "0.5 miles"),
+        ("half-open/closed", "half open closed"),
+        ("new_york", "new york"),
+        ("u.s.a", "usa"),
+        ("none", "0"),
+        ("  ten   men ", "10 men"),
+        ("a", ""),
+        ("café", "café"),
+    ],
+)
+def test_normalize_answer(answer, normalised):
+    assert normalize_answer(answer) == normalised
+    assert normalize_answer(normalised) == normalised
+
+
+METRIC_SESSION = """
+import evaluate, sys
+from transformers_cbvila.evaluation.load_metric import load_vqa_accuracy
+
+metric = evaluate.load(sys.argv[1])
+metric.add_batch(predictions=["red", "no"], references=["red", "yes"])
+metric.add_batch(predictions=["blue"], references=["blue"])
+result = metric.compute(groups=["color", "yes/no", "color"])
+assert abs(result["accuracy"] - 2 / 3) < 1e-9, result
+assert result["accuracy_by_group"] == {"color": 1.0, "yes/no": 0.0}, result
+
+result = load_vqa_accuracy().compute(predictions=["a", "b"], references=["a", "c"])
+assert result == {"accuracy": 0.5}, result
+soft = load_vqa_accuracy("vqa_v2", cache_dir=sys.argv[2])
+result = soft.compute(predictions=["yes"], references=[["yes"] * 2 + ["no"] * 8])
+assert abs(result["accuracy"] - 0.6) < 1e-9, result
+try:
+    load_vqa_accuracy("vqa_v1")
+except ValueError as error:
+    assert "vqa_v1" in str(error)
+else:
+    raise SystemExit("an unknown configuration was taken")
+"""
+
+
+def test_metric_folder_loads_with_evaluate_offline(tmp_path):
+    """In a process of its own: evaluate decides at import where it writes its caches."""
+    environment = os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1"}
+    command = [sys.executable, "-c", METRIC_SESSION, str(VQA_ACCURACY_FOLDER), str(tmp_path / "cache")]
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    assert finished.returncode == 0, finished.stderr

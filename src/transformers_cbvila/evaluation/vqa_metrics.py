@@ -1,0 +1,85 @@
+"""Accuracies for visual question answering, as pure functions over lists of answers."""
+
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
+from typing import TypeVar
+
+from transformers_cbvila.evaluation.answer_normalization import normalize_answer
+
+ANNOTATORS_PER_QUESTION = 10
+
+Group = TypeVar("Group", bound=Hashable)
+
+
+def exact_match_accuracy(predictions: Sequence[str], references: Sequence[str]) -> float:
+    """Share of predictions that equal their reference, 0 to 1, ignoring case and surrounding white space only.
+
+    Raises:
+        ValueError: no answers, or the sequences differ in length.
+    """
+    hits = _exact_matches(predictions, references)
+    return sum(hits) / len(hits)
+
+
+def accuracy_by_group(
+    predictions: Sequence[str], references: Sequence[str], groups: Sequence[Group]
+) -> dict[Group, float]:
+    """Exact-match accuracy within each group, e.g. by question type.
+
+    Args:
+        predictions: one answer per question.
+        references: the right answers, in the same order.
+        groups: each question's group, in the same order.
+
+    Returns:
+        Accuracy, 0 to 1, of every group that occurs, in the order of first occurrence.
+
+    Raises:
+        ValueError: no answers, or the sequences differ in length.
+    """
+    hits = _exact_matches(predictions, references)
+    _check_lengths(predictions=predictions, groups=groups)
+    hits_of: dict[Group, list[bool]] = defaultdict(list)
+    for group, hit in zip(groups, hits, strict=True):
+        hits_of[group].append(hit)
+    return {group: sum(group_hits) / len(group_hits) for group, group_hits in hits_of.items()}
+
+
+def vqa_soft_accuracy(predictions: Sequence[str], references_10: Sequence[Sequence[str]]) -> float:
+    """VQAv2's accuracy, 0 to 1: an answer is right in proportion to the annotators who gave it, fully from three on.
+
+    For each of the ten annotators the prediction scores min(matches among the *other nine* / 3, 1); the ten scores are
+    averaged, then the questions. Predictions and references are always normalised (`normalize_answer`); the official
+    script leaves a question alone whose ten annotators agree to the letter.
+
+    Args:
+        predictions: one answer per question.
+        references_10: the ten annotators' answers to each question, in the same order.
+
+    Raises:
+        ValueError: no answers, the sequences differ in length, or a question has not ten references.
+    """
+    _check_lengths(predictions=predictions, references=references_10)
+    scores = [_soft_score(prediction, row) for prediction, row in zip(predictions, references_10, strict=True)]
+    return sum(scores) / len(scores)
+
+
+def _soft_score(prediction: str, references: Sequence[str]) -> float:
+    if isinstance(references, str) or len(references) != ANNOTATORS_PER_QUESTION:
+        raise ValueError(f"VQA accuracy needs {ANNOTATORS_PER_QUESTION} answers per question, got {references!r}")
+    wanted = normalize_answer(prediction)
+    hits = [normalize_answer(reference) == wanted for reference in references]
+    return sum(min((sum(hits) - left_out) / 3, 1.0) for left_out in hits) / len(hits)
+
+
+def _exact_matches(predictions: Sequence[str], references: Sequence[str]) -> list[bool]:
+    _check_lengths(predictions=predictions, references=references)
+    pairs = zip(predictions, references, strict=True)
+    return [prediction.strip().lower() == reference.strip().lower() for prediction, reference in pairs]
+
+
+def _check_lengths(**columns: Sequence[object]) -> None:
+    sizes = {name: len(column) for name, column in columns.items()}
+    if len(set(sizes.values())) > 1 or 0 in sizes.values():
+        described = ", ".join(f"{size} {name}" for name, size in sizes.items())
+        raise ValueError(f"accuracy needs equally many answers on both sides and at least one: got {described}")
