@@ -11,7 +11,6 @@ from PIL import Image
 
 from transformers_cbvila.model.image_loading_cbvila import EXIF_ORIENTATION, load_image, to_rgb
 
-
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 
 
@@ -266,7 +265,7 @@ def test_folder(tmp_path: Path):
         load_image(tmp_path)
 
 
-@pytest.mark.parametrize(("content", "message"), [(b"", r"empty \(0 bytes\)"), (b"hello", "not an image.*PNG or JPEG")])
+@pytest.mark.parametrize(("content", "message"), [(b"", r"empty \(0 bytes\)"), (b"hello", "not an image.*PNG")])
 def test_file_that_is_no_image(tmp_path: Path, content: bytes, message: str):
     (tmp_path / "x.png").write_bytes(content)
     with pytest.raises(ValueError, match=rf"x\.png.*{message}"):

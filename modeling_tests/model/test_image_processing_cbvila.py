@@ -11,7 +11,6 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from transformers_cbvila.model.image_processing_cbvila import CBViLAImageProcessor
 from transformers_cbvila.model.image_processing_pil_cbvila import CBViLAImageProcessorPil
 
-
 MEAN = torch.tensor(OPENAI_CLIP_MEAN)[:, None, None]
 STD = torch.tensor(OPENAI_CLIP_STD)[:, None, None]
 SIDE = 8
@@ -173,9 +172,25 @@ def test_save_and_load(tmp_path: Path):
 
 
 def test_both_backends_declare_the_same():
-    names = ("resample", "image_mean", "image_std", "size", "do_resize", "do_rescale", "do_normalize", "do_convert_rgb")
+    names = (
+        "resample",
+        "image_mean",
+        "image_std",
+        "size",
+        "do_resize",
+        "do_rescale",
+        "do_normalize",
+        "do_convert_rgb",
+    )
     for name in names:
         assert getattr(CBViLAImageProcessor, name) == getattr(CBViLAImageProcessorPil, name)
+
+
+def test_torchvision_backend_without_torchvision(monkeypatch: pytest.MonkeyPatch):
+    module = importlib.import_module(CBViLAImageProcessor.__module__)
+    monkeypatch.setattr(module, "is_torchvision_available", lambda: False)
+    with pytest.raises(ImportError, match="pip install torchvision, or use CBViLAImageProcessorPil"):
+        CBViLAImageProcessor()
 
 
 @pytest.fixture
