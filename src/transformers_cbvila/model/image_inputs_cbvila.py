@@ -59,7 +59,7 @@ def _flatten(images: Any) -> list[Any]:
 def _to_rgb_array(image: Any, index: int, count: int, input_data_format: Any) -> np.ndarray:
     try:
         is_array = isinstance(image, (np.ndarray, torch.Tensor))
-        return np.asarray(to_rgb(image, input_data_format) if is_array else load_image(image))
+        return np.array(to_rgb(image, input_data_format) if is_array else load_image(image))
     except (ValueError, FileNotFoundError) as error:
         if count == 1:
             raise

@@ -5,6 +5,7 @@ from typing import Any
 from transformers.image_processing_backends import TorchvisionBackend
 from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, PILImageResampling
+from transformers.utils import is_torchvision_available
 
 from .image_inputs_cbvila import to_rgb_inputs
 
@@ -13,7 +14,10 @@ class CBViLAImageProcessor(TorchvisionBackend):
     """
     Images of any kind to `pixel_values` (B, 3, height, width), resized, rescaled to 0..1 and normalised.
 
-    Needs torchvision; `CBViLAImageProcessorPil` does the same without it and agrees within one 8-bit level.
+    `CBViLAImageProcessorPil` does the same without torchvision and agrees within one 8-bit level.
+
+    Raises:
+        ImportError: torchvision is not installed.
     """
 
     resample = PILImageResampling.BICUBIC
@@ -24,6 +28,15 @@ class CBViLAImageProcessor(TorchvisionBackend):
     do_rescale = True
     do_normalize = True
     do_convert_rgb = True
+
+    def __init__(self, **kwargs: Any) -> None:
+        # transformers would fail later, in the first call, with a NameError.
+        if not is_torchvision_available():
+            raise ImportError(
+                f"{type(self).__name__} needs torchvision: pip install torchvision, or use CBViLAImageProcessorPil, "
+                "which gives the same without it"
+            )
+        super().__init__(**kwargs)
 
     def preprocess(self, images: Any, **kwargs: Any) -> BatchFeature:
         """Process one image or a list: PIL images, arrays, tensors, paths or URLs, as `to_rgb_inputs` describes."""

@@ -1,0 +1,362 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoConfig, AutoImageProcessor, AutoProcessor, BertTokenizer, PreTrainedConfig
+
+from transformers_cbvila.model.image_processing_cbvila import CBViLAImageProcessor
+from transformers_cbvila.model.image_processing_pil_cbvila import CBViLAImageProcessorPil
+from transformers_cbvila.model.processing_cbvila import CBViLAProcessor
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "is", "it", "red", "a", "circle", "yes", "##es", "?"]
+PAD, UNK, CLS, SEP, MASK, IS, IT, RED, A, CIRCLE, YES, ES, QUESTION = range(len(WORDS))
+
+
+def build(add_sep_token: bool = True, **tokenizer_options) -> CBViLAProcessor:
+    tokenizer = BertTokenizer(vocab={word: index for index, word in enumerate(WORDS)}, **tokenizer_options)
+    assert len(tokenizer) == len(WORDS)
+    return CBViLAProcessor(CBViLAImageProcessorPil(size=8), tokenizer, add_sep_token=add_sep_token)
+
+
+@pytest.fixture
+def processor() -> CBViLAProcessor:
+    return build()
+
+
+@pytest.fixture
+def image() -> np.ndarray:
+    return np.zeros((8, 8, 3), dtype=np.uint8)
+
+
+# Calls: outputs
+
+
+def test_image_and_text(processor: CBViLAProcessor, image: np.ndarray):
+    batch = processor(image, "Is it red?", return_tensors="pt")
+    assert set(batch) == {"pixel_values", "input_ids", "attention_mask"}
+    assert batch["pixel_values"].shape == (1, 3, 8, 8)
+    assert batch["input_ids"].tolist() == [[CLS, IS, IT, RED, QUESTION, SEP]]
+    assert batch["attention_mask"].tolist() == [[1] * 6]
+    assert batch["input_ids"].dtype == torch.int64
+
+
+def test_images_or_text_alone(processor: CBViLAProcessor, image: np.ndarray):
+    assert set(processor(images=[image, image])) == {"pixel_values"}
+    assert set(processor(text="red")) == {"input_ids", "attention_mask"}
+
+
+def test_model_input_names(processor: CBViLAProcessor):
+    assert processor.model_input_names == ["pixel_values", "input_ids", "attention_mask"]
+
+
+def test_return_types(processor: CBViLAProcessor, image: np.ndarray):
+    assert processor(image, "red")["input_ids"] == [[CLS, RED, SEP]]
+    arrays = processor(image, "red", return_tensors="np", image_index=[0])
+    assert all(isinstance(value, np.ndarray) for value in arrays.values())
+    assert arrays["image_index"].dtype == np.int64
+
+
+def test_image_options_reach_the_image_processor(processor: CBViLAProcessor, image: np.ndarray):
+    batch = processor(image, "red", size={"height": 4, "width": 6}, do_normalize=False, return_tensors="pt")
+    assert batch["pixel_values"].shape == (1, 3, 4, 6)
+    assert batch["pixel_values"].max() == 0
+
+
+def test_no_sep_token():
+    batch = build(add_sep_token=False)(text=["is it red", "red"], return_tensors="pt")
+    assert batch["input_ids"].tolist() == [[CLS, IS, IT, RED], [CLS, RED, PAD, PAD]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]
+
+
+def test_with_sep_the_tokens_are_the_tokenizers_own(processor: CBViLAProcessor):
+    texts = ["Is it a red circle?", "yes", "unknown [SEP] yeses"]
+    expected = processor.tokenizer(texts, padding=True)
+    batch = processor(text=texts)
+    assert batch["input_ids"] == expected["input_ids"]
+    assert batch["attention_mask"] == expected["attention_mask"]
+
+
+# Padding and truncation
+
+
+def test_padding_is_on_the_right_even_if_the_tokenizers_is_not():
+    batch = build(padding_side="left")(text=["is it", "red"])
+    assert batch["input_ids"] == [[CLS, IS, IT, SEP], [CLS, RED, SEP, PAD]]
+
+
+@pytest.mark.parametrize(
+    ("options", "lengths"),
+    [
+        ({}, [5, 5]),
+        ({"padding": True}, [5, 5]),
+        ({"padding": "longest"}, [5, 5]),
+        ({"padding": False}, [5, 3]),
+        ({"padding": "do_not_pad"}, [5, 3]),
+        ({"padding": "max_length", "max_length": 7}, [7, 7]),
+        ({"pad_to_multiple_of": 4}, [8, 8]),
+    ],
+)
+def test_padding(processor: CBViLAProcessor, options: dict, lengths: list):
+    batch = processor(text=["is it red", "yes"], **options)
+    assert [len(row) for row in batch["input_ids"]] == lengths
+    assert [len(row) for row in batch["attention_mask"]] == lengths
+    assert [sum(row) for row in batch["attention_mask"]] == [5, 3]
+
+
+def test_one_text_is_padded_on_request(processor: CBViLAProcessor):
+    assert processor(text="yes", padding="max_length", max_length=5)["input_ids"] == [[CLS, YES, SEP, PAD, PAD]]
+
+
+def test_padding_to_an_unknown_length(processor: CBViLAProcessor):
+    with pytest.raises(ValueError, match="padding='max_length' needs a limit.*max_length"):
+        processor(text="yes", padding="max_length")
+
+
+def test_truncation_keeps_as_many_tokens_as_fit():
+    text = "is it a red circle"
+    assert build()(text=text, truncation=True, max_length=4)["input_ids"] == [[CLS, IS, IT, SEP]]
+    without_sep = build(add_sep_token=False)(text=text, truncation=True, max_length=4)
+    assert without_sep["input_ids"] == [[CLS, IS, IT, A]]
+    assert without_sep["attention_mask"] == [[1, 1, 1, 1]]
+
+
+def test_truncation_from_the_left():
+    batch = build(truncation_side="left")(text="is it red", truncation="longest_first", max_length=4)
+    assert batch["input_ids"] == [[CLS, IT, RED, SEP]]
+
+
+def test_truncation_to_the_tokenizers_limit():
+    assert build(model_max_length=3)(text="is it red", truncation=True)["input_ids"] == [[CLS, IS, SEP]]
+
+
+@pytest.mark.parametrize(("add_sep_token", "fits"), [(True, "is it"), (False, "is it a")])
+def test_longer_than_the_model_takes(add_sep_token: bool, fits: str):
+    processor = build(add_sep_token, model_max_length=4)
+    assert len(processor(text=fits)["input_ids"][0]) == 4
+    with pytest.raises(ValueError, match=r"text 1 has 5 tokens.*limit is 4.*truncation=True"):
+        processor(text=[fits, f"{fits} red"])
+
+
+def test_longer_than_max_length_without_truncation(processor: CBViLAProcessor):
+    with pytest.raises(ValueError, match=r"text 0 has 5 tokens.*limit is 4.*truncation=True"):
+        processor(text="is it red", max_length=4)
+
+
+@pytest.mark.parametrize("truncation", [False, "do_not_truncate"])
+def test_truncation_that_is_switched_off(truncation):
+    with pytest.raises(ValueError, match="limit is 4"):
+        build(model_max_length=4)(text="is it red", truncation=truncation)
+
+
+def test_limits_that_make_no_sense(processor: CBViLAProcessor):
+    with pytest.raises(ValueError, match="truncation=True needs a limit.*max_length"):
+        processor(text="red", truncation=True)
+    with pytest.raises(ValueError, match="max_length=2 leaves no room"):
+        processor(text="red", truncation=True, max_length=2)
+    with pytest.raises(ValueError, match="max_length=9 is above the 8 tokens"):
+        build(model_max_length=8)(text="red", max_length=9)
+    with pytest.raises(ValueError, match="sometimes"):
+        processor(text="red", truncation="sometimes")
+    with pytest.raises(ValueError, match="sometimes"):
+        processor(text="red", padding="sometimes")
+
+
+def test_text_of_any_length_without_a_limit(processor: CBViLAProcessor):
+    assert len(processor(text="red " * 1000)["input_ids"][0]) == 1002
+
+
+# Bad input
+
+
+def test_neither_images_nor_text(processor: CBViLAProcessor):
+    with pytest.raises(ValueError, match="neither images nor text"):
+        processor()
+
+
+@pytest.mark.parametrize("empty", ["", "  \n", "\u200b"])
+def test_empty_text(processor: CBViLAProcessor, empty: str):
+    with pytest.raises(ValueError, match="text 1 is empty"):
+        processor(text=["red", empty])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (3, "text must be a string or a list of strings, got int"),
+        (["red", None], "item 1 is of type NoneType"),
+        ([["red"]], "item 0 is of type list"),
+        ([], "text is an empty list"),
+    ],
+)
+def test_text_of_another_type(processor: CBViLAProcessor, text, message: str):
+    with pytest.raises(ValueError, match=message):
+        processor(text=text)
+
+
+def test_unknown_option(processor: CBViLAProcessor, image: np.ndarray):
+    with pytest.raises(TypeError, match=r"\['trunctation'\].*truncation.*do_resize"):
+        processor(image, "red", trunctation=True)
+
+
+def test_bad_image_names_itself(processor: CBViLAProcessor, image: np.ndarray):
+    with pytest.raises(FileNotFoundError, match=r"image 1 of 2: .*nowhere\.png"):
+        processor([image, "nowhere.png"], ["red", "red"])
+
+
+@pytest.mark.parametrize(("images", "texts"), [(1, 2), (3, 1)])
+def test_counts_that_differ(processor: CBViLAProcessor, image: np.ndarray, images: int, texts: int):
+    with pytest.raises(ValueError, match=rf"{images} image\(s\) and {texts} text\(s\).*image_index"):
+        processor([image] * images, ["red"] * texts)
+
+
+@pytest.mark.parametrize("kind", [list, tuple, np.array, torch.tensor, lambda x: np.array(x, dtype=np.uint8)])
+def test_several_texts_about_an_image(processor: CBViLAProcessor, image: np.ndarray, kind):
+    batch = processor([image] * 2, ["red", "yes", "a"], image_index=kind([1, 0, 1]), return_tensors="pt")
+    assert batch["image_index"].tolist() == [1, 0, 1]
+    assert batch["image_index"].dtype == torch.int64
+    assert (len(batch["pixel_values"]), len(batch["input_ids"])) == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("image_index", "message"),
+    [
+        ([0, 2], r"holds 2, but the 2 image\(s\)"),
+        ([0, -1], "holds -1"),
+        ([0], r"2 whole numbers.*shape \(1,\)"),
+        ([[0, 1]], r"shape \(1, 2\)"),
+        ([0.0, 1.0], "float32"),
+        ([True, False], "bool"),
+    ],
+)
+def test_bad_image_index(processor: CBViLAProcessor, image: np.ndarray, image_index, message: str):
+    with pytest.raises(ValueError, match=message):
+        processor([image] * 2, ["red", "yes"], image_index=image_index)
+
+
+def test_image_index_without_both(processor: CBViLAProcessor):
+    with pytest.raises(ValueError, match="pass images and text with it"):
+        processor(text="red", image_index=[0])
+
+
+def test_tokenizer_without_the_tokens_that_texts_need():
+    with pytest.raises(ValueError, match="no sep_token and no pad_token"):
+        build(sep_token=None, pad_token=None)
+
+
+# Answers
+
+
+@pytest.mark.parametrize("add_sep_token", [True, False])
+def test_labels_end_in_sep_and_start_without_cls(add_sep_token: bool):
+    batch = build(add_sep_token).encode_answers(["a red circle", "yes"])
+    assert batch["labels"].tolist() == [[A, RED, CIRCLE, SEP], [YES, SEP, -100, -100]]
+    assert batch["labels"].dtype == torch.int64
+    assert set(batch) == {"labels"}
+
+
+def test_labels_of_one_answer_as_lists(processor: CBViLAProcessor):
+    assert processor.encode_answers("yes", return_tensors=None)["labels"] == [[YES, SEP]]
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        ([], "answers is an empty list"),
+        (["yes", " "], "answer 1 is empty"),
+        (None, "answers must be a string or a list of strings, got NoneType"),
+        ([1], "item 0 is of type int"),
+    ],
+)
+def test_bad_answers(processor: CBViLAProcessor, answers, message: str):
+    with pytest.raises(ValueError, match=message):
+        processor.encode_answers(answers)
+
+
+def test_answer_that_is_too_long():
+    assert build(model_max_length=4).encode_answers("a red circle")["labels"].shape == (1, 4)
+    with pytest.raises(ValueError, match=r"answer 0 has 5 tokens.*limit is 4; shorten it"):
+        build(model_max_length=4).encode_answers("is a red circle")
+
+
+@pytest.mark.parametrize(
+    ("row", "answer"),
+    [
+        ([CLS, RED, CIRCLE, SEP, YES], "red circle"),
+        ([RED, SEP, PAD, PAD], "red"),
+        ([SEP, RED, SEP, YES], "red"),
+        ([CLS, SEP, RED], ""),
+        ([CLS, YES, ES, PAD], "yeses"),
+        ([YES, SEP, -100, -100], "yes"),
+        ([], ""),
+    ],
+)
+def test_decode_answers(processor: CBViLAProcessor, row: list, answer: str):
+    assert processor.decode_answers([row]) == [answer]
+    assert processor.decode_answers(torch.tensor([row, row])) == [answer] * 2
+    assert processor.decode_answers(np.array([row])) == [answer]
+
+
+def test_answers_survive_the_round_trip(processor: CBViLAProcessor):
+    answers = ["a red circle", "yes"]
+    assert processor.decode_answers(processor.encode_answers(answers)["labels"]) == answers
+
+
+def test_decode_answers_wants_rows(processor: CBViLAProcessor):
+    with pytest.raises(ValueError, match=r"two-dimensional.*\[ids\]"):
+        processor.decode_answers([CLS, YES])
+
+
+def test_decode_is_the_tokenizers(processor: CBViLAProcessor):
+    assert processor.decode([CLS, RED, SEP], skip_special_tokens=True) == "red"
+    assert processor.batch_decode([[RED], [YES]]) == ["red", "yes"]
+
+
+# Saving and loading
+
+
+class ProbeConfig(PreTrainedConfig):
+    model_type = "cbvila-processor-test"
+
+
+@pytest.fixture
+def registered() -> None:
+    AutoConfig.register(ProbeConfig.model_type, ProbeConfig, exist_ok=True)
+    AutoProcessor.register(ProbeConfig, CBViLAProcessor, exist_ok=True)
+    backends = {"pil": CBViLAImageProcessorPil, "torchvision": CBViLAImageProcessor}
+    try:
+        AutoImageProcessor.register(ProbeConfig, image_processor_classes=backends, exist_ok=True)
+    except ImportError as error:
+        pytest.skip(f"transformers 5.17 has no AutoImageProcessor without torchvision: {error}")
+
+
+@pytest.mark.parametrize("add_sep_token", [True, False])
+@pytest.mark.parametrize("loader", [CBViLAProcessor, AutoProcessor])
+def test_save_and_load(registered: None, tmp_path: Path, image: np.ndarray, loader, add_sep_token: bool):
+    processor = build(add_sep_token, model_max_length=6)
+    processor.save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "processor_config.json").read_text())
+    assert saved["add_sep_token"] is add_sep_token
+    assert saved["processor_class"] == "CBViLAProcessor"
+
+    loaded = loader.from_pretrained(tmp_path)
+    assert type(loaded) is CBViLAProcessor
+    assert (loaded.add_sep_token, loaded.tokenizer.model_max_length) == (add_sep_token, 6)
+    before, after = (each(image, "is it red", return_tensors="pt") for each in (processor, loaded))
+    assert before.keys() == after.keys()
+    for name in before:
+        torch.testing.assert_close(before[name], after[name], atol=0.02, rtol=0)
+
+
+def test_options_can_be_overridden_when_loading(registered: None, tmp_path: Path):
+    build().save_pretrained(tmp_path)
+    assert CBViLAProcessor.from_pretrained(tmp_path, add_sep_token=False).add_sep_token is False
+
+
+def test_auto_image_processor(registered: None, tmp_path: Path):
+    build().save_pretrained(tmp_path)
+    loaded = AutoImageProcessor.from_pretrained(tmp_path)
+    assert isinstance(loaded, (CBViLAImageProcessor, CBViLAImageProcessorPil))
+    assert dict(loaded.size) == {"height": 8, "width": 8}
+    assert type(AutoImageProcessor.from_pretrained(tmp_path, backend="pil")) is CBViLAImageProcessorPil
