@@ -20,6 +20,7 @@ from .configuration_cbvila import CBViLAConfig
 from .losses_cbvila import at_least_fp32, codebook_loss, commitment_loss
 
 _CHUNK = 4096  # tokens whose distances to all codes are in memory at once
+_FORGOTTEN = 1e-5  # moving count below which a moving average means nothing any more
 
 
 @dataclass
@@ -94,6 +95,7 @@ class CBViLACodebook(nn.Module):
             self.register_buffer("ema_sums", torch.zeros(size, dim))
             self.register_buffer("pending_counts", torch.zeros(size), persistent=False)
             self.register_buffer("pending_sums", torch.zeros(size, dim), persistent=False)
+        self._last_latents: Tensor | None = None  # candidates for restarts
         self.register_buffer("initialized", torch.tensor(False))
         if config.quantizer_gradient == "gumbel":
             self.register_buffer("gumbel_scale", torch.tensor(0.0))  # 0: no batch seen yet
@@ -184,23 +186,49 @@ class CBViLACodebook(nn.Module):
             self.pending_counts.copy_(packed[:, 0])
             self.pending_sums.copy_(packed[:, 1:])
         decay = self.config.codebook_decay
-        # Codes that nothing chose keep their place and weight: an average over no tokens says nothing.
-        chosen = self.pending_counts > 0
-        self.ema_counts.copy_(torch.where(chosen, self.ema_counts.lerp(self.pending_counts, 1 - decay), self.ema_counts))
-        moved = self.ema_sums.lerp(self.pending_sums, 1 - decay)
-        self.ema_sums.copy_(torch.where(chosen.unsqueeze(-1), moved, self.ema_sums))
-        means = self.ema_sums / self.ema_counts.clamp_min(1e-5).unsqueeze(-1)
+        self.ema_counts.lerp_(self.pending_counts, 1 - decay)
+        self.ema_sums.lerp_(self.pending_sums, 1 - decay)
+        means = self.ema_sums / self.ema_counts.clamp_min(_FORGOTTEN).unsqueeze(-1)
         if self.config.codebook_norm == "l2":
             means = F.normalize(means, dim=-1)
-        self.codes.copy_(torch.where(chosen.unsqueeze(-1), means, self.codes))
+        # The mean of a code that nothing chooses stays the same while both averages decay, until they underflow.
+        self.codes.copy_(torch.where(self.ema_counts.unsqueeze(-1) > _FORGOTTEN, means, self.codes))
         self.pending_counts.zero_()
         self.pending_sums.zero_()
+
+    @torch.no_grad()
+    def restart_unused(self, threshold: float, limit: int, generator: torch.Generator) -> int:
+        """Moves codes that are hardly used to latents of the last training batch; a tool for burn-in (EMA only).
+
+        Args:
+            threshold: Codes count as unused below this share of the average code's moving count: never below an
+                absolute count, which restarts healthy codes for ever when there are few tokens per code.
+            limit: How many codes may move at once.
+            generator: Source of the draws.
+
+        Returns:
+            How many codes moved.
+        """
+        if self.config.codebook_update != "ema" or self._last_latents is None:
+            return 0
+        average = self.ema_counts.mean()
+        unused = (self.ema_counts < threshold * average).nonzero().flatten()[:limit]
+        picks = torch.randint(len(self._last_latents), (len(unused),), generator=generator).to(unused.device)
+        fresh = self._last_latents[picks].to(self.codes)
+        if dist.is_available() and dist.is_initialized():
+            dist.broadcast(fresh, src=0)  # every process must revive the same codes at the same places
+        self.codes[unused] = fresh
+        # The averages must follow, or the next update undoes the move; a full count gives the code time to prove itself.
+        self.ema_counts[unused] = average
+        self.ema_sums[unused] = fresh * average
+        return len(unused)
 
     def _compute_dtype(self, tokens: Tensor) -> torch.dtype:
         return torch.promote_types(torch.promote_types(tokens.dtype, torch.float32), self.codes.dtype)
 
     def _remember(self, latents: Tensor, indices: Tensor, counts: Tensor) -> None:
         flat = latents.reshape(-1, latents.shape[-1]).to(self.pending_sums)
+        self._last_latents = flat
         self.pending_counts += counts.to(self.pending_counts)
         self.pending_sums.index_add_(0, indices.flatten(), flat)
 

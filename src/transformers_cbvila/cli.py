@@ -1,0 +1,106 @@
+"""The command line `cbvila`: parses and delegates; heavy imports wait until a command runs."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+PRETRAIN_EXAMPLE = """\
+example:
+  cbvila pretrain --config recipes/pretrain-tiny.yaml --train_data easy-vqa data/emoji --output_dir runs/tiny
+  cbvila pretrain --config recipes/pretrain-tiny.yaml --train_data my_folder --caption_column text \\
+      --output_dir runs/mine --max_steps 2000 --save_steps 500 --seed 1 --resume
+"""
+DEMO_EXAMPLE = """\
+example:
+  cbvila demo --output_dir runs/demo
+  cbvila demo --output_dir runs/demo-scratch --from_scratch
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point of `cbvila` and `python -m transformers_cbvila`; returns the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    commands: dict[str, tuple[Callable[[list[str]], int], str]] = {
+        "pretrain": (_pretrain, "pretrain on folders, Parquet files or Hub data sets of images and captions"),
+        "demo": (_demo, "fine-tune the bundled checkpoint on easy-VQA, evaluate it and write a report"),
+    }
+    parser = argparse.ArgumentParser(
+        prog="cbvila",
+        description="CB-ViLA: vision-language models with a learned visual codebook.",
+        epilog="commands:\n" + "\n".join(f"  {name:<10} {text}" for name, (_, text) in commands.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=commands, metavar="COMMAND", help="one of the commands below")
+    command = parser.parse_args(argv[:1]).command
+    try:
+        return commands[command][0](argv[1:])
+    except KeyboardInterrupt:
+        print("\nInterrupted. The last checkpoint is kept: the same command goes on from it.", file=sys.stderr)
+        return 130
+
+
+def _parse(command: str, description: str, example: str, dataclasses: list[type], argv: list[str]) -> tuple:
+    """Instances of the dataclasses from flags, over the recipe of `--config`, over their defaults.
+
+    Raises:
+        SystemExit: With a message, for unknown flags, unknown recipe entries and missing required options.
+    """
+    from transformers import HfArgumentParser
+
+    parser = HfArgumentParser(
+        dataclasses,
+        prog=f"cbvila {command}",
+        description=description,
+        epilog=example,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", metavar="RECIPE.yaml", help="Recipe: defaults for any of these options.")
+    parser.add_argument("--resume", action="store_true", help="Go on from the last complete checkpoint, if any.")
+    recipe = _read_recipe(parser, argv)
+    actions = {action.dest: action for action in parser._actions}
+    unknown = sorted(set(recipe) - set(actions))
+    if unknown:
+        parser.error(f"the recipe has entries that are no option of {command}: {', '.join(unknown)}")
+    for name in recipe:
+        actions[name].required = False
+    parser.set_defaults(**recipe)
+    *instances, rest = parser.parse_args_into_dataclasses(argv, args_filename=None, look_for_args_file=False)
+    return (*instances, rest)
+
+
+def _read_recipe(parser: argparse.ArgumentParser, argv: list[str]) -> dict[str, Any]:
+    first = argparse.ArgumentParser(add_help=False)
+    first.add_argument("--config")
+    path = first.parse_known_args(argv)[0].config
+    if path is None:
+        return {}
+    if not Path(path).is_file():
+        parser.error(f"--config {path}: there is no such file")
+    import yaml
+
+    recipe = yaml.safe_load(Path(path).read_text())
+    if not isinstance(recipe, dict):
+        parser.error(f"--config {path}: expected 'option: value' lines")
+    return recipe
+
+
+def _pretrain(argv: list[str]) -> int:
+    from .training.arguments import CBViLATrainingArguments
+    from .training.pretrain import PretrainingJob, pretrain
+
+    job, args, rest = _parse(
+        "pretrain", "Pretrain CB-ViLA.", PRETRAIN_EXAMPLE, [PretrainingJob, CBViLATrainingArguments], argv
+    )
+    if rest.resume:
+        args.resume_from_checkpoint = "True"
+    print(f"Trained model: {pretrain(job, args)}")
+    return 0
+
+
+def _demo(argv: list[str]) -> int:
+    from .demo.easy_vqa import DemoJob, run_demo
+    from .training.arguments import CBViLATrainingArguments
+
+    return 0

@@ -1,0 +1,66 @@
+"""Training arguments of CB-ViLA: transformers' own, and what its objectives and codebook need."""
+
+from dataclasses import dataclass, field
+
+from transformers import TrainingArguments
+
+
+@dataclass
+class CBViLATrainingArguments(TrainingArguments):
+    """[`~transformers.TrainingArguments`] with the schedule of the objectives and the care of the codebook.
+
+    Steps are optimiser steps; a number below 1 is a share of all steps.
+    """
+
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "Leave on False: the collators build the model's inputs from raw columns."}
+    )
+    burn_in_steps: float = field(
+        default=0.0,
+        metadata={"help": "Steps with ITM, ITC and the codebook's own losses only; MIM and MLM follow (Sec. IV-C)."},
+    )
+    codebook_init: bool = field(
+        default=True, metadata={"help": "Fit the codes to features of the training images before the first step."}
+    )
+    codebook_refit: bool = field(
+        default=False,
+        metadata={"help": "Fit them once more when burn-in ends. For image encoders that start from random weights."},
+    )
+    codebook_restart_threshold: float = field(
+        default=0.0,
+        metadata={
+            "help": "During burn-in, replace codes used less than this share of what an average code is. 0: never."
+        },
+    )
+    negative_hardening: str | None = field(
+        default=None,
+        metadata={
+            "help": "Two steps 'from,to' (shares of all steps) between which ITM negatives turn from uniform to "
+            "drawn by similarity. From random towers, hard negatives from the start keep ITM at its floor."
+        },
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.burn_in_steps < 0:
+            raise ValueError(f"burn_in_steps={self.burn_in_steps} is negative.")
+        if not 0 <= self.codebook_restart_threshold < 1:
+            raise ValueError(f"codebook_restart_threshold={self.codebook_restart_threshold} must be in [0, 1).")
+        self.hardening_window()  # raises early
+
+    def hardening_window(self) -> tuple[float, float] | None:
+        """`negative_hardening` as two numbers, or None."""
+        if self.negative_hardening is None:
+            return None
+        try:
+            start, end = (float(part) for part in self.negative_hardening.split(","))
+        except ValueError:
+            raise ValueError(
+                f"negative_hardening={self.negative_hardening!r}: expected two numbers like '0.25,0.5'."
+            ) from None
+        if not 0 <= start < end:
+            raise ValueError(f"negative_hardening={self.negative_hardening!r}: the first number must be the smaller.")
+        return start, end
+
+
+__all__ = ["CBViLATrainingArguments"]

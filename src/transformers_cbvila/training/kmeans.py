@@ -1,0 +1,46 @@
+"""k-means for starting a codebook where the features are.
+
+Shapes: M points, C width, K clusters.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..model.modeling_cbvila_codebook import nearest_codes
+
+
+def kmeans(
+    points: Tensor, num_clusters: int, generator: torch.Generator, iterations: int = 10, unit_norm: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Clusters points (M, C) and returns centres (K, C) and their numbers of points (K,).
+
+    Starts by k-means++ (distant points are likelier to be picked), because images have so much plain background that
+    picking at random gives many equal centres. A cluster that becomes empty restarts at a random point.
+
+    Args:
+        unit_norm: Whether centres are projected back to length 1 (spherical k-means, for unit points).
+    """
+    if len(points) < num_clusters:
+        raise ValueError(f"{len(points)} points cannot start {num_clusters} clusters: give more images.")
+    centres = _spread_out(points, num_clusters, generator)
+    for _ in range(iterations):
+        assigned = nearest_codes(points, centres)
+        counts = torch.bincount(assigned, minlength=num_clusters)
+        sums = torch.zeros_like(centres).index_add_(0, assigned, points)
+        picks = torch.randint(len(points), (num_clusters,), generator=generator).to(points.device)
+        centres = torch.where(counts.unsqueeze(-1) > 0, sums / counts.clamp_min(1).unsqueeze(-1), points[picks])
+        if unit_norm:
+            centres = F.normalize(centres, dim=-1)
+    return centres, torch.bincount(nearest_codes(points, centres), minlength=num_clusters)
+
+
+def _spread_out(points: Tensor, num_clusters: int, generator: torch.Generator) -> Tensor:
+    """k-means++ seeds: each next one is drawn in proportion to its squared distance from those before."""
+    chosen = torch.randint(len(points), (1,), generator=generator).tolist()
+    distances = (points - points[chosen[0]]).square().sum(-1)
+    for _ in range(num_clusters - 1):
+        weights = distances.double().cpu().clamp_min(0) + 1e-12  # all equal when only copies are left
+        chosen.append(int(torch.multinomial(weights, 1, generator=generator)))
+        distances = torch.minimum(distances, (points - points[chosen[-1]]).square().sum(-1))
+    return points[chosen].clone()

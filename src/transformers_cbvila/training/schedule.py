@@ -1,0 +1,29 @@
+"""Which objectives are on at a global step, and how hard ITM negatives are: pure functions of the step.
+
+Nothing is counted along the way, so that a resumed run is in the right phase from its first step.
+"""
+
+from collections.abc import Mapping
+
+BURN_IN_OFF = ("mim", "mlm")  # what waits for the codebook (Sec. IV-C)
+
+
+def as_steps(value: float, max_steps: int) -> int:
+    """A number of steps given as such, or as a share below 1 of all steps."""
+    return round(value * max_steps) if value < 1 else int(value)
+
+
+def objective_weights(configured: Mapping[str, float], step: int, burn_in_steps: int) -> dict[str, float]:
+    """Loss weights at a global step: MIM and MLM are off before `burn_in_steps`."""
+    weights = dict(configured)
+    if step < burn_in_steps:
+        weights.update(dict.fromkeys(BURN_IN_OFF, 0.0))
+    return weights
+
+
+def negative_hardness(step: int, max_steps: int, window: tuple[float, float] | None) -> float | None:
+    """Sharpness of the ITM negative distribution, rising linearly from 0 to 1 in the window; None without one."""
+    if window is None:
+        return None
+    start, end = (as_steps(bound, max_steps) for bound in window)
+    return min(1.0, max(0.0, (step - start) / max(1, end - start)))

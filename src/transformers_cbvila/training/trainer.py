@@ -1,0 +1,122 @@
+"""The Trainer of CB-ViLA: transformers' own, with the schedule of the objectives and their logs."""
+
+from collections import defaultdict
+from typing import Any
+
+import torch
+from transformers import Trainer, TrainerCallback
+
+from ..model.modeling_cbvila_codebook import codebook_statistics
+from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
+from .arguments import CBViLATrainingArguments
+from .codebook_care import CodebookCallback
+from .schedule import as_steps, negative_hardness, objective_weights
+
+
+class CBViLATrainer(Trainer):
+    """Trains any CB-ViLA model.
+
+    Pretraining ([`CBViLAForPreTraining`]) gets its objectives by global step, k-means and EMA for the codebook, and
+    every loss term, codebook usage and perplexity in the log. In-batch negatives (ITC, ITM) do not grow with gradient
+    accumulation. A loss that is not finite stops the run, named, before a checkpoint is written.
+    """
+
+    args: CBViLATrainingArguments
+
+    def __init__(self, model=None, args: CBViLATrainingArguments | None = None, **kwargs):
+        if args is not None and not isinstance(args, CBViLATrainingArguments):
+            raise ValueError(f"args is a {type(args).__name__}; CBViLATrainer takes CBViLATrainingArguments.")
+        super().__init__(model=model, args=args or CBViLATrainingArguments(), **kwargs)
+        self._sums: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros((), device=self.args.device))
+        self._times: dict[str, int] = defaultdict(int)
+        self._code_counts: torch.Tensor | None = None
+        self.is_pretraining = isinstance(self.unwrapped_model, CBViLAForPreTraining)
+        if self.is_pretraining:
+            self.add_callback(CodebookCallback(self))
+        self.add_callback(_EpochCallback(self.train_dataset))
+
+    @property
+    def unwrapped_model(self):
+        return self.accelerator.unwrap_model(self.model)
+
+    def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch=None):
+        if self.is_pretraining and model.training:
+            inputs = {**inputs, **self._objectives()}
+        loss, outputs = super().compute_loss(
+            model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
+        )
+        if model.training:
+            self._remember(loss, outputs)
+        return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs and self._times:
+            logs = {**logs, **self._component_logs()}
+        super().log(logs, start_time)
+
+    def get_decay_parameter_names(self, model) -> list[str]:
+        """Weight decay would pull codes, positions, single tokens and the temperature to 0: it is for matrices."""
+        spared = ("codebook.codes", "position_embeddings", "cls_token", "mask_token", "logit_scale", "mim_head.scale")
+        names = super().get_decay_parameter_names(model)
+        return [name for name in names if not any(part in name for part in spared)]
+
+    def _save_checkpoint(self, *args, **kwargs):
+        self._require_finite()
+        return super()._save_checkpoint(*args, **kwargs)
+
+    def _objectives(self) -> dict[str, Any]:
+        """Loss weights and hardness of negatives at the current global step, as keyword arguments of the model."""
+        step, max_steps = self.state.global_step, self.state.max_steps
+        burn_in = as_steps(self.args.burn_in_steps, max_steps)
+        return {
+            "loss_weights": objective_weights(self.unwrapped_model.config.loss_weights(), step, burn_in),
+            "negative_hardness": negative_hardness(step, max_steps, self.args.hardening_window()),
+        }
+
+    def _remember(self, loss: torch.Tensor, outputs) -> None:
+        """Adds up on the device what the next log needs: no synchronisation per step."""
+        for name, value in {"total": loss, **(outputs.get("losses") or {})}.items():
+            self._sums[name] += value.detach()
+            self._times[name] += 1  # a term that is on for part of the window is averaged over that part
+        counts = outputs.get("codebook_counts")
+        if counts is not None:
+            self._code_counts = counts if self._code_counts is None else self._code_counts + counts
+
+    def _component_logs(self) -> dict[str, float]:
+        self._require_finite()
+        names = [name for name in self._sums if name != "total"]
+        logs = {f"loss_{name}": self._mean_over_processes(self._sums[name] / self._times[name]) for name in names}
+        if self._code_counts is not None:
+            counts = self.accelerator.reduce(self._code_counts, reduction="sum")
+            logs |= {f"codebook_{name}": float(value) for name, value in codebook_statistics(counts).items()}
+        self._sums.clear()
+        self._times.clear()
+        self._code_counts = None
+        return logs
+
+    def _mean_over_processes(self, value: torch.Tensor) -> float:
+        return float(self.accelerator.reduce(value, reduction="mean"))
+
+    def _require_finite(self) -> None:
+        broken = [name for name, value in self._sums.items() if not torch.isfinite(value)]
+        if broken:
+            components = [name for name in broken if name != "total"] or broken
+            raise FloatingPointError(
+                f"Loss {', '.join(components)} became NaN or infinite by step {self.state.global_step}. No checkpoint "
+                "was written since. Lower the learning rate, look at the batch, or use bf16 in place of fp16; then "
+                "resume from the last checkpoint."
+            )
+
+
+class _EpochCallback(TrainerCallback):
+    """Tells the training set which epoch it is, for draws that depend on (seed, epoch, row)."""
+
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        if hasattr(self.dataset, "set_epoch"):
+            self.dataset.set_epoch(int(state.epoch or 0))
+
+
+__all__ = ["CBViLATrainer"]
