@@ -289,6 +289,7 @@ def test_answer_that_is_too_long():
         ([CLS, SEP, RED], ""),
         ([CLS, YES, ES, PAD], "yeses"),
         ([YES, SEP, -100, -100], "yes"),
+        ([CLS, YES, -100], "yes"),
         ([], ""),
     ],
 )
