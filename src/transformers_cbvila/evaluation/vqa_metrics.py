@@ -11,8 +11,13 @@ ANNOTATORS_PER_QUESTION = 10
 Group = TypeVar("Group", bound=Hashable)
 
 
+def answers_match(prediction: str, reference: str) -> bool:
+    """True if the two are equal, ignoring case and surrounding white space only."""
+    return prediction.strip().lower() == reference.strip().lower()
+
+
 def exact_match_accuracy(predictions: Sequence[str], references: Sequence[str]) -> float:
-    """Share of predictions that equal their reference, 0 to 1, ignoring case and surrounding white space only.
+    """Share of predictions that equal their reference (`answers_match`), 0 to 1.
 
     Raises:
         ValueError: no answers, or the sequences differ in length.
@@ -75,7 +80,7 @@ def _soft_score(prediction: str, references: Sequence[str]) -> float:
 def _exact_matches(predictions: Sequence[str], references: Sequence[str]) -> list[bool]:
     _check_lengths(predictions=predictions, references=references)
     pairs = zip(predictions, references, strict=True)
-    return [prediction.strip().lower() == reference.strip().lower() for prediction, reference in pairs]
+    return [answers_match(prediction, reference) for prediction, reference in pairs]
 
 
 def _check_lengths(**columns: Sequence[object]) -> None:

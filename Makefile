@@ -1,0 +1,87 @@
+# `make` lists the targets. Everything is installed into a virtual environment in this folder; nothing outside is changed.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# Without PYTHON: the first python on the path that is new enough, and a fresh environment with every package pinned.
+# With PYTHON=/path/to/python: an environment of its own on top of that interpreter's packages. What the interpreter has
+# (torch, say) is used as it is and never changed; only what is missing is installed, at its pinned version.
+ifdef PYTHON
+VENV := .venv-reuse
+else
+VENV := .venv
+PYTHON := $(shell for p in python3 python3.11 python3.12 python3.13 python3.14 python; do \
+  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
+endif
+VENV_PYTHON := $(VENV)/bin/python
+STAMP := $(VENV)/installed
+# A change of interpreter makes a new environment.
+ifneq ($(PYTHON),$(shell cat $(VENV)/made-from 2>/dev/null))
+$(STAMP): FORCE
+endif
+
+# Two workers of one thread each: more threads than cores make small tensors slower.
+WORKERS ?= 2
+PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_EVALUATE_OFFLINE=1 \
+  $(VENV_PYTHON) -m pytest -n $(WORKERS) --dist loadfile
+CBVILA := $(VENV_PYTHON) -m transformers_cbvila
+
+.PHONY: help install test test-all suite suite-all lint format format-check types demo demo-scratch pretrain-tiny wheel clean FORCE
+
+help:  ## list the targets
+	@echo "make TARGET [PYTHON=/path/to/python]"
+	@echo
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; \
+	  do printf '  %-14s %s\n' "$$name" "$$text"; done
+	@echo
+	@echo "Targets install what they need on first use, into .venv, at the versions of constraints.txt."
+	@echo "PYTHON=... reuses an interpreter that has torch: its packages are used as they are, and only what is"
+	@echo "missing is installed, into .venv-reuse; the interpreter itself is not changed."
+	@echo "pip's settings apply: to get the CPU build of torch on Linux (1 GB instead of 6), run once"
+	@echo "  PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make install"
+
+install: $(STAMP)  ## make the virtual environment and install the package in it, editable
+
+$(STAMP): setup.cfg pyproject.toml constraints.txt .ci/install
+	@.ci/install "$(PYTHON)" $(VENV)
+
+test: lint format-check types suite  ## lint, format check, type check and the tests (10 minutes at most on 2 cores)
+
+test-all: lint format-check types suite-all  ## the same with the slow tests
+
+suite: $(STAMP)
+	$(PYTEST)
+
+suite-all: $(STAMP)
+	$(PYTEST) -m "slow or not slow"
+
+lint: $(STAMP)  ## look for mistakes with ruff
+	$(VENV_PYTHON) -m ruff check
+
+format: $(STAMP)  ## rewrite the sources in ruff's format
+	$(VENV_PYTHON) -m ruff check --select I --fix
+	$(VENV_PYTHON) -m ruff format
+
+format-check: $(STAMP)
+	$(VENV_PYTHON) -m ruff format --check
+
+types: $(STAMP)
+	$(VENV_PYTHON) -m mypy src
+
+demo: $(STAMP)  ## fine-tune the bundled checkpoint on easy-VQA and write runs/demo/report.html; goes on after a stop
+	$(CBVILA) demo --output_dir runs/demo
+
+demo-scratch: $(STAMP)  ## the same from random weights, into runs/demo-scratch
+	$(CBVILA) demo --output_dir runs/demo-scratch --from_scratch
+
+pretrain-tiny: $(STAMP)  ## pretrain cbvila-tiny on easy-VQA and the folders in DATA="folder folder"
+	$(CBVILA) pretrain --config recipes/pretrain-tiny.yaml --train_data easy-vqa $(DATA) --output_dir runs/pretrain-tiny --resume
+
+wheel: $(STAMP)  ## build the wheel into dist/
+	$(VENV_PYTHON) -m build --wheel
+
+clean:  ## remove the environments, builds and caches; runs/ stays
+	rm -rf .venv .venv-reuse build dist .pytest_cache .ruff_cache .mypy_cache src/*.egg-info
+	find src modeling_tests -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,199 @@
+"""Holds the import table of docs/design.md by reading the sources' syntax trees (nothing is imported).
+
+Run on made-up sources too: a checker that finds nothing would pass on anything.
+"""
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = "transformers_cbvila"
+SOURCES = Path(__file__).parents[1] / "src" / PACKAGE
+
+# What each layer's files may import besides the standard library and themselves. The root layer is the package's
+# __init__.py and the small files beside it that any layer but model/ may use.
+MODEL_PACKAGES = {"torch", "transformers", "huggingface_hub", "numpy", "PIL"}
+PACKAGES_OF_LAYER = {
+    "model": MODEL_PACKAGES,
+    "data": MODEL_PACKAGES | {"tokenizers", "datasets", "easy_vqa"},
+    "evaluation": {"numpy", "torch", "evaluate", "datasets"},
+    "training": MODEL_PACKAGES | {"accelerate", "safetensors", "datasets", "evaluate", "peft"},
+    "demo": MODEL_PACKAGES | {"accelerate", "safetensors", "datasets", "evaluate", "matplotlib"},
+    "root": MODEL_PACKAGES | {"safetensors"},
+    "cli": MODEL_PACKAGES
+    | {"accelerate", "safetensors", "yaml", "datasets", "evaluate", "peft", "timm", "matplotlib"},
+}
+LAYERS_OF_LAYER = {
+    "model": set(),
+    "data": {"root", "model"},
+    "evaluation": {"root"},
+    "training": {"root", "model", "data", "evaluation"},
+    "demo": {"root", "model", "data", "evaluation", "training"},
+    "root": {"model", "data", "evaluation", "training"},
+    "cli": {"root", "model", "data", "evaluation", "training", "demo"},
+}
+# Optional packages: a top-level import would make the package fail without their extra, and start slowly with it.
+GUARDED = {"datasets", "evaluate", "peft", "timm", "torchvision", "easy_vqa", "matplotlib", "faiss"}
+# evaluate reads a metric script's imports from its first column, so they cannot be guarded.
+METRIC_SCRIPT = re.compile(r"evaluation/(\w+)/\1\.py")
+# How transformers' remote-code loader finds a file's relative imports: anywhere in the text, docstrings included.
+LOADER_PATTERN = re.compile(r"^\s*(?:from|import)\s+\.", re.MULTILINE)
+
+
+def layer_of(path):
+    """The layer of a source, from its path relative to the package (with forward slashes)."""
+    if path in ("cli.py", "__main__.py"):
+        return "cli"
+    return path.partition("/")[0] if "/" in path else "root"
+
+
+def imported_names(path, node):
+    """The dotted modules that an import statement names; relative ones are resolved within the package."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if node.level == 0:
+        # `from transformers_cbvila import data` names the layer in its second half.
+        return [f"{PACKAGE}.{a.name}" for a in node.names] if node.module == PACKAGE else [node.module]
+    folders = [PACKAGE, *path.split("/")[:-1]]
+    base = folders[: len(folders) + 1 - node.level]
+    return [".".join([*base, node.module])] if node.module else [".".join([*base, a.name]) for a in node.names]
+
+
+def target_layer(module):
+    """The layer of a dotted module of this package, e.g. `transformers_cbvila.data.easy_vqa` is in `data`."""
+    first = module.split(".")[1] if "." in module else ""
+    if first in LAYERS_OF_LAYER:
+        return first
+    return "cli" if first == "__main__" else "root"
+
+
+def module_level_imports(tree):
+    """Import statements that run when the file is imported: not in a function, not under `if TYPE_CHECKING`."""
+    pending = list(tree.body)
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node
+        elif isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+            pending += node.orelse
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            pending += ast.iter_child_nodes(node)
+
+
+def violations(path, source):
+    """The sentences that say what is wrong with one source; `path` is relative to the package."""
+    tree = ast.parse(source)
+    layer = layer_of(path)
+    if layer not in LAYERS_OF_LAYER:
+        return [f"{path}: the folder {layer}/ is no layer of docs/design.md"]
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    found = []
+    for node in imports:
+        for module in imported_names(path, node):
+            found += [f"{path}:{node.lineno}: {reason}" for reason in import_violations(layer, module)]
+    if not METRIC_SCRIPT.fullmatch(path):
+        for node in module_level_imports(tree):
+            for module in imported_names(path, node):
+                if module.partition(".")[0] in GUARDED:
+                    found.append(f"{path}:{node.lineno}: {module} is optional: import it inside a function")
+    if layer == "model":
+        found += island_violations(path, source, imports)
+    return found
+
+
+def import_violations(layer, module):
+    """What the table says against importing `module` from `layer`."""
+    package = module.partition(".")[0]
+    if package == PACKAGE:
+        other = target_layer(module)
+        if other not in LAYERS_OF_LAYER[layer] | {layer}:
+            yield f"{layer} may not import {other} ({module})"
+    elif package not in sys.stdlib_module_names and package not in PACKAGES_OF_LAYER[layer]:
+        yield f"{layer} may not import {package}"
+
+
+def island_violations(path, source, imports):
+    """What keeps transformers' remote-code loader from carrying this file of model/ along with published weights."""
+    if path.count("/") != 1:
+        yield f"{path}: model/ is one flat folder"
+    own = []
+    for node in imports:
+        if isinstance(node, ast.ImportFrom) and node.level:
+            own.append(node)
+            if node.level != 1 or not node.module or "." in node.module or node.names[0].name == "*":
+                yield f"{path}:{node.lineno}: model/ files import each other only as `from .name import Name`"
+        elif any(name.partition(".")[0] == PACKAGE for name in imported_names(path, node)):
+            yield f"{path}:{node.lineno}: the package is not there when this file travels alone"
+    statements = {node.lineno for node in own}
+    for match in LOADER_PATTERN.finditer(source):
+        line = source.count("\n", 0, match.end()) + 1
+        if line not in statements:
+            yield f"{path}:{line}: the remote-code loader takes this line of text for an import"
+
+
+def test_sources_hold_the_table():
+    sources = sorted(SOURCES.rglob("*.py"))
+    assert len(sources) > 10
+    found = []
+    for source in sources:
+        found += violations(source.relative_to(SOURCES).as_posix(), source.read_text(encoding="utf-8"))
+    assert found == []
+
+
+@pytest.mark.parametrize("layer", ["model", "data", "evaluation", "training", "demo"])
+def test_table_names_the_folders_that_are_there(layer):
+    assert (SOURCES / layer / "__init__.py").is_file()
+
+
+@pytest.mark.parametrize(
+    "path, source",
+    [
+        ("model/a.py", "import torch\nfrom .b import B\nfrom PIL import Image\nimport math, os.path"),
+        ("data/a.py", "from transformers_cbvila.model.b import B\nfrom transformers_cbvila.extras import require"),
+        ("data/a.py", "from ..model.b import B\nfrom . import c"),
+        ("data/a.py", "def load():\n    import datasets"),
+        ("data/a.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from datasets import Dataset"),
+        ("evaluation/metric/metric.py", "import datasets\nimport evaluate"),
+        ("__init__.py", "def __getattr__(name):\n    from transformers_cbvila.training.trainer import T"),
+        ("cli.py", "from transformers_cbvila.demo import report"),
+        ("__main__.py", "from transformers_cbvila.cli import main"),
+    ],
+)
+def test_checker_lets_allowed_imports_pass(path, source):
+    assert violations(path, source) == []
+
+
+@pytest.mark.parametrize(
+    "path, source, complaint",
+    [
+        ("model/a.py", "import torchvision", "may not import torchvision"),
+        ("model/a.py", "def f():\n    import safetensors", "may not import safetensors"),
+        ("model/a.py", "from ..data.b import B", "may not import data"),
+        ("model/a.py", "from ..extras import require", "may not import root"),
+        ("model/a.py", "from . import b", "only as `from .name import Name`"),
+        ("model/a.py", "from .b.c import C", "only as `from .name import Name`"),
+        ("model/a.py", "from .b import *", "only as `from .name import Name`"),
+        ("model/a.py", "from transformers_cbvila.model.b import B", "travels alone"),
+        ("model/a.py", '"""Text.\n\n    from .b import B\n"""', "a.py:3: the remote-code loader"),
+        ("model/b/a.py", "x = 1", "one flat folder"),
+        ("data/a.py", "from transformers_cbvila.training.b import B", "may not import training"),
+        ("data/a.py", "from transformers_cbvila import training", "may not import training"),
+        ("data/a.py", "import datasets", "is optional"),
+        ("data/a.py", "try:\n    import datasets\nexcept ImportError:\n    pass", "is optional"),
+        ("data/a.py", "if True:\n    from datasets import Dataset", "is optional"),
+        ("data/a.py", "class A:\n    import datasets", "is optional"),
+        ("data/a.py", "import pandas", "may not import pandas"),
+        ("evaluation/a.py", "from transformers_cbvila.model.b import B", "may not import model"),
+        ("evaluation/metric/other.py", "import evaluate", "is optional"),
+        ("training/a.py", "from transformers_cbvila.cli import main", "may not import cli"),
+        ("training/a.py", "from ..demo.report import write_report", "may not import demo"),
+        ("extras.py", "from transformers_cbvila.cli import main", "may not import cli"),
+        ("extras.py", "from transformers_cbvila.__main__ import main", "may not import cli"),
+        ("other/a.py", "x = 1", "no layer"),
+    ],
+)
+def test_checker_finds_violations(path, source, complaint):
+    assert [sentence for sentence in violations(path, source) if complaint in sentence]

@@ -1,0 +1,29 @@
+"""Sampling error of an accuracy."""
+
+from math import sqrt
+
+_Z_95 = 1.959964
+
+
+def wilson_interval(accuracy: float, n: int) -> tuple[float, float]:
+    """The 95 % Wilson score interval of an accuracy.
+
+    Unlike the normal approximation it stays within 0 and 1 and has a width even at 100 %.
+
+    Args:
+        accuracy: share of right answers, 0 to 1.
+        n: number of answers.
+
+    Returns:
+        Lower and upper end, 0 to 1.
+
+    Raises:
+        ValueError: `accuracy` is outside 0 to 1, or `n` is not positive.
+    """
+    if not 0 <= accuracy <= 1 or n <= 0:
+        raise ValueError(f"an interval needs an accuracy from 0 to 1 of at least one answer, got {accuracy} of {n}")
+    spread = _Z_95**2 / n
+    center = (accuracy + spread / 2) / (1 + spread)
+    half_width = sqrt(spread * (accuracy * (1 - accuracy) + spread / 4)) / (1 + spread)
+    # At 0 and 1 an end falls on the accuracy itself; rounding must not push it outside the unit interval.
+    return max(0.0, center - half_width), min(1.0, center + half_width)
