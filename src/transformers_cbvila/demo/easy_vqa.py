@@ -12,7 +12,6 @@ from typing import Any
 import torch
 import transformers
 from transformers import AutoModelForVisualQuestionAnswering, AutoProcessor, TrainerCallback, pipeline, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
 from ..bundled import bundled_checkpoint
 from ..data.collators import CBViLADataCollatorForQuestionAnswering
@@ -24,6 +23,7 @@ from ..model.configuration_cbvila import CBViLAConfig
 from ..model.modeling_cbvila_question_answering import CBViLAForQuestionAnswering
 from ..model.processing_cbvila import CBViLAProcessor
 from ..training.arguments import CBViLATrainingArguments
+from ..training.checkpoints import last_complete_checkpoint
 from ..training.trainer import CBViLATrainer
 from .demo_run import DemoRun, Example
 from .report import write_report
@@ -38,8 +38,12 @@ class DemoJob:
     """What the demo trains; the defaults are the figures of the README."""
 
     output_dir: str = field(default="runs/demo", metadata={"help": "Folder of checkpoints, model and report."})
-    from_scratch: bool = field(default=False, metadata={"help": "Start from random weights, to see what pretraining gives."})
-    model: str | None = field(default=None, metadata={"help": "Checkpoint to start from; default: bundled cbvila-tiny."})
+    from_scratch: bool = field(
+        default=False, metadata={"help": "Start from random weights, to see what pretraining gives."}
+    )
+    model: str | None = field(
+        default=None, metadata={"help": "Checkpoint to start from; default: bundled cbvila-tiny."}
+    )
     epochs: float = field(default=5.0, metadata={"help": "Passes over the 4,000 training images."})
     images_per_batch: int = field(default=16, metadata={"help": "Images per step, each with all its questions."})
     learning_rate: float = field(default=1e-3, metadata={"help": "Peak learning rate; warm-up 5 %, then cosine."})
@@ -54,7 +58,7 @@ def run_demo(job: DemoJob, command: str = "") -> Path:
     trainer = _trainer(job, train)
     model_dir = output_dir / "model"
     if not (model_dir / "training.json").is_file():
-        trainer.train(resume_from_checkpoint=get_last_checkpoint(str(output_dir)) if output_dir.is_dir() else None)
+        trainer.train(resume_from_checkpoint=last_complete_checkpoint(output_dir))
         trainer.save_model(str(model_dir))
         # written last: its presence says that the folder is complete
         (model_dir / "training.json").write_text(json.dumps({"log_history": trainer.state.log_history}))

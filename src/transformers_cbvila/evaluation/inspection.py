@@ -51,7 +51,8 @@ def inspect_pretraining(
     for start in tqdm(range(0, len(rows), batch_size), desc="Inspecting", disable=not progress):
         chunk = [(i, rows[i]) for i in range(start, min(start + batch_size, len(rows)))]
         examples = [
-            {"image": row["image"], "text": row["captions"][0], "generator": generator_for(seed, i)} for i, row in chunk
+            {"image": row["image"], "text": row["captions"][0], "generator": generator_for(seed, i)}
+            for i, row in chunk
         ]
         batch = {name: tensor.to(model.device) for name, tensor in collate(examples).items()}
         _measure_batch(model, batch, found)
