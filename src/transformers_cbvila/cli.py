@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
-def _parse(command: str, description: str, example: str, dataclasses: list[type], argv: list[str]) -> tuple:
+def _parse(command: str, description: str, example: str, dataclasses: list[Any], argv: list[str]) -> tuple:
     """Instances of the dataclasses from flags, over the recipe of `--config`, over their defaults.
 
     Raises:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoModelForVisualQuestionAnswering, AutoProcessor, TrainerCallback, pipeline, set_seed
+from transformers import AutoModelForVisualQuestionAnswering, AutoProcessor, TrainerCallback, set_seed
 
 from ..bundled import bundled_checkpoint
 from ..data.collators import CBViLADataCollatorForQuestionAnswering
@@ -165,13 +165,14 @@ def _score(train, test, answers: list[list[str]]) -> dict[str, Any]:
 
 def _examples(model_dir: Path, test, answers: list[list[str]], device: torch.device) -> list[Example]:
     """Questions to show, wrong ones first, answered once more through the pipeline of the reloaded folder."""
-    right, wrong = [], []
+    right: list[tuple[int, int]] = []
+    wrong: list[tuple[int, int]] = []
     for row, given in enumerate(answers):
         for position, answer in enumerate(given):
             (right if answer == test[row]["answer"][position] else wrong).append((row, position))
     stride = max(1, len(right) // _SHOWN_RIGHT)
     shown = wrong[:_SHOWN_WRONG] + right[::stride][:_SHOWN_RIGHT]
-    ask = pipeline("visual-question-answering", model=str(model_dir), device=device)
+    ask: Any = transformers.pipeline("visual-question-answering", model=str(model_dir), device=device)  # type: ignore[call-overload]
     examples: list[Example] = []
     for row, position in shown:
         image, question = test[row]["image"], test[row]["question"][position]

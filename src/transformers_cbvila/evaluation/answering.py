@@ -37,8 +37,8 @@ def answer_questions(
     for start in tqdm(range(0, len(rows), batch_size), desc="Answering", disable=not progress):
         batch_rows = [rows[i] for i in range(start, min(start + batch_size, len(rows)))]
         batch = collate([{"image": row["image"], "question": row["question"]} for row in batch_rows])
-        batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
-        flat = iter(processor.decode_answers(model.generate(**batch, max_new_tokens=max_new_tokens)))
+        inputs: dict[str, Any] = {name: tensor.to(model.device) for name, tensor in batch.items()}
+        flat = iter(processor.decode_answers(model.generate(**inputs, max_new_tokens=max_new_tokens)))
         for row in batch_rows:
             count = 1 if isinstance(row["question"], str) else len(row["question"])
             answers.append([next(flat) for _ in range(count)])

@@ -56,6 +56,7 @@ class PretrainingJob:
 def pretrain(job: PretrainingJob, args: CBViLATrainingArguments) -> Path:
     """Runs the job (or goes on with it, with `resume_from_checkpoint`) and returns the folder of the trained model."""
     set_seed(args.seed)
+    output_dir = Path(args.output_dir or "trainer_output")
     sources = [
         load_pairs(name, "train", job.image_column, job.caption_column, job.keyword_columns) for name in job.train_data
     ]
@@ -74,12 +75,12 @@ def pretrain(job: PretrainingJob, args: CBViLATrainingArguments) -> Path:
         ),
         processing_class=processor,
     )
-    trainer.train(resume_from_checkpoint=_checkpoint(args))
+    trainer.train(resume_from_checkpoint=_checkpoint(args, output_dir))
     trainer.save_model()
     trainer.save_state()
     if trainer.is_world_process_zero():
-        _write_record(Path(args.output_dir), job, trainer, len(pairs))
-    return Path(args.output_dir)
+        _write_record(output_dir, job, trainer, len(pairs))
+    return output_dir
 
 
 def _start(job: PretrainingJob, sources) -> tuple[CBViLAForPreTraining, CBViLAProcessor]:
@@ -102,10 +103,10 @@ def _start(job: PretrainingJob, sources) -> tuple[CBViLAForPreTraining, CBViLAPr
     return CBViLAForPreTraining(config), CBViLAProcessor(image_processor, tokenizer)
 
 
-def _checkpoint(args: CBViLATrainingArguments) -> str | bool | None:
+def _checkpoint(args: CBViLATrainingArguments, output_dir: Path) -> str | bool | None:
     """The checkpoint to go on from; `True` means the last complete one, if there is any."""
     if args.resume_from_checkpoint in ("True", "true", True):
-        return last_complete_checkpoint(args.output_dir)
+        return last_complete_checkpoint(output_dir)
     return args.resume_from_checkpoint
 
 
