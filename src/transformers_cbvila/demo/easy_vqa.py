@@ -99,7 +99,6 @@ def _trainer(job: DemoJob, train) -> CBViLATrainer:
         save_total_limit=2,
         seed=job.seed,
         report_to="none",
-        dataloader_pin_memory=torch.cuda.is_available(),
     )
     return CBViLATrainer(
         model=model,
