@@ -35,6 +35,20 @@ def known_matches(
 
 
 @torch.no_grad()
+def content_ids(values: Tensor) -> Tensor:
+    """Ids (B,) that equal rows of (B, …) share, for batches that say nothing about what is the same.
+
+    The bits of each row are weighted and summed as integers: exact, whatever the order of summation, where a sum of
+    floats may differ between two places in a batch.
+    """
+    rows = values.flatten(1)
+    if rows.is_floating_point():
+        rows = rows.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[rows.element_size()])
+    places = torch.arange(1, rows.shape[1] + 1, device=rows.device)
+    return (rows.long() * (places * 0x2545F4914F6CDD1D)).sum(-1)  # wraps around, as a hash does
+
+
+@torch.no_grad()
 def choose_negatives(similarity: Tensor, matches: Tensor, hardness: float | None) -> tuple[Tensor, Tensor]:
     """One mismatched image for every text and one mismatched text for every image.
 
