@@ -44,8 +44,10 @@ def content_ids(values: Tensor) -> Tensor:
     rows = values.flatten(1)
     if rows.is_floating_point():
         rows = rows.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[rows.element_size()])
-    places = torch.arange(1, rows.shape[1] + 1, device=rows.device)
-    return (rows.long() * (places * 0x2545F4914F6CDD1D)).sum(-1)  # wraps around, as a hash does
+    # One scrambled 64-bit weight per place: with regular weights small numbers would collide. All of it wraps around.
+    weights = torch.arange(1, rows.shape[1] + 1, device=rows.device) * 0x2545F4914F6CDD1D
+    weights = (weights ^ (weights >> 29)) * 0x369DEA0F31A53F85
+    return (rows.long() * (weights ^ (weights >> 32))).sum(-1)
 
 
 @torch.no_grad()
