@@ -44,10 +44,12 @@ def content_ids(values: Tensor) -> Tensor:
     rows = values.flatten(1)
     if rows.is_floating_point():
         rows = rows.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[rows.element_size()])
-    # One scrambled 64-bit weight per place: with regular weights small numbers would collide. All of it wraps around.
-    weights = torch.arange(1, rows.shape[1] + 1, device=rows.device) * 0x2545F4914F6CDD1D
-    weights = (weights ^ (weights >> 29)) * 0x369DEA0F31A53F85
-    return (rows.long() * (weights ^ (weights >> 32))).sum(-1)
+    # One scrambled 64-bit weight per place (splitmix64): with regular weights small numbers would collide.
+    weights = torch.arange(1, rows.shape[1] + 1, device=rows.device) * -0x61C8864680B583EB
+    weights = (weights ^ (weights >> 30 & 0x3FFFFFFFF)) * -0x40A7B892E31B1A47
+    weights = (weights ^ (weights >> 27 & 0x1FFFFFFFFF)) * -0x6B2FB644ECCEEE15
+    weights = weights ^ (weights >> 31 & 0x1FFFFFFFF)
+    return (rows.long() * weights).sum(-1)  # wraps around
 
 
 @torch.no_grad()
