@@ -1,6 +1,7 @@
 """The command line `cbvila`: parses and delegates; heavy imports wait until a command runs."""
 
 import argparse
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,10 @@ example:
   cbvila pretrain --config recipes/pretrain-tiny.yaml --train_data easy-vqa data/emoji --output_dir runs/tiny
   cbvila pretrain --config recipes/pretrain-tiny.yaml --train_data my_folder --caption_column text \\
       --output_dir runs/mine --max_steps 2000 --save_steps 500 --seed 1 --resume
+"""
+INSPECT_EXAMPLE = """\
+example:
+  cbvila inspect cbvila-tiny --data data/emoji --split test --output emoji.json
 """
 DEMO_EXAMPLE = """\
 example:
@@ -24,6 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     commands: dict[str, tuple[Callable[[list[str]], int], str]] = {
         "pretrain": (_pretrain, "pretrain on folders, Parquet files or Hub data sets of images and captions"),
+        "inspect": (_inspect, "measure a pretrained model: codebook health, MIM against its floors, retrieval"),
         "demo": (_demo, "fine-tune the bundled checkpoint on easy-VQA, evaluate it and write a report"),
     }
     parser = argparse.ArgumentParser(
@@ -41,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
-def _parse(command: str, description: str, example: str, dataclasses: list[type], argv: list[str]) -> tuple:
+def _parse(command: str, description: str, example: str, dataclasses: list[Any], argv: list[str]) -> tuple:
     """Instances of the dataclasses from flags, over the recipe of `--config`, over their defaults.
 
     Raises:
@@ -100,7 +106,39 @@ def _pretrain(argv: list[str]) -> int:
 
 
 def _demo(argv: list[str]) -> int:
-    from .demo.easy_vqa import DemoJob, run_demo
-    from .training.arguments import CBViLATrainingArguments
+    from .demo.easy_vqa import DemoJob, command_line, run_demo
 
+    job, _ = _parse("demo", "Fine-tune, evaluate, ask, report.", DEMO_EXAMPLE, [DemoJob], argv)
+    print(f"Report: {run_demo(job, command_line(argv))}")
+    return 0
+
+
+def _inspect(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="cbvila inspect",
+        description="Measure a pretrained model on images with captions.",
+        epilog=INSPECT_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", help="folder, Hub id, or the name of a bundled checkpoint")
+    parser.add_argument("--data", required=True, help="folder, Parquet file, Hub id, or easy-vqa")
+    parser.add_argument("--split", default="test", help="split of the data (default: test)")
+    parser.add_argument("--image_column", default="image")
+    parser.add_argument("--caption_column", default="caption")
+    parser.add_argument("--output", help="JSON file to write the figures to")
+    options = parser.parse_args(argv)
+
+    from .bundled import bundled_checkpoint, bundled_checkpoints
+    from .data.sources import load_pairs
+    from .evaluation.inspection import inspect_pretraining
+    from .model.modeling_cbvila_pretraining import CBViLAForPreTraining
+    from .model.processing_cbvila import CBViLAProcessor
+
+    source = bundled_checkpoint(options.model) if options.model in bundled_checkpoints() else options.model
+    model, processor = CBViLAForPreTraining.from_pretrained(source), CBViLAProcessor.from_pretrained(source)
+    rows = load_pairs(options.data, options.split, options.image_column, options.caption_column)
+    figures = inspect_pretraining(model, processor, rows)
+    print("\n".join(f"{name:<32}{value:10.4f}" for name, value in figures.items()))
+    if options.output:
+        Path(options.output).write_text(json.dumps(figures, indent=2) + "\n")
     return 0

@@ -45,7 +45,7 @@ class CBViLADataCollatorForPreTraining:
             return_tensors="pt",
         )
         generators = [e.get("generator") or generator_for(self.seed, row) for row, e in enumerate(examples)]
-        return {**batch, **self._mask(batch, generators), **self._identities(examples)}
+        return {**batch, **self._mask(dict(batch), generators), **self._identities(examples)}
 
     def _mask(self, batch: dict[str, Tensor], generators: list[torch.Generator]) -> dict[str, Tensor]:
         tokenizer = self.processor.tokenizer
@@ -81,7 +81,8 @@ class CBViLADataCollatorForPreTraining:
         if all("known_text_ids" in example for example in examples):
             longest = max(len(example["known_text_ids"]) for example in examples)
             padded = [
-                [*example["known_text_ids"], *[-1] * (longest - len(example["known_text_ids"]))] for example in examples
+                [*example["known_text_ids"], *[-1] * (longest - len(example["known_text_ids"]))]
+                for example in examples
             ]
             ids["known_text_ids"] = torch.tensor(padded)
         return ids
@@ -108,16 +109,17 @@ class CBViLADataCollatorForQuestionAnswering:
             asked = _as_list(example["question"])
             questions += asked
             owners += [row] * len(asked)
-        batch = self.processor(
-            images=[example["image"] for example in examples],
-            text=questions,
-            image_index=owners,
-            padding=True,
-            truncation=self.max_length is not None,
-            max_length=self.max_length,
-            return_tensors="pt",
+        batch: dict[str, Tensor] = dict(
+            self.processor(
+                images=[example["image"] for example in examples],
+                text=questions,
+                image_index=owners,
+                padding=True,
+                truncation=self.max_length is not None,
+                max_length=self.max_length,
+                return_tensors="pt",
+            )
         )
-        batch = dict(batch)
         if "answer" in examples[0]:
             answers = [answer for example in examples for answer in _as_list(example["answer"])]
             if len(answers) != len(questions):

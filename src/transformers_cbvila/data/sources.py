@@ -41,7 +41,9 @@ def load_pairs(
     rows = _load(source, split)
     for name, column in (("image_column", image_column), ("caption_column", caption_column)):
         if column not in rows.column_names:
-            raise ValueError(f"{source} has no column {column!r}; set {name} to one of {', '.join(rows.column_names)}.")
+            raise ValueError(
+                f"{source} has no column {column!r}; set {name} to one of {', '.join(rows.column_names)}."
+            )
     keyword_column = next((name for name in keyword_columns if name in rows.column_names), None)
     captions = [_as_list(value) for value in rows[caption_column]]
     keywords = [list(value or []) for value in rows[keyword_column]] if keyword_column else [[]] * len(rows)

@@ -118,9 +118,6 @@ class DemoRun:
             "floors": dict(self.floors),
             "other_runs": {name: dict(run) for name, run in self.other_runs.items()},
             "environment": {name: str(value) for name, value in self.environment.items()},
-            "examples": [{key: row[key] for key in row if key != "image"} for row in self._example_rows()],
+            "examples": [{key: value for key, value in row.items() if key != "image"} for row in self.examples],
             "log_history": [dict(entry) for entry in self.log_history],
         }
-
-    def _example_rows(self) -> list[dict[str, Any]]:
-        return [dict(example) for example in self.examples]

@@ -21,7 +21,7 @@ from .modeling_cbvila import CBViLAModel
 from .modeling_cbvila_codebook import CBViLACodebookOutput, codebook_statistics
 from .modeling_cbvila_layers import CBViLAPreTrainedModel
 from .modeling_cbvila_text import CBViLATextHead
-from .negatives_cbvila import choose_negatives, known_matches
+from .negatives_cbvila import choose_negatives, content_ids, known_matches
 
 
 @dataclass
@@ -162,7 +162,8 @@ class CBViLAForPreTraining(CBViLAPreTrainedModel):
             input_ids_masked: (B, L) captions with masked tokens, and
             mlm_labels: (B, L) the tokens behind them, -100 elsewhere; for MLM.
             bool_masked_pos: (B, N) patches to hide; for MIM (and the pixel loss with `pixel_on` other than `"all"`).
-            image_ids, text_ids, known_text_ids: What is known to match, see [`known_matches`]; never negatives.
+            image_ids, text_ids, known_text_ids: What is known to match, see [`known_matches`]; never negatives. Equal
+                images and equal captions are found without; an augmented copy of an image takes its id to be known.
             negative_image_index, negative_text_index: (B,) ITM negatives, a wrong image for each text and a wrong text
                 for each image (-1: none); chosen by similarity when absent.
             negative_hardness: How strongly training prefers similar negatives, from 0 (uniform) to 1 (the paper);
@@ -181,6 +182,9 @@ class CBViLAForPreTraining(CBViLAPreTrainedModel):
         codebook = self.cbvila.codebook(image.last_hidden_state[:, 1:])
         self._add_codebook_terms(output, codebook, weights)
 
+        image_ids = content_ids(pixel_values) if image_ids is None else image_ids
+        if text_ids is None:
+            text_ids = content_ids(input_ids if attention_mask is None else input_ids * attention_mask)
         similarity, matches = self._compare(output, image, text, image_ids, text_ids, known_text_ids)
         if self.cbvila.has_contrastive_head and weights["itc"] > 0:
             output.losses.itc = itc_loss(similarity, matches)

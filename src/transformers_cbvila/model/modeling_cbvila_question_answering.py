@@ -13,7 +13,7 @@ from transformers import GenerationMixin
 from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
 from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
 from transformers.modeling_outputs import CausalLMOutputWithCrossAttentions
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, logging
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
@@ -28,6 +28,9 @@ from .modeling_cbvila_layers import (
 )
 from .modeling_cbvila_text import CBViLATextEmbeddings, CBViLATextHead
 
+logger = logging.get_logger(__name__)
+
+_MLM_HEAD = r"^mlm_head\."  # its keys in a pretraining checkpoint
 _RANKING_CHUNK = 1024  # (question, answer) pairs scored at once
 
 
@@ -174,7 +177,7 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel):
         r"text_key_projection\.",
         r"(vision|text)_projection\.",
         r"logit_scale",
-        r"(mlm|mim|itm|pixel)_head\.",
+        r"(mim|itm|pixel)_head\.",
     ]
     _tied_weights_keys = {
         "answer_decoder.lm_head.decoder.weight": "answer_decoder.embeddings.word_embeddings.weight",
@@ -187,14 +190,20 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel):
         self.post_init()
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *args, output_loading_info: bool = False, **kwargs):
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        wants_info = kwargs.pop("output_loading_info", False)
+        # The head that named masked tokens in pretraining names answer tokens here.
+        kwargs["key_mapping"] = {_MLM_HEAD: "answer_decoder.lm_head.", **(kwargs.get("key_mapping") or {})}
         model, info = super().from_pretrained(
             pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
         )
-        decoder_keys = {key for key in info["missing_keys"] if key.startswith("answer_decoder.")}
-        if any("layers." in key for key in decoder_keys):
+        # Renamed for loading only: save_pretrained would otherwise turn the names back.
+        conversions = getattr(model, "_weight_conversions", None) or []
+        model._weight_conversions = [c for c in conversions if _MLM_HEAD not in getattr(c, "source_patterns", ())]
+        if any(key.startswith("answer_decoder.layers.") for key in info["missing_keys"]):
             model.start_decoder_from_fusion()
-        return (model, info) if output_loading_info else model
+            logger.warning("The missing answer decoder was started from the fusion encoder and the text embeddings.")
+        return (model, info) if wants_info else model
 
     @torch.no_grad()
     def start_decoder_from_fusion(self) -> None:

@@ -35,6 +35,24 @@ def known_matches(
 
 
 @torch.no_grad()
+def content_ids(values: Tensor) -> Tensor:
+    """Ids (B,) that equal rows of (B, …) share, for batches that say nothing about what is the same.
+
+    The bits of each row are weighted and summed as integers: exact, whatever the order of summation, where a sum of
+    floats may differ between two places in a batch.
+    """
+    rows = values.flatten(1)
+    if rows.is_floating_point():
+        rows = rows.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[rows.element_size()])
+    # One scrambled 64-bit weight per place (splitmix64): with regular weights small numbers would collide.
+    weights = torch.arange(1, rows.shape[1] + 1, device=rows.device) * -0x61C8864680B583EB
+    weights = (weights ^ (weights >> 30 & 0x3FFFFFFFF)) * -0x40A7B892E31B1A47
+    weights = (weights ^ (weights >> 27 & 0x1FFFFFFFFF)) * -0x6B2FB644ECCEEE15
+    weights = weights ^ (weights >> 31 & 0x1FFFFFFFF)
+    return (rows.long() * weights).sum(-1)  # wraps around
+
+
+@torch.no_grad()
 def choose_negatives(similarity: Tensor, matches: Tensor, hardness: float | None) -> tuple[Tensor, Tensor]:
     """One mismatched image for every text and one mismatched text for every image.
 

@@ -42,6 +42,8 @@ class CBViLATrainingArguments(TrainingArguments):
 
     def __post_init__(self):
         super().__post_init__()
+        if self.device.type == "cpu":
+            self.dataloader_pin_memory = False  # it does nothing there but warn
         if self.burn_in_steps < 0:
             raise ValueError(f"burn_in_steps={self.burn_in_steps} is negative.")
         if not 0 <= self.codebook_restart_threshold < 1:

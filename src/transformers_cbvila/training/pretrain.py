@@ -1,12 +1,10 @@
 """The `cbvila pretrain` job: data folders in, a pretrained CB-ViLA folder out."""
 
 import json
-import logging
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from transformers import set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
 from ..data.collators import CBViLADataCollatorForPreTraining
 from ..data.pairs import ImageTextPairs
@@ -17,9 +15,8 @@ from ..model.image_processing_pil_cbvila import CBViLAImageProcessorPil
 from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
 from ..model.processing_cbvila import CBViLAProcessor
 from .arguments import CBViLATrainingArguments
+from .checkpoints import last_complete_checkpoint
 from .trainer import CBViLATrainer
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -27,7 +24,9 @@ class PretrainingJob:
     """What to pretrain on what; the rest is [`CBViLATrainingArguments`]."""
 
     train_data: list[str] = field(
-        metadata={"help": "Folders, Parquet files or Hub ids with images and captions, or easy-vqa; several are mixed."}
+        metadata={
+            "help": "Folders, Parquet files or Hub ids with images and captions, or easy-vqa; several are mixed."
+        }
     )
     image_column: str = field(default="image", metadata={"help": "Column with the images."})
     caption_column: str = field(
@@ -57,14 +56,12 @@ class PretrainingJob:
 def pretrain(job: PretrainingJob, args: CBViLATrainingArguments) -> Path:
     """Runs the job (or goes on with it, with `resume_from_checkpoint`) and returns the folder of the trained model."""
     set_seed(args.seed)
+    output_dir = Path(args.output_dir or "trainer_output")
     sources = [
-        load_pairs(name, "train", job.image_column, job.caption_column, job.keyword_columns)
-        for name in job.train_data
+        load_pairs(name, "train", job.image_column, job.caption_column, job.keyword_columns) for name in job.train_data
     ]
     model, processor = _start(job, sources)
-    pairs = ImageTextPairs(
-        concatenate(sources), args.seed, job.crop_scale, job.flip, job.keyword_probability
-    )
+    pairs = ImageTextPairs(concatenate(sources), args.seed, job.crop_scale, job.flip, job.keyword_probability)
     trainer = CBViLATrainer(
         model=model,
         args=args,
@@ -78,12 +75,12 @@ def pretrain(job: PretrainingJob, args: CBViLATrainingArguments) -> Path:
         ),
         processing_class=processor,
     )
-    trainer.train(resume_from_checkpoint=_checkpoint(args))
+    trainer.train(resume_from_checkpoint=_checkpoint(args, output_dir))
     trainer.save_model()
     trainer.save_state()
     if trainer.is_world_process_zero():
-        _write_record(Path(args.output_dir), job, trainer, len(pairs))
-    return Path(args.output_dir)
+        _write_record(output_dir, job, trainer, len(pairs))
+    return output_dir
 
 
 def _start(job: PretrainingJob, sources) -> tuple[CBViLAForPreTraining, CBViLAProcessor]:
@@ -106,10 +103,10 @@ def _start(job: PretrainingJob, sources) -> tuple[CBViLAForPreTraining, CBViLAPr
     return CBViLAForPreTraining(config), CBViLAProcessor(image_processor, tokenizer)
 
 
-def _checkpoint(args: CBViLATrainingArguments) -> str | bool | None:
+def _checkpoint(args: CBViLATrainingArguments, output_dir: Path) -> str | bool | None:
     """The checkpoint to go on from; `True` means the last complete one, if there is any."""
     if args.resume_from_checkpoint in ("True", "true", True):
-        return get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
+        return last_complete_checkpoint(output_dir)
     return args.resume_from_checkpoint
 
 

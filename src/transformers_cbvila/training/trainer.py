@@ -42,9 +42,7 @@ class CBViLATrainer(Trainer):
     def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch=None):
         if self.is_pretraining and model.training:
             inputs = {**inputs, **self._objectives()}
-        loss, outputs = super().compute_loss(
-            model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
-        )
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
         if model.training:
             self._remember(loss, outputs)
         return (loss, outputs) if return_outputs else loss

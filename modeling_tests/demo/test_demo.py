@@ -1,0 +1,87 @@
+"""The demo's path from end to end on a few images and steps: train, save, reload, answer, ask, report; and go on."""
+
+import json
+
+import pytest
+from transformers import AutoModelForVisualQuestionAnswering, BertTokenizer
+
+import transformers_cbvila.demo.easy_vqa as demo
+from transformers_cbvila import CBViLAConfig, CBViLAForPreTraining, CBViLAImageProcessorPil, CBViLAProcessor
+from transformers_cbvila.data.easy_vqa import load_easy_vqa
+from transformers_cbvila.demo.easy_vqa import DemoJob, run_demo
+
+WIDTHS = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+
+
+@pytest.fixture(scope="module")
+def few_images():
+    return {"train": load_easy_vqa("train").select(range(8)), "test": load_easy_vqa("test").select(range(4))}
+
+
+@pytest.fixture
+def start(tmp_path, few_images, monkeypatch):
+    """A pretrained folder of random weights, and an easy-VQA of a dozen images."""
+    words = sorted({w for rows in few_images.values() for qs in rows["question"] for q in qs for w in q[:-1].split()})
+    answers = sorted({a for rows in few_images.values() for row in rows["answer"] for a in row} - set(words))
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "?", *words, *answers]
+    tokenizer = BertTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}, model_max_length=32)
+    config = CBViLAConfig(
+        vision_config={**WIDTHS, "image_size": 64, "patch_size": 16},
+        text_config={
+            **WIDTHS,
+            "vocab_size": len(pieces),
+            "max_position_embeddings": 32,
+            "bos_token_id": 2,
+            "eos_token_id": 3,
+        },
+        fusion_config={"num_hidden_layers": 1},
+        codebook_size=8,
+    )
+    folder = tmp_path / "pretrained"
+    CBViLAForPreTraining(config).save_pretrained(folder)
+    CBViLAProcessor(CBViLAImageProcessorPil(size={"height": 64, "width": 64}), tokenizer).save_pretrained(folder)
+    monkeypatch.setattr(demo, "load_easy_vqa", few_images.__getitem__)
+    return str(folder)
+
+
+def test_trains_reloads_answers_and_reports(start, tmp_path, few_images):
+    out = tmp_path / "demo"
+    report = run_demo(DemoJob(output_dir=str(out), model=start, max_steps=2, images_per_batch=4), "cbvila demo")
+    figures = json.loads((out / "report.json").read_text())
+    assert report.is_file() and figures["train_steps"] == 2 and figures["train_seconds"] > 0
+    assert figures["n_questions"] == sum(map(len, few_images["test"]["question"]))
+    assert 0 < figures["floors"]["always the most frequent answer"] < 1
+    assert len(figures["examples"]) > 0
+    assert AutoModelForVisualQuestionAnswering.from_pretrained(out / "model").config.model_type == "cbvila"
+
+
+def test_a_finished_training_is_not_repeated(start, tmp_path, monkeypatch):
+    job = DemoJob(output_dir=str(tmp_path / "demo"), model=start, max_steps=2, images_per_batch=4)
+    run_demo(job)
+    monkeypatch.setattr(demo.CBViLATrainer, "train", lambda *args, **kwargs: pytest.fail("trained twice"))
+    assert run_demo(job).is_file()
+
+
+def test_goes_on_from_the_last_complete_checkpoint(start, tmp_path, monkeypatch):
+    out = tmp_path / "demo"
+    job = DemoJob(output_dir=str(out), model=start, max_steps=2, images_per_batch=4)
+    run_demo(job)
+    (out / "model" / "training.json").unlink()  # as if killed while the model was being saved
+    (out / "checkpoint-3").mkdir()  # and while a checkpoint was
+    seen = []
+    train = demo.CBViLATrainer.train
+
+    def spy(self, resume_from_checkpoint=None):
+        seen.append(resume_from_checkpoint)
+        return train(self, resume_from_checkpoint=resume_from_checkpoint)
+
+    monkeypatch.setattr(demo.CBViLATrainer, "train", spy)
+    run_demo(job)
+    assert seen == [str(out / "checkpoint-2")]
+
+
+def test_from_scratch_takes_the_architecture_but_not_the_weights(start):
+    scratch, _ = demo._start(DemoJob(model=start, from_scratch=True))
+    pretrained, _ = demo._start(DemoJob(model=start))
+    ours, theirs = (m.cbvila.vision_model.embeddings.patch_embedding.weight for m in (scratch, pretrained))
+    assert ours.shape == theirs.shape and not ours.equal(theirs)

@@ -1,0 +1,32 @@
+"""Recall at k against values worked out by hand."""
+
+import numpy as np
+import pytest
+
+from transformers_cbvila.evaluation.retrieval_metrics import recall_at_k
+
+EYE = np.eye(3, dtype=bool)
+
+
+def test_perfect_and_reversed_rankings():
+    assert recall_at_k(np.eye(3), EYE, ks=(1,)) == {1: 1.0}
+    assert recall_at_k(-np.eye(3), EYE, ks=(1, 2, 3)) == {1: 0.0, 2: 0.0, 3: 1.0}
+
+
+def test_counts_the_best_of_several_relevant_items():
+    similarity = np.array([[0.9, 0.5, 0.1]])
+    assert recall_at_k(similarity, np.array([[False, True, True]]), ks=(1, 2)) == {1: 0.0, 2: 1.0}
+
+
+def test_equal_scores_earn_nothing():
+    assert recall_at_k(np.zeros((3, 3)), EYE, ks=(1, 2, 3)) == {1: 0.0, 2: 0.0, 3: 1.0}
+
+
+def test_a_query_with_nothing_to_find_is_named():
+    with pytest.raises(ValueError, match="query 1"):
+        recall_at_k(np.zeros((2, 2)), np.array([[True, False], [False, False]]))
+
+
+def test_shapes_must_agree():
+    with pytest.raises(ValueError, match="shape|is"):
+        recall_at_k(np.zeros((2, 2)), EYE)

@@ -1,0 +1,129 @@
+"""The command line as a user meets it: help with an example, recipes, flags over recipes, a run on one's own folder."""
+
+import json
+
+import pytest
+import yaml
+from PIL import Image
+
+from transformers_cbvila.cli import _parse, main
+from transformers_cbvila.training.arguments import CBViLATrainingArguments
+from transformers_cbvila.training.pretrain import PretrainingJob
+
+TINY_RECIPE = {
+    "model_config": {
+        "vision_config": {
+            "hidden_size": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "intermediate_size": 32,
+            "image_size": 16,
+            "patch_size": 4,
+        },
+        "text_config": {
+            "hidden_size": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "intermediate_size": 32,
+            "max_position_embeddings": 16,
+        },
+        "fusion_config": {"num_hidden_layers": 1},
+        "codebook_size": 8,
+        "projection_dim": 8,
+    },
+    "vocab_size": 60,
+    "max_length": 12,
+    "max_steps": 4,
+    "per_device_train_batch_size": 4,
+    "learning_rate": "1e-3",  # as YAML reads 1e-3: a string
+    "logging_steps": 1,
+    "save_steps": 2,
+    "burn_in_steps": 0.5,
+    "report_to": "none",
+    "use_cpu": True,
+}
+
+
+def parse_pretrain(argv):
+    return _parse("pretrain", "", "", [PretrainingJob, CBViLATrainingArguments], argv)
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(TINY_RECIPE))
+    return str(path)
+
+
+@pytest.fixture
+def picture_folder(tmp_path):
+    """An image folder as people have it: pictures and a metadata.jsonl with a column of captions."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    colours = ["red", "green", "blue", "black", "white", "yellow", "gray", "brown"]
+    lines = []
+    for colour in colours:
+        Image.new("RGB", (20, 20), colour).save(folder / f"{colour}.png")
+        lines.append(json.dumps({"file_name": f"{colour}.png", "text": f"a {colour} square"}))
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+    return str(folder)
+
+
+@pytest.mark.parametrize("command", ["pretrain", "inspect", "demo"])
+def test_every_command_has_help_with_an_example(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    assert stopped.value.code == 0
+    assert f"cbvila {command} " in capsys.readouterr().out.partition("example")[2]
+
+
+def test_an_unknown_command_is_refused_with_the_known_ones(capsys):
+    with pytest.raises(SystemExit):
+        main(["pretrian"])
+    assert "pretrain" in capsys.readouterr().err
+
+
+def test_flags_win_over_the_recipe_and_the_recipe_over_defaults(recipe, tmp_path):
+    job, args, rest = parse_pretrain(
+        ["--config", recipe, "--train_data", "a", "b", "--output_dir", str(tmp_path), "--max_steps", "9", "--resume"]
+    )
+    assert job.train_data == ["a", "b"]
+    assert job.vocab_size == 60
+    assert (args.max_steps, args.save_steps, args.learning_rate) == (9, 2, 1e-3)
+    assert rest.resume
+
+
+def test_an_entry_that_is_no_option_is_named(tmp_path, capsys):
+    path = tmp_path / "typo.yaml"
+    path.write_text("max_stepz: 3\n")
+    with pytest.raises(SystemExit):
+        parse_pretrain(["--config", str(path), "--train_data", "a", "--output_dir", str(tmp_path)])
+    assert "max_stepz" in capsys.readouterr().err
+
+
+def test_a_recipe_that_is_not_there_is_named(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        parse_pretrain(["--config", "nowhere.yaml", "--train_data", "a", "--output_dir", str(tmp_path)])
+    assert "nowhere.yaml" in capsys.readouterr().err
+
+
+def test_pretraining_on_a_folder_of_ones_own_then_inspecting_it(recipe, picture_folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    command = ["pretrain", "--config", recipe, "--train_data", picture_folder, "--caption_column", "text"]
+    assert main([*command, "--output_dir", str(out), "--max_steps", "4"]) == 0
+    record = json.loads((out / "pretraining.json").read_text())
+    logged = {key for entry in record["logs"] for key in entry}
+    assert {"loss_pixel", "loss_mim", "loss_itm", "loss_mlm", "loss_itc", "codebook_perplexity"} <= logged
+    assert record["steps"] == 4 and record["pairs"] == 8
+    assert record["job"]["train_data"] == ["pictures"]
+
+    figures = out / "figures.json"
+    inspect = ["inspect", str(out), "--data", picture_folder, "--split", "train", "--caption_column", "text"]
+    assert main([*inspect, "--output", str(figures)]) == 0
+    assert "codebook_perplexity" in capsys.readouterr().out
+    assert 0 <= json.loads(figures.read_text())["text_retrieval_r10"] <= 1
+
+
+def test_a_missing_column_is_named_with_those_there_are(recipe, picture_folder, tmp_path):
+    with pytest.raises(ValueError, match="no column 'caption'.*caption_column.*text"):
+        main(["pretrain", "--config", recipe, "--train_data", picture_folder, "--output_dir", str(tmp_path / "out")])

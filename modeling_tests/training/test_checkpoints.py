@@ -1,0 +1,28 @@
+"""Half-written checkpoints are passed over."""
+
+from transformers_cbvila.training.checkpoints import last_complete_checkpoint
+
+
+def checkpoint(folder, step, state='{"global_step": 1}'):
+    path = folder / f"checkpoint-{step}"
+    path.mkdir()
+    if state is not None:
+        (path / "trainer_state.json").write_text(state)
+    return str(path)
+
+
+def test_the_newest_by_number_not_by_name(tmp_path):
+    checkpoint(tmp_path, 900)
+    assert last_complete_checkpoint(tmp_path) == checkpoint(tmp_path, 1000)
+
+
+def test_unfinished_ones_do_not_count(tmp_path):
+    complete = checkpoint(tmp_path, 100)
+    checkpoint(tmp_path, 200, state=None)
+    checkpoint(tmp_path, 300, state='{"global_st')
+    assert last_complete_checkpoint(tmp_path) == complete
+
+
+def test_none_without_any(tmp_path):
+    assert last_complete_checkpoint(tmp_path) is None
+    assert last_complete_checkpoint(tmp_path / "absent") is None

@@ -1,0 +1,45 @@
+"""Answers of a model to a data set of questions, image by image, in batches."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+
+from ..data.collators import CBViLADataCollatorForQuestionAnswering
+from ..model.modeling_cbvila_question_answering import CBViLAForQuestionAnswering
+from ..model.processing_cbvila import CBViLAProcessor
+
+
+@torch.no_grad()
+def answer_questions(
+    model: CBViLAForQuestionAnswering,
+    processor: CBViLAProcessor,
+    rows: Sequence[dict[str, Any]],
+    batch_size: int = 32,
+    max_new_tokens: int = 8,
+    progress: bool = True,
+) -> list[list[str]]:
+    """Greedy answers to the questions of every row.
+
+    Args:
+        rows: Rows with `image` and `question` (a string or a list of strings).
+        batch_size: Rows (images) per batch.
+        max_new_tokens: Longest answer in tokens, end token included.
+        progress: Whether to show a bar with the remaining time.
+
+    Returns:
+        For each row the answers to its questions, in order.
+    """
+    collate = CBViLADataCollatorForQuestionAnswering(processor, max_length=None)
+    model.eval()
+    answers: list[list[str]] = []
+    for start in tqdm(range(0, len(rows), batch_size), desc="Answering", disable=not progress):
+        batch_rows = [rows[i] for i in range(start, min(start + batch_size, len(rows)))]
+        batch = collate([{"image": row["image"], "question": row["question"]} for row in batch_rows])
+        inputs: dict[str, Any] = {name: tensor.to(model.device) for name, tensor in batch.items()}
+        flat = iter(processor.decode_answers(model.generate(**inputs, max_new_tokens=max_new_tokens)))
+        for row in batch_rows:
+            count = 1 if isinstance(row["question"], str) else len(row["question"])
+            answers.append([next(flat) for _ in range(count)])
+    return answers

@@ -1,0 +1,30 @@
+"""Recall at k of image-text retrieval, as a pure function."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def recall_at_k(similarity: np.ndarray, relevant: np.ndarray, ks: Sequence[int] = (1, 5, 10)) -> dict[int, float]:
+    """Share of queries with at least one relevant item among the k most similar.
+
+    Args:
+        similarity: (Q, G) scores of gallery items (columns) for queries (rows). Of equal scores the relevant item is
+            counted last, so that a model that scores everything the same gains nothing.
+        relevant: (Q, G) bool; every query needs at least one relevant item.
+        ks: Depths.
+
+    Returns:
+        Recall, 0 to 1, for each depth.
+
+    Raises:
+        ValueError: the shapes differ, or a query has nothing relevant to find.
+    """
+    if similarity.shape != relevant.shape:
+        raise ValueError(f"similarity is {similarity.shape} but relevant is {relevant.shape}")
+    if not relevant.any(axis=1).all():
+        raise ValueError(f"query {int((~relevant.any(axis=1)).argmax())} has no relevant item in the gallery")
+    best = np.where(relevant, similarity, -np.inf).max(axis=1, keepdims=True)
+    # irrelevant items at least as similar as the best relevant one stand before it
+    rank = ((similarity >= best) & ~relevant).sum(axis=1)
+    return {k: float((rank < k).mean()) for k in ks}
