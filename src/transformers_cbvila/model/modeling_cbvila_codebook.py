@@ -18,6 +18,7 @@ from transformers.utils import ModelOutput
 
 from .configuration_cbvila import CBViLAConfig
 from .losses_cbvila import at_least_fp32, codebook_loss, commitment_loss
+from .modeling_cbvila_layers import without_autocast
 
 _CHUNK = 4096  # tokens whose distances to all codes are in memory at once
 _FORGOTTEN = 1e-5  # moving count below which a moving average means nothing any more
@@ -119,15 +120,18 @@ class CBViLACodebook(nn.Module):
     def num_codes(self) -> int:
         return self.codes.shape[0]
 
+    @without_autocast
     def encode(self, tokens: Tensor) -> Tensor:
         """Visual tokens (…, D) as latents (…, C), the vectors that Eq. 1 compares with the codes."""
         latents = self.in_proj(tokens.to(self._compute_dtype(tokens)))
         return F.normalize(latents, dim=-1) if self.config.codebook_norm == "l2" else latents
 
+    @without_autocast
     def decode(self, codes: Tensor) -> Tensor:
         """Codes (…, C) as visual words (…, D)."""
         return self.out_proj(codes)
 
+    @without_autocast
     def lookup(self, latents: Tensor) -> Tensor:
         """Eq. 1: latents (…, C) to the indices (…) of their nearest codes."""
         with torch.no_grad():
@@ -137,6 +141,7 @@ class CBViLACodebook(nn.Module):
         """Code indices (…) to visual words (…, D)."""
         return self.decode(F.embedding(indices, self.codes))
 
+    @without_autocast
     def forward(self, tokens: Tensor) -> CBViLACodebookOutput:
         """Discretises visual tokens (B, N, D), [CLS] not among them."""
         latents = self.encode(tokens)

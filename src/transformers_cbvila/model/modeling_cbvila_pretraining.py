@@ -19,7 +19,7 @@ from .configuration_cbvila import CBViLAConfig
 from .losses_cbvila import at_least_fp32, classification_loss, itc_loss, patchify, pixel_loss
 from .modeling_cbvila import CBViLAModel
 from .modeling_cbvila_codebook import CBViLACodebookOutput, codebook_statistics
-from .modeling_cbvila_layers import CBViLAPreTrainedModel
+from .modeling_cbvila_layers import CBViLAPreTrainedModel, without_autocast
 from .modeling_cbvila_text import CBViLATextHead
 from .negatives_cbvila import choose_negatives, content_ids, known_matches
 
@@ -94,9 +94,10 @@ class CBViLATiedMIMHead(nn.Module):
     def init_own_weights(self, std: float) -> None:
         init.constant_(self.scale, 2.3026)
 
+    @without_autocast
     def forward(self, hidden_states: Tensor, codes: Tensor) -> Tensor:
         """(M, D) states and (K, C) codes to logits (M, K)."""
-        predictions = F.normalize(at_least_fp32(self.dense(hidden_states)), dim=-1)
+        predictions = F.normalize(at_least_fp32(self.dense(hidden_states.to(self.dense.weight.dtype))), dim=-1)
         targets = F.normalize(at_least_fp32(codes.detach()), dim=-1)
         return self.scale.exp().clamp(max=100) * predictions @ targets.to(predictions).T
 
