@@ -256,13 +256,15 @@ class CBViLACodebook(nn.Module):
         """
         flat = latents.reshape(-1, latents.shape[-1])
         distances = flat.square().sum(-1, keepdim=True) - 2 * flat @ self.codes.T + self.codes.square().sum(-1)
-        with torch.no_grad():
-            # The gap between the nearest and the next few codes is the scale at which the choice is open.
-            nearest = distances.topk(min(8, self.num_codes), largest=False).values
-            gap = (nearest[:, 1:] - nearest[:, :1]).mean()
-            scale = torch.where(self.gumbel_scale > 0, self.gumbel_scale.lerp(gap.to(self.gumbel_scale), 0.01), gap)
-            self.gumbel_scale.copy_(scale.clamp_min(torch.finfo(scale.dtype).tiny))
-        sample = F.gumbel_softmax(-distances / self.gumbel_scale, self.config.gumbel_temperature, hard=True)
+        # The gap between the nearest and the next few codes is the scale at which the choice is open.
+        nearest = distances.detach().topk(min(8, self.num_codes), largest=False).values
+        gap = (nearest[:, 1:] - nearest[:, :1]).mean().to(self.gumbel_scale)
+        scale = torch.where(self.gumbel_scale > 0, self.gumbel_scale.lerp(gap, 0.01), gap)
+        scale = scale.clamp_min(torch.finfo(scale.dtype).tiny)
+        if torch.is_grad_enabled():
+            self.gumbel_scale.copy_(scale)
+        # Counted from the nearest code, so that codes that are all the same do not overflow at a scale of nearly 0.
+        sample = F.gumbel_softmax((nearest[:, :1] - distances) / scale, self.config.gumbel_temperature, hard=True)
         return (sample @ self.codes).view_as(latents)
 
 
