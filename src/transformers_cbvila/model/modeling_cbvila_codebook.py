@@ -190,9 +190,10 @@ class CBViLACodebook(nn.Module):
             dist.all_reduce(packed)
             self.pending_counts.copy_(packed[:, 0])
             self.pending_sums.copy_(packed[:, 1:])
-        decay = self.config.codebook_decay
-        self.ema_counts.lerp_(self.pending_counts, 1 - decay)
-        self.ema_sums.lerp_(self.pending_sums, 1 - decay)
+        # A step that assigned nothing is no step: averages that decayed all the same would forget every code.
+        rate = (1 - self.config.codebook_decay) * self.pending_counts.any().to(self.ema_counts.dtype)
+        self.ema_counts.lerp_(self.pending_counts, rate)
+        self.ema_sums.lerp_(self.pending_sums, rate)
         means = self.ema_sums / self.ema_counts.clamp_min(_FORGOTTEN).unsqueeze(-1)
         if self.config.codebook_norm == "l2":
             means = F.normalize(means, dim=-1)
