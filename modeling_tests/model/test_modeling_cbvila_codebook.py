@@ -87,6 +87,19 @@ def test_the_look_up_is_in_at_least_fp32(dtype):
 
 
 @pytest.mark.parametrize("preset", ["recommended", "paper"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_codebook_cast_as_a_whole_still_works(preset, dtype):
+    """`model.to(dtype)` casts codes too; the arithmetic on them stays in fp32."""
+    book = codebook(preset)
+    before = book(tokens())
+    after = book.to(dtype)(tokens().to(dtype))
+    assert (after.indices == before.indices).float().mean() > 0.8
+    assert after.commitment_loss.dtype == torch.float32
+    torch.testing.assert_close(after.commitment_loss, before.commitment_loss, atol=1e-2, rtol=1e-1)
+    book.update()
+
+
+@pytest.mark.parametrize("preset", ["recommended", "paper"])
 def test_autocast_stays_outside(preset):
     """bf16 distances flip the nearest code of one token in ten or so."""
     book = codebook(preset).eval()
@@ -141,7 +154,7 @@ def test_gumbel_noise_reaches_words_but_not_indices():
     book = codebook("paper")
     first, second = book(tokens()), book(tokens())
     assert torch.equal(first.indices, second.indices) and not torch.equal(first.words, second.words)
-    distances = torch.cdist(first.words.flatten(0, 1), book.codes)
+    distances = (first.words.flatten(0, 1).unsqueeze(1) - book.codes).norm(dim=-1)
     assert distances.min(-1).values.max() < 1e-3, "every word is some code"
     share = (distances.argmin(-1) == first.indices.flatten()).float().mean()
     assert 0.2 < share < 0.95, "noise of the data's scale: neither only the nearest code nor any"
@@ -246,8 +259,10 @@ def test_forward_without_training_or_gradients_changes_nothing():
 def test_update_without_a_training_forward_changes_nothing():
     book = codebook()
     before = state(book)
-    book.update()
-    assert all(torch.equal(value, before[name]) for name, value in state(book).items())
+    for _ in range(50):
+        book.update()
+    for name, value in state(book).items():
+        torch.testing.assert_close(value, before[name])
 
 
 def test_update_leaves_codes_that_are_parameters_to_the_optimiser():
