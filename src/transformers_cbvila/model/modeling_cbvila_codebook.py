@@ -94,8 +94,10 @@ class CBViLACodebook(nn.Module):
             self.register_buffer("codes", codes)
             self.register_buffer("ema_counts", torch.ones(size))
             self.register_buffer("ema_sums", torch.zeros(size, dim))
-            self.register_buffer("pending_counts", torch.zeros(size), persistent=False)
-            self.register_buffer("pending_sums", torch.zeros(size, dim), persistent=False)
+            # Buffers that no checkpoint holds keep the precision they are made in, which loading sets to the model's.
+            dtype = torch.promote_types(torch.get_default_dtype(), torch.float32)
+            self.register_buffer("pending_counts", torch.zeros(size, dtype=dtype), persistent=False)
+            self.register_buffer("pending_sums", torch.zeros(size, dim, dtype=dtype), persistent=False)
         self._last_latents: Tensor | None = None  # candidates for restarts
         self.register_buffer("initialized", torch.tensor(False))
         if config.quantizer_gradient == "gumbel":
