@@ -175,7 +175,9 @@ class CBViLAForPreTraining(CBViLAPreTrainedModel):
             ValueError: If image or caption is missing, or inputs that belong together do not fit.
         """
         check_pretraining_inputs(pixel_values, input_ids, input_ids_masked, mlm_labels, bool_masked_pos, self.config)
-        weights = {**self.config.loss_weights(), **(loss_weights or {})}
+        if (negative_image_index is None) != (negative_text_index is None):
+            raise ValueError("ITM needs both negative_image_index and negative_text_index, or neither.")
+        weights = self._weights(loss_weights)
         output = CBViLAForPreTrainingOutput(losses=CBViLALosses())
         image = self.cbvila.get_image_features(pixel_values, interpolate_pos_encoding)
         mlm_on = weights["mlm"] > 0 and input_ids_masked is not None
@@ -196,6 +198,13 @@ class CBViLAForPreTraining(CBViLAPreTrainedModel):
         self._ask_text(output, pixel_values, codebook, text, attention_mask, bool_masked_pos, weights)
         output.loss = output.losses.total(weights)
         return output
+
+    def _weights(self, changes: dict[str, float] | None) -> dict[str, float]:
+        weights = self.config.loss_weights()
+        unknown = sorted(set(changes or {}) - set(weights))
+        if unknown:
+            raise ValueError(f"loss_weights names {', '.join(unknown)}; the losses are {', '.join(weights)}.")
+        return {**weights, **(changes or {})}
 
     def _encode_texts(self, input_ids: Tensor, attention_mask: Tensor | None, masked: Tensor | None):
         """States of the captions and, in the same pass, of their corrupted copies (or None)."""
