@@ -37,7 +37,7 @@ def offer_pipeline() -> None:
     def check_task(task: str) -> tuple[str, dict, Any]:
         if task not in NAMES:
             return check(task)
-        return TASK, _entry(lambda: check(resolve(task))[1]), None
+        return TASK, _Entry(lambda: check(resolve(task))[1]), None
 
     def get_task(model: str, *args: Any, **kwargs: Any) -> str:
         return TASK if _is_our_folder(model) else infer(model, *args, **kwargs)
@@ -58,27 +58,21 @@ def _unwrapped(function: Callable) -> Callable:
     return getattr(function, "without_cbvila", function)
 
 
-def _entry(look_up: Callable[[], dict]) -> dict:
-    """What `pipeline()` reads about the task: the pipeline class (`impl`) and the model classes to try (`pt`)."""
-    others: dict | None = None
-    refusal: KeyError | None = None
-    try:
-        others = look_up()
-    except KeyError as error:
-        refusal = error
-    dispatch = _Dispatch(others, refusal)
-    entry = _Entry(others or {}, impl=dispatch, pt=(_loader(dispatch), *(others or {}).get("pt", ())))
-    entry.refusal = refusal
-    return entry
-
-
 class _Entry(dict):
-    """Raises the original error where something is looked up that only a task with a default model has."""
+    """What `pipeline()` reads about the task: the pipeline class `impl`, the model classes `pt` to try, and more.
 
-    refusal: KeyError | None = None
+    `look_up` gives the entry that there would be without us, or raises the error; so does whatever is not in this one,
+    such as the `default` model.
+    """
+
+    def __init__(self, look_up: Callable[[], dict]) -> None:
+        dispatch = _Dispatch(look_up)
+        others = _entry_or_none(look_up) or {}
+        super().__init__(impl=dispatch, pt=(_loader(dispatch), *others.get("pt", ())))
+        self.look_up = look_up
 
     def __missing__(self, key: str) -> Any:
-        raise self.refusal or KeyError(key)
+        return self.look_up()[key]
 
 
 class _Dispatch:
@@ -88,25 +82,30 @@ class _Dispatch:
     the pipeline that will be made; if the model came as an instance, which is not known then, those of the other one.
     """
 
-    def __init__(self, others: dict | None, refusal: KeyError | None) -> None:
-        self.others = None if others is None else _resolved(others["impl"])
-        self.refusal = refusal
+    def __init__(self, look_up: Callable[[], dict]) -> None:
+        self.look_up = look_up
         self.has_loaded_ours = False
 
     def __getattr__(self, name: str) -> Any:
-        is_ours = self.has_loaded_ours or self.others is None
-        return getattr(CBViLAVisualQuestionAnsweringPipeline if is_ours else self.others, name)
+        others = None if self.has_loaded_ours else _entry_or_none(self.look_up)
+        return getattr(CBViLAVisualQuestionAnsweringPipeline if others is None else _pipeline_class(others), name)
 
     def __call__(self, model: Any, **kwargs: Any) -> Any:
-        if _is_ours(getattr(model, "config", None)):
-            return CBViLAVisualQuestionAnsweringPipeline(model=model, **kwargs)
-        if self.others is None:
-            raise self.refusal or TypeError("no pipeline")
-        return self.others(model=model, **kwargs)
+        is_ours = _is_ours(getattr(model, "config", None))
+        pipeline_class = CBViLAVisualQuestionAnsweringPipeline if is_ours else _pipeline_class(self.look_up())
+        return pipeline_class(model=model, **kwargs)
 
 
-def _resolved(implementation: Any) -> Any:
-    """A pipeline class, which transformers from 5.20 on names by its dotted path."""
+def _entry_or_none(look_up: Callable[[], dict]) -> dict | None:
+    try:
+        return look_up()
+    except KeyError:
+        return None
+
+
+def _pipeline_class(entry: dict) -> Any:
+    """Transformers from 5.20 on names its own classes by their dotted paths."""
+    implementation = entry["impl"]
     return resolve_name(implementation) if isinstance(implementation, str) else implementation
 
 
@@ -122,8 +121,9 @@ def _loader(dispatch: _Dispatch) -> type:
             if model is not None and _is_ours(model.config):
                 dispatch.has_loaded_ours = True
                 return model
-            # transformers goes on with the next class after a ValueError, and not after a KeyError.
-            raise dispatch.refusal or ValueError(f"{pretrained_model_name_or_path} is no CB-ViLA checkpoint")
+            dispatch.look_up()
+            # After this transformers goes on with the next class; after the KeyError of the look-up it does not.
+            raise ValueError(f"{pretrained_model_name_or_path} is no CB-ViLA checkpoint")
 
     return CBViLALoader
 
