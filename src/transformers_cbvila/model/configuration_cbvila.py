@@ -6,7 +6,7 @@ Nothing here computes: every choice the paper leaves open is a field, and a pres
 from typing import Any, Literal, get_args
 
 from huggingface_hub.dataclasses import strict
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, configuration_utils
 
 QuantizerGradient = Literal["straight_through", "gumbel", "rotation"]
 CodebookUpdate = Literal["loss", "ema"]
@@ -178,6 +178,9 @@ _SUB_CONFIGS = {
     "text_config": CBViLATextConfig,
     "fusion_config": CBViLAFusionConfig,
 }
+# transformers 5.20 needs specifications; later versions take the classes themselves, too, and earlier ones neither.
+_specification = getattr(configuration_utils, "SubConfigSpec", lambda config_class: config_class)
+_SUB_CONFIG_SPECIFICATIONS = {name: _specification(config_class) for name, config_class in _SUB_CONFIGS.items()}
 # A fusion layer is a text layer with cross-attention: what is not said about it is taken from the text encoder.
 _FUSION_FOLLOWS_TEXT = (
     "hidden_size",
@@ -239,7 +242,7 @@ class CBViLAConfig(PreTrainedConfig):
     """
 
     model_type = "cbvila"
-    sub_configs_defaults = _SUB_CONFIGS
+    sub_configs_defaults = _SUB_CONFIG_SPECIFICATIONS
     sub_configs = _SUB_CONFIGS  # the name up to transformers 5.19
     keys_to_ignore_at_inference = [
         "past_key_values",
