@@ -76,6 +76,8 @@ class CBViLAVisionConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         _require_heads_divide(self.hidden_size, self.num_attention_heads, "vision_config")
+        if self.patch_size < 1:
+            raise ValueError(f"vision_config: patch_size={self.patch_size} must be a positive number of pixels.")
         if self.image_size % self.patch_size:
             raise ValueError(
                 f"vision_config: image_size {self.image_size} is not a multiple of patch_size {self.patch_size}; "
@@ -360,6 +362,10 @@ class CBViLAConfig(PreTrainedConfig):
             raise ValueError(f"codebook_dim={self.codebook_dim} must be positive, or None for the vision width.")
         if not 0 <= self.codebook_decay < 1:
             raise ValueError(f"codebook_decay={self.codebook_decay} must be in [0, 1).")
+        if self.gumbel_temperature <= 0:
+            raise ValueError(f"gumbel_temperature={self.gumbel_temperature} must be above 0.")
+        if self.projection_dim < 1:
+            raise ValueError(f"projection_dim={self.projection_dim} must be positive.")
         for term, weight in self.loss_weights().items():
             if weight < 0:
                 raise ValueError(f"{term}_weight={weight} is negative: a loss weight is 0 (off) or more.")

@@ -4,6 +4,7 @@ Shapes: B batch, T query tokens, S key tokens, H heads, D hidden.
 """
 
 from collections.abc import Callable
+from functools import wraps
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +13,23 @@ from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache, EncoderDecoderCache
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils.generic import maybe_autocast
 
 from .configuration_cbvila import CBViLAConfig
+
+
+def without_autocast(method: Callable) -> Callable:
+    """Has a method whose first argument is a tensor compute in its tensors' own precision, also in mixed precision.
+
+    Casting inputs to fp32 is not enough there: autocast casts them back for every matrix product.
+    """
+
+    @wraps(method)
+    def in_own_precision(self, tensor: Tensor, *args, **kwargs):
+        with maybe_autocast(tensor.device.type, enabled=False):
+            return method(self, tensor, *args, **kwargs)
+
+    return in_own_precision
 
 
 def eager_attention(
