@@ -258,9 +258,10 @@ class CBViLAConfig(PreTrainedConfig):
         "pixel_predictions",
     ]
 
-    vision_config: dict | PreTrainedConfig | None = None
-    text_config: dict | PreTrainedConfig | None = None
-    fusion_config: dict | PreTrainedConfig | None = None
+    # a dict or nothing on the way in, a configuration afterwards
+    vision_config: Any = None
+    text_config: Any = None
+    fusion_config: Any = None
     preset: str = "recommended"
     codebook_size: int = 3000
     codebook_dim: int | None = 32
@@ -358,7 +359,7 @@ class CBViLAConfig(PreTrainedConfig):
     def _check_numbers(self) -> None:
         if self.codebook_size < 2:
             raise ValueError(f"codebook_size={self.codebook_size}: a codebook needs at least 2 codes.")
-        if self.codebook_dim < 1:
+        if not self.codebook_dim or self.codebook_dim < 1:
             raise ValueError(f"codebook_dim={self.codebook_dim} must be positive, or None for the vision width.")
         if not 0 <= self.codebook_decay < 1:
             raise ValueError(f"codebook_decay={self.codebook_decay} must be in [0, 1).")
