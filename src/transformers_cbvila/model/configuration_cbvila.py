@@ -6,7 +6,7 @@ Nothing here computes: every choice the paper leaves open is a field, and a pres
 from typing import Any, Literal, get_args
 
 from huggingface_hub.dataclasses import strict
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, configuration_utils
 
 QuantizerGradient = Literal["straight_through", "gumbel", "rotation"]
 CodebookUpdate = Literal["loss", "ema"]
@@ -180,6 +180,9 @@ _SUB_CONFIGS = {
     "text_config": CBViLATextConfig,
     "fusion_config": CBViLAFusionConfig,
 }
+# transformers 5.20 needs specifications; later versions take the classes themselves, too, and earlier ones neither.
+_specification = getattr(configuration_utils, "SubConfigSpec", lambda config_class: config_class)
+_SUB_CONFIG_SPECIFICATIONS = {name: _specification(config_class) for name, config_class in _SUB_CONFIGS.items()}
 # A fusion layer is a text layer with cross-attention: what is not said about it is taken from the text encoder.
 _FUSION_FOLLOWS_TEXT = (
     "hidden_size",
@@ -241,7 +244,7 @@ class CBViLAConfig(PreTrainedConfig):
     """
 
     model_type = "cbvila"
-    sub_configs_defaults = _SUB_CONFIGS
+    sub_configs_defaults = _SUB_CONFIG_SPECIFICATIONS
     sub_configs = _SUB_CONFIGS  # the name up to transformers 5.19
     keys_to_ignore_at_inference = [
         "past_key_values",
@@ -255,9 +258,10 @@ class CBViLAConfig(PreTrainedConfig):
         "pixel_predictions",
     ]
 
-    vision_config: dict | PreTrainedConfig | None = None
-    text_config: dict | PreTrainedConfig | None = None
-    fusion_config: dict | PreTrainedConfig | None = None
+    # a dict or nothing on the way in, a configuration afterwards
+    vision_config: Any = None
+    text_config: Any = None
+    fusion_config: Any = None
     preset: str = "recommended"
     codebook_size: int = 3000
     codebook_dim: int | None = 32
@@ -355,7 +359,7 @@ class CBViLAConfig(PreTrainedConfig):
     def _check_numbers(self) -> None:
         if self.codebook_size < 2:
             raise ValueError(f"codebook_size={self.codebook_size}: a codebook needs at least 2 codes.")
-        if self.codebook_dim < 1:
+        if not self.codebook_dim or self.codebook_dim < 1:
             raise ValueError(f"codebook_dim={self.codebook_dim} must be positive, or None for the vision width.")
         if not 0 <= self.codebook_decay < 1:
             raise ValueError(f"codebook_decay={self.codebook_decay} must be in [0, 1).")

@@ -77,10 +77,19 @@ class CBViLACodebook(nn.Module):
         ema_counts (K,), ema_sums (K, C): the moving averages (`"ema"` only).
     """
 
+    codes: Tensor
+    initialized: Tensor
+    ema_counts: Tensor
+    ema_sums: Tensor
+    pending_counts: Tensor
+    pending_sums: Tensor
+    gumbel_scale: Tensor
+
     def __init__(self, config: CBViLAConfig):
         super().__init__()
         self.config = config
-        width, dim, size = config.vision_config.hidden_size, config.codebook_dim, config.codebook_size
+        width, size = config.vision_config.hidden_size, config.codebook_size
+        dim = config.codebook_dim or width
         # Literal reading: codes live where the ViT's outputs live, and there is nothing in between.
         self.in_proj: nn.Module = nn.Identity()
         self.out_proj: nn.Module = nn.Identity()

@@ -5,6 +5,7 @@ Shapes: B batch, T query tokens, S key tokens, H heads, D hidden.
 
 from collections.abc import Callable
 from functools import wraps
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -135,7 +136,7 @@ class CBViLACrossAttention(CBViLAAttention):
         """`encoder_index` (B,) names for each query row the row of `encoder_hidden_states` it attends to, so that the
         projections, the larger part of the cost, run once per image however many texts look at it."""
         if past_key_values is not None and past_key_values.is_updated.get(self.layer_idx):
-            layer = past_key_values.cross_attention_cache.layers[self.layer_idx]
+            layer: Any = past_key_values.cross_attention_cache.layers[self.layer_idx]
             return self.attend(hidden_states, layer.keys, layer.values, mask, **kwargs)
         key, value = self.keys_values(encoder_hidden_states)
         if encoder_index is not None:
@@ -217,17 +218,17 @@ class CBViLATextLayer(GradientCheckpointingLayer):
 class CBViLAPreTrainedModel(PreTrainedModel):
     """What all CB-ViLA models share: the configuration class, initialisation, loading and saving."""
 
-    config: CBViLAConfig
-    config_class = CBViLAConfig
+    config: Any  # a CBViLAConfig; the encoders and the answer decoder have configurations of their own
+    config_class: Any = CBViLAConfig
     base_model_prefix = "cbvila"
     main_input_name = "pixel_values"
-    input_modalities = ("image", "text")
+    input_modalities: Any = ("image", "text")
     supports_gradient_checkpointing = True
     # The losses are means over the batch already: Trainer must divide by the accumulation steps.
     accepts_loss_kwargs = False
     _no_split_modules = ["CBViLAVisionLayer", "CBViLATextLayer", "CBViLACodebook"]
     # Distances, statistics and the temperature lose their meaning in half precision.
-    _keep_in_fp32_modules_strict = ["codebook", "logit_scale"]
+    _keep_in_fp32_modules_strict: list[str] | None = ["codebook", "logit_scale"]
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -240,7 +241,7 @@ class CBViLAPreTrainedModel(PreTrainedModel):
         # Modules that hold parameters or buffers of their own say themselves how these start. (They use
         # transformers.initialization, which leaves alone whatever was loaded.)
         if hasattr(module, "init_own_weights"):
-            module.init_own_weights(self.config.initializer_range)
+            module.init_own_weights(self.config.initializer_range)  # type: ignore[operator]
 
 
 __all__ = ["CBViLAPreTrainedModel"]

@@ -129,7 +129,7 @@ class CBViLAForPreTraining(CBViLAPreTrainedModel):
         return self.mlm_head.decoder
 
     def set_output_embeddings(self, value: nn.Module) -> None:
-        self.mlm_head.decoder = value
+        self.mlm_head.decoder = value  # type: ignore[assignment]
 
     def update_codebook(self) -> None:
         """Moves an EMA codebook; call it after every optimiser step. [`CBViLATrainer`] does."""
@@ -274,7 +274,9 @@ class CBViLAForPreTraining(CBViLAPreTrainedModel):
         if weights["pixel"] == 0:
             pixel_masks = []
         mim_on = weights["mim"] > 0 and hidden is not None
-        passes = [(codebook.words, mask) for mask in pixel_masks] + ([(codebook.frozen_words, hidden)] if mim_on else [])
+        passes = [(codebook.words, mask) for mask in pixel_masks]
+        if mim_on:
+            passes.append((codebook.frozen_words, hidden))
         if not passes:
             return
         patch = self.config.vision_config.patch_size

@@ -40,7 +40,6 @@ class CBViLAAnswerDecoder(CBViLAPreTrainedModel, GenerationMixin):
     Its layers have the form of the fusion encoder's, from which [`CBViLAForQuestionAnswering`] starts them.
     """
 
-    config: CBViLATextConfig
     config_class = CBViLATextConfig
     base_model_prefix = "answer_decoder"
     main_input_name = "input_ids"
@@ -67,7 +66,7 @@ class CBViLAAnswerDecoder(CBViLAPreTrainedModel, GenerationMixin):
         return self.embeddings.word_embeddings
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        self.embeddings.word_embeddings = value
+        self.embeddings.word_embeddings = value  # type: ignore[assignment]
 
     def get_output_embeddings(self) -> nn.Module:
         return self.lm_head.decoder

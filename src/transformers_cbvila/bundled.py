@@ -1,0 +1,37 @@
+"""The small checkpoints that come with the package, found without the network."""
+
+from pathlib import Path
+
+CHECKPOINTS = Path(__file__).parent / "checkpoints"
+
+
+def bundled_checkpoints() -> list[str]:
+    """The names that `bundled_checkpoint` takes, sorted."""
+    return sorted(config.parent.name for config in CHECKPOINTS.glob("*/config.json"))
+
+
+def bundled_checkpoint(name: str) -> str:
+    """
+    Find a checkpoint that comes with the package.
+
+    Args:
+        name: e.g. `"cbvila-tiny-easyvqa"`.
+
+    Returns:
+        The path of its folder, which `from_pretrained` and `pipeline` take.
+
+    Raises:
+        ValueError: there is no checkpoint of that name; the message names those that are there.
+
+    Example:
+
+    ```python
+    model = AutoModel.from_pretrained(bundled_checkpoint("cbvila-tiny"))
+    ```
+    """
+    names = bundled_checkpoints()
+    if name not in names:
+        raise ValueError(
+            f"no checkpoint {name!r} comes with this package; choose one of {', '.join(names) or '(none)'}"
+        )
+    return str(CHECKPOINTS / name)

@@ -1,0 +1,148 @@
+"""Gives `pipeline("visual-question-answering")` and its alias `"vqa"` back to CB-ViLA models, and to no other.
+
+transformers 5 removed the task: its look-up raises a KeyError before any model is looked at, and some versions keep
+the name on a list of removed tasks, where registering a pipeline is of no use. Taking the name off that list and
+registering ours would change what other models get, and would replace (or be replaced by) a pipeline that somebody
+else registers under it. So the look-up itself is wrapped, for these two names only, and every dictionary of
+transformers stays as it is: the wrapper answers with an entry that decides when the model is known. A CB-ViLA model
+gets our pipeline; any other gets what the look-up gives without us, be it somebody else's pipeline or the error.
+
+`pipeline(model=folder)` without a task asks the Hub for it, which fails for folders: that is answered for ours, too.
+"""
+
+import os
+from collections.abc import Callable
+from pkgutil import resolve_name
+from typing import Any
+
+from transformers import AutoModelForVisualQuestionAnswering, PreTrainedConfig, pipelines
+
+from .model.configuration_cbvila import CBViLAConfig
+from .model.pipeline_cbvila import CBViLAVisualQuestionAnsweringPipeline
+
+TASK = "visual-question-answering"
+NAMES = (TASK, "vqa")
+
+
+def offer_pipeline() -> None:
+    """Wraps transformers' look-up of pipelines and tasks. A second call changes nothing."""
+    # Up to transformers 5.19 there is no list of removed tasks; the removed ones are unknown.
+    resolve = _unwrapped(getattr(pipelines, "_resolve_deprecated_task", lambda task: task))
+    check = _unwrapped(pipelines.PIPELINE_REGISTRY.check_task)
+    infer = _unwrapped(pipelines.get_task)
+
+    def resolve_task(task: str) -> str:
+        return task if task in NAMES else resolve(task)
+
+    def check_task(task: str) -> tuple[str, dict, Any]:
+        if task not in NAMES:
+            return check(task)
+        return TASK, _Entry(lambda: check(resolve(task))[1]), None
+
+    def get_task(model: str, *args: Any, **kwargs: Any) -> str:
+        return TASK if _is_our_folder(model) else infer(model, *args, **kwargs)
+
+    pipelines.get_task = _wrapping(get_task, infer)
+    if hasattr(pipelines, "_resolve_deprecated_task"):
+        pipelines._resolve_deprecated_task = _wrapping(resolve_task, resolve)
+    # On the instance, which `pipeline()` asks; the class and what is registered stay as they are.
+    pipelines.PIPELINE_REGISTRY.check_task = _wrapping(check_task, check)  # type: ignore[method-assign]
+
+
+def _wrapping(wrapper: Callable, original: Callable) -> Callable:
+    wrapper.without_cbvila = original  # type: ignore[attr-defined]
+    return wrapper
+
+
+def _unwrapped(function: Callable) -> Callable:
+    return getattr(function, "without_cbvila", function)
+
+
+class _Entry(dict):
+    """What `pipeline()` reads about the task: the pipeline class `impl`, the model classes `pt` to try, and more.
+
+    `look_up` gives the entry that there would be without us, or raises the error; so does whatever is not in this one,
+    such as the `default` model.
+    """
+
+    def __init__(self, look_up: Callable[[], dict]) -> None:
+        dispatch = _Dispatch(look_up)
+        others = _entry_or_none(look_up) or {}
+        super().__init__(impl=dispatch, pt=(_loader(dispatch), *others.get("pt", ())))
+        self.look_up = look_up
+
+    def __missing__(self, key: str) -> Any:
+        return self.look_up()[key]
+
+
+class _Dispatch:
+    """Stands in for a pipeline class until the model is known.
+
+    `pipeline()` reads the class attributes `_load_tokenizer` and the like before it calls the class. They are those of
+    the pipeline that will be made; if the model came as an instance, which is not known then, those of the other one.
+    """
+
+    def __init__(self, look_up: Callable[[], dict]) -> None:
+        self.look_up = look_up
+        self.has_loaded_ours = False
+
+    def __getattr__(self, name: str) -> Any:
+        others = None if self.has_loaded_ours else _entry_or_none(self.look_up)
+        return getattr(CBViLAVisualQuestionAnsweringPipeline if others is None else _pipeline_class(others), name)
+
+    def __call__(self, model: Any, **kwargs: Any) -> Any:
+        is_ours = _is_ours(getattr(model, "config", None))
+        pipeline_class = CBViLAVisualQuestionAnsweringPipeline if is_ours else _pipeline_class(self.look_up())
+        return pipeline_class(model=model, **kwargs)
+
+
+def _entry_or_none(look_up: Callable[[], dict]) -> dict | None:
+    try:
+        return look_up()
+    except KeyError:
+        return None
+
+
+def _pipeline_class(entry: dict) -> Any:
+    """Transformers from 5.20 on names its own classes by their dotted paths."""
+    implementation = entry["impl"]
+    return resolve_name(implementation) if isinstance(implementation, str) else implementation
+
+
+def _loader(dispatch: _Dispatch) -> type:
+    """The model class that `pipeline()` tries first; it loads CB-ViLA checkpoints and no other weights."""
+
+    class CBViLALoader(AutoModelForVisualQuestionAnswering):
+        @classmethod
+        def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+            model = None
+            if _may_be_ours(pretrained_model_name_or_path, kwargs):
+                model = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+            if model is not None and _is_ours(model.config):
+                dispatch.has_loaded_ours = True
+                return model
+            dispatch.look_up()
+            # After this transformers goes on with the next class; after the KeyError of the look-up it does not.
+            raise ValueError(f"{pretrained_model_name_or_path} is no CB-ViLA checkpoint")
+
+    return CBViLALoader
+
+
+def _may_be_ours(name: Any, options: dict[str, Any]) -> bool:
+    try:
+        config, _ = PreTrainedConfig.get_config_dict(name, **options)
+    except OSError:
+        return True  # a PEFT adapter without a configuration of its own: only loading tells
+    return config.get("model_type") == CBViLAConfig.model_type
+
+
+def _is_our_folder(name: str) -> bool:
+    if not os.path.isfile(os.path.join(name, "config.json")):
+        return False
+    config, _ = PreTrainedConfig.get_config_dict(name)
+    is_answering = "CBViLAForQuestionAnswering" in (config.get("architectures") or ())
+    return config.get("model_type") == CBViLAConfig.model_type and is_answering
+
+
+def _is_ours(config: Any) -> bool:
+    return getattr(config, "model_type", None) == CBViLAConfig.model_type
