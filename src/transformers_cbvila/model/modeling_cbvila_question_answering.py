@@ -113,8 +113,15 @@ class CBViLAAnswerDecoder(CBViLAPreTrainedModel, GenerationMixin):
         )
         encoder_mask = self._encoder_mask(hidden_states, encoder_hidden_states, encoder_attention_mask, encoder_index)
         for layer in self.layers:
+            # The cache by name: gradient checkpointing, which computes a layer twice, takes it away.
             hidden_states = layer(
-                hidden_states, mask, encoder_hidden_states, encoder_mask, encoder_index, past_key_values, **kwargs
+                hidden_states,
+                mask,
+                encoder_hidden_states,
+                encoder_mask,
+                encoder_index,
+                past_key_values=past_key_values,
+                **kwargs,
             )
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         return CausalLMOutputWithCrossAttentions(
@@ -275,7 +282,10 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel):
             if len(labels) != len(input_ids):
                 raise ValueError(f"Got {len(labels)} answer(s) in labels for {len(input_ids)} question(s).")
             output.logits = self.answer_decoder(
-                self._shift_right(labels), encoder_hidden_states=question, encoder_attention_mask=attention_mask
+                self._shift_right(labels),
+                encoder_hidden_states=question,
+                encoder_attention_mask=attention_mask,
+                use_cache=False,
             ).logits
             output.loss = answer_loss(output.logits, labels, answer_weights)
         return output
@@ -351,6 +361,7 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel):
             encoder_hidden_states=question,
             encoder_attention_mask=attention_mask,
             encoder_index=question_index,
+            use_cache=False,
         ).logits
         log_probs = F.log_softmax(at_least_fp32(logits), dim=-1)
         scored = labels != -100
