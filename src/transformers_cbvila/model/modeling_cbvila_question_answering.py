@@ -206,7 +206,9 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel):
         # Renamed for loading only: save_pretrained would otherwise turn the names back.
         conversions = getattr(model, "_weight_conversions", None) or []
         model._weight_conversions = [c for c in conversions if _MLM_HEAD not in getattr(c, "source_patterns", ())]
-        if any(key.startswith("answer_decoder.layers.") for key in info["missing_keys"]):
+        # Only a decoder that is not there at all: one that lacks a single weight was trained.
+        layers = {f"answer_decoder.layers.{name}" for name in model.answer_decoder.layers.state_dict()}
+        if layers <= set(info["missing_keys"]):
             model.start_decoder_from_fusion()
             logger.warning("The missing answer decoder was started from the fusion encoder and the text embeddings.")
         return (model, info) if wants_info else model
