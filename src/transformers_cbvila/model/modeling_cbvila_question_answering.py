@@ -307,7 +307,7 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel):
         Args:
             pixel_values, input_ids, attention_mask, image_index, interpolate_pos_encoding: as in `forward`.
             generate_kwargs: Anything [`~transformers.GenerationMixin.generate`] takes; `max_new_tokens` is 20 unless
-                said otherwise.
+                said otherwise, or as many as there are positions.
 
         Returns:
             (B, 1 + new tokens) answer ids starting with [CLS], or a generate output with `return_dict_in_generate`.
@@ -316,7 +316,7 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel):
             pixel_values, input_ids, attention_mask, image_index, interpolate_pos_encoding
         )
         if "max_length" not in generate_kwargs and generate_kwargs.get("generation_config") is None:
-            generate_kwargs.setdefault("max_new_tokens", 20)
+            generate_kwargs.setdefault("max_new_tokens", min(20, self.config.text_config.max_position_embeddings))
         start = torch.full((len(question), 1), self.config.text_config.bos_token_id, device=question.device)
         return self.answer_decoder.generate(
             input_ids=start,
@@ -346,6 +346,8 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel):
             pixel_values, input_ids, attention_mask, image_index, interpolate_pos_encoding
         )
         num_questions, num_answers = len(question), len(answer_labels)
+        if num_answers == 0:
+            raise ValueError("answer_labels has no candidate answer (0 rows): pass at least one to rank.")
         pairs = torch.cartesian_prod(
             torch.arange(num_questions, device=question.device), torch.arange(num_answers, device=question.device)
         )
