@@ -46,7 +46,7 @@ class DemoJob:
     )
     epochs: float = field(default=5.0, metadata={"help": "Passes over the 4,000 training images."})
     images_per_batch: int = field(default=16, metadata={"help": "Images per step, each with all its questions."})
-    learning_rate: float = field(default=1e-3, metadata={"help": "Peak learning rate; warm-up 5 %, then cosine."})
+    learning_rate: float = field(default=1e-3, metadata={"help": "Peak learning rate; warm-up over a twentieth of the steps, then cosine."})
     seed: int = field(default=0, metadata={"help": "Seed of initialisation, order and dropout."})
     max_steps: int = field(default=-1, metadata={"help": "Stop after that many steps (a quick look)."})
 
