@@ -44,6 +44,9 @@ class CBViLATrainingArguments(TrainingArguments):
         super().__post_init__()
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # it does nothing there but warn
+        if self.ddp_find_unused_parameters is None:
+            # Heads whose loss is off during burn-in get no gradient. (Trainer's default is False with checkpointing.)
+            self.ddp_find_unused_parameters = True
         if self.burn_in_steps < 0:
             raise ValueError(f"burn_in_steps={self.burn_in_steps} is negative.")
         if not 0 <= self.codebook_restart_threshold < 1:
