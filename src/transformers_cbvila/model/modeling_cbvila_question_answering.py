@@ -231,6 +231,12 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel):
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.cbvila.set_input_embeddings(value)
 
+    def resize_token_embeddings(self, *args, **kwargs) -> nn.Module:
+        """Resizes the vocabulary of questions and of answers, which are one."""
+        embeddings = super().resize_token_embeddings(*args, **kwargs)
+        self.answer_decoder.resize_token_embeddings(*args, **kwargs)
+        return embeddings
+
     def encode_question(
         self,
         pixel_values: Tensor,
