@@ -448,3 +448,23 @@ def test_attentions_and_hidden_states_are_returned_on_request():
     assert [a.shape for a in output.cross_attentions] == [(4, 4, 7, 1 + PATCHES)] * 2
     assert len(output.hidden_states) == 3
     torch.testing.assert_close(output.hidden_states[-1], output.last_hidden_state)
+
+
+# Compilation
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_compiled_model_is_the_same_in_one_graph(preset):
+    model, batch = pretraining_model(preset=preset), tiny_pairs()
+    torch.compiler.reset()
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    assert_same(compiled(**batch), model(**batch))
+
+
+def test_resizing_the_vocabulary_keeps_the_tie(tmp_path):
+    model = pretraining_model()
+    model.resize_token_embeddings(70)
+    assert model.mlm_head.decoder.weight is model.get_input_embeddings().weight
+    assert model(**tiny_pairs()).mlm_logits.shape[-1] == 70
+    model.save_pretrained(tmp_path)
+    assert CBViLAForPreTraining.from_pretrained(tmp_path).config.text_config.vocab_size == 70

@@ -63,3 +63,13 @@ def test_hardening_window(tmp_path):
         0.25,
         0.5,
     )
+
+
+def test_heads_that_wait_for_burn_in_do_not_stop_distributed_training(tmp_path):
+    for checkpointing in (False, True):
+        arguments = CBViLATrainingArguments(output_dir=tmp_path, gradient_checkpointing=checkpointing)
+        assert arguments.ddp_find_unused_parameters is True
+    assert (
+        CBViLATrainingArguments(output_dir=tmp_path, ddp_find_unused_parameters=False).ddp_find_unused_parameters
+        is False
+    )
