@@ -41,7 +41,7 @@ class CBViLADataCollatorForPreTraining:
             text=[example["text"] for example in examples],
             padding=True,
             truncation=True,
-            max_length=self.max_length,
+            max_length=_token_limit(self.processor, self.max_length),
             return_tensors="pt",
         )
         generators = [e.get("generator") or generator_for(self.seed, row) for row, e in enumerate(examples)]
@@ -116,7 +116,7 @@ class CBViLADataCollatorForQuestionAnswering:
                 image_index=owners,
                 padding=True,
                 truncation=self.max_length is not None,
-                max_length=self.max_length,
+                max_length=_token_limit(self.processor, self.max_length),
                 return_tensors="pt",
             )
         )
@@ -129,6 +129,11 @@ class CBViLADataCollatorForQuestionAnswering:
             weights = [weight for example in examples for weight in _as_list(example["answer_weight"])]
             batch["answer_weights"] = torch.tensor(weights, dtype=torch.float32)
         return batch
+
+
+def _token_limit(processor: CBViLAProcessor, max_length: int | None) -> int | None:
+    """`max_length`, or what the model takes when that is less."""
+    return None if max_length is None else min(max_length, processor.tokenizer.model_max_length)
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -76,6 +76,8 @@ class CBViLAVisionConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         _require_heads_divide(self.hidden_size, self.num_attention_heads, "vision_config")
+        if self.patch_size < 1:
+            raise ValueError(f"vision_config: patch_size={self.patch_size} must be a positive number of pixels.")
         if self.image_size % self.patch_size:
             raise ValueError(
                 f"vision_config: image_size {self.image_size} is not a multiple of patch_size {self.patch_size}; "
@@ -256,9 +258,10 @@ class CBViLAConfig(PreTrainedConfig):
         "pixel_predictions",
     ]
 
-    vision_config: dict | PreTrainedConfig | None = None
-    text_config: dict | PreTrainedConfig | None = None
-    fusion_config: dict | PreTrainedConfig | None = None
+    # a dict or nothing on the way in, a configuration afterwards
+    vision_config: Any = None
+    text_config: Any = None
+    fusion_config: Any = None
     preset: str = "recommended"
     codebook_size: int = 3000
     codebook_dim: int | None = 32
@@ -356,10 +359,14 @@ class CBViLAConfig(PreTrainedConfig):
     def _check_numbers(self) -> None:
         if self.codebook_size < 2:
             raise ValueError(f"codebook_size={self.codebook_size}: a codebook needs at least 2 codes.")
-        if self.codebook_dim < 1:
+        if not self.codebook_dim or self.codebook_dim < 1:
             raise ValueError(f"codebook_dim={self.codebook_dim} must be positive, or None for the vision width.")
         if not 0 <= self.codebook_decay < 1:
             raise ValueError(f"codebook_decay={self.codebook_decay} must be in [0, 1).")
+        if self.gumbel_temperature <= 0:
+            raise ValueError(f"gumbel_temperature={self.gumbel_temperature} must be above 0.")
+        if self.projection_dim < 1:
+            raise ValueError(f"projection_dim={self.projection_dim} must be positive.")
         for term, weight in self.loss_weights().items():
             if weight < 0:
                 raise ValueError(f"{term}_weight={weight} is negative: a loss weight is 0 (off) or more.")

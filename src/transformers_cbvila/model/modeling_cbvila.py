@@ -17,7 +17,7 @@ from .configuration_cbvila import CBViLAConfig
 from .losses_cbvila import at_least_fp32
 from .modeling_cbvila_codebook import CBViLACodebook
 from .modeling_cbvila_fusion import CBViLAFusionModel, CBViLAVisualQueries
-from .modeling_cbvila_layers import CBViLAPreTrainedModel
+from .modeling_cbvila_layers import CBViLAPreTrainedModel, without_autocast
 from .modeling_cbvila_text import CBViLATextModel
 from .modeling_cbvila_vision import CBViLAVisionModel
 
@@ -111,6 +111,7 @@ class CBViLAModel(CBViLAPreTrainedModel):
             output.pooler_output = self.text_projection(output.last_hidden_state[:, 0])
         return output
 
+    @without_autocast
     def similarity_logits(self, image_embeds: Tensor, text_embeds: Tensor) -> Tensor | None:
         """(B, B) cosine similarities of unit embeddings over the temperature, in at least fp32, images in rows.
 

@@ -18,6 +18,7 @@ from transformers.utils import ModelOutput
 
 from .configuration_cbvila import CBViLAConfig
 from .losses_cbvila import at_least_fp32, codebook_loss, commitment_loss
+from .modeling_cbvila_layers import without_autocast
 
 _CHUNK = 4096  # tokens whose distances to all codes are in memory at once
 _FORGOTTEN = 1e-5  # moving count below which a moving average means nothing any more
@@ -76,10 +77,19 @@ class CBViLACodebook(nn.Module):
         ema_counts (K,), ema_sums (K, C): the moving averages (`"ema"` only).
     """
 
+    codes: Tensor
+    initialized: Tensor
+    ema_counts: Tensor
+    ema_sums: Tensor
+    pending_counts: Tensor
+    pending_sums: Tensor
+    gumbel_scale: Tensor
+
     def __init__(self, config: CBViLAConfig):
         super().__init__()
         self.config = config
-        width, dim, size = config.vision_config.hidden_size, config.codebook_dim, config.codebook_size
+        width, size = config.vision_config.hidden_size, config.codebook_size
+        dim = config.codebook_dim or width
         # Literal reading: codes live where the ViT's outputs live, and there is nothing in between.
         self.in_proj: nn.Module = nn.Identity()
         self.out_proj: nn.Module = nn.Identity()
@@ -93,8 +103,10 @@ class CBViLACodebook(nn.Module):
             self.register_buffer("codes", codes)
             self.register_buffer("ema_counts", torch.ones(size))
             self.register_buffer("ema_sums", torch.zeros(size, dim))
-            self.register_buffer("pending_counts", torch.zeros(size), persistent=False)
-            self.register_buffer("pending_sums", torch.zeros(size, dim), persistent=False)
+            # Buffers that no checkpoint holds keep the precision they are made in, which loading sets to the model's.
+            dtype = torch.promote_types(torch.get_default_dtype(), torch.float32)
+            self.register_buffer("pending_counts", torch.zeros(size, dtype=dtype), persistent=False)
+            self.register_buffer("pending_sums", torch.zeros(size, dim, dtype=dtype), persistent=False)
         self._last_latents: Tensor | None = None  # candidates for restarts
         self.register_buffer("initialized", torch.tensor(False))
         if config.quantizer_gradient == "gumbel":
@@ -119,29 +131,34 @@ class CBViLACodebook(nn.Module):
     def num_codes(self) -> int:
         return self.codes.shape[0]
 
+    @without_autocast
     def encode(self, tokens: Tensor) -> Tensor:
         """Visual tokens (…, D) as latents (…, C), the vectors that Eq. 1 compares with the codes."""
-        latents = self.in_proj(tokens.to(self._compute_dtype(tokens)))
+        latents = at_least_fp32(_project(self.in_proj, tokens))
         return F.normalize(latents, dim=-1) if self.config.codebook_norm == "l2" else latents
 
+    @without_autocast
     def decode(self, codes: Tensor) -> Tensor:
         """Codes (…, C) as visual words (…, D)."""
-        return self.out_proj(codes)
+        return _project(self.out_proj, codes)
 
+    @without_autocast
     def lookup(self, latents: Tensor) -> Tensor:
         """Eq. 1: latents (…, C) to the indices (…) of their nearest codes."""
         with torch.no_grad():
-            return nearest_codes(latents.reshape(-1, latents.shape[-1]), self.codes).view(latents.shape[:-1])
+            flat = latents.reshape(-1, latents.shape[-1])
+            return nearest_codes(flat, at_least_fp32(self.codes)).view(latents.shape[:-1])
 
     def indices_to_words(self, indices: Tensor) -> Tensor:
         """Code indices (…) to visual words (…, D)."""
-        return self.decode(F.embedding(indices, self.codes))
+        return self.decode(F.embedding(indices, at_least_fp32(self.codes)))
 
+    @without_autocast
     def forward(self, tokens: Tensor) -> CBViLACodebookOutput:
         """Discretises visual tokens (B, N, D), [CLS] not among them."""
         latents = self.encode(tokens)
         indices = self.lookup(latents)
-        codes = F.embedding(indices, self.codes)
+        codes = F.embedding(indices, at_least_fp32(self.codes))
         counts = torch.bincount(indices.flatten(), minlength=self.num_codes).to(codes.dtype)
         if self.training and torch.is_grad_enabled() and self.config.codebook_update == "ema":
             self._remember(latents.detach(), indices, counts)
@@ -185,9 +202,10 @@ class CBViLACodebook(nn.Module):
             dist.all_reduce(packed)
             self.pending_counts.copy_(packed[:, 0])
             self.pending_sums.copy_(packed[:, 1:])
-        decay = self.config.codebook_decay
-        self.ema_counts.lerp_(self.pending_counts, 1 - decay)
-        self.ema_sums.lerp_(self.pending_sums, 1 - decay)
+        # A step that assigned nothing is no step: averages that decayed all the same would forget every code.
+        rate = (1 - self.config.codebook_decay) * self.pending_counts.any().to(self.ema_counts.dtype)
+        self.ema_counts.lerp_(self.pending_counts, rate)
+        self.ema_sums.lerp_(self.pending_sums, rate)
         means = self.ema_sums / self.ema_counts.clamp_min(_FORGOTTEN).unsqueeze(-1)
         if self.config.codebook_norm == "l2":
             means = F.normalize(means, dim=-1)
@@ -223,9 +241,6 @@ class CBViLACodebook(nn.Module):
         self.ema_sums[unused] = fresh * average
         return len(unused)
 
-    def _compute_dtype(self, tokens: Tensor) -> torch.dtype:
-        return torch.promote_types(torch.promote_types(tokens.dtype, torch.float32), self.codes.dtype)
-
     def _remember(self, latents: Tensor, indices: Tensor, counts: Tensor) -> None:
         flat = latents.reshape(-1, latents.shape[-1]).to(self.pending_sums)
         self._last_latents = flat
@@ -249,16 +264,24 @@ class CBViLACodebook(nn.Module):
         The logits are negative squared distances over a running scale of the data: unscaled, the softmax is either
         uniform or already one-hot, depending on the width.
         """
-        flat = latents.reshape(-1, latents.shape[-1])
-        distances = flat.square().sum(-1, keepdim=True) - 2 * flat @ self.codes.T + self.codes.square().sum(-1)
-        with torch.no_grad():
-            # The gap between the nearest and the next few codes is the scale at which the choice is open.
-            nearest = distances.topk(min(8, self.num_codes), largest=False).values
-            gap = (nearest[:, 1:] - nearest[:, :1]).mean()
-            scale = torch.where(self.gumbel_scale > 0, self.gumbel_scale.lerp(gap.to(self.gumbel_scale), 0.01), gap)
-            self.gumbel_scale.copy_(scale.clamp_min(torch.finfo(scale.dtype).tiny))
-        sample = F.gumbel_softmax(-distances / self.gumbel_scale, self.config.gumbel_temperature, hard=True)
-        return (sample @ self.codes).view_as(latents)
+        flat, codes = latents.reshape(-1, latents.shape[-1]), at_least_fp32(self.codes)
+        distances = flat.square().sum(-1, keepdim=True) - 2 * flat @ codes.T + codes.square().sum(-1)
+        # The gap between the nearest and the next few codes is the scale at which the choice is open.
+        nearest = distances.detach().topk(min(8, self.num_codes), largest=False).values
+        gap = (nearest[:, 1:] - nearest[:, :1]).mean().to(self.gumbel_scale)
+        scale = torch.where(self.gumbel_scale > 0, self.gumbel_scale.lerp(gap, 0.01), gap)
+        scale = scale.clamp_min(torch.finfo(scale.dtype).tiny)
+        if torch.is_grad_enabled():
+            self.gumbel_scale.copy_(scale)
+        # Counted from the nearest code, so that codes that are all the same do not overflow at a scale of nearly 0.
+        sample = F.gumbel_softmax((nearest[:, :1] - distances) / scale, self.config.gumbel_temperature, hard=True)
+        return (sample @ codes).view_as(latents)
+
+
+def _project(projection: nn.Module, x: Tensor) -> Tensor:
+    """A projection of `x` in the precision of its weights: fp32, unless the whole model was cast to another."""
+    weight = next(projection.parameters(), x)
+    return projection(x.to(weight.dtype))
 
 
 @torch.no_grad()

@@ -28,7 +28,6 @@ class CBViLAFusionModel(CBViLAPreTrainedModel):
     the identity when both widths agree.
     """
 
-    config: CBViLAFusionConfig
     config_class = CBViLAFusionConfig
     base_model_prefix = "fusion_model"
     main_input_name = "inputs_embeds"

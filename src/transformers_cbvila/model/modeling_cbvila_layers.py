@@ -4,6 +4,8 @@ Shapes: B batch, T query tokens, S key tokens, H heads, D hidden.
 """
 
 from collections.abc import Callable
+from functools import wraps
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +14,23 @@ from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache, EncoderDecoderCache
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils.generic import maybe_autocast
 
 from .configuration_cbvila import CBViLAConfig
+
+
+def without_autocast(method: Callable) -> Callable:
+    """Has a method whose first argument is a tensor compute in its tensors' own precision, also in mixed precision.
+
+    Casting inputs to fp32 is not enough there: autocast casts them back for every matrix product.
+    """
+
+    @wraps(method)
+    def in_own_precision(self, tensor: Tensor, *args, **kwargs):
+        with maybe_autocast(tensor.device.type, enabled=False):
+            return method(self, tensor, *args, **kwargs)
+
+    return in_own_precision
 
 
 def eager_attention(
@@ -119,7 +136,7 @@ class CBViLACrossAttention(CBViLAAttention):
         """`encoder_index` (B,) names for each query row the row of `encoder_hidden_states` it attends to, so that the
         projections, the larger part of the cost, run once per image however many texts look at it."""
         if past_key_values is not None and past_key_values.is_updated.get(self.layer_idx):
-            layer = past_key_values.cross_attention_cache.layers[self.layer_idx]
+            layer: Any = past_key_values.cross_attention_cache.layers[self.layer_idx]
             return self.attend(hidden_states, layer.keys, layer.values, mask, **kwargs)
         key, value = self.keys_values(encoder_hidden_states)
         if encoder_index is not None:
@@ -201,17 +218,17 @@ class CBViLATextLayer(GradientCheckpointingLayer):
 class CBViLAPreTrainedModel(PreTrainedModel):
     """What all CB-ViLA models share: the configuration class, initialisation, loading and saving."""
 
-    config: CBViLAConfig
-    config_class = CBViLAConfig
+    config: Any  # a CBViLAConfig; the encoders and the answer decoder have configurations of their own
+    config_class: Any = CBViLAConfig
     base_model_prefix = "cbvila"
     main_input_name = "pixel_values"
-    input_modalities = ("image", "text")
+    input_modalities: Any = ("image", "text")
     supports_gradient_checkpointing = True
     # The losses are means over the batch already: Trainer must divide by the accumulation steps.
     accepts_loss_kwargs = False
     _no_split_modules = ["CBViLAVisionLayer", "CBViLATextLayer", "CBViLACodebook"]
     # Distances, statistics and the temperature lose their meaning in half precision.
-    _keep_in_fp32_modules_strict = ["codebook", "logit_scale"]
+    _keep_in_fp32_modules_strict: list[str] | None = ["codebook", "logit_scale"]
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -224,7 +241,7 @@ class CBViLAPreTrainedModel(PreTrainedModel):
         # Modules that hold parameters or buffers of their own say themselves how these start. (They use
         # transformers.initialization, which leaves alone whatever was loaded.)
         if hasattr(module, "init_own_weights"):
-            module.init_own_weights(self.config.initializer_range)
+            module.init_own_weights(self.config.initializer_range)  # type: ignore[operator]
 
 
 __all__ = ["CBViLAPreTrainedModel"]

@@ -19,7 +19,7 @@ from .configuration_cbvila import CBViLAConfig
 from .losses_cbvila import at_least_fp32, classification_loss, itc_loss, patchify, pixel_loss
 from .modeling_cbvila import CBViLAModel
 from .modeling_cbvila_codebook import CBViLACodebookOutput, codebook_statistics
-from .modeling_cbvila_layers import CBViLAPreTrainedModel
+from .modeling_cbvila_layers import CBViLAPreTrainedModel, without_autocast
 from .modeling_cbvila_text import CBViLATextHead
 from .negatives_cbvila import choose_negatives, content_ids, known_matches
 
@@ -94,9 +94,10 @@ class CBViLATiedMIMHead(nn.Module):
     def init_own_weights(self, std: float) -> None:
         init.constant_(self.scale, 2.3026)
 
+    @without_autocast
     def forward(self, hidden_states: Tensor, codes: Tensor) -> Tensor:
         """(M, D) states and (K, C) codes to logits (M, K)."""
-        predictions = F.normalize(at_least_fp32(self.dense(hidden_states)), dim=-1)
+        predictions = F.normalize(at_least_fp32(self.dense(hidden_states.to(self.dense.weight.dtype))), dim=-1)
         targets = F.normalize(at_least_fp32(codes.detach()), dim=-1)
         return self.scale.exp().clamp(max=100) * predictions @ targets.to(predictions).T
 
@@ -128,7 +129,7 @@ class CBViLAForPreTraining(CBViLAPreTrainedModel):
         return self.mlm_head.decoder
 
     def set_output_embeddings(self, value: nn.Module) -> None:
-        self.mlm_head.decoder = value
+        self.mlm_head.decoder = value  # type: ignore[assignment]
 
     def update_codebook(self) -> None:
         """Moves an EMA codebook; call it after every optimiser step. [`CBViLATrainer`] does."""
@@ -174,7 +175,9 @@ class CBViLAForPreTraining(CBViLAPreTrainedModel):
             ValueError: If image or caption is missing, or inputs that belong together do not fit.
         """
         check_pretraining_inputs(pixel_values, input_ids, input_ids_masked, mlm_labels, bool_masked_pos, self.config)
-        weights = {**self.config.loss_weights(), **(loss_weights or {})}
+        if (negative_image_index is None) != (negative_text_index is None):
+            raise ValueError("ITM needs both negative_image_index and negative_text_index, or neither.")
+        weights = self._weights(loss_weights)
         output = CBViLAForPreTrainingOutput(losses=CBViLALosses())
         image = self.cbvila.get_image_features(pixel_values, interpolate_pos_encoding)
         mlm_on = weights["mlm"] > 0 and input_ids_masked is not None
@@ -195,6 +198,13 @@ class CBViLAForPreTraining(CBViLAPreTrainedModel):
         self._ask_text(output, pixel_values, codebook, text, attention_mask, bool_masked_pos, weights)
         output.loss = output.losses.total(weights)
         return output
+
+    def _weights(self, changes: dict[str, float] | None) -> dict[str, float]:
+        weights = self.config.loss_weights()
+        unknown = sorted(set(changes or {}) - set(weights))
+        if unknown:
+            raise ValueError(f"loss_weights names {', '.join(unknown)}; the losses are {', '.join(weights)}.")
+        return {**weights, **(changes or {})}
 
     def _encode_texts(self, input_ids: Tensor, attention_mask: Tensor | None, masked: Tensor | None):
         """States of the captions and, in the same pass, of their corrupted copies (or None)."""
@@ -264,7 +274,9 @@ class CBViLAForPreTraining(CBViLAPreTrainedModel):
         if weights["pixel"] == 0:
             pixel_masks = []
         mim_on = weights["mim"] > 0 and hidden is not None
-        passes = [(codebook.words, mask) for mask in pixel_masks] + ([(codebook.frozen_words, hidden)] if mim_on else [])
+        passes = [(codebook.words, mask) for mask in pixel_masks]
+        if mim_on:
+            passes.append((codebook.frozen_words, hidden))
         if not passes:
             return
         patch = self.config.vision_config.patch_size

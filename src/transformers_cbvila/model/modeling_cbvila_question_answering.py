@@ -5,6 +5,7 @@ Shapes: B questions, B' images, L question tokens, A answer tokens, R candidate 
 
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -40,11 +41,10 @@ class CBViLAAnswerDecoder(CBViLAPreTrainedModel, GenerationMixin):
     Its layers have the form of the fusion encoder's, from which [`CBViLAForQuestionAnswering`] starts them.
     """
 
-    config: CBViLATextConfig
     config_class = CBViLATextConfig
     base_model_prefix = "answer_decoder"
     main_input_name = "input_ids"
-    input_modalities = ("text",)
+    input_modalities: Any = ("text",)
     _keep_in_fp32_modules_strict = None
     _tied_weights_keys = {"lm_head.decoder.weight": "embeddings.word_embeddings.weight"}
     _can_record_outputs = {
@@ -67,7 +67,7 @@ class CBViLAAnswerDecoder(CBViLAPreTrainedModel, GenerationMixin):
         return self.embeddings.word_embeddings
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        self.embeddings.word_embeddings = value
+        self.embeddings.word_embeddings = value  # type: ignore[assignment]
 
     def get_output_embeddings(self) -> nn.Module:
         return self.lm_head.decoder

@@ -5,7 +5,6 @@ Shapes: B batch, L text tokens, D hidden, V vocabulary.
 
 import torch
 from torch import Tensor, nn
-from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -72,7 +71,6 @@ class CBViLATextHead(nn.Module):
 class CBViLATextModel(CBViLAPreTrainedModel):
     """BERT encoder without a pooler. The first token is the text's pooled representation."""
 
-    config: CBViLATextConfig
     config_class = CBViLATextConfig
     base_model_prefix = "text_model"
     main_input_name = "input_ids"
@@ -90,7 +88,7 @@ class CBViLATextModel(CBViLAPreTrainedModel):
         return self.embeddings.word_embeddings
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        self.embeddings.word_embeddings = value
+        self.embeddings.word_embeddings = value  # type: ignore[assignment]
 
     @merge_with_config_defaults
     @capture_outputs

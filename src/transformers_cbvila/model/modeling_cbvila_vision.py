@@ -73,7 +73,6 @@ class CBViLAVisionEmbeddings(nn.Module):
 class CBViLAVisionModel(CBViLAPreTrainedModel):
     """ViT without a head. The class token is the image's pooled representation."""
 
-    config: CBViLAVisionConfig
     config_class = CBViLAVisionConfig
     base_model_prefix = "vision_model"
     main_input_name = "pixel_values"

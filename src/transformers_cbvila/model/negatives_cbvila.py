@@ -66,7 +66,8 @@ def choose_negatives(similarity: Tensor, matches: Tensor, hardness: float | None
         Image index for each text and text index for each image, (B,) each; -1 where everything matches.
     """
     # -inf before the softmax: zeroing after it leaves rows that sum to 0 when one similarity dominates.
-    logits = similarity.float().masked_fill(matches, float("-inf"))
+    # A diverged model's NaN and infinities become numbers: its loss is to say what went wrong, not the draw here.
+    logits = similarity.float().nan_to_num(nan=0.0).masked_fill(matches, float("-inf"))
     return _choose(logits.T, hardness), _choose(logits, hardness)
 
 

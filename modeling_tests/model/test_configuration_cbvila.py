@@ -1,0 +1,144 @@
+import json
+
+import pytest
+import torch
+from tiny import pretraining_model, tiny_config, tiny_images
+
+from transformers_cbvila.model.configuration_cbvila import (
+    PRESETS,
+    CBViLAConfig,
+    CBViLAFusionConfig,
+    CBViLATextConfig,
+    CBViLAVisionConfig,
+)
+from transformers_cbvila.model.modeling_cbvila import CBViLAModel
+from transformers_cbvila.model.modeling_cbvila_pretraining import CBViLAForPreTraining
+
+
+def round_trip(config, folder):
+    config.save_pretrained(folder)
+    return CBViLAConfig.from_pretrained(folder)
+
+
+def test_defaults_are_the_papers_sizes():
+    config = CBViLAConfig()
+    vision, text, fusion = config.vision_config, config.text_config, config.fusion_config
+    assert (vision.image_size, vision.patch_size, vision.num_patches) == (256, 16, 256)
+    assert (vision.hidden_size, vision.num_hidden_layers, vision.num_attention_heads) == (768, 12, 12)
+    assert (text.hidden_size, text.num_hidden_layers, text.vocab_size) == (768, 6, 30522)
+    assert (fusion.hidden_size, fusion.num_hidden_layers, fusion.encoder_hidden_size) == (768, 6, 768)
+    assert config.codebook_size == 3000
+
+
+def test_defaults_are_the_recommended_preset():
+    config = CBViLAConfig()
+    assert config.to_dict() == CBViLAConfig.from_preset("recommended").to_dict()
+    assert (config.codebook_dim, config.codebook_norm, config.codebook_update) == (32, "l2", "ema")
+    assert config.quantizer_gradient == "straight_through"
+    assert config.itc_weight == 1 and not config.mim_grad_to_vit and config.pixel_on == "all"
+
+
+def test_paper_preset_is_the_literal_reading():
+    config = CBViLAConfig.from_preset("paper")
+    assert (config.codebook_dim, config.codebook_norm, config.codebook_update) == (768, "none", "loss")
+    assert config.quantizer_gradient == "gumbel"
+    assert config.loss_weights() == {
+        "pixel": 1, "codebook": 1, "commitment": 0.25, "mim": 1, "itm": 1, "mlm": 1, "itc": 0
+    }  # fmt: skip
+    assert config.mim_grad_to_vit and config.pixel_on == "both" and not config.has_contrastive_head
+
+
+def test_arguments_take_precedence_over_a_preset():
+    config = CBViLAConfig.from_preset("paper", commitment_weight=0.5)
+    assert config.commitment_weight == 0.5 and config.preset == "paper"
+
+
+def test_unknown_preset():
+    with pytest.raises(ValueError, match="'literal'.*paper, recommended"):
+        CBViLAConfig.from_preset("literal")
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_round_trip(preset, tmp_path):
+    config = tiny_config(preset, mim_head="tied", norm_pix_loss=True)
+    assert round_trip(config, tmp_path).to_dict() == config.to_dict()
+
+
+def test_saved_file_says_which_choices_were_made(tmp_path):
+    CBViLAConfig(codebook_size=7).save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    assert (saved["preset"], saved["codebook_size"], saved["codebook_update"]) == ("recommended", 7, "ema")
+
+
+def test_fusion_follows_text_and_vision():
+    config = CBViLAConfig(
+        vision_config={"hidden_size": 64, "num_attention_heads": 4},
+        text_config={"hidden_size": 48, "num_attention_heads": 6, "hidden_act": "relu", "hidden_dropout_prob": 0.3},
+        fusion_config={"intermediate_size": 96},
+    )
+    fusion = config.fusion_config
+    assert (fusion.hidden_size, fusion.encoder_hidden_size, fusion.num_attention_heads) == (48, 64, 6)
+    assert (fusion.hidden_act, fusion.hidden_dropout_prob, fusion.intermediate_size) == ("relu", 0.3, 96)
+
+
+def test_round_trip_keeps_what_fusion_does_not_take_from_text(tmp_path):
+    """Also where fusion has the default of its class: what is left out of the file would follow the text encoder."""
+    config = tiny_config(text={"hidden_dropout_prob": 0.0}, fusion={"hidden_dropout_prob": 0.1, "hidden_act": "gelu"})
+    assert round_trip(config, tmp_path).fusion_config.hidden_dropout_prob == 0.1
+
+
+def test_sub_configurations_may_be_objects():
+    config = CBViLAConfig(
+        vision_config=CBViLAVisionConfig(hidden_size=24),
+        text_config=CBViLATextConfig(hidden_size=12),
+        fusion_config=CBViLAFusionConfig(hidden_size=12, encoder_hidden_size=24),
+    )
+    assert config.vision_config.hidden_size == 24 and config.fusion_config.encoder_hidden_size == 24
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"codebook_norm": "l1"}, "codebook_norm='l1'.*'l2', 'none'"),
+        ({"codebook_update": "sgd"}, "codebook_update='sgd'.*'loss', 'ema'"),
+        ({"quantizer_gradient": "st"}, "quantizer_gradient='st'.*'straight_through'"),
+        ({"mim_head": "mlp"}, "mim_head='mlp'"),
+        ({"pixel_on": "none"}, "pixel_on='none'"),
+        ({"negative_source": "queue"}, "negative_source='queue'"),
+        ({"codebook_size": 1}, "codebook_size=1"),
+        ({"codebook_dim": 0}, "codebook_dim=0"),
+        ({"codebook_decay": 1.0}, r"codebook_decay=1\.0"),
+        ({"gumbel_temperature": 0}, "gumbel_temperature=0"),
+        ({"projection_dim": 0}, "projection_dim=0"),
+        ({"itm_weight": -1}, r"itm_weight=-1"),
+        ({"text_config": {"hidden_size": 100}}, "text_config.*100.*12"),
+        ({"vision_config": {"hidden_size": 768, "num_attention_heads": 7}}, "vision_config.*768.*7"),
+        ({"vision_config": {"image_size": 250}}, "250.*16.*240"),
+        ({"vision_config": {"patch_size": 0}}, "patch_size=0"),
+        ({"fusion_config": {"hidden_size": 384}}, "384.*768"),
+        ({"fusion_config": {"encoder_hidden_size": 384}}, "384.*768"),
+    ],
+)
+def test_bad_values_are_value_errors_that_name_the_value(fields, message):
+    with pytest.raises(ValueError, match=message):
+        CBViLAConfig(**fields)
+
+
+def test_bad_types_are_refused():
+    with pytest.raises(Exception, match="codebook_size"):
+        CBViLAConfig(codebook_size="many")
+
+
+def test_models_load_although_transformers_reads_fusion_config_itself(tmp_path):
+    model = pretraining_model()
+    model.save_pretrained(tmp_path)
+    loaded = CBViLAForPreTraining.from_pretrained(tmp_path)
+    assert loaded.config.fusion_config.hidden_size == 24
+    assert isinstance(loaded.config.fusion_config, CBViLAFusionConfig)
+
+
+def test_models_can_be_made_on_the_meta_device():
+    with torch.device("meta"):
+        model = CBViLAModel(tiny_config())
+    assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+    assert model(tiny_images().to("meta")).image_embeds.shape == (4, 16)

@@ -1,0 +1,384 @@
+import math
+
+import pytest
+import torch
+from tiny import CODES, PATCHES, pretraining_model, tiny_config, tiny_pairs
+from torch.nn.functional import normalize
+from transformers import set_seed
+
+from transformers_cbvila.data.masking import generator_for
+from transformers_cbvila.model import modeling_cbvila_codebook
+from transformers_cbvila.model.modeling_cbvila_codebook import (
+    CBViLACodebook,
+    codebook_statistics,
+    nearest_codes,
+    rotate_to,
+)
+from transformers_cbvila.model.modeling_cbvila_pretraining import CBViLAForPreTraining
+
+BUFFERS = ("ema_counts", "ema_sums", "pending_counts", "pending_sums", "initialized")
+
+
+def codebook(preset="recommended", seed=0, **fields):
+    """A codebook whose codes lie among the latents of `tokens()`, in training mode."""
+    set_seed(seed)
+    book = CBViLACodebook(tiny_config(preset, **fields))
+    book.set_codes(book.encode(tokens(seed=9)).flatten(0, 1)[:CODES].detach())
+    return book.train()
+
+
+def tokens(batch=4, seed=0):
+    return torch.randn(batch, PATCHES, 32, generator=generator_for(seed))
+
+
+def state(book):
+    return {name: value.clone() for name, value in [*book.named_parameters(), *book.named_buffers()]}
+
+
+# The look-up
+
+
+@pytest.mark.parametrize("preset", ["recommended", "paper"])
+def test_indices_are_the_slow_argmin(preset):
+    book = codebook(preset)
+    output, latents = book(tokens()), book.encode(tokens())
+    distances = [[(latent - code).norm() for code in book.codes] for latent in latents.flatten(0, 1)]
+    assert output.indices.flatten().tolist() == [row.index(min(row)) for row in distances]
+    assert output.counts.tolist() == torch.bincount(output.indices.flatten(), minlength=CODES).tolist()
+    assert len(output.indices.unique()) > 3
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 64, 1000])
+def test_chunks_do_not_matter(chunk, monkeypatch):
+    latents, codes = torch.randn(64, 8), torch.randn(CODES, 8)
+    expected = torch.cdist(latents, codes).argmin(-1)
+    monkeypatch.setattr(modeling_cbvila_codebook, "_CHUNK", chunk)
+    assert torch.equal(nearest_codes(latents, codes), expected)
+
+
+@pytest.mark.parametrize("preset", ["recommended", "paper"])
+def test_words_of_indices_are_the_words_of_evaluation(preset):
+    book = codebook(preset).eval()
+    output = book(tokens())
+    torch.testing.assert_close(book.indices_to_words(output.indices), output.words)
+    torch.testing.assert_close(output.frozen_words, output.words)
+
+
+def test_latents_and_codes_are_unit_vectors_with_l2():
+    book = codebook()
+    ones = torch.ones(())
+    torch.testing.assert_close(book.encode(tokens()).norm(dim=-1), ones.expand(4, PATCHES))
+    torch.testing.assert_close(book.codes.norm(dim=-1), ones.expand(CODES))
+
+
+def test_the_papers_codes_live_among_visual_tokens():
+    book = codebook("paper")
+    assert book.codes.shape == (CODES, 32) and torch.equal(book.encode(tokens()), tokens())
+    assert {name for name, _ in book.named_parameters()} == {"codes"}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_the_look_up_is_in_at_least_fp32(dtype):
+    book = codebook()
+    if dtype == torch.float64:
+        book.double()
+    output = book(tokens().to(dtype))
+    assert output.words.dtype == output.commitment_loss.dtype == torch.promote_types(dtype, torch.float32)
+
+
+@pytest.mark.parametrize("preset", ["recommended", "paper"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_codebook_cast_as_a_whole_still_works(preset, dtype):
+    """`model.to(dtype)` casts codes too; the arithmetic on them stays in fp32."""
+    book = codebook(preset)
+    before = book(tokens())
+    after = book.to(dtype)(tokens().to(dtype))
+    assert (after.indices == before.indices).float().mean() > 0.8
+    assert after.commitment_loss.dtype == torch.float32
+    torch.testing.assert_close(after.commitment_loss, before.commitment_loss, atol=1e-2, rtol=1e-1)
+    book.update()
+
+
+@pytest.mark.parametrize("preset", ["recommended", "paper"])
+def test_autocast_stays_outside(preset):
+    """bf16 distances flip the nearest code of one token in ten or so."""
+    book = codebook(preset).eval()
+    visual = tokens(batch=64)
+    plain = book(visual)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = book(visual)
+        assert torch.equal(book.lookup(book.encode(visual)), plain.indices)
+    assert torch.equal(mixed.indices, plain.indices)
+    assert mixed.commitment_loss.dtype == torch.float32
+    torch.testing.assert_close(mixed.commitment_loss, plain.commitment_loss)
+
+
+# Gradients
+
+
+def test_straight_through_passes_gradients_unchanged():
+    book = codebook("paper", quantizer_gradient="straight_through")
+    visual = tokens().requires_grad_()
+    output = book(visual)
+    upstream = torch.randn(output.words.shape)
+    (gradient,) = torch.autograd.grad((output.words * upstream).sum(), visual)
+    assert torch.equal(gradient, upstream)
+    torch.testing.assert_close(output.words, book.codes[output.indices])
+
+
+def rotation_matrix(source, target):
+    """Turns `source` to the direction of `target` in the plane of both, and scales it to the length of `target`."""
+    e, q = normalize(source, dim=0), normalize(target, dim=0)
+    cosine = e @ q
+    side = normalize(q - cosine * e, dim=0)
+    sine, identity = (1 - cosine**2).sqrt(), torch.eye(len(e), dtype=e.dtype)
+    turn = sine * (torch.outer(side, e) - torch.outer(e, side))
+    turn = turn + (cosine - 1) * (torch.outer(e, e) + torch.outer(side, side))
+    return target.norm() / source.norm() * (identity + turn)
+
+
+def test_rotation_is_the_codes_forward_and_a_rotation_backward():
+    latents = torch.randn(6, 8, dtype=torch.float64, requires_grad=True)
+    codes = torch.randn(6, 8, dtype=torch.float64, requires_grad=True)
+    rotated, upstream = rotate_to(latents, codes), torch.randn(6, 8, dtype=torch.float64)
+    torch.testing.assert_close(rotated, codes)
+    gradient, none = torch.autograd.grad((rotated * upstream).sum(), [latents, codes], allow_unused=True)
+    assert none is None
+    for row in range(6):
+        matrix = rotation_matrix(latents[row].detach(), codes[row].detach())
+        torch.testing.assert_close(matrix @ latents[row], codes[row])
+        torch.testing.assert_close(gradient[row], matrix.T @ upstream[row])
+
+
+def test_gumbel_noise_reaches_words_but_not_indices():
+    book = codebook("paper")
+    first, second = book(tokens()), book(tokens())
+    assert torch.equal(first.indices, second.indices) and not torch.equal(first.words, second.words)
+    distances = (first.words.flatten(0, 1).unsqueeze(1) - book.codes).norm(dim=-1)
+    assert distances.min(-1).values.max() < 1e-3, "every word is some code"
+    share = (distances.argmin(-1) == first.indices.flatten()).float().mean()
+    assert 0.2 < share < 0.95, "noise of the data's scale: neither only the nearest code nor any"
+    book.eval()
+    assert torch.equal(book(tokens()).words, book(tokens()).words)
+
+
+@pytest.mark.parametrize(
+    "gradient, update, reached",
+    [("gumbel", "loss", True), ("straight_through", "loss", False), ("rotation", "loss", False)],
+)
+def test_words_reach_the_codes_only_through_gumbel(gradient, update, reached):
+    book = codebook("paper", quantizer_gradient=gradient, codebook_update=update)
+    output = book(tokens().requires_grad_())
+    weighted = (output.words * torch.randn(32)).sum()
+    (through_words,) = torch.autograd.grad(weighted, book.codes, allow_unused=True)
+    assert (through_words is not None and through_words.abs().max() > 1e-6) == reached
+
+
+def test_gumbel_survives_codes_that_are_all_the_same():
+    book = codebook("paper")
+    book.set_codes(torch.ones(CODES, 32))
+    assert book(tokens()).words.isfinite().all()
+
+
+@pytest.mark.parametrize("to_vit", [False, True])
+def test_frozen_words_reach_tokens_only_if_asked_and_codes_never(to_vit):
+    book = codebook("paper", mim_grad_to_vit=to_vit)
+    visual = tokens().requires_grad_()
+    words = book(visual).frozen_words
+    assert words.requires_grad == to_vit
+    if to_vit:
+        reached, codes = torch.autograd.grad(words.sum(), [visual, book.codes], allow_unused=True)
+        assert codes is None and reached.abs().max() > 0
+
+
+# The moving average
+
+
+class SlowAverage:
+    """The moving average written out, token by token."""
+
+    def __init__(self, book):
+        self.decay, self.codes = book.config.codebook_decay, book.codes.clone()
+        self.counts, self.sums = book.ema_counts.clone(), book.ema_sums.clone()
+
+    def update(self, latents, indices):
+        for k in range(len(self.codes)):
+            mine = [latent for latent, index in zip(latents, indices, strict=True) if index == k]
+            total = torch.stack(mine).sum(0) if mine else torch.zeros(self.codes.shape[1])
+            self.counts[k] = self.decay * self.counts[k] + (1 - self.decay) * len(mine)
+            self.sums[k] = self.decay * self.sums[k] + (1 - self.decay) * total
+            self.codes[k] = self.sums[k] / self.counts[k]
+
+
+@pytest.mark.parametrize("norm", ["l2", "none"])
+@pytest.mark.parametrize("micro_batches", [1, 3])
+def test_moving_average_is_the_slow_one(norm, micro_batches):
+    book = codebook(codebook_norm=norm, codebook_decay=0.8)
+    slow = SlowAverage(book)
+    for step in range(4):
+        outputs, latents = [], []
+        for micro in range(micro_batches):
+            visual = tokens(seed=10 * step + micro)
+            latents.append(book.encode(visual).detach().flatten(0, 1))
+            outputs.append(book(visual).indices.flatten())
+        book.update()
+        slow.update(torch.cat(latents), torch.cat(outputs))
+        if norm == "l2":
+            slow.codes = normalize(slow.codes, dim=-1)
+        torch.testing.assert_close(book.codes, slow.codes)
+        torch.testing.assert_close(book.ema_counts, slow.counts)
+        torch.testing.assert_close(book.ema_sums, slow.sums)
+        assert not book.pending_counts.any() and not book.pending_sums.any()
+
+
+def test_codes_that_nothing_chose_stay_for_ever():
+    book = codebook(codebook_decay=0.5)
+    far = book.encode(tokens()).flatten(0, 1).mean(0)
+    book.codes[3] = -normalize(far.detach(), dim=0)
+    book.ema_sums[3] = book.codes[3]
+    visual = tokens(batch=1)[:, :1].expand(1, PATCHES, 32)  # all tokens are the same: one code is chosen
+    chosen = book(visual).indices[0, 0]
+    before = book.codes.clone()
+    for _ in range(300):  # long enough for both averages to become 0
+        book(visual)
+        book.update()
+    moved = (book.codes - before).abs().amax(-1) > 1e-5
+    assert moved.nonzero().flatten().tolist() == [chosen]
+    assert book.codes.isfinite().all()
+
+
+def test_forward_without_training_or_gradients_changes_nothing():
+    for book in (codebook(), codebook("paper")):
+        before = state(book)
+        with torch.no_grad():
+            book(tokens())
+        book.eval()(tokens())
+        assert all(torch.equal(value, before[name]) for name, value in state(book).items())
+
+
+def test_update_without_a_training_forward_changes_nothing():
+    book = codebook()
+    before = state(book)
+    for _ in range(50):
+        book.update()
+    for name, value in state(book).items():
+        torch.testing.assert_close(value, before[name])
+
+
+def test_update_leaves_codes_that_are_parameters_to_the_optimiser():
+    book = codebook("paper")
+    before = state(book)
+    book(tokens())
+    book.update()
+    assert torch.equal(book.codes, before["codes"]) and isinstance(book.codes, torch.nn.Parameter)
+
+
+def test_moving_average_codes_are_no_parameter():
+    assert "codes" not in dict(codebook().named_parameters())
+
+
+def test_set_codes():
+    book, codes = codebook(), torch.randn(CODES, 8)
+    book(tokens())
+    book.set_codes(codes, counts=torch.arange(CODES))
+    torch.testing.assert_close(book.codes, normalize(codes, dim=-1))
+    torch.testing.assert_close(book.ema_sums, book.codes * torch.arange(CODES).unsqueeze(-1))
+    assert book.initialized and not book.pending_counts.any()
+    book.update()  # nothing was assigned to the new codes yet
+    torch.testing.assert_close(book.codes, normalize(codes, dim=-1))
+    with pytest.raises(ValueError, match=r"\(3, 8\).*\(16, 8\)"):
+        book.set_codes(torch.randn(3, 8))
+
+
+# Restarts
+
+
+def test_restart_moves_unused_codes_and_their_averages():
+    book = codebook()
+    book(tokens())
+    book.ema_counts.fill_(10.0)
+    book.ema_counts[[2, 5]] = 0.5
+    before = book.codes.clone()
+    assert book.restart_unused(0.3, limit=CODES, generator=generator_for(1)) == 2
+    assert (book.codes != before).any(-1).nonzero().flatten().tolist() == [2, 5]
+    latents = book.encode(tokens()).flatten(0, 1)
+    assert torch.cdist(book.codes[[2, 5]], latents).min(-1).values.max() < 1e-3, "a latent of the last batch"
+    average = (14 * 10 + 2 * 0.5) / CODES
+    torch.testing.assert_close(book.ema_counts[[2, 5]], torch.full((2,), average))
+    torch.testing.assert_close(book.ema_sums[[2, 5]], book.codes[[2, 5]] * average)
+    revived = book.codes.clone()
+    book.update()
+    assert torch.cdist(book.codes[[2, 5]], revived[[2, 5]]).diagonal().max() < 0.1, "the next update undid the move"
+    assert book.restart_unused(0.3, limit=CODES, generator=generator_for(1)) == 0
+
+
+def test_restart_has_a_limit_and_follows_its_generator():
+    books = [codebook(), codebook(), codebook()]
+    for book, seed in zip(books, (1, 1, 2), strict=True):
+        book(tokens())
+        book.ema_counts[1:] = 0.0
+        assert book.restart_unused(0.5, limit=3, generator=generator_for(seed)) == 3
+    assert torch.equal(books[0].codes, books[1].codes) and not torch.equal(books[0].codes, books[2].codes)
+
+
+def test_restart_does_nothing_before_a_batch_or_without_moving_average():
+    book = codebook()
+    book.ema_counts[1:] = 0.0
+    assert book.restart_unused(0.5, 3, generator_for(0)) == 0
+    book = codebook("paper")
+    book(tokens())
+    assert book.restart_unused(0.5, 3, generator_for(0)) == 0
+
+
+# Saving and loading
+
+
+@pytest.mark.parametrize("preset", ["recommended", "paper"])
+def test_saving_keeps_the_whole_codebook(preset, tmp_path):
+    model, batch = pretraining_model(preset=preset).train(), tiny_pairs()
+    book = model.cbvila.codebook
+    book.set_codes(torch.randn(book.codes.shape))
+    model(**batch)
+    model.update_codebook()
+    model.save_pretrained(tmp_path)
+    loaded = CBViLAForPreTraining.from_pretrained(tmp_path).cbvila.codebook
+    assert loaded.initialized
+    for name, value in state(book).items():
+        assert torch.equal(state(loaded)[name], value), name
+    if preset == "paper":
+        assert loaded.gumbel_scale > 0
+
+
+@pytest.mark.parametrize("missing", ["codes", "ema_sums", "in_proj.0.weight", "initialized"])
+def test_loading_without_one_key_keeps_the_others(missing, tmp_path):
+    model = pretraining_model()
+    book = model.cbvila.codebook
+    book.set_codes(torch.randn(book.codes.shape), counts=torch.arange(1, CODES + 1))
+    weights = model.state_dict()
+    del weights[f"cbvila.codebook.{missing}"]
+    model.save_pretrained(tmp_path, state_dict=weights)
+    loaded = CBViLAForPreTraining.from_pretrained(tmp_path)
+    after = state(loaded.cbvila.codebook)
+    for name, value in state(book).items():
+        if name != missing:
+            assert torch.equal(after[name], value), name
+    assert all(value.isfinite().all() for value in after.values())
+    if missing == "ema_sums":
+        assert torch.equal(after["ema_sums"], after["codes"]), "codes must not jump at the first update"
+    assert bool(after["initialized"]) == (missing != "initialized")
+
+
+# Statistics
+
+
+def test_statistics_by_hand():
+    health = codebook_statistics(torch.tensor([2, 1, 1, 0]))
+    assert health["usage"] == 0.75 and health["top_share"] == 0.5
+    assert health["perplexity"].item() == pytest.approx(math.exp(1.5 * math.log(2)))
+
+
+@pytest.mark.parametrize(
+    "counts, perplexity", [([5, 5, 5, 5], 4), ([0, 9, 0, 0], 1), ([0, 0, 0, 0], 1), ([1, 0, 0, 1], 2)]
+)
+def test_perplexity_limits(counts, perplexity):
+    assert codebook_statistics(torch.tensor(counts))["perplexity"].item() == pytest.approx(perplexity)

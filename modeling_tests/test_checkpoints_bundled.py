@@ -1,0 +1,80 @@
+"""The bundled checkpoints: small, safe, complete, and good at what their cards say."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModel, AutoModelForPreTraining, AutoModelForVisualQuestionAnswering, AutoProcessor
+
+from transformers_cbvila import bundled_checkpoint
+from transformers_cbvila.data.easy_vqa import load_easy_vqa
+from transformers_cbvila.evaluation.answering import answer_questions
+
+NAMES = ("cbvila-tiny", "cbvila-tiny-easyvqa")
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_small_and_without_pickles(name):
+    files = list(Path(bundled_checkpoint(name)).iterdir())
+    assert (Path(bundled_checkpoint(name)) / "model.safetensors").stat().st_size <= 12_000_000
+    assert {file.suffix for file in files} <= {".json", ".md", ".safetensors"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_loads_without_a_missing_weight(name):
+    auto = AutoModelForPreTraining if name == "cbvila-tiny" else AutoModelForVisualQuestionAnswering
+    model, info = auto.from_pretrained(bundled_checkpoint(name), output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert AutoConfig.from_pretrained(bundled_checkpoint(name)).preset == "recommended"
+
+
+def test_the_base_model_and_the_processor_fit_each_other():
+    folder = bundled_checkpoint("cbvila-tiny")
+    processor = AutoProcessor.from_pretrained(folder)
+    model = AutoModel.from_pretrained(folder).eval()
+    assert model.config.text_config.vocab_size == len(processor.tokenizer)
+    assert processor.tokenizer.model_max_length == model.config.text_config.max_position_embeddings
+    assert bool(model.codebook.initialized)
+
+
+def test_answers_unseen_questions():
+    folder = bundled_checkpoint("cbvila-tiny-easyvqa")
+    model, processor = AutoModelForVisualQuestionAnswering.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+    rows = load_easy_vqa("test").select(range(60))
+    given = [answer for row in answer_questions(model, processor, rows, progress=False) for answer in row]
+    wanted = [answer for row in rows["answer"] for answer in row]
+    assert sum(map(str.__eq__, given, wanted)) / len(wanted) > 0.96
+
+
+OFFLINE_SESSION = """
+import socket, sys
+def refuse(*args, **kwargs): raise OSError("no network in this test")
+socket.socket.connect = refuse
+import transformers_cbvila
+assert "site" in transformers_cbvila.__file__, transformers_cbvila.__file__
+from PIL import Image, ImageDraw
+from transformers import AutoModelForPreTraining, pipeline
+AutoModelForPreTraining.from_pretrained(transformers_cbvila.bundled_checkpoint("cbvila-tiny"))
+image = Image.new("RGB", (64, 64), (240, 246, 252))
+ImageDraw.Draw(image).rectangle((10, 20, 40, 40), fill="blue")
+ask = pipeline("visual-question-answering", model=transformers_cbvila.bundled_checkpoint("cbvila-tiny-easyvqa"))
+print(ask(image, "what shape is in the image?")[0]["answer"], ask(image, "what color is the rectangle?")[0]["answer"])
+"""
+
+
+@pytest.mark.slow
+def test_a_wheel_installed_elsewhere_answers_without_network(tmp_path):
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "wheel", str(ROOT), "--no-deps", "--no-build-isolation", "-w", str(tmp_path)], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    site = tmp_path / "site"
+    subprocess.run([*pip, "install", "--no-deps", "--no-index", "--target", str(site), str(wheel)], check=True)
+    environment = {"PYTHONPATH": str(site), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    command = [sys.executable, "-c", OFFLINE_SESSION]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[-2:] == ["rectangle", "blue"]

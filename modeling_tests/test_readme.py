@@ -1,0 +1,52 @@
+"""The README's code runs, and its figures and the cards' are those that the runs wrote."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from transformers_cbvila import bundled_checkpoint
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+PYTHON_BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+def percent(share, digits=1):
+    return f"{100 * share:.{digits}f} %"
+
+
+def test_the_example_answers(capsys):
+    exec(PYTHON_BLOCKS[0], {})
+    assert "'answer': 'red'" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", PYTHON_BLOCKS[1:])
+def test_the_other_code_runs(block):
+    exec(block, {})
+
+
+def test_accuracies_are_those_of_the_committed_runs():
+    runs = json.loads((ROOT / "src/transformers_cbvila/demo/committed_runs.json").read_text())
+    for name in ("pretrained", "random weights"):
+        assert percent(runs[name]["accuracy"], 2) in README
+        assert percent(runs[name]["shape_color_accuracy"], 2) in README
+
+
+def test_the_answering_card_tells_its_report():
+    folder = Path(bundled_checkpoint("cbvila-tiny-easyvqa"))
+    report, card = json.loads((folder / "report.json").read_text()), (folder / "README.md").read_text()
+    for accuracy in (report["accuracy"], report["shape_color_accuracy"], *report["accuracy_by_type"].values()):
+        assert percent(accuracy, 2) in card
+
+
+def test_the_pretraining_card_tells_its_measurements():
+    folder = Path(bundled_checkpoint("cbvila-tiny"))
+    measured, card = json.loads((folder / "inspection.json").read_text()), (folder / "README.md").read_text()
+    for figures in measured.values():
+        assert percent(figures["codebook_usage"]) in card
+        assert f"{figures['codebook_perplexity']:.1f}" in card
+        assert f"{figures['mim']:.3f} / {figures['ln_perplexity']:.3f}" in card
+    assert percent(measured["emoji"]["image_retrieval_r10"]) in card
