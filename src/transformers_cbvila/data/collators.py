@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..model.processing_cbvila import CBViLAProcessor
 from .masking import generator_for, mask_patches, mask_tokens
+from .pairs import stable_id
 
 
 @dataclass
@@ -44,8 +45,12 @@ class CBViLADataCollatorForPreTraining:
             max_length=_token_limit(self.processor, self.max_length),
             return_tensors="pt",
         )
-        generators = [e.get("generator") or generator_for(self.seed, row) for row, e in enumerate(examples)]
+        generators = [e.get("generator") or self._generator(row, e["text"]) for row, e in enumerate(examples)]
         return {**batch, **self._mask(dict(batch), generators), **self._identities(examples)}
+
+    def _generator(self, row: int, text: str) -> torch.Generator:
+        # With the text, as every batch has the same rows, and would hide the same patches for ever.
+        return generator_for(self.seed, row, stable_id(text))
 
     def _mask(self, batch: dict[str, Tensor], generators: list[torch.Generator]) -> dict[str, Tensor]:
         tokenizer = self.processor.tokenizer

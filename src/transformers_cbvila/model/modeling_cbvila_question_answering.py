@@ -114,8 +114,15 @@ class CBViLAAnswerDecoder(CBViLAPreTrainedModel, GenerationMixin):
         )
         encoder_mask = self._encoder_mask(hidden_states, encoder_hidden_states, encoder_attention_mask, encoder_index)
         for layer in self.layers:
+            # The cache by name: gradient checkpointing, which computes a layer twice, takes it away.
             hidden_states = layer(
-                hidden_states, mask, encoder_hidden_states, encoder_mask, encoder_index, past_key_values, **kwargs
+                hidden_states,
+                mask,
+                encoder_hidden_states,
+                encoder_mask,
+                encoder_index,
+                past_key_values=past_key_values,
+                **kwargs,
             )
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         return CausalLMOutputWithCrossAttentions(
@@ -200,7 +207,9 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel):
         # Renamed for loading only: save_pretrained would otherwise turn the names back.
         conversions = getattr(model, "_weight_conversions", None) or []
         model._weight_conversions = [c for c in conversions if _MLM_HEAD not in getattr(c, "source_patterns", ())]
-        if any(key.startswith("answer_decoder.layers.") for key in info["missing_keys"]):
+        # Only a decoder that is not there at all: one that lacks a single weight was trained.
+        layers = {f"answer_decoder.layers.{name}" for name in model.answer_decoder.layers.state_dict()}
+        if layers <= set(info["missing_keys"]):
             model.start_decoder_from_fusion()
             logger.warning("The missing answer decoder was started from the fusion encoder and the text embeddings.")
         return (model, info) if wants_info else model
@@ -276,7 +285,10 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel):
             if len(labels) != len(input_ids):
                 raise ValueError(f"Got {len(labels)} answer(s) in labels for {len(input_ids)} question(s).")
             output.logits = self.answer_decoder(
-                self._shift_right(labels), encoder_hidden_states=question, encoder_attention_mask=attention_mask
+                self._shift_right(labels),
+                encoder_hidden_states=question,
+                encoder_attention_mask=attention_mask,
+                use_cache=False,
             ).logits
             output.loss = answer_loss(output.logits, labels, answer_weights)
         return output
@@ -296,7 +308,7 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel):
         Args:
             pixel_values, input_ids, attention_mask, image_index, interpolate_pos_encoding: as in `forward`.
             generate_kwargs: Anything [`~transformers.GenerationMixin.generate`] takes; `max_new_tokens` is 20 unless
-                said otherwise.
+                said otherwise, or as many as there are positions.
 
         Returns:
             (B, 1 + new tokens) answer ids starting with [CLS], or a generate output with `return_dict_in_generate`.
@@ -305,7 +317,7 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel):
             pixel_values, input_ids, attention_mask, image_index, interpolate_pos_encoding
         )
         if "max_length" not in generate_kwargs and generate_kwargs.get("generation_config") is None:
-            generate_kwargs.setdefault("max_new_tokens", 20)
+            generate_kwargs.setdefault("max_new_tokens", min(20, self.config.text_config.max_position_embeddings))
         start = torch.full((len(question), 1), self.config.text_config.bos_token_id, device=question.device)
         return self.answer_decoder.generate(
             input_ids=start,
@@ -335,6 +347,8 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel):
             pixel_values, input_ids, attention_mask, image_index, interpolate_pos_encoding
         )
         num_questions, num_answers = len(question), len(answer_labels)
+        if num_answers == 0:
+            raise ValueError("answer_labels has no candidate answer (0 rows): pass at least one to rank.")
         pairs = torch.cartesian_prod(
             torch.arange(num_questions, device=question.device), torch.arange(num_answers, device=question.device)
         )
@@ -352,6 +366,7 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel):
             encoder_hidden_states=question,
             encoder_attention_mask=attention_mask,
             encoder_index=question_index,
+            use_cache=False,
         ).logits
         log_probs = F.log_softmax(at_least_fp32(logits), dim=-1)
         scored = labels != -100

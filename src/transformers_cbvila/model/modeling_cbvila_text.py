@@ -38,19 +38,20 @@ class CBViLATextEmbeddings(nn.Module):
             raise ValueError("Pass exactly one of input_ids and inputs_embeds.")
         if inputs_embeds is None:
             inputs_embeds = self.word_embeddings(input_ids)
+        length = past_length + inputs_embeds.shape[1]
+        self._check_length(length)
         if position_ids is None:
-            position_ids = self._positions(inputs_embeds, past_length)
+            position_ids = torch.arange(past_length, length, device=inputs_embeds.device).unsqueeze(0)
         types = self.token_type_embeddings.weight[0]
         return self.dropout(self.layernorm(inputs_embeds + self.position_embeddings(position_ids) + types))
 
-    def _positions(self, inputs_embeds: Tensor, past_length: int) -> Tensor:
-        length, limit = past_length + inputs_embeds.shape[1], self.position_embeddings.num_embeddings
-        if length > limit:
+    def _check_length(self, length: int) -> None:
+        limit = self.position_embeddings.num_embeddings
+        if isinstance(length, int) and length > limit:  # a compiled cache has a tensor
             raise ValueError(
                 f"The text has {length} tokens but the model knows {limit} positions (max_position_embeddings). "
                 f"Shorten it, or let the tokenizer do so: truncation=True, max_length={limit}."
             )
-        return torch.arange(past_length, length, device=inputs_embeds.device).unsqueeze(0)
 
 
 class CBViLATextHead(nn.Module):

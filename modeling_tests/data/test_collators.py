@@ -1,0 +1,130 @@
+import pytest
+import torch
+from tiny import CLS, MASK, PAD, PATCH, PATCHES, SEP, UNK, half_image, pretraining_model, tiny_processor, tiny_rows
+
+from transformers_cbvila.data.collators import CBViLADataCollatorForPreTraining, CBViLADataCollatorForQuestionAnswering
+from transformers_cbvila.data.pairs import ImageTextPairs, stable_id
+
+
+def collator(**options):
+    return CBViLADataCollatorForPreTraining(tiny_processor(), PATCH, **({"max_length": 16} | options))
+
+
+def examples(count=4, epoch=0, **options):
+    pairs = ImageTextPairs(tiny_rows(), **options)
+    pairs.set_epoch(epoch)
+    return [pairs[row] for row in range(count)]
+
+
+def test_batches_have_what_the_model_takes():
+    batch = collator()(examples())
+    assert set(batch) == {
+        "pixel_values", "input_ids", "attention_mask", "input_ids_masked", "mlm_labels", "bool_masked_pos",
+        "image_ids", "text_ids", "known_text_ids",
+    }  # fmt: skip
+    assert batch["pixel_values"].shape == (4, 3, 32, 32) and batch["bool_masked_pos"].shape == (4, PATCHES)
+    assert set(pretraining_model()(**batch).losses) == {"pixel", "commitment", "mim", "itm", "mlm", "itc"}
+
+
+def test_corruption_leaves_specials_and_padding_alone():
+    batch = collator(mlm_probability=1.0, mlm_replace=1.0)(examples())
+    special = torch.isin(batch["input_ids"], torch.tensor([PAD, UNK, CLS, SEP]))
+    assert special.any() and (batch["mlm_labels"][special] == -100).all()
+    assert torch.equal(batch["input_ids_masked"][special], batch["input_ids"][special])
+    assert (batch["input_ids_masked"][~special] == MASK).all()
+    assert torch.equal(batch["mlm_labels"][~special], batch["input_ids"][~special])
+
+
+def test_every_text_has_a_target_and_every_image_the_same_number_of_hidden_patches():
+    batch = collator()(examples(8))
+    assert ((batch["mlm_labels"] != -100).sum(1) >= 1).all()
+    assert (batch["bool_masked_pos"].sum(1) == 12).all()
+    assert (collator(mim_mask_ratio=0.5)(examples())["bool_masked_pos"].sum(1) == 8).all()
+
+
+def test_corruption_depends_on_seed_epoch_and_row_and_not_on_the_batch():
+    first, again = collator()(examples(keyword_probability=0.0)), collator()(examples(keyword_probability=0.0)[::-1])
+    for name in ("bool_masked_pos", "mlm_labels"):
+        assert torch.equal(first[name], again[name].flip(0)), name
+    for changed in ({"epoch": 1}, {"seed": 1}):
+        other = collator()(examples(**changed))
+        assert not torch.equal(other["bool_masked_pos"], first["bool_masked_pos"])
+
+
+def test_examples_without_a_generator_are_not_all_masked_alike():
+    """The same place in two batches: masks must differ, or some patches would never be predicted."""
+    rows = [{"image": row["image"], "text": row["captions"][0]} for row in tiny_rows()]
+    first, second, again = collator()(rows[:4]), collator()(rows[4:]), collator()(rows[:4])
+    assert torch.equal(first["bool_masked_pos"], again["bool_masked_pos"])
+    assert not torch.equal(first["bool_masked_pos"], second["bool_masked_pos"])
+    assert not torch.equal(first["bool_masked_pos"], collator(seed=1)(rows[:4])["bool_masked_pos"])
+    assert "image_ids" not in first and "known_text_ids" not in first
+
+
+def test_known_texts_are_padded():
+    rows = tiny_rows(2)
+    rows[0]["captions"] = ["red", "blue", "green"]
+    pairs = ImageTextPairs(rows)
+    known = collator()([pairs[0], pairs[1]])["known_text_ids"]
+    assert known[0].tolist() == [stable_id(text) for text in ("red", "blue", "green")]
+    assert known[1].tolist() == [stable_id(rows[1]["captions"][0]), -1, -1]
+
+
+def test_long_captions_are_cut():
+    rows = [{"image": half_image("red", "top"), "captions": ["red " * 50]}]
+    batch = collator(max_length=9)([ImageTextPairs(rows)[0]])
+    assert batch["input_ids"].shape == (1, 9) and batch["input_ids"][0, -1] == SEP
+
+
+# Questions
+
+
+def asked(*questions, answer="yes", colour="red"):
+    several = len(questions) > 1
+    return {
+        "image": half_image(colour, "top"),
+        "question": list(questions) if several else questions[0],
+        "answer": [answer] * len(questions) if several else answer,
+    }
+
+
+@pytest.fixture
+def questions():
+    return CBViLADataCollatorForQuestionAnswering(tiny_processor(), max_length=16)
+
+
+def test_an_image_comes_once_for_all_its_questions(questions):
+    batch = questions([asked("is it red ?", "is it blue ?"), asked("is it green ?", answer="no", colour="blue")])
+    assert batch["pixel_values"].shape == (2, 3, 32, 32)
+    assert batch["image_index"].tolist() == [0, 0, 1]
+    assert batch["input_ids"].shape[0] == batch["labels"].shape[0] == 3
+    assert not torch.equal(batch["pixel_values"][0], batch["pixel_values"][1])
+
+
+def test_grouped_or_not_the_batch_says_the_same(questions):
+    texts = ["is it red ?", "is it a half ?"]
+    grouped, single = questions([asked(*texts)]), questions([asked(text) for text in texts])
+    for name in ("input_ids", "attention_mask", "labels"):
+        assert torch.equal(grouped[name], single[name])
+    images = (batch["pixel_values"][batch["image_index"]] for batch in (grouped, single))
+    assert torch.equal(*images)
+
+
+def test_answers_and_weights_are_optional(questions):
+    example = {name: value for name, value in asked("is it red ?").items() if name != "answer"}
+    assert set(questions([example])) == {"pixel_values", "input_ids", "attention_mask", "image_index"}
+    weighted = questions([asked("is it red ?", "is it blue ?") | {"answer_weight": [0.25, 0.75]}])
+    assert weighted["answer_weights"].tolist() == [0.25, 0.75]
+
+
+def test_numbers_of_questions_and_answers_differ(questions):
+    with pytest.raises(ValueError, match=r"2 question\(s\) but 1 answer\(s\)"):
+        questions([asked("is it red ?", "is it blue ?") | {"answer": ["yes"]}])
+
+
+def test_long_questions_are_cut_or_not():
+    long = asked("is " * 30)
+    cut = CBViLADataCollatorForQuestionAnswering(tiny_processor(), max_length=8)
+    assert cut([long])["input_ids"].shape == (1, 8)
+    with pytest.raises(ValueError, match="32 tokens.*16"):
+        CBViLADataCollatorForQuestionAnswering(tiny_processor(), max_length=None)([long])

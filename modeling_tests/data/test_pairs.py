@@ -1,0 +1,139 @@
+import multiprocessing
+
+import pytest
+import torch
+from PIL import Image
+from tiny import half_image, tiny_rows
+
+from transformers_cbvila.data.masking import generator_for
+from transformers_cbvila.data.pairs import ImageTextPairs, stable_id
+
+
+def captions_of(pairs, epochs=40):
+    texts = []
+    for epoch in range(epochs):
+        pairs.set_epoch(epoch)
+        texts += [pairs[row]["text"] for row in range(len(pairs))]
+    return texts
+
+
+def same(first, second):
+    return first["text"] == second["text"] and first["image"].tobytes() == second["image"].tobytes()
+
+
+def test_draws_depend_on_seed_epoch_and_row_only():
+    options = {"crop_scale": 0.5, "flip": True}
+    pairs, again = ImageTextPairs(tiny_rows(), **options), ImageTextPairs(tiny_rows(), **options)
+    torch.manual_seed(5)
+    forward = [pairs[row] for row in range(8)]
+    torch.manual_seed(6)
+    backward = [again[row] for row in reversed(range(8))][::-1]
+    assert all(same(*both) for both in zip(forward, backward, strict=True))
+    again.set_epoch(1)
+    other_seed = ImageTextPairs(tiny_rows(), seed=1, **options)
+    for changed in (again, other_seed):
+        assert not all(same(forward[row], changed[row]) for row in range(8))
+    again.set_epoch(0)
+    assert same(again[3], forward[3])
+
+
+def test_the_generator_goes_on_to_the_masks():
+    pairs = ImageTextPairs(tiny_rows())
+    first, second, other = pairs[2]["generator"], pairs[2]["generator"], pairs[3]["generator"]
+    numbers = torch.rand(3, generator=first)
+    assert torch.equal(torch.rand(3, generator=second), numbers)
+    assert not torch.equal(torch.rand(3, generator=other), numbers)
+
+
+def _texts_of(pairs, queue, asked):
+    while asked.get():
+        queue.put([pairs[row]["text"] for row in range(len(pairs))])
+
+
+def test_workers_see_the_epoch():
+    """A worker forked before the epoch is set must draw for that epoch."""
+    context = multiprocessing.get_context("fork")
+    pairs, queue, asked = ImageTextPairs(tiny_rows()), context.Queue(), context.Queue()
+    worker = context.Process(target=_texts_of, args=(pairs, queue, asked))
+    worker.start()
+    for epoch in (0, 3):
+        pairs.set_epoch(epoch)
+        asked.put(True)
+        assert queue.get(timeout=30) == [pairs[row]["text"] for row in range(8)]
+    asked.put(False)
+    worker.join(30)
+
+
+def test_keywords_are_added_at_their_rate():
+    rows = [{"image": half_image("red", "top"), "captions": ["a"], "keywords": ["b", "c", "d", "e"]}]
+    assert set(captions_of(ImageTextPairs(rows, keyword_probability=0.0))) == {"a"}
+    texts = captions_of(ImageTextPairs(rows, keyword_probability=1.0), epochs=200)
+    lengths = {text.count(",") for text in texts}
+    assert lengths == {1, 2, 3}
+    for text in texts:
+        words = text.split(", ")
+        assert words[0] == "a" and len(set(words)) == len(words) and set(words) <= set("abcde")
+    share = sum("," in text for text in captions_of(ImageTextPairs(rows), epochs=400)) / 400
+    assert share == pytest.approx(0.5, abs=0.1)
+
+
+@pytest.mark.parametrize("keywords", [None, [], ...])
+def test_rows_without_keywords(keywords):
+    row = {"image": half_image("red", "top"), "captions": ["a"]} | ({} if keywords is ... else {"keywords": keywords})
+    assert set(captions_of(ImageTextPairs([row], keyword_probability=1.0))) == {"a"}
+
+
+def test_every_caption_has_its_turn_and_all_are_known():
+    rows = [{"image": half_image("red", "top"), "captions": ["a", "b", "c"], "keywords": ["k"]}]
+    pairs, seen = ImageTextPairs(rows, keyword_probability=0.5), set()
+    for epoch in range(60):
+        pairs.set_epoch(epoch)
+        example = pairs[0]
+        caption = example["text"].split(", ")[0]
+        seen.add(caption)
+        assert example["text_id"] == stable_id(caption), "keywords do not make another text of it"
+        assert example["known_text_ids"] == [stable_id(text) for text in "abc"]
+    assert seen == set("abc")
+
+
+def test_image_ids_are_of_the_whole_picture():
+    rows = [{"image": half_image(colour, "top"), "captions": ["a"]} for colour in ("red", "red", "blue")]
+    ids = [ImageTextPairs(rows, crop_scale=0.3, flip=True)[row]["image_id"] for row in range(3)]
+    assert ids[0] == ids[1] != ids[2]
+    assert all(0 <= identity < 2**63 for identity in ids)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (40, 10), (1, 1), (3, 200)])
+@pytest.mark.parametrize("scale", [0.1, 0.75, 0.999])
+def test_crop_boxes_lie_in_the_image_and_keep_enough(size, scale):
+    pairs, (width, height) = ImageTextPairs(tiny_rows(), crop_scale=scale), size
+    for row in range(200):
+        left, top, right, bottom = pairs._crop_box(size, generator_for(row))
+        assert 0 <= left < right <= width and 0 <= top < bottom <= height
+        if min(size) >= 30:
+            assert (right - left) * (bottom - top) >= 0.85 * scale * width * height
+
+
+def test_crops_of_the_whole_image_and_flips():
+    whole = ImageTextPairs(tiny_rows(1))
+    assert whole[0]["image"].tobytes() == tiny_rows(1)[0]["image"].tobytes()
+    pairs, original = ImageTextPairs(tiny_rows(1), flip=True), tiny_rows(1)[0]["image"]
+    mirrored = original.transpose(Image.Transpose.FLIP_LEFT_RIGHT).tobytes()
+    flips = 0
+    for epoch in range(200):
+        pairs.set_epoch(epoch)
+        view = pairs[0]["image"].tobytes()
+        assert view in (original.tobytes(), mirrored)
+        flips += view == mirrored
+    assert 70 < flips < 130
+
+
+@pytest.mark.parametrize("scale", [0, -1, 1.5])
+def test_impossible_crops(scale):
+    with pytest.raises(ValueError, match=f"crop_scale={scale}"):
+        ImageTextPairs(tiny_rows(), crop_scale=scale)
+
+
+def test_a_row_without_a_caption_is_named():
+    with pytest.raises(ValueError, match="Row 1 has no caption"):
+        ImageTextPairs([tiny_rows()[0], {"image": half_image("red", "top"), "captions": []}])[1]
