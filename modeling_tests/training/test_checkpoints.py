@@ -12,8 +12,9 @@ def checkpoint(folder, step, state='{"global_step": 1}'):
 
 
 def test_the_newest_by_number_not_by_name(tmp_path):
+    newest = checkpoint(tmp_path, 1000)
     checkpoint(tmp_path, 900)
-    assert last_complete_checkpoint(tmp_path) == checkpoint(tmp_path, 1000)
+    assert last_complete_checkpoint(tmp_path) == newest
 
 
 def test_unfinished_ones_do_not_count(tmp_path):
