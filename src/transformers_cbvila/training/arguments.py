@@ -62,6 +62,8 @@ class CBViLATrainingArguments(TrainingArguments):
             ) from None
         if not 0 <= start < end:
             raise ValueError(f"negative_hardening={self.negative_hardening!r}: the first number must be the smaller.")
+        if 0 < start < 1 < end:
+            raise ValueError(f"negative_hardening={self.negative_hardening!r}: both must be steps, or shares up to 1.")
         return start, end
 
 
