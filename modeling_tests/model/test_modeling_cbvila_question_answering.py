@@ -274,7 +274,9 @@ def test_the_decoder_starts_from_the_fusion_encoder(source, same_width, tmp_path
     model, info = CBViLAForQuestionAnswering.from_pretrained(tmp_path, output_loading_info=True)
     assert not info["unexpected_keys"]
     decoder, fusion = model.answer_decoder, pretrained.cbvila.fusion_model.state_dict()
-    skipped = {name for name, value in decoder.layers.state_dict().items() if not torch.equal(value, fusion[f"layers.{name}"])}
+    skipped = {
+        name for name, value in decoder.layers.state_dict().items() if not torch.equal(value, fusion[f"layers.{name}"])
+    }
     other_width = {f"{i}.crossattention.{x}_proj.weight" for i in range(2) for x in "kv"}
     assert skipped == (set() if same_width else other_width)
     text = pretrained.cbvila.text_model.embeddings.state_dict()

@@ -59,4 +59,7 @@ def test_bad_arguments_are_named(fields, message, tmp_path):
 
 def test_hardening_window(tmp_path):
     assert CBViLATrainingArguments(output_dir=tmp_path).hardening_window() is None
-    assert CBViLATrainingArguments(output_dir=tmp_path, negative_hardening="0.25,0.5").hardening_window() == (0.25, 0.5)
+    assert CBViLATrainingArguments(output_dir=tmp_path, negative_hardening="0.25,0.5").hardening_window() == (
+        0.25,
+        0.5,
+    )

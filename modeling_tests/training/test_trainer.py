@@ -127,7 +127,16 @@ def test_negatives_harden(tmp_path):
 def test_weight_decay_spares_what_is_no_matrix(tmp_path):
     model = pretraining_model(preset="paper", mim_head="tied", itc_weight=1.0)
     decayed = set(pretrainer(tmp_path, model=model).get_decay_parameter_names(model))
-    for name in ("codes", "logit_scale", "scale", "cls_token", "mask_token", "position_embeddings", "bias", "layernorm"):
+    for name in (
+        "codes",
+        "logit_scale",
+        "scale",
+        "cls_token",
+        "mask_token",
+        "position_embeddings",
+        "bias",
+        "layernorm",
+    ):
         assert not [other for other in decayed if name in other.split(".") or other.endswith(f".{name}")], name
     assert "cbvila.fusion_model.layers.0.mlp.fc1.weight" in decayed
 

@@ -108,7 +108,9 @@ class CBViLASelfAttention(CBViLAAttention):
     def __init__(self, config: PreTrainedConfig, bias: bool = True, is_causal: bool = False, layer_idx: int = 0):
         super().__init__(config, config.hidden_size, bias, is_causal, layer_idx)
 
-    def forward(self, hidden_states: Tensor, mask: Tensor | None = None, past_key_values: Cache | None = None, **kwargs):
+    def forward(
+        self, hidden_states: Tensor, mask: Tensor | None = None, past_key_values: Cache | None = None, **kwargs
+    ):
         key, value = self.keys_values(hidden_states)
         if past_key_values is not None:
             cache = past_key_values

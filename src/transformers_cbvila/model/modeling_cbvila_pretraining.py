@@ -194,7 +194,9 @@ class CBViLAForPreTraining(CBViLAPreTrainedModel):
         negatives = negative_image_index, negative_text_index
         if weights["itm"] > 0 and negative_image_index is None:
             negatives = choose_negatives(similarity, matches, self._hardness(negative_hardness))
-        self._ask_image(output, image.last_hidden_state, text, masked_text, attention_mask, negatives, mlm_labels, weights)
+        self._ask_image(
+            output, image.last_hidden_state, text, masked_text, attention_mask, negatives, mlm_labels, weights
+        )
         self._ask_text(output, pixel_values, codebook, text, attention_mask, bool_masked_pos, weights)
         output.loss = output.losses.total(weights)
         return output

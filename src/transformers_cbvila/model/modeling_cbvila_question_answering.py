@@ -201,9 +201,7 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel):
         wants_info = kwargs.pop("output_loading_info", False)
         # The head that named masked tokens in pretraining names answer tokens here.
         kwargs["key_mapping"] = {_MLM_HEAD: "answer_decoder.lm_head.", **(kwargs.get("key_mapping") or {})}
-        model, info = super().from_pretrained(
-            pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
-        )
+        model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
         # Renamed for loading only: save_pretrained would otherwise turn the names back.
         conversions = getattr(model, "_weight_conversions", None) or []
         model._weight_conversions = [c for c in conversions if _MLM_HEAD not in getattr(c, "source_patterns", ())]
@@ -277,9 +275,7 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel):
                 then encoded once.
             interpolate_pos_encoding: Whether images of another size than the configured one are allowed.
         """
-        question = self.encode_question(
-            pixel_values, input_ids, attention_mask, image_index, interpolate_pos_encoding
-        )
+        question = self.encode_question(pixel_values, input_ids, attention_mask, image_index, interpolate_pos_encoding)
         output = CBViLAForQuestionAnsweringOutput(question_hidden_states=question)
         if labels is not None:
             if len(labels) != len(input_ids):
@@ -313,9 +309,7 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel):
         Returns:
             (B, 1 + new tokens) answer ids starting with [CLS], or a generate output with `return_dict_in_generate`.
         """
-        question = self.encode_question(
-            pixel_values, input_ids, attention_mask, image_index, interpolate_pos_encoding
-        )
+        question = self.encode_question(pixel_values, input_ids, attention_mask, image_index, interpolate_pos_encoding)
         if "max_length" not in generate_kwargs and generate_kwargs.get("generation_config") is None:
             generate_kwargs.setdefault("max_new_tokens", min(20, self.config.text_config.max_position_embeddings))
         start = torch.full((len(question), 1), self.config.text_config.bos_token_id, device=question.device)
@@ -343,9 +337,7 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel):
         Args:
             answer_labels: (R, A) candidates in the form of `labels`.
         """
-        question = self.encode_question(
-            pixel_values, input_ids, attention_mask, image_index, interpolate_pos_encoding
-        )
+        question = self.encode_question(pixel_values, input_ids, attention_mask, image_index, interpolate_pos_encoding)
         num_questions, num_answers = len(question), len(answer_labels)
         if num_answers == 0:
             raise ValueError("answer_labels has no candidate answer (0 rows): pass at least one to rank.")
