@@ -8,11 +8,11 @@ from transformers import BertTokenizer
 from transformers_cbvila import CBViLAConfig, CBViLAForQuestionAnswering, CBViLAImageProcessorPil, CBViLAProcessor
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-WORDS = (
-    "what shape color colour is in the a there image picture it does how many of are this that on at above below left "
-    "right red green blue yellow black teal grey brown circle triangle rectangle square yes no one two three ? . ! ##s"
-).split()
-VOCABULARY = {word: index for index, word in enumerate(SPECIAL + WORDS)}
+WORDS = """
+    what shape color colour is in the a there image picture it does how many of are this that on at above below left
+    right red green blue yellow black teal grey brown circle triangle rectangle square yes no one two three ? . ! ##s
+"""
+VOCABULARY = {word: index for index, word in enumerate(SPECIAL + WORDS.split())}
 NUM_POSITIONS = 16
 
 

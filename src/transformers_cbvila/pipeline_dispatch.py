@@ -129,11 +129,12 @@ def _loader(dispatch: _Dispatch) -> type:
 
 
 def _may_be_ours(name: Any, options: dict[str, Any]) -> bool:
+    # A PEFT adapter need not have a configuration of its own (locally that is an empty one): only loading tells then.
     try:
         config, _ = PreTrainedConfig.get_config_dict(name, **options)
     except OSError:
-        return True  # a PEFT adapter without a configuration of its own: only loading tells
-    return config.get("model_type") == CBViLAConfig.model_type
+        return True
+    return config.get("model_type", CBViLAConfig.model_type) == CBViLAConfig.model_type
 
 
 def _is_our_folder(name: str) -> bool:

@@ -1,0 +1,347 @@
+"""What importing the package does to transformers: CB-ViLA works through the Auto classes and `pipeline()`, the rest
+stays as it was."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from tiny_vqa import VOCABULARY, picture, tiny_config, tiny_model, tiny_processor
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForPreTraining,
+    AutoModelForVisualQuestionAnswering,
+    AutoProcessor,
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    BertModel,
+    BertTokenizer,
+    BlipConfig,
+    Pipeline,
+    pipeline,
+    pipelines,
+)
+
+from transformers_cbvila import (
+    CBViLAConfig,
+    CBViLAForPreTraining,
+    CBViLAForQuestionAnswering,
+    CBViLAFusionConfig,
+    CBViLAFusionModel,
+    CBViLAModel,
+    CBViLAProcessor,
+    CBViLATextConfig,
+    CBViLATextModel,
+    CBViLAVisionConfig,
+    CBViLAVisionModel,
+    CBViLAVisualQuestionAnsweringPipeline,
+    pipeline_dispatch,
+)
+from transformers_cbvila.registration import register
+
+TASK = "visual-question-answering"
+TASKS = (TASK, "vqa")
+REGISTRY = pipelines.PIPELINE_REGISTRY
+
+
+@pytest.fixture
+def without_us():
+    """Takes our wrappers off and puts them on again; for what transformers does without this package."""
+
+    def take_off(monkeypatch):
+        for place, name in (
+            (pipelines, "get_task"),
+            (pipelines, "_resolve_deprecated_task"),
+            (REGISTRY, "check_task"),
+        ):
+            if hasattr(place, name):
+                monkeypatch.setattr(place, name, getattr(place, name).without_cbvila)
+
+    return take_off
+
+
+def original_error(task, without_us, **kwargs):
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        without_us(monkeypatch)
+        with pytest.raises(KeyError) as caught:
+            pipeline(task, **kwargs)
+    return str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("cbvila")
+    tiny_model().save_pretrained(path)
+    tiny_processor(add_sep_token=False).save_pretrained(path)
+    return str(path)
+
+
+def tiny_bert(model_class=BertModel):
+    config = BertConfig(
+        vocab_size=len(VOCABULARY), hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8
+    )
+    return model_class(config).eval()
+
+
+@pytest.fixture(scope="module")
+def bert_folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("bert")
+    tiny_bert(BertForSequenceClassification).save_pretrained(path)
+    BertTokenizer(vocab=VOCABULARY).save_pretrained(path)
+    return str(path)
+
+
+# Auto classes
+
+
+@pytest.mark.parametrize("config", [CBViLAConfig, CBViLAVisionConfig, CBViLATextConfig, CBViLAFusionConfig])
+def test_auto_config(config, tmp_path):
+    config().save_pretrained(tmp_path)
+    assert type(AutoConfig.from_pretrained(tmp_path)) is config
+    assert type(AutoConfig.for_model(config.model_type)) is config
+
+
+@pytest.mark.parametrize(
+    "auto_class, part, model_class",
+    [
+        (AutoModel, None, CBViLAModel),
+        (AutoModel, "vision_config", CBViLAVisionModel),
+        (AutoModel, "text_config", CBViLATextModel),
+        (AutoModel, "fusion_config", CBViLAFusionModel),
+        (AutoModelForPreTraining, None, CBViLAForPreTraining),
+        (AutoModelForVisualQuestionAnswering, None, CBViLAForQuestionAnswering),
+    ],
+)
+def test_auto_models(auto_class, part, model_class):
+    config = tiny_config() if part is None else getattr(tiny_config(), part)
+    assert type(auto_class.from_config(config)) is model_class
+
+
+def test_auto_classes_load_a_folder(folder):
+    loaded = AutoModelForVisualQuestionAnswering.from_pretrained(folder)
+    assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), tiny_model().parameters(), strict=True))
+    processor = AutoProcessor.from_pretrained(folder)
+    assert type(processor) is CBViLAProcessor and processor.add_sep_token is False
+    assert AutoImageProcessor.from_pretrained(folder, backend="pil").size["width"] == 32
+    assert AutoTokenizer.from_pretrained(folder).get_vocab() == VOCABULARY
+
+
+def test_tokenizer_of_a_folder_that_does_not_name_its_class(tmp_path):
+    (tmp_path / "vocab.txt").write_text("\n".join(VOCABULARY))
+    tiny_config().save_pretrained(tmp_path)
+    assert isinstance(AutoTokenizer.from_pretrained(tmp_path), BertTokenizer)
+
+
+# The pipeline for CB-ViLA
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_folder_and_instance_get_our_pipeline(task, folder):
+    processor = AutoProcessor.from_pretrained(folder)
+    model = AutoModelForVisualQuestionAnswering.from_pretrained(folder)
+    parts = {"tokenizer": processor.tokenizer, "image_processor": processor.image_processor}
+    for pipe in (
+        pipeline(task, model=folder),
+        pipeline(task, model=model, processor=processor),
+        pipeline(task, model=model, processor=folder),
+        pipeline(task, model=model, **parts),
+        pipeline(task, model=folder, **parts),
+    ):
+        assert type(pipe) is CBViLAVisualQuestionAnsweringPipeline
+        assert isinstance(pipe(picture(), "red", generate_kwargs={"max_new_tokens": 2})[0]["answer"], str)
+
+
+def test_options_reach_the_model_and_the_pipeline(folder):
+    pipe = pipeline("vqa", model=folder, dtype=torch.bfloat16, top_k=2, answers=["yes", "no", "red"])
+    assert pipe.model.dtype == torch.bfloat16
+    assert len(pipe(picture(), "red")) == 2
+
+
+def test_task_of_a_folder_is_known(folder):
+    assert type(pipeline(model=folder)) is CBViLAVisualQuestionAnsweringPipeline
+
+
+def test_task_of_other_folders_is_not(bert_folder, tmp_path):
+    tiny_config().save_pretrained(tmp_path)  # says nothing of question answering
+    for other in (bert_folder, str(tmp_path)):
+        with pytest.raises(RuntimeError, match="task"):
+            pipeline(model=other)
+
+
+def test_adapters_of_peft(folder, tmp_path):
+    peft = pytest.importorskip("peft")
+    model = AutoModelForVisualQuestionAnswering.from_pretrained(folder)
+    peft.get_peft_model(model, peft.LoraConfig(target_modules=["q_proj"], r=2)).save_pretrained(tmp_path)
+    pipe = pipeline("vqa", model=str(tmp_path), processor=folder)
+    assert type(pipe) is CBViLAVisualQuestionAnsweringPipeline
+
+
+# Other models and other tasks
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_other_models_get_the_original_error(task, bert_folder, tmp_path, without_us):
+    BlipConfig().save_pretrained(tmp_path)  # no weights: an attempt to load them would fail otherwise
+    for other in ({"model": bert_folder}, {"model": str(tmp_path)}, {"model": tiny_bert()}, {}):
+        expected = original_error(task, without_us, **other)
+        with pytest.raises(KeyError) as caught:
+            pipeline(task, **other)
+        assert str(caught.value) == expected and task in expected
+
+
+def test_other_removed_and_unknown_tasks(bert_folder, without_us):
+    for task in ("question-answering", "translation_en_to_fr", "no-such-task"):
+        expected = original_error(task, without_us, model=bert_folder)
+        with pytest.raises(KeyError) as caught:
+            pipeline(task, model=bert_folder)
+        assert str(caught.value) == expected
+
+
+def test_other_tasks_work(bert_folder):
+    classify = pipeline("text-classification", model=bert_folder)
+    assert {"label", "score"} <= set(classify("is it red")[0])
+    assert type(pipeline("sentiment-analysis", model=bert_folder)) is type(classify)
+    assert type(pipeline("feature-extraction", model=bert_folder)).__name__ == "FeatureExtractionPipeline"
+
+
+def test_dictionaries_of_transformers_stay_as_they_are():
+    assert TASK not in REGISTRY.supported_tasks and "vqa" not in REGISTRY.task_aliases
+    if hasattr(pipelines, "REMOVED_TASKS"):
+        assert set(TASKS) <= set(pipelines.REMOVED_TASKS)
+
+
+def test_registering_twice_changes_nothing(folder):
+    check = REGISTRY.check_task.without_cbvila
+    register()
+    register()
+    assert REGISTRY.check_task.without_cbvila is check and not hasattr(check, "without_cbvila")
+    assert type(pipeline("vqa", model=folder)) is CBViLAVisualQuestionAnsweringPipeline
+
+
+# Somebody else's pipeline under the same name
+
+
+class Theirs(Pipeline):
+    _load_processor = False
+    _load_image_processor = False
+    _load_feature_extractor = False
+    _load_video_processor = False
+    _load_tokenizer = True
+
+    def __init__(self, *args, **kwargs):
+        self.given = {"args": args, **kwargs}
+        super().__init__(*args, **kwargs)
+
+    def _sanitize_parameters(self, **kwargs):
+        return {}, {}, {}
+
+    def preprocess(self, input_):
+        return self.tokenizer(input_, return_tensors="pt")
+
+    def _forward(self, input_tensors):
+        return self.model(**input_tensors)
+
+    def postprocess(self, model_outputs):
+        return "theirs"
+
+
+@pytest.fixture
+def theirs(monkeypatch):
+    """Registers their pipeline as one has to: off the list of removed tasks, then on the registry."""
+    monkeypatch.setattr(REGISTRY, "supported_tasks", dict(REGISTRY.supported_tasks))
+    monkeypatch.setattr(REGISTRY, "task_aliases", {**REGISTRY.task_aliases, "vqa": TASK})
+    if hasattr(pipelines, "REMOVED_TASKS"):
+        rest = {task: hint for task, hint in pipelines.REMOVED_TASKS.items() if task not in TASKS}
+        monkeypatch.setattr(pipelines, "REMOVED_TASKS", rest)
+    REGISTRY.register_pipeline(TASK, Theirs, pt_model=AutoModel, default={"model": ("nobody/nothing", "main")})
+
+
+def kinds(values):
+    return {name: type(value) for name, value in values.items()}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_theirs_serves_other_models_as_without_us(task, theirs, folder, bert_folder, without_us):
+    instance = {"model": tiny_bert(), "tokenizer": BertTokenizer(vocab=VOCABULARY)}
+    for other in ({"model": bert_folder}, {"model": bert_folder, "batch_size": 2}, instance):
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            without_us(monkeypatch)
+            expected = pipeline(task, **other)
+        actual = pipeline(task, **other)
+        assert type(actual) is Theirs and actual("is it red") == "theirs"
+        assert type(actual.model) is BertModel and kinds(actual.given) == kinds(expected.given)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_theirs_does_not_take_our_models(task, theirs, folder):
+    assert type(pipeline(task, model=folder)) is CBViLAVisualQuestionAnsweringPipeline
+    parts = {"tokenizer": tiny_processor().tokenizer, "image_processor": tiny_processor().image_processor}
+    assert type(pipeline(task, model=tiny_model(), **parts)) is CBViLAVisualQuestionAnsweringPipeline
+
+
+def test_errors_of_theirs_stay(theirs, tmp_path, without_us):
+    tiny_bert().save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("broken")
+    for other in ({"model": str(tmp_path)}, {"model": tiny_bert()}):
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            without_us(monkeypatch)
+            with pytest.raises(Exception) as expected:
+                pipeline("vqa", **other)
+        with pytest.raises(expected.type) as caught:
+            pipeline("vqa", **other)
+        assert str(caught.value) == str(expected.value)
+
+
+def test_default_model_of_theirs_stays(theirs, monkeypatch):
+    asked = []
+
+    def refuse(model, *args, **kwargs):
+        asked.append(model)
+        raise OSError("no network in tests")
+
+    monkeypatch.setattr(AutoConfig, "from_pretrained", refuse)
+    with pytest.raises(OSError):
+        pipeline(TASK)
+    assert "nobody/nothing" in asked
+
+
+def test_their_entry_is_untouched(theirs):
+    pipeline_dispatch.offer_pipeline()
+    assert REGISTRY.supported_tasks[TASK]["impl"] is Theirs
+
+
+def test_names_of_transformers_own_classes_are_resolved(theirs, bert_folder, monkeypatch):
+    # How transformers from 5.20 on names its classes; should the task come back, ours must not break it.
+    entry = {"impl": f"{__name__}.Theirs", "pt": (AutoModel,), "type": "multimodal"}
+    monkeypatch.setitem(REGISTRY.supported_tasks, TASK, entry)
+    monkeypatch.setitem(sys.modules, __name__, sys.modules[__name__])
+    assert type(pipeline(TASK, model=bert_folder)).__name__ == "Theirs"
+
+
+FRESH_PROCESS = """
+from transformers import pipeline, pipelines
+errors = {}
+for task in ("visual-question-answering", "vqa"):
+    for model in (None, BERT):
+        try:
+            pipeline(task, model=model)
+        except KeyError as error:
+            errors[task, model] = str(error)
+import transformers_cbvila
+for (task, model), expected in errors.items():
+    try:
+        pipeline(task, model=model)
+    except KeyError as error:
+        assert str(error) == expected, (str(error), expected)
+assert len(errors) == 4
+print(type(pipeline("vqa", model=OURS)).__name__)
+"""
+
+
+def test_fresh_process_with_pipeline_imported_before_us(folder, bert_folder):
+    code = f"BERT, OURS = {bert_folder!r}, {folder!r}\n{FRESH_PROCESS}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == ["CBViLAVisualQuestionAnsweringPipeline"], done.stderr
