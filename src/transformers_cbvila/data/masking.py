@@ -17,7 +17,7 @@ def generator_for(*key: int) -> torch.Generator:
     state = 0x9E3779B97F4A7C15
     for part in key:
         # splitmix64: neighbouring keys must not give neighbouring streams
-        state = (state + part + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
+        state = (state + int(part) + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
         state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
         state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
         state ^= state >> 31

@@ -16,6 +16,7 @@ from transformers import AutoModelForVisualQuestionAnswering, AutoProcessor, Tra
 from ..bundled import bundled_checkpoint
 from ..data.collators import CBViLADataCollatorForQuestionAnswering
 from ..data.easy_vqa import load_easy_vqa
+from ..data.questions import SampledQuestions
 from ..evaluation.answering import answer_questions
 from ..evaluation.floors import majority_accuracy, question_only_accuracy
 from ..evaluation.load_metric import load_vqa_accuracy
@@ -44,9 +45,12 @@ class DemoJob:
     model: str | None = field(
         default=None, metadata={"help": "Checkpoint to start from; default: bundled cbvila-tiny."}
     )
-    epochs: float = field(default=5.0, metadata={"help": "Passes over the 4,000 training images."})
-    images_per_batch: int = field(default=16, metadata={"help": "Images per step, each with all its questions."})
-    learning_rate: float = field(default=1e-3, metadata={"help": "Peak learning rate, after a short warm-up."})
+    epochs: float = field(default=13.0, metadata={"help": "Passes over the 4,000 training images."})
+    closed_questions: int = field(
+        default=2, metadata={"help": "Yes/no questions per image and epoch, beside all that ask for shape or colour."}
+    )
+    images_per_batch: int = field(default=32, metadata={"help": "Images per step."})
+    learning_rate: float = field(default=4e-4, metadata={"help": "Peak learning rate, after a short warm-up."})
     seed: int = field(default=0, metadata={"help": "Seed of initialisation, order and dropout."})
     max_steps: int = field(default=-1, metadata={"help": "Stop after that many steps (a quick look)."})
 
@@ -103,7 +107,7 @@ def _trainer(job: DemoJob, train) -> CBViLATrainer:
     return CBViLATrainer(
         model=model,
         args=args,
-        train_dataset=train,
+        train_dataset=SampledQuestions(train, job.closed_questions, job.seed),
         data_collator=CBViLADataCollatorForQuestionAnswering(processor),
         processing_class=processor,
         callbacks=[_Stopwatch()],

@@ -1,0 +1,47 @@
+"""Thinned-out questions: open-ended ones always, yes/no ones by draw, the same draw for the same seed, epoch and row."""
+
+import pytest
+
+from transformers_cbvila.data.questions import SampledQuestions
+
+ROW = {
+    "image": "an image",
+    "question": ["shape?", "q1", "q2", "colour?", "q3", "q4"],
+    "answer": ["circle", "yes", "no", "red", "yes", "no"],
+}
+NOTHING_OPEN = {"image": "another", "question": ["q1", "q2"], "answer": ["yes", "no"]}
+
+
+def asked(sampler, epoch):
+    sampler.set_epoch(epoch)
+    return sampler[0]["question"]
+
+
+def test_keeps_every_open_question_and_as_many_others_as_said():
+    sampler = SampledQuestions([ROW], closed_questions=2)
+    for epoch in range(20):
+        questions = asked(sampler, epoch)
+        assert {"shape?", "colour?"} <= set(questions) and len(questions) == 4
+
+
+def test_answers_stay_with_their_questions():
+    example = SampledQuestions([ROW], closed_questions=3)[0]
+    pairs = set(zip(ROW["question"], ROW["answer"], strict=True))
+    assert set(zip(example["question"], example["answer"], strict=True)) <= pairs
+
+
+def test_draws_change_with_the_epoch_and_the_seed_and_nothing_else():
+    sampler, twin = SampledQuestions([ROW], 1, seed=3), SampledQuestions([ROW], 1, seed=3)
+    draws = [tuple(asked(sampler, epoch)) for epoch in range(20)]
+    assert draws == [tuple(asked(twin, epoch)) for epoch in range(20)]
+    assert len(set(draws)) > 1
+    assert draws != [tuple(asked(SampledQuestions([ROW], 1, seed=4), epoch)) for epoch in range(20)]
+
+
+def test_no_image_goes_unasked():
+    assert asked(SampledQuestions([NOTHING_OPEN], closed_questions=0), 0) == ["q1"]
+
+
+def test_a_negative_number_is_refused():
+    with pytest.raises(ValueError, match="-1"):
+        SampledQuestions([ROW], closed_questions=-1)
