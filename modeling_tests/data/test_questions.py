@@ -1,4 +1,4 @@
-"""Thinned-out questions: open-ended ones always, yes/no ones by draw, the same draw for the same seed, epoch and row."""
+"""Thinned-out questions: open-ended ones always, yes/no ones by draw, the same for the same seed, epoch and row."""
 
 import pytest
 

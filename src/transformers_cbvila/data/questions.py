@@ -16,8 +16,8 @@ class SampledQuestions(Dataset):
 
     Most questions about an image can be answered with yes or no. Asked all at once, they drown the few whose answers
     name something, from which the image encoder learns most. So an example keeps all of these and draws some of the
-    others, new ones every epoch. Draws depend on (seed, epoch, row) only, so that a resumed run draws what the unbroken
-    one would have drawn.
+    others, new ones every epoch. Draws depend on (seed, epoch, row) only, so that a resumed run draws what the
+    unbroken one would have drawn.
 
     Args:
         rows: Rows with `image`, `question` (list of strings) and `answer` (list of strings).
