@@ -6,9 +6,8 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch.utils.data import Dataset
 
-from .masking import generator_for
+from .epoch_rows import EpochRows
 
 
 def stable_id(*parts: str | bytes) -> int:
@@ -19,7 +18,7 @@ def stable_id(*parts: str | bytes) -> int:
     return int.from_bytes(digest.digest(), "big") >> 1
 
 
-class ImageTextPairs(Dataset):
+class ImageTextPairs(EpochRows):
     """Draws, for a row and an epoch, a caption of the row (and some of its keywords) and a crop of its image.
 
     Every draw depends on (seed, epoch, row) only, never on global random state: a resumed run repeats nothing and
@@ -43,27 +42,17 @@ class ImageTextPairs(Dataset):
     ):
         if not 0 < crop_scale <= 1:
             raise ValueError(f"crop_scale={crop_scale} must be in (0, 1], the smallest share of the image to keep.")
-        self.rows = rows
-        self.seed = seed
+        super().__init__(rows, seed)
         self.crop_scale = crop_scale
         self.flip = flip
         self.keyword_probability = keyword_probability
-        # in shared memory, so that loader workers see the epoch that the trainer's process sets
-        self._epoch = torch.zeros((), dtype=torch.long).share_memory_()
-
-    def set_epoch(self, epoch: int) -> None:
-        """Names the epoch that the next examples belong to."""
-        self._epoch.fill_(epoch)
-
-    def __len__(self) -> int:
-        return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         row = self.rows[index]
         captions = list(row["captions"])
         if not captions:
             raise ValueError(f"Row {index} has no caption; leave such rows out.")
-        generator = generator_for(self.seed, int(self._epoch), index)
+        generator = self.generator(index)
         caption = captions[self._integer(generator, len(captions))]
         image = row["image"]
         return {

@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset
 
-from .masking import generator_for
+from .epoch_rows import EpochRows
 
 _CLOSED = ("yes", "no")
 
 
-class SampledQuestions(Dataset):
+class SampledQuestions(EpochRows):
     """Rows of one image with many questions, thinned out to a few questions per epoch.
 
     Most questions about an image can be answered with yes or no. Asked all at once, they drown the few whose answers
@@ -28,24 +27,14 @@ class SampledQuestions(Dataset):
     def __init__(self, rows: Sequence[dict[str, Any]], closed_questions: int, seed: int = 0):
         if closed_questions < 0:
             raise ValueError(f"closed_questions={closed_questions} is negative; 0 leaves all yes/no questions out.")
-        self.rows = rows
+        super().__init__(rows, seed)
         self.closed_questions = closed_questions
-        self.seed = seed
-        # in shared memory, so that loader workers see the epoch that the trainer's process sets
-        self._epoch = torch.zeros((), dtype=torch.long).share_memory_()
-
-    def set_epoch(self, epoch: int) -> None:
-        """Names the epoch that the next examples belong to."""
-        self._epoch.fill_(epoch)
-
-    def __len__(self) -> int:
-        return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         row = self.rows[index]
         answers = row["answer"]
         closed = [i for i, answer in enumerate(answers) if answer in _CLOSED]
-        order = torch.randperm(len(closed), generator=generator_for(self.seed, int(self._epoch), index)).tolist()
+        order = torch.randperm(len(closed), generator=self.generator(index)).tolist()
         named = [i for i, answer in enumerate(answers) if answer not in _CLOSED]
         # an image without anything else is asked its first question: every row of a batch needs one
         kept = sorted([*named, *(closed[i] for i in order[: self.closed_questions])]) or [0]

@@ -1,0 +1,38 @@
+"""Rows whose training examples are drawn anew every epoch."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+
+from .masking import generator_for
+
+
+class EpochRows(Dataset):
+    """Rows of a data set that knows which epoch it is; a subclass draws an example from a row.
+
+    Draws depend on (seed, epoch, row) only, never on global random state: a resumed run draws what the unbroken one
+    would have drawn.
+
+    Args:
+        rows: The rows, as dictionaries.
+        seed: Seed of all draws.
+    """
+
+    def __init__(self, rows: Sequence[dict[str, Any]], seed: int = 0):
+        self.rows = rows
+        self.seed = seed
+        # in shared memory, so that loader workers see the epoch that the trainer's process sets
+        self._epoch = torch.zeros((), dtype=torch.long).share_memory_()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Names the epoch that the next examples belong to."""
+        self._epoch.fill_(epoch)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def generator(self, index: int) -> torch.Generator:
+        """The source of a row's draws in this epoch."""
+        return generator_for(self.seed, int(self._epoch), index)
