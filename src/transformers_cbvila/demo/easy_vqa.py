@@ -141,7 +141,7 @@ class _Stopwatch(TrainerCallback):
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if state.log_history:
-            state.log_history[-1]["train_seconds"] = round(self.before + time.perf_counter() - self.start, 1)
+            state.log_history[-1]["train_seconds"] = round(self.before + time.perf_counter() - self.start, 3)
 
 
 def _score(train, test, answers: list[list[str]]) -> dict[str, Any]:
