@@ -80,7 +80,7 @@ demo-scratch: $(STAMP)  ## the same from random weights, into runs/demo-scratch
 	$(CBVILA) demo --output_dir runs/demo-scratch --from_scratch
 
 pretrain-tiny: $(STAMP)  ## pretrain cbvila-tiny on easy-VQA and the folders in DATA="folder folder"
-	$(CBVILA) pretrain --config recipes/pretrain-tiny.yaml --train_data easy-vqa $(DATA) --output_dir runs/pretrain-tiny --resume
+	$(CBVILA) pretrain --config recipes/pretrain-tiny.yaml --train_data easy-vqa easy-vqa $(DATA) --output_dir runs/pretrain-tiny --resume
 
 wheel: $(STAMP)  ## build the wheel into dist/
 	$(VENV_PYTHON) -m build --wheel

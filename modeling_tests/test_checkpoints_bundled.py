@@ -6,7 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModel, AutoModelForPreTraining, AutoModelForVisualQuestionAnswering, AutoProcessor
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForPreTraining,
+    AutoModelForVisualQuestionAnswering,
+    AutoProcessor,
+)
 
 from transformers_cbvila import bundled_checkpoint
 from transformers_cbvila.data.easy_vqa import load_easy_vqa
@@ -43,7 +49,10 @@ def test_the_base_model_and_the_processor_fit_each_other():
 
 def test_answers_unseen_questions():
     folder = bundled_checkpoint("cbvila-tiny-easyvqa")
-    model, processor = AutoModelForVisualQuestionAnswering.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+    model, processor = (
+        AutoModelForVisualQuestionAnswering.from_pretrained(folder),
+        AutoProcessor.from_pretrained(folder),
+    )
     rows = load_easy_vqa("test").select(range(60))
     given = [answer for row in answer_questions(model, processor, rows, progress=False) for answer in row]
     wanted = [answer for row in rows["answer"] for answer in row]

@@ -1,5 +1,7 @@
 """The heads beside pretraining and question answering: what they compute, load and refuse."""
 
+import math
+
 import pytest
 import torch
 from tiny import PATCHES, build, tiny_config, tiny_pairs
@@ -119,7 +121,8 @@ def test_retrieval_without_projections_has_no_contrast():
     model = build(CBViLAForImageTextRetrieval, same_width=True, itc_weight=0.0)
     output = model(**batch_for(CBViLAForImageTextRetrieval))
     assert output.itc_loss is None and torch.equal(output.loss, output.itm_loss)
-    assert output.logits_per_image.abs().max() <= 1 + 1e-5
+    cosines = output.logits_per_image / math.exp(model.config.logit_scale_init_value)
+    assert cosines.abs().max() <= 1 + 1e-5
 
 
 def test_retrieval_refuses_counts_that_differ():

@@ -187,5 +187,3 @@ def test_untrained_contrast_is_no_better_than_guessing(untrained):
 
 def test_commitment_of_unit_vectors_is_at_most_four_over_the_width(untrained):
     assert 0 < untrained.losses.commitment <= 4 / 8
-
-

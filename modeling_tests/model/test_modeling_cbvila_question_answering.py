@@ -375,3 +375,13 @@ def test_half_precision_loads(model, dtype, tmp_path):
     assert output.loss.dtype == torch.float32
     torch.testing.assert_close(output.loss, expected.loss, atol=0.1, rtol=0.05)
     assert loaded.generate(**inputs(), max_new_tokens=3).shape[0] == 4
+
+
+def test_resizing_the_vocabulary_resizes_both_sides(tmp_path):
+    model = answering_model()
+    model.resize_token_embeddings(70)
+    logits = model(**inputs(), labels=torch.full((4, 2), 65)).logits
+    assert logits.shape[-1] == 70
+    model.save_pretrained(tmp_path)
+    loaded = CBViLAForQuestionAnswering.from_pretrained(tmp_path)
+    torch.testing.assert_close(loaded(**inputs(), labels=torch.full((4, 2), 65)).logits, logits)

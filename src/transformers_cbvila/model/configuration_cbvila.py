@@ -257,6 +257,7 @@ class CBViLAConfig(PreTrainedConfig):
         "mlm_logits",
         "mim_logits",
         "pixel_predictions",
+        "question_hidden_states",
     ]
 
     # a dict or nothing on the way in, a configuration afterwards

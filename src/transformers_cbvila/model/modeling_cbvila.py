@@ -3,6 +3,7 @@
 Shapes: B batch, N patches, L text tokens, D hidden, Dv vision width, E projection width.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -146,13 +147,14 @@ class CBViLAModel(CBViLAPreTrainedModel):
     def similarity_logits(self, image_embeds: Tensor, text_embeds: Tensor) -> Tensor | None:
         """(B, B) cosine similarities of unit embeddings over the temperature, in at least fp32, images in rows.
 
-        Without the contrastive head the temperature is 1, and it takes equal widths to compare at all (else `None`).
+        Without the contrastive head the temperature keeps its initial value (at 1, ITM negatives drawn by similarity
+        would be all but uniform), and it takes equal widths to compare at all (else `None`).
         """
         if image_embeds.shape[-1] != text_embeds.shape[-1]:
             return None
         similarity = at_least_fp32(image_embeds) @ at_least_fp32(text_embeds).T
         if not self.has_contrastive_head:
-            return similarity
+            return similarity * math.exp(self.config.logit_scale_init_value)
         # Temperatures below 0.01 only amplify noise (CLIP's clamp); above 0.5 nothing is contrasted (ALBEF's).
         return similarity * self.logit_scale.exp().clamp(2.0, 100.0)
 

@@ -30,8 +30,8 @@ class CBViLACodebookOutput(ModelOutput):
 
     Args:
         words (`torch.FloatTensor` (B, N, D)): Visual words for the pixel loss; gradients as configured.
-        frozen_words (`torch.FloatTensor` (B, N, D)): Visual words for MIM: no gradient reaches the codes, and the image
-            encoder only with `mim_grad_to_vit`.
+        frozen_words (`torch.FloatTensor` (B, N, D)): Visual words for MIM: no gradient reaches the codes, and the
+            image encoder only with `mim_grad_to_vit`.
         indices (`torch.LongTensor` (B, N)): Index of the nearest code of each token, Eq. 1.
         counts (`torch.LongTensor` (K,)): How often each code was chosen in this batch.
         codebook_loss, commitment_loss (`torch.FloatTensor` ()): Second and third term of Eq. 3, unweighted.
@@ -239,7 +239,7 @@ class CBViLACodebook(nn.Module):
         if dist.is_available() and dist.is_initialized():
             dist.broadcast(fresh, src=0)  # every process must revive the same codes at the same places
         self.codes[unused] = fresh
-        # The averages must follow, or the next update undoes the move; a full count gives the code time to prove itself.
+        # The averages must follow, or the next update undoes the move; a full count gives the code time.
         self.ema_counts[unused] = average
         self.ema_sums[unused] = fresh * average
         return len(unused)

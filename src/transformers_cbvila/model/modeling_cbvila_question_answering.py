@@ -250,11 +250,12 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel):
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.cbvila.set_input_embeddings(value)
 
-    def resize_token_embeddings(self, *args, **kwargs) -> nn.Embedding:
-        """Resizes the vocabulary of questions and of answers, which is one."""
-        embeddings = super().resize_token_embeddings(*args, **kwargs)
-        self.answer_decoder.resize_token_embeddings(*args, **kwargs)
-        return embeddings
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
+    ) -> nn.Embedding:
+        """Resizes the vocabulary of questions and of answers, which are one."""
+        self.answer_decoder.resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
+        return super().resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
 
     def encode_question(
         self,

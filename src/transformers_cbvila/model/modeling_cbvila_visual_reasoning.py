@@ -114,8 +114,8 @@ class CBViLAForVisualReasoning(CBViLAPreTrainedModel):
         if pixel_values.dim() != 5 or pixel_values.shape[1] != n:
             raise ValueError(
                 f"pixel_values has shape {tuple(pixel_values.shape)}; expected (batch, {n}, 3, height, width), the "
-                f"{n} images of each statement. From images in a row: pixel_values.unflatten(0, (-1, {n})); for another "
-                "number of images per statement: config.num_images."
+                f"{n} images of each statement. From images in a row: pixel_values.unflatten(0, (-1, {n})); for "
+                "another number of images per statement: config.num_images."
             )
         if len(pixel_values) != len(texts):
             raise ValueError(f"Got {len(pixel_values)} group(s) of images and {len(texts)} statement(s).")

@@ -44,6 +44,9 @@ class CBViLATrainingArguments(TrainingArguments):
         super().__post_init__()
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # it does nothing there but warn
+        if self.ddp_find_unused_parameters is None:
+            # Heads whose loss is off during burn-in get no gradient. (Trainer's default is False with checkpointing.)
+            self.ddp_find_unused_parameters = True
         if self.burn_in_steps < 0:
             raise ValueError(f"burn_in_steps={self.burn_in_steps} is negative.")
         if not 0 <= self.codebook_restart_threshold < 1:
@@ -62,6 +65,8 @@ class CBViLATrainingArguments(TrainingArguments):
             ) from None
         if not 0 <= start < end:
             raise ValueError(f"negative_hardening={self.negative_hardening!r}: the first number must be the smaller.")
+        if 0 < start < 1 < end:
+            raise ValueError(f"negative_hardening={self.negative_hardening!r}: both must be steps, or shares up to 1.")
         return start, end
 
 

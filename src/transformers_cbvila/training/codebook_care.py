@@ -32,6 +32,8 @@ class CodebookCallback(TrainerCallback):
             self.fit(seed=args.seed + 1)
 
     def on_optimizer_step(self, args, state, control, **kwargs):
+        if self.trainer.accelerator.optimizer_step_was_skipped:
+            return  # the gradient scaler of fp16 found an overflow; these tokens count with the next step's
         self.codebook.update()
         settled = _RESTART_UNTIL * as_steps(args.burn_in_steps, state.max_steps)
         if args.codebook_restart_threshold > 0 and state.global_step < settled:

@@ -25,5 +25,7 @@ def negative_hardness(step: int, max_steps: int, window: tuple[float, float] | N
     """Sharpness of the ITM negative distribution, rising linearly from 0 to 1 in the window; None without one."""
     if window is None:
         return None
-    start, end = (as_steps(bound, max_steps) for bound in window)
+    # Where the first bound is a share the second is one too: 1.0 is then the end of training, not its first step.
+    shares = window[0] < 1 and window[1] <= 1
+    start, end = (round(bound * max_steps) if shares else as_steps(bound, max_steps) for bound in window)
     return min(1.0, max(0.0, (step - start) / max(1, end - start)))

@@ -1,5 +1,6 @@
 """The Trainer of CB-ViLA: transformers' own, with the schedule of the objectives and their logs."""
 
+import math
 from collections import defaultdict
 from typing import Any
 
@@ -58,6 +59,10 @@ class CBViLATrainer(Trainer):
         names = super().get_decay_parameter_names(model)
         return [name for name in names if not any(part in name for part in spared)]
 
+    def save_model(self, *args, **kwargs):
+        self._require_finite_weights()
+        return super().save_model(*args, **kwargs)
+
     def _save_checkpoint(self, *args, **kwargs):
         self._require_finite()
         return super()._save_checkpoint(*args, **kwargs)
@@ -96,13 +101,29 @@ class CBViLATrainer(Trainer):
         return float(self.accelerator.reduce(value, reduction="mean"))
 
     def _require_finite(self) -> None:
-        broken = [name for name, value in self._sums.items() if not torch.isfinite(value)]
+        # Means over processes, so that all of them stop, not one while the others wait for it.
+        broken = [name for name, value in self._sums.items() if not math.isfinite(self._mean_over_processes(value))]
         if broken:
             components = [name for name in broken if name != "total"] or broken
             raise FloatingPointError(
                 f"Loss {', '.join(components)} became NaN or infinite by step {self.state.global_step}. No checkpoint "
                 "was written since. Lower the learning rate, look at the batch, or use bf16 in place of fp16; then "
                 "resume from the last checkpoint."
+            )
+
+    def _require_finite_weights(self) -> None:
+        """A gradient that is not finite, of a loss that is, shows in the weights a step before it shows in a loss."""
+        tensors = {
+            name: tensor
+            for name, tensor in self.unwrapped_model.state_dict(keep_vars=True).items()
+            if tensor.is_floating_point()
+        }
+        finite = torch.stack([tensor.detach().isfinite().all() for tensor in tensors.values()]).tolist()
+        broken = [name for name, fine in zip(tensors, finite, strict=True) if not fine]
+        if broken:
+            raise FloatingPointError(
+                f"{len(broken)} weights are NaN or infinite at step {self.state.global_step}, {broken[0]} among them, "
+                "and were not saved. Lower the learning rate and resume from the last checkpoint."
             )
 
 

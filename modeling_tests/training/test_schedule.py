@@ -1,0 +1,75 @@
+import pytest
+
+from transformers_cbvila.training.arguments import CBViLATrainingArguments
+from transformers_cbvila.training.schedule import as_steps, negative_hardness, objective_weights
+
+WEIGHTS = {"pixel": 10.0, "mim": 1.0, "mlm": 0.5, "itm": 1.0}
+
+
+@pytest.mark.parametrize("value, steps", [(0, 0), (0.25, 50), (0.999, 200), (1, 1), (1000, 1000), (12.0, 12)])
+def test_steps_and_shares(value, steps):
+    assert as_steps(value, 200) == steps
+
+
+@pytest.mark.parametrize("step, on", [(0, False), (9, False), (10, True), (500, True)])
+def test_mim_and_mlm_wait_for_the_end_of_burn_in(step, on):
+    weights = objective_weights(WEIGHTS, step, burn_in_steps=10)
+    assert weights == (WEIGHTS if on else WEIGHTS | {"mim": 0.0, "mlm": 0.0})
+    assert WEIGHTS["mim"] == 1.0, "the configured weights stay as they are"
+
+
+def test_without_burn_in_everything_is_on_from_the_start():
+    assert objective_weights(WEIGHTS, 0, 0) == WEIGHTS
+
+
+@pytest.mark.parametrize(
+    "step, window, hardness",
+    [
+        (5, None, None),
+        (0, (0.25, 0.75), 0.0),
+        (50, (0.25, 0.75), 0.0),
+        (100, (0.25, 0.75), 0.5),
+        (150, (0.25, 0.75), 1.0),
+        (200, (0.25, 0.75), 1.0),
+        (100, (50, 150), 0.5),
+        (100, (0, 1000), 0.1),
+        (125, (0.25, 1.0), 0.5),
+        (100, (0.0, 1.0), 0.5),
+    ],
+)
+def test_negatives_harden_linearly(step, window, hardness):
+    assert negative_hardness(step, 200, window) == (hardness if hardness is None else pytest.approx(hardness))
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"burn_in_steps": -1}, "burn_in_steps=-1"),
+        ({"codebook_restart_threshold": 1.5}, r"codebook_restart_threshold=1\.5"),
+        ({"negative_hardening": "0.5"}, r"negative_hardening='0\.5'.*two numbers"),
+        ({"negative_hardening": "a,b"}, "negative_hardening='a,b'.*two numbers"),
+        ({"negative_hardening": "0.5,0.25"}, r"negative_hardening='0\.5,0\.25'"),
+        ({"negative_hardening": "0.5,100"}, r"negative_hardening='0\.5,100'.*both"),
+    ],
+)
+def test_bad_arguments_are_named(fields, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        CBViLATrainingArguments(output_dir=tmp_path, **fields)
+
+
+def test_hardening_window(tmp_path):
+    assert CBViLATrainingArguments(output_dir=tmp_path).hardening_window() is None
+    assert CBViLATrainingArguments(output_dir=tmp_path, negative_hardening="0.25,0.5").hardening_window() == (
+        0.25,
+        0.5,
+    )
+
+
+def test_heads_that_wait_for_burn_in_do_not_stop_distributed_training(tmp_path):
+    for checkpointing in (False, True):
+        arguments = CBViLATrainingArguments(output_dir=tmp_path, gradient_checkpointing=checkpointing)
+        assert arguments.ddp_find_unused_parameters is True
+    assert (
+        CBViLATrainingArguments(output_dir=tmp_path, ddp_find_unused_parameters=False).ddp_find_unused_parameters
+        is False
+    )

@@ -1,0 +1,355 @@
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import CODES, PATCH, PATCHES, answering_model, half_image, pretraining_model, tiny_processor, tiny_rows
+from transformers import TrainerCallback, TrainingArguments
+
+from transformers_cbvila.data.collators import CBViLADataCollatorForPreTraining, CBViLADataCollatorForQuestionAnswering
+from transformers_cbvila.data.pairs import ImageTextPairs
+from transformers_cbvila.training.arguments import CBViLATrainingArguments
+from transformers_cbvila.training.codebook_care import CodebookCallback
+from transformers_cbvila.training.trainer import CBViLATrainer
+
+BURN_IN_TERMS = {"loss_pixel", "loss_commitment", "loss_itm", "loss_itc"}
+ALL_TERMS = BURN_IN_TERMS | {"loss_mim", "loss_mlm"}
+HEALTH = {"codebook_usage", "codebook_perplexity", "codebook_top_share"}
+
+
+def arguments(folder, **options):
+    defaults = {
+        "max_steps": 6,
+        "per_device_train_batch_size": 2,
+        "learning_rate": 1e-3,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "use_cpu": True,
+        "seed": 0,
+    }
+    return CBViLATrainingArguments(output_dir=str(folder), **(defaults | options))
+
+
+def pretrainer(folder, callbacks=(), model=None, rows=8, **options):
+    pairs = ImageTextPairs(tiny_rows(rows), crop_scale=0.75, flip=True)
+    return CBViLATrainer(
+        model=pretraining_model(dropout=0.1) if model is None else model,
+        args=arguments(folder, **options),
+        train_dataset=pairs,
+        eval_dataset=ImageTextPairs(tiny_rows(rows)),
+        data_collator=CBViLADataCollatorForPreTraining(tiny_processor(), PATCH, max_length=16),
+        callbacks=list(callbacks),
+    )
+
+
+def step_logs(trainer):
+    return [log for log in trainer.state.log_history if "loss" in log]
+
+
+def names(log):
+    return {name for name in log if name.startswith(("loss_", "codebook_"))}
+
+
+class At(TrainerCallback):
+    """Does something at the beginning of one global step."""
+
+    def __init__(self, step, action):
+        self.step, self.action = step, action
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            self.action()
+
+
+# Logs
+
+
+def test_every_log_has_every_loss_and_the_codebooks_health(tmp_path):
+    trainer = pretrainer(tmp_path)
+    trainer.train()
+    logs = step_logs(trainer)
+    assert len(logs) == 6
+    for log in logs:
+        assert names(log) == ALL_TERMS | HEALTH
+        assert all(math.isfinite(log[name]) for name in ALL_TERMS)
+        assert 0 < log["codebook_usage"] <= 1 <= log["codebook_perplexity"] <= CODES
+        weights = trainer.model.config.loss_weights()
+        total = sum(weights[name.removeprefix("loss_")] * log[name] for name in ALL_TERMS)
+        assert log["loss"] == pytest.approx(total, rel=1e-3)
+
+
+def test_logs_are_means_over_the_window(tmp_path):
+    every = pretrainer(tmp_path)
+    every.train()
+    windows = pretrainer(tmp_path, logging_steps=3)
+    windows.train()
+    for index, log in enumerate(step_logs(windows)):
+        steps = step_logs(every)[3 * index : 3 * index + 3]
+        for name in ALL_TERMS:
+            assert log[name] == pytest.approx(sum(step[name] for step in steps) / 3, rel=1e-4), name
+
+
+@pytest.mark.parametrize("burn_in", [3, 0.5])
+def test_burn_in_turns_mim_and_mlm_on_by_global_step(burn_in, tmp_path):
+    trainer = pretrainer(tmp_path, burn_in_steps=burn_in)
+    trainer.train()
+    on = [names(log) - HEALTH for log in step_logs(trainer)]
+    assert on == [BURN_IN_TERMS] * 3 + [ALL_TERMS] * 3
+
+
+def test_evaluation_has_a_loss_and_leaves_training_logs_alone(tmp_path):
+    trainer = pretrainer(tmp_path, eval_strategy="steps", eval_steps=3, burn_in_steps=3)
+    trainer.train()
+    evaluations = [log for log in trainer.state.log_history if "eval_loss" in log]
+    assert len(evaluations) == 2 and not any(names(log) for log in evaluations)
+    assert names(step_logs(trainer)[2]) == BURN_IN_TERMS | HEALTH
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(evaluations[-1]["eval_loss"], rel=1e-5)
+
+
+def test_training_lowers_the_loss(tmp_path):
+    trainer = pretrainer(tmp_path, max_steps=30, learning_rate=3e-3)
+    trainer.train()
+    losses = [log["loss"] for log in step_logs(trainer)]
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+
+
+def test_negatives_harden(tmp_path):
+    hardness, trainer = [], pretrainer(tmp_path, negative_hardening="0.25,0.75", max_steps=8)
+    trainer.model.register_forward_pre_hook(
+        lambda module, inputs, named: hardness.append(named["negative_hardness"]), with_kwargs=True
+    )
+    trainer.train()
+    assert hardness == [0, 0, 0, 0.25, 0.5, 0.75, 1, 1]
+
+
+def test_weight_decay_spares_what_is_no_matrix(tmp_path):
+    model = pretraining_model(preset="paper", mim_head="tied", itc_weight=1.0)
+    decayed = set(pretrainer(tmp_path, model=model).get_decay_parameter_names(model))
+    for name in (
+        "codes",
+        "logit_scale",
+        "scale",
+        "cls_token",
+        "mask_token",
+        "position_embeddings",
+        "bias",
+        "layernorm",
+    ):
+        assert not [other for other in decayed if name in other.split(".") or other.endswith(f".{name}")], name
+    assert "cbvila.fusion_model.layers.0.mlp.fc1.weight" in decayed
+
+
+def test_other_arguments_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="TrainingArguments; CBViLATrainer takes CBViLATrainingArguments"):
+        CBViLATrainer(model=pretraining_model(), args=TrainingArguments(output_dir=str(tmp_path)))
+
+
+# The codebook
+
+
+@pytest.fixture
+def fits(monkeypatch):
+    """The seeds of all k-means runs."""
+    seeds, fit = [], CodebookCallback.fit
+    monkeypatch.setattr(CodebookCallback, "fit", lambda self, seed: (seeds.append(seed), fit(self, seed))[1])
+    return seeds
+
+
+def test_codes_start_from_features(tmp_path, fits):
+    distances = []
+    for codebook_init in (True, False):
+        trainer = pretrainer(tmp_path, codebook_init=codebook_init, max_steps=1)
+        trainer.train()
+        assert bool(trainer.model.cbvila.codebook.initialized) == codebook_init
+        distances.append(step_logs(trainer)[0]["loss_commitment"])
+    assert fits == [0]
+    assert distances[0] < 0.5 * distances[1]
+
+
+def test_fitted_codes_are_not_fitted_again(tmp_path, fits):
+    model = pretraining_model()
+    model.cbvila.codebook.set_codes(torch.randn(CODES, 8))
+    pretrainer(tmp_path, model=model).train()
+    pretrainer(tmp_path, codebook_init=False).train()
+    assert fits == []
+
+
+def test_codes_are_fitted_again_when_burn_in_ends(tmp_path, fits):
+    pretrainer(tmp_path, codebook_refit=True, burn_in_steps=3).train()
+    assert fits == [0, 1]
+
+
+def test_fitting_disturbs_neither_global_random_state_nor_training_mode(tmp_path):
+    trainer = pretrainer(tmp_path)
+    trainer.model.train()
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    CodebookCallback(trainer).fit(seed=3)
+    assert torch.equal(torch.get_rng_state(), before) and trainer.model.cbvila.vision_model.training
+
+
+class PendingTokens(TrainerCallback):
+    """How many tokens the codebook has counted before and after each optimiser step."""
+
+    def __init__(self, model):
+        self.codebook, self.before, self.after = model.cbvila.codebook, [], []
+
+    def on_pre_optimizer_step(self, args, state, control, **kwargs):
+        self.before.append(int(self.codebook.pending_counts.sum()))
+        self.expected = self.codebook.ema_counts.lerp(self.codebook.pending_counts, 0.01)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.after.append(int(self.codebook.pending_counts.sum()))
+        torch.testing.assert_close(self.codebook.ema_counts, self.expected)
+
+
+def test_codes_move_once_per_optimiser_step_with_all_micro_batches(tmp_path):
+    model = pretraining_model()
+    tokens = PendingTokens(model)
+    trainer = pretrainer(tmp_path, model=model, callbacks=[tokens], gradient_accumulation_steps=4, max_steps=3)
+    trainer.train()
+    assert tokens.before == [4 * 2 * PATCHES] * 2 + [4 * 2 * PATCHES] and tokens.after == [0] * 3
+
+
+def test_the_loss_does_not_grow_with_accumulation(tmp_path):
+    losses = []
+    for steps in (1, 4):
+        trainer = pretrainer(tmp_path, gradient_accumulation_steps=steps, max_steps=1, learning_rate=0.0)
+        trainer.train()
+        losses.append(step_logs(trainer)[0])
+    assert losses[1]["loss"] == pytest.approx(losses[0]["loss"], rel=0.2)
+    assert losses[1]["grad_norm"] < 2 * losses[0]["grad_norm"]
+
+
+def test_unused_codes_are_restarted_during_burn_in_only(tmp_path):
+    moved = []
+
+    class Watch(TrainerCallback):
+        def on_pre_optimizer_step(self, args, state, control, **kwargs):
+            book = trainer.model.cbvila.codebook
+            book.ema_counts[3] = 0.0
+            book.ema_sums[3] = 0.0
+            self.before = book.codes[3].clone()
+
+        def on_step_end(self, args, state, control, **kwargs):
+            moved.append(not torch.allclose(trainer.model.cbvila.codebook.codes[3], self.before, atol=1e-3))
+
+    # a code whose latents no token has: it lies opposite of the mean
+    trainer = pretrainer(tmp_path, callbacks=[Watch()], codebook_restart_threshold=0.3, burn_in_steps=4)
+    trainer.model.cbvila.codebook.set_codes(torch.randn(CODES, 8))
+    trainer.train()
+    assert moved[:3] == [True] * 3
+
+
+# Resuming
+
+
+class Interrupted(Exception):
+    pass
+
+
+def interrupt():
+    raise Interrupted
+
+
+RESUMED = {
+    "burn_in_steps": 4,
+    "codebook_refit": True,
+    "codebook_restart_threshold": 0.3,
+    "negative_hardening": "0.1,0.9",
+    "max_steps": 9,
+    "save_strategy": "steps",
+    "lr_scheduler_type": "cosine",
+}
+
+
+@pytest.mark.parametrize(
+    "save_steps, options",
+    [
+        (1, {}),
+        (3, {}),  # in the middle of an epoch of 4 steps
+        (4, {}),  # between epochs, and where burn-in ends
+        (5, {}),
+        (3, {"gradient_accumulation_steps": 2}),
+        (3, {"dataloader_num_workers": 1}),
+    ],
+)
+def test_a_resumed_run_ends_with_the_same_weights(save_steps, options, tmp_path, fits):
+    options = RESUMED | {"save_steps": save_steps} | options
+    whole = pretrainer(tmp_path / "whole", **options)
+    whole.train()
+    whole_fits, stop = list(fits), save_steps + 1
+    fits.clear()
+    with pytest.raises(Interrupted):
+        pretrainer(tmp_path / "broken", callbacks=[At(stop, interrupt)], **options).train()
+    resumed = pretrainer(tmp_path / "broken", model=pretraining_model(seed=7, dropout=0.1), **options)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "broken" / f"checkpoint-{save_steps}"))
+    assert whole_fits == [0, 1]
+    assert fits == ([0, 1, 1] if save_steps == 4 else [0, 1]), "never at the start of the resumed run"
+    expected = whole.model.state_dict()
+    for name, value in resumed.model.state_dict().items():
+        assert torch.equal(value, expected[name]), name
+    losses = [[log["loss"] for log in step_logs(trainer)] for trainer in (whole, resumed)]
+    assert losses[0] == losses[1]
+
+
+# What is not finite
+
+
+def spoil(model):
+    with torch.no_grad():
+        model.itm_head.bias.fill_(math.nan)
+
+
+@pytest.mark.parametrize("logging_steps", [1, 100])
+def test_a_loss_that_is_not_finite_is_named_before_a_checkpoint_is_written(logging_steps, tmp_path):
+    model = pretraining_model()
+    options = {"save_strategy": "steps", "save_steps": 2, "logging_steps": logging_steps}
+    trainer = pretrainer(tmp_path, model=model, callbacks=[At(3, lambda: spoil(model))], **options)
+    with pytest.raises(FloatingPointError, match="Loss itm became NaN or infinite"):
+        trainer.train()
+    assert [path.name for path in Path(tmp_path).glob("checkpoint-*")] == ["checkpoint-2"]
+
+
+def test_weights_that_are_not_finite_are_not_written(tmp_path):
+    """The loss of the step that spoils them is fine: only the next one would show it."""
+    model = pretraining_model()
+    hooks = []
+    spoil_gradient = At(1, lambda: hooks.append(model.pixel_head.bias.register_hook(lambda g: g * math.nan)))
+    options = {"save_strategy": "steps", "save_steps": 2}
+    trainer = pretrainer(tmp_path, model=model, callbacks=[spoil_gradient], **options)
+    with pytest.raises(FloatingPointError, match="weights are NaN or infinite at step 2"):
+        trainer.train()
+    assert not list(Path(tmp_path).glob("checkpoint-*"))
+
+
+def test_the_final_model_is_not_written_either(tmp_path):
+    model = pretraining_model()
+    trainer = pretrainer(tmp_path, model=model, logging_steps=100, max_steps=1)
+    trainer.train()
+    spoil(model)
+    with pytest.raises(FloatingPointError, match="itm_head"):
+        trainer.save_model()
+
+
+# Question answering
+
+
+def test_question_answering(tmp_path):
+    rows = [
+        {"image": half_image(colour, "top"), "question": ["is it red ?", "is it a half ?"], "answer": [answer, "yes"]}
+        for colour, answer in (("red", "yes"), ("blue", "no"), ("green", "no"))
+    ]
+    trainer = CBViLATrainer(
+        model=answering_model(),
+        args=arguments(tmp_path, max_steps=30, learning_rate=5e-3),
+        train_dataset=rows,
+        eval_dataset=rows,
+        data_collator=CBViLADataCollatorForQuestionAnswering(tiny_processor(), max_length=16),
+    )
+    trainer.train()
+    logs = step_logs(trainer)
+    assert logs[-1]["loss"] < 0.5 * logs[0]["loss"] and not names(logs[0])
+    assert trainer.evaluate()["eval_loss"] < 1.5 * logs[-1]["loss"] + 0.5
