@@ -8,7 +8,6 @@ import tiny
 import torch
 from conformance import upstream
 from conformance.testers import (
-    FusionTester,
     MaskedImageTester,
     ModelTester,
     PreTrainingTester,
@@ -26,7 +25,6 @@ from transformers_cbvila import (
     CBViLAForQuestionAnswering,
     CBViLAForVisualEntailment,
     CBViLAForVisualReasoning,
-    CBViLAFusionModel,
     CBViLAModel,
     CBViLATextModel,
     CBViLAVisionModel,
@@ -142,10 +140,3 @@ class TestCBViLAForMaskedImageModeling(PairTests, unittest.TestCase):
 
     def labels(self):
         return {"bool_masked_pos": tiny.tiny_pairs(self.model_tester.batch_size)["bool_masked_pos"]}
-
-
-class TestCBViLAFusionModel(CommonTests, unittest.TestCase):
-    all_model_classes = (CBViLAFusionModel,)
-    make_tester = FusionTester
-    additional_model_inputs = ("encoder_hidden_states",)
-    test_resize_embeddings = False  # it is given states, not words

@@ -1,6 +1,8 @@
 """transformers' ProcessorTesterMixin and ImageProcessingTestMixin on our processor and image processors."""
 
+import subprocess
 import unittest
+from unittest.mock import patch
 
 import tiny
 from conformance import upstream
@@ -26,6 +28,22 @@ class ImageTester(image_suite.ImageProcessingTester):
 
 class TestImageProcessor(image_suite.ImageProcessingTestMixin, unittest.TestCase):
     image_processor_tester_class = ImageTester
+
+    def test_new_models_require_torchvision_backend(self):
+        # Our class for it is there also where torchvision is not.
+        self.image_processor_tester.image_processing_classes["torchvision"] = CBViLAImageProcessor
+        super().test_new_models_require_torchvision_backend()
+
+    def test_pil_can_run_without_torchvision(self):
+        # It loads by AutoImageProcessor in a process of its own, which knows ours once the package is imported.
+        first = "import sys\nsys.modules['torchvision'] = None\nimport transformers_cbvila\n"
+
+        def run(command, **options):
+            return original([command[0], "-c", first + command[2], *command[3:]], **options)
+
+        original = subprocess.run
+        with patch.object(subprocess, "run", run):
+            super().test_pil_can_run_without_torchvision()
 
 
 class TestProcessor(processor_suite.ProcessorTesterMixin, unittest.TestCase):

@@ -1,7 +1,6 @@
 """What transformers' suites ask about a model: its configuration, a batch, and the sizes to expect in its outputs."""
 
 import tiny
-import torch
 
 SEQ_LENGTH = 7
 BATCH = 4
@@ -64,22 +63,6 @@ class VisionTester(ModelTester):
 
     def prepare_config_and_inputs_for_common(self):
         return self.get_config(), {"pixel_values": tiny.tiny_images(self.batch_size)}
-
-
-class FusionTester(ModelTester):
-    def get_config(self):
-        return super().get_config().fusion_config
-
-    def prepare_config_and_inputs_for_common(self):
-        generator = torch.Generator().manual_seed(0)
-        states = torch.randn(self.batch_size, self.seq_length, self.hidden_size, generator=generator)
-        images = torch.randn(self.batch_size, 5, 32, generator=generator)
-        mask = tiny.tiny_texts(self.batch_size, self.seq_length)["attention_mask"]
-        return self.get_config(), {
-            "inputs_embeds": states,
-            "attention_mask": mask,
-            "encoder_hidden_states": images,
-        }
 
 
 class ReasoningTester(ModelTester):

@@ -70,18 +70,6 @@ def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return total / (labels != -100).sum().clamp_min(1)
 
 
-def labelled_places(states: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The states (M, D) of (B, T, D) and labels (M,) of (B, T) where there is a label, so that a head runs only there.
-
-    In a graph that is compiled or exported shapes cannot depend on values: there these are all B * T places, and -100
-    keeps the others out of the loss.
-    """
-    if torch.compiler.is_compiling():
-        return states.flatten(0, 1), labels.flatten()
-    labelled = labels != -100
-    return states[labelled], labels[labelled]
-
-
 def itc_loss(logits: Tensor, matches: Tensor) -> Tensor:
     """Image-text contrast over the batch, the mean of both directions.
 

@@ -159,10 +159,7 @@ class CBViLACodebook(nn.Module):
         latents = self.encode(tokens)
         indices = self.lookup(latents)
         codes = F.embedding(indices, at_least_fp32(self.codes))
-        # bincount, in a form that compiles
-        chosen = indices.flatten()
-        counts = torch.zeros(self.num_codes, dtype=torch.long, device=chosen.device)
-        counts.index_add_(0, chosen, torch.ones_like(chosen))
+        counts = torch.bincount(indices.flatten(), minlength=self.num_codes)
         if self.training and torch.is_grad_enabled() and self.config.codebook_update == "ema":
             self._remember(latents.detach(), indices, counts)
         frozen = codes.detach()

@@ -17,7 +17,7 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import TransformersKwargs, can_return_tuple
 
 from .configuration_cbvila import CBViLAConfig
-from .losses_cbvila import at_least_fp32, classification_loss, itc_loss, labelled_places, patchify, pixel_loss
+from .losses_cbvila import at_least_fp32, classification_loss, itc_loss, patchify, pixel_loss
 from .modeling_cbvila import CBViLAModel
 from .modeling_cbvila_codebook import CBViLACodebookOutput, codebook_statistics
 from .modeling_cbvila_layers import CBViLAPreTrainedModel, in_field_order, without_autocast
@@ -66,8 +66,7 @@ class CBViLAForPreTrainingOutput(ModelOutput):
         itm_logits (`torch.FloatTensor` (3B, 2)): True pairs, then each text with a wrong image, then each image with a
             wrong text; class 1 is "matches".
         mlm_logits (`torch.FloatTensor` (masked tokens, V)), mim_logits (`torch.FloatTensor` (masked patches, K)):
-            Predictions at the masked places, in the order of `mlm_labels != -100` and `bool_masked_pos`. Compiled and
-            exported models predict at all places, (B * L, V) and (B * N, K).
+            Predictions at the masked places, in the order of `mlm_labels != -100` and `bool_masked_pos`.
         pixel_predictions (`torch.FloatTensor` (B, N, P)): Reconstruction from visual words and text.
         image_embeds, text_embeds (`torch.FloatTensor` (B, E)): Pooled embeddings of length 1.
         hidden_states, attentions, cross_attentions (tuples, *optional*): Of the fusion layers where texts ask images:
@@ -297,9 +296,9 @@ class CBViLAForPreTraining(CBViLAPreTrainedModel):
             output.itm_logits = self.itm_head(states[: 3 * batch, 0])
             output.losses.itm = classification_loss(output.itm_logits, itm_labels(*negatives))
         if mlm_labels is not None:
-            masked, labels = labelled_places(states[-batch:], mlm_labels)
-            output.mlm_logits = self.mlm_head(masked)
-            output.losses.mlm = classification_loss(output.mlm_logits, labels)
+            masked = mlm_labels != -100
+            output.mlm_logits = self.mlm_head(states[-batch:][masked])
+            output.losses.mlm = classification_loss(output.mlm_logits, mlm_labels[masked])
 
     def _ask_text(self, output, pixel_values, codebook, text, attention_mask, bool_masked_pos, weights) -> None:
         """Visual-word queries, text keys: pixel reconstruction and MIM, as one fusion pass."""
@@ -330,9 +329,9 @@ class CBViLAForPreTraining(CBViLAPreTrainedModel):
             ]
             output.losses.pixel, output.pixel_predictions = torch.stack(terms).mean(), predictions[0]
         if mim_on:
-            masked, labels = labelled_places(states[-1], codebook.indices.masked_fill(~hidden.bool(), -100))
-            output.mim_logits = self._mim_logits(masked)
-            output.losses.mim = classification_loss(output.mim_logits, labels)
+            masked = hidden.bool()
+            output.mim_logits = self._mim_logits(states[-1][masked])
+            output.losses.mim = classification_loss(output.mim_logits, codebook.indices[masked])
 
     def _mim_logits(self, states: Tensor) -> Tensor:
         if self.config.mim_head == "tied":
