@@ -10,16 +10,28 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput
-from transformers.utils.generic import can_return_tuple
+from transformers.utils.generic import TransformersKwargs, can_return_tuple
 
 from .configuration_cbvila import CBViLAConfig
 from .losses_cbvila import at_least_fp32
 from .modeling_cbvila_codebook import CBViLACodebook
 from .modeling_cbvila_fusion import CBViLAFusionModel, CBViLAVisualQueries
-from .modeling_cbvila_layers import CBViLAPreTrainedModel, without_autocast
+from .modeling_cbvila_layers import CBViLAPreTrainedModel, in_field_order, without_autocast
 from .modeling_cbvila_text import CBViLATextModel
 from .modeling_cbvila_vision import CBViLAVisionModel
+
+# What a pretraining checkpoint has and a head that asks images with text has no use for: weights that its loss cannot
+# reach. Left out on purpose, so loading does not warn about them.
+PRETRAINING_ONLY = [
+    r"codebook\.",
+    r"visual_queries\.",
+    r"text_key_projection\.",
+    r"(vision|text)_projection\.",
+    r"logit_scale",
+    r"(mlm|mim|itm|pixel)_head\.",
+]
 
 
 @dataclass
@@ -81,6 +93,8 @@ class CBViLAModel(CBViLAPreTrainedModel):
             self.visual_queries = CBViLAVisualQueries(config)
             same = vision.hidden_size == text.hidden_size
             self.text_key_projection = nn.Identity() if same else nn.Linear(text.hidden_size, vision.hidden_size)
+        there = {"codebook": add_codebook, "logit_scale": self.has_contrastive_head}
+        self._keep_in_fp32_modules_strict = [name for name, is_there in there.items() if is_there]
         self.post_init()
 
     def init_own_weights(self, std: float) -> None:
@@ -93,8 +107,9 @@ class CBViLAModel(CBViLAPreTrainedModel):
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.text_model.set_input_embeddings(value)
 
+    @can_return_tuple
     def get_image_features(
-        self, pixel_values: Tensor, interpolate_pos_encoding: bool = False, **kwargs
+        self, pixel_values: Tensor, interpolate_pos_encoding: bool = False, **kwargs: Unpack[TransformersKwargs]
     ) -> BaseModelOutputWithPooling:
         """Encodes images (B, 3, H, W); `pooler_output` (B, E) is the projected, not yet normalised embedding."""
         output = self.vision_model(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, **kwargs)
@@ -102,8 +117,9 @@ class CBViLAModel(CBViLAPreTrainedModel):
             output.pooler_output = self.vision_projection(output.last_hidden_state[:, 0])
         return output
 
+    @can_return_tuple
     def get_text_features(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Unpack[TransformersKwargs]
     ) -> BaseModelOutputWithPooling:
         """Encodes texts (B, L); `pooler_output` (B, E) is the projected, not yet normalised embedding."""
         output = self.text_model(input_ids, attention_mask=attention_mask, **kwargs)
@@ -153,6 +169,32 @@ class CBViLAModel(CBViLAPreTrainedModel):
         )
         return fused.last_hidden_state[:, 1:]
 
+    def encode_pairs(
+        self,
+        pixel_values: Tensor | None,
+        input_ids: Tensor | None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        image_index: Tensor | None = None,
+        interpolate_pos_encoding: bool = False,
+        **kwargs,
+    ):
+        """Texts (B, L) fused with their images (B', 3, H, W): the fusion encoder's output, (B, L, D) and what it records.
+
+        The arguments are those of `forward`; here both modalities are needed.
+        """
+        has_text = input_ids is not None or inputs_embeds is not None
+        if pixel_values is None or not has_text:
+            missing = "pixel_values" if pixel_values is None else "input_ids"
+            raise ValueError(f"It takes an image and a text: {missing} is missing.")
+        check_pair_counts(len(pixel_values), len(input_ids if inputs_embeds is None else inputs_embeds), image_index)
+        image = self.vision_model(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding)
+        text = self.text_model(input_ids, attention_mask, position_ids=position_ids, inputs_embeds=inputs_embeds)
+        return self.fuse_text_with_image(
+            text.last_hidden_state, attention_mask, image.last_hidden_state, image_index, **self.recording(kwargs)
+        )
+
     @can_return_tuple
     def forward(
         self,
@@ -163,7 +205,7 @@ class CBViLAModel(CBViLAPreTrainedModel):
         inputs_embeds: Tensor | None = None,
         image_index: Tensor | None = None,
         interpolate_pos_encoding: bool = False,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> CBViLAModelOutput:
         """Encodes images, texts, or pairs of them.
 
@@ -183,14 +225,18 @@ class CBViLAModel(CBViLAPreTrainedModel):
             raise ValueError("Nothing to encode: pass pixel_values, input_ids (or inputs_embeds), or both.")
         output = CBViLAModelOutput()
         if pixel_values is not None:
-            vision = self.get_image_features(pixel_values, interpolate_pos_encoding)
+            vision = self.get_image_features(pixel_values, interpolate_pos_encoding, return_dict=True)
             output.vision_last_hidden_state = vision.last_hidden_state
             output.image_embeds = F.normalize(at_least_fp32(vision.pooler_output), dim=-1)
             if self.has_codebook:
                 output.codebook_indices = self.codebook.lookup(self.codebook.encode(vision.last_hidden_state[:, 1:]))
         if has_text:
             text = self.get_text_features(
-                input_ids, attention_mask, position_ids=position_ids, inputs_embeds=inputs_embeds
+                input_ids,
+                attention_mask,
+                position_ids=position_ids,
+                inputs_embeds=inputs_embeds,
+                return_dict=True,
             )
             output.text_last_hidden_state = text.last_hidden_state
             output.text_embeds = F.normalize(at_least_fp32(text.pooler_output), dim=-1)
@@ -199,13 +245,13 @@ class CBViLAModel(CBViLAPreTrainedModel):
             output.logits_per_image = self.similarity_logits(output.image_embeds, output.text_embeds)
             output.logits_per_text = None if output.logits_per_image is None else output.logits_per_image.T
             fused = self.fuse_text_with_image(
-                text.last_hidden_state, attention_mask, vision.last_hidden_state, image_index, **kwargs
+                text.last_hidden_state, attention_mask, vision.last_hidden_state, image_index, **self.recording(kwargs)
             )
             output.last_hidden_state = fused.last_hidden_state
             output.pooler_output = fused.last_hidden_state[:, 0]
             output.hidden_states, output.attentions = fused.hidden_states, fused.attentions
             output.cross_attentions = fused.get("cross_attentions")
-        return output
+        return in_field_order(output)
 
 
 def check_pair_counts(num_images: int, num_texts: int, image_index: Tensor | None) -> None:

@@ -14,18 +14,20 @@ from transformers import GenerationMixin
 from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
 from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
 from transformers.modeling_outputs import CausalLMOutputWithCrossAttentions
+from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, logging
-from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.generic import TransformersKwargs, can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_cbvila import CBViLAConfig, CBViLATextConfig
 from .losses_cbvila import answer_loss, at_least_fp32
-from .modeling_cbvila import CBViLAModel, check_pair_counts
+from .modeling_cbvila import PRETRAINING_ONLY, CBViLAModel
 from .modeling_cbvila_layers import (
     CBViLACrossAttention,
     CBViLAPreTrainedModel,
     CBViLASelfAttention,
     CBViLATextLayer,
+    in_field_order,
 )
 from .modeling_cbvila_text import CBViLATextEmbeddings, CBViLATextHead
 
@@ -150,11 +152,15 @@ class CBViLAForQuestionAnsweringOutput(ModelOutput):
         loss (`torch.FloatTensor` ()): Negative log-likelihood per answer, when `labels` are given.
         logits (`torch.FloatTensor` (B, A, V)): Position t scores token t of the answer, when `labels` are given.
         question_hidden_states (`torch.FloatTensor` (B, L, D)): The question fused with the image.
+        hidden_states, attentions, cross_attentions (tuples, *optional*): Of the fusion layers.
     """
 
     loss: Tensor | None = None
     logits: Tensor | None = None
     question_hidden_states: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    cross_attentions: tuple[Tensor, ...] | None = None
 
 
 @dataclass
@@ -177,15 +183,8 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel):
     the fusion encoder and the text embeddings, as in ALBEF.
     """
 
-    # what pretraining has and answering has no use for
-    _keys_to_ignore_on_load_unexpected = [
-        r"codebook\.",
-        r"visual_queries\.",
-        r"text_key_projection\.",
-        r"(vision|text)_projection\.",
-        r"logit_scale",
-        r"(mim|itm|pixel)_head\.",
-    ]
+    _keys_to_ignore_on_load_unexpected = PRETRAINING_ONLY
+    _keep_in_fp32_modules_strict = None
     _tied_weights_keys = {
         "answer_decoder.lm_head.decoder.weight": "answer_decoder.embeddings.word_embeddings.weight",
     }
@@ -201,9 +200,7 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel):
         wants_info = kwargs.pop("output_loading_info", False)
         # The head that named masked tokens in pretraining names answer tokens here.
         kwargs["key_mapping"] = {_MLM_HEAD: "answer_decoder.lm_head.", **(kwargs.get("key_mapping") or {})}
-        model, info = super().from_pretrained(
-            pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
-        )
+        model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
         # Renamed for loading only: save_pretrained would otherwise turn the names back.
         conversions = getattr(model, "_weight_conversions", None) or []
         model._weight_conversions = [c for c in conversions if _MLM_HEAD not in getattr(c, "source_patterns", ())]
@@ -233,23 +230,31 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel):
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.cbvila.set_input_embeddings(value)
 
+    def resize_token_embeddings(self, *args, **kwargs) -> nn.Embedding:
+        """Resizes the vocabulary of questions and of answers, which is one."""
+        embeddings = super().resize_token_embeddings(*args, **kwargs)
+        self.answer_decoder.resize_token_embeddings(*args, **kwargs)
+        return embeddings
+
     def encode_question(
         self,
         pixel_values: Tensor,
-        input_ids: Tensor,
+        input_ids: Tensor | None,
         attention_mask: Tensor | None = None,
         image_index: Tensor | None = None,
         interpolate_pos_encoding: bool = False,
+        inputs_embeds: Tensor | None = None,
     ) -> Tensor:
         """Questions (B, L) fused with their images (B', 3, H, W): (B, L, D)."""
-        if pixel_values is None or input_ids is None:
-            missing = "pixel_values" if pixel_values is None else "input_ids"
-            raise ValueError(f"A visual question needs an image and a text: {missing} is missing.")
-        check_pair_counts(len(pixel_values), len(input_ids), image_index)
-        image = self.cbvila.vision_model(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding)
-        text = self.cbvila.text_model(input_ids, attention_mask=attention_mask)
-        return self.cbvila.fuse_text_with_image(
-            text.last_hidden_state, attention_mask, image.last_hidden_state, image_index
+        return self.cbvila.encode_pairs(
+            pixel_values,
+            input_ids,
+            attention_mask,
+            inputs_embeds=inputs_embeds,
+            image_index=image_index,
+            interpolate_pos_encoding=interpolate_pos_encoding,
+            output_hidden_states=False,
+            output_attentions=False,
         ).last_hidden_state
 
     @can_return_tuple
@@ -262,13 +267,14 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel):
         answer_weights: Tensor | None = None,
         image_index: Tensor | None = None,
         interpolate_pos_encoding: bool = False,
-        **kwargs,
+        inputs_embeds: Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> CBViLAForQuestionAnsweringOutput:
         """Encodes questions and, given answers, scores them.
 
         Args:
             pixel_values: (B', 3, H, W) images; B' = B without `image_index`.
-            input_ids: (B, L) questions.
+            input_ids: (B, L) questions, or `inputs_embeds` (B, L, D) in their place.
             attention_mask: (B, L), 0 on padding.
             labels: (B, A) answer tokens with their end token [SEP], -100 on padding, as
                 [`CBViLAProcessor.encode_answers`] gives. The decoder sees them shifted right behind [CLS].
@@ -277,13 +283,25 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel):
                 then encoded once.
             interpolate_pos_encoding: Whether images of another size than the configured one are allowed.
         """
-        question = self.encode_question(
-            pixel_values, input_ids, attention_mask, image_index, interpolate_pos_encoding
+        fused = self.cbvila.encode_pairs(
+            pixel_values,
+            input_ids,
+            attention_mask,
+            inputs_embeds=inputs_embeds,
+            image_index=image_index,
+            interpolate_pos_encoding=interpolate_pos_encoding,
+            **kwargs,
         )
-        output = CBViLAForQuestionAnsweringOutput(question_hidden_states=question)
+        question = fused.last_hidden_state
+        output = CBViLAForQuestionAnsweringOutput(
+            question_hidden_states=question,
+            hidden_states=fused.hidden_states,
+            attentions=fused.attentions,
+            cross_attentions=fused.get("cross_attentions"),
+        )
         if labels is not None:
-            if len(labels) != len(input_ids):
-                raise ValueError(f"Got {len(labels)} answer(s) in labels for {len(input_ids)} question(s).")
+            if len(labels) != len(question):
+                raise ValueError(f"Got {len(labels)} answer(s) in labels for {len(question)} question(s).")
             output.logits = self.answer_decoder(
                 self._shift_right(labels),
                 encoder_hidden_states=question,
@@ -291,7 +309,7 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel):
                 use_cache=False,
             ).logits
             output.loss = answer_loss(output.logits, labels, answer_weights)
-        return output
+        return in_field_order(output)
 
     @torch.no_grad()
     def generate(
@@ -313,9 +331,7 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel):
         Returns:
             (B, 1 + new tokens) answer ids starting with [CLS], or a generate output with `return_dict_in_generate`.
         """
-        question = self.encode_question(
-            pixel_values, input_ids, attention_mask, image_index, interpolate_pos_encoding
-        )
+        question = self.encode_question(pixel_values, input_ids, attention_mask, image_index, interpolate_pos_encoding)
         if "max_length" not in generate_kwargs and generate_kwargs.get("generation_config") is None:
             generate_kwargs.setdefault("max_new_tokens", min(20, self.config.text_config.max_position_embeddings))
         start = torch.full((len(question), 1), self.config.text_config.bos_token_id, device=question.device)
@@ -343,9 +359,7 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel):
         Args:
             answer_labels: (R, A) candidates in the form of `labels`.
         """
-        question = self.encode_question(
-            pixel_values, input_ids, attention_mask, image_index, interpolate_pos_encoding
-        )
+        question = self.encode_question(pixel_values, input_ids, attention_mask, image_index, interpolate_pos_encoding)
         num_questions, num_answers = len(question), len(answer_labels)
         if num_answers == 0:
             raise ValueError("answer_labels has no candidate answer (0 rows): pass at least one to rank.")
