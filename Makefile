@@ -28,7 +28,7 @@ PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_EVALUATE_O
   $(VENV_PYTHON) -m pytest -n $(WORKERS) --dist loadfile
 CBVILA := $(VENV_PYTHON) -m transformers_cbvila
 
-.PHONY: help install test test-all suite suite-all lint format format-check types demo demo-scratch pretrain-tiny wheel clean FORCE
+.PHONY: help install test test-all suite suite-all conformance lint format format-check types demo demo-scratch pretrain-tiny wheel clean FORCE
 
 help:  ## list the targets
 	@echo "make TARGET [PYTHON=/path/to/python]"
@@ -57,6 +57,9 @@ suite: $(STAMP)
 suite-all: $(STAMP)
 	$(PYTEST) -m "slow or not slow"
 
+conformance: $(STAMP)  ## transformers' own common tests on all our classes, counted per class, with the reason of every skip
+	RUN_SLOW=yes $(PYTEST) --dist loadscope modeling_tests/conformance -m "conformance or not conformance"
+
 lint: $(STAMP)  ## look for mistakes with ruff
 	$(VENV_PYTHON) -m ruff check
 
@@ -83,5 +86,5 @@ wheel: $(STAMP)  ## build the wheel into dist/
 	$(VENV_PYTHON) -m build --wheel
 
 clean:  ## remove the environments, builds and caches; runs/ stays
-	rm -rf .venv .venv-reuse build dist .pytest_cache .ruff_cache .mypy_cache src/*.egg-info
+	rm -rf .venv .venv-reuse .cache build dist .pytest_cache .ruff_cache .mypy_cache src/*.egg-info
 	find src modeling_tests -name __pycache__ -prune -exec rm -rf {} +

@@ -3,7 +3,7 @@ import torch
 from tiny import CLS, PAD, SEP, answering_model, pretraining_model, tiny_answers, tiny_images, tiny_texts
 from transformers.cache_utils import DynamicCache
 
-from transformers_cbvila.model import modeling_cbvila_question_answering
+from transformers_cbvila.model.answer_trie_cbvila import CBViLAAnswerTrie
 from transformers_cbvila.model.modeling_cbvila import CBViLAModel
 from transformers_cbvila.model.modeling_cbvila_question_answering import CBViLAForQuestionAnswering
 
@@ -210,10 +210,9 @@ def test_ranking_is_the_naive_loop(model):
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 20])
-def test_chunks_do_not_matter(model, chunk, monkeypatch):
+def test_chunks_do_not_matter(model, chunk):
     expected = model.rank_answers(**inputs(), answer_labels=CANDIDATES)
-    monkeypatch.setattr(modeling_cbvila_question_answering, "_RANKING_CHUNK", chunk)
-    ranking = model.rank_answers(**inputs(), answer_labels=CANDIDATES)
+    ranking = model.rank_answers(**inputs(), answer_labels=CANDIDATES, chunk_size=chunk)
     torch.testing.assert_close(ranking.log_likelihoods, expected.log_likelihoods, atol=1e-5, rtol=1e-5)
 
 
@@ -250,6 +249,56 @@ def test_bad_input_is_named(change, message):
 def test_no_candidates_to_rank():
     with pytest.raises(ValueError, match="no candidate"):
         answering_model().rank_answers(**inputs(), answer_labels=CANDIDATES[:0])
+
+
+def test_chunks_of_nothing():
+    with pytest.raises(ValueError, match="chunk_size=0 must be positive"):
+        answering_model().rank_answers(**inputs(), answer_labels=CANDIDATES, chunk_size=0)
+
+
+def test_no_answers_to_choose_from():
+    with pytest.raises(ValueError, match="no answer"):
+        answering_model().generate(**inputs(), answer_labels=CANDIDATES[:0])
+    with pytest.raises(ValueError, match="row 1 has no token"):
+        CBViLAAnswerTrie(torch.tensor([[5, SEP], [-100, -100]]), SEP)
+
+
+# A list of answers to choose from
+
+
+def written(tokens):
+    """Generated rows without the start token and what follows the end, as tuples."""
+    rows = [row[1:] for row in tokens.tolist()]
+    return [tuple(row[: row.index(SEP) + 1] if SEP in row else row) for row in rows]
+
+
+def listed(candidates):
+    return {tuple(token for token in row if token != -100) for row in candidates.tolist()}
+
+
+@pytest.mark.parametrize("options", [{}, {"num_beams": 3}, {"do_sample": True}, {"use_cache": False}], ids=str)
+def test_only_listed_answers_are_written(model, options):
+    torch.manual_seed(0)
+    answers = written(model.generate(**inputs(), answer_labels=CANDIDATES, **options))
+    assert set(answers) <= listed(CANDIDATES)
+
+
+def test_all_beams_over_a_list_find_the_best_ranked(model):
+    """As many beams as answers cannot lose one, and without a length penalty they order them by likelihood."""
+    answers = model.generate(
+        **inputs(), answer_labels=CANDIDATES, num_beams=len(CANDIDATES), length_penalty=0.0, early_stopping="never"
+    )
+    best = model.rank_answers(**inputs(), answer_labels=CANDIDATES).scores.argmax(-1)
+    expected = [tuple(token for token in CANDIDATES[i].tolist() if token != -100) for i in best]
+    assert written(answers) == expected
+
+
+def test_the_trie_allows_what_may_follow():
+    trie = CBViLAAnswerTrie(CANDIDATES, SEP)
+    assert sorted(trie(0, torch.tensor([CLS]))) == [5, 6, 8, 9, 11]
+    assert trie(0, torch.tensor([CLS, 6])) == [7]
+    assert trie(0, torch.tensor([CLS, 6, 7])) == [SEP]
+    assert trie(0, torch.tensor([CLS, 5, SEP])) == trie(0, torch.tensor([CLS, 50])) == [SEP]
 
 
 # Saving and loading

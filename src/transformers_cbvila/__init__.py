@@ -22,7 +22,13 @@ from .model.configuration_cbvila import CBViLAConfig, CBViLAFusionConfig, CBViLA
 from .model.image_processing_cbvila import CBViLAImageProcessor
 from .model.image_processing_pil_cbvila import CBViLAImageProcessorPil
 from .model.modeling_cbvila import CBViLAModel, CBViLAModelOutput
+from .model.modeling_cbvila_classification import CBViLAClassificationOutput
 from .model.modeling_cbvila_fusion import CBViLAFusionModel
+from .model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval, CBViLAForImageTextRetrievalOutput
+from .model.modeling_cbvila_masked_image_modeling import (
+    CBViLAForMaskedImageModeling,
+    CBViLAForMaskedImageModelingOutput,
+)
 from .model.modeling_cbvila_pretraining import CBViLAForPreTraining, CBViLAForPreTrainingOutput, CBViLALosses
 from .model.modeling_cbvila_question_answering import (
     CBViLAAnswerRanking,
@@ -31,6 +37,8 @@ from .model.modeling_cbvila_question_answering import (
 )
 from .model.modeling_cbvila_text import CBViLATextModel
 from .model.modeling_cbvila_vision import CBViLAVisionModel
+from .model.modeling_cbvila_visual_entailment import CBViLAForVisualEntailment
+from .model.modeling_cbvila_visual_reasoning import CBViLAForVisualReasoning
 from .model.pipeline_cbvila import CBViLAVisualQuestionAnsweringPipeline
 from .model.processing_cbvila import CBViLAProcessor
 from .registration import register
@@ -69,13 +77,20 @@ register()
 
 __all__ = [
     "CBViLAAnswerRanking",
+    "CBViLAClassificationOutput",
     "CBViLAConfig",
     "CBViLADataCollatorForPreTraining",
     "CBViLADataCollatorForQuestionAnswering",
+    "CBViLAForImageTextRetrieval",
+    "CBViLAForImageTextRetrievalOutput",
+    "CBViLAForMaskedImageModeling",
+    "CBViLAForMaskedImageModelingOutput",
     "CBViLAForPreTraining",
     "CBViLAForPreTrainingOutput",
     "CBViLAForQuestionAnswering",
     "CBViLAForQuestionAnsweringOutput",
+    "CBViLAForVisualEntailment",
+    "CBViLAForVisualReasoning",
     "CBViLAFusionConfig",
     "CBViLAFusionModel",
     "CBViLAImageProcessor",

@@ -6,6 +6,7 @@ from transformers import (
     AutoConfig,
     AutoImageProcessor,
     AutoModel,
+    AutoModelForMaskedImageModeling,
     AutoModelForPreTraining,
     AutoModelForVisualQuestionAnswering,
     AutoProcessor,
@@ -18,6 +19,7 @@ from .model.image_processing_cbvila import CBViLAImageProcessor
 from .model.image_processing_pil_cbvila import CBViLAImageProcessorPil
 from .model.modeling_cbvila import CBViLAModel
 from .model.modeling_cbvila_fusion import CBViLAFusionModel
+from .model.modeling_cbvila_masked_image_modeling import CBViLAForMaskedImageModeling
 from .model.modeling_cbvila_pretraining import CBViLAForPreTraining
 from .model.modeling_cbvila_question_answering import CBViLAForQuestionAnswering
 from .model.modeling_cbvila_text import CBViLATextModel
@@ -35,6 +37,7 @@ def register() -> None:
     AutoModel.register(CBViLATextConfig, CBViLATextModel, exist_ok=True)
     AutoModel.register(CBViLAFusionConfig, CBViLAFusionModel, exist_ok=True)
     AutoModelForPreTraining.register(CBViLAConfig, CBViLAForPreTraining, exist_ok=True)
+    AutoModelForMaskedImageModeling.register(CBViLAConfig, CBViLAForMaskedImageModeling, exist_ok=True)
     AutoModelForVisualQuestionAnswering.register(CBViLAConfig, CBViLAForQuestionAnswering, exist_ok=True)
     AutoTokenizer.register(CBViLAConfig, tokenizer_class=BertTokenizer, exist_ok=True)
     AutoProcessor.register(CBViLAConfig, CBViLAProcessor, exist_ok=True)

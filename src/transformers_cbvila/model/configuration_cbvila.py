@@ -227,6 +227,7 @@ class CBViLAConfig(PreTrainedConfig):
             training.
         projection_dim (`int`, defaults to 256): Width of the contrastive embeddings.
         logit_scale_init_value (`float`, defaults to 2.6592): Logarithm of the initial 1 / temperature (ln 1/0.07).
+        num_images (`int`, defaults to 2): Images per statement in visual reasoning.
         initializer_range (`float`, defaults to 0.02): Standard deviation of the initial weights.
 
     Example:
@@ -285,6 +286,7 @@ class CBViLAConfig(PreTrainedConfig):
     negative_source: str = "similarity"
     projection_dim: int = 256
     logit_scale_init_value: float = 2.6592
+    num_images: int = 2
     initializer_range: float = 0.02
     tie_word_embeddings: bool = True
 
@@ -366,6 +368,8 @@ class CBViLAConfig(PreTrainedConfig):
             raise ValueError(f"codebook_decay={self.codebook_decay} must be in [0, 1).")
         if self.gumbel_temperature <= 0:
             raise ValueError(f"gumbel_temperature={self.gumbel_temperature} must be above 0.")
+        if self.num_images < 1:
+            raise ValueError(f"num_images={self.num_images} must be positive.")
         if self.projection_dim < 1:
             raise ValueError(f"projection_dim={self.projection_dim} must be positive.")
         for term, weight in self.loss_weights().items():

@@ -11,16 +11,28 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput
-from transformers.utils.generic import can_return_tuple
+from transformers.utils.generic import TransformersKwargs, can_return_tuple
 
 from .configuration_cbvila import CBViLAConfig
 from .losses_cbvila import at_least_fp32
 from .modeling_cbvila_codebook import CBViLACodebook
 from .modeling_cbvila_fusion import CBViLAFusionModel, CBViLAVisualQueries
-from .modeling_cbvila_layers import CBViLAPreTrainedModel, without_autocast
+from .modeling_cbvila_layers import CBViLAPreTrainedModel, in_field_order, without_autocast
 from .modeling_cbvila_text import CBViLATextModel
 from .modeling_cbvila_vision import CBViLAVisionModel
+
+# What a pretraining checkpoint has and a head that asks images with text has no use for: weights that its loss cannot
+# reach. Left out on purpose, so loading does not warn about them.
+PRETRAINING_ONLY = [
+    r"codebook\.",
+    r"visual_queries\.",
+    r"text_key_projection\.",
+    r"(vision|text)_projection\.",
+    r"logit_scale",
+    r"(mlm|mim|itm|pixel)_head\.",
+]
 
 
 @dataclass
@@ -61,6 +73,21 @@ class CBViLAModel(CBViLAPreTrainedModel):
         add_contrastive: Whether to build the projections of the contrastive loss (they also need `itc_weight` > 0).
         add_codebook: Whether to build the codebook and what turns its words into queries. Heads that only ask the
             image with text leave both out, so that they hold no weight their loss cannot reach.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from transformers_cbvila import CBViLAConfig, CBViLAModel
+
+    >>> small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    >>> config = CBViLAConfig(vision_config={**small, "image_size": 32}, text_config=small, fusion_config=small)
+    >>> model = CBViLAModel(config)
+    >>> output = model(torch.randn(1, 3, 32, 32), torch.tensor([[101, 7, 102]]))
+    >>> output.last_hidden_state.shape, output.codebook_indices.shape, output.logits_per_image.shape
+    (torch.Size([1, 3, 32]), torch.Size([1, 4]), torch.Size([1, 1]))
+
+    ```
     """
 
     _tied_weights_keys: dict[str, str] = {}
@@ -82,6 +109,8 @@ class CBViLAModel(CBViLAPreTrainedModel):
             self.visual_queries = CBViLAVisualQueries(config)
             same = vision.hidden_size == text.hidden_size
             self.text_key_projection = nn.Identity() if same else nn.Linear(text.hidden_size, vision.hidden_size)
+        there = {"codebook": add_codebook, "logit_scale": self.has_contrastive_head}
+        self._keep_in_fp32_modules_strict = [name for name, is_there in there.items() if is_there]
         self.post_init()
 
     def init_own_weights(self, std: float) -> None:
@@ -94,8 +123,9 @@ class CBViLAModel(CBViLAPreTrainedModel):
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.text_model.set_input_embeddings(value)
 
+    @can_return_tuple
     def get_image_features(
-        self, pixel_values: Tensor, interpolate_pos_encoding: bool = False, **kwargs
+        self, pixel_values: Tensor, interpolate_pos_encoding: bool = False, **kwargs: Unpack[TransformersKwargs]
     ) -> BaseModelOutputWithPooling:
         """Encodes images (B, 3, H, W); `pooler_output` (B, E) is the projected, not yet normalised embedding."""
         output = self.vision_model(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, **kwargs)
@@ -103,8 +133,9 @@ class CBViLAModel(CBViLAPreTrainedModel):
             output.pooler_output = self.vision_projection(output.last_hidden_state[:, 0])
         return output
 
+    @can_return_tuple
     def get_text_features(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Unpack[TransformersKwargs]
     ) -> BaseModelOutputWithPooling:
         """Encodes texts (B, L); `pooler_output` (B, E) is the projected, not yet normalised embedding."""
         output = self.text_model(input_ids, attention_mask=attention_mask, **kwargs)
@@ -135,25 +166,63 @@ class CBViLAModel(CBViLAPreTrainedModel):
             text, attention_mask, encoder_hidden_states=image, encoder_index=image_index, **kwargs
         )
 
-    def fuse_words_with_text(
-        self, words: Tensor, grid: tuple[int, int], text: Tensor, attention_mask: Tensor | None, mask: Tensor | None
-    ) -> Tensor:
+    def fuse_words(
+        self,
+        words: Tensor,
+        grid: tuple[int, int],
+        text: Tensor,
+        attention_mask: Tensor | None = None,
+        mask: Tensor | None = None,
+        **kwargs,
+    ):
         """Visual-word queries (R * B, N, Dv), text keys (B, L, D): the direction of the pixel loss and MIM.
 
-        R questions may be asked of the same texts at once, one after the other in the batch. Returns the states of the
-        patches (R * B, N, D), without the query [CLS].
+        R questions may be asked of the same texts at once, one after the other in the batch. Returns the fusion
+        encoder's output, (R * B, 1 + N, D) with the query [CLS] first; `mask` (R * B, N) hides words.
         """
         queries = self.visual_queries(words, grid, mask)
         repeats, index = len(queries) // len(text), None
         if repeats > 1:
             index = torch.arange(len(text), device=text.device).repeat(repeats)
-        fused = self.fusion_model(
+        return self.fusion_model(
             queries,
             encoder_hidden_states=self.text_key_projection(text),
             encoder_attention_mask=attention_mask,
             encoder_index=index,
+            **kwargs,
         )
-        return fused.last_hidden_state[:, 1:]
+
+    def fuse_words_with_text(
+        self, words: Tensor, grid: tuple[int, int], text: Tensor, attention_mask: Tensor | None, mask: Tensor | None
+    ) -> Tensor:
+        """The states of the patches (R * B, N, D) that [`fuse_words`] gives."""
+        return self.fuse_words(words, grid, text, attention_mask, mask).last_hidden_state[:, 1:]
+
+    def encode_pairs(
+        self,
+        pixel_values: Tensor | None,
+        input_ids: Tensor | None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        image_index: Tensor | None = None,
+        interpolate_pos_encoding: bool = False,
+        **kwargs,
+    ):
+        """The fusion encoder's output (B, L, D) for texts (B, L) and their images (B', 3, H, W).
+
+        The arguments are those of `forward`; here both modalities are needed.
+        """
+        has_text = input_ids is not None or inputs_embeds is not None
+        if pixel_values is None or not has_text:
+            missing = "pixel_values" if pixel_values is None else "input_ids"
+            raise ValueError(f"It takes an image and a text: {missing} is missing.")
+        check_pair_counts(len(pixel_values), len(input_ids if inputs_embeds is None else inputs_embeds), image_index)
+        image = self.vision_model(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding)
+        text = self.text_model(input_ids, attention_mask, position_ids=position_ids, inputs_embeds=inputs_embeds)
+        return self.fuse_text_with_image(
+            text.last_hidden_state, attention_mask, image.last_hidden_state, image_index, **self.recording(kwargs)
+        )
 
     @can_return_tuple
     def forward(
@@ -165,7 +234,7 @@ class CBViLAModel(CBViLAPreTrainedModel):
         inputs_embeds: Tensor | None = None,
         image_index: Tensor | None = None,
         interpolate_pos_encoding: bool = False,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> CBViLAModelOutput:
         """Encodes images, texts, or pairs of them.
 
@@ -185,14 +254,18 @@ class CBViLAModel(CBViLAPreTrainedModel):
             raise ValueError("Nothing to encode: pass pixel_values, input_ids (or inputs_embeds), or both.")
         output = CBViLAModelOutput()
         if pixel_values is not None:
-            vision = self.get_image_features(pixel_values, interpolate_pos_encoding)
+            vision = self.get_image_features(pixel_values, interpolate_pos_encoding, return_dict=True)
             output.vision_last_hidden_state = vision.last_hidden_state
             output.image_embeds = F.normalize(at_least_fp32(vision.pooler_output), dim=-1)
             if self.has_codebook:
                 output.codebook_indices = self.codebook.lookup(self.codebook.encode(vision.last_hidden_state[:, 1:]))
         if has_text:
             text = self.get_text_features(
-                input_ids, attention_mask, position_ids=position_ids, inputs_embeds=inputs_embeds
+                input_ids,
+                attention_mask,
+                position_ids=position_ids,
+                inputs_embeds=inputs_embeds,
+                return_dict=True,
             )
             output.text_last_hidden_state = text.last_hidden_state
             output.text_embeds = F.normalize(at_least_fp32(text.pooler_output), dim=-1)
@@ -201,13 +274,13 @@ class CBViLAModel(CBViLAPreTrainedModel):
             output.logits_per_image = self.similarity_logits(output.image_embeds, output.text_embeds)
             output.logits_per_text = None if output.logits_per_image is None else output.logits_per_image.T
             fused = self.fuse_text_with_image(
-                text.last_hidden_state, attention_mask, vision.last_hidden_state, image_index, **kwargs
+                text.last_hidden_state, attention_mask, vision.last_hidden_state, image_index, **self.recording(kwargs)
             )
             output.last_hidden_state = fused.last_hidden_state
             output.pooler_output = fused.last_hidden_state[:, 0]
             output.hidden_states, output.attentions = fused.hidden_states, fused.attentions
             output.cross_attentions = fused.get("cross_attentions")
-        return output
+        return in_field_order(output)
 
 
 def check_pair_counts(num_images: int, num_texts: int, image_index: Tensor | None) -> None:

@@ -33,7 +33,7 @@ class CBViLACodebookOutput(ModelOutput):
         frozen_words (`torch.FloatTensor` (B, N, D)): Visual words for MIM: no gradient reaches the codes, and the
             image encoder only with `mim_grad_to_vit`.
         indices (`torch.LongTensor` (B, N)): Index of the nearest code of each token, Eq. 1.
-        counts (`torch.FloatTensor` (K,)): How often each code was chosen in this batch.
+        counts (`torch.LongTensor` (K,)): How often each code was chosen in this batch.
         codebook_loss, commitment_loss (`torch.FloatTensor` ()): Second and third term of Eq. 3, unweighted.
     """
 
@@ -159,7 +159,7 @@ class CBViLACodebook(nn.Module):
         latents = self.encode(tokens)
         indices = self.lookup(latents)
         codes = F.embedding(indices, at_least_fp32(self.codes))
-        counts = torch.bincount(indices.flatten(), minlength=self.num_codes).to(codes.dtype)
+        counts = torch.bincount(indices.flatten(), minlength=self.num_codes)
         if self.training and torch.is_grad_enabled() and self.config.codebook_update == "ema":
             self._remember(latents.detach(), indices, counts)
         frozen = codes.detach()

@@ -4,6 +4,7 @@ Shapes: B batch, T query tokens, S key tokens, H heads, D hidden.
 """
 
 from collections.abc import Callable
+from dataclasses import fields
 from functools import wraps
 from typing import Any
 
@@ -14,6 +15,7 @@ from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache, EncoderDecoderCache
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils import ModelOutput
 from transformers.utils.generic import maybe_autocast
 
 from .configuration_cbvila import CBViLAConfig
@@ -31,6 +33,11 @@ def without_autocast(method: Callable) -> Callable:
             return method(self, tensor, *args, **kwargs)
 
     return in_own_precision
+
+
+def in_field_order(output: ModelOutput) -> ModelOutput:
+    """An output that was filled bit by bit, as one whose tuple has the order of the declared fields."""
+    return type(output)(**{field.name: getattr(output, field.name) for field in fields(output)})
 
 
 def eager_attention(
@@ -236,6 +243,11 @@ class CBViLAPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
+
+    def recording(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Options of a forward; where they do not say which states to return, the configuration does."""
+        wanted = {name: getattr(self.config, name, None) for name in ("output_hidden_states", "output_attentions")}
+        return {name: value for name, value in wanted.items() if value} | options
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

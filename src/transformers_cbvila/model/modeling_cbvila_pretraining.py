@@ -12,16 +12,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import initialization as init
+from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput
-from transformers.utils.generic import can_return_tuple
+from transformers.utils.generic import TransformersKwargs, can_return_tuple
 
 from .configuration_cbvila import CBViLAConfig
 from .losses_cbvila import at_least_fp32, classification_loss, itc_loss, patchify, pixel_loss
 from .modeling_cbvila import CBViLAModel
 from .modeling_cbvila_codebook import CBViLACodebookOutput, codebook_statistics
-from .modeling_cbvila_layers import CBViLAPreTrainedModel, without_autocast
+from .modeling_cbvila_layers import CBViLAPreTrainedModel, in_field_order, without_autocast
 from .modeling_cbvila_text import CBViLATextHead
-from .negatives_cbvila import choose_negatives, content_ids, known_matches
+from .negatives_cbvila import choose_negatives, content_ids, itm_labels, known_matches
 
 
 @dataclass
@@ -60,7 +61,7 @@ class CBViLAForPreTrainingOutput(ModelOutput):
         loss (`torch.FloatTensor` ()): Weighted sum of `losses`.
         losses ([`CBViLALosses`]): The unweighted terms.
         codebook_indices (`torch.LongTensor` (B, N)): Visual words of the images, Eq. 1.
-        codebook_counts (`torch.FloatTensor` (K,)): How often each code was chosen in the batch.
+        codebook_counts (`torch.LongTensor` (K,)): How often each code was chosen in the batch.
         codebook_statistics (`dict`): Usage, perplexity and share of the most frequent code, over this batch only.
         itm_logits (`torch.FloatTensor` (3B, 2)): True pairs, then each text with a wrong image, then each image with a
             wrong text; class 1 is "matches".
@@ -68,6 +69,8 @@ class CBViLAForPreTrainingOutput(ModelOutput):
             Predictions at the masked places, in the order of `mlm_labels != -100` and `bool_masked_pos`.
         pixel_predictions (`torch.FloatTensor` (B, N, P)): Reconstruction from visual words and text.
         image_embeds, text_embeds (`torch.FloatTensor` (B, E)): Pooled embeddings of length 1.
+        hidden_states, attentions, cross_attentions (tuples, *optional*): Of the fusion layers where texts ask images:
+            the 3B rows of `itm_logits`, if ITM is on, then the B captions with masked tokens, if MLM is.
     """
 
     loss: Tensor | None = None
@@ -81,6 +84,9 @@ class CBViLAForPreTrainingOutput(ModelOutput):
     pixel_predictions: Tensor | None = None
     image_embeds: Tensor | None = None
     text_embeds: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    cross_attentions: tuple[Tensor, ...] | None = None
 
 
 class CBViLATiedMIMHead(nn.Module):
@@ -103,7 +109,25 @@ class CBViLATiedMIMHead(nn.Module):
 
 
 class CBViLAForPreTraining(CBViLAPreTrainedModel):
-    """CB-ViLA with the heads of all pretraining objectives (Sec. III-C)."""
+    """CB-ViLA with the heads of all pretraining objectives (Sec. III-C).
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from transformers_cbvila import CBViLAConfig, CBViLAForPreTraining
+
+    >>> small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    >>> config = CBViLAConfig(vision_config={**small, "image_size": 32}, text_config=small, fusion_config=small)
+    >>> model = CBViLAForPreTraining(config)
+    >>> texts = torch.tensor([[101, 7, 102], [101, 8, 102]])
+    >>> hidden = torch.tensor([[True, False, True, True], [True, True, False, True]])  # of 4 patches of an image
+    >>> output = model(torch.randn(2, 3, 32, 32), texts, bool_masked_pos=hidden)
+    >>> list(output.losses)
+    ['pixel', 'commitment', 'mim', 'itm', 'itc']
+
+    ```
+    """
 
     _tied_weights_keys = {"mlm_head.decoder.weight": "cbvila.text_model.embeddings.word_embeddings.weight"}
 
@@ -152,7 +176,7 @@ class CBViLAForPreTraining(CBViLAPreTrainedModel):
         negative_hardness: float | None = None,
         loss_weights: dict[str, float] | None = None,
         interpolate_pos_encoding: bool = False,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> CBViLAForPreTrainingOutput:
         """Computes every objective that is on and whose inputs are there.
 
@@ -179,7 +203,7 @@ class CBViLAForPreTraining(CBViLAPreTrainedModel):
             raise ValueError("ITM needs both negative_image_index and negative_text_index, or neither.")
         weights = self._weights(loss_weights)
         output = CBViLAForPreTrainingOutput(losses=CBViLALosses())
-        image = self.cbvila.get_image_features(pixel_values, interpolate_pos_encoding)
+        image = self.cbvila.get_image_features(pixel_values, interpolate_pos_encoding, return_dict=True)
         mlm_on = weights["mlm"] > 0 and input_ids_masked is not None
         text, masked_text = self._encode_texts(input_ids, attention_mask, input_ids_masked if mlm_on else None)
         codebook = self.cbvila.codebook(image.last_hidden_state[:, 1:])
@@ -194,12 +218,11 @@ class CBViLAForPreTraining(CBViLAPreTrainedModel):
         negatives = negative_image_index, negative_text_index
         if weights["itm"] > 0 and negative_image_index is None:
             negatives = choose_negatives(similarity, matches, self._hardness(negative_hardness))
-        self._ask_image(
-            output, image.last_hidden_state, text, masked_text, attention_mask, negatives, mlm_labels, weights
-        )
+        fused = self._ask_image(image.last_hidden_state, text, masked_text, attention_mask, negatives, weights, kwargs)
+        self._add_itm_and_mlm(output, fused, len(text), negatives, mlm_labels if mlm_on else None, weights)
         self._ask_text(output, pixel_values, codebook, text, attention_mask, bool_masked_pos, weights)
         output.loss = output.losses.total(weights)
-        return output
+        return in_field_order(output)
 
     def _weights(self, changes: dict[str, float] | None) -> dict[str, float]:
         weights = self.config.loss_weights()
@@ -244,8 +267,8 @@ class CBViLAForPreTraining(CBViLAPreTrainedModel):
             return requested
         return 1.0 if self.config.negative_source == "similarity" else 0.0
 
-    def _ask_image(self, output, image, text, masked_text, attention_mask, negatives, mlm_labels, weights) -> None:
-        """Text queries, image keys: ITM on true and mismatched pairs and MLM, as one fusion pass."""
+    def _ask_image(self, image, text, masked_text, attention_mask, negatives, weights, options):
+        """Text queries, image keys: the true and mismatched pairs of ITM and the texts of MLM, as one fusion pass."""
         rows = torch.arange(len(text), device=text.device)
         queries, owners, images = [], [], []  # states, whose attention mask, which image
         if weights["itm"] > 0:
@@ -256,15 +279,25 @@ class CBViLAForPreTraining(CBViLAPreTrainedModel):
         if masked_text is not None:
             queries, owners, images = [*queries, masked_text], [*owners, rows], [*images, rows]
         if not queries:
-            return
+            return None
         mask = None if attention_mask is None else attention_mask.index_select(0, torch.cat(owners))
-        fused = self.cbvila.fuse_text_with_image(torch.cat(queries), mask, image, torch.cat(images)).last_hidden_state
+        return self.cbvila.fuse_text_with_image(
+            torch.cat(queries), mask, image, torch.cat(images), **self.recording(options)
+        )
+
+    def _add_itm_and_mlm(self, output, fused, batch: int, negatives, mlm_labels, weights) -> None:
+        """Terms and predictions of the rows that `_ask_image` fused; `mlm_labels` are there if MLM's rows are."""
+        if fused is None:
+            return
+        states = fused.last_hidden_state
+        output.hidden_states, output.attentions = fused.hidden_states, fused.attentions
+        output.cross_attentions = fused.get("cross_attentions")
         if weights["itm"] > 0:
-            output.itm_logits = self.itm_head(fused[: 3 * len(text), 0])
+            output.itm_logits = self.itm_head(states[: 3 * batch, 0])
             output.losses.itm = classification_loss(output.itm_logits, itm_labels(*negatives))
-        if masked_text is not None:
+        if mlm_labels is not None:
             masked = mlm_labels != -100
-            output.mlm_logits = self.mlm_head(fused[-len(text) :][masked])
+            output.mlm_logits = self.mlm_head(states[-batch:][masked])
             output.losses.mlm = classification_loss(output.mlm_logits, mlm_labels[masked])
 
     def _ask_text(self, output, pixel_values, codebook, text, attention_mask, bool_masked_pos, weights) -> None:
@@ -304,13 +337,6 @@ class CBViLAForPreTraining(CBViLAPreTrainedModel):
         if self.config.mim_head == "tied":
             return self.mim_head(states, self.cbvila.codebook.codes)
         return self.mim_head(states)
-
-
-def itm_labels(negative_image_index: Tensor, negative_text_index: Tensor) -> Tensor:
-    """Labels (3B,) of [true pairs, wrong images, wrong texts]: 1 matches, 0 does not, -100 there was no negative."""
-    negatives = torch.cat([negative_image_index, negative_text_index])
-    wrong = torch.where(negatives < 0, torch.full_like(negatives, -100), torch.zeros_like(negatives))
-    return torch.cat([torch.ones_like(negative_image_index), wrong])
 
 
 def check_pretraining_inputs(pixel_values, input_ids, input_ids_masked, mlm_labels, bool_masked_pos, config) -> None:

@@ -14,25 +14,27 @@ from transformers import GenerationMixin
 from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
 from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
 from transformers.modeling_outputs import CausalLMOutputWithCrossAttentions
+from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, logging
-from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.generic import TransformersKwargs, can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
+from .answer_trie_cbvila import CBViLAAnswerTrie
 from .configuration_cbvila import CBViLAConfig, CBViLATextConfig
 from .losses_cbvila import answer_loss, at_least_fp32
-from .modeling_cbvila import CBViLAModel, check_pair_counts
+from .modeling_cbvila import PRETRAINING_ONLY, CBViLAModel
 from .modeling_cbvila_layers import (
     CBViLACrossAttention,
     CBViLAPreTrainedModel,
     CBViLASelfAttention,
     CBViLATextLayer,
+    in_field_order,
 )
 from .modeling_cbvila_text import CBViLATextEmbeddings, CBViLATextHead
 
 logger = logging.get_logger(__name__)
 
 _MLM_HEAD = r"^mlm_head\."  # its keys in a pretraining checkpoint
-_RANKING_CHUNK = 1024  # (question, answer) pairs scored at once
 
 
 class CBViLAAnswerDecoder(CBViLAPreTrainedModel, GenerationMixin):
@@ -150,11 +152,15 @@ class CBViLAForQuestionAnsweringOutput(ModelOutput):
         loss (`torch.FloatTensor` ()): Negative log-likelihood per answer, when `labels` are given.
         logits (`torch.FloatTensor` (B, A, V)): Position t scores token t of the answer, when `labels` are given.
         question_hidden_states (`torch.FloatTensor` (B, L, D)): The question fused with the image.
+        hidden_states, attentions, cross_attentions (tuples, *optional*): Of the fusion layers.
     """
 
     loss: Tensor | None = None
     logits: Tensor | None = None
     question_hidden_states: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    cross_attentions: tuple[Tensor, ...] | None = None
 
 
 @dataclass
@@ -175,17 +181,30 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel):
 
     Loaded from a checkpoint without an answer decoder (the base model, or a pretraining one), the decoder starts from
     the fusion encoder and the text embeddings, as in ALBEF.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from transformers_cbvila import CBViLAConfig, CBViLAForQuestionAnswering
+
+    >>> small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    >>> config = CBViLAConfig(vision_config={**small, "image_size": 32}, text_config=small, fusion_config=small)
+    >>> model = CBViLAForQuestionAnswering(config).eval()
+    >>> question = {"pixel_values": torch.randn(1, 3, 32, 32), "input_ids": torch.tensor([[101, 7, 102]])}
+    >>> answers = torch.tensor([[8, 102], [9, 102]])  # tokens and [SEP]; -100 pads
+    >>> model(**question, labels=answers[:1]).logits.shape
+    torch.Size([1, 2, 30522])
+    >>> model.rank_answers(**question, answer_labels=answers).scores.shape
+    torch.Size([1, 2])
+    >>> int(model.generate(**question, answer_labels=answers)[0, 1]) in (8, 9)
+    True
+
+    ```
     """
 
-    # what pretraining has and answering has no use for
-    _keys_to_ignore_on_load_unexpected = [
-        r"codebook\.",
-        r"visual_queries\.",
-        r"text_key_projection\.",
-        r"(vision|text)_projection\.",
-        r"logit_scale",
-        r"(mim|itm|pixel)_head\.",
-    ]
+    _keys_to_ignore_on_load_unexpected = PRETRAINING_ONLY
+    _keep_in_fp32_modules_strict = None
     _tied_weights_keys = {
         "answer_decoder.lm_head.decoder.weight": "answer_decoder.embeddings.word_embeddings.weight",
     }
@@ -241,20 +260,22 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel):
     def encode_question(
         self,
         pixel_values: Tensor,
-        input_ids: Tensor,
+        input_ids: Tensor | None,
         attention_mask: Tensor | None = None,
         image_index: Tensor | None = None,
         interpolate_pos_encoding: bool = False,
+        inputs_embeds: Tensor | None = None,
     ) -> Tensor:
         """Questions (B, L) fused with their images (B', 3, H, W): (B, L, D)."""
-        if pixel_values is None or input_ids is None:
-            missing = "pixel_values" if pixel_values is None else "input_ids"
-            raise ValueError(f"A visual question needs an image and a text: {missing} is missing.")
-        check_pair_counts(len(pixel_values), len(input_ids), image_index)
-        image = self.cbvila.vision_model(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding)
-        text = self.cbvila.text_model(input_ids, attention_mask=attention_mask)
-        return self.cbvila.fuse_text_with_image(
-            text.last_hidden_state, attention_mask, image.last_hidden_state, image_index
+        return self.cbvila.encode_pairs(
+            pixel_values,
+            input_ids,
+            attention_mask,
+            inputs_embeds=inputs_embeds,
+            image_index=image_index,
+            interpolate_pos_encoding=interpolate_pos_encoding,
+            output_hidden_states=False,
+            output_attentions=False,
         ).last_hidden_state
 
     @can_return_tuple
@@ -267,13 +288,14 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel):
         answer_weights: Tensor | None = None,
         image_index: Tensor | None = None,
         interpolate_pos_encoding: bool = False,
-        **kwargs,
+        inputs_embeds: Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> CBViLAForQuestionAnsweringOutput:
         """Encodes questions and, given answers, scores them.
 
         Args:
             pixel_values: (B', 3, H, W) images; B' = B without `image_index`.
-            input_ids: (B, L) questions.
+            input_ids: (B, L) questions, or `inputs_embeds` (B, L, D) in their place.
             attention_mask: (B, L), 0 on padding.
             labels: (B, A) answer tokens with their end token [SEP], -100 on padding, as
                 [`CBViLAProcessor.encode_answers`] gives. The decoder sees them shifted right behind [CLS].
@@ -282,11 +304,25 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel):
                 then encoded once.
             interpolate_pos_encoding: Whether images of another size than the configured one are allowed.
         """
-        question = self.encode_question(pixel_values, input_ids, attention_mask, image_index, interpolate_pos_encoding)
-        output = CBViLAForQuestionAnsweringOutput(question_hidden_states=question)
+        fused = self.cbvila.encode_pairs(
+            pixel_values,
+            input_ids,
+            attention_mask,
+            inputs_embeds=inputs_embeds,
+            image_index=image_index,
+            interpolate_pos_encoding=interpolate_pos_encoding,
+            **kwargs,
+        )
+        question = fused.last_hidden_state
+        output = CBViLAForQuestionAnsweringOutput(
+            question_hidden_states=question,
+            hidden_states=fused.hidden_states,
+            attentions=fused.attentions,
+            cross_attentions=fused.get("cross_attentions"),
+        )
         if labels is not None:
-            if len(labels) != len(input_ids):
-                raise ValueError(f"Got {len(labels)} answer(s) in labels for {len(input_ids)} question(s).")
+            if len(labels) != len(question):
+                raise ValueError(f"Got {len(labels)} answer(s) in labels for {len(question)} question(s).")
             output.logits = self.answer_decoder(
                 self._shift_right(labels),
                 encoder_hidden_states=question,
@@ -294,7 +330,7 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel):
                 use_cache=False,
             ).logits
             output.loss = answer_loss(output.logits, labels, answer_weights)
-        return output
+        return in_field_order(output)
 
     @torch.no_grad()
     def generate(
@@ -304,12 +340,15 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel):
         attention_mask: Tensor | None = None,
         image_index: Tensor | None = None,
         interpolate_pos_encoding: bool = False,
+        answer_labels: Tensor | None = None,
         **generate_kwargs,
     ):
         """Writes answers.
 
         Args:
             pixel_values, input_ids, attention_mask, image_index, interpolate_pos_encoding: as in `forward`.
+            answer_labels: (R, A) answers in the form of `labels`: only these can be written. Unlike `rank_answers`,
+                this scores no whole answers: greedy search follows the likeliest next token, beams several.
             generate_kwargs: Anything [`~transformers.GenerationMixin.generate`] takes; `max_new_tokens` is 20 unless
                 said otherwise, or as many as there are positions.
 
@@ -319,6 +358,9 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel):
         question = self.encode_question(pixel_values, input_ids, attention_mask, image_index, interpolate_pos_encoding)
         if "max_length" not in generate_kwargs and generate_kwargs.get("generation_config") is None:
             generate_kwargs.setdefault("max_new_tokens", min(20, self.config.text_config.max_position_embeddings))
+        if answer_labels is not None:
+            trie = CBViLAAnswerTrie(answer_labels, self.config.text_config.eos_token_id)
+            generate_kwargs["prefix_allowed_tokens_fn"] = trie
         start = torch.full((len(question), 1), self.config.text_config.bos_token_id, device=question.device)
         return self.answer_decoder.generate(
             input_ids=start,
@@ -338,12 +380,19 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel):
         answer_labels: Tensor,
         image_index: Tensor | None = None,
         interpolate_pos_encoding: bool = False,
+        chunk_size: int = 1024,
     ) -> CBViLAAnswerRanking:
         """Scores every candidate answer for every question, exactly.
 
         Args:
             answer_labels: (R, A) candidates in the form of `labels`.
+            chunk_size: How many of the B * R pairs are scored at once; more need more memory, the scores are the same.
+
+        Raises:
+            ValueError: If there is no candidate, or `chunk_size` is not positive.
         """
+        if chunk_size < 1:
+            raise ValueError(f"chunk_size={chunk_size} must be positive: the (question, answer) pairs scored at once.")
         question = self.encode_question(pixel_values, input_ids, attention_mask, image_index, interpolate_pos_encoding)
         num_questions, num_answers = len(question), len(answer_labels)
         if num_answers == 0:
@@ -353,7 +402,7 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel):
         )
         chunks = [
             self._answer_log_likelihoods(question, attention_mask, answer_labels[chunk[:, 1]], chunk[:, 0])
-            for chunk in pairs.split(_RANKING_CHUNK)
+            for chunk in pairs.split(chunk_size)
         ]
         log_likelihoods = torch.cat(chunks).view(num_questions, num_answers)
         return CBViLAAnswerRanking(scores=log_likelihoods.softmax(-1), log_likelihoods=log_likelihoods)

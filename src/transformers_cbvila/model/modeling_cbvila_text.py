@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from transformers.activations import ACT2FN
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.utils.generic import merge_with_config_defaults
+from transformers.processing_utils import Unpack
+from transformers.utils.generic import TransformersKwargs, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_cbvila import CBViLATextConfig
@@ -70,7 +71,21 @@ class CBViLATextHead(nn.Module):
 
 
 class CBViLATextModel(CBViLAPreTrainedModel):
-    """BERT encoder without a pooler. The first token is the text's pooled representation."""
+    """BERT encoder without a pooler. The first token is the text's pooled representation.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from transformers_cbvila import CBViLATextConfig, CBViLATextModel
+
+    >>> small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    >>> model = CBViLATextModel(CBViLATextConfig(**small))
+    >>> model(torch.tensor([[101, 7, 102]])).last_hidden_state.shape
+    torch.Size([1, 3, 32])
+
+    ```
+    """
 
     config_class = CBViLATextConfig
     base_model_prefix = "text_model"
@@ -99,7 +114,7 @@ class CBViLATextModel(CBViLAPreTrainedModel):
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPooling:
         """Encodes texts.
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.utils.generic import merge_with_config_defaults
+from transformers.processing_utils import Unpack
+from transformers.utils.generic import TransformersKwargs, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_cbvila import CBViLAVisionConfig
@@ -71,7 +72,21 @@ class CBViLAVisionEmbeddings(nn.Module):
 
 
 class CBViLAVisionModel(CBViLAPreTrainedModel):
-    """ViT without a head. The class token is the image's pooled representation."""
+    """ViT without a head. The class token is the image's pooled representation.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from transformers_cbvila import CBViLAVisionConfig, CBViLAVisionModel
+
+    >>> small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    >>> model = CBViLAVisionModel(CBViLAVisionConfig(**small, image_size=32))
+    >>> model(torch.randn(1, 3, 32, 32)).last_hidden_state.shape
+    torch.Size([1, 5, 32])
+
+    ```
+    """
 
     config_class = CBViLAVisionConfig
     base_model_prefix = "vision_model"
@@ -93,7 +108,7 @@ class CBViLAVisionModel(CBViLAPreTrainedModel):
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
     def forward(
-        self, pixel_values: Tensor, interpolate_pos_encoding: bool = False, **kwargs
+        self, pixel_values: Tensor, interpolate_pos_encoding: bool = False, **kwargs: Unpack[TransformersKwargs]
     ) -> BaseModelOutputWithPooling:
         """Encodes images.
 

@@ -81,3 +81,10 @@ def _choose(logits: Tensor, hardness: float | None) -> Tensor:
         scaled = torch.where(possible.unsqueeze(-1), scaled, torch.zeros_like(scaled))
         chosen = torch.multinomial(scaled.softmax(-1), 1).squeeze(-1)
     return torch.where(possible, chosen, torch.full_like(chosen, -1))
+
+
+def itm_labels(negative_image_index: Tensor, negative_text_index: Tensor) -> Tensor:
+    """Labels (3B,) of [true pairs, wrong images, wrong texts]: 1 matches, 0 does not, -100 there was no negative."""
+    negatives = torch.cat([negative_image_index, negative_text_index])
+    wrong = torch.where(negatives < 0, torch.full_like(negatives, -100), torch.zeros_like(negatives))
+    return torch.cat([torch.ones_like(negative_image_index), wrong])

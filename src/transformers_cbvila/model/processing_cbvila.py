@@ -10,6 +10,7 @@ from transformers.tokenization_utils_base import TruncationStrategy
 from transformers.utils import PaddingStrategy
 
 TEXT_OPTIONS = ("padding", "truncation", "max_length", "pad_to_multiple_of")
+OPTION_GROUPS = ("text_kwargs", "images_kwargs", "common_kwargs")
 # Tokenizers without a limit have a model_max_length of 1e30.
 UNLIMITED = 1_000_000
 IGNORED_LABEL = -100
@@ -43,7 +44,7 @@ class CBViLAProcessor(ProcessorMixin):
         self,
         images: Any = None,
         text: str | list[str] | None = None,
-        return_tensors: str | None = None,
+        *,
         image_index: Any = None,
         **kwargs: Any,
     ) -> BatchFeature:
@@ -51,36 +52,45 @@ class CBViLAProcessor(ProcessorMixin):
         Process images, texts or both.
 
         Args:
-            images: one image or a list, as the image processor takes them; I images in all.
+            images: one image or a list, as the image processor takes them; I images in all. A list of lists has the
+                images of each text, for visual reasoning.
             text: one text or a list; B texts. One text is a batch of one.
-            return_tensors: "pt", "np", or None for lists.
             image_index: B image numbers in 0..I-1, the image of each text. Needed where I and B differ, e.g. for
                 several questions about one image; without it text i belongs to image i.
-            **kwargs: for texts `padding` (default: True for several texts; always on the right), `truncation`,
-                `max_length` and `pad_to_multiple_of`, as tokenizers take them; for images the image processor's
-                options, e.g. `size` or `do_resize`.
+            **kwargs: `return_tensors`: "pt", "np", or None for lists. For texts `padding` (default: True for several
+                texts; always on the right), `truncation`, `max_length` and `pad_to_multiple_of`, as tokenizers take
+                them; for images the image processor's options, e.g. `size` or `do_resize`. They may also come as
+                `text_kwargs={...}`, `images_kwargs={...}` and `common_kwargs={...}`.
 
         Returns:
-            What the arguments give of `pixel_values` (I, 3, height, width), `input_ids` and `attention_mask` (B, L),
-            and `image_index` (B,).
+            What the arguments give of `pixel_values` (I, 3, height, width), or (B, n, 3, height, width) where each
+            text has a list of n > 1 images, `input_ids` and `attention_mask` (B, L), and `image_index` (B,).
 
         Raises:
             TypeError: an unknown option.
-            ValueError: neither images nor text; counts that differ; an empty text; a text of more tokens than
-                `max_length` or the tokenizer's `model_max_length` without `truncation=True`; an image that cannot be
-                read.
+            ValueError: neither images nor text; an option given twice; counts that differ; an empty text; a text of
+                more tokens than `max_length` or the tokenizer's `model_max_length` without `truncation=True`; an image
+                that cannot be read.
             FileNotFoundError: no file at an image's path.
         """
         if images is None and text is None:
             raise ValueError("got neither images nor text; pass at least one")
+        kwargs = _flatten_options(kwargs)
+        return_tensors = kwargs.pop("return_tensors", None)
         text_options, image_options = self._split_options(kwargs)
         data: dict[str, Any] = {}
         if images is not None:
             data |= self.image_processor(images, return_tensors=return_tensors, **image_options)
         if text is not None:
-            data |= self._encode_texts(_as_list(text, "text"), **text_options)
+            # As everywhere in transformers, a tokenizer may bring defaults of its own.
+            own = {
+                name: self.tokenizer.init_kwargs[name] for name in TEXT_OPTIONS if name in self.tokenizer.init_kwargs
+            }
+            data |= self._encode_texts(_as_list(text, "text"), **{**own, **text_options})
         if image_index is not None:
             data["image_index"] = _check_image_index(image_index, data)
+        elif images is not None and text is not None and _are_lists(images, len(data["input_ids"])):
+            data["pixel_values"] = _group(data["pixel_values"], [len(group) for group in images])
         elif images is not None and text is not None:
             _check_counts(data)
         return BatchFeature(data, tensor_type=return_tensors)
@@ -198,6 +208,34 @@ class CBViLAProcessor(ProcessorMixin):
                 "(tokenizer.model_max_length); pass a smaller one"
             )
         return model_limit if max_length is None else max_length
+
+
+def _flatten_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Options with those of `text_kwargs`, `images_kwargs` and `common_kwargs` among them."""
+    flat = {name: value for name, value in options.items() if name not in OPTION_GROUPS}
+    for group in OPTION_GROUPS:
+        for name, value in (options.get(group) or {}).items():
+            twice = name in flat and (group != "common_kwargs" or flat[name] != value)
+            if twice:
+                raise ValueError(f"{name} is given twice, in {group} ({value!r}) and as {flat[name]!r}; leave one out")
+            flat[name] = value
+    return flat
+
+
+def _are_lists(images: Any, num_texts: int) -> bool:
+    """Whether images come as one list for each text."""
+    is_nested = isinstance(images, (list, tuple)) and all(isinstance(group, (list, tuple)) for group in images)
+    return is_nested and len(images) == num_texts
+
+
+def _group(pixel_values: Any, counts: list[int]) -> Any:
+    """Images in a row (I, 3, H, W) as (B, n, 3, H, W), if each text has the same number n > 1 of them."""
+    n = counts[0]
+    if n < 2 or any(count != n for count in counts):
+        return pixel_values
+    if isinstance(pixel_values, list):
+        return [pixel_values[start : start + n] for start in range(0, len(pixel_values), n)]
+    return pixel_values.reshape(-1, n, *pixel_values.shape[1:])
 
 
 def _as_list(texts: Any, name: str) -> list[str]:

@@ -1,0 +1,31 @@
+"""transformers' ConfigTester on each of our configurations."""
+
+import unittest
+
+from conformance import upstream
+from conformance.testers import ModelTester
+
+from transformers_cbvila import CBViLAConfig, CBViLAFusionConfig, CBViLATextConfig, CBViLAVisionConfig
+
+upstream.require()
+ConfigTester = upstream.load("test_configuration_common").ConfigTester
+
+
+class TestConfigs(unittest.TestCase):
+    def run_common_tests(self, config_class, **fields):
+        ConfigTester(
+            self, config_class, has_text_modality=config_class is CBViLATextConfig, **fields
+        ).run_common_tests()
+
+    def test_config(self):
+        self.model_tester = ModelTester()
+        self.run_common_tests(CBViLAConfig, codebook_size=37, common_properties=["text_config", "vision_config"])
+
+    def test_text_config(self):
+        self.run_common_tests(CBViLATextConfig, hidden_size=36)
+
+    def test_vision_config(self):
+        self.run_common_tests(CBViLAVisionConfig, hidden_size=36)
+
+    def test_fusion_config(self):
+        self.run_common_tests(CBViLAFusionConfig, hidden_size=36)

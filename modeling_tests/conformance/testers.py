@@ -1,0 +1,83 @@
+"""What transformers' suites ask about a model: its configuration, a batch, and the sizes to expect in its outputs."""
+
+import tiny
+
+SEQ_LENGTH = 7
+BATCH = 4
+
+
+def small_ids(inputs):
+    """Ids that a vocabulary shrunk by 15 words still has; the suite cuts those of `input_ids` only."""
+    words = ("input_ids", "input_ids_masked", "mlm_labels")
+    return {name: value.clamp(max=40) if name in words else value for name, value in inputs.items()}
+
+
+class ModelTester:
+    """A whole CB-ViLA. Its `hidden_states` are the text tokens in the fusion layers."""
+
+    batch_size = BATCH
+    is_training = True
+    seq_length = SEQ_LENGTH
+    hidden_size = 24
+    num_hidden_layers = 2
+    num_attention_heads = 4
+    image_size = tiny.SIDE
+    patch_size = tiny.PATCH
+    num_channels = 3
+    mask_length = tiny.PATCHES  # of `bool_masked_pos`,
+    num_masks = 9  # of which that many are hidden
+
+    def get_config(self):
+        return tiny.tiny_config()
+
+    def prepare_config_and_inputs_for_common(self):
+        inputs = small_ids(tiny.tiny_pairs(self.batch_size, self.seq_length))
+        return self.get_config(), {name: inputs[name] for name in ("pixel_values", "input_ids", "attention_mask")}
+
+
+class PreTrainingTester(ModelTester):
+    def prepare_config_and_inputs_for_common(self):
+        return self.get_config(), small_ids(tiny.tiny_pairs(self.batch_size, self.seq_length))
+
+    def prepare_config_and_inputs_for_model_class(self, model_class):
+        """For the test that a batch equals its rows. ITM is off there: its mismatched pairs are made of the batch."""
+        config, inputs = self.prepare_config_and_inputs_for_common()
+        config.itm_weight = 0.0
+        return config, inputs
+
+
+class TextTester(ModelTester):
+    def get_config(self):
+        return super().get_config().text_config
+
+    def prepare_config_and_inputs_for_common(self):
+        return self.get_config(), small_ids(tiny.tiny_texts(self.batch_size, self.seq_length))
+
+
+class VisionTester(ModelTester):
+    seq_length = 1 + tiny.PATCHES
+    hidden_size = 32
+
+    def get_config(self):
+        return super().get_config().vision_config
+
+    def prepare_config_and_inputs_for_common(self):
+        return self.get_config(), {"pixel_values": tiny.tiny_images(self.batch_size)}
+
+
+class ReasoningTester(ModelTester):
+    def prepare_config_and_inputs_for_common(self):
+        config, inputs = super().prepare_config_and_inputs_for_common()
+        inputs["pixel_values"] = tiny.tiny_images(2 * self.batch_size).unflatten(0, (-1, 2))
+        return config, inputs
+
+
+class MaskedImageTester(ModelTester):
+    """`hidden_states` are a query [CLS] and the patches in the fusion layers."""
+
+    seq_length = 1 + tiny.PATCHES
+
+    def prepare_config_and_inputs_for_common(self):
+        inputs = small_ids(tiny.tiny_pairs(self.batch_size))
+        names = ("pixel_values", "input_ids", "attention_mask", "bool_masked_pos")
+        return self.get_config(), {name: inputs[name] for name in names}

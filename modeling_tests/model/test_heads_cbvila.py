@@ -1,0 +1,260 @@
+"""The heads beside pretraining and question answering: what they compute, load and refuse."""
+
+import math
+
+import pytest
+import torch
+from tiny import PATCHES, build, tiny_config, tiny_pairs
+from tiny_heads import HEADS, batch_for
+from transformers import AutoModelForMaskedImageModeling
+
+from transformers_cbvila import (
+    CBViLAForImageTextRetrieval,
+    CBViLAForMaskedImageModeling,
+    CBViLAForPreTraining,
+    CBViLAForVisualEntailment,
+    CBViLAForVisualReasoning,
+    CBViLAModel,
+)
+
+NEW_MODULES = {
+    CBViLAForImageTextRetrieval: {"itm_head"},
+    CBViLAForVisualEntailment: {"entailment_head"},
+    CBViLAForVisualReasoning: {"reasoning_head"},
+    CBViLAForMaskedImageModeling: {"pixel_head", "mim_head"},
+}
+
+
+def small_batch(head):
+    inputs = batch_for(head)
+    return {name: value for name, value in inputs.items() if name not in ("labels", "return_loss")}
+
+
+# Loading
+
+
+@pytest.mark.parametrize("head", NEW_MODULES)
+def test_from_the_base_only_the_head_is_new(head, tmp_path):
+    base = build(CBViLAModel)
+    base.save_pretrained(tmp_path)
+    model, info = head.from_pretrained(tmp_path, output_loading_info=True)
+    assert {name.partition(".")[0] for name in info["missing_keys"]} == NEW_MODULES[head]
+    assert not info["unexpected_keys"] and not info["mismatched_keys"]
+    for name, value in model.cbvila.state_dict().items():
+        assert torch.equal(value, base.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("head", NEW_MODULES)
+def test_from_pretraining_its_heads_are_taken_over(head, tmp_path):
+    build(CBViLAForPreTraining).save_pretrained(tmp_path)
+    _, info = head.from_pretrained(tmp_path, output_loading_info=True)
+    taken = {"itm_head", "pixel_head", "mim_head"}
+    assert {name.partition(".")[0] for name in info["missing_keys"]} == NEW_MODULES[head] - taken
+    assert not info["unexpected_keys"]
+
+
+@pytest.mark.parametrize("head", [CBViLAForVisualEntailment, CBViLAForVisualReasoning])
+def test_the_base_takes_back_what_it_has(head, tmp_path):
+    model = build(head)
+    model.save_pretrained(tmp_path)
+    base, info = CBViLAModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert torch.equal(base.text_model.embeddings.word_embeddings.weight, model.get_input_embeddings().weight)
+    assert all("codebook" in name or "proj" in name or "visual_queries" in name or "logit_scale" in name
+               for name in info["missing_keys"])  # fmt: skip
+
+
+def test_no_head_holds_what_it_cannot_use():
+    parts = {"codebook", "visual_queries", "vision_projection", "logit_scale", "text_key_projection"}
+    have = {head: {name for name in parts if hasattr(head(tiny_config()).cbvila, name)} for head in HEADS[1:]}
+    assert have.pop(CBViLAForPreTraining) == parts
+    assert have.pop(CBViLAForImageTextRetrieval) == {"vision_projection", "logit_scale"}
+    assert have.pop(CBViLAForMaskedImageModeling) == {"codebook", "visual_queries", "text_key_projection"}
+    assert all(not there for there in have.values())
+
+
+@pytest.mark.parametrize("head", NEW_MODULES)
+def test_missing_inputs_are_named(head):
+    model = build(head)
+    with pytest.raises(ValueError, match="pixel_values"):
+        model(input_ids=torch.tensor([[2, 5, 3]]))
+    if head is not CBViLAForMaskedImageModeling:
+        with pytest.raises(ValueError, match="input_ids is missing"):
+            model(pixel_values=small_batch(head)["pixel_values"])
+
+
+# Retrieval
+
+
+def test_retrieval_agrees_with_the_models_it_is_made_of():
+    model = build(CBViLAForImageTextRetrieval)
+    inputs = small_batch(CBViLAForImageTextRetrieval)
+    output, base = model(**inputs), model.cbvila(**inputs)
+    torch.testing.assert_close(output.logits_per_image, base.logits_per_image)
+    torch.testing.assert_close(output.itm_logits, model.itm_head(base.pooler_output))
+    assert output.loss is None and output.itc_loss is None
+
+
+def test_retrieval_loss_is_that_of_pretraining(tmp_path):
+    pretraining = build(CBViLAForPreTraining)
+    pretraining.save_pretrained(tmp_path)
+    model = CBViLAForImageTextRetrieval.from_pretrained(tmp_path).eval()
+    inputs = small_batch(CBViLAForImageTextRetrieval)
+    ours, theirs = model(**inputs, return_loss=True), pretraining(**inputs)
+    torch.testing.assert_close(ours.itc_loss, theirs.losses.itc)
+    torch.testing.assert_close(ours.itm_loss, theirs.losses.itm)
+    torch.testing.assert_close(ours.itm_logits, theirs.itm_logits)
+    torch.testing.assert_close(ours.loss, ours.itc_loss + ours.itm_loss)
+
+
+def test_retrieval_with_several_texts_of_an_image():
+    model, inputs = build(CBViLAForImageTextRetrieval), tiny_pairs(4)
+    texts = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    images, index = inputs["pixel_values"][:2], torch.tensor([0, 1, 1, 0])
+    shared = model(pixel_values=images, image_index=index, return_loss=True, **texts)
+    repeated = model(pixel_values=images[index], return_loss=True, **texts)
+    assert shared.logits_per_image.shape == (2, 4)
+    torch.testing.assert_close(shared.loss, repeated.loss)
+    torch.testing.assert_close(shared.itm_logits, repeated.itm_logits)
+
+
+def test_retrieval_without_projections_has_no_contrast():
+    model = build(CBViLAForImageTextRetrieval, same_width=True, itc_weight=0.0)
+    output = model(**batch_for(CBViLAForImageTextRetrieval))
+    assert output.itc_loss is None and torch.equal(output.loss, output.itm_loss)
+    cosines = output.logits_per_image / math.exp(model.config.logit_scale_init_value)
+    assert cosines.abs().max() <= 1 + 1e-5
+
+
+def test_retrieval_refuses_counts_that_differ():
+    inputs = small_batch(CBViLAForImageTextRetrieval)
+    with pytest.raises(ValueError, match="3 image.s. and 4 text"):
+        build(CBViLAForImageTextRetrieval)(**{**inputs, "pixel_values": inputs["pixel_values"][:3]})
+
+
+# Entailment
+
+
+def test_entailment_labels_go_by_name():
+    model = build(CBViLAForVisualEntailment)
+    assert model.config.num_labels == 3
+    assert model.label_ids(["contradiction", "Neutral", "entailment"]).tolist() == [2, 1, 0]
+    names = {0: "contradiction", 1: "neutral", 2: "entailment"}
+    other = build(CBViLAForVisualEntailment, id2label=names, label2id={v: k for k, v in names.items()})
+    assert other.label_ids(["contradiction", "entailment"]).tolist() == [0, 2]
+    with pytest.raises(ValueError, match="No class is named 'maybe'.*'neutral'"):
+        model.label_ids(["maybe"])
+
+
+def test_entailment_labels_are_saved(tmp_path):
+    build(CBViLAForVisualEntailment).save_pretrained(tmp_path)
+    config = CBViLAForVisualEntailment.from_pretrained(tmp_path).config
+    assert config.id2label == {0: "entailment", 1: "neutral", 2: "contradiction"}
+
+
+def test_the_given_configuration_is_left_alone():
+    config = tiny_config()
+    assert CBViLAForVisualEntailment(config).config.num_labels == 3 and config.num_labels == 2
+
+
+@pytest.mark.parametrize("head", [CBViLAForVisualEntailment, CBViLAForVisualReasoning])
+def test_classification_learns_its_batch(head):
+    model, inputs = build(head).train(), batch_for(head)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    first = model(**inputs).loss.item()
+    for _ in range(30):
+        optimizer.zero_grad()
+        model(**inputs).loss.backward()
+        optimizer.step()
+    output = model(**inputs)
+    assert output.loss.item() < first / 5
+    assert torch.equal(output.logits.argmax(-1), inputs["labels"])
+
+
+# Reasoning
+
+
+def test_reasoning_sees_each_image_in_its_place():
+    model, inputs = build(CBViLAForVisualReasoning), small_batch(CBViLAForVisualReasoning)
+    logits = model(**inputs).logits
+    swapped = model(**{**inputs, "pixel_values": inputs["pixel_values"].flip(1)}).logits
+    assert logits.shape == (4, 2) and not torch.allclose(logits, swapped, atol=1e-3)
+    joint = [model.cbvila(**{**inputs, "pixel_values": inputs["pixel_values"][:, i]}).pooler_output for i in (0, 1)]
+    torch.testing.assert_close(logits, model.reasoning_head(torch.cat(joint, -1)), atol=1e-5, rtol=1e-5)
+
+
+def test_reasoning_about_three_images():
+    model, inputs = build(CBViLAForVisualReasoning, num_images=3), small_batch(CBViLAForVisualReasoning)
+    images = inputs["pixel_values"]
+    assert model(**{**inputs, "pixel_values": torch.cat([images, images[:, :1]], 1)}).logits.shape == (4, 2)
+    with pytest.raises(ValueError, match=r"\(4, 2, 3, 32, 32\); expected \(batch, 3, 3, height, width\)"):
+        model(**inputs)
+
+
+def test_reasoning_refuses_images_in_a_row():
+    inputs = small_batch(CBViLAForVisualReasoning)
+    with pytest.raises(ValueError, match=r"unflatten\(0, \(-1, 2\)\)"):
+        build(CBViLAForVisualReasoning)(**{**inputs, "pixel_values": inputs["pixel_values"].flatten(0, 1)})
+
+
+# Masked image modelling
+
+
+def test_masked_image_modeling_is_auto_mapped(tmp_path):
+    build(CBViLAForMaskedImageModeling).save_pretrained(tmp_path)
+    assert type(AutoModelForMaskedImageModeling.from_pretrained(tmp_path)) is CBViLAForMaskedImageModeling
+
+
+def test_masked_losses_are_those_of_pretraining(tmp_path):
+    pretraining = build(CBViLAForPreTraining)
+    pretraining.save_pretrained(tmp_path)
+    model = CBViLAForMaskedImageModeling.from_pretrained(tmp_path).eval()
+    inputs = batch_for(CBViLAForMaskedImageModeling)
+    ours, theirs = model(**inputs), pretraining(**inputs)
+    for term in ("pixel", "commitment", "mim"):
+        torch.testing.assert_close(ours.losses[term], theirs.losses[term], msg=term)
+    torch.testing.assert_close(ours.logits[inputs["bool_masked_pos"]], theirs.mim_logits)
+
+
+@pytest.mark.parametrize("preset", ["recommended", "paper"])
+def test_hidden_patches_do_not_show(preset):
+    """Scores of hidden patches depend on nothing behind the mask but what the image encoder mixed into the others."""
+    model, inputs = build(CBViLAForMaskedImageModeling, preset=preset), batch_for(CBViLAForMaskedImageModeling)
+    hidden = torch.ones_like(inputs["bool_masked_pos"])
+    first = model(**{**inputs, "bool_masked_pos": hidden})
+    other = model(**{**inputs, "bool_masked_pos": hidden, "pixel_values": inputs["pixel_values"].flip(0)})
+    torch.testing.assert_close(first.logits, other.logits)
+    assert not torch.equal(first.codebook_indices, other.codebook_indices)
+
+
+def test_reconstruction_is_in_evaluation_only_and_of_the_image_size():
+    model, inputs = build(CBViLAForMaskedImageModeling), batch_for(CBViLAForMaskedImageModeling)
+    assert model(**inputs).reconstruction.shape == inputs["pixel_values"].shape
+    assert model.train()(**inputs).reconstruction is None
+
+
+def test_without_a_mask_there_is_no_loss_and_without_a_caption_an_empty_one():
+    model, inputs = build(CBViLAForMaskedImageModeling), batch_for(CBViLAForMaskedImageModeling)
+    images = inputs["pixel_values"]
+    output = model(images)
+    assert output.loss is None and output.logits.shape == (4, PATCHES, 16)
+    empty = torch.tensor([[2, 3]]).expand(4, -1)
+    torch.testing.assert_close(output.logits, model(images, input_ids=empty).logits)
+
+
+def test_the_tied_head_scores_by_the_codes():
+    model = build(CBViLAForMaskedImageModeling, mim_head="tied")
+    assert model(**batch_for(CBViLAForMaskedImageModeling)).loss.isfinite()
+
+
+def test_a_mask_that_does_not_fit():
+    inputs = batch_for(CBViLAForMaskedImageModeling)
+    with pytest.raises(ValueError, match=r"\(4, 15\); expected \(4, 16\)"):
+        build(CBViLAForMaskedImageModeling)(**{**inputs, "bool_masked_pos": inputs["bool_masked_pos"][:, 1:]})
+
+
+def test_the_codebook_of_the_masked_model_moves():
+    model, inputs = build(CBViLAForMaskedImageModeling).train(), batch_for(CBViLAForMaskedImageModeling)
+    before = model.cbvila.codebook.codes.clone()
+    model(**inputs)
+    model.update_codebook()
+    assert not torch.equal(before, model.cbvila.codebook.codes)

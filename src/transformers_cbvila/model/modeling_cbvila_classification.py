@@ -1,0 +1,64 @@
+"""What the heads that classify a text about images share: their output, and the classifier on joint representations.
+
+Shapes: B batch, D hidden.
+"""
+
+from copy import deepcopy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers.utils import ModelOutput
+
+from .configuration_cbvila import CBViLAConfig
+
+
+@dataclass
+class CBViLAClassificationOutput(ModelOutput):
+    """Output of [`CBViLAForVisualEntailment`] and [`CBViLAForVisualReasoning`].
+
+    Args:
+        loss (`torch.FloatTensor` ()): Mean cross-entropy, when `labels` are given.
+        logits (`torch.FloatTensor` (B, classes)): Scores of the classes, named by `config.id2label`.
+        hidden_states, attentions, cross_attentions (tuples, *optional*): Of the fusion layers; in visual reasoning
+            with n rows for each statement, one per image.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    cross_attentions: tuple[Tensor, ...] | None = None
+
+
+class CBViLAClassificationHead(nn.Sequential):
+    """Linear, ReLU, Linear on a joint representation, as in ALBEF."""
+
+    def __init__(self, in_size: int, hidden_size: int, num_labels: int):
+        super().__init__(nn.Linear(in_size, hidden_size), nn.ReLU(), nn.Linear(hidden_size, num_labels))
+
+
+def with_labels(config: CBViLAConfig, names: tuple[str, ...]) -> CBViLAConfig:
+    """The configuration, with `names` as its classes if it names none itself (LABEL_0, LABEL_1, …)."""
+    if not all(name.startswith("LABEL_") for name in config.id2label.values()):
+        return config
+    config = deepcopy(config)
+    config.id2label = dict(enumerate(names))
+    config.label2id = {name: i for i, name in enumerate(names)}
+    return config
+
+
+def label_ids(names: list[str], config: CBViLAConfig) -> Tensor:
+    """Ids (B,) of classes given by their names, in whatever order `config.id2label` has them; case does not matter.
+
+    Raises:
+        ValueError: If a name is not among `config.id2label`.
+    """
+    ids = {name.lower(): int(i) for i, name in config.id2label.items()}
+    unknown = sorted({name for name in names if name.lower() not in ids})
+    if unknown:
+        raise ValueError(
+            f"No class is named {', '.join(map(repr, unknown))}; config.id2label has "
+            f"{', '.join(map(repr, config.id2label.values()))}. Rename the labels, or set id2label and label2id."
+        )
+    return torch.tensor([ids[name.lower()] for name in names])

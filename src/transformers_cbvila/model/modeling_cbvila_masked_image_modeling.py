@@ -1,0 +1,209 @@
+"""Masked image modelling with a caption: the visual words (Eq. 4) and the pixels (Eq. 3) of patches that are hidden.
+
+Shapes: B batch, N patches, L text tokens, D hidden, Dv vision width, K codes, P pixels of a patch.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers.processing_utils import Unpack
+from transformers.utils import ModelOutput
+from transformers.utils.generic import TransformersKwargs, can_return_tuple
+
+from .configuration_cbvila import CBViLAConfig
+from .losses_cbvila import classification_loss, patchify, pixel_loss, unpatchify
+from .modeling_cbvila import CBViLAModel
+from .modeling_cbvila_codebook import CBViLACodebookOutput
+from .modeling_cbvila_layers import CBViLAPreTrainedModel, in_field_order
+from .modeling_cbvila_pretraining import CBViLALosses, CBViLATiedMIMHead
+
+
+@dataclass
+class CBViLAForMaskedImageModelingOutput(ModelOutput):
+    """Output of [`CBViLAForMaskedImageModeling`].
+
+    Args:
+        loss (`torch.FloatTensor` ()): Weighted sum of `losses`, when `bool_masked_pos` is given.
+        logits (`torch.FloatTensor` (B, N, K)): Score of each code at each patch.
+        reconstruction (`torch.FloatTensor` (B, 3, H, W)): The image, as the image processor normalises it, from its
+            visible words and the most likely ones for hidden patches. In evaluation only.
+        losses ([`CBViLALosses`]): The unweighted terms `pixel`, `codebook`, `commitment` and `mim` that are on.
+        codebook_indices (`torch.LongTensor` (B, N)): Visual words of the whole image, the targets of `logits`.
+        hidden_states, attentions, cross_attentions (tuples, *optional*): Of the fusion layers that `logits` come
+            from: 1 + N tokens, a query [CLS] first.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    reconstruction: Tensor | None = None
+    losses: CBViLALosses | None = None
+    codebook_indices: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    cross_attentions: tuple[Tensor, ...] | None = None
+
+
+class CBViLAForMaskedImageModeling(CBViLAPreTrainedModel):
+    """CB-ViLA with the heads that predict visual words and pixels.
+
+    With `codebook_update="ema"`, training calls [`~CBViLAForMaskedImageModeling.update_codebook`] after every
+    optimiser step.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from transformers_cbvila import CBViLAConfig, CBViLAForMaskedImageModeling
+
+    >>> small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    >>> config = CBViLAConfig(vision_config={**small, "image_size": 32}, text_config=small, fusion_config=small)
+    >>> model = CBViLAForMaskedImageModeling(config).eval()
+    >>> hidden = torch.tensor([[True, False, True, True]])  # 4 patches of 16 x 16 pixels
+    >>> output = model(torch.randn(1, 3, 32, 32), bool_masked_pos=hidden, input_ids=torch.tensor([[101, 7, 102]]))
+    >>> output.logits.shape, output.reconstruction.shape
+    (torch.Size([1, 4, 3000]), torch.Size([1, 3, 32, 32]))
+
+    ```
+    """
+
+    _keys_to_ignore_on_load_unexpected = [r"(vision|text)_projection\.", r"logit_scale", r"(mlm|itm)_head\."]
+    _keep_in_fp32_modules_strict = ["codebook"]
+
+    def __init__(self, config: CBViLAConfig):
+        super().__init__(config)
+        self.cbvila = CBViLAModel(config, add_contrastive=False)
+        size, vision = config.fusion_config.hidden_size, config.vision_config
+        self.pixel_head = nn.Linear(size, vision.num_channels * vision.patch_size**2)
+        self.mim_head: nn.Module = (
+            CBViLATiedMIMHead(config) if config.mim_head == "tied" else nn.Linear(size, config.codebook_size)
+        )
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.cbvila.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.cbvila.set_input_embeddings(value)
+
+    def update_codebook(self) -> None:
+        """Moves an EMA codebook; call it after every optimiser step."""
+        self.cbvila.codebook.update()
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: Tensor | None = None,
+        bool_masked_pos: Tensor | None = None,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        interpolate_pos_encoding: bool = False,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> CBViLAForMaskedImageModelingOutput:
+        """Predicts what is hidden from what is not and from the caption.
+
+        Args:
+            pixel_values: (B, 3, H, W) images, whole: what is hidden is hidden behind the image encoder (Sec. III-B).
+            bool_masked_pos: (B, N) patches to hide; without it nothing is hidden, and there is no loss.
+            input_ids: (B, L) captions, or `inputs_embeds` (B, L, D) in their place; empty ones when absent.
+            attention_mask: (B, L), 0 on padding.
+            position_ids: (B, L); counted from 0 when absent.
+            interpolate_pos_encoding: Whether images of another size than the configured one are allowed.
+
+        Raises:
+            ValueError: If the images are missing, or their number or `bool_masked_pos` does not fit.
+        """
+        if pixel_values is None:
+            raise ValueError("Masked image modelling needs pixel_values.")
+        if input_ids is None and inputs_embeds is None:
+            text_config = self.config.text_config
+            empty = torch.tensor([[text_config.bos_token_id, text_config.eos_token_id]], device=pixel_values.device)
+            input_ids, attention_mask = empty.expand(len(pixel_values), -1), None
+        hidden = self._hidden(pixel_values, input_ids if inputs_embeds is None else inputs_embeds, bool_masked_pos)
+        image = self.cbvila.vision_model(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding)
+        text = self.cbvila.text_model(
+            input_ids, attention_mask, position_ids=position_ids, inputs_embeds=inputs_embeds
+        ).last_hidden_state
+        codebook = self.cbvila.codebook(image.last_hidden_state[:, 1:])
+        caption = (self._grid(pixel_values), text, attention_mask)
+
+        fused = self.cbvila.fuse_words(codebook.frozen_words, *caption, hidden, **self.recording(kwargs))
+        output = CBViLAForMaskedImageModelingOutput(
+            logits=self._scores(fused.last_hidden_state[:, 1:]),
+            codebook_indices=codebook.indices,
+            hidden_states=fused.hidden_states,
+            attentions=fused.attentions,
+            cross_attentions=fused.get("cross_attentions"),
+        )
+        if hidden is not None:
+            output.losses = self._losses(output.logits, pixel_values, codebook, caption, hidden)
+            output.loss = output.losses.total(self.config.loss_weights())
+        if not self.training:
+            output.reconstruction = self._reconstruct(output.logits, pixel_values, codebook, caption, hidden)
+        return in_field_order(output)
+
+    def _scores(self, states: Tensor) -> Tensor:
+        """Scores (B, N, K) of the codes for states (B, N, D)."""
+        if self.config.mim_head == "tied":
+            return self.mim_head(states, self.cbvila.codebook.codes)
+        return self.mim_head(states)
+
+    def _losses(self, logits, pixel_values, codebook: CBViLACodebookOutput, caption, hidden: Tensor) -> CBViLALosses:
+        """The terms of Eq. 7 that concern images, as in pretraining."""
+        config, losses = self.config, CBViLALosses()
+        if config.mim_weight > 0:
+            labels = codebook.indices.masked_fill(~hidden, -100)
+            losses.mim = classification_loss(logits.flatten(0, 1), labels.flatten())
+        if config.codebook_update == "loss" and config.codebook_weight > 0:
+            losses.codebook = codebook.codebook_loss
+        if config.commitment_weight > 0:
+            losses.commitment = codebook.commitment_loss
+        if config.pixel_weight > 0:
+            targets = patchify(pixel_values, config.vision_config.patch_size)
+            masks = {"all": [None], "masked": [hidden], "both": [None, hidden]}[config.pixel_on]
+            terms = [
+                pixel_loss(self._pixels(codebook.words, caption, mask), targets, mask, config.norm_pix_loss)
+                for mask in masks
+            ]
+            losses.pixel = torch.stack(terms).mean()
+        return losses
+
+    def _reconstruct(self, logits, pixel_values, codebook: CBViLACodebookOutput, caption, hidden) -> Tensor:
+        """The image (B, 3, H, W) from visible words and the likeliest hidden ones.
+
+        A pixel head that was trained on all words never saw a hidden one, so it is shown the predicted words; one that
+        was trained on hidden ones alone sees these.
+        """
+        words, mask = codebook.words, None
+        if hidden is not None and self.config.pixel_on == "masked":
+            mask = hidden
+        elif hidden is not None:
+            predicted = self.cbvila.codebook.indices_to_words(logits.argmax(-1))
+            words = torch.where(hidden.unsqueeze(-1), predicted, words)
+        pixels = self._pixels(words, caption, mask)
+        return unpatchify(pixels, self.config.vision_config.patch_size, *pixel_values.shape[-2:])
+
+    def _pixels(self, words: Tensor, caption, mask: Tensor | None) -> Tensor:
+        """Pixels (B, N, P) that words (B, N, Dv) and the caption stand for."""
+        return self.pixel_head(self.cbvila.fuse_words(words, *caption, mask).last_hidden_state[:, 1:])
+
+    def _grid(self, pixel_values: Tensor) -> tuple[int, int]:
+        patch = self.config.vision_config.patch_size
+        return pixel_values.shape[-2] // patch, pixel_values.shape[-1] // patch
+
+    def _hidden(self, pixel_values: Tensor, texts: Tensor, bool_masked_pos: Tensor | None) -> Tensor | None:
+        """`bool_masked_pos` as bool, or the ValueError that says what does not fit."""
+        if len(texts) != len(pixel_values):
+            raise ValueError(f"Got {len(pixel_values)} image(s) and {len(texts)} caption(s): they must be pairs.")
+        rows, columns = self._grid(pixel_values)
+        expected = (len(pixel_values), rows * columns)
+        if bool_masked_pos is not None and tuple(bool_masked_pos.shape) != expected:
+            raise ValueError(
+                f"bool_masked_pos has shape {tuple(bool_masked_pos.shape)}; expected {expected}, one entry per patch."
+            )
+        return None if bool_masked_pos is None else bool_masked_pos.bool()
+
+
+__all__ = ["CBViLAForMaskedImageModeling"]

@@ -1,0 +1,116 @@
+"""Visual entailment (Sec. IV-B): does an image entail, contradict or leave open what a text says?
+
+Shapes: B batch, B' images, L text tokens, D hidden.
+"""
+
+from torch import Tensor, nn
+from transformers.processing_utils import Unpack
+from transformers.utils.generic import TransformersKwargs, can_return_tuple
+
+from .configuration_cbvila import CBViLAConfig
+from .losses_cbvila import classification_loss
+from .modeling_cbvila import PRETRAINING_ONLY, CBViLAModel
+from .modeling_cbvila_classification import (
+    CBViLAClassificationHead,
+    CBViLAClassificationOutput,
+    label_ids,
+    with_labels,
+)
+from .modeling_cbvila_layers import CBViLAPreTrainedModel
+
+ENTAILMENT_LABELS = ("entailment", "neutral", "contradiction")
+
+
+class CBViLAForVisualEntailment(CBViLAPreTrainedModel):
+    """Classifies pairs of an image (the premise) and a text (the hypothesis).
+
+    The classes are `entailment`, `neutral` and `contradiction` unless `config.id2label` says otherwise. Data sets
+    order them differently: go by name, with [`~CBViLAForVisualEntailment.label_ids`].
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from transformers_cbvila import CBViLAConfig, CBViLAForVisualEntailment
+
+    >>> small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    >>> config = CBViLAConfig(vision_config={**small, "image_size": 32}, text_config=small, fusion_config=small)
+    >>> model = CBViLAForVisualEntailment(config)
+    >>> labels = model.label_ids(["neutral", "contradiction"])
+    >>> texts = torch.tensor([[101, 7, 102], [101, 8, 102]])
+    >>> output = model(torch.zeros(2, 3, 32, 32), input_ids=texts, labels=labels)
+    >>> output.logits.shape, model.config.id2label[2]
+    (torch.Size([2, 3]), 'contradiction')
+
+    ```
+    """
+
+    _keys_to_ignore_on_load_unexpected = PRETRAINING_ONLY
+    _keep_in_fp32_modules_strict = None
+
+    def __init__(self, config: CBViLAConfig):
+        config = with_labels(config, ENTAILMENT_LABELS)
+        super().__init__(config)
+        size = config.fusion_config.hidden_size
+        self.cbvila = CBViLAModel(config, add_contrastive=False, add_codebook=False)
+        self.entailment_head = CBViLAClassificationHead(size, size, config.num_labels)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.cbvila.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.cbvila.set_input_embeddings(value)
+
+    def label_ids(self, names: list[str]) -> Tensor:
+        """`labels` (B,) for names of classes, as `config.id2label` has them. ValueError if there is no such class."""
+        return label_ids(names, self.config).to(self.device)
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: Tensor | None = None,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        image_index: Tensor | None = None,
+        interpolate_pos_encoding: bool = False,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> CBViLAClassificationOutput:
+        """Scores the classes.
+
+        Args:
+            pixel_values: (B', 3, H, W) images; B' = B without `image_index`.
+            input_ids: (B, L) texts, or `inputs_embeds` (B, L, D) in their place.
+            attention_mask: (B, L), 0 on padding.
+            position_ids: (B, L); counted from 0 when absent.
+            labels: (B,) class ids; -100 is left out of the loss.
+            image_index: (B,) for each text the image it is about.
+            interpolate_pos_encoding: Whether images of another size than the configured one are allowed.
+
+        Raises:
+            ValueError: If image or text is missing, or their numbers differ and there is no `image_index`.
+        """
+        fused = self.cbvila.encode_pairs(
+            pixel_values,
+            input_ids,
+            attention_mask,
+            position_ids,
+            inputs_embeds,
+            image_index,
+            interpolate_pos_encoding,
+            **kwargs,
+        )
+        logits = self.entailment_head(fused.last_hidden_state[:, 0])
+        return CBViLAClassificationOutput(
+            loss=None if labels is None else classification_loss(logits, labels),
+            logits=logits,
+            hidden_states=fused.hidden_states,
+            attentions=fused.attentions,
+            cross_attentions=fused.get("cross_attentions"),
+        )
+
+
+__all__ = ["CBViLAForVisualEntailment"]

@@ -1,0 +1,124 @@
+"""Visual reasoning (Sec. IV-E): is a statement true of several images, two in NLVR2?
+
+The statement is fused with each image on its own, and a classifier reads all joint representations at once. (ALBEF
+changes the fusion encoder to take both images; the paper says nothing, and this needs no surgery on weights.)
+
+Shapes: B statements, n images of each, L text tokens, N patches, D hidden.
+"""
+
+import torch
+from torch import Tensor, nn
+from transformers.processing_utils import Unpack
+from transformers.utils.generic import TransformersKwargs, can_return_tuple
+
+from .configuration_cbvila import CBViLAConfig
+from .losses_cbvila import classification_loss
+from .modeling_cbvila import PRETRAINING_ONLY, CBViLAModel
+from .modeling_cbvila_classification import CBViLAClassificationHead, CBViLAClassificationOutput, with_labels
+from .modeling_cbvila_layers import CBViLAPreTrainedModel
+
+REASONING_LABELS = ("False", "True")
+
+
+class CBViLAForVisualReasoning(CBViLAPreTrainedModel):
+    """Classifies a statement about `config.num_images` images as true or false.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from transformers_cbvila import CBViLAConfig, CBViLAForVisualReasoning
+
+    >>> small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    >>> config = CBViLAConfig(vision_config={**small, "image_size": 32}, text_config=small, fusion_config=small)
+    >>> model = CBViLAForVisualReasoning(config)
+    >>> images = torch.zeros(1, 2, 3, 32, 32)  # one statement about two images
+    >>> model(images, input_ids=torch.tensor([[101, 7, 102]]), labels=torch.tensor([1])).logits.shape
+    torch.Size([1, 2])
+
+    ```
+    """
+
+    _keys_to_ignore_on_load_unexpected = PRETRAINING_ONLY
+    _keep_in_fp32_modules_strict = None
+
+    def __init__(self, config: CBViLAConfig):
+        config = with_labels(config, REASONING_LABELS)
+        super().__init__(config)
+        size = config.fusion_config.hidden_size
+        self.cbvila = CBViLAModel(config, add_contrastive=False, add_codebook=False)
+        self.reasoning_head = CBViLAClassificationHead(config.num_images * size, size, config.num_labels)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.cbvila.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.cbvila.set_input_embeddings(value)
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: Tensor | None = None,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        interpolate_pos_encoding: bool = False,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> CBViLAClassificationOutput:
+        """Scores "false" and "true".
+
+        Args:
+            pixel_values: (B, n, 3, H, W), the images of each statement in order.
+            input_ids: (B, L) statements, or `inputs_embeds` (B, L, D) in their place.
+            attention_mask: (B, L), 0 on padding.
+            position_ids: (B, L); counted from 0 when absent.
+            labels: (B,) class ids; -100 is left out of the loss.
+            interpolate_pos_encoding: Whether images of another size than the configured one are allowed.
+
+        Raises:
+            ValueError: If images or statements are missing, or there are not n images for each statement.
+        """
+        self._check(pixel_values, input_ids if inputs_embeds is None else inputs_embeds)
+        batch, images = pixel_values.shape[:2]
+        vision = self.cbvila.vision_model(
+            pixel_values.flatten(0, 1), interpolate_pos_encoding=interpolate_pos_encoding
+        )
+        text = self.cbvila.text_model(
+            input_ids, attention_mask, position_ids=position_ids, inputs_embeds=inputs_embeds
+        ).last_hidden_state
+        # The n passes as one: row b * n + i asks image i of statement b.
+        statement = torch.arange(batch, device=text.device).repeat_interleave(images)
+        fused = self.cbvila.fuse_text_with_image(
+            text.index_select(0, statement),
+            None if attention_mask is None else attention_mask.index_select(0, statement),
+            vision.last_hidden_state,
+            **self.recording(kwargs),
+        )
+        logits = self.reasoning_head(fused.last_hidden_state[:, 0].reshape(batch, -1))
+        return CBViLAClassificationOutput(
+            loss=None if labels is None else classification_loss(logits, labels),
+            logits=logits,
+            hidden_states=fused.hidden_states,
+            attentions=fused.attentions,
+            cross_attentions=fused.get("cross_attentions"),
+        )
+
+    def _check(self, pixel_values: Tensor | None, texts: Tensor | None) -> None:
+        if pixel_values is None or texts is None:
+            missing = "pixel_values" if pixel_values is None else "input_ids"
+            raise ValueError(f"It takes images and a statement about them: {missing} is missing.")
+        n = self.config.num_images
+        if pixel_values.dim() != 5 or pixel_values.shape[1] != n:
+            raise ValueError(
+                f"pixel_values has shape {tuple(pixel_values.shape)}; expected (batch, {n}, 3, height, width), the "
+                f"{n} images of each statement. From images in a row: pixel_values.unflatten(0, (-1, {n})); for "
+                "another number of images per statement: config.num_images."
+            )
+        if len(pixel_values) != len(texts):
+            raise ValueError(f"Got {len(pixel_values)} group(s) of images and {len(texts)} statement(s).")
+
+
+__all__ = ["CBViLAForVisualReasoning"]
