@@ -1,14 +1,14 @@
 """Runs transformers' common suites on our classes, as if these were in its tree, and counts per class.
 
-`make conformance` runs all of them; the default run takes the tests of `SHORT` only.
+`make conformance` runs all of them, and on BLIP too for comparison; the default run takes the tests of `SHORT` only.
 """
 
-from collections import Counter, defaultdict
-
 import pytest
+from conformance import report
 from transformers.models.auto import modeling_auto
 
 SHORT = ("Config", "test_save_load", "test_training", "test_attention_outputs", "test_inputs_embeds", "test_resize")
+PEERS = "test_conformance_blip"
 
 # The suites look class names up in these in-tree tables, to know what a model is for, and leave out what no table
 # lists. During conformance tests ours are listed, so that nothing is left out for being out of tree.
@@ -34,6 +34,18 @@ MARKERS_OF_THE_SUITES = (
     "torch_export_test",
 )
 
+# pytest's categories, the weaker first: a test of which one part failed has failed.
+CATEGORIES = {
+    "passed": "passed",
+    "xpassed": "passed",
+    "skipped": "skipped",
+    "subtests skipped": "skipped",
+    "xfailed": "failed",
+    "error": "failed",
+    "failed": "failed",
+    "subtests failed": "failed",
+}
+
 
 def pytest_configure(config):
     for marker in MARKERS_OF_THE_SUITES:
@@ -52,22 +64,25 @@ def listed_as_in_tree():
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     for item in items:
-        if item.path.parent.name == "conformance" and not any(name in item.nodeid for name in SHORT):
+        if item.path.parent.name != "conformance":
+            continue
+        if item.path.stem == PEERS:
+            item.add_marker(pytest.mark.xfail(reason="not ours to mend", strict=False))
+        if item.path.stem == PEERS or not any(name in item.nodeid for name in SHORT):
             item.add_marker(pytest.mark.conformance)
 
 
 def outcomes(terminalreporter):
-    """Outcome and reason of each test of this folder; a test of which one part is skipped is skipped."""
-    order = ["passed", "skipped", "error", "failed"]
+    """Outcome and reason of each test of this folder."""
+    order = ["passed", "skipped", "failed"]
     found = {}
-    for outcome in ("passed", "skipped", "failed", "error", "subtests failed", "subtests skipped"):
-        for report in terminalreporter.stats.get(outcome, []):
-            nodeid = getattr(report, "nodeid", "")
-            if "conformance/" not in nodeid or "::" not in nodeid:
+    for category, outcome in CATEGORIES.items():
+        for entry in terminalreporter.stats.get(category, []):
+            nodeid = getattr(entry, "nodeid", "")
+            if "conformance/" not in nodeid or nodeid.count("::") != 2:
                 continue
-            outcome = outcome.removeprefix("subtests ")
             if order.index(outcome) >= order.index(found.get(nodeid, ("passed", ""))[0]):
-                found[nodeid] = outcome, report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
+                found[nodeid] = outcome, entry.longrepr[2] if isinstance(entry.longrepr, tuple) else ""
     return found
 
 
@@ -75,22 +90,6 @@ def pytest_terminal_summary(terminalreporter):
     found = outcomes(terminalreporter)
     if not found:
         return
-    classes, reasons = defaultdict(Counter), defaultdict(set)
-    for nodeid, (outcome, reason) in found.items():
-        name = nodeid.split("::")[1].removeprefix("Test")
-        classes[name][outcome] += 1
-        if outcome == "skipped":
-            reasons[reason.removeprefix("Skipped: ")].add(f"{name}.{nodeid.split('::')[-1]}")
-    write = terminalreporter.write_line
     terminalreporter.section("conformance")
-    for reason, tests in sorted(reasons.items(), key=lambda entry: -len(entry[1])):
-        write(f"{len(tests):4} skipped: {reason} ({', '.join(sorted({test.split('.')[1] for test in tests})[:3])})")
-    write("")
-    for name in sorted(classes):
-        write(_line(name, classes[name]))
-    write(_line("total", sum(classes.values(), Counter())))
-
-
-def _line(name, count):
-    failed = count["failed"] + count["error"]
-    return f"{name:36} {count['passed']:5} passed {failed:5} failed {count['skipped']:5} skipped"
+    for line in report.lines(found):
+        terminalreporter.write_line(line)

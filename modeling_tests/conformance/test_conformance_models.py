@@ -8,6 +8,8 @@ import tiny
 import torch
 from conformance import upstream
 from conformance.testers import (
+    DecoderTester,
+    FusionTester,
     MaskedImageTester,
     ModelTester,
     PreTrainingTester,
@@ -25,13 +27,25 @@ from transformers_cbvila import (
     CBViLAForQuestionAnswering,
     CBViLAForVisualEntailment,
     CBViLAForVisualReasoning,
+    CBViLAFusionModel,
     CBViLAModel,
     CBViLATextModel,
     CBViLAVisionModel,
 )
+from transformers_cbvila.model.modeling_cbvila_question_answering import CBViLAAnswerDecoder
 
 upstream.require()
 ModelTesterMixin = upstream.load("test_modeling_common").ModelTesterMixin
+
+
+class CallableStateDict(OrderedDict):
+    """`test_torch_save_load` calls the state dict, by mistake, when it holds a bool; here it can be called."""
+
+    def __call__(self):
+        return self
+
+    def __reduce__(self):
+        return OrderedDict, (list(self.items()),)
 
 
 class CommonTests(ModelTesterMixin):
@@ -55,15 +69,11 @@ class CommonTests(ModelTesterMixin):
         with patch.object(initialization, "normal_", lambda tensor, *args, **kwargs: tensor.zero_()):
             super().test_init_weights_can_init_buffers()
 
-
-class CallableStateDict(OrderedDict):
-    """`test_torch_save_load` calls the state dict, by mistake, when it holds a bool; here it can be called."""
-
-    def __call__(self):
-        return self
-
-    def __reduce__(self):
-        return OrderedDict, (list(self.items()),)
+    def test_torch_save_load(self):
+        (model_class,) = self.all_model_classes
+        original = model_class.state_dict
+        with patch.object(model_class, "state_dict", lambda model: CallableStateDict(original(model))):
+            super().test_torch_save_load()
 
 
 class PairTests(CommonTests):
@@ -94,15 +104,51 @@ class TestCBViLAVisionModel(CommonTests, unittest.TestCase):
         self.assertIsNone(model.get_output_embeddings())
 
 
+class TestCBViLAFusionModel(CommonTests, unittest.TestCase):
+    all_model_classes = (CBViLAFusionModel,)
+    make_tester = FusionTester
+    additional_model_inputs = ("encoder_hidden_states",)
+    test_resize_embeddings = False  # of words; there are none
+
+    def test_model_get_set_embeddings(self):
+        # It embeds nothing: what it takes are states.
+        model = CBViLAFusionModel(self.model_tester.get_config())
+        self.assertRaises(NotImplementedError, model.get_input_embeddings)
+        self.assertIsNone(model.get_output_embeddings())
+
+    def test_inputs_embeds(self):
+        # They are all it takes, instead of ids that it has no table for.
+        config, inputs = self.model_tester.prepare_config_and_inputs_for_common()
+        model = CBViLAFusionModel(config).eval()
+        with torch.no_grad():
+            first, other = (model(**{**inputs, "inputs_embeds": k * inputs["inputs_embeds"]})[0] for k in (1, 2))
+        self.assertEqual(first.shape, inputs["inputs_embeds"].shape)
+        self.assertFalse(torch.equal(first, other))
+
+    def test_inputs_embeds_matches_input_ids(self):
+        self.skipTest("This model doesn't use `input_ids`")
+
+    def test_retain_grad_hidden_states_attentions(self):
+        # It asks for the gradient of the first states, which are no result of weights here.
+        config, inputs = self.model_tester.prepare_config_and_inputs_for_common()
+        inputs["inputs_embeds"].requires_grad_()
+        self.model_tester.prepare_config_and_inputs_for_common = lambda: (config, inputs)
+        super().test_retain_grad_hidden_states_attentions()
+
+
+class TestCBViLAAnswerDecoder(CommonTests, unittest.TestCase):
+    all_model_classes = (CBViLAAnswerDecoder,)
+    make_tester = DecoderTester
+    additional_model_inputs = ("encoder_hidden_states",)
+    # The suite of `generate` is not in the source distribution, and what people call is
+    # CBViLAForQuestionAnswering.generate: test_modeling_cbvila_question_answering.py tests it.
+    all_generative_model_classes = ()
+
+
 class TestCBViLAForPreTraining(PairTests, unittest.TestCase):
     all_model_classes = (CBViLAForPreTraining,)
     make_tester = PreTrainingTester
     additional_model_inputs = ("input_ids", "input_ids_masked", "mlm_labels")
-
-    def test_torch_save_load(self):
-        original = CBViLAForPreTraining.state_dict
-        with patch.object(CBViLAForPreTraining, "state_dict", lambda model: CallableStateDict(original(model))):
-            super().test_torch_save_load()
 
 
 class TestCBViLAForQuestionAnswering(PairTests, unittest.TestCase):

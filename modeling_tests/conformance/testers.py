@@ -1,6 +1,10 @@
 """What transformers' suites ask about a model: its configuration, a batch, and the sizes to expect in its outputs."""
 
 import tiny
+import torch
+
+from transformers_cbvila.data.masking import generator_for
+from transformers_cbvila.model.modeling_cbvila_question_answering import decoder_config
 
 SEQ_LENGTH = 7
 BATCH = 4
@@ -63,6 +67,36 @@ class VisionTester(ModelTester):
 
     def prepare_config_and_inputs_for_common(self):
         return self.get_config(), {"pixel_values": tiny.tiny_images(self.batch_size)}
+
+
+class FusionTester(ModelTester):
+    """The fusion encoder on its own: states of a text ask states of an image."""
+
+    seq_length = ModelTester.hidden_size  # the suite takes the last size of the first input for its length
+
+    def get_config(self):
+        return super().get_config().fusion_config
+
+    def prepare_config_and_inputs_for_common(self):
+        config, generator = self.get_config(), generator_for(0)
+        states = torch.randn(self.batch_size, self.seq_length, config.hidden_size, generator=generator)
+        asked = torch.randn(self.batch_size, 1 + tiny.PATCHES, config.encoder_hidden_size, generator=generator)
+        return config, {"inputs_embeds": states, "encoder_hidden_states": asked}
+
+
+class DecoderTester(ModelTester):
+    """The answer decoder on its own, with some fused question. The loss is its owner's."""
+
+    is_training = False
+    is_decoder = True
+
+    def get_config(self):
+        return decoder_config(super().get_config())
+
+    def prepare_config_and_inputs_for_common(self):
+        config, texts = self.get_config(), small_ids(tiny.tiny_texts(self.batch_size, self.seq_length))
+        question = torch.randn(self.batch_size, 5, config.hidden_size, generator=generator_for(0))
+        return config, {**texts, "encoder_hidden_states": question}
 
 
 class ReasoningTester(ModelTester):

@@ -91,6 +91,7 @@ class CBViLAModel(CBViLAPreTrainedModel):
     """
 
     _tied_weights_keys: dict[str, str] = {}
+    _keys_to_ignore_on_load_unexpected = [r"(mlm|mim|itm|pixel|entailment|reasoning)_head\.", r"answer_decoder\."]
 
     def __init__(self, config: CBViLAConfig, add_contrastive: bool = True, add_codebook: bool = True):
         super().__init__(config)
@@ -207,11 +208,12 @@ class CBViLAModel(CBViLAPreTrainedModel):
         inputs_embeds: Tensor | None = None,
         image_index: Tensor | None = None,
         interpolate_pos_encoding: bool = False,
-        **kwargs,
+        **options,
     ):
         """The fusion encoder's output (B, L, D) for texts (B, L) and their images (B', 3, H, W).
 
-        The arguments are those of `forward`; here both modalities are needed.
+        The arguments are those of `forward`; here both modalities are needed. The options say which states of the
+        fusion encoder to return.
         """
         has_text = input_ids is not None or inputs_embeds is not None
         if pixel_values is None or not has_text:
@@ -221,7 +223,7 @@ class CBViLAModel(CBViLAPreTrainedModel):
         image = self.vision_model(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding)
         text = self.text_model(input_ids, attention_mask, position_ids=position_ids, inputs_embeds=inputs_embeds)
         return self.fuse_text_with_image(
-            text.last_hidden_state, attention_mask, image.last_hidden_state, image_index, **self.recording(kwargs)
+            text.last_hidden_state, attention_mask, image.last_hidden_state, image_index, **options
         )
 
     @can_return_tuple
@@ -234,7 +236,8 @@ class CBViLAModel(CBViLAPreTrainedModel):
         inputs_embeds: Tensor | None = None,
         image_index: Tensor | None = None,
         interpolate_pos_encoding: bool = False,
-        **kwargs: Unpack[TransformersKwargs],
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
     ) -> CBViLAModelOutput:
         """Encodes images, texts, or pairs of them.
 
@@ -245,10 +248,13 @@ class CBViLAModel(CBViLAPreTrainedModel):
             position_ids: (B, L); counted from 0 when absent.
             image_index: (B,) for each text the image it belongs to.
             interpolate_pos_encoding: Whether images of another size than the configured one are allowed.
+            output_attentions, output_hidden_states: Whether to return those states of the fusion layers; as the
+                configuration says when absent.
 
         Raises:
             ValueError: If neither image nor text is given, or their numbers differ and there is no `image_index`.
         """
+        options = self.states_to_return(output_attentions, output_hidden_states)
         has_text = input_ids is not None or inputs_embeds is not None
         if pixel_values is None and not has_text:
             raise ValueError("Nothing to encode: pass pixel_values, input_ids (or inputs_embeds), or both.")
@@ -274,7 +280,7 @@ class CBViLAModel(CBViLAPreTrainedModel):
             output.logits_per_image = self.similarity_logits(output.image_embeds, output.text_embeds)
             output.logits_per_text = None if output.logits_per_image is None else output.logits_per_image.T
             fused = self.fuse_text_with_image(
-                text.last_hidden_state, attention_mask, vision.last_hidden_state, image_index, **self.recording(kwargs)
+                text.last_hidden_state, attention_mask, vision.last_hidden_state, image_index, **options
             )
             output.last_hidden_state = fused.last_hidden_state
             output.pooler_output = fused.last_hidden_state[:, 0]

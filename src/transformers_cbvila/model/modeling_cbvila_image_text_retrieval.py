@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput
-from transformers.utils.generic import TransformersKwargs, can_return_tuple
+from transformers.utils.generic import can_return_tuple
 
 from .configuration_cbvila import CBViLAConfig
 from .losses_cbvila import at_least_fp32, classification_loss, itc_loss
@@ -86,12 +85,6 @@ class CBViLAForImageTextRetrieval(CBViLAPreTrainedModel):
         self.itm_head = nn.Linear(config.fusion_config.hidden_size, 2)
         self.post_init()
 
-    def get_input_embeddings(self) -> nn.Module:
-        return self.cbvila.get_input_embeddings()
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        self.cbvila.set_input_embeddings(value)
-
     @can_return_tuple
     def forward(
         self,
@@ -107,7 +100,8 @@ class CBViLAForImageTextRetrieval(CBViLAPreTrainedModel):
         negative_hardness: float | None = None,
         return_loss: bool | None = None,
         interpolate_pos_encoding: bool = False,
-        **kwargs: Unpack[TransformersKwargs],
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
     ) -> CBViLAForImageTextRetrievalOutput:
         """Compares every image with every text, and matches each text with its image.
 
@@ -123,10 +117,13 @@ class CBViLAForImageTextRetrieval(CBViLAPreTrainedModel):
                 evaluation the most similar are taken.
             return_loss: Whether to compute the loss.
             interpolate_pos_encoding: Whether images of another size than the configured one are allowed.
+            output_attentions, output_hidden_states: Whether to return those states of the fusion layers; as the
+                configuration says when absent.
 
         Raises:
             ValueError: If image or text is missing, or their numbers differ and there is no `image_index`.
         """
+        options = self.states_to_return(output_attentions, output_hidden_states)
         words = input_ids if inputs_embeds is None else inputs_embeds
         if pixel_values is None or words is None:
             missing = "pixel_values" if pixel_values is None else "input_ids"
@@ -154,7 +151,7 @@ class CBViLAForImageTextRetrieval(CBViLAPreTrainedModel):
             None if attention_mask is None else attention_mask.index_select(0, queries),
             image.last_hidden_state,
             images,
-            **self.recording(kwargs),
+            **options,
         )
         itm_logits = self.itm_head(fused.last_hidden_state[:, 0])
         itm = None if labels is None else classification_loss(itm_logits, labels)

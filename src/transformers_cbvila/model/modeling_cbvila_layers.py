@@ -3,10 +3,11 @@
 Shapes: B batch, T query tokens, S key tokens, H heads, D hidden.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import fields
 from functools import wraps
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +16,14 @@ from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache, EncoderDecoderCache
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, logging
 from transformers.utils.generic import maybe_autocast
 
 from .configuration_cbvila import CBViLAConfig
+
+logger = logging.get_logger(__name__)
+
+Output = TypeVar("Output", bound=ModelOutput)
 
 
 def without_autocast(method: Callable) -> Callable:
@@ -35,9 +40,9 @@ def without_autocast(method: Callable) -> Callable:
     return in_own_precision
 
 
-def in_field_order(output: ModelOutput) -> ModelOutput:
+def in_field_order(output: Output) -> Output:
     """An output that was filled bit by bit, as one whose tuple has the order of the declared fields."""
-    return type(output)(**{field.name: getattr(output, field.name) for field in fields(output)})
+    return type(output)(**{field.name: getattr(output, field.name) for field in fields(output)})  # type: ignore[arg-type]
 
 
 def eager_attention(
@@ -244,10 +249,30 @@ class CBViLAPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     _can_compile_fullgraph = True
 
-    def recording(self, options: dict[str, Any]) -> dict[str, Any]:
-        """Options of a forward; where they do not say which states to return, the configuration does."""
-        wanted = {name: getattr(self.config, name, None) for name in ("output_hidden_states", "output_attentions")}
-        return {name: value for name, value in wanted.items() if value} | options
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of the weights, but for those that always stay in fp32 (codebook and temperature)."""
+        kept = self._keep_in_fp32_modules_strict or ()
+        floating = [(name, p.dtype) for name, p in self.named_parameters() if p.is_floating_point()]
+        return next((dtype for name, dtype in floating if not set(name.split(".")) & set(kept)), floating[0][1])
+
+    def states_to_return(self, output_attentions: bool | None, output_hidden_states: bool | None) -> dict[str, Any]:
+        """Which states the fusion encoder is asked for; where a call does not say, the configuration does."""
+        asked = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
+        return {name: getattr(self.config, name) if value is None else value for name, value in asked.items()}
+
+    def _adjust_missing_and_unexpected_keys(self, loading_info: Any) -> None:
+        """Says what a checkpoint has that this model has no use for; transformers drops it without a word."""
+        there = set(loading_info.unexpected_keys)
+        super()._adjust_missing_and_unexpected_keys(loading_info)
+        left_out = sorted(there - set(loading_info.unexpected_keys))
+        if left_out:
+            parts = Counter(key.removeprefix("cbvila.").partition(".")[0] for key in left_out)
+            logger.warning(
+                "%s has no use for %s of this checkpoint: left out, as intended.",
+                type(self).__name__,
+                ", ".join(f"{part} ({count} tensor{'s' * (count > 1)})" for part, count in parts.items()),
+            )
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -4,12 +4,12 @@ Shapes: B batch, N patches, L text tokens, D hidden, Dv vision width, K codes, P
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
-from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput
-from transformers.utils.generic import TransformersKwargs, can_return_tuple
+from transformers.utils.generic import can_return_tuple
 
 from .configuration_cbvila import CBViLAConfig
 from .losses_cbvila import classification_loss, patchify, pixel_loss, unpatchify
@@ -80,12 +80,6 @@ class CBViLAForMaskedImageModeling(CBViLAPreTrainedModel):
         )
         self.post_init()
 
-    def get_input_embeddings(self) -> nn.Module:
-        return self.cbvila.get_input_embeddings()
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        self.cbvila.set_input_embeddings(value)
-
     def update_codebook(self) -> None:
         """Moves an EMA codebook; call it after every optimiser step."""
         self.cbvila.codebook.update()
@@ -100,7 +94,8 @@ class CBViLAForMaskedImageModeling(CBViLAPreTrainedModel):
         position_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         interpolate_pos_encoding: bool = False,
-        **kwargs: Unpack[TransformersKwargs],
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
     ) -> CBViLAForMaskedImageModelingOutput:
         """Predicts what is hidden from what is not and from the caption.
 
@@ -111,10 +106,13 @@ class CBViLAForMaskedImageModeling(CBViLAPreTrainedModel):
             attention_mask: (B, L), 0 on padding.
             position_ids: (B, L); counted from 0 when absent.
             interpolate_pos_encoding: Whether images of another size than the configured one are allowed.
+            output_attentions, output_hidden_states: Whether to return those states of the fusion layers; as the
+                configuration says when absent.
 
         Raises:
             ValueError: If the images are missing, or their number or `bool_masked_pos` does not fit.
         """
+        options = self.states_to_return(output_attentions, output_hidden_states)
         if pixel_values is None:
             raise ValueError("Masked image modelling needs pixel_values.")
         if input_ids is None and inputs_embeds is None:
@@ -127,9 +125,9 @@ class CBViLAForMaskedImageModeling(CBViLAPreTrainedModel):
             input_ids, attention_mask, position_ids=position_ids, inputs_embeds=inputs_embeds
         ).last_hidden_state
         codebook = self.cbvila.codebook(image.last_hidden_state[:, 1:])
-        caption = (self._grid(pixel_values), text, attention_mask)
+        ask = partial(self.cbvila.fuse_words, grid=self._grid(pixel_values), text=text, attention_mask=attention_mask)
 
-        fused = self.cbvila.fuse_words(codebook.frozen_words, *caption, hidden, **self.recording(kwargs))
+        fused = ask(codebook.frozen_words, mask=hidden, **options)
         output = CBViLAForMaskedImageModelingOutput(
             logits=self._scores(fused.last_hidden_state[:, 1:]),
             codebook_indices=codebook.indices,
@@ -138,10 +136,10 @@ class CBViLAForMaskedImageModeling(CBViLAPreTrainedModel):
             cross_attentions=fused.get("cross_attentions"),
         )
         if hidden is not None:
-            output.losses = self._losses(output.logits, pixel_values, codebook, caption, hidden)
+            output.losses = self._losses(output.logits, pixel_values, codebook, ask, hidden)
             output.loss = output.losses.total(self.config.loss_weights())
         if not self.training:
-            output.reconstruction = self._reconstruct(output.logits, pixel_values, codebook, caption, hidden)
+            output.reconstruction = self._reconstruct(output.logits, pixel_values, codebook, ask, hidden)
         return in_field_order(output)
 
     def _scores(self, states: Tensor) -> Tensor:
@@ -150,8 +148,8 @@ class CBViLAForMaskedImageModeling(CBViLAPreTrainedModel):
             return self.mim_head(states, self.cbvila.codebook.codes)
         return self.mim_head(states)
 
-    def _losses(self, logits, pixel_values, codebook: CBViLACodebookOutput, caption, hidden: Tensor) -> CBViLALosses:
-        """The terms of Eq. 7 that concern images, as in pretraining."""
+    def _losses(self, logits, pixel_values, codebook: CBViLACodebookOutput, ask, hidden: Tensor) -> CBViLALosses:
+        """The terms of Eq. 7 that concern images, as in pretraining; `ask` has words attend to the captions."""
         config, losses = self.config, CBViLALosses()
         if config.mim_weight > 0:
             labels = codebook.indices.masked_fill(~hidden, -100)
@@ -162,15 +160,15 @@ class CBViLAForMaskedImageModeling(CBViLAPreTrainedModel):
             losses.commitment = codebook.commitment_loss
         if config.pixel_weight > 0:
             targets = patchify(pixel_values, config.vision_config.patch_size)
-            masks = {"all": [None], "masked": [hidden], "both": [None, hidden]}[config.pixel_on]
+            masks: dict[str, list[Tensor | None]] = {"all": [None], "masked": [hidden], "both": [None, hidden]}
             terms = [
-                pixel_loss(self._pixels(codebook.words, caption, mask), targets, mask, config.norm_pix_loss)
-                for mask in masks
+                pixel_loss(self._pixels(ask, codebook.words, mask), targets, mask, config.norm_pix_loss)
+                for mask in masks[config.pixel_on]
             ]
             losses.pixel = torch.stack(terms).mean()
-        return losses
+        return in_field_order(losses)
 
-    def _reconstruct(self, logits, pixel_values, codebook: CBViLACodebookOutput, caption, hidden) -> Tensor:
+    def _reconstruct(self, logits, pixel_values, codebook: CBViLACodebookOutput, ask, hidden) -> Tensor:
         """The image (B, 3, H, W) from visible words and the likeliest hidden ones.
 
         A pixel head that was trained on all words never saw a hidden one, so it is shown the predicted words; one that
@@ -182,12 +180,13 @@ class CBViLAForMaskedImageModeling(CBViLAPreTrainedModel):
         elif hidden is not None:
             predicted = self.cbvila.codebook.indices_to_words(logits.argmax(-1))
             words = torch.where(hidden.unsqueeze(-1), predicted, words)
-        pixels = self._pixels(words, caption, mask)
-        return unpatchify(pixels, self.config.vision_config.patch_size, *pixel_values.shape[-2:])
+        return unpatchify(
+            self._pixels(ask, words, mask), self.config.vision_config.patch_size, *pixel_values.shape[-2:]
+        )
 
-    def _pixels(self, words: Tensor, caption, mask: Tensor | None) -> Tensor:
-        """Pixels (B, N, P) that words (B, N, Dv) and the caption stand for."""
-        return self.pixel_head(self.cbvila.fuse_words(words, *caption, mask).last_hidden_state[:, 1:])
+    def _pixels(self, ask, words: Tensor, mask: Tensor | None) -> Tensor:
+        """Pixels (B, N, P) that words (B, N, Dv) stand for once they have asked the captions."""
+        return self.pixel_head(ask(words, mask=mask).last_hidden_state[:, 1:])
 
     def _grid(self, pixel_values: Tensor) -> tuple[int, int]:
         patch = self.config.vision_config.patch_size

@@ -12,9 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import initialization as init
-from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput
-from transformers.utils.generic import TransformersKwargs, can_return_tuple
+from transformers.utils.generic import can_return_tuple
 
 from .configuration_cbvila import CBViLAConfig
 from .losses_cbvila import at_least_fp32, classification_loss, itc_loss, patchify, pixel_loss
@@ -143,12 +142,6 @@ class CBViLAForPreTraining(CBViLAPreTrainedModel):
         )
         self.post_init()
 
-    def get_input_embeddings(self) -> nn.Module:
-        return self.cbvila.get_input_embeddings()
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        self.cbvila.set_input_embeddings(value)
-
     def get_output_embeddings(self) -> nn.Module:
         return self.mlm_head.decoder
 
@@ -176,7 +169,8 @@ class CBViLAForPreTraining(CBViLAPreTrainedModel):
         negative_hardness: float | None = None,
         loss_weights: dict[str, float] | None = None,
         interpolate_pos_encoding: bool = False,
-        **kwargs: Unpack[TransformersKwargs],
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
     ) -> CBViLAForPreTrainingOutput:
         """Computes every objective that is on and whose inputs are there.
 
@@ -194,10 +188,14 @@ class CBViLAForPreTraining(CBViLAPreTrainedModel):
             negative_hardness: How strongly training prefers similar negatives, from 0 (uniform) to 1 (the paper);
                 by default as `negative_source` says.
             loss_weights: Weight of each term by name; the configuration's when absent. A term of weight 0 is skipped.
+            interpolate_pos_encoding: Whether images of another size than the configured one are allowed.
+            output_attentions, output_hidden_states: Whether to return those states of the fusion layers; as the
+                configuration says when absent.
 
         Raises:
             ValueError: If image or caption is missing, or inputs that belong together do not fit.
         """
+        options = self.states_to_return(output_attentions, output_hidden_states)
         check_pretraining_inputs(pixel_values, input_ids, input_ids_masked, mlm_labels, bool_masked_pos, self.config)
         if (negative_image_index is None) != (negative_text_index is None):
             raise ValueError("ITM needs both negative_image_index and negative_text_index, or neither.")
@@ -218,9 +216,12 @@ class CBViLAForPreTraining(CBViLAPreTrainedModel):
         negatives = negative_image_index, negative_text_index
         if weights["itm"] > 0 and negative_image_index is None:
             negatives = choose_negatives(similarity, matches, self._hardness(negative_hardness))
-        fused = self._ask_image(image.last_hidden_state, text, masked_text, attention_mask, negatives, weights, kwargs)
+        fused = self._ask_image(
+            image.last_hidden_state, text, masked_text, attention_mask, negatives, weights, options
+        )
         self._add_itm_and_mlm(output, fused, len(text), negatives, mlm_labels if mlm_on else None, weights)
         self._ask_text(output, pixel_values, codebook, text, attention_mask, bool_masked_pos, weights)
+        output.losses = in_field_order(output.losses)
         output.loss = output.losses.total(weights)
         return in_field_order(output)
 
@@ -281,9 +282,7 @@ class CBViLAForPreTraining(CBViLAPreTrainedModel):
         if not queries:
             return None
         mask = None if attention_mask is None else attention_mask.index_select(0, torch.cat(owners))
-        return self.cbvila.fuse_text_with_image(
-            torch.cat(queries), mask, image, torch.cat(images), **self.recording(options)
-        )
+        return self.cbvila.fuse_text_with_image(torch.cat(queries), mask, image, torch.cat(images), **options)
 
     def _add_itm_and_mlm(self, output, fused, batch: int, negatives, mlm_labels, weights) -> None:
         """Terms and predictions of the rows that `_ask_image` fused; `mlm_labels` are there if MLM's rows are."""

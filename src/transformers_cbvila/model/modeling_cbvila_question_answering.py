@@ -14,9 +14,8 @@ from transformers import GenerationMixin
 from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
 from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
 from transformers.modeling_outputs import CausalLMOutputWithCrossAttentions
-from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, logging
-from transformers.utils.generic import TransformersKwargs, can_return_tuple, merge_with_config_defaults
+from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .answer_trie_cbvila import CBViLAAnswerTrie
@@ -49,6 +48,7 @@ class CBViLAAnswerDecoder(CBViLAPreTrainedModel, GenerationMixin):
     input_modalities: Any = ("text",)
     _keep_in_fp32_modules_strict = None
     _tied_weights_keys = {"lm_head.decoder.weight": "embeddings.word_embeddings.weight"}
+    _input_embed_layer = "word_embeddings"
     _can_record_outputs = {
         "hidden_states": CBViLATextLayer,
         "attentions": CBViLASelfAttention,
@@ -64,12 +64,6 @@ class CBViLAAnswerDecoder(CBViLAPreTrainedModel, GenerationMixin):
         )
         self.lm_head = CBViLATextHead(config)
         self.post_init()
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.embeddings.word_embeddings
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        self.embeddings.word_embeddings = value  # type: ignore[assignment]
 
     def get_output_embeddings(self) -> nn.Module:
         return self.lm_head.decoder
@@ -217,38 +211,42 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
-        wants_info = kwargs.pop("output_loading_info", False)
         # The head that named masked tokens in pretraining names answer tokens here.
         kwargs["key_mapping"] = {_MLM_HEAD: "answer_decoder.lm_head.", **(kwargs.get("key_mapping") or {})}
-        model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        model = loaded[0] if kwargs.get("output_loading_info") else loaded
         # Renamed for loading only: save_pretrained would otherwise turn the names back.
         conversions = getattr(model, "_weight_conversions", None) or []
         model._weight_conversions = [c for c in conversions if _MLM_HEAD not in getattr(c, "source_patterns", ())]
-        # Only a decoder that is not there at all: one that lacks a single weight was trained.
-        layers = {f"answer_decoder.layers.{name}" for name in model.answer_decoder.layers.state_dict()}
-        if layers <= set(info["missing_keys"]):
-            model.start_decoder_from_fusion()
-            logger.warning("The missing answer decoder was started from the fusion encoder and the text embeddings.")
-        return (model, info) if wants_info else model
+        return loaded
+
+    def tie_weights(self, missing_keys: set[str] | None = None, recompute_mapping: bool = True) -> None:
+        # Loading calls this after the last weight is in and before it reports: a decoder that is started here is not
+        # missing. Only one that is not there at all: one that lacks a single weight was trained.
+        if missing_keys:
+            decoder = {f"answer_decoder.layers.{name}" for name in self.answer_decoder.layers.state_dict()}
+            fusion = {f"cbvila.fusion_model.{name}" for name in self.cbvila.fusion_model.state_dict()}
+            if decoder <= missing_keys and not fusion & missing_keys:
+                missing_keys -= self.start_decoder_from_fusion()
+                logger.warning("The answer decoder was started from the fusion encoder and the text embeddings.")
+        super().tie_weights(missing_keys, recompute_mapping)
 
     @torch.no_grad()
-    def start_decoder_from_fusion(self) -> None:
+    def start_decoder_from_fusion(self) -> set[str]:
         """Copies the fusion layers and the text embeddings into the answer decoder.
 
         Where the vision width differs, the fusion encoder's cross-attention keys and values do not fit a decoder that
         attends to text; those two matrices of each layer keep their own start.
+
+        Returns:
+            The names of the weights that were copied into.
         """
-        self.answer_decoder.embeddings.load_state_dict(self.cbvila.text_model.embeddings.state_dict())
-        for ours, theirs in zip(self.answer_decoder.layers, self.cbvila.fusion_model.layers, strict=True):
-            own = ours.state_dict()
-            fitting = {k: v for k, v in theirs.state_dict().items() if own[k].shape == v.shape}
-            ours.load_state_dict({**own, **fitting})
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.cbvila.get_input_embeddings()
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        self.cbvila.set_input_embeddings(value)
+        parts = {"embeddings": self.cbvila.text_model.embeddings, "layers": self.cbvila.fusion_model.layers}
+        source = {f"{part}.{k}": v for part, module in parts.items() for k, v in module.state_dict().items()}
+        own = self.answer_decoder.state_dict()
+        fitting = {name: value for name, value in source.items() if own[name].shape == value.shape}
+        self.answer_decoder.load_state_dict(fitting, strict=False)
+        return {f"answer_decoder.{name}" for name in fitting}
 
     def resize_token_embeddings(
         self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
@@ -274,8 +272,6 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel):
             inputs_embeds=inputs_embeds,
             image_index=image_index,
             interpolate_pos_encoding=interpolate_pos_encoding,
-            output_hidden_states=False,
-            output_attentions=False,
         ).last_hidden_state
 
     @can_return_tuple
@@ -289,7 +285,8 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel):
         image_index: Tensor | None = None,
         interpolate_pos_encoding: bool = False,
         inputs_embeds: Tensor | None = None,
-        **kwargs: Unpack[TransformersKwargs],
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
     ) -> CBViLAForQuestionAnsweringOutput:
         """Encodes questions and, given answers, scores them.
 
@@ -303,6 +300,8 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel):
             image_index: (B,) for each question its image, for several questions (or answers) about one image, which is
                 then encoded once.
             interpolate_pos_encoding: Whether images of another size than the configured one are allowed.
+            output_attentions, output_hidden_states: Whether to return those states of the fusion layers; as the
+                configuration says when absent.
         """
         fused = self.cbvila.encode_pairs(
             pixel_values,
@@ -311,7 +310,7 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel):
             inputs_embeds=inputs_embeds,
             image_index=image_index,
             interpolate_pos_encoding=interpolate_pos_encoding,
-            **kwargs,
+            **self.states_to_return(output_attentions, output_hidden_states),
         )
         question = fused.last_hidden_state
         output = CBViLAForQuestionAnsweringOutput(

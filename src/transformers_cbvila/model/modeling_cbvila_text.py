@@ -3,13 +3,14 @@
 Shapes: B batch, L text tokens, D hidden, V vocabulary.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.processing_utils import Unpack
-from transformers.utils.generic import TransformersKwargs, merge_with_config_defaults
+from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_cbvila import CBViLATextConfig
@@ -92,6 +93,7 @@ class CBViLATextModel(CBViLAPreTrainedModel):
     main_input_name = "input_ids"
     input_modalities = ("text",)
     _keep_in_fp32_modules_strict = None
+    _input_embed_layer = "word_embeddings"
     _can_record_outputs = {"hidden_states": CBViLATextLayer, "attentions": CBViLASelfAttention}
 
     def __init__(self, config: CBViLATextConfig):
@@ -99,12 +101,6 @@ class CBViLATextModel(CBViLAPreTrainedModel):
         self.embeddings = CBViLATextEmbeddings(config)
         self.layers = nn.ModuleList(CBViLATextLayer(config, i) for i in range(config.num_hidden_layers))
         self.post_init()
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.embeddings.word_embeddings
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        self.embeddings.word_embeddings = value  # type: ignore[assignment]
 
     @merge_with_config_defaults
     @capture_outputs
@@ -114,7 +110,7 @@ class CBViLATextModel(CBViLAPreTrainedModel):
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
-        **kwargs: Unpack[TransformersKwargs],
+        **kwargs: Any,
     ) -> BaseModelOutputWithPooling:
         """Encodes texts.
 

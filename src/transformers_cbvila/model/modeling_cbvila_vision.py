@@ -93,6 +93,7 @@ class CBViLAVisionModel(CBViLAPreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ("image",)
     _keep_in_fp32_modules_strict = None
+    _input_embed_layer = "patch_embedding"
     _can_record_outputs = {"hidden_states": CBViLAVisionLayer, "attentions": CBViLASelfAttention}
 
     def __init__(self, config: CBViLAVisionConfig):
@@ -101,9 +102,6 @@ class CBViLAVisionModel(CBViLAPreTrainedModel):
         self.layers = nn.ModuleList(CBViLAVisionLayer(config, i) for i in range(config.num_hidden_layers))
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.post_init()
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.embeddings.patch_embedding
 
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)

@@ -3,9 +3,8 @@
 Shapes: B batch, B' images, L text tokens, D hidden.
 """
 
-from torch import Tensor, nn
-from transformers.processing_utils import Unpack
-from transformers.utils.generic import TransformersKwargs, can_return_tuple
+from torch import Tensor
+from transformers.utils.generic import can_return_tuple
 
 from .configuration_cbvila import CBViLAConfig
 from .losses_cbvila import classification_loss
@@ -56,12 +55,6 @@ class CBViLAForVisualEntailment(CBViLAPreTrainedModel):
         self.entailment_head = CBViLAClassificationHead(size, size, config.num_labels)
         self.post_init()
 
-    def get_input_embeddings(self) -> nn.Module:
-        return self.cbvila.get_input_embeddings()
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        self.cbvila.set_input_embeddings(value)
-
     def label_ids(self, names: list[str]) -> Tensor:
         """`labels` (B,) for names of classes, as `config.id2label` has them. ValueError if there is no such class."""
         return label_ids(names, self.config).to(self.device)
@@ -77,7 +70,8 @@ class CBViLAForVisualEntailment(CBViLAPreTrainedModel):
         labels: Tensor | None = None,
         image_index: Tensor | None = None,
         interpolate_pos_encoding: bool = False,
-        **kwargs: Unpack[TransformersKwargs],
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
     ) -> CBViLAClassificationOutput:
         """Scores the classes.
 
@@ -89,6 +83,8 @@ class CBViLAForVisualEntailment(CBViLAPreTrainedModel):
             labels: (B,) class ids; -100 is left out of the loss.
             image_index: (B,) for each text the image it is about.
             interpolate_pos_encoding: Whether images of another size than the configured one are allowed.
+            output_attentions, output_hidden_states: Whether to return those states of the fusion layers; as the
+                configuration says when absent.
 
         Raises:
             ValueError: If image or text is missing, or their numbers differ and there is no `image_index`.
@@ -101,7 +97,7 @@ class CBViLAForVisualEntailment(CBViLAPreTrainedModel):
             inputs_embeds,
             image_index,
             interpolate_pos_encoding,
-            **kwargs,
+            **self.states_to_return(output_attentions, output_hidden_states),
         )
         logits = self.entailment_head(fused.last_hidden_state[:, 0])
         return CBViLAClassificationOutput(

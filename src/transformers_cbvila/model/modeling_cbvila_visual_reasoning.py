@@ -7,9 +7,8 @@ Shapes: B statements, n images of each, L text tokens, N patches, D hidden.
 """
 
 import torch
-from torch import Tensor, nn
-from transformers.processing_utils import Unpack
-from transformers.utils.generic import TransformersKwargs, can_return_tuple
+from torch import Tensor
+from transformers.utils.generic import can_return_tuple
 
 from .configuration_cbvila import CBViLAConfig
 from .losses_cbvila import classification_loss
@@ -50,12 +49,6 @@ class CBViLAForVisualReasoning(CBViLAPreTrainedModel):
         self.reasoning_head = CBViLAClassificationHead(config.num_images * size, size, config.num_labels)
         self.post_init()
 
-    def get_input_embeddings(self) -> nn.Module:
-        return self.cbvila.get_input_embeddings()
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        self.cbvila.set_input_embeddings(value)
-
     @can_return_tuple
     def forward(
         self,
@@ -66,7 +59,8 @@ class CBViLAForVisualReasoning(CBViLAPreTrainedModel):
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         interpolate_pos_encoding: bool = False,
-        **kwargs: Unpack[TransformersKwargs],
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
     ) -> CBViLAClassificationOutput:
         """Scores "false" and "true".
 
@@ -77,10 +71,13 @@ class CBViLAForVisualReasoning(CBViLAPreTrainedModel):
             position_ids: (B, L); counted from 0 when absent.
             labels: (B,) class ids; -100 is left out of the loss.
             interpolate_pos_encoding: Whether images of another size than the configured one are allowed.
+            output_attentions, output_hidden_states: Whether to return those states of the fusion layers; as the
+                configuration says when absent.
 
         Raises:
             ValueError: If images or statements are missing, or there are not n images for each statement.
         """
+        options = self.states_to_return(output_attentions, output_hidden_states)
         self._check(pixel_values, input_ids if inputs_embeds is None else inputs_embeds)
         batch, images = pixel_values.shape[:2]
         vision = self.cbvila.vision_model(
@@ -95,7 +92,7 @@ class CBViLAForVisualReasoning(CBViLAPreTrainedModel):
             text.index_select(0, statement),
             None if attention_mask is None else attention_mask.index_select(0, statement),
             vision.last_hidden_state,
-            **self.recording(kwargs),
+            **options,
         )
         logits = self.reasoning_head(fused.last_hidden_state[:, 0].reshape(batch, -1))
         return CBViLAClassificationOutput(
