@@ -432,7 +432,10 @@ def test_word_embeddings_may_be_passed_in():
     [
         ({}, "pixel_values, input_ids"),
         ({"pixel_values": tiny_images(3), **tiny_texts()}, r"3 image\(s\) and 4 text\(s\).*image_index"),
-        ({"pixel_values": tiny_images(3), **tiny_texts(), "image_index": torch.zeros(2).long()}, "2 entries for 4"),
+        (
+            {"pixel_values": tiny_images(3), **tiny_texts(), "image_index": torch.zeros(2).long()},
+            "\\(2,\\) for 4 text",
+        ),
     ],
 )
 def test_bad_input_of_the_base_model(inputs, message):

@@ -3,7 +3,7 @@ import torch
 from tiny import CLS, PAD, SEP, answering_model, pretraining_model, tiny_answers, tiny_images, tiny_texts
 from transformers.cache_utils import DynamicCache
 
-from transformers_cbvila.model.answer_trie_cbvila import CBViLAAnswerTrie
+from transformers_cbvila.model.answer_lists_cbvila import CBViLAAnswerTrie
 from transformers_cbvila.model.modeling_cbvila import CBViLAModel
 from transformers_cbvila.model.modeling_cbvila_question_answering import CBViLAForQuestionAnswering
 
@@ -246,9 +246,21 @@ def test_bad_input_is_named(change, message):
         answering_model()(**({**inputs(), "labels": tiny_answers()} | change))
 
 
-def test_no_candidates_to_rank():
-    with pytest.raises(ValueError, match="no candidate"):
-        answering_model().rank_answers(**inputs(), answer_labels=CANDIDATES[:0])
+@pytest.mark.parametrize(
+    "candidates, message",
+    [
+        (CANDIDATES[:0], "no answer"),
+        (CANDIDATES[0], r"is \(\d+,\); expected an integer tensor \(answers, tokens\)"),
+        (CANDIDATES.tolist(), "is list; expected an integer tensor"),
+        (torch.tensor([[5, SEP], [-100, -100]]), "row 1 has no token"),
+        (torch.tensor([[5, SEP], [99, SEP]]), "row 1 is .*the vocabulary has 60 tokens"),
+    ],
+)
+def test_no_list_of_answers(candidates, message):
+    model = answering_model()
+    for method in (model.rank_answers, model.generate):
+        with pytest.raises(ValueError, match=message):
+            method(**inputs(), answer_labels=candidates)
 
 
 def test_chunks_of_nothing():
@@ -256,11 +268,13 @@ def test_chunks_of_nothing():
         answering_model().rank_answers(**inputs(), answer_labels=CANDIDATES, chunk_size=0)
 
 
-def test_no_answers_to_choose_from():
-    with pytest.raises(ValueError, match="no answer"):
-        answering_model().generate(**inputs(), answer_labels=CANDIDATES[:0])
-    with pytest.raises(ValueError, match="row 1 has no token"):
-        CBViLAAnswerTrie(torch.tensor([[5, SEP], [-100, -100]]), SEP)
+def test_no_list_to_write_from():
+    with pytest.raises(ValueError, match=f"row 1 is .*must be {SEP}"):
+        answering_model().generate(**inputs(), answer_labels=torch.tensor([[5, SEP], [5, 6]]))
+    with pytest.raises(ValueError, match="answer_labels or prefix_allowed_tokens_fn"):
+        answering_model().generate(
+            **inputs(), answer_labels=CANDIDATES, prefix_allowed_tokens_fn=CBViLAAnswerTrie(CANDIDATES, SEP)
+        )
 
 
 # A list of answers to choose from

@@ -131,6 +131,11 @@ class CBViLATextConfig(PreTrainedConfig):
     use_cache: bool = True
     tie_word_embeddings: bool = True
 
+    @property
+    def sep_token_id(self) -> int | None:
+        """[SEP], which ends texts and answers: `eos_token_id`, or the first if there are several."""
+        return self.eos_token_id[0] if isinstance(self.eos_token_id, list) else self.eos_token_id
+
     def __post_init__(self, **kwargs):
         _require_heads_divide(self.hidden_size, self.num_attention_heads, "text_config")
         super().__post_init__(**kwargs)
@@ -253,7 +258,6 @@ class CBViLAConfig(PreTrainedConfig):
         "codebook_indices",
         "codebook_counts",
         "codebook_statistics",
-        "itm_logits",
         "mlm_logits",
         "mim_logits",
         "pixel_predictions",

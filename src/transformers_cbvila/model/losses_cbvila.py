@@ -79,8 +79,8 @@ def itc_loss(logits: Tensor, matches: Tensor) -> Tensor:
             neither positives nor negatives: they leave the sum.
     """
     logits = at_least_fp32(logits)
-    targets = torch.arange(len(logits), device=logits.device)
-    others = matches & ~torch.eye(len(logits), dtype=torch.bool, device=logits.device)
+    targets = torch.arange(logits.shape[0], device=logits.device)
+    others = matches & ~torch.eye(logits.shape[0], dtype=torch.bool, device=logits.device)
     logits = logits.masked_fill(others, float("-inf"))
     return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
 

@@ -4,6 +4,7 @@ Shapes: B batch, N patches, L text tokens, D hidden, Dv vision width, E projecti
 """
 
 import math
+import re
 from dataclasses import dataclass
 
 import torch
@@ -110,8 +111,10 @@ class CBViLAModel(CBViLAPreTrainedModel):
             self.visual_queries = CBViLAVisualQueries(config)
             same = vision.hidden_size == text.hidden_size
             self.text_key_projection = nn.Identity() if same else nn.Linear(text.hidden_size, vision.hidden_size)
-        there = {"codebook": add_codebook, "logit_scale": self.has_contrastive_head}
-        self._keep_in_fp32_modules_strict = [name for name, is_there in there.items() if is_there]
+        # Distances, statistics and the temperature lose their meaning in half precision. By tensor: what names the
+        # whole codebook makes a number of its bool, too. (Heads take this over in their `post_init`.)
+        kept = {name: tensor for name, tensor in self.state_dict().items() if tensor.is_floating_point()}
+        self._keep_in_fp32_modules_strict = [name for name in kept if re.match(r"codebook\.|logit_scale$", name)]
         self.post_init()
 
     def init_own_weights(self, std: float) -> None:
@@ -182,9 +185,9 @@ class CBViLAModel(CBViLAPreTrainedModel):
         encoder's output, (R * B, 1 + N, D) with the query [CLS] first; `mask` (R * B, N) hides words.
         """
         queries = self.visual_queries(words, grid, mask)
-        repeats, index = len(queries) // len(text), None
+        repeats, index = queries.shape[0] // text.shape[0], None
         if repeats > 1:
-            index = torch.arange(len(text), device=text.device).repeat(repeats)
+            index = torch.arange(text.shape[0], device=text.device).repeat(repeats)
         return self.fusion_model(
             queries,
             encoder_hidden_states=self.text_key_projection(text),
@@ -219,7 +222,7 @@ class CBViLAModel(CBViLAPreTrainedModel):
         if pixel_values is None or not has_text:
             missing = "pixel_values" if pixel_values is None else "input_ids"
             raise ValueError(f"It takes an image and a text: {missing} is missing.")
-        check_pair_counts(len(pixel_values), len(input_ids if inputs_embeds is None else inputs_embeds), image_index)
+        check_pair_counts(pixel_values, input_ids if inputs_embeds is None else inputs_embeds, image_index)
         image = self.vision_model(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding)
         text = self.text_model(input_ids, attention_mask, position_ids=position_ids, inputs_embeds=inputs_embeds)
         return self.fuse_text_with_image(
@@ -264,7 +267,10 @@ class CBViLAModel(CBViLAPreTrainedModel):
             output.vision_last_hidden_state = vision.last_hidden_state
             output.image_embeds = F.normalize(at_least_fp32(vision.pooler_output), dim=-1)
             if self.has_codebook:
-                output.codebook_indices = self.codebook.lookup(self.codebook.encode(vision.last_hidden_state[:, 1:]))
+                # Its forward, which moves weights that are elsewhere here; without gradients, so that no assignment
+                # counts for a moving average that nobody is going to update.
+                with torch.no_grad():
+                    output.codebook_indices = self.codebook(vision.last_hidden_state[:, 1:]).indices
         if has_text:
             text = self.get_text_features(
                 input_ids,
@@ -276,7 +282,7 @@ class CBViLAModel(CBViLAPreTrainedModel):
             output.text_last_hidden_state = text.last_hidden_state
             output.text_embeds = F.normalize(at_least_fp32(text.pooler_output), dim=-1)
         if pixel_values is not None and has_text:
-            check_pair_counts(len(pixel_values), len(text.last_hidden_state), image_index)
+            check_pair_counts(pixel_values, text.last_hidden_state, image_index)
             output.logits_per_image = self.similarity_logits(output.image_embeds, output.text_embeds)
             output.logits_per_text = None if output.logits_per_image is None else output.logits_per_image.T
             fused = self.fuse_text_with_image(
@@ -289,15 +295,18 @@ class CBViLAModel(CBViLAPreTrainedModel):
         return in_field_order(output)
 
 
-def check_pair_counts(num_images: int, num_texts: int, image_index: Tensor | None) -> None:
-    """Raises a ValueError when texts cannot be told which image is theirs."""
+def check_pair_counts(images: Tensor, texts: Tensor, image_index: Tensor | None) -> None:
+    """Raises a ValueError when texts (B, …) cannot be told which of the images (B', …) is theirs."""
+    num_images, num_texts = images.shape[0], texts.shape[0]
     if image_index is None and num_images != num_texts:
         raise ValueError(
             f"Got {num_images} image(s) and {num_texts} text(s): pass as many images as texts, or image_index with, "
             "for each text, the position of its image."
         )
-    if image_index is not None and len(image_index) != num_texts:
-        raise ValueError(f"image_index has {len(image_index)} entries for {num_texts} text(s): it needs one per text.")
+    if image_index is not None and tuple(image_index.shape) != (num_texts,):
+        raise ValueError(
+            f"image_index has shape {tuple(image_index.shape)} for {num_texts} text(s): it needs one entry per text."
+        )
 
 
 __all__ = ["CBViLAModel"]

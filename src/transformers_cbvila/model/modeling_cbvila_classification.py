@@ -12,6 +12,9 @@ from transformers.utils import ModelOutput
 
 from .configuration_cbvila import CBViLAConfig
 
+ENTAILMENT_LABELS = ("entailment", "neutral", "contradiction")
+REASONING_LABELS = ("False", "True")
+
 
 @dataclass
 class CBViLAClassificationOutput(ModelOutput):
@@ -39,8 +42,13 @@ class CBViLAClassificationHead(nn.Sequential):
 
 
 def with_labels(config: CBViLAConfig, names: tuple[str, ...]) -> CBViLAConfig:
-    """The configuration, with `names` as its classes if it names none itself (LABEL_0, LABEL_1, …)."""
-    if not all(name.startswith("LABEL_") for name in config.id2label.values()):
+    """The configuration, with `names` as its classes unless it has classes of its own.
+
+    Those that it has without anybody's choice are none of its own: transformers' two, LABEL_0 and LABEL_1, and the
+    default ones of another task, whose checkpoint a head may start from.
+    """
+    given = tuple(config.id2label.values())
+    if given not in {("LABEL_0", "LABEL_1"), ENTAILMENT_LABELS, REASONING_LABELS} - {names}:
         return config
     config = deepcopy(config)
     config.id2label = dict(enumerate(names))
@@ -48,12 +56,30 @@ def with_labels(config: CBViLAConfig, names: tuple[str, ...]) -> CBViLAConfig:
     return config
 
 
-def label_ids(names: list[str], config: CBViLAConfig) -> Tensor:
+def check_labels(labels: Tensor, batch_size: int, config: CBViLAConfig) -> None:
+    """Raises a ValueError unless `labels` are (B,) ids of classes; -100, which leaves a row out, is one."""
+    if tuple(labels.shape) != (batch_size,) or labels.dtype != torch.long:
+        raise ValueError(
+            f"labels are {tuple(labels.shape)} of {labels.dtype}; expected ({batch_size},) of torch.int64, one class "
+            "id for each text."
+        )
+    if labels.device.type != "cpu" or torch.compiler.is_compiling():
+        return  # to look at values there would wait for the device, or break the graph
+    outside = labels[(labels != -100) & ((labels < 0) | (labels >= config.num_labels))]
+    if outside.numel():
+        raise ValueError(
+            f"labels hold {int(outside[0])}, but the model has {config.num_labels} classes, numbered from 0: "
+            f"{', '.join(map(repr, config.id2label.values()))}. Set id2label and label2id for others."
+        )
+
+
+def label_ids(names: str | list[str], config: CBViLAConfig) -> Tensor:
     """Ids (B,) of classes given by their names, in whatever order `config.id2label` has them; case does not matter.
 
     Raises:
         ValueError: If a name is not among `config.id2label`.
     """
+    names = [names] if isinstance(names, str) else names
     ids = {name.lower(): int(i) for i, name in config.id2label.items()}
     unknown = sorted({name for name in names if name.lower() not in ids})
     if unknown:

@@ -33,6 +33,7 @@ class CBViLACodebookOutput(ModelOutput):
         frozen_words (`torch.FloatTensor` (B, N, D)): Visual words for MIM: no gradient reaches the codes, and the
             image encoder only with `mim_grad_to_vit`.
         indices (`torch.LongTensor` (B, N)): Index of the nearest code of each token, Eq. 1.
+        codes (`torch.FloatTensor` (K, C)): The codes that indices point to, without gradient.
         counts (`torch.LongTensor` (K,)): How often each code was chosen in this batch.
         codebook_loss, commitment_loss (`torch.FloatTensor` ()): Second and third term of Eq. 3, unweighted.
     """
@@ -40,6 +41,7 @@ class CBViLACodebookOutput(ModelOutput):
     words: Tensor | None = None
     frozen_words: Tensor | None = None
     indices: Tensor | None = None
+    codes: Tensor | None = None
     counts: Tensor | None = None
     codebook_loss: Tensor | None = None
     commitment_loss: Tensor | None = None
@@ -51,6 +53,12 @@ def nearest_codes(latents: Tensor, codes: Tensor) -> Tensor:
     half_norms = codes.square().sum(-1) / 2
     chunks = [torch.addmm(half_norms, chunk, codes.T, alpha=-1).argmin(-1) for chunk in latents.split(_CHUNK)]
     return torch.cat(chunks)
+
+
+def count_codes(indices: Tensor, num_codes: int) -> Tensor:
+    """How often each of `num_codes` codes is among the indices (…): (K,). (`bincount` waits for the device.)"""
+    flat = indices.flatten()
+    return torch.zeros(num_codes, dtype=torch.long, device=flat.device).scatter_add(0, flat, torch.ones_like(flat))
 
 
 def rotate_to(latents: Tensor, codes: Tensor) -> Tensor:
@@ -158,8 +166,9 @@ class CBViLACodebook(nn.Module):
         """Discretises visual tokens (B, N, D), [CLS] not among them."""
         latents = self.encode(tokens)
         indices = self.lookup(latents)
-        codes = F.embedding(indices, at_least_fp32(self.codes))
-        counts = torch.bincount(indices.flatten(), minlength=self.num_codes)
+        all_codes = at_least_fp32(self.codes)
+        codes = F.embedding(indices, all_codes)
+        counts = count_codes(indices, self.num_codes)
         if self.training and torch.is_grad_enabled() and self.config.codebook_update == "ema":
             self._remember(latents.detach(), indices, counts)
         frozen = codes.detach()
@@ -169,6 +178,7 @@ class CBViLACodebook(nn.Module):
             words=self.decode(self._pass_gradient(latents, codes)),
             frozen_words=self.decode(frozen),
             indices=indices,
+            codes=all_codes.detach(),
             counts=counts,
             codebook_loss=codebook_loss(latents, codes),
             commitment_loss=commitment_loss(latents, codes),

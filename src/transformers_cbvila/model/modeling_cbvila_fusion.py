@@ -32,7 +32,6 @@ class CBViLAFusionModel(CBViLAPreTrainedModel):
     config_class = CBViLAFusionConfig
     base_model_prefix = "fusion_model"
     main_input_name = "inputs_embeds"
-    _keep_in_fp32_modules_strict = None
     _can_record_outputs = {
         "hidden_states": CBViLATextLayer,
         "attentions": CBViLASelfAttention,
@@ -85,7 +84,7 @@ class CBViLAFusionModel(CBViLAPreTrainedModel):
                 inputs_embeds=inputs_embeds,
                 attention_mask=encoder_attention_mask,
                 # only its batch size and length are read; with encoder_index the batch is that of the queries
-                encoder_hidden_states=encoder_hidden_states[:1].expand(len(inputs_embeds), -1, -1),
+                encoder_hidden_states=encoder_hidden_states[:1].expand(inputs_embeds.shape[0], -1, -1),
             )
         hidden_states = inputs_embeds
         for layer in self.layers:
@@ -120,7 +119,7 @@ class CBViLAVisualQueries(nn.Module):
         queries = self.projection(words.to(self.layernorm.weight.dtype))
         if bool_masked_pos is not None:
             queries = torch.where(bool_masked_pos.unsqueeze(-1), self.mask_token.to(queries.dtype), queries)
-        queries = torch.cat([self.cls_token.expand(len(queries), -1, -1), queries], dim=1)
+        queries = torch.cat([self.cls_token.expand(queries.shape[0], -1, -1), queries], dim=1)
         return self.dropout(self.layernorm(queries + interpolate_positions(self.position_embeddings, grid)))
 
 

@@ -77,7 +77,6 @@ class CBViLAForImageTextRetrieval(CBViLAPreTrainedModel):
         r"text_key_projection\.",
         r"(mlm|mim|pixel)_head\.",
     ]
-    _keep_in_fp32_modules_strict = ["logit_scale"]
 
     def __init__(self, config: CBViLAConfig):
         super().__init__(config)
@@ -115,7 +114,7 @@ class CBViLAForImageTextRetrieval(CBViLAPreTrainedModel):
                 and never is a negative. Equal images and equal texts are found without.
             negative_hardness: How strongly training prefers similar negatives, from 0 (uniform) to 1 (the default). In
                 evaluation the most similar are taken.
-            return_loss: Whether to compute the loss.
+            return_loss: Whether to compute the loss; ITM then needs three fusion passes instead of one.
             interpolate_pos_encoding: Whether images of another size than the configured one are allowed.
             output_attentions, output_hidden_states: Whether to return those states of the fusion layers; as the
                 configuration says when absent.
@@ -128,7 +127,7 @@ class CBViLAForImageTextRetrieval(CBViLAPreTrainedModel):
         if pixel_values is None or words is None:
             missing = "pixel_values" if pixel_values is None else "input_ids"
             raise ValueError(f"Retrieval compares images with texts: {missing} is missing.")
-        check_pair_counts(len(pixel_values), len(words), image_index)
+        check_pair_counts(pixel_values, words, image_index)
         image = self.cbvila.get_image_features(pixel_values, interpolate_pos_encoding, return_dict=True)
         text = self.cbvila.get_text_features(
             input_ids, attention_mask, position_ids=position_ids, inputs_embeds=inputs_embeds, return_dict=True
@@ -137,14 +136,14 @@ class CBViLAForImageTextRetrieval(CBViLAPreTrainedModel):
         text_embeds = F.normalize(at_least_fp32(text.pooler_output), dim=-1)
         similarity = self.cbvila.similarity_logits(image_embeds, text_embeds)
 
-        rows = torch.arange(len(words), device=words.device)
+        rows = torch.arange(words.shape[0], device=words.device)
         own = rows if image_index is None else image_index  # the image of each text
         queries, images, itc, labels = rows, own, None, None
         if return_loss:
             image_ids = content_ids(pixel_values) if image_ids is None else image_ids
             text_ids = _text_ids(words, attention_mask) if text_ids is None else text_ids
             known = None if known_text_ids is None else known_text_ids.index_select(0, own)
-            matches = known_matches(len(words), words.device, image_ids.index_select(0, own), text_ids, known)
+            matches = known_matches(words.shape[0], words.device, image_ids.index_select(0, own), text_ids, known)
             itc, queries, images, labels = self._mismatch(similarity, matches, own, negative_hardness)
         fused = self.cbvila.fuse_text_with_image(
             text.last_hidden_state.index_select(0, queries),
@@ -188,7 +187,7 @@ class CBViLAForImageTextRetrieval(CBViLAPreTrainedModel):
         draw = (1.0 if hardness is None else hardness) if self.training else None
         negatives = choose_negatives(similarity, matches, draw)
         wrong_image, wrong_text = (index.clamp_min(0) for index in negatives)
-        rows = torch.arange(len(own), device=own.device)
+        rows = torch.arange(own.shape[0], device=own.device)
         images = torch.cat([own, own.index_select(0, wrong_image), own])
         return itc, torch.cat([rows, rows, wrong_text]), images, itm_labels(*negatives)
 

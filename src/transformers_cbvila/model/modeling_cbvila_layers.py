@@ -241,8 +241,6 @@ class CBViLAPreTrainedModel(PreTrainedModel):
     # The losses are means over the batch already: Trainer must divide by the accumulation steps.
     accepts_loss_kwargs = False
     _no_split_modules = ["CBViLAVisionLayer", "CBViLATextLayer", "CBViLACodebook"]
-    # Distances, statistics and the temperature lose their meaning in half precision.
-    _keep_in_fp32_modules_strict: list[str] | None = ["codebook", "logit_scale"]
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -252,9 +250,9 @@ class CBViLAPreTrainedModel(PreTrainedModel):
     @property
     def dtype(self) -> torch.dtype:
         """The precision of the weights, but for those that always stay in fp32 (codebook and temperature)."""
-        kept = self._keep_in_fp32_modules_strict or ()
-        floating = [(name, p.dtype) for name, p in self.named_parameters() if p.is_floating_point()]
-        return next((dtype for name, dtype in floating if not set(name.split(".")) & set(kept)), floating[0][1])
+        kept = [f".{name}." for name in self._keep_in_fp32_modules_strict or ()]
+        dtypes = [(f".{name}.", p.dtype) for name, p in self.named_parameters() if p.is_floating_point()]
+        return next((dtype for name, dtype in dtypes if not any(k in name for k in kept)), dtypes[0][1])
 
     def states_to_return(self, output_attentions: bool | None, output_hidden_states: bool | None) -> dict[str, Any]:
         """Which states the fusion encoder is asked for; where a call does not say, the configuration does."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
@@ -68,7 +69,6 @@ class CBViLAForMaskedImageModeling(CBViLAPreTrainedModel):
     """
 
     _keys_to_ignore_on_load_unexpected = [r"(vision|text)_projection\.", r"logit_scale", r"(mlm|itm)_head\."]
-    _keep_in_fp32_modules_strict = ["codebook"]
 
     def __init__(self, config: CBViLAConfig):
         super().__init__(config)
@@ -93,6 +93,7 @@ class CBViLAForMaskedImageModeling(CBViLAPreTrainedModel):
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
+        return_loss: bool = True,
         interpolate_pos_encoding: bool = False,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
@@ -105,6 +106,8 @@ class CBViLAForMaskedImageModeling(CBViLAPreTrainedModel):
             input_ids: (B, L) captions, or `inputs_embeds` (B, L, D) in their place; empty ones when absent.
             attention_mask: (B, L), 0 on padding.
             position_ids: (B, L); counted from 0 when absent.
+            return_loss: Whether to compute the loss where patches are hidden. (By its default `Trainer` knows that
+                evaluation has a loss although there are no labels.)
             interpolate_pos_encoding: Whether images of another size than the configured one are allowed.
             output_attentions, output_hidden_states: Whether to return those states of the fusion layers; as the
                 configuration says when absent.
@@ -117,8 +120,8 @@ class CBViLAForMaskedImageModeling(CBViLAPreTrainedModel):
             raise ValueError("Masked image modelling needs pixel_values.")
         if input_ids is None and inputs_embeds is None:
             text_config = self.config.text_config
-            empty = torch.tensor([[text_config.bos_token_id, text_config.eos_token_id]], device=pixel_values.device)
-            input_ids, attention_mask = empty.expand(len(pixel_values), -1), None
+            empty = torch.tensor([[text_config.bos_token_id, text_config.sep_token_id]], device=pixel_values.device)
+            input_ids, attention_mask = empty.expand(pixel_values.shape[0], -1), None
         hidden = self._hidden(pixel_values, input_ids if inputs_embeds is None else inputs_embeds, bool_masked_pos)
         image = self.cbvila.vision_model(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding)
         text = self.cbvila.text_model(
@@ -129,23 +132,23 @@ class CBViLAForMaskedImageModeling(CBViLAPreTrainedModel):
 
         fused = ask(codebook.frozen_words, mask=hidden, **options)
         output = CBViLAForMaskedImageModelingOutput(
-            logits=self._scores(fused.last_hidden_state[:, 1:]),
+            logits=self._scores(fused.last_hidden_state[:, 1:], codebook.codes),
             codebook_indices=codebook.indices,
             hidden_states=fused.hidden_states,
             attentions=fused.attentions,
             cross_attentions=fused.get("cross_attentions"),
         )
-        if hidden is not None:
+        if hidden is not None and return_loss:
             output.losses = self._losses(output.logits, pixel_values, codebook, ask, hidden)
             output.loss = output.losses.total(self.config.loss_weights())
         if not self.training:
             output.reconstruction = self._reconstruct(output.logits, pixel_values, codebook, ask, hidden)
         return in_field_order(output)
 
-    def _scores(self, states: Tensor) -> Tensor:
+    def _scores(self, states: Tensor, codes: Tensor) -> Tensor:
         """Scores (B, N, K) of the codes for states (B, N, D)."""
         if self.config.mim_head == "tied":
-            return self.mim_head(states, self.cbvila.codebook.codes)
+            return self.mim_head(states, codes)
         return self.mim_head(states)
 
     def _losses(self, logits, pixel_values, codebook: CBViLACodebookOutput, ask, hidden: Tensor) -> CBViLALosses:
@@ -178,7 +181,7 @@ class CBViLAForMaskedImageModeling(CBViLAPreTrainedModel):
         if hidden is not None and self.config.pixel_on == "masked":
             mask = hidden
         elif hidden is not None:
-            predicted = self.cbvila.codebook.indices_to_words(logits.argmax(-1))
+            predicted = self.cbvila.codebook.decode(F.embedding(logits.argmax(-1), codebook.codes))
             words = torch.where(hidden.unsqueeze(-1), predicted, words)
         return unpatchify(
             self._pixels(ask, words, mask), self.config.vision_config.patch_size, *pixel_values.shape[-2:]
@@ -194,10 +197,11 @@ class CBViLAForMaskedImageModeling(CBViLAPreTrainedModel):
 
     def _hidden(self, pixel_values: Tensor, texts: Tensor, bool_masked_pos: Tensor | None) -> Tensor | None:
         """`bool_masked_pos` as bool, or the ValueError that says what does not fit."""
-        if len(texts) != len(pixel_values):
-            raise ValueError(f"Got {len(pixel_values)} image(s) and {len(texts)} caption(s): they must be pairs.")
+        images, captions = pixel_values.shape[0], texts.shape[0]
+        if images != captions:
+            raise ValueError(f"Got {images} image(s) and {captions} caption(s): they must be pairs.")
         rows, columns = self._grid(pixel_values)
-        expected = (len(pixel_values), rows * columns)
+        expected = (images, rows * columns)
         if bool_masked_pos is not None and tuple(bool_masked_pos.shape) != expected:
             raise ValueError(
                 f"bool_masked_pos has shape {tuple(bool_masked_pos.shape)}; expected {expected}, one entry per patch."

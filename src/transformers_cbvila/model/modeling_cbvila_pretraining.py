@@ -219,7 +219,7 @@ class CBViLAForPreTraining(CBViLAPreTrainedModel):
         fused = self._ask_image(
             image.last_hidden_state, text, masked_text, attention_mask, negatives, weights, options
         )
-        self._add_itm_and_mlm(output, fused, len(text), negatives, mlm_labels if mlm_on else None, weights)
+        self._add_itm_and_mlm(output, fused, text.shape[0], negatives, mlm_labels if mlm_on else None, weights)
         self._ask_text(output, pixel_values, codebook, text, attention_mask, bool_masked_pos, weights)
         output.losses = in_field_order(output.losses)
         output.loss = output.losses.total(weights)
@@ -255,7 +255,7 @@ class CBViLAForPreTraining(CBViLAPreTrainedModel):
             pooled_text = self.cbvila.text_projection(pooled_text)
         output.image_embeds = F.normalize(at_least_fp32(image.pooler_output), dim=-1)
         output.text_embeds = F.normalize(at_least_fp32(pooled_text), dim=-1)
-        matches = known_matches(len(text), text.device, image_ids, text_ids, known_text_ids)
+        matches = known_matches(text.shape[0], text.device, image_ids, text_ids, known_text_ids)
         similarity = self.cbvila.similarity_logits(output.image_embeds, output.text_embeds)
         if similarity is None:  # towers of different widths and nothing that makes them comparable
             similarity = torch.zeros_like(matches, dtype=torch.float32)
@@ -270,7 +270,7 @@ class CBViLAForPreTraining(CBViLAPreTrainedModel):
 
     def _ask_image(self, image, text, masked_text, attention_mask, negatives, weights, options):
         """Text queries, image keys: the true and mismatched pairs of ITM and the texts of MLM, as one fusion pass."""
-        rows = torch.arange(len(text), device=text.device)
+        rows = torch.arange(text.shape[0], device=text.device)
         queries, owners, images = [], [], []  # states, whose attention mask, which image
         if weights["itm"] > 0:
             wrong_image, wrong_text = (index.clamp_min(0) for index in negatives)
@@ -329,12 +329,12 @@ class CBViLAForPreTraining(CBViLAPreTrainedModel):
             output.losses.pixel, output.pixel_predictions = torch.stack(terms).mean(), predictions[0]
         if mim_on:
             masked = hidden.bool()
-            output.mim_logits = self._mim_logits(states[-1][masked])
+            output.mim_logits = self._mim_logits(states[-1][masked], codebook.codes)
             output.losses.mim = classification_loss(output.mim_logits, codebook.indices[masked])
 
-    def _mim_logits(self, states: Tensor) -> Tensor:
+    def _mim_logits(self, states: Tensor, codes: Tensor) -> Tensor:
         if self.config.mim_head == "tied":
-            return self.mim_head(states, self.cbvila.codebook.codes)
+            return self.mim_head(states, codes)
         return self.mim_head(states)
 
 
@@ -343,15 +343,16 @@ def check_pretraining_inputs(pixel_values, input_ids, input_ids_masked, mlm_labe
     if pixel_values is None or input_ids is None:
         missing = "pixel_values" if pixel_values is None else "input_ids"
         raise ValueError(f"Pretraining needs pairs of an image and a caption: {missing} is missing.")
-    if len(pixel_values) != len(input_ids):
-        raise ValueError(f"Got {len(pixel_values)} image(s) and {len(input_ids)} caption(s): they must be pairs.")
+    images, captions = pixel_values.shape[0], input_ids.shape[0]
+    if images != captions:
+        raise ValueError(f"Got {images} image(s) and {captions} caption(s): they must be pairs.")
     if (input_ids_masked is None) != (mlm_labels is None):
         raise ValueError("MLM needs both input_ids_masked and mlm_labels, or neither.")
     for name, value in (("input_ids_masked", input_ids_masked), ("mlm_labels", mlm_labels)):
         if value is not None and value.shape != input_ids.shape:
             raise ValueError(f"{name} has shape {tuple(value.shape)}; it must be input_ids' {tuple(input_ids.shape)}.")
     patch = config.vision_config.patch_size
-    expected = (len(pixel_values), (pixel_values.shape[-2] // patch) * (pixel_values.shape[-1] // patch))
+    expected = (images, (pixel_values.shape[-2] // patch) * (pixel_values.shape[-1] // patch))
     if bool_masked_pos is not None and tuple(bool_masked_pos.shape) != expected:
         raise ValueError(
             f"bool_masked_pos has shape {tuple(bool_masked_pos.shape)}; expected {expected}, one entry per patch."

@@ -14,11 +14,12 @@ from transformers import GenerationMixin
 from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
 from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
 from transformers.modeling_outputs import CausalLMOutputWithCrossAttentions
+from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, logging
-from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.generic import TransformersKwargs, can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-from .answer_trie_cbvila import CBViLAAnswerTrie
+from .answer_lists_cbvila import CBViLAAnswerTrie, check_answer_list
 from .configuration_cbvila import CBViLAConfig, CBViLATextConfig
 from .losses_cbvila import answer_loss, at_least_fp32
 from .modeling_cbvila import PRETRAINING_ONLY, CBViLAModel
@@ -46,7 +47,6 @@ class CBViLAAnswerDecoder(CBViLAPreTrainedModel, GenerationMixin):
     base_model_prefix = "answer_decoder"
     main_input_name = "input_ids"
     input_modalities: Any = ("text",)
-    _keep_in_fp32_modules_strict = None
     _tied_weights_keys = {"lm_head.decoder.weight": "embeddings.word_embeddings.weight"}
     _input_embed_layer = "word_embeddings"
     _can_record_outputs = {
@@ -73,7 +73,7 @@ class CBViLAAnswerDecoder(CBViLAPreTrainedModel, GenerationMixin):
 
     @merge_with_config_defaults
     @capture_outputs
-    def forward(
+    def forward(  # type: ignore[misc]  # TransformersKwargs has position_ids, too
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
@@ -85,7 +85,7 @@ class CBViLAAnswerDecoder(CBViLAPreTrainedModel, GenerationMixin):
         past_key_values: Cache | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> CausalLMOutputWithCrossAttentions:
         """Scores the next token after each of (B, A) answer tokens, starting from [CLS].
 
@@ -134,7 +134,7 @@ class CBViLAAnswerDecoder(CBViLAPreTrainedModel, GenerationMixin):
             config=self.config,
             inputs_embeds=hidden_states,
             attention_mask=encoder_attention_mask,
-            encoder_hidden_states=encoder_hidden_states[:1].expand(len(hidden_states), -1, -1),
+            encoder_hidden_states=encoder_hidden_states[:1].expand(hidden_states.shape[0], -1, -1),
         )
 
 
@@ -170,7 +170,7 @@ class CBViLAAnswerRanking(ModelOutput):
     log_likelihoods: Tensor | None = None
 
 
-class CBViLAForQuestionAnswering(CBViLAPreTrainedModel):
+class CBViLAForQuestionAnswering(CBViLAPreTrainedModel, GenerationMixin):
     """Answers questions about images with generated text.
 
     Loaded from a checkpoint without an answer decoder (the base model, or a pretraining one), the decoder starts from
@@ -198,7 +198,6 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel):
     """
 
     _keys_to_ignore_on_load_unexpected = PRETRAINING_ONLY
-    _keep_in_fp32_modules_strict = None
     _tied_weights_keys = {
         "answer_decoder.lm_head.decoder.weight": "answer_decoder.embeddings.word_embeddings.weight",
     }
@@ -231,6 +230,11 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel):
                 logger.warning("The answer decoder was started from the fusion encoder and the text embeddings.")
         super().tie_weights(missing_keys, recompute_mapping)
 
+    def set_attn_implementation(self, *args, **kwargs) -> None:
+        """Sets the back end of attention, by name or by part; the answer decoder's goes with the text encoder's."""
+        super().set_attn_implementation(*args, **kwargs)
+        self.answer_decoder.set_attn_implementation(self.config.text_config._attn_implementation)
+
     @torch.no_grad()
     def start_decoder_from_fusion(self) -> set[str]:
         """Copies the fusion layers and the text embeddings into the answer decoder.
@@ -245,6 +249,11 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel):
         source = {f"{part}.{k}": v for part, module in parts.items() for k, v in module.state_dict().items()}
         own = self.answer_decoder.state_dict()
         fitting = {name: value for name, value in source.items() if own[name].shape == value.shape}
+        if any(value.is_meta or own[name].is_meta for name, value in fitting.items()):
+            raise ValueError(
+                "The checkpoint has no answer decoder, and none can be started from a fusion encoder while parts of "
+                "either are offloaded. Load the checkpoint without device_map, save it, and load that with device_map."
+            )
         self.answer_decoder.load_state_dict(fitting, strict=False)
         return {f"answer_decoder.{name}" for name in fitting}
 
@@ -284,6 +293,7 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel):
         answer_weights: Tensor | None = None,
         image_index: Tensor | None = None,
         interpolate_pos_encoding: bool = False,
+        position_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
@@ -300,6 +310,7 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel):
             image_index: (B,) for each question its image, for several questions (or answers) about one image, which is
                 then encoded once.
             interpolate_pos_encoding: Whether images of another size than the configured one are allowed.
+            position_ids: (B, L); counted from 0 when absent.
             output_attentions, output_hidden_states: Whether to return those states of the fusion layers; as the
                 configuration says when absent.
         """
@@ -307,9 +318,10 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel):
             pixel_values,
             input_ids,
             attention_mask,
-            inputs_embeds=inputs_embeds,
-            image_index=image_index,
-            interpolate_pos_encoding=interpolate_pos_encoding,
+            position_ids,
+            inputs_embeds,
+            image_index,
+            interpolate_pos_encoding,
             **self.states_to_return(output_attentions, output_hidden_states),
         )
         question = fused.last_hidden_state
@@ -320,8 +332,9 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel):
             cross_attentions=fused.get("cross_attentions"),
         )
         if labels is not None:
-            if len(labels) != len(question):
-                raise ValueError(f"Got {len(labels)} answer(s) in labels for {len(question)} question(s).")
+            answers, questions = labels.shape[0], question.shape[0]
+            if answers != questions:
+                raise ValueError(f"Got {answers} answer(s) in labels for {questions} question(s).")
             output.logits = self.answer_decoder(
                 self._shift_right(labels),
                 encoder_hidden_states=question,
@@ -332,7 +345,7 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel):
         return in_field_order(output)
 
     @torch.no_grad()
-    def generate(
+    def generate(  # type: ignore[override]
         self,
         pixel_values: Tensor,
         input_ids: Tensor,
@@ -340,6 +353,8 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel):
         image_index: Tensor | None = None,
         interpolate_pos_encoding: bool = False,
         answer_labels: Tensor | None = None,
+        labels: Tensor | None = None,
+        answer_weights: Tensor | None = None,
         **generate_kwargs,
     ):
         """Writes answers.
@@ -348,24 +363,36 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel):
             pixel_values, input_ids, attention_mask, image_index, interpolate_pos_encoding: as in `forward`.
             answer_labels: (R, A) answers in the form of `labels`: only these can be written. Unlike `rank_answers`,
                 this scores no whole answers: greedy search follows the likeliest next token, beams several.
-            generate_kwargs: Anything [`~transformers.GenerationMixin.generate`] takes; `max_new_tokens` is 20 unless
-                said otherwise, or as many as there are positions.
+            labels, answer_weights: not used; here so that a training batch can be passed as it is.
+            generate_kwargs: Anything [`~transformers.GenerationMixin.generate`] takes, over what
+                `model.generation_config` says. Where neither sets a length, `max_new_tokens` is 20, or as many as
+                there are positions, or as many as the longest answer of `answer_labels` has.
 
         Returns:
             (B, 1 + new tokens) answer ids starting with [CLS], or a generate output with `return_dict_in_generate`.
+
+        Raises:
+            ValueError: If `answer_labels` is no list of answers, or comes with a `prefix_allowed_tokens_fn`.
         """
         question = self.encode_question(pixel_values, input_ids, attention_mask, image_index, interpolate_pos_encoding)
-        if "max_length" not in generate_kwargs and generate_kwargs.get("generation_config") is None:
-            generate_kwargs.setdefault("max_new_tokens", min(20, self.config.text_config.max_position_embeddings))
+        text = self.config.text_config
+        longest = min(20, text.max_position_embeddings)
         if answer_labels is not None:
-            trie = CBViLAAnswerTrie(answer_labels, self.config.text_config.eos_token_id)
-            generate_kwargs["prefix_allowed_tokens_fn"] = trie
-        start = torch.full((len(question), 1), self.config.text_config.bos_token_id, device=question.device)
+            if generate_kwargs.get("prefix_allowed_tokens_fn") is not None:
+                raise ValueError("Pass answer_labels or prefix_allowed_tokens_fn: both say which tokens may follow.")
+            answer_labels = check_answer_list(answer_labels, text.vocab_size, text.sep_token_id)
+            generate_kwargs["prefix_allowed_tokens_fn"] = CBViLAAnswerTrie(answer_labels, text.sep_token_id)
+            longest = answer_labels.shape[1]
+        chosen = generate_kwargs.pop("generation_config", None) or self.generation_config
+        if "max_length" not in generate_kwargs and chosen.max_length is None and chosen.max_new_tokens is None:
+            generate_kwargs.setdefault("max_new_tokens", longest)
+        start = torch.full((question.shape[0], 1), text.bos_token_id, device=question.device)
         return self.answer_decoder.generate(
             input_ids=start,
             attention_mask=torch.ones_like(start),
             encoder_hidden_states=question,
             encoder_attention_mask=attention_mask,
+            generation_config=chosen,
             **generate_kwargs,
         )
 
@@ -388,14 +415,13 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel):
             chunk_size: How many of the B * R pairs are scored at once; more need more memory, the scores are the same.
 
         Raises:
-            ValueError: If there is no candidate, or `chunk_size` is not positive.
+            ValueError: If `answer_labels` is no list of answers, or `chunk_size` is not positive.
         """
+        answer_labels = check_answer_list(answer_labels, self.config.text_config.vocab_size)
         if chunk_size < 1:
             raise ValueError(f"chunk_size={chunk_size} must be positive: the (question, answer) pairs scored at once.")
         question = self.encode_question(pixel_values, input_ids, attention_mask, image_index, interpolate_pos_encoding)
-        num_questions, num_answers = len(question), len(answer_labels)
-        if num_answers == 0:
-            raise ValueError("answer_labels has no candidate answer (0 rows): pass at least one to rank.")
+        num_questions, num_answers = question.shape[0], answer_labels.shape[0]
         pairs = torch.cartesian_prod(
             torch.arange(num_questions, device=question.device), torch.arange(num_answers, device=question.device)
         )
@@ -424,7 +450,8 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel):
         """Decoder inputs (B, A) for labels (B, A): [CLS] first, the last token left out, padding instead of -100."""
         text = self.config.text_config
         shifted = torch.cat([torch.full_like(labels[:, :1], text.bos_token_id), labels[:, :-1]], dim=1)
-        return shifted.masked_fill(shifted == -100, text.pad_token_id)
+        # What stands in the place of padding does not matter: no label is there.
+        return shifted.masked_fill(shifted == -100, text.sep_token_id)
 
 
 def decoder_config(config: CBViLAConfig) -> CBViLATextConfig:
@@ -432,6 +459,7 @@ def decoder_config(config: CBViLAConfig) -> CBViLATextConfig:
     decoder = deepcopy(config.text_config)
     decoder.is_decoder = True
     decoder.num_hidden_layers = config.fusion_config.num_hidden_layers
+    decoder.tie_word_embeddings = config.tie_word_embeddings
     return decoder
 
 

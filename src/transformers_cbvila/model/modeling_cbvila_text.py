@@ -3,14 +3,13 @@
 Shapes: B batch, L text tokens, D hidden, V vocabulary.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.utils.generic import merge_with_config_defaults
+from transformers.processing_utils import Unpack
+from transformers.utils.generic import TransformersKwargs, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_cbvila import CBViLATextConfig
@@ -38,13 +37,17 @@ class CBViLATextEmbeddings(nn.Module):
         """Ids (B, L) or word embeddings (B, L, D) to (B, L, D); `past_length` tokens came before."""
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Pass exactly one of input_ids and inputs_embeds.")
+        given, name, dims = (inputs_embeds, "inputs_embeds", 3) if input_ids is None else (input_ids, "input_ids", 2)
+        if given.dim() != dims:
+            expected = "(batch, tokens)" if dims == 2 else "(batch, tokens, hidden_size)"
+            raise ValueError(f"{name} has shape {tuple(given.shape)}; expected {expected}.")
         if inputs_embeds is None:
             inputs_embeds = self.word_embeddings(input_ids)
         length = past_length + inputs_embeds.shape[1]
         self._check_length(length)
         if position_ids is None:
             position_ids = torch.arange(past_length, length, device=inputs_embeds.device).unsqueeze(0)
-        types = self.token_type_embeddings.weight[0]
+        types = self.token_type_embeddings(torch.zeros_like(position_ids))  # all of type 0
         return self.dropout(self.layernorm(inputs_embeds + self.position_embeddings(position_ids) + types))
 
     def _check_length(self, length: int) -> None:
@@ -92,7 +95,6 @@ class CBViLATextModel(CBViLAPreTrainedModel):
     base_model_prefix = "text_model"
     main_input_name = "input_ids"
     input_modalities = ("text",)
-    _keep_in_fp32_modules_strict = None
     _input_embed_layer = "word_embeddings"
     _can_record_outputs = {"hidden_states": CBViLATextLayer, "attentions": CBViLASelfAttention}
 
@@ -104,13 +106,13 @@ class CBViLATextModel(CBViLAPreTrainedModel):
 
     @merge_with_config_defaults
     @capture_outputs
-    def forward(
+    def forward(  # type: ignore[misc]  # TransformersKwargs has position_ids, too
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPooling:
         """Encodes texts.
 

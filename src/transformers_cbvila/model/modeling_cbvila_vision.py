@@ -50,7 +50,7 @@ class CBViLAVisionEmbeddings(nn.Module):
         """(B, 3, H, W) to (B, 1 + N, D)."""
         grid = self._checked_grid(pixel_values, interpolate_pos_encoding)
         patches = self.patch_embedding(pixel_values.to(self.patch_embedding.weight.dtype)).flatten(2).transpose(1, 2)
-        tokens = torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], dim=1)
+        tokens = torch.cat([self.cls_token.expand(patches.shape[0], -1, -1), patches], dim=1)
         return self.dropout(tokens + interpolate_positions(self.position_embeddings, grid))
 
     def _checked_grid(self, pixel_values: Tensor, interpolate_pos_encoding: bool) -> tuple[int, int]:
@@ -92,7 +92,6 @@ class CBViLAVisionModel(CBViLAPreTrainedModel):
     base_model_prefix = "vision_model"
     main_input_name = "pixel_values"
     input_modalities = ("image",)
-    _keep_in_fp32_modules_strict = None
     _input_embed_layer = "patch_embedding"
     _can_record_outputs = {"hidden_states": CBViLAVisionLayer, "attentions": CBViLASelfAttention}
 

@@ -10,14 +10,14 @@ from .configuration_cbvila import CBViLAConfig
 from .losses_cbvila import classification_loss
 from .modeling_cbvila import PRETRAINING_ONLY, CBViLAModel
 from .modeling_cbvila_classification import (
+    ENTAILMENT_LABELS,
     CBViLAClassificationHead,
     CBViLAClassificationOutput,
+    check_labels,
     label_ids,
     with_labels,
 )
 from .modeling_cbvila_layers import CBViLAPreTrainedModel
-
-ENTAILMENT_LABELS = ("entailment", "neutral", "contradiction")
 
 
 class CBViLAForVisualEntailment(CBViLAPreTrainedModel):
@@ -45,7 +45,6 @@ class CBViLAForVisualEntailment(CBViLAPreTrainedModel):
     """
 
     _keys_to_ignore_on_load_unexpected = PRETRAINING_ONLY
-    _keep_in_fp32_modules_strict = None
 
     def __init__(self, config: CBViLAConfig):
         config = with_labels(config, ENTAILMENT_LABELS)
@@ -55,7 +54,7 @@ class CBViLAForVisualEntailment(CBViLAPreTrainedModel):
         self.entailment_head = CBViLAClassificationHead(size, size, config.num_labels)
         self.post_init()
 
-    def label_ids(self, names: list[str]) -> Tensor:
+    def label_ids(self, names: str | list[str]) -> Tensor:
         """`labels` (B,) for names of classes, as `config.id2label` has them. ValueError if there is no such class."""
         return label_ids(names, self.config).to(self.device)
 
@@ -100,6 +99,8 @@ class CBViLAForVisualEntailment(CBViLAPreTrainedModel):
             **self.states_to_return(output_attentions, output_hidden_states),
         )
         logits = self.entailment_head(fused.last_hidden_state[:, 0])
+        if labels is not None:
+            check_labels(labels, logits.shape[0], self.config)
         return CBViLAClassificationOutput(
             loss=None if labels is None else classification_loss(logits, labels),
             logits=logits,

@@ -13,10 +13,14 @@ from transformers.utils.generic import can_return_tuple
 from .configuration_cbvila import CBViLAConfig
 from .losses_cbvila import classification_loss
 from .modeling_cbvila import PRETRAINING_ONLY, CBViLAModel
-from .modeling_cbvila_classification import CBViLAClassificationHead, CBViLAClassificationOutput, with_labels
+from .modeling_cbvila_classification import (
+    REASONING_LABELS,
+    CBViLAClassificationHead,
+    CBViLAClassificationOutput,
+    check_labels,
+    with_labels,
+)
 from .modeling_cbvila_layers import CBViLAPreTrainedModel
-
-REASONING_LABELS = ("False", "True")
 
 
 class CBViLAForVisualReasoning(CBViLAPreTrainedModel):
@@ -39,7 +43,6 @@ class CBViLAForVisualReasoning(CBViLAPreTrainedModel):
     """
 
     _keys_to_ignore_on_load_unexpected = PRETRAINING_ONLY
-    _keep_in_fp32_modules_strict = None
 
     def __init__(self, config: CBViLAConfig):
         config = with_labels(config, REASONING_LABELS)
@@ -95,6 +98,8 @@ class CBViLAForVisualReasoning(CBViLAPreTrainedModel):
             **options,
         )
         logits = self.reasoning_head(fused.last_hidden_state[:, 0].reshape(batch, -1))
+        if labels is not None:
+            check_labels(labels, logits.shape[0], self.config)
         return CBViLAClassificationOutput(
             loss=None if labels is None else classification_loss(logits, labels),
             logits=logits,
@@ -114,8 +119,8 @@ class CBViLAForVisualReasoning(CBViLAPreTrainedModel):
                 f"{n} images of each statement. From images in a row: pixel_values.unflatten(0, (-1, {n})); for "
                 "another number of images per statement: config.num_images."
             )
-        if len(pixel_values) != len(texts):
-            raise ValueError(f"Got {len(pixel_values)} group(s) of images and {len(texts)} statement(s).")
+        if pixel_values.shape[0] != texts.shape[0]:
+            raise ValueError(f"Got {pixel_values.shape[0]} group(s) of images and {texts.shape[0]} statement(s).")
 
 
 __all__ = ["CBViLAForVisualReasoning"]

@@ -6,6 +6,8 @@ Shapes: B batch.
 import torch
 from torch import Tensor
 
+from .losses_cbvila import at_least_fp32
+
 
 def known_matches(
     batch_size: int,
@@ -67,7 +69,7 @@ def choose_negatives(similarity: Tensor, matches: Tensor, hardness: float | None
     """
     # -inf before the softmax: zeroing after it leaves rows that sum to 0 when one similarity dominates.
     # A diverged model's NaN and infinities become numbers: its loss is to say what went wrong, not the draw here.
-    logits = similarity.float().nan_to_num(nan=0.0).masked_fill(matches, float("-inf"))
+    logits = at_least_fp32(similarity).nan_to_num(nan=0.0).masked_fill(matches, float("-inf"))
     return _choose(logits.T, hardness), _choose(logits, hardness)
 
 

@@ -89,8 +89,8 @@ class CBViLAProcessor(ProcessorMixin):
             data |= self._encode_texts(_as_list(text, "text"), **{**own, **text_options})
         if image_index is not None:
             data["image_index"] = _check_image_index(image_index, data)
-        elif images is not None and text is not None and _are_lists(images, len(data["input_ids"])):
-            data["pixel_values"] = _group(data["pixel_values"], [len(group) for group in images])
+        elif images is not None and text is not None and _are_lists(images):
+            data["pixel_values"] = _group(data["pixel_values"], list(map(len, images)), len(data["input_ids"]))
         elif images is not None and text is not None:
             _check_counts(data)
         return BatchFeature(data, tensor_type=return_tensors)
@@ -222,16 +222,20 @@ def _flatten_options(options: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _are_lists(images: Any, num_texts: int) -> bool:
-    """Whether images come as one list for each text."""
-    is_nested = isinstance(images, (list, tuple)) and all(isinstance(group, (list, tuple)) for group in images)
-    return is_nested and len(images) == num_texts
+def _are_lists(images: Any) -> bool:
+    """Whether images come as lists, one for each text."""
+    return isinstance(images, (list, tuple)) and all(isinstance(group, (list, tuple)) for group in images)
 
 
-def _group(pixel_values: Any, counts: list[int]) -> Any:
-    """Images in a row (I, 3, H, W) as (B, n, 3, H, W), if each text has the same number n > 1 of them."""
+def _group(pixel_values: Any, counts: list[int], num_texts: int) -> Any:
+    """Images in a row (I, 3, H, W) as (B, n, 3, H, W) where each text has n of them; as they are if n = 1."""
     n = counts[0]
-    if n < 2 or any(count != n for count in counts):
+    if len(counts) != num_texts or n < 1 or any(count != n for count in counts):
+        raise ValueError(
+            f"got lists of {', '.join(map(str, counts))} image(s) for {num_texts} text(s); pass one list for each "
+            "text, all of the same length, or all images in one list and image_index"
+        )
+    if n == 1:
         return pixel_values
     if isinstance(pixel_values, list):
         return [pixel_values[start : start + n] for start in range(0, len(pixel_values), n)]
@@ -263,7 +267,7 @@ def _check_counts(data: dict[str, Any]) -> None:
     if images != texts:
         raise ValueError(
             f"got {images} image(s) and {texts} text(s); pass equal numbers, or say which image each text is about, "
-            "e.g. image_index=[0, 0] for two texts about one image"
+            "e.g. image_index=[0, 0] for two texts about one image, or images=[[first, second]] for a text about two"
         )
 
 

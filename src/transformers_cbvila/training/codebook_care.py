@@ -13,7 +13,7 @@ _RESTART_UNTIL = 0.9  # of burn-in: the last restarts must settle before MIM lea
 
 
 class CodebookCallback(TrainerCallback):
-    """Starts, moves and revives the codes of a [`CBViLAForPreTraining`]; [`CBViLATrainer`] adds it by itself."""
+    """Starts, moves and, in burn-in, revives the codes of a model; [`CBViLATrainer`] adds it by itself."""
 
     def __init__(self, trainer):
         self.trainer = trainer
@@ -27,7 +27,7 @@ class CodebookCallback(TrainerCallback):
             self.fit(seed=args.seed)
 
     def on_step_begin(self, args, state, control, **kwargs):
-        burn_in = as_steps(args.burn_in_steps, state.max_steps)
+        burn_in = self._burn_in(args, state)
         if args.codebook_refit and burn_in > 0 and state.global_step == burn_in:
             self.fit(seed=args.seed + 1)
 
@@ -35,13 +35,17 @@ class CodebookCallback(TrainerCallback):
         if self.trainer.accelerator.optimizer_step_was_skipped:
             return  # the gradient scaler of fp16 found an overflow; these tokens count with the next step's
         self.codebook.update()
-        settled = _RESTART_UNTIL * as_steps(args.burn_in_steps, state.max_steps)
+        settled = _RESTART_UNTIL * self._burn_in(args, state)
         if args.codebook_restart_threshold > 0 and state.global_step < settled:
             self.codebook.restart_unused(
                 args.codebook_restart_threshold,
                 limit=max(1, int(_RESTART_SHARE * self.codebook.num_codes)),
                 generator=generator_for(args.seed, state.global_step),
             )
+
+    def _burn_in(self, args, state) -> int:
+        """Steps before the indices are targets; only pretraining has such a time."""
+        return as_steps(args.burn_in_steps, state.max_steps) if self.trainer.is_pretraining else 0
 
     @torch.no_grad()
     def fit(self, seed: int) -> None:

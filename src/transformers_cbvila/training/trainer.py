@@ -18,7 +18,8 @@ class CBViLATrainer(Trainer):
     """Trains any CB-ViLA model.
 
     Pretraining ([`CBViLAForPreTraining`]) gets its objectives by global step, k-means and EMA for the codebook, and
-    every loss term, codebook usage and perplexity in the log. In-batch negatives (ITC, ITM) do not grow with gradient
+    every loss term, codebook usage and perplexity in the log. [`CBViLAForMaskedImageModeling`] gets the same but for
+    the schedule. In-batch negatives (ITC, ITM) do not grow with gradient
     accumulation. A loss that is not finite stops the run, named, before a checkpoint is written.
     """
 
@@ -32,7 +33,7 @@ class CBViLATrainer(Trainer):
         self._times: dict[str, int] = defaultdict(int)
         self._code_counts: torch.Tensor | None = None
         self.is_pretraining = isinstance(self.unwrapped_model, CBViLAForPreTraining)
-        if self.is_pretraining:
+        if hasattr(self.unwrapped_model, "update_codebook"):
             self.add_callback(CodebookCallback(self))
         self.add_callback(_EpochCallback(self.train_dataset))
 
