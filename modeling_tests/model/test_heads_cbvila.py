@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny import PATCHES, build, tiny_config, tiny_pairs
 from tiny_heads import HEADS, batch_for
-from transformers import AutoModelForMaskedImageModeling
+from transformers import AutoModelForMaskedImageModeling, Trainer, TrainingArguments, default_data_collator
 
 from transformers_cbvila import (
     CBViLAForImageTextRetrieval,
@@ -15,6 +15,8 @@ from transformers_cbvila import (
     CBViLAForVisualEntailment,
     CBViLAForVisualReasoning,
     CBViLAModel,
+    CBViLATrainer,
+    CBViLATrainingArguments,
 )
 
 NEW_MODULES = {
@@ -53,14 +55,16 @@ def test_from_pretraining_its_heads_are_taken_over(head, tmp_path):
     assert not info["unexpected_keys"]
 
 
-@pytest.mark.parametrize("head", [CBViLAForVisualEntailment, CBViLAForVisualReasoning])
+@pytest.mark.parametrize("head", HEADS[1:])
 def test_the_base_takes_back_what_it_has(head, tmp_path):
     model = build(head)
     model.save_pretrained(tmp_path)
     base, info = CBViLAModel.from_pretrained(tmp_path, output_loading_info=True)
-    assert torch.equal(base.text_model.embeddings.word_embeddings.weight, model.get_input_embeddings().weight)
-    assert all("codebook" in name or "proj" in name or "visual_queries" in name or "logit_scale" in name
-               for name in info["missing_keys"])  # fmt: skip
+    has = model.cbvila.state_dict()
+    assert set(info["missing_keys"]) == base.state_dict().keys() - has.keys()
+    assert not info["unexpected_keys"]
+    for name, value in has.items():
+        assert torch.equal(base.state_dict()[name], value), name
 
 
 def test_no_head_holds_what_it_cannot_use():
@@ -258,3 +262,149 @@ def test_the_codebook_of_the_masked_model_moves():
     model(**inputs)
     model.update_codebook()
     assert not torch.equal(before, model.cbvila.codebook.codes)
+
+
+# What is said about loading, and about arguments that are none
+
+
+def messages(caplog):
+    return [record.getMessage() for record in caplog.records if record.name.startswith("transformers_cbvila")]
+
+
+@pytest.mark.parametrize(
+    "source, head, parts",
+    [
+        (CBViLAModel, CBViLAForVisualEntailment, "codebook (10 tensors), logit_scale (1 tensor)"),
+        (CBViLAModel, CBViLAForImageTextRetrieval, "codebook (10 tensors), text_key_projection (2 tensors)"),
+        (CBViLAForPreTraining, CBViLAForMaskedImageModeling, "itm_head (2 tensors), mlm_head (5 tensors)"),
+        (CBViLAForPreTraining, CBViLAModel, "pixel_head (2 tensors)"),
+        (CBViLAForVisualReasoning, CBViLAModel, "reasoning_head (4 tensors)"),
+    ],
+)
+def test_loading_says_what_it_leaves_out(source, head, parts, caplog, tmp_path):
+    build(source).save_pretrained(tmp_path)
+    head.from_pretrained(tmp_path)
+    (message,) = messages(caplog)
+    assert message.startswith(f"{head.__name__} has no use for ") and message.endswith(" left out, as intended.")
+    assert parts in message
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_loading_what_was_saved_says_nothing(head, caplog, tmp_path):
+    build(head).save_pretrained(tmp_path)
+    with caplog.at_level("WARNING"):
+        head.from_pretrained(tmp_path)
+    assert not messages(caplog) and not caplog.records
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_misspelt_argument_is_an_error(head):
+    with pytest.raises(TypeError, match="atention_mask"):
+        build(head)(**batch_for(head), atention_mask=None)
+
+
+# Classes
+
+
+def test_classes_of_ones_own_are_kept():
+    config = tiny_config(num_labels=5)
+    assert build(CBViLAForVisualEntailment, config).config.num_labels == 5
+    names = {0: "no", 1: "yes"}
+    config = tiny_config(id2label=names, label2id={"no": 0, "yes": 1})
+    assert build(CBViLAForVisualEntailment, config).config.id2label == names
+
+
+def test_a_head_does_not_take_over_the_default_classes_of_another(tmp_path):
+    build(CBViLAForVisualEntailment).save_pretrained(tmp_path)
+    assert CBViLAForVisualReasoning.from_pretrained(tmp_path).config.id2label == {0: "False", 1: "True"}
+    build(CBViLAForVisualReasoning).save_pretrained(tmp_path)
+    assert CBViLAForVisualEntailment.from_pretrained(tmp_path).config.num_labels == 3
+
+
+@pytest.mark.parametrize("head", [CBViLAForVisualEntailment, CBViLAForVisualReasoning])
+@pytest.mark.parametrize(
+    "labels, message",
+    [
+        (torch.tensor([0, 1, 7, 0]), "labels hold 7, but the model has . classes"),
+        (torch.tensor([0, -1, 1, 0]), "labels hold -1"),
+        (torch.tensor([[0], [1], [1], [0]]), r"labels are \(4, 1\) of torch.int64; expected \(4,\)"),
+        (torch.tensor([0.0, 1.0, 1.0, 0.0]), "of torch.float32"),
+    ],
+)
+def test_labels_that_are_none(head, labels, message):
+    with pytest.raises(ValueError, match=message):
+        build(head)(**{**batch_for(head), "labels": labels})
+
+
+def test_labels_left_out():
+    model, inputs = build(CBViLAForVisualEntailment), batch_for(CBViLAForVisualEntailment)
+    labels = torch.tensor([0, -100, 1, -100])
+    kept = {k: v[[0, 2]] for k, v in inputs.items()}
+    torch.testing.assert_close(
+        model(**{**inputs, "labels": labels}).loss, model(**kept | {"labels": labels[[0, 2]]}).loss
+    )
+
+
+# transformers' own Trainer
+
+
+class Rows(torch.utils.data.Dataset):
+    """Rows of a batch, as a data set."""
+
+    def __init__(self, batch):
+        self.batch = {name: value for name, value in batch.items() if isinstance(value, torch.Tensor)}
+
+    def __len__(self):
+        return len(self.batch["pixel_values"])
+
+    def __getitem__(self, i):
+        return {name: value[i] for name, value in self.batch.items()}
+
+
+@pytest.mark.parametrize("head", HEADS[1:])
+def test_the_plain_trainer_trains_and_evaluates(head, tmp_path):
+    model, batch = build(head), batch_for(head)
+
+    def collate(rows):
+        return default_data_collator(rows) | ({"return_loss": True} if "return_loss" in batch else {})
+
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path),
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=2,
+        per_device_eval_batch_size=4,
+        num_train_epochs=2,
+        learning_rate=3e-4,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        load_best_model_at_end=True,
+        remove_unused_columns=False,
+        disable_tqdm=True,
+        use_cpu=True,
+    )
+    trainer = Trainer(model, arguments, train_dataset=Rows(batch), eval_dataset=Rows(batch), data_collator=collate)
+    start = trainer.evaluate()["eval_loss"]
+    trainer.train()
+    losses = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
+    assert len(losses) == 2 and losses[-1] < start
+    prediction = trainer.predict(Rows(batch))
+    assert prediction.metrics["test_loss"] == pytest.approx(min(losses), rel=1e-5)
+    first = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
+    expected = {
+        CBViLAForImageTextRetrieval: (12, 2),  # true pairs, wrong images, wrong texts
+        CBViLAForVisualEntailment: (4, 3),
+        CBViLAForVisualReasoning: (4, 2),
+        CBViLAForMaskedImageModeling: (4, PATCHES, 16),
+    }
+    if head in expected:
+        assert first.shape == expected[head]
+
+
+def test_our_trainer_moves_the_codebook_of_the_masked_model(tmp_path):
+    model, batch = build(CBViLAForMaskedImageModeling), batch_for(CBViLAForMaskedImageModeling)
+    before = model.cbvila.codebook.codes.clone()
+    arguments = CBViLATrainingArguments(output_dir=str(tmp_path), max_steps=2, use_cpu=True, disable_tqdm=True)
+    CBViLATrainer(model, arguments, train_dataset=Rows(batch), data_collator=default_data_collator).train()
+    codebook = model.cbvila.codebook
+    assert bool(codebook.initialized) and not torch.equal(before, codebook.codes)
+    assert not codebook.pending_counts.any()

@@ -1,6 +1,17 @@
 import pytest
 import torch
-from tiny import CLS, PAD, SEP, answering_model, pretraining_model, tiny_answers, tiny_images, tiny_texts
+from tiny import (
+    CLS,
+    PAD,
+    SEP,
+    answering_model,
+    pretraining_model,
+    tiny_answers,
+    tiny_images,
+    tiny_processor,
+    tiny_texts,
+)
+from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, default_data_collator
 from transformers.cache_utils import DynamicCache
 
 from transformers_cbvila.model.answer_lists_cbvila import CBViLAAnswerTrie
@@ -399,3 +410,64 @@ def test_resizing_the_vocabulary_resizes_both_sides(tmp_path):
     model.save_pretrained(tmp_path)
     loaded = CBViLAForQuestionAnswering.from_pretrained(tmp_path)
     torch.testing.assert_close(loaded(**inputs(), labels=torch.full((4, 2), 65)).logits, logits)
+
+
+# What people do with models that generate
+
+
+def test_generation_settings_are_the_models_and_saved(model, tmp_path):
+    assert model.can_generate() and model.generation_config.bos_token_id == CLS
+    expected = model.generate(**inputs(), num_beams=3, max_new_tokens=5)
+    model.generation_config.num_beams, model.generation_config.max_new_tokens = 3, 5
+    assert torch.equal(model.generate(**inputs()), expected)
+    model.save_pretrained(tmp_path)
+    loaded = CBViLAForQuestionAnswering.from_pretrained(tmp_path).eval()
+    assert loaded.generation_config.num_beams == 3
+    assert torch.equal(loaded.generate(**inputs()), expected)
+
+
+def test_seq2seq_trainer_predicts_by_generating(model, tmp_path):
+    batch = {**inputs(), "labels": tiny_answers()}
+    rows = [{name: value[i] for name, value in batch.items()} for i in range(4)]
+    arguments = Seq2SeqTrainingArguments(
+        output_dir=str(tmp_path),
+        predict_with_generate=True,
+        generation_max_length=6,
+        remove_unused_columns=False,
+        use_cpu=True,
+        disable_tqdm=True,
+    )
+    options = {"data_collator": default_data_collator, "processing_class": tiny_processor().tokenizer}
+    output = Seq2SeqTrainer(model, arguments, **options).predict(rows)
+    written = model.generate(**inputs(), max_length=6)
+    assert (output.predictions[:, : written.shape[1]] == written.numpy()).all()
+    assert output.metrics["test_loss"] == pytest.approx(model(**batch).loss.item(), rel=1e-4)
+
+
+def test_answers_of_a_list_are_written_whole_however_long():
+    model = answering_model(text={"max_position_embeddings": 40})
+    long = torch.cat([torch.arange(5, 35), torch.tensor([SEP])]).unsqueeze(0)
+    assert written(model.generate(**inputs(1), answer_labels=long)) == [tuple(long[0].tolist())]
+
+
+def test_back_ends_of_attention_by_part(model):
+    model.set_attn_implementation({"text_config": "eager", "vision_config": "sdpa"})
+    assert model.answer_decoder.config._attn_implementation == "eager"
+    assert model.cbvila.text_model.config._attn_implementation == "eager"
+    assert model.cbvila.vision_model.config._attn_implementation == "sdpa"
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_configuration_says_whether_words_are_tied(tied, tmp_path):
+    model = answering_model(tie_word_embeddings=tied)
+    decoder = model.answer_decoder
+    assert (decoder.lm_head.decoder.weight is decoder.embeddings.word_embeddings.weight) == tied
+    model.save_pretrained(tmp_path)
+    loaded = CBViLAForQuestionAnswering.from_pretrained(tmp_path).eval()
+    torch.testing.assert_close(loaded.generate(**inputs()), model.generate(**inputs()))
+
+
+def test_several_end_tokens():
+    model = answering_model(text={"eos_token_id": [SEP, 5]})
+    assert model(**inputs(), labels=tiny_answers()).loss.isfinite()
+    assert model.generate(**inputs(), answer_labels=CANDIDATES[1:2]).tolist()[0][1:] == [6, 7, SEP]
