@@ -140,8 +140,7 @@ class TestCBViLAAnswerDecoder(CommonTests, unittest.TestCase):
     all_model_classes = (CBViLAAnswerDecoder,)
     make_tester = DecoderTester
     additional_model_inputs = ("encoder_hidden_states",)
-    # The suite of `generate` is not in the source distribution, and what people call is
-    # CBViLAForQuestionAnswering.generate: test_modeling_cbvila_question_answering.py tests it.
+    # As for CBViLAForQuestionAnswering, whose `generate` is what people call.
     all_generative_model_classes = ()
 
 
@@ -153,6 +152,8 @@ class TestCBViLAForPreTraining(PairTests, unittest.TestCase):
 
 class TestCBViLAForQuestionAnswering(PairTests, unittest.TestCase):
     all_model_classes = (CBViLAForQuestionAnswering,)
+    # The suite of `generate` is not in the source distribution; test_modeling_cbvila_question_answering.py tests it.
+    all_generative_model_classes = ()
 
     def labels(self):
         return {"labels": tiny.tiny_answers(self.model_tester.batch_size).clamp(max=40)}

@@ -132,7 +132,7 @@ class CBViLATextConfig(PreTrainedConfig):
     tie_word_embeddings: bool = True
 
     @property
-    def sep_token_id(self) -> int | None:
+    def end_token_id(self) -> int | None:
         """[SEP], which ends texts and answers: `eos_token_id`, or the first if there are several."""
         return self.eos_token_id[0] if isinstance(self.eos_token_id, list) else self.eos_token_id
 

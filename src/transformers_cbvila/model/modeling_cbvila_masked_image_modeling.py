@@ -120,7 +120,7 @@ class CBViLAForMaskedImageModeling(CBViLAPreTrainedModel):
             raise ValueError("Masked image modelling needs pixel_values.")
         if input_ids is None and inputs_embeds is None:
             text_config = self.config.text_config
-            empty = torch.tensor([[text_config.bos_token_id, text_config.sep_token_id]], device=pixel_values.device)
+            empty = torch.tensor([[text_config.bos_token_id, text_config.end_token_id]], device=pixel_values.device)
             input_ids, attention_mask = empty.expand(pixel_values.shape[0], -1), None
         hidden = self._hidden(pixel_values, input_ids if inputs_embeds is None else inputs_embeds, bool_masked_pos)
         image = self.cbvila.vision_model(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding)

@@ -380,8 +380,8 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel, GenerationMixin):
         if answer_labels is not None:
             if generate_kwargs.get("prefix_allowed_tokens_fn") is not None:
                 raise ValueError("Pass answer_labels or prefix_allowed_tokens_fn: both say which tokens may follow.")
-            answer_labels = check_answer_list(answer_labels, text.vocab_size, text.sep_token_id)
-            generate_kwargs["prefix_allowed_tokens_fn"] = CBViLAAnswerTrie(answer_labels, text.sep_token_id)
+            answer_labels = check_answer_list(answer_labels, text.vocab_size, text.end_token_id)
+            generate_kwargs["prefix_allowed_tokens_fn"] = CBViLAAnswerTrie(answer_labels, text.end_token_id)
             longest = answer_labels.shape[1]
         chosen = generate_kwargs.pop("generation_config", None) or self.generation_config
         if "max_length" not in generate_kwargs and chosen.max_length is None and chosen.max_new_tokens is None:
@@ -451,7 +451,7 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel, GenerationMixin):
         text = self.config.text_config
         shifted = torch.cat([torch.full_like(labels[:, :1], text.bos_token_id), labels[:, :-1]], dim=1)
         # What stands in the place of padding does not matter: no label is there.
-        return shifted.masked_fill(shifted == -100, text.sep_token_id)
+        return shifted.masked_fill(shifted == -100, text.end_token_id)
 
 
 def decoder_config(config: CBViLAConfig) -> CBViLATextConfig:

@@ -228,14 +228,17 @@ def _are_lists(images: Any) -> bool:
 
 
 def _group(pixel_values: Any, counts: list[int], num_texts: int) -> Any:
-    """Images in a row (I, 3, H, W) as (B, n, 3, H, W) where each text has n of them; as they are if n = 1."""
-    n = counts[0]
-    if len(counts) != num_texts or n < 1 or any(count != n for count in counts):
+    """Images in a row (I, 3, H, W) as (B, n, 3, H, W) where each text has n > 1 of them; as they are up to n = 1.
+
+    A text may go without an image; then there are fewer images than texts, and models ask for `image_index`.
+    """
+    n = max(counts)
+    if len(counts) != num_texts or n > 1 and min(counts) < n:
         raise ValueError(
             f"got lists of {', '.join(map(str, counts))} image(s) for {num_texts} text(s); pass one list for each "
             "text, all of the same length, or all images in one list and image_index"
         )
-    if n == 1:
+    if n < 2:
         return pixel_values
     if isinstance(pixel_values, list):
         return [pixel_values[start : start + n] for start in range(0, len(pixel_values), n)]
