@@ -22,6 +22,8 @@ def test_examples(name):
         assert runner.run(test).failed == 0
 
 
-@pytest.mark.parametrize("name", ["CBViLAModel", "CBViLATextModel", "CBViLAVisionModel", *MODELS])
+@pytest.mark.parametrize(
+    "name", ["CBViLAModel", "CBViLATextModel", "CBViLAVisionModel", "CBViLAFusionModel", "CBViLAProcessor", *MODELS]
+)
 def test_every_model_has_an_example(name):
     assert examples(getattr(transformers_cbvila, name))

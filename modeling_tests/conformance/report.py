@@ -97,4 +97,4 @@ def _verdict(name: str, count: Counter, peers: dict[str, Counter]) -> str:
         below.append("FEWER PASSED")
     if count[INAPPLICABLE] > theirs[INAPPLICABLE]:
         below.append("MORE INAPPLICABLE")
-    return f" {', '.join(below) or 'at least as good as'}: {peer}" if below else f" >= {peer}"
+    return f" {', '.join(below)}: {peer}" if below else f" >= {peer}"

@@ -27,6 +27,20 @@ class CBViLAFusionModel(CBViLAPreTrainedModel):
 
     Keys and values have the vision width. Text states that serve as keys pass `text_key_projection` first, which is
     the identity when both widths agree.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from transformers_cbvila import CBViLAFusionConfig, CBViLAFusionModel
+
+    >>> small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    >>> model = CBViLAFusionModel(CBViLAFusionConfig(**small, encoder_hidden_size=48))
+    >>> text, image = torch.randn(1, 7, 32), torch.randn(1, 17, 48)
+    >>> model(text, encoder_hidden_states=image).last_hidden_state.shape
+    torch.Size([1, 7, 32])
+
+    ```
     """
 
     config_class = CBViLAFusionConfig

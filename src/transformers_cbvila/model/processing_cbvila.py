@@ -24,6 +24,22 @@ class CBViLAProcessor(ProcessorMixin):
         image_processor: a `CBViLAImageProcessor` or `CBViLAImageProcessorPil`.
         tokenizer: a BERT-like tokenizer; it must have [CLS], [SEP] and [PAD] tokens.
         add_sep_token: whether texts end in [SEP]. False is ALBEF's convention, `[CLS] tokens`.
+
+    Example:
+
+    ```python
+    >>> from PIL import Image
+    >>> from transformers import BertTokenizer
+    >>> from transformers_cbvila import CBViLAImageProcessorPil, CBViLAProcessor
+
+    >>> tokenizer = BertTokenizer(vocab={"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4, "red": 5})
+    >>> processor = CBViLAProcessor(CBViLAImageProcessorPil(size={"height": 64, "width": 64}), tokenizer)
+    >>> batch = processor(images=Image.new("RGB", (80, 60), "red"), text=["red", "red red"], return_tensors="pt",
+    ...                   image_index=[0, 0])
+    >>> batch["pixel_values"].shape, batch["input_ids"].tolist()
+    (torch.Size([1, 3, 64, 64]), [[2, 5, 3, 0], [2, 5, 5, 3]])
+
+    ```
     """
 
     def __init__(self, image_processor: Any = None, tokenizer: Any = None, add_sep_token: bool = True) -> None:
