@@ -296,6 +296,7 @@ def test_set_codes():
 def test_restart_moves_unused_codes_and_their_averages():
     book = codebook()
     book(tokens())
+    book.update()
     book.ema_counts.fill_(10.0)
     book.ema_counts[[2, 5]] = 0.5
     before = book.codes.clone()
@@ -303,10 +304,11 @@ def test_restart_moves_unused_codes_and_their_averages():
     assert (book.codes != before).any(-1).nonzero().flatten().tolist() == [2, 5]
     latents = book.encode(tokens()).flatten(0, 1)
     assert torch.cdist(book.codes[[2, 5]], latents).min(-1).values.max() < 1e-3, "a latent of the last batch"
-    average = (14 * 10 + 2 * 0.5) / CODES
-    torch.testing.assert_close(book.ema_counts[[2, 5]], torch.full((2,), average))
-    torch.testing.assert_close(book.ema_sums[[2, 5]], book.codes[[2, 5]] * average)
+    expected = 4 * PATCHES / CODES
+    torch.testing.assert_close(book.ema_counts[[2, 5]], torch.full((2,), expected))
+    torch.testing.assert_close(book.ema_sums[[2, 5]], book.codes[[2, 5]] * expected)
     revived = book.codes.clone()
+    book(tokens())
     book.update()
     assert torch.cdist(book.codes[[2, 5]], revived[[2, 5]]).diagonal().max() < 0.1, "the next update undid the move"
     assert book.restart_unused(0.3, limit=CODES, generator=generator_for(1)) == 0
@@ -316,6 +318,7 @@ def test_restart_has_a_limit_and_follows_its_generator():
     books = [codebook(), codebook(), codebook()]
     for book, seed in zip(books, (1, 1, 2), strict=True):
         book(tokens())
+        book.update()
         book.ema_counts[1:] = 0.0
         assert book.restart_unused(0.5, limit=3, generator=generator_for(seed)) == 3
     assert torch.equal(books[0].codes, books[1].codes) and not torch.equal(books[0].codes, books[2].codes)
@@ -344,7 +347,8 @@ def test_saving_keeps_the_whole_codebook(preset, tmp_path):
     loaded = CBViLAForPreTraining.from_pretrained(tmp_path).cbvila.codebook
     assert loaded.initialized
     for name, value in state(book).items():
-        assert torch.equal(state(loaded)[name], value), name
+        if name not in ("ages", "expected_count"):  # which belong to a training run
+            assert torch.equal(state(loaded)[name], value), name
     if preset == "paper":
         assert loaded.gumbel_scale > 0
 
