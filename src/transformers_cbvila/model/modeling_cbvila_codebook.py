@@ -117,14 +117,14 @@ class CBViLACodebook(nn.Module):
             self.in_proj = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, dim))
             self.out_proj = nn.Linear(dim, width)
         codes = torch.zeros(size, dim)
+        # Buffers that no checkpoint holds keep the precision they are made in, which loading sets to the model's.
+        dtype = torch.promote_types(torch.get_default_dtype(), torch.float32)
         if config.codebook_update == "loss":
             self.codes = nn.Parameter(codes)
         else:
             self.register_buffer("codes", codes)
             self.register_buffer("ema_counts", torch.ones(size))
             self.register_buffer("ema_sums", torch.zeros(size, dim))
-            # Buffers that no checkpoint holds keep the precision they are made in, which loading sets to the model's.
-            dtype = torch.promote_types(torch.get_default_dtype(), torch.float32)
             self.register_buffer("pending_counts", torch.zeros(size, dtype=dtype), persistent=False)
             self.register_buffer("pending_sums", torch.zeros(size, dim, dtype=dtype), persistent=False)
             self.register_buffer("ages", torch.zeros(size, dtype=torch.long), persistent=False)
@@ -134,7 +134,7 @@ class CBViLACodebook(nn.Module):
         if config.quantizer_gradient == "gumbel":
             self.register_buffer("gumbel_scale", torch.tensor(0.0))  # 0: no batch seen yet
             # sum of gaps and their number, since the last update
-            self.register_buffer("pending_gap", torch.zeros(2), persistent=False)
+            self.register_buffer("pending_gap", torch.zeros(2, dtype=dtype), persistent=False)
 
     def init_own_weights(self, std: float) -> None:
         # Random directions. The trainer replaces them by k-means; without it they still do not start all at 0, where

@@ -200,12 +200,12 @@ class CBViLAForPreTraining(CBViLAPreTrainedModel):
             ValueError: If image or caption is missing, or inputs that belong together do not fit.
         """
         options = self.states_to_return(output_attentions, output_hidden_states)
+        if mim_targets is not None and (bool_masked_pos is None or mim_targets.shape != bool_masked_pos.shape):
+            masked = None if bool_masked_pos is None else tuple(bool_masked_pos.shape)
+            raise ValueError(f"mim_targets has shape {tuple(mim_targets.shape)}; bool_masked_pos has {masked}.")
         check_pretraining_inputs(pixel_values, input_ids, input_ids_masked, mlm_labels, bool_masked_pos, self.config)
         if (negative_image_index is None) != (negative_text_index is None):
             raise ValueError("ITM needs both negative_image_index and negative_text_index, or neither.")
-        expected = None if bool_masked_pos is None else bool_masked_pos.shape
-        if mim_targets is not None and mim_targets.shape != expected:
-            raise ValueError(f"mim_targets has shape {tuple(mim_targets.shape)}; bool_masked_pos has {expected}.")
         weights = self._weights(loss_weights)
         output = CBViLAForPreTrainingOutput(losses=CBViLALosses())
         image = self.cbvila.get_image_features(pixel_values, interpolate_pos_encoding, return_dict=True)
