@@ -246,6 +246,22 @@ def test_what_gumbel_keeps_for_the_backward_pass():
     assert output.words.requires_grad and len(kept) == 1
 
 
+@pytest.mark.parametrize("preset", ["recommended", "paper"])
+def test_a_compiled_training_forward_is_the_same_in_one_graph(preset):
+    book, twin, visual = codebook(preset), codebook(preset), tokens().requires_grad_()
+    torch.compiler.reset()
+    compiled = torch.compile(twin, backend="eager", fullgraph=True)
+    for _ in range(2):
+        torch.manual_seed(2)
+        expected = torch.autograd.grad(book(visual).words.square().sum(), visual)[0]
+        torch.manual_seed(2)
+        torch.testing.assert_close(torch.autograd.grad(compiled(visual).words.square().sum(), visual)[0], expected)
+        book.update()
+        twin.update()
+    for name, value in state(book).items():
+        torch.testing.assert_close(state(twin)[name], value)
+
+
 def test_only_gumbel_has_a_share_of_nearest_samples():
     assert codebook()(tokens()).argmin_share is None and codebook("paper").eval()(tokens()).argmin_share is None
 

@@ -82,6 +82,20 @@ def rotate_to(latents: Tensor, codes: Tensor) -> Tensor:
     return ratio * (latents - 2 * middle * along_middle + 2 * target * along_source)
 
 
+class _SoftGradient(torch.autograd.Function):
+    """Chosen codes (M, C) as they are; backward as if they were `soft @ codes` too, which forward need not compute."""
+
+    @staticmethod
+    def forward(ctx, chosen: Tensor, soft: Tensor, codes: Tensor) -> Tensor:
+        ctx.save_for_backward(codes)
+        return chosen.clone()
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        (codes,) = ctx.saved_tensors
+        return gradient, gradient @ codes.T, None
+
+
 class CBViLACodebook(nn.Module):
     """K codes and the way to them and back.
 
@@ -359,18 +373,17 @@ class CBViLACodebook(nn.Module):
         """
         flat, codes = latents.reshape(-1, latents.shape[-1]), at_least_fp32(self.codes)
         half_norms = codes.square().sum(-1) / 2
-        words, indices, sampled = [], [], []
+        words, indices, sampled, temperature = [], [], [], self.config.gumbel_temperature
         for chunk in flat.split(_CHUNK):
             scores = _scores(chunk, codes, half_norms)
             nearest = scores.detach().topk(min(8, self.num_codes), largest=False).values
             # Counted from the nearest, so that codes that are all the same do not overflow at a scale of nearly 0.
-            logits = 2 * (nearest[:, :1] - scores) / self._gumbel_scale_of(nearest)
-            noise = -torch.empty_like(logits).exponential_().log()
-            soft = ((logits + noise) / self.config.gumbel_temperature).softmax(-1)
+            logits = (nearest[:, :1] - scores) * (2 / self._gumbel_scale_of(nearest) / temperature)
+            negative_noise = torch.empty_like(logits).exponential_().log_()
+            soft = torch.sub(logits, negative_noise, alpha=1 / temperature).softmax(-1)
             indices.append(scores.detach().argmin(-1))
             sampled.append(soft.detach().argmax(-1))
-            expected = soft @ codes.detach()
-            words.append(F.embedding(sampled[-1], codes) + (expected - expected.detach()))
+            words.append(_SoftGradient.apply(F.embedding(sampled[-1], codes), soft, codes.detach()))
         nearest_indices = torch.cat(indices)
         share = (torch.cat(sampled) == nearest_indices).to(flat.dtype).mean()
         return torch.cat(words).view_as(latents), nearest_indices.view(latents.shape[:-1]), share
