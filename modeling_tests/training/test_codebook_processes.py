@@ -51,18 +51,19 @@ def train(folder, rank, batch_size, **options):
     return track.states, track.restarts, logs, trainer.codebook_care.watch.alarmed
 
 
-def train_and_save(rank, folder):
-    torch.save(train(folder, rank, batch_size=2), os.path.join(folder, f"rank-{rank}.pt"))
+def train_and_save(rank, folder, options):
+    torch.save(train(folder, rank, batch_size=2, **options), os.path.join(folder, f"rank-{rank}.pt"))
 
 
-def test_two_processes_have_the_codebook_of_one(tmp_path):
+@pytest.mark.parametrize("options", [{}, pytest.param({"gradient_accumulation_steps": 2}, marks=pytest.mark.slow)])
+def test_two_processes_have_the_codebook_of_one(options, tmp_path):
     """Through k-means, moving averages, restarts and figures."""
-    on_two_processes(train_and_save, str(tmp_path))
+    on_two_processes(train_and_save, str(tmp_path), options)
     first, second = (torch.load(tmp_path / f"rank-{rank}.pt") for rank in range(2))
     for ours, theirs in zip(first[0], second[0], strict=True):
         for name, value in ours.items():
             assert torch.equal(value, theirs[name]), name
-    alone = train(tmp_path / "alone", 0, batch_size=4)
+    alone = train(tmp_path / "alone", 0, batch_size=4, **options)
     assert first[1] == alone[1] and any(alone[1]), "a restart is part of it"
     assert len(alone[0]) == 4
     for ours, theirs in zip(first[0], alone[0], strict=True):

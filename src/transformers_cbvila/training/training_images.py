@@ -47,8 +47,8 @@ def image_latents(
 
 def _rows(dataset, seed: int) -> Iterator[Any]:
     if hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__"):
-        order = torch.randperm(len(dataset), generator=generator_for(seed)).tolist()
-        return (dataset[row] for row in order)
+        order = torch.randperm(len(dataset), generator=generator_for(seed))
+        return (dataset[int(row)] for row in order)
     return iter(copy.deepcopy(dataset))
 
 
