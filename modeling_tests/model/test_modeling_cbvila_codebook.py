@@ -180,6 +180,92 @@ def test_gumbel_survives_codes_that_are_all_the_same():
     assert book(tokens()).words.isfinite().all()
 
 
+def slow_gumbel(book, latents, noise_seed):
+    """torch's own hard gumbel softmax, on whole distances."""
+    flat = latents.flatten(0, 1)
+    distances = (flat.unsqueeze(1) - book.codes).square().sum(-1)
+    nearest = distances.detach().sort().values[:, :8]
+    scale = (nearest[:, 1:] - nearest[:, :1]).mean()
+    torch.manual_seed(noise_seed)
+    sample = torch.nn.functional.gumbel_softmax(-distances / scale, book.config.gumbel_temperature, hard=True)
+    share = (sample.argmax(-1) == distances.argmin(-1)).float().mean()
+    return (sample @ book.codes).view_as(latents), share, scale.detach()
+
+
+def test_gumbel_is_the_slow_one():
+    book = codebook("paper", gumbel_temperature=0.7)
+    upstream, results = torch.randn(4, PATCHES, 32), []
+    visual = tokens().requires_grad_()
+    for slow in (True, False):
+        if slow:
+            words, share, scale = slow_gumbel(book, visual, noise_seed=4)
+        else:
+            torch.manual_seed(4)
+            output = book(visual)
+            words, share = output.words, output.argmin_share
+        results.append((words, share, *torch.autograd.grad((words * upstream).sum(), [visual, book.codes])))
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+    assert 0.2 < share < 0.95 and results[0][2].abs().max() > 1e-3
+    book.update()
+    torch.testing.assert_close(book.gumbel_scale, scale)
+    book.gumbel_scale.mul_(2)
+    book(visual)
+    book.update()  # a running mean: a hundredth of the way back
+    torch.testing.assert_close(book.gumbel_scale, 2 * scale - 0.01 * scale)
+
+
+@pytest.mark.parametrize("chunk", [1, 7])
+def test_chunks_do_not_matter_to_gumbel(chunk, monkeypatch):
+    book = codebook("paper")
+    book(tokens())
+    book.update()
+    results = []
+    for size in (1000, chunk):
+        monkeypatch.setattr(modeling_cbvila_codebook, "_CHUNK", size)
+        visual = tokens().requires_grad_()
+        torch.manual_seed(3)
+        output = book(visual)
+        results.append((output.words, output.indices, *torch.autograd.grad(output.words.sum(), [visual, book.codes])))
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_what_gumbel_keeps_for_the_backward_pass():
+    """Of tensors with an entry per token and code, the softmax alone."""
+    book, visual = codebook("paper"), tokens().requires_grad_()
+    kept = {}
+
+    def keep(tensor):
+        if tensor.shape == (4 * PATCHES, CODES):
+            kept[tensor.data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = book(visual)
+    assert output.words.requires_grad and len(kept) == 1
+
+
+@pytest.mark.parametrize("preset", ["recommended", "paper"])
+def test_a_compiled_training_forward_is_the_same_in_one_graph(preset):
+    book, twin, visual = codebook(preset), codebook(preset), tokens().requires_grad_()
+    torch.compiler.reset()
+    compiled = torch.compile(twin, backend="eager", fullgraph=True)
+    for _ in range(2):
+        torch.manual_seed(2)
+        expected = torch.autograd.grad(book(visual).words.square().sum(), visual)[0]
+        torch.manual_seed(2)
+        torch.testing.assert_close(torch.autograd.grad(compiled(visual).words.square().sum(), visual)[0], expected)
+        book.update()
+        twin.update()
+    for name, value in state(book).items():
+        torch.testing.assert_close(state(twin)[name], value)
+
+
+def test_only_gumbel_has_a_share_of_nearest_samples():
+    assert codebook()(tokens()).argmin_share is None and codebook("paper").eval()(tokens()).argmin_share is None
+
+
 @pytest.mark.parametrize("to_vit", [False, True])
 def test_frozen_words_reach_tokens_only_if_asked_and_codes_never(to_vit):
     book = codebook("paper", mim_grad_to_vit=to_vit)
@@ -296,6 +382,7 @@ def test_set_codes():
 def test_restart_moves_unused_codes_and_their_averages():
     book = codebook()
     book(tokens())
+    book.update()
     book.ema_counts.fill_(10.0)
     book.ema_counts[[2, 5]] = 0.5
     before = book.codes.clone()
@@ -303,10 +390,11 @@ def test_restart_moves_unused_codes_and_their_averages():
     assert (book.codes != before).any(-1).nonzero().flatten().tolist() == [2, 5]
     latents = book.encode(tokens()).flatten(0, 1)
     assert torch.cdist(book.codes[[2, 5]], latents).min(-1).values.max() < 1e-3, "a latent of the last batch"
-    average = (14 * 10 + 2 * 0.5) / CODES
-    torch.testing.assert_close(book.ema_counts[[2, 5]], torch.full((2,), average))
-    torch.testing.assert_close(book.ema_sums[[2, 5]], book.codes[[2, 5]] * average)
+    expected = 4 * PATCHES / CODES
+    torch.testing.assert_close(book.ema_counts[[2, 5]], torch.full((2,), expected))
+    torch.testing.assert_close(book.ema_sums[[2, 5]], book.codes[[2, 5]] * expected)
     revived = book.codes.clone()
+    book(tokens())
     book.update()
     assert torch.cdist(book.codes[[2, 5]], revived[[2, 5]]).diagonal().max() < 0.1, "the next update undid the move"
     assert book.restart_unused(0.3, limit=CODES, generator=generator_for(1)) == 0
@@ -316,9 +404,67 @@ def test_restart_has_a_limit_and_follows_its_generator():
     books = [codebook(), codebook(), codebook()]
     for book, seed in zip(books, (1, 1, 2), strict=True):
         book(tokens())
+        book.update()
         book.ema_counts[1:] = 0.0
         assert book.restart_unused(0.5, limit=3, generator=generator_for(seed)) == 3
     assert torch.equal(books[0].codes, books[1].codes) and not torch.equal(books[0].codes, books[2].codes)
+
+
+class SlowRestarts:
+    """The rules of restarts, code by code."""
+
+    def __init__(self, threshold, limit, grace):
+        self.threshold, self.limit, self.grace = threshold, limit, grace
+        self.ages = [0] * CODES
+
+    def choose(self, counts, tokens_per_update):
+        """Codes to restart after an update, by their moving counts."""
+        self.ages = [age + 1 for age in self.ages]
+        expected = tokens_per_update / CODES
+        unused = [k for k in range(CODES) if counts[k] < self.threshold * expected and self.ages[k] >= self.grace]
+        chosen = sorted(unused, key=lambda k: (counts[k], k))[: self.limit]
+        for k in chosen:
+            self.ages[k] = 0
+        return chosen
+
+
+@pytest.mark.parametrize("threshold, limit, grace", [(0.5, 3, 0), (0.9, 2, 3), (1.5, CODES, 2), (0.3, 1, 0)])
+def test_restarts_are_the_slow_ones(threshold, limit, grace):
+    book, slow = codebook(codebook_decay=0.6), SlowRestarts(threshold, limit, grace)
+    total = 0
+    for step in range(8):
+        book(tokens(batch=2, seed=step))
+        book.update()
+        latents = book.encode(tokens(batch=2, seed=step)).flatten(0, 1)
+        before = {name: value.clone() for name, value in book.named_buffers()}
+        chosen = slow.choose(book.ema_counts.tolist(), tokens_per_update=2 * PATCHES)
+        moved = book.restart_unused(threshold, limit, generator_for(step), grace)
+        assert moved == len(chosen)
+        total += len(chosen)
+        rows = []
+        for k in range(CODES):
+            if k in chosen:
+                rows.append(int(torch.cdist(book.codes[[k]], latents).argmin()))
+                assert torch.equal(book.codes[k], latents[rows[-1]])
+                assert book.ema_counts[k] == 2 * PATCHES / CODES and book.ages[k] == 0
+                assert torch.equal(book.ema_sums[k], book.codes[k] * 2 * PATCHES / CODES)
+            else:
+                for name in ("codes", "ema_counts", "ema_sums", "ages"):
+                    assert torch.equal(getattr(book, name)[k], before[name][k]), name
+        assert len(set(rows)) == len(rows), "two codes at the same place"
+    assert total > 0
+
+
+def test_fitted_codes_have_their_grace():
+    book = codebook()
+    for age in range(3):
+        book(tokens())
+        book.update()
+        assert book.ages.tolist() == [age + 1] * CODES
+        book.ema_counts[5] = 0
+        assert book.restart_unused(0.5, 1, generator_for(0), grace=3) == (age == 2)
+    book.set_codes(torch.randn(CODES, 8))
+    assert not book.ages.any()
 
 
 def test_restart_does_nothing_before_a_batch_or_without_moving_average():
@@ -344,7 +490,8 @@ def test_saving_keeps_the_whole_codebook(preset, tmp_path):
     loaded = CBViLAForPreTraining.from_pretrained(tmp_path).cbvila.codebook
     assert loaded.initialized
     for name, value in state(book).items():
-        assert torch.equal(state(loaded)[name], value), name
+        if name not in ("ages", "expected_count"):  # which belong to a training run
+            assert torch.equal(state(loaded)[name], value), name
     if preset == "paper":
         assert loaded.gumbel_scale > 0
 

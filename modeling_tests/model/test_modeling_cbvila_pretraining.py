@@ -52,6 +52,20 @@ def test_losses_whose_inputs_are_missing_are_absent(preset, left_out, term):
 
 
 @pytest.mark.parametrize("preset", PRESETS)
+def test_mim_predicts_the_targets_it_is_given(preset):
+    model, batch = pretraining_model(preset=preset), tiny_pairs()
+    own = model(**batch)
+    assert_same(model(**batch, mim_targets=own.codebook_indices), own)
+    targets = (own.codebook_indices + 1) % model.config.codebook_size
+    output = model(**batch, mim_targets=targets)
+    expected = torch.nn.functional.cross_entropy(own.mim_logits, targets[batch["bool_masked_pos"]])
+    torch.testing.assert_close(output.losses.mim, expected)
+    assert torch.equal(output.codebook_indices, own.codebook_indices) and output.losses.mim != own.losses.mim
+    with pytest.raises(ValueError, match=r"mim_targets has shape \(4, 3\); bool_masked_pos has \(4, 16\)"):
+        model(**batch, mim_targets=targets[:, :3])
+
+
+@pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("source", ["configuration", "argument"])
 def test_losses_of_weight_0_are_absent_and_the_others_unchanged(preset, source):
     batch = tiny_pairs()

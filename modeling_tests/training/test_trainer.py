@@ -14,7 +14,8 @@ from transformers_cbvila.training.trainer import CBViLATrainer
 
 BURN_IN_TERMS = {"loss_pixel", "loss_commitment", "loss_itm", "loss_itc"}
 ALL_TERMS = BURN_IN_TERMS | {"loss_mim", "loss_mlm"}
-HEALTH = {"codebook_usage", "codebook_perplexity", "codebook_top_share"}
+HEALTH = {f"codebook_{name}" for name in ("usage", "perplexity", "top_share", "dead", "stability")}
+RESTARTS = {"codebook_restart_threshold": 0.3, "codebook_restart_grace": 0}
 
 
 def arguments(folder, **options):
@@ -237,7 +238,7 @@ def test_unused_codes_are_restarted_during_burn_in_only(tmp_path):
             moved.append(not torch.allclose(trainer.model.cbvila.codebook.codes[3], self.before, atol=1e-3))
 
     # a code whose latents no token has: it lies opposite of the mean
-    trainer = pretrainer(tmp_path, callbacks=[Watch()], codebook_restart_threshold=0.3, burn_in_steps=4)
+    trainer = pretrainer(tmp_path, callbacks=[Watch()], burn_in_steps=4, **RESTARTS)
     trainer.model.cbvila.codebook.set_codes(torch.randn(CODES, 8))
     trainer.train()
     assert moved[:3] == [True] * 3
@@ -257,7 +258,7 @@ def interrupt():
 RESUMED = {
     "burn_in_steps": 4,
     "codebook_refit": True,
-    "codebook_restart_threshold": 0.3,
+    **RESTARTS,
     "negative_hardening": "0.1,0.9",
     "max_steps": 9,
     "save_strategy": "steps",

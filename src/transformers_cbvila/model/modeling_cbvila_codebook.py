@@ -36,6 +36,8 @@ class CBViLACodebookOutput(ModelOutput):
         codes (`torch.FloatTensor` (K, C)): The codes that indices point to, without gradient.
         counts (`torch.LongTensor` (K,)): How often each code was chosen in this batch.
         codebook_loss, commitment_loss (`torch.FloatTensor` ()): Second and third term of Eq. 3, unweighted.
+        argmin_share (`torch.FloatTensor` (), *optional*): With gumbel noise, the share of tokens whose sampled code is
+            the nearest one. Near 1 the softmax passes no gradient, near 0 the words are noise.
     """
 
     words: Tensor | None = None
@@ -45,14 +47,19 @@ class CBViLACodebookOutput(ModelOutput):
     counts: Tensor | None = None
     codebook_loss: Tensor | None = None
     commitment_loss: Tensor | None = None
+    argmin_share: Tensor | None = None
 
 
 def nearest_codes(latents: Tensor, codes: Tensor) -> Tensor:
     """Eq. 1: for latents (M, C) the indices (M,) of the nearest of the codes (K, C) by Euclidean distance."""
-    # argmin |v - c|^2 = argmin |c|^2 - 2 v.c: one matrix product, and never a (tokens, codes, width) tensor.
     half_norms = codes.square().sum(-1) / 2
-    chunks = [torch.addmm(half_norms, chunk, codes.T, alpha=-1).argmin(-1) for chunk in latents.split(_CHUNK)]
-    return torch.cat(chunks)
+    return torch.cat([_scores(chunk, codes, half_norms).argmin(-1) for chunk in latents.split(_CHUNK)])
+
+
+def _scores(latents: Tensor, codes: Tensor, half_norms: Tensor) -> Tensor:
+    """Half the squared distances (M, K), less what is the same for all codes of a latent: |c|^2 / 2 - v.c."""
+    # One matrix product, and never a (tokens, codes, width) tensor.
+    return torch.addmm(half_norms, latents, codes.T, alpha=-1)
 
 
 def count_codes(indices: Tensor, num_codes: int) -> Tensor:
@@ -75,6 +82,20 @@ def rotate_to(latents: Tensor, codes: Tensor) -> Tensor:
     return ratio * (latents - 2 * middle * along_middle + 2 * target * along_source)
 
 
+class _SoftGradient(torch.autograd.Function):
+    """Chosen codes (M, C) as they are; backward as if they were `soft @ codes` too, which forward need not compute."""
+
+    @staticmethod
+    def forward(ctx, chosen: Tensor, soft: Tensor, codes: Tensor) -> Tensor:
+        ctx.save_for_backward(codes)
+        return chosen.clone()
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        (codes,) = ctx.saved_tensors
+        return gradient, gradient @ codes.T, None
+
+
 class CBViLACodebook(nn.Module):
     """K codes and the way to them and back.
 
@@ -83,6 +104,8 @@ class CBViLACodebook(nn.Module):
         initialized (): whether the codes were fitted to features once (k-means); stored, so that resuming and loading
             skip it.
         ema_counts (K,), ema_sums (K, C): the moving averages (`"ema"` only).
+        ages (K,): updates since each code was fitted or restarted; no checkpoint of the model holds them.
+        expected_count (): tokens per code in the last update, over all processes.
     """
 
     codes: Tensor
@@ -91,7 +114,10 @@ class CBViLACodebook(nn.Module):
     ema_sums: Tensor
     pending_counts: Tensor
     pending_sums: Tensor
+    ages: Tensor
+    expected_count: Tensor
     gumbel_scale: Tensor
+    pending_gap: Tensor
 
     def __init__(self, config: CBViLAConfig):
         super().__init__()
@@ -105,20 +131,24 @@ class CBViLACodebook(nn.Module):
             self.in_proj = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, dim))
             self.out_proj = nn.Linear(dim, width)
         codes = torch.zeros(size, dim)
+        # Buffers that no checkpoint holds keep the precision they are made in, which loading sets to the model's.
+        dtype = torch.promote_types(torch.get_default_dtype(), torch.float32)
         if config.codebook_update == "loss":
             self.codes = nn.Parameter(codes)
         else:
             self.register_buffer("codes", codes)
             self.register_buffer("ema_counts", torch.ones(size))
             self.register_buffer("ema_sums", torch.zeros(size, dim))
-            # Buffers that no checkpoint holds keep the precision they are made in, which loading sets to the model's.
-            dtype = torch.promote_types(torch.get_default_dtype(), torch.float32)
             self.register_buffer("pending_counts", torch.zeros(size, dtype=dtype), persistent=False)
             self.register_buffer("pending_sums", torch.zeros(size, dim, dtype=dtype), persistent=False)
+            self.register_buffer("ages", torch.zeros(size, dtype=torch.long), persistent=False)
+            self.register_buffer("expected_count", torch.zeros((), dtype=dtype), persistent=False)
         self._last_latents: Tensor | None = None  # candidates for restarts
         self.register_buffer("initialized", torch.tensor(False))
         if config.quantizer_gradient == "gumbel":
             self.register_buffer("gumbel_scale", torch.tensor(0.0))  # 0: no batch seen yet
+            # sum of gaps and their number, since the last update
+            self.register_buffer("pending_gap", torch.zeros(2, dtype=dtype), persistent=False)
 
     def init_own_weights(self, std: float) -> None:
         # Random directions. The trainer replaces them by k-means; without it they still do not start all at 0, where
@@ -132,17 +162,23 @@ class CBViLACodebook(nn.Module):
             init.copy_(self.ema_sums, self.codes)
             init.zeros_(self.pending_counts)
             init.zeros_(self.pending_sums)
+            init.zeros_(self.ages)
+            init.zeros_(self.expected_count)
         if self.config.quantizer_gradient == "gumbel":
             init.zeros_(self.gumbel_scale)
+            init.zeros_(self.pending_gap)
 
     @property
     def num_codes(self) -> int:
         return self.codes.shape[0]
 
     @without_autocast
-    def encode(self, tokens: Tensor) -> Tensor:
-        """Visual tokens (…, D) as latents (…, C), the vectors that Eq. 1 compares with the codes."""
-        latents = at_least_fp32(_project(self.in_proj, tokens))
+    def encode(self, tokens: Tensor, in_proj: nn.Module | None = None) -> Tensor:
+        """Visual tokens (…, D) as latents (…, C), the vectors that Eq. 1 compares with the codes.
+
+        `in_proj` replaces the codebook's own, for example by its moving average.
+        """
+        latents = at_least_fp32(_project(self.in_proj if in_proj is None else in_proj, tokens))
         return F.normalize(latents, dim=-1) if self.config.codebook_norm == "l2" else latents
 
     @without_autocast
@@ -165,9 +201,14 @@ class CBViLACodebook(nn.Module):
     def forward(self, tokens: Tensor) -> CBViLACodebookOutput:
         """Discretises visual tokens (B, N, D), [CLS] not among them."""
         latents = self.encode(tokens)
-        indices = self.lookup(latents)
-        all_codes = at_least_fp32(self.codes)
-        codes = F.embedding(indices, all_codes)
+        all_codes, argmin_share = at_least_fp32(self.codes), None
+        if self.training and self.config.quantizer_gradient == "gumbel":
+            words, indices, argmin_share = self._sample(latents)
+            codes = F.embedding(indices, all_codes)
+        else:
+            indices = self.lookup(latents)
+            codes = F.embedding(indices, all_codes)
+            words = self._pass_gradient(latents, codes)
         counts = count_codes(indices, self.num_codes)
         if self.training and torch.is_grad_enabled() and self.config.codebook_update == "ema":
             self._remember(latents.detach(), indices, counts)
@@ -175,13 +216,14 @@ class CBViLACodebook(nn.Module):
         if self.config.mim_grad_to_vit:
             frozen = latents + (frozen - latents).detach()
         return CBViLACodebookOutput(
-            words=self.decode(self._pass_gradient(latents, codes)),
+            words=self.decode(words),
             frozen_words=self.decode(frozen),
             indices=indices,
             codes=all_codes.detach(),
             counts=counts,
             codebook_loss=codebook_loss(latents, codes),
             commitment_loss=commitment_loss(latents, codes),
+            argmin_share=argmin_share,
         )
 
     @torch.no_grad()
@@ -195,8 +237,24 @@ class CBViLACodebook(nn.Module):
             self.ema_counts.copy_(torch.ones_like(self.ema_counts) if counts is None else counts)
             self.ema_sums.copy_(self.codes * self.ema_counts.unsqueeze(-1))
             self.pending_counts.zero_()
-            self.pending_sums.zero_()
+            self.ages.zero_()
+            self.forget_pending()
         self.initialized.fill_(True)
+
+    @torch.no_grad()
+    def forget_pending(self) -> None:
+        """Drops what was assigned since the last update, for optimiser steps that were skipped (fp16 overflow)."""
+        names = ("pending_counts", "pending_sums", "pending_gap")
+        for buffer in (getattr(self, name, None) for name in names):
+            if buffer is not None:
+                buffer.zero_()
+
+    @torch.no_grad()
+    def synchronize(self) -> None:
+        """Gives every process the buffers of process 0. Updates keep them equal from then on."""
+        if _several_processes():
+            for buffer in self.buffers():
+                dist.broadcast(buffer, src=0)
 
     @torch.no_grad()
     def update(self) -> None:
@@ -205,51 +263,88 @@ class CBViLACodebook(nn.Module):
         Assignments of all micro-batches since the last call count, on all processes. Does nothing with
         `codebook_update="loss"`, or when there was no training forward.
         """
+        if self.config.quantizer_gradient == "gumbel":
+            self._update_gumbel_scale()
         if self.config.codebook_update != "ema":
             return
-        if dist.is_available() and dist.is_initialized():
+        if _several_processes():
             packed = torch.cat([self.pending_counts.unsqueeze(-1), self.pending_sums], dim=-1)
             dist.all_reduce(packed)
             self.pending_counts.copy_(packed[:, 0])
             self.pending_sums.copy_(packed[:, 1:])
         # A step that assigned nothing is no step: averages that decayed all the same would forget every code.
-        rate = (1 - self.config.codebook_decay) * self.pending_counts.any().to(self.ema_counts.dtype)
-        self.ema_counts.lerp_(self.pending_counts, rate)
-        self.ema_sums.lerp_(self.pending_sums, rate)
+        is_step = self.pending_counts.any()
+        rate = (1 - self.config.codebook_decay) * is_step.to(self.ema_counts.dtype)
+        self.ema_counts.lerp_(self.pending_counts.to(self.ema_counts), rate)
+        self.ema_sums.lerp_(self.pending_sums.to(self.ema_sums), rate)
         means = self.ema_sums / self.ema_counts.clamp_min(_FORGOTTEN).unsqueeze(-1)
         if self.config.codebook_norm == "l2":
             means = F.normalize(means, dim=-1)
         # The mean of a code that nothing chooses stays the same while both averages decay, until they underflow.
+        # Laplace smoothing of the counts, the usual guard, would instead pull such a code to the origin.
         self.codes.copy_(torch.where(self.ema_counts.unsqueeze(-1) > _FORGOTTEN, means, self.codes))
-        self.pending_counts.zero_()
-        self.pending_sums.zero_()
+        self.ages += is_step
+        self.expected_count.copy_(torch.where(is_step, self.pending_counts.mean(), self.expected_count))
+        self.forget_pending()
+
+    def dead_codes(self, threshold: float) -> Tensor:
+        """Which codes (K,) have a moving count below `threshold` times the tokens per code of an update (EMA only)."""
+        return self.ema_counts < threshold * self.expected_count
 
     @torch.no_grad()
-    def restart_unused(self, threshold: float, limit: int, generator: torch.Generator) -> int:
-        """Moves codes that are hardly used to latents of the last training batch; a tool for burn-in (EMA only).
+    def restart_unused(self, threshold: float, limit: int, generator: torch.Generator, grace: int = 0) -> Tensor:
+        """Moves the least used codes to latents of the last training batch; a tool for burn-in (EMA only).
+
+        The batch is that of all processes (the last micro-batch, under gradient accumulation), and all of them choose
+        alike. Nothing waits for the device.
 
         Args:
-            threshold: Codes count as unused below this share of the average code's moving count: never below an
-                absolute count, which restarts healthy codes for ever when there are few tokens per code.
-            limit: How many codes may move at once.
-            generator: Source of the draws.
+            threshold: Codes count as unused below this share of the expected count, tokens per update over codes:
+                never below an absolute one, which restarts healthy codes for ever when there are few tokens per code.
+            limit: How many codes may move at once, the least used first.
+            generator: Source of the draws, on the CPU; in the same state on all processes.
+            grace: Updates for which a code that was fitted or restarted is left alone.
 
         Returns:
-            How many codes moved.
+            How many codes moved, as a tensor ().
         """
         if self.config.codebook_update != "ema" or self._last_latents is None:
-            return 0
-        average = self.ema_counts.mean()
-        unused = (self.ema_counts < threshold * average).nonzero().flatten()[:limit]
-        picks = torch.randint(len(self._last_latents), (len(unused),), generator=generator).to(unused.device)
-        fresh = self._last_latents[picks].to(self.codes)
-        if dist.is_available() and dist.is_initialized():
-            dist.broadcast(fresh, src=0)  # every process must revive the same codes at the same places
-        self.codes[unused] = fresh
-        # The averages must follow, or the next update undoes the move; a full count gives the code time.
-        self.ema_counts[unused] = average
-        self.ema_sums[unused] = fresh * average
-        return len(unused)
+            return torch.zeros((), dtype=torch.long, device=self.codes.device)
+        limit = min(limit, self.num_codes)
+        candidates = self.dead_codes(threshold) & (self.ages >= grace)
+        counts = self.ema_counts.masked_fill(~candidates, float("inf"))
+        order = counts.sort(stable=True).indices[:limit]  # stable: equal counts in the same order everywhere
+        moves = candidates[order]
+        fresh = self._spread_latents(limit, generator).to(self.codes)
+        # A full count gives the code time, and the sums must follow, or the next update undoes the move.
+        count = self.expected_count.to(self.ema_counts)
+        where = moves.unsqueeze(-1)
+        self.codes[order] = torch.where(where, fresh, self.codes[order])
+        self.ema_sums[order] = torch.where(where, (fresh * count).to(self.ema_sums), self.ema_sums[order])
+        self.ema_counts[order] = torch.where(moves, count, self.ema_counts[order])
+        self.ages[order] = self.ages[order].masked_fill(moves, 0)
+        return moves.sum()
+
+    def _spread_latents(self, number: int, generator: torch.Generator) -> Tensor:
+        """Latents (number, C) of the last batch of all processes, one from each of as many equal stretches of it."""
+        assert self._last_latents is not None
+        latents = self._last_latents
+        fine = 1 << 20
+        places = torch.randperm(number, generator=generator) * fine + torch.randint(
+            fine, (number,), generator=generator
+        )
+        places = places.to(latents.device)
+        if not _several_processes():
+            return latents[places * latents.shape[0] // (number * fine)]
+        # Processes may hold different numbers of tokens: each contributes the rows that are its own.
+        sizes = torch.zeros(dist.get_world_size(), dtype=torch.long, device=latents.device)
+        sizes[dist.get_rank()] = latents.shape[0]
+        dist.all_reduce(sizes)
+        rows = places * sizes.sum() // (number * fine) - sizes[: dist.get_rank()].sum()
+        own = (rows >= 0) & (rows < latents.shape[0])
+        picked = latents[rows.clamp(0, latents.shape[0] - 1)] * own.unsqueeze(-1)
+        dist.all_reduce(picked)
+        return picked
 
     def _remember(self, latents: Tensor, indices: Tensor, counts: Tensor) -> None:
         flat = latents.reshape(-1, latents.shape[-1]).to(self.pending_sums)
@@ -264,28 +359,59 @@ class CBViLACodebook(nn.Module):
             return codes
         if kind == "rotation":
             return rotate_to(latents, codes.detach())
-        if kind == "gumbel":
-            return self._gumbel(latents)
         return latents + (codes - latents).detach()
 
-    def _gumbel(self, latents: Tensor) -> Tensor:
+    def _sample(self, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """A hard sample of the gumbel softmax over codes, with the soft sample's gradient to codes and latents.
 
         The logits are negative squared distances over a running scale of the data: unscaled, the softmax is either
-        uniform or already one-hot, depending on the width.
+        uniform or already one-hot, depending on the width. What the backward pass keeps of all (tokens, codes) is the
+        softmax alone; the rest lives for a chunk of tokens.
+
+        Returns:
+            Words (B, N, C), the noiseless nearest indices (B, N), and the share of words that are the nearest code ().
         """
         flat, codes = latents.reshape(-1, latents.shape[-1]), at_least_fp32(self.codes)
-        distances = flat.square().sum(-1, keepdim=True) - 2 * flat @ codes.T + codes.square().sum(-1)
-        # The gap between the nearest and the next few codes is the scale at which the choice is open.
-        nearest = distances.detach().topk(min(8, self.num_codes), largest=False).values
-        gap = (nearest[:, 1:] - nearest[:, :1]).mean().to(self.gumbel_scale)
-        scale = torch.where(self.gumbel_scale > 0, self.gumbel_scale.lerp(gap, 0.01), gap)
-        scale = scale.clamp_min(torch.finfo(scale.dtype).tiny)
+        half_norms = codes.square().sum(-1) / 2
+        words, indices, sampled, temperature = [], [], [], self.config.gumbel_temperature
+        for chunk in flat.split(_CHUNK):
+            scores = _scores(chunk, codes, half_norms)
+            nearest = scores.detach().topk(min(8, self.num_codes), largest=False).values
+            # Counted from the nearest, so that codes that are all the same do not overflow at a scale of nearly 0.
+            logits = (nearest[:, :1] - scores) * (2 / self._gumbel_scale_of(nearest) / temperature)
+            negative_noise = torch.empty_like(logits).exponential_().log_()
+            soft = torch.sub(logits, negative_noise, alpha=1 / temperature).softmax(-1)
+            indices.append(scores.detach().argmin(-1))
+            sampled.append(soft.detach().argmax(-1))
+            words.append(_SoftGradient.apply(F.embedding(sampled[-1], codes), soft, codes.detach()))
+        nearest_indices = torch.cat(indices)
+        share = (torch.cat(sampled) == nearest_indices).to(flat.dtype).mean()
+        return torch.cat(words).view_as(latents), nearest_indices.view(latents.shape[:-1]), share
+
+    def _gumbel_scale_of(self, nearest: Tensor) -> Tensor:
+        """The scale () at which the choice is open: the running gap between the nearest code and the next few.
+
+        `nearest` (M, 8) are half the squared distances to them, in order, up to a constant per latent.
+        """
+        gap = 2 * (nearest[:, 1:] - nearest[:, :1]).mean().to(self.gumbel_scale)
         if torch.is_grad_enabled():
-            self.gumbel_scale.copy_(scale)
-        # Counted from the nearest code, so that codes that are all the same do not overflow at a scale of nearly 0.
-        sample = F.gumbel_softmax((nearest[:, :1] - distances) / scale, self.config.gumbel_temperature, hard=True)
-        return (sample @ codes).view_as(latents)
+            self.pending_gap += torch.stack([gap, torch.ones_like(gap)]).to(self.pending_gap)
+        # Before the first update there are only these tokens to go by.
+        scale = torch.where(self.gumbel_scale > 0, self.gumbel_scale, gap)
+        return scale.clamp_min(torch.finfo(scale.dtype).tiny)
+
+    def _update_gumbel_scale(self) -> None:
+        total = self.pending_gap
+        if _several_processes():
+            dist.all_reduce(total)
+        gap = (total[0] / total[1].clamp_min(1)).to(self.gumbel_scale)
+        moved = torch.where(self.gumbel_scale > 0, self.gumbel_scale.lerp(gap, 0.01), gap)
+        self.gumbel_scale.copy_(torch.where(total[1] > 0, moved, self.gumbel_scale))
+        total.zero_()
+
+
+def _several_processes() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def _project(projection: nn.Module, x: Tensor) -> Tensor:

@@ -61,7 +61,8 @@ class CBViLAForPreTrainingOutput(ModelOutput):
         losses ([`CBViLALosses`]): The unweighted terms.
         codebook_indices (`torch.LongTensor` (B, N)): Visual words of the images, Eq. 1.
         codebook_counts (`torch.LongTensor` (K,)): How often each code was chosen in the batch.
-        codebook_statistics (`dict`): Usage, perplexity and share of the most frequent code, over this batch only.
+        codebook_statistics (`dict`): Usage, perplexity and share of the most frequent code, over this batch only; with
+            gumbel noise also `argmin_share`, the share of tokens whose sampled code is the nearest one.
         itm_logits (`torch.FloatTensor` (3B, 2)): True pairs, then each text with a wrong image, then each image with a
             wrong text; class 1 is "matches".
         mlm_logits (`torch.FloatTensor` (masked tokens, V)), mim_logits (`torch.FloatTensor` (masked patches, K)):
@@ -168,6 +169,7 @@ class CBViLAForPreTraining(CBViLAPreTrainedModel):
         negative_text_index: Tensor | None = None,
         negative_hardness: float | None = None,
         loss_weights: dict[str, float] | None = None,
+        mim_targets: Tensor | None = None,
         interpolate_pos_encoding: bool = False,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
@@ -188,6 +190,8 @@ class CBViLAForPreTraining(CBViLAPreTrainedModel):
             negative_hardness: How strongly training prefers similar negatives, from 0 (uniform) to 1 (the paper);
                 by default as `negative_source` says.
             loss_weights: Weight of each term by name; the configuration's when absent. A term of weight 0 is skipped.
+            mim_targets: (B, N) code indices that MIM predicts in place of the images' own, for example those of a
+                slower copy of the image encoder.
             interpolate_pos_encoding: Whether images of another size than the configured one are allowed.
             output_attentions, output_hidden_states: Whether to return those states of the fusion layers; as the
                 configuration says when absent.
@@ -196,6 +200,9 @@ class CBViLAForPreTraining(CBViLAPreTrainedModel):
             ValueError: If image or caption is missing, or inputs that belong together do not fit.
         """
         options = self.states_to_return(output_attentions, output_hidden_states)
+        if mim_targets is not None and (bool_masked_pos is None or mim_targets.shape != bool_masked_pos.shape):
+            masked = None if bool_masked_pos is None else tuple(bool_masked_pos.shape)
+            raise ValueError(f"mim_targets has shape {tuple(mim_targets.shape)}; bool_masked_pos has {masked}.")
         check_pretraining_inputs(pixel_values, input_ids, input_ids_masked, mlm_labels, bool_masked_pos, self.config)
         if (negative_image_index is None) != (negative_text_index is None):
             raise ValueError("ITM needs both negative_image_index and negative_text_index, or neither.")
@@ -220,7 +227,8 @@ class CBViLAForPreTraining(CBViLAPreTrainedModel):
             image.last_hidden_state, text, masked_text, attention_mask, negatives, weights, options
         )
         self._add_itm_and_mlm(output, fused, text.shape[0], negatives, mlm_labels if mlm_on else None, weights)
-        self._ask_text(output, pixel_values, codebook, text, attention_mask, bool_masked_pos, weights)
+        mim_targets = codebook.indices if mim_targets is None else mim_targets
+        self._ask_text(output, pixel_values, codebook, text, attention_mask, bool_masked_pos, weights, mim_targets)
         output.losses = in_field_order(output.losses)
         output.loss = output.losses.total(weights)
         return in_field_order(output)
@@ -247,6 +255,8 @@ class CBViLAForPreTraining(CBViLAPreTrainedModel):
             output.losses.commitment = codebook.commitment_loss
         output.codebook_indices, output.codebook_counts = codebook.indices, codebook.counts
         output.codebook_statistics = codebook_statistics(codebook.counts)
+        if codebook.argmin_share is not None:
+            output.codebook_statistics["argmin_share"] = codebook.argmin_share
 
     def _compare(self, output, image, text: Tensor, image_ids, text_ids, known_text_ids) -> tuple[Tensor, Tensor]:
         """Similarities of all images with all texts, and which of them are known to match; both (B, B)."""
@@ -299,7 +309,9 @@ class CBViLAForPreTraining(CBViLAPreTrainedModel):
             output.mlm_logits = self.mlm_head(states[-batch:][masked])
             output.losses.mlm = classification_loss(output.mlm_logits, mlm_labels[masked])
 
-    def _ask_text(self, output, pixel_values, codebook, text, attention_mask, bool_masked_pos, weights) -> None:
+    def _ask_text(
+        self, output, pixel_values, codebook, text, attention_mask, bool_masked_pos, weights, mim_targets
+    ) -> None:
         """Visual-word queries, text keys: pixel reconstruction and MIM, as one fusion pass."""
         pixel_on, hidden = self.config.pixel_on, bool_masked_pos
         pixel_masks = [None] if pixel_on in ("all", "both") else []
@@ -330,7 +342,7 @@ class CBViLAForPreTraining(CBViLAPreTrainedModel):
         if mim_on:
             masked = hidden.bool()
             output.mim_logits = self._mim_logits(states[-1][masked], codebook.codes)
-            output.losses.mim = classification_loss(output.mim_logits, codebook.indices[masked])
+            output.losses.mim = classification_loss(output.mim_logits, mim_targets[masked])
 
     def _mim_logits(self, states: Tensor, codes: Tensor) -> Tensor:
         if self.config.mim_head == "tied":

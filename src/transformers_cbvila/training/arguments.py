@@ -32,6 +32,49 @@ class CBViLATrainingArguments(TrainingArguments):
             "help": "During burn-in, replace codes used less than this share of what an average code is. 0: never."
         },
     )
+    codebook_restart_grace: int = field(
+        default=100,
+        metadata={"help": "Updates for which a code that was fitted or restarted is not restarted (again)."},
+    )
+    mim_gate: float | None = field(
+        default=None,
+        metadata={
+            "help": "Code stability from which MIM begins after burn-in, for example 0.8; at the latest when burn-in "
+            "has lasted twice as long. Without it MIM begins when burn-in ends."
+        },
+    )
+    codebook_target_decay: float | None = field(
+        default=None,
+        metadata={
+            "help": "Take MIM's targets from a moving average of the image encoder with this decay, for example "
+            "0.999. The average begins when burn-in ends."
+        },
+    )
+    stability_window: int = field(
+        default=100,
+        metadata={
+            "help": "Code stability is the share of a probe's indices that are what they were so many steps ago."
+        },
+    )
+    stability_every: int = field(
+        default=0,
+        metadata={
+            "help": "Steps between measurements of code stability; each costs an encoder pass of the probe. "
+            "0: at every log, and at least 4 times per window."
+        },
+    )
+    codebook_probe_images: int = field(
+        default=16, metadata={"help": "Training images that code stability is measured on. 0: do not measure it."}
+    )
+    codebook_alarm_steps: int = field(
+        default=200, metadata={"help": "Steps over which usage and the top share are judged for the collapse alarm."}
+    )
+    codebook_alarm_usage: float = field(
+        default=0.05, metadata={"help": "Share of codes in use below which the codebook counts as collapsed."}
+    )
+    codebook_alarm_top_share: float = field(
+        default=0.5, metadata={"help": "Share of the most frequent code above which the codebook counts as collapsed."}
+    )
     negative_hardening: str | None = field(
         default=None,
         metadata={
@@ -47,11 +90,37 @@ class CBViLATrainingArguments(TrainingArguments):
         if self.ddp_find_unused_parameters is None:
             # Heads whose loss is off during burn-in get no gradient. (Trainer's default is False with checkpointing.)
             self.ddp_find_unused_parameters = True
+        if self.ddp_broadcast_buffers is None:
+            # The codebook's buffers are equal by construction; sent around before a forward, they would replace what
+            # the other processes have counted by then.
+            self.ddp_broadcast_buffers = False
         if self.burn_in_steps < 0:
             raise ValueError(f"burn_in_steps={self.burn_in_steps} is negative.")
         if not 0 <= self.codebook_restart_threshold < 1:
             raise ValueError(f"codebook_restart_threshold={self.codebook_restart_threshold} must be in [0, 1).")
+        self._check_codebook_care()
         self.hardening_window()  # raises early
+
+    def _check_codebook_care(self) -> None:
+        if self.codebook_restart_grace < 0:
+            raise ValueError(f"codebook_restart_grace={self.codebook_restart_grace} is negative; 0 is no grace.")
+        if self.mim_gate is not None and not 0 < self.mim_gate <= 1:
+            raise ValueError(f"mim_gate={self.mim_gate} is a share of indices in (0, 1], such as 0.8.")
+        if self.mim_gate is not None and self.codebook_probe_images < 1:
+            raise ValueError(f"mim_gate={self.mim_gate} needs codebook_probe_images, such as 16.")
+        if self.codebook_target_decay is not None and not 0 <= self.codebook_target_decay < 1:
+            raise ValueError(f"codebook_target_decay={self.codebook_target_decay} must be in [0, 1), such as 0.999.")
+        for name, least in (
+            ("stability_window", 1),
+            ("stability_every", 0),
+            ("codebook_probe_images", 0),
+            ("codebook_alarm_steps", 1),
+        ):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least {least}.")
+        for name in ("codebook_alarm_usage", "codebook_alarm_top_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}={getattr(self, name)} is a share in [0, 1].")
 
     def hardening_window(self) -> tuple[float, float] | None:
         """`negative_hardening` as two numbers, or None."""

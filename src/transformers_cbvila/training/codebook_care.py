@@ -1,75 +1,172 @@
-"""What a codebook needs besides gradients: a start from features, its moving average, restarts of unused codes."""
+"""What a codebook needs besides gradients: a start from features, its moving average, restarts, and an eye on it."""
+
+import math
+from pathlib import Path
+from typing import Any
 
 import torch
+import torch.distributed as dist
+from torch import Tensor
 from transformers import TrainerCallback
 
 from ..data.masking import generator_for
+from .codebook_probe import StabilityProbe
+from .codebook_watch import CodebookWatch
 from .kmeans import kmeans
-from .schedule import as_steps
+from .schedule import as_steps, mim_gate_open
+from .target_encoder import TargetEncoder
+from .training_images import image_batches, image_latents
 
 _POINTS_PER_CODE = 16
 _RESTART_SHARE = 0.01  # of the codes, at most, per step
 _RESTART_UNTIL = 0.9  # of burn-in: the last restarts must settle before MIM learns their indices
+_STATE_FILE = "codebook_care.pt"
 
 
 class CodebookCallback(TrainerCallback):
-    """Starts, moves and, in burn-in, revives the codes of a model; [`CBViLATrainer`] adds it by itself."""
+    """Starts, moves, watches and, in burn-in, revives the codes of a model; [`CBViLATrainer`] adds it by itself.
+
+    Attributes:
+        watch: Usage over log windows, and the alarm.
+        probe: Code stability.
+        mim_open: Whether MIM may learn the indices; once open it stays open.
+        targets: The encoder whose indices are MIM's targets, with `codebook_target_decay` and from the end of
+            burn-in on; None otherwise.
+    """
 
     def __init__(self, trainer):
         self.trainer = trainer
+        self.watch = CodebookWatch(trainer)
+        self.probe = StabilityProbe(trainer, trainer.args.codebook_probe_images, trainer.args.stability_window)
+        self.mim_open = False
+        self.targets: TargetEncoder | None = None
+        self._resumed = False
 
     @property
     def codebook(self):
         return self.trainer.unwrapped_model.cbvila.codebook
 
     def on_train_begin(self, args, state, control, **kwargs):
+        self.codebook.synchronize()
+        if not self._resumed:
+            self.watch.reset()
+            self.probe.reset()
+            self.mim_open, self.targets = False, None
+        self._resumed = False
         if args.codebook_init and not bool(self.codebook.initialized):
             self.fit(seed=args.seed)
+        if not self.probe.history:
+            self.probe.measure(state.global_step)
 
     def on_step_begin(self, args, state, control, **kwargs):
-        burn_in = self._burn_in(args, state)
-        if args.codebook_refit and burn_in > 0 and state.global_step == burn_in:
+        step, burn_in = state.global_step, self._burn_in(args, state)
+        if args.codebook_refit and burn_in > 0 and step == burn_in:
             self.fit(seed=args.seed + 1)
+            self.probe.forget()
+            self.probe.measure(step)
+        stability = self.probe.stability if self.probe.is_settled else None
+        self.mim_open = self.mim_open or mim_gate_open(step, burn_in, args.mim_gate, stability)
+        follows = args.codebook_target_decay is not None and self.trainer.is_pretraining
+        if follows and self.targets is None and step >= burn_in:
+            self.targets = TargetEncoder(self.trainer, args.codebook_target_decay)
 
     def on_optimizer_step(self, args, state, control, **kwargs):
         if self.trainer.accelerator.optimizer_step_was_skipped:
-            return  # the gradient scaler of fp16 found an overflow; these tokens count with the next step's
+            # The gradient scaler of fp16 found an overflow, which may have begun in what these averages would take in.
+            self.codebook.forget_pending()
+            return
         self.codebook.update()
+        if self.targets is not None:
+            self.targets.update()
         settled = _RESTART_UNTIL * self._burn_in(args, state)
-        if args.codebook_restart_threshold > 0 and state.global_step < settled:
-            self.codebook.restart_unused(
+        if args.codebook_restart_threshold > 0 and (state.global_step < settled or self.watch.alarmed):
+            moved = self.codebook.restart_unused(
                 args.codebook_restart_threshold,
                 limit=max(1, int(_RESTART_SHARE * self.codebook.num_codes)),
                 generator=generator_for(args.seed, state.global_step),
+                grace=args.codebook_restart_grace,
             )
+            self.watch.count_restarts(moved)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step % self._stability_every(args, state) == 0:
+            self.probe.measure(state.global_step)
+        if state.global_step % args.codebook_alarm_steps == 0:
+            self.watch.check()
+
+    def logs(self) -> dict[str, float]:
+        """The codebook's part of a training log, all processes together."""
+        logs = self.watch.logs()
+        if self.probe.stability is not None:
+            logs["stability"] = self.probe.stability
+        return {f"codebook_{name}": value for name, value in logs.items()}
+
+    def save(self, folder: str) -> None:
+        """Writes what a resumed run needs, and model weights do not hold, into a checkpoint; on all processes."""
+        state: dict[str, Any] = {
+            "watch": self.watch.state_dict(),
+            "probe": self.probe.state_dict(),
+            "mim_open": self.mim_open,
+            "targets": None if self.targets is None else self.targets.state_dict(),
+            "buffers": {name: getattr(self.codebook, name, None) for name in ("ages", "expected_count")},
+        }
+        if self.trainer.args.should_save:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            torch.save(state, Path(folder) / _STATE_FILE)
+
+    def load(self, folder: str) -> None:
+        """Goes on from a checkpoint; from one without such a state, as if training began there."""
+        path = Path(folder) / _STATE_FILE
+        if not path.is_file():
+            return
+        state = torch.load(path, map_location=self.trainer.args.device, weights_only=True)
+        self.watch.load_state_dict(state["watch"])
+        self.probe.load_state_dict(state["probe"])
+        self.mim_open = state["mim_open"]
+        self.targets = None
+        if state["targets"] is not None and self.trainer.args.codebook_target_decay is not None:
+            self.targets = TargetEncoder(self.trainer, self.trainer.args.codebook_target_decay)
+            self.targets.load_state_dict(state["targets"])
+        for name, value in state["buffers"].items():
+            if value is not None and hasattr(self.codebook, name):
+                getattr(self.codebook, name).copy_(value)
+        self._resumed = True
 
     def _burn_in(self, args, state) -> int:
         """Steps before the indices are targets; only pretraining has such a time."""
         return as_steps(args.burn_in_steps, state.max_steps) if self.trainer.is_pretraining else 0
 
+    @staticmethod
+    def _stability_every(args, state) -> int:
+        often = max(1, args.stability_window // 4)
+        return args.stability_every or min(state.logging_steps or often, often)
+
     @torch.no_grad()
     def fit(self, seed: int) -> None:
-        """k-means over the latents of enough training images; leaves global random state as it was."""
-        latents, tokens_per_step = self._collect_latents(seed)
-        codebook = self.codebook
-        unit_norm = codebook.config.codebook_norm == "l2"
-        centres, counts = kmeans(latents, codebook.num_codes, generator_for(seed), unit_norm=unit_norm)
-        codebook.set_codes(centres, counts * (tokens_per_step / len(latents)))
+        """k-means over the latents of enough training images; leaves global random state as it was.
 
-    def _collect_latents(self, seed: int) -> tuple[torch.Tensor, int]:
-        trainer, model = self.trainer, self.trainer.unwrapped_model
-        dataset, batch_size = trainer.train_dataset, trainer.args.train_batch_size
-        order = torch.randperm(len(dataset), generator=generator_for(seed)).tolist()
+        Every process encodes the same images; process 0 clusters, and gives the others what it found.
+        """
+        codebook, args = self.codebook, self.trainer.args
+        latents = self._collect_latents(seed)
+        points = latents.flatten(0, 1)
+        centres = torch.empty(codebook.codes.shape, dtype=points.dtype, device=points.device)
+        counts = torch.empty(codebook.num_codes, dtype=torch.long, device=points.device)
+        if args.process_index == 0:
+            unit_norm = codebook.config.codebook_norm == "l2"
+            centres, counts = kmeans(points, codebook.num_codes, generator_for(seed), unit_norm=unit_norm)
+        if args.world_size > 1:
+            dist.broadcast(centres, src=0)
+            dist.broadcast(counts, src=0)
+        images_per_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        codebook.set_codes(centres, counts * (images_per_step / latents.shape[0]))
+
+    def _collect_latents(self, seed: int) -> Tensor:
+        """Latents (images, N, C) of as many training images as k-means needs, or of all there are."""
         wanted, latents, seen = _POINTS_PER_CODE * self.codebook.num_codes, [], 0
-        was_training = model.training
-        model.eval()
-        for start in range(0, len(order), batch_size):
-            batch = trainer.data_collator([dataset[i] for i in order[start : start + batch_size]])
-            tokens = model.cbvila.vision_model(batch["pixel_values"].to(model.device)).last_hidden_state[:, 1:]
-            latents.append(model.cbvila.codebook.encode(tokens).flatten(0, 1))
-            seen += len(latents[-1])
+        for images in image_batches(self.trainer, seed):
+            latents.append(image_latents(self.trainer, images))
+            seen += math.prod(latents[-1].shape[:2])
             if seen >= wanted:
                 break
-        model.train(was_training)
-        tokens_per_step = len(latents[0]) * trainer.args.gradient_accumulation_steps * trainer.args.world_size
-        return torch.cat(latents), tokens_per_step
+        return torch.cat(latents)

@@ -13,12 +13,29 @@ def as_steps(value: float, max_steps: int) -> int:
     return round(value * max_steps) if value < 1 else int(value)
 
 
-def objective_weights(configured: Mapping[str, float], step: int, burn_in_steps: int) -> dict[str, float]:
-    """Loss weights at a global step: MIM and MLM are off before `burn_in_steps`."""
+def objective_weights(
+    configured: Mapping[str, float], step: int, burn_in_steps: int, mim_open: bool = True
+) -> dict[str, float]:
+    """Loss weights at a global step: MIM and MLM are off before `burn_in_steps`, MIM until its gate is open."""
     weights = dict(configured)
+    if not mim_open:
+        weights["mim"] = 0.0
     if step < burn_in_steps:
         weights.update(dict.fromkeys(BURN_IN_OFF, 0.0))
     return weights
+
+
+def mim_gate_open(step: int, burn_in_steps: int, threshold: float | None, stability: float | None) -> bool:
+    """Whether MIM may begin at a global step: after burn-in, once indices are stable, or burn-in has doubled.
+
+    Args:
+        threshold: Stability that opens the gate; None opens it when burn-in ends.
+        stability: What was measured, None when nothing was over a whole window.
+    """
+    if step < burn_in_steps:
+        return False
+    stable = stability is not None and threshold is not None and stability >= threshold
+    return threshold is None or stable or step >= 2 * burn_in_steps
 
 
 def negative_hardness(step: int, max_steps: int, window: tuple[float, float] | None) -> float | None:

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from transformers import Trainer, TrainerCallback
 
-from ..model.modeling_cbvila_codebook import codebook_statistics
 from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
 from .arguments import CBViLATrainingArguments
 from .codebook_care import CodebookCallback
@@ -31,10 +30,11 @@ class CBViLATrainer(Trainer):
         super().__init__(model=model, args=args or CBViLATrainingArguments(), **kwargs)
         self._sums: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros((), device=self.args.device))
         self._times: dict[str, int] = defaultdict(int)
-        self._code_counts: torch.Tensor | None = None
+        self.codebook_care: CodebookCallback | None = None
         self.is_pretraining = isinstance(self.unwrapped_model, CBViLAForPreTraining)
         if hasattr(self.unwrapped_model, "update_codebook"):
-            self.add_callback(CodebookCallback(self))
+            self.codebook_care = CodebookCallback(self)
+            self.add_callback(self.codebook_care)
         self.add_callback(_EpochCallback(self.train_dataset))
 
     @property
@@ -44,6 +44,9 @@ class CBViLATrainer(Trainer):
     def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch=None):
         if self.is_pretraining and model.training:
             inputs = {**inputs, **self._objectives()}
+            targets = None if self.codebook_care is None else self.codebook_care.targets
+            if targets is not None and inputs["loss_weights"]["mim"] > 0:
+                inputs["mim_targets"] = targets.indices(inputs["pixel_values"])
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
         if model.training:
             self._remember(loss, outputs)
@@ -68,12 +71,23 @@ class CBViLATrainer(Trainer):
         self._require_finite()
         return super()._save_checkpoint(*args, **kwargs)
 
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.codebook_care is not None:
+            self.codebook_care.save(output_dir)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self.codebook_care is not None and checkpoint is not None:
+            self.codebook_care.load(checkpoint)
+
     def _objectives(self) -> dict[str, Any]:
         """Loss weights and hardness of negatives at the current global step, as keyword arguments of the model."""
         step, max_steps = self.state.global_step, self.state.max_steps
         burn_in = as_steps(self.args.burn_in_steps, max_steps)
+        mim_open = self.codebook_care is None or self.codebook_care.mim_open
         return {
-            "loss_weights": objective_weights(self.unwrapped_model.config.loss_weights(), step, burn_in),
+            "loss_weights": objective_weights(self.unwrapped_model.config.loss_weights(), step, burn_in, mim_open),
             "negative_hardness": negative_hardness(step, max_steps, self.args.hardening_window()),
         }
 
@@ -82,20 +96,17 @@ class CBViLATrainer(Trainer):
         for name, value in {"total": loss, **(outputs.get("losses") or {})}.items():
             self._sums[name] += value.detach()
             self._times[name] += 1  # a term that is on for part of the window is averaged over that part
-        counts = outputs.get("codebook_counts")
-        if counts is not None:
-            self._code_counts = counts if self._code_counts is None else self._code_counts + counts
+        if self.codebook_care is not None:
+            self.codebook_care.watch.observe(outputs)
 
     def _component_logs(self) -> dict[str, float]:
         self._require_finite()
         names = [name for name in self._sums if name != "total"]
         logs = {f"loss_{name}": self._mean_over_processes(self._sums[name] / self._times[name]) for name in names}
-        if self._code_counts is not None:
-            counts = self.accelerator.reduce(self._code_counts, reduction="sum")
-            logs |= {f"codebook_{name}": float(value) for name, value in codebook_statistics(counts).items()}
+        if self.codebook_care is not None:
+            logs |= self.codebook_care.logs()
         self._sums.clear()
         self._times.clear()
-        self._code_counts = None
         return logs
 
     def _mean_over_processes(self, value: torch.Tensor) -> float:

@@ -1,0 +1,429 @@
+"""What the trainer does for the codebook: probe, gate, targets, alarm, and their way through checkpoints."""
+
+import copy
+
+import pytest
+import torch
+from test_trainer import ALL_TERMS, RESTARTS, At, Interrupted, arguments, interrupt, names, pretrainer, step_logs
+from tiny import CODES, PATCHES, pretraining_model, tiny_rows
+from torch.utils.data import IterableDataset
+from transformers import TrainerCallback
+
+from transformers_cbvila.data.pairs import ImageTextPairs
+from transformers_cbvila.model.modeling_cbvila_codebook import codebook_statistics
+from transformers_cbvila.training import codebook_watch
+from transformers_cbvila.training.codebook_probe import StabilityProbe
+from transformers_cbvila.training.schedule import mim_gate_open
+from transformers_cbvila.training.target_encoder import TargetEncoder
+from transformers_cbvila.training.training_images import image_batches, image_latents
+
+
+class AtEnd(TrainerCallback):
+    """Calls a function of the global step at the end of every step."""
+
+    def __init__(self, action):
+        self.action = action
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.action(state.global_step)
+
+
+# Images beside training
+
+
+class Stream(IterableDataset):
+    """Pairs without a length; notes how many rows were read from it."""
+
+    def __init__(self, rows=8):
+        self.pairs, self.read = ImageTextPairs(tiny_rows(rows)), 0
+
+    def __iter__(self):
+        for row in range(len(self.pairs)):
+            self.read += 1
+            yield self.pairs[row]
+
+
+def test_images_are_read_in_an_order_of_the_seed(tmp_path):
+    trainer = pretrainer(tmp_path)
+    first, again, other = (torch.cat(list(image_batches(trainer, seed))) for seed in (0, 0, 1))
+    assert first.shape == (8, 3, 32, 32) and torch.equal(first, again) and not torch.equal(first, other)
+    # the same pictures in another order
+    assert torch.equal(first.sum((1, 2, 3)).sort().values, other.sum((1, 2, 3)).sort().values)
+
+
+def test_a_stream_starts_codes_and_is_read_as_if_nobody_had_looked(tmp_path):
+    trainer = pretrainer(tmp_path, max_steps=2)
+    trainer.train_dataset = Stream()
+    trainer.codebook_care.fit(seed=0)
+    trainer.codebook_care.probe.measure(0)
+    assert trainer.model.cbvila.codebook.initialized and trainer.train_dataset.read == 0
+    trainer.train()
+    assert trainer.train_dataset.read > 0 and "codebook_stability" in step_logs(trainer)[-1]
+
+
+def test_latents_are_those_of_evaluation_and_modes_stay(tmp_path):
+    trainer = pretrainer(tmp_path)
+    model = trainer.model.train()
+    model.cbvila.vision_model.embeddings.eval()  # a part that someone froze
+    modes = [part.training for part in model.modules()]
+    images = next(image_batches(trainer, 0))
+    latents = image_latents(trainer, images)
+    assert [part.training for part in model.modules()] == modes
+    model.eval()
+    tokens = model.cbvila.vision_model(images).last_hidden_state[:, 1:]
+    assert torch.equal(latents, model.cbvila.codebook.encode(tokens))
+
+
+# Stability
+
+
+def test_stability_is_the_share_of_indices_that_stayed(tmp_path):
+    seen = {}
+
+    def look(step):
+        latents = image_latents(trainer, trainer.codebook_care.probe.pixel_values)
+        seen[step] = trainer.model.cbvila.codebook.lookup(latents)
+
+    options = {"max_steps": 9, "stability_window": 4, "stability_every": 2, "learning_rate": 1e-2}
+    trainer = pretrainer(tmp_path, callbacks=[At(0, lambda: look(0)), AtEnd(look)], **options)
+    trainer.train()
+    logged = [log.get("codebook_stability") for log in step_logs(trainer)]
+    expected = {}
+    for step in (2, 4, 6, 8):
+        then = max(0, step - 4)
+        expected[step] = sum(
+            int(now == before) for now, before in zip(seen[step].flatten(), seen[then].flatten(), strict=True)
+        ) / (8 * PATCHES)
+    assert logged == [None] + [pytest.approx(expected[step // 2 * 2]) for step in range(2, 10)]
+    assert len(set(expected.values())) > 1
+    assert len(trainer.codebook_care.probe.history) <= 4
+
+
+def test_stability_looks_back_to_the_window_or_the_start(monkeypatch, tmp_path):
+    trainer = pretrainer(tmp_path)
+    probe = StabilityProbe(trainer, images=2, window=10)
+    book = trainer.model.cbvila.codebook
+    indices = torch.zeros(2, PATCHES, dtype=torch.long)
+    monkeypatch.setattr(book, "lookup", lambda latents: indices.clone())
+    settled = []
+    for step in (0, 4, 8, 12, 16):
+        indices.flatten()[:step] = step  # at each step some indices become new
+        probe.measure(step)
+        settled.append((probe.stability, probe.is_settled))
+    total = 2 * PATCHES
+    assert settled == [
+        (None, False),
+        ((total - 4) / total, False),
+        ((total - 8) / total, False),
+        ((total - 12) / total, True),  # since step 0
+        ((total - 16) / total, True),  # since step 4, whose first 4 have changed too
+    ]
+    assert [step for step, _ in probe.history] == [4, 8, 12, 16]
+    probe.forget()
+    assert probe.stability is None and probe.pixel_values is not None
+
+
+def test_a_probe_can_be_left_out(tmp_path):
+    trainer = pretrainer(tmp_path, codebook_probe_images=0, max_steps=2)
+    trainer.train()
+    assert "codebook_stability" not in step_logs(trainer)[-1]
+
+
+# The gate
+
+
+@pytest.mark.parametrize(
+    "step, threshold, stability, is_open",
+    [
+        (9, None, 1.0, False),
+        (10, None, None, True),
+        (9, 0.8, 1.0, False),
+        (10, 0.8, None, False),
+        (10, 0.8, 0.79, False),
+        (10, 0.8, 0.8, True),
+        (19, 0.8, 0.0, False),
+        (20, 0.8, 0.0, True),
+        (20, 0.8, None, True),
+    ],
+)
+def test_the_gate_opens_when_stable_or_late(step, threshold, stability, is_open):
+    assert mim_gate_open(step, 10, threshold, stability) == is_open
+
+
+@pytest.mark.parametrize(
+    "stabilities, first",
+    [([0.0] * 8, 4), ([0, 0, 0.9, 0, 0, 0, 0, 0], 3), ([0.9] * 8, 2), ([0.9, 0, 0, 0, 0, 0, 0, 0], 4)],
+)
+def test_mim_begins_when_the_gate_opens_and_goes_on(stabilities, first, monkeypatch, tmp_path):
+    """Burn-in of 2 steps: MIM begins at step 2, 3 or at the latest 4; a later drop does not stop it."""
+
+    def measure(probe, step):
+        probe.history.append((step, torch.zeros(1)))
+        if step > 0:
+            probe.stability, probe.is_settled = stabilities[step - 1], True
+
+    monkeypatch.setattr(StabilityProbe, "measure", measure)
+    trainer = pretrainer(tmp_path, max_steps=7, burn_in_steps=2, mim_gate=0.8)
+    trainer.train()
+    assert [step for step, log in enumerate(step_logs(trainer)) if "loss_mim" in log] == list(range(first, 7))
+    assert [step for step, log in enumerate(step_logs(trainer)) if "loss_mlm" in log] == list(range(2, 7))
+
+
+def test_a_window_that_is_not_full_opens_nothing(tmp_path):
+    trainer = pretrainer(tmp_path, learning_rate=0.0, burn_in_steps=2, mim_gate=0.5, stability_window=3)
+    trainer.train()
+    logs = step_logs(trainer)
+    assert logs[1]["codebook_stability"] > 0.5
+    assert ["loss_mim" in log for log in logs] == [False] * 3 + [True] * 3
+
+
+# Targets
+
+
+def test_targets_follow_the_encoder_at_a_distance(tmp_path):
+    trainer = pretrainer(tmp_path)
+    model = trainer.model.cbvila
+    followed = {"vision_model": model.vision_model, "in_proj": model.codebook.in_proj}
+    targets = TargetEncoder(trainer, decay=0.75)
+    expected = {f"{part}.{n}": w.clone() for part, module in followed.items() for n, w in module.state_dict().items()}
+    assert len(expected) > 10
+    for _ in range(3):
+        with torch.no_grad():
+            for weight in trainer.model.parameters():
+                weight += torch.randn_like(weight)
+        targets.update()
+        for part, module in followed.items():
+            for name, weight in module.state_dict().items():
+                expected[f"{part}.{name}"] = 0.75 * expected[f"{part}.{name}"] + 0.25 * weight
+    for name, weight in targets.state_dict().items():
+        torch.testing.assert_close(weight, expected[name], msg=name)
+    assert not any(weight.requires_grad for weight in targets.parts.parameters())
+
+
+def test_mim_learns_the_indices_of_the_averaged_encoder(tmp_path):
+    given, expected, own = [], [], []
+
+    def disturb():
+        for weight in trainer.codebook_care.targets.parts.parameters():
+            weight += torch.randn(weight.shape)
+
+    trainer = pretrainer(tmp_path, [At(4, disturb)], burn_in_steps=2, codebook_target_decay=0.99, learning_rate=5e-3)
+
+    def look(module, inputs, named):
+        if named["loss_weights"]["mim"] == 0:
+            assert "mim_targets" not in named
+            return
+        given.append(named["mim_targets"])
+        model, targets = trainer.model.cbvila, trainer.codebook_care.targets
+        slow = copy.deepcopy(model).eval()
+        own.append(slow.codebook.lookup(slow.codebook.encode(slow.vision_model(named["pixel_values"])[0][:, 1:])))
+        slow.vision_model.load_state_dict(targets.parts["vision_model"].state_dict())
+        slow.codebook.in_proj.load_state_dict(targets.parts["in_proj"].state_dict())
+        expected.append(slow.codebook.lookup(slow.codebook.encode(slow.vision_model(named["pixel_values"])[0][:, 1:])))
+
+    trainer.model.register_forward_pre_hook(look, with_kwargs=True)
+    trainer.train()
+    assert len(given) == 4 and all(torch.equal(a, b) for a, b in zip(given, expected, strict=True))
+    assert torch.equal(given[0], own[0]), "the average begins as the encoder is"
+    assert not torch.equal(given[-1], own[-1])
+    assert not any("targets" in name for name in trainer.model.state_dict())
+
+
+def test_averages_of_sharded_weights_are_refused(tmp_path, monkeypatch):
+    trainer = pretrainer(tmp_path)
+    monkeypatch.setattr(trainer, "is_fsdp_enabled", True)
+    with pytest.raises(ValueError, match="codebook_target_decay keeps a whole copy"):
+        TargetEncoder(trainer, 0.9)
+
+
+# Alarm and figures
+
+
+@pytest.fixture
+def warnings(monkeypatch):
+    heard = []
+    monkeypatch.setattr(codebook_watch.logger, "warning", heard.append)
+    return heard
+
+
+def chosen(counts, argmin_share=None):
+    statistics = {} if argmin_share is None else {"argmin_share": torch.tensor(argmin_share)}
+    return {"codebook_counts": torch.tensor(counts), "codebook_statistics": statistics}
+
+
+def test_the_alarm_warns_once_per_collapse(tmp_path, warnings):
+    trainer = pretrainer(tmp_path, codebook_alarm_usage=0.2, codebook_alarm_steps=7)
+    watch, alarms = trainer.codebook_care.watch, []
+    healthy, one_code, few = [1] * CODES, [6] + [1] * (CODES - 12) + [0] * 11, [2, 2, 2] + [0] * (CODES - 3)
+    for counts in (healthy, few, few, healthy, one_code, healthy):
+        watch.observe(chosen(counts))
+        watch.check()
+        alarms.append(watch.alarmed)
+    assert alarms == [False, True, True, False, True, False]
+    assert len(warnings) == 2
+    assert "over the last 7 steps 18.8% of its 16 codes" in warnings[0] and "below 20%" in warnings[0]
+    assert "codebook_restart_threshold=0.3" in warnings[0] and "60.0% of the tokens (alarm above 50%)" in warnings[1]
+
+
+def test_the_alarm_judges_all_its_steps_together(tmp_path, warnings):
+    trainer = pretrainer(tmp_path)
+    watch = trainer.codebook_care.watch
+    for code in range(CODES):  # one code per step, but all of them in the end
+        watch.observe(chosen([int(k == code) for k in range(CODES)]))
+    watch.check()
+    assert not watch.alarmed and not warnings
+
+
+@pytest.mark.parametrize("share, heard", [(0.29, 1), (0.31, 0), (0.94, 0), (0.97, 1)])
+def test_gumbel_noise_has_an_alarm_of_its_own(share, heard, tmp_path, warnings):
+    watch = pretrainer(tmp_path).codebook_care.watch
+    for _ in range(2):
+        watch.observe(chosen([1] * CODES, share))
+        watch.observe(chosen([1] * CODES, share))
+        watch.check()
+    assert len(warnings) == heard and all(f"{share:.0%}" in text for text in warnings)
+
+
+def test_logs_say_what_gumbel_noise_leaves_alone(tmp_path):
+    trainer = pretrainer(tmp_path, model=pretraining_model(preset="paper"), max_steps=3)
+    trainer.train()
+    shares = [log["codebook_argmin_share"] for log in step_logs(trainer)]
+    assert all(0 < share < 1 for share in shares)
+
+
+def test_after_burn_in_only_the_alarm_restarts_codes(tmp_path, warnings):
+    moved = {}
+    for top_share in (0.0, 1.0):
+        options = {
+            "burn_in_steps": 1,
+            "codebook_alarm_steps": 2,
+            "codebook_alarm_top_share": top_share,
+            "max_steps": 6,
+        }
+        trainer = pretrainer(
+            tmp_path, codebook_restart_threshold=0.999, codebook_restart_grace=0, codebook_alarm_usage=0.0, **options
+        )
+        trainer.train()
+        moved[top_share] = ["codebook_restarted" in log for log in step_logs(trainer)]
+    assert moved == {0.0: [True, False, True, True, True, True], 1.0: [True] + [False] * 5}
+    assert len(warnings) == 1 and "Unused codes restart until it recovers" in warnings[0]
+
+
+def test_dead_codes_in_the_log(tmp_path):
+    for preset, fields in (("recommended", {}), ("paper", {})):
+        seen = []
+        trainer = pretrainer(tmp_path, model=pretraining_model(preset=preset, **fields), max_steps=3)
+        book = trainer.model.cbvila.codebook
+        trainer.add_callback(AtEnd(lambda step, book=book, seen=seen: seen.append(copy.deepcopy(book))))
+        counts = []
+        trainer.model.register_forward_hook(lambda m, i, out, counts=counts: counts.append(out["codebook_counts"]))
+        trainer.train()
+        for log, book, chosen_now in zip(step_logs(trainer), seen, counts, strict=True):
+            expected = 2 * PATCHES / CODES
+            used = book.ema_counts if preset == "recommended" else chosen_now
+            dead = sum(float(count) < 0.1 * expected for count in used) / CODES
+            assert log["codebook_dead"] == pytest.approx(dead)
+            statistics = codebook_statistics(chosen_now)
+            assert log["codebook_usage"] == pytest.approx(float(statistics["usage"]))
+
+
+def test_tokens_of_a_skipped_step_are_dropped(tmp_path, monkeypatch):
+    """An overflow of fp16 would otherwise stay in the moving averages for good."""
+    trainer = pretrainer(tmp_path)
+    book = trainer.model.cbvila.codebook.train()
+    book(torch.full((2, PATCHES, 32), float("inf")))
+    assert not book.pending_sums.isfinite().all()
+    monkeypatch.setattr(type(trainer.accelerator), "optimizer_step_was_skipped", True)
+    before = book.codes.clone()
+    trainer.codebook_care.on_optimizer_step(trainer.args, trainer.state, trainer.control)
+    assert torch.equal(book.codes, before) and book.ages.sum() == 0
+    assert not book.pending_counts.any() and not book.pending_sums.any()
+
+
+# Checkpoints
+
+EVERYTHING = {
+    "max_steps": 11,
+    "burn_in_steps": 3,
+    "codebook_refit": True,
+    **RESTARTS,
+    "codebook_restart_grace": 2,
+    "codebook_restart_threshold": 0.9,
+    "mim_gate": 0.5,
+    "codebook_target_decay": 0.5,
+    "stability_window": 2,
+    "codebook_alarm_steps": 4,
+    "codebook_alarm_top_share": 0.01,
+    "learning_rate": 1e-2,
+    "save_strategy": "steps",
+}
+
+
+@pytest.mark.parametrize(
+    "save_steps, options",
+    [
+        (6, {}),
+        pytest.param(2, {}, marks=pytest.mark.slow),
+        pytest.param(7, {"gradient_accumulation_steps": 2, "stability_window": 3}, marks=pytest.mark.slow),
+    ],
+)
+def test_a_resumed_run_takes_the_same_care(save_steps, options, tmp_path, warnings):
+    options = EVERYTHING | {"save_steps": save_steps} | options
+    whole = pretrainer(tmp_path / "whole", **options)
+    whole.train()
+    heard = len(warnings)
+    with pytest.raises(Interrupted):
+        pretrainer(tmp_path / "broken", callbacks=[At(save_steps + 1, interrupt)], **options).train()
+    resumed = pretrainer(tmp_path / "broken", model=pretraining_model(seed=7, dropout=0.1), **options)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "broken" / f"checkpoint-{save_steps}"))
+    assert heard == 1 and len(warnings) == 2, "one warning per run, not one more for the resumed one"
+    for (name, value), other in zip(whole.model.cbvila.named_buffers(), resumed.model.cbvila.buffers(), strict=True):
+        assert torch.equal(value, other), name
+    ours, theirs = whole.codebook_care, resumed.codebook_care
+    for (name, value), other in zip(
+        ours.targets.state_dict().items(), theirs.targets.state_dict().values(), strict=True
+    ):
+        assert torch.equal(value, other), name
+    assert torch.equal(ours.probe.pixel_values, theirs.probe.pixel_values)
+    logs = [[{name: log[name] for name in names(log)} for log in step_logs(trainer)] for trainer in (whole, resumed)]
+    assert logs[0] == logs[1]
+    assert names(logs[0][-1]) >= ALL_TERMS and "codebook_restarted" in logs[0][-1]
+    assert "loss_mim" not in logs[0][3], "the gate had to wait"
+
+
+def test_a_checkpoint_without_such_a_state_can_be_resumed(tmp_path):
+    options = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "burn_in_steps": 1}
+    pretrainer(tmp_path, **options).train()
+    (tmp_path / "checkpoint-2" / "codebook_care.pt").unlink()
+    trainer = pretrainer(tmp_path, codebook_target_decay=0.9, **options)
+    trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert len(step_logs(trainer)) == 4 and "loss_mim" in step_logs(trainer)[-1]
+
+
+def test_a_second_run_of_a_trainer_begins_anew(tmp_path):
+    trainer = pretrainer(tmp_path, max_steps=4, burn_in_steps=2, codebook_target_decay=0.9)
+    for _ in range(2):
+        trainer.train()
+        assert ["loss_mim" in log for log in step_logs(trainer)] == [False] * 2 + [True] * 2
+
+
+# Arguments
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"codebook_restart_grace": -1}, "codebook_restart_grace=-1 is negative"),
+        ({"mim_gate": 80}, "mim_gate=80 is a share"),
+        ({"mim_gate": 0.8, "codebook_probe_images": 0}, "mim_gate=0.8 needs codebook_probe_images"),
+        ({"codebook_target_decay": 1.0}, r"codebook_target_decay=1.0 must be in \[0, 1\)"),
+        ({"stability_window": 0}, "stability_window=0 must be at least 1"),
+        ({"stability_every": -1}, "stability_every=-1 must be at least 0"),
+        ({"codebook_alarm_steps": 0}, "codebook_alarm_steps=0 must be at least 1"),
+        ({"codebook_alarm_usage": 5}, "codebook_alarm_usage=5 is a share"),
+        ({"codebook_alarm_top_share": 50}, "codebook_alarm_top_share=50 is a share"),
+    ],
+)
+def test_arguments_that_do_not_fit(options, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        arguments(tmp_path, **options)

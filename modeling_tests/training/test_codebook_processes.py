@@ -1,0 +1,116 @@
+"""The codebook on two processes: the same on both, and that of one process with the same global batch."""
+
+import os
+
+import pytest
+import torch
+from processes import on_two_processes
+from tiny import CODES, pretraining_model
+from transformers import TrainerCallback
+
+OPTIONS = {
+    "max_steps": 4,
+    "learning_rate": 0.0,  # what the encoders learn on several processes is tested elsewhere
+    "burn_in_steps": 4,
+    "codebook_restart_threshold": 0.5,
+    "codebook_restart_grace": 0,
+    "stability_window": 2,
+    "codebook_alarm_steps": 2,
+    "codebook_alarm_top_share": 0.01,
+}
+
+
+class Track(TrainerCallback):
+    """The codebook after every step, and whether codes restarted."""
+
+    def __init__(self):
+        self.states, self.restarts = [], []
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        book = model.cbvila.codebook
+        names = ("codes", "ema_counts", "ema_sums", "ages", "expected_count", "initialized", "gumbel_scale")
+        self.states.append({name: getattr(book, name).clone() for name in names if hasattr(book, name)})
+        self.restarts.append(bool((book.ages == 0).any()))
+
+
+def train(folder, rank, batch_size, **options):
+    from test_trainer import pretrainer, step_logs
+
+    track = Track()
+    trainer = pretrainer(
+        folder,
+        callbacks=[],
+        model=pretraining_model(seed=rank),  # the encoders are brought together, the codes must be too
+        per_device_train_batch_size=batch_size,
+        **(OPTIONS | options),
+    )
+    trainer.model.cbvila.codebook.codes += rank
+    trainer.add_callback(track)
+    trainer.train()
+    logs = [{k: v for k, v in log.items() if k.startswith("codebook_")} for log in step_logs(trainer)]
+    return track.states, track.restarts, logs, trainer.codebook_care.watch.alarmed
+
+
+def train_and_save(rank, folder, options):
+    torch.save(train(folder, rank, batch_size=2, **options), os.path.join(folder, f"rank-{rank}.pt"))
+
+
+@pytest.mark.parametrize("options", [{}, pytest.param({"gradient_accumulation_steps": 2}, marks=pytest.mark.slow)])
+def test_two_processes_have_the_codebook_of_one(options, tmp_path):
+    """Through k-means, moving averages, restarts and figures."""
+    on_two_processes(train_and_save, str(tmp_path), options)
+    first, second = (torch.load(tmp_path / f"rank-{rank}.pt") for rank in range(2))
+    for ours, theirs in zip(first[0], second[0], strict=True):
+        for name, value in ours.items():
+            assert torch.equal(value, theirs[name]), name
+    alone = train(tmp_path / "alone", 0, batch_size=4, **options)
+    assert first[1] == alone[1] and any(alone[1]), "a restart is part of it"
+    assert len(alone[0]) == 4
+    for ours, theirs in zip(first[0], alone[0], strict=True):
+        for name, value in ours.items():
+            torch.testing.assert_close(value, theirs[name], atol=1e-5, rtol=1e-5, msg=name)
+    assert first[3] and second[3] and alone[3]
+    for ours, others, theirs in zip(first[2], second[2], alone[2], strict=True):
+        assert ours == others and ours == pytest.approx(theirs, rel=1e-4)
+
+
+def restart(rank, folder):
+    """Ranks hold 3 and 5 tokens: an uneven last batch."""
+    import torch.distributed as dist
+    from tiny import tiny_config
+
+    from transformers_cbvila.data.masking import generator_for
+    from transformers_cbvila.model.modeling_cbvila_codebook import CBViLACodebook
+
+    dist.init_process_group("gloo")
+    book = CBViLACodebook(tiny_config(codebook_norm="none", quantizer_gradient="gumbel")).train()
+    book.set_codes(torch.randn(CODES, 8, generator=generator_for(1)))
+    tokens = torch.randn(1, 8, 32, generator=generator_for(2))
+    book.in_proj.load_state_dict(
+        {
+            n: torch.full_like(p, 0.1) + torch.arange(p.numel()).view_as(p).sin()
+            for n, p in book.in_proj.state_dict().items()
+        }
+    )
+    book(tokens[:, :3] if rank == 0 else tokens[:, 3:])
+    book.update()
+    book.ema_counts[:8] = torch.arange(8.0)
+    moved = book.restart_unused(20.0, limit=4, generator=generator_for(3))
+    state = {"codes": book.codes, "counts": book.ema_counts, "expected": book.expected_count, "moved": moved}
+    torch.save(
+        {**state, "scale": book.gumbel_scale, "latents": book.encode(tokens)[0].detach()},
+        os.path.join(folder, f"rank-{rank}.pt"),
+    )
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_uneven_batches_restart_alike(tmp_path):
+    on_two_processes(restart, str(tmp_path))
+    first, second = (torch.load(tmp_path / f"rank-{rank}.pt") for rank in range(2))
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+    assert first["expected"] == 8 / CODES and first["scale"] > 0
+    distances = torch.cdist(first["codes"], first["latents"])
+    rows = distances.argmin(-1)[distances.min(-1).values < 1e-5]
+    assert first["moved"] == 4 and sorted(row // 2 for row in rows.tolist()) == [0, 1, 2, 3], "one of each stretch"

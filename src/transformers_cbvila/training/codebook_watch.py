@@ -1,0 +1,153 @@
+"""Is the codebook healthy? Figures for every log, and an alarm when it collapses.
+
+Shapes: K codes.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from transformers.utils import logging
+
+from ..model.modeling_cbvila_codebook import codebook_statistics
+
+logger = logging.get_logger(__name__)
+
+_DEAD_BELOW = 0.1  # of the expected count, when no threshold for restarts says otherwise
+_OPEN_CHOICE = (0.3, 0.95)  # of sampled codes that are the nearest: outside, gumbel is noise or passes no gradient
+
+
+@dataclass
+class _Window:
+    """What was chosen since the last look at it. Sums stay on the device, and are this process's."""
+
+    counts: Tensor | None = None
+    argmin_shares: Tensor | None = None
+    forwards: int = 0
+
+    def add(self, counts: Tensor, argmin_share: Tensor | None) -> None:
+        self.counts = counts if self.counts is None else self.counts + counts
+        self.forwards += 1
+        if argmin_share is not None:
+            self.argmin_shares = argmin_share if self.argmin_shares is None else self.argmin_shares + argmin_share
+
+
+class CodebookWatch:
+    """Counts codes over log windows, and over longer ones that decide about the alarm.
+
+    Attributes:
+        alarmed: Whether the last window of `codebook_alarm_steps` steps was that of a collapsed codebook.
+    """
+
+    def __init__(self, trainer):
+        self.trainer = trainer
+        self.reset()
+
+    def reset(self) -> None:
+        self.alarmed = False
+        self.choice_alarmed = False
+        self._log, self._long = _Window(), _Window()
+        self._restarted: Tensor | None = None
+
+    def observe(self, outputs: Any) -> None:
+        """Adds what a training forward chose."""
+        counts = outputs.get("codebook_counts")
+        if counts is not None:
+            argmin_share = (outputs.get("codebook_statistics") or {}).get("argmin_share")
+            for window in (self._log, self._long):
+                window.add(counts.detach(), argmin_share)
+
+    def count_restarts(self, moved: Tensor) -> None:
+        self._restarted = moved if self._restarted is None else self._restarted + moved
+
+    def logs(self) -> dict[str, float]:
+        """The figures of the window that ends now; the next one begins."""
+        figures = self._figures(self._log)
+        if self._log.counts is not None:
+            figures["dead"] = self._dead_share(figures.pop("counts"))
+        if self._restarted is not None:
+            figures["restarted"] = self._restarted
+        self._log, self._restarted = _Window(), None
+        return {name: float(value) for name, value in figures.items()}
+
+    def check(self) -> None:
+        """Judges the long window and begins the next; to be called every `codebook_alarm_steps` steps."""
+        figures, args = self._figures(self._long), self.trainer.args
+        self._long = _Window()
+        if not figures:
+            return
+        usage, top_share = float(figures["usage"]), float(figures["top_share"])
+        collapsed = usage < args.codebook_alarm_usage or top_share > args.codebook_alarm_top_share
+        if collapsed and not self.alarmed:
+            self._warn_of_collapse(usage, top_share)
+        self.alarmed = collapsed
+        if "argmin_share" in figures:
+            share = float(figures["argmin_share"])
+            closed = not _OPEN_CHOICE[0] <= share <= _OPEN_CHOICE[1]
+            if closed and not self.choice_alarmed and self.trainer.is_world_process_zero():
+                logger.warning(
+                    f"Over the last {args.codebook_alarm_steps} steps, gumbel noise left {share:.0%} of the tokens at "
+                    f"their nearest code; expected {_OPEN_CHOICE[0]:.0%} to {_OPEN_CHOICE[1]:.0%}. Above it no "
+                    "gradient passes the choice, below it words are noise. Raise gumbel_temperature when it is too "
+                    "high, lower it when it is too low, or use quantizer_gradient='straight_through'."
+                )
+            self.choice_alarmed = closed
+
+    def state_dict(self) -> dict[str, Any]:
+        """Of the long window, over all processes; call it on all of them."""
+        counts, shares = self._sum(self._long.counts), self._sum(self._long.argmin_shares)
+        return {
+            "alarmed": self.alarmed,
+            "choice_alarmed": self.choice_alarmed,
+            "counts": counts,
+            "argmin_shares": None if shares is None else shares / self.trainer.args.world_size,
+            "forwards": self._long.forwards,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.reset()
+        self.alarmed, self.choice_alarmed = state["alarmed"], state["choice_alarmed"]
+        device, counts, shares = self.trainer.args.device, state["counts"], state["argmin_shares"]
+        if counts is not None:
+            # A sum over processes, which one of them takes over.
+            counts = counts.to(device) * int(self.trainer.args.process_index == 0)
+            self._long = _Window(counts, None if shares is None else shares.to(device), state["forwards"])
+
+    def _figures(self, window: _Window) -> dict[str, Tensor]:
+        """Statistics over all processes, with the counts themselves; nothing when nothing was counted."""
+        counts = self._sum(window.counts)
+        if counts is None:
+            return {}
+        figures = {**codebook_statistics(counts), "counts": counts}
+        shares = self._sum(window.argmin_shares)
+        if shares is not None:
+            figures["argmin_share"] = shares / (window.forwards * self.trainer.args.world_size)
+        return figures
+
+    def _sum(self, value: Tensor | None) -> Tensor | None:
+        return None if value is None else self.trainer.accelerator.reduce(value.clone(), reduction="sum")
+
+    def _dead_share(self, counts: Tensor) -> Tensor:
+        """Share of codes used below a share of what is expected: by moving average, or in this window without one."""
+        codebook = self.trainer.unwrapped_model.cbvila.codebook
+        threshold = self.trainer.args.codebook_restart_threshold or _DEAD_BELOW
+        if codebook.config.codebook_update == "ema":
+            return codebook.dead_codes(threshold).float().mean()
+        return (counts < threshold * counts.float().mean()).float().mean()
+
+    def _warn_of_collapse(self, usage: float, top_share: float) -> None:
+        if not self.trainer.is_world_process_zero():
+            return
+        args, config = self.trainer.args, self.trainer.unwrapped_model.config
+        if args.codebook_restart_threshold > 0 and config.codebook_update == "ema":
+            first = "Unused codes restart until it recovers."
+        else:
+            first = "codebook_restart_threshold=0.3 with codebook_update='ema' would restart unused codes."
+        logger.warning(
+            f"The codebook collapses: over the last {args.codebook_alarm_steps} steps {usage:.1%} of its "
+            f"{config.codebook_size} codes were used (alarm below {args.codebook_alarm_usage:.0%}), and the most "
+            f"frequent one stood for {top_share:.1%} of the tokens (alarm above {args.codebook_alarm_top_share:.0%}). "
+            f"{first} What else helps: codes that start from features (codebook_init, and codebook_refit for encoders "
+            "that start from random weights), a longer burn_in_steps, a lower learning rate, codebook_norm='l2' with "
+            "a small codebook_dim, mim_grad_to_vit=False, fewer codes."
+        )

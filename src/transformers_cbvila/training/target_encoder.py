@@ -1,0 +1,54 @@
+"""MIM targets from a moving average of the encoder, so that they drift more slowly than what learns them."""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .training_images import image_latents
+
+
+class TargetEncoder:
+    """A copy of the vision encoder and of the codebook's way in, which follows them at a distance.
+
+    It lives beside the model: published weights do not hold it, checkpoints of a training run do. Codes are the
+    codebook's own.
+
+    Args:
+        trainer: The trainer of the model to follow.
+        decay: Share of itself that the average keeps at an update: w ← decay · w + (1 - decay) · model's w.
+    """
+
+    def __init__(self, trainer, decay: float):
+        if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+            raise ValueError(
+                "codebook_target_decay keeps a whole copy of the image encoder, which sharded weights (FSDP, "
+                "DeepSpeed) do not allow: leave it out, or train with plain data parallelism."
+            )
+        self.trainer = trainer
+        self.decay = decay
+        self.parts = copy.deepcopy(self._followed()).requires_grad_(False).eval()
+
+    def _followed(self) -> torch.nn.ModuleDict:
+        model = self.trainer.unwrapped_model.cbvila
+        return torch.nn.ModuleDict({"vision_model": model.vision_model, "in_proj": model.codebook.in_proj})
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Follows the model by one step; call it once per optimiser step."""
+        for own, followed in zip(self.parts.parameters(), self._followed().parameters(), strict=True):
+            own.lerp_(followed, 1 - self.decay)
+
+    @torch.no_grad()
+    def indices(self, pixel_values: Tensor) -> Tensor:
+        """Indices (B, N) of images (B, 3, H, W): the nearest codes to the averaged encoder's latents."""
+        parts = self.parts
+        latents = image_latents(self.trainer, pixel_values, parts["vision_model"], parts["in_proj"])
+        return self.trainer.unwrapped_model.cbvila.codebook.lookup(latents)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.parts.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.parts.load_state_dict(state)
