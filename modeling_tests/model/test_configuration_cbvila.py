@@ -43,7 +43,7 @@ def test_paper_preset_is_the_literal_reading():
     assert (config.codebook_dim, config.codebook_norm, config.codebook_update) == (768, "none", "loss")
     assert config.quantizer_gradient == "gumbel"
     assert config.loss_weights() == {
-        "pixel": 1, "codebook": 1, "commitment": 0.25, "mim": 1, "itm": 1, "mlm": 1, "itc": 0
+        "pixel": 1, "codebook": 1, "commitment": 0.25, "mim": 1, "itm": 1, "mlm": 1, "itc": 0, "mim_cls_bag": 0
     }  # fmt: skip
     assert config.mim_grad_to_vit and config.pixel_on == "both" and not config.has_contrastive_head
 

@@ -162,20 +162,24 @@ class CBViLACodebook(nn.Module):
         return self.decode(F.embedding(indices, at_least_fp32(self.codes)))
 
     @without_autocast
-    def forward(self, tokens: Tensor) -> CBViLACodebookOutput:
-        """Discretises visual tokens (B, N, D), [CLS] not among them."""
+    def forward(self, tokens: Tensor, remember: bool = True) -> CBViLACodebookOutput:
+        """Discretises visual tokens (B, N, D), [CLS] not among them.
+
+        `remember` is whether they count in the moving average, once per image: not in another look at it.
+        """
         latents = self.encode(tokens)
         indices = self.lookup(latents)
         all_codes = at_least_fp32(self.codes)
         codes = F.embedding(indices, all_codes)
         counts = count_codes(indices, self.num_codes)
-        if self.training and torch.is_grad_enabled() and self.config.codebook_update == "ema":
+        if remember and self.training and torch.is_grad_enabled() and self.config.codebook_update == "ema":
             self._remember(latents.detach(), indices, counts)
         frozen = codes.detach()
         if self.config.mim_grad_to_vit:
             frozen = latents + (frozen - latents).detach()
+        source = latents if self.config.pixel_grad_to_vit else latents.detach()
         return CBViLACodebookOutput(
-            words=self.decode(self._pass_gradient(latents, codes)),
+            words=self.decode(self._pass_gradient(source, codes)),
             frozen_words=self.decode(frozen),
             indices=indices,
             codes=all_codes.detach(),

@@ -5,7 +5,7 @@ Nothing is counted along the way, so that a resumed run is in the right phase fr
 
 from collections.abc import Mapping
 
-BURN_IN_OFF = ("mim", "mlm")  # what waits for the codebook (Sec. IV-C)
+BURN_IN_OFF = ("mim", "mim_cls_bag", "mlm")  # what waits for the codebook (Sec. IV-C)
 
 
 def as_steps(value: float, max_steps: int) -> int:
@@ -13,11 +13,14 @@ def as_steps(value: float, max_steps: int) -> int:
     return round(value * max_steps) if value < 1 else int(value)
 
 
-def objective_weights(configured: Mapping[str, float], step: int, burn_in_steps: int) -> dict[str, float]:
-    """Loss weights at a global step: MIM and MLM are off before `burn_in_steps`."""
+def objective_weights(
+    configured: Mapping[str, float], step: int, burn_in_steps: int, mlm_from_start: bool = False
+) -> dict[str, float]:
+    """Loss weights at a global step: before `burn_in_steps` MIM is off, and MLM unless it is on from the start."""
     weights = dict(configured)
     if step < burn_in_steps:
-        weights.update(dict.fromkeys(BURN_IN_OFF, 0.0))
+        waiting = [name for name in BURN_IN_OFF if name in weights and not (mlm_from_start and name == "mlm")]
+        weights.update(dict.fromkeys(waiting, 0.0))
     return weights
 
 

@@ -9,6 +9,7 @@ from transformers import Trainer, TrainerCallback
 
 from ..model.modeling_cbvila_codebook import codebook_statistics
 from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
+from .alternation import AlternationCallback
 from .arguments import CBViLATrainingArguments
 from .codebook_care import CodebookCallback
 from .schedule import as_steps, negative_hardness, objective_weights
@@ -36,6 +37,9 @@ class CBViLATrainer(Trainer):
         if hasattr(self.unwrapped_model, "update_codebook"):
             self.add_callback(CodebookCallback(self))
         self.add_callback(_EpochCallback(self.train_dataset))
+        turns = self.args.update_turns()
+        if turns is not None:
+            self.add_callback(AlternationCallback(self, turns))
 
     @property
     def unwrapped_model(self):
@@ -73,7 +77,9 @@ class CBViLATrainer(Trainer):
         step, max_steps = self.state.global_step, self.state.max_steps
         burn_in = as_steps(self.args.burn_in_steps, max_steps)
         return {
-            "loss_weights": objective_weights(self.unwrapped_model.config.loss_weights(), step, burn_in),
+            "loss_weights": objective_weights(
+                self.unwrapped_model.config.loss_weights(), step, burn_in, mlm_from_start=self.args.mlm_from_start
+            ),
             "negative_hardness": negative_hardness(step, max_steps, self.args.hardening_window()),
         }
 
