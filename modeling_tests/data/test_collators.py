@@ -61,6 +61,27 @@ def test_examples_without_a_generator_are_not_all_masked_alike():
     assert "image_ids" not in first and "known_text_ids" not in first
 
 
+def test_captions_are_dropped_at_a_rate_and_by_row():
+    """Drawn last: the masks are those of a collator that drops nothing."""
+    rows = [row for epoch in range(40) for row in examples(8, epoch)]
+    again = [row for epoch in range(40) for row in examples(8, epoch)]
+    batch, without = collator(text_drop_prob=0.25)(rows), collator()(again)
+    dropped = batch.pop("caption_dropped")
+    assert dropped.dtype == torch.bool and 0.15 < dropped.float().mean() < 0.35
+    assert batch.keys() == without.keys()
+    assert all(torch.equal(batch[name], without[name]) for name in batch)
+    backwards = collator(text_drop_prob=0.25)([row for epoch in range(40) for row in examples(8, epoch)][::-1])
+    assert torch.equal(backwards["caption_dropped"].flip(0), dropped)
+    assert set(pretraining_model()(**collator(text_drop_prob=1.0)(examples())).losses) >= {"pixel", "mim"}
+
+
+@pytest.mark.parametrize("name", ["mlm_probability", "mlm_replace", "mim_mask_ratio", "text_drop_prob"])
+@pytest.mark.parametrize("share", [-0.1, 15])
+def test_shares_are_checked(name, share):
+    with pytest.raises(ValueError, match=f"{name}={share}.*0 to 1"):
+        collator(**{name: share})
+
+
 def test_known_texts_are_padded():
     rows = tiny_rows(2)
     rows[0]["captions"] = ["red", "blue", "green"]

@@ -36,6 +36,21 @@ def test_defaults_are_the_recommended_preset():
     assert (config.codebook_dim, config.codebook_norm, config.codebook_update) == (32, "l2", "ema")
     assert config.quantizer_gradient == "straight_through"
     assert config.itc_weight == 1 and not config.mim_grad_to_vit and config.pixel_on == "all"
+    assert config.pixel_weight == 10 and config.commitment_weight == 1 and not config.norm_pix_loss
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_what_no_preset_changes(preset):
+    config = CBViLAConfig.from_preset(preset)
+    assert (config.mim_mask_stage, config.fusion_visual_pos, config.fusion_visual_cls) == (
+        "post",
+        "learned",
+        "learned",
+    )
+    assert (config.itm_kv, config.mim_cls_bag_weight, config.mim_head) == ("continuous", 0, "linear")
+    assert (config.pixel_likelihood, config.pixel_reduction, config.pixel_sigma) == ("gaussian", "mean", None)
+    assert config.pixel_grad_to_vit and not config.norm_pix_loss and config.codebook_size == 3000
+    assert config.negative_source == "similarity"
 
 
 def test_paper_preset_is_the_literal_reading():
@@ -43,7 +58,7 @@ def test_paper_preset_is_the_literal_reading():
     assert (config.codebook_dim, config.codebook_norm, config.codebook_update) == (768, "none", "loss")
     assert config.quantizer_gradient == "gumbel"
     assert config.loss_weights() == {
-        "pixel": 1, "codebook": 1, "commitment": 0.25, "mim": 1, "itm": 1, "mlm": 1, "itc": 0
+        "pixel": 1, "codebook": 1, "commitment": 0.25, "mim": 1, "itm": 1, "mlm": 1, "itc": 0, "mim_cls_bag": 0
     }  # fmt: skip
     assert config.mim_grad_to_vit and config.pixel_on == "both" and not config.has_contrastive_head
 
@@ -105,6 +120,16 @@ def test_sub_configurations_may_be_objects():
         ({"mim_head": "mlp"}, "mim_head='mlp'"),
         ({"pixel_on": "none"}, "pixel_on='none'"),
         ({"negative_source": "queue"}, "negative_source='queue'"),
+        ({"mim_mask_stage": "before"}, "mim_mask_stage='before'.*'post', 'pre'"),
+        ({"fusion_visual_pos": "fixed"}, "fusion_visual_pos='fixed'"),
+        ({"fusion_visual_cls": "mean"}, "fusion_visual_cls='mean'.*'vit'"),
+        ({"itm_kv": "words"}, "itm_kv='words'.*'quantized'"),
+        ({"pixel_likelihood": "l1"}, "pixel_likelihood='l1'.*'laplace'"),
+        ({"pixel_reduction": "sum"}, "pixel_reduction='sum'.*'sum_patch'"),
+        ({"pixel_sigma": 0}, "pixel_sigma=0"),
+        ({"mim_cls_bag_weight": -1}, "mim_cls_bag_weight=-1"),
+        ({"mim_cls_bag_weight": 1, "fusion_visual_cls": "none"}, "mim_cls_bag_weight=1.*fusion_visual_cls='none'"),
+        ({"itm_kv": "both", "pixel_grad_to_vit": False}, "itm_kv='both'.*pixel_grad_to_vit=False"),
         ({"codebook_size": 1}, "codebook_size=1"),
         ({"codebook_dim": 0}, "codebook_dim=0"),
         ({"codebook_decay": 1.0}, r"codebook_decay=1\.0"),

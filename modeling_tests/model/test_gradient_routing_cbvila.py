@@ -4,11 +4,13 @@ A "no" is a gradient that is None or exactly 0 for every weight of the group; a 
 (not all: attention keys have biases that no loss sees).
 """
 
+from functools import cache
+
 import pytest
 import torch
 from tiny import pretraining_model, tiny_pairs
 
-TERMS = ("pixel", "codebook", "commitment", "mim", "itm", "mlm", "itc")
+TERMS = ("pixel", "codebook", "commitment", "mim", "itm", "mlm", "itc", "mim_cls_bag")
 GROUPS = {
     "vit": ("cbvila.vision_model.",),
     "text": ("cbvila.text_model.",),
@@ -22,6 +24,8 @@ GROUPS = {
     "queries": ("cbvila.visual_queries.projection.", "cbvila.visual_queries.layernorm.", "cbvila.visual_queries.cls"),
     "pixel_head": ("pixel_head.",),
     "mim_head": ("mim_head.",),
+    "bag_head": ("mim_cls_head.",),
+    "patch_mask": ("cbvila.patch_mask_token",),
     "itm_head": ("itm_head.",),
     "mlm_head": ("mlm_head.dense.", "mlm_head.layernorm.", "mlm_head.decoder.bias"),
     "contrast": ("cbvila.vision_projection.", "cbvila.text_projection.", "cbvila.logit_scale"),
@@ -46,22 +50,143 @@ ROUTES = {
         "mlm": {"vit", "text", "fusion", "mlm_head"},
     },
 }
+TO_VIT = {"vit", "in_proj"}
+MIM_WITH_BAG = {"mim_cls_bag": {"mask", "bag_head"} | WORDS}
+# Options: the fields, and the routes that are then other than their preset's.
 VARIANTS = {
-    "recommended": {},
-    "paper": {"preset": "paper"},
-    "rotation": {"quantizer_gradient": "rotation"},
-    "tied": {"mim_head": "tied"},
-    "straight-through, by loss": {"preset": "paper", "quantizer_gradient": "straight_through"},
-    "rotation, by loss": {"preset": "paper", "quantizer_gradient": "rotation"},
-    "paper, tied": {"preset": "paper", "mim_head": "tied"},
+    "recommended": ({}, {}),
+    "paper": ({"preset": "paper"}, {}),
+    "rotation": ({"quantizer_gradient": "rotation"}, {}),
+    "tied": ({"mim_head": "tied"}, {}),
+    "paper, straight-through": (
+        {"preset": "paper", "quantizer_gradient": "straight_through"},
+        {"pixel": ROUTES["paper"]["pixel"] - {"codes"}},  # only gumbel lets the pixel loss move the codes
+    ),
+    "paper, rotation": (
+        {"preset": "paper", "quantizer_gradient": "rotation"},
+        {"pixel": ROUTES["paper"]["pixel"] - {"codes"}},
+    ),
+    "paper, tied": ({"preset": "paper", "mim_head": "tied"}, {}),
+    "gumbel over a moving average": ({"quantizer_gradient": "gumbel"}, {}),
+    "MIM to the image encoder": ({"mim_grad_to_vit": True}, {"mim": ROUTES["recommended"]["mim"] | TO_VIT}),
+    "paper, MIM not to the image encoder": (
+        {"preset": "paper", "mim_grad_to_vit": False},
+        {"mim": ROUTES["paper"]["mim"] - {"vit"}},
+    ),
+    "pixel not to the image encoder": (
+        {"pixel_grad_to_vit": False},
+        {"pixel": ROUTES["recommended"]["pixel"] - TO_VIT},
+    ),
+    "paper, pixel not to the image encoder": (
+        {"preset": "paper", "pixel_grad_to_vit": False},
+        {"pixel": ROUTES["paper"]["pixel"] - {"vit"}},
+    ),
+    "masked pixels": ({"pixel_on": "masked"}, {"pixel": ROUTES["recommended"]["pixel"] | {"mask"}}),
+    "masked before the encoder": ({"mim_mask_stage": "pre"}, {}),
+    "paper, masked before the encoder": (
+        {"preset": "paper", "mim_mask_stage": "pre"},
+        {term: ROUTES["paper"][term] | {"patch_mask"} for term in ("pixel", "mim")},
+    ),
+    "no positions": (
+        {"fusion_visual_pos": "none"},
+        {term: ROUTES["recommended"][term] - {"positions"} for term in ("pixel", "mim")},
+    ),
+    "class token of the encoder, cut": (
+        {"fusion_visual_cls": "vit", "pixel_grad_to_vit": False},
+        {"pixel": ROUTES["recommended"]["pixel"] - TO_VIT},
+    ),
+    "no class token": ({"fusion_visual_cls": "none"}, {}),
+    "bag of words": ({"mim_cls_bag_weight": 1.0}, MIM_WITH_BAG),
+    "texts see words": (
+        {"itm_kv": "quantized"},
+        {term: ROUTES["recommended"][term] | {"in_proj", "out_proj"} for term in ("itm", "mlm")},
+    ),
+    "paper, texts see words": (
+        {"preset": "paper", "itm_kv": "both"},
+        {term: ROUTES["paper"][term] | {"codes"} for term in ("itm", "mlm")},
+    ),
+    "other likelihood": ({"pixel_likelihood": "laplace", "pixel_reduction": "sum_patch", "pixel_sigma": 2.0}, {}),
 }
+
+# The table of both presets, cell by cell: + is reached, - is not, . is not there. An EMA codebook is no parameter.
+COLUMNS = ("vit", "text", "fusion", "in_proj", "out_proj", "positions", "mask", "codes", "own head", "contrast")
+TABLE = {
+    "recommended": {
+        "pixel": "+ + + + + + - . + -",
+        "commitment": "+ - - + - - - . - -",
+        "mim": "- + + - + + + . + -",
+        "itm": "+ + + - - - - . + -",
+        "mlm": "+ + + - - - - . + -",
+        "itc": "+ + - - - - - . - +",
+    },
+    "paper": {
+        "pixel": "+ + + . . + + + + .",
+        "codebook": "- - - . . - - + - .",
+        "commitment": "+ - - . . - - - - .",
+        "mim": "+ + + . . + + - + .",
+        "itm": "+ + + . . - - - + .",
+        "mlm": "+ + + . . - - - + .",
+    },
+}
+CELLS = [
+    (preset, term, column, cell)
+    for preset, rows in TABLE.items()
+    for term, cells in rows.items()
+    for column, cell in zip(COLUMNS, cells.split(), strict=True)
+]
 
 
 def routes(variant):
-    expected = ROUTES[VARIANTS[variant].get("preset", "recommended")]
-    if "by loss" in variant:  # only gumbel lets the pixel loss move the codes
-        expected = expected | {"pixel": expected["pixel"] - {"codes"}}
-    return expected
+    fields, changes = VARIANTS[variant]
+    return ROUTES[fields.get("preset", "recommended")] | changes
+
+
+@cache
+def model_of(variant):
+    return pretraining_model(**VARIANTS[variant][0]).train()
+
+
+def run_alone(model, term):
+    """The output with one term on, its gradients in the model."""
+    model.zero_grad()
+    output = model(**tiny_pairs(), loss_weights=dict.fromkeys(TERMS, 0.0) | {term: 1.0})
+    if output.loss is not None:
+        output.loss.backward()
+    return output
+
+
+@cache
+def gradients(preset, term):
+    """The largest gradient in each group: None if the group is not there, 0.0 if no gradient reaches it."""
+    model = model_of(preset)
+    run_alone(model, term)
+    largest = {}
+    for group, prefixes in GROUPS.items():
+        found = [p for name, p in model.named_parameters() if name.startswith(prefixes)]
+        reached = [p.grad.abs().max().item() for p in found if p.grad is not None]
+        largest[group] = max(reached, default=0.0) if found else None
+    return largest
+
+
+@pytest.mark.parametrize("preset, term, column, cell", CELLS, ids=[" ".join(cell[:3]) for cell in CELLS])
+def test_table(preset, term, column, cell):
+    largest = gradients(preset, term)
+    if column == "own head":
+        heads = {group: value for group, value in largest.items() if group.endswith("_head")}
+        own = heads.pop(f"{term}_head", None)
+        assert all(not value for value in heads.values()), "the heads of the other terms"
+        assert (own is not None and own > 1e-7) == (cell == "+")
+    elif cell == ".":
+        assert largest[column] is None
+    elif cell == "+":
+        assert largest[column] > 1e-7
+    else:
+        assert largest[column] == 0.0
+
+
+def test_a_moving_average_has_no_gradient():
+    codes = model_of("recommended").cbvila.codebook.codes
+    assert not codes.requires_grad and not isinstance(codes, torch.nn.Parameter)
 
 
 def groups_with_gradient(model):
@@ -74,28 +199,22 @@ def groups_with_gradient(model):
     return reached
 
 
-@pytest.fixture(scope="module", params=VARIANTS)
-def variant(request):
-    return request.param, pretraining_model(**VARIANTS[request.param]).train()
-
-
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("term", TERMS)
 def test_routing(variant, term):
-    name, model = variant
-    model.zero_grad()
-    weights = dict.fromkeys(TERMS, 0.0) | {term: 1.0}
-    output = model(**tiny_pairs(), loss_weights=weights)
-    expected = routes(name).get(term)
+    """Every group of weights, those of no column of the table included."""
+    model = model_of(variant)
+    output, expected = run_alone(model, term), routes(variant).get(term)
     if expected is None:
         assert output.loss is None and not list(output.losses)
         return
     assert list(output.losses) == [term]
-    output.loss.backward()
     assert groups_with_gradient(model) == expected
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_the_groups_are_all_there_is(variant):
-    _, model = variant
+    model = model_of(variant)
     prefixes = tuple(prefix for group in GROUPS.values() for prefix in group)
     others = {name for name, _ in model.named_parameters() if not name.startswith(prefixes)}
     assert others == set()

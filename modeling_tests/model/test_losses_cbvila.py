@@ -2,11 +2,12 @@ import math
 
 import pytest
 import torch
-from tiny import CODES, VOCABULARY, tiny_config, tiny_pairs
+from tiny import tiny_config, tiny_pairs
 from torch import nn
 
 from transformers_cbvila.model.losses_cbvila import (
     answer_loss,
+    bag_loss,
     classification_loss,
     codebook_loss,
     commitment_loss,
@@ -32,6 +33,29 @@ def test_normalised_pixel_loss_by_hand():
     """The second patch, 3 0 0, has mean 1 and unbiased variance 3: 2/√3 and twice -1/√3, whose squares sum to 2."""
     mask = torch.tensor([[False, True]])
     assert pixel_loss(PREDICTIONS, TARGETS, mask, normalize=True).item() == pytest.approx(2 / 3, abs=1e-5)
+
+
+def test_pixel_likelihoods_by_hand():
+    """Absolute errors 0 2 3 | 3 0 0; a Gaussian of scale 2 divides squares by 8, a Laplacian the rest by 2."""
+    laplace, summed = {"likelihood": "laplace"}, {"reduction": "sum_patch"}
+    assert pixel_loss(PREDICTIONS, TARGETS, **laplace).item() == pytest.approx(8 / 6)
+    assert pixel_loss(PREDICTIONS, TARGETS, **summed).item() == pytest.approx((13 + 9) / 2)
+    assert pixel_loss(PREDICTIONS, TARGETS, **laplace, **summed).item() == pytest.approx((5 + 3) / 2)
+    assert pixel_loss(PREDICTIONS, TARGETS, sigma=2).item() == pytest.approx(22 / 6 / 8)
+    assert pixel_loss(PREDICTIONS, TARGETS, sigma=2, **laplace).item() == pytest.approx(8 / 6 / 2)
+    masked = pixel_loss(PREDICTIONS, TARGETS, torch.tensor([[True, False]]), sigma=1, **summed)
+    assert masked.item() == pytest.approx(13 / 2), "the negative log-likelihood of a patch, up to its constant"
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "laplace"])
+def test_summed_pixel_loss_is_the_negative_log_likelihood(likelihood):
+    predictions, targets = torch.randn(2, 2, 4, 6, dtype=torch.float64)
+    sigma, normal = 0.7, likelihood == "gaussian"
+    family = torch.distributions.Normal if normal else torch.distributions.Laplace
+    slow = -family(predictions, sigma).log_prob(targets).sum(-1).mean()
+    constant = 6 * math.log(sigma * (math.sqrt(2 * math.pi) if normal else 2))
+    fast = pixel_loss(predictions, targets, likelihood=likelihood, reduction="sum_patch", sigma=sigma)
+    torch.testing.assert_close(fast + constant, slow)
 
 
 def test_vector_quantisation_losses_by_hand():
@@ -93,6 +117,7 @@ def test_masked_pixel_loss_is_the_loss_of_the_masked_patches():
     [
         lambda x: masked_mean(x, torch.zeros_like(x, dtype=torch.bool)),
         lambda x: pixel_loss(x.view(1, 2, 3), torch.ones(1, 2, 3), torch.zeros(1, 2, dtype=torch.bool)),
+        lambda x: bag_loss(x, torch.zeros(2, 4, dtype=torch.long), torch.zeros(2, 4, dtype=torch.bool)),
         lambda x: classification_loss(x, torch.full((2,), -100)),
         lambda x: classification_loss(x[:0], torch.zeros(0, dtype=torch.long)),
         lambda x: itc_loss(x[:1, :1], torch.ones(1, 1, dtype=torch.bool)),
@@ -162,28 +187,75 @@ def test_patches_come_in_the_order_of_the_patch_embedding():
     torch.testing.assert_close(patchify(images, 4) @ weights, tokens, atol=1e-5, rtol=1e-5)
 
 
-# What an untrained model scores
+# What an untrained model scores, and the floors beside it
+
+WIDTH_OF_CODES = 32
+LARGE = {
+    "codebook_size": 3000,
+    "text": {"vocab_size": 30522},
+    "mim_cls_bag_weight": 1.0,
+    "codebook_dim": WIDTH_OF_CODES,
+}
 
 
-@pytest.fixture(scope="module")
-def untrained():
-    """A fresh model with the ordinary initial weights, and the narrow logits these give."""
+@pytest.fixture(scope="module", params=["recommended", "paper", "recommended, tied"])
+def untrained(request):
+    """A fresh model with the ordinary initial weights, and as many codes and tokens as the paper's has."""
+    preset, _, tied = request.param.partition(", ")
     torch.manual_seed(0)
-    model = CBViLAForPreTraining(tiny_config()).eval()
+    model = CBViLAForPreTraining(tiny_config(preset, **LARGE, mim_head=tied or "linear")).eval()
     with torch.no_grad():
-        return model(**tiny_pairs(batch=8))
+        batch = tiny_pairs(batch=16)
+        return model.config, batch, model(**batch)
 
 
-@pytest.mark.parametrize("term, classes", [("mim", CODES), ("mlm", VOCABULARY), ("itm", 2)])
+@pytest.mark.parametrize("term, classes", [("mim", 3000), ("mlm", 30522), ("itm", 2)])
 def test_untrained_classifiers_know_nothing(untrained, term, classes):
-    variance = untrained[f"{term}_logits"].var()
-    assert untrained.losses[term].item() == pytest.approx(math.log(classes) + variance.item() / 2, abs=0.1)
+    """ln K + σ²/2, with σ the spread of the logits over the classes."""
+    _, _, output = untrained
+    variance = output[f"{term}_logits"].var(-1).mean().item()
+    assert output.losses[term].item() == pytest.approx(math.log(classes) + variance / 2, abs=0.1)
+
+
+def test_untrained_bag_of_words_knows_nothing(untrained):
+    assert untrained[2].losses.mim_cls_bag.item() == pytest.approx(math.log(3000), abs=0.1)
+
+
+def test_untrained_matching_is_log_2_and_its_floor_is_below():
+    """Whoever answers "one of three" whatever the pair scores 0.6365."""
+    labels = torch.tensor([1, 0, 0])
+    prior = torch.tensor([[math.log(2), 0.0]]).expand(3, 2)
+    assert classification_loss(prior, labels).item() == pytest.approx(0.6365, abs=1e-4)
+    assert classification_loss(torch.zeros(3, 2), labels).item() == pytest.approx(math.log(2))
+
+
+def test_untrained_pixels_are_the_targets_energy_and_the_outputs(untrained):
+    _, batch, output = untrained
+    expected = batch["pixel_values"].square().mean() + output.pixel_predictions.square().mean()
+    # a mask, where there is one, leaves three quarters of the patches
+    assert output.losses.pixel.item() == pytest.approx(expected.item(), abs=0.1)
+
+
+def test_floors_of_the_pixel_loss():
+    """Who predicts the mean scores the variance; of patches normalised with the unbiased variance, (P - 1) / P."""
+    targets = 3 + 2 * torch.randn(8, 16, 192, dtype=torch.float64)
+    mean = pixel_loss(targets.mean().expand_as(targets), targets)
+    torch.testing.assert_close(mean, targets.var(correction=0))
+    normalised = pixel_loss(torch.zeros_like(targets), targets, normalize=True)
+    assert normalised.item() == pytest.approx(191 / 192, abs=1e-5)
 
 
 def test_untrained_contrast_is_no_better_than_guessing(untrained):
-    variance = (untrained.image_embeds @ untrained.text_embeds.T / 0.07).var()
-    assert untrained.losses.itc.item() == pytest.approx(math.log(8) + variance.item() / 2, abs=0.2)
+    config, _, output = untrained
+    if config.itc_weight == 0:
+        assert "itc" not in output.losses
+        return
+    variance = (output.image_embeds @ output.text_embeds.T / 0.07).var()
+    assert output.losses.itc.item() == pytest.approx(math.log(16) + variance.item() / 2, abs=0.2)
 
 
 def test_commitment_of_unit_vectors_is_at_most_four_over_the_width(untrained):
-    assert 0 < untrained.losses.commitment <= 4 / 8
+    config, _, output = untrained
+    assert output.losses.commitment > 0
+    if config.codebook_norm == "l2":
+        assert output.losses.commitment <= 4 / WIDTH_OF_CODES

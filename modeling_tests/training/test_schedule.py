@@ -18,6 +18,16 @@ def test_mim_and_mlm_wait_for_the_end_of_burn_in(step, on):
     assert WEIGHTS["mim"] == 1.0, "the configured weights stay as they are"
 
 
+def test_mlm_need_not_wait():
+    assert objective_weights(WEIGHTS, 0, 10, mlm_from_start=True) == WEIGHTS | {"mim": 0.0}
+    assert objective_weights(WEIGHTS, 10, 10, mlm_from_start=True) == WEIGHTS
+
+
+def test_all_that_needs_words_to_predict_waits():
+    weights = WEIGHTS | {"mim_cls_bag": 1.0}
+    assert objective_weights(weights, 0, 10) == WEIGHTS | {"mim": 0.0, "mlm": 0.0, "mim_cls_bag": 0.0}
+
+
 def test_without_burn_in_everything_is_on_from_the_start():
     assert objective_weights(WEIGHTS, 0, 0) == WEIGHTS
 
@@ -46,6 +56,9 @@ def test_negatives_harden_linearly(step, window, hardness):
     [
         ({"burn_in_steps": -1}, "burn_in_steps=-1"),
         ({"codebook_restart_threshold": 1.5}, r"codebook_restart_threshold=1\.5"),
+        ({"alternate_updates": "1"}, "alternate_updates='1'.*'1,1'"),
+        ({"alternate_updates": "1,0"}, "alternate_updates='1,0'.*above 0"),
+        ({"alternate_updates": "a,b"}, "alternate_updates='a,b'"),
         ({"negative_hardening": "0.5"}, r"negative_hardening='0\.5'.*two numbers"),
         ({"negative_hardening": "a,b"}, "negative_hardening='a,b'.*two numbers"),
         ({"negative_hardening": "0.5,0.25"}, r"negative_hardening='0\.5,0\.25'"),
@@ -63,6 +76,11 @@ def test_hardening_window(tmp_path):
         0.25,
         0.5,
     )
+
+
+def test_turns_of_updates(tmp_path):
+    assert CBViLATrainingArguments(output_dir=tmp_path).update_turns() is None
+    assert CBViLATrainingArguments(output_dir=tmp_path, alternate_updates="1, 3").update_turns() == (1, 3)
 
 
 def test_heads_that_wait_for_burn_in_do_not_stop_distributed_training(tmp_path):

@@ -64,6 +64,59 @@ class At(TrainerCallback):
             self.action()
 
 
+# The schedule
+
+
+def test_mlm_may_begin_before_mim(tmp_path):
+    trainer = pretrainer(tmp_path, burn_in_steps=3, mlm_from_start=True)
+    trainer.train()
+    on = [names(log) - HEALTH for log in step_logs(trainer)]
+    assert on == [BURN_IN_TERMS | {"loss_mlm"}] * 3 + [ALL_TERMS] * 3
+
+
+class Movements(TrainerCallback):
+    """Which of the codes and the rest each optimiser step moved."""
+
+    def __init__(self, model):
+        self.model, self.moved = model, []
+        self.before = None
+
+    def _state(self):
+        codes = self.model.cbvila.codebook.codes.detach().clone()
+        rest = torch.cat([p.detach().flatten() for n, p in self.model.named_parameters() if "codebook.codes" not in n])
+        return codes, rest
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self.before = self._state()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        pairs = zip(("codes", "rest"), self.before, self._state(), strict=True)
+        self.moved.append({name for name, old, new in pairs if not torch.equal(old, new)})
+
+
+CODES_TURN, OTHERS_TURN, JOINT = {"codes"}, {"rest"}, {"codes", "rest"}
+
+
+@pytest.mark.parametrize(
+    "turns, expected",
+    [(None, [JOINT] * 5), ("1,2", [CODES_TURN, OTHERS_TURN, OTHERS_TURN, CODES_TURN, OTHERS_TURN])],
+)
+def test_codes_and_the_rest_move_in_turns(turns, expected, tmp_path):
+    """Weight decay and momentum move nothing out of turn either."""
+    model = pretraining_model(preset="paper")
+    movements = Movements(model)
+    options = {"max_steps": 5, "weight_decay": 0.1, "lr_scheduler_type": "constant"}
+    pretrainer(tmp_path, [movements], model, alternate_updates=turns, **options).train()
+    assert movements.moved == expected
+
+
+def test_turns_need_codes_that_learn_by_loss(tmp_path):
+    with pytest.raises(ValueError, match="alternate_updates='1,1'.*codebook_update='ema'"):
+        pretrainer(tmp_path, alternate_updates="1,1")
+    with pytest.raises(ValueError, match="alternate_updates='1,1'"):
+        CBViLATrainer(model=answering_model(preset="paper"), args=arguments(tmp_path, alternate_updates="1,1"))
+
+
 # Logs
 
 

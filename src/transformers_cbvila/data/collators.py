@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..model.processing_cbvila import CBViLAProcessor
-from .masking import generator_for, mask_patches, mask_tokens
+from .masking import drop, generator_for, mask_patches, mask_tokens
 from .pairs import stable_id
 
 
@@ -24,6 +24,8 @@ class CBViLADataCollatorForPreTraining:
         mlm_probability: Share of tokens to predict (15 % in the paper).
         mlm_replace: Share of those that become [MASK]; 0.8 is BERT's recipe, 1.0 the paper's wording.
         mim_mask_ratio: Share of patches to hide (75 % in the paper).
+        text_drop_prob: How often an image asks an empty caption, not its own, for pixels and visual words: a model
+            that shall also do so without a text must have seen none in training. ITM, MLM and ITC keep the caption.
         max_length: Longest caption in tokens; longer ones are cut.
         seed: Seed of examples that bring no generator of their own.
     """
@@ -33,8 +35,15 @@ class CBViLADataCollatorForPreTraining:
     mlm_probability: float = 0.15
     mlm_replace: float = 0.8
     mim_mask_ratio: float = 0.75
+    text_drop_prob: float = 0.0
     max_length: int = 30
     seed: int = 0
+
+    def __post_init__(self):
+        for name in ("mlm_probability", "mlm_replace", "mim_mask_ratio", "text_drop_prob"):
+            share = getattr(self, name)
+            if not 0 <= share <= 1:
+                raise ValueError(f"{name}={share} must be a share from 0 to 1.")
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
         batch = self.processor(
@@ -70,11 +79,14 @@ class CBViLADataCollatorForPreTraining:
         ]
         height, width = batch["pixel_values"].shape[-2:]
         patches = (height // self.patch_size) * (width // self.patch_size)
-        return {
+        corrupted = {
             "input_ids_masked": torch.stack([ids for ids, _ in texts]),
             "mlm_labels": torch.stack([labels for _, labels in texts]),
             "bool_masked_pos": torch.stack([mask_patches(patches, g, self.mim_mask_ratio) for g in generators]),
         }
+        if self.text_drop_prob > 0:  # drawn last: the masks stay what they are without
+            corrupted["caption_dropped"] = torch.tensor([drop(g, self.text_drop_prob) for g in generators])
+        return corrupted
 
     @staticmethod
     def _identities(examples: list[dict[str, Any]]) -> dict[str, Tensor]:

@@ -58,6 +58,11 @@ def mask_tokens(
     return corrupted, labels
 
 
+def drop(generator: torch.Generator, probability: float) -> bool:
+    """Whether something that is dropped with a probability is."""
+    return bool(torch.rand((), generator=generator) < probability)
+
+
 def mask_patches(num_patches: int, generator: torch.Generator, ratio: float = 0.75) -> Tensor:
     """A bool mask (N,) that hides exactly floor(ratio * N) patches, uniformly as in MAE."""
     hidden = torch.randperm(num_patches, generator=generator)[: int(ratio * num_patches)]

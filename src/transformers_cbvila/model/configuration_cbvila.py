@@ -14,6 +14,12 @@ CodebookNorm = Literal["l2", "none"]
 MIMHead = Literal["linear", "tied"]
 PixelOn = Literal["all", "masked", "both"]
 NegativeSource = Literal["similarity", "uniform"]
+MIMMaskStage = Literal["post", "pre"]
+FusionVisualPos = Literal["learned", "none"]
+FusionVisualCls = Literal["learned", "vit", "none"]
+ITMKeys = Literal["continuous", "quantized", "both"]
+PixelLikelihood = Literal["gaussian", "laplace"]
+PixelReduction = Literal["mean", "sum_patch"]
 
 # What differs between the presets; everything else is the field default. `recommended` is the field defaults.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -222,12 +228,33 @@ class CBViLAConfig(PreTrainedConfig):
             Weights of the terms of Eq. 7 (`commitment_weight` is β of Eq. 3) and of the image-text contrastive loss,
             which the paper does not have (0 leaves it and its projections out). All terms are means (over tokens,
             dimensions or pixels), so that `pixel_weight` is larger than 1 by default.
+        mim_cls_bag_weight (`float`, defaults to 0.0): Weight of one more term, which predicts from the query [CLS]
+            alone which words are hidden, in whatever order (Fig. 1 speaks of "the cls token"; Eq. 4 is per token). 0
+            leaves it and its head out.
         pixel_on (`"all"`, `"masked"` or `"both"`, defaults to `"all"`): What the pixel loss reconstructs from: all
             visual words, or those left by the mask (then scored on masked patches), or both.
+        pixel_likelihood (`"gaussian"` or `"laplace"`, defaults to `"gaussian"`): p(x | z_q(x), l) of Eq. 3: squared or
+            absolute errors.
+        pixel_reduction (`"mean"` or `"sum_patch"`, defaults to `"mean"`): Mean over the pixels of a patch, or their
+            sum, as a log-likelihood has it; always a mean over patches.
+        pixel_sigma (`float`, *optional*): Scale σ of that likelihood: squared errors over 2 σ², absolute ones over σ.
+            `None` leaves errors as they are.
+        pixel_grad_to_vit (`bool`, defaults to `True`): Whether the pixel loss trains the image encoder through the
+            visual words (Sec. IV-F).
         norm_pix_loss (`bool`, defaults to `False`): Whether each patch of the pixel target is normalised (MAE).
         mim_head (`"linear"` or `"tied"`, defaults to `"linear"`): Classifier over codes; `tied` scores by cosine with
             the codes themselves.
         mim_grad_to_vit (`bool`, defaults to `False`): Whether MIM trains the image encoder through the visible words.
+        mim_mask_stage (`"post"` or `"pre"`, defaults to `"post"`): Whether patches are hidden behind the image encoder
+            (Sec. III-B), or before it: then a second pass of the image encoder, with a mask embedding in the place of
+            hidden patches, gives the visible words; what is to be predicted still comes from the whole image.
+        fusion_visual_pos (`"learned"` or `"none"`, defaults to `"learned"`): Positions of visual words when they ask.
+            Without them (the paper names none) all hidden words of an image are the same question.
+        fusion_visual_cls (`"learned"`, `"vit"` or `"none"`, defaults to `"learned"`): What stands before the visual
+            words when they ask: a learned token, the image encoder's class token (never quantised), or nothing.
+        itm_kv (`"continuous"`, `"quantized"` or `"both"`, defaults to `"continuous"`): What texts see of an image, in
+            ITM, MLM and every model that asks images with texts: the image encoder's tokens, its class token and the
+            visual words, or both (tokens first).
         negative_source (`"similarity"` or `"uniform"`, defaults to `"similarity"`): How ITM negatives are drawn in
             training.
         projection_dim (`int`, defaults to 256): Width of the contrastive embeddings.
@@ -283,10 +310,19 @@ class CBViLAConfig(PreTrainedConfig):
     itm_weight: float | int = 1.0
     mlm_weight: float | int = 1.0
     itc_weight: float | int = 1.0
+    mim_cls_bag_weight: float | int = 0.0
     pixel_on: str = "all"
+    pixel_likelihood: str = "gaussian"
+    pixel_reduction: str = "mean"
+    pixel_sigma: float | int | None = None
+    pixel_grad_to_vit: bool = True
     norm_pix_loss: bool = False
     mim_head: str = "linear"
     mim_grad_to_vit: bool = False
+    mim_mask_stage: str = "post"
+    fusion_visual_pos: str = "learned"
+    fusion_visual_cls: str = "learned"
+    itm_kv: str = "continuous"
     negative_source: str = "similarity"
     projection_dim: int = 256
     logit_scale_init_value: float = 2.6592
@@ -303,6 +339,7 @@ class CBViLAConfig(PreTrainedConfig):
         self._check_choices()
         self._check_widths()
         self._check_numbers()
+        self._check_combinations()
         super().__post_init__(**kwargs)
 
     @classmethod
@@ -327,7 +364,7 @@ class CBViLAConfig(PreTrainedConfig):
 
     def loss_weights(self) -> dict[str, float]:
         """Weight of each loss term by name (the fields of [`CBViLALosses`])."""
-        terms = ("pixel", "codebook", "commitment", "mim", "itm", "mlm", "itc")
+        terms = ("pixel", "codebook", "commitment", "mim", "itm", "mlm", "itc", "mim_cls_bag")
         return {term: float(getattr(self, f"{term}_weight")) for term in terms}
 
     def _complete_fusion(self, fusion: dict | PreTrainedConfig | None) -> dict | PreTrainedConfig:
@@ -343,7 +380,13 @@ class CBViLAConfig(PreTrainedConfig):
             "quantizer_gradient": QuantizerGradient,
             "mim_head": MIMHead,
             "pixel_on": PixelOn,
+            "pixel_likelihood": PixelLikelihood,
+            "pixel_reduction": PixelReduction,
             "negative_source": NegativeSource,
+            "mim_mask_stage": MIMMaskStage,
+            "fusion_visual_pos": FusionVisualPos,
+            "fusion_visual_cls": FusionVisualCls,
+            "itm_kv": ITMKeys,
         }
         for field, literal in choices.items():
             value, allowed = getattr(self, field), get_args(literal)
@@ -372,6 +415,8 @@ class CBViLAConfig(PreTrainedConfig):
             raise ValueError(f"codebook_decay={self.codebook_decay} must be in [0, 1).")
         if self.gumbel_temperature <= 0:
             raise ValueError(f"gumbel_temperature={self.gumbel_temperature} must be above 0.")
+        if self.pixel_sigma is not None and self.pixel_sigma <= 0:
+            raise ValueError(f"pixel_sigma={self.pixel_sigma} must be above 0, or None for errors as they are.")
         if self.num_images < 1:
             raise ValueError(f"num_images={self.num_images} must be positive.")
         if self.projection_dim < 1:
@@ -379,6 +424,18 @@ class CBViLAConfig(PreTrainedConfig):
         for term, weight in self.loss_weights().items():
             if weight < 0:
                 raise ValueError(f"{term}_weight={weight} is negative: a loss weight is 0 (off) or more.")
+
+    def _check_combinations(self) -> None:
+        if self.mim_cls_bag_weight > 0 and self.fusion_visual_cls == "none":
+            raise ValueError(
+                f"mim_cls_bag_weight={self.mim_cls_bag_weight} asks the query [CLS], which fusion_visual_cls='none' "
+                "leaves out: choose 'learned' or 'vit', or a weight of 0."
+            )
+        if self.itm_kv != "continuous" and not self.pixel_grad_to_vit:
+            raise ValueError(
+                f"itm_kv={self.itm_kv!r} shows texts the words that the pixel loss is asked with, whose gradients "
+                "pixel_grad_to_vit=False cuts: leave one of both at its default."
+            )
 
 
 def _as_config(name: str, value: dict | PreTrainedConfig | None) -> PreTrainedConfig:

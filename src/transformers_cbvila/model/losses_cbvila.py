@@ -37,20 +37,35 @@ def unpatchify(patches: Tensor, patch_size: int, height: int, width: int) -> Ten
     return grid.permute(0, 5, 1, 3, 2, 4).reshape(batch, -1, height, width)
 
 
-def pixel_loss(predictions: Tensor, targets: Tensor, mask: Tensor | None = None, normalize: bool = False) -> Tensor:
-    """First term of Eq. 3: -log p(x | z_q(x), l) of a unit Gaussian up to constants, as a mean over pixels.
+def pixel_loss(
+    predictions: Tensor,
+    targets: Tensor,
+    mask: Tensor | None = None,
+    normalize: bool = False,
+    likelihood: str = "gaussian",
+    reduction: str = "mean",
+    sigma: float | None = None,
+) -> Tensor:
+    """First term of Eq. 3: -log p(x | z_q(x), l) up to constants; by default the mean squared error.
 
     Args:
         predictions: (B, N, P) predicted pixels in the image processor's normalised space.
         targets: (B, N, P) true pixels, from [`patchify`].
         mask: (B, N) bool, the patches to score; all when absent.
         normalize: Score against targets with zero mean and unit (unbiased) variance per patch, as MAE does.
+        likelihood: `"gaussian"` for squared errors, `"laplace"` for absolute ones.
+        reduction: `"mean"` over the pixels of a patch, or `"sum_patch"`; a mean over patches either way.
+        sigma: Scale of the likelihood: squared errors over 2 sigma², absolute ones over sigma; neither when absent.
     """
     predictions, targets = at_least_fp32(predictions), at_least_fp32(targets)
     if normalize:
         variance, mean = torch.var_mean(targets, dim=-1, keepdim=True)
         targets = (targets - mean) / (variance + 1e-6).sqrt()
-    per_patch = (predictions - targets).square().mean(-1)
+    errors = predictions - targets
+    errors = errors.abs() if likelihood == "laplace" else errors.square()
+    if sigma is not None:
+        errors = errors / (sigma if likelihood == "laplace" else 2 * sigma**2)
+    per_patch = errors.sum(-1) if reduction == "sum_patch" else errors.mean(-1)
     return per_patch.mean() if mask is None else masked_mean(per_patch, mask)
 
 
@@ -68,6 +83,19 @@ def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean cross-entropy of logits (M, classes) over labels (M,); -100 is ignored; 0 when nothing is labelled."""
     total = F.cross_entropy(at_least_fp32(logits), labels, ignore_index=-100, reduction="sum")
     return total / (labels != -100).sum().clamp_min(1)
+
+
+def bag_loss(logits: Tensor, indices: Tensor, mask: Tensor) -> Tensor:
+    """Cross-entropy of one prediction per image with the codes of its hidden patches, their order left open.
+
+    With equally many hidden patches per image it is the soft cross-entropy with the histogram of their codes.
+
+    Args:
+        logits: (B, K).
+        indices: (B, N) codes.
+        mask: (B, N) bool, the patches to score.
+    """
+    return masked_mean(-at_least_fp32(logits).log_softmax(-1).gather(1, indices), mask)
 
 
 def itc_loss(logits: Tensor, matches: Tensor) -> Tensor:

@@ -30,9 +30,10 @@ PRETRAINING_ONLY = [
     r"codebook\.",
     r"visual_queries\.",
     r"text_key_projection\.",
+    r"patch_mask_token",
     r"(vision|text)_projection\.",
     r"logit_scale",
-    r"(mlm|mim|itm|pixel)_head\.",
+    r"(mlm|mim|mim_cls|itm|pixel)_head\.",
 ]
 
 
@@ -73,7 +74,8 @@ class CBViLAModel(CBViLAPreTrainedModel):
         config: The configuration.
         add_contrastive: Whether to build the projections of the contrastive loss (they also need `itc_weight` > 0).
         add_codebook: Whether to build the codebook and what turns its words into queries. Heads that only ask the
-            image with text leave both out, so that they hold no weight their loss cannot reach.
+            image with text leave both out, so that they hold no weight their loss cannot reach (with `itm_kv` other
+            than `"continuous"` texts see visual words, and the codebook is there in any case).
 
     Example:
 
@@ -92,7 +94,10 @@ class CBViLAModel(CBViLAPreTrainedModel):
     """
 
     _tied_weights_keys: dict[str, str] = {}
-    _keys_to_ignore_on_load_unexpected = [r"(mlm|mim|itm|pixel|entailment|reasoning)_head\.", r"answer_decoder\."]
+    _keys_to_ignore_on_load_unexpected = [
+        r"(mlm|mim|mim_cls|itm|pixel|entailment|reasoning)_head\.",
+        r"answer_decoder\.",
+    ]
 
     def __init__(self, config: CBViLAConfig, add_contrastive: bool = True, add_codebook: bool = True):
         super().__init__(config)
@@ -105,9 +110,12 @@ class CBViLAModel(CBViLAPreTrainedModel):
             self.vision_projection = nn.Linear(vision.hidden_size, config.projection_dim)
             self.text_projection = nn.Linear(text.hidden_size, config.projection_dim)
             self.logit_scale = nn.Parameter(torch.tensor(config.logit_scale_init_value))
-        self.has_codebook = add_codebook
-        if add_codebook:
+        self.has_codebook = add_codebook or config.itm_kv != "continuous"
+        if self.has_codebook:
             self.codebook = CBViLACodebook(config)
+        if add_codebook:
+            if config.mim_mask_stage == "pre":
+                self.patch_mask_token = nn.Parameter(torch.zeros(1, 1, vision.hidden_size))
             self.visual_queries = CBViLAVisualQueries(config)
             same = vision.hidden_size == text.hidden_size
             self.text_key_projection = nn.Identity() if same else nn.Linear(text.hidden_size, vision.hidden_size)
@@ -120,6 +128,8 @@ class CBViLAModel(CBViLAPreTrainedModel):
     def init_own_weights(self, std: float) -> None:
         if self.has_contrastive_head:
             init.constant_(self.logit_scale, self.config.logit_scale_init_value)
+        if hasattr(self, "patch_mask_token"):
+            init.normal_(self.patch_mask_token, std=std)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.text_model.get_input_embeddings()
@@ -165,10 +175,28 @@ class CBViLAModel(CBViLAPreTrainedModel):
     def fuse_text_with_image(
         self, text: Tensor, attention_mask: Tensor | None, image: Tensor, image_index: Tensor | None = None, **kwargs
     ):
-        """Text queries (B, L, D), image keys (B', 1 + N, Dv): the direction of ITM, MLM and question answering."""
-        return self.fusion_model(
-            text, attention_mask, encoder_hidden_states=image, encoder_index=image_index, **kwargs
-        )
+        """Text queries (B, L, D), visual tokens (B', 1 + N, Dv): the direction of ITM, MLM and question answering."""
+        keys = self.image_keys(image)
+        return self.fusion_model(text, attention_mask, encoder_hidden_states=keys, encoder_index=image_index, **kwargs)
+
+    def image_keys(self, image: Tensor) -> Tensor:
+        """What texts see of visual tokens (B', 1 + N, Dv), as `itm_kv` says: (B', 1 + N or 2 + 2 N, Dv)."""
+        if self.config.itm_kv == "continuous":
+            return image
+        words = self.codebook(image[:, 1:], remember=False).words.to(image.dtype)
+        quantized = torch.cat([image[:, :1], words], dim=1)
+        return quantized if self.config.itm_kv == "quantized" else torch.cat([image, quantized], dim=1)
+
+    def encode_visible_patches(
+        self, pixel_values: Tensor, hidden: Tensor, interpolate_pos_encoding: bool = False
+    ) -> Tensor:
+        """Visual tokens (B, 1 + N, Dv) of images whose `hidden` (B, N) patches the image encoder does not see."""
+        return self.vision_model(
+            pixel_values,
+            interpolate_pos_encoding=interpolate_pos_encoding,
+            bool_masked_pos=hidden,
+            mask_token=self.patch_mask_token,
+        ).last_hidden_state
 
     def fuse_words(
         self,
@@ -177,14 +205,16 @@ class CBViLAModel(CBViLAPreTrainedModel):
         text: Tensor,
         attention_mask: Tensor | None = None,
         mask: Tensor | None = None,
+        image_cls: Tensor | None = None,
         **kwargs,
     ):
         """Visual-word queries (R * B, N, Dv), text keys (B, L, D): the direction of the pixel loss and MIM.
 
         R questions may be asked of the same texts at once, one after the other in the batch. Returns the fusion
-        encoder's output, (R * B, 1 + N, D) with the query [CLS] first; `mask` (R * B, N) hides words.
+        encoder's output, (R * B, 1 + N, D) with the query [CLS] first (N without it); `mask` (R * B, N) hides words.
+        `image_cls` (R * B, Dv) asks, too, with `fusion_visual_cls="vit"`.
         """
-        queries = self.visual_queries(words, grid, mask)
+        queries = self.visual_queries(words, grid, mask, image_cls)
         repeats, index = queries.shape[0] // text.shape[0], None
         if repeats > 1:
             index = torch.arange(text.shape[0], device=text.device).repeat(repeats)
@@ -196,11 +226,9 @@ class CBViLAModel(CBViLAPreTrainedModel):
             **kwargs,
         )
 
-    def fuse_words_with_text(
-        self, words: Tensor, grid: tuple[int, int], text: Tensor, attention_mask: Tensor | None, mask: Tensor | None
-    ) -> Tensor:
-        """The states of the patches (R * B, N, D) that [`fuse_words`] gives."""
-        return self.fuse_words(words, grid, text, attention_mask, mask).last_hidden_state[:, 1:]
+    def patch_states(self, states: Tensor) -> Tensor:
+        """Those of the patches (B, N, D) among the states that [`fuse_words`] gives, the query [CLS] left out."""
+        return states[:, self.visual_queries.first_patch :]
 
     def encode_pairs(
         self,

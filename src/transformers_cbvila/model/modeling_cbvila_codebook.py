@@ -198,19 +198,23 @@ class CBViLACodebook(nn.Module):
         return self.decode(F.embedding(indices, at_least_fp32(self.codes)))
 
     @without_autocast
-    def forward(self, tokens: Tensor) -> CBViLACodebookOutput:
-        """Discretises visual tokens (B, N, D), [CLS] not among them."""
+    def forward(self, tokens: Tensor, remember: bool = True) -> CBViLACodebookOutput:
+        """Discretises visual tokens (B, N, D), [CLS] not among them.
+
+        `remember` is whether they count in the moving average, once per image: not in another look at it.
+        """
         latents = self.encode(tokens)
+        source = latents if self.config.pixel_grad_to_vit else latents.detach()
         all_codes, argmin_share = at_least_fp32(self.codes), None
         if self.training and self.config.quantizer_gradient == "gumbel":
-            words, indices, argmin_share = self._sample(latents)
+            words, indices, argmin_share = self._sample(source)
             codes = F.embedding(indices, all_codes)
         else:
             indices = self.lookup(latents)
             codes = F.embedding(indices, all_codes)
-            words = self._pass_gradient(latents, codes)
+            words = self._pass_gradient(source, codes)
         counts = count_codes(indices, self.num_codes)
-        if self.training and torch.is_grad_enabled() and self.config.codebook_update == "ema":
+        if remember and self.training and torch.is_grad_enabled() and self.config.codebook_update == "ema":
             self._remember(latents.detach(), indices, counts)
         frozen = codes.detach()
         if self.config.mim_grad_to_vit:

@@ -110,31 +110,63 @@ class CBViLAVisualQueries(nn.Module):
     """Turns visual words into fusion queries.
 
     A codeword knows nothing of its place and a masked one nothing at all: without positions all masked queries would
-    be the same. The paper is silent; we add learned positions, a learned mask embedding and a query [CLS].
+    be the same. The paper is silent; by default we add learned positions, a learned mask embedding and a query [CLS]
+    (`fusion_visual_pos` and `fusion_visual_cls` of the configuration).
     """
 
     def __init__(self, config: CBViLAConfig):
         super().__init__()
         vision, size = config.vision_config, config.fusion_config.hidden_size
         same = vision.hidden_size == size
+        self.cls_source = config.fusion_visual_cls
+        self.has_positions = config.fusion_visual_pos == "learned"
         self.projection = nn.Identity() if same else nn.Linear(vision.hidden_size, size)
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, size))
+        if self.cls_source == "learned":
+            self.cls_token = nn.Parameter(torch.zeros(1, 1, size))
         self.mask_token = nn.Parameter(torch.zeros(1, 1, size))
-        self.position_embeddings = nn.Parameter(torch.zeros(1, 1 + vision.num_patches, size))
+        if self.has_positions:
+            # One for [CLS] in any case: the table then fits, whatever stands there.
+            self.position_embeddings = nn.Parameter(torch.zeros(1, 1 + vision.num_patches, size))
         self.layernorm = nn.LayerNorm(size, eps=config.fusion_config.layer_norm_eps)
         self.dropout = nn.Dropout(config.fusion_config.hidden_dropout_prob)
 
     def init_own_weights(self, std: float) -> None:
-        for parameter in (self.cls_token, self.mask_token, self.position_embeddings):
+        for parameter in self.parameters(recurse=False):
             init.normal_(parameter, std=std)
 
-    def forward(self, words: Tensor, grid: tuple[int, int], bool_masked_pos: Tensor | None = None) -> Tensor:
-        """Visual words (B, N, Dv) of a grid of patches to queries (B, 1 + N, D); masked ones (B, N) are hidden."""
-        queries = self.projection(words.to(self.layernorm.weight.dtype))
+    @property
+    def first_patch(self) -> int:
+        """The place of the first patch among the queries: 1 behind a [CLS], or 0."""
+        return 0 if self.cls_source == "none" else 1
+
+    def forward(
+        self,
+        words: Tensor,
+        grid: tuple[int, int],
+        bool_masked_pos: Tensor | None = None,
+        image_cls: Tensor | None = None,
+    ) -> Tensor:
+        """Visual words (B, N, Dv) of a grid of patches to queries (B, 1 + N, D); masked ones (B, N) are hidden.
+
+        `image_cls` (B, Dv) is the image encoder's class token, for `fusion_visual_cls="vit"`. With `"none"` there are
+        N queries.
+        """
+        dtype = self.layernorm.weight.dtype
+        queries = self.projection(words.to(dtype))
         if bool_masked_pos is not None:
             queries = torch.where(bool_masked_pos.unsqueeze(-1), self.mask_token.to(queries.dtype), queries)
-        queries = torch.cat([self.cls_token.expand(queries.shape[0], -1, -1), queries], dim=1)
-        return self.dropout(self.layernorm(queries + interpolate_positions(self.position_embeddings, grid)))
+        if self.cls_source == "learned":
+            queries = torch.cat([self.cls_token.expand(queries.shape[0], -1, -1), queries], dim=1)
+        elif self.cls_source == "vit":
+            if image_cls is None:
+                raise ValueError(
+                    "fusion_visual_cls='vit': visual words ask together with image_cls, which is missing."
+                )
+            queries = torch.cat([self.projection(image_cls.unsqueeze(1).to(dtype)), queries], dim=1)
+        if self.has_positions:
+            positions = interpolate_positions(self.position_embeddings, grid)
+            queries = queries + positions[:, 1 - self.first_patch :]
+        return self.dropout(self.layernorm(queries))
 
 
 __all__ = ["CBViLAFusionModel"]

@@ -75,7 +75,8 @@ class CBViLAForImageTextRetrieval(CBViLAPreTrainedModel):
         r"codebook\.",
         r"visual_queries\.",
         r"text_key_projection\.",
-        r"(mlm|mim|pixel)_head\.",
+        r"patch_mask_token",
+        r"(mlm|mim|mim_cls|pixel)_head\.",
     ]
 
     def __init__(self, config: CBViLAConfig):

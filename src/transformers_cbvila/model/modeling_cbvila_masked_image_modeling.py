@@ -3,21 +3,22 @@
 Shapes: B batch, N patches, L text tokens, D hidden, Dv vision width, K codes, P pixels of a patch.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_cbvila import CBViLAConfig
-from .losses_cbvila import classification_loss, patchify, pixel_loss, unpatchify
+from .losses_cbvila import bag_loss, classification_loss, unpatchify
 from .modeling_cbvila import CBViLAModel
-from .modeling_cbvila_codebook import CBViLACodebookOutput
-from .modeling_cbvila_layers import CBViLAPreTrainedModel, in_field_order
-from .modeling_cbvila_pretraining import CBViLALosses, CBViLATiedMIMHead
+from .modeling_cbvila_image_objectives import CBViLAImageObjectives, CBViLASeenImage, CBViLAWordQueries
+from .modeling_cbvila_layers import in_field_order
+from .modeling_cbvila_pretraining import CBViLALosses
 
 
 @dataclass
@@ -29,10 +30,11 @@ class CBViLAForMaskedImageModelingOutput(ModelOutput):
         logits (`torch.FloatTensor` (B, N, K)): Score of each code at each patch.
         reconstruction (`torch.FloatTensor` (B, 3, H, W)): The image, as the image processor normalises it, from its
             visible words and the most likely ones for hidden patches. In evaluation only.
-        losses ([`CBViLALosses`]): The unweighted terms `pixel`, `codebook`, `commitment` and `mim` that are on.
+        losses ([`CBViLALosses`]): The unweighted terms `pixel`, `codebook`, `commitment`, `mim` and `mim_cls_bag` that
+            are on.
         codebook_indices (`torch.LongTensor` (B, N)): Visual words of the whole image, the targets of `logits`.
         hidden_states, attentions, cross_attentions (tuples, *optional*): Of the fusion layers that `logits` come
-            from: 1 + N tokens, a query [CLS] first.
+            from: 1 + N tokens, a query [CLS] first (none with `fusion_visual_cls="none"`).
     """
 
     loss: Tensor | None = None
@@ -45,7 +47,7 @@ class CBViLAForMaskedImageModelingOutput(ModelOutput):
     cross_attentions: tuple[Tensor, ...] | None = None
 
 
-class CBViLAForMaskedImageModeling(CBViLAPreTrainedModel):
+class CBViLAForMaskedImageModeling(CBViLAImageObjectives):
     """CB-ViLA with the heads that predict visual words and pixels.
 
     With `codebook_update="ema"`, training calls [`~CBViLAForMaskedImageModeling.update_codebook`] after every
@@ -73,11 +75,7 @@ class CBViLAForMaskedImageModeling(CBViLAPreTrainedModel):
     def __init__(self, config: CBViLAConfig):
         super().__init__(config)
         self.cbvila = CBViLAModel(config, add_contrastive=False)
-        size, vision = config.fusion_config.hidden_size, config.vision_config
-        self.pixel_head = nn.Linear(size, vision.num_channels * vision.patch_size**2)
-        self.mim_head: nn.Module = (
-            CBViLATiedMIMHead(config) if config.mim_head == "tied" else nn.Linear(size, config.codebook_size)
-        )
+        self.add_image_heads()
         self.post_init()
 
     def update_codebook(self) -> None:
@@ -101,7 +99,8 @@ class CBViLAForMaskedImageModeling(CBViLAPreTrainedModel):
         """Predicts what is hidden from what is not and from the caption.
 
         Args:
-            pixel_values: (B, 3, H, W) images, whole: what is hidden is hidden behind the image encoder (Sec. III-B).
+            pixel_values: (B, 3, H, W) images, whole: what is hidden is hidden behind the image encoder (Sec. III-B),
+                or by the model before it (`mim_mask_stage`).
             bool_masked_pos: (B, N) patches to hide; without it nothing is hidden, and there is no loss.
             input_ids: (B, L) captions, or `inputs_embeds` (B, L, D) in their place; empty ones when absent.
             attention_mask: (B, L), 0 on padding.
@@ -127,80 +126,80 @@ class CBViLAForMaskedImageModeling(CBViLAPreTrainedModel):
         text = self.cbvila.text_model(
             input_ids, attention_mask, position_ids=position_ids, inputs_embeds=inputs_embeds
         ).last_hidden_state
-        codebook = self.cbvila.codebook(image.last_hidden_state[:, 1:])
-        ask = partial(self.cbvila.fuse_words, grid=self._grid(pixel_values), text=text, attention_mask=attention_mask)
+        tokens = image.last_hidden_state
+        whole = CBViLASeenImage(tokens[:, 0], self.cbvila.codebook(tokens[:, 1:]))
+        visible = whole if hidden is None else self.see_visible(pixel_values, whole, hidden)
+        ask = partial(self.ask_texts, grid=self.patch_grid(pixel_values), text=text, attention_mask=attention_mask)
 
-        fused = ask(codebook.frozen_words, mask=hidden, **options)
+        fused = ask([self.mim_queries(visible, hidden)], **options)
+        states = fused.last_hidden_state
         output = CBViLAForMaskedImageModelingOutput(
-            logits=self._scores(fused.last_hidden_state[:, 1:], codebook.codes),
-            codebook_indices=codebook.indices,
+            logits=self.mim_scores(self.cbvila.patch_states(states), whole.codebook.codes),
+            codebook_indices=whole.codebook.indices,
             hidden_states=fused.hidden_states,
             attentions=fused.attentions,
             cross_attentions=fused.get("cross_attentions"),
         )
         if hidden is not None and return_loss:
-            output.losses = self._losses(output.logits, pixel_values, codebook, ask, hidden)
+            output.losses = self._losses(output.logits, states[:, 0], pixel_values, whole, visible, ask, hidden)
             output.loss = output.losses.total(self.config.loss_weights())
         if not self.training:
-            output.reconstruction = self._reconstruct(output.logits, pixel_values, codebook, ask, hidden)
+            output.reconstruction = self._reconstruct(output.logits, pixel_values, visible, ask, hidden)
         return in_field_order(output)
 
-    def _scores(self, states: Tensor, codes: Tensor) -> Tensor:
-        """Scores (B, N, K) of the codes for states (B, N, D)."""
-        if self.config.mim_head == "tied":
-            return self.mim_head(states, codes)
-        return self.mim_head(states)
-
-    def _losses(self, logits, pixel_values, codebook: CBViLACodebookOutput, ask, hidden: Tensor) -> CBViLALosses:
+    def _losses(
+        self,
+        logits: Tensor,
+        first_states: Tensor,
+        pixel_values: Tensor,
+        whole: CBViLASeenImage,
+        visible: CBViLASeenImage,
+        ask: Callable,
+        hidden: Tensor,
+    ) -> CBViLALosses:
         """The terms of Eq. 7 that concern images, as in pretraining; `ask` has words attend to the captions."""
-        config, losses = self.config, CBViLALosses()
+        config, losses, codebook = self.config, CBViLALosses(), whole.codebook
         if config.mim_weight > 0:
             labels = codebook.indices.masked_fill(~hidden, -100)
             losses.mim = classification_loss(logits.flatten(0, 1), labels.flatten())
+        if self.has_bag_head:
+            losses.mim_cls_bag = bag_loss(self.mim_cls_head(first_states), codebook.indices, hidden)
         if config.codebook_update == "loss" and config.codebook_weight > 0:
             losses.codebook = codebook.codebook_loss
         if config.commitment_weight > 0:
             losses.commitment = codebook.commitment_loss
         if config.pixel_weight > 0:
-            targets = patchify(pixel_values, config.vision_config.patch_size)
-            masks: dict[str, list[Tensor | None]] = {"all": [None], "masked": [hidden], "both": [None, hidden]}
-            terms = [
-                pixel_loss(self._pixels(ask, codebook.words, mask), targets, mask, config.norm_pix_loss)
-                for mask in masks[config.pixel_on]
-            ]
-            losses.pixel = torch.stack(terms).mean()
+            masks = self.pixel_masks(hidden)
+            queries = [self.pixel_queries(whole if mask is None else visible, mask) for mask in masks]
+            losses.pixel = self.pixel_term(list(self._pixels(ask, queries)), pixel_values, masks)
         return in_field_order(losses)
 
-    def _reconstruct(self, logits, pixel_values, codebook: CBViLACodebookOutput, ask, hidden) -> Tensor:
+    def _reconstruct(self, logits, pixel_values, visible: CBViLASeenImage, ask: Callable, hidden) -> Tensor:
         """The image (B, 3, H, W) from visible words and the likeliest hidden ones.
 
         A pixel head that was trained on all words never saw a hidden one, so it is shown the predicted words; one that
         was trained on hidden ones alone sees these.
         """
-        words, mask = codebook.words, None
+        codebook, mask = visible.codebook, None
+        words = codebook.words
         if hidden is not None and self.config.pixel_on == "masked":
             mask = hidden
         elif hidden is not None:
             predicted = self.cbvila.codebook.decode(F.embedding(logits.argmax(-1), codebook.codes))
             words = torch.where(hidden.unsqueeze(-1), predicted, words)
-        return unpatchify(
-            self._pixels(ask, words, mask), self.config.vision_config.patch_size, *pixel_values.shape[-2:]
-        )
+        (pixels,) = self._pixels(ask, [CBViLAWordQueries(words, visible.cls, mask)])
+        return unpatchify(pixels, self.config.vision_config.patch_size, *pixel_values.shape[-2:])
 
-    def _pixels(self, ask, words: Tensor, mask: Tensor | None) -> Tensor:
-        """Pixels (B, N, P) that words (B, N, Dv) stand for once they have asked the captions."""
-        return self.pixel_head(ask(words, mask=mask).last_hidden_state[:, 1:])
-
-    def _grid(self, pixel_values: Tensor) -> tuple[int, int]:
-        patch = self.config.vision_config.patch_size
-        return pixel_values.shape[-2] // patch, pixel_values.shape[-1] // patch
+    def _pixels(self, ask: Callable, queries: list[CBViLAWordQueries]) -> tuple[Tensor, ...]:
+        """Pixels (B, N, P) that the words of each question stand for once they have asked the captions."""
+        return self.pixel_head(self.cbvila.patch_states(ask(queries).last_hidden_state)).chunk(len(queries))
 
     def _hidden(self, pixel_values: Tensor, texts: Tensor, bool_masked_pos: Tensor | None) -> Tensor | None:
         """`bool_masked_pos` as bool, or the ValueError that says what does not fit."""
         images, captions = pixel_values.shape[0], texts.shape[0]
         if images != captions:
             raise ValueError(f"Got {images} image(s) and {captions} caption(s): they must be pairs.")
-        rows, columns = self._grid(pixel_values)
+        rows, columns = self.patch_grid(pixel_values)
         expected = (images, rows * columns)
         if bool_masked_pos is not None and tuple(bool_masked_pos.shape) != expected:
             raise ValueError(

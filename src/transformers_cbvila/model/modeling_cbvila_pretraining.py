@@ -11,22 +11,22 @@ from dataclasses import dataclass, fields
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import initialization as init
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_cbvila import CBViLAConfig
-from .losses_cbvila import at_least_fp32, classification_loss, itc_loss, patchify, pixel_loss
+from .losses_cbvila import at_least_fp32, bag_loss, classification_loss, itc_loss
 from .modeling_cbvila import CBViLAModel
 from .modeling_cbvila_codebook import CBViLACodebookOutput, codebook_statistics
-from .modeling_cbvila_layers import CBViLAPreTrainedModel, in_field_order, without_autocast
+from .modeling_cbvila_image_objectives import CBViLAImageObjectives, CBViLASeenImage
+from .modeling_cbvila_layers import in_field_order
 from .modeling_cbvila_text import CBViLATextHead
 from .negatives_cbvila import choose_negatives, content_ids, itm_labels, known_matches
 
 
 @dataclass
 class CBViLALosses(ModelOutput):
-    """The unweighted terms of Eq. 7, and ITC. A term is there when its weight is above 0 and its inputs are given.
+    """Unweighted terms: those of Eq. 7, and two more. One is there if its weight is above 0 and its inputs are given.
 
     Args:
         pixel: Reconstruction of the image from visual words and text (first term of Eq. 3). Always possible.
@@ -36,6 +36,7 @@ class CBViLALosses(ModelOutput):
         itm: Image-text matching with hard negatives (Eq. 5). Its floor is 0.6365 (one match to two mismatches).
         mlm: Masked language modelling (Eq. 6); needs `input_ids_masked` and `mlm_labels`.
         itc: Image-text contrast over the batch; not in the paper.
+        mim_cls_bag: The hidden words from the query [CLS] alone, whatever their order; needs what MIM needs.
     """
 
     pixel: Tensor | None = None
@@ -45,6 +46,7 @@ class CBViLALosses(ModelOutput):
     itm: Tensor | None = None
     mlm: Tensor | None = None
     itc: Tensor | None = None
+    mim_cls_bag: Tensor | None = None
 
     def total(self, weights: dict[str, float]) -> Tensor | None:
         """The weighted sum of the terms that are there; `None` without any."""
@@ -89,26 +91,7 @@ class CBViLAForPreTrainingOutput(ModelOutput):
     cross_attentions: tuple[Tensor, ...] | None = None
 
 
-class CBViLATiedMIMHead(nn.Module):
-    """Scores codes by their cosine with a prediction, so that a code that moved keeps its meaning."""
-
-    def __init__(self, config: CBViLAConfig):
-        super().__init__()
-        self.dense = nn.Linear(config.fusion_config.hidden_size, config.codebook_dim)
-        self.scale = nn.Parameter(torch.tensor(2.3026))  # ln 10
-
-    def init_own_weights(self, std: float) -> None:
-        init.constant_(self.scale, 2.3026)
-
-    @without_autocast
-    def forward(self, hidden_states: Tensor, codes: Tensor) -> Tensor:
-        """(M, D) states and (K, C) codes to logits (M, K)."""
-        predictions = F.normalize(at_least_fp32(self.dense(hidden_states.to(self.dense.weight.dtype))), dim=-1)
-        targets = F.normalize(at_least_fp32(codes.detach()), dim=-1)
-        return self.scale.exp().clamp(max=100) * predictions @ targets.to(predictions).T
-
-
-class CBViLAForPreTraining(CBViLAPreTrainedModel):
+class CBViLAForPreTraining(CBViLAImageObjectives):
     """CB-ViLA with the heads of all pretraining objectives (Sec. III-C).
 
     Example:
@@ -134,13 +117,9 @@ class CBViLAForPreTraining(CBViLAPreTrainedModel):
     def __init__(self, config: CBViLAConfig):
         super().__init__(config)
         self.cbvila = CBViLAModel(config)
-        size, vision = config.fusion_config.hidden_size, config.vision_config
         self.mlm_head = CBViLATextHead(config.text_config)
-        self.itm_head = nn.Linear(size, 2)
-        self.pixel_head = nn.Linear(size, vision.num_channels * vision.patch_size**2)
-        self.mim_head: nn.Module = (
-            CBViLATiedMIMHead(config) if config.mim_head == "tied" else nn.Linear(size, config.codebook_size)
-        )
+        self.itm_head = nn.Linear(config.fusion_config.hidden_size, 2)
+        self.add_image_heads()
         self.post_init()
 
     def get_output_embeddings(self) -> nn.Module:
@@ -162,6 +141,7 @@ class CBViLAForPreTraining(CBViLAPreTrainedModel):
         input_ids_masked: Tensor | None = None,
         mlm_labels: Tensor | None = None,
         bool_masked_pos: Tensor | None = None,
+        caption_dropped: Tensor | None = None,
         image_ids: Tensor | None = None,
         text_ids: Tensor | None = None,
         known_text_ids: Tensor | None = None,
@@ -183,6 +163,7 @@ class CBViLAForPreTraining(CBViLAPreTrainedModel):
             input_ids_masked: (B, L) captions with masked tokens, and
             mlm_labels: (B, L) the tokens behind them, -100 elsewhere; for MLM.
             bool_masked_pos: (B, N) patches to hide; for MIM (and the pixel loss with `pixel_on` other than `"all"`).
+            caption_dropped: (B,) bool, rows whose images ask an empty caption instead of theirs (pixel loss and MIM).
             image_ids, text_ids, known_text_ids: What is known to match, see [`known_matches`]; never negatives. Equal
                 images and equal captions are found without; an augmented copy of an image takes its id to be known.
             negative_image_index, negative_text_index: (B,) ITM negatives, a wrong image for each text and a wrong text
@@ -203,7 +184,9 @@ class CBViLAForPreTraining(CBViLAPreTrainedModel):
         if mim_targets is not None and (bool_masked_pos is None or mim_targets.shape != bool_masked_pos.shape):
             masked = None if bool_masked_pos is None else tuple(bool_masked_pos.shape)
             raise ValueError(f"mim_targets has shape {tuple(mim_targets.shape)}; bool_masked_pos has {masked}.")
-        check_pretraining_inputs(pixel_values, input_ids, input_ids_masked, mlm_labels, bool_masked_pos, self.config)
+        check_pretraining_inputs(
+            pixel_values, input_ids, input_ids_masked, mlm_labels, bool_masked_pos, caption_dropped, self.config
+        )
         if (negative_image_index is None) != (negative_text_index is None):
             raise ValueError("ITM needs both negative_image_index and negative_text_index, or neither.")
         weights = self._weights(loss_weights)
@@ -227,8 +210,10 @@ class CBViLAForPreTraining(CBViLAPreTrainedModel):
             image.last_hidden_state, text, masked_text, attention_mask, negatives, weights, options
         )
         self._add_itm_and_mlm(output, fused, text.shape[0], negatives, mlm_labels if mlm_on else None, weights)
-        mim_targets = codebook.indices if mim_targets is None else mim_targets
-        self._ask_text(output, pixel_values, codebook, text, attention_mask, bool_masked_pos, weights, mim_targets)
+        text, attention_mask = self._captions_to_ask(text, attention_mask, caption_dropped)
+        seen = CBViLASeenImage(image.last_hidden_state[:, 0], codebook)
+        targets = codebook.indices if mim_targets is None else mim_targets
+        self._ask_text(output, pixel_values, seen, text, attention_mask, bool_masked_pos, weights, targets)
         output.losses = in_field_order(output.losses)
         output.loss = output.losses.total(weights)
         return in_field_order(output)
@@ -309,48 +294,55 @@ class CBViLAForPreTraining(CBViLAPreTrainedModel):
             output.mlm_logits = self.mlm_head(states[-batch:][masked])
             output.losses.mlm = classification_loss(output.mlm_logits, mlm_labels[masked])
 
-    def _ask_text(
-        self, output, pixel_values, codebook, text, attention_mask, bool_masked_pos, weights, mim_targets
-    ) -> None:
-        """Visual-word queries, text keys: pixel reconstruction and MIM, as one fusion pass."""
-        pixel_on, hidden = self.config.pixel_on, bool_masked_pos
-        pixel_masks = [None] if pixel_on in ("all", "both") else []
-        if pixel_on in ("masked", "both") and hidden is not None:
-            pixel_masks.append(hidden)
-        if weights["pixel"] == 0:
-            pixel_masks = []
-        mim_on = weights["mim"] > 0 and hidden is not None
-        passes = [(codebook.words, mask) for mask in pixel_masks]
+    def _captions_to_ask(self, text: Tensor, attention_mask: Tensor | None, caption_dropped: Tensor | None):
+        """States (B, L, D) and mask (B, L) of the captions, those of dropped ones replaced by an empty caption's.
+
+        Masking a caption's words would not do: the state of its [CLS] has seen them.
+        """
+        if caption_dropped is None:
+            return text, attention_mask
+        config, places = self.config.text_config, torch.arange(text.shape[1], device=text.device).unsqueeze(0)
+        ids = torch.full_like(places, config.pad_token_id or 0)
+        ids = ids.masked_fill(places == 0, config.bos_token_id).masked_fill(places == 1, config.end_token_id)
+        empty_mask = (places < 2).to(torch.long if attention_mask is None else attention_mask.dtype)
+        empty = self.cbvila.text_model(ids, attention_mask=empty_mask).last_hidden_state
+        dropped = caption_dropped.bool().unsqueeze(-1)
+        kept_mask = torch.ones_like(empty_mask) if attention_mask is None else attention_mask
+        return torch.where(dropped.unsqueeze(-1), empty, text), torch.where(dropped, empty_mask, kept_mask)
+
+    def _ask_text(self, output, pixel_values, whole, text, attention_mask, bool_masked_pos, weights, targets) -> None:
+        """Visual-word queries, text keys: pixel reconstruction and MIM, as one fusion pass.
+
+        `whole` is the image without anything hidden, `targets` (B, N) are the codes that MIM predicts.
+        """
+        hidden = None if bool_masked_pos is None else bool_masked_pos.bool()
+        masks = self.pixel_masks(hidden) if weights["pixel"] > 0 else []
+        bag_on = self.has_bag_head and weights["mim_cls_bag"] > 0
+        mim_on = hidden is not None and (weights["mim"] > 0 or bag_on)
+        hides = mim_on or any(mask is not None for mask in masks)
+        visible = self.see_visible(pixel_values, whole, hidden) if hides else whole
+        queries = [self.pixel_queries(whole if mask is None else visible, mask) for mask in masks]
         if mim_on:
-            passes.append((codebook.frozen_words, hidden))
-        if not passes:
+            queries.append(self.mim_queries(visible, hidden))
+        if not queries:
             return
-        patch = self.config.vision_config.patch_size
-        grid = (pixel_values.shape[-2] // patch, pixel_values.shape[-1] // patch)
-        nothing = torch.zeros(codebook.indices.shape, dtype=torch.bool, device=text.device)
-        words = torch.cat([words for words, _ in passes])
-        masks = torch.cat([nothing if mask is None else mask.bool() for _, mask in passes])
-        states = self.cbvila.fuse_words_with_text(words, grid, text, attention_mask, masks).chunk(len(passes))
-        if pixel_masks:
-            targets = patchify(pixel_values, patch)
-            predictions = [self.pixel_head(state) for state in states[: len(pixel_masks)]]
-            terms = [
-                pixel_loss(prediction, targets, mask, self.config.norm_pix_loss)
-                for prediction, mask in zip(predictions, pixel_masks, strict=True)
-            ]
-            output.losses.pixel, output.pixel_predictions = torch.stack(terms).mean(), predictions[0]
-        if mim_on:
-            masked = hidden.bool()
-            output.mim_logits = self._mim_logits(states[-1][masked], codebook.codes)
-            output.losses.mim = classification_loss(output.mim_logits, mim_targets[masked])
-
-    def _mim_logits(self, states: Tensor, codes: Tensor) -> Tensor:
-        if self.config.mim_head == "tied":
-            return self.mim_head(states, codes)
-        return self.mim_head(states)
+        fused = self.ask_texts(queries, self.patch_grid(pixel_values), text, attention_mask)
+        states = fused.last_hidden_state.chunk(len(queries))
+        if masks:
+            predictions = [self.pixel_head(self.cbvila.patch_states(state)) for state in states[: len(masks)]]
+            output.losses.pixel = self.pixel_term(predictions, pixel_values, masks)
+            output.pixel_predictions = predictions[0]
+        if mim_on and weights["mim"] > 0:
+            masked = self.cbvila.patch_states(states[-1])[hidden]
+            output.mim_logits = self.mim_scores(masked, whole.codebook.codes)
+            output.losses.mim = classification_loss(output.mim_logits, targets[hidden])
+        if mim_on and bag_on:
+            output.losses.mim_cls_bag = bag_loss(self.mim_cls_head(states[-1][:, 0]), targets, hidden)
 
 
-def check_pretraining_inputs(pixel_values, input_ids, input_ids_masked, mlm_labels, bool_masked_pos, config) -> None:
+def check_pretraining_inputs(
+    pixel_values, input_ids, input_ids_masked, mlm_labels, bool_masked_pos, caption_dropped, config
+) -> None:
     """Raises a ValueError that names what is missing or does not fit."""
     if pixel_values is None or input_ids is None:
         missing = "pixel_values" if pixel_values is None else "input_ids"
@@ -363,6 +355,8 @@ def check_pretraining_inputs(pixel_values, input_ids, input_ids_masked, mlm_labe
     for name, value in (("input_ids_masked", input_ids_masked), ("mlm_labels", mlm_labels)):
         if value is not None and value.shape != input_ids.shape:
             raise ValueError(f"{name} has shape {tuple(value.shape)}; it must be input_ids' {tuple(input_ids.shape)}.")
+    if caption_dropped is not None and tuple(caption_dropped.shape) != (captions,):
+        raise ValueError(f"caption_dropped has shape {tuple(caption_dropped.shape)} for {captions} caption(s).")
     patch = config.vision_config.patch_size
     expected = (images, (pixel_values.shape[-2] // patch) * (pixel_values.shape[-1] // patch))
     if bool_masked_pos is not None and tuple(bool_masked_pos.shape) != expected:

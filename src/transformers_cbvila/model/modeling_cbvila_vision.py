@@ -46,10 +46,18 @@ class CBViLAVisionEmbeddings(nn.Module):
         init.trunc_normal_(self.cls_token, std=std)
         init.trunc_normal_(self.position_embeddings, std=std)
 
-    def forward(self, pixel_values: Tensor, interpolate_pos_encoding: bool = False) -> Tensor:
-        """(B, 3, H, W) to (B, 1 + N, D)."""
+    def forward(
+        self,
+        pixel_values: Tensor,
+        interpolate_pos_encoding: bool = False,
+        bool_masked_pos: Tensor | None = None,
+        mask_token: Tensor | None = None,
+    ) -> Tensor:
+        """(B, 3, H, W) to (B, 1 + N, D); `mask_token` (1, 1, D) takes the place of masked patches (B, N)."""
         grid = self._checked_grid(pixel_values, interpolate_pos_encoding)
         patches = self.patch_embedding(pixel_values.to(self.patch_embedding.weight.dtype)).flatten(2).transpose(1, 2)
+        if bool_masked_pos is not None and mask_token is not None:
+            patches = torch.where(bool_masked_pos.unsqueeze(-1), mask_token.to(patches.dtype), patches)
         tokens = torch.cat([self.cls_token.expand(patches.shape[0], -1, -1), patches], dim=1)
         return self.dropout(tokens + interpolate_positions(self.position_embeddings, grid))
 
@@ -105,18 +113,27 @@ class CBViLAVisionModel(CBViLAPreTrainedModel):
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
     def forward(
-        self, pixel_values: Tensor, interpolate_pos_encoding: bool = False, **kwargs: Unpack[TransformersKwargs]
+        self,
+        pixel_values: Tensor,
+        interpolate_pos_encoding: bool = False,
+        bool_masked_pos: Tensor | None = None,
+        mask_token: Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPooling:
         """Encodes images.
 
         Args:
             pixel_values: (B, 3, H, W) from the image processor.
             interpolate_pos_encoding: Whether other sizes than the configured one are allowed.
+            bool_masked_pos: (B, N) bool, patches to hide from the encoder, and
+            mask_token: (1, 1, D) what it sees in their place; pass both or neither.
 
         Returns:
             `last_hidden_state` (B, 1 + N, D), class token first, and `pooler_output` (B, D), the class token.
         """
-        hidden_states = self.embeddings(pixel_values, interpolate_pos_encoding)
+        if (bool_masked_pos is None) != (mask_token is None):
+            raise ValueError("Hiding patches from the image encoder takes both bool_masked_pos and mask_token.")
+        hidden_states = self.embeddings(pixel_values, interpolate_pos_encoding, bool_masked_pos, mask_token)
         for layer in self.layers:
             hidden_states = layer(hidden_states, None, **kwargs)
         hidden_states = self.layernorm(hidden_states)

@@ -19,6 +19,16 @@ class CBViLATrainingArguments(TrainingArguments):
         default=0.0,
         metadata={"help": "Steps with ITM, ITC and the codebook's own losses only; MIM and MLM follow (Sec. IV-C)."},
     )
+    mlm_from_start: bool = field(
+        default=False, metadata={"help": "MLM does not wait for the end of burn-in: it needs no codebook."}
+    )
+    alternate_updates: str | None = field(
+        default=None,
+        metadata={
+            "help": "Two numbers 'n,m': in turn n optimiser steps move the codes, and m everything else (Sec. I). "
+            "For codes that learn by loss. Without it, all move at once, and Eq. 3 keeps the two apart."
+        },
+    )
     codebook_init: bool = field(
         default=True, metadata={"help": "Fit the codes to features of the training images before the first step."}
     )
@@ -100,6 +110,18 @@ class CBViLATrainingArguments(TrainingArguments):
             raise ValueError(f"codebook_restart_threshold={self.codebook_restart_threshold} must be in [0, 1).")
         self._check_codebook_care()
         self.hardening_window()  # raises early
+        self.update_turns()
+
+    def update_turns(self) -> tuple[int, int] | None:
+        """`alternate_updates` as two numbers of steps, for the codes and for the rest, or None."""
+        if self.alternate_updates is None:
+            return None
+        parts = self.alternate_updates.split(",")
+        if len(parts) != 2 or not all(part.strip().isdigit() and int(part) > 0 for part in parts):
+            raise ValueError(
+                f"alternate_updates={self.alternate_updates!r}: expected two numbers of steps above 0, like '1,1'."
+            )
+        return int(parts[0]), int(parts[1])
 
     def _check_codebook_care(self) -> None:
         if self.codebook_restart_grace < 0:

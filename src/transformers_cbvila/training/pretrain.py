@@ -47,7 +47,13 @@ class PretrainingJob:
     )
     max_length: int = field(default=30, metadata={"help": "Longest caption in tokens; longer ones are cut."})
     mlm_probability: float = field(default=0.15, metadata={"help": "Share of tokens to predict."})
+    mlm_replace: float = field(
+        default=0.8, metadata={"help": "Share of those that become [MASK]: 0.8 as in BERT, 1.0 as the paper writes."}
+    )
     mim_mask_ratio: float = field(default=0.75, metadata={"help": "Share of patches to hide."})
+    text_drop_prob: float = field(
+        default=0.0, metadata={"help": "How often an image asks an empty caption for pixels and words."}
+    )
     crop_scale: float = field(default=1.0, metadata={"help": "Smallest share of the image a random crop keeps."})
     flip: bool = field(default=False, metadata={"help": "Mirror every other image."})
     keyword_probability: float = field(default=0.5, metadata={"help": "How often keywords are added."})
@@ -70,7 +76,9 @@ def pretrain(job: PretrainingJob, args: CBViLATrainingArguments) -> Path:
             processor,
             model.config.vision_config.patch_size,
             mlm_probability=job.mlm_probability,
+            mlm_replace=job.mlm_replace,
             mim_mask_ratio=job.mim_mask_ratio,
+            text_drop_prob=job.text_drop_prob,
             max_length=job.max_length,
         ),
         processing_class=processor,

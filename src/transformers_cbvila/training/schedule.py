@@ -5,7 +5,7 @@ Nothing is counted along the way, so that a resumed run is in the right phase fr
 
 from collections.abc import Mapping
 
-BURN_IN_OFF = ("mim", "mlm")  # what waits for the codebook (Sec. IV-C)
+BURN_IN_OFF = {"mim", "mim_cls_bag", "mlm"}  # what waits for the codebook (Sec. IV-C)
 
 
 def as_steps(value: float, max_steps: int) -> int:
@@ -14,15 +14,20 @@ def as_steps(value: float, max_steps: int) -> int:
 
 
 def objective_weights(
-    configured: Mapping[str, float], step: int, burn_in_steps: int, mim_open: bool = True
+    configured: Mapping[str, float],
+    step: int,
+    burn_in_steps: int,
+    mim_open: bool = True,
+    mlm_from_start: bool = False,
 ) -> dict[str, float]:
-    """Loss weights at a global step: MIM and MLM are off before `burn_in_steps`, MIM until its gate is open."""
-    weights = dict(configured)
-    if not mim_open:
-        weights["mim"] = 0.0
+    """Loss weights at a global step: before `burn_in_steps` MIM is off, and MLM unless it is on from the start.
+
+    MIM stays off until its gate is open, too.
+    """
+    off = set() if mim_open else {"mim", "mim_cls_bag"}
     if step < burn_in_steps:
-        weights.update(dict.fromkeys(BURN_IN_OFF, 0.0))
-    return weights
+        off |= BURN_IN_OFF - ({"mlm"} if mlm_from_start else set())
+    return {name: 0.0 if name in off else weight for name, weight in configured.items()}
 
 
 def mim_gate_open(step: int, burn_in_steps: int, threshold: float | None, stability: float | None) -> bool:

@@ -8,6 +8,7 @@ import torch
 from transformers import Trainer, TrainerCallback
 
 from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
+from .alternation import AlternationCallback
 from .arguments import CBViLATrainingArguments
 from .codebook_care import CodebookCallback
 from .schedule import as_steps, negative_hardness, objective_weights
@@ -36,6 +37,9 @@ class CBViLATrainer(Trainer):
             self.codebook_care = CodebookCallback(self)
             self.add_callback(self.codebook_care)
         self.add_callback(_EpochCallback(self.train_dataset))
+        turns = self.args.update_turns()
+        if turns is not None:
+            self.add_callback(AlternationCallback(self, turns))
 
     @property
     def unwrapped_model(self):
@@ -87,7 +91,9 @@ class CBViLATrainer(Trainer):
         burn_in = as_steps(self.args.burn_in_steps, max_steps)
         mim_open = self.codebook_care is None or self.codebook_care.mim_open
         return {
-            "loss_weights": objective_weights(self.unwrapped_model.config.loss_weights(), step, burn_in, mim_open),
+            "loss_weights": objective_weights(
+                self.unwrapped_model.config.loss_weights(), step, burn_in, mim_open, self.args.mlm_from_start
+            ),
             "negative_hardness": negative_hardness(step, max_steps, self.args.hardening_window()),
         }
 

@@ -1,0 +1,150 @@
+"""Images that ask texts: how their visual words are shown, and how the answers are scored (Eq. 3, Eq. 4).
+
+Pretraining and masked image modelling share it.
+
+Shapes: B batch, N patches, L text tokens, D hidden, Dv vision width, K codes, C code width, P pixels of a patch.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import initialization as init
+
+from .configuration_cbvila import CBViLAConfig
+from .losses_cbvila import at_least_fp32, patchify, pixel_loss
+from .modeling_cbvila_codebook import CBViLACodebookOutput
+from .modeling_cbvila_layers import CBViLAPreTrainedModel, without_autocast
+
+
+class CBViLATiedMIMHead(nn.Module):
+    """Scores codes by their cosine with a prediction, so that a code that moved keeps its meaning."""
+
+    def __init__(self, config: CBViLAConfig):
+        super().__init__()
+        self.dense = nn.Linear(config.fusion_config.hidden_size, config.codebook_dim)
+        self.scale = nn.Parameter(torch.tensor(2.3026))  # ln 10
+
+    def init_own_weights(self, std: float) -> None:
+        init.constant_(self.scale, 2.3026)
+
+    @without_autocast
+    def forward(self, hidden_states: Tensor, codes: Tensor) -> Tensor:
+        """(M, D) states and (K, C) codes to logits (M, K)."""
+        predictions = F.normalize(at_least_fp32(self.dense(hidden_states.to(self.dense.weight.dtype))), dim=-1)
+        targets = F.normalize(at_least_fp32(codes.detach()), dim=-1)
+        return self.scale.exp().clamp(max=100) * predictions @ targets.to(predictions).T
+
+
+class CBViLASeenImage(NamedTuple):
+    """What the image encoder and the codebook make of an image, whole or with patches hidden.
+
+    `cls` (B, Dv) is the class token, which is never quantised.
+    """
+
+    cls: Tensor
+    codebook: CBViLACodebookOutput
+
+
+class CBViLAWordQueries(NamedTuple):
+    """A question to the texts: `words` (B, N, Dv) behind a class token `cls` (B, Dv), `mask` (B, N) of them hidden."""
+
+    words: Tensor
+    cls: Tensor
+    mask: Tensor | None
+
+
+class CBViLAImageObjectives(CBViLAPreTrainedModel):
+    """A model with the heads that name pixels and visual words; a subclass builds `cbvila` first."""
+
+    cbvila: Any
+
+    def add_image_heads(self) -> None:
+        """Builds `pixel_head`, `mim_head` and, with `mim_cls_bag_weight`, `mim_cls_head`."""
+        config = self.config
+        size, vision = config.fusion_config.hidden_size, config.vision_config
+        self.pixel_head = nn.Linear(size, vision.num_channels * vision.patch_size**2)
+        self.mim_head: nn.Module = (
+            CBViLATiedMIMHead(config) if config.mim_head == "tied" else nn.Linear(size, config.codebook_size)
+        )
+        self.has_bag_head = config.mim_cls_bag_weight > 0
+        if self.has_bag_head:
+            self.mim_cls_head = nn.Linear(size, config.codebook_size)
+
+    def see_visible(self, pixel_values: Tensor, whole: CBViLASeenImage, hidden: Tensor) -> CBViLASeenImage:
+        """The image as questions with `hidden` (B, N) patches show it.
+
+        With `mim_mask_stage="post"` it is the whole image, whose words are hidden in the question itself; with `"pre"`
+        the image encoder looks again, and its visible tokens know nothing of the hidden patches.
+        """
+        if self.config.mim_mask_stage == "post":
+            return whole
+        tokens = self.cbvila.encode_visible_patches(pixel_values, hidden, interpolate_pos_encoding=True)
+        return CBViLASeenImage(tokens[:, 0], self.cbvila.codebook(tokens[:, 1:], remember=False))
+
+    def pixel_masks(self, hidden: Tensor | None) -> list[Tensor | None]:
+        """What each question about pixels hides, as `pixel_on` says; `None` hides nothing."""
+        masks: list[Tensor | None] = [None] if self.config.pixel_on in ("all", "both") else []
+        if self.config.pixel_on in ("masked", "both") and hidden is not None:
+            masks.append(hidden)
+        return masks
+
+    def pixel_queries(self, seen: CBViLASeenImage, mask: Tensor | None) -> CBViLAWordQueries:
+        cls = seen.cls if self.config.pixel_grad_to_vit else seen.cls.detach()
+        return CBViLAWordQueries(seen.codebook.words, cls, mask)
+
+    def mim_queries(self, seen: CBViLASeenImage, hidden: Tensor | None) -> CBViLAWordQueries:
+        cls = seen.cls if self.config.mim_grad_to_vit else seen.cls.detach()
+        return CBViLAWordQueries(seen.codebook.frozen_words, cls, hidden)
+
+    def ask_texts(
+        self,
+        queries: list[CBViLAWordQueries],
+        grid: tuple[int, int],
+        text: Tensor,
+        attention_mask: Tensor | None,
+        **options,
+    ):
+        """All questions to the same texts (B, L, D) as one fusion pass; states (R * B, 1 + N, D) of R questions."""
+        words = torch.cat([query.words for query in queries])
+        mask = None
+        if any(query.mask is not None for query in queries):
+            nothing = torch.zeros(queries[0].words.shape[:2], dtype=torch.bool, device=words.device)
+            mask = torch.cat([nothing if query.mask is None else query.mask for query in queries])
+        image_cls = None
+        if self.config.fusion_visual_cls == "vit":
+            image_cls = torch.cat([query.cls for query in queries])
+        return self.cbvila.fuse_words(words, grid, text, attention_mask, mask, image_cls, **options)
+
+    def pixel_term(self, predictions: list[Tensor], pixel_values: Tensor, masks: list[Tensor | None]) -> Tensor:
+        """The pixel loss of predictions (B, N, P), each scored where its question hid patches (or everywhere)."""
+        config = self.config
+        targets = patchify(pixel_values, config.vision_config.patch_size)
+        terms = [
+            pixel_loss(
+                prediction,
+                targets,
+                mask,
+                normalize=config.norm_pix_loss,
+                likelihood=config.pixel_likelihood,
+                reduction=config.pixel_reduction,
+                sigma=config.pixel_sigma,
+            )
+            for prediction, mask in zip(predictions, masks, strict=True)
+        ]
+        return torch.stack(terms).mean()
+
+    def mim_scores(self, states: Tensor, codes: Tensor) -> Tensor:
+        """Scores (…, K) of the codes (K, C) for states (…, D)."""
+        if self.config.mim_head == "tied":
+            return self.mim_head(states, codes)
+        return self.mim_head(states)
+
+    def patch_grid(self, pixel_values: Tensor) -> tuple[int, int]:
+        """Rows and columns of patches of images (B, 3, H, W)."""
+        patch = self.config.vision_config.patch_size
+        return pixel_values.shape[-2] // patch, pixel_values.shape[-1] // patch
+
+
+__all__ = ["CBViLATiedMIMHead"]
