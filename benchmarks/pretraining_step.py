@@ -134,7 +134,7 @@ def main() -> None:
     arguments.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1 and so on")
     arguments.add_argument("--dtype", choices=DTYPES, default="float32", help="bfloat16 is mixed precision")
     arguments.add_argument("--compile", action="store_true", help="run the model through torch.compile")
-    arguments.add_argument("--product", type=positive, metavar="N", help="side of the product; default 2048, cuda 8192")
+    arguments.add_argument("--product", type=positive, metavar="N", help="side of the product: 2048, on cuda 8192")
     options = arguments.parse_args()
     torch.set_num_threads(options.threads)
     device, dtype = torch.device(options.device), DTYPES[options.dtype]

@@ -34,6 +34,12 @@ def their_codebook(codes: torch.Tensor) -> torch.nn.Module | None:
     return theirs
 
 
+@torch.no_grad()
+def agreement(codes: torch.Tensor, tokens: torch.Tensor) -> float:
+    """Share of the tokens to which fresh codebooks of both kinds give the same code: whether they do the same work."""
+    return float((our_codebook(codes)(tokens).indices == their_codebook(codes)(tokens)[1]).float().mean())
+
+
 def main() -> None:
     arguments = parser(__doc__, "python benchmarks/quantizer.py --rounds 15")
     arguments.set_defaults(rounds=15)
@@ -66,6 +72,7 @@ def main() -> None:
         ratios["ours / vector-quantize-pytorch"] = 'not installed: pip install "transformers-cbvila[bench]"'
     else:
         ratios["ours / vector-quantize-pytorch"] = f"{mine / times['vector-quantize-pytorch'].median:.2f}"
+        ratios["tokens with the same code"] = f"{agreement(codes, tokens):.2%}"
     show(ratios)
 
 
