@@ -28,7 +28,7 @@ PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_EVALUATE_O
   $(VENV_PYTHON) -m pytest -n $(WORKERS) --dist loadfile
 CBVILA := $(VENV_PYTHON) -m transformers_cbvila
 
-.PHONY: help install test test-all suite suite-all conformance lint format format-check types demo demo-scratch pretrain-tiny wheel clean FORCE
+.PHONY: help install test test-all suite suite-all conformance lint format format-check types demo demo-scratch pretrain-tiny bench wheel clean FORCE
 
 help:  ## list the targets
 	@echo "make TARGET [PYTHON=/path/to/python]"
@@ -81,6 +81,21 @@ demo-scratch: $(STAMP)  ## the same from random weights, into runs/demo-scratch
 
 pretrain-tiny: $(STAMP)  ## pretrain cbvila-tiny on easy-VQA and the folders in DATA="folder folder"
 	$(CBVILA) pretrain --config recipes/pretrain-tiny.yaml --train_data easy-vqa easy-vqa $(DATA) --output_dir runs/pretrain-tiny --resume
+
+BENCH := OMP_NUM_THREADS=1 $(VENV_PYTHON) benchmarks
+BENCHED := $(VENV)/installed-bench
+
+bench: $(BENCHED)  ## time the pretraining step and the quantiser beside a matrix product and beside others (10 minutes)
+	$(BENCH)/pretraining_step.py --size tiny
+	$(BENCH)/pretraining_step.py --size base
+	$(BENCH)/quantizer.py
+	$(BENCH)/peers.py
+
+# With PYTHON the constraints are those that the installation wrote: what is reused stays as it is.
+$(BENCHED): $(STAMP)
+	constraints=constraints.txt; [[ ! -f $(VENV)/constraints.txt ]] || constraints=$(VENV)/constraints.txt; \
+	  $(VENV_PYTHON) -m pip install --disable-pip-version-check --quiet -e ".[bench]" -c $$constraints
+	touch $@
 
 wheel: $(STAMP)  ## build the wheel into dist/
 	$(VENV_PYTHON) -m build --wheel

@@ -1,0 +1,99 @@
+"""What a training step computes, and how often: shared passes, shared keys and values, heads on masked places only."""
+
+from collections import defaultdict
+
+import pytest
+import torch
+from tiny import CODES, PATCH, PATCHES, VOCABULARY, pretraining_model, tiny_config, tiny_pairs
+from torch.utils.flop_counter import FlopCounterMode
+
+BATCH, LENGTH = 4, 7
+
+
+def inputs_seen(model, names):
+    """The shape of every input of the named modules in one training step, by name."""
+    seen, hooks = defaultdict(list), []
+    for name, module in model.named_modules():
+        if any(name.endswith(ending) for ending in names):
+            hooks.append(
+                module.register_forward_pre_hook(
+                    lambda _, args, kwargs, name=name: seen[name].append(
+                        tuple((args or tuple(kwargs.values()))[0].shape)
+                    ),
+                    with_kwargs=True,
+                )
+            )
+    model(**tiny_pairs(BATCH, LENGTH)).loss.backward()
+    for hook in hooks:
+        hook.remove()
+    return seen
+
+
+@pytest.mark.parametrize("preset, word_passes", [("recommended", 2), ("paper", 3)])
+def test_one_fusion_pass_per_direction_and_one_of_each_encoder(preset, word_passes):
+    model = pretraining_model(preset=preset).train()
+    seen = inputs_seen(model, ["vision_model.layers.0", "text_model.layers.0", "fusion_model.layers.0"])
+    fusion = model.config.fusion_config.hidden_size
+    assert seen["cbvila.vision_model.layers.0"] == [(BATCH, 1 + PATCHES, 32)]
+    assert seen["cbvila.text_model.layers.0"] == [(2 * BATCH, LENGTH, fusion)]  # as they are, and with masked tokens
+    assert seen["cbvila.fusion_model.layers.0"] == [
+        (4 * BATCH, LENGTH, fusion),  # ITM: true pairs, wrong images, wrong texts; MLM
+        (word_passes * BATCH, 1 + PATCHES, fusion),  # pixel (twice with "both") and MIM
+    ]
+
+
+@pytest.mark.parametrize("preset", ["recommended", "paper"])
+def test_keys_and_values_are_projected_once_per_image_and_per_text(preset):
+    model = pretraining_model(preset=preset).train()
+    seen = inputs_seen(model, ["crossattention.k_proj", "crossattention.v_proj"])
+    assert len(seen) == 2 * model.config.fusion_config.num_hidden_layers
+    for shapes in seen.values():
+        assert shapes == [(BATCH, 1 + PATCHES, 32), (BATCH, LENGTH, 32)]
+
+
+def test_mlm_and_mim_heads_see_masked_places_only():
+    model, batch = pretraining_model().train(), tiny_pairs(BATCH, LENGTH)
+    seen = inputs_seen(model, ["mlm_head", "mim_head", "pixel_head", "itm_head"])
+    assert seen["mlm_head"] == [(int((batch["mlm_labels"] != -100).sum()), 24)]
+    assert seen["mim_head"] == [(int(batch["bool_masked_pos"].sum()), 24)]
+    assert seen["pixel_head"] == [(BATCH, PATCHES, 24)]
+    assert seen["itm_head"] == [(3 * BATCH, 24)]
+
+
+def layer(rows, tokens, size, inner, keys=0, key_rows=0, key_size=0):
+    """Multiply-adds of a transformer layer; with `keys` keys and values, cross-attention to them as well."""
+    projections = rows * tokens * (4 * size**2 + 2 * size * inner)
+    attention = 2 * rows * tokens**2 * size
+    cross = rows * tokens * 2 * size**2 + 2 * rows * tokens * keys * size + key_rows * keys * 2 * key_size * size
+    return projections + attention + (cross if keys else 0)
+
+
+def test_forward_costs_what_is_counted_by_hand():
+    """Every product of the step, at a glance: nothing is computed twice, nothing that no loss needs."""
+    config = tiny_config()
+    config._attn_implementation = "eager"  # torch counts no fused attention on the CPU
+    model, batch = pretraining_model(config).train(), tiny_pairs(BATCH, LENGTH)
+    vision, text, fusion = config.vision_config, config.text_config, config.fusion_config
+    image, words, inner, width = vision.hidden_size, text.hidden_size, text.intermediate_size, config.codebook_dim
+    patches, images = BATCH * PATCHES, 1 + PATCHES  # tokens of all images, and of one with [CLS]
+    masked_tokens, masked_patches = (batch["mlm_labels"] != -100).sum(), batch["bool_masked_pos"].sum()
+    expected = {
+        "image encoder": patches * 3 * PATCH**2 * image
+        + vision.num_hidden_layers * layer(BATCH, images, image, vision.intermediate_size),
+        "text encoder": text.num_hidden_layers * layer(2 * BATCH, LENGTH, words, inner),
+        "contrast": BATCH * config.projection_dim * (image + words + BATCH),
+        "into the codebook": patches * (image**2 + image * width + width * CODES),
+        "out of it": 2 * patches * width * image,  # for the pixel loss and, without gradient to the codes, for MIM
+        "into the fusion encoder": 2 * patches * image * words + BATCH * LENGTH * words * image,
+        "texts ask images": fusion.num_hidden_layers
+        * layer(4 * BATCH, LENGTH, words, inner, keys=images, key_rows=BATCH, key_size=image),
+        "images ask texts": fusion.num_hidden_layers
+        * layer(2 * BATCH, images, words, inner, keys=LENGTH, key_rows=BATCH, key_size=image),
+        "ITM": 3 * BATCH * words * 2,
+        "MLM": masked_tokens * (words**2 + words * VOCABULARY),
+        "MIM": masked_patches * words * CODES,
+        "pixels": patches * words * 3 * PATCH**2,
+    }
+    with FlopCounterMode(display=False) as counter, torch.enable_grad():
+        model(**batch)
+    assert counter.get_total_flops() == 2 * int(sum(expected.values()))
