@@ -125,5 +125,8 @@ def test_pretraining_on_a_folder_of_ones_own_then_inspecting_it(recipe, picture_
 
 
 def test_a_missing_column_is_named_with_those_there_are(recipe, picture_folder, tmp_path):
-    with pytest.raises(ValueError, match="no column 'caption'.*caption_column.*text"):
-        main(["pretrain", "--config", recipe, "--train_data", picture_folder, "--output_dir", str(tmp_path / "out")])
+    command = ["pretrain", "--config", recipe, "--train_data", picture_folder, "--output_dir", str(tmp_path / "out")]
+    with pytest.raises(ValueError, match="no column 'words'; set caption_column to one of image, text"):
+        main([*command, "--caption_column", "words"])
+    with pytest.raises(ValueError, match="no column 'photo'; set image_column to one of image, text"):
+        main([*command, "--image_column", "photo"])

@@ -32,6 +32,20 @@ class CBViLATrainingArguments(TrainingArguments):
             "help": "During burn-in, replace codes used less than this share of what an average code is. 0: never."
         },
     )
+    vision_learning_rate: float | None = field(
+        default=None,
+        metadata={
+            "help": "Learning rate of the image encoder at its peak; default: learning_rate. A tenth of it, on "
+            "pretrained weights, keeps the codes' meaning from drifting. The schedule scales all rates alike."
+        },
+    )
+    text_learning_rate: float | None = field(
+        default=None, metadata={"help": "Learning rate of the text encoder at its peak; default: learning_rate."}
+    )
+    codebook_learning_rate: float | None = field(
+        default=None,
+        metadata={"help": "Learning rate of codes and their projections at its peak; default: learning_rate."},
+    )
     negative_hardening: str | None = field(
         default=None,
         metadata={
@@ -51,7 +65,19 @@ class CBViLATrainingArguments(TrainingArguments):
             raise ValueError(f"burn_in_steps={self.burn_in_steps} is negative.")
         if not 0 <= self.codebook_restart_threshold < 1:
             raise ValueError(f"codebook_restart_threshold={self.codebook_restart_threshold} must be in [0, 1).")
+        for tower, rate in self.tower_learning_rates().items():
+            if rate < 0:
+                raise ValueError(f"{tower}_learning_rate={rate} is negative; 0 freezes what it is for.")
         self.hardening_window()  # raises early
+
+    def tower_learning_rates(self) -> dict[str, float]:
+        """The learning rates that differ from `learning_rate`, by tower: `vision`, `text`, `codebook`."""
+        rates = {
+            "vision": self.vision_learning_rate,
+            "text": self.text_learning_rate,
+            "codebook": self.codebook_learning_rate,
+        }
+        return {tower: rate for tower, rate in rates.items() if rate is not None}
 
     def hardening_window(self) -> tuple[float, float] | None:
         """`negative_hardening` as two numbers, or None."""

@@ -1,8 +1,11 @@
 """What a codebook needs besides gradients: a start from features, its moving average, restarts of unused codes."""
 
+from itertools import islice
+
 import torch
 from transformers import TrainerCallback
 
+from ..data.epoch_rows import sample_examples
 from ..data.masking import generator_for
 from .kmeans import kmeans
 from .schedule import as_steps
@@ -58,13 +61,12 @@ class CodebookCallback(TrainerCallback):
 
     def _collect_latents(self, seed: int) -> tuple[torch.Tensor, int]:
         trainer, model = self.trainer, self.trainer.unwrapped_model
-        dataset, batch_size = trainer.train_dataset, trainer.args.train_batch_size
-        order = torch.randperm(len(dataset), generator=generator_for(seed)).tolist()
+        examples = sample_examples(trainer.train_dataset, seed)
         wanted, latents, seen = _POINTS_PER_CODE * self.codebook.num_codes, [], 0
         was_training = model.training
         model.eval()
-        for start in range(0, len(order), batch_size):
-            batch = trainer.data_collator([dataset[i] for i in order[start : start + batch_size]])
+        while chosen := list(islice(examples, trainer.args.train_batch_size)):
+            batch = trainer.data_collator(chosen)
             tokens = model.cbvila.vision_model(batch["pixel_values"].to(model.device)).last_hidden_state[:, 1:]
             latents.append(model.cbvila.codebook.encode(tokens).flatten(0, 1))
             seen += len(latents[-1])
