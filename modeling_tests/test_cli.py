@@ -4,7 +4,6 @@ import json
 
 import pytest
 import yaml
-from PIL import Image
 
 from transformers_cbvila.cli import _parse, main
 from transformers_cbvila.training.arguments import CBViLATrainingArguments
@@ -53,20 +52,6 @@ def recipe(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(TINY_RECIPE))
     return str(path)
-
-
-@pytest.fixture
-def picture_folder(tmp_path):
-    """An image folder as people have it: pictures and a metadata.jsonl with a column of captions."""
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    colours = ["red", "green", "blue", "black", "white", "yellow", "gray", "brown"]
-    lines = []
-    for colour in colours:
-        Image.new("RGB", (20, 20), colour).save(folder / f"{colour}.png")
-        lines.append(json.dumps({"file_name": f"{colour}.png", "text": f"a {colour} square"}))
-    (folder / "metadata.jsonl").write_text("\n".join(lines))
-    return str(folder)
 
 
 @pytest.mark.parametrize("command", ["pretrain", "inspect", "demo"])

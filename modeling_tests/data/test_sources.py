@@ -131,15 +131,14 @@ def test_missing_captions_are_empty_lists(tmp_path):
 
 
 def test_streams_are_interleaved_and_know_their_texts(tmp_path):
-    own = load_pair_stream(make("parquet folder", tmp_path), keyword_columns=["tags"])
-    fewer = load_pair_stream(make("parquet file", tmp_path / "b"), image_column="image")
-    captions = [row["captions"][0] for row in interleave([fewer, own])]
+    own = load_pair_stream(make("jsonl", tmp_path), keyword_columns=["tags"])
+    captions = [row["captions"][0] for row in interleave([own.take(3), own])]
     first = [f"a {c}" for c in COLOURS]
     assert captions == [text for c in first[:3] for text in (c, c)] + first[3:], "in turn, and none twice"
     texts = list(training_texts([own], ["own"]))
     assert texts == [text for c in COLOURS for text in (f"a {c}", c)]
     assert len(list(training_texts([own], ["own"], stream_rows=2))) == 4
-    whole = concatenate([load_pairs(make("jsonl", tmp_path / "c"), keyword_columns=["tags"])])
+    whole = concatenate([load_pairs(make("parquet folder", tmp_path / "b"), keyword_columns=["tags"])])
     assert list(training_texts([whole], ["own"])) == texts
 
 
