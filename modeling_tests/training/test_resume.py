@@ -180,7 +180,8 @@ def test_killed_twice_and_resumed(options, picture_folder, tmp_path):
 @pytest.mark.parametrize("streaming", ["False", "True"])
 def test_accelerate_launches_it_on_two_processes(streaming, picture_folder, tmp_path):
     """... and a run that was stopped after its first half ends as an unbroken one does."""
-    launcher = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1")
+    # `--multi_gpu` starts the processes, `use_cpu` of the recipe puts them on the CPU; `--cpu` would start only one
+    launcher = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1")
     launcher += ("--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m")
     options = ("--streaming", streaming, "--per_device_train_batch_size", "2", "--max_steps", "30")
     arguments = command(tmp_path, picture_folder, *options, launcher=launcher)

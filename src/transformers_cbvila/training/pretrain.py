@@ -91,9 +91,10 @@ def pretrain(job: PretrainingJob, args: CBViLATrainingArguments) -> Path:
     Raises:
         ValueError: For a stream without `max_steps`; for columns that the data lack.
     """
-    trainer = build_trainer(job, args)
     output_dir = Path(args.output_dir or "trainer_output")
-    trainer.train(resume_from_checkpoint=_checkpoint(args, output_dir))
+    checkpoint = _checkpoint(args, output_dir)
+    trainer = build_trainer(job, args, checkpoint)
+    trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
     trainer.save_state()
     if trainer.is_world_process_zero():
@@ -102,8 +103,12 @@ def pretrain(job: PretrainingJob, args: CBViLATrainingArguments) -> Path:
     return output_dir
 
 
-def build_trainer(job: PretrainingJob, args: CBViLATrainingArguments) -> CBViLATrainer:
-    """The trainer of a job, with its data, model and collator; nothing is trained yet."""
+def build_trainer(job: PretrainingJob, args: CBViLATrainingArguments, checkpoint: str | None = None) -> CBViLATrainer:
+    """The trainer of a job, with its data, model and collator; nothing is trained yet.
+
+    Args:
+        checkpoint: A checkpoint of the same job that training is to go on from: its vocabulary is used.
+    """
     if job.streaming and args.max_steps <= 0:
         raise ValueError(
             "streaming needs max_steps: a stream has no length that epochs could be counted by. 5.1 million pairs, "
@@ -112,7 +117,7 @@ def build_trainer(job: PretrainingJob, args: CBViLATrainingArguments) -> CBViLAT
     set_seed(args.seed)
     with args.main_process_first(desc="reading the data"):
         sources = _load(job)
-    model, processor = _start(job, args, sources)
+    model, processor = _start(job, args, sources, checkpoint)
     options: dict[str, Any] = {
         "crop_scale": job.crop_scale,
         "flip": job.flip,
@@ -144,13 +149,16 @@ def _load(job: PretrainingJob) -> list[Any]:
 
 
 def _start(
-    job: PretrainingJob, args: CBViLATrainingArguments, sources
+    job: PretrainingJob, args: CBViLATrainingArguments, sources, checkpoint: str | None
 ) -> tuple[CBViLAForPreTraining, CBViLAProcessor]:
     if job.model is not None:
         return CBViLAForPreTraining.from_pretrained(job.model), CBViLAProcessor.from_pretrained(job.model)
     fields = dict(job.model_config or {})  # type: ignore[arg-type]
     text = dict(fields.pop("text_config", None) or {})
-    tokenizer = _tokenizer(job, args, sources, text.get("max_position_embeddings", 512))
+    if checkpoint is not None:
+        tokenizer = CBViLAProcessor.from_pretrained(checkpoint).tokenizer
+    else:
+        tokenizer = _tokenizer(job, args, sources, text.get("max_position_embeddings", 512))
     text |= {
         "vocab_size": len(tokenizer),
         "pad_token_id": tokenizer.pad_token_id,
