@@ -46,7 +46,9 @@ def test_accumulation_is_a_mean_over_smaller_batches(plain, tmp_path):
 def test_compiled(plain, tmp_path):
     """Through the end of burn-in, where other losses come on."""
     options = {"burn_in_steps": 1}
-    trainer = pretrainer(tmp_path, model=pretraining_model(), max_steps=3, torch_compile_backend="aot_eager", **options)
+    trainer = pretrainer(
+        tmp_path, model=pretraining_model(), max_steps=3, torch_compile_backend="aot_eager", **options
+    )
     trainer.train()
     eager = pretrainer(tmp_path, model=pretraining_model(), max_steps=3, **options)
     eager.train()

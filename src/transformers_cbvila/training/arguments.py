@@ -15,6 +15,13 @@ class CBViLATrainingArguments(TrainingArguments):
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "Leave on False: the collators build the model's inputs from raw columns."}
     )
+    gradient_accumulation_steps: int = field(
+        default=1,
+        metadata={
+            "help": "Batches whose gradients are added up for one step. The negatives of ITC and ITM are those of one "
+            "batch (over all processes): they do not grow with this."
+        },
+    )
     burn_in_steps: float = field(
         default=0.0,
         metadata={"help": "Steps with ITM, ITC and the codebook's own losses only; MIM and MLM follow (Sec. IV-C)."},
