@@ -29,6 +29,9 @@ class StreamedImageTextPairs(IterableDataset):
 
     Rows without a caption are passed over.
 
+    For large data: `datasets` waits five seconds at the end of every pass over several Parquet files, which small sets
+    would notice.
+
     Args:
         rows: A stream with the columns `image` (not decoded), `captions` and `keywords` (`load_pair_stream`).
         seed: Seed of the order and of all draws.
