@@ -4,7 +4,6 @@ import json
 
 import pytest
 import yaml
-from PIL import Image
 
 from transformers_cbvila.cli import _parse, main
 from transformers_cbvila.training.arguments import CBViLATrainingArguments
@@ -55,20 +54,6 @@ def recipe(tmp_path):
     return str(path)
 
 
-@pytest.fixture
-def picture_folder(tmp_path):
-    """An image folder as people have it: pictures and a metadata.jsonl with a column of captions."""
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    colours = ["red", "green", "blue", "black", "white", "yellow", "gray", "brown"]
-    lines = []
-    for colour in colours:
-        Image.new("RGB", (20, 20), colour).save(folder / f"{colour}.png")
-        lines.append(json.dumps({"file_name": f"{colour}.png", "text": f"a {colour} square"}))
-    (folder / "metadata.jsonl").write_text("\n".join(lines))
-    return str(folder)
-
-
 @pytest.mark.parametrize("command", ["pretrain", "inspect", "demo"])
 def test_every_command_has_help_with_an_example(command, capsys):
     with pytest.raises(SystemExit) as stopped:
@@ -116,6 +101,14 @@ def test_pretraining_on_a_folder_of_ones_own_then_inspecting_it(recipe, picture_
     assert {"loss_pixel", "loss_mim", "loss_itm", "loss_mlm", "loss_itc", "codebook_perplexity"} <= logged
     assert record["steps"] == 4 and record["pairs"] == 8
     assert record["job"]["train_data"] == ["pictures"]
+    assert record["preset"] == record["config"]["preset"] == "recommended"
+    assert record["config"]["codebook_update"] == "ema" and record["config"]["codebook_size"] == 8
+    assert record["arguments"]["burn_in_steps"] == 0.5 and record["arguments"]["negative_hardening"] is None
+    assert "output_dir" not in record["arguments"] and str(tmp_path) not in json.dumps(record)
+    assert {"torch", "transformers", "accelerate", "datasets"} <= set(record["versions"])
+    assert record["world_size"] == 1
+    assert record["speed"]["train_runtime"] > 0 and record["speed"]["pairs_per_second"] > 0
+    assert record["speed"]["resumed_from_step"] == 0 and record["speed"]["replay_seconds"] is None
 
     figures = out / "figures.json"
     inspect = ["inspect", str(out), "--data", picture_folder, "--split", "train", "--caption_column", "text"]
@@ -124,6 +117,28 @@ def test_pretraining_on_a_folder_of_ones_own_then_inspecting_it(recipe, picture_
     assert 0 <= json.loads(figures.read_text())["text_retrieval_r10"] <= 1
 
 
+def test_a_stream_needs_to_know_its_steps(recipe, picture_folder, tmp_path):
+    command = ["pretrain", "--config", recipe, "--train_data", picture_folder, "--output_dir", str(tmp_path / "out")]
+    with pytest.raises(ValueError, match="streaming needs max_steps"):
+        main([*command, "--streaming", "--max_steps", "-1"])
+
+
+def test_a_stream_resumed_by_the_command(recipe, picture_folder, tmp_path, capsys):
+    command = ["pretrain", "--config", recipe, "--train_data", picture_folder, "--output_dir", str(tmp_path / "out")]
+    assert main([*command, "--streaming", "--resume"]) == 0
+    assert "No complete checkpoint yet" in capsys.readouterr().err
+    (tmp_path / "out" / "checkpoint-4" / "trainer_state.json").unlink()
+    assert main([*command, "--streaming", "--resume"]) == 0
+    said = capsys.readouterr().err
+    assert "checkpoint-2." in said and "reading past 8 rows" in said and "Training a vocabulary" not in said
+    record = json.loads((tmp_path / "out" / "pretraining.json").read_text())
+    assert record["speed"]["resumed_from_step"] == 2 and record["speed"]["replay_seconds"] > 0
+    assert record["pairs"] is None and record["steps"] == 4
+
+
 def test_a_missing_column_is_named_with_those_there_are(recipe, picture_folder, tmp_path):
-    with pytest.raises(ValueError, match="no column 'caption'.*caption_column.*text"):
-        main(["pretrain", "--config", recipe, "--train_data", picture_folder, "--output_dir", str(tmp_path / "out")])
+    command = ["pretrain", "--config", recipe, "--train_data", picture_folder, "--output_dir", str(tmp_path / "out")]
+    with pytest.raises(ValueError, match="no column 'words'; set caption_column to one of image, text"):
+        main([*command, "--caption_column", "words"])
+    with pytest.raises(ValueError, match="no column 'photo'; set image_column to one of image, text"):
+        main([*command, "--image_column", "photo"])

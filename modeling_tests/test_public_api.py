@@ -38,6 +38,7 @@ LAZY = {
     "CBViLADataCollatorForPreTraining",
     "CBViLADataCollatorForQuestionAnswering",
     "ImageTextPairs",
+    "StreamedImageTextPairs",
 }
 
 

@@ -1,6 +1,8 @@
 """Half-written checkpoints are passed over."""
 
-from transformers_cbvila.training.checkpoints import last_complete_checkpoint
+import pytest
+
+from transformers_cbvila.training.checkpoints import last_complete_checkpoint, step_of
 
 
 def checkpoint(folder, step, state='{"global_step": 1}'):
@@ -27,3 +29,9 @@ def test_unfinished_ones_do_not_count(tmp_path):
 def test_none_without_any(tmp_path):
     assert last_complete_checkpoint(tmp_path) is None
     assert last_complete_checkpoint(tmp_path / "absent") is None
+
+
+def test_the_step_is_the_one_written(tmp_path):
+    assert step_of(checkpoint(tmp_path, 100, '{"global_step": 100}')) == 100
+    with pytest.raises(ValueError, match="checkpoint-200 is no complete checkpoint"):
+        step_of(checkpoint(tmp_path, 200, state='{"global_st'))

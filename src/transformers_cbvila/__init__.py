@@ -46,6 +46,7 @@ from .registration import register
 if TYPE_CHECKING:
     from .data.collators import CBViLADataCollatorForPreTraining, CBViLADataCollatorForQuestionAnswering
     from .data.pairs import ImageTextPairs
+    from .data.streams import StreamedImageTextPairs
     from .training.arguments import CBViLATrainingArguments
     from .training.trainer import CBViLATrainer
 
@@ -58,6 +59,7 @@ _MODULE_OF_LAZY_NAME = {
     "CBViLATrainer": "training.trainer",
     "CBViLATrainingArguments": "training.arguments",
     "ImageTextPairs": "data.pairs",
+    "StreamedImageTextPairs": "data.streams",
 }
 
 
@@ -107,6 +109,7 @@ __all__ = [
     "CBViLAVisionModel",
     "CBViLAVisualQuestionAnsweringPipeline",
     "ImageTextPairs",
+    "StreamedImageTextPairs",
     "bundled_checkpoint",
     "bundled_checkpoints",
 ]

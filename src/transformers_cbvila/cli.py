@@ -12,6 +12,12 @@ example:
   cbvila pretrain --config recipes/pretrain-tiny.yaml --train_data easy-vqa data/emoji --output_dir runs/tiny
   cbvila pretrain --config recipes/pretrain-tiny.yaml --train_data my_folder --caption_column text \\
       --output_dir runs/mine --max_steps 2000 --save_steps 500 --seed 1 --resume
+  accelerate launch --num_processes 8 -m transformers_cbvila pretrain --config recipes/pretrain-base.yaml \\
+      --train_data "pairs/*.parquet" --image_column image --caption_column captions --output_dir runs/base
+
+my_folder holds pictures and a metadata.jsonl with lines like
+  {"file_name": "cat.jpg", "text": "a cat on a sofa"}
+The caption column may hold a list of captions instead. Everything not given is in the recipe or has the default below.
 """
 INSPECT_EXAMPLE = """\
 example:
@@ -124,7 +130,7 @@ def _inspect(argv: list[str]) -> int:
     parser.add_argument("--data", required=True, help="folder, Parquet file, Hub id, or easy-vqa")
     parser.add_argument("--split", default="test", help="split of the data (default: test)")
     parser.add_argument("--image_column", default="image")
-    parser.add_argument("--caption_column", default="caption")
+    parser.add_argument("--caption_column", help="default: captions, caption or text, whichever there is")
     parser.add_argument("--output", help="JSON file to write the figures to")
     options = parser.parse_args(argv)
 

@@ -1,12 +1,24 @@
 """Rows whose training examples are drawn anew every epoch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch.utils.data import Dataset
 
 from .masking import generator_for
+
+
+def sample_examples(dataset: Any, seed: int) -> Iterator[dict[str, Any]]:
+    """All examples of a training set in an order drawn from `seed`, the same in every process.
+
+    For what looks at some examples before training, such as k-means. A stream gives its own (`sample`).
+    """
+    if hasattr(dataset, "sample"):
+        yield from dataset.sample(seed)
+        return
+    for index in torch.randperm(len(dataset), generator=generator_for(seed)).tolist():
+        yield dataset[index]
 
 
 class EpochRows(Dataset):

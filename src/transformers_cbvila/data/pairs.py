@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,41 +19,32 @@ def stable_id(*parts: str | bytes) -> int:
     return int.from_bytes(digest.digest(), "big") >> 1
 
 
-class ImageTextPairs(EpochRows):
-    """Draws, for a row and an epoch, a caption of the row (and some of its keywords) and a crop of its image.
-
-    Every draw depends on (seed, epoch, row) only, never on global random state: a resumed run repeats nothing and
-    skips nothing.
+@dataclass
+class PairDraws:
+    """Turns a row into an example: a caption of the row (and some of its keywords) and a crop of its image.
 
     Args:
-        rows: Rows with `image` (PIL), `captions` (list of strings) and, optionally, `keywords` (list of strings).
-        seed: Seed of all draws.
         crop_scale: Smallest share of the image's area that a random crop keeps; 1.0 takes the whole image.
         flip: Whether to mirror every other image.
         keyword_probability: How often keywords are appended to the caption.
     """
 
-    def __init__(
-        self,
-        rows: Sequence[dict[str, Any]],
-        seed: int = 0,
-        crop_scale: float = 1.0,
-        flip: bool = False,
-        keyword_probability: float = 0.5,
-    ):
-        if not 0 < crop_scale <= 1:
-            raise ValueError(f"crop_scale={crop_scale} must be in (0, 1], the smallest share of the image to keep.")
-        super().__init__(rows, seed)
-        self.crop_scale = crop_scale
-        self.flip = flip
-        self.keyword_probability = keyword_probability
+    crop_scale: float = 1.0
+    flip: bool = False
+    keyword_probability: float = 0.5
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        row = self.rows[index]
+    def __post_init__(self):
+        if not 0 < self.crop_scale <= 1:
+            raise ValueError(
+                f"crop_scale={self.crop_scale} must be in (0, 1], the smallest share of the image to keep."
+            )
+
+    def draw(self, row: dict[str, Any], generator: torch.Generator) -> dict[str, Any]:
+        """The example of a row with `image` (PIL), `captions` (at least one) and, optionally, `keywords`.
+
+        The generator is handed on with the example: the collator draws the masks from it.
+        """
         captions = list(row["captions"])
-        if not captions:
-            raise ValueError(f"Row {index} has no caption; leave such rows out.")
-        generator = self.generator(index)
         caption = captions[self._integer(generator, len(captions))]
         image = row["image"]
         return {
@@ -82,12 +74,12 @@ class ImageTextPairs(EpochRows):
 
     def _view(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
         if self.crop_scale < 1:
-            image = image.crop(self._crop_box(image.size, generator))
+            image = image.crop(self.crop_box(image.size, generator))
         if self.flip and self._uniform(generator) < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         return image
 
-    def _crop_box(self, size: tuple[int, int], generator: torch.Generator) -> tuple[int, int, int, int]:
+    def crop_box(self, size: tuple[int, int], generator: torch.Generator) -> tuple[int, int, int, int]:
         """A box of at least `crop_scale` of the area, with its aspect ratio within 3:4 to 4:3 of the image's."""
         width, height = size
         side = self._uniform(generator, self.crop_scale, 1.0) ** 0.5
@@ -96,3 +88,33 @@ class ImageTextPairs(EpochRows):
         h = max(1, min(height, round(height * side / stretch)))
         left, top = self._integer(generator, width - w + 1), self._integer(generator, height - h + 1)
         return left, top, left + w, top + h
+
+
+class ImageTextPairs(EpochRows):
+    """Examples drawn from the rows of a data set that can be indexed, anew every epoch.
+
+    Every draw depends on (seed, epoch, row) only, never on global random state: a resumed run repeats nothing and
+    skips nothing. [`StreamedImageTextPairs`] does the same for a stream.
+
+    Args:
+        rows: Rows with `image` (PIL), `captions` (list of strings) and, optionally, `keywords` (list of strings).
+        seed: Seed of all draws.
+        crop_scale, flip, keyword_probability: See [`PairDraws`].
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[dict[str, Any]],
+        seed: int = 0,
+        crop_scale: float = 1.0,
+        flip: bool = False,
+        keyword_probability: float = 0.5,
+    ):
+        super().__init__(rows, seed)
+        self.draws = PairDraws(crop_scale, flip, keyword_probability)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        row = self.rows[index]
+        if not row["captions"]:
+            raise ValueError(f"Row {index} has no caption; leave such rows out.")
+        return self.draws.draw(row, self.generator(index))

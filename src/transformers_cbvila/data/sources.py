@@ -1,85 +1,185 @@
-"""Where training pairs come from: easy-VQA, folders, Parquet files or Hub data sets, brought to one form of rows."""
+"""Where training pairs come from: easy-VQA, files, folders or Hub data sets, brought to one form of rows."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import glob
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..extras import require
 from .easy_vqa import load_easy_vqa, load_easy_vqa_captions
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, Features, IterableDataset
 
 EASY_VQA = "easy-vqa"  # the name that stands for the PyPI package instead of a folder
+CAPTION_COLUMNS = ("captions", "caption", "text")  # looked for, in this order, when none is named
+_FORMATS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv"}
+_MAX_SHARDS = 64  # of a stream over rows that lie on disk: what processes and workers can share out
 
 
 def load_pairs(
     source: str,
     split: str = "train",
     image_column: str = "image",
-    caption_column: str = "caption",
+    caption_column: str | None = None,
     keyword_columns: Sequence[str] = (),
 ) -> Dataset:
     """Image-caption pairs with the columns `image`, `captions` (list) and `keywords` (list).
 
     Args:
-        source: `"easy-vqa"`, a folder (image folder or Parquet files), a Parquet file, or the id of a Hub data set.
+        source: `"easy-vqa"`; a folder of images with a metadata.jsonl or metadata.csv, of Parquet files, or written by
+            `save_to_disk`; a Parquet, JSON Lines or CSV file, or a pattern of several (`"data/*.parquet"`); or the id
+            of a Hub data set. Paths of images in JSON Lines and CSV files count from the file's folder.
         split: Split to load.
         image_column: Column with the images.
-        caption_column: Column with a caption, or a list of captions, per image.
+        caption_column: Column with a caption, or a list of captions, per image; without one, the first of
+            `captions`, `caption` and `text` that there is.
         keyword_columns: Columns with a list of keywords; the first that a source has is used.
 
     Raises:
+        FileNotFoundError: If the source is a path and isn't there.
         ValueError: If the source has no such column; the message lists those it has.
     """
+    datasets = require("datasets")
     if source == EASY_VQA:
         rows = load_easy_vqa_captions(split).remove_columns("image_id")
         return rows.add_column("keywords", [[] for _ in range(len(rows))])
-    datasets = require("datasets")
     rows = _load(source, split)
-    for name, column in (("image_column", image_column), ("caption_column", caption_column)):
-        if column not in rows.column_names:
-            raise ValueError(
-                f"{source} has no column {column!r}; set {name} to one of {', '.join(rows.column_names)}."
-            )
-    keyword_column = next((name for name in keyword_columns if name in rows.column_names), None)
+    caption_column, keyword_column = _columns(source, rows.column_names, image_column, caption_column, keyword_columns)
     captions = [_as_list(value) for value in rows[caption_column]]
-    keywords = [list(value or []) for value in rows[keyword_column]] if keyword_column else [[]] * len(rows)
-    rows = rows.select_columns([image_column]).rename_columns(
-        {image_column: "image"} if image_column != "image" else {}
-    )
+    keywords = [_as_list(value) for value in rows[keyword_column]] if keyword_column else [[]] * len(rows)
+    rows = rows.select_columns([image_column])
+    if image_column != "image":
+        rows = rows.rename_column(image_column, "image")
+    if getattr(rows.features["image"], "dtype", None) == "string":
+        paths = [_locate(path, source) for path in rows["image"]]
+        rows = datasets.Dataset.from_dict({"image": paths}, split=rows.split)
     texts = datasets.List(datasets.Value("string"))
     rows = rows.add_column("captions", captions, feature=texts).add_column("keywords", keywords, feature=texts)
     return rows.cast_column("image", datasets.Image(mode="RGB"))
 
 
+def load_pair_stream(
+    source: str,
+    split: str = "train",
+    image_column: str = "image",
+    caption_column: str | None = None,
+    keyword_columns: Sequence[str] = (),
+) -> IterableDataset:
+    """The rows of [`load_pairs`] as a stream, images not decoded: nothing is fetched or written ahead."""
+    datasets = require("datasets")
+    features = _pair_features(datasets.Image(decode=False))
+    if source == EASY_VQA:
+        return _as_stream(load_pairs(source, split).cast(features))
+    rows = _load(source, split, streaming=True)
+    if isinstance(rows, datasets.Dataset):
+        rows = _as_stream(rows)
+    names = list(rows.features or next(iter(rows)))  # JSON Lines, read as they come, have no declared columns
+    caption_column, keyword_column = _columns(source, names, image_column, caption_column, keyword_columns)
+    if rows.features and isinstance(rows.features[image_column], datasets.Image):
+        rows = rows.cast_column(image_column, datasets.Image(decode=False))
+
+    def pair(row: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "image": _encoded(row[image_column], source),
+            "captions": _as_list(row[caption_column]),
+            "keywords": _as_list(row[keyword_column]) if keyword_column else [],
+        }
+
+    return rows.map(pair, remove_columns=[name for name in names if name not in features], features=features)
+
+
 def concatenate(sources: Sequence[Dataset]) -> Dataset:
     """All rows of several sources of the same form."""
     datasets = require("datasets")
-    texts = datasets.List(datasets.Value("string"))
-    features = datasets.Features(image=datasets.Image(mode="RGB"), captions=texts, keywords=texts)
+    features = _pair_features(datasets.Image(mode="RGB"))
     return datasets.concatenate_datasets([source.cast(features) for source in sources])
 
 
-def training_texts(sources: Sequence[Dataset], names: Sequence[str]) -> list[str]:
-    """Every text that a vocabulary for these sources should know, easy-VQA's questions and answers included."""
-    texts = [text for rows in sources for column in ("captions", "keywords") for row in rows[column] for text in row]
+def interleave(sources: Sequence[IterableDataset]) -> IterableDataset:
+    """Several streams as one that takes a row of each in turn until all are at their end."""
+    if len(sources) == 1:
+        return sources[0]
+    return require("datasets").interleave_datasets(
+        list(sources), stopping_strategy="all_exhausted_without_replacement"
+    )
+
+
+def training_texts(
+    sources: Sequence[Dataset | IterableDataset], names: Sequence[str], stream_rows: int = 100_000
+) -> Iterator[str]:
+    """Every text that a vocabulary for these sources should know, easy-VQA's questions and answers included.
+
+    Args:
+        stream_rows: Of a stream, how many rows are read for it.
+    """
+    datasets = require("datasets")
+    for rows in sources:
+        texts = rows.select_columns(["captions", "keywords"])
+        for row in texts if isinstance(rows, datasets.Dataset) else islice(texts, stream_rows):
+            yield from row["captions"]
+            yield from row["keywords"]
     if EASY_VQA in names:
         questions = load_easy_vqa("train")
-        texts += [text for column in ("question", "answer") for row in questions[column] for text in row]
-    return texts
+        for column in ("question", "answer"):
+            for row in questions[column]:
+                yield from row
 
 
-def _load(source: str, split: str) -> Dataset:
+def _pair_features(image: Any) -> Features:
     datasets = require("datasets")
-    if source.endswith(".parquet"):
-        if not Path(source).is_file():
-            raise FileNotFoundError(f"{source} isn't there: give a Parquet file, a folder or a Hub data set id.")
-        return datasets.load_dataset("parquet", data_files={split: source}, split=split)
-    return datasets.load_dataset(source, split=split)
+    texts = datasets.List(datasets.Value("string"))
+    return datasets.Features(image=image, captions=texts, keywords=texts)
 
 
-def _as_list(value: str | Sequence[str]) -> list[str]:
-    return [value] if isinstance(value, str) else list(value)
+def _load(source: str, split: str, streaming: bool = False) -> Dataset | IterableDataset:
+    datasets = require("datasets")
+    path = Path(source)
+    if path.suffix in _FORMATS:
+        if not glob.glob(source):
+            raise FileNotFoundError(f"{source} isn't there: give a file, a pattern of files, a folder or a Hub id.")
+        files = {split: source}
+        return datasets.load_dataset(_FORMATS[path.suffix], data_files=files, split=split, streaming=streaming)
+    if (path / "dataset_dict.json").is_file():
+        return datasets.load_from_disk(source)[split]
+    if (path / "dataset_info.json").is_file() and (path / "state.json").is_file():
+        return datasets.load_from_disk(source)
+    if not path.is_dir() and (path.is_absolute() or source.startswith((".", "~")) or source.count("/") > 1):
+        raise FileNotFoundError(f"{source} isn't there: give a file, a pattern of files, a folder or a Hub id.")
+    return datasets.load_dataset(source, split=split, streaming=streaming)
+
+
+def _as_stream(rows: Dataset) -> IterableDataset:
+    return rows.to_iterable_dataset(num_shards=max(1, min(_MAX_SHARDS, len(rows))))
+
+
+def _columns(
+    source: str, names: Sequence[str], image: str, caption: str | None, keywords: Sequence[str]
+) -> tuple[str, str | None]:
+    """The caption and the keyword column of a source with columns of these names."""
+    found = next((name for name in CAPTION_COLUMNS if name in names), None) if caption is None else caption
+    for option, column in (("image_column", image), ("caption_column", found)):
+        if column not in names:
+            what = f"column {column!r}" if column else f"column called {', '.join(CAPTION_COLUMNS)}"
+            raise ValueError(f"{source} has no {what}; set {option} to one of {', '.join(names)}.")
+    assert found is not None
+    return found, next((name for name in keywords if name in names), None)
+
+
+def _locate(path: str, source: str) -> str:
+    """An image's path as a file names it: from the file's folder, unless it is complete."""
+    return path if "://" in path or Path(path).is_absolute() else str(Path(source).parent / path)
+
+
+def _encoded(image: Any, source: str) -> Any:
+    """An image as `datasets` keeps it, from a path or the bytes of a file."""
+    if isinstance(image, str):
+        return {"path": _locate(image, source), "bytes": None}
+    return {"path": None, "bytes": image} if isinstance(image, bytes) else image
+
+
+def _as_list(value: str | Sequence[str] | None) -> list[str]:
+    return [value] if isinstance(value, str) else list(value or [])

@@ -1,22 +1,105 @@
 """A WordPiece vocabulary of one's own, for models too small to carry BERT's 30,522 pieces."""
 
+import heapq
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 
-from tokenizers import BertWordPieceTokenizer
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
 from transformers import BertTokenizer
 
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+_ALPHABET = 200  # characters, at most
+_MIN_COUNT = 2  # of a pair of pieces that becomes one
+_INSIDE = "##"  # before a piece that does not begin a word
 
 
 def train_wordpiece(texts: Iterable[str], vocab_size: int, max_length: int) -> BertTokenizer:
     """Trains a lower-casing WordPiece tokenizer on texts.
 
+    The same texts give the same vocabulary, in every process and run: pairs of equal count are taken in the order of
+    their letters. (The trainer of `tokenizers` takes them in an order that differs from call to call, so that neither
+    two processes nor a run and its repetition would agree on the ids.)
+
     Args:
-        vocab_size: Largest number of pieces, special tokens included.
+        vocab_size: Largest number of pieces, special tokens included; letters are never left out for it.
         max_length: Longest text in tokens that the model takes.
     """
-    trainer = BertWordPieceTokenizer(lowercase=True)
-    trainer.train_from_iterator(
-        texts, vocab_size=vocab_size, special_tokens=SPECIAL_TOKENS, show_progress=False, limit_alphabet=200
-    )
-    return BertTokenizer(vocab=trainer.get_vocab(), model_max_length=max_length)
+    words = _count_words(texts)
+    letters = Counter[str]()
+    for word, count in words.items():
+        for letter in word:
+            letters[letter] += count
+    alphabet = set(sorted(letters, key=lambda letter: (-letters[letter], letter))[:_ALPHABET])
+    spelt = [
+        ([pieces[0], *(_INSIDE + letter for letter in pieces[1:])], count)
+        for word, count in sorted(words.items())
+        if (pieces := [letter for letter in word if letter in alphabet])
+    ]
+    single = sorted(alphabet) + sorted({piece for pieces, _ in spelt for piece in pieces} - alphabet)
+    merged = _merge(spelt, vocab_size - len(SPECIAL_TOKENS) - len(single))
+    vocabulary = list(dict.fromkeys([*SPECIAL_TOKENS, *single, *merged]))
+    return BertTokenizer(vocab={piece: i for i, piece in enumerate(vocabulary)}, model_max_length=max_length)
+
+
+def _count_words(texts: Iterable[str]) -> Counter[str]:
+    normalizer, splitter = BertNormalizer(lowercase=True), BertPreTokenizer()
+    words = Counter[str]()
+    for text in texts:
+        words.update(word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
+    return words
+
+
+def _merge(words: list[tuple[list[str], int]], limit: int) -> list[str]:
+    """Up to `limit` new pieces, each made of the pair of neighbours that is most frequent when it is its turn.
+
+    Args:
+        words: Pieces of each word, which are changed, and the number of times that the word occurs.
+    """
+    counts = Counter[tuple[str, str]]()
+    places: dict[tuple[str, str], set[int]] = defaultdict(set)
+    for place, (pieces, count) in enumerate(words):
+        for pair in zip(pieces, pieces[1:], strict=False):
+            counts[pair] += count
+            places[pair].add(place)
+    queue = [(-count, pair) for pair, count in counts.items()]
+    heapq.heapify(queue)
+    made: dict[str, None] = {}
+    while queue and len(made) < limit:
+        negative, pair = heapq.heappop(queue)
+        if counts[pair] != -negative:
+            continue  # an entry from before the count changed; the present one is in the queue too
+        if -negative < _MIN_COUNT:
+            break
+        piece = pair[0] + pair[1].removeprefix(_INSIDE)
+        made[piece] = None
+        changed = set()
+        for place in places.pop(pair):
+            pieces, count = words[place]
+            joined = _join(pieces, pair, piece)
+            for old in zip(pieces, pieces[1:], strict=False):
+                counts[old] -= count
+                changed.add(old)
+            for new in zip(joined, joined[1:], strict=False):
+                counts[new] += count
+                places[new].add(place)
+                changed.add(new)
+            words[place] = (joined, count)
+        for other in changed:
+            if counts[other] > 0:
+                heapq.heappush(queue, (-counts[other], other))
+    return list(made)
+
+
+def _join(pieces: list[str], pair: tuple[str, str], piece: str) -> list[str]:
+    """The pieces of a word with every occurrence of a pair, from the left, made one piece."""
+    joined: list[str] = []
+    position = 0
+    while position < len(pieces):
+        if tuple(pieces[position : position + 2]) == pair:
+            joined.append(piece)
+            position += 2
+        else:
+            joined.append(pieces[position])
+            position += 1
+    return joined

@@ -15,6 +15,13 @@ class CBViLATrainingArguments(TrainingArguments):
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "Leave on False: the collators build the model's inputs from raw columns."}
     )
+    gradient_accumulation_steps: int = field(
+        default=1,
+        metadata={
+            "help": "Batches whose gradients are added up for one step. The negatives of ITC and ITM are those of one "
+            "batch (over all processes): they do not grow with this."
+        },
+    )
     burn_in_steps: float = field(
         default=0.0,
         metadata={"help": "Steps with ITM, ITC and the codebook's own losses only; MIM and MLM follow (Sec. IV-C)."},
@@ -85,6 +92,20 @@ class CBViLATrainingArguments(TrainingArguments):
     codebook_alarm_top_share: float = field(
         default=0.5, metadata={"help": "Share of the most frequent code above which the codebook counts as collapsed."}
     )
+    vision_learning_rate: float | None = field(
+        default=None,
+        metadata={
+            "help": "Learning rate of the image encoder at its peak; default: learning_rate. A tenth of it, on "
+            "pretrained weights, keeps the codes' meaning from drifting. The schedule scales all rates alike."
+        },
+    )
+    text_learning_rate: float | None = field(
+        default=None, metadata={"help": "Learning rate of the text encoder at its peak; default: learning_rate."}
+    )
+    codebook_learning_rate: float | None = field(
+        default=None,
+        metadata={"help": "Learning rate of codes and their projections at its peak; default: learning_rate."},
+    )
     negative_hardening: str | None = field(
         default=None,
         metadata={
@@ -109,6 +130,9 @@ class CBViLATrainingArguments(TrainingArguments):
         if not 0 <= self.codebook_restart_threshold < 1:
             raise ValueError(f"codebook_restart_threshold={self.codebook_restart_threshold} must be in [0, 1).")
         self._check_codebook_care()
+        for tower, rate in self.tower_learning_rates().items():
+            if rate < 0:
+                raise ValueError(f"{tower}_learning_rate={rate} is negative; 0 freezes what it is for.")
         self.hardening_window()  # raises early
         self.update_turns()
 
@@ -143,6 +167,15 @@ class CBViLATrainingArguments(TrainingArguments):
         for name in ("codebook_alarm_usage", "codebook_alarm_top_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}={getattr(self, name)} is a share in [0, 1].")
+
+    def tower_learning_rates(self) -> dict[str, float]:
+        """The learning rates that differ from `learning_rate`, by tower: `vision`, `text`, `codebook`."""
+        rates = {
+            "vision": self.vision_learning_rate,
+            "text": self.text_learning_rate,
+            "codebook": self.codebook_learning_rate,
+        }
+        return {tower: rate for tower, rate in rates.items() if rate is not None}
 
     def hardening_window(self) -> tuple[float, float] | None:
         """`negative_hardening` as two numbers, or None."""

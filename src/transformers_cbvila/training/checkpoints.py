@@ -9,24 +9,32 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 def last_complete_checkpoint(output_dir: str | Path) -> str | None:
     """The newest complete checkpoint in a Trainer's output folder, or None.
 
-    Trainer writes `trainer_state.json` last: a folder without it, or with half of it, was being written when the run
-    was killed, and is passed over.
+    Trainer writes `trainer_state.json` last ([`CBViLATrainer`] has it wait for every process's part): a folder without
+    it, or with half of it, was being written when the run was killed, and is passed over.
     """
-    folders = [path for path in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*") if _step(path) is not None]
-    for folder in sorted(folders, key=lambda path: _step(path) or 0, reverse=True):
-        if _is_complete(folder):
+    folders = [path for path in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*") if _number(path) is not None]
+    for folder in sorted(folders, key=lambda path: _number(path) or 0, reverse=True):
+        if _state(folder) is not None:
             return str(folder)
     return None
 
 
-def _step(folder: Path) -> int | None:
+def step_of(checkpoint: str | Path) -> int:
+    """The global step at which a complete checkpoint was written."""
+    state = _state(Path(checkpoint))
+    if state is None:
+        raise ValueError(f"{checkpoint} is no complete checkpoint: it has no readable trainer_state.json.")
+    return int(state["global_step"])
+
+
+def _number(folder: Path) -> int | None:
     number = folder.name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-")
     return int(number) if number.isdigit() else None
 
 
-def _is_complete(folder: Path) -> bool:
+def _state(folder: Path) -> dict | None:
     try:
-        json.loads((folder / "trainer_state.json").read_text())
+        state = json.loads((folder / "trainer_state.json").read_text())
     except (OSError, ValueError):
-        return False
-    return True
+        return None
+    return state if isinstance(state, dict) and "global_step" in state else None

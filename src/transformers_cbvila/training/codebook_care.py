@@ -13,6 +13,7 @@ from ..data.masking import generator_for
 from .codebook_probe import StabilityProbe
 from .codebook_watch import CodebookWatch
 from .kmeans import kmeans
+from .progress import say
 from .schedule import as_steps, mim_gate_open
 from .target_encoder import TargetEncoder
 from .training_images import image_batches, image_latents
@@ -148,6 +149,7 @@ class CodebookCallback(TrainerCallback):
         Every process encodes the same images; process 0 clusters, and gives the others what it found.
         """
         codebook, args = self.codebook, self.trainer.args
+        say(args, f"Fitting {codebook.num_codes} codes to features of training images (k-means) ...")
         latents = self._collect_latents(seed)
         points = latents.flatten(0, 1)
         centres = torch.empty(codebook.codes.shape, dtype=points.dtype, device=points.device)

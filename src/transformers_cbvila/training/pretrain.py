@@ -1,14 +1,17 @@
 """The `cbvila pretrain` job: data folders in, a pretrained CB-ViLA folder out."""
 
 import json
-from dataclasses import asdict, dataclass, field
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from transformers import set_seed
+from transformers import AutoTokenizer, set_seed
 
 from ..data.collators import CBViLADataCollatorForPreTraining
 from ..data.pairs import ImageTextPairs
-from ..data.sources import concatenate, load_pairs, training_texts
+from ..data.sources import concatenate, interleave, load_pair_stream, load_pairs, training_texts
+from ..data.streams import StreamedImageTextPairs
 from ..data.vocabulary import train_wordpiece
 from ..model.configuration_cbvila import CBViLAConfig
 from ..model.image_processing_pil_cbvila import CBViLAImageProcessorPil
@@ -16,6 +19,8 @@ from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
 from ..model.processing_cbvila import CBViLAProcessor
 from .arguments import CBViLATrainingArguments
 from .checkpoints import last_complete_checkpoint
+from .progress import say
+from .run_record import run_record
 from .trainer import CBViLATrainer
 
 
@@ -25,15 +30,30 @@ class PretrainingJob:
 
     train_data: list[str] = field(
         metadata={
-            "help": "Folders, Parquet files or Hub ids with images and captions, or easy-vqa; several are mixed."
+            "help": "Folders (pictures with a metadata.jsonl or .csv, Parquet files, or written by save_to_disk), "
+            "Parquet, JSON Lines or CSV files, Hub ids, or easy-vqa; several are mixed."
         }
     )
     image_column: str = field(default="image", metadata={"help": "Column with the images."})
-    caption_column: str = field(
-        default="caption", metadata={"help": "Column with the caption, or a list of captions, of an image."}
+    caption_column: str | None = field(
+        default=None,
+        metadata={
+            "help": "Column with the caption, or a list of captions, of an image; default: captions, caption or text, "
+            "whichever there is."
+        },
     )
     keyword_columns: list[str] = field(
         default_factory=list, metadata={"help": "Columns with keywords, some of which are added to the caption."}
+    )
+    streaming: bool = field(
+        default=False,
+        metadata={
+            "help": "Read the data as they come, without a copy on disk; needs max_steps. Each process and loader "
+            "worker reads its own files where their number divides evenly."
+        },
+    )
+    shuffle_buffer: int = field(
+        default=1000, metadata={"help": "Of a stream, rows from which the next one is drawn, per loader worker."}
     )
     model: str | None = field(
         default=None, metadata={"help": "Checkpoint to start from; without it, random weights of model_config."}
@@ -42,6 +62,12 @@ class PretrainingJob:
         default=None, metadata={"help": "Fields of CBViLAConfig (JSON on the command line, a mapping in a recipe)."}
     )
     preset: str = field(default="recommended", metadata={"help": "recommended, or paper for its literal reading."})
+    tokenizer: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder or Hub id of a BERT tokenizer, for random weights; without it, a vocabulary is trained."
+        },
+    )
     vocab_size: int = field(
         default=4000, metadata={"help": "Size of the WordPiece vocabulary trained on the texts, for random weights."}
     )
@@ -58,17 +84,57 @@ class PretrainingJob:
     flip: bool = field(default=False, metadata={"help": "Mirror every other image."})
     keyword_probability: float = field(default=0.5, metadata={"help": "How often keywords are added."})
 
+    def __post_init__(self):
+        if isinstance(self.model_config, str):
+            self.model_config = json.loads(self.model_config)
+        if not self.train_data:
+            raise ValueError("train_data is empty; name at least one folder, file or data set.")
+
 
 def pretrain(job: PretrainingJob, args: CBViLATrainingArguments) -> Path:
-    """Runs the job (or goes on with it, with `resume_from_checkpoint`) and returns the folder of the trained model."""
-    set_seed(args.seed)
+    """Runs the job (or goes on with it, with `resume_from_checkpoint`) and returns the folder of the trained model.
+
+    Raises:
+        ValueError: For a stream without `max_steps`; for columns that the data lack.
+    """
     output_dir = Path(args.output_dir or "trainer_output")
-    sources = [
-        load_pairs(name, "train", job.image_column, job.caption_column, job.keyword_columns) for name in job.train_data
-    ]
-    model, processor = _start(job, sources)
-    pairs = ImageTextPairs(concatenate(sources), args.seed, job.crop_scale, job.flip, job.keyword_probability)
-    trainer = CBViLATrainer(
+    checkpoint = _checkpoint(args, output_dir)
+    trainer = build_trainer(job, args, checkpoint)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_model()
+    trainer.save_state()
+    if trainer.is_world_process_zero():
+        record = run_record(job, trainer)
+        (output_dir / "pretraining.json").write_text(json.dumps(record, indent=1))
+    return output_dir
+
+
+def build_trainer(job: PretrainingJob, args: CBViLATrainingArguments, checkpoint: str | None = None) -> CBViLATrainer:
+    """The trainer of a job, with its data, model and collator; nothing is trained yet.
+
+    Args:
+        checkpoint: A checkpoint of the same job that training is to go on from: its vocabulary is used.
+    """
+    if job.streaming and args.max_steps <= 0:
+        raise ValueError(
+            "streaming needs max_steps: a stream has no length that epochs could be counted by. 5.1 million pairs, "
+            "seen 30 times in batches of 512, are 298,828 steps."
+        )
+    set_seed(args.seed)
+    with args.main_process_first(desc="reading the data"):
+        sources = _load(job)
+    model, processor = _start(job, args, sources, checkpoint)
+    options: dict[str, Any] = {
+        "crop_scale": job.crop_scale,
+        "flip": job.flip,
+        "keyword_probability": job.keyword_probability,
+    }
+    pairs: Any
+    if job.streaming:
+        pairs = StreamedImageTextPairs(interleave(sources), args.seed, job.shuffle_buffer, **options)
+    else:
+        pairs = ImageTextPairs(concatenate(sources), args.seed, **options)
+    return CBViLATrainer(
         model=model,
         args=args,
         train_dataset=pairs,
@@ -83,22 +149,24 @@ def pretrain(job: PretrainingJob, args: CBViLATrainingArguments) -> Path:
         ),
         processing_class=processor,
     )
-    trainer.train(resume_from_checkpoint=_checkpoint(args, output_dir))
-    trainer.save_model()
-    trainer.save_state()
-    if trainer.is_world_process_zero():
-        _write_record(output_dir, job, trainer, len(pairs))
-    return output_dir
 
 
-def _start(job: PretrainingJob, sources) -> tuple[CBViLAForPreTraining, CBViLAProcessor]:
+def _load(job: PretrainingJob) -> list[Any]:
+    load = load_pair_stream if job.streaming else load_pairs
+    return [load(name, "train", job.image_column, job.caption_column, job.keyword_columns) for name in job.train_data]
+
+
+def _start(
+    job: PretrainingJob, args: CBViLATrainingArguments, sources, checkpoint: str | None
+) -> tuple[CBViLAForPreTraining, CBViLAProcessor]:
     if job.model is not None:
         return CBViLAForPreTraining.from_pretrained(job.model), CBViLAProcessor.from_pretrained(job.model)
-    fields = json.loads(job.model_config) if isinstance(job.model_config, str) else dict(job.model_config or {})
+    fields = dict(job.model_config or {})  # type: ignore[arg-type]
     text = dict(fields.pop("text_config", None) or {})
-    tokenizer = train_wordpiece(
-        training_texts(sources, job.train_data), job.vocab_size, text.get("max_position_embeddings", 512)
-    )
+    if checkpoint is not None:
+        tokenizer = CBViLAProcessor.from_pretrained(checkpoint).tokenizer
+    else:
+        tokenizer = _tokenizer(job, args, sources, text.get("max_position_embeddings", 512))
     text |= {
         "vocab_size": len(tokenizer),
         "pad_token_id": tokenizer.pad_token_id,
@@ -111,28 +179,20 @@ def _start(job: PretrainingJob, sources) -> tuple[CBViLAForPreTraining, CBViLAPr
     return CBViLAForPreTraining(config), CBViLAProcessor(image_processor, tokenizer)
 
 
-def _checkpoint(args: CBViLATrainingArguments, output_dir: Path) -> str | bool | None:
+def _tokenizer(job: PretrainingJob, args: CBViLATrainingArguments, sources, max_length: int):
+    if job.tokenizer is not None:
+        return AutoTokenizer.from_pretrained(job.tokenizer, model_max_length=max_length)
+    begin = time.perf_counter()
+    say(args, f"Training a vocabulary of {job.vocab_size} pieces on the captions ...")
+    tokenizer = train_wordpiece(training_texts(sources, job.train_data), job.vocab_size, max_length)
+    say(args, f"... which has {len(tokenizer)} pieces ({time.perf_counter() - begin:.1f} s).")
+    return tokenizer
+
+
+def _checkpoint(args: CBViLATrainingArguments, output_dir: Path) -> str | None:
     """The checkpoint to go on from; `True` means the last complete one, if there is any."""
     if args.resume_from_checkpoint in ("True", "true", True):
-        return last_complete_checkpoint(output_dir)
+        checkpoint = last_complete_checkpoint(output_dir)
+        say(args, f"Resuming from {checkpoint}." if checkpoint else "No complete checkpoint yet: starting anew.")
+        return checkpoint
     return args.resume_from_checkpoint
-
-
-def _write_record(output_dir: Path, job: PretrainingJob, trainer: CBViLATrainer, num_pairs: int) -> None:
-    """What was run, for the model card: the job, the arguments that matter, the last log."""
-    args = trainer.args
-    record = {
-        # folder names only: where a folder lay on the machine that trained means nothing elsewhere
-        "job": {**asdict(job), "train_data": [Path(name).name for name in job.train_data]},
-        "pairs": num_pairs,
-        "steps": trainer.state.global_step,
-        "batch_size": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
-        "learning_rate": args.learning_rate,
-        "weight_decay": args.weight_decay,
-        "seed": args.seed,
-        "burn_in_steps": args.burn_in_steps,
-        "negative_hardening": args.negative_hardening,
-        "codebook_restart_threshold": args.codebook_restart_threshold,
-        "logs": trainer.state.log_history,
-    }
-    (output_dir / "pretraining.json").write_text(json.dumps(record, indent=1))

@@ -1,16 +1,26 @@
 """The Trainer of CB-ViLA: transformers' own, with the schedule of the objectives and their logs."""
 
 import math
+import os
 from collections import defaultdict
 from typing import Any
 
 import torch
-from transformers import Trainer, TrainerCallback
+from accelerate.data_loader import prepare_data_loader
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import TrainOutput
 
+from ..data.streams import ReplayCollator, StreamedImageTextPairs
 from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
 from .alternation import AlternationCallback
 from .arguments import CBViLATrainingArguments
+from .checkpoints import step_of
 from .codebook_care import CodebookCallback
+from .data_callback import DataCallback
+from .optimizer_groups import parameter_groups
+from .progress import say
 from .schedule import as_steps, negative_hardness, objective_weights
 
 
@@ -19,8 +29,9 @@ class CBViLATrainer(Trainer):
 
     Pretraining ([`CBViLAForPreTraining`]) gets its objectives by global step, k-means and EMA for the codebook, and
     every loss term, codebook usage and perplexity in the log. [`CBViLAForMaskedImageModeling`] gets the same but for
-    the schedule. In-batch negatives (ITC, ITM) do not grow with gradient
-    accumulation. A loss that is not finite stops the run, named, before a checkpoint is written.
+    the schedule. In-batch negatives (ITC, ITM) do not grow with gradient accumulation. A loss that is not finite stops
+    the run, named, before a checkpoint is written. A stream ([`StreamedImageTextPairs`]) is shared out among
+    processes and, when a run is resumed, replayed to its position.
     """
 
     args: CBViLATrainingArguments
@@ -33,10 +44,11 @@ class CBViLATrainer(Trainer):
         self._times: dict[str, int] = defaultdict(int)
         self.codebook_care: CodebookCallback | None = None
         self.is_pretraining = isinstance(self.unwrapped_model, CBViLAForPreTraining)
+        self.data_callback = DataCallback(self.train_dataset)
+        self.add_callback(self.data_callback)
         if hasattr(self.unwrapped_model, "update_codebook"):
             self.codebook_care = CodebookCallback(self)
             self.add_callback(self.codebook_care)
-        self.add_callback(_EpochCallback(self.train_dataset))
         turns = self.args.update_turns()
         if turns is not None:
             self.add_callback(AlternationCallback(self, turns))
@@ -44,6 +56,16 @@ class CBViLATrainer(Trainer):
     @property
     def unwrapped_model(self):
         return self.accelerator.unwrap_model(self.model)
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args, **kwargs) -> TrainOutput:
+        if isinstance(resume_from_checkpoint, str) and not self.is_fsdp_enabled:
+            step = step_of(resume_from_checkpoint)
+            if step >= self.args.max_steps > 0:  # Trainer would take one more
+                say(self.args, f"{resume_from_checkpoint} is at the last step: nothing is left to train.")
+                self._load_from_checkpoint(resume_from_checkpoint)
+                self.state = TrainerState.load_from_json(os.path.join(resume_from_checkpoint, TRAINER_STATE_NAME))
+                return TrainOutput(step, math.nan, {})
+        return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch=None):
         if self.is_pretraining and model.training:
@@ -55,6 +77,42 @@ class CBViLATrainer(Trainer):
         if model.training:
             self._remember(loss, outputs)
         return (loss, outputs) if return_outputs else loss
+
+    def get_train_dataloader(self) -> DataLoader:
+        """The loader of training batches. Of a stream, every process reads its own share, with nothing dispatched."""
+        if not isinstance(self.train_dataset, StreamedImageTextPairs):
+            return super().get_train_dataloader()
+        self.train_dataset.assign(self.args.process_index, self.args.world_size)
+        loader = DataLoader(
+            self.train_dataset,
+            batch_size=self._train_batch_size,
+            collate_fn=ReplayCollator(self.data_collator),
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+            prefetch_factor=self.args.dataloader_prefetch_factor,
+            multiprocessing_context=self.args.dataloader_multiprocessing_context,
+        )
+        # as for a single process, since the shares are made already
+        return prepare_data_loader(
+            loader, self.args.device, num_processes=1, process_index=0, put_on_device=True, dispatch_batches=False
+        )
+
+    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
+        """The optimizer, with a group for each tower that has a learning rate of its own."""
+        rates = self.args.tower_learning_rates()
+        if self.optimizer is not None or not rates:
+            return super().create_optimizer(model)
+        model = self.model if model is None else model
+        optimizer_class, options = self.optimizer_cls_and_kwargs or self.get_optimizer_cls_and_kwargs(self.args, model)
+        if not isinstance(optimizer_class, type) or {"params", "model", "optimizer_dict"} & set(options):
+            raise ValueError(
+                f"optim={self.args.optim} makes its own parameter groups; leave {', '.join(rates)} learning rates out."
+            )
+        groups = parameter_groups(
+            model.named_parameters(), self.get_decay_parameter_names(model), self.args.weight_decay, rates
+        )
+        self.optimizer = optimizer_class(groups, **options)
+        return self.optimizer
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs and self._times:
@@ -70,6 +128,12 @@ class CBViLATrainer(Trainer):
     def save_model(self, *args, **kwargs):
         self._require_finite_weights()
         return super().save_model(*args, **kwargs)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        # The main process writes trainer_state.json next, which says that the checkpoint is complete: with every
+        # process's part.
+        self.accelerator.wait_for_everyone()
 
     def _save_checkpoint(self, *args, **kwargs):
         self._require_finite()
@@ -143,17 +207,6 @@ class CBViLATrainer(Trainer):
                 f"{len(broken)} weights are NaN or infinite at step {self.state.global_step}, {broken[0]} among them, "
                 "and were not saved. Lower the learning rate and resume from the last checkpoint."
             )
-
-
-class _EpochCallback(TrainerCallback):
-    """Tells the training set which epoch it is, for draws that depend on (seed, epoch, row)."""
-
-    def __init__(self, dataset):
-        self.dataset = dataset
-
-    def on_epoch_begin(self, args, state, control, **kwargs):
-        if hasattr(self.dataset, "set_epoch"):
-            self.dataset.set_epoch(int(state.epoch or 0))
 
 
 __all__ = ["CBViLATrainer"]

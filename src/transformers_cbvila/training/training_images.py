@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ..data.masking import generator_for
+from ..data.epoch_rows import sample_examples
 
 _ROWS_AT_ONCE = 16  # whatever the batch size and the number of processes, so that rounding does not depend on them
 
@@ -46,9 +46,8 @@ def image_latents(
 
 
 def _rows(dataset, seed: int) -> Iterator[Any]:
-    if hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__"):
-        order = torch.randperm(len(dataset), generator=generator_for(seed))
-        return (dataset[int(row)] for row in order)
+    if hasattr(dataset, "sample") or hasattr(dataset, "__len__"):
+        return sample_examples(dataset, seed)
     return iter(copy.deepcopy(dataset))
 
 

@@ -1,0 +1,149 @@
+"""Every form in which people keep pictures with captions, whole and as a stream."""
+
+import json
+
+import datasets
+import pytest
+from PIL import Image
+
+from transformers_cbvila.data.sources import (
+    EASY_VQA,
+    concatenate,
+    interleave,
+    load_pair_stream,
+    load_pairs,
+    training_texts,
+)
+
+COLOURS = ["red", "green", "blue", "black", "white", "yellow"]
+
+
+def save_pictures(folder):
+    folder.mkdir(parents=True)
+    for colour in COLOURS:
+        Image.new("RGB", (6, 4), colour).save(folder / f"{colour}.png")
+    return folder
+
+
+def table(column="caption", several=False, folder=None):
+    captions = [[f"a {c}", f"{c} b"] if several else f"a {c}" for c in COLOURS]
+    images = [str(folder / f"{c}.png") for c in COLOURS]
+    rows = datasets.Dataset.from_dict({"image": images, column: captions, "tags": [[c] for c in COLOURS]})
+    return rows.cast_column("image", datasets.Image())
+
+
+def make(kind, folder):
+    """A source of that kind in a folder, as `train_data` names it."""
+    pictures = save_pictures(folder / "pictures")
+    rows = table(folder=pictures)
+    if kind == "image folder":
+        lines = [{"file_name": f"{c}.png", "caption": f"a {c}", "tags": [c]} for c in COLOURS]
+        (pictures / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+        return str(pictures)
+    if kind == "image folder with csv":
+        lines = ["file_name,caption", *(f"{c}.png,a {c}" for c in COLOURS)]
+        (pictures / "metadata.csv").write_text("\n".join(lines))
+        return str(pictures)
+    if kind == "jsonl":
+        lines = [{"image": f"pictures/{c}.png", "caption": f"a {c}", "tags": [c]} for c in COLOURS]
+        (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, lines)))
+        return str(folder / "pairs.jsonl")
+    if kind == "save_to_disk":
+        rows.save_to_disk(folder / "disk")
+        return str(folder / "disk")
+    if kind == "save_to_disk of a dict":
+        datasets.DatasetDict(train=rows).save_to_disk(folder / "disk")
+        return str(folder / "disk")
+    (folder / "parquet").mkdir()
+    for shard in range(2):
+        part = rows.shard(2, shard, contiguous=True)
+        part.to_parquet(folder / "parquet" / f"train-{shard}.parquet")
+    return {
+        "parquet file": str(folder / "parquet" / "train-0.parquet"),
+        "parquet pattern": str(folder / "parquet" / "train-*.parquet"),
+        "parquet folder": str(folder / "parquet"),
+    }[kind]
+
+
+KINDS = [
+    "image folder",
+    "image folder with csv",
+    "jsonl",
+    "save_to_disk",
+    "save_to_disk of a dict",
+    "parquet file",
+    "parquet pattern",
+    "parquet folder",
+]
+
+
+def decoded(row):
+    image = row["image"]
+    return image if isinstance(image, Image.Image) else datasets.Image(mode="RGB").decode_example(image)
+
+
+@pytest.mark.parametrize("load", [load_pairs, load_pair_stream])
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_kinds_of_sources_give_the_same_rows(kind, load, tmp_path):
+    rows = list(load(make(kind, tmp_path), keyword_columns=["missing", "tags"]))
+    assert [row["captions"] for row in rows] == [[f"a {c}"] for c in COLOURS][: len(rows)]
+    assert len(rows) == (3 if kind == "parquet file" else 6)
+    for colour, row in zip(COLOURS, rows, strict=False):
+        assert set(row) == {"image", "captions", "keywords"}
+        assert row["keywords"] == ([] if "csv" in kind else [colour])
+        assert decoded(row).getpixel((2, 2)) == Image.new("RGB", (1, 1), colour).getpixel((0, 0))
+
+
+@pytest.mark.parametrize("load", [load_pairs, load_pair_stream])
+@pytest.mark.parametrize("column", ["captions", "caption", "text"])
+def test_captions_are_found_by_the_usual_names(column, load, tmp_path):
+    rows = table(column, several=column == "captions", folder=save_pictures(tmp_path / "p"))
+    rows.add_column("title", ["t"] * 6).to_parquet(tmp_path / "a.parquet")
+    found = next(iter(load(str(tmp_path / "a.parquet"))))
+    assert found["captions"] == (["a red", "red b"] if column == "captions" else ["a red"])
+    assert next(iter(load(str(tmp_path / "a.parquet"), caption_column="title")))["captions"] == ["t"]
+
+
+@pytest.mark.parametrize("load", [load_pairs, load_pair_stream])
+def test_missing_columns_are_named_with_those_there_are(load, tmp_path):
+    table("words", folder=save_pictures(tmp_path / "p")).to_parquet(tmp_path / "a.parquet")
+    path = str(tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match="no column called captions, caption, text; set caption_column to one of im"):
+        load(path)
+    with pytest.raises(ValueError, match="no column 'caption'; set caption_column to one of image, words, tags"):
+        load(path, caption_column="caption")
+    with pytest.raises(ValueError, match="no column 'photo'; set image_column to one of image, words, tags"):
+        load(path, image_column="photo", caption_column="words")
+
+
+@pytest.mark.parametrize("source", ["nowhere/at/all", "./nowhere", "nowhere.parquet", "data/*.jsonl"])
+def test_paths_that_are_not_there(source):
+    with pytest.raises(FileNotFoundError, match="isn't there"):
+        load_pairs(source)
+
+
+def test_missing_captions_are_empty_lists(tmp_path):
+    rows = table(folder=save_pictures(tmp_path / "p")).remove_columns("caption")
+    rows.add_column("caption", ["a", None, "b", None, "c", "d"]).to_parquet(tmp_path / "a.parquet")
+    for load in (load_pairs, load_pair_stream):
+        captions = [row["captions"] for row in load(str(tmp_path / "a.parquet"))]
+        assert captions == [["a"], [], ["b"], [], ["c"], ["d"]]
+
+
+def test_streams_are_interleaved_and_know_their_texts(tmp_path):
+    own = load_pair_stream(make("jsonl", tmp_path), keyword_columns=["tags"])
+    captions = [row["captions"][0] for row in interleave([own.take(3), own])]
+    first = [f"a {c}" for c in COLOURS]
+    assert captions == [text for c in first[:3] for text in (c, c)] + first[3:], "in turn, and none twice"
+    texts = list(training_texts([own], ["own"]))
+    assert texts == [text for c in COLOURS for text in (f"a {c}", c)]
+    assert len(list(training_texts([own], ["own"], stream_rows=2))) == 4
+    whole = concatenate([load_pairs(make("parquet folder", tmp_path / "b"), keyword_columns=["tags"])])
+    assert list(training_texts([whole], ["own"])) == texts
+
+
+def test_easy_vqa_as_a_stream():
+    rows = load_pair_stream(EASY_VQA)
+    first = next(iter(rows))
+    assert decoded(first).size == (64, 64) and first["captions"] and first["keywords"] == []
+    assert rows.num_shards == 64

@@ -1,0 +1,102 @@
+"""Learning rates per tower, weight decay per parameter, and the recipes' schedules."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from test_cli import TINY_RECIPE, parse_pretrain
+from test_trainer import arguments, pretrainer
+from tiny import pretraining_model
+
+from transformers_cbvila.training.pretrain import build_trainer
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+
+def groups(trainer):
+    names = {id(parameter): name for name, parameter in trainer.model.named_parameters()}
+    groups = trainer.create_optimizer().param_groups
+    return [({names[id(p)] for p in group["params"]}, group["lr"], group["weight_decay"]) for group in groups]
+
+
+def test_without_rates_of_their_own_the_groups_are_trainers(tmp_path):
+    assert len(groups(pretrainer(tmp_path, weight_decay=0.02))) == 2
+
+
+def test_each_tower_has_its_rate_and_every_parameter_one_group(tmp_path):
+    rates = {"vision_learning_rate": 1e-4, "codebook_learning_rate": 5e-4, "text_learning_rate": 2e-4}
+    trainer = pretrainer(tmp_path, model=pretraining_model(), weight_decay=0.02, **rates)
+    trainer.model.itm_head.requires_grad_(False)
+    made = groups(trainer)
+    expected = [(rate, decay) for rate in (1e-3, 1e-4, 2e-4, 5e-4) for decay in (0.02, 0.0)]
+    assert [(rate, decay) for _, rate, decay in made] == expected, "the rest first: its rate is the one logged"
+    everything = [name for members, *_ in made for name in members]
+    assert sorted(everything) == sorted(n for n, p in trainer.model.named_parameters() if p.requires_grad)
+    for (members, _, _), tower in zip(
+        made[2:], ["vision_model"] * 2 + ["text_model"] * 2 + ["codebook"] * 2, strict=True
+    ):
+        assert members and all(name.startswith(f"cbvila.{tower}.") for name in members)
+    decayed = set(trainer.get_decay_parameter_names(trainer.model))
+    assert all((decay > 0) == (members <= decayed) for members, _, decay in made)
+    assert not any("codes" in name or "bias" in name for members, _, decay in made if decay for name in members)
+
+
+def test_a_frozen_tower_stays_as_it_is_and_the_schedule_scales_all_rates(tmp_path):
+    trainer = pretrainer(tmp_path, vision_learning_rate=0.0, text_learning_rate=1e-4, max_steps=2)
+    before = {name: value.clone() for name, value in trainer.model.named_parameters()}
+    trainer.train()
+    assert trainer.lr_scheduler.get_last_lr() == pytest.approx([0.0] * 6), "linear, at its end"
+    assert trainer.lr_scheduler.base_lrs == [1e-3, 1e-3, 0.0, 0.0, 1e-4, 1e-4]
+    for name, value in trainer.model.named_parameters():
+        assert torch.equal(value, before[name]) or "vision_model" not in name, name
+    assert not torch.equal(before["itm_head.weight"], trainer.model.itm_head.weight)
+
+
+def test_impossible_rates_and_optimizers(tmp_path):
+    with pytest.raises(ValueError, match="text_learning_rate=-1 is negative"):
+        arguments(tmp_path, text_learning_rate=-1)
+    trainer = pretrainer(tmp_path, vision_learning_rate=1e-4)
+    trainer.optimizer_cls_and_kwargs = (torch.optim.SGD, {"lr": 1.0, "params": []})
+    with pytest.raises(ValueError, match="leave vision learning rates out"):
+        trainer.create_optimizer()
+
+
+def recipe_trainer(name, folder, pictures, **overrides):
+    """The trainer of a recipe with a tiny model; sizes of the run as in the recipe."""
+    recipe = yaml.safe_load((RECIPES / name).read_text())
+    tiny = {key: TINY_RECIPE[key] for key in ("model_config", "vocab_size", "report_to", "use_cpu")}
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe | tiny | {"tokenizer": None, "dataloader_num_workers": 0} | overrides))
+    job, args, _ = parse_pretrain(
+        ["--config", str(path), "--train_data", pictures, "--output_dir", str(folder / "out")]
+    )
+    return recipe, build_trainer(job, args)
+
+
+def learning_rates(trainer, steps):
+    """The learning rate of each of these optimiser steps, without training."""
+    trainer.create_optimizer_and_scheduler(trainer.args.max_steps)
+    schedule = trainer.lr_scheduler.lr_lambdas[0]
+    return [trainer.args.learning_rate * schedule(step) for step in steps]
+
+
+def test_pretrain_base_is_the_papers_run(tmp_path, picture_folder):
+    recipe, trainer = recipe_trainer("pretrain-base.yaml", tmp_path, picture_folder)
+    args, config = trainer.args, trainer.model.config
+    assert args.per_device_train_batch_size * 8 * args.gradient_accumulation_steps == 512
+    assert args.max_steps == round(30 * 5_100_000 / 512)
+    assert (args.weight_decay, args.bf16, args.burn_in_steps, config.preset) == (0.02, True, 1000, "paper")
+    last = args.max_steps
+    rates = learning_rates(trainer, [0, 500, 1000, (1000 + last) // 2, last])
+    assert rates == pytest.approx([1e-5, 5.5e-5, 1e-4, 5.5e-5, 1e-5], rel=1e-3)
+    assert trainer.optimizer.defaults["betas"] == (0.9, 0.999) and "Adam" in type(trainer.optimizer).__name__
+    assert "accelerate launch --num_processes 8" in (RECIPES / "pretrain-base.yaml").read_text()
+    assert set(recipe) >= {"tokenizer", "streaming", "dataloader_num_workers"}
+    assert next(iter(trainer.get_train_dataloader()))["pixel_values"].shape[0] == 64
+
+
+def test_pretrain_tiny_builds(tmp_path, picture_folder):
+    _, trainer = recipe_trainer("pretrain-tiny.yaml", tmp_path, picture_folder)
+    rates = learning_rates(trainer, [0, 100, 1500])
+    assert rates == pytest.approx([0.0, 1e-3, 1e-5])

@@ -1,0 +1,44 @@
+"""Which parameters share a learning rate and a weight decay."""
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from torch import nn
+
+# How the names of a tower's parameters look in every CB-ViLA model.
+TOWERS = {"vision": "vision_model.", "text": "text_model.", "codebook": "codebook."}
+
+
+def parameter_groups(
+    named_parameters: Iterable[tuple[str, nn.Parameter]],
+    decayed: Collection[str],
+    weight_decay: float,
+    tower_learning_rates: Mapping[str, float],
+) -> list[dict[str, Any]]:
+    """Groups for an optimizer: the rest of the model, then each tower with a learning rate of its own.
+
+    Each is two groups, with and without weight decay; empty ones are left out. The order depends on nothing but the
+    names, so that an optimizer's saved state fits when a run is resumed. The rest comes first, as the learning rate
+    in the logs is that of the first group.
+
+    Args:
+        decayed: Names of the parameters with weight decay.
+        tower_learning_rates: Learning rate by key of `TOWERS`.
+    """
+    decayed = set(decayed)
+    members: dict[tuple[str, bool], list[nn.Parameter]] = {
+        (tower, decay): [] for tower in ("rest", *TOWERS) for decay in (True, False)
+    }
+    for name, parameter in named_parameters:
+        if parameter.requires_grad:
+            tower = next((tower for tower in tower_learning_rates if TOWERS[tower] in name), "rest")
+            members[tower, name in decayed].append(parameter)
+    return [
+        {
+            "params": parameters,
+            "weight_decay": weight_decay if decay else 0.0,
+            **({"lr": tower_learning_rates[tower]} if tower in tower_learning_rates else {}),
+        }
+        for (tower, decay), parameters in members.items()
+        if parameters
+    ]
