@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from transformers import Trainer, TrainerCallback
 
+from ..data.masking import generator_for
 from ..model.modeling_cbvila_codebook import codebook_statistics
+from ..model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
 from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
 from .arguments import CBViLATrainingArguments
 from .codebook_care import CodebookCallback
@@ -19,8 +21,13 @@ class CBViLATrainer(Trainer):
 
     Pretraining ([`CBViLAForPreTraining`]) gets its objectives by global step, k-means and EMA for the codebook, and
     every loss term, codebook usage and perplexity in the log. [`CBViLAForMaskedImageModeling`] gets the same but for
-    the schedule. In-batch negatives (ITC, ITM) do not grow with gradient
-    accumulation. A loss that is not finite stops the run, named, before a checkpoint is written.
+    the schedule. A loss that is not finite stops the run, named, before a checkpoint is written.
+
+    Contrast and mismatches (ITC, ITM; of [`CBViLAForImageTextRetrieval`], too) know the pairs of all processes, and
+    every term is a mean over what all processes have to score: so many processes train as one with a batch as large
+    as theirs together. With gradient accumulation neither holds across micro-batches: negatives are of one, means are
+    taken within each and then averaged, as everywhere in transformers. Evaluation compares within a batch of
+    `per_device_eval_batch_size`, on any number of processes.
     """
 
     args: CBViLATrainingArguments
@@ -32,7 +39,9 @@ class CBViLATrainer(Trainer):
         self._sums: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros((), device=self.args.device))
         self._times: dict[str, int] = defaultdict(int)
         self._code_counts: torch.Tensor | None = None
+        self._micro_step = (0, 0)  # an optimiser step and the number of its next micro-batch
         self.is_pretraining = isinstance(self.unwrapped_model, CBViLAForPreTraining)
+        self.draws_negatives = self.is_pretraining or isinstance(self.unwrapped_model, CBViLAForImageTextRetrieval)
         if hasattr(self.unwrapped_model, "update_codebook"):
             self.add_callback(CodebookCallback(self))
         self.add_callback(_EpochCallback(self.train_dataset))
@@ -44,6 +53,8 @@ class CBViLATrainer(Trainer):
     def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch=None):
         if self.is_pretraining and model.training:
             inputs = {**inputs, **self._objectives()}
+        if self.draws_negatives and model.training:
+            inputs = {**inputs, "negative_seed": self._negative_seed()}
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
         if model.training:
             self._remember(loss, outputs)
@@ -77,6 +88,15 @@ class CBViLATrainer(Trainer):
             "negative_hardness": negative_hardness(step, max_steps, self.args.hardening_window()),
         }
 
+    def _negative_seed(self) -> torch.Tensor:
+        """A new seed for every micro-batch, the same on all processes and in a resumed run."""
+        step = self.state.global_step
+        micro_step = self._micro_step[1] if self._micro_step[0] == step else 0
+        self._micro_step = (step, micro_step + 1)
+        seed = generator_for(self.args.seed, step, micro_step).initial_seed() >> 1
+        # One for each device, as DataParallel deals out the first dimension; filled there, so that nothing waits.
+        return torch.full((max(1, self.args.n_gpu),), seed, device=self.args.device)
+
     def _remember(self, loss: torch.Tensor, outputs) -> None:
         """Adds up on the device what the next log needs: no synchronisation per step."""
         for name, value in {"total": loss, **(outputs.get("losses") or {})}.items():
@@ -88,8 +108,8 @@ class CBViLATrainer(Trainer):
 
     def _component_logs(self) -> dict[str, float]:
         self._require_finite()
-        names = [name for name in self._sums if name != "total"]
-        logs = {f"loss_{name}": self._mean_over_processes(self._sums[name] / self._times[name]) for name in names}
+        means = self._mean_sums()
+        logs = {f"loss_{name}": value / self._times[name] for name, value in means.items() if name != "total"}
         if self._code_counts is not None:
             counts = self.accelerator.reduce(self._code_counts, reduction="sum")
             logs |= {f"codebook_{name}": float(value) for name, value in codebook_statistics(counts).items()}
@@ -98,12 +118,16 @@ class CBViLATrainer(Trainer):
         self._code_counts = None
         return logs
 
-    def _mean_over_processes(self, value: torch.Tensor) -> float:
-        return float(self.accelerator.reduce(value, reduction="mean"))
+    def _mean_sums(self) -> dict[str, float]:
+        """What was added up since the last log, as means over processes: each scaled its terms for that."""
+        if not self._sums:
+            return {}
+        means = self.accelerator.reduce(torch.stack(list(self._sums.values())), reduction="mean").tolist()
+        return dict(zip(self._sums, means, strict=True))
 
     def _require_finite(self) -> None:
         # Means over processes, so that all of them stop, not one while the others wait for it.
-        broken = [name for name, value in self._sums.items() if not math.isfinite(self._mean_over_processes(value))]
+        broken = [name for name, value in self._mean_sums().items() if not math.isfinite(value)]
         if broken:
             components = [name for name in broken if name != "total"] or broken
             raise FloatingPointError(
