@@ -20,6 +20,16 @@ SEVEN = {
 RUNS = {
     "sgd": SEVEN | {"optim": "sgd", "learning_rate": 0.05},
     "adamw": SEVEN | {"max_steps": 3},
+    "accumulation": {
+        "optim": "sgd",
+        "learning_rate": 0.05,
+        "max_steps": 3,
+        "gradient_accumulation_steps": 2,
+        "codebook_init": False,
+        "eval_strategy": "steps",
+        "eval_steps": 2,
+        "per_device_eval_batch_size": 2,
+    },
     "burn-in": SEVEN | {"optim": "sgd", "learning_rate": 0.05, "burn_in_steps": 2, "negative_hardening": "1,3"},
 }
 
@@ -29,8 +39,8 @@ def run(folder, processes, **options):
     options = {"per_device_train_batch_size": 4 // processes, "rows": 8} | options
     trainer = pretrainer(folder, model=pretraining_model(), **options)
     trainer.train()
-    evaluated = trainer.evaluate()["eval_loss"]
-    return {name: value.clone() for name, value in trainer.model.state_dict().items()}, step_logs(trainer), evaluated
+    evaluated = [log["eval_loss"] for log in trainer.state.log_history if "eval_loss" in log]
+    return trainer.model.state_dict(), step_logs(trainer), evaluated
 
 
 def all_runs(rank, folder):
@@ -53,9 +63,10 @@ def assert_same_logs(logs, expected):
 
 @pytest.mark.parametrize("name", RUNS)
 def test_two_processes_are_one(name, runs, tmp_path):
-    weights, logs, _ = runs[0][name]
-    expected_weights, expected_logs, _ = run(tmp_path, 1, **RUNS[name])
+    weights, logs, evaluated = runs[0][name]
+    expected_weights, expected_logs, expected_evaluated = run(tmp_path, 1, **RUNS[name])
     assert_same_logs(logs, expected_logs)
+    assert evaluated == pytest.approx(expected_evaluated, rel=1e-5)
     if name != "adamw":  # which turns rounding of a gradient near 0 into a step
         for key, value in weights.items():
             torch.testing.assert_close(value, expected_weights[key], rtol=1e-5, atol=1e-5, msg=key)
