@@ -14,6 +14,7 @@ from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
 from .arguments import CBViLATrainingArguments
 from .codebook_care import CodebookCallback
 from .schedule import as_steps, negative_hardness, objective_weights
+from .sharding import local_part, scalars_again, scalars_as_vectors
 
 
 class CBViLATrainer(Trainer):
@@ -42,6 +43,7 @@ class CBViLATrainer(Trainer):
         self._micro_step = (0, 0)  # an optimiser step and the number of its next micro-batch
         self.is_pretraining = isinstance(self.unwrapped_model, CBViLAForPreTraining)
         self.draws_negatives = self.is_pretraining or isinstance(self.unwrapped_model, CBViLAForImageTextRetrieval)
+        self._scalars = scalars_as_vectors(self.unwrapped_model) if self.accelerator.is_fsdp2 else []
         if hasattr(self.unwrapped_model, "update_codebook"):
             self.add_callback(CodebookCallback(self))
         self.add_callback(_EpochCallback(self.train_dataset))
@@ -78,6 +80,9 @@ class CBViLATrainer(Trainer):
     def _save_checkpoint(self, *args, **kwargs):
         self._require_finite()
         return super()._save_checkpoint(*args, **kwargs)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+        super()._save(output_dir, state_dict and scalars_again(state_dict, self._scalars))
 
     def _objectives(self) -> dict[str, Any]:
         """Loss weights and hardness of negatives at the current global step, as keyword arguments of the model."""
@@ -143,8 +148,10 @@ class CBViLATrainer(Trainer):
             for name, tensor in self.unwrapped_model.state_dict(keep_vars=True).items()
             if tensor.is_floating_point()
         }
-        finite = torch.stack([tensor.detach().isfinite().all() for tensor in tensors.values()]).tolist()
-        broken = [name for name, fine in zip(tensors, finite, strict=True) if not fine]
+        finite = torch.stack([local_part(tensor).isfinite().all() for tensor in tensors.values()]).long()
+        if self.accelerator.is_fsdp2:  # each process has a part; elsewhere all have the same, and one may save alone
+            finite = self.accelerator.reduce(finite, reduction="sum") // self.accelerator.num_processes
+        broken = [name for name, fine in zip(tensors, finite.tolist(), strict=True) if not fine]
         if broken:
             raise FloatingPointError(
                 f"{len(broken)} weights are NaN or infinite at step {self.state.global_step}, {broken[0]} among them, "

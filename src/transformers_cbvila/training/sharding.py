@@ -1,0 +1,27 @@
+"""What FSDP2, which leaves each process a part of every parameter, asks of those who handle parameters."""
+
+from torch import Tensor, nn
+
+
+def scalars_as_vectors(model: nn.Module) -> list[str]:
+    """Turns scalar parameters, which have no dimension to shard, into vectors of one element; returns their names.
+
+    Everything computes with these as before. `scalars_again` undoes it in what is saved.
+    """
+    names = [name for name, parameter in model.named_parameters() if parameter.dim() == 0]
+    for name in names:
+        owner, _, own_name = name.rpartition(".")
+        scalar = model.get_parameter(name)
+        vector = nn.Parameter(scalar.detach().reshape(1), requires_grad=scalar.requires_grad)
+        setattr(model.get_submodule(owner), own_name, vector)
+    return names
+
+
+def scalars_again(state_dict: dict[str, Tensor], names: list[str]) -> dict[str, Tensor]:
+    """A state dict in which the named parameters are scalars, as every model that loads it has them."""
+    return {name: tensor.reshape(()) if name in names else tensor for name, tensor in state_dict.items()}
+
+
+def local_part(tensor: Tensor) -> Tensor:
+    """What this process has of a tensor, without gradient: all of it, unless it is sharded."""
+    return (tensor.to_local() if hasattr(tensor, "to_local") else tensor).detach()
