@@ -189,8 +189,13 @@ class CBViLACodebook(nn.Module):
         """Replaces the codes by (K, C) others, as k-means does; `counts` (K,) is the weight of each in the average."""
         if codes.shape != self.codes.shape:
             raise ValueError(f"codes have shape {tuple(codes.shape)}; this codebook's is {tuple(self.codes.shape)}.")
-        codes = codes.to(self.codes)
-        self.codes.copy_(F.normalize(codes, dim=-1) if self.config.codebook_norm == "l2" else codes)
+        codes = codes.to(self.codes.device, self.codes.dtype)
+        codes = F.normalize(codes, dim=-1) if self.config.codebook_norm == "l2" else codes
+        if hasattr(self.codes, "device_mesh"):  # a parameter that FSDP2 has sharded
+            from torch.distributed.tensor import distribute_tensor
+
+            codes = distribute_tensor(codes, self.codes.device_mesh, self.codes.placements)
+        self.codes.copy_(codes)
         if self.config.codebook_update == "ema":
             self.ema_counts.copy_(torch.ones_like(self.ema_counts) if counts is None else counts)
             self.ema_sums.copy_(self.codes * self.ema_counts.unsqueeze(-1))

@@ -6,6 +6,7 @@ from transformers import TrainerCallback
 from ..data.masking import generator_for
 from .kmeans import kmeans
 from .schedule import as_steps
+from .sharding import latents_of_sharded
 
 _POINTS_PER_CODE = 16
 _RESTART_SHARE = 0.01  # of the codes, at most, per step
@@ -65,8 +66,12 @@ class CodebookCallback(TrainerCallback):
         model.eval()
         for start in range(0, len(order), batch_size):
             batch = trainer.data_collator([dataset[i] for i in order[start : start + batch_size]])
-            tokens = model.cbvila.vision_model(batch["pixel_values"].to(model.device)).last_hidden_state[:, 1:]
-            latents.append(model.cbvila.codebook.encode(tokens).flatten(0, 1))
+            images = batch["pixel_values"].to(model.device)
+            if trainer.accelerator.is_fsdp2:
+                latents.append(latents_of_sharded(model, images).flatten(0, 1))
+            else:
+                tokens = model.cbvila.vision_model(images).last_hidden_state[:, 1:]
+                latents.append(model.cbvila.codebook.encode(tokens).flatten(0, 1))
             seen += len(latents[-1])
             if seen >= wanted:
                 break

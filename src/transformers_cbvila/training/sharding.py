@@ -1,5 +1,6 @@
 """What FSDP2, which leaves each process a part of every parameter, asks of those who handle parameters."""
 
+import torch
 from torch import Tensor, nn
 
 
@@ -25,3 +26,19 @@ def scalars_again(state_dict: dict[str, Tensor], names: list[str]) -> dict[str, 
 def local_part(tensor: Tensor) -> Tensor:
     """What this process has of a tensor, without gradient: all of it, unless it is sharded."""
     return (tensor.to_local() if hasattr(tensor, "to_local") else tensor).detach()
+
+
+@torch.no_grad()
+def latents_of_sharded(model: nn.Module, pixel_values: Tensor) -> Tensor:
+    """Latents (B, N, C) of images (B, 3, H, W), in the mode that the model is in.
+
+    Taken on the way of a forward pass (with captions that mean nothing): nowhere else are sharded weights whole.
+    """
+    latents: list[Tensor] = []
+    hook = model.cbvila.codebook.register_forward_pre_hook(lambda book, inputs: latents.append(book.encode(*inputs)))
+    try:
+        captions = torch.ones(pixel_values.shape[0], 1, dtype=torch.long, device=pixel_values.device)
+        model(pixel_values=pixel_values, input_ids=captions)
+    finally:
+        hook.remove()
+    return latents[0]
