@@ -1,13 +1,17 @@
 """Training on two processes (gloo, CPU) beside training on one with batches twice as large."""
 
+from pathlib import Path
+
 import pytest
+import test_trainer
 import torch
-from test_trainer import ALL_TERMS, arguments, pretrainer, step_logs
-from tiny import build, pretraining_model, tiny_pairs, tiny_rows
+from accelerate import PartialState
+from accelerate.utils import DistributedType
+from test_trainer import ALL_TERMS, pretrainer, step_logs
+from tiny import pretraining_model
 from two_processes import run_in_two
 
-from transformers_cbvila.model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
-from transformers_cbvila.training.trainer import CBViLATrainer
+from transformers_cbvila.model.modeling_cbvila_pretraining import CBViLAForPreTraining
 
 # Seven rows in order: the last batch has two on the first process and one on the second.
 SEVEN = {
@@ -102,3 +106,69 @@ def test_both_processes_end_with_the_same_weights_and_codes(checkpointing, tmp_p
     assert len(logs) == 6 and logs == other_logs
     for name, value in first.items():
         assert torch.equal(value, second[name]), name
+
+
+COMPILED = RUNS["sgd"] | {"torch_compile": True, "torch_compile_backend": "aot_eager"}
+
+
+def compiled(rank, folder):
+    return run(folder, 2, **COMPILED)
+
+
+@pytest.mark.slow
+def test_compiled_processes_are_one(tmp_path):
+    """On several processes there are graph breaks at their messages, and nothing else changes."""
+    (weights, logs, _), (others, _, _) = run_in_two(compiled, tmp_path, str(tmp_path), joined=False)
+    expected_weights, expected_logs, _ = run(tmp_path, 1, **RUNS["sgd"])
+    assert_same_logs(logs, expected_logs)
+    for key, value in weights.items():
+        assert torch.equal(value, others[key])
+        torch.testing.assert_close(value, expected_weights[key], rtol=1e-5, atol=1e-5, msg=key)
+
+
+SHARDED = {
+    "recommended": {"burn_in_steps": 1, "codebook_refit": True},
+    "paper": {},
+    "checkpointing": {"gradient_checkpointing": True, "gradient_accumulation_steps": 2},
+}
+
+
+def sharded(rank, folder, name, fsdp, resume=None):
+    """Logs of three steps with checkpoints, on sharded weights or not."""
+    plain_arguments = test_trainer.arguments
+
+    def arguments(*args, **options):
+        made = plain_arguments(*args, **options)
+        if fsdp:
+            # Where there are no accelerators, accelerate falls back to DDP without a word.
+            PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+        return made
+
+    test_trainer.arguments = arguments
+    options = SHARDED[name] | {"save_strategy": "steps", "save_steps": 2}
+    if fsdp:
+        options |= {"fsdp": True, "fsdp_config": {"version": 2}}
+    paper = {"preset": "paper", "quantizer_gradient": "straight_through"}
+    trainer = pretrainer(folder, model=pretraining_model(**(paper if name == "paper" else {})), max_steps=3, **options)
+    trainer.train(resume_from_checkpoint=resume)
+    assert any(hasattr(parameter, "device_mesh") for parameter in trainer.model.parameters()) == fsdp
+    trainer.save_model(f"{folder}/final")
+    return step_logs(trainer)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHARDED)
+def test_sharded_weights_train_as_whole_ones(name, tmp_path):
+    """FSDP2: the same losses and codes as DDP, through k-means, checkpoints that load anywhere, and a resumed run."""
+    whole, parts = str(tmp_path / "ddp"), str(tmp_path / "fsdp")
+    expected, _ = run_in_two(sharded, tmp_path, whole, name, False, joined=False)
+    logs, other_logs = run_in_two(sharded, tmp_path, parts, name, True, joined=False)
+    assert logs == other_logs
+    assert_same_logs(logs, expected)
+    models = [CBViLAForPreTraining.from_pretrained(Path(folder) / "final") for folder in (whole, parts)]
+    (state, other) = (model.state_dict() for model in models)
+    assert {key: value.shape for key, value in state.items()} == {key: value.shape for key, value in other.items()}
+    torch.testing.assert_close(other["cbvila.codebook.codes"], state["cbvila.codebook.codes"], rtol=1e-4, atol=1e-4)
+    checkpoint = f"{parts}/checkpoint-2"
+    resumed, _ = run_in_two(sharded, tmp_path, parts, name, True, checkpoint, joined=False)
+    assert_same_logs(resumed, logs)

@@ -91,7 +91,7 @@ def pair_ids(
     image_ids: Tensor | None,
     text_ids: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """Ids of images (b', 3, H, W) and of texts; where none are given, some that equal ones share, whatever their padding.
+    """Ids of images (b', 3, H, W) and of texts; where none are given, some that equal ones share despite padding.
 
     Texts are ids (b, L) or embeddings (b, L, D).
     """
