@@ -191,10 +191,11 @@ class CBViLACodebook(nn.Module):
             raise ValueError(f"codes have shape {tuple(codes.shape)}; this codebook's is {tuple(self.codes.shape)}.")
         codes = codes.to(self.codes.device, self.codes.dtype)
         codes = F.normalize(codes, dim=-1) if self.config.codebook_norm == "l2" else codes
-        if hasattr(self.codes, "device_mesh"):  # a parameter that FSDP2 has sharded
-            from torch.distributed.tensor import distribute_tensor
+        if dist.is_available() and dist.is_initialized():
+            from torch.distributed.tensor import DTensor, distribute_tensor
 
-            codes = distribute_tensor(codes, self.codes.device_mesh, self.codes.placements)
+            if isinstance(self.codes, DTensor):  # a parameter that FSDP2 has sharded
+                codes = distribute_tensor(codes, self.codes.device_mesh, self.codes.placements)
         self.codes.copy_(codes)
         if self.config.codebook_update == "ema":
             self.ema_counts.copy_(torch.ones_like(self.ema_counts) if counts is None else counts)

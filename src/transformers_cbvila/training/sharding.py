@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 
 def scalars_as_vectors(model: nn.Module) -> list[str]:
@@ -29,13 +30,14 @@ def local_part(tensor: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def latents_of_sharded(model: nn.Module, pixel_values: Tensor) -> Tensor:
+def latents_of_sharded(model: PreTrainedModel, pixel_values: Tensor) -> Tensor:
     """Latents (B, N, C) of images (B, 3, H, W), in the mode that the model is in.
 
     Taken on the way of a forward pass (with captions that mean nothing): nowhere else are sharded weights whole.
     """
     latents: list[Tensor] = []
-    hook = model.cbvila.codebook.register_forward_pre_hook(lambda book, inputs: latents.append(book.encode(*inputs)))
+    codebook = model.get_submodule("cbvila.codebook")
+    hook = codebook.register_forward_pre_hook(lambda book, inputs: latents.append(book.encode(*inputs)))
     try:
         captions = torch.ones(pixel_values.shape[0], 1, dtype=torch.long, device=pixel_values.device)
         model(pixel_values=pixel_values, input_ids=captions)
