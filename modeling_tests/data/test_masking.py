@@ -69,3 +69,17 @@ def test_inputs_stay_as_they_are():
     ids = torch.arange(5, 25)
     draw(ids, torch.ones(20).bool(), 0, probability=1.0)
     assert torch.equal(ids, torch.arange(5, 25))
+
+
+def test_padding_changes_nothing():
+    """A text is masked alike beside shorter and beside longer ones, and so is its image, whose draws come after."""
+    ids, maskable = torch.arange(5, 25), torch.ones(20).bool()
+    maskable[0] = maskable[-1] = False
+    padded, padding = torch.cat([ids, torch.zeros(9, dtype=torch.long)]), torch.zeros(9).bool()
+    for row in range(20):
+        generators = [generator_for(row) for _ in range(2)]
+        short = mask_tokens(ids, maskable, MASK, VOCABULARY, generators[0])
+        long = mask_tokens(padded, torch.cat([maskable, padding]), MASK, VOCABULARY, generators[1])
+        for one, other, end in zip(short, long, (0, -100), strict=True):
+            assert torch.equal(torch.cat([one, torch.full((9,), end)]), other)
+        assert torch.equal(*(mask_patches(16, generator) for generator in generators))

@@ -3,7 +3,7 @@ import torch
 from tiny import pretraining_model, tiny_pairs
 
 from transformers_cbvila.data.masking import generator_for
-from transformers_cbvila.model.negatives_cbvila import choose_negatives, known_matches
+from transformers_cbvila.model.negatives_cbvila import choose_negatives, gumbel_noise, known_matches
 
 CPU = torch.device("cpu")
 HARDNESS = [None, 0.0, 0.5, 1.0]
@@ -50,13 +50,15 @@ def test_without_candidates_there_is_no_negative(batch, hardness):
         assert chosen.tolist() == [-1] * batch
 
 
+@pytest.mark.parametrize("seed", [None, 0, 2**61, torch.tensor([3])])
 @pytest.mark.parametrize("hardness", [0.0, 0.5, 1.0])
-def test_draws_are_in_proportion_to_exp_of_similarity(hardness):
+def test_draws_are_in_proportion_to_exp_of_similarity(hardness, seed):
     """Pearson's chi-square of 20,000 draws; with 3 degrees of freedom it exceeds 25 once in 65,000 runs."""
     torch.manual_seed(0)
     logits, draws = torch.tensor([0.0, 1.0, 2.0, 0.5, 9.0]), 20_000
     similarity, matches = logits.repeat(draws, 1), torch.tensor([0, 0, 0, 0, 1]).bool().repeat(draws, 1)
-    _, texts = choose_negatives(similarity, matches, hardness)
+    per_text = similarity.T.contiguous()
+    _, texts = choose_negatives(similarity, matches, hardness, per_text, matches.T, seed=seed)
     expected = draws * (hardness * logits[:4]).softmax(0)
     chi_square = ((torch.bincount(texts, minlength=4) - expected).square() / expected).sum()
     assert chi_square < 25
@@ -77,6 +79,28 @@ def test_extreme_similarities_do_not_crash(extreme, hardness):
     similarity[4] = extreme
     for chosen in choose_negatives(similarity, eye(5), hardness):
         assert (chosen != torch.arange(5)).all() and (chosen >= 0).all()
+
+
+def test_a_seed_decides_whatever_rows_are_at_hand():
+    similarity, matches = torch.randn(9, 9, generator=generator_for(1)), eye(9)
+    whole = choose_negatives(similarity, matches, 1.0, seed=5)
+    for first, end in ((0, 4), (4, 5), (5, 9)):
+        own = slice(first, end)
+        arguments = similarity[own], matches[own], 1.0, similarity.T[own], matches.T[own], first
+        for part, all_rows in zip(choose_negatives(*arguments, seed=5), whole, strict=True):
+            assert torch.equal(part, all_rows[own])
+    others = [choose_negatives(similarity, matches, 1.0, seed=seed)[0] for seed in range(20)]
+    assert len({tuple(chosen.tolist()) for chosen in others}) > 15
+
+
+def test_noise_is_standard_gumbel():
+    """Mean γ and variance π²/6, no two rows or columns alike, and the same in fp64."""
+    noise = gumbel_noise(3, 0, torch.zeros(400, 300))
+    assert noise.mean().item() == pytest.approx(0.5772, abs=0.02) and noise.isfinite().all()
+    assert noise.var().item() == pytest.approx(torch.pi**2 / 6, abs=0.05)
+    assert len(noise[:, 0].unique()) == 400 and len(noise[0].unique()) == 300
+    wide = gumbel_noise(3, 0, torch.zeros(400, 300, dtype=torch.float64))
+    torch.testing.assert_close(wide.float(), noise, atol=1e-3, rtol=1e-3)
 
 
 def test_gradients_do_not_pass_the_choice():

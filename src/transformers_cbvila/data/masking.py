@@ -45,17 +45,20 @@ def mask_tokens(
     Returns:
         Corrupted ids (L,) and labels (L,), -100 where nothing is to be predicted.
     """
-    draws = torch.rand(input_ids.shape, generator=generator)
+    # Nothing is drawn for padding: beside longer texts, a text would be masked otherwise than beside shorter ones.
+    length = int(maskable.nonzero().max()) + 1 if maskable.any() else 0
+    text, rest, maskable = input_ids[:length], input_ids[length:], maskable[:length]
+    draws = torch.rand(length, generator=generator)
     candidates = draws.masked_fill(~maskable, 2.0)
     chosen = candidates < probability
     if maskable.any() and not chosen.any():
         chosen[candidates.argmin()] = True
-    labels = torch.where(chosen, input_ids, IGNORED)
-    fate = torch.rand(input_ids.shape, generator=generator)
-    random_ids = torch.randint(vocab_size, input_ids.shape, generator=generator)
-    corrupted = torch.where(chosen & (fate < replace), mask_token_id, input_ids)
+    labels = torch.where(chosen, text, IGNORED)
+    fate = torch.rand(length, generator=generator)
+    random_ids = torch.randint(vocab_size, (length,), generator=generator)
+    corrupted = torch.where(chosen & (fate < replace), mask_token_id, text)
     corrupted = torch.where(chosen & (fate >= (1 + replace) / 2), random_ids, corrupted)
-    return corrupted, labels
+    return torch.cat([corrupted, rest]), torch.cat([labels, torch.full_like(rest, IGNORED)])
 
 
 def drop(generator: torch.Generator, probability: float) -> bool:

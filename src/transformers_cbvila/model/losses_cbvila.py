@@ -3,7 +3,8 @@
 Every term is a mean (over tokens and dimensions, over pixels, over labelled tokens), computed in at least fp32, and
 exactly 0 with a graph when there is nothing to score, so that an empty mask never turns into NaN.
 
-Shapes: B batch, N visual tokens, P pixels of a patch (3 * patch_size ** 2), C code width, K codes, V vocabulary.
+Shapes: B batch, b some of its rows, N visual tokens, P pixels of a patch (3 * patch_size ** 2), C code width, K codes,
+V vocabulary.
 """
 
 import torch
@@ -98,19 +99,32 @@ def bag_loss(logits: Tensor, indices: Tensor, mask: Tensor) -> Tensor:
     return masked_mean(-at_least_fp32(logits).log_softmax(-1).gather(1, indices), mask)
 
 
-def itc_loss(logits: Tensor, matches: Tensor) -> Tensor:
+def itc_loss(
+    per_image: Tensor,
+    matches: Tensor,
+    per_text: Tensor | None = None,
+    text_matches: Tensor | None = None,
+    first: int = 0,
+) -> Tensor:
     """Image-text contrast over the batch, the mean of both directions.
 
     Args:
-        logits: (B, B) similarities divided by the temperature, images in rows, texts in columns.
-        matches: (B, B) bool, true where the text is known to be true of the image. Known matches off the diagonal are
-            neither positives nor negatives: they leave the sum.
+        per_image: (b, B) similarities of images with all texts, divided by the temperature.
+        matches: (b, B) bool, true where the text is known to be true of the image. Known matches other than the
+            image's own text are neither positives nor negatives: they leave the sum.
+        per_text, text_matches: (b, B) the same of texts with all images; the transposes when absent.
+        first: Column of the first row's partner; the others follow.
     """
-    logits = at_least_fp32(logits)
-    targets = torch.arange(logits.shape[0], device=logits.device)
-    others = matches & ~torch.eye(logits.shape[0], dtype=torch.bool, device=logits.device)
-    logits = logits.masked_fill(others, float("-inf"))
-    return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
+    if per_text is None:
+        per_text, text_matches = per_image.T, matches.T
+    return (_contrast(per_image, matches, first) + _contrast(per_text, text_matches, first)) / 2
+
+
+def _contrast(logits: Tensor, matches: Tensor, first: int) -> Tensor:
+    """Cross-entropy of rows (b, B) whose partners are the columns from `first` on."""
+    partners = torch.arange(logits.shape[0], device=logits.device) + first
+    others = matches & (partners.unsqueeze(1) != torch.arange(logits.shape[1], device=logits.device))
+    return F.cross_entropy(at_least_fp32(logits).masked_fill(others, float("-inf")), partners)
 
 
 def answer_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:

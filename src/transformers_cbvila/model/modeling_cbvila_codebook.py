@@ -191,7 +191,9 @@ class CBViLACodebook(nn.Module):
         """Eq. 1: latents (…, C) to the indices (…) of their nearest codes."""
         with torch.no_grad():
             flat = latents.reshape(-1, latents.shape[-1])
-            return nearest_codes(flat, at_least_fp32(self.codes)).view(latents.shape[:-1])
+            # Outside the model's forward, FSDP2 has sharded codes that are a parameter.
+            codes = self.codes.full_tensor() if hasattr(self.codes, "full_tensor") else self.codes
+            return nearest_codes(flat, at_least_fp32(codes)).view(latents.shape[:-1])
 
     def indices_to_words(self, indices: Tensor) -> Tensor:
         """Code indices (…) to visual words (…, D)."""
@@ -235,8 +237,14 @@ class CBViLACodebook(nn.Module):
         """Replaces the codes by (K, C) others, as k-means does; `counts` (K,) is the weight of each in the average."""
         if codes.shape != self.codes.shape:
             raise ValueError(f"codes have shape {tuple(codes.shape)}; this codebook's is {tuple(self.codes.shape)}.")
-        codes = codes.to(self.codes)
-        self.codes.copy_(F.normalize(codes, dim=-1) if self.config.codebook_norm == "l2" else codes)
+        codes = codes.to(self.codes.device, self.codes.dtype)
+        codes = F.normalize(codes, dim=-1) if self.config.codebook_norm == "l2" else codes
+        if dist.is_available() and dist.is_initialized():
+            from torch.distributed.tensor import DTensor, distribute_tensor
+
+            if isinstance(self.codes, DTensor):  # a parameter that FSDP2 has sharded
+                codes = distribute_tensor(codes, self.codes.device_mesh, self.codes.placements)
+        self.codes.copy_(codes)
         if self.config.codebook_update == "ema":
             self.ema_counts.copy_(torch.ones_like(self.ema_counts) if counts is None else counts)
             self.ema_sums.copy_(self.codes * self.ema_counts.unsqueeze(-1))

@@ -11,11 +11,13 @@ from torch import Tensor, nn
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
+from .comparing_cbvila import Comparison, Matching, compare, mismatch, pair_ids
 from .configuration_cbvila import CBViLAConfig
-from .losses_cbvila import at_least_fp32, classification_loss, itc_loss
+from .gathering_cbvila import Processes
+from .losses_cbvila import at_least_fp32, classification_loss
 from .modeling_cbvila import CBViLAModel, check_pair_counts
 from .modeling_cbvila_layers import CBViLAPreTrainedModel
-from .negatives_cbvila import choose_negatives, content_ids, itm_labels, known_matches
+from .negatives_cbvila import itm_labels
 
 
 @dataclass
@@ -23,7 +25,8 @@ class CBViLAForImageTextRetrievalOutput(ModelOutput):
     """Output of [`CBViLAForImageTextRetrieval`].
 
     Args:
-        loss (`torch.FloatTensor` ()): ITC + ITM, with `return_loss=True`.
+        loss (`torch.FloatTensor` ()): ITC + ITM, with `return_loss=True`. In training on several processes their
+            mean over processes is the mean over the pairs of all.
         itm_logits (`torch.FloatTensor` (B, 2)): Matching score of each text with its image; class 1 is "matches". With
             `return_loss=True` (3B, 2): then each text with a wrong image, and each image with a wrong text.
         logits_per_image, logits_per_text (`torch.FloatTensor` (B', B) and (B, B')): Similarities over the temperature.
@@ -98,12 +101,16 @@ class CBViLAForImageTextRetrieval(CBViLAPreTrainedModel):
         text_ids: Tensor | None = None,
         known_text_ids: Tensor | None = None,
         negative_hardness: float | None = None,
+        negative_seed: int | Tensor | None = None,
         return_loss: bool | None = None,
         interpolate_pos_encoding: bool = False,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
     ) -> CBViLAForImageTextRetrievalOutput:
         """Compares every image with every text, and matches each text with its image.
+
+        In training on several processes the loss knows the pairs of all of them (which must all train at the same
+        time).
 
         Args:
             pixel_values: (B', 3, H, W) images; B' = B without `image_index`.
@@ -115,6 +122,8 @@ class CBViLAForImageTextRetrieval(CBViLAPreTrainedModel):
                 and never is a negative. Equal images and equal texts are found without.
             negative_hardness: How strongly training prefers similar negatives, from 0 (uniform) to 1 (the default). In
                 evaluation the most similar are taken.
+            negative_seed: Of the draws, a number or a tensor () or (1,), the same on all processes; see
+                [`choose_negatives`]. Without, torch's random state decides.
             return_loss: Whether to compute the loss; ITM then needs three fusion passes instead of one.
             interpolate_pos_encoding: Whether images of another size than the configured one are allowed.
             output_attentions, output_hidden_states: Whether to return those states of the fusion layers; as the
@@ -139,22 +148,20 @@ class CBViLAForImageTextRetrieval(CBViLAPreTrainedModel):
 
         rows = torch.arange(words.shape[0], device=words.device)
         own = rows if image_index is None else image_index  # the image of each text
-        queries, images, itc, labels = rows, own, None, None
+        matching = Matching(text.last_hidden_state, attention_mask, image.last_hidden_state, own)
+        itc = labels = processes = None
         if return_loss:
-            image_ids = content_ids(pixel_values) if image_ids is None else image_ids
-            text_ids = _text_ids(words, attention_mask) if text_ids is None else text_ids
-            known = None if known_text_ids is None else known_text_ids.index_select(0, own)
-            matches = known_matches(words.shape[0], words.device, image_ids.index_select(0, own), text_ids, known)
-            itc, queries, images, labels = self._mismatch(similarity, matches, own, negative_hardness)
-        fused = self.cbvila.fuse_text_with_image(
-            text.last_hidden_state.index_select(0, queries),
-            None if attention_mask is None else attention_mask.index_select(0, queries),
-            image.last_hidden_state,
-            images,
-            **options,
-        )
+            processes = Processes.join(self.training, words, known_text_ids)
+            ids = pair_ids(pixel_values, words, attention_mask, image_ids, text_ids)
+            comparison = self._compare(processes, own, image_embeds, text_embeds, *ids, known_text_ids)
+            matching, labels = self._mismatch(processes, comparison, matching, negative_hardness, negative_seed)
+            itc = comparison.contrast() if self.cbvila.has_contrastive_head else None
+        fused = self.cbvila.fuse_text_with_image(*matching, **options)
         itm_logits = self.itm_head(fused.last_hidden_state[:, 0])
         itm = None if labels is None else classification_loss(itm_logits, labels)
+        if processes is not None:
+            shares = processes.shares(torch.stack([(labels != -100).sum(), torch.ones_like(own).sum()]))
+            itm, itc = itm * shares[0], None if itc is None else itc * shares[1]
         return CBViLAForImageTextRetrievalOutput(
             loss=itm if itc is None else itm + itc,
             itm_logits=itm_logits,
@@ -169,35 +176,20 @@ class CBViLAForImageTextRetrieval(CBViLAPreTrainedModel):
             cross_attentions=fused.get("cross_attentions"),
         )
 
-    def _mismatch(self, similarity: Tensor | None, matches: Tensor, own: Tensor, hardness: float | None):
-        """The contrastive loss (`None` without projections), and the rows that matching is trained on.
+    def _compare(
+        self, processes, own: Tensor, images: Tensor, texts: Tensor, image_ids, text_ids, known_text_ids
+    ) -> Comparison:
+        """Compares texts (B, E) and the images (B', E) they bring, `own` (B,), with those of all processes."""
+        known_text_ids = None if known_text_ids is None else known_text_ids.index_select(0, own)
+        images, image_ids = images.index_select(0, own), image_ids.index_select(0, own)
+        return compare(processes, self.cbvila.similarity_logits, images, texts, image_ids, text_ids, known_text_ids)
 
-        Args:
-            similarity: (B', B) logits, `None` if nothing makes images and texts comparable.
-            matches: (B, B) bool, texts (columns) known to be true of the images that the rows' texts have.
-            own: (B,) the image of each text.
-
-        Returns:
-            The loss; text index, image index and label (3B,) of true pairs, wrong images and wrong texts.
-        """
-        if similarity is None:
-            similarity = torch.zeros_like(matches, dtype=torch.float32)
-        else:
-            similarity = similarity.index_select(0, own)  # each text brings its image: (B, B)
-        itc = itc_loss(similarity, matches) if self.cbvila.has_contrastive_head else None
+    def _mismatch(self, processes, comparison: Comparison, pairs: Matching, hardness: float | None, seed):
+        """The rows that matching is trained on, and whether they match (3B,)."""
         draw = (1.0 if hardness is None else hardness) if self.training else None
-        negatives = choose_negatives(similarity, matches, draw)
-        wrong_image, wrong_text = (index.clamp_min(0) for index in negatives)
-        rows = torch.arange(own.shape[0], device=own.device)
-        images = torch.cat([own, own.index_select(0, wrong_image), own])
-        return itc, torch.cat([rows, rows, wrong_text]), images, itm_labels(*negatives)
-
-
-def _text_ids(words: Tensor, attention_mask: Tensor | None) -> Tensor:
-    """Ids (B,) that equal texts share, given as ids (B, L) or as embeddings (B, L, D), whatever their padding."""
-    if attention_mask is not None:
-        words = words * attention_mask.view(*attention_mask.shape, *[1] * (words.dim() - 2)).to(words.dtype)
-    return content_ids(words.detach())
+        negatives = comparison.negatives(draw, seed)
+        matching = mismatch(processes, pairs.images, pairs.image_index, pairs.texts, pairs.mask, negatives)
+        return matching, itm_labels(*negatives)
 
 
 __all__ = ["CBViLAForImageTextRetrieval"]

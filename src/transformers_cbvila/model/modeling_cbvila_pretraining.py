@@ -14,19 +14,24 @@ from torch import Tensor, nn
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
+from .comparing_cbvila import Comparison, compare, mismatch, pair_ids
 from .configuration_cbvila import CBViLAConfig
-from .losses_cbvila import at_least_fp32, bag_loss, classification_loss, itc_loss
+from .gathering_cbvila import Processes
+from .losses_cbvila import at_least_fp32, bag_loss, classification_loss
 from .modeling_cbvila import CBViLAModel
 from .modeling_cbvila_codebook import CBViLACodebookOutput, codebook_statistics
 from .modeling_cbvila_image_objectives import CBViLAImageObjectives, CBViLASeenImage
 from .modeling_cbvila_layers import in_field_order
 from .modeling_cbvila_text import CBViLATextHead
-from .negatives_cbvila import choose_negatives, content_ids, itm_labels, known_matches
+from .negatives_cbvila import itm_labels
 
 
 @dataclass
 class CBViLALosses(ModelOutput):
     """Unweighted terms: those of Eq. 7, and two more. One is there if its weight is above 0 and its inputs are given.
+
+    In training on several processes, the mean of a term over these is the mean over the labelled tokens, patches or
+    pairs of all of them.
 
     Args:
         pixel: Reconstruction of the image from visual words and text (first term of Eq. 3). Always possible.
@@ -148,6 +153,7 @@ class CBViLAForPreTraining(CBViLAImageObjectives):
         negative_image_index: Tensor | None = None,
         negative_text_index: Tensor | None = None,
         negative_hardness: float | None = None,
+        negative_seed: int | Tensor | None = None,
         loss_weights: dict[str, float] | None = None,
         mim_targets: Tensor | None = None,
         interpolate_pos_encoding: bool = False,
@@ -155,6 +161,9 @@ class CBViLAForPreTraining(CBViLAImageObjectives):
         output_hidden_states: bool | None = None,
     ) -> CBViLAForPreTrainingOutput:
         """Computes every objective that is on and whose inputs are there.
+
+        In training on several processes, at the same time, ITC and ITM know the pairs of all, and the means over
+        processes of losses and gradients are those of one process with all pairs.
 
         Args:
             pixel_values: (B, 3, H, W) images.
@@ -167,9 +176,12 @@ class CBViLAForPreTraining(CBViLAImageObjectives):
             image_ids, text_ids, known_text_ids: What is known to match, see [`known_matches`]; never negatives. Equal
                 images and equal captions are found without; an augmented copy of an image takes its id to be known.
             negative_image_index, negative_text_index: (B,) ITM negatives, a wrong image for each text and a wrong text
-                for each image (-1: none); chosen by similarity when absent.
+                for each image (-1: none), rows of this batch; chosen by similarity among the pairs of all processes
+                when absent.
             negative_hardness: How strongly training prefers similar negatives, from 0 (uniform) to 1 (the paper);
                 by default as `negative_source` says.
+            negative_seed: Of the draws, a number or a tensor () or (1,), the same on all processes; see
+                [`choose_negatives`]. Without, torch's random state decides.
             loss_weights: Weight of each term by name; the configuration's when absent. A term of weight 0 is skipped.
             mim_targets: (B, N) code indices that MIM predicts in place of the images' own, for example those of a
                 slower copy of the image encoder.
@@ -197,17 +209,16 @@ class CBViLAForPreTraining(CBViLAImageObjectives):
         codebook = self.cbvila.codebook(image.last_hidden_state[:, 1:])
         self._add_codebook_terms(output, codebook, weights)
 
-        image_ids = content_ids(pixel_values) if image_ids is None else image_ids
-        if text_ids is None:
-            text_ids = content_ids(input_ids if attention_mask is None else input_ids * attention_mask)
-        similarity, matches = self._compare(output, image, text, image_ids, text_ids, known_text_ids)
+        ids = pair_ids(pixel_values, input_ids, attention_mask, image_ids, text_ids)
+        processes = Processes.join(self.training, input_ids, known_text_ids)
+        comparison = self._compare(output, processes, image, text, *ids, known_text_ids)
         if self.cbvila.has_contrastive_head and weights["itc"] > 0:
-            output.losses.itc = itc_loss(similarity, matches)
-        negatives = negative_image_index, negative_text_index
+            output.losses.itc = comparison.contrast()
+        negatives, owners = (negative_image_index, negative_text_index), None
         if weights["itm"] > 0 and negative_image_index is None:
-            negatives = choose_negatives(similarity, matches, self._hardness(negative_hardness))
+            negatives, owners = comparison.negatives(self._hardness(negative_hardness), negative_seed), processes
         fused = self._ask_image(
-            image.last_hidden_state, text, masked_text, attention_mask, negatives, weights, options
+            owners, image.last_hidden_state, text, masked_text, attention_mask, negatives, weights, options
         )
         self._add_itm_and_mlm(output, fused, text.shape[0], negatives, mlm_labels if mlm_on else None, weights)
         text, attention_mask = self._captions_to_ask(text, attention_mask, caption_dropped)
@@ -215,6 +226,8 @@ class CBViLAForPreTraining(CBViLAImageObjectives):
         targets = codebook.indices if mim_targets is None else mim_targets
         self._ask_text(output, pixel_values, seen, text, attention_mask, bool_masked_pos, weights, targets)
         output.losses = in_field_order(output.losses)
+        if processes is not None:
+            self._share(output.losses, processes, negatives, mlm_labels, bool_masked_pos)
         output.loss = output.losses.total(weights)
         return in_field_order(output)
 
@@ -243,18 +256,14 @@ class CBViLAForPreTraining(CBViLAImageObjectives):
         if codebook.argmin_share is not None:
             output.codebook_statistics["argmin_share"] = codebook.argmin_share
 
-    def _compare(self, output, image, text: Tensor, image_ids, text_ids, known_text_ids) -> tuple[Tensor, Tensor]:
-        """Similarities of all images with all texts, and which of them are known to match; both (B, B)."""
+    def _compare(self, output, processes: Processes | None, image, text: Tensor, *ids) -> Comparison:
+        """Similarities of the batch's images with all texts and of its texts with all images."""
         pooled_text = text[:, 0]
         if self.cbvila.has_contrastive_head:
             pooled_text = self.cbvila.text_projection(pooled_text)
         output.image_embeds = F.normalize(at_least_fp32(image.pooler_output), dim=-1)
         output.text_embeds = F.normalize(at_least_fp32(pooled_text), dim=-1)
-        matches = known_matches(text.shape[0], text.device, image_ids, text_ids, known_text_ids)
-        similarity = self.cbvila.similarity_logits(output.image_embeds, output.text_embeds)
-        if similarity is None:  # towers of different widths and nothing that makes them comparable
-            similarity = torch.zeros_like(matches, dtype=torch.float32)
-        return similarity, matches
+        return compare(processes, self.cbvila.similarity_logits, output.image_embeds, output.text_embeds, *ids)
 
     def _hardness(self, requested: float | None) -> float | None:
         if not self.training:
@@ -263,20 +272,27 @@ class CBViLAForPreTraining(CBViLAImageObjectives):
             return requested
         return 1.0 if self.config.negative_source == "similarity" else 0.0
 
-    def _ask_image(self, image, text, masked_text, attention_mask, negatives, weights, options):
-        """Text queries, image keys: the true and mismatched pairs of ITM and the texts of MLM, as one fusion pass."""
+    def _ask_image(self, processes, image, text, masked_text, attention_mask, negatives, weights, options):
+        """Text queries, image keys: the true and mismatched pairs of ITM and the texts of MLM, as one fusion pass.
+
+        Args:
+            processes: Whom the negatives belong to; `None` if all are of this batch.
+        """
         rows = torch.arange(text.shape[0], device=text.device)
-        queries, owners, images = [], [], []  # states, whose attention mask, which image
+        queries, masks, images = [], [], []  # states, their attention mask, which image
         if weights["itm"] > 0:
-            wrong_image, wrong_text = (index.clamp_min(0) for index in negatives)
-            queries += [text, text, text.index_select(0, wrong_text)]
-            owners += [rows, rows, wrong_text]
-            images += [rows, wrong_image, rows]
+            matching = mismatch(processes, image, rows, text, attention_mask, negatives)
+            queries, masks, images = [matching.texts], [matching.mask], [matching.image_index]
+            image = matching.images
         if masked_text is not None:
-            queries, owners, images = [*queries, masked_text], [*owners, rows], [*images, rows]
+            mask = attention_mask
+            if queries and processes is not None:  # as long as the texts of other processes
+                mask = torch.ones_like(rows).unsqueeze(1).expand(text.shape[:2]) if mask is None else mask
+                masked_text, mask = processes.pad_texts(masked_text), processes.pad_texts(mask)
+            queries, masks, images = [*queries, masked_text], [*masks, mask], [*images, rows]
         if not queries:
             return None
-        mask = None if attention_mask is None else attention_mask.index_select(0, torch.cat(owners))
+        mask = None if masks[-1] is None else torch.cat(masks)
         return self.cbvila.fuse_text_with_image(torch.cat(queries), mask, image, torch.cat(images), **options)
 
     def _add_itm_and_mlm(self, output, fused, batch: int, negatives, mlm_labels, weights) -> None:
@@ -291,7 +307,7 @@ class CBViLAForPreTraining(CBViLAImageObjectives):
             output.losses.itm = classification_loss(output.itm_logits, itm_labels(*negatives))
         if mlm_labels is not None:
             masked = mlm_labels != -100
-            output.mlm_logits = self.mlm_head(states[-batch:][masked])
+            output.mlm_logits = self.mlm_head(states[-batch:, : masked.shape[1]][masked])
             output.losses.mlm = classification_loss(output.mlm_logits, mlm_labels[masked])
 
     def _captions_to_ask(self, text: Tensor, attention_mask: Tensor | None, caption_dropped: Tensor | None):
@@ -338,6 +354,24 @@ class CBViLAForPreTraining(CBViLAImageObjectives):
             output.losses.mim = classification_loss(output.mim_logits, targets[hidden])
         if mim_on and bag_on:
             output.losses.mim_cls_bag = bag_loss(self.mim_cls_head(states[-1][:, 0]), targets, hidden)
+
+    def _share(self, losses: CBViLALosses, processes: Processes, negatives, mlm_labels, bool_masked_pos) -> None:
+        """Scales means over this batch, so that their mean over processes is the mean over what all have to score.
+
+        With `pixel_on="both"` images count alike, which is exact where all hide as many patches.
+        """
+        scored = {}  # what a term is a mean over, where that is not the images of the batch
+        if "itm" in losses:
+            scored["itm"] = itm_labels(*negatives) != -100
+        if "mlm" in losses:
+            scored["mlm"] = mlm_labels != -100
+        scored |= {name: bool_masked_pos for name in ("mim", "mim_cls_bag") if name in losses}
+        if "pixel" in losses and self.config.pixel_on == "masked":
+            scored["pixel"] = bool_masked_pos
+        everything = torch.ones(processes.pairs[processes.rank], dtype=torch.bool, device=self.device)
+        counts = [scored.get(name, everything).bool().sum() for name in losses]
+        for name, share in zip(list(losses), processes.shares(torch.stack(counts)), strict=True):
+            losses[name] = losses[name] * share
 
 
 def check_pretraining_inputs(

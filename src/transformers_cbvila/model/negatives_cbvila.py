@@ -1,6 +1,6 @@
 """Which image and which text are shown together as a mismatch in image-text matching (Sec. III-C).
 
-Shapes: B batch.
+Shapes: B batch, b those of its rows that are at hand: all of them, but for training on several processes.
 """
 
 import torch
@@ -46,43 +46,78 @@ def content_ids(values: Tensor) -> Tensor:
     rows = values.flatten(1)
     if rows.is_floating_point():
         rows = rows.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[rows.element_size()])
-    # One scrambled 64-bit weight per place (splitmix64): with regular weights small numbers would collide.
-    weights = torch.arange(1, rows.shape[1] + 1, device=rows.device) * -0x61C8864680B583EB
-    weights = (weights ^ (weights >> 30 & 0x3FFFFFFFF)) * -0x40A7B892E31B1A47
-    weights = (weights ^ (weights >> 27 & 0x1FFFFFFFFF)) * -0x6B2FB644ECCEEE15
-    weights = weights ^ (weights >> 31 & 0x1FFFFFFFF)
+    # One scrambled 64-bit weight per place: with regular weights small numbers would collide.
+    weights = scramble(torch.arange(1, rows.shape[1] + 1, device=rows.device))
     return (rows.long() * weights).sum(-1)  # wraps around
 
 
+def scramble(numbers: Tensor) -> Tensor:
+    """64-bit integers as others that look random (splitmix64); equal ones stay equal, on every device."""
+    numbers = numbers * -0x61C8864680B583EB
+    numbers = (numbers ^ (numbers >> 30 & 0x3FFFFFFFF)) * -0x40A7B892E31B1A47
+    numbers = (numbers ^ (numbers >> 27 & 0x1FFFFFFFFF)) * -0x6B2FB644ECCEEE15
+    return numbers ^ (numbers >> 31 & 0x1FFFFFFFF)
+
+
 @torch.no_grad()
-def choose_negatives(similarity: Tensor, matches: Tensor, hardness: float | None) -> tuple[Tensor, Tensor]:
+def choose_negatives(
+    per_image: Tensor,
+    matches: Tensor,
+    hardness: float | None,
+    per_text: Tensor | None = None,
+    text_matches: Tensor | None = None,
+    first: int = 0,
+    seed: int | Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
     """One mismatched image for every text and one mismatched text for every image.
 
     Args:
-        similarity: (B, B), images in rows, texts in columns, on the scale of logits.
-        matches: (B, B) bool, pairs that may not be chosen.
+        per_image: (b, B) similarities of images with all texts, on the scale of logits.
+        matches: (b, B) bool, pairs that may not be chosen.
         hardness: Draw in proportion to exp(hardness * similarity): 1 is the paper's choice, 0 is uniform. `None` draws
             nothing and takes the most similar, so that evaluation is deterministic.
+        per_text, text_matches: (b, B) the same of texts with all images; the transposes when absent.
+        first: Place of the first row among all.
+        seed: Of the draws, a number or a tensor () or (1,): each is a function of the seed and of the places of the
+            pair, however the rows are spread over processes. Without, torch's random state decides.
 
     Returns:
-        Image index for each text and text index for each image, (B,) each; -1 where everything matches.
+        Image index for each text and text index for each image, (b,) each; -1 where everything matches.
     """
+    if per_text is None:
+        per_text, text_matches = per_image.T, matches.T
+    image_seed, text_seed = (None, None) if seed is None else (2 * seed, 2 * seed + 1)
+    images = _choose(per_text, text_matches, hardness, image_seed, first)
+    return images, _choose(per_image, matches, hardness, text_seed, first)
+
+
+def _choose(similarity: Tensor, matches: Tensor, hardness: float | None, seed, first: int) -> Tensor:
     # -inf before the softmax: zeroing after it leaves rows that sum to 0 when one similarity dominates.
     # A diverged model's NaN and infinities become numbers: its loss is to say what went wrong, not the draw here.
-    logits = at_least_fp32(similarity).nan_to_num(nan=0.0).masked_fill(matches, float("-inf"))
-    return _choose(logits.T, hardness), _choose(logits, hardness)
-
-
-def _choose(logits: Tensor, hardness: float | None) -> Tensor:
-    possible = (logits > float("-inf")).any(-1)
-    if hardness is None:
+    logits = at_least_fp32(similarity).nan_to_num(nan=0.0)
+    if hardness is not None:
+        logits = logits * hardness
+    if hardness is not None and seed is not None:
+        logits = logits + gumbel_noise(seed, first, logits)  # the largest sum is a draw from their softmax
+    logits = logits.masked_fill(matches, float("-inf"))
+    possible = ~matches.all(-1)
+    if hardness is None or seed is not None:
         chosen = logits.argmax(-1)
     else:
-        scaled = torch.where(logits == float("-inf"), logits, logits * hardness)
         # A row without any candidate gets an arbitrary one, and is marked below.
-        scaled = torch.where(possible.unsqueeze(-1), scaled, torch.zeros_like(scaled))
-        chosen = torch.multinomial(scaled.softmax(-1), 1).squeeze(-1)
+        logits = torch.where(possible.unsqueeze(-1), logits, torch.zeros_like(logits))
+        chosen = torch.multinomial(logits.softmax(-1), 1).squeeze(-1)
     return torch.where(possible, chosen, torch.full_like(chosen, -1))
+
+
+def gumbel_noise(seed: int | Tensor, first: int, like: Tensor) -> Tensor:
+    """Standard Gumbel draws (b, B) of the rows from `first` on, each a function of (seed, row, column) alone."""
+    rows = torch.arange(like.shape[0], device=like.device) + first
+    columns = torch.arange(like.shape[1], device=like.device)
+    bits = scramble(scramble(scramble(rows * 0 + seed) + rows).unsqueeze(1) + columns)
+    # 40 bits: what decides is the small end, where a uniform number of 24 bits would be coarse.
+    uniform = ((bits >> 24 & 0xFFFFFFFFFF).to(like.dtype) + 0.5) * 2.0**-40
+    return -(-(-uniform.clamp(max=1 - 2.0**-24)).log1p()).log()
 
 
 def itm_labels(negative_image_index: Tensor, negative_text_index: Tensor) -> Tensor:

@@ -12,7 +12,9 @@ from transformers import Trainer, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import TrainOutput
 
+from ..data.masking import generator_for
 from ..data.streams import ReplayCollator, StreamedImageTextPairs
+from ..model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
 from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
 from .alternation import AlternationCallback
 from .arguments import CBViLATrainingArguments
@@ -22,6 +24,7 @@ from .data_callback import DataCallback
 from .optimizer_groups import parameter_groups
 from .progress import say
 from .schedule import as_steps, negative_hardness, objective_weights
+from .sharding import local_part, scalars_again, scalars_as_vectors
 
 
 class CBViLATrainer(Trainer):
@@ -29,9 +32,14 @@ class CBViLATrainer(Trainer):
 
     Pretraining ([`CBViLAForPreTraining`]) gets its objectives by global step, k-means and EMA for the codebook, and
     every loss term, codebook usage and perplexity in the log. [`CBViLAForMaskedImageModeling`] gets the same but for
-    the schedule. In-batch negatives (ITC, ITM) do not grow with gradient accumulation. A loss that is not finite stops
-    the run, named, before a checkpoint is written. A stream ([`StreamedImageTextPairs`]) is shared out among
-    processes and, when a run is resumed, replayed to its position.
+    the schedule. A loss that is not finite stops the run, named, before a checkpoint is written. A stream
+    ([`StreamedImageTextPairs`]) is shared out among processes and, when a run is resumed, replayed to its position.
+
+    Contrast and mismatches (ITC, ITM; of [`CBViLAForImageTextRetrieval`], too) know the pairs of all processes, and
+    every term is a mean over what all processes have to score: so many processes train as one with a batch as large
+    as theirs together. With gradient accumulation neither holds across micro-batches: negatives are of one, means are
+    taken within each and then averaged, as everywhere in transformers. Evaluation compares within a batch of
+    `per_device_eval_batch_size`, on any number of processes.
     """
 
     args: CBViLATrainingArguments
@@ -42,8 +50,11 @@ class CBViLATrainer(Trainer):
         super().__init__(model=model, args=args or CBViLATrainingArguments(), **kwargs)
         self._sums: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros((), device=self.args.device))
         self._times: dict[str, int] = defaultdict(int)
+        self._micro_step = (0, 0)  # an optimiser step and the number of its next micro-batch
         self.codebook_care: CodebookCallback | None = None
         self.is_pretraining = isinstance(self.unwrapped_model, CBViLAForPreTraining)
+        self.draws_negatives = self.is_pretraining or isinstance(self.unwrapped_model, CBViLAForImageTextRetrieval)
+        self._scalars = scalars_as_vectors(self.unwrapped_model) if self.accelerator.is_fsdp2 else []
         self.data_callback = DataCallback(self.train_dataset)
         self.add_callback(self.data_callback)
         if hasattr(self.unwrapped_model, "update_codebook"):
@@ -73,6 +84,8 @@ class CBViLATrainer(Trainer):
             targets = None if self.codebook_care is None else self.codebook_care.targets
             if targets is not None and inputs["loss_weights"]["mim"] > 0:
                 inputs["mim_targets"] = targets.indices(inputs["pixel_values"])
+        if self.draws_negatives and model.training:
+            inputs = {**inputs, "negative_seed": self._negative_seed()}
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
         if model.training:
             self._remember(loss, outputs)
@@ -149,6 +162,9 @@ class CBViLATrainer(Trainer):
         if self.codebook_care is not None and checkpoint is not None:
             self.codebook_care.load(checkpoint)
 
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+        super()._save(output_dir, state_dict and scalars_again(state_dict, self._scalars))
+
     def _objectives(self) -> dict[str, Any]:
         """Loss weights and hardness of negatives at the current global step, as keyword arguments of the model."""
         step, max_steps = self.state.global_step, self.state.max_steps
@@ -161,6 +177,15 @@ class CBViLATrainer(Trainer):
             "negative_hardness": negative_hardness(step, max_steps, self.args.hardening_window()),
         }
 
+    def _negative_seed(self) -> torch.Tensor:
+        """A new seed for every micro-batch, the same on all processes and in a resumed run."""
+        step = self.state.global_step
+        micro_step = self._micro_step[1] if self._micro_step[0] == step else 0
+        self._micro_step = (step, micro_step + 1)
+        seed = generator_for(self.args.seed, step, micro_step).initial_seed() >> 1
+        # One for each device, as DataParallel deals out the first dimension; filled there, so that nothing waits.
+        return torch.full((max(1, self.args.n_gpu),), seed, device=self.args.device)
+
     def _remember(self, loss: torch.Tensor, outputs) -> None:
         """Adds up on the device what the next log needs: no synchronisation per step."""
         for name, value in {"total": loss, **(outputs.get("losses") or {})}.items():
@@ -171,20 +196,24 @@ class CBViLATrainer(Trainer):
 
     def _component_logs(self) -> dict[str, float]:
         self._require_finite()
-        names = [name for name in self._sums if name != "total"]
-        logs = {f"loss_{name}": self._mean_over_processes(self._sums[name] / self._times[name]) for name in names}
+        means = self._mean_sums()
+        logs = {f"loss_{name}": value / self._times[name] for name, value in means.items() if name != "total"}
         if self.codebook_care is not None:
             logs |= self.codebook_care.logs()
         self._sums.clear()
         self._times.clear()
         return logs
 
-    def _mean_over_processes(self, value: torch.Tensor) -> float:
-        return float(self.accelerator.reduce(value, reduction="mean"))
+    def _mean_sums(self) -> dict[str, float]:
+        """What was added up since the last log, as means over processes: each scaled its terms for that."""
+        if not self._sums:
+            return {}
+        means = self.accelerator.reduce(torch.stack(list(self._sums.values())), reduction="mean").tolist()
+        return dict(zip(self._sums, means, strict=True))
 
     def _require_finite(self) -> None:
         # Means over processes, so that all of them stop, not one while the others wait for it.
-        broken = [name for name, value in self._sums.items() if not math.isfinite(self._mean_over_processes(value))]
+        broken = [name for name, value in self._mean_sums().items() if not math.isfinite(value)]
         if broken:
             components = [name for name in broken if name != "total"] or broken
             raise FloatingPointError(
@@ -200,8 +229,10 @@ class CBViLATrainer(Trainer):
             for name, tensor in self.unwrapped_model.state_dict(keep_vars=True).items()
             if tensor.is_floating_point()
         }
-        finite = torch.stack([tensor.detach().isfinite().all() for tensor in tensors.values()]).tolist()
-        broken = [name for name, fine in zip(tensors, finite, strict=True) if not fine]
+        finite = torch.stack([local_part(tensor).isfinite().all() for tensor in tensors.values()]).long()
+        if self.accelerator.is_fsdp2:  # each process has a part; elsewhere all have the same, and one may save alone
+            finite = self.accelerator.reduce(finite, reduction="sum") // self.accelerator.num_processes
+        broken = [name for name, fine in zip(tensors, finite.tolist(), strict=True) if not fine]
         if broken:
             raise FloatingPointError(
                 f"{len(broken)} weights are NaN or infinite at step {self.state.global_step}, {broken[0]} among them, "

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ..data.epoch_rows import sample_examples
+from .sharding import latents_of_sharded
 
 _ROWS_AT_ONCE = 16  # whatever the batch size and the number of processes, so that rounding does not depend on them
 
@@ -38,6 +39,9 @@ def image_latents(
 
     `vision_model` and `in_proj` replace the model's own, for example by their moving averages.
     """
+    if getattr(trainer.accelerator, "is_fsdp2", False):
+        with _evaluating(trainer.unwrapped_model), trainer.accelerator.autocast():
+            return latents_of_sharded(trainer.unwrapped_model, pixel_values.to(trainer.args.device))
     model = trainer.unwrapped_model.cbvila
     vision_model = model.vision_model if vision_model is None else vision_model
     with _evaluating(vision_model), _evaluating(model.codebook), trainer.accelerator.autocast():
