@@ -65,8 +65,10 @@ def run_demo(job: DemoJob, command: str = "") -> Path:
         trainer.train(resume_from_checkpoint=last_complete_checkpoint(output_dir))
         trainer.save_model(str(model_dir))
         # written last: its presence says that the folder is complete
-        (model_dir / "training.json").write_text(json.dumps({"log_history": trainer.state.log_history}))
-    log_history = json.loads((model_dir / "training.json").read_text())["log_history"]
+        done = {"steps": trainer.state.global_step, "log_history": trainer.state.log_history}
+        (model_dir / "training.json").write_text(json.dumps(done))
+    training = json.loads((model_dir / "training.json").read_text())
+    log_history = training["log_history"]
     model = AutoModelForVisualQuestionAnswering.from_pretrained(model_dir).to(trainer.args.device)
     processor = AutoProcessor.from_pretrained(model_dir)
     answers = answer_questions(model, processor, test)
@@ -75,8 +77,8 @@ def run_demo(job: DemoJob, command: str = "") -> Path:
         model_source=_source(job),
         command=command,
         n_parameters=model.num_parameters(),
-        train_steps=max(entry["step"] for entry in log_history),
-        train_seconds=max(entry.get("train_seconds", 0.0) for entry in log_history),
+        train_steps=training["steps"],
+        train_seconds=max((entry.get("train_seconds", 0.0) for entry in log_history), default=0.0),
         log_history=log_history,
         other_runs=_committed_runs(job),
         examples=_examples(model_dir, test, answers, trainer.args.device),
