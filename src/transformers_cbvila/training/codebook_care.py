@@ -120,7 +120,10 @@ class CodebookCallback(TrainerCallback):
         path = Path(folder) / _STATE_FILE
         if not path.is_file():
             return
-        state = torch.load(path, map_location=self.trainer.args.device, weights_only=True)
+        device = self.trainer.args.device
+        # "cpu:1", as a process on the CPU may be told to use, is nothing that torch.load knows.
+        location = "cpu" if device.type == "cpu" else device
+        state = torch.load(path, map_location=location, weights_only=True)
         self.watch.load_state_dict(state["watch"])
         self.probe.load_state_dict(state["probe"])
         self.mim_open = state["mim_open"]
