@@ -383,9 +383,12 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel, GenerationMixin):
             answer_labels = check_answer_list(answer_labels, text.vocab_size, text.end_token_id)
             generate_kwargs["prefix_allowed_tokens_fn"] = CBViLAAnswerTrie(answer_labels, text.end_token_id)
             longest = answer_labels.shape[1]
-        chosen = generate_kwargs.pop("generation_config", None) or self.generation_config
-        if "max_length" not in generate_kwargs and chosen.max_length is None and chosen.max_new_tokens is None:
-            generate_kwargs.setdefault("max_new_tokens", longest)
+        chosen = deepcopy(generate_kwargs.pop("generation_config", None) or self.generation_config)
+        if {"max_length", "max_new_tokens"} & generate_kwargs.keys():
+            chosen.max_length = chosen.max_new_tokens = None  # either says how long, and counts before the other
+        elif chosen.max_length is None and chosen.max_new_tokens is None:
+            chosen.max_new_tokens = longest
+        generate_kwargs = chosen.update(**generate_kwargs)
         start = torch.full((question.shape[0], 1), text.bos_token_id, device=question.device)
         return self.answer_decoder.generate(
             input_ids=start,
