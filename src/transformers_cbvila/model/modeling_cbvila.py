@@ -194,7 +194,7 @@ class CBViLAModel(CBViLAPreTrainedModel):
         return self.vision_model(
             pixel_values,
             interpolate_pos_encoding=interpolate_pos_encoding,
-            bool_masked_pos=hidden,
+            hidden_patches=hidden,
             mask_token=self.patch_mask_token,
         ).last_hidden_state
 
