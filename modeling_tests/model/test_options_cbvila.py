@@ -117,7 +117,7 @@ def test_mask_embedding_of_the_encoder_learns_with_mim():
 
 def test_hiding_patches_takes_both_arguments():
     model, batch = pretraining_model(), tiny_pairs()
-    with pytest.raises(ValueError, match="both bool_masked_pos and mask_token"):
+    with pytest.raises(ValueError, match="both hidden_patches and mask_token"):
         model.cbvila.vision_model(batch["pixel_values"], hidden_patches=batch["bool_masked_pos"])
 
 
