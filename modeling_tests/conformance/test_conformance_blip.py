@@ -7,6 +7,7 @@ import unittest
 
 import tiny
 from conformance import upstream
+from conformance.common_tests import CommonTests
 from conformance.testers import SEQ_LENGTH, ModelTester, small_ids
 from transformers import (
     BertTokenizer,
@@ -25,7 +26,6 @@ from transformers.models.blip.modeling_blip_text import BlipTextLMHeadModel
 
 upstream.require()
 ConfigTester = upstream.load("test_configuration_common").ConfigTester
-ModelTesterMixin = upstream.load("test_modeling_common").ModelTesterMixin
 image_suite = upstream.load("test_image_processing_common")
 processor_suite = upstream.load("test_processing_common")
 
@@ -86,23 +86,11 @@ class BlipVisionTester(BlipTester):
         return self.get_config(), {"pixel_values": tiny.tiny_images(self.batch_size)}
 
 
-class CommonTests(ModelTesterMixin):
-    test_can_init_all_missing_weights_before_2023 = True
+class BlipTests(CommonTests):
     make_tester = BlipTester
-    extra_labels: dict = {}
-
-    def setUp(self):
-        self.model_tester = self.make_tester()
-
-    def _prepare_for_class(self, inputs_dict, model_class, return_labels=False):
-        inputs = super()._prepare_for_class(inputs_dict, model_class, return_labels)
-        return inputs | self.labels(inputs) if return_labels else inputs
-
-    def labels(self, inputs):
-        return {}
 
 
-class PairTests(CommonTests):
+class PairTests(BlipTests):
     _is_composite = True
     additional_model_inputs = ("input_ids",)
 
@@ -114,18 +102,18 @@ class TestBlipModel(PairTests, unittest.TestCase):
         return {"return_loss": True}
 
 
-class TestBlipTextModel(CommonTests, unittest.TestCase):
+class TestBlipTextModel(BlipTests, unittest.TestCase):
     all_model_classes = (BlipTextModel,)
     make_tester = BlipTextTester
 
 
-class TestBlipVisionModel(CommonTests, unittest.TestCase):
+class TestBlipVisionModel(BlipTests, unittest.TestCase):
     all_model_classes = (BlipVisionModel,)
     make_tester = BlipVisionTester
     test_resize_embeddings = False
 
 
-class TestBlipTextLMHeadModel(CommonTests, unittest.TestCase):
+class TestBlipTextLMHeadModel(BlipTests, unittest.TestCase):
     all_model_classes = (BlipTextLMHeadModel,)
     make_tester = BlipDecoderTester
 

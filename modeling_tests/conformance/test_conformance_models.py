@@ -6,7 +6,7 @@ from unittest.mock import patch
 
 import tiny
 import torch
-from conformance import upstream
+from conformance.common_tests import CommonTests
 from conformance.testers import (
     DecoderTester,
     FusionTester,
@@ -34,9 +34,6 @@ from transformers_cbvila import (
 )
 from transformers_cbvila.model.modeling_cbvila_question_answering import CBViLAAnswerDecoder
 
-upstream.require()
-ModelTesterMixin = upstream.load("test_modeling_common").ModelTesterMixin
-
 
 class CallableStateDict(OrderedDict):
     """`test_torch_save_load` calls the state dict, by mistake, when it holds a bool; here it can be called."""
@@ -48,20 +45,8 @@ class CallableStateDict(OrderedDict):
         return OrderedDict, (list(self.items()),)
 
 
-class CommonTests(ModelTesterMixin):
-    test_can_init_all_missing_weights_before_2023 = True  # asks for a year in the file's head otherwise
+class OurTests(CommonTests):
     make_tester = ModelTester
-
-    def setUp(self):
-        self.model_tester = self.make_tester()
-
-    def _prepare_for_class(self, inputs_dict, model_class, return_labels=False):
-        inputs = super()._prepare_for_class(inputs_dict, model_class, return_labels)
-        return inputs | self.labels() if return_labels else inputs
-
-    def labels(self):
-        """What turns a batch into one with a loss."""
-        return {}
 
     def test_init_weights_can_init_buffers(self):
         # It wants buffers to start the same each time, and sets the spread of random ones that it knows to 0. An EMA
@@ -76,7 +61,7 @@ class CommonTests(ModelTesterMixin):
             super().test_torch_save_load()
 
 
-class PairTests(CommonTests):
+class PairTests(OurTests):
     """Of models that take images and texts."""
 
     _is_composite = True
@@ -87,12 +72,12 @@ class TestCBViLAModel(PairTests, unittest.TestCase):
     all_model_classes = (CBViLAModel,)
 
 
-class TestCBViLATextModel(CommonTests, unittest.TestCase):
+class TestCBViLATextModel(OurTests, unittest.TestCase):
     all_model_classes = (CBViLATextModel,)
     make_tester = TextTester
 
 
-class TestCBViLAVisionModel(CommonTests, unittest.TestCase):
+class TestCBViLAVisionModel(OurTests, unittest.TestCase):
     all_model_classes = (CBViLAVisionModel,)
     make_tester = VisionTester
     test_resize_embeddings = False  # of words; there are none
@@ -104,7 +89,7 @@ class TestCBViLAVisionModel(CommonTests, unittest.TestCase):
         self.assertIsNone(model.get_output_embeddings())
 
 
-class TestCBViLAFusionModel(CommonTests, unittest.TestCase):
+class TestCBViLAFusionModel(OurTests, unittest.TestCase):
     all_model_classes = (CBViLAFusionModel,)
     make_tester = FusionTester
     additional_model_inputs = ("encoder_hidden_states",)
@@ -136,7 +121,7 @@ class TestCBViLAFusionModel(CommonTests, unittest.TestCase):
         super().test_retain_grad_hidden_states_attentions()
 
 
-class TestCBViLAAnswerDecoder(CommonTests, unittest.TestCase):
+class TestCBViLAAnswerDecoder(OurTests, unittest.TestCase):
     all_model_classes = (CBViLAAnswerDecoder,)
     make_tester = DecoderTester
     additional_model_inputs = ("encoder_hidden_states",)
@@ -155,21 +140,21 @@ class TestCBViLAForQuestionAnswering(PairTests, unittest.TestCase):
     # The suite of `generate` is not in the source distribution; test_modeling_cbvila_question_answering.py tests it.
     all_generative_model_classes = ()
 
-    def labels(self):
+    def labels(self, inputs):
         return {"labels": tiny.tiny_answers(self.model_tester.batch_size).clamp(max=40)}
 
 
 class TestCBViLAForImageTextRetrieval(PairTests, unittest.TestCase):
     all_model_classes = (CBViLAForImageTextRetrieval,)
 
-    def labels(self):
+    def labels(self, inputs):
         return {"return_loss": True}
 
 
 class TestCBViLAForVisualEntailment(PairTests, unittest.TestCase):
     all_model_classes = (CBViLAForVisualEntailment,)
 
-    def labels(self):
+    def labels(self, inputs):
         return {"labels": torch.arange(self.model_tester.batch_size) % 3}
 
 
@@ -177,7 +162,7 @@ class TestCBViLAForVisualReasoning(PairTests, unittest.TestCase):
     all_model_classes = (CBViLAForVisualReasoning,)
     make_tester = ReasoningTester
 
-    def labels(self):
+    def labels(self, inputs):
         return {"labels": torch.arange(self.model_tester.batch_size) % 2}
 
 
@@ -185,5 +170,5 @@ class TestCBViLAForMaskedImageModeling(PairTests, unittest.TestCase):
     all_model_classes = (CBViLAForMaskedImageModeling,)
     make_tester = MaskedImageTester
 
-    def labels(self):
+    def labels(self, inputs):
         return {"bool_masked_pos": tiny.tiny_pairs(self.model_tester.batch_size)["bool_masked_pos"]}

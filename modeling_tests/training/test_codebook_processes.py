@@ -1,12 +1,10 @@
 """The codebook on two processes: the same on both, and that of one process with the same global batch."""
 
-import os
-
 import pytest
 import torch
-from processes import on_two_processes
 from tiny import CODES, pretraining_model
 from transformers import TrainerCallback
+from two_processes import run_in_two
 
 OPTIONS = {
     "max_steps": 4,
@@ -51,15 +49,14 @@ def train(folder, rank, batch_size, **options):
     return track.states, track.restarts, logs, trainer.codebook_care.watch.alarmed
 
 
-def train_and_save(rank, folder, options):
-    torch.save(train(folder, rank, batch_size=2, **options), os.path.join(folder, f"rank-{rank}.pt"))
+def train_half(rank, folder, options):
+    return train(folder, rank, batch_size=2, **options)
 
 
 @pytest.mark.parametrize("options", [{}, pytest.param({"gradient_accumulation_steps": 2}, marks=pytest.mark.slow)])
 def test_two_processes_have_the_codebook_of_one(options, tmp_path):
     """Through k-means, moving averages, restarts and figures."""
-    on_two_processes(train_and_save, str(tmp_path), options)
-    first, second = (torch.load(tmp_path / f"rank-{rank}.pt") for rank in range(2))
+    first, second = run_in_two(train_half, tmp_path, str(tmp_path), options, joined=False)
     for ours, theirs in zip(first[0], second[0], strict=True):
         for name, value in ours.items():
             assert torch.equal(value, theirs[name]), name
@@ -74,15 +71,13 @@ def test_two_processes_have_the_codebook_of_one(options, tmp_path):
         assert ours == others and ours == pytest.approx(theirs, rel=1e-4)
 
 
-def restart(rank, folder):
+def restart(rank):
     """Ranks hold 3 and 5 tokens: an uneven last batch."""
-    import torch.distributed as dist
     from tiny import tiny_config
 
     from transformers_cbvila.data.masking import generator_for
     from transformers_cbvila.model.modeling_cbvila_codebook import CBViLACodebook
 
-    dist.init_process_group("gloo")
     book = CBViLACodebook(tiny_config(codebook_norm="none", quantizer_gradient="gumbel")).train()
     book.set_codes(torch.randn(CODES, 8, generator=generator_for(1)))
     tokens = torch.randn(1, 8, 32, generator=generator_for(2))
@@ -97,17 +92,12 @@ def restart(rank, folder):
     book.ema_counts[:8] = torch.arange(8.0)
     moved = book.restart_unused(20.0, limit=4, generator=generator_for(3))
     state = {"codes": book.codes, "counts": book.ema_counts, "expected": book.expected_count, "moved": moved}
-    torch.save(
-        {**state, "scale": book.gumbel_scale, "latents": book.encode(tokens)[0].detach()},
-        os.path.join(folder, f"rank-{rank}.pt"),
-    )
-    dist.destroy_process_group()
+    return {**state, "scale": book.gumbel_scale, "latents": book.encode(tokens)[0].detach()}
 
 
 @pytest.mark.slow
 def test_uneven_batches_restart_alike(tmp_path):
-    on_two_processes(restart, str(tmp_path))
-    first, second = (torch.load(tmp_path / f"rank-{rank}.pt") for rank in range(2))
+    first, second = run_in_two(restart, tmp_path)
     for name, value in first.items():
         assert torch.equal(value, second[name]), name
     assert first["expected"] == 8 / CODES and first["scale"] > 0

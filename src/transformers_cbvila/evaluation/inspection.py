@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from ..data.collators import CBViLADataCollatorForPreTraining
 from ..data.masking import generator_for
-from ..model.modeling_cbvila_codebook import codebook_statistics
+from ..model.modeling_cbvila_codebook import codebook_statistics, count_codes
 from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
 from ..model.processing_cbvila import CBViLAProcessor
 from .retrieval_metrics import recall_at_k
@@ -82,7 +82,7 @@ def _measure_batch(model: CBViLAForPreTraining, batch: dict[str, Tensor], found:
 def _codebook_and_mim(model, found: dict[str, list[Tensor]], seed: int) -> dict[str, float]:
     indices = torch.cat(found["indices"])
     num_codes = model.config.codebook_size
-    statistics = codebook_statistics(torch.bincount(indices.flatten(), minlength=num_codes))
+    statistics = codebook_statistics(count_codes(indices, num_codes))
     by_position = F.one_hot(indices, num_codes).float().mean(0).max(-1).values.mean()
     true, shuffled = torch.cat(found["mim_true"]).cpu().numpy(), torch.cat(found["mim_shuffled"]).cpu().numpy()
     low, high = bootstrap_interval(shuffled - true, seed)

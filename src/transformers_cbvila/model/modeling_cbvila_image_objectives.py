@@ -72,6 +72,19 @@ class CBViLAImageObjectives(CBViLAPreTrainedModel):
         if self.has_bag_head:
             self.mim_cls_head = nn.Linear(size, config.codebook_size)
 
+    def update_codebook(self) -> None:
+        """Moves an EMA codebook; call it after every optimiser step. [`CBViLATrainer`] does."""
+        self.cbvila.codebook.update()
+
+    def check_mask(self, pixel_values: Tensor, bool_masked_pos: Tensor | None) -> None:
+        """Raises a ValueError unless `bool_masked_pos`, where given, says of every patch whether it is hidden."""
+        rows, columns = self.patch_grid(pixel_values)
+        expected = (pixel_values.shape[0], rows * columns)
+        if bool_masked_pos is not None and tuple(bool_masked_pos.shape) != expected:
+            raise ValueError(
+                f"bool_masked_pos has shape {tuple(bool_masked_pos.shape)}; expected {expected}, one entry per patch."
+            )
+
     def see_visible(self, pixel_values: Tensor, whole: CBViLASeenImage, hidden: Tensor) -> CBViLASeenImage:
         """The image as questions with `hidden` (B, N) patches show it.
 

@@ -78,10 +78,6 @@ class CBViLAForMaskedImageModeling(CBViLAImageObjectives):
         self.add_image_heads()
         self.post_init()
 
-    def update_codebook(self) -> None:
-        """Moves an EMA codebook; call it after every optimiser step."""
-        self.cbvila.codebook.update()
-
     @can_return_tuple
     def forward(
         self,
@@ -199,12 +195,7 @@ class CBViLAForMaskedImageModeling(CBViLAImageObjectives):
         images, captions = pixel_values.shape[0], texts.shape[0]
         if images != captions:
             raise ValueError(f"Got {images} image(s) and {captions} caption(s): they must be pairs.")
-        rows, columns = self.patch_grid(pixel_values)
-        expected = (images, rows * columns)
-        if bool_masked_pos is not None and tuple(bool_masked_pos.shape) != expected:
-            raise ValueError(
-                f"bool_masked_pos has shape {tuple(bool_masked_pos.shape)}; expected {expected}, one entry per patch."
-            )
+        self.check_mask(pixel_values, bool_masked_pos)
         return None if bool_masked_pos is None else bool_masked_pos.bool()
 
 

@@ -133,10 +133,6 @@ class CBViLAForPreTraining(CBViLAImageObjectives):
     def set_output_embeddings(self, value: nn.Module) -> None:
         self.mlm_head.decoder = value  # type: ignore[assignment]
 
-    def update_codebook(self) -> None:
-        """Moves an EMA codebook; call it after every optimiser step. [`CBViLATrainer`] does."""
-        self.cbvila.codebook.update()
-
     @can_return_tuple
     def forward(
         self,
@@ -196,9 +192,8 @@ class CBViLAForPreTraining(CBViLAImageObjectives):
         if mim_targets is not None and (bool_masked_pos is None or mim_targets.shape != bool_masked_pos.shape):
             masked = None if bool_masked_pos is None else tuple(bool_masked_pos.shape)
             raise ValueError(f"mim_targets has shape {tuple(mim_targets.shape)}; bool_masked_pos has {masked}.")
-        check_pretraining_inputs(
-            pixel_values, input_ids, input_ids_masked, mlm_labels, bool_masked_pos, caption_dropped, self.config
-        )
+        check_pretraining_inputs(pixel_values, input_ids, input_ids_masked, mlm_labels, caption_dropped)
+        self.check_mask(pixel_values, bool_masked_pos)
         if (negative_image_index is None) != (negative_text_index is None):
             raise ValueError("ITM needs both negative_image_index and negative_text_index, or neither.")
         weights = self._weights(loss_weights)
@@ -374,9 +369,7 @@ class CBViLAForPreTraining(CBViLAImageObjectives):
             losses[name] = losses[name] * share
 
 
-def check_pretraining_inputs(
-    pixel_values, input_ids, input_ids_masked, mlm_labels, bool_masked_pos, caption_dropped, config
-) -> None:
+def check_pretraining_inputs(pixel_values, input_ids, input_ids_masked, mlm_labels, caption_dropped) -> None:
     """Raises a ValueError that names what is missing or does not fit."""
     if pixel_values is None or input_ids is None:
         missing = "pixel_values" if pixel_values is None else "input_ids"
@@ -391,12 +384,6 @@ def check_pretraining_inputs(
             raise ValueError(f"{name} has shape {tuple(value.shape)}; it must be input_ids' {tuple(input_ids.shape)}.")
     if caption_dropped is not None and tuple(caption_dropped.shape) != (captions,):
         raise ValueError(f"caption_dropped has shape {tuple(caption_dropped.shape)} for {captions} caption(s).")
-    patch = config.vision_config.patch_size
-    expected = (images, (pixel_values.shape[-2] // patch) * (pixel_values.shape[-1] // patch))
-    if bool_masked_pos is not None and tuple(bool_masked_pos.shape) != expected:
-        raise ValueError(
-            f"bool_masked_pos has shape {tuple(bool_masked_pos.shape)}; expected {expected}, one entry per patch."
-        )
 
 
 __all__ = ["CBViLAForPreTraining"]
