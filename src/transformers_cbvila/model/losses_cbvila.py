@@ -129,8 +129,9 @@ def _contrast(logits: Tensor, matches: Tensor, first: int) -> Tensor:
 
 def known_match_loss(logits: Tensor, matches: Tensor) -> Tensor:
     """Mean cross-entropy of logits (M, n) with targets that share 1 equally among the known matches (M, n) bool."""
-    targets = matches / matches.sum(-1, keepdim=True).clamp_min(1)
-    return _soft_cross_entropy(logits, targets)
+    logits = at_least_fp32(logits)
+    known = matches.to(logits.dtype)
+    return _soft_cross_entropy(logits, known / known.sum(-1, keepdim=True).clamp_min(1))
 
 
 def distilled(loss: Tensor, logits: Tensor, taught: Tensor | None, share: float) -> Tensor:
