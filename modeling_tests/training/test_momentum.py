@@ -123,6 +123,20 @@ def test_copies_see_the_codes_of_now(preset, tmp_path):
     )
 
 
+def test_copies_may_go_on_with_other_options(tmp_path):
+    """A run with a queue that is resumed with distillation: the fusion encoder's copy begins then."""
+    trainer = pretrainer(tmp_path)
+    embedding = MomentumCopies(trainer, decay=0.75, predicts=False)
+    disturb(trainer.model, 0)
+    predicting = MomentumCopies(trainer, decay=0.75, predicts=True)
+    predicting.load_state_dict(embedding.state_dict())
+    for name, weight in predicting.model.named_parameters():
+        begins = name.startswith(("cbvila.fusion_model.", "mlm_head."))
+        source = trainer.model if begins else embedding.model
+        assert torch.equal(weight, source.get_parameter(name)), name
+    embedding.load_state_dict(predicting.state_dict())
+
+
 # Steps
 
 

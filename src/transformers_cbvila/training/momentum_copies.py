@@ -82,7 +82,11 @@ class MomentumCopies:
         return self.model.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.model.load_state_dict(state)
+        """Goes on from copies that may have had a fusion encoder where these have none, or the reverse.
+
+        What is missing, where a run is resumed with other options, stays as the model is.
+        """
+        self.model.load_state_dict(state, strict=False)
 
 
 def _drop(module: nn.Module, kept: set[str]) -> None:
