@@ -3,7 +3,7 @@ import torch
 from tiny import pretraining_model, tiny_pairs
 
 from transformers_cbvila.data.masking import generator_for
-from transformers_cbvila.model.negatives_cbvila import choose_negatives, gumbel_noise, known_matches
+from transformers_cbvila.model.negatives_cbvila import choose_negatives, gumbel_noise, known_matches, matches_between
 
 CPU = torch.device("cpu")
 HARDNESS = [None, 0.0, 0.5, 1.0]
@@ -28,6 +28,15 @@ def test_known_matches(ids, pairs):
     for image, text in pairs:
         expected[image, text] = True
     assert torch.equal(known_matches(4, CPU, **{k: torch.tensor(v) for k, v in ids.items()}), expected)
+
+
+def test_matches_between_two_sets_are_a_part_of_those_of_both():
+    generator = generator_for(0)
+    image_ids, text_ids = torch.randint(9, (2, 10), generator=generator)
+    known = torch.randint(-1, 9, (10, 2), generator=generator)
+    whole = known_matches(10, CPU, image_ids, text_ids, known)
+    part = matches_between(image_ids[:3], text_ids[:3], known[:3], image_ids[3:], text_ids[3:])
+    assert torch.equal(part, whole[:3, 3:]) and part.any() and not part.all()
 
 
 @pytest.mark.parametrize("hardness", HARDNESS)

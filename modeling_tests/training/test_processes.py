@@ -35,16 +35,32 @@ RUNS = {
         "per_device_eval_batch_size": 2,
     },
     "burn-in": SEVEN | {"optim": "sgd", "learning_rate": 0.05, "burn_in_steps": 2, "negative_hardening": "1,3"},
+    "momentum": SEVEN
+    | {
+        "optim": "sgd",
+        "learning_rate": 0.05,
+        "momentum_distill": 0.4,
+        "momentum_distill_ramp_steps": 2,
+        "momentum_decay": 0.5,
+        "queue_size": 6,  # which does not hold whole batches, and comes round
+    },
 }
 
 
 def run(folder, processes, **options):
-    """Weights and logs of a run with batches of four on so many processes."""
+    """Weights (of momentum copies and a queue, too) and logs of a run with batches of four on so many processes."""
     options = {"per_device_train_batch_size": 4 // processes, "rows": 8} | options
     trainer = pretrainer(folder, model=pretraining_model(), **options)
     trainer.train()
     evaluated = [log["eval_loss"] for log in trainer.state.log_history if "eval_loss" in log]
-    return trainer.model.state_dict(), step_logs(trainer), evaluated
+    return trainer.model.state_dict() | _beside(trainer.momentum), step_logs(trainer), evaluated
+
+
+def _beside(momentum):
+    if momentum is None:
+        return {}
+    copies = {f"copies.{name}": value for name, value in momentum.copies.state_dict().items()}
+    return copies | momentum.queue.read()._asdict()
 
 
 def all_runs(rank, folder):

@@ -1,7 +1,7 @@
 import pytest
 
 from transformers_cbvila.training.arguments import CBViLATrainingArguments
-from transformers_cbvila.training.schedule import as_steps, negative_hardness, objective_weights
+from transformers_cbvila.training.schedule import as_steps, distillation_share, negative_hardness, objective_weights
 
 WEIGHTS = {"pixel": 10.0, "mim": 1.0, "mlm": 0.5, "itm": 1.0}
 
@@ -91,3 +91,20 @@ def test_heads_that_wait_for_burn_in_do_not_stop_distributed_training(tmp_path):
         CBViLATrainingArguments(output_dir=tmp_path, ddp_find_unused_parameters=False).ddp_find_unused_parameters
         is False
     )
+
+
+@pytest.mark.parametrize(
+    "step, ramp, share",
+    [
+        (0, 10, 0.0),
+        (5, 10, 0.2),
+        (10, 10, 0.4),
+        (99, 10, 0.4),
+        (0, 0, 0.4),
+        (5, 0.1, 0.2),
+        (10, 0.1, 0.4),
+        (0, 0.001, 0.4),
+    ],
+)
+def test_distillation_rises_linearly(step, ramp, share):
+    assert distillation_share(step, 100, 0.4, ramp) == pytest.approx(share)

@@ -58,7 +58,7 @@ def compare(
         first, width = processes.first, image_embeds.shape[1]
         if image_embeds.shape[1] == text_embeds.shape[1]:  # one message for both
             images, texts = processes.gather(torch.cat([image_embeds, text_embeds], dim=1)).split(width, dim=1)
-        image_ids, text_ids, known_text_ids = _gather_ids(processes, image_ids, text_ids, known_text_ids)
+        image_ids, text_ids, known_text_ids = gather_ids(processes, image_ids, text_ids, known_text_ids)
     matches = known_matches(text_ids.shape[0], text_ids.device, image_ids, text_ids, known_text_ids)
     per_image = similarity(image_embeds, texts)
     if per_image is None:  # towers of different widths and nothing that makes them comparable
@@ -75,7 +75,7 @@ def _rows(per_image: Tensor, matches: Tensor, per_text: Tensor, first: int) -> C
     return Comparison(per_image, own, per_text, transposed, first)
 
 
-def _gather_ids(processes: Processes, image_ids: Tensor, text_ids: Tensor, known_text_ids: Tensor | None):
+def gather_ids(processes: Processes, image_ids: Tensor, text_ids: Tensor, known_text_ids: Tensor | None):
     """The ids of all processes, as one message; rows with fewer known ids than others are padded with -1."""
     known = text_ids.new_full((text_ids.shape[0], processes.captions), -1)
     if known_text_ids is not None:

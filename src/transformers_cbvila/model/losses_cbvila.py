@@ -127,6 +127,39 @@ def _contrast(logits: Tensor, matches: Tensor, first: int) -> Tensor:
     return F.cross_entropy(at_least_fp32(logits).masked_fill(others, float("-inf")), partners)
 
 
+def known_match_loss(logits: Tensor, matches: Tensor) -> Tensor:
+    """Mean cross-entropy of logits (M, n) with targets that share 1 equally among the known matches (M, n) bool."""
+    logits = at_least_fp32(logits)
+    known = matches.to(logits.dtype)
+    return _soft_cross_entropy(logits, known / known.sum(-1, keepdim=True).clamp_min(1))
+
+
+def distilled(loss: Tensor, logits: Tensor, taught: Tensor | None, share: float) -> Tensor:
+    """(1 - share) · loss + share · cross-entropy of `logits` with what a teacher says of the same (ALBEF, Eq. 6, 7).
+
+    Args:
+        loss: (), the mean loss of `logits` with what is known.
+        logits: (M, n).
+        taught: (M, n) the teacher's logits, which get no gradient; `loss` is returned as it is without.
+        share: ALBEF's α, from 0 to 1.
+
+    Raises:
+        ValueError: If the teacher's logits are of another shape.
+    """
+    if taught is None:
+        return loss
+    if taught.shape != logits.shape:
+        raise ValueError(f"A teacher's logits have shape {tuple(taught.shape)}; they must be {tuple(logits.shape)}.")
+    opinion = at_least_fp32(taught.detach()).softmax(-1)
+    return (1 - share) * loss + share * _soft_cross_entropy(logits, opinion)
+
+
+def _soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean over rows of -Σ q log softmax(logits); 0 when there is no row."""
+    logits = at_least_fp32(logits)
+    return F.cross_entropy(logits, targets.to(logits.dtype), reduction="sum") / max(1, logits.shape[0])
+
+
 def answer_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
     """Negative log-likelihood of whole answers: a sum over an answer's tokens, a weighted mean over answers.
 

@@ -17,12 +17,13 @@ from transformers.utils.generic import can_return_tuple
 from .comparing_cbvila import Comparison, compare, mismatch, pair_ids
 from .configuration_cbvila import CBViLAConfig
 from .gathering_cbvila import Processes
-from .losses_cbvila import at_least_fp32, bag_loss, classification_loss
+from .losses_cbvila import at_least_fp32, bag_loss, classification_loss, distilled
 from .modeling_cbvila import CBViLAModel
 from .modeling_cbvila_codebook import CBViLACodebookOutput, codebook_statistics
 from .modeling_cbvila_image_objectives import CBViLAImageObjectives, CBViLASeenImage
 from .modeling_cbvila_layers import in_field_order
 from .modeling_cbvila_text import CBViLATextHead
+from .momentum_cbvila import Momentum, contrast_with_momentum
 from .negatives_cbvila import itm_labels
 
 
@@ -152,6 +153,7 @@ class CBViLAForPreTraining(CBViLAImageObjectives):
         negative_seed: int | Tensor | None = None,
         loss_weights: dict[str, float] | None = None,
         mim_targets: Tensor | None = None,
+        momentum: Momentum | None = None,
         interpolate_pos_encoding: bool = False,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
@@ -181,6 +183,8 @@ class CBViLAForPreTraining(CBViLAImageObjectives):
             loss_weights: Weight of each term by name; the configuration's when absent. A term of weight 0 is skipped.
             mim_targets: (B, N) code indices that MIM predicts in place of the images' own, for example those of a
                 slower copy of the image encoder.
+            momentum: What momentum copies of the model say of the batch, for ITC and MLM to learn from; see
+                [`Momentum`]. ITM negatives stay those of the batch.
             interpolate_pos_encoding: Whether images of another size than the configured one are allowed.
             output_attentions, output_hidden_states: Whether to return those states of the fusion layers; as the
                 configuration says when absent.
@@ -194,6 +198,7 @@ class CBViLAForPreTraining(CBViLAImageObjectives):
             raise ValueError(f"mim_targets has shape {tuple(mim_targets.shape)}; bool_masked_pos has {masked}.")
         check_pretraining_inputs(pixel_values, input_ids, input_ids_masked, mlm_labels, caption_dropped)
         self.check_mask(pixel_values, bool_masked_pos)
+        self._check_momentum(momentum)
         if (negative_image_index is None) != (negative_text_index is None):
             raise ValueError("ITM needs both negative_image_index and negative_text_index, or neither.")
         weights = self._weights(loss_weights)
@@ -208,14 +213,15 @@ class CBViLAForPreTraining(CBViLAImageObjectives):
         processes = Processes.join(self.training, input_ids, known_text_ids)
         comparison = self._compare(output, processes, image, text, *ids, known_text_ids)
         if self.cbvila.has_contrastive_head and weights["itc"] > 0:
-            output.losses.itc = comparison.contrast()
+            output.losses.itc = self._contrast(output, comparison, momentum)
         negatives, owners = (negative_image_index, negative_text_index), None
         if weights["itm"] > 0 and negative_image_index is None:
             negatives, owners = comparison.negatives(self._hardness(negative_hardness), negative_seed), processes
         fused = self._ask_image(
             owners, image.last_hidden_state, text, masked_text, attention_mask, negatives, weights, options
         )
-        self._add_itm_and_mlm(output, fused, text.shape[0], negatives, mlm_labels if mlm_on else None, weights)
+        labels = mlm_labels if mlm_on else None
+        self._add_itm_and_mlm(output, fused, text.shape[0], negatives, labels, weights, momentum)
         text, attention_mask = self._captions_to_ask(text, attention_mask, caption_dropped)
         seen = CBViLASeenImage(image.last_hidden_state[:, 0], codebook)
         targets = codebook.indices if mim_targets is None else mim_targets
@@ -225,6 +231,10 @@ class CBViLAForPreTraining(CBViLAImageObjectives):
             self._share(output.losses, processes, negatives, mlm_labels, bool_masked_pos)
         output.loss = output.losses.total(weights)
         return in_field_order(output)
+
+    def _check_momentum(self, momentum: Momentum | None) -> None:
+        if momentum is not None and momentum.pairs is not None and not self.cbvila.has_contrastive_head:
+            raise ValueError("momentum has pairs for ITC to compare with, and itc_weight=0: leave them out.")
 
     def _weights(self, changes: dict[str, float] | None) -> dict[str, float]:
         weights = self.config.loss_weights()
@@ -260,6 +270,13 @@ class CBViLAForPreTraining(CBViLAImageObjectives):
         output.text_embeds = F.normalize(at_least_fp32(pooled_text), dim=-1)
         return compare(processes, self.cbvila.similarity_logits, output.image_embeds, output.text_embeds, *ids)
 
+    def _contrast(self, output, comparison: Comparison, momentum: Momentum | None) -> Tensor:
+        """ITC with the batch, or with what momentum copies made of it and of earlier ones."""
+        if momentum is None or momentum.pairs is None:
+            return comparison.contrast()
+        embeds = output.image_embeds, output.text_embeds
+        return contrast_with_momentum(self.cbvila.similarity_logits, *embeds, momentum, comparison.first)
+
     def _hardness(self, requested: float | None) -> float | None:
         if not self.training:
             return None
@@ -290,7 +307,7 @@ class CBViLAForPreTraining(CBViLAImageObjectives):
         mask = None if masks[-1] is None else torch.cat(masks)
         return self.cbvila.fuse_text_with_image(torch.cat(queries), mask, image, torch.cat(images), **options)
 
-    def _add_itm_and_mlm(self, output, fused, batch: int, negatives, mlm_labels, weights) -> None:
+    def _add_itm_and_mlm(self, output, fused, batch: int, negatives, mlm_labels, weights, momentum) -> None:
         """Terms and predictions of the rows that `_ask_image` fused; `mlm_labels` are there if MLM's rows are."""
         if fused is None:
             return
@@ -304,6 +321,9 @@ class CBViLAForPreTraining(CBViLAImageObjectives):
             masked = mlm_labels != -100
             output.mlm_logits = self.mlm_head(states[-batch:, : masked.shape[1]][masked])
             output.losses.mlm = classification_loss(output.mlm_logits, mlm_labels[masked])
+            if momentum is not None:
+                taught = momentum.mlm_logits
+                output.losses.mlm = distilled(output.losses.mlm, output.mlm_logits, taught, momentum.share)
 
     def _captions_to_ask(self, text: Tensor, attention_mask: Tensor | None, caption_dropped: Tensor | None):
         """States (B, L, D) and mask (B, L) of the captions, those of dropped ones replaced by an empty caption's.

@@ -26,13 +26,25 @@ def known_matches(
         text_ids: (B,) int, equal for equal texts.
         known_text_ids: (B, C) int, ids of all texts known to be true of the image, padded with -1.
     """
-    matches = torch.eye(batch_size, dtype=torch.bool, device=device)
-    if image_ids is not None:
-        matches = matches | (image_ids.unsqueeze(1) == image_ids.unsqueeze(0))
-    if text_ids is not None:
-        matches = matches | (text_ids.unsqueeze(1) == text_ids.unsqueeze(0))
-        if known_text_ids is not None:
-            matches = matches | (known_text_ids.unsqueeze(1) == text_ids.view(1, -1, 1)).any(-1)
+    rows = torch.arange(batch_size, device=device)
+    if text_ids is None:
+        text_ids, known_text_ids = rows, None
+    image_ids = rows if image_ids is None else image_ids
+    return matches_between(image_ids, text_ids, known_text_ids, image_ids, text_ids)
+
+
+def matches_between(
+    image_ids: Tensor,
+    text_ids: Tensor,
+    known_text_ids: Tensor | None,
+    other_image_ids: Tensor,
+    other_text_ids: Tensor,
+) -> Tensor:
+    """[`known_matches`] of the images of some pairs (rows, B) with the texts of others (columns, n): (B, n) bool."""
+    matches = image_ids.unsqueeze(1) == other_image_ids.unsqueeze(0)
+    matches = matches | (text_ids.unsqueeze(1) == other_text_ids.unsqueeze(0))
+    if known_text_ids is not None:
+        matches = matches | (known_text_ids.unsqueeze(1) == other_text_ids.view(1, -1, 1)).any(-1)
     return matches
 
 

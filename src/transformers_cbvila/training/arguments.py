@@ -67,6 +67,31 @@ class CBViLATrainingArguments(TrainingArguments):
             "0.999. The average begins when burn-in ends."
         },
     )
+    momentum_distill: float = field(
+        default=0.0,
+        metadata={
+            "help": "Momentum distillation: share (α) of what momentum copies of the model say in what ITC and MLM "
+            "learn; the rest is what is known. ALBEF: 0.4. 0: off."
+        },
+    )
+    momentum_distill_ramp_steps: float = field(
+        default=1 / 30,
+        metadata={
+            "help": "Steps in which momentum_distill rises linearly from 0. Default: a thirtieth of all, ALBEF's "
+            "first of 30 epochs."
+        },
+    )
+    momentum_decay: float = field(
+        default=0.995,
+        metadata={"help": "Share of themselves that the momentum copies keep at a step, if there are any."},
+    )
+    queue_size: int = field(
+        default=0,
+        metadata={
+            "help": "ITC compares with so many pairs of earlier batches, too, as momentum copies of the model "
+            "embedded them. ALBEF: 65536; at most a quarter of the data, or many would be false negatives. 0: none."
+        },
+    )
     stability_window: int = field(
         default=100,
         metadata={
@@ -130,6 +155,7 @@ class CBViLATrainingArguments(TrainingArguments):
         if not 0 <= self.codebook_restart_threshold < 1:
             raise ValueError(f"codebook_restart_threshold={self.codebook_restart_threshold} must be in [0, 1).")
         self._check_codebook_care()
+        self._check_momentum()
         for tower, rate in self.tower_learning_rates().items():
             if rate < 0:
                 raise ValueError(f"{tower}_learning_rate={rate} is negative; 0 freezes what it is for.")
@@ -167,6 +193,20 @@ class CBViLATrainingArguments(TrainingArguments):
         for name in ("codebook_alarm_usage", "codebook_alarm_top_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}={getattr(self, name)} is a share in [0, 1].")
+
+    @property
+    def keeps_momentum_copies(self) -> bool:
+        """Whether training needs momentum copies of the model."""
+        return self.momentum_distill > 0 or self.queue_size > 0
+
+    def _check_momentum(self) -> None:
+        if not 0 <= self.momentum_distill < 1:
+            raise ValueError(f"momentum_distill={self.momentum_distill} must be in [0, 1), such as 0.4; 0 is off.")
+        if not 0 <= self.momentum_decay < 1:
+            raise ValueError(f"momentum_decay={self.momentum_decay} must be in [0, 1), such as 0.995.")
+        for name in ("momentum_distill_ramp_steps", "queue_size"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} is negative; 0 leaves it out.")
 
     def tower_learning_rates(self) -> dict[str, float]:
         """The learning rates that differ from `learning_rate`, by tower: `vision`, `text`, `codebook`."""

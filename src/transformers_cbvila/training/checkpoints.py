@@ -2,7 +2,10 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
+import torch
+from transformers import TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 
@@ -25,6 +28,23 @@ def step_of(checkpoint: str | Path) -> int:
     if state is None:
         raise ValueError(f"{checkpoint} is no complete checkpoint: it has no readable trainer_state.json.")
     return int(state["global_step"])
+
+
+def save_state(args: TrainingArguments, folder: str | Path, name: str, state: dict[str, Any]) -> None:
+    """Writes what a resumed run needs, and model weights do not hold, into a checkpoint; one process does."""
+    if args.should_save:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        torch.save(state, Path(folder) / name)
+
+
+def load_state(args: TrainingArguments, folder: str | Path, name: str) -> dict[str, Any] | None:
+    """What `save_state` wrote, on this process's device; None where there is no such file."""
+    path = Path(folder) / name
+    if not path.is_file():
+        return None
+    # "cpu:1", as a process on the CPU may be told to use, is nothing that torch.load knows.
+    location = "cpu" if args.device.type == "cpu" else args.device
+    return torch.load(path, map_location=location, weights_only=True)
 
 
 def _number(folder: Path) -> int | None:

@@ -1,7 +1,6 @@
 """What a codebook needs besides gradients: a start from features, its moving average, restarts, and an eye on it."""
 
 import math
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 from ..data.masking import generator_for
+from .checkpoints import load_state, save_state
 from .codebook_probe import StabilityProbe
 from .codebook_watch import CodebookWatch
 from .kmeans import kmeans
@@ -111,19 +111,13 @@ class CodebookCallback(TrainerCallback):
             "targets": None if self.targets is None else self.targets.state_dict(),
             "buffers": {name: getattr(self.codebook, name, None) for name in ("ages", "expected_count")},
         }
-        if self.trainer.args.should_save:
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            torch.save(state, Path(folder) / _STATE_FILE)
+        save_state(self.trainer.args, folder, _STATE_FILE, state)
 
     def load(self, folder: str) -> None:
         """Goes on from a checkpoint; from one without such a state, as if training began there."""
-        path = Path(folder) / _STATE_FILE
-        if not path.is_file():
+        state = load_state(self.trainer.args, folder, _STATE_FILE)
+        if state is None:
             return
-        device = self.trainer.args.device
-        # "cpu:1", as a process on the CPU may be told to use, is nothing that torch.load knows.
-        location = "cpu" if device.type == "cpu" else device
-        state = torch.load(path, map_location=location, weights_only=True)
         self.watch.load_state_dict(state["watch"])
         self.probe.load_state_dict(state["probe"])
         self.mim_open = state["mim_open"]

@@ -51,3 +51,9 @@ def negative_hardness(step: int, max_steps: int, window: tuple[float, float] | N
     shares = window[0] < 1 and window[1] <= 1
     start, end = (round(bound * max_steps) if shares else as_steps(bound, max_steps) for bound in window)
     return min(1.0, max(0.0, (step - start) / max(1, end - start)))
+
+
+def distillation_share(step: int, max_steps: int, share: float, ramp_steps: float) -> float:
+    """ALBEF's α at a global step: from 0 to `share` in so many steps (a share of all below 1), and then `share`."""
+    ramp = as_steps(ramp_steps, max_steps)
+    return share * min(1.0, step / ramp) if ramp > 0 else share

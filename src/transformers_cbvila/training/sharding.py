@@ -24,6 +24,15 @@ def scalars_again(state_dict: dict[str, Tensor], names: list[str]) -> dict[str, 
     return {name: tensor.reshape(()) if name in names else tensor for name, tensor in state_dict.items()}
 
 
+def require_whole_weights(trainer, what: str) -> None:
+    """Raises a ValueError for `what`, a sentence's subject and verb, where weights are sharded."""
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        raise ValueError(
+            f"{what}, which sharded weights (FSDP, DeepSpeed) do not allow: leave it out, or train with plain data "
+            "parallelism."
+        )
+
+
 def local_part(tensor: Tensor) -> Tensor:
     """What this process has of a tensor, without gradient: all of it, unless it is sharded."""
     return (tensor.to_local() if hasattr(tensor, "to_local") else tensor).detach()

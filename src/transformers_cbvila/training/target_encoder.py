@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .sharding import require_whole_weights
 from .training_images import image_latents
 
 
@@ -21,11 +22,7 @@ class TargetEncoder:
     """
 
     def __init__(self, trainer, decay: float):
-        if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-            raise ValueError(
-                "codebook_target_decay keeps a whole copy of the image encoder, which sharded weights (FSDP, "
-                "DeepSpeed) do not allow: leave it out, or train with plain data parallelism."
-            )
+        require_whole_weights(trainer, "codebook_target_decay keeps a whole copy of the image encoder")
         self.trainer = trainer
         self.decay = decay
         self.parts = copy.deepcopy(self._followed()).requires_grad_(False).eval()

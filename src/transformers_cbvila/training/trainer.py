@@ -21,6 +21,7 @@ from .arguments import CBViLATrainingArguments
 from .checkpoints import step_of
 from .codebook_care import CodebookCallback
 from .data_callback import DataCallback
+from .momentum import MomentumCallback
 from .optimizer_groups import parameter_groups
 from .progress import say
 from .schedule import as_steps, negative_hardness, objective_weights
@@ -60,6 +61,10 @@ class CBViLATrainer(Trainer):
         if hasattr(self.unwrapped_model, "update_codebook"):
             self.codebook_care = CodebookCallback(self)
             self.add_callback(self.codebook_care)
+        self.momentum: MomentumCallback | None = None
+        if self.args.keeps_momentum_copies:
+            self.momentum = MomentumCallback(self)
+            self.add_callback(self.momentum)
         turns = self.args.update_turns()
         if turns is not None:
             self.add_callback(AlternationCallback(self, turns))
@@ -84,11 +89,15 @@ class CBViLATrainer(Trainer):
             targets = None if self.codebook_care is None else self.codebook_care.targets
             if targets is not None and inputs["loss_weights"]["mim"] > 0:
                 inputs["mim_targets"] = targets.indices(inputs["pixel_values"])
+            if self.momentum is not None:
+                inputs["momentum"] = self.momentum.advise(inputs)
         if self.draws_negatives and model.training:
             inputs = {**inputs, "negative_seed": self._negative_seed()}
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
         if model.training:
             self._remember(loss, outputs)
+            if self.momentum is not None:
+                self.momentum.enqueue()
         return (loss, outputs) if return_outputs else loss
 
     def get_train_dataloader(self) -> DataLoader:
@@ -156,11 +165,15 @@ class CBViLATrainer(Trainer):
         super()._save_optimizer_and_scheduler(output_dir)
         if self.codebook_care is not None:
             self.codebook_care.save(output_dir)
+        if self.momentum is not None:
+            self.momentum.save(output_dir)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         if self.codebook_care is not None and checkpoint is not None:
             self.codebook_care.load(checkpoint)
+        if self.momentum is not None and checkpoint is not None:
+            self.momentum.load(checkpoint)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         super()._save(output_dir, state_dict and scalars_again(state_dict, self._scalars))

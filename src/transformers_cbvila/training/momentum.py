@@ -1,0 +1,152 @@
+"""Momentum copies, their queue and their opinion, from step to step (ALBEF, arXiv 2107.07651; not in the paper)."""
+
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+from transformers.utils import logging
+
+from ..model.comparing_cbvila import pair_ids
+from ..model.gathering_cbvila import Processes
+from ..model.momentum_cbvila import Momentum, MomentumPairs
+from .checkpoints import load_state, save_state
+from .momentum_copies import MomentumCopies
+from .pair_queue import PairQueue
+from .schedule import distillation_share
+from .sharding import require_whole_weights
+
+logger = logging.get_logger(__name__)
+
+_STATE_FILE = "momentum.pt"
+_LARGEST_QUEUE = 1 / 4  # of the data set
+
+
+class MomentumCallback(TrainerCallback):
+    """Lets momentum copies of the model look at every training batch, and follow the model after every step.
+
+    [`CBViLATrainer`] adds it by itself, with `momentum_distill` or `queue_size`. The copies follow after an optimiser
+    step, which is ALBEF's update before the next forward; they do not follow a step that was skipped. Every
+    micro-batch goes into the queue after its loss, the pairs of all processes in the order of ranks, so that all have
+    the same queue.
+
+    Attributes:
+        queue: Pairs of earlier batches.
+    """
+
+    def __init__(self, trainer):
+        _check(trainer)
+        _warn_of_a_large_queue(trainer)
+        self.trainer = trainer
+        self._copies: MomentumCopies | None = None
+        self.queue = PairQueue(trainer.args.queue_size)
+        self._batch: MomentumPairs | None = None  # to be written when its loss is there
+        self._resumed = False
+
+    @property
+    def copies(self) -> MomentumCopies:
+        """The copies; they begin as the model is when training does."""
+        return self._copies or self._begin()
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if not self._resumed:
+            self._begin()
+        self._resumed = False
+
+    def on_optimizer_step(self, args, state, control, **kwargs):
+        if not self.trainer.accelerator.optimizer_step_was_skipped:
+            self.copies.update()
+
+    def advise(self, inputs: dict[str, Any]) -> Momentum:
+        """What the copies say of a batch, given with its `loss_weights`: the model's argument `momentum`."""
+        args, state, weights = self.trainer.args, self.trainer.state, inputs["loss_weights"]
+        share = distillation_share(
+            state.global_step, state.max_steps, args.momentum_distill, args.momentum_distill_ramp_steps
+        )
+        contrasts = weights["itc"] > 0
+        predicts = share > 0 and weights["mlm"] > 0 and inputs.get("input_ids_masked") is not None
+        pairs = mlm_logits = None
+        if contrasts or predicts:
+            images, image_embeds = self.copies.encode_images(inputs)
+        if contrasts:
+            self._batch = _of_all(image_embeds, self.copies.embed_texts(inputs), inputs)
+            earlier = self.queue.read()
+            pairs = self._batch if earlier is None else self._batch.followed_by(earlier)
+        if predicts:
+            mlm_logits = self.copies.predict_tokens(images, inputs)
+        return Momentum(share, pairs, mlm_logits)
+
+    def enqueue(self) -> None:
+        """Writes the batch that was last advised on into the queue, if it is one to learn from."""
+        if self._batch is not None and torch.is_grad_enabled():
+            self.queue.write(self._batch)
+        self._batch = None
+
+    def save(self, folder: str) -> None:
+        """Writes copies and queue into a checkpoint."""
+        state = {"copies": self.copies.state_dict(), "queue": self.queue.state_dict()}
+        save_state(self.trainer.args, folder, _STATE_FILE, state)
+
+    def load(self, folder: str) -> None:
+        """Goes on from a checkpoint; from one without such a state, as if training began there."""
+        state = load_state(self.trainer.args, folder, _STATE_FILE)
+        if state is None:
+            return
+        self._begin().load_state_dict(state["copies"])
+        self.queue.load_state_dict(state["queue"])
+        self._resumed = True
+
+    def _begin(self) -> MomentumCopies:
+        args, config = self.trainer.args, self.trainer.unwrapped_model.config
+        predicts = args.momentum_distill > 0 and config.mlm_weight > 0
+        self._copies = MomentumCopies(self.trainer, args.momentum_decay, predicts)
+        self.queue = PairQueue(args.queue_size)
+        return self._copies
+
+
+def _of_all(image_embeds, text_embeds, inputs: dict[str, Any]) -> MomentumPairs:
+    """The pairs of a batch and, on several processes, those of the others."""
+    words, known = inputs["input_ids"], inputs.get("known_text_ids")
+    image_ids, text_ids = pair_ids(
+        inputs["pixel_values"], words, inputs.get("attention_mask"), inputs.get("image_ids"), inputs.get("text_ids")
+    )
+    processes = Processes.join(True, words, known)
+    known = text_ids.new_empty(text_ids.shape[0], 0) if known is None else known
+    pairs = MomentumPairs(image_embeds, text_embeds, image_ids, text_ids, known)
+    return pairs if processes is None else pairs.of_all(processes)
+
+
+def _check(trainer) -> None:
+    """Raises a ValueError where there is nothing that momentum copies could teach, or no room for them."""
+    args = trainer.args
+    asked = f"momentum_distill={args.momentum_distill}, queue_size={args.queue_size}"
+    if not trainer.is_pretraining:
+        raise ValueError(
+            f"{asked}: momentum copies are for CBViLAForPreTraining, not for "
+            f"{type(trainer.unwrapped_model).__name__}. Leave both out."
+        )
+    require_whole_weights(trainer, f"{asked} keeps whole copies of the encoders")
+    if args.n_gpu > 1:
+        raise ValueError(
+            f"{asked}: one process with {args.n_gpu} devices (DataParallel) cannot deal out a queue. Start a process "
+            "for each device, with accelerate launch or torchrun."
+        )
+    weights = trainer.unwrapped_model.config.loss_weights()
+    if args.queue_size > 0 and weights["itc"] == 0:
+        raise ValueError(
+            f"queue_size={args.queue_size} is for ITC, which itc_weight=0 (preset 'paper') leaves out: set one of "
+            "both to another value."
+        )
+    if weights["itc"] == 0 and weights["mlm"] == 0:
+        raise ValueError(
+            f"momentum_distill={args.momentum_distill} is for ITC and MLM, whose weights are 0: leave it out."
+        )
+
+
+def _warn_of_a_large_queue(trainer) -> None:
+    size, dataset = trainer.args.queue_size, trainer.train_dataset
+    if hasattr(dataset, "__len__") and size > _LARGEST_QUEUE * len(dataset) and trainer.is_world_process_zero():
+        logger.warning(
+            f"queue_size={size} is more than a quarter of the {len(dataset)} training pairs: the queue will hold many "
+            "images and texts like those of the batch, and ITC takes for mismatches what is not known to match. "
+            f"{len(dataset) // 4} or less is better."
+        )

@@ -1,0 +1,96 @@
+"""Copies of a pretraining model's encoders that follow them at a distance (ALBEF's momentum models).
+
+Shapes: b pairs at hand, L text tokens, S visual tokens, D hidden, Dv vision width, E embedding width, V vocabulary.
+"""
+
+import copy
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..model.losses_cbvila import at_least_fp32
+
+# Of CBViLAModel; the fusion encoder and MLM's head only where they are to predict words.
+_EMBEDDING = ("vision_model", "text_model", "vision_projection", "text_projection")
+
+
+class MomentumCopies:
+    """A moving average of the encoders and projections, beside the model: published weights do not hold it.
+
+    Codes, where texts see visual words (`itm_kv`), and other buffers are the model's own. Dropout is off (ALBEF's
+    copies keep it), so that the copies draw no random numbers.
+
+    Args:
+        trainer: The trainer of the [`CBViLAForPreTraining`] to follow.
+        decay: Share of itself that the average keeps at an update: w ← decay · w + (1 - decay) · model's w.
+        predicts: Whether the copies are to predict masked tokens, for which they need a fusion encoder.
+    """
+
+    def __init__(self, trainer, decay: float, predicts: bool):
+        self.trainer, self.decay = trainer, decay
+        model = copy.deepcopy(trainer.unwrapped_model)
+        kept = {*_EMBEDDING, "fusion_model"} if predicts else {*_EMBEDDING}
+        if predicts and model.config.itm_kv != "continuous":
+            kept.add("codebook")
+        _drop(model, {"cbvila", "mlm_head"} if predicts else {"cbvila"})
+        _drop(model.cbvila, kept)
+        self.model = model.requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Follows the model by one step; call it once per optimiser step."""
+        model = self.trainer.unwrapped_model
+        for name, own in self.model.named_parameters():
+            followed = model.get_parameter(name)
+            if name.endswith("codebook.codes"):
+                own.copy_(followed)
+            else:
+                own.lerp_(followed, 1 - self.decay)
+        for name, own in self.model.named_buffers():
+            own.copy_(model.get_buffer(name))
+
+    @torch.no_grad()
+    def encode_images(self, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Visual tokens (b, S, Dv) of a batch's images, and their embeddings (b, E) of length 1."""
+        with self.trainer.accelerator.autocast():
+            image = self.model.cbvila.get_image_features(
+                inputs["pixel_values"], inputs.get("interpolate_pos_encoding", False), return_dict=True
+            )
+        return image.last_hidden_state, F.normalize(at_least_fp32(image.pooler_output), dim=-1)
+
+    @torch.no_grad()
+    def embed_texts(self, inputs: dict[str, Any]) -> Tensor:
+        """Embeddings (b, E) of length 1 of a batch's captions."""
+        with self.trainer.accelerator.autocast():
+            text = self.model.cbvila.get_text_features(
+                inputs["input_ids"], inputs.get("attention_mask"), return_dict=True
+            )
+        return F.normalize(at_least_fp32(text.pooler_output), dim=-1)
+
+    @torch.no_grad()
+    def predict_tokens(self, images: Tensor, inputs: dict[str, Any]) -> Tensor:
+        """Logits (masked tokens, V) for a batch's masked captions, read beside their visual tokens (b, S, Dv)."""
+        base, mask = self.model.cbvila, inputs.get("attention_mask")
+        with self.trainer.accelerator.autocast():
+            text = base.text_model(inputs["input_ids_masked"], attention_mask=mask).last_hidden_state
+            fused = base.fuse_text_with_image(text, mask, images).last_hidden_state
+            return self.model.mlm_head(fused[inputs["mlm_labels"] != -100])
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.model.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from copies that may have had a fusion encoder where these have none, or the reverse.
+
+        What is missing, where a run is resumed with other options, stays as the model is.
+        """
+        self.model.load_state_dict(state, strict=False)
+
+
+def _drop(module: nn.Module, kept: set[str]) -> None:
+    """Removes the children that are not among the kept ones."""
+    for name, _ in list(module.named_children()):
+        if name not in kept:
+            delattr(module, name)
