@@ -28,7 +28,7 @@ PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_EVALUATE_O
   $(VENV_PYTHON) -m pytest -n $(WORKERS) --dist loadfile
 CBVILA := $(VENV_PYTHON) -m transformers_cbvila
 
-.PHONY: help install test test-all suite suite-all conformance lint format format-check types demo demo-scratch pretrain-tiny bench wheel clean FORCE
+.PHONY: help install test test-all suite suite-all conformance lint format format-check types demo demo-scratch pretrain-tiny bench study wheel clean FORCE
 
 help:  ## list the targets
 	@echo "make TARGET [PYTHON=/path/to/python]"
@@ -96,6 +96,9 @@ $(BENCHED): $(STAMP)
 	constraints=constraints.txt; [[ ! -f $(VENV)/constraints.txt ]] || constraints=$(VENV)/constraints.txt; \
 	  $(VENV_PYTHON) -m pip install --disable-pip-version-check --quiet -e ".[bench]" -c $$constraints
 	touch $@
+
+study: $(STAMP)  ## run the studies on the emoji pack in the folder DATA and write their tables; goes on after a stop
+	$(VENV_PYTHON) -m studies.run studies/table4.yaml --emoji $(DATA)/emoji --output_dir runs/study
 
 wheel: $(STAMP)  ## build the wheel into dist/
 	$(VENV_PYTHON) -m build --wheel

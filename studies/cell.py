@@ -1,0 +1,110 @@
+"""One cell of a study: a model pretrained with one arm's options and one seed, and what it has learned."""
+
+import json
+import resource
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.measuring import count_flops
+from transformers_cbvila.data.sources import load_pairs
+from transformers_cbvila.evaluation.inspection import inspect_pretraining
+from transformers_cbvila.training.arguments import CBViLATrainingArguments
+from transformers_cbvila.training.pretrain import PretrainingJob, build_trainer
+from transformers_cbvila.training.schedule import as_steps, objective_weights
+from transformers_cbvila.training.trainer import CBViLATrainer
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A place in a study's table.
+
+    Args:
+        arm: Name of the arm.
+        seed: Seed of weights, order, masks and crops: cells of one seed differ in nothing but their arm's options.
+        options: Those of `cbvila pretrain`, `model_config` among them.
+        train_data, test_data: Folders with a `train` and a `test` split, respectively.
+        rerank_k: How many candidates ITM orders anew in retrieval.
+        result: Where the figures go.
+    """
+
+    arm: str
+    seed: int
+    options: Mapping[str, Any]
+    train_data: tuple[str, ...]
+    test_data: str
+    rerank_k: int
+    result: Path
+
+
+def run_cell(cell: Cell, threads: int = 1) -> dict[str, Any]:
+    """Trains and measures, writes `cell.result` when all is done, and returns what it wrote."""
+    torch.set_num_threads(threads)
+    started = _cpu_seconds()
+    trainer = _trainer(cell)
+    trainer.train()
+    trained = _cpu_seconds()
+    rows = load_pairs(cell.test_data, "test")
+    figures = inspect_pretraining(
+        trainer.model, trainer.processing_class, rows, rerank_k=cell.rerank_k, progress=False
+    )
+    found = {
+        "arm": cell.arm,
+        "seed": cell.seed,
+        "steps": trainer.state.global_step,
+        "train_cpu_seconds": round(trained - started, 1),
+        "evaluate_cpu_seconds": round(_cpu_seconds() - trained, 1),
+        "train_teraflops": round(_train_flops(trainer) / 1e12, 2),
+        "figures": figures,
+        "log": trainer.state.log_history,
+        "options": dict(cell.options),
+    }
+    cell.result.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = cell.result.with_suffix(".part")
+    unfinished.write_text(json.dumps(found, indent=1))
+    unfinished.rename(cell.result)  # whole or not at all
+    return found
+
+
+def _trainer(cell: Cell) -> CBViLATrainer:
+    options = dict(cell.options)
+    job_options = {name: options.pop(name) for name in list(options) if name in PretrainingJob.__dataclass_fields__}
+    job = PretrainingJob(train_data=list(cell.train_data), **job_options)
+    args = CBViLATrainingArguments(
+        output_dir=str(cell.result.with_suffix("")),
+        seed=cell.seed,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=not torch.cuda.is_available(),
+        **options,
+    )
+    return build_trainer(job, args)
+
+
+def _train_flops(trainer: CBViLATrainer) -> int:
+    """FLOPs of all steps' forward and backward: one batch counted in each phase of the schedule."""
+    args, model = trainer.args, trainer.model.train()
+    examples = [trainer.train_dataset[row] for row in range(args.per_device_train_batch_size)]
+    batch = {name: value.to(args.device) for name, value in trainer.data_collator(examples).items()}
+    burn_in, steps = as_steps(args.burn_in_steps, args.max_steps), args.max_steps
+    total = 0
+    for first, last in ((0, burn_in), (burn_in, steps)):
+        if last > first:
+            weights = objective_weights(model.config.loss_weights(), first, burn_in, True, args.mlm_from_start)
+            total += (last - first) * count_flops(lambda weights=weights: _backward(model, batch, weights))
+    model.zero_grad()
+    return total
+
+
+def _backward(model, batch: dict[str, Tensor], weights: dict[str, float]) -> None:
+    model(**batch, loss_weights=weights).loss.backward()
+
+
+def _cpu_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime

@@ -1,0 +1,72 @@
+"""A study as a grid of cells, read from its YAML file."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .cell import Cell
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is compared, on what.
+
+    Args:
+        name: The file's name without its ending.
+        recipe: Options that all arms share.
+        arms: By name, the options in which an arm differs. The first is what the others are compared with.
+        seeds: Every arm is run with each.
+        train_artists, test_artist: Whose emoji are learned from and retrieved.
+        rerank_k: How many candidates ITM orders anew in retrieval.
+    """
+
+    name: str
+    recipe: dict[str, Any]
+    arms: dict[str, dict[str, Any]]
+    seeds: list[int]
+    train_artists: list[str]
+    test_artist: str
+    rerank_k: int
+
+    @classmethod
+    def read(cls, path: str | Path) -> "Study":
+        """Reads a study; its `recipe` is a path beside it.
+
+        Raises:
+            ValueError: An entry is missing, unknown, or does not fit.
+        """
+        path = Path(path)
+        entries = yaml.safe_load(path.read_text())
+        expected = set(cls.__dataclass_fields__) - {"name"}
+        if set(entries) != expected:
+            raise ValueError(f"{path} has the entries {sorted(entries)}; a study has {sorted(expected)}.")
+        entries["recipe"] = yaml.safe_load((path.parent / entries["recipe"]).read_text())
+        if not entries["arms"] or len(set(entries["seeds"])) != len(entries["seeds"]):
+            raise ValueError(f"{path}: a study needs at least one arm, and seeds that differ.")
+        return cls(name=path.stem, **entries)
+
+    def cells(self, train_data: tuple[str, ...], test_data: str, folder: Path) -> Iterator[Cell]:
+        """All cells, seed by seed, so that every arm has been run once before any is run twice."""
+        for seed in self.seeds:
+            for number, (arm, changes) in enumerate(self.arms.items()):
+                options = merged(self.recipe, changes or {})
+                result = folder / self.name / f"{number:02d}-{slug(arm)}-seed{seed}.json"
+                yield Cell(arm, seed, options, train_data, test_data, self.rerank_k, result)
+
+
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `changes`, mapping by mapping."""
+    result = dict(base)
+    for name, value in changes.items():
+        nested = isinstance(value, Mapping) and isinstance(result.get(name), Mapping)
+        result[name] = merged(result[name], value) if nested else value
+    return result
+
+
+def slug(text: str) -> str:
+    """A file name's part: letters and digits of a text, joined by dashes."""
+    words = "".join(letter if letter.isalnum() else " " for letter in text.lower()).split()
+    return "-".join(words)

@@ -1,0 +1,70 @@
+"""Runs a study cell by cell: finished cells are kept, the remaining time is printed, tables are written at the end.
+
+example:
+  python -m studies.run studies/table4.yaml --emoji packs/emoji --output_dir runs/study --jobs 2
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import sys
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from .artists import split_by_artist
+from .cell import Cell, run_cell
+from .grid import Study
+from .table import tables
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m studies.run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("studies", nargs="+", help="YAML files of studies")
+    parser.add_argument("--emoji", required=True, help="folder of the emoji pack (Parquet, with a column 'artist')")
+    parser.add_argument("--more_train_data", nargs="*", default=[], help="more folders of pairs to learn from")
+    parser.add_argument("--output_dir", default="runs/study", help="where cells and tables go (default: %(default)s)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="cells at a time, one thread each")
+    parser.add_argument("--arms", nargs="+", help="run only these arms")
+    parser.add_argument("--seeds", nargs="+", type=int, help="run only these seeds")
+    options = parser.parse_args(argv)
+    folder = Path(options.output_dir)
+    for path in options.studies:
+        study = Study.read(path)
+        data = split_by_artist(options.emoji, study.train_artists, study.test_artist, folder / "data")
+        cells = list(study.cells((str(data), *options.more_train_data), str(data), folder))
+        run_cells([cell for cell in cells if _wanted(cell, options)], options.jobs)
+        finished = [json.loads(cell.result.read_text()) for cell in cells if cell.result.is_file()]
+        text = tables(study, finished)
+        (folder / study.name / "table.md").write_text(text)
+        print(text)
+    return 0
+
+
+def run_cells(cells: list[Cell], jobs: int) -> None:
+    """Runs those that have no result yet, each in a process of its own; a bar shows the time that remains."""
+    missing = [cell for cell in cells if not cell.result.is_file()]
+    if not missing:
+        return
+    # A cell is to see one thread whatever the machine has: its time and its sums are then those of the others.
+    os.environ["OMP_NUM_THREADS"] = "1"
+    print(f"{len(cells) - len(missing)} of {len(cells)} cells are there; {len(missing)} to run.", file=sys.stderr)
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
+        running = {pool.submit(run_cell, cell): cell for cell in missing}
+        with tqdm(total=len(missing), desc="Cells", unit="cell", smoothing=0) as bar:
+            for done in as_completed(running):
+                found, cell = done.result(), running[done]
+                bar.update()
+                bar.write(f"{cell.arm}, seed {cell.seed}: {found['train_cpu_seconds']:.0f} CPU-seconds")
+
+
+def _wanted(cell: Cell, options: argparse.Namespace) -> bool:
+    return (not options.arms or cell.arm in options.arms) and (not options.seeds or cell.seed in options.seeds)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
