@@ -36,9 +36,9 @@ def retrieval_figures(
             order by in a model that was trained without matching (`itm_weight=0`).
 
     Returns:
-        `text_retrieval_r1`, `_r5`, `_r10` (texts found by images) and `image_retrieval_r1` … by cosine similarity; with
-        `rerank_k` also `text_retrieval_r1_reranked` … Each with `_low` and `_high`, its 95 % bootstrap interval over
-        queries. Empty, with a warning, where the model cannot compare images with texts.
+        `text_retrieval_r1`, `_r5`, `_r10` (texts found by images) and `image_retrieval_r1` … by cosine similarity;
+        with `rerank_k` also `text_retrieval_r1_reranked` … Each with `_low` and `_high`, its 95 % bootstrap interval
+        over queries. Empty, with a warning, where the model cannot compare images with texts.
     """
     widths = model.config.vision_config.hidden_size, model.config.text_config.hidden_size
     if not model.cbvila.has_contrastive_head and widths[0] != widths[1]:
@@ -62,9 +62,11 @@ def retrieval_figures(
     return figures
 
 
-def _recalls(by_image: np.ndarray, by_text: np.ndarray, relevant: np.ndarray, ending: str, seed: int):
+def _recalls(
+    by_image: np.ndarray, by_text: np.ndarray, relevant: np.ndarray, ending: str, seed: int
+) -> dict[str, float]:
     """Figures from scores (M, M) with queries in rows; `relevant` (M, M) is symmetric."""
-    figures = {}
+    figures: dict[str, float] = {}
     for way, scores in (("text", by_image), ("image", by_text)):
         ranks = first_relevant_ranks(scores, relevant)
         for depth in _DEPTHS:

@@ -3,6 +3,8 @@
 Shapes: B batch, T query tokens, S key tokens, N patches, D hidden (text = fusion), Dv vision width.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers import initialization as init
@@ -62,7 +64,8 @@ class CBViLAFusionModel(CBViLAPreTrainedModel):
 
     def keys_values(self, encoder_hidden_states: Tensor) -> list[tuple[Tensor, Tensor]]:
         """What every layer asks of states (B', S, Dv): keys and values (B', H, S, D/H), for more than one pass."""
-        return [layer.crossattention.keys_values(encoder_hidden_states) for layer in self.layers]
+        attentions: list[Any] = [layer.crossattention for layer in self.layers]
+        return [attention.keys_values(encoder_hidden_states) for attention in attentions]
 
     @merge_with_config_defaults
     @capture_outputs
@@ -122,7 +125,7 @@ class CBViLAFusionModel(CBViLAPreTrainedModel):
             )
         return BaseModelOutput(last_hidden_state=hidden_states)
 
-    def _mask(self, queries: Tensor, keys_mask: Tensor | None) -> Tensor | None:
+    def _mask(self, queries: Tensor, keys_mask: Tensor | None) -> Any:
         """What keeps queries (B, T, D) from padding among keys, `keys_mask` (B, S), in the back end's form."""
         if keys_mask is None:
             return None
