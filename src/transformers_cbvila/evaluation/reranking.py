@@ -21,7 +21,7 @@ from .gallery import Encoded, RetrievalModel, cosine_similarity, encode_images, 
 
 
 class Candidates(NamedTuple):
-    """For each query its k candidates, the best match first: `rows` (Q, k) of the gallery and their `logits` (Q, k)."""
+    """For each query k `rows` (Q, k) of the gallery, the best match first, and their matching `logits` (Q, k)."""
 
     rows: Tensor
     logits: Tensor
