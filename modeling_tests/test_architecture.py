@@ -21,6 +21,7 @@ PACKAGES_OF_LAYER = {
     "data": MODEL_PACKAGES | {"tokenizers", "datasets", "easy_vqa"},
     "evaluation": {"numpy", "torch", "tqdm", "evaluate", "datasets"},
     "training": MODEL_PACKAGES | {"accelerate", "safetensors", "datasets", "evaluate", "peft"},
+    "pages": {"numpy", "PIL"},
     "demo": MODEL_PACKAGES | {"accelerate", "safetensors", "datasets", "evaluate", "matplotlib"},
     "root": MODEL_PACKAGES | {"safetensors"},
     "cli": MODEL_PACKAGES
@@ -31,9 +32,10 @@ LAYERS_OF_LAYER = {
     "data": {"root", "model"},
     "evaluation": {"root", "model", "data"},
     "training": {"root", "model", "data", "evaluation"},
-    "demo": {"root", "model", "data", "evaluation", "training"},
+    "pages": {"root", "model", "data", "evaluation"},
+    "demo": {"root", "model", "data", "evaluation", "training", "pages"},
     "root": {"model", "data", "evaluation", "training"},
-    "cli": {"root", "model", "data", "evaluation", "training", "demo"},
+    "cli": {"root", "model", "data", "evaluation", "training", "pages", "demo"},
 }
 # Optional packages: a top-level import would make the package fail without their extra, and start slowly with it.
 GUARDED = {"datasets", "evaluate", "peft", "timm", "torchvision", "easy_vqa", "matplotlib", "faiss"}
@@ -143,7 +145,7 @@ def test_sources_hold_the_table():
     assert found == []
 
 
-@pytest.mark.parametrize("layer", ["model", "data", "evaluation", "training", "demo"])
+@pytest.mark.parametrize("layer", ["model", "data", "evaluation", "training", "pages", "demo"])
 def test_table_names_the_folders_that_are_there(layer):
     assert (SOURCES / layer / "__init__.py").is_file()
 
@@ -190,6 +192,9 @@ def test_checker_lets_allowed_imports_pass(path, source):
         ("evaluation/metric/other.py", "import evaluate", "is optional"),
         ("training/a.py", "from transformers_cbvila.cli import main", "may not import cli"),
         ("training/a.py", "from ..demo.report import write_report", "may not import demo"),
+        ("pages/a.py", "from ..training.trainer import T", "may not import training"),
+        ("evaluation/a.py", "from ..pages.document import png", "may not import pages"),
+        ("pages/a.py", "import torch", "may not import torch"),
         ("extras.py", "from transformers_cbvila.cli import main", "may not import cli"),
         ("extras.py", "from transformers_cbvila.__main__ import main", "may not import cli"),
         ("other/a.py", "x = 1", "no layer"),

@@ -1,6 +1,7 @@
 """The command line as a user meets it: help with an example, recipes, flags over them, a run on one's own folder."""
 
 import json
+import re
 
 import pytest
 import yaml
@@ -112,9 +113,15 @@ def test_pretraining_on_a_folder_of_ones_own_then_inspecting_it(recipe, picture_
 
     figures = out / "figures.json"
     inspect = ["inspect", str(out), "--data", picture_folder, "--split", "train", "--caption_column", "text"]
-    assert main([*inspect, "--output", str(figures)]) == 0
-    assert "codebook_perplexity" in capsys.readouterr().out
-    assert 0 <= json.loads(figures.read_text())["text_retrieval_r10"] <= 1
+    page = out / "page.html"
+    assert main([*inspect, "--output", str(figures), "--page", str(page), "--rerank_k", "3"]) == 0
+    printed = capsys.readouterr().out
+    assert "codebook_perplexity" in printed and f"Page: {page}" in printed
+    measured = json.loads(figures.read_text())
+    assert 0 <= measured["text_retrieval_r10"] <= 1
+    recall, low, high = (measured[f"image_retrieval_r1_reranked{end}"] for end in ("", "_low", "_high"))
+    assert re.search(rf"image_retrieval_r1_reranked +{recall:.4f} +{low:.4f} to {high:.4f}\n", printed)
+    assert "On 8 images of" in page.read_text() and page.read_text().count("<img") > 8 * 5
 
 
 def test_a_stream_needs_to_know_its_steps(recipe, picture_folder, tmp_path):

@@ -236,6 +236,54 @@ def test_reconstruction_is_in_evaluation_only_and_of_the_image_size():
     assert model.train()(**inputs).reconstruction is None
 
 
+@pytest.mark.parametrize("pixel_on", ["all", "masked"])
+@pytest.mark.parametrize(
+    "options", [{}, {"mim_mask_stage": "pre"}, {"fusion_visual_cls": "vit"}, {"mim_head": "tied"}]
+)
+def test_pretraining_draws_what_masked_image_modelling_draws(options, pixel_on, tmp_path):
+    pretraining = build(CBViLAForPreTraining, pixel_on=pixel_on, **options)
+    pretraining.save_pretrained(tmp_path)
+    model, inputs = CBViLAForMaskedImageModeling.from_pretrained(tmp_path).eval(), tiny_pairs()
+    texts = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    images, hidden = inputs["pixel_values"], inputs["bool_masked_pos"]
+    for mask in (None, hidden):
+        output = model(images, mask, **texts)
+        drawn = pretraining.reconstruct(images, **texts, bool_masked_pos=mask)
+        torch.testing.assert_close(drawn.pixel_values, output.reconstruction, atol=1e-5, rtol=0)
+        if mask is None:
+            assert torch.equal(drawn.codebook_indices, output.codebook_indices)
+        else:
+            assert torch.equal(drawn.codebook_indices[mask], output.logits.argmax(-1)[mask])
+    silent = model(images, hidden).reconstruction
+    torch.testing.assert_close(pretraining.reconstruct(images, bool_masked_pos=hidden).pixel_values, silent)
+
+
+def test_a_reconstruction_is_what_the_pixel_loss_scores():
+    model, inputs = build(CBViLAForPreTraining), tiny_pairs()
+    texts = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    drawn = model.reconstruct(inputs["pixel_values"], **texts).pixel_values
+    error = (drawn - inputs["pixel_values"]).square().mean()
+    torch.testing.assert_close(error, model(inputs["pixel_values"], **texts).losses.pixel)
+    assert not drawn.requires_grad
+
+
+def test_normalised_patches_are_drawn_with_the_moments_of_the_image():
+    model, inputs = build(CBViLAForPreTraining, norm_pix_loss=True), tiny_pairs()
+    torch.nn.init.zeros_(model.pixel_head.weight)
+    torch.nn.init.zeros_(model.pixel_head.bias)
+    images = inputs["pixel_values"]
+    drawn = model.reconstruct(images, inputs["input_ids"]).pixel_values
+    # a head that says nothing leaves the mean of each patch, over its pixels and channels
+    patches = torch.nn.functional.avg_pool2d(images.mean(1, keepdim=True), 8)
+    means = patches.repeat_interleave(8, 2).repeat_interleave(8, 3).expand_as(images)
+    torch.testing.assert_close(drawn, means)
+
+
+def test_a_reconstruction_needs_a_mask_of_all_patches():
+    with pytest.raises(ValueError, match="one entry per patch"):
+        build(CBViLAForPreTraining).reconstruct(tiny_pairs()["pixel_values"], bool_masked_pos=torch.ones(4, 3).bool())
+
+
 def test_without_a_mask_there_is_no_loss_and_without_a_caption_an_empty_one():
     model, inputs = build(CBViLAForMaskedImageModeling), batch_for(CBViLAForMaskedImageModeling)
     images = inputs["pixel_values"]

@@ -1,6 +1,7 @@
 """What the trainer does for the codebook: probe, gate, targets, alarm, and their way through checkpoints."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -427,3 +428,42 @@ def test_a_second_run_of_a_trainer_begins_anew(tmp_path):
 def test_arguments_that_do_not_fit(options, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         arguments(tmp_path, **options)
+
+
+# Entropy and drift in the log
+
+
+def test_logs_have_the_entropy_that_mim_is_read_against(tmp_path):
+    watch = pretrainer(tmp_path).codebook_care.watch
+    watch.observe(chosen([3, 1, *[0] * (CODES - 2)]))
+    quarter = 0.25 * math.log(4) + 0.75 * math.log(4 / 3)
+    assert watch.logs()["entropy"] == pytest.approx(quarter, abs=1e-6)
+
+
+def test_drift_is_how_far_codes_in_use_turned_since_the_last_log(tmp_path):
+    trainer = pretrainer(tmp_path)
+    watch, codes = trainer.codebook_care.watch, trainer.model.cbvila.codebook.codes
+    used = chosen([5, 0, 2, *[0] * (CODES - 3)])
+    watch.observe(used)
+    assert "drift" not in watch.logs()  # nothing to compare with
+    first = codes[0].clone()
+    codes[0] = torch.zeros_like(first)
+    codes[0, 0], codes[0, 1] = -first[1], first[0]  # not of one direction any more, whatever first is
+    expected = 1 - torch.nn.functional.cosine_similarity(first, codes[0], dim=0)
+    codes[1] = -codes[1]  # not used: does not count
+    watch.observe(used)
+    assert watch.logs()["drift"] == pytest.approx(float(expected) / 2, abs=1e-6)  # and code 2 stayed
+    watch.observe(used)
+    assert watch.logs()["drift"] == pytest.approx(0, abs=1e-6)
+    codes[0] = -codes[0]
+    watch.remember_codes()  # as after k-means: where they came from means nothing
+    watch.observe(used)
+    assert watch.logs()["drift"] == pytest.approx(0, abs=1e-6)
+
+
+def test_training_logs_entropy_and_drift_from_its_first_step(tmp_path):
+    trainer = pretrainer(tmp_path, max_steps=3, learning_rate=1e-2)
+    trainer.train()
+    for log in step_logs(trainer):
+        assert log["codebook_entropy"] == pytest.approx(math.log(log["codebook_perplexity"]), abs=1e-5)
+        assert 0 < log["codebook_drift"] < 1

@@ -14,7 +14,7 @@ from transformers_cbvila.training.trainer import CBViLATrainer
 
 BURN_IN_TERMS = {"loss_pixel", "loss_commitment", "loss_itm", "loss_itc"}
 ALL_TERMS = BURN_IN_TERMS | {"loss_mim", "loss_mlm"}
-HEALTH = {f"codebook_{name}" for name in ("usage", "perplexity", "top_share", "dead", "stability")}
+HEALTH = {f"codebook_{name}" for name in ("usage", "perplexity", "entropy", "top_share", "dead", "drift", "stability")}
 RESTARTS = {"codebook_restart_threshold": 0.3, "codebook_restart_grace": 0}
 
 

@@ -21,7 +21,13 @@ The caption column may hold a list of captions instead. Everything not given is 
 """
 INSPECT_EXAMPLE = """\
 example:
-  cbvila inspect cbvila-tiny --data data/emoji --split test --output emoji.json
+  cbvila inspect cbvila-tiny --data data/emoji --split test --output emoji.json --page emoji.html
+  cbvila inspect runs/mine --data easy-vqa --rerank_k 0
+
+The figures say how many codes are used, what masked image modelling and the pixel head reach beside their floors, and
+how often the right caption or image is found, by similarity and when matching orders the best --rerank_k candidates
+anew. The page shows pictures drawn from visual words (the paper's Fig. 2), patches that share a code (Fig. 3) and maps
+of codes; it is one file with everything in it.
 """
 DEMO_EXAMPLE = """\
 example:
@@ -35,7 +41,10 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     commands: dict[str, tuple[Callable[[list[str]], int], str]] = {
         "pretrain": (_pretrain, "pretrain on folders, Parquet files or Hub data sets of images and captions"),
-        "inspect": (_inspect, "measure a pretrained model: codebook health, MIM against its floors, retrieval"),
+        "inspect": (
+            _inspect,
+            "measure a pretrained model: codebook, MIM against its floors, retrieval; show its visual words",
+        ),
         "demo": (_demo, "fine-tune the bundled checkpoint on easy-VQA, evaluate it and write a report"),
     }
     parser = argparse.ArgumentParser(
@@ -131,7 +140,11 @@ def _inspect(argv: list[str]) -> int:
     parser.add_argument("--split", default="test", help="split of the data (default: test)")
     parser.add_argument("--image_column", default="image")
     parser.add_argument("--caption_column", help="default: captions, caption or text, whichever there is")
-    parser.add_argument("--output", help="JSON file to write the figures to")
+    parser.add_argument(
+        "--rerank_k", type=int, default=64, help="candidates per query that matching orders; 0: none (default: 64)"
+    )
+    parser.add_argument("--output", metavar="FILE.json", help="file to write the figures to")
+    parser.add_argument("--page", metavar="FILE.html", help="file to write a page of pictures to")
     options = parser.parse_args(argv)
 
     from .bundled import bundled_checkpoint, bundled_checkpoints
@@ -143,8 +156,22 @@ def _inspect(argv: list[str]) -> int:
     source = bundled_checkpoint(options.model) if options.model in bundled_checkpoints() else options.model
     model, processor = CBViLAForPreTraining.from_pretrained(source), CBViLAProcessor.from_pretrained(source)
     rows = load_pairs(options.data, options.split, options.image_column, options.caption_column)
-    figures = inspect_pretraining(model, processor, rows)
-    print("\n".join(f"{name:<32}{value:10.4f}" for name, value in figures.items()))
+    figures = inspect_pretraining(model, processor, rows, rerank_k=options.rerank_k)
+    _print_figures(figures)
     if options.output:
         Path(options.output).write_text(json.dumps(figures, indent=2) + "\n")
+    if options.page:
+        from .pages.codebook_page import write_codebook_page
+
+        title, note = f"Inside the codebook of {options.model}", f"On {len(rows):,} images of {options.data}."
+        print(f"Page: {write_codebook_page(options.page, model, processor, rows, figures, title, note)}")
     return 0
+
+
+def _print_figures(figures: dict[str, float]) -> None:
+    """One figure a line, with its 95 % interval where it has one."""
+    for name, value in figures.items():
+        low, high = (figures.get(f"{name}_{end}") for end in ("low", "high"))
+        if not name.endswith(("_low", "_high")) or name.startswith("mim_advantage"):
+            interval = "" if low is None or high is None else f"   {low:.4f} to {high:.4f}"
+            print(f"{name:<36}{value:12.4f}{interval}")

@@ -1,12 +1,11 @@
 """Writes a demo run's report: one HTML file that needs nothing else, and the same figures as JSON."""
 
 import json
-from html import escape
-from importlib.resources import files
 from pathlib import Path
 
 from transformers_cbvila.demo import report_sections as sections
 from transformers_cbvila.demo.demo_run import DemoRun
+from transformers_cbvila.pages.document import html_page
 
 
 def write_report(output_dir: Path, run: DemoRun) -> Path:
@@ -31,25 +30,12 @@ def write_report(output_dir: Path, run: DemoRun) -> Path:
 
 
 def _page(run: DemoRun) -> str:
-    style = (files("transformers_cbvila.demo") / "report.css").read_text(encoding="utf-8")
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(run.title)}</title>
-<style>{style}</style>
-</head>
-<body>
-<main>
-<h1>{escape(run.title)}</h1>
-{sections.tiles_section(run)}
-{sections.comparison_section(run)}
-{sections.types_section(run)}
-{sections.curves_section(run)}
-{sections.examples_section(run)}
-{sections.environment_section(run)}
-</main>
-</body>
-</html>
-"""
+    parts = (
+        sections.tiles_section,
+        sections.comparison_section,
+        sections.types_section,
+        sections.curves_section,
+        sections.examples_section,
+        sections.environment_section,
+    )
+    return html_page(run.title, "\n".join(part(run) for part in parts))

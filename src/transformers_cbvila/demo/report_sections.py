@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from html import escape
-from io import BytesIO
-
-from PIL import Image
 
 from transformers_cbvila.demo.curves import draw_curves
 from transformers_cbvila.demo.demo_run import DemoRun, Example
 from transformers_cbvila.evaluation.intervals import wilson_interval
 from transformers_cbvila.evaluation.vqa_metrics import answers_match
-
-UNKNOWN = "–"
+from transformers_cbvila.pages.document import UNKNOWN, data_uri, percent, png, tile
 
 
 def tiles_section(run: DemoRun) -> str:
     """The headline figures."""
-    overall = _percent(run.accuracy)
-    shape_color = _percent(run.shape_color_accuracy)
+    overall = percent(run.accuracy)
+    shape_color = percent(run.shape_color_accuracy)
     overall_note = (
         f"of {run.n_questions:,} test questions right (95\u202f%: {_interval(run.accuracy, run.n_questions)})"
     )
@@ -33,10 +28,7 @@ def tiles_section(run: DemoRun) -> str:
         (_duration(run.train_seconds), f"of training, {run.train_steps:,} steps"),
         (f"{run.n_parameters / 1e6:.2f} M", f"parameters, from {run.model_source}"),
     ]
-    cells = [
-        f'<div class="tile"><b>{value}</b><span class="soft">{escape(text)}</span></div>' for value, text in tiles
-    ]
-    return f'<div class="tiles">{"".join(cells)}</div>'
+    return f'<div class="tiles">{"".join(tile(*each) for each in tiles)}</div>'
 
 
 def comparison_section(run: DemoRun) -> str:
@@ -62,7 +54,7 @@ def _comparison_row(
     label = escape(name) + (f'<span class="source">{escape(source)}</span>' if source else "")
     return (
         f'<tr class="{kind}-run"><th>{label}</th><td class="bars">{_bar(accuracy, kind)}</td>'
-        f'<td class="number">{_percent(accuracy, digits)}</td><td class="number">{_percent(shape_color, digits)}</td>'
+        f'<td class="number">{percent(accuracy, digits)}</td><td class="number">{percent(shape_color, digits)}</td>'
         f'<td class="number">{UNKNOWN if seconds is None else _duration(seconds)}</td></tr>'
     )
 
@@ -71,7 +63,7 @@ def types_section(run: DemoRun) -> str:
     """Accuracy by question type."""
     rows = [
         f'<tr><th>{escape(name)}</th><td class="bars">{_bar(share, "this")}</td>'
-        f'<td class="number">{_percent(share)}</td><td class="number">{_interval(share, run.n_by_type[name])}</td>'
+        f'<td class="number">{percent(share)}</td><td class="number">{_interval(share, run.n_by_type[name])}</td>'
         f'<td class="number">{run.n_by_type[name]:,}</td></tr>'
         for name, share in run.accuracy_by_type.items()
     ]
@@ -86,8 +78,8 @@ def curves_section(run: DemoRun) -> str:
     if light is None or dark is None:
         return '<section><h2>Training</h2><p class="soft">Nothing was logged during training.</p></section>'
     return f"""<section><h2>Training, step by step</h2>
-<picture><source media="(prefers-color-scheme: dark)" srcset="{_data_uri(dark)}">
-<img class="curves" alt="Losses and learning rate against the training step" src="{_data_uri(light)}"></picture>
+<picture><source media="(prefers-color-scheme: dark)" srcset="{data_uri(dark)}">
+<img class="curves" alt="Losses and learning rate against the training step" src="{data_uri(light)}"></picture>
 </section>"""
 
 
@@ -112,7 +104,7 @@ def _example_figure(example: Example) -> str:
     verdict = f"✓ {example['prediction']}" if right else f"✗ {example['prediction']}, not {example['answer']}"
     score = "" if example["score"] is None else f'<span class="soft">score {example["score"]:.3f}</span>'
     return (
-        f'<figure class="{"right" if right else "wrong"}"><img alt="" src="{_data_uri(_png(example["image"]))}">'
+        f'<figure class="{"right" if right else "wrong"}"><img alt="" src="{data_uri(png(example["image"]))}">'
         f'<figcaption>{escape(example["question"])}<span class="verdict">{escape(verdict)}</span>{score}'
         "</figcaption></figure>"
     )
@@ -127,10 +119,6 @@ def environment_section(run: DemoRun) -> str:
     return f"<section><h2>How this came about</h2><table><tbody>{''.join(rows)}</tbody></table></section>"
 
 
-def _percent(share: float | None, digits: int = 2) -> str:
-    return UNKNOWN if share is None else f"{100 * share:.{digits}f}\u202f%"
-
-
 def _interval(share: float, n: int) -> str:
     low, high = wilson_interval(share, n)
     return f"{100 * low:.2f} to {100 * high:.2f}\u202f%"
@@ -143,13 +131,3 @@ def _bar(share: float | None, kind: str) -> str:
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
-
-
-def _png(image: Image.Image) -> bytes:
-    file = BytesIO()
-    image.convert("RGB").save(file, format="PNG")
-    return file.getvalue()
-
-
-def _data_uri(png: bytes) -> str:
-    return "data:image/png;base64," + b64encode(png).decode("ascii")

@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,7 +17,8 @@ from ..data.masking import generator_for
 from ..model.modeling_cbvila_codebook import codebook_statistics, count_codes
 from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
 from ..model.processing_cbvila import CBViLAProcessor
-from .retrieval_metrics import recall_at_k
+from .intervals import bootstrap_interval
+from .retrieval_figures import retrieval_figures
 
 _TEXT_INPUTS = ("input_ids", "attention_mask")
 
@@ -31,6 +31,7 @@ def inspect_pretraining(
     batch_size: int = 64,
     seed: int = 0,
     progress: bool = True,
+    rerank_k: int | None = 64,
 ) -> dict[str, float]:
     """Measures a pretrained model on rows with `image` and `captions` (the first is used).
 
@@ -38,12 +39,16 @@ def inspect_pretraining(
     against ln(perplexity), and its accuracy against the share of the most frequent code and of the most frequent code
     at each position: a collapsed codebook makes both look good.
 
+    Args:
+        rerank_k: How many candidates per query matching orders anew; `None` or 0: retrieval by similarity only.
+
     Returns:
-        `codebook_usage`, `codebook_perplexity`, `codebook_top_share`, `ln_perplexity`; `mim`, `mim_shuffled_caption`
+        `codebook_usage`, `codebook_perplexity`, `codebook_top_share` over `codebook_window_tokens` patches, without
+        knowing which usage and perplexity say little; `ln_perplexity`; `mim`, `mim_shuffled_caption`
         (cross-entropy), `mim_advantage_low`, `mim_advantage_high` (95 % bootstrap interval, over images, of what the
         true caption saves), `mim_accuracy`, `mim_accuracy_shuffled_caption`, `mim_accuracy_position_floor`; `pixel`
-        (mean squared error) and `pixel_floor` (of predicting the mean colour); `text_retrieval_r1` …
-        `image_retrieval_r10` by cosine similarity.
+        (mean squared error) and `pixel_floor` (of predicting the mean colour); and what
+        [`retrieval_figures`] returns, `text_retrieval_r1` … `image_retrieval_r10_reranked_high`.
     """
     model.eval()
     collate = CBViLADataCollatorForPreTraining(processor, model.config.vision_config.patch_size)
@@ -56,8 +61,8 @@ def inspect_pretraining(
         ]
         batch = {name: tensor.to(model.device) for name, tensor in collate(examples).items()}
         _measure_batch(model, batch, found)
-    captions = [rows[i]["captions"][0] for i in range(len(rows))]
-    return {**_codebook_and_mim(model, found, seed), **_pixels(found), **_retrieval(found, captions)}
+    retrieval = retrieval_figures(model, processor, rows, rerank_k, batch_size, seed, progress)
+    return {**_codebook_and_mim(model, found, seed), **_pixels(found), **retrieval}
 
 
 def _measure_batch(model: CBViLAForPreTraining, batch: dict[str, Tensor], found: dict[str, list[Tensor]]) -> None:
@@ -75,8 +80,6 @@ def _measure_batch(model: CBViLAForPreTraining, batch: dict[str, Tensor], found:
     found["indices"].append(output.codebook_indices)
     found["pixel"].append(output.losses.pixel.expand(len(mask)))
     found["colours"].append(batch["pixel_values"].flatten(1).float())
-    found["image_embeds"].append(output.image_embeds)
-    found["text_embeds"].append(output.text_embeds)
 
 
 def _codebook_and_mim(model, found: dict[str, list[Tensor]], seed: int) -> dict[str, float]:
@@ -88,6 +91,7 @@ def _codebook_and_mim(model, found: dict[str, list[Tensor]], seed: int) -> dict[
     low, high = bootstrap_interval(shuffled - true, seed)
     return {
         **{f"codebook_{name}": float(value) for name, value in statistics.items()},
+        "codebook_window_tokens": float(indices.numel()),
         "ln_perplexity": float(statistics["perplexity"].log()),
         "mim": float(true.mean()),
         "mim_shuffled_caption": float(shuffled.mean()),
@@ -104,20 +108,3 @@ def _pixels(found: dict[str, list[Tensor]]) -> dict[str, float]:
     channels = colours.view(len(colours), 3, -1)
     floor = channels.var(dim=(0, 2), correction=0).mean()
     return {"pixel": float(torch.cat(found["pixel"]).mean()), "pixel_floor": float(floor)}
-
-
-def _retrieval(found: dict[str, list[Tensor]], captions: Sequence[str]) -> dict[str, float]:
-    """Recall both ways; rows with the same caption are true matches of each other."""
-    names = np.asarray(captions)
-    relevant = names[:, None] == names[None, :]
-    similarity = (torch.cat(found["image_embeds"]) @ torch.cat(found["text_embeds"]).T).cpu().numpy()
-    recalls = {"text": recall_at_k(similarity, relevant), "image": recall_at_k(similarity.T, relevant.T)}
-    return {f"{way}_retrieval_r{k}": value for way, at in recalls.items() for k, value in at.items()}
-
-
-def bootstrap_interval(values: np.ndarray, seed: int, draws: int = 2000) -> tuple[float, float]:
-    """95 % percentile interval of the mean of values (M,), by resampling."""
-    generator = np.random.default_rng(seed)
-    means = [values[generator.integers(len(values), size=len(values))].mean() for _ in range(draws)]
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)

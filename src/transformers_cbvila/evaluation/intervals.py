@@ -1,6 +1,8 @@
-"""Sampling error of an accuracy."""
+"""Sampling error of an accuracy or of a mean."""
 
 from math import sqrt
+
+import numpy as np
 
 _Z_95 = 1.959964
 
@@ -27,3 +29,11 @@ def wilson_interval(accuracy: float, n: int) -> tuple[float, float]:
     half_width = sqrt(spread * (accuracy * (1 - accuracy) + spread / 4)) / (1 + spread)
     # At 0 and 1 an end falls on the accuracy itself; rounding must not push it outside the unit interval.
     return max(0.0, center - half_width), min(1.0, center + half_width)
+
+
+def bootstrap_interval(values: np.ndarray, seed: int, draws: int = 2000) -> tuple[float, float]:
+    """95 % percentile interval of the mean of values (M,), by resampling."""
+    generator = np.random.default_rng(seed)
+    means = [values[generator.integers(len(values), size=len(values))].mean() for _ in range(draws)]
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)

@@ -20,11 +20,16 @@ def recall_at_k(similarity: np.ndarray, relevant: np.ndarray, ks: Sequence[int] 
     Raises:
         ValueError: the shapes differ, or a query has nothing relevant to find.
     """
+    ranks = first_relevant_ranks(similarity, relevant)
+    return {k: float((ranks < k).mean()) for k in ks}
+
+
+def first_relevant_ranks(similarity: np.ndarray, relevant: np.ndarray) -> np.ndarray:
+    """How many items stand before the best relevant one, for each query (Q,); arguments and errors as above."""
     if similarity.shape != relevant.shape:
         raise ValueError(f"similarity is {similarity.shape} but relevant is {relevant.shape}")
     if not relevant.any(axis=1).all():
         raise ValueError(f"query {int((~relevant.any(axis=1)).argmax())} has no relevant item in the gallery")
     best = np.where(relevant, similarity, -np.inf).max(axis=1, keepdims=True)
     # irrelevant items at least as similar as the best relevant one stand before it
-    rank = ((similarity >= best) & ~relevant).sum(axis=1)
-    return {k: float((rank < k).mean()) for k in ks}
+    return ((similarity >= best) & ~relevant).sum(axis=1)

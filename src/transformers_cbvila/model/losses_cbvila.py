@@ -38,6 +38,12 @@ def unpatchify(patches: Tensor, patch_size: int, height: int, width: int) -> Ten
     return grid.permute(0, 5, 1, 3, 2, 4).reshape(batch, -1, height, width)
 
 
+def patch_moments(patches: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and (unbiased) standard deviation (B, N, 1) of each patch's pixels (B, N, P), as MAE normalises by them."""
+    variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
+    return mean, (variance + 1e-6).sqrt()
+
+
 def pixel_loss(
     predictions: Tensor,
     targets: Tensor,
@@ -60,8 +66,8 @@ def pixel_loss(
     """
     predictions, targets = at_least_fp32(predictions), at_least_fp32(targets)
     if normalize:
-        variance, mean = torch.var_mean(targets, dim=-1, keepdim=True)
-        targets = (targets - mean) / (variance + 1e-6).sqrt()
+        mean, deviation = patch_moments(targets)
+        targets = (targets - mean) / deviation
     errors = predictions - targets
     errors = errors.abs() if likelihood == "laplace" else errors.square()
     if sigma is not None:

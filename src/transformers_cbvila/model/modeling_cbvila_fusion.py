@@ -3,6 +3,8 @@
 Shapes: B batch, T query tokens, S key tokens, N patches, D hidden (text = fusion), Dv vision width.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers import initialization as init
@@ -60,6 +62,11 @@ class CBViLAFusionModel(CBViLAPreTrainedModel):
         )
         self.post_init()
 
+    def keys_values(self, encoder_hidden_states: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """What every layer asks of states (B', S, Dv): keys and values (B', H, S, D/H), for more than one pass."""
+        attentions: list[Any] = [layer.crossattention for layer in self.layers]
+        return [attention.keys_values(encoder_hidden_states) for attention in attentions]
+
     @merge_with_config_defaults
     @capture_outputs
     def forward(
@@ -69,6 +76,8 @@ class CBViLAFusionModel(CBViLAPreTrainedModel):
         encoder_hidden_states: Tensor | None = None,
         encoder_attention_mask: Tensor | None = None,
         encoder_index: Tensor | None = None,
+        encoder_keys_values: list[tuple[Tensor, Tensor]] | None = None,
+        num_queries: int | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutput:
         """Fuses one sequence into another.
@@ -80,30 +89,51 @@ class CBViLAFusionModel(CBViLAPreTrainedModel):
             encoder_attention_mask: (B', S), 0 on padding.
             encoder_index: (B,) for each query row its row of `encoder_hidden_states`, so that keys and values are
                 projected once however many queries share them.
+            encoder_keys_values: What [`keys_values`] made of the states, in their place, so that several passes share
+                the projections.
+            num_queries: How many of the first tokens the last layer computes; all when absent. Matching needs one.
 
         Returns:
-            `last_hidden_state` (B, T, D).
+            `last_hidden_state` (B, T, D), or (B, `num_queries`, D).
+
+        Raises:
+            ValueError: If there are neither states of the other modality nor keys and values, or both.
         """
-        if encoder_hidden_states is None:
-            raise ValueError("The fusion encoder needs encoder_hidden_states, the states of the other modality.")
+        if (encoder_hidden_states is None) == (encoder_keys_values is None):
+            raise ValueError(
+                "The fusion encoder needs encoder_hidden_states, the states of the other modality, or what its "
+                "keys_values() made of them as encoder_keys_values: one of the two."
+            )
         if encoder_attention_mask is not None and encoder_index is not None:
             encoder_attention_mask = encoder_attention_mask.index_select(0, encoder_index)
-        mask = create_bidirectional_mask(
-            config=self.config, inputs_embeds=inputs_embeds, attention_mask=attention_mask
-        )
-        encoder_mask = None
-        if encoder_attention_mask is not None:
-            encoder_mask = create_bidirectional_mask(
-                config=self.config,
-                inputs_embeds=inputs_embeds,
-                attention_mask=encoder_attention_mask,
-                # only its batch size and length are read; with encoder_index the batch is that of the queries
-                encoder_hidden_states=encoder_hidden_states[:1].expand(inputs_embeds.shape[0], -1, -1),
+        masks = self._mask(inputs_embeds, attention_mask), self._mask(inputs_embeds, encoder_attention_mask)
+        hidden_states, last = inputs_embeds, len(self.layers) - 1
+        for i, layer in enumerate(self.layers):
+            asking = None
+            if i == last and num_queries is not None:
+                asking, first = num_queries, inputs_embeds[:, :num_queries]
+                masks = self._mask(first, attention_mask), self._mask(first, encoder_attention_mask)
+            hidden_states = layer(
+                hidden_states,
+                masks[0],
+                encoder_hidden_states,
+                masks[1],
+                encoder_index,
+                encoder_keys_values=None if encoder_keys_values is None else encoder_keys_values[i],
+                num_queries=asking,
+                **kwargs,
             )
-        hidden_states = inputs_embeds
-        for layer in self.layers:
-            hidden_states = layer(hidden_states, mask, encoder_hidden_states, encoder_mask, encoder_index, **kwargs)
         return BaseModelOutput(last_hidden_state=hidden_states)
+
+    def _mask(self, queries: Tensor, keys_mask: Tensor | None) -> Any:
+        """What keeps queries (B, T, D) from padding among keys, `keys_mask` (B, S), in the back end's form."""
+        if keys_mask is None:
+            return None
+        # of the keys only batch size, length and precision are read
+        keys = queries.new_empty(*keys_mask.shape[:2], 1)
+        return create_bidirectional_mask(
+            config=self.config, inputs_embeds=queries, attention_mask=keys_mask, encoder_hidden_states=keys
+        )
 
 
 class CBViLAVisualQueries(nn.Module):

@@ -1,10 +1,12 @@
 """Images that ask texts: how their visual words are shown, and how the answers are scored (Eq. 3, Eq. 4).
 
-Pretraining and masked image modelling share it.
+Pretraining and masked image modelling share it, and [`~CBViLAImageObjectives.reconstruct`].
 
 Shapes: B batch, N patches, L text tokens, D hidden, Dv vision width, K codes, C code width, P pixels of a patch.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -13,7 +15,7 @@ from torch import Tensor, nn
 from transformers import initialization as init
 
 from .configuration_cbvila import CBViLAConfig
-from .losses_cbvila import at_least_fp32, patchify, pixel_loss
+from .losses_cbvila import at_least_fp32, patch_moments, patchify, pixel_loss, unpatchify
 from .modeling_cbvila_codebook import CBViLACodebookOutput
 from .modeling_cbvila_layers import CBViLAPreTrainedModel, without_autocast
 
@@ -55,6 +57,16 @@ class CBViLAWordQueries(NamedTuple):
     mask: Tensor | None
 
 
+class CBViLAReconstruction(NamedTuple):
+    """An image as its visual words show it: `pixel_values` (B, 3, H, W) as the image processor normalises them.
+
+    `codebook_indices` (B, N) are the words it is drawn from, those that were predicted among them.
+    """
+
+    pixel_values: Tensor
+    codebook_indices: Tensor
+
+
 class CBViLAImageObjectives(CBViLAPreTrainedModel):
     """A model with the heads that name pixels and visual words; a subclass builds `cbvila` first."""
 
@@ -75,6 +87,82 @@ class CBViLAImageObjectives(CBViLAPreTrainedModel):
     def update_codebook(self) -> None:
         """Moves an EMA codebook; call it after every optimiser step. [`CBViLATrainer`] does."""
         self.cbvila.codebook.update()
+
+    @torch.no_grad()
+    def reconstruct(
+        self,
+        pixel_values: Tensor,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        bool_masked_pos: Tensor | None = None,
+        interpolate_pos_encoding: bool = False,
+    ) -> CBViLAReconstruction:
+        """Draws images from their visual words, as in the paper's Fig. 2; to be called in evaluation mode.
+
+        With `bool_masked_pos` in two passes: MIM names the hidden words (Eq. 4), then the pixel head (Eq. 3) draws the
+        image from all words. That head never saw a hidden word, unless `pixel_on="masked"`: then it saw nothing else,
+        and draws what is hidden without a name for it.
+
+        Args:
+            pixel_values: (B, 3, H, W) images.
+            input_ids: (B, L) captions; empty ones when absent.
+            attention_mask: (B, L), 0 on padding.
+            bool_masked_pos: (B, N) patches to hide; none when absent.
+            interpolate_pos_encoding: Whether images of another size than the configured one are allowed.
+
+        Raises:
+            ValueError: If `bool_masked_pos` does not say of every patch whether it is hidden.
+        """
+        self.check_mask(pixel_values, bool_masked_pos)
+        if input_ids is None:
+            input_ids, attention_mask = self.empty_captions(pixel_values), None
+        hidden = None if bool_masked_pos is None else bool_masked_pos.bool()
+        tokens = self.cbvila.vision_model(pixel_values, interpolate_pos_encoding).last_hidden_state
+        seen = CBViLASeenImage(tokens[:, 0], self.cbvila.codebook(tokens[:, 1:]))
+        text = self.cbvila.text_model(input_ids, attention_mask).last_hidden_state
+        ask = partial(self.ask_texts, grid=self.patch_grid(pixel_values), text=text, attention_mask=attention_mask)
+        indices, logits = seen.codebook.indices, None
+        if hidden is not None:
+            seen = self.see_visible(pixel_values, seen, hidden)
+            states = self.cbvila.patch_states(ask([self.mim_queries(seen, hidden)]).last_hidden_state)
+            logits = self.mim_scores(states, seen.codebook.codes)
+            indices = torch.where(hidden, logits.argmax(-1), seen.codebook.indices)
+        return CBViLAReconstruction(self.draw(self.words_to_draw(logits, seen, hidden), pixel_values, ask), indices)
+
+    def words_to_draw(self, logits: Tensor | None, seen: CBViLASeenImage, hidden: Tensor | None) -> CBViLAWordQueries:
+        """A question about pixels by the words of an image, with the likeliest ones where they are `hidden` (B, N).
+
+        A pixel head that was trained on all words never saw a hidden one, so it is shown the predicted words; one that
+        was trained on hidden ones alone sees these.
+        """
+        words = seen.codebook.words
+        if hidden is None or self.config.pixel_on == "masked":
+            return CBViLAWordQueries(words, seen.cls, hidden)
+        predicted = self.cbvila.codebook.decode(F.embedding(logits.argmax(-1), seen.codebook.codes))
+        return CBViLAWordQueries(torch.where(hidden.unsqueeze(-1), predicted, words), seen.cls, None)
+
+    def draw(self, words: CBViLAWordQueries, pixel_values: Tensor, ask: Callable) -> Tensor:
+        """Images (B, 3, H, W) from words that ask the captions.
+
+        With `norm_pix_loss` words say what a patch looks like but for its mean and contrast; these come from
+        `pixel_values`, as in MAE's pictures.
+        """
+        (pixels,) = self.pixels(ask, [words])
+        patch_size = self.config.vision_config.patch_size
+        if self.config.norm_pix_loss:
+            mean, deviation = patch_moments(patchify(pixel_values, patch_size))
+            pixels = pixels * deviation + mean
+        return unpatchify(pixels, patch_size, *pixel_values.shape[-2:])
+
+    def pixels(self, ask: Callable, queries: list[CBViLAWordQueries]) -> tuple[Tensor, ...]:
+        """Pixels (B, N, P) that the words of each question stand for once they have asked the captions."""
+        return self.pixel_head(self.cbvila.patch_states(ask(queries).last_hidden_state)).chunk(len(queries))
+
+    def empty_captions(self, pixel_values: Tensor) -> Tensor:
+        """Ids (B, 2) of captions that say nothing about images (B, 3, H, W): start and end."""
+        text = self.config.text_config
+        empty = torch.tensor([[text.bos_token_id, text.end_token_id]], device=pixel_values.device)
+        return empty.expand(pixel_values.shape[0], -1)
 
     def check_mask(self, pixel_values: Tensor, bool_masked_pos: Tensor | None) -> None:
         """Raises a ValueError unless `bool_masked_pos`, where given, says of every patch whether it is hidden."""

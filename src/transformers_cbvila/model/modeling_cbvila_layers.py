@@ -121,15 +121,21 @@ class CBViLASelfAttention(CBViLAAttention):
         super().__init__(config, config.hidden_size, bias, is_causal, layer_idx)
 
     def forward(
-        self, hidden_states: Tensor, mask: Tensor | None = None, past_key_values: Cache | None = None, **kwargs
+        self,
+        hidden_states: Tensor,
+        mask: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        num_queries: int | None = None,
+        **kwargs,
     ):
+        """With `num_queries` only so many of the first tokens ask, still about all of them."""
         key, value = self.keys_values(hidden_states)
         if past_key_values is not None:
             cache = past_key_values
             if isinstance(cache, EncoderDecoderCache):
                 cache = cache.self_attention_cache
             key, value = cache.update(key, value, self.layer_idx)
-        return self.attend(hidden_states, key, value, mask, **kwargs)
+        return self.attend(hidden_states[:, :num_queries], key, value, mask, **kwargs)
 
 
 class CBViLACrossAttention(CBViLAAttention):
@@ -141,18 +147,20 @@ class CBViLACrossAttention(CBViLAAttention):
     def forward(
         self,
         hidden_states: Tensor,
-        encoder_hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None,
         mask: Tensor | None = None,
         encoder_index: Tensor | None = None,
         past_key_values: EncoderDecoderCache | None = None,
+        encoder_keys_values: tuple[Tensor, Tensor] | None = None,
         **kwargs,
     ):
         """`encoder_index` (B,) names for each query row the row of `encoder_hidden_states` it attends to, so that the
-        projections, the larger part of the cost, run once per image however many texts look at it."""
+        projections, the larger part of the cost, run once per image however many texts look at it. They run before
+        this pass, for several, when it is given what `keys_values` made of these states."""
         if past_key_values is not None and past_key_values.is_updated.get(self.layer_idx):
             layer: Any = past_key_values.cross_attention_cache.layers[self.layer_idx]
             return self.attend(hidden_states, layer.keys, layer.values, mask, **kwargs)
-        key, value = self.keys_values(encoder_hidden_states)
+        key, value = encoder_keys_values or self.keys_values(encoder_hidden_states)
         if encoder_index is not None:
             key, value = key.index_select(0, encoder_index), value.index_select(0, encoder_index)
         if past_key_values is not None:
@@ -217,13 +225,22 @@ class CBViLATextLayer(GradientCheckpointingLayer):
         encoder_mask: Tensor | None = None,
         encoder_index: Tensor | None = None,
         past_key_values: Cache | None = None,
+        encoder_keys_values: tuple[Tensor, Tensor] | None = None,
+        num_queries: int | None = None,
         **kwargs,
     ) -> Tensor:
-        attended, _ = self.attention(hidden_states, mask, past_key_values, **kwargs)
-        hidden_states = self.attention_layernorm(hidden_states + self.dropout(attended))
+        """(B, T, D) to (B, T, D), or to (B, `num_queries`, D), the first of it: what nobody asks for costs nothing."""
+        attended, _ = self.attention(hidden_states, mask, past_key_values, num_queries, **kwargs)
+        hidden_states = self.attention_layernorm(hidden_states[:, :num_queries] + self.dropout(attended))
         if self.has_cross_attention:
             attended, _ = self.crossattention(
-                hidden_states, encoder_hidden_states, encoder_mask, encoder_index, past_key_values, **kwargs
+                hidden_states,
+                encoder_hidden_states,
+                encoder_mask,
+                encoder_index,
+                past_key_values,
+                encoder_keys_values,
+                **kwargs,
             )
             hidden_states = self.crossattention_layernorm(hidden_states + self.dropout(attended))
         return self.output_layernorm(hidden_states + self.dropout(self.mlp(hidden_states)))

@@ -7,16 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_cbvila import CBViLAConfig
-from .losses_cbvila import bag_loss, classification_loss, unpatchify
+from .losses_cbvila import bag_loss, classification_loss
 from .modeling_cbvila import CBViLAModel
-from .modeling_cbvila_image_objectives import CBViLAImageObjectives, CBViLASeenImage, CBViLAWordQueries
+from .modeling_cbvila_image_objectives import CBViLAImageObjectives, CBViLASeenImage
 from .modeling_cbvila_layers import in_field_order
 from .modeling_cbvila_pretraining import CBViLALosses
 
@@ -114,9 +112,7 @@ class CBViLAForMaskedImageModeling(CBViLAImageObjectives):
         if pixel_values is None:
             raise ValueError("Masked image modelling needs pixel_values.")
         if input_ids is None and inputs_embeds is None:
-            text_config = self.config.text_config
-            empty = torch.tensor([[text_config.bos_token_id, text_config.end_token_id]], device=pixel_values.device)
-            input_ids, attention_mask = empty.expand(pixel_values.shape[0], -1), None
+            input_ids, attention_mask = self.empty_captions(pixel_values), None
         hidden = self._hidden(pixel_values, input_ids if inputs_embeds is None else inputs_embeds, bool_masked_pos)
         image = self.cbvila.vision_model(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding)
         text = self.cbvila.text_model(
@@ -140,7 +136,8 @@ class CBViLAForMaskedImageModeling(CBViLAImageObjectives):
             output.losses = self._losses(output.logits, states[:, 0], pixel_values, whole, visible, ask, hidden)
             output.loss = output.losses.total(self.config.loss_weights())
         if not self.training:
-            output.reconstruction = self._reconstruct(output.logits, pixel_values, visible, ask, hidden)
+            words = self.words_to_draw(output.logits, visible, hidden)
+            output.reconstruction = self.draw(words, pixel_values, ask)
         return in_field_order(output)
 
     def _losses(
@@ -167,28 +164,8 @@ class CBViLAForMaskedImageModeling(CBViLAImageObjectives):
         if config.pixel_weight > 0:
             masks = self.pixel_masks(hidden)
             queries = [self.pixel_queries(whole if mask is None else visible, mask) for mask in masks]
-            losses.pixel = self.pixel_term(list(self._pixels(ask, queries)), pixel_values, masks)
+            losses.pixel = self.pixel_term(list(self.pixels(ask, queries)), pixel_values, masks)
         return in_field_order(losses)
-
-    def _reconstruct(self, logits, pixel_values, visible: CBViLASeenImage, ask: Callable, hidden) -> Tensor:
-        """The image (B, 3, H, W) from visible words and the likeliest hidden ones.
-
-        A pixel head that was trained on all words never saw a hidden one, so it is shown the predicted words; one that
-        was trained on hidden ones alone sees these.
-        """
-        codebook, mask = visible.codebook, None
-        words = codebook.words
-        if hidden is not None and self.config.pixel_on == "masked":
-            mask = hidden
-        elif hidden is not None:
-            predicted = self.cbvila.codebook.decode(F.embedding(logits.argmax(-1), codebook.codes))
-            words = torch.where(hidden.unsqueeze(-1), predicted, words)
-        (pixels,) = self._pixels(ask, [CBViLAWordQueries(words, visible.cls, mask)])
-        return unpatchify(pixels, self.config.vision_config.patch_size, *pixel_values.shape[-2:])
-
-    def _pixels(self, ask: Callable, queries: list[CBViLAWordQueries]) -> tuple[Tensor, ...]:
-        """Pixels (B, N, P) that the words of each question stand for once they have asked the captions."""
-        return self.pixel_head(self.cbvila.patch_states(ask(queries).last_hidden_state)).chunk(len(queries))
 
     def _hidden(self, pixel_values: Tensor, texts: Tensor, bool_masked_pos: Tensor | None) -> Tensor | None:
         """`bool_masked_pos` as bool, or the ValueError that says what does not fit."""

@@ -56,6 +56,7 @@ class CodebookCallback(TrainerCallback):
         self._resumed = False
         if args.codebook_init and not bool(self.codebook.initialized):
             self.fit(seed=args.seed)
+        self.watch.remember_codes()
         if not self.probe.history:
             self.probe.measure(state.global_step)
 
@@ -63,6 +64,7 @@ class CodebookCallback(TrainerCallback):
         step, burn_in = state.global_step, self._burn_in(args, state)
         if args.codebook_refit and burn_in > 0 and step == burn_in:
             self.fit(seed=args.seed + 1)
+            self.watch.remember_codes()
             self.probe.forget()
             self.probe.measure(step)
         stability = self.probe.stability if self.probe.is_settled else None

@@ -1,14 +1,16 @@
 """Is the codebook healthy? Figures for every log, and an alarm when it collapses.
 
-Shapes: K codes.
+Shapes: K codes, C code width.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor
 from transformers.utils import logging
 
+from ..model.losses_cbvila import at_least_fp32
 from ..model.modeling_cbvila_codebook import codebook_statistics
 
 logger = logging.get_logger(__name__)
@@ -48,6 +50,11 @@ class CodebookWatch:
         self.choice_alarmed = False
         self._log, self._long = _Window(), _Window()
         self._restarted: Tensor | None = None
+        self._codes: Tensor | None = None
+
+    def remember_codes(self) -> None:
+        """Notes where the codes (K, C) are: drift counts from here."""
+        self._codes = self._current_codes().clone()
 
     def observe(self, outputs: Any) -> None:
         """Adds what a training forward chose."""
@@ -64,7 +71,12 @@ class CodebookWatch:
         """The figures of the window that ends now; the next one begins."""
         figures = self._figures(self._log)
         if self._log.counts is not None:
-            figures["dead"] = self._dead_share(figures.pop("counts"))
+            counts = figures.pop("counts")
+            figures["entropy"] = figures["perplexity"].log()
+            figures["dead"] = self._dead_share(counts)
+            if self._codes is not None:
+                figures["drift"] = self._drift(self._codes, counts)
+        self.remember_codes()
         if self._restarted is not None:
             figures["restarted"] = self._restarted
         self._log, self._restarted = _Window(), None
@@ -134,6 +146,15 @@ class CodebookWatch:
         if codebook.config.codebook_update == "ema":
             return codebook.dead_codes(threshold).float().mean()
         return (counts < threshold * counts.float().mean()).float().mean()
+
+    def _drift(self, before: Tensor, counts: Tensor) -> Tensor:
+        """Mean, over the codes in use, of 1 - cosine between where they were (K, C) and where they are."""
+        turned = 1 - F.cosine_similarity(before, self._current_codes(), dim=-1)
+        return turned[counts > 0].mean()
+
+    def _current_codes(self) -> Tensor:
+        codes = self.trainer.unwrapped_model.cbvila.codebook.codes.detach()
+        return at_least_fp32(codes.full_tensor() if hasattr(codes, "full_tensor") else codes)  # FSDP2 shards them
 
     def _warn_of_collapse(self, usage: float, top_share: float) -> None:
         if not self.trainer.is_world_process_zero():

@@ -1,0 +1,86 @@
+"""The figures of `cbvila inspect` against what they must be for models and data made up for it."""
+
+import numpy as np
+import pytest
+import torch
+from tiny import CODES, PATCHES, pretraining_model, tiny_processor, tiny_rows
+
+from transformers_cbvila.evaluation import retrieval_figures as retrieval
+from transformers_cbvila.evaluation.inspection import inspect_pretraining
+from transformers_cbvila.evaluation.intervals import bootstrap_interval
+from transformers_cbvila.evaluation.reranking import Candidates, TwoStageRetrieval
+from transformers_cbvila.evaluation.retrieval_figures import retrieval_figures
+from transformers_cbvila.evaluation.retrieval_metrics import first_relevant_ranks
+
+QUIET = {"progress": False}
+
+
+def test_figures_say_on_how_many_patches_and_have_intervals():
+    figures = inspect_pretraining(pretraining_model(), tiny_processor(), tiny_rows(8), rerank_k=3, **QUIET)
+    assert figures["codebook_window_tokens"] == 8 * PATCHES
+    assert figures["ln_perplexity"] == pytest.approx(np.log(figures["codebook_perplexity"]))
+    assert 1 / CODES <= figures["codebook_usage"] <= 1
+    recalls = [name for name in figures if name.endswith(("_r1", "_r5", "_r10", "_reranked"))]
+    assert len(recalls) == 12
+    for name in recalls:
+        assert 0 <= figures[f"{name}_low"] <= figures[name] <= figures[f"{name}_high"] <= 1
+
+
+@pytest.mark.parametrize("k", [None, 0])
+def test_reranking_can_be_left_out(k):
+    figures = retrieval_figures(pretraining_model(), tiny_processor(), tiny_rows(4), rerank_k=k, **QUIET)
+    assert "text_retrieval_r1" in figures and not [name for name in figures if "reranked" in name]
+
+
+def test_nothing_is_reranked_by_a_head_that_was_never_trained():
+    model = pretraining_model(itm_weight=0.0)
+    figures = retrieval_figures(model, tiny_processor(), tiny_rows(4), **QUIET)
+    assert not [name for name in figures if "reranked" in name]
+
+
+def test_reranked_recall_is_that_of_matching(monkeypatch):
+    """Similarities put every true match second; matching knows better for texts, and worse for images."""
+    rows = tiny_rows(4)
+    similarity = 0.5 * torch.eye(4) + torch.eye(4).roll(1, 1)
+
+    def matched(model, images, texts, k, progress):
+        best, second = torch.arange(4), (torch.arange(4) + 1) % 4
+        by_image = Candidates(torch.stack([best, second], 1), torch.tensor([[2.0, 1.0]]).expand(4, 2))
+        by_text = Candidates(((torch.arange(4) - 1) % 4).unsqueeze(1), torch.zeros(4, 1))
+        return TwoStageRetrieval(similarity, by_image, by_text)
+
+    monkeypatch.setattr(retrieval, "cosine_similarity", lambda images, texts: similarity)
+    monkeypatch.setattr(retrieval, "rerank", matched)
+    figures = retrieval_figures(pretraining_model(), tiny_processor(), rows, **QUIET)
+    assert figures["text_retrieval_r1"] == figures["image_retrieval_r1"] == 0
+    assert figures["text_retrieval_r1_reranked"] == 1 and figures["image_retrieval_r1_reranked"] == 0
+    assert figures["text_retrieval_r5"] == figures["image_retrieval_r5_reranked"] == 1
+
+
+def test_rows_with_one_caption_are_matches_of_each_other():
+    rows = [{**row, "captions": ["left half"]} for row in tiny_rows(4)]
+    figures = retrieval_figures(pretraining_model(), tiny_processor(), rows, rerank_k=1, **QUIET)
+    assert figures["text_retrieval_r1"] == figures["image_retrieval_r1_reranked"] == 1
+
+
+def test_models_without_contrastive_head():
+    rows, processor = tiny_rows(4), tiny_processor()
+    same = pretraining_model(itc_weight=0.0, same_width=True)
+    assert "text_retrieval_r1_reranked" in retrieval_figures(same, processor, rows, **QUIET)
+    with pytest.warns(UserWarning, match="itc_weight=0.*32 and 24 differ"):
+        figures = inspect_pretraining(pretraining_model(itc_weight=0.0), processor, rows, **QUIET)
+    assert "mim" in figures and not [name for name in figures if "retrieval" in name]
+
+
+def test_ranks_count_what_stands_before_the_best_relevant_item():
+    similarity = np.array([[0.9, 0.5, 0.5, 0.1], [0.2, 0.2, 0.2, 0.2]])
+    relevant = np.array([[False, True, False, True], [True, False, False, False]])
+    assert first_relevant_ranks(similarity, relevant).tolist() == [2, 3]
+
+
+def test_bootstrap_interval_of_a_proportion():
+    hits = np.repeat([1.0, 0.0], [100, 300])
+    low, high = bootstrap_interval(hits, seed=0)
+    spread = 1.96 * np.sqrt(0.25 * 0.75 / 400)  # the normal approximation
+    assert low == pytest.approx(0.25 - spread, abs=0.008) and high == pytest.approx(0.25 + spread, abs=0.008)
+    assert bootstrap_interval(np.ones(9), seed=0) == (1.0, 1.0)

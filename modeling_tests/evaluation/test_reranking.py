@@ -1,0 +1,191 @@
+"""Two-stage retrieval against the plain pass over every single pair, and by hand where numbers are made up."""
+
+import numpy as np
+import pytest
+import torch
+from tiny import SIDE, build, tiny_config, tiny_processor, tiny_rows, tiny_texts
+from torch.testing import assert_close
+
+from transformers_cbvila.evaluation import reranking
+from transformers_cbvila.evaluation.gallery import Encoded, cosine_similarity, encode_images, encode_texts
+from transformers_cbvila.evaluation.reranking import (
+    Candidates,
+    match_pairs,
+    rerank,
+    reranked_scores,
+    retrieve_in_two_stages,
+    shortlist,
+)
+from transformers_cbvila.model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
+from transformers_cbvila.model.modeling_cbvila_pretraining import CBViLAForPreTraining
+
+IMAGES = [row["image"] for row in tiny_rows(5)]
+TEXTS = ["left half red", "right", "a red half is left", "top half blue ?", "green", "it is bottom"]
+QUIET = {"progress": False}
+
+
+def encoded(model):
+    processor = tiny_processor()
+    return encode_images(model, processor, IMAGES, 2, False), encode_texts(model, processor, TEXTS, 30, 4, False)
+
+
+@torch.no_grad()
+def naive_logits(model):
+    """(M, T) matching logits, one pass through the whole model per pair."""
+    processor, logits = tiny_processor(), torch.empty(len(IMAGES), len(TEXTS))
+    for i, image in enumerate(IMAGES):
+        for t, text in enumerate(TEXTS):
+            inputs = processor(images=[image], text=[text], return_tensors="pt")
+            fused = model.cbvila.encode_pairs(**inputs)
+            logits[i, t] = model.itm_head(fused.last_hidden_state[:, 0])[0, 1]
+    return logits
+
+
+@pytest.mark.parametrize("itm_kv", ["continuous", "quantized", "both"])
+@pytest.mark.parametrize("model_class", [CBViLAForImageTextRetrieval, CBViLAForPreTraining])
+def test_every_pair_scores_as_in_a_pass_of_its_own(model_class, itm_kv):
+    model = build(model_class, itm_kv=itm_kv)
+    pairs = torch.cartesian_prod(torch.arange(len(IMAGES)), torch.arange(len(TEXTS)))
+    pairs = pairs[torch.randperm(len(pairs), generator=torch.Generator().manual_seed(0))]
+    logits = match_pairs(model, *encoded(model), pairs, images_per_chunk=2, pairs_per_batch=5, progress=False)
+    naive = naive_logits(model)
+    assert_close(logits, naive[pairs[:, 0], pairs[:, 1]], atol=1e-5, rtol=0)
+    assert naive.std() > 1e-3  # or the comparison would say nothing
+
+
+def test_one_image_alone_and_no_pair_at_all():
+    model = build(CBViLAForImageTextRetrieval)
+    images, texts = encoded(model)
+    one = match_pairs(model, images, texts, torch.tensor([[3, 1]]), progress=False)
+    assert_close(one, naive_logits(model)[3, 1:2], atol=1e-5, rtol=0)
+    assert match_pairs(model, images, texts, torch.empty(0, 2, dtype=torch.long)).shape == (0,)
+
+
+def test_keys_and_values_are_projected_once_per_image_and_layer_and_one_token_leaves_the_last_layer():
+    model, projected, last = build(CBViLAForImageTextRetrieval), [], []
+    images, texts = encoded(model)
+    layers = model.cbvila.fusion_model.layers
+    for layer in layers:
+        layer.crossattention.k_proj.register_forward_hook(lambda _, args, out: projected.append(len(args[0])))
+    layers[-1].mlp.register_forward_hook(lambda _, args, out: last.append(tuple(args[0].shape[1:])))
+    pairs = torch.cartesian_prod(torch.arange(len(IMAGES)), torch.arange(len(TEXTS)))
+    match_pairs(model, images, texts, pairs, images_per_chunk=2, pairs_per_batch=3, progress=False)
+    assert sum(projected) == len(IMAGES) * len(layers) and max(projected) == 2
+    assert len(last) == 4 + 4 + 2 and set(last) == {(1, 24)}  # batches of 3 for 12, 12 and 6 pairs
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@torch.no_grad()
+def test_first_tokens_alone_are_those_of_the_full_pass(attention):
+    model = build(CBViLAForImageTextRetrieval)
+    model.set_attn_implementation(attention)
+    fusion, texts = model.cbvila.fusion_model, tiny_texts()
+    states = torch.randn(4, 7, 24, generator=torch.Generator().manual_seed(1))
+    keys = torch.randn(2, 9, 32, generator=torch.Generator().manual_seed(2))
+    keys_mask = torch.tensor([[1] * 9, [1] * 5 + [0] * 4])
+    options = {"encoder_attention_mask": keys_mask, "encoder_index": torch.tensor([1, 0, 1, 1])}
+    full = fusion(states, texts["attention_mask"], encoder_hidden_states=keys, **options).last_hidden_state
+    for count in (1, 3):
+        part = fusion(
+            states,
+            texts["attention_mask"],
+            encoder_keys_values=fusion.keys_values(keys),
+            num_queries=count,
+            **options,
+        ).last_hidden_state
+        assert part.shape == (4, count, 24)
+        assert_close(part, full[:, :count], atol=1e-5, rtol=0)
+
+
+def test_the_fusion_encoder_takes_states_or_keys_and_values():
+    fusion = build(CBViLAForImageTextRetrieval).cbvila.fusion_model
+    states, keys = torch.randn(1, 3, 24), torch.randn(1, 9, 32)
+    with pytest.raises(ValueError, match="one of the two"):
+        fusion(states)
+    with pytest.raises(ValueError, match="one of the two"):
+        fusion(states, encoder_hidden_states=keys, encoder_keys_values=fusion.keys_values(keys))
+
+
+def test_texts_are_encoded_without_padding_and_embeddings_are_those_of_the_model():
+    model, processor = build(CBViLAForImageTextRetrieval), tiny_processor()
+    images, texts = encoded(model)
+    assert [len(states) for states in texts.states] == [5, 3, 7, 6, 3, 5]  # words, [CLS] and [SEP]
+    output = model(**processor(images=IMAGES, text=TEXTS[:5], return_tensors="pt"))
+    assert_close(images.embeds, output.image_embeds, atol=1e-6, rtol=0)
+    assert_close(texts.embeds[:5], output.text_embeds, atol=1e-6, rtol=0)
+    assert images.states[0].shape == (1 + (SIDE // 8) ** 2, 32)
+
+
+def test_a_model_in_training_mode_is_measured_without_dropout_and_stays_in_it():
+    model = build(CBViLAForImageTextRetrieval, tiny_config(dropout=0.3))
+    calm = retrieve_in_two_stages(model, tiny_processor(), IMAGES, TEXTS, k=2, **QUIET)
+    model.train()
+    again = retrieve_in_two_stages(model, tiny_processor(), iter(IMAGES), iter(TEXTS), k=2, **QUIET)
+    assert model.training and model.cbvila.fusion_model.layers[0].dropout.training
+    assert_close(again.texts_of_images.logits, calm.texts_of_images.logits, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("model_class", [CBViLAForImageTextRetrieval, CBViLAForPreTraining])
+def test_both_directions_order_their_own_candidates(model_class):
+    model, k = build(model_class), 3
+    found, naive = retrieve_in_two_stages(model, tiny_processor(), IMAGES, TEXTS, k=k, **QUIET), naive_logits(model)
+    for scores, logits, candidates in (
+        (found.similarity, naive, found.texts_of_images),
+        (found.similarity.T, naive.T, found.images_of_texts),
+    ):
+        assert candidates.rows.shape == (len(scores), k)
+        for query in range(len(scores)):
+            most_similar = sorted(range(scores.shape[1]), key=lambda item: -scores[query, item])[:k]
+            expected = sorted(most_similar, key=lambda item: -logits[query, item])
+            assert candidates.rows[query].tolist() == expected
+            assert_close(candidates.logits[query], logits[query, expected], atol=1e-5, rtol=0)
+
+
+def test_a_pair_that_is_a_candidate_both_ways_is_matched_once(monkeypatch):
+    matched = []
+
+    def record(model, images, texts, pairs, **options):
+        matched.append(pairs)
+        return pairs.sum(1).float()
+
+    monkeypatch.setattr(reranking, "match_pairs", record)
+    embeds = torch.eye(3)
+    found = rerank(None, Encoded(embeds, []), Encoded(embeds[[0, 2, 1]], []), k=1)
+    assert matched[0].tolist() == [[0, 0], [1, 2], [2, 1]]
+    assert found.images_of_texts.rows.tolist() == [[0], [2], [1]] and found.images_of_texts.logits[1] == 3
+
+
+def test_a_shortlist_by_hand():
+    similarity = torch.tensor([[0.1, 0.9, 0.5, 0.9], [0.0, 0.0, 0.0, 0.0]])
+    assert shortlist(similarity, 3).tolist() == [[1, 3, 2], [0, 1, 2]]
+    assert shortlist(similarity, 9).shape == (2, 4)
+    with pytest.raises(ValueError, match="k=0 candidates"):
+        shortlist(similarity, 0)
+
+
+def test_candidates_come_before_all_others():
+    similarity = torch.tensor([[0.9, 0.8, 0.1, 0.8], [0.3, 0.2, 0.2, 0.1]])
+    # the first query's candidates match worse than its others are similar
+    candidates = Candidates(torch.tensor([[1, 0], [2, 0]]), torch.tensor([[-7.0, -8.0], [5.0, 5.0]]))
+    scores = reranked_scores(similarity, candidates)
+    assert np.argsort(-scores[0], kind="stable").tolist() == [1, 0, 3, 2]
+    assert scores[0, :2].tolist() == [-8.0, -7.0]
+    assert scores[1, 0] == scores[1, 2] == 5.0 and scores[1, 1] > scores[1, 3]
+    equal = reranked_scores(torch.tensor([[0.5, 0.2, 0.2]]), Candidates(torch.tensor([[0]]), torch.tensor([[1.0]])))
+    assert equal[0, 1] == equal[0, 2] < 1.0
+
+
+def test_no_items_is_an_error():
+    model = build(CBViLAForImageTextRetrieval)
+    with pytest.raises(ValueError, match="Encoding texts: there are none"):
+        encode_texts(model, tiny_processor(), [], **QUIET)
+
+
+def test_towers_of_different_widths_cannot_be_compared_without_projections():
+    model = build(CBViLAForImageTextRetrieval, itc_weight=0.0)
+    with pytest.raises(ValueError, match="images are 32 wide and those of texts 24.*itc_weight"):
+        cosine_similarity(*encoded(model))
+    assert cosine_similarity(*encoded(build(CBViLAForImageTextRetrieval, itc_weight=0.0, same_width=True))).shape == (
+        len(IMAGES),
+        len(TEXTS),
+    )

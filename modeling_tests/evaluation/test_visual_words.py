@@ -1,0 +1,101 @@
+"""What the page about a codebook is made of, against slow references and made-up indices."""
+
+import numpy as np
+import pytest
+import torch
+from tiny import CODES, PATCH, PATCHES, SIDE, pretraining_model, tiny_processor, tiny_rows
+
+from transformers_cbvila.evaluation.visual_words import (
+    choose_codes,
+    choose_rows,
+    collect_visual_words,
+    draw_examples,
+    hide_patches,
+    pictures_of,
+    pixel_values_of,
+    places_of,
+)
+
+
+def test_words_counts_and_mean_colours():
+    model, processor, rows = pretraining_model(), tiny_processor(), tiny_rows(5)
+    words = collect_visual_words(model, processor, rows, batch_size=2, progress=False)
+    pixel_values = pixel_values_of(model, processor, [row["image"] for row in rows])
+    expected = model.cbvila(pixel_values).codebook_indices.numpy()
+    np.testing.assert_array_equal(words.indices, expected)
+    assert words.counts.tolist() == np.bincount(expected.flatten(), minlength=CODES).tolist()
+    assert words.grid == (4, 4)
+    pictures = pictures_of(processor, pixel_values).astype(float) / 255
+    for code in range(CODES):
+        patches = [
+            pictures[i, n // 4 * PATCH : (n // 4 + 1) * PATCH, n % 4 * PATCH : (n % 4 + 1) * PATCH].mean((0, 1))
+            for i, n in zip(*np.nonzero(expected == code), strict=True)
+        ]
+        colour = np.mean(patches, axis=0) if patches else np.full(3, 0.5)
+        np.testing.assert_allclose(words.colours[code], colour, atol=2e-3)  # pictures are rounded to 8 bits
+
+
+def test_pictures_are_the_images_the_model_sees():
+    rows = tiny_rows(3)  # of the model's size: nothing is resized
+    pixel_values = pixel_values_of(pretraining_model(), tiny_processor(), [row["image"] for row in rows])
+    for picture, row in zip(pictures_of(tiny_processor(), pixel_values), rows, strict=True):
+        np.testing.assert_array_equal(picture, np.asarray(row["image"]))
+
+
+def test_no_images_is_an_error():
+    with pytest.raises(ValueError, match="rows is empty"):
+        collect_visual_words(pretraining_model(), tiny_processor(), [], progress=False)
+
+
+def test_codes_to_show_are_the_most_used_and_others_in_use():
+    counts = np.array([5, 0, 9, 1, 3, 0, 2, 7])
+    assert choose_codes(counts, most_used=3, others=0) == [2, 7, 0]
+    chosen = choose_codes(counts, most_used=2, others=2)
+    assert chosen[:2] == [2, 7] and len(set(chosen)) == 4 and set(chosen[2:]) <= {0, 3, 4, 6}
+    assert sorted(choose_codes(counts, most_used=4, others=9)) == [0, 2, 3, 4, 6, 7]
+    assert len({tuple(choose_codes(counts, 2, 2, seed)) for seed in range(8)}) > 1
+
+
+def test_places_are_of_the_code_and_of_different_images():
+    indices = np.random.default_rng(0).integers(4, size=(30, 9))
+    places = places_of(2, indices, limit=16)
+    assert len(places) == 16 == len({image for image, _ in places})
+    assert all(indices[image, patch] == 2 for image, patch in places)
+    assert places_of(7, indices) == []
+
+
+def test_rows_with_captions_of_their_own_come_first():
+    rows = [{"captions": [caption]} for caption in "aaaabbbc"]
+    chosen = choose_rows(rows, 3)
+    assert {rows[row]["captions"][0] for row in chosen} == set("abc")
+    assert len(set(choose_rows(rows, 6))) == 6 and sorted(choose_rows(rows, 20)) == list(range(8))
+
+
+def test_hidden_patches_are_grey():
+    pictures = np.zeros((1, 4, 6, 3), np.uint8)
+    hidden = np.array([[False, True, False, True, False, False]])  # 2 rows of 3 patches
+    grey = hide_patches(pictures, hidden, 2)[0, :, :, 0]
+    assert grey.tolist() == [[0, 0, 128, 128, 0, 0]] * 2 + [[128, 128, 0, 0, 0, 0]] * 2
+
+
+def test_examples_are_drawn_with_their_caption_and_with_another():
+    model, processor, rows = pretraining_model(), tiny_processor(), tiny_rows(3)
+    rows.append({**rows[2], "captions": rows[0]["captions"]})
+    whole = draw_examples(model, processor, rows)
+    assert [e.caption for e in whole] == [row["captions"][0] for row in rows]
+    assert [e.other_caption for e in whole] == [whole[1].caption, whole[2].caption, whole[3].caption, whole[1].caption]
+    for one, two in zip(whole, draw_examples(model, processor, rows, batch_size=3), strict=True):
+        np.testing.assert_allclose(one.from_predicted.astype(int), two.from_predicted.astype(int), atol=1)
+    for example in whole:
+        assert example.image.shape == example.from_own_words.shape == (SIDE, SIDE, 3)
+        assert (example.masked == 128).all(-1).sum() >= 0.75 * SIDE * SIDE
+        assert 0 <= example.named <= 1 and example.named * PATCHES * 0.75 == pytest.approx(round(example.named * 12))
+    assert any((e.from_predicted != e.from_predicted_otherwise).any() for e in whole)
+
+
+@torch.no_grad()
+def test_nothing_hidden_means_everything_named():
+    model, processor = pretraining_model(), tiny_processor()
+    (example,) = draw_examples(model, processor, tiny_rows(1), mask_ratio=0.0)
+    np.testing.assert_array_equal(example.from_predicted, example.from_own_words)
+    np.testing.assert_array_equal(example.masked, example.image)

@@ -1,0 +1,160 @@
+"""The page about a codebook, from a tiny model with random weights; its parts by hand."""
+
+from base64 import b64decode
+from html.parser import HTMLParser
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import CODES, PATCHES, SIDE, pretraining_model, tiny_processor, tiny_rows
+
+from transformers_cbvila.evaluation.inspection import inspect_pretraining
+from transformers_cbvila.evaluation.visual_words import VisualWords
+from transformers_cbvila.pages.codebook_page import write_codebook_page
+from transformers_cbvila.pages.codebook_pictures import (
+    crop_with_neighbours,
+    distinct_colours,
+    index_map,
+    patch_strip,
+)
+from transformers_cbvila.pages.codebook_sections import codes_section, health_section
+
+NASTY = '<script>alert("red")</script> & co'
+
+
+class Page(HTMLParser):
+    """Collects what a page shows, and holds it to be well formed."""
+
+    VOID = {"meta", "img", "line", "path"}
+
+    def __init__(self, html):
+        super().__init__()
+        self.images, self.texts, self.tags, self.open = [], [], [], []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        if tag == "img":
+            self.images.append(dict(attributes))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append(data.strip())
+
+
+def decoded(image):
+    return Image.open(BytesIO(b64decode(image["src"].removeprefix("data:image/png;base64,"))))
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    model, processor, rows = pretraining_model(), tiny_processor(), tiny_rows(8)
+    rows[2] = {**rows[2], "captions": [NASTY]}
+    figures = inspect_pretraining(model, processor, rows, progress=False, rerank_k=2)
+    path = tmp_path_factory.mktemp("page") / "new" / "page.html"
+    options = {"title": "A <model>", "note": "On 8 & more.", "progress": False}
+    assert write_codebook_page(path, model, processor, rows, figures, **options) == path
+    words = model(**processor(images=[row["image"] for row in rows], text=["a"] * 8, return_tensors="pt"))
+    return path.read_text(encoding="utf-8"), figures, words.codebook_indices.numpy()
+
+
+def test_the_page_has_all_its_pictures_inside(written):
+    html, _, indices = written
+    page, used = Page(html), len(np.unique(indices))
+    assert 3 < used <= CODES
+    # 8 images in 5 versions, a strip per code, 8 images with two maps
+    assert len(page.images) == 8 * 5 + used + 8 * 3
+    assert all(image["src"].startswith("data:image/png;base64,") for image in page.images)
+    sizes = [decoded(image).size for image in page.images]
+    assert sizes[:40] == [(SIDE, SIDE)] * 40
+    assert sizes[-2:] == [(4, 4), (4, 4)] and sizes[-3] == (SIDE, SIDE)
+    assert "http:" not in html and "https:" not in html and "@import" not in html and "url(" not in html
+
+
+def test_captions_are_shown_and_escaped(written):
+    page = Page(written[0])
+    assert "script" not in page.tags and "<script" not in written[0]
+    assert NASTY in page.texts and "A <model>" in page.texts and "On 8 & more." in page.texts
+    assert sum(text == f"other: {NASTY}" for text in page.texts) == 1
+    assert NASTY in [image["alt"] for image in page.images]
+
+
+def test_the_page_shows_the_figures(written):
+    html, figures, indices = written
+    texts = " ".join(Page(html).texts).replace("\u202f", " ")
+    assert f"{100 * figures['codebook_usage']:.1f} %" in texts and f"{figures['codebook_perplexity']:.1f}" in texts
+    assert f"{figures['ln_perplexity']:.3f}, from frequencies alone" in texts
+    assert f"of {CODES} codes are used, on {8 * PATCHES} patches" in texts and "after re-ranking" in texts
+    code, count = max(enumerate(np.bincount(indices.flatten())), key=lambda pair: pair[1])
+    assert f"{100 * count / indices.size:.2f} %, {count} ×" in texts
+    assert f"in {(indices == code).any(1).sum()} images" in texts
+
+
+def test_a_page_is_the_same_for_the_same_seed(written, tmp_path):
+    model, processor, rows = pretraining_model(), tiny_processor(), tiny_rows(8)
+    rows[2] = {**rows[2], "captions": [NASTY]}
+    options = {"title": "A <model>", "note": "On 8 & more.", "progress": False}
+    again, other = (
+        write_codebook_page(
+            tmp_path / "page.html", model, processor, rows, written[1], seed=seed, **options
+        ).read_text(encoding="utf-8")
+        for seed in (0, 1)
+    )
+    assert again == written[0] != other
+
+
+def test_models_that_cannot_retrieve_and_codebooks_of_one_code_have_pages():
+    mim = ("mim", "mim_accuracy", "mim_advantage_low", "mim_advantage_high", "mim_accuracy_shuffled_caption")
+    codebook = ("codebook_usage", "codebook_perplexity", "codebook_top_share", "ln_perplexity")
+    figures = dict.fromkeys((*mim, *codebook, "mim_accuracy_position_floor", "pixel", "pixel_floor"), 0.5)
+    page = Page(health_section(figures, np.array([0, 64, 0])))
+    assert "R@1" not in " ".join(page.texts) and "2 codes are not used." in " ".join(page.texts).replace("\n", " ")
+
+
+def test_a_crop_has_its_patch_in_the_middle_and_nothing_beyond_the_edge():
+    image = np.arange(6 * 4 * 3, dtype=np.uint8).reshape(6, 4, 3)  # 3 rows of 2 patches of 2 x 2 pixels
+    crop = crop_with_neighbours(image, 3, 2)  # row 1, column 1: at the right edge
+    assert crop.shape == (6, 6, 4)
+    np.testing.assert_array_equal(crop[2:4, 2:4, :3], image[2:4, 2:4])
+    np.testing.assert_array_equal(crop[:, :4, :3], image)
+    assert (crop[:, :4, 3] == 255).all() and (crop[:, 4:, 3] == 0).all()
+
+
+def test_strips_have_one_scale_and_a_frame_around_the_patch():
+    white = np.full((24, 24, 4), 255, dtype=np.uint8)
+    strip = patch_strip([white, white], 8, columns=3)  # enlarged round(60 / 24) = 2 times
+    assert strip.size == (3 * 48 + 2 * 4, 48)
+    assert strip.getpixel((52 + 15, 20))[:3] == (230, 45, 45)  # left of the second patch, whose first pixel is white
+    assert strip.getpixel((52 + 16, 20)) == (255, 255, 255, 255)
+    assert strip.getpixel((110, 20))[3] == 0  # no third crop
+
+
+def test_maps_paint_each_patch_with_the_colour_of_its_code():
+    colours = np.array([[0.0, 0.0, 0.0], [1.0, 0.5, 0.0]])
+    image = index_map(np.array([0, 1, 1, 0, 0, 1]), (2, 3), colours)
+    assert image.size == (3, 2)
+    assert image.getpixel((1, 0)) == image.getpixel((2, 1)) == (255, 128, 0) and image.getpixel((0, 1)) == (0, 0, 0)
+
+
+def test_codes_have_colours_of_their_own():
+    colours = distinct_colours(np.arange(300))
+    assert len(np.unique((255 * colours).round(), axis=0)) > 290
+
+
+def test_codes_of_a_section_are_those_given_in_order():
+    words = VisualWords(np.array([[0, 2], [2, 2]]), np.array([1, 0, 3]), np.full((3, 3), 0.5), (1, 2))
+    crop = np.zeros((12, 12, 4), np.uint8)
+    page = Page(codes_section(words, {2: [crop, crop], 0: [crop]}, 4, 2))
+    texts = [text.replace("\u202f", " ") for text in page.texts if text]
+    places = [texts.index(text) for text in ("2", "75.00 %, 3 ×", "in 2 images", "0", "25.00 %, 1 ×", "in 1 images")]
+    assert places == sorted(places) and len(page.images) == 2

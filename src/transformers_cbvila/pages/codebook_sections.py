@@ -1,0 +1,171 @@
+"""The parts of the codebook page as HTML strings. Every text from data is escaped.
+
+Shapes: M images, K codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from math import ceil, floor, log10
+
+import numpy as np
+from PIL import Image
+
+from ..evaluation.visual_words import DrawnExample, VisualWords
+from .codebook_pictures import distinct_colours, index_map, patch_strip
+from .document import percent, picture, tile
+
+_DRAWINGS = (
+    "caption",
+    "image",
+    "hidden patches",
+    "drawn from its own words",
+    "hidden words predicted",
+    "predicted with another caption",
+)
+
+
+def note(text: str) -> str:
+    """A paragraph below the heading."""
+    return f"<p>{escape(text)}</p>"
+
+
+def health_section(figures: Mapping[str, float], counts: np.ndarray) -> str:
+    """Headline figures, what they are read against, and the histogram of use; counts (K,)."""
+    total, num_codes = int(counts.sum()), len(counts)
+    tiles = [
+        tile(percent(figures["codebook_usage"], 1), f"of {num_codes:,} codes are used, on {total:,} patches"),
+        tile(f"{figures['codebook_perplexity']:.1f}", "perplexity: as varied as so many equally frequent codes"),
+        tile(percent(figures["codebook_top_share"], 1), "of the patches have the most frequent code"),
+        tile(percent(figures["mim_accuracy"], 1), "of the hidden words are predicted right"),
+    ]
+    return f"""<div class="tiles">{"".join(tiles)}</div>
+<section><h2>Codes by use</h2>{_histogram(counts)}
+<p class="soft">Share of the patches with each code, the most used code on the left, on a logarithmic scale. Dashed:
+all codes equally used. {int((counts == 0).sum()):,} codes are not used.</p></section>
+<section><h2>Read against</h2><table class="figures"><tbody>{_comparisons(figures)}</tbody></table></section>"""
+
+
+def _comparisons(figures: Mapping[str, float]) -> str:
+    low, high = figures["mim_advantage_low"], figures["mim_advantage_high"]
+    lines = [
+        ("MIM cross-entropy", f"{figures['mim']:.3f}", f"{figures['ln_perplexity']:.3f}, from frequencies alone"),
+        ("saved by the true caption", f"{low:.4f} to {high:.4f} nats", "0; 95 % interval over images"),
+        (
+            "MIM accuracy",
+            percent(figures["mim_accuracy"], 1),
+            f"{percent(figures['mim_accuracy_shuffled_caption'], 1)} with another caption, "
+            f"{percent(figures['mim_accuracy_position_floor'], 1)} by the most frequent code of each position",
+        ),
+        ("pixel error", f"{figures['pixel']:.3f}", f"{figures['pixel_floor']:.3f}, the mean colour everywhere"),
+    ]
+    for way, title in (("text", "texts found by image"), ("image", "images found by text")):
+        name = f"{way}_retrieval_r1"
+        if name in figures:
+            reranked = f"{name}_reranked"
+            beside = f"{_interval(figures, reranked)} after re-ranking" if reranked in figures else ""
+            lines.append((f"{title}, R@1", _interval(figures, name), beside))
+    return "".join(
+        f'<tr><th>{escape(name)}</th><td class="number">{escape(value)}</td><td>{escape(beside)}</td></tr>'
+        for name, value, beside in lines
+    )
+
+
+def _interval(figures: Mapping[str, float], name: str) -> str:
+    low, high = (100 * figures[f"{name}_{end}"] for end in ("low", "high"))
+    return f"{percent(figures[name], 1)} ({low:.1f} to {high:.1f})"
+
+
+def _histogram(counts: np.ndarray) -> str:
+    """An SVG of the shares of codes (K,) in order, logarithmic, with the line of uniform use."""
+    width, height, left, bottom = 960, 220, 70, 196
+    shares = np.sort(counts / max(1, counts.sum()))[::-1]
+    used = shares[shares > 0]
+    lowest = floor(log10(min(used.min(initial=1.0), 1 / len(shares))))
+    highest = max(ceil(log10(used.max(initial=1 / len(shares)))), lowest + 1)
+
+    def y(share: float) -> float:
+        return bottom - (log10(share) - lowest) / (highest - lowest) * (bottom - 10)
+
+    step = (width - left) / len(shares)
+    bars = "".join(
+        f"M{left + i * step:.2f} {bottom}V{y(share):.2f}h{step * 0.86:.2f}V{bottom}z" for i, share in enumerate(used)
+    )
+    ticks = "".join(
+        f'<line x1="{left}" x2="{width}" y1="{y(10.0**power):.1f}" y2="{y(10.0**power):.1f}"/>'
+        f'<text x="{left - 8}" y="{y(10.0**power) + 4:.1f}" text-anchor="end">{100 * 10.0**power:g} %</text>'
+        for power in range(lowest, highest + 1)
+    )
+    uniform = y(1 / len(shares))
+    return (
+        f'<svg class="histogram" viewBox="0 0 {width} {height}" role="img" aria-label="codes by use">{ticks}'
+        f'<path d="{bars}"/><line class="uniform" x1="{left}" x2="{width}" y1="{uniform:.1f}" y2="{uniform:.1f}"/>'
+        f'<text x="{left}" y="{height - 4}">code 1</text>'
+        f'<text x="{width}" y="{height - 4}" text-anchor="end">code {len(shares):,} by use</text></svg>'
+    )
+
+
+def drawings_section(examples: Sequence[DrawnExample], mask_ratio: float) -> str:
+    """Images as drawn from visual words, as in the paper's Fig. 2."""
+    head = "".join(f"<th>{title}</th>" for title in _DRAWINGS)
+    return f"""<section><h2>Drawn from visual words</h2>
+<p class="soft">As in the paper's Fig. 2. {percent(mask_ratio, 0)} of the words are hidden; MIM names the likeliest
+word of each from the visible ones and the caption, and the pixel head draws the image from all words. How many of the
+hidden words are the image's own stands below.</p>
+<table class="drawings"><thead><tr>{head}</tr></thead><tbody>
+{"".join(_drawing_row(example) for example in examples)}</tbody></table></section>"""
+
+
+def _drawing_row(example: DrawnExample) -> str:
+    columns = [
+        (example.image, ""),
+        (example.masked, ""),
+        (example.from_own_words, ""),
+        (example.from_predicted, f"{percent(example.named, 0)} right"),
+        (example.from_predicted_otherwise, f"{percent(example.named_otherwise, 0)} right"),
+    ]
+    cells = "".join(
+        f'<td>{picture(Image.fromarray(image))}<span class="soft">{note}</span></td>' for image, note in columns
+    )
+    return (
+        f"<tr><th>{escape(example.caption)}"
+        f'<span class="soft">other: {escape(example.other_caption)}</span></th>{cells}</tr>'
+    )
+
+
+def codes_section(
+    words: VisualWords, crops_of_code: Mapping[int, list[np.ndarray]], patch_size: int, columns: int
+) -> str:
+    """Patches of codes, as in the paper's Fig. 3; `crops_of_code` has pictures of patches with their neighbours."""
+    total = max(1, int(words.counts.sum()))
+    rows = []
+    for code, crops in crops_of_code.items():
+        count, images = int(words.counts[code]), int((words.indices == code).any(axis=1).sum())
+        colour = ",".join(f"{255 * value:.0f}" for value in words.colours[code])
+        rows.append(
+            f'<tr><th><span class="swatch" style="background:rgb({colour})"></span>{code}'
+            f'<span class="soft">{percent(count / total, 2)}, {count:,} ×</span>'
+            f'<span class="soft">in {images:,} images</span></th>'
+            f"<td>{picture(patch_strip(crops, patch_size, columns), f'patches of code {code}')}</td></tr>"
+        )
+    return f"""<section><h2>What codes stand for</h2>
+<p class="soft">As in the paper's Fig. 3: framed patches of different images that have the same code, with their
+neighbours. The most used codes, then some of the others in use, drawn at random.</p>
+<table class="codes"><tbody>{"".join(rows)}</tbody></table></section>"""
+
+
+def maps_section(words: VisualWords, shown: Mapping[int, tuple[np.ndarray, str]]) -> str:
+    """Images beside the maps of their codes; `shown` has a picture and a caption for some of the M images."""
+    distinct = distinct_colours(words.counts)
+    maps = [
+        f'<div class="map">{picture(Image.fromarray(image), caption)}'
+        f"{picture(index_map(words.indices[row], words.grid, words.colours), 'mean colours')}"
+        f"{picture(index_map(words.indices[row], words.grid, distinct), 'codes')}"
+        f'<span class="soft">{escape(caption)}</span></div>'
+        for row, (image, caption) in shown.items()
+    ]
+    return f"""<section><h2>Maps of codes</h2>
+<p class="soft">The image; each patch in the mean colour of its code; each patch in a colour that stands for its
+code.</p>
+<div class="maps">{"".join(maps)}</div></section>"""
