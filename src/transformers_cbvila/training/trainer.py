@@ -24,7 +24,7 @@ from .data_callback import DataCallback
 from .optimizer_groups import parameter_groups
 from .progress import say
 from .schedule import as_steps, negative_hardness, objective_weights
-from .sharding import local_part, scalars_again, scalars_as_vectors
+from .sharding import complete_optimizer_state, local_part, scalars_again, scalars_as_vectors
 
 
 class CBViLATrainer(Trainer):
@@ -153,6 +153,8 @@ class CBViLATrainer(Trainer):
         return super()._save_checkpoint(*args, **kwargs)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self.accelerator.is_fsdp2:
+            complete_optimizer_state(self.optimizer)
         super()._save_optimizer_and_scheduler(output_dir)
         if self.codebook_care is not None:
             self.codebook_care.save(output_dir)
