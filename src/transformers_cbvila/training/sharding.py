@@ -54,9 +54,9 @@ def _zeros_like(name: str, value: Any, pattern: Tensor, parameter: Tensor) -> An
     if isinstance(value, Tensor) and value.shape == pattern.shape:
         return torch.zeros_like(parameter, dtype=value.dtype)
     raise ValueError(
-        f"The optimiser's {name!r} is not of its parameter's shape, and parameters without a gradient yet (MIM and MLM "
-        "in burn-in) have none: such a state of sharded weights could not be loaded again. Use optim=adamw_torch, or "
-        "a save_steps that writes no checkpoint before burn_in_steps."
+        f"The optimiser's {name!r} is not of its parameter's shape, and parameters without a gradient yet (MIM and "
+        "MLM in burn-in) have none: such a state of sharded weights could not be loaded again. Use optim=adamw_torch, "
+        "or a save_steps that writes no checkpoint before burn_in_steps."
     )
 
 
