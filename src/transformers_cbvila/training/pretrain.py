@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, set_seed
 
 from ..data.collators import CBViLADataCollatorForPreTraining
 from ..data.pairs import ImageTextPairs
-from ..data.sources import concatenate, interleave, load_pair_stream, load_pairs, training_texts
+from ..data.sources import check_weights, concatenate, interleave, load_pair_stream, load_pairs, training_texts
 from ..data.streams import StreamedImageTextPairs
 from ..data.vocabulary import train_wordpiece
 from ..model.configuration_cbvila import CBViLAConfig
@@ -33,6 +33,14 @@ class PretrainingJob:
             "help": "Folders (pictures with a metadata.jsonl or .csv, Parquet files, or written by save_to_disk), "
             "Parquet, JSON Lines or CSV files, Hub ids, or easy-vqa; several are mixed."
         }
+    )
+    train_data_weights: list[float] = field(
+        default_factory=list,
+        metadata={
+            "help": "How often rows of each of train_data come, relative to each other: '2 1' takes two of the first "
+            "for one of the second, whatever their sizes, and a pass ends when every row has come. Without, every row "
+            "comes once in a pass; a stream takes rows of each in turn, so that the largest is alone in the end."
+        },
     )
     image_column: str = field(default="image", metadata={"help": "Column with the images."})
     caption_column: str | None = field(
@@ -89,6 +97,7 @@ class PretrainingJob:
             self.model_config = json.loads(self.model_config)
         if not self.train_data:
             raise ValueError("train_data is empty; name at least one folder, file or data set.")
+        check_weights(self.train_data_weights, len(self.train_data))
 
 
 def pretrain(job: PretrainingJob, args: CBViLATrainingArguments) -> Path:
@@ -131,9 +140,11 @@ def build_trainer(job: PretrainingJob, args: CBViLATrainingArguments, checkpoint
     }
     pairs: Any
     if job.streaming:
-        pairs = StreamedImageTextPairs(interleave(sources), args.seed, job.shuffle_buffer, **options)
+        pairs = StreamedImageTextPairs(
+            interleave(sources, job.train_data_weights, args.seed), args.seed, job.shuffle_buffer, **options
+        )
     else:
-        pairs = ImageTextPairs(concatenate(sources), args.seed, **options)
+        pairs = ImageTextPairs(concatenate(sources, job.train_data_weights, args.seed), args.seed, **options)
     return CBViLATrainer(
         model=model,
         args=args,

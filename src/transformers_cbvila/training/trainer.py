@@ -23,6 +23,7 @@ from .codebook_care import CodebookCallback
 from .data_callback import DataCallback
 from .optimizer_groups import parameter_groups
 from .progress import say
+from .run_conditions import save_conditions, warn_of_other_conditions
 from .schedule import as_steps, negative_hardness, objective_weights
 from .sharding import complete_optimizer_state, local_part, scalars_again, scalars_as_vectors
 
@@ -156,12 +157,16 @@ class CBViLATrainer(Trainer):
         if self.accelerator.is_fsdp2:
             complete_optimizer_state(self.optimizer)
         super()._save_optimizer_and_scheduler(output_dir)
+        save_conditions(self, output_dir)
         if self.codebook_care is not None:
             self.codebook_care.save(output_dir)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
-        if self.codebook_care is not None and checkpoint is not None:
+        if checkpoint is None:
+            return
+        warn_of_other_conditions(self, checkpoint)
+        if self.codebook_care is not None:
             self.codebook_care.load(checkpoint)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
