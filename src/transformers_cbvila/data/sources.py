@@ -209,7 +209,15 @@ def _columns(
 
 def _locate(path: str, source: str) -> str:
     """An image's path as a file names it: from the file's folder, unless it is complete."""
-    return path if "://" in path or Path(path).is_absolute() else str(Path(source).parent / path)
+    if "://" in path or Path(path).is_absolute():
+        return path
+    folder = Path(source).parent
+    if glob.has_magic(str(folder)):
+        raise ValueError(
+            f"Image {path!r} of {source} counts from the folder of its file, and the pattern has several: name the "
+            "folders one by one, or give complete paths."
+        )
+    return str(folder / path)
 
 
 def _encoded(image: Any, source: str) -> Any:

@@ -34,7 +34,8 @@ class CBViLALosses(ModelOutput):
     pairs of all of them.
 
     Args:
-        pixel: Reconstruction of the image from visual words and text (first term of Eq. 3). Always possible.
+        pixel: Reconstruction of the image from visual words and text (first term of Eq. 3); needs
+            `bool_masked_pos` with `pixel_on="masked"`.
         codebook: Second term of Eq. 3; absent with `codebook_update="ema"`, where nothing descends it.
         commitment: Third term of Eq. 3, without β.
         mim: Masked image modelling on code indices (Eq. 4); needs `bool_masked_pos`.

@@ -9,6 +9,15 @@ from torch import Tensor
 from .training_images import image_latents
 
 
+def require_whole_weights(trainer) -> None:
+    """Raises a ValueError if weights are sharded, of which no process could follow its own copy."""
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        raise ValueError(
+            "codebook_target_decay keeps a whole copy of the image encoder, which sharded weights (FSDP, DeepSpeed) "
+            "do not allow: leave it out, or train with plain data parallelism."
+        )
+
+
 class TargetEncoder:
     """A copy of the vision encoder and of the codebook's way in, which follows them at a distance.
 
@@ -21,11 +30,7 @@ class TargetEncoder:
     """
 
     def __init__(self, trainer, decay: float):
-        if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-            raise ValueError(
-                "codebook_target_decay keeps a whole copy of the image encoder, which sharded weights (FSDP, "
-                "DeepSpeed) do not allow: leave it out, or train with plain data parallelism."
-            )
+        require_whole_weights(trainer)
         self.trainer = trainer
         self.decay = decay
         self.parts = copy.deepcopy(self._followed()).requires_grad_(False).eval()

@@ -18,7 +18,7 @@ from ..model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetri
 from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
 from .alternation import AlternationCallback
 from .arguments import CBViLATrainingArguments
-from .checkpoints import step_of
+from .checkpoints import last_complete_checkpoint, step_of
 from .codebook_care import CodebookCallback
 from .data_callback import DataCallback
 from .optimizer_groups import parameter_groups
@@ -70,6 +70,10 @@ class CBViLATrainer(Trainer):
         return self.accelerator.unwrap_model(self.model)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args, **kwargs) -> TrainOutput:
+        """As of [`~transformers.Trainer`]; `True` is the last complete checkpoint. A finished run ends at once."""
+        self._forget_sums()
+        if resume_from_checkpoint is True:  # Trainer would take the newest folder, though half-written
+            resume_from_checkpoint = last_complete_checkpoint(self.args.output_dir) or True
         if isinstance(resume_from_checkpoint, str) and not self.is_fsdp_enabled:
             step = step_of(resume_from_checkpoint)
             if step >= self.args.max_steps > 0:  # Trainer would take one more
@@ -108,7 +112,13 @@ class CBViLATrainer(Trainer):
         )
         # as for a single process, since the shares are made already
         return prepare_data_loader(
-            loader, self.args.device, num_processes=1, process_index=0, put_on_device=True, dispatch_batches=False
+            loader,
+            self.args.device,
+            num_processes=1,
+            process_index=0,
+            put_on_device=True,
+            dispatch_batches=False,
+            non_blocking=self.accelerator.non_blocking,
         )
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
@@ -207,9 +217,12 @@ class CBViLATrainer(Trainer):
         logs = {f"loss_{name}": value / self._times[name] for name, value in means.items() if name != "total"}
         if self.codebook_care is not None:
             logs |= self.codebook_care.logs()
+        self._forget_sums()
+        return logs
+
+    def _forget_sums(self) -> None:
         self._sums.clear()
         self._times.clear()
-        return logs
 
     def _mean_sums(self) -> dict[str, float]:
         """What was added up since the last log, as means over processes: each scaled its terms for that."""
