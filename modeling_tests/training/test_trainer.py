@@ -171,6 +171,16 @@ def test_a_second_run_of_a_trainer_logs_its_own_steps_only(tmp_path):
     assert times == [dict.fromkeys([*(name.removeprefix("loss_") for name in ALL_TERMS), "total"], 2)]
 
 
+def test_a_second_run_of_a_trainer_draws_the_same_negatives(tmp_path):
+    seeds, trainer = [], pretrainer(tmp_path, max_steps=1, gradient_accumulation_steps=2)
+    trainer.model.register_forward_pre_hook(
+        lambda module, inputs, named: seeds.append(int(named["negative_seed"])), with_kwargs=True
+    )
+    trainer.train()
+    trainer.train()
+    assert len(set(seeds)) == 2 and seeds[:2] == seeds[2:]
+
+
 def test_training_lowers_the_loss(tmp_path):
     trainer = pretrainer(tmp_path, max_steps=30, learning_rate=3e-3)
     trainer.train()

@@ -72,8 +72,9 @@ class CBViLATrainer(Trainer):
     def train(self, resume_from_checkpoint: str | bool | None = None, *args, **kwargs) -> TrainOutput:
         """As of [`~transformers.Trainer`]; `True` is the last complete checkpoint. A finished run ends at once."""
         self._forget_sums()
+        self._micro_step = (0, 0)
         if resume_from_checkpoint is True:  # Trainer would take the newest folder, though half-written
-            resume_from_checkpoint = last_complete_checkpoint(self.args.output_dir) or True
+            resume_from_checkpoint = last_complete_checkpoint(self.args.output_dir or "") or True
         if isinstance(resume_from_checkpoint, str) and not self.is_fsdp_enabled:
             step = step_of(resume_from_checkpoint)
             if step >= self.args.max_steps > 0:  # Trainer would take one more
@@ -164,7 +165,7 @@ class CBViLATrainer(Trainer):
         return super()._save_checkpoint(*args, **kwargs)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        if self.accelerator.is_fsdp2:
+        if self.accelerator.is_fsdp2 and self.optimizer is not None:
             complete_optimizer_state(self.optimizer)
         super()._save_optimizer_and_scheduler(output_dir)
         save_conditions(self, output_dir)
