@@ -63,6 +63,22 @@ def test_every_command_has_help_with_an_example(command, capsys):
     assert f"cbvila {command} " in capsys.readouterr().out.partition("example")[2]
 
 
+def test_help_shows_defaults_and_our_options_before_those_of_transformers(recipe, capsys):
+    with pytest.raises(SystemExit):
+        main(["pretrain", "--config", recipe, "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    ours, _, inherited = said.partition("options of transformers' TrainingArguments")
+    assert "Share of patches to hide. (default: 0.75)" in ours
+    assert "--burn_in_steps" in ours and "(default: 0.5)" in ours, "the recipe's"
+    assert "--weight_decay" not in ours and "--weight_decay" in inherited and "--burn_in_steps" not in inherited
+
+
+@pytest.mark.parametrize("given, message", [("{codes: 1}", "is no JSON"), ("[1]", "names no fields")])
+def test_model_configs_that_are_no_json(given, message):
+    with pytest.raises(ValueError, match=message):
+        PretrainingJob(train_data=["a"], model_config=given)
+
+
 def test_an_unknown_command_is_refused_with_the_known_ones(capsys):
     with pytest.raises(SystemExit):
         main(["pretrian"])

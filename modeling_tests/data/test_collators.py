@@ -149,3 +149,8 @@ def test_long_questions_are_cut_or_not():
     assert cut([long])["input_ids"].shape == (1, 8)
     with pytest.raises(ValueError, match="32 tokens.*16"):
         CBViLADataCollatorForQuestionAnswering(tiny_processor(), max_length=None)([long])
+
+
+def test_captions_need_room_for_a_word():
+    with pytest.raises(ValueError, match="max_length=2 leaves no room for a word"):
+        collator(max_length=2)

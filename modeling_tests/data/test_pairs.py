@@ -134,6 +134,12 @@ def test_impossible_crops(scale):
         ImageTextPairs(tiny_rows(), crop_scale=scale)
 
 
+@pytest.mark.parametrize("share", [-0.1, 1.5])
+def test_impossible_shares_of_keywords(share):
+    with pytest.raises(ValueError, match=f"keyword_probability={share}"):
+        ImageTextPairs(tiny_rows(), keyword_probability=share)
+
+
 def test_a_row_without_a_caption_is_named():
     with pytest.raises(ValueError, match="Row 1 has no caption"):
         ImageTextPairs([tiny_rows()[0], {"image": half_image("red", "top"), "captions": []}])[1]

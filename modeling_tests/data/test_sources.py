@@ -14,6 +14,7 @@ from transformers_cbvila.data.sources import (
     load_pairs,
     training_texts,
 )
+from transformers_cbvila.training.pretrain import PretrainingJob
 
 COLOURS = ["red", "green", "blue", "black", "white", "yellow"]
 
@@ -140,6 +141,60 @@ def test_streams_are_interleaved_and_know_their_texts(tmp_path):
     assert len(list(training_texts([own], ["own"], stream_rows=2))) == 4
     whole = concatenate([load_pairs(make("parquet folder", tmp_path / "b"), keyword_columns=["tags"])])
     assert list(training_texts([whole], ["own"])) == texts
+
+
+def numbered(start, count):
+    texts = datasets.List(datasets.Value("string"))
+    features = datasets.Features(image=datasets.Image(decode=False), captions=texts, keywords=texts)
+    rows = {"image": [None] * count, "captions": [[str(start + i)] for i in range(count)], "keywords": [[]] * count}
+    return datasets.Dataset.from_dict(rows, features=features)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("weights, share", [([3, 1], 0.75), ([1.0, 9.0], 0.1)])
+def test_weights_say_how_often_a_source_comes_whatever_its_size(streaming, weights, share):
+    sources, mix = [numbered(0, 100), numbered(1000, 400)], concatenate
+    if streaming:
+        sources, mix = [source.to_iterable_dataset() for source in sources], interleave
+    drawn = [
+        [int(row["captions"][0]) for row in mix(sources, weights, seed).select_columns("captions")] for seed in (0, 1)
+    ]
+    for numbers in drawn:
+        found = sum(number < 1000 for number in numbers) / len(numbers)
+        assert found == pytest.approx(share, abs=5 * (share * (1 - share) / len(numbers)) ** 0.5)
+        assert set(numbers) == {*range(100), *range(1000, 1400)}, "a pass ends when every row has come"
+    assert drawn[0] != drawn[1]
+    one = mix(sources[:1], [2.0])
+    assert [int(row["captions"][0]) for row in one.select_columns("captions")] == list(range(100))
+
+
+@pytest.mark.parametrize(
+    "weights, message",
+    [
+        ([1.0], "1 weights for 2 source"),
+        ([1.0, 0.0], r"Weights \[1.0, 0.0\] must be above 0"),
+        ([1, float("nan")], "above"),
+    ],
+)
+def test_weights_that_do_not_fit(weights, message):
+    with pytest.raises(ValueError, match=message):
+        PretrainingJob(train_data=["a", "b"], train_data_weights=weights)
+
+
+def test_rows_without_a_caption_are_left_out_of_training(tmp_path):
+    rows = table(folder=save_pictures(tmp_path / "p")).remove_columns("caption")
+    rows.add_column("caption", ["a", None, "b", None, "c", "d"]).to_parquet(tmp_path / "a.parquet")
+    whole = concatenate([load_pairs(str(tmp_path / "a.parquet"))])
+    assert whole["captions"] == [["a"], ["b"], ["c"], ["d"]]
+    assert whole[1]["image"].getpixel((0, 0)) == Image.new("RGB", (1, 1), "blue").getpixel((0, 0))
+
+
+@pytest.mark.parametrize("load", [load_pairs, load_pair_stream])
+def test_relative_paths_of_several_folders_are_refused(load, tmp_path):
+    make("jsonl", tmp_path / "one")
+    with pytest.raises(ValueError, match="the pattern has several"):
+        next(iter(load(f"{tmp_path}/*/pairs.jsonl")))
+    assert next(iter(load(f"{tmp_path}/one/*.jsonl")))["captions"] == ["a red"]
 
 
 def test_easy_vqa_as_a_stream():

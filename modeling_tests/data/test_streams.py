@@ -11,6 +11,7 @@ from tiny import tiny_rows
 from torch.utils.data import DataLoader
 
 from transformers_cbvila.data.pairs import ImageTextPairs
+from transformers_cbvila.data.sources import interleave
 from transformers_cbvila.data.streams import ReplayCollator, StreamedImageTextPairs
 
 
@@ -113,6 +114,24 @@ def test_a_replay_ends_where_the_run_was(workers, replayed):
     pairs = stream(UNEVEN, shuffle_buffer=4)
     pairs.start_after(replayed, 2)
     assert batches(pairs, 18, workers) == [None] * replayed + whole[replayed:]
+
+
+@pytest.mark.parametrize("shards", [[range(0, 3), range(3, 6)], [range(0, 6)]], ids=["shards", "rows"])
+@pytest.mark.parametrize("process", [0, 1])
+def test_weighted_sources_are_shared_out_and_replayed(shards, process):
+    others = [range(100, 120), range(120, 140)]
+
+    def pairs():
+        mixed = interleave([rows_of(shards), rows_of(others)], [3, 1], seed=2)
+        made = StreamedImageTextPairs(mixed, shuffle_buffer=4, keyword_probability=0.0)
+        made.assign(process, 2)
+        return made
+
+    whole, again = batches(pairs(), 200), pairs()
+    again.start_after(150, 2)
+    assert batches(again, 200) == [None] * 150 + whole[150:]
+    share = sum(number < 100 for batch in whole for number in batch) / 400
+    assert share == pytest.approx(0.75, abs=5 * (0.75 * 0.25 / 400) ** 0.5)
 
 
 def test_a_replay_decodes_nothing():

@@ -5,6 +5,7 @@ from collections import defaultdict
 import pytest
 import torch
 from tiny import CODES, PATCH, PATCHES, VOCABULARY, pretraining_model, tiny_config, tiny_pairs
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 BATCH, LENGTH = 4, 7
@@ -97,3 +98,35 @@ def test_forward_costs_what_is_counted_by_hand():
     with FlopCounterMode(display=False) as counter, torch.enable_grad():
         model(**batch)
     assert counter.get_total_flops() == 2 * int(sum(expected.values()))
+
+
+class Waits(TorchDispatchMode):
+    """Operations whose result has a size, or is a number, that the host must learn from a device."""
+
+    KNOWN = ("aten.nonzero", "aten._local_scalar_dense", "aten.masked_select", "aten._unique", "aten.bincount")
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name, indices = str(function), args[1] if len(args) > 1 and isinstance(args[1], (list, tuple)) else ()
+        by_mask = "index" in name and any(
+            getattr(index, "dtype", None) in (torch.bool, torch.uint8) for index in indices
+        )
+        if by_mask or name.startswith(self.KNOWN):
+            self.seen.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("preset", ["recommended", "paper"])
+def test_a_step_waits_for_its_device_once_per_masked_objective(preset):
+    """Forward and backward: where tokens are masked (MLM) and where patches are (MIM)."""
+    model, batch = pretraining_model(preset=preset).train(), tiny_pairs(BATCH, LENGTH)
+    del batch["attention_mask"]  # transformers asks of it, once per encoder, whether there is padding at all
+    with Waits() as waits:
+        model(**batch, negative_seed=torch.tensor([3])).loss.backward()
+    assert waits.seen == ["aten.nonzero.default"] * 2
+    with Waits() as waits:
+        torch.zeros(2, requires_grad=True)[torch.tensor([True, False])].sum().backward()
+    assert len(waits.seen) == 2, "what it was: once on the way, and once on the way back"

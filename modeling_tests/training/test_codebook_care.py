@@ -12,7 +12,8 @@ from transformers import TrainerCallback
 
 from transformers_cbvila.data.pairs import ImageTextPairs
 from transformers_cbvila.model.modeling_cbvila_codebook import codebook_statistics
-from transformers_cbvila.training import codebook_watch
+from transformers_cbvila.training import codebook_care, codebook_watch
+from transformers_cbvila.training.codebook_care import CodebookCallback
 from transformers_cbvila.training.codebook_probe import StabilityProbe
 from transformers_cbvila.training.schedule import mim_gate_open
 from transformers_cbvila.training.target_encoder import TargetEncoder
@@ -237,6 +238,25 @@ def test_averages_of_sharded_weights_are_refused(tmp_path, monkeypatch):
         TargetEncoder(trainer, 0.9)
 
 
+def test_options_that_cannot_be_followed_are_refused_before_training(tmp_path, monkeypatch):
+    """... and not when burn-in ends, or never."""
+    with pytest.raises(ValueError, match="codebook_restart_threshold=0.3 is for codes that are moving averages"):
+        pretrainer(tmp_path, model=pretraining_model(preset="paper"), codebook_restart_threshold=0.3)
+    trainer = pretrainer(tmp_path, codebook_target_decay=0.9)
+    monkeypatch.setattr(trainer, "is_fsdp_enabled", True)
+    with pytest.raises(ValueError, match="codebook_target_decay keeps a whole copy"):
+        CodebookCallback(trainer)
+
+
+@pytest.mark.parametrize("burn_in, heard", [(3, 0), (4, 1), (0.5, 0)])
+def test_burn_in_without_an_end_is_named(burn_in, heard, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(codebook_care.logger, "warning", said.append)
+    pretrainer(tmp_path, max_steps=4, burn_in_steps=burn_in).train()
+    assert len(said) == heard
+    assert all("burn_in_steps=4 lasts for all of the 4 steps: MIM never begins" in text for text in said)
+
+
 # Alarm and figures
 
 
@@ -414,9 +434,16 @@ def test_a_second_run_of_a_trainer_begins_anew(tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
+        ({"burn_in_steps": -1}, "burn_in_steps=-1 is no number of steps"),
+        ({"burn_in_steps": float("nan")}, "burn_in_steps=nan is no number of steps"),
+        ({"codebook_refit": True}, "codebook_refit is for the end of burn-in"),
+        ({"mim_gate": 0.8}, "mim_gate is for the end of burn-in"),
         ({"codebook_restart_grace": -1}, "codebook_restart_grace=-1 is negative"),
-        ({"mim_gate": 80}, "mim_gate=80 is a share"),
-        ({"mim_gate": 0.8, "codebook_probe_images": 0}, "mim_gate=0.8 needs codebook_probe_images"),
+        ({"mim_gate": 80, "burn_in_steps": 1}, "mim_gate=80 is a share"),
+        (
+            {"mim_gate": 0.8, "burn_in_steps": 1, "codebook_probe_images": 0},
+            "mim_gate=0.8 needs codebook_probe_images",
+        ),
         ({"codebook_target_decay": 1.0}, r"codebook_target_decay=1.0 must be in \[0, 1\)"),
         ({"stability_window": 0}, "stability_window=0 must be at least 1"),
         ({"stability_every": -1}, "stability_every=-1 must be at least 0"),

@@ -144,6 +144,7 @@ def test_compiled_processes_are_one(tmp_path):
 
 SHARDED = {
     "recommended": {"burn_in_steps": 1, "codebook_refit": True},
+    "checkpoint in burn-in": {"burn_in_steps": 2},  # MIM and MLM have had no gradient yet
     "paper": {},
     "checkpointing": {"gradient_checkpointing": True, "gradient_accumulation_steps": 2},
 }

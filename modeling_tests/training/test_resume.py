@@ -18,11 +18,12 @@ import torch
 import yaml
 from safetensors.torch import load_file
 from test_cli import TINY_RECIPE
-from test_trainer import RESUMED, At, Interrupted, arguments, interrupt, step_logs
+from test_trainer import RESUMED, At, Interrupted, arguments, interrupt, pretrainer, step_logs
 from tiny import PATCH, pretraining_model, tiny_processor, tiny_rows
 
 from transformers_cbvila.data.collators import CBViLADataCollatorForPreTraining
 from transformers_cbvila.data.streams import StreamedImageTextPairs
+from transformers_cbvila.training import run_conditions
 from transformers_cbvila.training.checkpoints import last_complete_checkpoint
 from transformers_cbvila.training.trainer import CBViLATrainer
 
@@ -111,6 +112,96 @@ def test_a_finished_run_takes_no_step_more(tmp_path, capsys):
     assert "nothing is left to train" in capsys.readouterr().err
     expected = whole.model.state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in again.model.state_dict().items())
+
+
+def test_the_last_complete_checkpoint_is_what_true_means(tmp_path):
+    options = {"max_steps": 4, "save_strategy": "steps", "save_steps": 1}
+    stream_trainer(tmp_path, **options).train()
+    for step in (3, 4):
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text('{"half')
+    resumed = stream_trainer(tmp_path, **options)
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.data_callback.resumed_from == 2 and resumed.state.global_step == 4
+
+
+# Under other conditions
+
+
+@pytest.fixture
+def warnings(monkeypatch):
+    heard = []
+    monkeypatch.setattr(run_conditions.logger, "warning", heard.append)
+    return heard
+
+
+def resumed_otherwise(folder, make, first, second):
+    """A run of three steps that goes on from its first, with other options."""
+    options = {"max_steps": 3, "save_strategy": "steps", "save_steps": 1}
+    make(folder, **(options | first)).train()
+    trainer = make(folder, **(options | second))
+    trainer.train(resume_from_checkpoint=str(folder / "checkpoint-1"))
+    return trainer
+
+
+@pytest.mark.parametrize(
+    "make, changes, expected",
+    [
+        (pretrainer, {}, []),
+        (pretrainer, {"dataloader_num_workers": 1}, []),  # of rows that can be indexed, no draw depends on it
+        (pretrainer, {"rows": 12}, ["rows was 8, is 12: the training data are others"]),
+        (
+            pretrainer,
+            {
+                "per_device_train_batch_size": 4,
+                "gradient_accumulation_steps": 2,
+                "seed": 3,
+                "max_steps": 2,
+                "bf16": True,
+            },
+            [
+                "batch_size_per_process was 2, is 4: batches and negatives are others; the position in the data",
+                "gradient_accumulation_steps was 1, is 2: a step sees another number of pairs",
+                "seed was 0, is 3: crops",
+                "length was 3 steps, is 2 steps: learning rates",
+                "precision was no, is bf16: results are rounded",
+            ],
+        ),
+        (stream_trainer, {}, []),
+        (stream_trainer, {"dataloader_num_workers": 1}, ["dataloader_num_workers was 0, is 1: the stream is shared"]),
+        (
+            lambda folder, shards=3, buffer=5, **options: stream_trainer(
+                folder, stream=small_stream(shards, shuffle_buffer=buffer), **options
+            ),
+            {"shards": 2, "buffer": 7},
+            ["shards was 3, is 2: the stream", "shuffle_buffer was 5, is 7: rows come in another order"],
+        ),
+    ],
+)
+def test_other_conditions_are_named(make, changes, expected, tmp_path, warnings):
+    resumed_otherwise(tmp_path, make, {}, changes)
+    lines = warnings[0].split("\n  ")[1:] if warnings else []
+    assert len(lines) == len(expected) and len(warnings) == bool(expected)
+    for line, beginning in zip(lines, expected, strict=True):
+        assert line.startswith(beginning)
+
+
+def test_workers_change_nothing_for_rows_that_can_be_indexed(tmp_path):
+    same = resumed_otherwise(tmp_path / "a", pretrainer, {}, {})
+    other = resumed_otherwise(tmp_path / "b", pretrainer, {}, {"dataloader_num_workers": 1})
+    for name, value in same.model.state_dict().items():
+        assert torch.equal(value, other.model.state_dict()[name]), name
+
+
+def test_processes_are_a_condition(tmp_path, warnings):
+    resumed_otherwise(tmp_path, pretrainer, {}, {})
+    checkpoint = tmp_path / "checkpoint-1"
+    path = checkpoint / "run_conditions.json"
+    path.write_text(path.read_text().replace('"processes": 1', '"processes": 8'))
+    run_conditions.warn_of_other_conditions(pretrainer(tmp_path, max_steps=3), str(checkpoint))
+    assert "processes was 8, is 1: batches and negatives are others" in warnings[0]
+    path.unlink()
+    run_conditions.warn_of_other_conditions(pretrainer(tmp_path, max_steps=9), str(checkpoint))
+    assert len(warnings) == 1, "a checkpoint of an earlier version says nothing"
 
 
 # With a real process

@@ -162,6 +162,25 @@ def test_evaluation_has_a_loss_and_leaves_training_logs_alone(tmp_path):
     assert trainer.evaluate()["eval_loss"] == pytest.approx(evaluations[-1]["eval_loss"], rel=1e-5)
 
 
+def test_a_second_run_of_a_trainer_logs_its_own_steps_only(tmp_path):
+    trainer = pretrainer(tmp_path, logging_steps=2, max_steps=3, learning_rate=0.0)
+    trainer.train()
+    times = []
+    trainer.log = lambda logs, *rest: times.append(dict(trainer._times)) if "loss" in logs else None
+    trainer.train()
+    assert times == [dict.fromkeys([*(name.removeprefix("loss_") for name in ALL_TERMS), "total"], 2)]
+
+
+def test_a_second_run_of_a_trainer_draws_the_same_negatives(tmp_path):
+    seeds, trainer = [], pretrainer(tmp_path, max_steps=1, gradient_accumulation_steps=2)
+    trainer.model.register_forward_pre_hook(
+        lambda module, inputs, named: seeds.append(int(named["negative_seed"])), with_kwargs=True
+    )
+    trainer.train()
+    trainer.train()
+    assert len(set(seeds)) == 2 and seeds[:2] == seeds[2:]
+
+
 def test_training_lowers_the_loss(tmp_path):
     trainer = pretrainer(tmp_path, max_steps=30, learning_rate=3e-3)
     trainer.train()

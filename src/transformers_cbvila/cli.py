@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,15 @@ example:
   cbvila demo --output_dir runs/demo
   cbvila demo --output_dir runs/demo-scratch --from_scratch
 """
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Examples as they are written, and each option's default, which is the recipe's where `--config` names one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default in (None, False) or action.default == [] or "default" in (action.help or "").lower():
+            return action.help  # "None" tells nobody what happens; the text does, where there is something to say
+        return super()._get_help_string(action)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -73,10 +83,12 @@ def _parse(command: str, description: str, example: str, dataclasses: list[Any],
     parser = HfArgumentParser(
         dataclasses,
         prog=f"cbvila {command}",
+        usage=f"cbvila {command} [--config RECIPE.yaml] [--resume] [OPTION VALUE ...]",
         description=description,
         epilog=example,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Help,
     )
+    _list_own_options_first(parser)
     parser.add_argument("--config", metavar="RECIPE.yaml", help="Recipe: defaults for any of these options.")
     parser.add_argument("--resume", action="store_true", help="Go on from the last complete checkpoint, if any.")
     recipe = _read_recipe(parser, argv)
@@ -89,6 +101,17 @@ def _parse(command: str, description: str, example: str, dataclasses: list[Any],
     parser.set_defaults(**recipe)
     *instances, rest = parser.parse_args_into_dataclasses(argv, args_filename=None, look_for_args_file=False)
     return (*instances, rest)
+
+
+def _list_own_options_first(parser: argparse.ArgumentParser) -> None:
+    """Puts the options that every training with transformers has into a section of their own, below ours."""
+    from transformers import TrainingArguments
+
+    inherited = {field.name for field in fields(TrainingArguments)} - {"output_dir", "max_steps"}
+    section = parser.add_argument_group("options of transformers' TrainingArguments")
+    options = parser._optionals._group_actions
+    section._group_actions += [action for action in options if action.dest in inherited]
+    options[:] = [action for action in options if action.dest not in inherited]
 
 
 def _read_recipe(parser: argparse.ArgumentParser, argv: list[str]) -> dict[str, Any]:

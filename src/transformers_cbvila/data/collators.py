@@ -44,6 +44,8 @@ class CBViLADataCollatorForPreTraining:
             share = getattr(self, name)
             if not 0 <= share <= 1:
                 raise ValueError(f"{name}={share} must be a share from 0 to 1.")
+        if self.max_length < 3:
+            raise ValueError(f"max_length={self.max_length} leaves no room for a word: [CLS], a word, [SEP] are 3.")
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
         batch = self.processor(

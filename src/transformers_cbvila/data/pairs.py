@@ -38,6 +38,8 @@ class PairDraws:
             raise ValueError(
                 f"crop_scale={self.crop_scale} must be in (0, 1], the smallest share of the image to keep."
             )
+        if not 0 <= self.keyword_probability <= 1:
+            raise ValueError(f"keyword_probability={self.keyword_probability} must be a share from 0 to 1.")
 
     def draw(self, row: dict[str, Any], generator: torch.Generator) -> dict[str, Any]:
         """The example of a row with `image` (PIL), `captions` (at least one) and, optionally, `keywords`.

@@ -92,20 +92,43 @@ def load_pair_stream(
     return rows.map(pair, remove_columns=[name for name in names if name not in features], features=features)
 
 
-def concatenate(sources: Sequence[Dataset]) -> Dataset:
-    """All rows of several sources of the same form."""
+def concatenate(sources: Sequence[Dataset], weights: Sequence[float] = (), seed: int = 0) -> Dataset:
+    """The rows of several sources of the same form, those without a caption left out.
+
+    Args:
+        weights: How often rows of each source come, relative to each other. A pass then ends when every row has come,
+            rows of the others more than once. Without weights every row comes once: the larger source, the more often.
+        seed: Seed of the draws that weights decide.
+    """
     datasets = require("datasets")
     features = _pair_features(datasets.Image(mode="RGB"))
-    return datasets.concatenate_datasets([source.cast(features) for source in sources])
+    parts = [_with_captions(source.cast(features)) for source in sources]
+    return _mix(parts, weights, seed) if weights else datasets.concatenate_datasets(parts)
 
 
-def interleave(sources: Sequence[IterableDataset]) -> IterableDataset:
-    """Several streams as one that takes a row of each in turn until all are at their end."""
+def interleave(sources: Sequence[IterableDataset], weights: Sequence[float] = (), seed: int = 0) -> IterableDataset:
+    """Several streams as one.
+
+    Args:
+        weights: As of [`concatenate`]. Without weights, it takes a row of each in turn, those at their end left out:
+            every row comes once in a pass, at whose end only the largest source is left.
+        seed: Seed of the draws that weights decide.
+    """
+    if weights:
+        return _mix(sources, weights, seed)
     if len(sources) == 1:
         return sources[0]
     return require("datasets").interleave_datasets(
         list(sources), stopping_strategy="all_exhausted_without_replacement"
     )
+
+
+def check_weights(weights: Sequence[float], sources: int) -> None:
+    """Raises a ValueError unless there are none, or a positive one for each source."""
+    if weights and len(weights) != sources:
+        raise ValueError(f"There are {len(weights)} weights for {sources} source(s): give one for each, or none.")
+    if not all(0 < weight < float("inf") for weight in weights):
+        raise ValueError(f"Weights {list(weights)} must be above 0; leave a source out that is not to be read.")
 
 
 def training_texts(
@@ -127,6 +150,21 @@ def training_texts(
         for column in ("question", "answer"):
             for row in questions[column]:
                 yield from row
+
+
+def _mix(sources: Sequence[Any], weights: Sequence[float], seed: int) -> Any:
+    check_weights(weights, len(sources))
+    if len(sources) == 1:
+        return sources[0]
+    shares = [weight / sum(weights) for weight in weights]
+    return require("datasets").interleave_datasets(
+        list(sources), probabilities=shares, seed=seed, stopping_strategy="all_exhausted"
+    )
+
+
+def _with_captions(rows: Dataset) -> Dataset:
+    kept = [row for row, captions in enumerate(rows["captions"]) if captions]
+    return rows if len(kept) == len(rows) else rows.select(kept)
 
 
 def _pair_features(image: Any) -> Features:
@@ -171,7 +209,15 @@ def _columns(
 
 def _locate(path: str, source: str) -> str:
     """An image's path as a file names it: from the file's folder, unless it is complete."""
-    return path if "://" in path or Path(path).is_absolute() else str(Path(source).parent / path)
+    if "://" in path or Path(path).is_absolute():
+        return path
+    folder = Path(source).parent
+    if glob.has_magic(str(folder)):
+        raise ValueError(
+            f"Image {path!r} of {source} counts from the folder of its file, and the pattern has several: name the "
+            "folders one by one, or give complete paths."
+        )
+    return str(folder / path)
 
 
 def _encoded(image: Any, source: str) -> Any:

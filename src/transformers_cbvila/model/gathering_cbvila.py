@@ -53,7 +53,7 @@ class Processes:
     def exchanges(self, *wanted: Tensor) -> list["RowExchange"]:
         """For each list (b,) of rows of the whole batch, what fetches them from the processes that have them.
 
-        Who sends how much depends on draws: reading these few numbers is the one time a step waits for its device.
+        Who sends how much depends on draws: to read these few numbers the host waits for its device.
         """
         return _plan(self, torch.stack(wanted, dim=1))
 

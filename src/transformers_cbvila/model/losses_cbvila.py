@@ -23,6 +23,20 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     return (values * weights).sum() / weights.sum().clamp_min(1)
 
 
+def masked_rows(mask: Tensor) -> Tensor:
+    """Which rows (M,) of a flattened batch a mask (B, …) has; to be taken with [`take_rows`].
+
+    How many there are is known on the device only: this is where the host waits for it. `x[mask]` waits every time it
+    is used, and once more in its backward pass.
+    """
+    return mask.flatten().nonzero().squeeze(-1)
+
+
+def take_rows(values: Tensor, rows: Tensor) -> Tensor:
+    """The rows (M, …) of values (B, N, …) at places (M,) among all B * N."""
+    return values.flatten(0, 1).index_select(0, rows)
+
+
 def patchify(pixel_values: Tensor, patch_size: int) -> Tensor:
     """Images (B, 3, H, W) as rows of pixels (B, N, P), patches row by row, channels last within a patch."""
     batch, channels, height, width = pixel_values.shape

@@ -248,7 +248,6 @@ class CBViLACodebook(nn.Module):
         if self.config.codebook_update == "ema":
             self.ema_counts.copy_(torch.ones_like(self.ema_counts) if counts is None else counts)
             self.ema_sums.copy_(self.codes * self.ema_counts.unsqueeze(-1))
-            self.pending_counts.zero_()
             self.ages.zero_()
             self.forget_pending()
         self.initialized.fill_(True)

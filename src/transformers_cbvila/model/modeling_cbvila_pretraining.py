@@ -17,7 +17,7 @@ from transformers.utils.generic import can_return_tuple
 from .comparing_cbvila import Comparison, compare, mismatch, pair_ids
 from .configuration_cbvila import CBViLAConfig
 from .gathering_cbvila import Processes
-from .losses_cbvila import at_least_fp32, bag_loss, classification_loss, distilled
+from .losses_cbvila import at_least_fp32, bag_loss, classification_loss, distilled, masked_rows, take_rows
 from .modeling_cbvila import CBViLAModel
 from .modeling_cbvila_codebook import CBViLACodebookOutput, codebook_statistics
 from .modeling_cbvila_image_objectives import CBViLAImageObjectives, CBViLASeenImage
@@ -35,7 +35,8 @@ class CBViLALosses(ModelOutput):
     pairs of all of them.
 
     Args:
-        pixel: Reconstruction of the image from visual words and text (first term of Eq. 3). Always possible.
+        pixel: Reconstruction of the image from visual words and text (first term of Eq. 3); needs
+            `bool_masked_pos` with `pixel_on="masked"`.
         codebook: Second term of Eq. 3; absent with `codebook_update="ema"`, where nothing descends it.
         commitment: Third term of Eq. 3, without β.
         mim: Masked image modelling on code indices (Eq. 4); needs `bool_masked_pos`.
@@ -318,9 +319,9 @@ class CBViLAForPreTraining(CBViLAImageObjectives):
             output.itm_logits = self.itm_head(states[: 3 * batch, 0])
             output.losses.itm = classification_loss(output.itm_logits, itm_labels(*negatives))
         if mlm_labels is not None:
-            masked = mlm_labels != -100
-            output.mlm_logits = self.mlm_head(states[-batch:, : masked.shape[1]][masked])
-            output.losses.mlm = classification_loss(output.mlm_logits, mlm_labels[masked])
+            masked = masked_rows(mlm_labels != -100)
+            output.mlm_logits = self.mlm_head(take_rows(states[-batch:, : mlm_labels.shape[1]], masked))
+            output.losses.mlm = classification_loss(output.mlm_logits, take_rows(mlm_labels, masked))
             if momentum is not None:
                 taught = momentum.mlm_logits
                 output.losses.mlm = distilled(output.losses.mlm, output.mlm_logits, taught, momentum.share)
@@ -364,9 +365,10 @@ class CBViLAForPreTraining(CBViLAImageObjectives):
             output.losses.pixel = self.pixel_term(predictions, pixel_values, masks)
             output.pixel_predictions = predictions[0]
         if mim_on and weights["mim"] > 0:
-            masked = self.cbvila.patch_states(states[-1])[hidden]
-            output.mim_logits = self.mim_scores(masked, whole.codebook.codes)
-            output.losses.mim = classification_loss(output.mim_logits, targets[hidden])
+            masked = masked_rows(hidden)
+            asked = take_rows(self.cbvila.patch_states(states[-1]), masked)
+            output.mim_logits = self.mim_scores(asked, whole.codebook.codes)
+            output.losses.mim = classification_loss(output.mim_logits, take_rows(targets, masked))
         if mim_on and bag_on:
             output.losses.mim_cls_bag = bag_loss(self.mim_cls_head(states[-1][:, 0]), targets, hidden)
 

@@ -1,5 +1,6 @@
 """Training arguments of CB-ViLA: transformers' own, and what its objectives and codebook need."""
 
+import math
 from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
@@ -20,6 +21,13 @@ class CBViLATrainingArguments(TrainingArguments):
         metadata={
             "help": "Batches whose gradients are added up for one step. The negatives of ITC and ITM are those of one "
             "batch (over all processes): they do not grow with this."
+        },
+    )
+    logging_nan_inf_filter: bool = field(
+        default=False,
+        metadata={
+            "help": "Leave on False: a loss that is not finite stops the run at the next log or checkpoint, by name; "
+            "the filter would look at every batch's loss, and wait for the device to do so."
         },
     )
     burn_in_steps: float = field(
@@ -150,8 +158,8 @@ class CBViLATrainingArguments(TrainingArguments):
             # The codebook's buffers are equal by construction; sent around before a forward, they would replace what
             # the other processes have counted by then.
             self.ddp_broadcast_buffers = False
-        if self.burn_in_steps < 0:
-            raise ValueError(f"burn_in_steps={self.burn_in_steps} is negative.")
+        if not 0 <= self.burn_in_steps < math.inf:
+            raise ValueError(f"burn_in_steps={self.burn_in_steps} is no number of steps, nor a share of them.")
         if not 0 <= self.codebook_restart_threshold < 1:
             raise ValueError(f"codebook_restart_threshold={self.codebook_restart_threshold} must be in [0, 1).")
         self._check_codebook_care()
@@ -180,6 +188,9 @@ class CBViLATrainingArguments(TrainingArguments):
             raise ValueError(f"mim_gate={self.mim_gate} is a share of indices in (0, 1], such as 0.8.")
         if self.mim_gate is not None and self.codebook_probe_images < 1:
             raise ValueError(f"mim_gate={self.mim_gate} needs codebook_probe_images, such as 16.")
+        for name, on in (("codebook_refit", self.codebook_refit), ("mim_gate", self.mim_gate is not None)):
+            if on and self.burn_in_steps == 0:
+                raise ValueError(f"{name} is for the end of burn-in, and burn_in_steps=0 leaves that out: set both.")
         if self.codebook_target_decay is not None and not 0 <= self.codebook_target_decay < 1:
             raise ValueError(f"codebook_target_decay={self.codebook_target_decay} must be in [0, 1), such as 0.999.")
         for name, least in (

@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from transformers import TrainerCallback
+from transformers.utils import logging
 
 from ..data.masking import generator_for
 from .checkpoints import load_state, save_state
@@ -15,8 +16,11 @@ from .codebook_watch import CodebookWatch
 from .kmeans import kmeans
 from .progress import say
 from .schedule import as_steps, mim_gate_open
+from .sharding import require_whole_weights
 from .target_encoder import TargetEncoder
 from .training_images import image_batches, image_latents
+
+logger = logging.get_logger(__name__)
 
 _POINTS_PER_CODE = 16
 _RESTART_SHARE = 0.01  # of the codes, at most, per step
@@ -36,6 +40,7 @@ class CodebookCallback(TrainerCallback):
     """
 
     def __init__(self, trainer):
+        self._check(trainer)
         self.trainer = trainer
         self.watch = CodebookWatch(trainer)
         self.probe = StabilityProbe(trainer, trainer.args.codebook_probe_images, trainer.args.stability_window)
@@ -43,12 +48,29 @@ class CodebookCallback(TrainerCallback):
         self.targets: TargetEncoder | None = None
         self._resumed = False
 
+    @staticmethod
+    def _check(trainer) -> None:
+        """Raises a ValueError for options that the model, or how it is trained, cannot follow."""
+        args, update = trainer.args, trainer.unwrapped_model.config.codebook_update
+        if args.codebook_restart_threshold > 0 and update != "ema":
+            raise ValueError(
+                f"codebook_restart_threshold={args.codebook_restart_threshold} is for codes that are moving averages "
+                f"(codebook_update='ema'); here codebook_update={update!r}. Set it to 0."
+            )
+        if args.codebook_target_decay is not None:
+            require_whole_weights(trainer, "codebook_target_decay keeps a whole copy of the image encoder")
+
     @property
     def codebook(self):
         return self.trainer.unwrapped_model.cbvila.codebook
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.codebook.synchronize()
+        if self._burn_in(args, state) >= state.max_steps and state.is_world_process_zero:
+            logger.warning(
+                f"burn_in_steps={args.burn_in_steps} lasts for all of the {state.max_steps} steps: MIM never begins, "
+                "nor MLM unless mlm_from_start."
+            )
         if not self._resumed:
             self.watch.reset()
             self.probe.reset()

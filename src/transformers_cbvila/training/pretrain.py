@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, set_seed
 
 from ..data.collators import CBViLADataCollatorForPreTraining
 from ..data.pairs import ImageTextPairs
-from ..data.sources import concatenate, interleave, load_pair_stream, load_pairs, training_texts
+from ..data.sources import check_weights, concatenate, interleave, load_pair_stream, load_pairs, training_texts
 from ..data.streams import StreamedImageTextPairs
 from ..data.vocabulary import train_wordpiece
 from ..model.configuration_cbvila import CBViLAConfig
@@ -34,6 +34,14 @@ class PretrainingJob:
             "Parquet, JSON Lines or CSV files, Hub ids, or easy-vqa; several are mixed."
         }
     )
+    train_data_weights: list[float] = field(
+        default_factory=list,
+        metadata={
+            "help": "How often rows of each of train_data come, relative to each other: '2 1' takes two of the first "
+            "for one of the second, whatever their sizes, and a pass ends when every row has come. Without, every row "
+            "comes once in a pass; a stream takes rows of each in turn, so that the largest is alone in the end."
+        },
+    )
     image_column: str = field(default="image", metadata={"help": "Column with the images."})
     caption_column: str | None = field(
         default=None,
@@ -56,12 +64,20 @@ class PretrainingJob:
         default=1000, metadata={"help": "Of a stream, rows from which the next one is drawn, per loader worker."}
     )
     model: str | None = field(
-        default=None, metadata={"help": "Checkpoint to start from; without it, random weights of model_config."}
+        default=None,
+        metadata={
+            "help": "Checkpoint to start from, with its own configuration and tokenizer; without it, random weights."
+        },
     )
     model_config: dict | str | None = field(
-        default=None, metadata={"help": "Fields of CBViLAConfig (JSON on the command line, a mapping in a recipe)."}
+        default=None,
+        metadata={
+            "help": "Of random weights, fields of CBViLAConfig (JSON on the command line, a mapping in a recipe)."
+        },
     )
-    preset: str = field(default="recommended", metadata={"help": "recommended, or paper for its literal reading."})
+    preset: str = field(
+        default="recommended", metadata={"help": "Of random weights: recommended, or paper for its literal reading."}
+    )
     tokenizer: str | None = field(
         default=None,
         metadata={
@@ -86,9 +102,10 @@ class PretrainingJob:
 
     def __post_init__(self):
         if isinstance(self.model_config, str):
-            self.model_config = json.loads(self.model_config)
+            self.model_config = _parsed(self.model_config)
         if not self.train_data:
             raise ValueError("train_data is empty; name at least one folder, file or data set.")
+        check_weights(self.train_data_weights, len(self.train_data))
 
 
 def pretrain(job: PretrainingJob, args: CBViLATrainingArguments) -> Path:
@@ -131,9 +148,11 @@ def build_trainer(job: PretrainingJob, args: CBViLATrainingArguments, checkpoint
     }
     pairs: Any
     if job.streaming:
-        pairs = StreamedImageTextPairs(interleave(sources), args.seed, job.shuffle_buffer, **options)
+        pairs = StreamedImageTextPairs(
+            interleave(sources, job.train_data_weights, args.seed), args.seed, job.shuffle_buffer, **options
+        )
     else:
-        pairs = ImageTextPairs(concatenate(sources), args.seed, **options)
+        pairs = ImageTextPairs(concatenate(sources, job.train_data_weights, args.seed), args.seed, **options)
     return CBViLATrainer(
         model=model,
         args=args,
@@ -151,6 +170,18 @@ def build_trainer(job: PretrainingJob, args: CBViLATrainingArguments, checkpoint
     )
 
 
+def _parsed(model_config: str) -> dict:
+    try:
+        fields = json.loads(model_config)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"model_config={model_config!r} is no JSON ({error}).") from None
+    if not isinstance(fields, dict):
+        raise ValueError(
+            f"model_config={model_config!r} names no fields; expected something like '{{\"codebook_size\": 256}}'."
+        )
+    return fields
+
+
 def _load(job: PretrainingJob) -> list[Any]:
     load = load_pair_stream if job.streaming else load_pairs
     return [load(name, "train", job.image_column, job.caption_column, job.keyword_columns) for name in job.train_data]
@@ -160,6 +191,8 @@ def _start(
     job: PretrainingJob, args: CBViLATrainingArguments, sources, checkpoint: str | None
 ) -> tuple[CBViLAForPreTraining, CBViLAProcessor]:
     if job.model is not None:
+        if job.model_config or job.tokenizer:
+            say(args, f"{job.model} brings its configuration and tokenizer: model_config and tokenizer are not used.")
         return CBViLAForPreTraining.from_pretrained(job.model), CBViLAProcessor.from_pretrained(job.model)
     fields = dict(job.model_config or {})  # type: ignore[arg-type]
     text = dict(fields.pop("text_config", None) or {})

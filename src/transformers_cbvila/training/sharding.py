@@ -1,5 +1,7 @@
 """What FSDP2, which leaves each process a part of every parameter, asks of those who handle parameters."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -31,6 +33,40 @@ def require_whole_weights(trainer, what: str) -> None:
             f"{what}, which sharded weights (FSDP, DeepSpeed) do not allow: leave it out, or train with plain data "
             "parallelism."
         )
+
+
+@torch.no_grad()
+def complete_optimizer_state(optimizer: torch.optim.Optimizer) -> None:
+    """Gives trainable parameters that never had a gradient the state that their first step would start from: zeros.
+
+    The heads of MIM and MLM have none before burn-in ends, and torch's checkpoints of sharded optimisers do not load
+    with anything missing. A step does not look at a state without a gradient, so nothing that is trained changes.
+
+    Raises:
+        ValueError: If the optimiser keeps something else than numbers, and tensors of their parameter's shape.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+    stateless = [parameter for parameter in parameters if not optimizer.state.get(parameter)]
+    pattern = next((p for p in parameters if optimizer.state.get(p)), None)
+    if pattern is None:
+        return
+    for parameter in stateless:
+        optimizer.state[parameter] = {
+            name: _zeros_like(name, value, pattern, parameter) for name, value in optimizer.state[pattern].items()
+        }
+
+
+def _zeros_like(name: str, value: Any, pattern: Tensor, parameter: Tensor) -> Any:
+    """Zeros that are to a parameter what an optimiser's value is to another, the pattern."""
+    if isinstance(value, (int, float)) or (isinstance(value, Tensor) and value.dim() == 0):
+        return value * 0
+    if isinstance(value, Tensor) and value.shape == pattern.shape:
+        return torch.zeros_like(parameter, dtype=value.dtype)
+    raise ValueError(
+        f"The optimiser's {name!r} is not of its parameter's shape, and parameters without a gradient yet (MIM and "
+        "MLM in burn-in) have none: such a state of sharded weights could not be loaded again. Use optim=adamw_torch, "
+        "or a save_steps that writes no checkpoint before burn_in_steps."
+    )
 
 
 def local_part(tensor: Tensor) -> Tensor:

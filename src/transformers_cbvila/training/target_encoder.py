@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .sharding import require_whole_weights
 from .training_images import image_latents
 
 
@@ -22,7 +21,6 @@ class TargetEncoder:
     """
 
     def __init__(self, trainer, decay: float):
-        require_whole_weights(trainer, "codebook_target_decay keeps a whole copy of the image encoder")
         self.trainer = trainer
         self.decay = decay
         self.parts = copy.deepcopy(self._followed()).requires_grad_(False).eval()

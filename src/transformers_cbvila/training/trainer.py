@@ -18,14 +18,15 @@ from ..model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetri
 from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
 from .alternation import AlternationCallback
 from .arguments import CBViLATrainingArguments
-from .checkpoints import step_of
+from .checkpoints import last_complete_checkpoint, step_of
 from .codebook_care import CodebookCallback
 from .data_callback import DataCallback
 from .momentum import MomentumCallback
 from .optimizer_groups import parameter_groups
 from .progress import say
+from .run_conditions import save_conditions, warn_of_other_conditions
 from .schedule import as_steps, negative_hardness, objective_weights
-from .sharding import local_part, scalars_again, scalars_as_vectors
+from .sharding import complete_optimizer_state, local_part, scalars_again, scalars_as_vectors
 
 
 class CBViLATrainer(Trainer):
@@ -74,6 +75,11 @@ class CBViLATrainer(Trainer):
         return self.accelerator.unwrap_model(self.model)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args, **kwargs) -> TrainOutput:
+        """As of [`~transformers.Trainer`]; `True` is the last complete checkpoint. A finished run ends at once."""
+        self._forget_sums()
+        self._micro_step = (0, 0)
+        if resume_from_checkpoint is True:  # Trainer would take the newest folder, though half-written
+            resume_from_checkpoint = last_complete_checkpoint(self.args.output_dir or "") or True
         if isinstance(resume_from_checkpoint, str) and not self.is_fsdp_enabled:
             step = step_of(resume_from_checkpoint)
             if step >= self.args.max_steps > 0:  # Trainer would take one more
@@ -116,7 +122,13 @@ class CBViLATrainer(Trainer):
         )
         # as for a single process, since the shares are made already
         return prepare_data_loader(
-            loader, self.args.device, num_processes=1, process_index=0, put_on_device=True, dispatch_batches=False
+            loader,
+            self.args.device,
+            num_processes=1,
+            process_index=0,
+            put_on_device=True,
+            dispatch_batches=False,
+            non_blocking=self.accelerator.non_blocking,
         )
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
@@ -162,7 +174,10 @@ class CBViLATrainer(Trainer):
         return super()._save_checkpoint(*args, **kwargs)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self.accelerator.is_fsdp2 and self.optimizer is not None:
+            complete_optimizer_state(self.optimizer)
         super()._save_optimizer_and_scheduler(output_dir)
+        save_conditions(self, output_dir)
         if self.codebook_care is not None:
             self.codebook_care.save(output_dir)
         if self.momentum is not None:
@@ -170,7 +185,10 @@ class CBViLATrainer(Trainer):
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
-        if self.codebook_care is not None and checkpoint is not None:
+        if checkpoint is None:
+            return
+        warn_of_other_conditions(self, checkpoint)
+        if self.codebook_care is not None:
             self.codebook_care.load(checkpoint)
         if self.momentum is not None and checkpoint is not None:
             self.momentum.load(checkpoint)
@@ -213,9 +231,12 @@ class CBViLATrainer(Trainer):
         logs = {f"loss_{name}": value / self._times[name] for name, value in means.items() if name != "total"}
         if self.codebook_care is not None:
             logs |= self.codebook_care.logs()
+        self._forget_sums()
+        return logs
+
+    def _forget_sums(self) -> None:
         self._sums.clear()
         self._times.clear()
-        return logs
 
     def _mean_sums(self) -> dict[str, float]:
         """What was added up since the last log, as means over processes: each scaled its terms for that."""
