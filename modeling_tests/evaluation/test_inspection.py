@@ -26,6 +26,16 @@ def test_figures_say_on_how_many_patches_and_have_intervals():
         assert 0 <= figures[f"{name}_low"] <= figures[name] <= figures[f"{name}_high"] <= 1
 
 
+@pytest.mark.parametrize(("weight", "left_out"), [("mim_weight", "mim"), ("pixel_weight", "pixel")])
+def test_an_objective_that_was_not_trained_has_no_figures(weight, left_out):
+    everything = inspect_pretraining(pretraining_model(), tiny_processor(), tiny_rows(4), rerank_k=0, **QUIET)
+    figures = inspect_pretraining(
+        pretraining_model(**{weight: 0.0}), tiny_processor(), tiny_rows(4), rerank_k=0, **QUIET
+    )
+    expected = {name for name in everything if name != left_out and not name.startswith(f"{left_out}_")}
+    assert set(figures) == expected < set(everything)
+
+
 @pytest.mark.parametrize("k", [None, 0])
 def test_reranking_can_be_left_out(k):
     figures = retrieval_figures(pretraining_model(), tiny_processor(), tiny_rows(4), rerank_k=k, **QUIET)

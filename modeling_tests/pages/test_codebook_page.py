@@ -158,3 +158,9 @@ def test_codes_of_a_section_are_those_given_in_order():
     texts = [text.replace("\u202f", " ") for text in page.texts if text]
     places = [texts.index(text) for text in ("2", "75.00 %, 3 ×", "in 2 images", "0", "25.00 %, 1 ×", "in 1 images")]
     assert places == sorted(places) and len(page.images) == 2
+
+
+@pytest.mark.parametrize("weight", ["mim_weight", "pixel_weight"])
+def test_no_page_of_what_never_learned_to_draw(weight, tmp_path):
+    with pytest.raises(ValueError, match=weight):
+        write_codebook_page(tmp_path / "page.html", pretraining_model(**{weight: 0.0}), None, tiny_rows(2), {})

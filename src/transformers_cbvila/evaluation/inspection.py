@@ -39,6 +39,8 @@ def inspect_pretraining(
     against ln(perplexity), and its accuracy against the share of the most frequent code and of the most frequent code
     at each position: a collapsed codebook makes both look good.
 
+    An objective that the model was trained without (its weight is 0) has no figures.
+
     Args:
         rerank_k: How many candidates per query matching orders anew; `None` or 0: retrieval by similarity only.
 
@@ -62,48 +64,64 @@ def inspect_pretraining(
         batch = {name: tensor.to(model.device) for name, tensor in collate(examples).items()}
         _measure_batch(model, batch, found)
     retrieval = retrieval_figures(model, processor, rows, rerank_k, batch_size, seed, progress)
-    return {**_codebook_and_mim(model, found, seed), **_pixels(found), **retrieval}
+    indices = torch.cat(found["indices"])
+    return {**_codebook(indices, model), **_mim(found, indices, seed), **_pixels(found), **retrieval}
 
 
 def _measure_batch(model: CBViLAForPreTraining, batch: dict[str, Tensor], found: dict[str, list[Tensor]]) -> None:
     """Adds a batch's measurements, one entry per image, to what was found."""
     output = model(**batch, loss_weights={"mlm": 0.0, "itm": 0.0})
+    found["indices"].append(output.codebook_indices)
+    if output.losses.pixel is not None:
+        found["pixel"].append(output.losses.pixel.expand(len(output.codebook_indices)))
+        found["colours"].append(batch["pixel_values"].flatten(1).float())
+    if output.mim_logits is not None:
+        _measure_mim(model, batch, output, found)
+
+
+def _measure_mim(model: CBViLAForPreTraining, batch, output, found: dict[str, list[Tensor]]) -> None:
+    """Adds MIM with the true caption and with the neighbour's, of the same image with the same masks."""
     mask = batch["bool_masked_pos"]
     targets = output.codebook_indices[mask]
-    # the neighbour's caption, with the same image and the same masks
     shuffled = {**batch, **{name: batch[name].roll(1, dims=0) for name in _TEXT_INPUTS}}
     wrong = model(**shuffled, loss_weights={"mlm": 0.0, "itm": 0.0})
     for name, logits in (("true", output.mim_logits), ("shuffled", wrong.mim_logits)):
         logits = logits.float()
         found[f"mim_{name}"].append(F.cross_entropy(logits, targets, reduction="none").view(len(mask), -1).mean(-1))
         found[f"accuracy_{name}"].append((logits.argmax(-1) == targets).float().view(len(mask), -1).mean(-1))
-    found["indices"].append(output.codebook_indices)
-    found["pixel"].append(output.losses.pixel.expand(len(mask)))
-    found["colours"].append(batch["pixel_values"].flatten(1).float())
 
 
-def _codebook_and_mim(model, found: dict[str, list[Tensor]], seed: int) -> dict[str, float]:
-    indices = torch.cat(found["indices"])
-    num_codes = model.config.codebook_size
-    statistics = codebook_statistics(count_codes(indices, num_codes))
-    by_position = F.one_hot(indices, num_codes).float().mean(0).max(-1).values.mean()
-    true, shuffled = torch.cat(found["mim_true"]).cpu().numpy(), torch.cat(found["mim_shuffled"]).cpu().numpy()
-    low, high = bootstrap_interval(shuffled - true, seed)
+def _codebook(indices: Tensor, model: CBViLAForPreTraining) -> dict[str, float]:
+    """Figures of words (M, N)."""
+    statistics = codebook_statistics(count_codes(indices, model.config.codebook_size))
     return {
         **{f"codebook_{name}": float(value) for name, value in statistics.items()},
         "codebook_window_tokens": float(indices.numel()),
         "ln_perplexity": float(statistics["perplexity"].log()),
+    }
+
+
+def _mim(found: dict[str, list[Tensor]], indices: Tensor, seed: int) -> dict[str, float]:
+    """Figures of MIM, with the accuracy of the best guess that knows a word's place alone; words (M, N)."""
+    if not found["mim_true"]:
+        return {}
+    true, shuffled = torch.cat(found["mim_true"]).cpu().numpy(), torch.cat(found["mim_shuffled"]).cpu().numpy()
+    low, high = bootstrap_interval(shuffled - true, seed)
+    return {
         "mim": float(true.mean()),
         "mim_shuffled_caption": float(shuffled.mean()),
         "mim_advantage_low": low,
         "mim_advantage_high": high,
         "mim_accuracy": float(torch.cat(found["accuracy_true"]).mean()),
         "mim_accuracy_shuffled_caption": float(torch.cat(found["accuracy_shuffled"]).mean()),
-        "mim_accuracy_position_floor": float(by_position),
+        "mim_accuracy_position_floor": float(F.one_hot(indices).float().mean(0).max(-1).values.mean()),
     }
 
 
 def _pixels(found: dict[str, list[Tensor]]) -> dict[str, float]:
+    """Error of drawing images from their words, and of predicting the mean colour."""
+    if not found["pixel"]:
+        return {}
     colours = torch.cat(found["colours"])
     channels = colours.view(len(colours), 3, -1)
     floor = channels.var(dim=(0, 2), correction=0).mean()

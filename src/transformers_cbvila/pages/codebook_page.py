@@ -54,8 +54,11 @@ def write_codebook_page(
         The path.
 
     Raises:
-        ValueError: If there are no rows.
+        ValueError: If there are no rows, or the model was trained without MIM or the pixel loss, which draw here.
     """
+    untrained = [name for name in ("pixel_weight", "mim_weight") if getattr(model.config, name) == 0]
+    if untrained:
+        raise ValueError(f"No page: {' and '.join(untrained)} of this model is 0, so that nothing learned to draw it.")
     words = collect_visual_words(model, processor, rows, progress=progress)
     patch_size = model.config.vision_config.patch_size
     chosen = [rows[row] for row in choose_rows(rows, _EXAMPLES, seed)]
