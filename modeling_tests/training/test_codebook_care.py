@@ -231,13 +231,6 @@ def test_mim_learns_the_indices_of_the_averaged_encoder(tmp_path):
     assert not any("targets" in name for name in trainer.model.state_dict())
 
 
-def test_averages_of_sharded_weights_are_refused(tmp_path, monkeypatch):
-    trainer = pretrainer(tmp_path)
-    monkeypatch.setattr(trainer, "is_fsdp_enabled", True)
-    with pytest.raises(ValueError, match="codebook_target_decay keeps a whole copy"):
-        TargetEncoder(trainer, 0.9)
-
-
 def test_options_that_cannot_be_followed_are_refused_before_training(tmp_path, monkeypatch):
     """... and not when burn-in ends, or never."""
     with pytest.raises(ValueError, match="codebook_restart_threshold=0.3 is for codes that are moving averages"):

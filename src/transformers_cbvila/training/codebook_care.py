@@ -13,7 +13,7 @@ from ..data.masking import generator_for
 from .checkpoints import load_state, save_state
 from .codebook_probe import StabilityProbe
 from .codebook_watch import CodebookWatch
-from .kmeans import kmeans
+from .kmeans import kmeans, require_points
 from .progress import say
 from .schedule import as_steps, mim_gate_open
 from .sharding import require_whole_weights
@@ -173,6 +173,7 @@ class CodebookCallback(TrainerCallback):
         say(args, f"Fitting {codebook.num_codes} codes to features of training images (k-means) ...")
         latents = self._collect_latents(seed)
         points = latents.flatten(0, 1)
+        require_points(points, codebook.num_codes)  # here, so that no process waits for one that gave up
         centres = torch.empty(codebook.codes.shape, dtype=points.dtype, device=points.device)
         counts = torch.empty(codebook.num_codes, dtype=torch.long, device=points.device)
         if args.process_index == 0:

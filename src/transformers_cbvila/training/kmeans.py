@@ -20,9 +20,11 @@ def kmeans(
 
     Args:
         unit_norm: Whether centres are projected back to length 1 (spherical k-means, for unit points).
+
+    Raises:
+        ValueError: If there are fewer points than clusters.
     """
-    if len(points) < num_clusters:
-        raise ValueError(f"{len(points)} points cannot start {num_clusters} clusters: give more images.")
+    require_points(points, num_clusters)
     centres = _spread_out(points, num_clusters, generator)
     for _ in range(iterations):
         assigned = nearest_codes(points, centres)
@@ -33,6 +35,15 @@ def kmeans(
         if unit_norm:
             centres = F.normalize(centres, dim=-1)
     return centres, torch.bincount(nearest_codes(points, centres), minlength=num_clusters)
+
+
+def require_points(points: Tensor, num_clusters: int) -> None:
+    """Raises a ValueError unless there is a point for each cluster."""
+    if len(points) < num_clusters:
+        raise ValueError(
+            f"{len(points)} points cannot start {num_clusters} clusters: give more images, or fewer codes "
+            "(codebook_size)."
+        )
 
 
 def _spread_out(points: Tensor, num_clusters: int, generator: torch.Generator) -> Tensor:
