@@ -1,5 +1,6 @@
 """The bundled checkpoints: small, safe, complete, and good at what their cards say."""
 
+import configparser
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +58,16 @@ def test_answers_unseen_questions():
     given = [answer for row in answer_questions(model, processor, rows, progress=False) for answer in row]
     wanted = [answer for row in rows["answer"] for answer in row]
     assert sum(map(str.__eq__, given, wanted)) / len(wanted) > 0.96
+
+
+def test_a_wheel_takes_every_file_that_is_no_code():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    package = ROOT / "src" / "transformers_cbvila"
+    patterns = setup["options.package_data"]["transformers_cbvila"].split()
+    taken = {path for pattern in patterns for path in package.glob(pattern)}
+    data = {path for path in package.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert data and data <= taken
 
 
 OFFLINE_SESSION = """
