@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import datasets
 import torch
 from torch import Tensor
+from transformers import PrinterCallback
 
 from benchmarks.measuring import count_flops
 from transformers_cbvila.data.sources import load_pairs
@@ -42,11 +44,16 @@ class Cell:
 
 
 def run_cell(cell: Cell, threads: int = 1) -> dict[str, Any]:
-    """Trains and measures, writes `cell.result` when all is done, and returns what it wrote."""
+    """Trains and measures, writes `cell.result` when all is done, and returns what it wrote.
+
+    The model is beside it, in the folder of the same name.
+    """
     torch.set_num_threads(threads)
     started = _cpu_seconds()
+    datasets.disable_progress_bars()
     trainer = _trainer(cell)
     trainer.train()
+    trainer.save_model()
     trained = _cpu_seconds()
     rows = load_pairs(cell.test_data, "test")
     figures = inspect_pretraining(
@@ -83,7 +90,9 @@ def _trainer(cell: Cell) -> CBViLATrainer:
         use_cpu=not torch.cuda.is_available(),
         **options,
     )
-    return build_trainer(job, args)
+    trainer = build_trainer(job, args)
+    trainer.remove_callback(PrinterCallback)  # what it would print is in the result
+    return trainer
 
 
 def _train_flops(trainer: CBViLATrainer) -> int:

@@ -88,6 +88,8 @@ def _mean(values: list[float]) -> str:
     if any(map(math.isnan, values)):
         return "–"
     spread = f" ± {_number(statistics.stdev(values))}" if len(values) > 1 else ""
+    if len(set(values)) == 1:
+        return _number(values[0])
     return _number(statistics.fmean(values)) + spread
 
 
@@ -113,6 +115,9 @@ def interval(differences: Sequence[float]) -> str:
 
 
 def _number(value: float, signed: bool = False) -> str:
+    """A value with about three digits; a whole number as it is."""
+    if isinstance(value, int):
+        return str(value)
     digits = 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
     return f"{value:{'+' if signed else ''}.{digits}f}"
 

@@ -93,7 +93,8 @@ def test_tables_pair_by_seed_and_skip_what_is_not_there(tmp_path):
     assert base[2] == "15.0 ± 7.07" and base[3] == "–"
     difference = text.split("## Less")[1].strip().splitlines()[-1].strip("| ").split(" | ")
     assert difference[:3] == ["+ pixel", "1", "+5.00"]  # of seed 1 alone, 25 - 20
-    assert "90.0 ± 0.000" in text  # the last stability
+    assert "| 90.0 |" in text  # the last stability, the same of both seeds
+    assert "| 3 | 1.00 | 1.00 |" in text  # steps, TFLOP, minutes
 
 
 def test_no_cell_is_finished(tmp_path):
