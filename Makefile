@@ -98,6 +98,7 @@ $(BENCHED): $(STAMP)
 	touch $@
 
 study: $(STAMP)  ## run the studies on the emoji pack in the folder DATA and write their tables; goes on after a stop
+	@[[ -n "$(DATA)" ]] || { echo "make study DATA=FOLDER, where FOLDER/emoji holds the pack of emoji"; exit 2; }
 	$(VENV_PYTHON) -m studies.run studies/table4.yaml --emoji $(DATA)/emoji --output_dir runs/study
 
 wheel: $(STAMP)  ## build the wheel into dist/
