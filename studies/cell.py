@@ -1,7 +1,7 @@
 """One cell of a study: a model pretrained with one arm's options and one seed, and what it has learned."""
 
 import json
-import resource
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,12 +49,12 @@ def run_cell(cell: Cell, threads: int = 1) -> dict[str, Any]:
     The model is beside it, in the folder of the same name.
     """
     torch.set_num_threads(threads)
-    started = _cpu_seconds()
+    started = time.process_time()
     datasets.disable_progress_bars()
     trainer = _trainer(cell)
     trainer.train()
     trainer.save_model()
-    trained = _cpu_seconds()
+    trained = time.process_time()
     rows = load_pairs(cell.test_data, "test")
     figures = inspect_pretraining(
         trainer.model, trainer.processing_class, rows, rerank_k=cell.rerank_k, progress=False
@@ -64,7 +64,7 @@ def run_cell(cell: Cell, threads: int = 1) -> dict[str, Any]:
         "seed": cell.seed,
         "steps": trainer.state.global_step,
         "train_cpu_seconds": round(trained - started, 1),
-        "evaluate_cpu_seconds": round(_cpu_seconds() - trained, 1),
+        "evaluate_cpu_seconds": round(time.process_time() - trained, 1),
         "train_teraflops": round(_train_flops(trainer) / 1e12, 2),
         "figures": figures,
         "log": trainer.state.log_history,
@@ -112,8 +112,3 @@ def _train_flops(trainer: CBViLATrainer) -> int:
 
 def _backward(model, batch: dict[str, Tensor], weights: dict[str, float]) -> None:
     model(**batch, loss_weights=weights).loss.backward()
-
-
-def _cpu_seconds() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime

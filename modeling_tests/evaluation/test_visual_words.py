@@ -5,6 +5,7 @@ import pytest
 import torch
 from tiny import CODES, PATCH, PATCHES, SIDE, pretraining_model, tiny_processor, tiny_rows
 
+from transformers_cbvila.evaluation.gallery import pixel_values_of
 from transformers_cbvila.evaluation.visual_words import (
     choose_codes,
     choose_rows,
@@ -12,7 +13,6 @@ from transformers_cbvila.evaluation.visual_words import (
     draw_examples,
     hide_patches,
     pictures_of,
-    pixel_values_of,
     places_of,
 )
 

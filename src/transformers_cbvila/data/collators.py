@@ -53,7 +53,7 @@ class CBViLADataCollatorForPreTraining:
             text=[example["text"] for example in examples],
             padding=True,
             truncation=True,
-            max_length=_token_limit(self.processor, self.max_length),
+            max_length=token_limit(self.processor, self.max_length),
             return_tensors="pt",
         )
         generators = [e.get("generator") or self._generator(row, e["text"]) for row, e in enumerate(examples)]
@@ -135,7 +135,7 @@ class CBViLADataCollatorForQuestionAnswering:
                 image_index=owners,
                 padding=True,
                 truncation=self.max_length is not None,
-                max_length=_token_limit(self.processor, self.max_length),
+                max_length=token_limit(self.processor, self.max_length),
                 return_tensors="pt",
             )
         )
@@ -150,7 +150,7 @@ class CBViLADataCollatorForQuestionAnswering:
         return batch
 
 
-def _token_limit(processor: CBViLAProcessor, max_length: int | None) -> int | None:
+def token_limit(processor: CBViLAProcessor, max_length: int | None) -> int | None:
     """`max_length`, or what the model takes when that is less."""
     return None if max_length is None else min(max_length, processor.tokenizer.model_max_length)
 

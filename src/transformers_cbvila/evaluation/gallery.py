@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ..data.collators import token_limit
 from ..model.losses_cbvila import at_least_fp32
 from ..model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
 from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
@@ -45,6 +46,18 @@ def evaluating(model: Any) -> Iterator[None]:
         model.train(was_training)
 
 
+def pixel_values_of(model: Any, processor: CBViLAProcessor, images: list[Any]) -> Tensor:
+    """Images as the model takes them (B, 3, H, W), on its device."""
+    return processor(images=images, return_tensors="pt")["pixel_values"].to(model.device)
+
+
+def tokens_of(model: Any, processor: CBViLAProcessor, texts: list[str], max_length: int = 30) -> tuple[Tensor, Tensor]:
+    """Ids and mask (B, L) of texts cut to `max_length` tokens, or to what the model takes, on its device."""
+    limit = token_limit(processor, max_length)
+    tokens = processor(text=texts, padding=True, truncation=True, max_length=limit, return_tensors="pt")
+    return tokens["input_ids"].to(model.device), tokens["attention_mask"].to(model.device)
+
+
 def encode_images(
     model: RetrievalModel,
     processor: CBViLAProcessor,
@@ -55,8 +68,7 @@ def encode_images(
     """Encodes M images of any kind that the processor takes. They may come from a generator."""
 
     def encode(batch: list[Any]) -> tuple[Tensor, list[Tensor]]:
-        pixel_values = processor(images=batch, return_tensors="pt")["pixel_values"].to(model.device)
-        output = model.cbvila.get_image_features(pixel_values, return_dict=True)
+        output = model.cbvila.get_image_features(pixel_values_of(model, processor, batch), return_dict=True)
         return output.pooler_output, list(output.last_hidden_state.cpu().unbind())
 
     return _encode(model, encode, images, batch_size, "Encoding images", progress)
@@ -71,13 +83,11 @@ def encode_texts(
     progress: bool = True,
 ) -> Encoded:
     """Encodes T texts, cut to `max_length` tokens (or to what the model takes, when that is less)."""
-    limit = min(max_length, processor.tokenizer.model_max_length)
 
     def encode(batch: list[str]) -> tuple[Tensor, list[Tensor]]:
-        tokens = processor(text=batch, padding=True, truncation=True, max_length=limit, return_tensors="pt")
-        ids, mask = tokens["input_ids"].to(model.device), tokens["attention_mask"].to(model.device)
+        ids, mask = tokens_of(model, processor, batch, max_length)
         output = model.cbvila.get_text_features(ids, mask, return_dict=True)
-        rows = zip(output.last_hidden_state.cpu(), tokens["attention_mask"].bool(), strict=True)
+        rows = zip(output.last_hidden_state.cpu(), mask.cpu().bool(), strict=True)
         return output.pooler_output, [states[kept] for states, kept in rows]
 
     return _encode(model, encode, texts, batch_size, "Encoding texts", progress)

@@ -19,7 +19,7 @@ from ..model.losses_cbvila import patchify
 from ..model.modeling_cbvila_codebook import count_codes
 from ..model.modeling_cbvila_image_objectives import CBViLAImageObjectives
 from ..model.processing_cbvila import CBViLAProcessor
-from .gallery import evaluating
+from .gallery import evaluating, pixel_values_of, tokens_of
 
 
 @dataclass
@@ -55,11 +55,6 @@ class DrawnExample:
     from_predicted_otherwise: np.ndarray
     named: float
     named_otherwise: float
-
-
-def pixel_values_of(model: Any, processor: CBViLAProcessor, images: list[Any]) -> Tensor:
-    """Images as the model takes them (B, 3, H, W), on its device."""
-    return processor(images=images, return_tensors="pt")["pixel_values"].to(model.device)
 
 
 def colours_of(processor: CBViLAProcessor, pixel_values: Tensor) -> Tensor:
@@ -173,9 +168,7 @@ def _another(captions: list[str], place: int) -> str:
 
 def _draw(model, processor, pixel_values: Tensor, captions, others, hidden: Tensor) -> list[DrawnExample]:
     def drawn(texts: list[str], mask: Tensor | None):
-        limit = min(30, processor.tokenizer.model_max_length)
-        tokens = processor(text=texts, padding=True, truncation=True, max_length=limit, return_tensors="pt")
-        ids, attention_mask = tokens["input_ids"].to(model.device), tokens["attention_mask"].to(model.device)
+        ids, attention_mask = tokens_of(model, processor, texts)
         result = model.reconstruct(pixel_values, ids, attention_mask, None if mask is None else mask.to(model.device))
         return pictures_of(processor, result.pixel_values), result.codebook_indices.cpu()
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..evaluation.gallery import pixel_values_of
 from ..evaluation.visual_words import (
     VisualWords,
     choose_codes,
@@ -15,7 +16,6 @@ from ..evaluation.visual_words import (
     collect_visual_words,
     draw_examples,
     pictures_of,
-    pixel_values_of,
     places_of,
 )
 from ..model.modeling_cbvila_image_objectives import CBViLAImageObjectives

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..model.losses_cbvila import at_least_fp32
+from ..model.losses_cbvila import at_least_fp32, masked_rows, take_rows
 
 # Of CBViLAModel; the fusion encoder and MLM's head only where they are to predict words.
 _EMBEDDING = ("vision_model", "text_model", "vision_projection", "text_projection")
@@ -76,7 +76,7 @@ class MomentumCopies:
         with self.trainer.accelerator.autocast():
             text = base.text_model(inputs["input_ids_masked"], attention_mask=mask).last_hidden_state
             fused = base.fuse_text_with_image(text, mask, images).last_hidden_state
-            return self.model.mlm_head(fused[inputs["mlm_labels"] != -100])
+            return self.model.mlm_head(take_rows(fused, masked_rows(inputs["mlm_labels"] != -100)))
 
     def state_dict(self) -> dict[str, Any]:
         return self.model.state_dict()
