@@ -2,10 +2,8 @@ import multiprocessing
 
 import pytest
 import torch
-from PIL import Image
 from tiny import half_image, tiny_rows
 
-from transformers_cbvila.data.masking import generator_for
 from transformers_cbvila.data.pairs import ImageTextPairs, stable_id
 
 
@@ -101,37 +99,6 @@ def test_image_ids_are_of_the_whole_picture():
     ids = [ImageTextPairs(rows, crop_scale=0.3, flip=True)[row]["image_id"] for row in range(3)]
     assert ids[0] == ids[1] != ids[2]
     assert all(0 <= identity < 2**63 for identity in ids)
-
-
-@pytest.mark.parametrize("size", [(32, 32), (40, 10), (1, 1), (3, 200)])
-@pytest.mark.parametrize("scale", [0.1, 0.75, 0.999])
-def test_crop_boxes_lie_in_the_image_and_keep_enough(size, scale):
-    pairs, (width, height) = ImageTextPairs(tiny_rows(), crop_scale=scale), size
-    for row in range(200):
-        left, top, right, bottom = pairs.draws.crop_box(size, generator_for(row))
-        assert 0 <= left < right <= width and 0 <= top < bottom <= height
-        if min(size) >= 30:
-            assert (right - left) * (bottom - top) >= 0.85 * scale * width * height
-
-
-def test_crops_of_the_whole_image_and_flips():
-    whole = ImageTextPairs(tiny_rows(1))
-    assert whole[0]["image"].tobytes() == tiny_rows(1)[0]["image"].tobytes()
-    pairs, original = ImageTextPairs(tiny_rows(1), flip=True), tiny_rows(1)[0]["image"]
-    mirrored = original.transpose(Image.Transpose.FLIP_LEFT_RIGHT).tobytes()
-    flips = 0
-    for epoch in range(200):
-        pairs.set_epoch(epoch)
-        view = pairs[0]["image"].tobytes()
-        assert view in (original.tobytes(), mirrored)
-        flips += view == mirrored
-    assert 70 < flips < 130
-
-
-@pytest.mark.parametrize("scale", [0, -1, 1.5])
-def test_impossible_crops(scale):
-    with pytest.raises(ValueError, match=f"crop_scale={scale}"):
-        ImageTextPairs(tiny_rows(), crop_scale=scale)
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.5])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch.utils.data import IterableDataset, get_worker_info
 
 from ..extras import require
+from .image_views import ImageViews
 from .masking import generator_for
 from .pairs import PairDraws
 
@@ -37,7 +38,8 @@ class StreamedImageTextPairs(IterableDataset):
         seed: Seed of the order and of all draws.
         shuffle_buffer: Rows from which the next one is drawn, per reader; shards are shuffled as well. 0 keeps the
             stream's own order.
-        crop_scale, flip, keyword_probability: See [`PairDraws`].
+        keyword_probability: See [`PairDraws`].
+        views: `crop_scale`, `flip` and the other options of [`ImageViews`].
     """
 
     def __init__(
@@ -45,16 +47,15 @@ class StreamedImageTextPairs(IterableDataset):
         rows: datasets.IterableDataset,
         seed: int = 0,
         shuffle_buffer: int = 1000,
-        crop_scale: float = 1.0,
-        flip: bool = False,
         keyword_probability: float = 0.5,
+        **views: Any,
     ):
         if shuffle_buffer < 0:
             raise ValueError(f"shuffle_buffer={shuffle_buffer} is negative; 0 keeps the stream's own order.")
         self.rows = rows
         self.seed = seed
         self.shuffle_buffer = shuffle_buffer
-        self.draws = PairDraws(crop_scale, flip, keyword_probability)
+        self.draws = PairDraws(ImageViews(**views), keyword_probability)
         self.process, self.processes = 0, 1
         self.replayed_batches, self.batch_size = 0, 1
         # RGB as in `load_pairs`

@@ -98,6 +98,11 @@ class PretrainingJob:
     )
     crop_scale: float = field(default=1.0, metadata={"help": "Smallest share of the image a random crop keeps."})
     flip: bool = field(default=False, metadata={"help": "Mirror every other image."})
+    rotation: float = field(default=0.0, metadata={"help": "Turn images by up to so many degrees either way."})
+    color_jitter: float = field(
+        default=0.0,
+        metadata={"help": "Recolour images, leaving white as it is: deviation of a colour matrix, such as 0.15."},
+    )
     keyword_probability: float = field(default=0.5, metadata={"help": "How often keywords are added."})
 
     def __post_init__(self):
@@ -141,11 +146,8 @@ def build_trainer(job: PretrainingJob, args: CBViLATrainingArguments, checkpoint
     with args.main_process_first(desc="reading the data"):
         sources = _load(job)
     model, processor = _start(job, args, sources, checkpoint)
-    options: dict[str, Any] = {
-        "crop_scale": job.crop_scale,
-        "flip": job.flip,
-        "keyword_probability": job.keyword_probability,
-    }
+    drawn = ("keyword_probability", "crop_scale", "flip", "rotation", "color_jitter")
+    options: dict[str, Any] = {name: getattr(job, name) for name in drawn}
     pairs: Any
     if job.streaming:
         pairs = StreamedImageTextPairs(

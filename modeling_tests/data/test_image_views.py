@@ -1,0 +1,71 @@
+import pytest
+import torch
+from PIL import Image
+from tiny import half_image, tiny_rows
+
+from transformers_cbvila.data.image_views import ImageViews
+from transformers_cbvila.data.masking import generator_for
+from transformers_cbvila.data.pairs import ImageTextPairs
+
+
+@pytest.mark.parametrize("size", [(32, 32), (40, 10), (1, 1), (3, 200)])
+@pytest.mark.parametrize("scale", [0.1, 0.75, 0.999])
+def test_crop_boxes_lie_in_the_image_and_keep_enough(size, scale):
+    views, (width, height) = ImageViews(crop_scale=scale), size
+    for row in range(200):
+        left, top, right, bottom = views.crop_box(size, generator_for(row))
+        assert 0 <= left < right <= width and 0 <= top < bottom <= height
+        if min(size) >= 30:
+            assert (right - left) * (bottom - top) >= 0.85 * scale * width * height
+
+
+def test_crops_of_the_whole_image_and_flips():
+    whole = ImageTextPairs(tiny_rows(1))
+    assert whole[0]["image"].tobytes() == tiny_rows(1)[0]["image"].tobytes()
+    pairs, original = ImageTextPairs(tiny_rows(1), flip=True), tiny_rows(1)[0]["image"]
+    mirrored = original.transpose(Image.Transpose.FLIP_LEFT_RIGHT).tobytes()
+    flips = 0
+    for epoch in range(200):
+        pairs.set_epoch(epoch)
+        view = pairs[0]["image"].tobytes()
+        assert view in (original.tobytes(), mirrored)
+        flips += view == mirrored
+    assert 70 < flips < 130
+
+
+@pytest.mark.parametrize("scale", [0, -1, 1.5])
+def test_impossible_crops(scale):
+    with pytest.raises(ValueError, match=f"crop_scale={scale}"):
+        ImageTextPairs(tiny_rows(), crop_scale=scale)
+
+
+def test_views_leave_white_white_and_change_the_rest():
+    image = half_image("red", "top")
+    white = Image.new("RGB", (8, 8), "white")
+    views = ImageViews(rotation=30, color_jitter=0.3)
+    for seed in range(20):
+        assert views.draw(white, generator_for(seed)).tobytes() == white.tobytes()
+    assert len({views.draw(image, generator_for(seed)).tobytes() for seed in range(20)}) > 15
+    assert views.draw(image, generator_for(3)).tobytes() == views.draw(image, generator_for(3)).tobytes()
+
+
+def test_the_colour_matrix_deviates_as_said():
+    views = ImageViews(color_jitter=0.3)
+    matrices = torch.tensor([views.color_matrix(generator_for(seed)) for seed in range(3000)]).view(-1, 3, 4)
+    shares = matrices[:, :, :3]
+    assert torch.allclose(shares.sum(-1) * 255 + matrices[:, :, 3], torch.full((3000, 3), 255.0), atol=1e-3)
+    assert torch.allclose(shares.mean(0), torch.eye(3), atol=0.03)
+    expected = torch.full((3, 3), 0.2) + 0.1 * torch.eye(3)
+    assert torch.allclose(shares.std(0), expected, rtol=0.1)
+
+
+def test_what_a_turn_uncovers_has_the_corner_s_colour():
+    image = Image.new("RGB", (32, 32), (10, 200, 30))
+    assert ImageViews(rotation=45).draw(image, generator_for(0)).tobytes() == image.tobytes()
+
+
+@pytest.mark.parametrize("option", [{"rotation": -1}, {"rotation": 181}, {"color_jitter": -0.1}, {"color_jitter": 2}])
+def test_impossible_views(option):
+    ((name, value),) = option.items()
+    with pytest.raises(ValueError, match=f"{name}={value}"):
+        ImageTextPairs(tiny_rows(), **option)

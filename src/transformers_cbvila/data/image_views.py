@@ -1,0 +1,80 @@
+"""What a training image looks like this time: cut, mirrored, turned, recoloured."""
+
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+
+_WHITE = 255.0
+_BETWEEN_CHANNELS = 2 / 3  # how much of a channel's own change another channel's share changes by
+
+
+@dataclass
+class ImageViews:
+    """Draws views of images. What is off draws nothing: the other draws are then those of views without it.
+
+    Args:
+        crop_scale: Smallest share of the image's area that a random crop keeps; 1.0 takes the whole image.
+        flip: Whether to mirror every other image.
+        rotation: Turns by up to so many degrees either way; what comes into view has the colour of the image's corner.
+        color_jitter: Standard deviation of what is added to the entries of a colour matrix that starts as the identity
+            (off its diagonal two thirds of it). White stays white, so that drawings keep their paper.
+
+    Raises:
+        ValueError: For a share or an angle that is none.
+    """
+
+    crop_scale: float = 1.0
+    flip: bool = False
+    rotation: float = 0.0
+    color_jitter: float = 0.0
+
+    def __post_init__(self):
+        if not 0 < self.crop_scale <= 1:
+            raise ValueError(
+                f"crop_scale={self.crop_scale} must be in (0, 1], the smallest share of the image to keep."
+            )
+        if not 0 <= self.rotation <= 180:
+            raise ValueError(f"rotation={self.rotation} must be in [0, 180], the largest turn in degrees.")
+        if not 0 <= self.color_jitter <= 1:
+            raise ValueError(f"color_jitter={self.color_jitter} must be in [0, 1], a deviation of colour shares.")
+
+    def draw(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
+        """A view of an RGB image."""
+        if self.rotation > 0:
+            angle = uniform(generator, -self.rotation, self.rotation)
+            image = image.rotate(angle, Image.Resampling.BILINEAR, fillcolor=image.getpixel((0, 0)))
+        if self.crop_scale < 1:
+            image = image.crop(self.crop_box(image.size, generator))
+        if self.flip and uniform(generator) < 0.5:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        if self.color_jitter > 0:
+            image = image.convert("RGB", self.color_matrix(generator))
+        return image
+
+    def crop_box(self, size: tuple[int, int], generator: torch.Generator) -> tuple[int, int, int, int]:
+        """A box of at least `crop_scale` of the area, with its aspect ratio within 3:4 to 4:3 of the image's."""
+        width, height = size
+        side = uniform(generator, self.crop_scale, 1.0) ** 0.5
+        stretch = uniform(generator, 0.75, 4 / 3) ** 0.5
+        w = max(1, min(width, round(width * side * stretch)))
+        h = max(1, min(height, round(height * side / stretch)))
+        left, top = integer(generator, width - w + 1), integer(generator, height - h + 1)
+        return left, top, left + w, top + h
+
+    def color_matrix(self, generator: torch.Generator) -> tuple[float, ...]:
+        """Three rows of three shares and a summand, as `PIL.Image.convert` takes them; white is mapped to white."""
+        scale = self.color_jitter * (_BETWEEN_CHANNELS + (1 - _BETWEEN_CHANNELS) * torch.eye(3))
+        shares = torch.eye(3) + scale * torch.randn(3, 3, generator=generator)
+        summands = _WHITE * (1 - shares.sum(dim=1, keepdim=True))
+        return tuple(torch.cat([shares, summands], dim=1).flatten().tolist())
+
+
+def integer(generator: torch.Generator, end: int) -> int:
+    """A whole number from 0 to `end` - 1."""
+    return int(torch.randint(end, (), generator=generator))
+
+
+def uniform(generator: torch.Generator, low: float = 0.0, high: float = 1.0) -> float:
+    """A number from `low` to `high`."""
+    return low + (high - low) * float(torch.rand((), generator=generator))
