@@ -1,0 +1,74 @@
+"""What a conversion leaves on disk: a whole folder or nothing; and what it says when it cannot."""
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel
+from transformers.utils import logging
+
+
+def refuse_existing(path: str | Path, overwrite: bool) -> None:
+    """Raises a ValueError if `path` is a folder that may not be replaced, or no folder. For before the work, too."""
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{path} is a file: --output_dir must be a folder.")
+    if path.exists() and not overwrite:
+        raise ValueError(f"{path} is there already: choose another --output_dir, or --overwrite to replace it.")
+
+
+@contextmanager
+def written_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
+    """A folder to write into, beside `path`, which takes its place when the block ends without an error.
+
+    Raises:
+        ValueError: As [`refuse_existing`] does. Nothing has been written then.
+    """
+    path = Path(path)
+    refuse_existing(path, overwrite)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        new, old = work / "new", work / "old"
+        new.mkdir()
+        yield new
+        if path.exists():
+            path.rename(old)
+        new.rename(path)
+    finally:
+        if (work / "old").exists() and not path.exists():
+            (work / "old").rename(path)
+        shutil.rmtree(work)
+
+
+def read_back(model: PreTrainedModel, folder: Path) -> int:
+    """Loads what was saved and compares every weight; returns how many there are.
+
+    Raises:
+        ValueError: If one is missing or another.
+    """
+    loaded, info = type(model).from_pretrained(folder, output_loading_info=True)
+    strange = sorted({*info["missing_keys"], *info["unexpected_keys"]})
+    if strange:
+        raise ValueError(f"The saved model does not load: {', '.join(strange)}.")
+    weights = loaded.state_dict()
+    for name, value in model.state_dict().items():
+        if not torch.equal(weights[name], value):
+            raise ValueError(f"{name} is another one after saving and loading.")
+    return len(weights)
+
+
+def run(command: Callable[[list[str] | None], None], name: str, argv: list[str] | None = None) -> int:
+    """Runs a command; what is wrong with its input becomes one line on stderr, and the exit status 1."""
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        command(argv)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    return 0
