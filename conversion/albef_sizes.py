@@ -1,7 +1,7 @@
 """What an ALBEF checkpoint is: its task and its sizes, from its tensors and from ALBEF's configuration.
 
-Layers of BERT below `fusion_layer` are the text encoder, the others, which have cross-attention, the fusion encoder. For
-NLVR2 the latter are doubled.
+Layers of BERT below `fusion_layer` are the text encoder, the others, which have cross-attention, the fusion encoder.
+For NLVR2 the latter are doubled.
 """
 
 import re

@@ -33,7 +33,8 @@ EXAMPLE = """\
 example:
   python conversion/convert_albef.py --checkpoint ALBEF.pth --output_dir cbvila-from-albef
   python conversion/convert_albef.py --checkpoint ALBEF.pth --task vqa --image_size 384 --output_dir cbvila-vqa
-  python conversion/convert_albef.py --checkpoint vqa.pth --albef_config config.json --tokenizer my_bert --output_dir out
+  python conversion/convert_albef.py --checkpoint vqa.pth --albef_config config.json --tokenizer my_bert \\
+      --output_dir cbvila-vqa
 
 The task is read from the keys. A pretraining checkpoint also converts into the model of another task, as ALBEF's
 fine-tuning starts (the answer decoder and the twin layers as copies of the fusion layers).

@@ -1,4 +1,4 @@
-"""The account of a conversion: what became of every key of a checkpoint, and where every weight of a model came from."""
+"""The account of a conversion: what became of every key of a checkpoint, and where a model's weights came from."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping

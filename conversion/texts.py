@@ -27,8 +27,8 @@ def check_vocabulary(tokenizer: Any, name: str, size: int) -> None:
     """Raises a ValueError if the tokenizer has another number of tokens than the model has word embeddings."""
     if tokenizer is not None and len(tokenizer) != size:
         raise ValueError(
-            f"The checkpoint has {size} word embeddings and the tokenizer {name} {len(tokenizer)} tokens: give the one "
-            "that the model was trained with as --tokenizer, or --no_processor."
+            f"The checkpoint has {size} word embeddings and the tokenizer {name} {len(tokenizer)} tokens: give the "
+            "one that the model was trained with as --tokenizer, or --no_processor."
         )
 
 

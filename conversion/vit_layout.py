@@ -2,7 +2,7 @@
 
 import re
 
-# transformers: first `encoder.layer.N` with names of its own, in newer versions `layers.N` with those that we have, too.
+# transformers: at first `encoder.layer.N` with names of its own, in newer versions `layers.N` with those of ours.
 _OLD_LAYER = {
     "attention.attention.query": "attention.q_proj",
     "attention.attention.key": "attention.k_proj",

@@ -1,8 +1,8 @@
 """Visual reasoning (Sec. IV-E): is a statement true of several images, two in NLVR2?
 
 The statement is fused with each image on its own, and a classifier reads all joint representations at once. (ALBEF
-changes the fusion encoder to take both images; the paper says nothing, and this needs no surgery on weights.) ALBEF's way
-is `reasoning_fusion="twin"`.
+changes the fusion encoder to take both images; the paper says nothing, and this needs no surgery on weights. ALBEF's
+way is `reasoning_fusion="twin"`.)
 
 Shapes: B statements, n images of each, L text tokens, N patches, D hidden.
 """
@@ -32,8 +32,8 @@ logger = logging.get_logger(__name__)
 class CBViLAForVisualReasoning(CBViLAPreTrainedModel):
     """Classifies a statement about `config.num_images` images as true or false.
 
-    With `reasoning_fusion="twin"`, loaded from a checkpoint without twin layers (the base model, or a pretraining one),
-    these start as copies of the fusion layers, as in ALBEF.
+    With `reasoning_fusion="twin"`, loaded from a checkpoint without twin layers (the base model, or a pretraining
+    one), these start as copies of the fusion layers, as in ALBEF.
 
     Example:
 
