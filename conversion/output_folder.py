@@ -45,13 +45,13 @@ def written_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
         shutil.rmtree(work)
 
 
-def read_back(model: PreTrainedModel, folder: Path) -> int:
-    """Loads what was saved and compares every weight; returns how many there are.
+def read_back(model: PreTrainedModel, folder: Path, **options) -> int:
+    """Loads what was saved, with `options`, and compares every weight; returns how many there are.
 
     Raises:
         ValueError: If one is missing or another.
     """
-    loaded, info = type(model).from_pretrained(folder, output_loading_info=True)
+    loaded, info = type(model).from_pretrained(folder, output_loading_info=True, **options)
     strange = sorted({*info["missing_keys"], *info["unexpected_keys"]})
     if strange:
         raise ValueError(f"The saved model does not load: {', '.join(strange)}.")

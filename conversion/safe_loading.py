@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 from pathlib import Path
 
 import torch
@@ -41,7 +42,9 @@ def load_tensors(path: str | Path) -> dict[str, Tensor]:
 
 def _unpickled(path: Path):
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what it is about to refuse
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken file may fail anywhere in the reader
         blocked = re.search(r"Unsupported (?:global|class|type)\S*:? (?:GLOBAL )?([\w.]+)|GLOBAL ([\w.]+)", str(error))
         if blocked:

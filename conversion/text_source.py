@@ -1,6 +1,6 @@
 """BERT to start from: its lower layers become the text encoder, the others the fusion encoder."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,29 +140,31 @@ def chosen_layers(text: str | None, fusion: str | None, layers: int) -> tuple[tu
     """Numbers of the layers that become text encoder and fusion encoder.
 
     Args:
-        text, fusion: How many (`"6"`: the lowest, and those after them), or which (`"0-2,5"`); half each when absent.
+        text, fusion: How many (`"6"`: the lowest, and those after them), or which (`"0-2,5"`, one alone as `"5-5"`);
+            half each when absent.
         layers: How many there are.
 
     Raises:
         ValueError: If there are no such layers, none, or one would be in both.
     """
-    below = _numbers(text or str(layers // 2 or 1), 0)
-    following = below[-1] + 1 if below else 0
-    above = _numbers(fusion or str(layers - following), following)
-    for name, chosen in (("text_layers", below), ("fusion_layers", above)):
-        if not chosen or max(chosen) >= layers:
-            raise ValueError(f"--{name} are {list(chosen)}; BERT has the layers 0 to {layers - 1}.")
+    below = _numbers("text_layers", text or str(layers // 2), 0, layers)
+    following = below[-1] + 1
+    above = _numbers("fusion_layers", fusion or str(layers - following), following, layers)
     twice = sorted(set(below) & set(above)) or sorted(n for n in {*below, *above} if (below + above).count(n) > 1)
     if twice:
         raise ValueError(f"Layer {twice[0]} is chosen twice: a layer is of the text encoder or of the fusion encoder.")
     return below, above
 
 
-def _numbers(text: str, first: int) -> tuple[int, ...]:
-    try:
-        if text.isdigit():
-            return tuple(range(first, first + int(text)))
-        spans: Sequence[list[int]] = [[int(n) for n in part.split("-")] for part in text.split(",")]
-        return tuple(number for span in spans for number in range(span[0], span[-1] + 1))
-    except ValueError as error:
-        raise ValueError(f"{text!r} names no layers: write a number (6) or which (0-2,5).") from error
+def _numbers(name: str, text: str, first: int, layers: int) -> tuple[int, ...]:
+    if text.isdigit():
+        chosen = tuple(range(first, first + int(text)))
+    else:
+        try:
+            spans = [[int(number) for number in part.split("-")] for part in text.split(",")]
+        except ValueError as error:
+            raise ValueError(f"--{name} {text!r} names no layers: write a number (6) or which (0-2,5).") from error
+        chosen = tuple(number for span in spans for number in range(span[0], span[-1] + 1))
+    if not chosen or max(chosen) >= layers:
+        raise ValueError(f"--{name} are {list(chosen)}; BERT has the layers 0 to {layers - 1}.")
+    return chosen
