@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import command
 from albef_layout import albef_layout, check_duplicates
 from albef_sizes import TASKS, config_fields, layout_of, sizes_of
 from key_table import KeyTable
-from output_folder import read_back, refuse_existing, run, written_folder
+from output_folder import read_back, refuse_existing, written_folder
 from safe_loading import load_tensors
 from texts import check_vocabulary, load_tokenizer, token_ids
 from torch import Tensor
@@ -119,22 +120,21 @@ def _reason_to_start(name: str, layout: str, task: str) -> str | None:
     return "not in pretraining" if "twin_layers." in name else None
 
 
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = command.parser(__doc__, EXAMPLE)
+    made.add_argument("--checkpoint", required=True, metavar="X.pth", help="ALBEF's file, or its safetensors")
+    made.add_argument("--task", choices=TASKS, help="the model to make; by default the checkpoint's own task")
+    made.add_argument("--albef_config", metavar="C.json", help='ALBEF\'s, as {"albef": {...}, "bert": {...}}')
+    made.add_argument("--image_size", type=command.positive, metavar="PX", help="resize the position table for these")
+    made.add_argument("--tokenizer", default="bert-base-uncased", help="folder or Hub id (default: %(default)s)")
+    command.add_model_options(made)
+    return made
+
+
 def main(argv: list[str] | None = None) -> None:
     """Converts as the command line says."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--checkpoint", required=True, metavar="X.pth", help="ALBEF's file, or its safetensors")
-    parser.add_argument("--output_dir", required=True, metavar="FOLDER", help="the model's folder; must not be there")
-    parser.add_argument("--task", choices=TASKS, help="the model to make; by default the checkpoint's own task")
-    parser.add_argument("--albef_config", metavar="C.json", help='ALBEF\'s, as {"albef": {...}, "bert": {...}}')
-    parser.add_argument("--image_size", type=int, metavar="PX", help="resize the position table for such images")
-    parser.add_argument("--tokenizer", default="bert-base-uncased", help="folder or Hub id (default: %(default)s)")
-    parser.add_argument("--no_processor", action="store_true", help="save no tokenizer and no image processor")
-    parser.add_argument("--not_strict", action="store_true", help="go on with unknown and missing keys")
-    parser.add_argument("--overwrite", action="store_true", help="replace an output folder that is there")
-    parser.add_argument("--seed", type=int, default=0, help="of what starts from random weights (default: 0)")
-    options = parser.parse_args(argv)
+    options = parser().parse_args(argv)
     refuse_existing(options.output_dir, options.overwrite)
     tensors = load_tensors(options.checkpoint)
     given = _read_json(options.albef_config)
@@ -167,4 +167,4 @@ def _read_json(path: str | None) -> Any:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run(main, "convert_albef"))
+    raise SystemExit(command.run(main, "convert_albef"))

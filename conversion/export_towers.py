@@ -9,12 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import command
 import torch
 from bert_layout import bert_name
 from key_table import KeyTable, Step
-from output_folder import read_back, refuse_existing, run, written_folder
+from output_folder import read_back, refuse_existing, written_folder
 from sources import find, read_config
-from transformers import AutoTokenizer, BertConfig, BertModel, PreTrainedModel, ViTConfig, ViTImageProcessor, ViTModel
+from transformers import AutoTokenizer, BertConfig, BertModel, PreTrainedModel, ViTConfig, ViTModel
 from vision_source import difference
 from vit_layout import transformers_names
 
@@ -113,21 +114,25 @@ def _save_preprocessing(source: Path, tower: str, folder: Path) -> None:
         tokenizer.init_kwargs.pop("processor_class", None)  # it serves no CBViLAProcessor any more
         tokenizer.save_pretrained(folder)
     else:
+        # Without torchvision the mere import says so on stderr.
+        from transformers import ViTImageProcessor
+
         processor = CBViLAProcessor.from_pretrained(source).image_processor
         fields = {name: getattr(processor, name) for name in _IMAGE_PROCESSOR}
         ViTImageProcessor(**fields).save_pretrained(folder)
 
 
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = command.parser(__doc__, EXAMPLE)
+    made.add_argument("--model", required=True, metavar="FOLDER", help="a CB-ViLA model of any kind, or its Hub id")
+    made.add_argument("--tower", required=True, choices=("text", "vision"), help="which encoder")
+    return made
+
+
 def main(argv: list[str] | None = None) -> None:
     """Exports as the command line says."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", required=True, metavar="FOLDER", help="a CB-ViLA model of any kind, or its Hub id")
-    parser.add_argument("--tower", required=True, choices=("text", "vision"), help="which encoder")
-    parser.add_argument("--output_dir", required=True, metavar="FOLDER", help="the result's; must not be there")
-    parser.add_argument("--overwrite", action="store_true", help="replace an output folder that is there")
-    options = parser.parse_args(argv)
+    options = parser().parse_args(argv)
     refuse_existing(options.output_dir, options.overwrite)
     source = find(options.model)
     if not source.is_dir() or read_config(source).get("model_type") != "cbvila":
@@ -144,4 +149,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run(main, "export_towers"))
+    raise SystemExit(command.run(main, "export_towers"))

@@ -7,8 +7,9 @@ result is a pretraining model.
 import argparse
 from collections.abc import Callable
 
+import command
 from key_table import KeyTable, Step
-from output_folder import read_back, refuse_existing, run, written_folder
+from output_folder import read_back, refuse_existing, written_folder
 from text_source import TextSource, text_source
 from texts import check_vocabulary, load_tokenizer, token_ids
 from transformers import set_seed
@@ -80,26 +81,27 @@ def _reason_to_start(name: str, text: TextSource) -> str | None:
     return None if name.startswith(encoders) else "neither has anything of the kind"
 
 
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = command.parser(__doc__, EXAMPLE)
+    made.add_argument("--vision", required=True, metavar="VIT", help="the image encoder's origin")
+    made.add_argument("--text", required=True, metavar="BERT", help="the text and fusion encoder's origin")
+    made.add_argument("--text_layers", metavar="N|LIST", help="6: the lowest six; 0-2,5: these; default: half")
+    made.add_argument("--fusion_layers", metavar="N|LIST", help="the same, counted from there on; default: the rest")
+    made.add_argument("--image_size", type=command.positive, default=256, metavar="PX", help="(default: 256)")
+    made.add_argument(
+        "--vision_heads", type=command.positive, metavar="N", help="of a timm model; default: width / 64"
+    )
+    made.add_argument("--preset", choices=sorted(PRESETS), default="recommended", help="(default: %(default)s)")
+    made.add_argument("--tokenizer", help="folder or Hub id; by default what --text names")
+    made.add_argument("--no_check", action="store_true", help="do not compare states with the original libraries'")
+    command.add_model_options(made)
+    return made
+
+
 def main(argv: list[str] | None = None) -> None:
     """Starts a model as the command line says."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--vision", required=True, metavar="VIT", help="the image encoder's origin")
-    parser.add_argument("--text", required=True, metavar="BERT", help="the text and fusion encoder's origin")
-    parser.add_argument("--output_dir", required=True, metavar="FOLDER", help="the model's folder; must not be there")
-    parser.add_argument("--text_layers", metavar="N|LIST", help="6: the lowest six; 0-2,5: these; default: half")
-    parser.add_argument("--fusion_layers", metavar="N|LIST", help="the same, counted from there on; default: the rest")
-    parser.add_argument("--image_size", type=int, default=256, metavar="PX", help="(default: %(default)s)")
-    parser.add_argument("--vision_heads", type=int, metavar="N", help="of a timm model; by default one for each 64")
-    parser.add_argument("--preset", choices=sorted(PRESETS), default="recommended", help="(default: %(default)s)")
-    parser.add_argument("--tokenizer", help="folder or Hub id; by default what --text names")
-    parser.add_argument("--no_processor", action="store_true", help="save no tokenizer and no image processor")
-    parser.add_argument("--no_check", action="store_true", help="do not compare states with the original libraries'")
-    parser.add_argument("--not_strict", action="store_true", help="go on with unknown and missing keys")
-    parser.add_argument("--overwrite", action="store_true", help="replace an output folder that is there")
-    parser.add_argument("--seed", type=int, default=0, help="of what starts from random weights (default: 0)")
-    options = parser.parse_args(argv)
+    options = parser().parse_args(argv)
     refuse_existing(options.output_dir, options.overwrite)
     vision = vision_source(options.vision, options.vision_heads)
     text = text_source(options.text, options.text_layers, options.fusion_layers)
@@ -130,4 +132,4 @@ def _checks(vision: VisionSource, text: TextSource, model: CBViLAForPreTraining)
 
 
 if __name__ == "__main__":
-    raise SystemExit(run(main, "init_from_pretrained"))
+    raise SystemExit(command.run(main, "init_from_pretrained"))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+NAMED = 20  # as many keys are named in an error
 # In the order of the summary; the last two are errors unless the user says otherwise.
 FATES = ("taken", "renamed", "split", "resized", "copied", "dropped", "fresh", "unknown", "missing")
 
@@ -114,7 +115,9 @@ class KeyTable:
             ("missing", [row.target for row in self.of("missing")]),
         ):
             if keys:
-                problems.append(f"{len(keys)} key{'s are' if len(keys) > 1 else ' is'} {fate}: {', '.join(keys)}")
+                others = f" and {len(keys) - NAMED} others" if len(keys) > NAMED else ""
+                named = f"{', '.join(keys[:NAMED])}{others}"
+                problems.append(f"{len(keys)} key{'s are' if len(keys) > 1 else ' is'} {fate}: {named}")
         if problems:
             raise ValueError(f"{'; '.join(problems)}. --not_strict goes on without them.")
 

@@ -1,15 +1,13 @@
-"""What a conversion leaves on disk: a whole folder or nothing; and what it says when it cannot."""
+"""What a conversion leaves on disk: a whole folder or nothing."""
 
 import shutil
-import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel
-from transformers.utils import logging
 
 
 def refuse_existing(path: str | Path, overwrite: bool) -> None:
@@ -60,15 +58,3 @@ def read_back(model: PreTrainedModel, folder: Path, **options) -> int:
         if not torch.equal(weights[name], value):
             raise ValueError(f"{name} is another one after saving and loading.")
     return len(weights)
-
-
-def run(command: Callable[[list[str] | None], None], name: str, argv: list[str] | None = None) -> int:
-    """Runs a command; what is wrong with its input becomes one line on stderr, and the exit status 1."""
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        command(argv)
-    except (ValueError, OSError, ImportError) as error:
-        print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    return 0

@@ -12,8 +12,8 @@ import pytest
 import tiny
 import torch
 from albef_sizes import layout_of
+from command import run
 from convert_albef import convert, main
-from output_folder import run
 
 from transformers_cbvila import (
     CBViLAForImageTextRetrieval,

@@ -3,8 +3,8 @@
 import pytest
 import tiny
 import torch
+from command import run
 from export_towers import check, main
-from output_folder import run
 from transformers import AutoImageProcessor, AutoTokenizer, BertModel, ViTModel
 
 from transformers_cbvila import CBViLAForVisualEntailment, CBViLAModel
@@ -18,13 +18,13 @@ def folder(tmp_path_factory):
     return path
 
 
-def command(*arguments):
+def converted(*arguments):
     return run(main, "export_towers", [str(argument) for argument in arguments])
 
 
 @torch.no_grad()
 def test_text(folder, tmp_path, capsys):
-    assert command("--model", folder, "--tower", "text", "--output_dir", tmp_path / "bert") == 0
+    assert converted("--model", folder, "--tower", "text", "--output_dir", tmp_path / "bert") == 0
     assert "states within " in capsys.readouterr().out
     bert, tokenizer = BertModel.from_pretrained(tmp_path / "bert"), AutoTokenizer.from_pretrained(tmp_path / "bert")
     batch = tokenizer(["red half", "blue"], padding=True, return_tensors="pt")
@@ -35,7 +35,7 @@ def test_text(folder, tmp_path, capsys):
 
 @torch.no_grad()
 def test_vision(folder, tmp_path):
-    assert command("--model", folder, "--tower", "vision", "--output_dir", tmp_path / "vit") == 0
+    assert converted("--model", folder, "--tower", "vision", "--output_dir", tmp_path / "vit") == 0
     vit, processor = ViTModel.from_pretrained(tmp_path / "vit"), AutoImageProcessor.from_pretrained(tmp_path / "vit")
     image = tiny.half_image("red", "left", size=50)
     pixels = processor(image, return_tensors="pt")["pixel_values"]
@@ -47,7 +47,7 @@ def test_vision(folder, tmp_path):
 
 
 def test_a_tower_that_is_another_is_found(folder, tmp_path):
-    assert command("--model", folder, "--tower", "text", "--output_dir", tmp_path / "bert") == 0
+    assert converted("--model", folder, "--tower", "text", "--output_dir", tmp_path / "bert") == 0
     tower = CBViLAModel.from_pretrained(folder).text_model.eval()
     with torch.no_grad():
         tower.embeddings.layernorm.bias[0] += 1e-3
@@ -58,7 +58,7 @@ def test_a_tower_that_is_another_is_found(folder, tmp_path):
 def test_what_is_refused(folder, tmp_path, capfd):
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     options = "--tower", "text", "--output_dir", tmp_path / "out"
-    assert command("--model", tmp_path, *options) == 1
+    assert converted("--model", tmp_path, *options) == 1
     error = capfd.readouterr().err
     assert "is no folder of a CB-ViLA model" in error and error.count("\n") == 1
     assert not (tmp_path / "out").exists()

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 import tiny
 import torch
+from command import run
 from init_from_pretrained import main
-from output_folder import run
 from safetensors.torch import load_file, save_file
 from text_source import chosen_layers, text_source
 from transformers import BertConfig, BertForPreTraining, ViTConfig, ViTForImageClassification, set_seed
@@ -37,14 +37,14 @@ def originals(tmp_path_factory):
     return folder
 
 
-def command(*arguments):
+def converted(*arguments):
     return run(main, "init_from_pretrained", [str(argument) for argument in arguments])
 
 
 def test_the_starting_point(originals, tmp_path, capsys):
     out = tmp_path / "out"
     options = "--vision", originals / "vit", "--text", originals / "bert", "--output_dir", out, "--image_size", 64
-    assert command(*options) == 0
+    assert converted(*options) == 0
     printed = capsys.readouterr().out
     assert "Image encoder: within " in printed and "of BertModel, fp64" in printed
     model, vit = CBViLAForPreTraining.from_pretrained(out), load_file(originals / "vit" / "model.safetensors")
@@ -112,8 +112,8 @@ def test_timm_gives_the_same_tower(originals, tmp_path, capsys):
     save_file(timm_tensors(originals), tmp_path / "vit.safetensors")
     base = "--text", originals / "bert", "--image_size", 32, "--no_processor"
     heads = "--vision_heads", 4
-    assert command("--vision", originals / "vit", "--output_dir", tmp_path / "a", *base) == 0
-    assert command("--vision", tmp_path / "vit.safetensors", "--output_dir", tmp_path / "b", *base, *heads) == 0
+    assert converted("--vision", originals / "vit", "--output_dir", tmp_path / "a", *base) == 0
+    assert converted("--vision", tmp_path / "vit.safetensors", "--output_dir", tmp_path / "b", *base, *heads) == 0
     first, second = (CBViLAForPreTraining.from_pretrained(tmp_path / name) for name in "ab")
     assert second.config.vision_config.layer_norm_eps == 1e-6  # timm's
     for name, value in first.state_dict().items():
@@ -145,15 +145,15 @@ def test_bert_from_tensorflow(originals, tmp_path, capsys):
     (tmp_path / "bert" / "config.json").write_text((originals / "bert" / "config.json").read_text())
     save_file(tensors, tmp_path / "bert" / "model.safetensors")
     base = "--vision", originals / "vit", "--no_processor", "--image_size", 32, "--output_dir"
-    assert command(*base, tmp_path / "a", "--text", originals / "bert") == 0
-    assert command(*base, tmp_path / "b", "--text", tmp_path / "bert") == 0
+    assert converted(*base, tmp_path / "a", "--text", originals / "bert") == 0
+    assert converted(*base, tmp_path / "b", "--text", tmp_path / "bert") == 0
     first, second = (CBViLAForPreTraining.from_pretrained(tmp_path / name).state_dict() for name in "ab")
     assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
 def test_chosen_layers_are_checked_against_bert(originals, tmp_path, capsys):
     options = "--vision", originals / "vit", "--text", originals / "bert", "--output_dir", tmp_path / "out"
-    assert command(*options, "--text_layers", "0,3", "--fusion_layers", "1-1", "--no_processor") == 0
+    assert converted(*options, "--text_layers", "0,3", "--fusion_layers", "1-1", "--no_processor") == 0
     assert "layer 2 was not asked for" in capsys.readouterr().out
     model = CBViLAForPreTraining.from_pretrained(tmp_path / "out")
     weight = load_file(originals / "bert" / "model.safetensors")["bert.encoder.layer.3.output.dense.weight"]
@@ -219,8 +219,8 @@ def test_what_is_refused(originals, tmp_path, capfd):
         (tmp_path / "nowhere", bert, "nowhere is no file or folder, and the Hub does not give it either"),
         (vit, tmp_path, "has no readable config.json"),
     ):
-        assert command("--vision", vision, "--text", text, "--output_dir", out) == 1
+        assert converted("--vision", vision, "--text", text, "--output_dir", out) == 1
         error = capfd.readouterr().err
         assert complaint in error and error.count("\n") == 1 and not out.exists()
-    assert command("--vision", vit, "--text", bert, "--output_dir", out, "--image_size", 30) == 1
+    assert converted("--vision", vit, "--text", bert, "--output_dir", out, "--image_size", 30) == 1
     assert "image_size 30 is not a multiple" in capfd.readouterr().err and not out.exists()
