@@ -19,11 +19,18 @@ from transformers import AutoTokenizer, BertConfig, BertModel, PreTrainedModel, 
 from vision_source import difference
 from vit_layout import transformers_names
 
-from transformers_cbvila import CBViLAModel, CBViLAProcessor, CBViLATextModel, CBViLAVisionModel
+from transformers_cbvila import (
+    CBViLAModel,
+    CBViLAProcessor,
+    CBViLATextModel,
+    CBViLAVisionModel,
+    bundled_checkpoint,
+    bundled_checkpoints,
+)
 
 EXAMPLE = """\
 example:
-  python conversion/export_towers.py --model runs/mine --tower text --output_dir my-bert
+  python conversion/export_towers.py --model cbvila-tiny --tower text --output_dir my-bert
   python conversion/export_towers.py --model runs/mine --tower vision --output_dir my-vit
 """
 # The fields of our configurations that BertConfig and ViTConfig have, too, with the same meaning.
@@ -125,7 +132,7 @@ def _save_preprocessing(source: Path, tower: str, folder: Path) -> None:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = command.parser(__doc__, EXAMPLE)
-    made.add_argument("--model", required=True, metavar="FOLDER", help="a CB-ViLA model of any kind, or its Hub id")
+    made.add_argument("--model", required=True, metavar="FOLDER", help="of a CB-ViLA model; a Hub id or bundled name")
     made.add_argument("--tower", required=True, choices=("text", "vision"), help="which encoder")
     return made
 
@@ -134,7 +141,8 @@ def main(argv: list[str] | None = None) -> None:
     """Exports as the command line says."""
     options = parser().parse_args(argv)
     refuse_existing(options.output_dir, options.overwrite)
-    source = find(options.model)
+    bundled = options.model in bundled_checkpoints()
+    source = find(bundled_checkpoint(options.model) if bundled else options.model)
     if not source.is_dir() or read_config(source).get("model_type") != "cbvila":
         raise ValueError(f"{options.model} is no folder of a CB-ViLA model.")
     tower = getattr(CBViLAModel.from_pretrained(source), f"{options.tower}_model").eval()
