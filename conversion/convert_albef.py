@@ -96,6 +96,9 @@ def convert(
     table.fit(own, lambda name: _reason_to_start(name, layout, task))
     if strict:
         table.check()
+    temperature = float(tensors["temp"]) if "cbvila.logit_scale" in table.tensors else 0.07
+    if not 0.01 <= temperature <= 0.5:
+        notes.append(f"The temperature is {temperature:.3g}: our models take it to the nearest of 0.01 to 0.5.")
     model.load_state_dict(table.tensors, strict=False)
     model.tie_weights()
     if layout == "pretrain" and task == "vqa":
@@ -135,7 +138,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Converts as the command line says."""
     options = parser().parse_args(argv)
-    refuse_existing(options.output_dir, options.overwrite)
+    inputs = options.checkpoint, options.albef_config, options.tokenizer
+    refuse_existing(options.output_dir, options.overwrite, *inputs)
     tensors = load_tensors(options.checkpoint)
     given = _read_json(options.albef_config)
     tokenizer = None if options.no_processor else load_tokenizer(options.tokenizer)
@@ -161,9 +165,12 @@ def _read_json(path: str | None) -> Any:
     if path is None:
         return None
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is no JSON: {error}.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f'{path} holds a {type(content).__name__}; expected {{"albef": {{...}}, "bert": {{...}}}}.')
+    return content
 
 
 if __name__ == "__main__":

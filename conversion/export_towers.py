@@ -140,7 +140,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Exports as the command line says."""
     options = parser().parse_args(argv)
-    refuse_existing(options.output_dir, options.overwrite)
+    refuse_existing(options.output_dir, options.overwrite, options.model)
     bundled = options.model in bundled_checkpoints()
     source = find(bundled_checkpoint(options.model) if bundled else options.model)
     if not source.is_dir() or read_config(source).get("model_type") != "cbvila":

@@ -102,7 +102,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Starts a model as the command line says."""
     options = parser().parse_args(argv)
-    refuse_existing(options.output_dir, options.overwrite)
+    inputs = options.vision, options.text, options.tokenizer
+    refuse_existing(options.output_dir, options.overwrite, *inputs)
     vision = vision_source(options.vision, options.vision_heads)
     text = text_source(options.text, options.text_layers, options.fusion_layers)
     tokenizer_name = options.tokenizer or str(text.folder)

@@ -10,13 +10,23 @@ import torch
 from transformers import PreTrainedModel
 
 
-def refuse_existing(path: str | Path, overwrite: bool) -> None:
-    """Raises a ValueError if `path` is a folder that may not be replaced, or no folder. For before the work, too."""
+def refuse_existing(path: str | Path, overwrite: bool, *inputs: str | None) -> None:
+    """Raises a ValueError if there is something at `path` that may not be replaced. For before the work, too.
+
+    Args:
+        overwrite: Whether a model's folder may be. Another one may not, and none with one of the `inputs` in it.
+        inputs: What is read, where that may be a file or folder.
+    """
     path = Path(path)
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path} is a file: --output_dir must be a folder.")
     if path.exists() and not overwrite:
         raise ValueError(f"{path} is there already: choose another --output_dir, or --overwrite to replace it.")
+    if path.exists() and any(path.iterdir()) and not (path / "config.json").is_file():
+        raise ValueError(f"{path} is no model's folder: not even --overwrite replaces it.")
+    for name in inputs:
+        if name and Path(name).exists() and Path(name).resolve().is_relative_to(path.resolve()):
+            raise ValueError(f"{name} is in the output folder {path}, which would be replaced: choose another one.")
 
 
 @contextmanager

@@ -218,6 +218,8 @@ def test_a_configuration_that_contradicts(tmp_path, capfd):
     ):
         (tmp_path / "c.json").write_text(json.dumps(content))
         assert_refused(tmp_path, capfd, complaint, *options, tmp_path / "c.json")
+    (tmp_path / "c.json").write_text("[1]")
+    assert_refused(tmp_path, capfd, "c.json holds a list", *options, tmp_path / "c.json")
     (tmp_path / "c.json").write_text("{")
     assert_refused(tmp_path, capfd, "c.json is no JSON", *options, tmp_path / "c.json")
 
@@ -237,9 +239,18 @@ def test_nothing_is_left_of_a_conversion_that_fails_while_it_writes(tmp_path, ca
     options = "--checkpoint", PRETRAINED, "--albef_config", CONFIG, "--no_processor", "--output_dir"
     assert_refused(tmp_path, capfd, "no space left", *options, tmp_path / "out")
     (tmp_path / "kept").mkdir()
-    (tmp_path / "kept" / "old").write_text("there before")
+    (tmp_path / "kept" / "config.json").write_text("there before")
     assert command(*options, tmp_path / "kept", "--overwrite") == 1
-    assert [path.name for path in tmp_path.rglob("*")] == ["kept", "old"]
+    assert [path.name for path in tmp_path.rglob("*")] == ["kept", "config.json"]
+
+
+def test_what_is_never_replaced(tmp_path, capfd):
+    file = saved(tmp_path, albef_fixtures.checkpoint("pretrain"))
+    options = "--albef_config", CONFIG, "--no_processor", "--overwrite", "--output_dir"
+    assert_refused(tmp_path, capfd, "is no model's folder", "--checkpoint", PRETRAINED, *options, tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    assert_refused(tmp_path, capfd, "x.pth is in the output folder", "--checkpoint", file, *options, tmp_path)
+    assert_refused(tmp_path, capfd, "x.pth is a file", "--checkpoint", PRETRAINED, *options, file)
 
 
 @pytest.mark.slow

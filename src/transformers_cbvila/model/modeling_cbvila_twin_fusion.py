@@ -3,6 +3,8 @@
 Shapes: B batch, T query tokens, S key tokens of an image, D hidden, Dv vision width.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
@@ -28,8 +30,9 @@ class CBViLATwinFusionModel(CBViLAFusionModel):
             CBViLATextLayer(config, i, key_value_size=config.encoder_hidden_size)
             for i in range(config.num_hidden_layers)
         )
-        for twin in self.twin_layers:
-            del twin.crossattention.k_proj, twin.crossattention.v_proj
+        attentions: list[Any] = [twin.crossattention for twin in self.twin_layers]
+        for attention in attentions:
+            del attention.k_proj, attention.v_proj
         self.post_init()
 
     @torch.no_grad()
@@ -77,7 +80,8 @@ class CBViLATwinFusionModel(CBViLAFusionModel):
         mask = self._mask(inputs_embeds, attention_mask)
         hidden_states = inputs_embeds
         for layer, twin in zip(self.layers, self.twin_layers, strict=True):
-            keys, values = layer.crossattention.keys_values(encoder_hidden_states)
+            attention: Any = layer.crossattention
+            keys, values = attention.keys_values(encoder_hidden_states)
             for image, asking in enumerate((layer, twin)):
                 own = keys[image::2], values[image::2]
                 hidden_states = asking(hidden_states, mask, encoder_keys_values=own, **kwargs)
