@@ -12,6 +12,7 @@ import pytest
 
 PACKAGE = "transformers_cbvila"
 SOURCES = Path(__file__).parents[1] / "src" / PACKAGE
+CONVERSION = Path(__file__).parents[1] / "conversion"  # scripts, which import each other by name
 
 # What each layer's files may import besides the standard library and themselves. The root layer is the package's
 # __init__.py and the small files beside it that any layer but model/ may use.
@@ -24,6 +25,7 @@ PACKAGES_OF_LAYER = {
     "pages": {"numpy", "PIL"},
     "demo": MODEL_PACKAGES | {"accelerate", "safetensors", "datasets", "evaluate", "matplotlib"},
     "root": MODEL_PACKAGES | {"safetensors"},
+    "conversion": MODEL_PACKAGES | {"safetensors", "timm"} | {path.stem for path in CONVERSION.glob("*.py")},
     "cli": MODEL_PACKAGES
     | {"accelerate", "safetensors", "yaml", "datasets", "evaluate", "peft", "timm", "matplotlib"},
 }
@@ -35,6 +37,7 @@ LAYERS_OF_LAYER = {
     "pages": {"root", "model", "data", "evaluation"},
     "demo": {"root", "model", "data", "evaluation", "training", "pages"},
     "root": {"model", "data", "evaluation", "training"},
+    "conversion": {"root", "model"},
     "cli": {"root", "model", "data", "evaluation", "training", "pages", "demo"},
 }
 # Optional packages: a top-level import would make the package fail without their extra, and start slowly with it.
@@ -142,6 +145,8 @@ def test_sources_hold_the_table():
     found = []
     for source in sources:
         found += violations(source.relative_to(SOURCES).as_posix(), source.read_text(encoding="utf-8"))
+    for source in sorted(CONVERSION.glob("*.py")):
+        found += violations(f"conversion/{source.name}", source.read_text(encoding="utf-8"))
     assert found == []
 
 
@@ -162,6 +167,7 @@ def test_table_names_the_folders_that_are_there(layer):
         ("__init__.py", "def __getattr__(name):\n    from transformers_cbvila.training.trainer import T"),
         ("cli.py", "from transformers_cbvila.demo import report"),
         ("__main__.py", "from transformers_cbvila.cli import main"),
+        ("conversion/a.py", "import key_table\nfrom transformers_cbvila import CBViLAModel"),
     ],
 )
 def test_checker_lets_allowed_imports_pass(path, source):
@@ -195,6 +201,9 @@ def test_checker_lets_allowed_imports_pass(path, source):
         ("pages/a.py", "from ..training.trainer import T", "may not import training"),
         ("evaluation/a.py", "from ..pages.document import png", "may not import pages"),
         ("pages/a.py", "import torch", "may not import torch"),
+        ("conversion/a.py", "from transformers_cbvila.training.trainer import T", "may not import training"),
+        ("conversion/a.py", "import timm", "is optional"),
+        ("model/a.py", "import key_table", "may not import key_table"),
         ("extras.py", "from transformers_cbvila.cli import main", "may not import cli"),
         ("extras.py", "from transformers_cbvila.__main__ import main", "may not import cli"),
         ("other/a.py", "x = 1", "no layer"),

@@ -20,6 +20,7 @@ FusionVisualCls = Literal["learned", "vit", "none"]
 ITMKeys = Literal["continuous", "quantized", "both"]
 PixelLikelihood = Literal["gaussian", "laplace"]
 PixelReduction = Literal["mean", "sum_patch"]
+ReasoningFusion = Literal["separate", "twin"]
 
 # What differs between the presets; everything else is the field default. `recommended` is the field defaults.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -260,6 +261,9 @@ class CBViLAConfig(PreTrainedConfig):
         projection_dim (`int`, defaults to 256): Width of the contrastive embeddings.
         logit_scale_init_value (`float`, defaults to 2.6592): Logarithm of the initial 1 / temperature (ln 1/0.07).
         num_images (`int`, defaults to 2): Images per statement in visual reasoning.
+        reasoning_fusion (`"separate"` or `"twin"`, defaults to `"separate"`): How visual reasoning fuses a statement
+            with its images: with each on its own, all joint representations going into the classifier; or with two
+            in turns, as ALBEF does, by twice as many fusion layers, of which two share keys and values.
         initializer_range (`float`, defaults to 0.02): Standard deviation of the initial weights.
 
     Example:
@@ -327,6 +331,7 @@ class CBViLAConfig(PreTrainedConfig):
     projection_dim: int = 256
     logit_scale_init_value: float = 2.6592
     num_images: int = 2
+    reasoning_fusion: str = "separate"
     initializer_range: float = 0.02
     tie_word_embeddings: bool = True
 
@@ -387,6 +392,7 @@ class CBViLAConfig(PreTrainedConfig):
             "fusion_visual_pos": FusionVisualPos,
             "fusion_visual_cls": FusionVisualCls,
             "itm_kv": ITMKeys,
+            "reasoning_fusion": ReasoningFusion,
         }
         for field, literal in choices.items():
             value, allowed = getattr(self, field), get_args(literal)
@@ -430,6 +436,11 @@ class CBViLAConfig(PreTrainedConfig):
             raise ValueError(
                 f"mim_cls_bag_weight={self.mim_cls_bag_weight} asks the query [CLS], which fusion_visual_cls='none' "
                 "leaves out: choose 'learned' or 'vit', or a weight of 0."
+            )
+        if self.reasoning_fusion == "twin" and self.num_images != 2:
+            raise ValueError(
+                f"reasoning_fusion='twin' asks two images in turns and num_images={self.num_images}: choose "
+                "'separate' for other numbers of images."
             )
         if self.itm_kv != "continuous" and not self.pixel_grad_to_vit:
             raise ValueError(

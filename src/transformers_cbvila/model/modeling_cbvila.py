@@ -24,8 +24,8 @@ from .modeling_cbvila_layers import CBViLAPreTrainedModel, in_field_order, witho
 from .modeling_cbvila_text import CBViLATextModel
 from .modeling_cbvila_vision import CBViLAVisionModel
 
-# What a pretraining checkpoint has and a head that asks images with text has no use for: weights that its loss cannot
-# reach. Left out on purpose, so loading does not warn about them.
+# What a pretraining checkpoint has (or one for visual reasoning, `twin_layers`) and a head that asks images with text
+# has no use for: weights that its loss cannot reach. Left out on purpose, so loading does not warn about them.
 PRETRAINING_ONLY = [
     r"codebook\.",
     r"visual_queries\.",
@@ -34,6 +34,7 @@ PRETRAINING_ONLY = [
     r"(vision|text)_projection\.",
     r"logit_scale",
     r"(mlm|mim|mim_cls|itm|pixel)_head\.",
+    r"twin_layers\.",
 ]
 
 
@@ -76,6 +77,7 @@ class CBViLAModel(CBViLAPreTrainedModel):
         add_codebook: Whether to build the codebook and what turns its words into queries. Heads that only ask the
             image with text leave both out, so that they hold no weight their loss cannot reach (with `itm_kv` other
             than `"continuous"` texts see visual words, and the codebook is there in any case).
+        fusion_class: The fusion encoder's class.
 
     Example:
 
@@ -97,14 +99,21 @@ class CBViLAModel(CBViLAPreTrainedModel):
     _keys_to_ignore_on_load_unexpected = [
         r"(mlm|mim|mim_cls|itm|pixel|entailment|reasoning)_head\.",
         r"answer_decoder\.",
+        r"twin_layers\.",
     ]
 
-    def __init__(self, config: CBViLAConfig, add_contrastive: bool = True, add_codebook: bool = True):
+    def __init__(
+        self,
+        config: CBViLAConfig,
+        add_contrastive: bool = True,
+        add_codebook: bool = True,
+        fusion_class: type[CBViLAFusionModel] = CBViLAFusionModel,
+    ):
         super().__init__(config)
         vision, text = config.vision_config, config.text_config
         self.vision_model = CBViLAVisionModel._from_config(vision)
         self.text_model = CBViLATextModel._from_config(text)
-        self.fusion_model = CBViLAFusionModel._from_config(config.fusion_config)
+        self.fusion_model = fusion_class._from_config(config.fusion_config)
         self.has_contrastive_head = add_contrastive and config.has_contrastive_head
         if self.has_contrastive_head:
             self.vision_projection = nn.Linear(vision.hidden_size, config.projection_dim)

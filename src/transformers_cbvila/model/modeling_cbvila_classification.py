@@ -24,7 +24,8 @@ class CBViLAClassificationOutput(ModelOutput):
         loss (`torch.FloatTensor` ()): Mean cross-entropy, when `labels` are given.
         logits (`torch.FloatTensor` (B, classes)): Scores of the classes, named by `config.id2label`.
         hidden_states, attentions, cross_attentions (tuples, *optional*): Of the fusion layers; in visual reasoning
-            with n rows for each statement, one per image.
+            with n rows for each statement, one per image (with `reasoning_fusion="twin"` one row, and twice as many
+            layers).
     """
 
     loss: Tensor | None = None

@@ -80,6 +80,7 @@ class CBViLAForImageTextRetrieval(CBViLAPreTrainedModel):
         r"text_key_projection\.",
         r"patch_mask_token",
         r"(mlm|mim|mim_cls|pixel)_head\.",
+        r"twin_layers\.",
     ]
 
     def __init__(self, config: CBViLAConfig):

@@ -282,7 +282,8 @@ class CBViLAPreTrainedModel(PreTrainedModel):
         super()._adjust_missing_and_unexpected_keys(loading_info)
         left_out = sorted(there - set(loading_info.unexpected_keys))
         if left_out:
-            parts = Counter(key.removeprefix("cbvila.").partition(".")[0] for key in left_out)
+            names = (key.removeprefix("cbvila.").removeprefix("fusion_model.") for key in left_out)
+            parts = Counter(name.partition(".")[0] for name in names)
             logger.warning(
                 "%s has no use for %s of this checkpoint: left out, as intended.",
                 type(self).__name__,

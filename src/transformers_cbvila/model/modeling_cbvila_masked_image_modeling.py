@@ -68,7 +68,12 @@ class CBViLAForMaskedImageModeling(CBViLAImageObjectives):
     ```
     """
 
-    _keys_to_ignore_on_load_unexpected = [r"(vision|text)_projection\.", r"logit_scale", r"(mlm|itm)_head\."]
+    _keys_to_ignore_on_load_unexpected = [
+        r"(vision|text)_projection\.",
+        r"logit_scale",
+        r"(mlm|itm)_head\.",
+        r"twin_layers\.",
+    ]
 
     def __init__(self, config: CBViLAConfig):
         super().__init__(config)

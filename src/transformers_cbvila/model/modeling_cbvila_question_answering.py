@@ -410,32 +410,58 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel, GenerationMixin):
         image_index: Tensor | None = None,
         interpolate_pos_encoding: bool = False,
         chunk_size: int = 1024,
+        top_k: int | None = None,
+        compat_first_token_twice: bool = False,
     ) -> CBViLAAnswerRanking:
         """Scores every candidate answer for every question, exactly.
 
         Args:
             answer_labels: (R, A) candidates in the form of `labels`.
             chunk_size: How many of the B * R pairs are scored at once; more need more memory, the scores are the same.
+            top_k: Score only so many candidates of each question, those with the likeliest first tokens, as ALBEF does
+                (128 of 3,128). The others have a score of 0 and a log-likelihood of -inf.
+            compat_first_token_twice: Whether the first token counts twice, as in ALBEF's evaluation, whose figures
+                this repeats; `log_likelihoods` are then none.
 
         Raises:
-            ValueError: If `answer_labels` is no list of answers, or `chunk_size` is not positive.
+            ValueError: If `answer_labels` is no list of answers, `chunk_size` is not positive, or `top_k` is not
+                between 1 and R.
         """
         answer_labels = check_answer_list(answer_labels, self.config.text_config.vocab_size)
         if chunk_size < 1:
             raise ValueError(f"chunk_size={chunk_size} must be positive: the (question, answer) pairs scored at once.")
         question = self.encode_question(pixel_values, input_ids, attention_mask, image_index, interpolate_pos_encoding)
         num_questions, num_answers = question.shape[0], answer_labels.shape[0]
-        pairs = torch.cartesian_prod(
-            torch.arange(num_questions, device=question.device), torch.arange(num_answers, device=question.device)
-        )
+        if top_k is None:
+            answers = torch.arange(num_answers, device=question.device).expand(num_questions, -1)
+        elif 1 <= top_k <= num_answers:
+            answers = self._likeliest_first_tokens(question, attention_mask, answer_labels, top_k)
+        else:
+            raise ValueError(
+                f"top_k={top_k}: there are {num_answers} candidate(s); choose 1 to {num_answers}, or None."
+            )
+        rows = torch.arange(num_questions, device=question.device).unsqueeze(1).expand_as(answers)
+        pairs = torch.stack([rows.flatten(), answers.flatten()], dim=1)
         chunks = [
-            self._answer_log_likelihoods(question, attention_mask, answer_labels[chunk[:, 1]], chunk[:, 0])
+            self._answer_log_likelihoods(
+                question, attention_mask, answer_labels[chunk[:, 1]], chunk[:, 0], compat_first_token_twice
+            )
             for chunk in pairs.split(chunk_size)
         ]
-        log_likelihoods = torch.cat(chunks).view(num_questions, num_answers)
+        scored = torch.cat(chunks)
+        log_likelihoods = scored.new_full((num_questions, num_answers), -torch.inf)
+        log_likelihoods[pairs[:, 0], pairs[:, 1]] = scored
         return CBViLAAnswerRanking(scores=log_likelihoods.softmax(-1), log_likelihoods=log_likelihoods)
 
-    def _answer_log_likelihoods(self, question, attention_mask, labels, question_index) -> Tensor:
+    def _likeliest_first_tokens(self, question, attention_mask, answer_labels, top_k: int) -> Tensor:
+        """The places (B, `top_k`) among `answer_labels` (R, A) of those whose first token is the likeliest."""
+        start = torch.full((question.shape[0], 1), self.config.text_config.bos_token_id, device=question.device)
+        logits = self.answer_decoder(
+            start, encoder_hidden_states=question, encoder_attention_mask=attention_mask, use_cache=False
+        ).logits[:, 0]
+        return at_least_fp32(logits)[:, answer_labels[:, 0]].topk(top_k, dim=-1).indices
+
+    def _answer_log_likelihoods(self, question, attention_mask, labels, question_index, first_twice) -> Tensor:
         """log p(answer | question, image) of labels (M, A) for question rows (M,)."""
         logits = self.answer_decoder(
             self._shift_right(labels),
@@ -447,7 +473,8 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel, GenerationMixin):
         log_probs = F.log_softmax(at_least_fp32(logits), dim=-1)
         scored = labels != -100
         per_token = log_probs.gather(-1, labels.clamp_min(0).unsqueeze(-1)).squeeze(-1)
-        return (per_token * scored).sum(-1)
+        total = (per_token * scored).sum(-1)
+        return total + per_token[:, 0] if first_twice else total
 
     def _shift_right(self, labels: Tensor) -> Tensor:
         """Decoder inputs (B, A) for labels (B, A): [CLS] first, the last token left out, padding instead of -100."""

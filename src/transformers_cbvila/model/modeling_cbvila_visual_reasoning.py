@@ -1,13 +1,15 @@
 """Visual reasoning (Sec. IV-E): is a statement true of several images, two in NLVR2?
 
 The statement is fused with each image on its own, and a classifier reads all joint representations at once. (ALBEF
-changes the fusion encoder to take both images; the paper says nothing, and this needs no surgery on weights.)
+changes the fusion encoder to take both images; the paper says nothing, and this needs no surgery on weights. ALBEF's
+way is `reasoning_fusion="twin"`.)
 
 Shapes: B statements, n images of each, L text tokens, N patches, D hidden.
 """
 
 import torch
 from torch import Tensor
+from transformers.utils import logging
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_cbvila import CBViLAConfig
@@ -20,11 +22,18 @@ from .modeling_cbvila_classification import (
     check_labels,
     with_labels,
 )
+from .modeling_cbvila_fusion import CBViLAFusionModel
 from .modeling_cbvila_layers import CBViLAPreTrainedModel
+from .modeling_cbvila_twin_fusion import CBViLATwinFusionModel
+
+logger = logging.get_logger(__name__)
 
 
 class CBViLAForVisualReasoning(CBViLAPreTrainedModel):
     """Classifies a statement about `config.num_images` images as true or false.
+
+    With `reasoning_fusion="twin"`, loaded from a checkpoint without twin layers (the base model, or a pretraining
+    one), these start as copies of the fusion layers, as in ALBEF.
 
     Example:
 
@@ -48,9 +57,24 @@ class CBViLAForVisualReasoning(CBViLAPreTrainedModel):
         config = with_labels(config, REASONING_LABELS)
         super().__init__(config)
         size = config.fusion_config.hidden_size
-        self.cbvila = CBViLAModel(config, add_contrastive=False, add_codebook=False)
-        self.reasoning_head = CBViLAClassificationHead(config.num_images * size, size, config.num_labels)
+        self.is_twin = config.reasoning_fusion == "twin"
+        fusion_class = CBViLATwinFusionModel if self.is_twin else CBViLAFusionModel
+        self.cbvila = CBViLAModel(config, add_contrastive=False, add_codebook=False, fusion_class=fusion_class)
+        representations = 1 if self.is_twin else config.num_images
+        self.reasoning_head = CBViLAClassificationHead(representations * size, size, config.num_labels)
         self.post_init()
+
+    def tie_weights(self, missing_keys: set[str] | None = None, recompute_mapping: bool = True) -> None:
+        # Loading calls this after the last weight is in and before it reports: twins that are started here are not
+        # missing. Only if none is there at all: a twin that lacks a single weight was trained.
+        if missing_keys and self.is_twin:
+            prefix, fusion = "cbvila.fusion_model.", self.cbvila.fusion_model
+            twins = {f"{prefix}twin_layers.{name}" for name in fusion.twin_layers.state_dict()}
+            layers = {f"{prefix}layers.{name}" for name in fusion.layers.state_dict()}
+            if twins <= missing_keys and not layers & missing_keys:
+                missing_keys -= {f"{prefix}{name}" for name in fusion.start_twins()}
+                logger.warning("The layers that ask the second image were started from those that ask the first.")
+        super().tie_weights(missing_keys, recompute_mapping)
 
     @can_return_tuple
     def forward(
@@ -89,8 +113,10 @@ class CBViLAForVisualReasoning(CBViLAPreTrainedModel):
         text = self.cbvila.text_model(
             input_ids, attention_mask, position_ids=position_ids, inputs_embeds=inputs_embeds
         ).last_hidden_state
-        # The n passes as one: row b * n + i asks image i of statement b.
-        statement = torch.arange(batch, device=text.device).repeat_interleave(images)
+        # The n passes as one: row b * n + i asks image i of statement b. Twin layers ask both in one pass.
+        statement = torch.arange(batch, device=text.device)
+        if not self.is_twin:
+            statement = statement.repeat_interleave(images)
         fused = self.cbvila.fuse_text_with_image(
             text.index_select(0, statement),
             None if attention_mask is None else attention_mask.index_select(0, statement),

@@ -1,0 +1,177 @@
+"""Converts a checkpoint of ALBEF (pretraining, retrieval, VQA, visual entailment or NLVR2) into a CB-ViLA model.
+
+What ALBEF does not have (codebook, visual queries, heads for visual words and pixels) starts from random weights.
+"""
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import command
+from albef_layout import albef_layout, check_duplicates
+from albef_sizes import TASKS, config_fields, layout_of, sizes_of
+from key_table import KeyTable
+from output_folder import read_back, refuse_existing, written_folder
+from safe_loading import load_tensors
+from texts import check_vocabulary, load_tokenizer, token_ids
+from torch import Tensor
+from transformers import PreTrainedModel, set_seed
+
+from transformers_cbvila import (
+    CBViLAConfig,
+    CBViLAForImageTextRetrieval,
+    CBViLAForPreTraining,
+    CBViLAForQuestionAnswering,
+    CBViLAForVisualEntailment,
+    CBViLAForVisualReasoning,
+    CBViLAImageProcessorPil,
+    CBViLAProcessor,
+)
+
+EXAMPLE = """\
+example:
+  python conversion/convert_albef.py --checkpoint ALBEF.pth --output_dir cbvila-from-albef
+  python conversion/convert_albef.py --checkpoint ALBEF.pth --task vqa --image_size 384 --output_dir cbvila-vqa
+  python conversion/convert_albef.py --checkpoint vqa.pth --albef_config config.json --tokenizer my_bert \\
+      --output_dir cbvila-vqa
+
+The task is read from the keys. A pretraining checkpoint also converts into the model of another task, as ALBEF's
+fine-tuning starts (the answer decoder and the twin layers as copies of the fusion layers).
+"""
+MODEL_CLASSES: dict[str, type[PreTrainedModel]] = {
+    "pretrain": CBViLAForPreTraining,
+    "retrieval": CBViLAForImageTextRetrieval,
+    "vqa": CBViLAForQuestionAnswering,
+    "entailment": CBViLAForVisualEntailment,
+    "reasoning": CBViLAForVisualReasoning,
+}
+ENTAILMENT_CLASSES = ("contradiction", "neutral", "entailment")  # in ALBEF's order
+NO_ORIGIN = "ALBEF has nothing of the kind"
+
+
+def convert(
+    tensors: Mapping[str, Tensor],
+    task: str | None = None,
+    given: Mapping[str, Any] | None = None,
+    image_size: int | None = None,
+    special_ids: Mapping[str, int] | None = None,
+    strict: bool = True,
+) -> tuple[PreTrainedModel, KeyTable, list[str]]:
+    """A CB-ViLA model with the weights of an ALBEF checkpoint.
+
+    Args:
+        tensors: The checkpoint's.
+        task: One of `TASKS`; by default the checkpoint's own. Only pretraining checkpoints convert into others.
+        given: ALBEF's configuration, for what tensors do not say.
+        image_size: Of the model's images; positions are resized.
+        special_ids: `pad_token_id`, `bos_token_id` and `eos_token_id`; BERT's when absent.
+        strict: Whether unknown keys and missing weights are errors.
+
+    Returns:
+        The model in evaluation mode, the account of all keys, and what was assumed.
+
+    Raises:
+        ValueError: If this is no such checkpoint, or something of it does not fit.
+    """
+    layout = layout_of(tensors, task)
+    task = task or layout
+    if task != layout and layout != "pretrain":
+        raise ValueError(f"This is a checkpoint for {layout}: it does not convert into a model for {task}.")
+    sizes = sizes_of(tensors, layout)
+    fields, notes = config_fields(sizes, given, image_size)
+    fields["text_config"] |= special_ids or {}
+    if task == "entailment":
+        fields["id2label"] = dict(enumerate(ENTAILMENT_CLASSES))
+        fields["label2id"] = {name: i for i, name in enumerate(ENTAILMENT_CLASSES)}
+    if task == "reasoning":
+        fields["reasoning_fusion"] = "twin"
+    config = CBViLAConfig(**fields)
+    check_duplicates(tensors, sizes.fields["fusion_layer"], layout)
+    table = KeyTable(tensors, albef_layout(sizes, layout, task, config.vision_config.image_size))
+    model: Any = MODEL_CLASSES[task](config).eval()
+    tied = set(model.all_tied_weights_keys)
+    own = {name: value for name, value in model.state_dict().items() if name not in tied}
+    table.fit(own, lambda name: _reason_to_start(name, layout, task))
+    if strict:
+        table.check()
+    temperature = float(tensors["temp"]) if "cbvila.logit_scale" in table.tensors else 0.07
+    if not 0.01 <= temperature <= 0.5:
+        notes.append(f"The temperature is {temperature:.3g}: our models take it to the nearest of 0.01 to 0.5.")
+    model.load_state_dict(table.tensors, strict=False)
+    model.tie_weights()
+    if layout == "pretrain" and task == "vqa":
+        table.copied(model.start_decoder_from_fusion(), "from the text embeddings and the fusion layers")
+    if layout == "pretrain" and task == "reasoning":
+        twins = model.cbvila.fusion_model.start_twins()
+        table.copied({f"cbvila.fusion_model.{name}" for name in twins}, "from the layers that ask the first image")
+    return model, table, notes
+
+
+def _reason_to_start(name: str, layout: str, task: str) -> str | None:
+    """Why a weight is not in a checkpoint of `layout`; `None` if it should be there."""
+    part = name.removeprefix("cbvila.").partition(".")[0]
+    if part in ("codebook", "visual_queries", "text_key_projection", "mim_head", "pixel_head"):
+        return NO_ORIGIN
+    if layout == task:
+        return None
+    if part in ("entailment_head", "reasoning_head"):
+        return "pretraining has no such head"
+    if part == "answer_decoder" and not name.startswith("answer_decoder.lm_head."):
+        return "images are wider or narrower than texts"  # what fits is copied from the fusion encoder
+    return "not in pretraining" if "twin_layers." in name else None
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = command.parser(__doc__, EXAMPLE)
+    made.add_argument("--checkpoint", required=True, metavar="X.pth", help="ALBEF's file, or its safetensors")
+    made.add_argument("--task", choices=TASKS, help="the model to make; by default the checkpoint's own task")
+    made.add_argument("--albef_config", metavar="C.json", help='ALBEF\'s, as {"albef": {...}, "bert": {...}}')
+    made.add_argument("--image_size", type=command.positive, metavar="PX", help="resize the position table for these")
+    made.add_argument("--tokenizer", default="bert-base-uncased", help="folder or Hub id (default: %(default)s)")
+    command.add_model_options(made)
+    return made
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Converts as the command line says."""
+    options = parser().parse_args(argv)
+    inputs = options.checkpoint, options.albef_config, options.tokenizer
+    refuse_existing(options.output_dir, options.overwrite, *inputs)
+    tensors = load_tensors(options.checkpoint)
+    given = _read_json(options.albef_config)
+    tokenizer = None if options.no_processor else load_tokenizer(options.tokenizer)
+    special = token_ids(tokenizer, (given or {}).get("special_tokens"))
+    set_seed(options.seed)
+    model, table, notes = convert(
+        tensors, options.task, given, options.image_size, special, strict=not options.not_strict
+    )
+    check_vocabulary(tokenizer, options.tokenizer, model.config.text_config.vocab_size)
+    with written_folder(options.output_dir, options.overwrite) as folder:
+        model.save_pretrained(folder)
+        if tokenizer is not None:
+            # ALBEF's texts are [CLS] and the words, without [SEP].
+            side = model.config.vision_config.image_size
+            images = CBViLAImageProcessorPil(size={"height": side, "width": side})
+            CBViLAProcessor(images, tokenizer, add_sep_token=False).save_pretrained(folder)
+        count = read_back(model, folder)
+    print(table)
+    print(*notes, f"{type(model).__name__} in {options.output_dir}: {count} tensors, read back and equal.", sep="\n")
+
+
+def _read_json(path: str | None) -> Any:
+    if path is None:
+        return None
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f'{path} holds a {type(content).__name__}; expected {{"albef": {{...}}, "bert": {{...}}}}.')
+    return content
+
+
+if __name__ == "__main__":
+    raise SystemExit(command.run(main, "convert_albef"))

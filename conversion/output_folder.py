@@ -1,0 +1,70 @@
+"""What a conversion leaves on disk: a whole folder or nothing."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel
+
+
+def refuse_existing(path: str | Path, overwrite: bool, *inputs: str | None) -> None:
+    """Raises a ValueError if there is something at `path` that may not be replaced. For before the work, too.
+
+    Args:
+        overwrite: Whether a model's folder may be. Another one may not, and none with one of the `inputs` in it.
+        inputs: What is read, where that may be a file or folder.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{path} is a file: --output_dir must be a folder.")
+    if path.exists() and not overwrite:
+        raise ValueError(f"{path} is there already: choose another --output_dir, or --overwrite to replace it.")
+    if path.exists() and any(path.iterdir()) and not (path / "config.json").is_file():
+        raise ValueError(f"{path} is no model's folder: not even --overwrite replaces it.")
+    for name in inputs:
+        if name and Path(name).exists() and Path(name).resolve().is_relative_to(path.resolve()):
+            raise ValueError(f"{name} is in the output folder {path}, which would be replaced: choose another one.")
+
+
+@contextmanager
+def written_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
+    """A folder to write into, beside `path`, which takes its place when the block ends without an error.
+
+    Raises:
+        ValueError: As [`refuse_existing`] does. Nothing has been written then.
+    """
+    path = Path(path)
+    refuse_existing(path, overwrite)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        new, old = work / "new", work / "old"
+        new.mkdir()
+        yield new
+        if path.exists():
+            path.rename(old)
+        new.rename(path)
+    finally:
+        if (work / "old").exists() and not path.exists():
+            (work / "old").rename(path)
+        shutil.rmtree(work)
+
+
+def read_back(model: PreTrainedModel, folder: Path, **options) -> int:
+    """Loads what was saved, with `options`, and compares every weight; returns how many there are.
+
+    Raises:
+        ValueError: If one is missing or another.
+    """
+    loaded, info = type(model).from_pretrained(folder, output_loading_info=True, **options)
+    strange = sorted({*info["missing_keys"], *info["unexpected_keys"]})
+    if strange:
+        raise ValueError(f"The saved model does not load: {', '.join(strange)}.")
+    weights = loaded.state_dict()
+    for name, value in model.state_dict().items():
+        if not torch.equal(weights[name], value):
+            raise ValueError(f"{name} is another one after saving and loading.")
+    return len(weights)

@@ -1,0 +1,32 @@
+"""The commands of the README's section, and those of every script's help, are ones that the scripts take."""
+
+import re
+import shlex
+from pathlib import Path
+
+import convert_albef
+import export_towers
+import init_from_pretrained
+import pytest
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+SECTION = re.search(r"## Convert\n.*?```bash\n(.*?)```", README, flags=re.DOTALL)[1]
+SCRIPTS = {module.__name__: module for module in (convert_albef, export_towers, init_from_pretrained)}
+
+
+def commands(text):
+    lines = text.replace("\\\n", " ").splitlines()
+    return [line.strip() for line in lines if line.strip().startswith("python conversion/")]
+
+
+def test_every_script_is_shown():
+    assert {re.search(r"conversion/(\w+)\.py", line)[1] for line in commands(SECTION)} == set(SCRIPTS)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_commands_parse(name):
+    shown = [line for line in commands(SECTION + SCRIPTS[name].EXAMPLE) if f"/{name}.py " in line]
+    assert len(shown) >= 3
+    for line in shown:
+        SCRIPTS[name].parser().parse_args(shlex.split(line)[2:])
+    assert SCRIPTS[name].EXAMPLE in SCRIPTS[name].parser().format_help()
