@@ -11,11 +11,11 @@ from typing import Any
 
 import command
 from albef_layout import albef_layout, check_duplicates
-from albef_sizes import TASKS, config_fields, layout_of, sizes_of
+from albef_sizes import TASKS, Sizes, config_fields, layout_of, sizes_of
 from key_table import KeyTable
 from output_folder import read_back, refuse_existing, written_folder
 from safe_loading import load_tensors
-from texts import check_vocabulary, load_tokenizer, token_ids
+from texts import fitting_tokenizer, token_ids
 from torch import Tensor
 from transformers import PreTrainedModel, set_seed
 
@@ -48,6 +48,7 @@ MODEL_CLASSES: dict[str, type[PreTrainedModel]] = {
     "reasoning": CBViLAForVisualReasoning,
 }
 ENTAILMENT_CLASSES = ("contradiction", "neutral", "entailment")  # in ALBEF's order
+TOKENIZER, VOCABULARY = "bert-base-uncased", 30522  # ALBEF's
 NO_ORIGIN = "ALBEF has nothing of the kind"
 
 
@@ -130,7 +131,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--task", choices=TASKS, help="the model to make; by default the checkpoint's own task")
     made.add_argument("--albef_config", metavar="C.json", help='ALBEF\'s, as {"albef": {...}, "bert": {...}}')
     made.add_argument("--image_size", type=command.positive, metavar="PX", help="resize the position table for these")
-    made.add_argument("--tokenizer", default="bert-base-uncased", help="folder or Hub id (default: %(default)s)")
+    made.add_argument("--tokenizer", help=f"folder or Hub id; default: {TOKENIZER}, where it fits and can be had")
     command.add_model_options(made)
     return made
 
@@ -142,13 +143,14 @@ def main(argv: list[str] | None = None) -> None:
     refuse_existing(options.output_dir, options.overwrite, *inputs)
     tensors = load_tensors(options.checkpoint)
     given = _read_json(options.albef_config)
-    tokenizer = None if options.no_processor else load_tokenizer(options.tokenizer)
+    tokenizer, no_processor = None, ""
+    if not options.no_processor:
+        tokenizer, no_processor = _tokenizer(options.tokenizer, sizes_of(tensors, layout_of(tensors, options.task)))
     special = token_ids(tokenizer, (given or {}).get("special_tokens"))
     set_seed(options.seed)
     model, table, notes = convert(
         tensors, options.task, given, options.image_size, special, strict=not options.not_strict
     )
-    check_vocabulary(tokenizer, options.tokenizer, model.config.text_config.vocab_size)
     with written_folder(options.output_dir, options.overwrite) as folder:
         model.save_pretrained(folder)
         if tokenizer is not None:
@@ -158,7 +160,16 @@ def main(argv: list[str] | None = None) -> None:
             CBViLAProcessor(images, tokenizer, add_sep_token=False).save_pretrained(folder)
         count = read_back(model, folder)
     print(table)
+    notes += [no_processor] if no_processor else []
     print(*notes, f"{type(model).__name__} in {options.output_dir}: {count} tensors, read back and equal.", sep="\n")
+
+
+def _tokenizer(asked: str | None, sizes: Sizes) -> tuple[Any, str]:
+    """What [`fitting_tokenizer`] finds; the Hub is not asked for one that cannot fit."""
+    size = sizes.fields["vocab_size"]
+    if asked is None and size != VOCABULARY:
+        return None, f"No processor beside the model: its {size} tokens are not {TOKENIZER}'s; see --tokenizer."
+    return fitting_tokenizer(asked, TOKENIZER, size)
 
 
 def _read_json(path: str | None) -> Any:

@@ -11,7 +11,7 @@ import command
 from key_table import KeyTable, Step
 from output_folder import read_back, refuse_existing, written_folder
 from text_source import TextSource, text_source
-from texts import check_vocabulary, load_tokenizer, token_ids
+from texts import fitting_tokenizer, token_ids
 from transformers import set_seed
 from vision_source import VisionSource, vision_source
 
@@ -106,9 +106,9 @@ def main(argv: list[str] | None = None) -> None:
     refuse_existing(options.output_dir, options.overwrite, *inputs)
     vision = vision_source(options.vision, options.vision_heads)
     text = text_source(options.text, options.text_layers, options.fusion_layers)
-    tokenizer_name = options.tokenizer or str(text.folder)
-    tokenizer = None if options.no_processor else load_tokenizer(tokenizer_name)
-    check_vocabulary(tokenizer, tokenizer_name, text.config.vocab_size)
+    tokenizer, no_processor = None, ""
+    if not options.no_processor:
+        tokenizer, no_processor = fitting_tokenizer(options.tokenizer, str(text.folder), text.config.vocab_size)
     text.config.update(token_ids(tokenizer))
     set_seed(options.seed)
     model, table = initialised(vision, text, options.image_size, options.preset, not options.not_strict)
@@ -120,7 +120,7 @@ def main(argv: list[str] | None = None) -> None:
             CBViLAProcessor(CBViLAImageProcessorPil(size=size), tokenizer).save_pretrained(folder)
         count = read_back(model, folder)
     print(table)
-    print(*vision.notes, *checks, sep="\n")
+    print(*vision.notes, *checks, *([no_processor] if no_processor else []), sep="\n")
     print(f"CBViLAForPreTraining in {options.output_dir}: {count} tensors, read back and equal.")
 
 

@@ -23,13 +23,31 @@ def load_tokenizer(name: str) -> Any:
         ) from error
 
 
-def check_vocabulary(tokenizer: Any, name: str, size: int) -> None:
-    """Raises a ValueError if the tokenizer has another number of tokens than the model has word embeddings."""
-    if tokenizer is not None and len(tokenizer) != size:
-        raise ValueError(
-            f"The checkpoint has {size} word embeddings and the tokenizer {name} {len(tokenizer)} tokens: give the "
-            "one that the model was trained with as --tokenizer, or --no_processor."
-        )
+def fitting_tokenizer(asked: str | None, default: str, size: int) -> tuple[Any, str]:
+    """The tokenizer that was asked for, or else the default one where it can be had and fits.
+
+    Args:
+        asked: A folder or Hub id, or `None`.
+        size: How many word embeddings the model has.
+
+    Returns:
+        The tokenizer, or `None` with a note that says why there is none.
+
+    Raises:
+        ValueError: If the one that was asked for is not there, or has another number of tokens.
+    """
+    try:
+        tokenizer = load_tokenizer(asked or default)
+        if len(tokenizer) != size:
+            raise ValueError(
+                f"The checkpoint has {size} word embeddings and the tokenizer {asked or default} {len(tokenizer)} "
+                "tokens: give the one that the model was trained with as --tokenizer, or --no_processor."
+            )
+    except ValueError as error:
+        if asked is not None:
+            raise
+        return None, f"No processor beside the model. {error}"
+    return tokenizer, ""
 
 
 def token_ids(tokenizer: Any, given: Mapping[str, int] | None = None) -> dict[str, int]:

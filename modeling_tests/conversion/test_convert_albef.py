@@ -202,6 +202,12 @@ def test_a_wrong_vocabulary_or_none(tmp_path, capfd):
     assert_refused(tmp_path, capfd, "There is no tokenizer", *options, tmp_path / "nowhere")
 
 
+def test_no_tokenizer_that_fits_and_none_asked_for(tmp_path, capfd):
+    assert command("--checkpoint", PRETRAINED, "--albef_config", CONFIG, "--output_dir", tmp_path / "out") == 0
+    assert "No processor beside the model: its 1000 tokens are not bert-base-uncased's" in capfd.readouterr().out
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["config.json", "model.safetensors"]
+
+
 def test_a_configuration_that_contradicts(tmp_path, capfd):
     options = "--checkpoint", PRETRAINED, "--no_processor", "--output_dir", tmp_path / "out", "--albef_config"
     given = albef_fixtures.albef_config("pretrain")
