@@ -78,7 +78,9 @@ def tokens_of(model: Any, processor: CBViLAProcessor, texts: list[str], max_leng
 def weights_id(model: Any) -> int:
     """A number that tells whether two galleries were encoded by the same weights in the same precision."""
     tensors = model.state_dict()
-    return stable_id(*(tensors[name].cpu().contiguous().flatten().view(torch.uint8).numpy() for name in sorted(tensors)))
+    return stable_id(
+        *(tensors[name].cpu().contiguous().flatten().view(torch.uint8).numpy() for name in sorted(tensors))
+    )
 
 
 def encode_images(
@@ -93,7 +95,7 @@ def encode_images(
     Raises:
         ValueError: If there are none, or one cannot be read or encoded; the message says which.
     """
-    return gather(image_batches(model, processor, images, batch_size, progress))
+    return gather(encode_batches(model, processor, "images", images, batch_size=batch_size, progress=progress))
 
 
 def encode_texts(
@@ -109,7 +111,7 @@ def encode_texts(
     Raises:
         ValueError: If there are none, or one cannot be encoded; the message says which.
     """
-    return gather(text_batches(model, processor, texts, max_length, batch_size, progress))
+    return gather(encode_batches(model, processor, "texts", texts, max_length, batch_size, progress))
 
 
 def gather(batches: Iterable[Encoded]) -> Encoded:
@@ -118,45 +120,34 @@ def gather(batches: Iterable[Encoded]) -> Encoded:
     return Encoded(torch.cat([part.embeds for part in parts]), [states for part in parts for states in part.states])
 
 
-def image_batches(
+def encode_batches(
     model: RetrievalModel,
     processor: CBViLAProcessor,
-    images: Iterable[Any],
-    batch_size: int = 64,
-    progress: bool = True,
-    skip: int = 0,
-) -> Iterator[Encoded]:
-    """The batches of [`encode_images`], one by one, without the first `skip` images."""
-
-    def encode(batch: list[Any]) -> tuple[Tensor, list[Tensor]]:
-        output = model.cbvila.get_image_features(pixel_values_of(model, processor, batch), return_dict=True)
-        return output.pooler_output, list(output.last_hidden_state.cpu().unbind())
-
-    return _encode(model, encode, images, batch_size, "image", progress, skip)
-
-
-def text_batches(
-    model: RetrievalModel,
-    processor: CBViLAProcessor,
-    texts: Iterable[str],
+    kind: str,
+    items: Iterable[Any],
     max_length: int = 30,
     batch_size: int = 64,
     progress: bool = True,
     skip: int = 0,
+    keep_states: bool = True,
 ) -> Iterator[Encoded]:
-    """The batches of [`encode_texts`], one by one, without the first `skip` texts."""
+    """What [`encode_images`] or [`encode_texts`] makes of `"images"` or `"texts"`, batch by batch.
 
-    def encode(batch: list[str]) -> tuple[Tensor, list[Tensor]]:
+    Args:
+        skip: How many of the first items to leave out.
+        keep_states: Whether batches have states.
+    """
+
+    def encode(batch: list[Any]) -> tuple[Tensor, list[Tensor]]:
+        if kind == "images":
+            output = model.cbvila.get_image_features(pixel_values_of(model, processor, batch), return_dict=True)
+            return output.pooler_output, list(output.last_hidden_state.cpu().unbind()) if keep_states else []
         ids, mask = tokens_of(model, processor, batch, max_length)
         output = model.cbvila.get_text_features(ids, mask, return_dict=True)
-        return output.pooler_output, text_questions(model, output.last_hidden_state, mask)
+        return output.pooler_output, text_questions(model, output.last_hidden_state, mask) if keep_states else []
 
-    return _encode(model, encode, texts, batch_size, "text", progress, skip)
-
-
-def _encode(model, encode: Callable, items: Iterable[Any], batch_size: int, kind: str, progress: bool, skip: int):
     total, start, rest = length_hint(items) or None, skip, _skip(items, skip)
-    with tqdm(total=total, initial=skip, desc=f"Encoding {kind}s", disable=not progress) as bar:
+    with tqdm(total=total, initial=skip, desc=f"Encoding {kind}", disable=not progress) as bar:
         while batch := _read(rest, batch_size, kind, start):
             with evaluating(model):
                 pooled, states = _name_the_bad(encode, batch, kind, start)
@@ -165,12 +156,12 @@ def _encode(model, encode: Callable, items: Iterable[Any], batch_size: int, kind
             start += len(batch)
             bar.update(len(batch))
     if start == 0:
-        raise ValueError(f"Encoding {kind}s: there are none; pass at least one.")
+        raise ValueError(f"Encoding {kind}: there are none; pass at least one.")
 
 
-def _skip(items: Iterable[Any], count: int) -> Iterator[Any]:
+def _skip(items: Any, count: int) -> Iterator[Any]:
     """The items behind the first `count`, which are not even read where they can be indexed."""
-    if isinstance(items, Sequence) or (hasattr(items, "__getitem__") and hasattr(items, "__len__")):
+    if hasattr(items, "__getitem__") and hasattr(items, "__len__"):
         return (items[i] for i in range(count, len(items)))
     return islice(items, count, None)
 
@@ -181,7 +172,7 @@ def _read(items: Iterator[Any], count: int, kind: str, start: int) -> list[Any]:
         for item in islice(items, count):
             batch.append(item)
     except (ValueError, OSError) as error:
-        raise ValueError(f"{kind} {start + len(batch)} (counted from 0) cannot be read: {error}") from error
+        raise ValueError(f"{kind}[{start + len(batch)}] cannot be read: {error}") from error
     return batch
 
 
@@ -194,7 +185,7 @@ def _name_the_bad(encode: Callable, batch: list[Any], kind: str, start: int) -> 
             try:
                 encode([item])
             except (ValueError, OSError) as error:
-                raise ValueError(f"{kind} {row} (counted from 0) cannot be encoded: {error}") from error
+                raise ValueError(f"{kind}[{row}] cannot be encoded: {error}") from error
         raise
 
 

@@ -20,6 +20,7 @@ from ..model.processing_cbvila import CBViLAProcessor
 from .gallery import Gallery, RetrievalModel, check_comparable, encode_images, encode_texts, evaluating, weights_id
 from .matching import TextRun, match_texts
 from .shards import Shards, read_shards
+from .stored_gallery import store_gallery
 
 
 class Candidates(NamedTuple):
@@ -44,18 +45,27 @@ def retrieve_in_two_stages(
     k: int = 64,
     batch_size: int = 64,
     progress: bool = True,
+    folder: str | Path | None = None,
 ) -> TwoStageRetrieval:
     """Encodes images and texts once, takes the k most similar both ways, and orders them by matching.
 
     A pair that is a candidate both ways is matched once.
 
+    Args:
+        folder: Where to keep everything, for more than memory holds. Killed, the same call goes on.
+
     Raises:
         ValueError: If `k` is not positive, there is no image or no text, or the model cannot compare them by
             similarity (see [`check_comparable`]).
     """
-    encoded_images = encode_images(model, processor, images, batch_size, progress)
-    encoded_texts = encode_texts(model, processor, texts, batch_size=batch_size, progress=progress)
-    return rerank(model, encoded_images, encoded_texts, k, progress)
+    if folder is None:
+        encoded_images = encode_images(model, processor, images, batch_size, progress)
+        encoded_texts = encode_texts(model, processor, texts, batch_size=batch_size, progress=progress)
+        return rerank(model, encoded_images, encoded_texts, k, progress)
+    options: Any = {"batch_size": batch_size, "progress": progress}
+    stored_images = store_gallery(Path(folder) / "images", model, processor, "images", images, **options)
+    stored_texts = store_gallery(Path(folder) / "texts", model, processor, "texts", texts, **options)
+    return rerank(model, stored_images, stored_texts, k, progress, Path(folder) / "matches")
 
 
 def rerank(
@@ -133,7 +143,7 @@ def match_pairs(
     texts: Gallery,
     pairs: Tensor,
     images_per_chunk: int = 16,
-    pairs_per_batch: int = 64,
+    pairs_per_batch: int = 128,
     progress: bool = True,
     folder: str | Path | None = None,
     pairs_per_shard: int = 50_000,

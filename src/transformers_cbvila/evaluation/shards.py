@@ -35,7 +35,7 @@ class Shards:
         self.folder.mkdir(parents=True, exist_ok=True)
         for leftover in self.folder.glob(f"*{_UNFINISHED}"):
             leftover.unlink()
-        if not (self.folder / _DESCRIPTION).is_file():
+        if not is_written(self.folder):
             if any(self.folder.iterdir()):
                 raise ValueError(f"{folder} holds other files: give a folder that is empty, or not there yet.")
             self._write(_DESCRIPTION, dict(description))
@@ -82,13 +82,17 @@ def read_shards(folder: str | Path) -> list[Dataset]:
     return [datasets.Dataset.from_file(str(file)) for file in shard_files(folder)]
 
 
+def is_written(folder: str | Path) -> bool:
+    """Whether this is a folder of shards."""
+    return (Path(folder) / _DESCRIPTION).is_file()
+
+
 def read_description(folder: str | Path) -> dict[str, Any]:
     """What [`Shards`] was given, and `complete` when all rows are there.
 
     Raises:
         FileNotFoundError: If nothing of the kind is there.
     """
-    file = Path(folder) / _DESCRIPTION
-    if not file.is_file():
+    if not is_written(folder):
         raise FileNotFoundError(f"{folder} is no folder that a gallery was written to: it has no {_DESCRIPTION}.")
-    return json.loads(file.read_text())
+    return json.loads((Path(folder) / _DESCRIPTION).read_text())

@@ -3,18 +3,22 @@
 Shapes: M images or texts, S tokens, D width of states, E embedding width.
 """
 
+import shutil
 import warnings
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
+from operator import length_hint
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .gallery import Encoded, gather
-from .shards import Shards, read_description, read_shards
+from ..data.pairs import stable_id
+from ..model.processing_cbvila import CBViLAProcessor
+from .gallery import Encoded, Gallery, RetrievalModel, encode_batches, gather, weights_id
+from .shards import Shards, is_written, read_description, read_shards
 
 # Arrow has no bfloat16: its bits are kept as integers.
 _STORED_AS = {torch.bfloat16: torch.int16}
@@ -30,7 +34,7 @@ class StoredStates(Sequence):
     def __len__(self) -> int:
         return self.ends[-1]
 
-    def __getitem__(self, row: Any) -> Tensor:
+    def __getitem__(self, row):
         if not 0 <= row < len(self):
             raise IndexError(f"row {row} of {len(self)}")
         part = bisect_right(self.ends, row)
@@ -73,45 +77,95 @@ def _mapped(array: Any) -> Tensor:
 
 def store_gallery(
     folder: str | Path,
-    description: dict[str, Any],
-    batches: Callable[[int], Iterator[Encoded]],
-    count: int | None = None,
+    model: RetrievalModel,
+    processor: CBViLAProcessor,
+    kind: str,
+    items: Iterable[Any],
+    max_length: int = 30,
+    batch_size: int = 64,
+    progress: bool = True,
+    keep_states: bool = True,
     shard_bytes: int = 2**28,
 ) -> StoredGallery:
-    """Writes a gallery, or what of it is not there yet.
+    """Encodes `"images"` or `"texts"` into a folder, or what of them is not there yet.
 
     Args:
-        description: What tells it from another: `width`, D of the states, or 0 to leave them out; their `dtype`; and
-            whatever else has to be the same to go on, e.g. the model's [`weights_id`].
-        batches: Encodes all items but the first so many.
-        count: M, where it is known.
-        shard_bytes: About how much a shard holds, and so how much of the gallery is in memory.
+        shard_bytes: About how much is written at a time, and so how much of the gallery is in memory.
+
+    Raises:
+        ValueError: If the folder holds anything else: another number of items, other strings, or what another model
+            made of them.
+    """
+    description = describe(model, kind, keep_states) | {"max_length": max_length, "content": _content(items)}
+    shards, count = Shards(folder, description), length_hint(items, -1)
+    if count >= 0 and (shards.rows > count or shards.complete and shards.rows != count):
+        raise ValueError(f"{folder} holds {shards.rows:,} {kind}, and these are {count:,}: give another folder.")
+    if not shards.complete:
+        options = max_length, batch_size, progress, shards.rows, keep_states
+        _fill(shards, encode_batches(model, processor, kind, items, *options), shard_bytes)
+    return StoredGallery(folder)
+
+
+def describe(model: RetrievalModel, kind: str, has_states: bool) -> dict[str, Any]:
+    """What a gallery has to have in common with others that one can search in, or go on with, in the same way."""
+    config = model.config.vision_config if kind == "images" else model.config.text_config
+    return {
+        "kind": kind,
+        "weights": weights_id(model),
+        "width": config.hidden_size if has_states else 0,
+        "dtype": str(model.dtype).removeprefix("torch."),
+    }
+
+
+def _content(items: Iterable[Any]) -> int | None:
+    """What tells a list of strings (texts, or paths of images) from another; unknown of anything else."""
+    is_listed = isinstance(items, list | tuple) and all(isinstance(item, str) for item in items)
+    return stable_id("\0".join(items)) if is_listed else None
+
+
+def _fill(shards: Shards, batches: Iterable[Encoded], shard_bytes: int) -> None:
+    pending, size = list[Encoded](), 0
+    for batch in batches:
+        pending.append(batch)
+        size += batch.embeds.nbytes + sum(states.nbytes for states in batch.states)
+        if size >= shard_bytes:
+            shards.append(_columns(pending))
+            pending, size = [], 0
+    if pending:
+        shards.append(_columns(pending))
+    shards.finish()
+
+
+def _columns(batches: list[Encoded]) -> dict[str, list]:
+    whole = gather(batches)
+    columns: dict[str, list] = {"embeds": list(whole.embeds.numpy())}
+    if whole.states:
+        stored = _STORED_AS.get(whole.states[0].dtype, whole.states[0].dtype)
+        columns["states"] = [states.flatten().view(stored).numpy() for states in whole.states]
+    return columns
+
+
+def save_gallery(folder: Path, description: dict[str, Any], gallery: Gallery, shard_bytes: int = 2**28) -> None:
+    """Writes a gallery in place of one that may be there, under another name until it is whole.
 
     Raises:
         ValueError: If the folder holds anything else.
     """
-    shards, pending, size = Shards(folder, description), list[Encoded](), 0
-    if count is not None and (shards.rows > count or shards.complete and shards.rows != count):
-        raise ValueError(
-            f"{folder} holds a gallery of {shards.rows:,} items and this one has {count:,}: give another folder."
-        )
-    if not shards.complete:
-        for batch in batches(shards.rows):
-            pending.append(batch)
-            size += batch.embeds.nbytes + sum(states.nbytes for states in batch.states)
-            if size >= shard_bytes:
-                shards.append(_columns(pending, description))
-                pending, size = [], 0
-        if pending:
-            shards.append(_columns(pending, description))
-        shards.finish()
-    return StoredGallery(folder)
+    if folder.exists() and any(folder.iterdir()) and not is_written(folder):
+        raise ValueError(f"{folder} holds other files: give a folder that is empty, or not there yet.")
+    unfinished = folder.with_name(folder.name + ".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    if isinstance(gallery, StoredGallery):
+        shutil.copytree(gallery.folder, unfinished)
+    else:
+        _fill(Shards(unfinished, description), _parts(gallery), shard_bytes)
+    if folder.exists():
+        shutil.rmtree(folder)
+    unfinished.rename(folder)
 
 
-def _columns(batches: list[Encoded], description: dict[str, Any]) -> dict[str, list]:
-    whole = gather(batches)
-    columns: dict[str, list] = {"embeds": list(whole.embeds.numpy())}
-    if description["width"]:
-        stored = _STORED_AS.get(whole.states[0].dtype, whole.states[0].dtype)
-        columns["states"] = [states.flatten().view(stored).numpy() for states in whole.states]
-    return columns
+def _parts(gallery: Gallery, size: int = 64) -> Iterator[Encoded]:
+    """A gallery in memory, some items at a time."""
+    embeds = torch.cat(list(gallery.blocks))
+    for start in range(0, len(embeds), size):
+        yield Encoded(embeds[start : start + size], gallery.states[start : start + size])
