@@ -101,7 +101,9 @@ def main() -> None:
     clocks.append(now())
     taken = [after - start for start, after in zip(clocks, clocks[1:], strict=False)]
     done = {name: written(folder) - before[name] for name, folder in folders.items()}
-    print(f"{options.images:,} images x {options.texts:,} texts, k = {options.k} both ways, {options.threads} thread(s)")
+    print(
+        f"{options.images:,} images x {options.texts:,} texts, k = {options.k} both ways, {options.threads} thread(s)"
+    )
     show(
         {
             "images encoded": f"{done['images']:,} in {told(taken[0])}",

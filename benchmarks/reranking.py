@@ -1,9 +1,9 @@
 """Matching 32 candidate texts with an image: ours, every pair on its own, and transformers' BLIP.
 
-Base size, random weights. What each may know beforehand: the states of the image, and ours those of the texts (BLIP has
-no separate text encoder). Ours projects the image once for all its texts; "pair by pair" is the plain pass of the same
-model over the same batch, and its scores are checked to be the same. SDPA wherever there is a choice: BLIP's text model
-writes its attention out. First with 30 tokens each, then with 6 to 30, which the others pad to the longest.
+Base size, random weights. What each may know beforehand: the states of the image, and ours those of the texts (BLIP
+has no separate text encoder). Ours projects the image once for all its texts; "pair by pair" is the plain pass of the
+same model over the same batch, and its scores are checked to be the same. SDPA wherever there is a choice: BLIP's text
+model writes its attention out. First with 30 tokens each, then with 6 to 30, which the others pad to the longest.
 """
 
 from collections.abc import Callable
@@ -26,10 +26,11 @@ def our_model(image_size: int) -> CBViLAForImageTextRetrieval:
     return CBViLAForImageTextRetrieval(CBViLAConfig(vision_config={"image_size": image_size})).eval()
 
 
-def blip_model(hidden_size: int) -> BlipForImageTextRetrieval:
+def blip_model(hidden_size: int, **fields) -> BlipForImageTextRetrieval:
     """BLIP with the text model of its base checkpoints; the image encoder is not used here, and has one layer."""
-    text = {"hidden_size": hidden_size, "encoder_hidden_size": hidden_size, "num_attention_heads": 12}
-    vision = {"hidden_size": hidden_size, "num_hidden_layers": 1, "num_attention_heads": 12}
+    sizes = {"hidden_size": hidden_size, "num_attention_heads": 12}
+    text = {**sizes, "encoder_hidden_size": hidden_size, **fields}
+    vision = {**sizes, "num_hidden_layers": 1, **fields}
     return BlipForImageTextRetrieval(BlipConfig(text_config=text, vision_config=vision)).eval()
 
 
@@ -95,7 +96,9 @@ def compare(ours, blip, lengths: torch.Tensor, rounds: int) -> None:
         rows[name] = f"{rate} pairs per CPU-second; {counted:.3g} GMAC per pair"
     for name, ratio in ratios(times).items():
         rows[f"ours / {name}"] = f"{ratio}; by multiply-adds {multiply_adds[name] / multiply_adds[OURS]:.3g}"
-    rows["largest difference of scores"] = f"{(scores - expected).abs().max():.1e}, of {expected.std():.1e} (deviation)"
+    rows["largest difference of scores"] = (
+        f"{(scores - expected).abs().max():.1e}, of {expected.std():.1e} (deviation)"
+    )
     show(rows)
 
 

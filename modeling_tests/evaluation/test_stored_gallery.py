@@ -156,7 +156,7 @@ ALL = torch.cartesian_prod(torch.arange(len(IMAGES)), torch.arange(len(TEXTS)))
 def test_logits_of_a_killed_run_are_not_computed_again(model, tmp_path, monkeypatch):
     images, texts = (store(tmp_path / k, model, k, i) for k, i in (("images", IMAGES), ("texts", TEXTS)))
     expected = match_pairs(model, images, texts, ALL, progress=False)
-    options = {"images_per_chunk": 1, "pairs_per_batch": 4, "folder": tmp_path / "m", "pairs_per_shard": 7, **QUIET}
+    options = {"images_per_chunk": 1, "pairs_per_batch": 4, "folder": tmp_path / "m", "seconds_per_shard": 0, **QUIET}
     match, calls = reranking._match, []
 
     def counted(*args):
@@ -169,10 +169,10 @@ def test_logits_of_a_killed_run_are_not_computed_again(model, tmp_path, monkeypa
     limit = 9  # batches of 4 and 2 pairs: four images, and the first batch of the fifth
     with pytest.raises(Killed):
         match_pairs(model, images, texts, ALL, **options)
-    assert [len(part) for part in read_shards(tmp_path / "m")] == [12, 12]
+    assert [len(part) for part in read_shards(tmp_path / "m")] == [4, 2, 4, 2, 4, 2, 4, 2, 4]
     calls, limit = [], None
     assert_close(match_pairs(model, images, texts, ALL, **options), expected, atol=1e-5, rtol=0)
-    assert len(calls) == 3 * 2
+    assert len(calls) == 1 + 2 * 2  # the rest of the fifth image, and two more
     with pytest.raises(ValueError, match="pairs="):
         match_pairs(model, images, texts, ALL[:-1], **options)
 
@@ -187,7 +187,9 @@ def test_on_disk_as_in_memory(model, tmp_path, k):
 
 
 def test_equal_texts_score_alike(model):
-    images, texts = (f(model, tiny_processor(), i, **QUIET) for f, i in ((encode_images, IMAGES), (encode_texts, TEXTS)))
+    images, texts = (
+        f(model, tiny_processor(), i, **QUIET) for f, i in ((encode_images, IMAGES), (encode_texts, TEXTS))
+    )
     found = rerank(model, images, texts, k=len(TEXTS), progress=False)
     logits = torch.empty(len(IMAGES), len(TEXTS)).scatter_(1, found.texts_of_images.rows, found.texts_of_images.logits)
     assert_close(logits[:, 1], logits[:, 3], atol=1e-6, rtol=0)

@@ -6,6 +6,7 @@ computes what nobody else has computed yet.
 Shapes: M images, T texts, P pairs, Q queries, G items of a gallery, k candidates per query, S visual tokens.
 """
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -146,7 +147,7 @@ def match_pairs(
     pairs_per_batch: int = 128,
     progress: bool = True,
     folder: str | Path | None = None,
-    pairs_per_shard: int = 50_000,
+    seconds_per_shard: float = 30.0,
 ) -> Tensor:
     """How well texts match images, by the matching head.
 
@@ -155,7 +156,7 @@ def match_pairs(
 
     Args:
         pairs: (P, 2) rows of `images` and of `texts`.
-        folder: Where to write logits, a shard of at least `pairs_per_shard` at a time, to go on from when killed.
+        folder: Where to write logits, every `seconds_per_shard` or so, to go on from when killed.
 
     Returns:
         (P,) logits of "matches" in at least fp32, those of a pass through the whole model up to rounding.
@@ -175,20 +176,20 @@ def match_pairs(
     else:
         shards = Shards(folder, {"pairs": stable_id(pairs.numpy().tobytes()), "weights": weights_id(model)})
         rest = _matched(model, images, texts, pairs[order], shards.rows, *options)
-        for part in _joined(rest, pairs_per_shard):
+        for part in _joined(rest, seconds_per_shard):
             shards.append({"logits": list(part.numpy())})
         found = torch.cat([torch.from_numpy(np.asarray(part.data["logits"])) for part in read_shards(folder)])
     return torch.empty_like(found).index_copy_(0, order, found)
 
 
-def _joined(parts: Iterator[Tensor], size: int) -> Iterator[Tensor]:
-    """The same values in fewer parts, of at least this size but for the last."""
-    waiting: list[Tensor] = []
+def _joined(parts: Iterator[Tensor], seconds: float) -> Iterator[Tensor]:
+    """The same values in fewer parts, each of what comes within this time."""
+    waiting, since = list[Tensor](), time.monotonic()
     for part in parts:
         waiting.append(part)
-        if sum(map(len, waiting)) >= size:
+        if time.monotonic() - since >= seconds:
             yield torch.cat(waiting)
-            waiting = []
+            waiting, since = [], time.monotonic()
     if waiting:
         yield torch.cat(waiting)
 
@@ -203,20 +204,20 @@ def _matched(
     pairs_per_batch: int,
     progress: bool,
 ) -> Iterator[Tensor]:
-    """Logits of pairs (P, 2) that are sorted by image, without the first `done`, some images' at a time."""
+    """Logits of pairs (P, 2) that are sorted by image, without the first `done`, batch by batch."""
     image_rows, counts = pairs[done:, 0].unique_consecutive(return_counts=True)
     with tqdm(total=len(pairs), initial=done, desc="Matching pairs", disable=not progress) as bar:
         for rows, sizes in zip(image_rows.split(images_per_chunk), counts.split(images_per_chunk), strict=True):
-            logits, places = [], torch.arange(len(rows)).repeat_interleave(sizes)
             with evaluating(model):
                 tokens = torch.stack([images.states[row] for row in rows.tolist()]).to(model.device)
                 keys_values = model.cbvila.fusion_model.keys_values(model.cbvila.image_keys(tokens))
-                for batch in places.split(pairs_per_batch):
-                    chosen = pairs[done : done + len(batch), 1].tolist()
-                    logits.append(_match(model, [texts.states[row] for row in chosen], keys_values, batch))
-                    done += len(batch)
-                    bar.update(len(batch))
-            yield torch.cat(logits)
+            for batch in torch.arange(len(rows)).repeat_interleave(sizes).split(pairs_per_batch):
+                states = [texts.states[row] for row in pairs[done : done + len(batch), 1].tolist()]
+                with evaluating(model):
+                    logits = _match(model, states, keys_values, batch)
+                done += len(batch)
+                bar.update(len(batch))
+                yield logits
 
 
 def _match(model: Any, states: list[Tensor], keys_values: list, images: Tensor) -> Tensor:
