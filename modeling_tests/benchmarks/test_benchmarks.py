@@ -155,6 +155,7 @@ def test_ratios_are_of_each_round():
 
 
 def test_a_large_gallery_goes_on(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(large_gallery, "CHECKED", 4)
     size = ["--images", "6", "--texts", "9", "--k", "4", "--output_dir", str(tmp_path)]
     run(large_gallery, monkeypatch, *size)
     printed = capsys.readouterr().out

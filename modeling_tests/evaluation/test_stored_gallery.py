@@ -173,6 +173,8 @@ def test_logits_of_a_killed_run_are_not_computed_again(model, tmp_path, monkeypa
     calls, limit = [], None
     assert_close(match_pairs(model, images, texts, ALL, **options), expected, atol=1e-5, rtol=0)
     assert len(calls) == 1 + 2 * 2  # the rest of the fifth image, and two more
+    assert_close(match_pairs(model, images, texts, ALL, **options), expected, atol=1e-5, rtol=0)
+    assert len(calls) == 5
     with pytest.raises(ValueError, match="pairs="):
         match_pairs(model, images, texts, ALL[:-1], **options)
 

@@ -205,6 +205,8 @@ def _matched(
     progress: bool,
 ) -> Iterator[Tensor]:
     """Logits of pairs (P, 2) that are sorted by image, without the first `done`, batch by batch."""
+    if done == len(pairs):
+        return
     image_rows, counts = pairs[done:, 0].unique_consecutive(return_counts=True)
     with tqdm(total=len(pairs), initial=done, desc="Matching pairs", disable=not progress) as bar:
         for rows, sizes in zip(image_rows.split(images_per_chunk), counts.split(images_per_chunk), strict=True):
