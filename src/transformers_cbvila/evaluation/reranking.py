@@ -177,7 +177,7 @@ def match_pairs(
         shards = Shards(folder, {"pairs": stable_id(pairs.numpy().tobytes()), "weights": weights_id(model)})
         rest = _matched(model, images, texts, pairs[order], shards.rows, *options)
         for part in _joined(rest, seconds_per_shard):
-            shards.append({"logits": list(part.numpy())})
+            shards.append({"logits": part.numpy()})
         found = torch.cat([torch.from_numpy(np.asarray(part.data["logits"])) for part in read_shards(folder)])
     return torch.empty_like(found).index_copy_(0, order, found)
 
