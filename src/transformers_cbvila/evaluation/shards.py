@@ -6,7 +6,7 @@ A shard has a temporary name until it is whole, and what is found under such a n
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +52,7 @@ class Shards:
     def complete(self) -> bool:
         return bool(read_description(self.folder).get("complete"))
 
-    def append(self, columns: Mapping[str, Sequence[Any]]) -> None:
+    def append(self, columns: Mapping[str, Any]) -> None:
         """Writes one shard of rows."""
         final = self.folder / f"shard-{len(shard_files(self.folder)):05d}.arrow"
         unfinished = final.with_name(final.name + _UNFINISHED)
