@@ -85,11 +85,12 @@ pretrain-tiny: $(STAMP)  ## pretrain cbvila-tiny on easy-VQA and the folders in 
 BENCH := OMP_NUM_THREADS=1 $(VENV_PYTHON) benchmarks
 BENCHED := $(VENV)/installed-bench
 
-bench: $(BENCHED)  ## time the pretraining step and the quantiser beside a matrix product and beside others (10 minutes)
+bench: $(BENCHED)  ## time the pretraining step, the quantiser and re-ranking beside a matrix product and others (15 minutes)
 	$(BENCH)/pretraining_step.py --size tiny
 	$(BENCH)/pretraining_step.py --size base
 	$(BENCH)/quantizer.py
 	$(BENCH)/peers.py
+	$(BENCH)/reranking.py
 
 # With PYTHON the constraints are those that the installation wrote: what is reused stays as it is.
 $(BENCHED): $(STAMP)

@@ -20,7 +20,7 @@ MODEL_PACKAGES = {"torch", "transformers", "huggingface_hub", "numpy", "PIL"}
 PACKAGES_OF_LAYER = {
     "model": MODEL_PACKAGES,
     "data": MODEL_PACKAGES | {"tokenizers", "datasets", "easy_vqa"},
-    "evaluation": {"numpy", "torch", "tqdm", "evaluate", "datasets"},
+    "evaluation": {"numpy", "torch", "tqdm", "transformers", "evaluate", "datasets"},
     "training": MODEL_PACKAGES | {"accelerate", "safetensors", "datasets", "evaluate", "peft"},
     "pages": {"numpy", "PIL"},
     "demo": MODEL_PACKAGES | {"accelerate", "safetensors", "datasets", "evaluate", "matplotlib"},

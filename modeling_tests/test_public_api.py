@@ -37,6 +37,8 @@ LAZY = {
     "CBViLATrainingArguments",
     "CBViLADataCollatorForPreTraining",
     "CBViLADataCollatorForQuestionAnswering",
+    "CBViLARetriever",
+    "CBViLARetrieverOutput",
     "ImageTextPairs",
     "StreamedImageTextPairs",
 }

@@ -2,15 +2,19 @@
 
 import sys
 
+import large_gallery
 import peers
 import pretraining_step
 import pytest
 import quantizer
+import reranking
 import torch
 from measuring import Spread, count_flops
 from pretraining_step import TrainingStep, figures, model_config, random_batch
-from tiny import pretraining_model, tiny_pairs
+from tiny import build, pretraining_model, tiny_pairs
 from transformers import FlavaConfig
+
+from transformers_cbvila import CBViLAForImageTextRetrieval
 
 CPU = torch.device("cpu")
 
@@ -20,7 +24,7 @@ def run(module, monkeypatch, *arguments):
     module.main()
 
 
-@pytest.mark.parametrize("module", [pretraining_step, quantizer, peers])
+@pytest.mark.parametrize("module", [pretraining_step, quantizer, peers, reranking, large_gallery])
 def test_help_ends_with_an_example(module, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run(module, monkeypatch, "--help")
@@ -97,3 +101,72 @@ def test_flava_trains_on_our_batch():
     for name in ("mmm_image", "mmm_text", "itm", "global_contrastive"):
         assert torch.isfinite(losses[name])
     output.loss.backward()
+
+
+def small_models(monkeypatch):
+    monkeypatch.setattr(reranking, "TOKENS", 9)
+    monkeypatch.setattr(reranking, "FEWEST_TOKENS", 3)
+    monkeypatch.setattr(reranking, "FIRST_WORD", 5)
+    ours = build(CBViLAForImageTextRetrieval, same_width=True)
+    monkeypatch.setattr(reranking, "our_model", lambda image_size: ours)
+    text = {"num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48, "vocab_size": 60}
+    theirs = reranking.blip_model
+    monkeypatch.setattr(reranking, "blip_model", lambda hidden_size: theirs(hidden_size, **text))
+    return ours, reranking.blip_model(32)
+
+
+def test_reranking_is_measured(monkeypatch, capsys):
+    small_models(monkeypatch)
+    run(reranking, monkeypatch, "--rounds", "1", "--candidates", "4", "--image_sizes", "32")
+    printed = capsys.readouterr().out
+    for line in ("4 candidates of 9 tokens, 32 px", "of 3 to 9 tokens", "ours / pair by pair", "ours / BLIP", "GMAC"):
+        assert line in printed
+
+
+def test_wrong_scores_are_not_timed(monkeypatch):
+    ours, theirs = small_models(monkeypatch)
+    monkeypatch.setattr(reranking, "match_pairs", lambda *args, **options: torch.zeros(4))
+    with pytest.raises(AssertionError, match="not close"):
+        reranking.compare(ours, theirs, torch.full((4,), 9), 1)
+
+
+def test_what_reranking_leaves_out(monkeypatch):
+    """Multiply-adds per pair by hand: 2 layers of width 32 and 48, 17 visual tokens, 4 texts of 9 tokens."""
+    ours, theirs = small_models(monkeypatch)
+    tasks = reranking.tasks(ours, theirs, torch.full((4,), 9))
+    wide, tokens, seen = 32 * 32, 9, 17
+    mlp, keys, image = 2 * 32 * 48, 2 * tokens * tokens * 32, 2 * tokens * seen * 32
+    text_layer = tokens * (4 * wide + mlp) + keys
+    layer = text_layer + tokens * 2 * wide + image + 2 * seen * wide
+    naive = 2 * text_layer + 2 * layer + 2 * 32
+    assert count_flops(tasks[reranking.NAIVE]) == 2 * 4 * naive
+    first = tokens * (2 * wide + mlp) + image
+    last = 2 * tokens * wide + 4 * wide + mlp + (keys + image) // tokens
+    shared = 2 * 2 * seen * wide  # per image
+    assert count_flops(tasks[reranking.OURS]) == 2 * (4 * (first + last + 2 * 32) + shared)
+
+
+def test_ratios_are_of_each_round():
+    times = {"ours": Spread([1.0, 2.0]), "pair by pair": Spread([3.0, 10.0]), "BLIP": Spread([4.0, 4.0])}
+    assert {name: ratio.values for name, ratio in reranking.ratios(times).items()} == {
+        "pair by pair": [3.0, 5.0],
+        "BLIP": [4.0, 2.0],
+    }
+
+
+def test_a_large_gallery_goes_on(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(large_gallery, "CHECKED", 4)
+    size = ["--images", "6", "--texts", "9", "--k", "4", "--output_dir", str(tmp_path)]
+    run(large_gallery, monkeypatch, *size)
+    printed = capsys.readouterr().out
+    assert "6 images x 9 texts" in printed and "differ by" in printed and "run before                no\n" in printed
+    matches = large_gallery.written(tmp_path / "matches")
+    assert 6 * 4 <= matches <= 6 * 4 + 9 * 4
+    run(large_gallery, monkeypatch, *size)
+    assert f"6 images, 9 texts, {matches} matches" in capsys.readouterr().out
+
+
+def test_drawn_texts_have_8_to_24_tokens():
+    texts = large_gallery.draw_texts(400, ["a", "b"])
+    lengths = {len(text.split()) + 2 for text in texts}
+    assert lengths == set(range(8, 25)) and texts == large_gallery.draw_texts(400, ["a", "b"])

@@ -57,7 +57,7 @@ def test_reranked_recall_is_that_of_matching(monkeypatch):
         best, second = torch.arange(4), (torch.arange(4) + 1) % 4
         by_image = Candidates(torch.stack([best, second], 1), torch.tensor([[2.0, 1.0]]).expand(4, 2))
         by_text = Candidates(((torch.arange(4) - 1) % 4).unsqueeze(1), torch.zeros(4, 1))
-        return TwoStageRetrieval(similarity, by_image, by_text)
+        return TwoStageRetrieval(by_image, by_text)
 
     monkeypatch.setattr(retrieval, "cosine_similarity", lambda images, texts: similarity)
     monkeypatch.setattr(retrieval, "rerank", matched)

@@ -11,10 +11,10 @@ from transformers_cbvila.evaluation.gallery import Encoded, cosine_similarity, e
 from transformers_cbvila.evaluation.reranking import (
     Candidates,
     match_pairs,
+    most_similar,
     rerank,
     reranked_scores,
     retrieve_in_two_stages,
-    shortlist,
 )
 from transformers_cbvila.model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
 from transformers_cbvila.model.modeling_cbvila_pretraining import CBViLAForPreTraining
@@ -62,16 +62,19 @@ def test_one_image_alone_and_no_pair_at_all():
 
 
 def test_keys_and_values_are_projected_once_per_image_and_layer_and_one_token_leaves_the_last_layer():
-    model, projected, last = build(CBViLAForImageTextRetrieval), [], []
+    model, projected, last, itself = build(CBViLAForImageTextRetrieval), [], [], []
     images, texts = encoded(model)
     layers = model.cbvila.fusion_model.layers
     for layer in layers:
         layer.crossattention.k_proj.register_forward_hook(lambda _, args, out: projected.append(len(args[0])))
-    layers[-1].mlp.register_forward_hook(lambda _, args, out: last.append(tuple(args[0].shape[1:])))
+    layers[0].attention.register_forward_hook(lambda *_: itself.append(1))
+    layers[0].attention.q_proj.register_forward_hook(lambda *_: itself.append(1))
+    layers[-1].mlp.register_forward_hook(lambda _, args, out: last.append(tuple(args[0].shape)))
     pairs = torch.cartesian_prod(torch.arange(len(IMAGES)), torch.arange(len(TEXTS)))
     match_pairs(model, images, texts, pairs, images_per_chunk=2, pairs_per_batch=3, progress=False)
     assert sum(projected) == len(IMAGES) * len(layers) and max(projected) == 2
-    assert len(last) == 4 + 4 + 2 and set(last) == {(1, 24)}  # batches of 3 for 12, 12 and 6 pairs
+    assert last == [(1, 3, 24)] * (4 + 4 + 2)  # batches of 3 for 12, 12 and 6 pairs
+    assert itself == []  # what a text asks first was computed with the text
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
@@ -129,9 +132,10 @@ def test_a_model_in_training_mode_is_measured_without_dropout_and_stays_in_it():
 def test_both_directions_order_their_own_candidates(model_class):
     model, k = build(model_class), 3
     found, naive = retrieve_in_two_stages(model, tiny_processor(), IMAGES, TEXTS, k=k, **QUIET), naive_logits(model)
+    similarity = cosine_similarity(*encoded(model))
     for scores, logits, candidates in (
-        (found.similarity, naive, found.texts_of_images),
-        (found.similarity.T, naive.T, found.images_of_texts),
+        (similarity, naive, found.texts_of_images),
+        (similarity.T, naive.T, found.images_of_texts),
     ):
         assert candidates.rows.shape == (len(scores), k)
         for query in range(len(scores)):
@@ -156,11 +160,26 @@ def test_a_pair_that_is_a_candidate_both_ways_is_matched_once(monkeypatch):
 
 
 def test_a_shortlist_by_hand():
-    similarity = torch.tensor([[0.1, 0.9, 0.5, 0.9], [0.0, 0.0, 0.0, 0.0]])
-    assert shortlist(similarity, 3).tolist() == [[1, 3, 2], [0, 1, 2]]
-    assert shortlist(similarity, 9).shape == (2, 4)
+    gallery = torch.tensor([[0.1, 0.0], [0.9, 0.0], [0.5, 0.0], [0.9, 0.0]])
+    queries = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    cosines, rows = most_similar([queries], [gallery], 3)
+    assert rows.tolist() == [[1, 3, 2], [0, 1, 2]]
+    assert_close(cosines, torch.tensor([[0.9, 0.9, 0.5], [0.0, 0.0, 0.0]]))
+    assert most_similar([queries], [gallery], 9)[1].shape == (2, 4)
     with pytest.raises(ValueError, match="k=0 candidates"):
-        shortlist(similarity, 0)
+        most_similar([queries], [gallery], 0)
+
+
+@pytest.mark.parametrize("k", [1, 4, 23])
+@pytest.mark.parametrize("chunk", [1, 3, 50])
+def test_a_running_shortlist_is_that_of_all_similarities(k, chunk):
+    draws = torch.Generator().manual_seed(k)
+    # small integers: products are exact, and many are equal
+    queries, gallery = (torch.randint(-1, 2, (count, 3), generator=draws).float() for count in (9, 23))
+    cosines, rows = most_similar(queries.split(4), gallery.split(7), k, chunk)
+    expected = (queries @ gallery.T).sort(dim=1, descending=True, stable=True)
+    assert rows.tolist() == expected.indices[:, :k].tolist()
+    assert cosines.tolist() == expected.values[:, :k].tolist()
 
 
 def test_candidates_come_before_all_others():

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from .data.collators import CBViLADataCollatorForPreTraining, CBViLADataCollatorForQuestionAnswering
     from .data.pairs import ImageTextPairs
     from .data.streams import StreamedImageTextPairs
+    from .evaluation.retriever import CBViLARetriever, CBViLARetrieverOutput
     from .training.arguments import CBViLATrainingArguments
     from .training.trainer import CBViLATrainer
 
@@ -56,6 +57,8 @@ __version__ = "0.1.0"
 _MODULE_OF_LAZY_NAME = {
     "CBViLADataCollatorForPreTraining": "data.collators",
     "CBViLADataCollatorForQuestionAnswering": "data.collators",
+    "CBViLARetriever": "evaluation.retriever",
+    "CBViLARetrieverOutput": "evaluation.retriever",
     "CBViLATrainer": "training.trainer",
     "CBViLATrainingArguments": "training.arguments",
     "ImageTextPairs": "data.pairs",
@@ -101,6 +104,8 @@ __all__ = [
     "CBViLAModel",
     "CBViLAModelOutput",
     "CBViLAProcessor",
+    "CBViLARetriever",
+    "CBViLARetrieverOutput",
     "CBViLATextConfig",
     "CBViLATextModel",
     "CBViLATrainer",

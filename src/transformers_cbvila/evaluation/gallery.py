@@ -3,11 +3,11 @@
 Shapes: M images, T texts, S visual tokens, L text tokens, D width of the encoder's states, E embedding width.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from operator import length_hint
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -15,23 +15,40 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..data.collators import token_limit
+from ..data.pairs import stable_id
 from ..model.losses_cbvila import at_least_fp32
 from ..model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
 from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
 from ..model.processing_cbvila import CBViLAProcessor
+from .matching import text_questions
 
 RetrievalModel = CBViLAForImageTextRetrieval | CBViLAForPreTraining
 
 
-class Encoded(NamedTuple):
-    """Images or texts as an encoder sees them, in the CPU's memory, whatever the device of the model.
+class Gallery(Protocol):
+    """Images or texts that were encoded once, wherever they lie.
 
-    `embeds` (M or T, E) have length 1, in at least fp32; `states` are of each image (S, D), class token first, and of
-    each text (L, D) without its padding. In fp32 a base model's states take 0.8 MB per image of 256 pixels.
+    `blocks` are their embeddings (m or t, E), one part after the other, of length 1 and in at least fp32. `states` are
+    what matching needs: of each image (S, D), class token first, and of each text (L, D), see [`text_questions`]; in
+    fp32 a base model's take 0.8 MB per image of 256 pixels. There are none of a gallery made for similarities alone.
     """
 
+    @property
+    def blocks(self) -> Sequence[Tensor]: ...
+
+    @property
+    def states(self) -> Sequence[Tensor]: ...
+
+
+class Encoded(NamedTuple):
+    """A [`Gallery`] in the CPU's memory, whatever the device of the model, with its `embeds` (M or T, E) in one."""
+
     embeds: Tensor
-    states: list[Tensor]
+    states: Sequence[Tensor]
+
+    @property
+    def blocks(self) -> list[Tensor]:
+        return [self.embeds]
 
 
 @contextmanager
@@ -58,6 +75,14 @@ def tokens_of(model: Any, processor: CBViLAProcessor, texts: list[str], max_leng
     return tokens["input_ids"].to(model.device), tokens["attention_mask"].to(model.device)
 
 
+def weights_id(model: Any) -> int:
+    """A number that tells whether two galleries were encoded by the same weights in the same precision."""
+    tensors = model.state_dict()
+    return stable_id(
+        *(tensors[name].cpu().contiguous().flatten().view(torch.uint8).numpy() for name in sorted(tensors))
+    )
+
+
 def encode_images(
     model: RetrievalModel,
     processor: CBViLAProcessor,
@@ -65,13 +90,12 @@ def encode_images(
     batch_size: int = 64,
     progress: bool = True,
 ) -> Encoded:
-    """Encodes M images of any kind that the processor takes. They may come from a generator."""
+    """Encodes M images of any kind that the processor takes. They may come from a generator.
 
-    def encode(batch: list[Any]) -> tuple[Tensor, list[Tensor]]:
-        output = model.cbvila.get_image_features(pixel_values_of(model, processor, batch), return_dict=True)
-        return output.pooler_output, list(output.last_hidden_state.cpu().unbind())
-
-    return _encode(model, encode, images, batch_size, "Encoding images", progress)
+    Raises:
+        ValueError: If there are none, or one cannot be read or encoded; the message says which.
+    """
+    return gather(encode_batches(model, processor, "images", images, batch_size=batch_size, progress=progress))
 
 
 def encode_texts(
@@ -82,41 +106,105 @@ def encode_texts(
     batch_size: int = 64,
     progress: bool = True,
 ) -> Encoded:
-    """Encodes T texts, cut to `max_length` tokens (or to what the model takes, when that is less)."""
+    """Encodes T texts, cut to `max_length` tokens (or to what the model takes, when that is less).
 
-    def encode(batch: list[str]) -> tuple[Tensor, list[Tensor]]:
+    Raises:
+        ValueError: If there are none, or one cannot be encoded; the message says which.
+    """
+    return gather(encode_batches(model, processor, "texts", texts, max_length, batch_size, progress))
+
+
+def gather(batches: Iterable[Encoded]) -> Encoded:
+    """Batches as one."""
+    parts = list(batches)
+    return Encoded(torch.cat([part.embeds for part in parts]), [states for part in parts for states in part.states])
+
+
+def encode_batches(
+    model: RetrievalModel,
+    processor: CBViLAProcessor,
+    kind: str,
+    items: Iterable[Any],
+    max_length: int = 30,
+    batch_size: int = 64,
+    progress: bool = True,
+    skip: int = 0,
+    keep_states: bool = True,
+) -> Iterator[Encoded]:
+    """What [`encode_images`] or [`encode_texts`] makes of `"images"` or `"texts"`, batch by batch.
+
+    Args:
+        skip: How many of the first items to leave out.
+        keep_states: Whether batches have states.
+    """
+
+    def encode(batch: list[Any]) -> tuple[Tensor, list[Tensor]]:
+        if kind == "images":
+            output = model.cbvila.get_image_features(pixel_values_of(model, processor, batch), return_dict=True)
+            return output.pooler_output, list(output.last_hidden_state.cpu().unbind()) if keep_states else []
         ids, mask = tokens_of(model, processor, batch, max_length)
         output = model.cbvila.get_text_features(ids, mask, return_dict=True)
-        rows = zip(output.last_hidden_state.cpu(), mask.cpu().bool(), strict=True)
-        return output.pooler_output, [states[kept] for states, kept in rows]
+        return output.pooler_output, text_questions(model, output.last_hidden_state, mask) if keep_states else []
 
-    return _encode(model, encode, texts, batch_size, "Encoding texts", progress)
-
-
-def _encode(model, encode: Callable, items: Iterable[Any], batch_size: int, title: str, progress: bool) -> Encoded:
-    embeds, states, rest = [], [], iter(items)
-    with evaluating(model), tqdm(total=length_hint(items) or None, desc=title, disable=not progress) as bar:
-        while batch := list(islice(rest, batch_size)):
-            pooled, of_items = encode(batch)
-            embeds.append(F.normalize(at_least_fp32(pooled), dim=-1).cpu())
-            states += of_items
+    total, start, rest = length_hint(items) or None, skip, _skip(items, skip)
+    with tqdm(total=total, initial=skip, desc=f"Encoding {kind}", disable=not progress) as bar:
+        while batch := _read(rest, batch_size, kind, start):
+            with evaluating(model):
+                pooled, states = _name_the_bad(encode, batch, kind, start)
+                embeds = F.normalize(at_least_fp32(pooled), dim=-1).cpu()
+            yield Encoded(embeds, states)
+            start += len(batch)
             bar.update(len(batch))
-    if not embeds:
-        raise ValueError(f"{title}: there are none; pass at least one.")
-    return Encoded(torch.cat(embeds), states)
+    if start == 0:
+        raise ValueError(f"Encoding {kind}: there are none; pass at least one.")
+
+
+def _skip(items: Any, count: int) -> Iterator[Any]:
+    """The items behind the first `count`, which are not even read where they can be indexed."""
+    if hasattr(items, "__getitem__") and hasattr(items, "__len__"):
+        return (items[i] for i in range(count, len(items)))
+    return islice(items, count, None)
+
+
+def _read(items: Iterator[Any], count: int, kind: str, start: int) -> list[Any]:
+    batch: list[Any] = []
+    try:
+        for item in islice(items, count):
+            batch.append(item)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{kind}[{start + len(batch)}] cannot be read: {error}") from error
+    return batch
+
+
+def _name_the_bad(encode: Callable, batch: list[Any], kind: str, start: int) -> Any:
+    """Encodes a batch; where that fails, says which item it is."""
+    try:
+        return encode(batch)
+    except (ValueError, OSError):
+        for row, item in enumerate(batch, start):
+            try:
+                encode([item])
+            except (ValueError, OSError) as error:
+                raise ValueError(f"{kind}[{row}] cannot be encoded: {error}") from error
+        raise
 
 
 def cosine_similarity(images: Encoded, texts: Encoded) -> Tensor:
     """(M, T) cosines of the embeddings, without the temperature.
 
     Raises:
-        ValueError: If the embeddings have different widths, as those of a model without a contrastive head may have.
+        ValueError: See [`check_comparable`].
     """
-    of_images, of_texts = images.embeds.shape[1], texts.embeds.shape[1]
+    check_comparable(images, texts)
+    return images.embeds @ texts.embeds.T
+
+
+def check_comparable(images: Gallery, texts: Gallery) -> None:
+    """Raises a ValueError if embeddings have different widths, as of a model without a contrastive head they may."""
+    of_images, of_texts = images.blocks[0].shape[1], texts.blocks[0].shape[1]
     if of_images != of_texts:
         raise ValueError(
             f"Embeddings of images are {of_images} wide and those of texts {of_texts}: this model was built with "
             "itc_weight=0 and has no projections that would make them comparable. Match pairs with match_pairs, or "
             "use a model that was trained with itc_weight > 0."
         )
-    return images.embeds @ texts.embeds.T

@@ -1,23 +1,27 @@
 """Two-stage retrieval: similarities choose candidates among everything, matching (Eq. 5) orders them, as in ALBEF.
 
-Similarities cost one product per pair; matching costs a pass through the fusion encoder. What of that pass depends on
-the image alone, the keys and values of its tokens, is more than half of it, and is computed once per image.
+Similarities cost one product per pair; matching costs a pass through the fusion encoder, of which `matching.py`
+computes what nobody else has computed yet.
 
 Shapes: M images, T texts, P pairs, Q queries, G items of a gallery, k candidates per query, S visual tokens.
 """
 
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
-from ..model.losses_cbvila import at_least_fp32
+from ..data.pairs import stable_id
 from ..model.processing_cbvila import CBViLAProcessor
-from .gallery import Encoded, RetrievalModel, cosine_similarity, encode_images, encode_texts, evaluating
+from .gallery import Gallery, RetrievalModel, check_comparable, encode_images, encode_texts, evaluating, weights_id
+from .matching import TextRun, match_texts
+from .shards import Shards, read_shards
+from .stored_gallery import store_gallery
 
 
 class Candidates(NamedTuple):
@@ -28,9 +32,8 @@ class Candidates(NamedTuple):
 
 
 class TwoStageRetrieval(NamedTuple):
-    """Cosines (M, T) of all pairs; the candidate texts of the M images and the candidate images of the T texts."""
+    """The candidate texts of the M images and the candidate images of the T texts."""
 
-    similarity: Tensor
     texts_of_images: Candidates
     images_of_texts: Candidates
 
@@ -43,108 +46,188 @@ def retrieve_in_two_stages(
     k: int = 64,
     batch_size: int = 64,
     progress: bool = True,
+    folder: str | Path | None = None,
 ) -> TwoStageRetrieval:
     """Encodes images and texts once, takes the k most similar both ways, and orders them by matching.
 
     A pair that is a candidate both ways is matched once.
 
+    Args:
+        folder: Where to keep everything, for more than memory holds. Killed, the same call goes on.
+
     Raises:
         ValueError: If `k` is not positive, there is no image or no text, or the model cannot compare them by
-            similarity (see [`cosine_similarity`]).
+            similarity (see [`check_comparable`]).
     """
-    encoded_images = encode_images(model, processor, images, batch_size, progress)
-    encoded_texts = encode_texts(model, processor, texts, batch_size=batch_size, progress=progress)
-    return rerank(model, encoded_images, encoded_texts, k, progress)
+    if folder is None:
+        encoded_images = encode_images(model, processor, images, batch_size, progress)
+        encoded_texts = encode_texts(model, processor, texts, batch_size=batch_size, progress=progress)
+        return rerank(model, encoded_images, encoded_texts, k, progress)
+    options: Any = {"batch_size": batch_size, "progress": progress}
+    stored_images = store_gallery(Path(folder) / "images", model, processor, "images", images, **options)
+    stored_texts = store_gallery(Path(folder) / "texts", model, processor, "texts", texts, **options)
+    return rerank(model, stored_images, stored_texts, k, progress, Path(folder) / "matches")
 
 
 def rerank(
-    model: RetrievalModel, images: Encoded, texts: Encoded, k: int = 64, progress: bool = True
+    model: RetrievalModel,
+    images: Gallery,
+    texts: Gallery,
+    k: int = 64,
+    progress: bool = True,
+    folder: str | Path | None = None,
 ) -> TwoStageRetrieval:
-    """The same for images and texts that are encoded already."""
-    similarity = cosine_similarity(images, texts)
-    text_rows, image_rows = shortlist(similarity, k), shortlist(similarity.T, k)
-    num_texts = similarity.shape[1]
+    """The same for images and texts that are encoded already.
+
+    What is in memory are k candidates per query, and what [`match_pairs`] takes.
+
+    Args:
+        folder: Where to keep what is matched, so that a run that is killed goes on.
+    """
+    check_comparable(images, texts)
+    _, text_rows = most_similar(images.blocks, texts.blocks, k)
+    _, image_rows = most_similar(texts.blocks, images.blocks, k)
+    num_texts = len(image_rows)
     wanted = [
         torch.arange(len(text_rows)).unsqueeze(1) * num_texts + text_rows,
         image_rows * num_texts + torch.arange(num_texts).unsqueeze(1),
     ]
     pairs, place = torch.cat([numbers.flatten() for numbers in wanted]).unique(return_inverse=True)
-    logits = match_pairs(
-        model, images, texts, torch.stack([pairs // num_texts, pairs % num_texts], dim=1), progress=progress
-    )
+    pairs = torch.stack([pairs // num_texts, pairs % num_texts], dim=1)
+    logits = match_pairs(model, images, texts, pairs, progress=progress, folder=folder)
     of_texts, of_images = logits[place].split([text_rows.numel(), image_rows.numel()])
     return TwoStageRetrieval(
-        similarity,
         _ordered(text_rows, of_texts.view_as(text_rows)),
         _ordered(image_rows, of_images.view_as(image_rows)),
     )
 
 
-def shortlist(similarity: Tensor, k: int) -> Tensor:
-    """The k (or all G) most similar items of the gallery for each query: rows (Q, k) from similarities (Q, G).
+def most_similar(
+    queries: Sequence[Tensor], gallery: Sequence[Tensor], k: int, chunk: int = 8192
+) -> tuple[Tensor, Tensor]:
+    """The k (or all G) items of a gallery that are most similar to each query, without all similarities at once.
 
     Of equally similar items the first come first, on every device.
+
+    Args:
+        queries: Embeddings (q, E) in parts, Q in all.
+        gallery: Embeddings (g, E) in parts, G in all.
+        chunk: How many items are compared with up to 256 queries at a time.
+
+    Returns:
+        Their cosines (Q, k), the highest first, and their rows (Q, k).
+
+    Raises:
+        ValueError: If `k` is not positive.
     """
     if k < 1:
         raise ValueError(f"k={k} candidates per query: a shortlist has at least one.")
-    # in chunks: a sort's indices take twice the memory of what is sorted
-    return torch.cat([c.sort(dim=1, descending=True, stable=True).indices[:, :k] for c in similarity.split(256)])
+    found = [_best(part, gallery, k, chunk) for block in queries for part in block.split(256)]
+    return torch.cat([cosines for cosines, _ in found]), torch.cat([rows for _, rows in found])
+
+
+def _best(queries: Tensor, gallery: Sequence[Tensor], k: int, chunk: int) -> tuple[Tensor, Tensor]:
+    """The same for some of the queries: the best so far stay ahead of items that are as similar and come later."""
+    cosines, rows, first = queries.new_empty(len(queries), 0), torch.empty(len(queries), 0, dtype=torch.long), 0
+    for part in (part for block in gallery for part in block.split(chunk)):
+        cosines = torch.cat([cosines, queries @ part.T], dim=1)
+        new = torch.arange(first, first + len(part)).expand(len(queries), -1)
+        cosines, order = cosines.sort(dim=1, descending=True, stable=True)
+        cosines, rows = cosines[:, :k], torch.cat([rows, new], dim=1).gather(1, order[:, :k])
+        first += len(part)
+    return cosines, rows
 
 
 def match_pairs(
     model: RetrievalModel,
-    images: Encoded,
-    texts: Encoded,
+    images: Gallery,
+    texts: Gallery,
     pairs: Tensor,
     images_per_chunk: int = 16,
-    pairs_per_batch: int = 64,
+    pairs_per_batch: int = 128,
     progress: bool = True,
+    folder: str | Path | None = None,
+    seconds_per_shard: float = 30.0,
 ) -> Tensor:
     """How well texts match images, by the matching head.
 
     The device holds keys and values of `images_per_chunk` images at a time (for a base model and 256 pixels 10 MB
-    each in fp32) and the fusion of `pairs_per_batch` pairs with texts of about the same length.
+    each in fp32) and the fusion of `pairs_per_batch` pairs.
 
     Args:
         pairs: (P, 2) rows of `images` and of `texts`.
+        folder: Where to write logits, every `seconds_per_shard` or so, to go on from when killed.
 
     Returns:
         (P,) logits of "matches" in at least fp32, those of a pass through the whole model up to rounding.
+
+    Raises:
+        ValueError: If `folder` holds logits of other pairs or of another model.
     """
     if len(pairs) == 0:
         return torch.empty(0)
-    lengths = torch.tensor([len(states) for states in texts.states])[pairs[:, 1]]
-    image_rows, image_places = pairs[:, 0].unique(return_inverse=True)
-    logits = torch.empty(len(pairs), dtype=torch.promote_types(model.dtype, torch.float32))
-    with evaluating(model), tqdm(total=len(pairs), desc="Matching pairs", disable=not progress) as bar:
-        for number, chunk in enumerate(_chunks(image_places // images_per_chunk)):
-            first = number * images_per_chunk
-            tokens = torch.stack([images.states[row] for row in image_rows[first : first + images_per_chunk]])
-            keys_values = model.cbvila.fusion_model.keys_values(model.cbvila.image_keys(tokens.to(model.device)))
-            for batch in chunk[lengths[chunk].argsort()].split(pairs_per_batch):
-                states = [texts.states[row] for row in pairs[batch, 1]]
-                logits[batch] = _match(model, states, keys_values, image_places[batch] - first)
+    text_rows, place = pairs[:, 1].unique(return_inverse=True)
+    lengths = torch.tensor([len(texts.states[row]) for row in text_rows.tolist()])[place]
+    # by image, and among the texts of one by length
+    order = torch.from_numpy(np.lexsort((lengths.numpy(), pairs[:, 0].numpy())))
+    options = images_per_chunk, pairs_per_batch, progress
+    if folder is None:
+        found = torch.cat(list(_matched(model, images, texts, pairs[order], 0, *options)))
+    else:
+        shards = Shards(folder, {"pairs": stable_id(pairs.numpy().tobytes()), "weights": weights_id(model)})
+        rest = _matched(model, images, texts, pairs[order], shards.rows, *options)
+        for part in _joined(rest, seconds_per_shard):
+            shards.append({"logits": part.numpy()})
+        found = torch.cat([torch.from_numpy(np.asarray(part.data["logits"])) for part in read_shards(folder)])
+    return torch.empty_like(found).index_copy_(0, order, found)
+
+
+def _joined(parts: Iterator[Tensor], seconds: float) -> Iterator[Tensor]:
+    """The same values in fewer parts, each of what comes within this time."""
+    waiting, since = list[Tensor](), time.monotonic()
+    for part in parts:
+        waiting.append(part)
+        if time.monotonic() - since >= seconds:
+            yield torch.cat(waiting)
+            waiting, since = [], time.monotonic()
+    if waiting:
+        yield torch.cat(waiting)
+
+
+def _matched(
+    model: Any,
+    images: Gallery,
+    texts: Gallery,
+    pairs: Tensor,
+    done: int,
+    images_per_chunk: int,
+    pairs_per_batch: int,
+    progress: bool,
+) -> Iterator[Tensor]:
+    """Logits of pairs (P, 2) that are sorted by image, without the first `done`, batch by batch."""
+    if done == len(pairs):
+        return
+    image_rows, counts = pairs[done:, 0].unique_consecutive(return_counts=True)
+    with tqdm(total=len(pairs), initial=done, desc="Matching pairs", disable=not progress) as bar:
+        for rows, sizes in zip(image_rows.split(images_per_chunk), counts.split(images_per_chunk), strict=True):
+            with evaluating(model):
+                tokens = torch.stack([images.states[row] for row in rows.tolist()]).to(model.device)
+                keys_values = model.cbvila.fusion_model.keys_values(model.cbvila.image_keys(tokens))
+            for batch in torch.arange(len(rows)).repeat_interleave(sizes).split(pairs_per_batch):
+                states = [texts.states[row] for row in pairs[done : done + len(batch), 1].tolist()]
+                with evaluating(model):
+                    logits = _match(model, states, keys_values, batch)
+                done += len(batch)
                 bar.update(len(batch))
-    return logits
+                yield logits
 
 
-def _chunks(chunk_of_pair: Tensor) -> tuple[Tensor, ...]:
-    """The pairs of each chunk, from the chunk (P,) of each pair."""
-    return chunk_of_pair.argsort(stable=True).split(chunk_of_pair.bincount().tolist())
-
-
-def _match(model: RetrievalModel, states: list[Tensor], keys_values: list, image_index: Tensor) -> Tensor:
-    """Logits (P,) of texts with states (L, D) each and the images that `image_index` (P,) names."""
-    lengths = torch.tensor([len(text) for text in states])
-    mask = (torch.arange(int(lengths.max())) < lengths.unsqueeze(1)).long()
-    fused = model.cbvila.fusion_model(
-        pad_sequence(states, batch_first=True).to(model.device),
-        mask.to(model.device),
-        encoder_keys_values=keys_values,
-        encoder_index=image_index.to(model.device),
-        num_queries=1,
-    )
-    return at_least_fp32(model.itm_head(fused.last_hidden_state[:, 0])[:, 1]).cpu()
+def _match(model: Any, states: list[Tensor], keys_values: list, images: Tensor) -> Tensor:
+    """Logits (P,) of texts with states (L, D) each and the images (P,), rows of the keys and values."""
+    lengths, order = torch.tensor([len(text) for text in states]).sort(stable=True)
+    hidden = torch.cat([states[row] for row in order.tolist()]).unsqueeze(0).to(model.device)
+    run = TextRun(lengths, images[order], model.device)
+    return match_texts(model, hidden, run, keys_values).cpu()[order.argsort()]
 
 
 def _ordered(rows: Tensor, logits: Tensor) -> Candidates:

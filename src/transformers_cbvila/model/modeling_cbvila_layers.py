@@ -98,12 +98,17 @@ class CBViLAAttention(nn.Module):
 
     def attend(self, hidden_states: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs):
         """Attends from hidden_states (B, T, D) to key and value (B, H, S, D/H); returns (B, T, D) and the weights."""
+        mixed, weights = self.mix(self.split_heads(self.q_proj(hidden_states)), key, value, mask, **kwargs)
+        return self.o_proj(mixed), weights
+
+    def mix(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, **kwargs):
+        """What queries (B, H, T, D/H) find among values (B, H, S, D/H): (B, T, D), and the weights."""
         attention_function: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention
         )
         mixed, weights = attention_function(
             self,
-            self.split_heads(self.q_proj(hidden_states)),
+            query,
             key,
             value,
             mask,
@@ -111,7 +116,7 @@ class CBViLAAttention(nn.Module):
             scaling=self.scaling,
             **kwargs,
         )
-        return self.o_proj(mixed.reshape(*hidden_states.shape[:-1], -1).contiguous()), weights
+        return mixed.flatten(2).contiguous(), weights
 
 
 class CBViLASelfAttention(CBViLAAttention):

@@ -1,0 +1,122 @@
+"""Both ways through a large gallery: encode, shortlist, match k candidates of every image and of every text.
+
+Drawn pictures and texts of 8 to 24 tokens (seeded), the bundled model of width 128. Everything is kept in the folder
+as it is computed: killed, the same command goes on. Figures are of the run that prints them, and of the whole job when
+nothing was there yet. At the end the scores of some pairs are compared with those of a pass of their own.
+"""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from measuring import parser, peak_memory, positive, show
+from PIL import Image
+from torch.testing import assert_close
+
+from transformers_cbvila import CBViLAForImageTextRetrieval, CBViLAProcessor, bundled_checkpoint
+from transformers_cbvila.evaluation.reranking import TwoStageRetrieval, rerank
+from transformers_cbvila.evaluation.shards import read_shards
+from transformers_cbvila.evaluation.stored_gallery import store_gallery
+
+CHECKED = 64  # pairs
+SIDE, CELLS = 64, 4
+
+
+class Pictures(Sequence):
+    """Pictures of coloured cells, each drawn from its number when it is asked for."""
+
+    def __init__(self, count: int):
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, row):
+        cells = np.random.default_rng((0, row)).integers(0, 256, (CELLS, CELLS, 3), dtype=np.uint8)
+        return Image.fromarray(cells).resize((SIDE, SIDE), Image.Resampling.NEAREST)
+
+
+def draw_texts(count: int, words: Sequence[str]) -> list[str]:
+    """Texts of 6 to 22 of the words, which makes 8 to 24 tokens."""
+    draws = np.random.default_rng(1)
+    return [" ".join(draws.choice(words, draws.integers(6, 23))) for _ in range(count)]
+
+
+def whole_words(processor: CBViLAProcessor) -> list[str]:
+    """The words of a vocabulary that are one token each."""
+    return sorted(token for token in processor.tokenizer.get_vocab() if token.isascii() and token.isalpha())
+
+
+@torch.no_grad()
+def check(model, processor, images: Sequence, texts: Sequence[str], found: TwoStageRetrieval) -> float:
+    """The largest difference between scores found and those of pairs in a pass of their own."""
+    draws, (rows, logits) = torch.Generator().manual_seed(2), found.images_of_texts
+    ours, own = [], []
+    for _ in range(CHECKED):
+        text = int(torch.randint(len(rows), (), generator=draws))
+        place = int(torch.randint(rows.shape[1], (), generator=draws))
+        inputs = processor(images=[images[int(rows[text, place])]], text=[texts[text]], return_tensors="pt")
+        ours.append(logits[text, place])
+        own.append(model(**inputs).itm_logits[0, 1])
+    assert_close(torch.stack(ours), torch.stack(own), atol=1e-5, rtol=0)
+    return float((torch.stack(ours) - torch.stack(own)).abs().max())
+
+
+def written(folder: Path) -> int:
+    """How many rows a killed run left there."""
+    return sum(map(len, read_shards(folder)))
+
+
+def now() -> np.ndarray:
+    """Wall and CPU time: on a machine that others use, only the latter says what the work takes."""
+    return np.array([time.perf_counter(), time.process_time()])
+
+
+def told(taken: np.ndarray) -> str:
+    return "{:,.1f} s ({:,.1f} CPU-seconds)".format(*taken)
+
+
+def main() -> None:
+    arguments = parser(__doc__, "python benchmarks/large_gallery.py --images 200 --texts 1000 --output_dir runs/small")
+    arguments.add_argument("--images", type=positive, default=5000, metavar="M", help="default 5,000")
+    arguments.add_argument("--texts", type=positive, default=25000, metavar="T", help="default 25,000")
+    arguments.add_argument("--k", type=positive, default=256, metavar="K", help="candidates per query; default 256")
+    arguments.add_argument("--output_dir", type=Path, default=Path("runs/large-gallery"), metavar="FOLDER")
+    options = arguments.parse_args()
+    torch.set_num_threads(options.threads)
+    source = bundled_checkpoint("cbvila-tiny")
+    model = CBViLAForImageTextRetrieval.from_pretrained(source).eval()
+    processor = CBViLAProcessor.from_pretrained(source)
+    images, texts = Pictures(options.images), draw_texts(options.texts, whole_words(processor))
+    folders = {name: options.output_dir / name for name in ("images", "texts", "matches")}
+    before = {name: written(folder) for name, folder in folders.items()}
+    clocks = [now()]
+    encoded_images = store_gallery(folders["images"], model, processor, "images", images)
+    clocks.append(now())
+    encoded_texts = store_gallery(folders["texts"], model, processor, "texts", texts)
+    clocks.append(now())
+    found = rerank(model, encoded_images, encoded_texts, options.k, folder=folders["matches"])
+    clocks.append(now())
+    taken = [after - start for start, after in zip(clocks, clocks[1:], strict=False)]
+    done = {name: written(folder) - before[name] for name, folder in folders.items()}
+    print(
+        f"{options.images:,} images x {options.texts:,} texts, k = {options.k} both ways, {options.threads} thread(s)"
+    )
+    show(
+        {
+            "images encoded": f"{done['images']:,} in {told(taken[0])}",
+            "texts encoded": f"{done['texts']:,} in {told(taken[1])}",
+            "pairs matched": f"{done['matches']:,} in {told(taken[2])}, both shortlists included",
+            "pairs per second": "{:,.0f}, per CPU-second {:,.0f}".format(*(done["matches"] / taken[2])),
+            "in all": told(sum(taken)),
+            "found by a run before": ", ".join(f"{before[name]:,} {name}" for name in before if before[name]) or "no",
+            "peak resident": f"{peak_memory(model.device) / 2**30:.2f} GiB",
+            f"{CHECKED} pairs on their own": f"differ by {check(model, processor, images, texts, found):.1e} at most",
+        }
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,208 @@
+"""Galleries on disk: the same as in memory, whatever the shards, and whatever a killed run left behind."""
+
+import pytest
+import torch
+from PIL import Image
+from tiny import build, tiny_processor, tiny_rows
+from torch.testing import assert_close
+
+from transformers_cbvila.evaluation import reranking
+from transformers_cbvila.evaluation.gallery import Encoded, encode_images, encode_texts
+from transformers_cbvila.evaluation.reranking import match_pairs, rerank, retrieve_in_two_stages
+from transformers_cbvila.evaluation.shards import Shards, read_shards, shard_files
+from transformers_cbvila.evaluation.stored_gallery import StoredGallery, describe, save_gallery, store_gallery
+from transformers_cbvila.model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
+
+IMAGES = [row["image"] for row in tiny_rows(7)]
+TEXTS = ["left half red", "right", "a red half is left", "right", "top half blue ?", "green"]
+QUIET = {"progress": False}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return build(CBViLAForImageTextRetrieval)
+
+
+def store(folder, model, kind="texts", items=TEXTS, **options):
+    return store_gallery(folder, model, tiny_processor(), kind, items, **{"batch_size": 2, **QUIET, **options})
+
+
+class Killed(Exception):
+    pass
+
+
+def dying(items, after):
+    """The items, until the process is killed."""
+    for row, item in enumerate(items):
+        if row == after:
+            raise Killed
+        yield item
+
+
+def assert_same(gallery, expected):
+    assert_close(torch.cat(list(gallery.blocks)), torch.cat(list(expected.blocks)), atol=1e-6, rtol=0)
+    assert len(gallery.states) == len(expected.states)
+    for ours, theirs in zip(gallery.states, expected.states, strict=True):
+        assert_close(ours, theirs, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("shard_bytes", [1, 3000, 2**28])
+def test_what_is_stored_is_what_was_encoded(model, tmp_path, shard_bytes):
+    texts = store(tmp_path / "t", model, shard_bytes=shard_bytes)
+    images = store(tmp_path / "i", model, "images", IMAGES, shard_bytes=shard_bytes)
+    assert_same(texts, encode_texts(model, tiny_processor(), TEXTS, **QUIET))
+    assert_same(images, encode_images(model, tiny_processor(), IMAGES, **QUIET))
+    assert len(shard_files(tmp_path / "t")) == {1: 3, 3000: 1, 2**28: 1}[shard_bytes]
+    with pytest.raises(IndexError):
+        texts.states[len(TEXTS)]
+
+
+def test_half_precision_survives_bit_for_bit(tmp_path):
+    model = build(CBViLAForImageTextRetrieval).to(torch.bfloat16)
+    stored, texts = store(tmp_path, model), encode_texts(model, tiny_processor(), TEXTS, batch_size=2, **QUIET)
+    assert stored.states[0].dtype == torch.bfloat16
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(stored.states, texts.states, strict=True))
+
+
+def test_a_killed_run_goes_on_and_a_half_written_shard_is_thrown_away(model, tmp_path):
+    with pytest.raises(Killed):
+        store(tmp_path, model, "images", dying(IMAGES, 5), shard_bytes=1)
+    assert len(shard_files(tmp_path)) == 2  # of two images each; the fifth was not in a batch yet
+    (tmp_path / "shard-00002.arrow.unfinished").write_bytes(b"half a shard")
+    with pytest.raises(ValueError, match="isn't complete .4 items so far"):
+        StoredGallery(tmp_path)
+    seen = []
+
+    class Watched(list):
+        def __getitem__(self, row):
+            seen.append(row)
+            return super().__getitem__(row)
+
+    gallery = store(tmp_path, model, "images", Watched(IMAGES), shard_bytes=1)
+    assert seen == [4, 5, 6]
+    assert not list(tmp_path.glob("*.unfinished"))
+    assert_same(gallery, encode_images(model, tiny_processor(), IMAGES, **QUIET))
+    seen.clear()
+    assert_same(store(tmp_path, model, "images", Watched(IMAGES)), gallery)  # nothing is left to do
+    assert seen == []
+
+
+def test_a_killed_run_over_a_generator_goes_on(model, tmp_path):
+    with pytest.raises(Killed):
+        store(tmp_path, model, items=dying(TEXTS, 3), shard_bytes=1)
+    gallery = store(tmp_path, model, items=iter(TEXTS), shard_bytes=1)
+    assert_same(gallery, encode_texts(model, tiny_processor(), TEXTS, **QUIET))
+
+
+def test_a_folder_of_something_else_is_left_alone(model, tmp_path):
+    store(tmp_path / "texts", model)
+    for items, message in ((TEXTS[:3], "content="), (TEXTS[:-1] + ["red"], "content=")):
+        with pytest.raises(ValueError, match=message):
+            store(tmp_path / "texts", model, items=items)
+    with pytest.raises(ValueError, match="content="):
+        store(tmp_path / "texts", model, items=iter(TEXTS))
+    with pytest.raises(ValueError, match="kind='texts' and this is kind='images'"):
+        store(tmp_path / "texts", model, "images", IMAGES)
+    with pytest.raises(ValueError, match="weights="):
+        store(tmp_path / "texts", build(CBViLAForImageTextRetrieval, seed=1))
+    store(tmp_path / "images", model, "images", IMAGES)
+    with pytest.raises(ValueError, match="holds 7 images, and these are 6"):
+        store(tmp_path / "images", model, "images", IMAGES[:6])
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "a.txt").write_text("mine")
+    with pytest.raises(ValueError, match="holds other files"):
+        store(tmp_path / "letters", model)
+    with pytest.raises(FileNotFoundError, match="no folder that a gallery was written to"):
+        StoredGallery(tmp_path / "nowhere")
+
+
+def test_saving_replaces_a_gallery_and_nothing_else(model, tmp_path):
+    folder, first = tmp_path / "g", Encoded(torch.eye(3), [])
+    save_gallery(folder, describe(model, "texts", False), first)
+    texts = encode_texts(model, tiny_processor(), TEXTS, **QUIET)
+    save_gallery(folder, describe(model, "texts", True), texts)
+    assert_same(StoredGallery(folder), texts)
+    (tmp_path / "a.txt").write_text("mine")
+    with pytest.raises(ValueError, match="holds other files"):
+        save_gallery(tmp_path, describe(model, "texts", True), texts)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "g"]
+
+
+def test_the_bad_item_is_named(model, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"images\[3\] cannot be encoded: .*broken.png"):
+        store(tmp_path / "i", model, "images", [*IMAGES[:3], str(broken), *IMAGES[3:]], batch_size=4)
+    with pytest.raises(ValueError, match=r"texts\[5\] cannot be encoded: .*empty"):
+        store(tmp_path / "t", model, items=[*TEXTS[:5], ""], batch_size=4)
+
+    def unreadable():
+        yield IMAGES[0]
+        raise OSError("the disk is gone")
+
+    with pytest.raises(ValueError, match=r"images\[1\] cannot be read: the disk is gone"):
+        store(tmp_path / "r", model, "images", unreadable())
+
+
+def test_images_of_all_sizes_are_one_gallery(model, tmp_path):
+    mixed = [Image.new("RGB", size, "red") for size in ((5, 40), (64, 64), (31, 7))]
+    gallery = store(tmp_path, model, "images", mixed)
+    assert {tuple(states.shape) for states in gallery.states} == {(17, 32)}
+
+
+ALL = torch.cartesian_prod(torch.arange(len(IMAGES)), torch.arange(len(TEXTS)))
+
+
+def test_logits_of_a_killed_run_are_not_computed_again(model, tmp_path, monkeypatch):
+    images, texts = (store(tmp_path / k, model, k, i) for k, i in (("images", IMAGES), ("texts", TEXTS)))
+    expected = match_pairs(model, images, texts, ALL, progress=False)
+    options = {"images_per_chunk": 1, "pairs_per_batch": 4, "folder": tmp_path / "m", "seconds_per_shard": 0, **QUIET}
+    match, calls = reranking._match, []
+
+    def counted(*args):
+        if len(calls) == limit:
+            raise Killed
+        calls.append(1)
+        return match(*args)
+
+    monkeypatch.setattr(reranking, "_match", counted)
+    limit = 9  # batches of 4 and 2 pairs: four images, and the first batch of the fifth
+    with pytest.raises(Killed):
+        match_pairs(model, images, texts, ALL, **options)
+    assert [len(part) for part in read_shards(tmp_path / "m")] == [4, 2, 4, 2, 4, 2, 4, 2, 4]
+    calls, limit = [], None
+    assert_close(match_pairs(model, images, texts, ALL, **options), expected, atol=1e-5, rtol=0)
+    assert len(calls) == 1 + 2 * 2  # the rest of the fifth image, and two more
+    assert_close(match_pairs(model, images, texts, ALL, **options), expected, atol=1e-5, rtol=0)
+    assert len(calls) == 5
+    with pytest.raises(ValueError, match="pairs="):
+        match_pairs(model, images, texts, ALL[:-1], **options)
+
+
+@pytest.mark.parametrize("k", [2, 100])
+def test_on_disk_as_in_memory(model, tmp_path, k):
+    on_disk = retrieve_in_two_stages(model, tiny_processor(), IMAGES, TEXTS, k, 2, False, tmp_path)
+    in_memory = retrieve_in_two_stages(model, tiny_processor(), IMAGES, TEXTS, k, progress=False)
+    for ours, theirs in zip(on_disk, in_memory, strict=True):
+        assert ours.rows.tolist() == theirs.rows.tolist()
+        assert_close(ours.logits, theirs.logits, atol=1e-5, rtol=0)
+
+
+def test_equal_texts_score_alike(model):
+    images, texts = (
+        f(model, tiny_processor(), i, **QUIET) for f, i in ((encode_images, IMAGES), (encode_texts, TEXTS))
+    )
+    found = rerank(model, images, texts, k=len(TEXTS), progress=False)
+    logits = torch.empty(len(IMAGES), len(TEXTS)).scatter_(1, found.texts_of_images.rows, found.texts_of_images.logits)
+    assert_close(logits[:, 1], logits[:, 3], atol=1e-6, rtol=0)
+    assert_close(found.images_of_texts.logits[1], found.images_of_texts.logits[3], atol=1e-6, rtol=0)
+
+
+def test_shards_count_their_rows(tmp_path):
+    shards = Shards(tmp_path, {"of": "numbers"})
+    shards.append({"n": [1, 2]})
+    shards.append({"n": [3]})
+    assert shards.rows == Shards(tmp_path, {"of": "numbers"}).rows == 3 and not shards.complete
+    shards.finish()
+    assert Shards(tmp_path, {"of": "numbers"}).complete
+    assert [row for part in read_shards(tmp_path) for row in part["n"]] == [1, 2, 3]

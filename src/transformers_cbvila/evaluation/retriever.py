@@ -1,0 +1,247 @@
+"""Search in one's own pictures or texts: encoded once, found by similarity, ordered by matching."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.utils import ModelOutput
+
+from ..model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
+from ..model.processing_cbvila import CBViLAProcessor
+from .faiss_index import FaissIndex
+from .gallery import Encoded, Gallery, check_comparable, encode_batches, gather, weights_id
+from .reranking import match_pairs, most_similar
+from .stored_gallery import StoredGallery, describe, save_gallery, store_gallery
+
+_FAISS_FILE = "index.faiss"
+
+
+@dataclass
+class CBViLARetrieverOutput(ModelOutput):
+    """What [`CBViLARetriever.search`] found, the best first; for a list of queries with a leading dimension.
+
+    Args:
+        indices (`torch.LongTensor` (k,)): Items, counted in the order in which they were indexed from 0. -1 where an
+            approximate index found less than k.
+        scores (`torch.FloatTensor` (k,)): Logits of "matches" where matching ordered the items, their similarities
+            where it did not.
+        similarities (`torch.FloatTensor` (k,)): Cosines of the embeddings.
+    """
+
+    indices: Tensor | None = None
+    scores: Tensor | None = None
+    similarities: Tensor | None = None
+
+
+class CBViLARetriever:
+    """Searches in images by text, in texts by image, and in either by its own kind.
+
+    Items are encoded once. A query is compared with all of them by similarity; a text with the most similar images, or
+    an image with the most similar texts, is then matched by the fusion encoder, whose scores are those of the model's
+    `itm_logits[:, 1]` for the pair.
+
+    Example:
+
+    ```python
+    >>> from PIL import Image
+    >>> from transformers_cbvila import CBViLARetriever, bundled_checkpoint
+
+    >>> retriever = CBViLARetriever.from_pretrained(bundled_checkpoint("cbvila-tiny"))
+    >>> images = [Image.new("RGB", (64, 64), colour) for colour in ("red", "green", "blue")]
+    >>> found = retriever.index(images, progress=False).search(text="a green picture", top_k=2)
+    >>> found.indices.shape, found.scores.shape
+    (torch.Size([2]), torch.Size([2]))
+
+    ```
+    """
+
+    def __init__(self, model: CBViLAForImageTextRetrieval, processor: CBViLAProcessor):
+        self.model, self.processor = model, processor
+        self._kind = ""
+        self._gallery: Gallery | None = None
+        self._faiss: FaissIndex | None = None
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs) -> "CBViLARetriever":
+        """Loads model and processor. The keyword arguments are the model's, e.g. `dtype` and `device_map`."""
+        model = CBViLAForImageTextRetrieval.from_pretrained(pretrained_model_name_or_path, **kwargs)
+        return cls(model.eval(), CBViLAProcessor.from_pretrained(pretrained_model_name_or_path))
+
+    def __len__(self) -> int:
+        """How many items are indexed."""
+        return 0 if self._gallery is None else sum(map(len, self._gallery.blocks))
+
+    def index(
+        self,
+        images: Iterable[Any] | None = None,
+        texts: Iterable[str] | None = None,
+        folder: str | Path | None = None,
+        keep_states: bool = True,
+        max_length: int = 30,
+        batch_size: int = 64,
+        shard_bytes: int = 2**28,
+        progress: bool = True,
+    ) -> "CBViLARetriever":
+        """Encodes what to search in, in place of what was indexed before.
+
+        Args:
+            images: Anything that the processor takes as an image, from a list, a data set's column or a generator.
+            texts: Strings, in place of images.
+            folder: Where to keep what is encoded, for more than memory holds. Killed, the same call goes on (with the
+                same items: they are told from others by their number and, in a list of strings, by what they say).
+            keep_states: Whether to keep what matching needs, (S, D) per item. Without, search goes by similarity only.
+            max_length: Tokens that are read of a text.
+            batch_size: How many are encoded at a time.
+            shard_bytes: How much is written to the folder at a time.
+            progress: Whether to show a progress bar.
+
+        Returns:
+            The retriever itself.
+
+        Raises:
+            ValueError: If there is nothing to index, an item cannot be read (the message says which), there are both
+                images and texts, or the folder holds something else.
+        """
+        if (images is None) == (texts is None):
+            raise ValueError("Index images or texts: exactly one of the two.")
+        items: Any = texts if images is None else images
+        kind = "texts" if images is None else "images"
+        if isinstance(items, str | bytes):
+            raise ValueError(f"{kind} is one string: pass a list, even of one item.")
+
+        options: Any = {
+            "max_length": max_length,
+            "batch_size": batch_size,
+            "progress": progress,
+            "keep_states": keep_states,
+        }
+        gallery: Gallery
+        if folder is None:
+            gallery = gather(encode_batches(self.model, self.processor, kind, items, **options))
+        else:
+            options["shard_bytes"] = shard_bytes
+            gallery = store_gallery(folder, self.model, self.processor, kind, items, **options)
+        self._kind, self._gallery, self._faiss = kind, gallery, None
+        return self
+
+    def search(
+        self,
+        text: str | list[str] | None = None,
+        image: Any = None,
+        top_k: int = 10,
+        rerank_k: int | None = 64,
+        max_length: int = 30,
+        batch_size: int = 64,
+        progress: bool = False,
+    ) -> CBViLARetrieverOutput:
+        """Finds the items that go best with a text or an image, or with each of a list of either.
+
+        Args:
+            text: A query, or several.
+            image: The same, in place of a text.
+            top_k: How many items to return; all, where there are fewer.
+            rerank_k: How many of the most similar items matching orders, at least `top_k`. `None` or 0: similarity
+                decides, as it always does between items of one kind, without states, and in a model that was trained
+                without matching (`itm_weight=0`).
+            max_length: Tokens that are read of a text.
+            batch_size: How many queries are encoded at a time.
+            progress: Whether to show progress bars.
+
+        Raises:
+            ValueError: If nothing is indexed, there are both a text and an image or neither, a number is not
+                positive, or the model cannot compare images with texts.
+        """
+        gallery = self._indexed()
+        if (text is None) == (image is None):
+            raise ValueError("Search by text or by image: exactly one of the two.")
+        if top_k < 1 or (rerank_k or 0) < 0:
+            raise ValueError(
+                f"top_k={top_k}, rerank_k={rerank_k}: at least one item is found, and none or some ranked."
+            )
+        query, kind = (image, "images") if text is None else (text, "texts")
+        several = isinstance(query, list | tuple)
+        asked = list(query) if several else [query]
+        queries = gather(encode_batches(self.model, self.processor, kind, asked, max_length, batch_size, progress))
+        check_comparable(*((queries, gallery) if kind == "images" else (gallery, queries)))
+        can_match = kind != self._kind and len(gallery.states) > 0 and self.model.config.itm_weight > 0
+        matches = bool(rerank_k) and can_match
+        cosines, rows = self._shortlist(queries.embeds, max(top_k, rerank_k or 0) if matches else top_k)
+        scores = cosines
+        if matches:
+            scores = self._match(queries, kind, rows, progress)
+            scores, order = scores.sort(dim=1, descending=True, stable=True)
+            cosines, rows = cosines.gather(1, order), rows.gather(1, order)
+        found = (tensor[:, :top_k] if several else tensor[0, :top_k] for tensor in (rows, scores, cosines))
+        return CBViLARetrieverOutput(*found)
+
+    def _shortlist(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        if self._faiss is not None:
+            return self._faiss.most_similar(queries, k)
+        return most_similar([queries], self._indexed().blocks, k)
+
+    def _match(self, queries: Encoded, kind: str, rows: Tensor, progress: bool) -> Tensor:
+        """Logits (Q, k) of the queries with rows (Q, k) of the gallery; -inf where there is none."""
+        gallery = self._indexed()
+        asking, place = (rows >= 0).nonzero(as_tuple=True)
+        pairs = torch.stack([asking, rows[asking, place]], dim=1)
+        if kind == "images":
+            logits = match_pairs(self.model, queries, gallery, pairs, progress=progress)
+        else:
+            logits = match_pairs(self.model, gallery, queries, pairs.flip(1), progress=progress)
+        return logits.new_full(rows.shape, -torch.inf).index_put_((asking, place), logits)
+
+    def add_faiss_index(self, string_factory: str = "Flat", train_rows: int = 100_000) -> "CBViLARetriever":
+        """Has FAISS find the most similar items from now on (`pip install "transformers-cbvila[faiss]"`).
+
+        Args:
+            string_factory: What to build, in FAISS's words: `"Flat"` compares with all, `"IVF1024,Flat"` with some,
+                `"IVF1024,PQ32"` keeps 32 bytes of each. The index is in memory.
+            train_rows: How many embeddings such an index learns from, at most about twice.
+
+        Raises:
+            ImportError: If FAISS is not installed.
+            ValueError: If nothing is indexed.
+        """
+        self._faiss = FaissIndex.build(self._indexed().blocks, string_factory, train_rows)
+        return self
+
+    def save(self, folder: str | Path) -> None:
+        """Writes what is indexed, without the model, in place of a gallery that the folder may hold.
+
+        Raises:
+            ValueError: If nothing is indexed, or the folder holds other files.
+        """
+        gallery = self._indexed()
+        folder = Path(folder).absolute()
+        if not (isinstance(gallery, StoredGallery) and folder.exists() and folder.samefile(gallery.folder)):
+            save_gallery(folder, describe(self.model, self._kind, len(gallery.states) > 0), gallery)
+        if self._faiss is None:
+            (folder / _FAISS_FILE).unlink(missing_ok=True)
+        else:
+            self._faiss.write(folder / _FAISS_FILE)
+
+    def load(self, folder: str | Path) -> "CBViLARetriever":
+        """Takes what [`save`], or [`index`] with a folder, wrote; it stays on disk, and nothing is encoded anew.
+
+        Raises:
+            FileNotFoundError: If there is none.
+            ValueError: If it is not complete, or another model made it.
+        """
+        gallery = StoredGallery(folder)
+        if gallery.description["weights"] != weights_id(self.model):
+            raise ValueError(
+                f"The gallery in {folder} was encoded by other weights than this model's, or in another precision: "
+                "load the model that made it, or index the items again."
+            )
+        file = Path(folder) / _FAISS_FILE
+        self._faiss = FaissIndex.read(file) if file.is_file() else None
+        self._kind, self._gallery = gallery.description["kind"], gallery
+        return self
+
+    def _indexed(self) -> Gallery:
+        if self._gallery is None:
+            raise ValueError("Nothing is indexed: call index(images) or load(folder) first.")
+        return self._gallery

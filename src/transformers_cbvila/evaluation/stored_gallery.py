@@ -1,0 +1,171 @@
+"""Galleries on disk, for more images or texts than memory holds: what was encoded is mapped, not read.
+
+Shapes: M images or texts, S tokens, D width of states, E embedding width.
+"""
+
+import shutil
+import warnings
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
+from operator import length_hint
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..data.pairs import stable_id
+from ..model.processing_cbvila import CBViLAProcessor
+from .gallery import Encoded, Gallery, RetrievalModel, encode_batches, gather, weights_id
+from .shards import Shards, is_written, read_description, read_shards
+
+# Arrow has no bfloat16: its bits are kept as integers.
+_STORED_AS = {torch.bfloat16: torch.int16}
+
+
+class StoredStates(Sequence):
+    """The states (S, D) of each item, from parts of flat values and the places where items begin and end in them."""
+
+    def __init__(self, values: list[Tensor], offsets: list[Any], width: int):
+        self.values, self.offsets, self.width = values, offsets, width
+        self.ends = list(accumulate(len(part) - 1 for part in offsets))
+
+    def __len__(self) -> int:
+        return self.ends[-1]
+
+    def __getitem__(self, row):
+        if not 0 <= row < len(self):
+            raise IndexError(f"row {row} of {len(self)}")
+        part = bisect_right(self.ends, row)
+        offsets, place = self.offsets[part], int(row) - (self.ends[part - 1] if part else 0)
+        return self.values[part][offsets[place] : offsets[place + 1]].view(-1, self.width)
+
+
+class StoredGallery:
+    """A [`Gallery`] in a folder that [`store_gallery`] wrote.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If it was not finished.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder, self.description = Path(folder), read_description(folder)
+        parts = read_shards(folder)
+        if not self.description.get("complete"):
+            raise ValueError(
+                f"The gallery in {folder} isn't complete ({sum(map(len, parts)):,} items so far): go on with "
+                f"index(..., folder={str(folder)!r})."
+            )
+        chunks = [part.data.column("embeds").chunk(0) for part in parts]
+        self.blocks = [_mapped(chunk.values).view(len(chunk), -1) for chunk in chunks]
+        self.states: Sequence[Tensor] = []
+        if self.description["width"]:
+            chunks = [part.data.column("states").chunk(0) for part in parts]
+            dtype = getattr(torch, self.description["dtype"])
+            values = [_mapped(chunk.values).view(dtype) for chunk in chunks]
+            self.states = StoredStates(values, [c.offsets.to_numpy() for c in chunks], self.description["width"])
+
+
+def _mapped(array: Any) -> Tensor:
+    """An Arrow array as a tensor in the same place."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array.to_numpy(zero_copy_only=True))
+
+
+def store_gallery(
+    folder: str | Path,
+    model: RetrievalModel,
+    processor: CBViLAProcessor,
+    kind: str,
+    items: Iterable[Any],
+    max_length: int = 30,
+    batch_size: int = 64,
+    progress: bool = True,
+    keep_states: bool = True,
+    shard_bytes: int = 2**28,
+) -> StoredGallery:
+    """Encodes `"images"` or `"texts"` into a folder, or what of them is not there yet.
+
+    Args:
+        shard_bytes: About how much is written at a time, and so how much of the gallery is in memory.
+
+    Raises:
+        ValueError: If the folder holds anything else: another number of items, other strings, or what another model
+            made of them.
+    """
+    description = describe(model, kind, keep_states) | {"max_length": max_length, "content": _content(items)}
+    shards, count = Shards(folder, description), length_hint(items, -1)
+    if count >= 0 and (shards.rows > count or shards.complete and shards.rows != count):
+        raise ValueError(f"{folder} holds {shards.rows:,} {kind}, and these are {count:,}: give another folder.")
+    if not shards.complete:
+        options = max_length, batch_size, progress, shards.rows, keep_states
+        _fill(shards, encode_batches(model, processor, kind, items, *options), shard_bytes)
+    return StoredGallery(folder)
+
+
+def describe(model: RetrievalModel, kind: str, has_states: bool) -> dict[str, Any]:
+    """What a gallery has to have in common with others that one can search in, or go on with, in the same way."""
+    config = model.config.vision_config if kind == "images" else model.config.text_config
+    return {
+        "kind": kind,
+        "weights": weights_id(model),
+        "width": config.hidden_size if has_states else 0,
+        "dtype": str(model.dtype).removeprefix("torch."),
+    }
+
+
+def _content(items: Iterable[Any]) -> int | None:
+    """What tells a list of strings (texts, or paths of images) from another; unknown of anything else."""
+    is_listed = isinstance(items, list | tuple) and all(isinstance(item, str) for item in items)
+    return stable_id("\0".join(items)) if is_listed else None
+
+
+def _fill(shards: Shards, batches: Iterable[Encoded], shard_bytes: int) -> None:
+    pending, size = list[Encoded](), 0
+    for batch in batches:
+        pending.append(batch)
+        size += batch.embeds.nbytes + sum(states.nbytes for states in batch.states)
+        if size >= shard_bytes:
+            shards.append(_columns(pending))
+            pending, size = [], 0
+    if pending:
+        shards.append(_columns(pending))
+    shards.finish()
+
+
+def _columns(batches: list[Encoded]) -> dict[str, list]:
+    whole = gather(batches)
+    columns: dict[str, list] = {"embeds": list(whole.embeds.numpy())}
+    if whole.states:
+        stored = _STORED_AS.get(whole.states[0].dtype, whole.states[0].dtype)
+        columns["states"] = [states.flatten().view(stored).numpy() for states in whole.states]
+    return columns
+
+
+def save_gallery(folder: Path, description: dict[str, Any], gallery: Gallery, shard_bytes: int = 2**28) -> None:
+    """Writes a gallery in place of one that may be there, under another name until it is whole.
+
+    Raises:
+        ValueError: If the folder holds anything else.
+    """
+    if folder.exists() and any(folder.iterdir()) and not is_written(folder):
+        raise ValueError(f"{folder} holds other files: give a folder that is empty, or not there yet.")
+    unfinished = folder.with_name(folder.name + ".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    if isinstance(gallery, StoredGallery):
+        shutil.copytree(gallery.folder, unfinished)
+    else:
+        _fill(Shards(unfinished, description), _parts(gallery), shard_bytes)
+    if folder.exists():
+        shutil.rmtree(folder)
+    unfinished.rename(folder)
+
+
+def _parts(gallery: Gallery, size: int = 64) -> Iterator[Encoded]:
+    """A gallery in memory, some items at a time."""
+    embeds = torch.cat(list(gallery.blocks))
+    for start in range(0, len(embeds), size):
+        yield Encoded(embeds[start : start + size], gallery.states[start : start + size])
