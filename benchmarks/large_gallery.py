@@ -19,6 +19,7 @@ from transformers_cbvila import CBViLAForImageTextRetrieval, CBViLAProcessor, bu
 from transformers_cbvila.evaluation.reranking import TwoStageRetrieval, rerank
 from transformers_cbvila.evaluation.shards import read_shards
 from transformers_cbvila.evaluation.stored_gallery import store_gallery
+from transformers_cbvila.model.losses_cbvila import matching_scores
 
 CHECKED = 64  # pairs
 SIDE, CELLS = 64, 4
@@ -59,7 +60,7 @@ def check(model, processor, images: Sequence, texts: Sequence[str], found: TwoSt
         place = int(torch.randint(rows.shape[1], (), generator=draws))
         inputs = processor(images=[images[int(rows[text, place])]], text=[texts[text]], return_tensors="pt")
         ours.append(logits[text, place])
-        own.append(model(**inputs).itm_logits[0, 1])
+        own.append(matching_scores(model(**inputs).itm_logits)[0])
     assert_close(torch.stack(ours), torch.stack(own), atol=1e-5, rtol=0)
     return float((torch.stack(ours) - torch.stack(own)).abs().max())
 

@@ -17,6 +17,7 @@ from transformers_cbvila import CBViLAConfig, CBViLAForImageTextRetrieval
 from transformers_cbvila.evaluation.gallery import Encoded
 from transformers_cbvila.evaluation.matching import text_questions
 from transformers_cbvila.evaluation.reranking import match_pairs
+from transformers_cbvila.model.losses_cbvila import matching_scores
 
 TOKENS, FEWEST_TOKENS, FIRST_WORD = 30, 6, 1000
 OURS, NAIVE, BLIP = "ours", "pair by pair", "BLIP"
@@ -63,12 +64,12 @@ def tasks(ours, blip, lengths: torch.Tensor) -> dict[str, Callable[[], torch.Ten
     def naive() -> torch.Tensor:
         text = ours.cbvila.text_model(ids, mask).last_hidden_state
         fused = ours.cbvila.fuse_text_with_image(text, mask, each)
-        return ours.itm_head(fused.last_hidden_state[:, 0])[:, 1]
+        return matching_scores(ours.itm_head(fused.last_hidden_state[:, 0]))
 
     @torch.no_grad()
     def theirs() -> torch.Tensor:
         fused = blip.text_encoder(ids, mask, encoder_hidden_states=each).last_hidden_state
-        return blip.itm_head(fused[:, 0])[:, 1]
+        return matching_scores(blip.itm_head(fused[:, 0]))
 
     return {OURS: shared, NAIVE: naive, BLIP: theirs}
 

@@ -31,13 +31,14 @@ def encoded(model):
 
 @torch.no_grad()
 def naive_logits(model):
-    """(M, T) matching logits, one pass through the whole model per pair."""
+    """(M, T) log-odds of matching, one pass through the whole model per pair."""
     processor, logits = tiny_processor(), torch.empty(len(IMAGES), len(TEXTS))
     for i, image in enumerate(IMAGES):
         for t, text in enumerate(TEXTS):
             inputs = processor(images=[image], text=[text], return_tensors="pt")
             fused = model.cbvila.encode_pairs(**inputs)
-            logits[i, t] = model.itm_head(fused.last_hidden_state[:, 0])[0, 1]
+            wrong, right = model.itm_head(fused.last_hidden_state[:, 0])[0]
+            logits[i, t] = right - wrong
     return logits
 
 

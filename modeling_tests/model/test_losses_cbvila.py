@@ -13,6 +13,7 @@ from transformers_cbvila.model.losses_cbvila import (
     commitment_loss,
     itc_loss,
     masked_mean,
+    matching_scores,
     patchify,
     pixel_loss,
     unpatchify,
@@ -259,3 +260,12 @@ def test_commitment_of_unit_vectors_is_at_most_four_over_the_width(untrained):
     assert output.losses.commitment > 0
     if config.codebook_norm == "l2":
         assert output.losses.commitment <= 4 / WIDTH_OF_CODES
+
+
+def test_matching_scores_order_as_probabilities_do_and_the_second_logit_does_not():
+    logits = torch.tensor([[0.0, 1.0], [2.0, 2.5], [-3.0, 0.5]])
+    scores = matching_scores(logits)
+    assert scores.tolist() == [1.0, 0.5, 3.5]
+    assert scores.argsort().tolist() == logits.softmax(-1)[:, 1].argsort().tolist() == [1, 0, 2]
+    assert logits[:, 1].argsort().tolist() != scores.argsort().tolist()
+    assert matching_scores(logits.bfloat16()).dtype == torch.float32

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..model.losses_cbvila import at_least_fp32
+from ..model.losses_cbvila import matching_scores
 
 KeysValues = list[tuple[Tensor, Tensor]]
 
@@ -92,7 +92,7 @@ def text_questions(model: Any, states: Tensor, mask: Tensor) -> list[Tensor]:
 
 
 def match_texts(model: Any, hidden: Tensor, run: TextRun, keys_values: KeysValues) -> Tensor:
-    """Logits (P,) of "matches", in at least fp32.
+    """Log-odds (P,) of "matches", in at least fp32.
 
     Args:
         hidden: (1, N, D) of the texts' [`text_questions`], in the order of `run`.
@@ -106,4 +106,4 @@ def match_texts(model: Any, hidden: Tensor, run: TextRun, keys_values: KeysValue
         elif last == 0:
             hidden = hidden[:, run.first_tokens]
         hidden = _ask_images(layer, hidden, keys_values[i], run.texts_of_images if i == last else run.tokens_of_images)
-    return at_least_fp32(model.itm_head(hidden[0])[:, 1])
+    return matching_scores(model.itm_head(hidden[0]))

@@ -159,7 +159,8 @@ def match_pairs(
         folder: Where to write logits, every `seconds_per_shard` or so, to go on from when killed.
 
     Returns:
-        (P,) logits of "matches" in at least fp32, those of a pass through the whole model up to rounding.
+        (P,) log-odds of "matches" ([`matching_scores`]) in at least fp32, those of a pass through the whole model up
+        to rounding.
 
     Raises:
         ValueError: If `folder` holds logits of other pairs or of another model.

@@ -26,7 +26,7 @@ class CBViLARetrieverOutput(ModelOutput):
     Args:
         indices (`torch.LongTensor` (k,)): Items, counted in the order in which they were indexed from 0. -1 where an
             approximate index found less than k.
-        scores (`torch.FloatTensor` (k,)): Logits of "matches" where matching ordered the items, their similarities
+        scores (`torch.FloatTensor` (k,)): Log-odds of "matches" where matching ordered the items, their similarities
             where it did not.
         similarities (`torch.FloatTensor` (k,)): Cosines of the embeddings.
     """
@@ -40,8 +40,8 @@ class CBViLARetriever:
     """Searches in images by text, in texts by image, and in either by its own kind.
 
     Items are encoded once. A query is compared with all of them by similarity; a text with the most similar images, or
-    an image with the most similar texts, is then matched by the fusion encoder, whose scores are those of the model's
-    `itm_logits[:, 1]` for the pair.
+    an image with the most similar texts, is then matched by the fusion encoder, whose scores are the
+    log-odds that the model's `itm_logits` give the pair, `itm_logits[:, 1] - itm_logits[:, 0]`.
 
     Example:
 

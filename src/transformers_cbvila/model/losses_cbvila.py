@@ -106,6 +106,15 @@ def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return total / (labels != -100).sum().clamp_min(1)
 
 
+def matching_scores(itm_logits: Tensor) -> Tensor:
+    """Log-odds of "matches" (...) from logits (..., 2), in at least fp32: they order pairs as p_itm of Eq. 5 does.
+
+    The second logit alone, by which ALBEF ranks, does not: what it shares with the first cancels in p_itm only.
+    """
+    mismatch, match = at_least_fp32(itm_logits).unbind(-1)
+    return match - mismatch
+
+
 def bag_loss(logits: Tensor, indices: Tensor, mask: Tensor) -> Tensor:
     """Cross-entropy of one prediction per image with the codes of its hidden patches, their order left open.
 

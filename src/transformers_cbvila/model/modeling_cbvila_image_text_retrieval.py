@@ -52,8 +52,9 @@ class CBViLAForImageTextRetrieval(CBViLAPreTrainedModel):
     """CB-ViLA with the contrastive projections and the matching head.
 
     To search, embed images and texts once (`model.cbvila.get_image_features`, `get_text_features`), take the most
-    similar, and order these by `itm_logits[:, 1]`. With `itc_weight=0` there are no projections: similarities come
-    from the encoders' first tokens at the initial temperature, and the loss is ITM alone.
+    similar, and order these by `itm_logits.softmax(-1)[:, 1]`; [`CBViLARetriever`] does. With `itc_weight=0` there are
+    no projections: similarities come from the encoders' first tokens at the initial temperature, and the loss is ITM
+    alone.
 
     Example:
 
