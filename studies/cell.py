@@ -17,7 +17,7 @@ from transformers_cbvila.data.sources import load_pairs
 from transformers_cbvila.evaluation.inspection import inspect_pretraining
 from transformers_cbvila.training.arguments import CBViLATrainingArguments
 from transformers_cbvila.training.pretrain import PretrainingJob, build_trainer
-from transformers_cbvila.training.schedule import as_steps, objective_weights
+from transformers_cbvila.training.schedule import objective_weights, phases
 from transformers_cbvila.training.trainer import CBViLATrainer
 
 
@@ -100,11 +100,11 @@ def _train_flops(trainer: CBViLATrainer) -> int:
     args, model = trainer.args, trainer.model.train()
     examples = [trainer.train_dataset[row] for row in range(args.per_device_train_batch_size)]
     batch = {name: value.to(args.device) for name, value in trainer.data_collator(examples).items()}
-    burn_in, steps = as_steps(args.burn_in_steps, args.max_steps), args.max_steps
-    total = 0
-    for first, last in ((0, burn_in), (burn_in, steps)):
+    steps, (align, burn_in) = args.max_steps, phases(args.align_steps, args.burn_in_steps, args.max_steps)
+    total, configured = 0, model.config.loss_weights()
+    for first, last in ((0, align), (align, burn_in), (burn_in, steps)):
         if last > first:
-            weights = objective_weights(model.config.loss_weights(), first, burn_in, True, args.mlm_from_start)
+            weights = objective_weights(configured, first, burn_in, True, args.mlm_from_start, align)
             total += (last - first) * count_flops(lambda weights=weights: _backward(model, batch, weights))
     model.zero_grad()
     return total

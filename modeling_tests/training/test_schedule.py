@@ -1,7 +1,13 @@
 import pytest
 
 from transformers_cbvila.training.arguments import CBViLATrainingArguments
-from transformers_cbvila.training.schedule import as_steps, distillation_share, negative_hardness, objective_weights
+from transformers_cbvila.training.schedule import (
+    as_steps,
+    distillation_share,
+    negative_hardness,
+    objective_weights,
+    phases,
+)
 
 WEIGHTS = {"pixel": 10.0, "mim": 1.0, "mlm": 0.5, "itm": 1.0}
 
@@ -21,6 +27,20 @@ def test_mim_and_mlm_wait_for_the_end_of_burn_in(step, on):
 def test_mlm_need_not_wait():
     assert objective_weights(WEIGHTS, 0, 10, mlm_from_start=True) == WEIGHTS | {"mim": 0.0}
     assert objective_weights(WEIGHTS, 10, 10, mlm_from_start=True) == WEIGHTS
+
+
+def test_contrast_is_alone_until_the_towers_are_aligned():
+    weights, alone = WEIGHTS | {"itc": 0.5}, dict.fromkeys(WEIGHTS, 0.0) | {"itc": 0.5}
+    assert objective_weights(weights, 4, 10, align_steps=5, mlm_from_start=True) == alone
+    assert objective_weights(weights, 5, 10, align_steps=5) == weights | {"mim": 0.0, "mlm": 0.0}
+    assert objective_weights(weights, 10, 10, align_steps=5) == weights
+
+
+@pytest.mark.parametrize(
+    "align, burn_in, ends", [(0, 0.25, (0, 50)), (0.5, 0.6, (100, 120)), (0.5, 0.25, (100, 100)), (30, 0, (30, 30))]
+)
+def test_burn_in_ends_no_sooner_than_alignment(align, burn_in, ends):
+    assert phases(align, burn_in, 200) == ends
 
 
 def test_all_that_needs_words_to_predict_waits():
@@ -55,6 +75,7 @@ def test_negatives_harden_linearly(step, window, hardness):
     "fields, message",
     [
         ({"burn_in_steps": -1}, "burn_in_steps=-1"),
+        ({"align_steps": -1}, "align_steps=-1"),
         ({"codebook_restart_threshold": 1.5}, r"codebook_restart_threshold=1\.5"),
         ({"alternate_updates": "1"}, "alternate_updates='1'.*'1,1'"),
         ({"alternate_updates": "1,0"}, "alternate_updates='1,0'.*above 0"),

@@ -153,6 +153,18 @@ def test_burn_in_turns_mim_and_mlm_on_by_global_step(burn_in, tmp_path):
     assert on == [BURN_IN_TERMS] * 3 + [ALL_TERMS] * 3
 
 
+def test_contrast_is_learned_alone_first(tmp_path):
+    trainer = pretrainer(tmp_path, align_steps=2, burn_in_steps=4)
+    trainer.train()
+    on = [names(log) - HEALTH for log in step_logs(trainer)]
+    assert on == [{"loss_itc"}] * 2 + [BURN_IN_TERMS] * 2 + [ALL_TERMS] * 2
+
+
+def test_alignment_needs_contrast(tmp_path):
+    with pytest.raises(ValueError, match="align_steps=2: only pretraining with itc_weight > 0"):
+        pretrainer(tmp_path, model=pretraining_model(itc_weight=0.0), align_steps=2)
+
+
 def test_evaluation_has_a_loss_and_leaves_training_logs_alone(tmp_path):
     trainer = pretrainer(tmp_path, eval_strategy="steps", eval_steps=3, burn_in_steps=3)
     trainer.train()
@@ -252,6 +264,14 @@ def test_fitted_codes_are_not_fitted_again(tmp_path, fits):
 def test_codes_are_fitted_again_when_burn_in_ends(tmp_path, fits):
     pretrainer(tmp_path, codebook_refit=True, burn_in_steps=3).train()
     assert fits == [0, 1]
+
+
+def test_codes_are_fitted_again_when_the_towers_are_aligned(tmp_path, fits):
+    pretrainer(tmp_path, align_steps=2).train()
+    pretrainer(tmp_path, align_steps=2, burn_in_steps=4, codebook_refit=True).train()
+    assert fits == [0, 1, 0, 1, 1]
+    pretrainer(tmp_path, align_steps=2, codebook_init=False).train()
+    assert len(fits) == 5
 
 
 def test_fitting_disturbs_neither_global_random_state_nor_training_mode(tmp_path):

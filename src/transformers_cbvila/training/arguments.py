@@ -30,9 +30,19 @@ class CBViLATrainingArguments(TrainingArguments):
             "the filter would look at every batch's loss, and wait for the device to do so."
         },
     )
+    align_steps: float = field(
+        default=0.0,
+        metadata={
+            "help": "Steps with ITC alone, before anything else begins. From random weights, contrast is learned best "
+            "without the others beside it, and a step costs a third."
+        },
+    )
     burn_in_steps: float = field(
         default=0.0,
-        metadata={"help": "Steps with ITM, ITC and the codebook's own losses only; MIM and MLM follow (Sec. IV-C)."},
+        metadata={
+            "help": "Steps with ITM, ITC and the codebook's own losses only, counted from the first step, align_steps "
+            "among them; MIM and MLM follow (Sec. IV-C)."
+        },
     )
     mlm_from_start: bool = field(
         default=False, metadata={"help": "MLM does not wait for the end of burn-in: it needs no codebook."}
@@ -158,8 +168,9 @@ class CBViLATrainingArguments(TrainingArguments):
             # The codebook's buffers are equal by construction; sent around before a forward, they would replace what
             # the other processes have counted by then.
             self.ddp_broadcast_buffers = False
-        if not 0 <= self.burn_in_steps < math.inf:
-            raise ValueError(f"burn_in_steps={self.burn_in_steps} is no number of steps, nor a share of them.")
+        for name in ("align_steps", "burn_in_steps"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name}={getattr(self, name)} is no number of steps, nor a share of them.")
         if not 0 <= self.codebook_restart_threshold < 1:
             raise ValueError(f"codebook_restart_threshold={self.codebook_restart_threshold} must be in [0, 1).")
         self._check_codebook_care()

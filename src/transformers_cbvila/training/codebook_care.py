@@ -15,7 +15,7 @@ from .codebook_probe import StabilityProbe
 from .codebook_watch import CodebookWatch
 from .kmeans import kmeans, require_points
 from .progress import say
-from .schedule import as_steps, mim_gate_open
+from .schedule import mim_gate_open, phases
 from .sharding import require_whole_weights
 from .target_encoder import TargetEncoder
 from .training_images import image_batches, image_latents
@@ -66,10 +66,10 @@ class CodebookCallback(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.codebook.synchronize()
-        if self._burn_in(args, state) >= state.max_steps and state.is_world_process_zero:
+        if self._phases(args, state)[1] >= state.max_steps and state.is_world_process_zero:
             logger.warning(
-                f"burn_in_steps={args.burn_in_steps} lasts for all of the {state.max_steps} steps: MIM never begins, "
-                "nor MLM unless mlm_from_start."
+                f"burn_in_steps={args.burn_in_steps} (after align_steps={args.align_steps}) lasts for all of the "
+                f"{state.max_steps} steps: MIM never begins, nor MLM unless mlm_from_start."
             )
         if not self._resumed:
             self.watch.reset()
@@ -83,8 +83,9 @@ class CodebookCallback(TrainerCallback):
             self.probe.measure(state.global_step)
 
     def on_step_begin(self, args, state, control, **kwargs):
-        step, burn_in = state.global_step, self._burn_in(args, state)
-        if args.codebook_refit and burn_in > 0 and step == burn_in:
+        step, (align, burn_in) = state.global_step, self._phases(args, state)
+        # When alignment ends, features are others than those of the first step, and pixels begin to ask for words.
+        if (args.codebook_init and 0 < step == align) or (args.codebook_refit and 0 < step == burn_in):
             self.fit(seed=args.seed + 1)
             self.watch.remember_codes()
             self.probe.forget()
@@ -103,7 +104,7 @@ class CodebookCallback(TrainerCallback):
         self.codebook.update()
         if self.targets is not None:
             self.targets.update()
-        settled = _RESTART_UNTIL * self._burn_in(args, state)
+        settled = _RESTART_UNTIL * self._phases(args, state)[1]
         if args.codebook_restart_threshold > 0 and (state.global_step < settled or self.watch.alarmed):
             moved = self.codebook.restart_unused(
                 args.codebook_restart_threshold,
@@ -154,9 +155,9 @@ class CodebookCallback(TrainerCallback):
                 getattr(self.codebook, name).copy_(value)
         self._resumed = True
 
-    def _burn_in(self, args, state) -> int:
-        """Steps before the indices are targets; only pretraining has such a time."""
-        return as_steps(args.burn_in_steps, state.max_steps) if self.trainer.is_pretraining else 0
+    def _phases(self, args, state) -> tuple[int, int]:
+        """Steps before there is more than contrast, and before indices are targets; only pretraining has either."""
+        return phases(args.align_steps, args.burn_in_steps, state.max_steps) if self.trainer.is_pretraining else (0, 0)
 
     @staticmethod
     def _stability_every(args, state) -> int:

@@ -13,17 +13,27 @@ def as_steps(value: float, max_steps: int) -> int:
     return round(value * max_steps) if value < 1 else int(value)
 
 
+def phases(align_steps: float, burn_in_steps: float, max_steps: int) -> tuple[int, int]:
+    """The steps at which alignment and burn-in end, the latter not before the former; each a number or a share."""
+    align = as_steps(align_steps, max_steps)
+    return align, max(align, as_steps(burn_in_steps, max_steps))
+
+
 def objective_weights(
     configured: Mapping[str, float],
     step: int,
     burn_in_steps: int,
     mim_open: bool = True,
     mlm_from_start: bool = False,
+    align_steps: int = 0,
 ) -> dict[str, float]:
-    """Loss weights at a global step: before `burn_in_steps` MIM is off, and MLM unless it is on from the start.
+    """Loss weights at a global step: before `align_steps` all but ITC are off, then, before `burn_in_steps`, MIM and,
+    unless it is on from the start, MLM.
 
     MIM stays off until its gate is open, too.
     """
+    if step < align_steps:
+        return {name: weight if name == "itc" else 0.0 for name, weight in configured.items()}
     off = set() if mim_open else {"mim", "mim_cls_bag"}
     if step < burn_in_steps:
         off |= BURN_IN_OFF - ({"mlm"} if mlm_from_start else set())

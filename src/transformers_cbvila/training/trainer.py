@@ -25,7 +25,7 @@ from .momentum import MomentumCallback
 from .optimizer_groups import parameter_groups
 from .progress import say
 from .run_conditions import save_conditions, warn_of_other_conditions
-from .schedule import as_steps, negative_hardness, objective_weights
+from .schedule import negative_hardness, objective_weights, phases
 from .sharding import complete_optimizer_state, local_part, scalars_again, scalars_as_vectors
 
 
@@ -55,6 +55,7 @@ class CBViLATrainer(Trainer):
         self._micro_step = (0, 0)  # an optimiser step and the number of its next micro-batch
         self.codebook_care: CodebookCallback | None = None
         self.is_pretraining = isinstance(self.unwrapped_model, CBViLAForPreTraining)
+        self._check_alignment()
         self.draws_negatives = self.is_pretraining or isinstance(self.unwrapped_model, CBViLAForImageTextRetrieval)
         self._scalars = scalars_as_vectors(self.unwrapped_model) if self.accelerator.is_fsdp2 else []
         self.data_callback = DataCallback(self.train_dataset)
@@ -69,6 +70,13 @@ class CBViLATrainer(Trainer):
         turns = self.args.update_turns()
         if turns is not None:
             self.add_callback(AlternationCallback(self, turns))
+
+    def _check_alignment(self) -> None:
+        if self.args.align_steps > 0 and not (self.is_pretraining and self.unwrapped_model.config.itc_weight > 0):
+            raise ValueError(
+                f"align_steps={self.args.align_steps}: only pretraining with itc_weight > 0 has ITC to begin with alone; "
+                "set it to 0."
+            )
 
     @property
     def unwrapped_model(self):
@@ -199,11 +207,11 @@ class CBViLATrainer(Trainer):
     def _objectives(self) -> dict[str, Any]:
         """Loss weights and hardness of negatives at the current global step, as keyword arguments of the model."""
         step, max_steps = self.state.global_step, self.state.max_steps
-        burn_in = as_steps(self.args.burn_in_steps, max_steps)
+        align, burn_in = phases(self.args.align_steps, self.args.burn_in_steps, max_steps)
         mim_open = self.codebook_care is None or self.codebook_care.mim_open
         return {
             "loss_weights": objective_weights(
-                self.unwrapped_model.config.loss_weights(), step, burn_in, mim_open, self.args.mlm_from_start
+                self.unwrapped_model.config.loss_weights(), step, burn_in, mim_open, self.args.mlm_from_start, align
             ),
             "negative_hardness": negative_hardness(step, max_steps, self.args.hardening_window()),
         }
