@@ -74,8 +74,8 @@ class CBViLATrainer(Trainer):
     def _check_alignment(self) -> None:
         if self.args.align_steps > 0 and not (self.is_pretraining and self.unwrapped_model.config.itc_weight > 0):
             raise ValueError(
-                f"align_steps={self.args.align_steps}: only pretraining with itc_weight > 0 has ITC to begin with alone; "
-                "set it to 0."
+                f"align_steps={self.args.align_steps}: only pretraining with itc_weight > 0 has ITC to begin with "
+                "alone; set it to 0."
             )
 
     @property
