@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from .data.collators import CBViLADataCollatorForPreTraining, CBViLADataCollatorForQuestionAnswering
     from .data.pairs import ImageTextPairs
     from .data.streams import StreamedImageTextPairs
+    from .hub.publishing import publish
     from .training.arguments import CBViLATrainingArguments
     from .training.trainer import CBViLATrainer
 
@@ -60,6 +61,7 @@ _MODULE_OF_LAZY_NAME = {
     "CBViLATrainingArguments": "training.arguments",
     "ImageTextPairs": "data.pairs",
     "StreamedImageTextPairs": "data.streams",
+    "publish": "hub.publishing",
 }
 
 
@@ -112,4 +114,5 @@ __all__ = [
     "StreamedImageTextPairs",
     "bundled_checkpoint",
     "bundled_checkpoints",
+    "publish",
 ]
