@@ -1,4 +1,4 @@
-"""Takes this folder along in a wheel, as transformers_cbvila/hub/hub_cards. setup.cfg names it; nothing else uses it."""
+"""Takes this folder along in a wheel, as transformers_cbvila/hub/hub_cards. Only setup.cfg names it."""
 
 from pathlib import Path
 

@@ -3,8 +3,8 @@
     with LoopbackHub() as hub:
         HfApi(endpoint=hub.endpoint, token=hub.token).create_repo("org/name")
 
-Bounded: it takes bodies of at most 64 MB and stops by itself after ten minutes. `cut_upload` and `cut_download` break a
-connection after so many bytes; `fail_commit` answers with a status instead of committing.
+Bounded: it takes bodies of at most 64 MB and stops by itself after ten minutes. `cut_upload` and `cut_download` break
+a connection after so many bytes; `fail_commit` answers with a status instead of committing.
 """
 
 import base64

@@ -40,9 +40,9 @@ example:
   cbvila publish runs/mine my-org/cbvila-birds --facts facts.yaml --private
   cbvila publish cbvila-tiny-easyvqa my-name/cbvila-tiny-easyvqa --output_dir staged
 
-The folder's model is loaded in a process without this package and compared with the original, uploaded in one commit with
-its code and a model card, and loaded once more from the Hub. --output_dir does all but the upload, without a network.
-What the run did not record is in a file like this one:
+The folder's model is loaded in a process without this package and compared with the original, uploaded in one commit
+with its code and a model card, and loaded once more from the Hub. --output_dir does all but the upload, without a
+network. What the run did not record is in a file like this one:
 
   license: apache-2.0
   data:
@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
         "demo": (_demo, "fine-tune the bundled checkpoint on easy-VQA, evaluate it and write a report"),
         "publish": (
             _publish,
-            "put a model on the Hub with its card and its code, loadable with this package or without",
+            "put a model on the Hub with a card and its code, loadable without this package, too",
         ),
     }
     parser = argparse.ArgumentParser(

@@ -33,7 +33,7 @@ def render_card(checkpoint: Checkpoint, repo_id: str, facts: Facts) -> str:
         limits=facts.limits,
         license=facts.license,
         num_images=config.get("num_images", 2),
-        labels=", ".join(config.get("id2label", {}).values()),
+        labels=_labels(config),
     )
     return str(card)
 
@@ -50,7 +50,7 @@ def read_card(path: str | Path) -> str:
         raise ValueError(f"--card {path}: there is no such file")
     text = path.read_text(encoding="utf-8")
     try:
-        licence = ModelCard(text).data.license
+        licence = ModelCard(text).data.to_dict().get("license")
     except Exception as error:  # what the YAML reader and the checks of metadata raise
         raise ValueError(f"the metadata at the top of {path} cannot be read: {' '.join(str(error).split())}") from None
     if not licence:
@@ -87,6 +87,12 @@ def _metadata(checkpoint: Checkpoint, repo_id: str, facts: Facts) -> ModelCardDa
         tags=list(dict.fromkeys(tags)),
         eval_results=results or None,
     )
+
+
+def _labels(config: dict[str, Any]) -> str:
+    """The classes in the order of their scores."""
+    classes = config.get("id2label", {})
+    return ", ".join(classes[key] for key in sorted(classes, key=int))
 
 
 def _parts_table(checkpoint: Checkpoint) -> str:

@@ -84,7 +84,7 @@ def find_checkpoint(source: str | Path) -> Checkpoint:
             or `cbvila demo`, or the name of a bundled checkpoint. Nothing in it is changed.
 
     Raises:
-        ValueError: it is no folder of a CB-ViLA model, it lacks a file or has a broken one, or its weights are pickled.
+        ValueError: it is no folder of a CB-ViLA model, a file is missing or broken, or its weights are pickled.
     """
     run = Path(bundled_checkpoint(str(source)) if str(source) in bundled_checkpoints() else source)
     folder = _model_folder(run)
@@ -92,6 +92,8 @@ def find_checkpoint(source: str | Path) -> Checkpoint:
     for name in (PROCESSOR_NAME, *_TOKENIZER_FILES):
         if not (folder / name).is_file():
             raise ValueError(f"{folder} has no {name}, so that nobody could prepare inputs for the model; {_REMEDY}")
+    if not isinstance(_read_json(folder / PROCESSOR_NAME).get("image_processor"), dict):
+        raise ValueError(f"{folder / PROCESSOR_NAME} describes no image processor; {_REMEDY}")
     return Checkpoint(folder, run, config, _weights(folder))
 
 
@@ -111,17 +113,24 @@ def _model_folder(run: Path) -> Path:
 
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG_NAME
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON: {error}") from None
-    found = config.get("model_type") if isinstance(config, dict) else None
+    config = _read_json(path)
+    found = config.get("model_type")
     if found != CBViLAConfig.model_type:
         raise ValueError(f"{path} is of a model of type {found!r}; this publishes {CBViLAConfig.model_type!r} only")
     architecture = (config.get("architectures") or [None])[0]
     if architecture not in KINDS:
         raise ValueError(f"{path} names the architecture {architecture!r}; expected one of {', '.join(KINDS)}")
     return config
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds {type(content).__name__} and no names with values; {_REMEDY}")
+    return content
 
 
 def _weights(folder: Path) -> tuple[str, ...]:
@@ -153,8 +162,8 @@ def _names_of_weights(folder: Path) -> tuple[str, ...]:
     pickles = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
     if pickles:
         raise ValueError(
-            f"{folder} has pickled files only ({', '.join(pickles)}), and loading those can run any code; load weights "
-            f"that you trust and {_REMEDY}, which writes {SAFE_WEIGHTS_NAME}"
+            f"{folder} has pickled files only ({', '.join(pickles)}), and loading those can run any code; load weights"
+            f" that you trust and {_REMEDY}, which writes {SAFE_WEIGHTS_NAME}"
         )
     raise ValueError(f"{folder} has no {SAFE_WEIGHTS_NAME}; {_REMEDY}")
 

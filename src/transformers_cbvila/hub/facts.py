@@ -15,7 +15,7 @@ _NEEDED: dict[str, str] = {
     "data": "what it was trained on, a list of {name, what, license}",
     "recipe": "how it was trained, in a sentence",
     "results": "what was measured, a list of {dataset, metric, value, floors}; [] where nothing was",
-    "codebook": "how its codebook fares, in a sentence, or inspection.json in the folder, from cbvila inspect --output",
+    "codebook": "how its codebook fares, in a sentence; or inspection.json in the folder, by cbvila inspect --output",
     "limits": "what it cannot do, in a sentence",
 }
 
@@ -63,8 +63,8 @@ def collect_facts(checkpoint: Checkpoint, path: str | Path | None = None) -> Fac
     if missing:
         listed = "; ".join(f"{name} ({_NEEDED[name]})" for name in missing)
         raise ValueError(
-            f"the model card lacks {listed}. Say it in a YAML file, --facts FILE (cbvila publish --help shows one), or "
-            "write the card yourself, --card FILE"
+            f"the model card lacks {listed}. Say it in a YAML file, --facts FILE (cbvila publish --help shows one), "
+            "or write the card yourself, --card FILE"
         )
     told = {item["name"] for item in facts.data}
     silent = [name for name in recorded_data(checkpoint) if name not in told]

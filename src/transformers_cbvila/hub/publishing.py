@@ -76,7 +76,7 @@ def publish(
         verify(repo_id, original, commit, _reach(api))
     except ValueError as error:
         raise ValueError(
-            f"{error}. It is on the Hub all the same, as commit {commit}, although its files passed before the upload: "
+            f"{error}. It is on the Hub all the same, as commit {commit}, and its files passed before the upload: "
             "load it again, and publish again if that fails"
         ) from None
     return Publication(repo_id, f"{api.endpoint}/{repo_id}", commit)

@@ -85,7 +85,7 @@ def _trainer_recipe(state: Mapping[str, Any]) -> str | None:
 
 
 def _health(logs: list[dict[str, Any]], inspected: list[Result]) -> str | None:
-    last = next((log for log in reversed(logs) if "codebook_perplexity" in log), {})
+    last: dict[str, Any] = next((log for log in reversed(logs) if "codebook_perplexity" in log), {})
     said = [text.format(last[name]) for name, text in _HEALTH.items() if name in last]
     if said:
         return f"In the last training log: {', '.join(said)}."

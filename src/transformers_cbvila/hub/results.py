@@ -80,11 +80,11 @@ class Result:
 
 
 def results_of_figures(figures: Mapping[str, Any], dataset: str, split: str = "test") -> list[Result]:
-    """What `cbvila inspect --output` and evaluations write: flat figures, with their `_low` and `_high` beside them."""
+    """What `cbvila inspect --output` and evaluations write: flat figures, their `_low` and `_high` beside them."""
     found = []
     for key, metric in METRICS.items():
         if is_number(figures.get(key)):
-            floor = figures.get(metric.floor_key or "")
+            floor: Any = figures.get(metric.floor_key or "")
             floors = {metric.floor_name or "floor": floor} if is_number(floor) else {}
             ends = (figures.get(f"{key}_low"), figures.get(f"{key}_high"))
             found.append(Result(dataset, key, figures[key], split, floors, *ends))

@@ -10,7 +10,7 @@ from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, Reposit
 # Of what was there before: weights under other names could be loaded instead, and code would be stale.
 _REPLACED = ("*.safetensors", "*.safetensors.index.json", "*_cbvila*.py")
 # The first is the base of all errors of the HTTP client; which client that is depends on huggingface_hub's version.
-_FAILURES = (HfHubHTTPError.__bases__[0], OSError)
+_FAILURES: Any = (HfHubHTTPError.__bases__[0], OSError)
 
 
 def check_access(api: HfApi) -> None:

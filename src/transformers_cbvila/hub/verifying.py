@@ -61,9 +61,8 @@ def example_inputs(kind: Kind, config: CBViLAConfig) -> dict[str, Tensor]:
     """A batch that every output of a head depends on; always the same one."""
     generator = torch.Generator().manual_seed(0)
     vision, text = config.vision_config, config.text_config
-    images = (_BATCH, vision.num_channels, vision.image_size, vision.image_size)
-    if kind.model_class is CBViLAForVisualReasoning:
-        images = (_BATCH, config.num_images, *images[1:])
+    several = [config.num_images] if kind.model_class is CBViLAForVisualReasoning else []
+    images = [_BATCH, *several, vision.num_channels, vision.image_size, vision.image_size]
     length = min(_TOKENS, text.max_position_embeddings)
     words = torch.randint(5, text.vocab_size, (_BATCH, length), generator=generator)
     inputs = {
