@@ -1,5 +1,6 @@
 """Checkpoints to publish, of every head, and a Hub on this machine."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import tiny
 import yaml
 from loopback import LoopbackHub
 
+LONG = 900  # seconds that another process may take, on a machine that does other things besides
 FACTS = {
     "license": "apache-2.0",
     "data": [{"name": "colours", "what": "8 drawings", "license": "CC0"}],
@@ -37,15 +39,13 @@ def in_another_process(code, hub, home, without_package=False):
         cwd=home,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=LONG,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def inherited_environment():
-    import os
-
     return {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
 
 

@@ -69,7 +69,9 @@ def test_a_run_tells_its_recipe_its_codebook_and_its_figures(saved, tmp_path):
     )
     assert facts.codebook == "In the last training log: 50.0% of the codes in use, perplexity 3.0."
     assert [(result.metric, result.value) for result in facts.results] == [("mim", 2.0)]
-    with pytest.raises(ValueError, match=r"trained on birds, and the facts do not say what that is: add \{name: birds,"):
+    with pytest.raises(
+        ValueError, match=r"on birds, and the facts do not say what that is: add \{name: birds,"
+    ):
         collect_facts(find_checkpoint(run), write(tmp_path, **said, data=FACTS["data"]))
 
 

@@ -28,12 +28,12 @@ def test_a_report_of_the_demo():
         "accuracy": 0.9,
         "accuracy_interval_95": [0.8, 0.95],
         "accuracy_by_type": {"shape": 0.5},
-        "floors": {"most frequent": 0.3, "question alone": 0.6},
+        "floors": {"most frequent": 0.3, "text alone": 0.6},
     }
     overall, shape = results_of_report(report)
     assert (overall.low, overall.high, overall.floors) == (0.8, 0.95, report["floors"])
     assert results_table([overall, shape]).splitlines()[2:] == [
-        "| easy-VQA, test | accuracy | 90.00 % | 80.00 % to 95.00 % | 30.00 % (most frequent), 60.00 % (question alone) |",
+        "| easy-VQA, test | accuracy | 90.00 % | 80.00 % to 95.00 % | 30.00 % (most frequent), 60.00 % (text alone) |",
         "| easy-VQA, test | accuracy, shape | 50.00 % | – | – |",
     ]
 

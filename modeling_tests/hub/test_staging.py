@@ -101,7 +101,7 @@ def test_with_the_package_its_own_code_is_used(options, staged):
     folder = staged(CBViLAForQuestionAnswering)
     assert type(AutoModel.from_pretrained(staged(CBViLAForImageTextRetrieval), **options)) is CBViLAModel
     assert type(AutoProcessor.from_pretrained(folder, **options)) is CBViLAProcessor
-    for task in ({"task": "visual-question-answering"}, {"task": "vqa"}, {}):
+    for task in ({"task": "visual-question-answering"}, {}):
         ask = pipeline(**task, model=str(folder), **options)
         assert type(ask) is CBViLAVisualQuestionAnsweringPipeline
         assert ask(half_image("red", "left"), "red", answers=["yes", "no"])[0]["answer"] in ("yes", "no")
