@@ -69,10 +69,27 @@ def test_a_run_tells_its_recipe_its_codebook_and_its_figures(saved, tmp_path):
     )
     assert facts.codebook == "In the last training log: 50.0% of the codes in use, perplexity 3.0."
     assert [(result.metric, result.value) for result in facts.results] == [("mim", 2.0)]
-    with pytest.raises(
-        ValueError, match=r"on birds, and the facts do not say what that is: add \{name: birds,"
-    ):
+    with pytest.raises(ValueError, match=r"on birds, and the facts do not say what that is: add \{name: birds,"):
         collect_facts(find_checkpoint(run), write(tmp_path, **said, data=FACTS["data"]))
+
+
+def test_a_fine_tuning_tells_its_task_and_its_evaluations(saved, tmp_path):
+    run = shutil.copytree(saved["entailment"], tmp_path / "run")
+    job = {"train_data": ["colours"], "model": "/somewhere/cbvila-tiny"}
+    record = {"task": "entailment", "job": job, "steps": 8, "batch_size": 8, "learning_rate": 2e-05}
+    (run / "finetuning.json").write_text(json.dumps(record))
+    for name, protocol in (("evaluation.json", "own"), ("evaluation-dev.json", "snli_ve")):
+        figures = {"data": "colours", "split": "dev", "protocol": protocol, "accuracy": 0.5, "rows": 8}
+        (run / name).write_text(json.dumps(figures))
+    path = write(tmp_path, **{name: FACTS[name] for name in ("license", "limits", "data")})
+    facts = collect_facts(find_checkpoint(run), path)
+    assert (
+        facts.recipe == "`cbvila finetune entailment`: 8 steps of 8 examples, from cbvila-tiny, learning rate 2e-05."
+    )
+    assert [(result.dataset, result.split) for result in facts.results] == [
+        ("colours, snli_ve", "dev"),
+        ("colours", "dev"),
+    ]
 
 
 def test_what_a_person_says_goes_before_what_the_run_recorded(saved, tmp_path):

@@ -11,10 +11,14 @@ def test_figures_come_with_their_interval_and_their_floor():
         "image_retrieval_r1_low": 0.2,
         "image_retrieval_r1_high": 0.3,
         "image_retrieval_r1_floor": 0.125,
+        "accuracy": 0.75,
+        "accuracy_majority_floor": 0.5,
+        "accuracy_text_only_floor": 0.625,
         "codebook_window_tokens": 64,
         "protocol": "zero-shot",
     }
-    recall, mim = results_of_figures(figures, "birds")
+    accuracy, recall, mim = results_of_figures(figures, "birds")
+    assert accuracy.floors == {"most frequent answer": 0.5, "most frequent answer to the same text": 0.625}
     assert mim == Result("birds", "mim", 3.42, floors={"the words' frequencies alone": 4.218})
     assert recall == Result("birds", "image_retrieval_r1", 0.25, floors={"chance": 0.125}, low=0.2, high=0.3)
     assert results_table([recall, mim]).splitlines()[2:] == [

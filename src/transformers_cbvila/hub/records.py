@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from .checking import Checkpoint
@@ -18,21 +19,39 @@ _HEALTH = {
 
 def recorded_facts(checkpoint: Checkpoint) -> dict[str, Any]:
     """The recipe, the codebook's health and the results, as far as the run recorded them."""
-    pretraining, report = read_record(checkpoint, "pretraining.json"), read_record(checkpoint, "report.json")
+    training, report = _training(checkpoint), read_record(checkpoint, "report.json")
     state = read_record(checkpoint, "trainer_state.json") or read_record(checkpoint, "training.json")
-    logs = pretraining.get("logs") or state.get("log_history") or []
-    inspected = _inspected(read_record(checkpoint, "inspection.json"))
+    logs = training.get("logs") or state.get("log_history") or []
+    measured = _measured(checkpoint)
     facts = {
-        "recipe": _pretraining_recipe(pretraining) or _demo_recipe(report) or _trainer_recipe(state),
-        "codebook": _health(logs, inspected),
-        "results": [*(results_of_report(report) if "accuracy" in report else []), *inspected],
+        "recipe": _job_recipe(training) or _demo_recipe(report) or _trainer_recipe(state),
+        "codebook": _health(logs, measured),
+        "results": [*(results_of_report(report) if "accuracy" in report else []), *measured],
     }
     return {name: value for name, value in facts.items() if value}
 
 
 def recorded_data(checkpoint: Checkpoint) -> list[str]:
     """The names of the data that the run was trained on, each once."""
-    return list(dict.fromkeys(read_record(checkpoint, "pretraining.json").get("job", {}).get("train_data", [])))
+    return list(dict.fromkeys(_training(checkpoint).get("job", {}).get("train_data", [])))
+
+
+def _training(checkpoint: Checkpoint) -> dict[str, Any]:
+    return read_record(checkpoint, "finetuning.json") or read_record(checkpoint, "pretraining.json")
+
+
+def _measured(checkpoint: Checkpoint) -> list[Result]:
+    """Of `inspection.json` and `evaluation*.json`: figures of one data set each, or of several by their names."""
+    paths = [path for folder in {checkpoint.folder, checkpoint.run} for path in folder.glob("evaluation*.json")]
+    found = []
+    for name in ("inspection.json", *sorted({path.name for path in paths})):
+        figures = read_record(checkpoint, name)
+        by_data = {key: value for key, value in figures.items() if isinstance(value, dict)}
+        for dataset, values in (by_data or {figures.get("data", "held-out data"): figures}).items():
+            protocol = values.get("protocol", "own")
+            named = dataset if protocol == "own" else f"{dataset}, {protocol}"
+            found += results_of_figures(values, named, values.get("split", "test"))
+    return found
 
 
 def read_record(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
@@ -48,26 +67,23 @@ def read_record(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
     return {}
 
 
-def _inspected(figures: Mapping[str, Any]) -> list[Result]:
-    """Figures of one data set, or of several by their names."""
-    by_data = {name: value for name, value in figures.items() if isinstance(value, dict)}
-    if not by_data:
-        return results_of_figures(figures, "held-out data")
-    return [result for name, values in by_data.items() for result in results_of_figures(values, name)]
-
-
-def _pretraining_recipe(record: Mapping[str, Any]) -> str | None:
+def _job_recipe(record: Mapping[str, Any]) -> str | None:
+    """Of `cbvila pretrain` and `cbvila finetune`."""
     if "steps" not in record:
         return None
-    pairs = f" ({record['pairs']:,} in all)" if record.get("pairs") else ""
-    said = [f"{record['steps']:,} steps of {record['batch_size']:,} pairs{pairs}"]
+    command = f"finetune {record['task']}" if "task" in record else "pretrain"
+    rows = "examples" if "task" in record else "pairs"
+    start = record.get("job", {}).get("model")
+    said = [f"{record['steps']:,} steps of {record['batch_size']:,} {rows}"]
+    said[0] += f" ({record['pairs']:,} in all)" if record.get("pairs") else ""
+    said += [f"from {Path(start).name}"] if start else []
     for name in ("learning_rate", "weight_decay", "burn_in_steps", "negative_hardening", "seed"):
         value = record.get(name, record.get("arguments", {}).get(name))
         if value is not None:
             said.append(f"{name.replace('_', ' ')} {value}")
     if "device" in record:
         said.append(f"{record.get('world_size', 1)} process(es) on {record['device']}")
-    return f"`cbvila pretrain`: {', '.join(said)}."
+    return f"`cbvila {command}`: {', '.join(said)}."
 
 
 def _demo_recipe(report: Mapping[str, Any]) -> str | None:
@@ -84,9 +100,9 @@ def _trainer_recipe(state: Mapping[str, Any]) -> str | None:
     return f"{steps:,} steps of transformers' Trainer." if steps else None
 
 
-def _health(logs: list[dict[str, Any]], inspected: list[Result]) -> str | None:
+def _health(logs: list[dict[str, Any]], measured: list[Result]) -> str | None:
     last: dict[str, Any] = next((log for log in reversed(logs) if "codebook_perplexity" in log), {})
     said = [text.format(last[name]) for name, text in _HEALTH.items() if name in last]
     if said:
         return f"In the last training log: {', '.join(said)}."
-    return "See the results." if any(result.metric.startswith("codebook_") for result in inspected) else None
+    return "See the results." if any(result.metric.startswith("codebook_") for result in measured) else None

@@ -12,20 +12,19 @@ class Metric:
     Attributes:
         name: as a table says it.
         is_share: whether it is a share from 0 to 1, shown in per cent.
-        floor_key: the figure beside it that is its floor, if there is one, and `floor_name`, what that is.
+        floors: figures beside it that are its floors, with what they are.
     """
 
     name: str
     is_share: bool = True
-    floor_key: str | None = None
-    floor_name: str | None = None
+    floors: Mapping[str, str] = field(default_factory=dict)
 
 
 def _recalls() -> dict[str, Metric]:
     ways = {"text_retrieval": "image → text", "image_retrieval": "text → image"}
     stages = {"": "", "_reranked": ", ordered anew by matching"}
     return {
-        f"{key}_r{k}{stage}": Metric(f"{way} R@{k}{words}", floor_key=f"{key}_r{k}_floor", floor_name="chance")
+        f"{key}_r{k}{stage}": Metric(f"{way} R@{k}{words}", floors={f"{key}_r{k}_floor": "chance"})
         for key, way in ways.items()
         for stage, words in stages.items()
         for k in (1, 5, 10)
@@ -34,13 +33,19 @@ def _recalls() -> dict[str, Metric]:
 
 # The figures that cards show, in their order.
 METRICS: dict[str, Metric] = {
-    "accuracy": Metric("accuracy", floor_key="accuracy_floor", floor_name="most frequent answer"),
-    "consistency": Metric("consistency", floor_key="consistency_floor", floor_name="most frequent answer"),
+    "accuracy": Metric(
+        "accuracy",
+        floors={
+            "accuracy_majority_floor": "most frequent answer",
+            "accuracy_text_only_floor": "most frequent answer to the same text",
+        },
+    ),
+    "consistency": Metric("consistency"),
     **_recalls(),
-    "mim": Metric("MIM cross-entropy, nats", False, "ln_perplexity", "the words' frequencies alone"),
+    "mim": Metric("MIM cross-entropy, nats", False, {"ln_perplexity": "the words' frequencies alone"}),
     "mim_shuffled_caption": Metric("the same with another caption", False),
-    "mim_accuracy": Metric("MIM accuracy", True, "mim_accuracy_position_floor", "best word of each position"),
-    "pixel": Metric("pixel error", False, "pixel_floor", "mean colour"),
+    "mim_accuracy": Metric("MIM accuracy", floors={"mim_accuracy_position_floor": "best word of each position"}),
+    "pixel": Metric("pixel error", False, {"pixel_floor": "mean colour"}),
     "codebook_usage": Metric("codes in use"),
     "codebook_perplexity": Metric("codebook perplexity", False),
     "codebook_top_share": Metric("share of the most frequent code"),
@@ -84,8 +89,7 @@ def results_of_figures(figures: Mapping[str, Any], dataset: str, split: str = "t
     found = []
     for key, metric in METRICS.items():
         if is_number(figures.get(key)):
-            floor: Any = figures.get(metric.floor_key or "")
-            floors = {metric.floor_name or "floor": floor} if is_number(floor) else {}
+            floors = {words: figures[name] for name, words in metric.floors.items() if is_number(figures.get(name))}
             ends = (figures.get(f"{key}_low"), figures.get(f"{key}_high"))
             found.append(Result(dataset, key, figures[key], split, floors, *ends))
     return found
