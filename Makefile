@@ -28,7 +28,7 @@ PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_EVALUATE_O
   $(VENV_PYTHON) -m pytest -n $(WORKERS) --dist loadfile
 CBVILA := $(VENV_PYTHON) -m transformers_cbvila
 
-.PHONY: help install test test-all suite suite-all conformance lint format format-check types demo demo-scratch pretrain-tiny bench study wheel clean FORCE
+.PHONY: help install test test-all test-oldest suite suite-all conformance lint format format-check types demo demo-scratch pretrain-tiny bench study wheel clean FORCE
 
 help:  ## list the targets
 	@echo "make TARGET [PYTHON=/path/to/python]"
@@ -49,13 +49,28 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt .ci/install
 
 test: lint format-check types suite  ## lint, format check, type check and the tests (10 minutes at most on 2 cores)
 
-test-all: lint format-check types suite-all  ## the same with the slow tests
+test-all: lint format-check types suite-all test-oldest  ## the same with the slow tests, and publishing with transformers 5.18.0
 
 suite: $(STAMP)
 	$(PYTEST)
 
 suite-all: $(STAMP)
 	$(PYTEST) -m "slow or not slow"
+
+# The oldest supported transformers without torchvision, on top of the environment's other packages.
+OLDEST := $(VENV)-oldest
+OLDEST_PACKAGES := transformers==5.18.0 huggingface_hub==1.31.0
+
+$(OLDEST)/installed: $(STAMP)
+	rm -rf $(OLDEST)
+	$(VENV_PYTHON) -m venv $(OLDEST)
+	$(VENV_PYTHON) -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
+	  > $$(echo $(OLDEST)/lib/python*/site-packages)/others.pth
+	$(OLDEST)/bin/python -m pip install --disable-pip-version-check --quiet $(OLDEST_PACKAGES)
+	touch $@
+
+test-oldest: $(OLDEST)/installed  ## publish and load every head with transformers 5.18.0 and without torchvision
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n $(WORKERS) --dist loadfile modeling_tests/hub -m "slow or not slow"
 
 conformance: $(STAMP)  ## transformers' own common tests on all our classes, counted per class, with the reason of every skip
 	RUN_SLOW=yes $(PYTEST) --dist loadscope modeling_tests/conformance -m "conformance or not conformance"
@@ -106,5 +121,5 @@ wheel: $(STAMP)  ## build the wheel into dist/
 	$(VENV_PYTHON) -m build --wheel
 
 clean:  ## remove the environments, builds and caches; runs/ stays
-	rm -rf .venv .venv-reuse .cache build dist .pytest_cache .ruff_cache .mypy_cache src/*.egg-info
+	rm -rf .venv .venv-reuse .venv-oldest .venv-reuse-oldest .cache build dist .pytest_cache .ruff_cache .mypy_cache src/*.egg-info
 	find src modeling_tests -name __pycache__ -prune -exec rm -rf {} +

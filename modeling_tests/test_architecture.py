@@ -23,6 +23,7 @@ PACKAGES_OF_LAYER = {
     "evaluation": {"numpy", "torch", "tqdm", "transformers", "evaluate", "datasets"},
     "training": MODEL_PACKAGES | {"accelerate", "safetensors", "datasets", "evaluate", "peft"},
     "pages": {"numpy", "PIL"},
+    "hub": MODEL_PACKAGES | {"safetensors", "yaml"},
     "demo": MODEL_PACKAGES | {"accelerate", "safetensors", "datasets", "evaluate", "matplotlib"},
     "root": MODEL_PACKAGES | {"safetensors"},
     "conversion": MODEL_PACKAGES | {"safetensors", "timm"} | {path.stem for path in CONVERSION.glob("*.py")},
@@ -35,10 +36,11 @@ LAYERS_OF_LAYER = {
     "evaluation": {"root", "model", "data"},
     "training": {"root", "model", "data", "evaluation"},
     "pages": {"root", "model", "data", "evaluation"},
+    "hub": {"root", "model"},
     "demo": {"root", "model", "data", "evaluation", "training", "pages"},
-    "root": {"model", "data", "evaluation", "training"},
+    "root": {"model", "data", "evaluation", "training", "hub"},
     "conversion": {"root", "model"},
-    "cli": {"root", "model", "data", "evaluation", "training", "pages", "demo"},
+    "cli": {"root", "model", "data", "evaluation", "training", "pages", "demo", "hub"},
 }
 # Optional packages: a top-level import would make the package fail without their extra, and start slowly with it.
 GUARDED = {"datasets", "evaluate", "peft", "timm", "torchvision", "easy_vqa", "matplotlib", "faiss"}
@@ -150,7 +152,7 @@ def test_sources_hold_the_table():
     assert found == []
 
 
-@pytest.mark.parametrize("layer", ["model", "data", "evaluation", "training", "pages", "demo"])
+@pytest.mark.parametrize("layer", ["model", "data", "evaluation", "training", "pages", "demo", "hub"])
 def test_table_names_the_folders_that_are_there(layer):
     assert (SOURCES / layer / "__init__.py").is_file()
 
@@ -206,6 +208,7 @@ def test_checker_lets_allowed_imports_pass(path, source):
         ("model/a.py", "import key_table", "may not import key_table"),
         ("extras.py", "from transformers_cbvila.cli import main", "may not import cli"),
         ("extras.py", "from transformers_cbvila.__main__ import main", "may not import cli"),
+        ("hub/a.py", "from ..training.run_record import run_record", "may not import training"),
         ("other/a.py", "x = 1", "no layer"),
     ],
 )

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from .data.pairs import ImageTextPairs
     from .data.streams import StreamedImageTextPairs
     from .evaluation.retriever import CBViLARetriever, CBViLARetrieverOutput
+    from .hub.publishing import publish
     from .training.arguments import CBViLATrainingArguments
     from .training.trainer import CBViLATrainer
 
@@ -63,6 +64,7 @@ _MODULE_OF_LAZY_NAME = {
     "CBViLATrainingArguments": "training.arguments",
     "ImageTextPairs": "data.pairs",
     "StreamedImageTextPairs": "data.streams",
+    "publish": "hub.publishing",
 }
 
 
@@ -117,4 +119,5 @@ __all__ = [
     "StreamedImageTextPairs",
     "bundled_checkpoint",
     "bundled_checkpoints",
+    "publish",
 ]

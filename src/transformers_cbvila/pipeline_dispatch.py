@@ -8,6 +8,8 @@ transformers stays as it is: the wrapper answers with an entry that decides when
 gets our pipeline; any other gets what the look-up gives without us, be it somebody else's pipeline or the error.
 
 `pipeline(model=folder)` without a task asks the Hub for it, which fails for folders: that is answered for ours, too.
+Published checkpoints bring a copy of the pipeline as remote code. `pipeline()` would refuse to run it without
+`trust_remote_code=True` and never get to the look-up, so it is not told of that copy: it has the one of this package.
 """
 
 import os
@@ -47,6 +49,17 @@ def offer_pipeline() -> None:
         pipelines._resolve_deprecated_task = _wrapping(resolve_task, resolve)
     # On the instance, which `pipeline()` asks; the class and what is registered stay as they are.
     pipelines.PIPELINE_REGISTRY.check_task = _wrapping(check_task, check)  # type: ignore[method-assign]
+    CBViLAConfig.custom_pipelines = _Untold()  # type: ignore[attr-defined]
+
+
+class _Untold:
+    """`custom_pipelines` of a configuration: kept, so that it is saved again, and empty to whoever asks for it."""
+
+    def __set__(self, config: Any, value: Any) -> None:
+        config.__dict__["custom_pipelines"] = value
+
+    def __get__(self, config: Any, owner: type | None = None) -> dict:
+        return {}
 
 
 def _wrapping(wrapper: Callable, original: Callable) -> Callable:

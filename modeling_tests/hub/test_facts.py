@@ -1,0 +1,151 @@
+"""Facts of a card: what the run recorded, what a person adds, and what is missing."""
+
+import json
+import shutil
+
+import pytest
+import yaml
+from conftest import FACTS, save_checkpoint
+
+from transformers_cbvila import CBViLAForPreTraining, CBViLAForVisualEntailment, bundled_checkpoint
+from transformers_cbvila.hub.cards import cards_folder
+from transformers_cbvila.hub.checking import find_checkpoint
+from transformers_cbvila.hub.facts import collect_facts
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved")
+    heads = {"pretraining": CBViLAForPreTraining, "entailment": CBViLAForVisualEntailment}
+    return {name: save_checkpoint(head, folder / name) for name, head in heads.items()}
+
+
+def write(tmp_path, **facts):
+    path = tmp_path / "facts.yaml"
+    path.write_text(yaml.safe_dump(facts))
+    return path
+
+
+def test_all_that_is_missing_is_named_with_what_to_do(saved):
+    with pytest.raises(ValueError) as caught:
+        collect_facts(find_checkpoint(saved["pretraining"]))
+    said = str(caught.value)
+    for name in ("license", "data", "recipe", "results", "codebook", "limits"):
+        assert f"{name} (" in said
+    assert "--facts FILE" in said and "--card FILE" in said and "\n" not in said
+
+
+def test_a_head_without_visual_words_says_nothing_of_a_codebook(saved, tmp_path):
+    path = write(tmp_path, **{name: value for name, value in FACTS.items() if name != "codebook"})
+    assert collect_facts(find_checkpoint(saved["entailment"]), path).codebook == ""
+    with pytest.raises(ValueError, match=r"lacks codebook \(how its codebook fares"):
+        collect_facts(find_checkpoint(saved["pretraining"]), path)
+
+
+def test_no_result_is_an_answer(saved, tmp_path):
+    facts = collect_facts(find_checkpoint(saved["entailment"]), write(tmp_path, **{**FACTS, "results": []}))
+    assert facts.results == []
+
+
+def test_a_run_tells_its_recipe_its_codebook_and_its_figures(saved, tmp_path):
+    run = shutil.copytree(saved["pretraining"], tmp_path / "run")
+    record = {
+        "job": {"train_data": ["birds", "birds"]},
+        "steps": 1500,
+        "batch_size": 64,
+        "pairs": 17456,
+        "learning_rate": 0.001,
+        "seed": 0,
+        "arguments": {"burn_in_steps": 0.25},
+        "logs": [{"codebook_usage": 0.5, "codebook_perplexity": 3.0}, {"loss": 1.0}],
+    }
+    (run / "pretraining.json").write_text(json.dumps(record))
+    (run / "inspection.json").write_text(json.dumps({"mim": 2.0, "ln_perplexity": 3.0}))
+    said = {name: FACTS[name] for name in ("license", "limits")}
+    data = [{"name": "birds", "what": "photographs", "license": "CC BY 4.0"}]
+    facts = collect_facts(find_checkpoint(run), write(tmp_path, **said, data=data))
+    assert facts.recipe == (
+        "`cbvila pretrain`: 1,500 steps of 64 pairs (17,456 in all), learning rate 0.001, burn in steps 0.25, seed 0."
+    )
+    assert facts.codebook == "In the last training log: 50.0% of the codes in use, perplexity 3.0."
+    assert [(result.metric, result.value) for result in facts.results] == [("mim", 2.0)]
+    with pytest.raises(ValueError, match=r"on birds, and the facts do not say what that is: add \{name: birds,"):
+        collect_facts(find_checkpoint(run), write(tmp_path, **said, data=FACTS["data"]))
+
+
+def test_a_fine_tuning_tells_its_task_and_its_evaluations(saved, tmp_path):
+    run = shutil.copytree(saved["entailment"], tmp_path / "run")
+    job = {"train_data": ["colours"], "model": "/somewhere/cbvila-tiny"}
+    record = {"task": "entailment", "job": job, "steps": 8, "batch_size": 8, "learning_rate": 2e-05}
+    (run / "finetuning.json").write_text(json.dumps(record))
+    for name, protocol in (("evaluation.json", "own"), ("evaluation-dev.json", "snli_ve")):
+        figures = {"data": "colours", "split": "dev", "protocol": protocol, "accuracy": 0.5, "rows": 8}
+        (run / name).write_text(json.dumps(figures))
+    path = write(tmp_path, **{name: FACTS[name] for name in ("license", "limits", "data")})
+    facts = collect_facts(find_checkpoint(run), path)
+    assert (
+        facts.recipe == "`cbvila finetune entailment`: 8 steps of 8 examples, from cbvila-tiny, learning rate 2e-05."
+    )
+    assert [(result.dataset, result.split) for result in facts.results] == [
+        ("colours, snli_ve", "dev"),
+        ("colours", "dev"),
+    ]
+
+
+def test_what_a_person_says_goes_before_what_the_run_recorded(saved, tmp_path):
+    run = shutil.copytree(saved["entailment"], tmp_path / "run")
+    (run / "trainer_state.json").write_text(json.dumps({"global_step": 1200, "log_history": []}))
+    path = write(tmp_path, **{name: value for name, value in FACTS.items() if name != "recipe"})
+    assert collect_facts(find_checkpoint(run), path).recipe == "1,200 steps of transformers' Trainer."
+    assert collect_facts(find_checkpoint(run), write(tmp_path, **FACTS)).recipe == "Random weights."
+
+
+def test_figures_that_say_nothing_are_left_out(saved, tmp_path):
+    results = [{"dataset": name, "metric": "image_retrieval_r1", "value": 0.5} for name in ("a", "b")]
+    path = write(tmp_path, **{**FACTS, "results": results, "leave_out": {"a": ["image_retrieval"]}})
+    facts = collect_facts(find_checkpoint(saved["entailment"]), path)
+    assert [result.dataset for result in facts.results] == ["b"]
+
+
+@pytest.mark.parametrize(
+    "facts, sentence",
+    [
+        ({"licence": "mit"}, "has the fact 'licence', which no card shows; there are license, "),
+        ({"license": ""}, "license in .* is ''; expected a text"),
+        ({"limits": ["a"]}, r"limits in .* is \['a'\]; expected a text"),
+        ({"data": []}, r"data in .* has \[\]; expected a list of"),
+        ({"data": [{"name": "a"}]}, r"data in .* has \{'name': 'a'\}; expected a list of"),
+        ({"data": [{"name": "a", "what": "b", "license": None}]}, "is None; expected a text"),
+        ({"results": None}, "results in .* is None; expected a list"),
+        ({"results": [{"dataset": "a", "metric": "b"}]}, "expected dataset, metric and value"),
+        ({"results": [{"dataset": "a", "metric": "b", "value": "?"}]}, "expected numbers"),
+        ({"results": [{"dataset": "a", "metric": "b", "value": 1, "floors": 0}]}, "floors as {name: number}"),
+        ({"leave_out": ["a"]}, "expected {data set:"),
+    ],
+)
+def test_facts_that_are_none(facts, sentence, saved, tmp_path):
+    with pytest.raises(ValueError, match=sentence):
+        collect_facts(find_checkpoint(saved["entailment"]), write(tmp_path, **{**FACTS, **facts}))
+
+
+@pytest.mark.parametrize("text, sentence", [("{", "is no YAML"), ("- a", "has no 'name: value' lines")])
+def test_a_file_that_holds_no_facts(text, sentence, saved, tmp_path):
+    (tmp_path / "facts.yaml").write_text(text)
+    with pytest.raises(ValueError, match=sentence):
+        collect_facts(find_checkpoint(saved["entailment"]), tmp_path / "facts.yaml")
+    with pytest.raises(ValueError, match="nowhere.yaml: there is no such file"):
+        collect_facts(find_checkpoint(saved["entailment"]), tmp_path / "nowhere.yaml")
+
+
+def test_a_broken_record_is_named(saved, tmp_path):
+    run = shutil.copytree(saved["entailment"], tmp_path / "run")
+    (run / "pretraining.json").write_text("{")
+    with pytest.raises(ValueError, match="pretraining.json is no JSON"):
+        collect_facts(find_checkpoint(run), write(tmp_path, **FACTS))
+
+
+@pytest.mark.parametrize("name", ["cbvila-tiny", "cbvila-tiny-easyvqa"])
+def test_bundled_checkpoints_have_their_facts(name):
+    facts = collect_facts(find_checkpoint(bundled_checkpoint(name)), cards_folder() / f"{name}.yaml")
+    assert facts.recipe and facts.results and facts.limits
+    assert not [r for r in facts.results if r.dataset == "easy-vqa" and "retrieval" in r.metric]

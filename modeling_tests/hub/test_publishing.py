@@ -1,0 +1,239 @@
+"""From a folder to the Hub and back, over HTTP: by people with this package and by people without it."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from conftest import LONG, in_another_process, inherited_environment, save_checkpoint
+from huggingface_hub import HfApi
+from tiny import half_image
+from tiny_heads import HEADS
+
+from transformers_cbvila import CBViLAForQuestionAnswering, CBViLAForVisualEntailment
+from transformers_cbvila.cli import main
+from transformers_cbvila.hub import publishing
+from transformers_cbvila.hub.kinds import KINDS
+from transformers_cbvila.hub.publishing import publish, stage_repository
+
+WITH_PACKAGE = """
+import json, torch, transformers_cbvila
+from transformers import AutoModel, AutoProcessor, pipeline
+from transformers_cbvila import CBViLAForQuestionAnswering, CBViLAProcessor
+from PIL import Image
+base, processor = AutoModel.from_pretrained("org/tiny"), AutoProcessor.from_pretrained("org/tiny")
+assert type(base) is transformers_cbvila.CBViLAModel and type(processor) is CBViLAProcessor
+model = CBViLAForQuestionAnswering.from_pretrained("org/tiny")
+ask = pipeline("visual-question-answering", model="org/tiny")
+assert type(ask) is transformers_cbvila.CBViLAVisualQuestionAnsweringPipeline
+assert type(pipeline(model="org/tiny")) is type(ask)
+print(json.dumps([model.num_parameters(), ask(Image.new("RGB", (9, 9)), "red", answers=["yes", "no"])]))
+"""
+
+
+def test_published_and_loaded_by_its_name_in_both_ways(hub, api, facts, tmp_path):
+    """`publish` itself loads it without the package, with the pipeline: from the folder and from the Hub."""
+    folder = save_checkpoint(CBViLAForQuestionAnswering, tmp_path / "model")
+    published = publish(folder, "org/tiny", facts=facts, api=api, commit_message="First")
+    repository = hub.repositories["org/tiny"]
+    assert published.commit == repository.head and published.url == f"{hub.endpoint}/org/tiny"
+    asked = "\n".join(hub.requests)
+    assert f"GET /org/tiny/resolve/{published.commit}/model.safetensors" in asked
+    assert f"GET /org/tiny/resolve/{published.commit}/pipeline_cbvila.py" in asked
+
+    parameters, answers = json.loads(in_another_process(WITH_PACKAGE, hub, tmp_path).splitlines()[-1])
+    model = CBViLAForQuestionAnswering.from_pretrained(folder)
+    assert parameters == model.num_parameters() and {answer["answer"] for answer in answers} == {"yes", "no"}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return save_checkpoint(CBViLAForVisualEntailment, tmp_path / "model")
+
+
+@pytest.fixture
+def unverified(monkeypatch):
+    """What is loaded in other processes is not loaded; other tests do that."""
+    monkeypatch.setattr(publishing, "verify", lambda *args, **kwargs: None)
+
+
+def files(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_nothing_is_changed_where_something_is_wrong(hub, api, facts, folder, tmp_path, unverified):
+    before = files(folder)
+    wrong = HfApi(endpoint=hub.endpoint, token="wrong")
+    for arguments, options, sentence in (
+        ((folder, "tiny"), {"facts": facts}, "'tiny' says not whose repository it is; expected owner/name"),
+        ((folder, "org/tiny"), {}, "the model card lacks license"),
+        ((folder, "org/tiny"), {"facts": facts, "card": facts}, "leave out --facts or --card"),
+        ((folder, "org/tiny"), {"facts": facts, "api": wrong}, "refuses the token"),
+        ((tmp_path / "nowhere", "org/tiny"), {"facts": facts}, "is no folder"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(sentence)):
+            publish(*arguments, **{"api": api, **options})
+    assert files(folder) == before and hub.repositories == {}
+    assert not [request for request in hub.requests if request.startswith("POST")]
+
+
+def test_a_staged_folder_that_fails_is_not_uploaded(hub, api, facts, folder, monkeypatch):
+    def fail(*args, **kwargs):
+        raise ValueError("gives another logits")
+
+    monkeypatch.setattr(publishing, "verify", fail)
+    with pytest.raises(ValueError, match="gives another logits"):
+        publish(folder, "org/tiny", facts=facts, api=api)
+    assert hub.repositories == {}
+
+
+def test_what_fails_on_the_hub_only_is_said_with_the_commit(hub, api, facts, folder, monkeypatch):
+    def fail(source, *args, **kwargs):
+        if source == "org/tiny":
+            raise ValueError("org/tiny does not load")
+
+    monkeypatch.setattr(publishing, "verify", fail)
+    with pytest.raises(ValueError, match="org/tiny does not load. It is on the Hub all the same, as commit "):
+        publish(folder, "org/tiny", facts=facts, api=api)
+
+
+def test_staging_writes_all_or_nothing(facts, folder, tmp_path, monkeypatch):
+    target = tmp_path / "staged" / "tiny"
+    monkeypatch.setattr(publishing, "verify", lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        stage_repository(folder, "org/tiny", target, facts=facts)
+    assert list(target.parent.iterdir()) == []
+    monkeypatch.setattr(publishing, "verify", lambda *args: None)
+    assert stage_repository(folder, "org/tiny", target, facts=facts) == target
+    assert list(target.parent.iterdir()) == [target] and "# tiny" in (target / "README.md").read_text()
+    with pytest.raises(ValueError, match="tiny is there already"):
+        stage_repository(folder, "org/tiny", target, facts=facts)
+
+
+def test_a_card_of_ones_own_is_taken_as_it_is(folder, tmp_path, unverified):
+    card = tmp_path / "card.md"
+    card.write_text("---\nlicense: mit\n---\n# mine\n")
+    staged = stage_repository(folder, "org/tiny", tmp_path / "staged", card=card)
+    assert (staged / "README.md").read_text() == card.read_text()
+
+
+def test_the_command_says_what_is_wrong_in_one_line(folder, facts, tmp_path, capsys, unverified):
+    for arguments, sentence in (
+        ([str(tmp_path / "nowhere"), "org/tiny"], "is no folder"),
+        ([str(folder), "org/tiny"], "the model card lacks"),
+        ([str(folder), "org/t i"], "is no name of a repository"),
+    ):
+        assert main(["publish", *arguments]) == 1
+        said = capsys.readouterr()
+        assert said.out == "" and said.err.startswith("cbvila publish: ") and sentence in said.err
+        assert said.err.count("\n") == 1
+    staged = tmp_path / "staged"
+    assert main(["publish", str(folder), "org/tiny", "--facts", str(facts), "--output_dir", str(staged)]) == 0
+    assert f"Staged: {staged}" in capsys.readouterr().out
+
+
+def test_an_interruption_says_that_nothing_happened(folder, facts, capsys, monkeypatch):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(publishing, "check_access", interrupt)
+    assert main(["publish", str(folder), "org/tiny", "--facts", str(facts)]) == 130
+    assert capsys.readouterr().err.strip() == "Interrupted. Nothing was uploaded."
+
+
+# The full matrix
+
+
+CLEAN = """
+import transformers
+from transformers import AutoImageProcessor, AutoModel, AutoProcessor, AutoTokenizer
+for name, (head, auto_class, code) in {repositories}.items():
+    for loader in {{"AutoModel", auto_class}}:
+        model = getattr(transformers, loader).from_pretrained(name, trust_remote_code=True)
+        expected = head if loader == auto_class else "CBViLAModel"
+        assert type(model).__name__ == expected, (name, loader, type(model))
+        assert type(model).__module__.startswith("transformers_modules."), type(model)
+    kinds = [type(kind.from_pretrained(name, trust_remote_code=True)).__name__
+             for kind in (AutoProcessor, AutoImageProcessor, AutoTokenizer)]
+    assert kinds[0] == "CBViLAProcessor" and kinds[1].startswith("CBViLAImageProcessor"), kinds
+    assert kinds[2].startswith("Bert"), kinds
+    exec(code, {{}})
+    print("loaded", name)
+"""
+WITH_HEADS = """
+import transformers_cbvila
+from transformers import AutoModel, AutoProcessor
+for name, (head, auto_class, code) in {repositories}.items():
+    model, info = getattr(transformers_cbvila, head).from_pretrained(name, output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"], info
+    assert type(AutoModel.from_pretrained(name)) is transformers_cbvila.CBViLAModel
+    assert type(AutoProcessor.from_pretrained(name)) is transformers_cbvila.CBViLAProcessor
+    exec(code, {{}})
+    print("loaded", name)
+"""
+
+
+@pytest.mark.slow
+def test_every_head_in_clean_environments_and_with_the_package(hub, api, facts, tmp_path):
+    """`publish` compares outputs; here every Auto class loads, and the cards' code runs as it stands."""
+    half_image("red", "left").save(tmp_path / "picture.png")
+    clean, ours = {}, {}
+    for head in HEADS:
+        name = f"org/{head.__name__.lower()}"
+        publish(save_checkpoint(head, tmp_path / head.__name__), name, facts=facts, api=api)
+        card = hub.repositories[name].files["README.md"].decode()
+        blocks = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
+        for repositories, code in zip((ours, clean), blocks, strict=True):
+            repositories[name] = (head.__name__, KINDS[head.__name__].auto_class, code)
+    printed = in_another_process(CLEAN.format(repositories=clean), hub, tmp_path, without_package=True)
+    assert printed.count("loaded org/") == len(HEADS)
+    printed = in_another_process(WITH_HEADS.format(repositories=ours), hub, tmp_path)
+    assert printed.count("loaded org/") == len(HEADS)
+
+
+@pytest.mark.slow
+def test_the_command(hub, facts, folder, tmp_path):
+    command = [sys.executable, "-m", "transformers_cbvila", "publish", str(folder), "org/tiny", "--facts", str(facts)]
+    environment = {**inherited_environment(), **hub.environment(tmp_path / "publisher")}
+    done = subprocess.run([*command, "--private"], env=environment, capture_output=True, text=True, timeout=LONG)
+    commit = hub.repositories["org/tiny"].head
+    assert done.stdout == f"Published: {hub.endpoint}/org/tiny at commit {commit}\n", done.stderr
+    assert hub.repositories["org/tiny"].private
+
+
+FAILING = """
+from transformers import AutoModel
+for name, token in (("org/nowhere", None), ("org/tiny", "wrong"), ("org/tiny", None)):
+    try:
+        print(type(AutoModel.from_pretrained(name, token=token, trust_remote_code=True)).__name__)
+    except Exception as error:
+        print(isinstance(error, OSError) and name in str(error), "nowhere" in str(error))
+"""
+AGAIN = """
+from transformers import AutoModel
+print(type(AutoModel.from_pretrained("org/tiny", trust_remote_code=True)).__name__)
+"""
+
+
+@pytest.mark.slow
+def test_absent_repositories_wrong_tokens_and_cut_downloads(hub, api, facts, folder, tmp_path):
+    publish(folder, "org/tiny", facts=facts, api=api, private=True)  # which reads it with its token
+    hub.cut_download = 60_000  # less than the weights have
+    assert (folder / "model.safetensors").stat().st_size > hub.cut_download
+    absent, refused, cut = in_another_process(FAILING, hub, tmp_path, without_package=True).splitlines()
+    assert absent == "True True" and refused == "True False" and cut != "CBViLAForVisualEntailment"
+    hub.cut_download = None
+    said = in_another_process(AGAIN, hub, tmp_path, without_package=True)
+    assert said.split()[-1] == "CBViLAForVisualEntailment"
+    offline = {**inherited_environment(), "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, "-c", AGAIN], env=offline, capture_output=True, text=True, timeout=LONG)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cbvila-tiny", "cbvila-tiny-easyvqa"])
+def test_bundled_checkpoints_are_published_with_their_own_cards(name, hub, api):
+    published = publish(name, f"org/{name}", api=api)
+    card = hub.repositories[published.repo_id].files["README.md"].decode()
+    assert f"# {name}\n" in card and "| data | figure | value |" in card

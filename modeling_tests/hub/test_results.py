@@ -1,0 +1,48 @@
+"""Figures with their intervals and floors, as cards show them."""
+
+from transformers_cbvila.hub.results import Result, results_of_figures, results_of_report, results_table
+
+
+def test_figures_come_with_their_interval_and_their_floor():
+    figures = {
+        "mim": 3.42,
+        "ln_perplexity": 4.218,
+        "image_retrieval_r1": 0.25,
+        "image_retrieval_r1_low": 0.2,
+        "image_retrieval_r1_high": 0.3,
+        "image_retrieval_r1_floor": 0.125,
+        "accuracy": 0.75,
+        "accuracy_majority_floor": 0.5,
+        "accuracy_text_only_floor": 0.625,
+        "codebook_window_tokens": 64,
+        "protocol": "zero-shot",
+    }
+    accuracy, recall, mim = results_of_figures(figures, "birds")
+    assert accuracy.floors == {"most frequent answer": 0.5, "most frequent answer to the same text": 0.625}
+    assert mim == Result("birds", "mim", 3.42, floors={"the words' frequencies alone": 4.218})
+    assert recall == Result("birds", "image_retrieval_r1", 0.25, floors={"chance": 0.125}, low=0.2, high=0.3)
+    assert results_table([recall, mim]).splitlines()[2:] == [
+        "| birds, test | text → image R@1 | 25.00 % | 20.00 % to 30.00 % | 12.50 % (chance) |",
+        "| birds, test | MIM cross-entropy, nats | 3.420 | – | 4.218 (the words' frequencies alone) |",
+    ]
+
+
+def test_a_report_of_the_demo():
+    report = {
+        "accuracy": 0.9,
+        "accuracy_interval_95": [0.8, 0.95],
+        "accuracy_by_type": {"shape": 0.5},
+        "floors": {"most frequent": 0.3, "text alone": 0.6},
+    }
+    overall, shape = results_of_report(report)
+    assert (overall.low, overall.high, overall.floors) == (0.8, 0.95, report["floors"])
+    assert results_table([overall, shape]).splitlines()[2:] == [
+        "| easy-VQA, test | accuracy | 90.00 % | 80.00 % to 95.00 % | 30.00 % (most frequent), 60.00 % (text alone) |",
+        "| easy-VQA, test | accuracy, shape | 50.00 % | – | – |",
+    ]
+
+
+def test_a_metric_of_ones_own_is_a_share_if_it_can_be_one():
+    assert Result("d", "own", 0.5).shown(0.5) == "50.00 %"
+    assert Result("d", "own", 12.0).shown(12.0) == "12.000"
+    assert Result("d", "codebook_perplexity", 0.9).shown(0.9) == "0.900"

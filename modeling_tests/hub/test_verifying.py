@@ -1,0 +1,101 @@
+"""Comparing a published model with its original."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from conftest import save_checkpoint
+from safetensors.torch import load_file, save_file
+from tiny import build
+from tiny_heads import HEADS
+
+from transformers_cbvila import (
+    CBViLAForImageTextRetrieval,
+    CBViLAForQuestionAnswering,
+    CBViLAForVisualReasoning,
+    CBViLAModel,
+)
+from transformers_cbvila.hub.checking import find_checkpoint
+from transformers_cbvila.hub.kinds import KINDS
+from transformers_cbvila.hub.staging import stage
+from transformers_cbvila.hub.verifying import ask_original, compare, example_inputs, verify
+
+
+def test_outputs_within_rounding_pass():
+    expected = {"a": torch.tensor([1.0, float("nan")]), "b": torch.tensor([1, 2])}
+    compare(expected, {"a": torch.tensor([1.000005, float("nan")]), "b": torch.tensor([1, 2])}, "x")
+
+
+@pytest.mark.parametrize(
+    "given, sentence",
+    [
+        ({"a": torch.tensor([1.1, 2.0])}, "x gives another a than the original, by up to 0.1"),
+        ({"a": torch.tensor([1.0, float("nan")])}, "x gives another a"),
+        ({"a": torch.tensor([1.0, float("inf")])}, "x gives another a"),
+        ({"a": torch.tensor([1.0])}, r"x gives a of shape \(1,\), the original \(2,\)"),
+        ({}, r"x gives \[\], the original gives \['a'\]"),
+    ],
+)
+def test_other_outputs_do_not(given, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        compare({"a": torch.tensor([1.0, 2.0])}, given, "x")
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_the_example_asks_for_every_weight(head):
+    """Weights that no output depends on could be lost unseen; the base model has some for its heads only."""
+    model = build(head)
+    output = model(**example_inputs(KINDS[head.__name__], model.config))
+    if output.get("loss") is not None:
+        total = output.loss
+    else:
+        total = sum(value.sum() for value in output.values() if torch.is_tensor(value) and value.requires_grad)
+    total.backward()
+    idle = {name for name, parameter in model.named_parameters() if parameter.requires_grad and parameter.grad is None}
+    heads_only = ("visual_queries.", "text_key_projection.", "patch_mask_token", "codebook.")
+    assert not idle if head is not CBViLAModel else all(name.startswith(heads_only) for name in idle), idle
+
+
+def test_missing_weights_are_named(tmp_path):
+    folder = save_checkpoint(CBViLAForVisualReasoning, tmp_path)
+    weights = load_file(folder / "model.safetensors")
+    weights.pop("reasoning_head.2.weight")
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match="lacks weights of CBViLAForVisualReasoning: reasoning_head.2.weight"):
+        ask_original(find_checkpoint(folder))
+
+
+def test_the_pipeline_is_asked_too(tmp_path):
+    original = ask_original(find_checkpoint(save_checkpoint(CBViLAForQuestionAnswering, tmp_path)))
+    assert original.outputs["pipeline.scores"].shape == (3,)
+    assert {"model.logits", "processor.pixel_values", "processor.input_ids"} <= set(original.outputs)
+
+
+@pytest.mark.slow
+def test_a_staged_folder_that_does_not_do_what_the_original_does(tmp_path):
+    checkpoint = find_checkpoint(save_checkpoint(CBViLAForImageTextRetrieval, tmp_path / "model"))
+    original = ask_original(checkpoint)
+    good = tmp_path / "good"
+    good.mkdir()
+    stage(checkpoint, "# card\n", good)
+    verify(good, original)
+
+    other = shutil.copytree(good, tmp_path / "other")
+    weights = load_file(other / "model.safetensors")
+    weights["itm_head.bias"] += 0.1
+    save_file(weights, other / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match="other gives another model.itm_logits than the original, by up to 0.1"):
+        verify(other, original)
+
+    lacking = shutil.copytree(good, tmp_path / "lacking")
+    (lacking / "comparing_cbvila.py").unlink()
+    with pytest.raises(ValueError, match="does not load in a fresh process without this package: .*comparing_cbvila"):
+        verify(lacking, original)
+
+    leaning = shutil.copytree(good, tmp_path / "leaning")
+    config = json.loads((leaning / "config.json").read_text())
+    del config["auto_map"]  # what only somebody with the package can load
+    (leaning / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="does not load in a fresh process without this package"):
+        verify(leaning, original)

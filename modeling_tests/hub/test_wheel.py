@@ -1,0 +1,29 @@
+"""The templates of cards go along in a wheel, and stay out of a source folder."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from transformers_cbvila.hub.cards import cards_folder
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_checkout_has_its_cards_at_the_top():
+    assert cards_folder() == ROOT / "hub_cards"
+
+
+@pytest.mark.slow
+def test_a_wheel_has_them_where_the_code_looks_for_them(tmp_path):
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "wheel", "--no-deps"]
+    subprocess.run([*pip, str(ROOT), "--no-build-isolation", "-w", str(tmp_path)], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as content:
+        packed = {name: content.read(name) for name in content.namelist()}
+    folder = "transformers_cbvila/hub/hub_cards/"
+    cards = {path.name: path.read_bytes() for path in cards_folder().iterdir() if path.suffix in (".md", ".yaml")}
+    assert cards and {name[len(folder) :]: packed[name] for name in packed if name.startswith(folder)} == cards
+    assert not [name for name in packed if name.startswith("hub_cards")]

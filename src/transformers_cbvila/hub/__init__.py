@@ -1,0 +1,1 @@
+"""Publishing to the Hugging Face Hub: check, stage, verify, upload, verify again."""

@@ -1,0 +1,126 @@
+"""Model cards: a template of `hub_cards/` per kind of checkpoint, filled with the facts of one."""
+
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from .checking import Checkpoint
+from .facts import Facts
+from .results import results_table
+
+
+def cards_folder() -> Path:
+    """`hub_cards/`: beside this file in an installed wheel, whose build puts it there; at the top of a checkout."""
+    installed = Path(__file__).parent / "hub_cards"
+    return installed if installed.is_dir() else Path(__file__).parents[3] / "hub_cards"
+
+
+def render_card(checkpoint: Checkpoint, repo_id: str, facts: Facts) -> str:
+    """The card of a checkpoint, Markdown with the metadata that the Hub reads."""
+    kind, config = checkpoint.kind, checkpoint.config
+    texts = [(cards_folder() / name).read_text(encoding="utf-8") for name in ("begin.md", kind.card, "end.md")]
+    card = ModelCard.from_template(
+        _metadata(checkpoint, repo_id, facts),
+        template_str="".join(texts),
+        repo_id=repo_id,
+        name=_name(repo_id),
+        parts=_parts_table(checkpoint),
+        data=_data_table(facts.data),
+        recipe=facts.recipe,
+        results=results_table(facts.results) if facts.results else "",
+        codebook=facts.codebook if kind.has_codebook else "",
+        limits=facts.limits,
+        license=facts.license,
+        num_images=config.get("num_images", 2),
+        labels=_labels(config),
+    )
+    return str(card)
+
+
+def read_card(path: str | Path) -> str:
+    """
+    A card that somebody wrote, taken as it is.
+
+    Raises:
+        ValueError: there is none, or its metadata say no licence.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"--card {path}: there is no such file")
+    text = path.read_text(encoding="utf-8")
+    try:
+        licence = ModelCard(text).data.to_dict().get("license")
+    except Exception as error:  # what the YAML reader and the checks of metadata raise
+        raise ValueError(f"the metadata at the top of {path} cannot be read: {' '.join(str(error).split())}") from None
+    if not licence:
+        raise ValueError(f"{path} names no licence; begin it with the lines '---', 'license: apache-2.0' and '---'")
+    return text
+
+
+def _name(repo_id: str) -> str:
+    return repo_id.rpartition("/")[2]
+
+
+def _metadata(checkpoint: Checkpoint, repo_id: str, facts: Facts) -> ModelCardData:
+    kind = checkpoint.kind
+    tags = ["cbvila", "vision-language", *(["codebook"] if kind.has_codebook else []), kind.task]
+    results = [
+        EvalResult(
+            task_type=kind.task,
+            dataset_type=result.dataset.lower().replace(" ", "-"),
+            dataset_name=result.dataset,
+            dataset_split=result.split,
+            metric_type=result.metric,
+            metric_name=result.title,
+            metric_value=result.value,
+        )
+        for result in facts.results or ()
+    ]
+    return ModelCardData(
+        model_name=_name(repo_id),
+        license=facts.license,
+        language=facts.language,
+        library_name="transformers",
+        pipeline_tag=kind.pipeline_tag,
+        base_model=facts.base_model,
+        tags=list(dict.fromkeys(tags)),
+        eval_results=results or None,
+    )
+
+
+def _labels(config: dict[str, Any]) -> str:
+    """The classes in the order of their scores."""
+    classes = config.get("id2label", {})
+    return ", ".join(classes[key] for key in sorted(classes, key=int))
+
+
+def _parts_table(checkpoint: Checkpoint) -> str:
+    config = checkpoint.config
+    vision, text, fusion = (config.get(f"{part}_config", {}) for part in ("vision", "text", "fusion"))
+    sides = [f"{vision.get(name, '?')}×{vision.get(name, '?')}" for name in ("image_size", "patch_size")]
+    rows = {
+        "class": f"`{checkpoint.kind.model_class.__name__}`",
+        "parameters": f"{checkpoint.num_parameters:,}",
+        "images": f"{sides[0]} pixels, patches of {sides[1]}",
+        "image encoder": _encoder(vision),
+        "text encoder": f"{_encoder(text)}, at most {text.get('max_position_embeddings')} tokens",
+        "fusion encoder": _encoder(fusion),
+    }
+    if checkpoint.kind.has_codebook or checkpoint.kind.auto_class == "AutoModel":
+        rows["codebook"] = f"{config.get('codebook_size'):,} visual words"
+    rows["preset"] = f"`{config.get('preset')}`; every choice is in `config.json`"
+    return _table(["", ""], [[name, value] for name, value in rows.items()])
+
+
+def _encoder(config: dict[str, Any]) -> str:
+    return f"{config.get('num_hidden_layers')} layers, {config.get('hidden_size')} wide"
+
+
+def _data_table(data: list[dict[str, str]]) -> str:
+    return _table(["data", "what", "licence"], [[item["name"], item["what"], item["license"]] for item in data])
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,172 @@
+"""What is in a folder that somebody wants to publish, and whether it can be."""
+
+import json
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+from safetensors import SafetensorError, safe_open
+from transformers.utils import (
+    CONFIG_NAME,
+    GENERATION_CONFIG_NAME,
+    PROCESSOR_NAME,
+    SAFE_WEIGHTS_INDEX_NAME,
+    SAFE_WEIGHTS_NAME,
+)
+
+from ..bundled import bundled_checkpoint, bundled_checkpoints
+from ..model.configuration_cbvila import CBViLAConfig
+from .kinds import KINDS, Kind
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+_REMEDY = "save model and processor there with save_pretrained(folder)"
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model folder that can be published.
+
+    Attributes:
+        folder: where it is.
+        run: the folder of the run that it comes from, which has its records; often the same.
+        config: config.json.
+        weights: names of its safetensors files, with the index of several.
+    """
+
+    folder: Path
+    run: Path
+    config: dict[str, Any]
+    weights: tuple[str, ...]
+
+    @property
+    def kind(self) -> Kind:
+        """The kind that its architecture says."""
+        return KINDS[self.config["architectures"][0]]
+
+    @property
+    def files(self) -> list[str]:
+        """Names of the files that travel as they are: weights, tokenizer, generation settings."""
+        optional = [name for name in (GENERATION_CONFIG_NAME,) if (self.folder / name).is_file()]
+        return [*self.weights, *_TOKENIZER_FILES, *optional]
+
+    @cached_property
+    def num_parameters(self) -> int:
+        """How many numbers its weights hold."""
+        total = 0
+        for name in self.weights:
+            if name.endswith(".safetensors"):
+                with safe_open(self.folder / name, "pt") as file:
+                    total += sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
+        return total
+
+
+def check_repo_id(repo_id: str) -> None:
+    """Raises ValueError for what is no `owner/name` of the Hub."""
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise ValueError(f"{repo_id!r} is no name of a repository: {_one_line(error)}") from None
+    if repo_id.count("/") != 1:
+        raise ValueError(f"{repo_id!r} says not whose repository it is; expected owner/name, e.g. my-org/{repo_id}")
+
+
+def find_checkpoint(source: str | Path) -> Checkpoint:
+    """
+    Look into a model folder or the folder of a run.
+
+    Args:
+        source: a folder as `save_pretrained` of model and processor makes it, the output folder of `cbvila pretrain`
+            or `cbvila demo`, or the name of a bundled checkpoint. Nothing in it is changed.
+
+    Raises:
+        ValueError: it is no folder of a CB-ViLA model, a file is missing or broken, or its weights are pickled.
+    """
+    run = Path(bundled_checkpoint(str(source)) if str(source) in bundled_checkpoints() else source)
+    folder = _model_folder(run)
+    config = _read_config(folder)
+    for name in (PROCESSOR_NAME, *_TOKENIZER_FILES):
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder} has no {name}, so that nobody could prepare inputs for the model; {_REMEDY}")
+    if not isinstance(_read_json(folder / PROCESSOR_NAME).get("image_processor"), dict):
+        raise ValueError(f"{folder / PROCESSOR_NAME} describes no image processor; {_REMEDY}")
+    return Checkpoint(folder, run, config, _weights(folder))
+
+
+def _model_folder(run: Path) -> Path:
+    if not run.is_dir():
+        raise ValueError(f"{run} is no folder, and no bundled checkpoint ({', '.join(bundled_checkpoints())})")
+    for folder in (run, run / "model"):
+        if (folder / CONFIG_NAME).is_file():
+            return folder
+    checkpoints = sorted(run.glob("checkpoint-*"), key=lambda path: path.stat().st_mtime)
+    if checkpoints:
+        raise ValueError(
+            f"the run in {run} is not finished; finish it, or publish what there is of it: {checkpoints[-1]}"
+        )
+    raise ValueError(f"{run} is no model folder: it has no {CONFIG_NAME}; {_REMEDY}")
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG_NAME
+    config = _read_json(path)
+    found = config.get("model_type")
+    if found != CBViLAConfig.model_type:
+        raise ValueError(f"{path} is of a model of type {found!r}; this publishes {CBViLAConfig.model_type!r} only")
+    architecture = (config.get("architectures") or [None])[0]
+    if architecture not in KINDS:
+        raise ValueError(f"{path} names the architecture {architecture!r}; expected one of {', '.join(KINDS)}")
+    return config
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds {type(content).__name__} and no names with values; {_REMEDY}")
+    return content
+
+
+def _weights(folder: Path) -> tuple[str, ...]:
+    names = _names_of_weights(folder)
+    for name in names:
+        try:
+            with safe_open(folder / name, "pt"):
+                pass
+        except FileNotFoundError:
+            raise ValueError(f"{folder} has no {name}, which its {SAFE_WEIGHTS_INDEX_NAME} names; {_REMEDY}") from None
+        except SafetensorError as error:
+            raise ValueError(f"{folder / name} is truncated or no safetensors file: {_one_line(error)}") from None
+    return names if SAFE_WEIGHTS_NAME in names else (SAFE_WEIGHTS_INDEX_NAME, *names)
+
+
+def _names_of_weights(folder: Path) -> tuple[str, ...]:
+    """As transformers looks for them: one file, else the shards of the index."""
+    if (folder / SAFE_WEIGHTS_NAME).is_file():
+        return (SAFE_WEIGHTS_NAME,)
+    index = folder / SAFE_WEIGHTS_INDEX_NAME
+    if index.is_file():
+        try:
+            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            names = []
+        if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
+            raise ValueError(f"{index} is no index of weights; {_REMEDY}")
+        return tuple(names)
+    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
+    if pickles:
+        raise ValueError(
+            f"{folder} has pickled files only ({', '.join(pickles)}), and loading those can run any code; load weights"
+            f" that you trust and {_REMEDY}, which writes {SAFE_WEIGHTS_NAME}"
+        )
+    raise ValueError(f"{folder} has no {SAFE_WEIGHTS_NAME}; {_REMEDY}")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,64 @@
+"""Loads a repository as somebody without this package does, and writes down what its model gives.
+
+Run as a script, in a process of its own: python -P fresh_process.py SPEC.json. Nothing of the package can be imported
+there, so that code can only come from the repository. [`outputs_of`] is also what the original is asked with.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+_TEXT = "what color is it"
+
+
+def main(path: str) -> None:
+    """Loads what SPEC.json says, asks it, and writes the answers to the file that it names."""
+    spec = json.loads(Path(path).read_text(encoding="utf-8"))
+    options = {"trust_remote_code": True, "revision": spec["revision"]}
+    source = spec["source"]
+    model = getattr(transformers, spec["auto_class"]).from_pretrained(source, **options)
+    processor = transformers.AutoProcessor.from_pretrained(source, **options)
+    ask = None
+    if spec["task"] is not None:
+        ask = transformers.pipeline(spec["task"], model=source, **options)
+    save_file(outputs_of(model, processor, ask, load_file(spec["inputs"])), spec["outputs"])
+
+
+def outputs_of(
+    model: Any, processor: Any, ask: Callable[..., Any] | None, inputs: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """Every floating-point output of the model, by its name, those of the processor, and scores of the pipeline."""
+    with torch.no_grad():
+        output = model.eval()(**inputs)
+    given = {f"model.{name}": value.contiguous().clone() for name, value in _floats(dict(output), "")}
+    picture = Image.fromarray(np.arange(40 * 30 * 3, dtype=np.uint32).reshape(40, 30, 3).astype(np.uint8))
+    for name, value in processor(images=picture, text=_TEXT, return_tensors="pt").items():
+        given[f"processor.{name}"] = value.contiguous()
+    if ask is not None:
+        answers = [*ask(picture, _TEXT), *ask(picture, _TEXT, answers=["yes", "no"])]
+        given["pipeline.scores"] = torch.tensor([answer["score"] for answer in answers])
+    return given
+
+
+def _floats(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(value, Tensor):
+        if value.is_floating_point():
+            yield name, value
+    elif isinstance(value, (dict, tuple, list)):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, item in items:
+            yield from _floats(item, f"{name}.{key}".lstrip("."))
+
+
+if __name__ == "__main__":
+    sys.modules["transformers_cbvila"] = None  # type: ignore[assignment]  # an import of it fails now
+    main(sys.argv[1])

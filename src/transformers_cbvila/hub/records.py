@@ -1,0 +1,108 @@
+"""What a run recorded of itself, in the words of a card."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .checking import Checkpoint
+from .results import Result, results_of_figures, results_of_report
+
+# Of the last log that has a perplexity.
+_HEALTH = {
+    "codebook_usage": "{:.1%} of the codes in use",
+    "codebook_perplexity": "perplexity {:.1f}",
+    "codebook_top_share": "{:.1%} of the patches with the most frequent code",
+    "codebook_stability": "{:.1%} of a probe's words as they were 100 steps before",
+}
+
+
+def recorded_facts(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The recipe, the codebook's health and the results, as far as the run recorded them."""
+    training, report = _training(checkpoint), read_record(checkpoint, "report.json")
+    state = read_record(checkpoint, "trainer_state.json") or read_record(checkpoint, "training.json")
+    logs = training.get("logs") or state.get("log_history") or []
+    measured = _measured(checkpoint)
+    facts = {
+        "recipe": _job_recipe(training) or _demo_recipe(report) or _trainer_recipe(state),
+        "codebook": _health(logs, measured),
+        "results": [*(results_of_report(report) if "accuracy" in report else []), *measured],
+    }
+    return {name: value for name, value in facts.items() if value}
+
+
+def recorded_data(checkpoint: Checkpoint) -> list[str]:
+    """The names of the data that the run was trained on, each once."""
+    return list(dict.fromkeys(_training(checkpoint).get("job", {}).get("train_data", [])))
+
+
+def _training(checkpoint: Checkpoint) -> dict[str, Any]:
+    return read_record(checkpoint, "finetuning.json") or read_record(checkpoint, "pretraining.json")
+
+
+def _measured(checkpoint: Checkpoint) -> list[Result]:
+    """Of `inspection.json` and `evaluation*.json`: figures of one data set each, or of several by their names."""
+    paths = [path for folder in {checkpoint.folder, checkpoint.run} for path in folder.glob("evaluation*.json")]
+    found = []
+    for name in ("inspection.json", *sorted({path.name for path in paths})):
+        figures = read_record(checkpoint, name)
+        by_data = {key: value for key, value in figures.items() if isinstance(value, dict)}
+        for dataset, values in (by_data or {figures.get("data", "held-out data"): figures}).items():
+            protocol = values.get("protocol", "own")
+            named = dataset if protocol == "own" else f"{dataset}, {protocol}"
+            found += results_of_figures(values, named, values.get("split", "test"))
+    return found
+
+
+def read_record(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
+    """A record beside the model or in its run's folder; empty where there is none."""
+    for folder in (checkpoint.folder, checkpoint.run):
+        path = folder / name
+        if path.is_file():
+            try:
+                record = json.loads(path.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise ValueError(f"{path} is no JSON ({error}); mend it or move it away") from None
+            return record if isinstance(record, dict) else {}
+    return {}
+
+
+def _job_recipe(record: Mapping[str, Any]) -> str | None:
+    """Of `cbvila pretrain` and `cbvila finetune`."""
+    if "steps" not in record:
+        return None
+    command = f"finetune {record['task']}" if "task" in record else "pretrain"
+    rows = "examples" if "task" in record else "pairs"
+    start = record.get("job", {}).get("model")
+    said = [f"{record['steps']:,} steps of {record['batch_size']:,} {rows}"]
+    said[0] += f" ({record['pairs']:,} in all)" if record.get("pairs") else ""
+    said += [f"from {Path(start).name}"] if start else []
+    for name in ("learning_rate", "weight_decay", "burn_in_steps", "negative_hardening", "seed"):
+        value = record.get(name, record.get("arguments", {}).get(name))
+        if value is not None:
+            said.append(f"{name.replace('_', ' ')} {value}")
+    if "device" in record:
+        said.append(f"{record.get('world_size', 1)} process(es) on {record['device']}")
+    return f"`cbvila {command}`: {', '.join(said)}."
+
+
+def _demo_recipe(report: Mapping[str, Any]) -> str | None:
+    if "train_steps" not in report:
+        return None
+    return (
+        f"`{report.get('command') or 'cbvila demo'}`: {report['train_steps']:,} steps from "
+        f"{report.get('model_source', 'another checkpoint')}, {report.get('train_seconds', 0):.0f} seconds."
+    )
+
+
+def _trainer_recipe(state: Mapping[str, Any]) -> str | None:
+    steps = state.get("global_step", state.get("steps"))
+    return f"{steps:,} steps of transformers' Trainer." if steps else None
+
+
+def _health(logs: list[dict[str, Any]], measured: list[Result]) -> str | None:
+    last: dict[str, Any] = next((log for log in reversed(logs) if "codebook_perplexity" in log), {})
+    said = [text.format(last[name]) for name, text in _HEALTH.items() if name in last]
+    if said:
+        return f"In the last training log: {', '.join(said)}."
+    return "See the results." if any(result.metric.startswith("codebook_") for result in measured) else None

@@ -1,0 +1,129 @@
+"""One commit to the Hub: all of it arrives, or the repository stays as it was."""
+
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelInfo, get_token
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
+
+# Of what was there before: weights under other names could be loaded instead, and code would be stale.
+_REPLACED = ("*.safetensors", "*.safetensors.index.json", "*_cbvila*.py")
+# The first is the base of all errors of the HTTP client; which client that is depends on huggingface_hub's version.
+_FAILURES: Any = (HfHubHTTPError.__bases__[0], OSError)
+
+
+def check_access(api: HfApi) -> None:
+    """
+    Ask the Hub whose token this is, before anything else is done.
+
+    Raises:
+        ValueError: there is no token, or the Hub refuses it.
+        ConnectionError: the Hub cannot be reached.
+    """
+    if not (api.token or get_token()):
+        raise ValueError(
+            "there is no token for the Hub: run 'hf auth login' or set HF_TOKEN to one that may write "
+            "(https://huggingface.co/settings/tokens)"
+        )
+    try:
+        api.whoami()
+    except HfHubHTTPError as error:
+        if error.response.status_code == 401:
+            raise ValueError(f"{api.endpoint} refuses the token: make another one and run 'hf auth login'") from None
+        raise ConnectionError(_cannot_reach(api, error)) from None
+    except _FAILURES as error:
+        raise ConnectionError(_cannot_reach(api, error)) from None
+
+
+def upload(api: HfApi, folder: str | Path, repo_id: str, private: bool = False, message: str | None = None) -> str:
+    """
+    Put a folder on the Hub in one commit, in a repository that is made if it is not there.
+
+    Args:
+        private: whether a new repository can be seen by its owners only.
+        message: of the commit.
+
+    Returns:
+        The commit's id.
+
+    Raises:
+        ValueError: the repository is public and `private` was asked for.
+        ConnectionError: it failed; the message says how the repository is now, and how to go on.
+        KeyboardInterrupt: with the same message.
+    """
+    before = _before(api, repo_id)
+    if before is not None and private and not before.private:
+        raise ValueError(f"{repo_id} is public: leave out --private, or make it private on the Hub")
+    head = None if before is None else before.sha
+    try:
+        if before is None:
+            api.create_repo(repo_id, private=private, exist_ok=True)
+        there = [] if before is None else [file.rfilename for file in before.siblings or ()]
+        # Not upload_folder, which makes several commits of many files. Refused if somebody else commits meanwhile.
+        return api.create_commit(
+            repo_id,
+            _operations(Path(folder), there),
+            commit_message=message or "Publish CB-ViLA",
+            parent_commit=head,
+        ).oid
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"Interrupted. {_state(api, repo_id, head)}") from None
+    except ValueError as error:  # what the Hub says of the card's metadata
+        raise ValueError(f"{_reason(error)}. {_state(api, repo_id, head)}") from None
+    except _FAILURES as error:
+        raise ConnectionError(f"the upload failed: {_reason(error)}. {_state(api, repo_id, head)}") from None
+
+
+def _before(api: HfApi, repo_id: str) -> ModelInfo | None:
+    try:
+        return _info(api, repo_id)
+    except _FAILURES as error:
+        raise ConnectionError(_cannot_reach(api, error)) from None
+
+
+def _operations(folder: Path, there: list[str]) -> list[Any]:
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    stale = {name for name in there if any(fnmatch(name, pattern) for pattern in _REPLACED)}
+    stale -= {path.name for path in files}
+    deletions = [CommitOperationDelete(name) for name in sorted(stale)]
+    return [*(CommitOperationAdd(path.name, str(path)) for path in files), *deletions]
+
+
+def _info(api: HfApi, repo_id: str) -> ModelInfo | None:
+    """None where there is no such repository, or none that this token may see."""
+    try:
+        return api.model_info(repo_id)
+    except RepositoryNotFoundError:
+        return None
+
+
+def _state(api: HfApi, repo_id: str, head: str | None) -> str:
+    """How the repository is after an upload that did not end well; `head` is the commit before, None of a new one."""
+    again = "The same command starts over; nothing has to be cleaned up."
+    try:
+        info = _info(api, repo_id)
+    except _FAILURES:
+        return (
+            f"{api.endpoint} does not say how {repo_id} is now; an upload is one commit, so that either all of it is "
+            f"there or nothing. {again}"
+        )
+    if info is None:
+        return f"There is no repository {repo_id}. {again}"
+    if head is None:
+        names = {file.rfilename for file in info.siblings or ()} - {".gitattributes"}
+        return f"The repository {repo_id} was made and {'has the upload' if names else 'is empty'}. {again}"
+    if info.sha != head:
+        return f"{repo_id} has a new commit, {info.sha}: look whether it is this one. {again}"
+    return f"{repo_id} is as it was, at commit {head}. {again}"
+
+
+def _cannot_reach(api: HfApi, error: Exception) -> str:
+    if isinstance(error, OfflineModeIsEnabled):
+        return "HF_HUB_OFFLINE is set, so that nothing can be uploaded: unset it"
+    return f"cannot reach {api.endpoint}: {_reason(error)}; nothing was changed there"
+
+
+def _reason(error: Exception) -> str:
+    """One line of at most 200 characters."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:200].rstrip(". ")
