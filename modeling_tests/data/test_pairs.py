@@ -108,7 +108,7 @@ def test_image_ids_are_of_the_whole_picture():
 def test_crop_boxes_lie_in_the_image_and_keep_enough(size, scale):
     pairs, (width, height) = ImageTextPairs(tiny_rows(), crop_scale=scale), size
     for row in range(200):
-        left, top, right, bottom = pairs.draws.crop_box(size, generator_for(row))
+        left, top, right, bottom = pairs.draws.views.crop_box(size, generator_for(row))
         assert 0 <= left < right <= width and 0 <= top < bottom <= height
         if min(size) >= 30:
             assert (right - left) * (bottom - top) >= 0.85 * scale * width * height

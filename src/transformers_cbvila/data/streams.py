@@ -10,6 +10,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from ..extras import require
 from .masking import generator_for
 from .pairs import PairDraws
+from .views import ImageViews
 
 if TYPE_CHECKING:
     import datasets
@@ -37,7 +38,8 @@ class StreamedImageTextPairs(IterableDataset):
         seed: Seed of the order and of all draws.
         shuffle_buffer: Rows from which the next one is drawn, per reader; shards are shuffled as well. 0 keeps the
             stream's own order.
-        crop_scale, flip, keyword_probability: See [`PairDraws`].
+        crop_scale, flip: See [`ImageViews`].
+        keyword_probability: See [`PairDraws`].
     """
 
     def __init__(
@@ -54,7 +56,7 @@ class StreamedImageTextPairs(IterableDataset):
         self.rows = rows
         self.seed = seed
         self.shuffle_buffer = shuffle_buffer
-        self.draws = PairDraws(crop_scale, flip, keyword_probability)
+        self.draws = PairDraws(ImageViews(crop_scale, flip), keyword_probability)
         self.process, self.processes = 0, 1
         self.replayed_batches, self.batch_size = 0, 1
         # RGB as in `load_pairs`
