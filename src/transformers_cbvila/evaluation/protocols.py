@@ -1,0 +1,105 @@
+"""Protocols of the literature by name, so that two numbers under one name are comparable."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..data.task_rows import TaskRows
+from .vqa_metrics import ANNOTATORS_PER_QUESTION
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One protocol.
+
+    Attributes:
+        task: The task it belongs to.
+        text: What it is, in a line, with the data set as it stands on the Hub.
+        defaults: Of the task's options; what is given wins.
+        fixed: Options that make the protocol: giving others is an error.
+        gallery_images: How many images the gallery must have.
+        annotators: How many answers each question must have.
+    """
+
+    task: str
+    text: str
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    gallery_images: int | None = None
+    annotators: int | None = None
+
+
+PROTOCOLS = {
+    "coco-5k": Protocol(
+        "retrieval",
+        "COCO's 5,000 test images of Karpathy's split with all their captions, 256 candidates re-ranked; "
+        "nlphuji/mscoco_2014_5k_test_image_text_retrieval@refs/convert/parquet",
+        {"rerank_k": 256},
+        {"own_captions_only": True},
+        gallery_images=5000,
+    ),
+    "flickr30k-1k": Protocol(
+        "retrieval",
+        "Flickr30K's 1,000 test images with their 5,000 captions, 128 candidates re-ranked; "
+        "nlphuji/flickr30k@refs/convert/parquet --where split=test",
+        {"rerank_k": 128},
+        {"own_captions_only": True},
+        gallery_images=1000,
+    ),
+    "vqav2": Protocol(
+        "vqa",
+        "VQAv2's soft accuracy over ten answers, 128 answers of the list ranked; HuggingFaceM4/VQAv2@refs/convert/"
+        "parquet (answers to the test questions are not public)",
+        {"answer_k": 128, "image_id_column": "image_id"},
+        annotators=ANNOTATORS_PER_QUESTION,
+    ),
+    "snli-ve": Protocol("entailment", "SNLI-VE's accuracy over three classes; HuggingFaceM4/SNLI-VE"),
+    "nlvr2": Protocol(
+        "reasoning",
+        "NLVR2's accuracy, and consistency over the pairs of images of a sentence; HuggingFaceM4/NLVR2",
+        {"image_column": ["left_image", "right_image"]},
+        {"group_column": "identifier", "group_parts": [0, 1, 3]},
+    ),
+    "nlvr1": Protocol(
+        "reasoning",
+        "NLVR's pictures of three boxes; accuracy over all orders of the boxes, consistency over the orders of a picture",
+        {"image_parts": 3, "image_gap": 0.125},
+        {"group_column": "identifier"},
+    ),
+}
+
+
+def protocol_defaults(task: str, name: str | None) -> dict[str, Any]:
+    """The options that a protocol sets.
+
+    Raises:
+        ValueError: If there is no such protocol for the task.
+    """
+    if name is None:
+        return {}
+    if name not in PROTOCOLS or PROTOCOLS[name].task != task:
+        fitting = [known for known, protocol in PROTOCOLS.items() if protocol.task == task]
+        raise ValueError(f"protocol={name!r} is none for {task}; there are {', '.join(fitting)}.")
+    return {**PROTOCOLS[name].defaults, **PROTOCOLS[name].fixed}
+
+
+def check_protocol(name: str | None, settings: Any, rows: TaskRows) -> None:
+    """Raises a ValueError where settings or rows are not those of the protocol: the number would not be comparable."""
+    if name is None:
+        return
+    protocol, leave = PROTOCOLS[name], "Leave --protocol out for figures of your own."
+    for option, value in protocol.fixed.items():
+        if getattr(settings, option) != value:
+            raise ValueError(f"Under {name}, {option} is {value} and not {getattr(settings, option)}. {leave}")
+    if protocol.gallery_images is not None and len(rows) != protocol.gallery_images:
+        raise ValueError(
+            f"{name} is over {protocol.gallery_images:,} images, and there are {len(rows):,} here (bad rows left out: "
+            f"{len(rows.skipped)}). Rows of one image are put together by --image_id_column, a part is taken by "
+            f"--where. {leave}"
+        )
+    if protocol.annotators is not None:
+        counts = {len(answers) for row in rows.column("answer") for answers in row}
+        if counts != {protocol.annotators}:
+            raise ValueError(
+                f"{name} needs {protocol.annotators} answers to each question; here there are {sorted(counts)}. {leave}"
+            )
