@@ -34,8 +34,8 @@ FINETUNE_EXAMPLE = """\
 example:
   cbvila finetune retrieval --config recipes/finetune-retrieval-emoji.yaml --model cbvila-tiny \\
       --train_data data/emoji --eval_data data/emoji --output_dir runs/emoji --resume
-  cbvila finetune vqa --model cbvila-tiny --train_data questions.jsonl --image_column photo --question_column question \\
-      --answer_column answers --output_dir runs/vqa --num_train_epochs 5
+  cbvila finetune vqa --model cbvila-tiny --train_data questions.jsonl --image_column photo \\
+      --question_column question --answer_column answers --output_dir runs/vqa --num_train_epochs 5
   cbvila finetune entailment --model cbvila-tiny --train_data pairs.parquet --text_column hypothesis \\
       --label_column label --eval_data pairs_dev.parquet --output_dir runs/entailment
   cbvila finetune reasoning --model cbvila-tiny --train_data data --image_column left_image \\
@@ -48,7 +48,8 @@ EVALUATE_EXAMPLE = """\
 example:
   cbvila evaluate retrieval --model cbvila-tiny --data data/emoji --split test --output emoji.json
   cbvila evaluate vqa --model cbvila-tiny-easyvqa --data easy-vqa --train_data easy-vqa --output vqa.json
-  cbvila evaluate reasoning --model runs/nlvr1 --data data/nlvr1 --split validation --protocol nlvr1 --output nlvr1.json
+  cbvila evaluate reasoning --model runs/nlvr1 --data data/nlvr1 --split validation --protocol nlvr1 \\
+      --output nlvr1.json
 
 The file is flat JSON: each figure with its 95 % interval (_low, _high), what is reached without looking (_floor), and
 what the protocol leaves open (metric, rerank_k, gallery_images …). `cbvila evaluate TASK --help` lists the options.
@@ -75,7 +76,10 @@ def main(argv: list[str] | None = None) -> int:
     commands: dict[str, tuple[Callable[[list[str]], int], str]] = {
         "pretrain": (_pretrain, "pretrain on folders, Parquet files or Hub data sets of images and captions"),
         "finetune": (_finetune, "fine-tune for vqa, retrieval, entailment or reasoning"),
-        "evaluate": (_evaluate, "measure a model on vqa, retrieval, entailment or reasoning, with floors and intervals"),
+        "evaluate": (
+            _evaluate,
+            "measure a model on vqa, retrieval, entailment or reasoning, with floors and intervals",
+        ),
         "inspect": (
             _inspect,
             "measure a pretrained model: codebook, MIM against its floors, retrieval; show its visual words",

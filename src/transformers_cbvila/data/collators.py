@@ -155,8 +155,7 @@ def identities(examples: list[dict[str, Any]]) -> dict[str, Tensor]:
     if all("known_text_ids" in example for example in examples):
         longest = max(len(example["known_text_ids"]) for example in examples)
         padded = [
-            [*example["known_text_ids"], *[-1] * (longest - len(example["known_text_ids"]))]
-            for example in examples
+            [*example["known_text_ids"], *[-1] * (longest - len(example["known_text_ids"]))] for example in examples
         ]
         ids["known_text_ids"] = torch.tensor(padded)
     return ids

@@ -35,9 +35,7 @@ class PairDraws:
         if not 0 <= self.keyword_probability <= 1:
             raise ValueError(f"keyword_probability={self.keyword_probability} must be a share from 0 to 1.")
 
-    def draw(
-        self, row: dict[str, Any], generator: torch.Generator, caption: int | None = None
-    ) -> dict[str, Any]:
+    def draw(self, row: dict[str, Any], generator: torch.Generator, caption: int | None = None) -> dict[str, Any]:
         """The example of a row with `image` (PIL), `captions` (at least one) and, optionally, `keywords`.
 
         The generator is handed on with the example: the collator draws the masks from it.

@@ -1,4 +1,4 @@
-"""The fields of one row of a task, from the columns as people keep them; each function says what is wrong with a row."""
+"""The fields of one row of a task, from the columns as people keep them; each reader says what is wrong with a row."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -25,13 +25,13 @@ def find_columns(settings: Any, names: Sequence[str], source: str) -> dict[str, 
     Raises:
         ValueError: If there is none; the message lists the columns that there are.
     """
-    found = {}
+    found: dict[str, str] = {}
     for option, usual in USUAL_COLUMNS.items():
         if not hasattr(settings, option):
             continue
         given = getattr(settings, option)
         column = given or next((name for name in usual if name in names), None)
-        if column not in names:
+        if column is None or column not in names:
             what = f"column {given!r}" if given else f"column called {', '.join(usual)}"
             raise ValueError(f"{source} has no {what}; set {option} to one of {', '.join(names)}.")
         found[option] = column
@@ -95,12 +95,12 @@ def texts_of(value: Any, what: str) -> list[str]:
 def _label_reader(
     settings: EntailmentSettings, column: str, features: Any, classes: Sequence[str]
 ) -> Callable[[Mapping[str, Any]], str]:
-    names = settings.label_names or getattr(features[column], "names", None)
+    names = settings.class_names or getattr(features[column], "names", None)
     dtype = str(getattr(features[column], "dtype", ""))
     if names is None and dtype.startswith(("int", "uint", "float")):
         raise ValueError(
             f"Column {column!r} has numbers and no names for them; say what they mean from 0 on, such as "
-            f"--label_names {' '.join(classes)}, in the order of the data."
+            f"--class_names {' '.join(classes)}, in the order of the data."
         )
     canonical = {name.lower(): name for name in classes}
 

@@ -14,7 +14,7 @@ from ..model.image_loading_cbvila import DECODING_ERRORS, to_rgb
 from .easy_vqa import load_easy_vqa
 from .sources import EASY_VQA, encoded_images, load_rows
 from .task_fields import Fields, field_reader, find_columns
-from .task_settings import QuestionSettings, ReasoningSettings, TaskSettings
+from .task_settings import QuestionSettings, ReasoningSettings, RetrievalSettings, TaskSettings
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -141,7 +141,7 @@ def load_task_rows(
             rows.records += _easy_vqa(rows, split, settings)
         else:
             rows.records += _read(rows, source, split, settings, classes, joined)
-    if settings.image_id_column is not None and not several:
+    if settings.image_id_column is not None and isinstance(settings, RetrievalSettings | QuestionSettings):
         rows.records = list(_together(rows.records))
     if settings.skip_bad_rows:
         rows = rows.without_broken_images()
@@ -218,12 +218,11 @@ def _joined(joined: dict[str, tuple[int, int]], fields: Fields) -> tuple[int, in
 
 
 def _together(records: Sequence[Record]) -> Iterator[Record]:
-    """Rows of the same image as one, where their fields are lists; the image is the first row's."""
+    """Rows of the same image as one, their lists put in a row; the image is the first row's."""
     first: dict[str, Record] = {}
     for record in records:
-        known = first.get(record.fields["image_id"])
-        if known is None or not any(name in record.fields for name in _LISTS):
-            first[record.fields["image_id"] if known is None else record.origin] = record
+        known = first.setdefault(record.fields["image_id"], record)
+        if known is record:
             continue
         for name in _LISTS:
             if name in record.fields:

@@ -1,4 +1,4 @@
-"""What the commands `finetune` and `evaluate` are told of a task: where its columns are, and what its protocol leaves open.
+"""What the commands `finetune` and `evaluate` are told of a task: its columns, and what its protocol leaves open.
 
 Each class is a part of the command line (`HfArgumentParser`), and its fields can stand in a recipe.
 """
@@ -45,7 +45,10 @@ class TaskSettings:
     )
     where: list[str] = field(
         default_factory=list,
-        metadata={"help": "Keep rows with this value only: 'split=test'; several must all hold.", "action": Repeatable},
+        metadata={
+            "help": "Keep rows with this value only: 'split=test'; several must all hold.",
+            "action": Repeatable,
+        },
     )
     skip_bad_rows: bool = field(
         default=False,
@@ -63,6 +66,10 @@ class TaskSettings:
                 raise ValueError(f"where={condition!r} is no condition; expected COLUMN=VALUE, such as 'split=test'.")
         if self.image_data and self.image_id_column is None:
             raise ValueError("image_data is joined by image_id_column; name the column, such as image_id.")
+        if self.image_data and len(self.image_column) > 1:
+            raise ValueError(
+                f"image_data gives each row one image, and image_column={self.image_column} names several."
+            )
 
 
 @dataclass
@@ -99,7 +106,9 @@ class RetrievalSettings(TaskSettings):
 class QuestionSettings(TaskSettings):
     """Visual question answering: an image, a question, and what people answered."""
 
-    question_column: str | None = field(default=None, metadata={"help": "Column with the question; default: question."})
+    question_column: str | None = field(
+        default=None, metadata={"help": "Column with the question; default: question."}
+    )
     answer_column: str | None = field(
         default=None,
         metadata={
@@ -147,7 +156,7 @@ class EntailmentSettings(TaskSettings):
             "gold_label."
         },
     )
-    label_names: list[str] = field(
+    class_names: list[str] = field(
         default_factory=list,
         metadata={
             "help": "Of labels that are numbers and say nothing else: the classes, from 0 on.",

@@ -48,8 +48,8 @@ def answer_questions(
         if labels is None or answer_list is None:
             flat = iter(processor.decode_answers(model.generate(**inputs, max_new_tokens=max_new_tokens)))
         else:
-            scores = model.rank_answers(**inputs, answer_labels=labels, shortlist=answer_k or None).log_likelihoods
-            flat = iter([answer_list[best] for best in scores.argmax(-1).tolist()])
+            ranking = model.rank_answers(**inputs, answer_labels=labels, shortlist=answer_k or None)
+            flat = iter([answer_list[best] for best in ranking["log_likelihoods"].argmax(-1).tolist()])
         for row in batch_rows:
             count = 1 if isinstance(row["question"], str) else len(row["question"])
             answers.append([next(flat) for _ in range(count)])

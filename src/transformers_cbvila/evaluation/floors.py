@@ -34,9 +34,7 @@ def question_only_accuracy(
     return sum(guess == answer for guess, answer in zip(guesses, test_answers, strict=True)) / len(test_answers)
 
 
-def guesses_by_text(
-    train_texts: Sequence[str], train_answers: Sequence[str], test_texts: Sequence[str]
-) -> list[str]:
+def guesses_by_text(train_texts: Sequence[str], train_answers: Sequence[str], test_texts: Sequence[str]) -> list[str]:
     """For each text the answer that it has most often in training; the most frequent one of all, where it has none.
 
     Raises:

@@ -25,9 +25,7 @@ def metric_folder(name: str) -> Path:
     return Path(__file__).parent / f"cbvila_{name}"
 
 
-def load_metric(
-    name: str, config_name: str | None = None, *, cache_dir: str | Path | None = None
-) -> EvaluationModule:
+def load_metric(name: str, config_name: str | None = None, *, cache_dir: str | Path | None = None) -> EvaluationModule:
     """Loads a metric.
 
     Args:

@@ -17,7 +17,7 @@ class Protocol:
         text: What it is, in a line, with the data set as it stands on the Hub.
         defaults: Of the task's options; what is given wins.
         fixed: Options that make the protocol: giving others is an error.
-        gallery_images: How many images the gallery must have.
+        sizes: How many rows its evaluation sets have: images in retrieval, questions, texts.
         annotators: How many answers each question must have.
     """
 
@@ -25,7 +25,7 @@ class Protocol:
     text: str
     defaults: Mapping[str, Any] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
-    gallery_images: int | None = None
+    sizes: tuple[int, ...] = ()
     annotators: int | None = None
 
 
@@ -36,7 +36,7 @@ PROTOCOLS = {
         "nlphuji/mscoco_2014_5k_test_image_text_retrieval@refs/convert/parquet",
         {"rerank_k": 256},
         {"own_captions_only": True},
-        gallery_images=5000,
+        sizes=(5000,),
     ),
     "flickr30k-1k": Protocol(
         "retrieval",
@@ -44,27 +44,35 @@ PROTOCOLS = {
         "nlphuji/flickr30k@refs/convert/parquet --where split=test",
         {"rerank_k": 128},
         {"own_captions_only": True},
-        gallery_images=1000,
+        sizes=(1000,),
     ),
     "vqav2": Protocol(
         "vqa",
         "VQAv2's soft accuracy over ten answers, 128 answers of the list ranked; HuggingFaceM4/VQAv2@refs/convert/"
         "parquet (answers to the test questions are not public)",
         {"answer_k": 128, "image_id_column": "image_id"},
+        sizes=(214_354,),
         annotators=ANNOTATORS_PER_QUESTION,
     ),
-    "snli-ve": Protocol("entailment", "SNLI-VE's accuracy over three classes; HuggingFaceM4/SNLI-VE"),
+    "snli-ve": Protocol(
+        "entailment",
+        "SNLI-VE's accuracy over three classes, on the validation or the test set; HuggingFaceM4/SNLI-VE",
+        sizes=(17_858, 17_901),
+    ),
     "nlvr2": Protocol(
         "reasoning",
-        "NLVR2's accuracy, and consistency over the pairs of images of a sentence; HuggingFaceM4/NLVR2",
+        "NLVR2's accuracy, and consistency over the pairs of images of a sentence, on dev or test-P; "
+        "HuggingFaceM4/NLVR2",
         {"image_column": ["left_image", "right_image"]},
         {"group_column": "identifier", "group_parts": [0, 1, 3]},
+        sizes=(6_982, 6_967),
     ),
     "nlvr1": Protocol(
         "reasoning",
-        "NLVR's pictures of three boxes; accuracy over all orders of the boxes, consistency over the orders of a picture",
+        "NLVR's pictures of three boxes in all orders, on dev or Test-P; consistency over the orders of a picture",
         {"image_parts": 3, "image_gap": 0.125},
         {"group_column": "identifier"},
+        sizes=(5_934, 5_940),
     ),
 }
 
@@ -91,15 +99,16 @@ def check_protocol(name: str | None, settings: Any, rows: TaskRows) -> None:
     for option, value in protocol.fixed.items():
         if getattr(settings, option) != value:
             raise ValueError(f"Under {name}, {option} is {value} and not {getattr(settings, option)}. {leave}")
-    if protocol.gallery_images is not None and len(rows) != protocol.gallery_images:
+    count = sum(map(len, rows.column("question"))) if protocol.task == "vqa" else len(rows)
+    if protocol.sizes and count not in protocol.sizes:
         raise ValueError(
-            f"{name} is over {protocol.gallery_images:,} images, and there are {len(rows):,} here (bad rows left out: "
-            f"{len(rows.skipped)}). Rows of one image are put together by --image_id_column, a part is taken by "
-            f"--where. {leave}"
+            f"{name} is over {' or '.join(f'{size:,}' for size in protocol.sizes)} rows, and there are {count:,} here "
+            f"({len(rows.skipped)} bad ones left out). --image_id_column puts rows of one image together, --where "
+            f"takes a part. {leave}"
         )
     if protocol.annotators is not None:
         counts = {len(answers) for row in rows.column("answer") for answers in row}
         if counts != {protocol.annotators}:
             raise ValueError(
-                f"{name} needs {protocol.annotators} answers to each question; here there are {sorted(counts)}. {leave}"
+                f"{name} needs {protocol.annotators} answers to each question; here are {sorted(counts)}. {leave}"
             )

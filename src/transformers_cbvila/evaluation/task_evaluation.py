@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..bundled import checkpoint_source
-from ..data.task_rows import TaskRows, load_task_rows
+from ..data.task_rows import load_task_rows
 from ..model.configuration_cbvila import CBViLAConfig
 from ..model.modeling_cbvila_classification import ENTAILMENT_LABELS, REASONING_LABELS
 from ..model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
@@ -36,9 +36,11 @@ class EvaluationJob:
     """What to evaluate on what."""
 
     model: str = field(
-        metadata={"help": "Folder, Hub id, or the name of a bundled checkpoint: a fine-tuned model, or for retrieval a "
-        "pretrained one, too (zero-shot)."}
-    )  # fmt: skip
+        metadata={
+            "help": "Folder, Hub id, or the name of a bundled checkpoint: a fine-tuned model, or for retrieval a "
+            "pretrained one, too (zero-shot)."
+        }
+    )
     data: list[str] = field(
         metadata={"help": "Folders, Parquet, JSON Lines or CSV files, Hub ids (user/name@revision), or easy-vqa."}
     )
@@ -107,8 +109,8 @@ def load_trained(task: str, name: str) -> tuple[Any, CBViLAProcessor]:
     architecture = _architecture(CBViLAConfig.from_pretrained(source))
     if architecture not in (None, head.__name__, _ZERO_SHOT.get(task)):
         raise ValueError(
-            f"{name} is a {architecture}, which was not trained for {task}; fine-tune it with `cbvila finetune {task}` "
-            f"and evaluate what that writes, a {head.__name__}."
+            f"{name} is a {architecture}, which was not trained for {task}; fine-tune it with "
+            f"`cbvila finetune {task}` and evaluate what that writes, a {head.__name__}."
         )
     model = head.from_pretrained(source)
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
@@ -118,7 +120,7 @@ def load_trained(task: str, name: str) -> tuple[Any, CBViLAProcessor]:
 def task_classes(task: str, config: CBViLAConfig) -> tuple[str, ...]:
     """Names of the classes of a task: the model's own, or what its head takes when it is made anew."""
     defaults = _CLASSES.get(task, ())
-    own = tuple(config.id2label.values())
+    own = tuple((config.id2label or {}).values())
     known = {("LABEL_0", "LABEL_1"), ENTAILMENT_LABELS, REASONING_LABELS}
     return defaults if own in known or not defaults else own
 

@@ -41,8 +41,13 @@ class TaskEvaluation:
     seed: int = 0
     progress: bool = True
 
-    def figures(self, model: Any, processor: CBViLAProcessor, rows: TaskRows) -> Figures:
+    def figures(self, model: Any, processor: Any, rows: Any) -> Figures:
         """Measures a model on the rows of its task.
+
+        Args:
+            model: Of the head that belongs to the task.
+            processor: Its processor.
+            rows: The [`TaskRows`].
 
         Returns:
             `accuracy` (all but retrieval), `consistency`, or `text_retrieval_r1` …, each with `_low` and `_high`; the
@@ -133,7 +138,9 @@ def _classifying(self: TaskEvaluation, model, processor, rows: TaskRows) -> Figu
     train = None
     if self.train_rows is not None:
         train = list(zip(self.train_rows.column("text"), self.train_rows.column("label"), strict=True))
-    return found | _floors(train, texts, labels, lambda guesses: [g == w for g, w in zip(guesses, labels, strict=True)])
+    return found | _floors(
+        train, texts, labels, lambda guesses: [g == w for g, w in zip(guesses, labels, strict=True)]
+    )
 
 
 _MEASURES: dict[type, Callable[..., Figures]] = {
@@ -147,8 +154,8 @@ _MEASURES: dict[type, Callable[..., Figures]] = {
 def scorer_of(references: Sequence[Sequence[str]]) -> tuple[str, Scorer]:
     """The metric that what people answered allows, by name, and its scores.
 
-    Ten answers to each question: VQAv2's soft accuracy, answers normalised. Otherwise an answer is right that is one of
-    those given, but for case and outer spaces.
+    Ten answers to each question: VQAv2's soft accuracy, answers normalised. Otherwise an answer is right that is one
+    of those given, but for case and outer spaces.
     """
     if all(len(answers) == ANNOTATORS_PER_QUESTION for answers in references):
         return "vqa_v2", vqa_soft_scores

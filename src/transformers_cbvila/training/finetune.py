@@ -1,6 +1,6 @@
 """The `cbvila finetune` job: a pretrained model and a task's data in, a fine-tuned model out."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from ..data.task_collators import (
 )
 from ..data.task_examples import CaptionedImages, ViewedRows
 from ..data.task_rows import TaskRows, load_task_rows
+from ..data.task_settings import Repeatable
 from ..data.views import ImageViews
 from ..evaluation.protocols import check_protocol
 from ..evaluation.task_evaluation import task_classes, write_json
@@ -48,6 +49,10 @@ class FinetuningJob:
         metadata={"help": "Data to measure the task on, at the end and as often as eval_strategy says."},
     )
     eval_split: str = field(default="validation", metadata={"help": "Split of eval_data."})
+    eval_where: list[str] = field(
+        default_factory=list,
+        metadata={"help": "As where, for eval_data; default: the same conditions.", "action": Repeatable},
+    )
     protocol: str | None = field(
         default=None, metadata={"help": "Name of a protocol, listed below, that eval_data are measured by."}
     )
@@ -114,7 +119,10 @@ def build_trainer(task: str, job: FinetuningJob, settings: Any, args: CBViLATrai
     classes = task_classes(task, model.config)
     with args.main_process_first(desc="reading the data"):
         train = load_task_rows(job.train_data, job.train_split, settings, classes)
-        test = load_task_rows(job.eval_data, job.eval_split, settings, classes) if job.eval_data else None
+        test = None
+        if job.eval_data:
+            conditions = replace(settings, where=job.eval_where or settings.where)
+            test = load_task_rows(job.eval_data, job.eval_split, conditions, classes)
     for rows in (train, test):
         if rows is not None and rows.skipped:
             say(args, rows.summary_of_skipped())
@@ -157,7 +165,7 @@ def _record(task: str, job: FinetuningJob, settings: Any, trainer: TaskTrainer, 
     chosen = asdict(settings) | {"image_data": [Path(name).name for name in settings.image_data]}
     if chosen.get("answer_list"):
         chosen["answer_list"] = Path(chosen["answer_list"]).name
-    skipped = {"train": trainer.evaluation.train_rows, "eval": trainer.eval_dataset}
+    skipped: dict[str, Any] = {"train": trainer.evaluation.train_rows, "eval": trainer.eval_dataset}
     return {
         "task": task,
         "figures": figures,
