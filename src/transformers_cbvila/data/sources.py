@@ -121,7 +121,7 @@ def encoded_images(rows: Dataset, column: str, source: str) -> Dataset:
     rows = rows.select_columns([column])
     if column != "image":
         rows = rows.rename_column(column, "image")
-    if getattr(rows.features["image"], "dtype", None) == "string":
+    if getattr(rows.features["image"], "dtype", None) in ("string", "large_string"):  # the latter of CSV files
         paths = [None if path is None else _locate(path, source) for path in rows["image"]]
         rows = datasets.Dataset.from_dict({"image": paths}, split=rows.split)
     return rows.cast_column("image", datasets.Image(decode=False))

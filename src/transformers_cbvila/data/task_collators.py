@@ -15,7 +15,7 @@ class CBViLADataCollatorForImageTextRetrieval:
     """Batches of pairs with `image` and `text` for [`CBViLAForImageTextRetrieval`], whose loss they ask for.
 
     `image_id`, `text_id` and `known_text_ids`, as [`ImageTextPairs`] gives them, say which other pairs of the batch
-    are true, too: the captions of one image are positives of each other's images and never negatives.
+    are true, too: another caption of the same image is never a negative.
 
     Args:
         processor: Image processor and tokenizer.
@@ -37,12 +37,12 @@ class CBViLADataCollatorForVisualEntailment:
 
     Args:
         processor: Image processor and tokenizer.
-        label2id: `model.config.label2id`. Labels are names of classes (upper or lower case), or their ids.
+        id2label: `model.config.id2label`. Labels are names of classes (upper or lower case), or their ids.
         max_length: Longest text in tokens; longer ones are cut. `None` cuts to what the model takes.
     """
 
     processor: CBViLAProcessor
-    label2id: dict[str, int]
+    id2label: dict[int, str]
     max_length: int | None = None
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
@@ -59,9 +59,11 @@ class CBViLADataCollatorForVisualEntailment:
     def _id(self, label: Any) -> int:
         if isinstance(label, int) and not isinstance(label, bool):
             return label
-        ids = {name.lower(): number for name, number in self.label2id.items()}
+        ids = {name.lower(): number for number, name in self.id2label.items()}
         if str(label).lower() not in ids:
-            raise ValueError(f"label={label!r} is no class; the model has {', '.join(map(repr, self.label2id))}.")
+            raise ValueError(
+                f"label={label!r} is no class; the model has {', '.join(map(repr, self.id2label.values()))}."
+            )
         return int(ids[str(label).lower()])
 
 
@@ -71,7 +73,7 @@ class CBViLADataCollatorForVisualReasoning(CBViLADataCollatorForVisualEntailment
 
     Args:
         processor: Image processor and tokenizer.
-        label2id: `model.config.label2id`. Labels are `True` and `False`, as values or names, or ids of classes.
+        id2label: `model.config.id2label`. Labels are `True` and `False`, as values or names, or ids of classes.
         max_length: Longest text in tokens; longer ones are cut. `None` cuts to what the model takes.
     """
 

@@ -30,7 +30,7 @@ def classify(
     """
     several = isinstance(model, CBViLAForVisualReasoning)
     collator = CBViLADataCollatorForVisualReasoning if several else CBViLADataCollatorForVisualEntailment
-    collate, kept = collator(processor, model.config.label2id, max_length), ("text", "images" if several else "image")
+    collate, kept = collator(processor, model.config.id2label, max_length), ("text", "images" if several else "image")
     names: list[str] = []
     with evaluating(model):
         for start in tqdm(range(0, len(rows), batch_size), desc="Classifying", disable=not progress):

@@ -155,7 +155,7 @@ def _collator(task: str, processor, model, settings: Any) -> Any:
     if task == "vqa":
         return CBViLADataCollatorForQuestionAnswering(processor, settings.max_length)
     collator = {"entailment": CBViLADataCollatorForVisualEntailment, "reasoning": CBViLADataCollatorForVisualReasoning}
-    return collator[task](processor, model.config.label2id, settings.max_length)
+    return collator[task](processor, model.config.id2label, settings.max_length)
 
 
 def _record(task: str, job: FinetuningJob, settings: Any, trainer: TaskTrainer, figures: dict) -> dict[str, Any]:
