@@ -48,7 +48,8 @@ def test_captions_of_one_image_are_never_negatives_of_each_other():
     by_hand = -logits.log_softmax(-1).diagonal().mean() - logits.T.log_softmax(-1).diagonal().mean()
     assert output.itc_loss.item() == pytest.approx(float(by_hand) / 2, abs=1e-5)
     # the only wrong image of a red caption is the blue one, and the only wrong text of a red image the blue one's
-    wrong = model(pixel_values=batch["pixel_values"][[2, 2]], input_ids=batch["input_ids"][:2])
+    texts = {name: batch[name][:2] for name in ("input_ids", "attention_mask")}
+    wrong = model(pixel_values=batch["pixel_values"][[2, 2]], **texts)
     assert torch.allclose(output.itm_logits[3:5], wrong.itm_logits, atol=1e-5)
 
 

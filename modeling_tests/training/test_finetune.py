@@ -1,4 +1,4 @@
-"""The job `cbvila finetune`, task by task: trained, measured, recorded, evaluated anew from its folder, and resumed."""
+"""The job `cbvila finetune`, task by task: trained, measured, recorded, evaluated anew from its folder, resumed."""
 
 import json
 from dataclasses import replace
@@ -78,10 +78,9 @@ TASKS = {
 @pytest.mark.parametrize("task", TASKS)
 def test_every_task_is_trained_measured_and_evaluated_anew(task, pretrained, data, tmp_path):
     settings, head, figure = TASKS[task]
-    job = FinetuningJob(
-        pretrained, [data], eval_data=[data], eval_split="train", image_size=40, dropout=0.0, crop_scale=0.5, flip=True,
-        distortions=2, from_scratch=task == "vqa",
-    )  # fmt: skip
+    views = {"crop_scale": 0.5, "flip": True, "distortions": 2}
+    start = {"image_size": 40, "dropout": 0.0, "from_scratch": task == "vqa"}
+    job = FinetuningJob(pretrained, [data], eval_data=[data], eval_split="train", **start, **views)
     folder = finetune(task, job, settings, arguments(tmp_path / "out", eval_strategy="steps", eval_steps=1))
     record = json.loads((folder / "finetuning.json").read_text())
     assert record["task"] == task and record["steps"] == 2 and record["skipped_rows"] == {"train": 0, "eval": 0}
@@ -123,7 +122,8 @@ def test_random_weights_differ_from_pretrained_ones_and_share_everything_else(pr
     name = next(name for name in model.state_dict() if name.endswith("q_proj.weight"))
     assert not torch.equal(model.state_dict()[name], fresh.state_dict()[name])
     assert torch.equal(model.state_dict()[name], pretraining_model().state_dict()[name])
-    assert model.config.to_dict() == fresh.config.to_dict()
+    shapes = [{key: value.shape for key, value in m.state_dict().items()} for m in (model, fresh)]
+    assert shapes[0] == shapes[1] and model.config.preset == fresh.config.preset
     assert processor.tokenizer.get_vocab() == same.tokenizer.get_vocab()
 
 
@@ -211,7 +211,7 @@ def test_recipes_hold_options_that_there_are_and_name_themselves(path, tmp_path)
 
 
 def test_protocols_set_options_below_recipe_and_flags(tmp_path):
-    def parsed(*argv, recipe=""):
+    def parsed(*argv, recipe="seed: 0\n"):
         (tmp_path / "r.yaml").write_text(recipe)
         settings_class, end, preset = _task_parts("retrieval", "")
         argv = ["--model", "m", "--data", "d", "--output", "o.json", "--config", str(tmp_path / "r.yaml"), *argv]

@@ -136,7 +136,7 @@ def build_trainer(task: str, job: FinetuningJob, settings: Any, args: CBViLATrai
         eval_dataset=test,
         data_collator=_collator(task, processor, model, settings),
         processing_class=processor,
-        evaluation=TaskEvaluation(settings, train, batch_size, args.seed, progress=not quiet),
+        evaluation=TaskEvaluation(settings, train, batch_size, progress=not quiet),
     )
 
 
