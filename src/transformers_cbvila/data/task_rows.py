@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image
-from tqdm.auto import tqdm
 
 from ..extras import require
 from ..model.image_loading_cbvila import DECODING_ERRORS, to_rgb
@@ -88,7 +87,7 @@ class TaskRows(Sequence):
     def without_broken_images(self) -> TaskRows:
         """Those rows whose images can be read; reads them all."""
         kept, skipped = [], list(self.skipped)
-        for record in tqdm(self.records, desc="Checking images"):
+        for record in require("datasets.utils").tqdm(self.records, desc="Checking images"):
             try:
                 self.images(record)
                 kept.append(record)
