@@ -133,7 +133,7 @@ def test_a_shortlist_scores_those_with_the_likeliest_first_token():
     inputs = processor(images=[PICTURES[0]], text=["is it red ?"], return_tensors="pt")
     labels = processor.encode_answers(["red", "red half", "blue", "yes", "no", "a half"])["labels"]
     whole = model.rank_answers(**inputs, answer_labels=labels).log_likelihoods[0]
-    first = model(**inputs, labels=labels[:1]).logits[0, 0].log_softmax(-1)[labels[:, 0]]
+    first = model(**inputs, labels=labels[:1]).logits[0, 0].detach().log_softmax(-1)[labels[:, 0]]
     for k in (1, 2, 3, 6, 9):
         kept = sorted(range(6), key=lambda row: (-float(first[row]), row))[:k]
         found = model.rank_answers(**inputs, answer_labels=labels, shortlist=k)
