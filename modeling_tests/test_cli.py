@@ -55,7 +55,7 @@ def recipe(tmp_path):
     return str(path)
 
 
-@pytest.mark.parametrize("command", ["pretrain", "inspect", "demo", "publish"])
+@pytest.mark.parametrize("command", ["pretrain", "finetune", "evaluate", "inspect", "demo", "publish"])
 def test_every_command_has_help_with_an_example(command, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([command, "--help"])

@@ -35,8 +35,11 @@ EAGER = {
 LAZY = {
     "CBViLATrainer",
     "CBViLATrainingArguments",
+    "CBViLADataCollatorForImageTextRetrieval",
     "CBViLADataCollatorForPreTraining",
     "CBViLADataCollatorForQuestionAnswering",
+    "CBViLADataCollatorForVisualEntailment",
+    "CBViLADataCollatorForVisualReasoning",
     "CBViLARetriever",
     "CBViLARetrieverOutput",
     "ImageTextPairs",

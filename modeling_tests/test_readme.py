@@ -22,8 +22,15 @@ def test_the_example_answers(capsys):
     assert "'answer': 'red'" in capsys.readouterr().out
 
 
+def test_fine_tuning_with_the_plain_trainer(capsys, tmp_path, monkeypatch):
+    (block,) = (block for block in PYTHON_BLOCKS if "Trainer(" in block)
+    monkeypatch.chdir(tmp_path)
+    exec(block, {})
+    assert float(capsys.readouterr().out.split()[-1]) > 0
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("block", PYTHON_BLOCKS[1:])
+@pytest.mark.parametrize("block", [block for block in PYTHON_BLOCKS[1:] if "Trainer(" not in block])
 def test_the_other_code_runs(block):
     exec(block, {})
 

@@ -47,6 +47,11 @@ if TYPE_CHECKING:
     from .data.collators import CBViLADataCollatorForPreTraining, CBViLADataCollatorForQuestionAnswering
     from .data.pairs import ImageTextPairs
     from .data.streams import StreamedImageTextPairs
+    from .data.task_collators import (
+        CBViLADataCollatorForImageTextRetrieval,
+        CBViLADataCollatorForVisualEntailment,
+        CBViLADataCollatorForVisualReasoning,
+    )
     from .evaluation.retriever import CBViLARetriever, CBViLARetrieverOutput
     from .hub.publishing import publish
     from .training.arguments import CBViLATrainingArguments
@@ -56,8 +61,11 @@ __version__ = "0.1.0"
 
 # Where the names of the block above are, relative to the package.
 _MODULE_OF_LAZY_NAME = {
+    "CBViLADataCollatorForImageTextRetrieval": "data.task_collators",
     "CBViLADataCollatorForPreTraining": "data.collators",
     "CBViLADataCollatorForQuestionAnswering": "data.collators",
+    "CBViLADataCollatorForVisualEntailment": "data.task_collators",
+    "CBViLADataCollatorForVisualReasoning": "data.task_collators",
     "CBViLARetriever": "evaluation.retriever",
     "CBViLARetrieverOutput": "evaluation.retriever",
     "CBViLATrainer": "training.trainer",
@@ -86,8 +94,11 @@ __all__ = [
     "CBViLAAnswerRanking",
     "CBViLAClassificationOutput",
     "CBViLAConfig",
+    "CBViLADataCollatorForImageTextRetrieval",
     "CBViLADataCollatorForPreTraining",
     "CBViLADataCollatorForQuestionAnswering",
+    "CBViLADataCollatorForVisualEntailment",
+    "CBViLADataCollatorForVisualReasoning",
     "CBViLAForImageTextRetrieval",
     "CBViLAForImageTextRetrievalOutput",
     "CBViLAForMaskedImageModeling",

@@ -35,3 +35,8 @@ def bundled_checkpoint(name: str) -> str:
             f"no checkpoint {name!r} comes with this package; choose one of {', '.join(names) or '(none)'}"
         )
     return str(CHECKPOINTS / name)
+
+
+def checkpoint_source(name: str) -> str:
+    """What `from_pretrained` takes: the folder of a bundled checkpoint for its name, anything else as it is."""
+    return bundled_checkpoint(name) if name in bundled_checkpoints() else name

@@ -30,6 +30,30 @@ how often the right caption or image is found, by similarity and when matching o
 anew. The page shows pictures drawn from visual words (the paper's Fig. 2), patches that share a code (Fig. 3) and maps
 of codes; it is one file with everything in it.
 """
+FINETUNE_EXAMPLE = """\
+example:
+  cbvila finetune retrieval --config recipes/finetune-retrieval-emoji.yaml --model cbvila-tiny \\
+      --train_data data/emoji --eval_data data/emoji --output_dir runs/emoji --resume
+  cbvila finetune vqa --model cbvila-tiny --train_data questions.jsonl --image_column photo \\
+      --question_column question --answer_column answers --output_dir runs/vqa --num_train_epochs 5
+  cbvila finetune entailment --model cbvila-tiny --train_data pairs.parquet --text_column hypothesis \\
+      --label_column label --eval_data pairs_dev.parquet --output_dir runs/entailment
+  cbvila finetune reasoning --model cbvila-tiny --train_data data --image_column left_image \\
+      --image_column right_image --text_column sentence --label_column label --output_dir runs/reasoning
+
+Everything not given is in the recipe or has its default: `cbvila finetune TASK --help` lists them. `--from_scratch`
+is the baseline of random weights at the same budget.
+"""
+EVALUATE_EXAMPLE = """\
+example:
+  cbvila evaluate retrieval --model cbvila-tiny --data data/emoji --split test --output emoji.json
+  cbvila evaluate vqa --model cbvila-tiny-easyvqa --data easy-vqa --train_data easy-vqa --output vqa.json
+  cbvila evaluate reasoning --model runs/nlvr1 --data data/nlvr1 --split validation --protocol nlvr1 \\
+      --output nlvr1.json
+
+The file is flat JSON: each figure with its 95 % interval (_low, _high), what is reached without looking (_floor), and
+what the protocol leaves open (metric, rerank_k, gallery_images …). `cbvila evaluate TASK --help` lists the options.
+"""
 DEMO_EXAMPLE = """\
 example:
   cbvila demo --output_dir runs/demo
@@ -67,6 +91,11 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     commands: dict[str, tuple[Callable[[list[str]], int], str]] = {
         "pretrain": (_pretrain, "pretrain on folders, Parquet files or Hub data sets of images and captions"),
+        "finetune": (_finetune, "fine-tune for vqa, retrieval, entailment or reasoning"),
+        "evaluate": (
+            _evaluate,
+            "measure a model on vqa, retrieval, entailment or reasoning, with floors and intervals",
+        ),
         "inspect": (
             _inspect,
             "measure a pretrained model: codebook, MIM against its floors, retrieval; show its visual words",
@@ -92,8 +121,18 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
-def _parse(command: str, description: str, example: str, dataclasses: list[Any], argv: list[str]) -> tuple:
+def _parse(
+    command: str,
+    description: str,
+    example: str,
+    dataclasses: list[Any],
+    argv: list[str],
+    preset: Callable[[str | None], dict[str, Any]] | None = None,
+) -> tuple:
     """Instances of the dataclasses from flags, over the recipe of `--config`, over their defaults.
+
+    Args:
+        preset: Gives the options that a `--protocol` sets, below those of the recipe.
 
     Raises:
         SystemExit: With a message, for unknown flags, unknown recipe entries and missing required options.
@@ -112,15 +151,27 @@ def _parse(command: str, description: str, example: str, dataclasses: list[Any],
     parser.add_argument("--config", metavar="RECIPE.yaml", help="Recipe: defaults for any of these options.")
     parser.add_argument("--resume", action="store_true", help="Go on from the last complete checkpoint, if any.")
     recipe = _read_recipe(parser, argv)
-    actions = {action.dest: action for action in parser._actions}
+    actions = {option.lstrip("-"): action for action in parser._actions for option in action.option_strings}
     unknown = sorted(set(recipe) - set(actions))
     if unknown:
         parser.error(f"the recipe has entries that are no option of {command}: {', '.join(unknown)}")
+    if preset is not None:
+        parser.set_defaults(**_preset(parser, preset, recipe, argv))
     for name in recipe:
         actions[name].required = False
-    parser.set_defaults(**recipe)
+    parser.set_defaults(**{actions[name].dest: value for name, value in recipe.items()})
     *instances, rest = parser.parse_args_into_dataclasses(argv, args_filename=None, look_for_args_file=False)
     return (*instances, rest)
+
+
+def _preset(parser: argparse.ArgumentParser, preset: Callable, recipe: dict[str, Any], argv: list[str]) -> dict:
+    """The options that the protocol of the flags, or of the recipe, sets."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--protocol", default=recipe.get("protocol"))
+    try:
+        return preset(first.parse_known_args(argv)[0].protocol)
+    except ValueError as error:
+        parser.error(str(error))
 
 
 def _list_own_options_first(parser: argparse.ArgumentParser) -> None:
@@ -163,6 +214,57 @@ def _pretrain(argv: list[str]) -> int:
     return 0
 
 
+def _task(command: str, example: str, argv: list[str]) -> str:
+    """The task that a command is for; its own help, without one."""
+    from .data.task_settings import SETTINGS
+
+    parser = argparse.ArgumentParser(
+        prog=f"cbvila {command}",
+        usage=f"cbvila {command} TASK [--config RECIPE.yaml] [OPTION VALUE ...]",
+        description=f"{command.capitalize()} a model for a task.",
+        epilog=example,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("task", choices=SETTINGS, metavar="TASK", help=f"one of {', '.join(SETTINGS)}")
+    return parser.parse_args(argv[:1]).task
+
+
+def _task_parts(task: str, example: str) -> tuple[Any, str, Callable[[str | None], dict[str, Any]]]:
+    """The settings class of a task, the end of its help, and what its protocols set."""
+    from .data.task_settings import SETTINGS
+    from .evaluation.protocols import PROTOCOLS, protocol_defaults
+
+    named = "".join(f"\n  {name}: {p.text}" for name, p in PROTOCOLS.items() if p.task == task)
+    lines = f"{example}\nprotocols (--protocol):{named}\n"
+    return SETTINGS[task], lines, lambda name: protocol_defaults(task, name)
+
+
+def _finetune(argv: list[str]) -> int:
+    task = _task("finetune", FINETUNE_EXAMPLE, argv)
+    from .training.arguments import CBViLATrainingArguments
+    from .training.finetune import FinetuningJob, finetune
+
+    settings_class, end, preset = _task_parts(task, FINETUNE_EXAMPLE)
+    parts = [FinetuningJob, settings_class, CBViLATrainingArguments]
+    job, settings, args, rest = _parse(f"finetune {task}", settings_class.__doc__, end, parts, argv[1:], preset)
+    if rest.resume:
+        args.resume_from_checkpoint = "True"
+    print(f"Trained model: {finetune(task, job, settings, args)}")
+    return 0
+
+
+def _evaluate(argv: list[str]) -> int:
+    task = _task("evaluate", EVALUATE_EXAMPLE, argv)
+    from .evaluation.task_evaluation import EvaluationJob, evaluate_task
+
+    settings_class, end, preset = _task_parts(task, EVALUATE_EXAMPLE)
+    parts = [EvaluationJob, settings_class]
+    job, settings, _ = _parse(f"evaluate {task}", settings_class.__doc__, end, parts, argv[1:], preset)
+    _print_figures(evaluate_task(task, job, settings))
+    print(f"Figures: {job.output}")
+    return 0
+
+
 def _demo(argv: list[str]) -> int:
     from .demo.easy_vqa import DemoJob, command_line, run_demo
 
@@ -190,13 +292,13 @@ def _inspect(argv: list[str]) -> int:
     parser.add_argument("--page", metavar="FILE.html", help="file to write a page of pictures to")
     options = parser.parse_args(argv)
 
-    from .bundled import bundled_checkpoint, bundled_checkpoints
+    from .bundled import checkpoint_source
     from .data.sources import load_pairs
     from .evaluation.inspection import inspect_pretraining
     from .model.modeling_cbvila_pretraining import CBViLAForPreTraining
     from .model.processing_cbvila import CBViLAProcessor
 
-    source = bundled_checkpoint(options.model) if options.model in bundled_checkpoints() else options.model
+    source = checkpoint_source(options.model)
     model, processor = CBViLAForPreTraining.from_pretrained(source), CBViLAProcessor.from_pretrained(source)
     rows = load_pairs(options.data, options.split, options.image_column, options.caption_column)
     figures = inspect_pretraining(model, processor, rows, rerank_k=options.rerank_k)
@@ -246,10 +348,10 @@ def _publish(argv: list[str]) -> int:
     return 0
 
 
-def _print_figures(figures: dict[str, float]) -> None:
+def _print_figures(figures: dict[str, Any]) -> None:
     """One figure a line, with its 95 % interval where it has one."""
     for name, value in figures.items():
         low, high = (figures.get(f"{name}_{end}") for end in ("low", "high"))
         if not name.endswith(("_low", "_high")) or name.startswith("mim_advantage"):
             interval = "" if low is None or high is None else f"   {low:.4f} to {high:.4f}"
-            print(f"{name:<36}{value:12.4f}{interval}")
+            print(f"{name:<36}{value:12.4f}{interval}" if isinstance(value, float) else f"{name:<36}{value!s:>12}")

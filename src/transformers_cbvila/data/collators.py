@@ -3,6 +3,7 @@
 Shapes: B pairs, L text tokens, N patches, C known captions, Q questions, A answer tokens.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +58,7 @@ class CBViLADataCollatorForPreTraining:
             return_tensors="pt",
         )
         generators = [e.get("generator") or self._generator(row, e["text"]) for row, e in enumerate(examples)]
-        return {**batch, **self._mask(dict(batch), generators), **self._identities(examples)}
+        return {**batch, **self._mask(dict(batch), generators), **identities(examples)}
 
     def _generator(self, row: int, text: str) -> torch.Generator:
         # With the text, as every batch has the same rows, and would hide the same patches for ever.
@@ -90,29 +91,14 @@ class CBViLADataCollatorForPreTraining:
             corrupted["caption_dropped"] = torch.tensor([drop(g, self.text_drop_prob) for g in generators])
         return corrupted
 
-    @staticmethod
-    def _identities(examples: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """Ids that keep true matches from being taken for negatives, where the examples bring them."""
-        ids = {}
-        for name in ("image_id", "text_id"):
-            if all(name in example for example in examples):
-                ids[f"{name}s"] = torch.tensor([example[name] for example in examples])
-        if all("known_text_ids" in example for example in examples):
-            longest = max(len(example["known_text_ids"]) for example in examples)
-            padded = [
-                [*example["known_text_ids"], *[-1] * (longest - len(example["known_text_ids"]))]
-                for example in examples
-            ]
-            ids["known_text_ids"] = torch.tensor(padded)
-        return ids
-
 
 @dataclass
 class CBViLADataCollatorForQuestionAnswering:
     """Batches of questions about images for [`CBViLAForQuestionAnswering`].
 
     An example is one image with one question (`question` a string) or several (`question` a list): then the image is
-    encoded once for all of them.
+    encoded once for all of them. A question has one answer, or a list of those that people gave: each different one
+    counts for the share of them that gave it, as in ALBEF.
 
     Args:
         processor: Image processor and tokenizer.
@@ -123,11 +109,22 @@ class CBViLADataCollatorForQuestionAnswering:
     max_length: int | None = 25
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
-        questions, owners = [], []
+        questions: list[str] = []
+        owners: list[int] = []
+        answers: list[str] = []
+        shares: list[float] = []
         for row, example in enumerate(examples):
             asked = _as_list(example["question"])
-            questions += asked
-            owners += [row] * len(asked)
+            answer = example.get("answer")
+            given = [answer] * len(asked) if answer is None or isinstance(example["question"], str) else list(answer)
+            if len(asked) != len(given):
+                raise ValueError(f"Got {len(asked)} question(s) but {len(given)} answer(s) in an example.")
+            for question, answered in zip(asked, given, strict=True):
+                of_question = answer_shares(_as_list(answered))
+                questions += [question] * len(of_question)
+                owners += [row] * len(of_question)
+                answers += of_question
+                shares += of_question.values()
         batch: dict[str, Tensor] = dict(
             self.processor(
                 images=[example["image"] for example in examples],
@@ -140,14 +137,33 @@ class CBViLADataCollatorForQuestionAnswering:
             )
         )
         if "answer" in examples[0]:
-            answers = [answer for example in examples for answer in _as_list(example["answer"])]
-            if len(answers) != len(questions):
-                raise ValueError(f"Got {len(questions)} question(s) but {len(answers)} answer(s) in a batch.")
             batch["labels"] = self.processor.encode_answers(answers, return_tensors="pt")["labels"]
+            if any(share < 1 for share in shares):
+                batch["answer_weights"] = torch.tensor(shares)
         if "answer_weight" in examples[0]:
             weights = [weight for example in examples for weight in _as_list(example["answer_weight"])]
             batch["answer_weights"] = torch.tensor(weights, dtype=torch.float32)
         return batch
+
+
+def identities(examples: list[dict[str, Any]]) -> dict[str, Tensor]:
+    """Ids that keep true matches from being taken for negatives, where the examples bring them."""
+    ids = {}
+    for name in ("image_id", "text_id"):
+        if all(name in example for example in examples):
+            ids[f"{name}s"] = torch.tensor([example[name] for example in examples])
+    if all("known_text_ids" in example for example in examples):
+        longest = max(len(example["known_text_ids"]) for example in examples)
+        padded = [
+            [*example["known_text_ids"], *[-1] * (longest - len(example["known_text_ids"]))] for example in examples
+        ]
+        ids["known_text_ids"] = torch.tensor(padded)
+    return ids
+
+
+def answer_shares(answers: list[str]) -> dict[str, float]:
+    """The share of people who gave each answer, in order of first occurrence."""
+    return {answer: count / len(answers) for answer, count in Counter(answers).items()}
 
 
 def token_limit(processor: CBViLAProcessor, max_length: int | None) -> int | None:

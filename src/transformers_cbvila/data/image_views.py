@@ -1,9 +1,11 @@
-"""What a training image looks like this time: cut, mirrored, turned, recoloured."""
+"""What a training image looks like this time: cut, mirrored, turned, recoloured, distorted."""
 
 from dataclasses import dataclass
 
 import torch
 from PIL import Image
+
+from .distortions import DISTORTIONS
 
 _WHITE = 255.0
 _BETWEEN_CHANNELS = 2 / 3  # how much of a channel's own change another channel's share changes by
@@ -19,6 +21,8 @@ class ImageViews:
         rotation: Turns by up to so many degrees either way; what comes into view has the colour of the image's corner.
         color_jitter: Standard deviation of what is added to the entries of a colour matrix that starts as the identity
             (off its diagonal two thirds of it). White stays white, so that drawings keep their paper.
+        distortions: How many distortions are drawn, each of which happens every other time: RandAugment as ALBEF has
+            it, with contrast, brightness, sharpness, shear, shift and rotation, and nothing that changes colours.
 
     Raises:
         ValueError: For a share or an angle that is none.
@@ -28,6 +32,7 @@ class ImageViews:
     flip: bool = False
     rotation: float = 0.0
     color_jitter: float = 0.0
+    distortions: int = 0
 
     def __post_init__(self):
         if not 0 < self.crop_scale <= 1:
@@ -38,6 +43,8 @@ class ImageViews:
             raise ValueError(f"rotation={self.rotation} must be in [0, 180], the largest turn in degrees.")
         if not 0 <= self.color_jitter <= 1:
             raise ValueError(f"color_jitter={self.color_jitter} must be in [0, 1], a deviation of colour shares.")
+        if self.distortions < 0:
+            raise ValueError(f"distortions={self.distortions} is negative; 0 leaves images as they are.")
 
     def draw(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
         """A view of an RGB image."""
@@ -50,6 +57,10 @@ class ImageViews:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         if self.color_jitter > 0:
             image = image.convert("RGB", self.color_matrix(generator))
+        for _ in range(self.distortions):
+            distort = DISTORTIONS[integer(generator, len(DISTORTIONS))]
+            if uniform(generator) < 0.5:
+                image = distort(image, 1.0 if uniform(generator) < 0.5 else -1.0)
         return image
 
     def crop_box(self, size: tuple[int, int], generator: torch.Generator) -> tuple[int, int, int, int]:

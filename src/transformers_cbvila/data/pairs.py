@@ -35,20 +35,23 @@ class PairDraws:
         if not 0 <= self.keyword_probability <= 1:
             raise ValueError(f"keyword_probability={self.keyword_probability} must be a share from 0 to 1.")
 
-    def draw(self, row: dict[str, Any], generator: torch.Generator) -> dict[str, Any]:
+    def draw(self, row: dict[str, Any], generator: torch.Generator, caption: int | None = None) -> dict[str, Any]:
         """The example of a row with `image` (PIL), `captions` (at least one) and, optionally, `keywords`.
 
         The generator is handed on with the example: the collator draws the masks from it.
+
+        Args:
+            caption: Which of the captions to take; without, one is drawn.
         """
         captions = list(row["captions"])
-        caption = captions[integer(generator, len(captions))]
+        text = captions[integer(generator, len(captions)) if caption is None else caption]
         image = row["image"]
         return {
             "image": self.views.draw(image, generator),
-            "text": self._with_keywords(caption, row.get("keywords") or [], generator),
+            "text": self._with_keywords(text, row.get("keywords") or [], generator),
             "image_id": stable_id(image.tobytes()),
             # the caption as listed identifies the text: keywords only add what is true of the same thing
-            "text_id": stable_id(caption),
+            "text_id": stable_id(text),
             "known_text_ids": [stable_id(other) for other in captions],
             "generator": generator,
         }

@@ -6,12 +6,13 @@ from typing import Any
 import torch
 
 from .epoch_rows import EpochRows
+from .image_views import ImageViews
 
 _CLOSED = ("yes", "no")
 
 
 class SampledQuestions(EpochRows):
-    """Rows of one image with many questions, thinned out to a few questions per epoch.
+    """Rows of one image with many questions, thinned out to a few questions per epoch where that is wanted.
 
     Most questions about an image can be answered with yes or no. Asked all at once, they drown the few whose answers
     name something, from which the image encoder learns most. So an example keeps all of these and draws some of the
@@ -19,27 +20,42 @@ class SampledQuestions(EpochRows):
     unbroken one would have drawn.
 
     Args:
-        rows: Rows with `image`, `question` (list of strings) and `answer` (list of strings).
-        closed_questions: How many yes/no questions an example keeps at most.
+        rows: Rows with `image`, `question` (list of strings) and `answer` (list; of each question one string, or a
+            list of the strings that people gave).
+        closed_questions: How many yes/no questions an example keeps at most; `None` keeps all.
         seed: Seed of all draws.
+        views: What is seen of images; without, all of them.
     """
 
-    def __init__(self, rows: Sequence[dict[str, Any]], closed_questions: int, seed: int = 0):
-        if closed_questions < 0:
+    def __init__(
+        self,
+        rows: Sequence[dict[str, Any]],
+        closed_questions: int | None,
+        seed: int = 0,
+        views: ImageViews | None = None,
+    ):
+        if closed_questions is not None and closed_questions < 0:
             raise ValueError(f"closed_questions={closed_questions} is negative; 0 leaves all yes/no questions out.")
         super().__init__(rows, seed)
         self.closed_questions = closed_questions
+        self.views = views or ImageViews()
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        row = self.rows[index]
+        row, generator = self.rows[index], self.generator(index)
         answers = row["answer"]
-        closed = [i for i, answer in enumerate(answers) if answer in _CLOSED]
-        order = torch.randperm(len(closed), generator=self.generator(index)).tolist()
-        named = [i for i, answer in enumerate(answers) if answer not in _CLOSED]
+        is_closed = [_usual(answer) in _CLOSED for answer in answers]
+        closed = [i for i in range(len(answers)) if is_closed[i]]
+        order = torch.randperm(len(closed), generator=generator).tolist()
+        named = [i for i in range(len(answers)) if not is_closed[i]]
         # an image without anything else is asked its first question: every row of a batch needs one
         kept = sorted([*named, *(closed[i] for i in order[: self.closed_questions])]) or [0]
         return {
-            "image": row["image"],
+            "image": self.views.draw(row["image"], generator),
             "question": [row["question"][i] for i in kept],
             "answer": [answers[i] for i in kept],
         }
+
+
+def _usual(answer: str | Sequence[str]) -> str:
+    """The answer that most people gave; of equally frequent ones the first."""
+    return answer if isinstance(answer, str) else max(answer, key=list(answer).count)

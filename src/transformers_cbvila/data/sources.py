@@ -47,16 +47,11 @@ def load_pairs(
     if source == EASY_VQA:
         rows = load_easy_vqa_captions(split).remove_columns("image_id")
         return rows.add_column("keywords", [[] for _ in range(len(rows))])
-    rows = _load(source, split)
+    rows = load_rows(source, split)
     caption_column, keyword_column = _columns(source, rows.column_names, image_column, caption_column, keyword_columns)
     captions = [_as_list(value) for value in rows[caption_column]]
     keywords = [_as_list(value) for value in rows[keyword_column]] if keyword_column else [[]] * len(rows)
-    rows = rows.select_columns([image_column])
-    if image_column != "image":
-        rows = rows.rename_column(image_column, "image")
-    if getattr(rows.features["image"], "dtype", None) == "string":
-        paths = [_locate(path, source) for path in rows["image"]]
-        rows = datasets.Dataset.from_dict({"image": paths}, split=rows.split)
+    rows = encoded_images(rows, image_column, source)
     texts = datasets.List(datasets.Value("string"))
     rows = rows.add_column("captions", captions, feature=texts).add_column("keywords", keywords, feature=texts)
     return rows.cast_column("image", datasets.Image(mode="RGB"))
@@ -74,7 +69,7 @@ def load_pair_stream(
     features = _pair_features(datasets.Image(decode=False))
     if source == EASY_VQA:
         return _as_stream(load_pairs(source, split).cast(features))
-    rows = _load(source, split, streaming=True)
+    rows = load_rows(source, split, streaming=True)
     if isinstance(rows, datasets.Dataset):
         rows = _as_stream(rows)
     names = list(rows.features or next(iter(rows)))  # JSON Lines, read as they come, have no declared columns
@@ -90,6 +85,46 @@ def load_pair_stream(
         }
 
     return rows.map(pair, remove_columns=[name for name in names if name not in features], features=features)
+
+
+def load_rows(source: str, split: str, streaming: bool = False) -> Dataset | IterableDataset:
+    """The rows of a source as they are; see [`load_pairs`]. A Hub id may name a revision: `"user/name@revision"`.
+
+    Data sets of the Hub that are made by a script of their own, which `datasets` runs no longer, have their rows as
+    Parquet in the revision `refs/convert/parquet`.
+    """
+    datasets = require("datasets")
+    path = Path(source)
+    if path.suffix in _FORMATS:
+        if not glob.glob(source):
+            raise FileNotFoundError(f"{source} isn't there: give a file, a pattern of files, a folder or a Hub id.")
+        files = {split.partition("[")[0]: source}  # "test[:100]" is a part of a split
+        return datasets.load_dataset(_FORMATS[path.suffix], data_files=files, split=split, streaming=streaming)
+    if (path / "dataset_dict.json").is_file():
+        parts = datasets.load_from_disk(source)
+        if split not in parts:
+            raise ValueError(f"{source} has no split {split!r}; it has {', '.join(parts)}.")
+        return parts[split]
+    if (path / "dataset_info.json").is_file() and (path / "state.json").is_file():
+        return datasets.load_from_disk(source)
+    name, _, revision = source.partition("@")
+    if not path.is_dir() and (path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1):
+        raise FileNotFoundError(f"{source} isn't there: give a file, a pattern of files, a folder or a Hub id.")
+    if revision and not path.is_dir():
+        return datasets.load_dataset(name, revision=revision, split=split, streaming=streaming)
+    return datasets.load_dataset(source, split=split, streaming=streaming)
+
+
+def encoded_images(rows: Dataset, column: str, source: str) -> Dataset:
+    """One column of a source's rows as the only one, `image`, not decoded."""
+    datasets = require("datasets")
+    rows = rows.select_columns([column])
+    if column != "image":
+        rows = rows.rename_column(column, "image")
+    if getattr(rows.features["image"], "dtype", None) in ("string", "large_string"):  # the latter of CSV files
+        paths = [None if path is None else _locate(path, source) for path in rows["image"]]
+        rows = datasets.Dataset.from_dict({"image": paths}, split=rows.split)
+    return rows.cast_column("image", datasets.Image(decode=False))
 
 
 def concatenate(sources: Sequence[Dataset], weights: Sequence[float] = (), seed: int = 0) -> Dataset:
@@ -171,23 +206,6 @@ def _pair_features(image: Any) -> Features:
     datasets = require("datasets")
     texts = datasets.List(datasets.Value("string"))
     return datasets.Features(image=image, captions=texts, keywords=texts)
-
-
-def _load(source: str, split: str, streaming: bool = False) -> Dataset | IterableDataset:
-    datasets = require("datasets")
-    path = Path(source)
-    if path.suffix in _FORMATS:
-        if not glob.glob(source):
-            raise FileNotFoundError(f"{source} isn't there: give a file, a pattern of files, a folder or a Hub id.")
-        files = {split: source}
-        return datasets.load_dataset(_FORMATS[path.suffix], data_files=files, split=split, streaming=streaming)
-    if (path / "dataset_dict.json").is_file():
-        return datasets.load_from_disk(source)[split]
-    if (path / "dataset_info.json").is_file() and (path / "state.json").is_file():
-        return datasets.load_from_disk(source)
-    if not path.is_dir() and (path.is_absolute() or source.startswith((".", "~")) or source.count("/") > 1):
-        raise FileNotFoundError(f"{source} isn't there: give a file, a pattern of files, a folder or a Hub id.")
-    return datasets.load_dataset(source, split=split, streaming=streaming)
 
 
 def _as_stream(rows: Dataset) -> IterableDataset:

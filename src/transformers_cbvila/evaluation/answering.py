@@ -19,26 +19,39 @@ def answer_questions(
     batch_size: int = 32,
     max_new_tokens: int = 8,
     progress: bool = True,
+    answer_list: Sequence[str] | None = None,
+    answer_k: int | None = None,
 ) -> list[list[str]]:
-    """Greedy answers to the questions of every row.
+    """Answers to the questions of every row: written greedily, or the likeliest of a list.
 
     Args:
         rows: Rows with `image` and `question` (a string or a list of strings).
         batch_size: Rows (images) per batch.
-        max_new_tokens: Longest answer in tokens, end token included.
+        max_new_tokens: Longest answer in tokens, end token included; longer ones are cut.
         progress: Whether to show a bar with the remaining time.
+        answer_list: All answers that may be given.
+        answer_k: How many of them, those with the likeliest first token, are scored as a whole; `None` or 0: all.
 
     Returns:
         For each row the answers to its questions, in order.
     """
     collate = CBViLADataCollatorForQuestionAnswering(processor, max_length=None)
     model.eval()
+    labels = None
+    if answer_list is not None:
+        labels = processor.encode_answers(list(answer_list), return_tensors="pt")["labels"].to(model.device)
     answers: list[list[str]] = []
     for start in tqdm(range(0, len(rows), batch_size), desc="Answering", disable=not progress):
         batch_rows = [rows[i] for i in range(start, min(start + batch_size, len(rows)))]
         batch = collate([{"image": row["image"], "question": row["question"]} for row in batch_rows])
         inputs: dict[str, Any] = {name: tensor.to(model.device) for name, tensor in batch.items()}
-        flat = iter(processor.decode_answers(model.generate(**inputs, max_new_tokens=max_new_tokens)))
+        if labels is None or answer_list is None:
+            flat = iter(processor.decode_answers(model.generate(**inputs, max_new_tokens=max_new_tokens)))
+        else:
+            ranking = model.rank_answers(
+                **inputs, answer_labels=labels, top_k=min(answer_k, len(labels)) if answer_k else None
+            )
+            flat = iter([answer_list[best] for best in ranking["log_likelihoods"].argmax(-1).tolist()])
         for row in batch_rows:
             count = 1 if isinstance(row["question"], str) else len(row["question"])
             answers.append([next(flat) for _ in range(count)])

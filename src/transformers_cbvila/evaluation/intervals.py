@@ -31,9 +31,23 @@ def wilson_interval(accuracy: float, n: int) -> tuple[float, float]:
     return max(0.0, center - half_width), min(1.0, center + half_width)
 
 
-def bootstrap_interval(values: np.ndarray, seed: int, draws: int = 2000) -> tuple[float, float]:
-    """95 % percentile interval of the mean of values (M,), by resampling."""
+def bootstrap_interval(
+    values: np.ndarray, seed: int, draws: int = 2000, groups: np.ndarray | None = None
+) -> tuple[float, float]:
+    """95 % percentile interval of the mean of values (M,), by resampling.
+
+    Args:
+        groups: (M,) what each value belongs to, such as its image. Values of one group rise and fall together and are
+            no independent evidence: whole groups are resampled. Without, every value is a group.
+    """
     generator = np.random.default_rng(seed)
-    means = [values[generator.integers(len(values), size=len(values))].mean() for _ in range(draws)]
+    sums, sizes = np.asarray(values, dtype=float), np.ones(len(values))
+    if groups is not None:
+        members = np.unique(groups, return_inverse=True)[1]
+        sums, sizes = np.bincount(members, weights=sums), np.bincount(members).astype(float)
+    means = []
+    for _ in range(draws):
+        chosen = generator.integers(len(sums), size=len(sums))
+        means.append(sums[chosen].sum() / sizes[chosen].sum())
     low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)

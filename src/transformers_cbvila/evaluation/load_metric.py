@@ -1,4 +1,4 @@
-"""Loads this package's `evaluate` metric from its folder, with no network."""
+"""Loads this package's `evaluate` metrics from their folders, with no network."""
 
 from __future__ import annotations
 
@@ -10,24 +10,42 @@ from transformers_cbvila.extras import require
 if TYPE_CHECKING:
     from evaluate import EvaluationModule
 
+METRICS = ("vqa_accuracy", "retrieval_recall", "nlvr_consistency", "codebook_perplexity")
 VQA_ACCURACY_FOLDER = Path(__file__).parent / "cbvila_vqa_accuracy"
 
 
-def load_vqa_accuracy(config_name: str = "exact_match", *, cache_dir: str | Path | None = None) -> EvaluationModule:
-    """Loads the accuracy metric.
+def metric_folder(name: str) -> Path:
+    """The folder of a metric, which `evaluate.load` takes and which can be published as it is.
+
+    Raises:
+        ValueError: no metric has this name.
+    """
+    if name not in METRICS:
+        raise ValueError(f"no metric is called {name!r}; there are {', '.join(METRICS)}")
+    return Path(__file__).parent / f"cbvila_{name}"
+
+
+def load_metric(name: str, config_name: str | None = None, *, cache_dir: str | Path | None = None) -> EvaluationModule:
+    """Loads a metric.
 
     Args:
-        config_name: `"exact_match"` (one reference per question; `compute` also takes `groups`) or `"vqa_v2"` (ten
-            annotators' answers per question).
+        name: one of `METRICS`.
+        config_name: of `vqa_accuracy`, `"exact_match"` (one reference per question; `compute` also takes `groups`;
+            the default) or `"vqa_v2"` (ten annotators' answers per question).
         cache_dir: where evaluate keeps the predictions until `compute`; its own cache folder when None.
 
     Returns:
-        A metric whose `compute(predictions=…, references=…)` returns `{"accuracy": float between 0 and 1}`.
+        A metric whose `compute(predictions=…, …)` returns figures by their names.
 
     Raises:
         ImportError: `evaluate` is not installed.
-        ValueError: no such configuration.
+        ValueError: no such metric or configuration.
     """
     evaluate = require("evaluate")
     cache = None if cache_dir is None else str(cache_dir)
-    return evaluate.load(str(VQA_ACCURACY_FOLDER), config_name, cache_dir=cache)
+    return evaluate.load(str(metric_folder(name)), config_name, cache_dir=cache)
+
+
+def load_vqa_accuracy(config_name: str = "exact_match", *, cache_dir: str | Path | None = None) -> EvaluationModule:
+    """[`load_metric`] of `vqa_accuracy`; its `compute` returns `{"accuracy": float between 0 and 1}`."""
+    return load_metric("vqa_accuracy", config_name, cache_dir=cache_dir)

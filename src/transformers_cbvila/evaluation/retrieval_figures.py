@@ -1,6 +1,6 @@
 """Recall of images by captions and of captions by images, by similarity and with matching on top.
 
-Shapes: M rows.
+Shapes: M rows or images, T texts, Q queries.
 """
 
 import warnings
@@ -8,14 +8,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from ..model.processing_cbvila import CBViLAProcessor
 from .gallery import RetrievalModel, cosine_similarity, encode_images, encode_texts
 from .intervals import bootstrap_interval
-from .reranking import rerank, reranked_scores
+from .reranking import Candidates, TwoStageRetrieval, rerank, reranked_scores
 from .retrieval_metrics import first_relevant_ranks
 
-_DEPTHS = (1, 5, 10)
+DEPTHS = (1, 5, 10)
+_QUERIES = 512  # ranked at a time: their scores, in fp64, are all that grows with them
 
 
 def retrieval_figures(
@@ -48,35 +50,94 @@ def retrieval_figures(
             stacklevel=2,
         )
         return {}
-    captions = np.asarray([rows[i]["captions"][0] for i in range(len(rows))])
-    images = encode_images(model, processor, _Images(rows), batch_size, progress)
-    texts = encode_texts(model, processor, captions.tolist(), batch_size=batch_size, progress=progress)
-    similarity = cosine_similarity(images, texts)
-    relevant = captions[:, None] == captions[None, :]
-    figures = _recalls(similarity.numpy(), similarity.T.numpy(), relevant, "", seed)
+    captions = [rows[i]["captions"][:1] for i in range(len(rows))]
+    return gallery_figures(model, processor, ImagesOfRows(rows), captions, rerank_k, batch_size, seed, progress)
+
+
+def gallery_figures(
+    model: RetrievalModel,
+    processor: CBViLAProcessor,
+    images: Sequence[Any],
+    captions: Sequence[Sequence[str]],
+    rerank_k: int | None = 64,
+    batch_size: int = 64,
+    seed: int = 0,
+    progress: bool = True,
+    max_length: int = 30,
+    own_captions_only: bool = False,
+) -> dict[str, float]:
+    """Retrieval among M images and all T of their captions: an image is found by each, and finds any of them.
+
+    Args:
+        images: The images.
+        captions: The captions of each, at least one.
+        own_captions_only: Whether only an image's own captions are true of it, as in the published protocols, and not
+            equal captions of other images, too.
+
+    Returns:
+        As [`retrieval_figures`]. The intervals of captions as queries are over images, whose captions are resampled
+        together.
+    """
+    texts, owners = [text for row in captions for text in row], owners_of(captions)
+    encoded_images = encode_images(model, processor, images, batch_size, progress)
+    encoded_texts = encode_texts(model, processor, texts, max_length, batch_size, progress)
+    relevant = true_matches(texts, owners, own_captions_only)
+    similarity = cosine_similarity(encoded_images, encoded_texts)
+    figures = _recalls(similarity, None, relevant, owners, "", seed)
     if rerank_k and model.config.itm_weight > 0:
-        found = rerank(model, images, texts, rerank_k, progress)
-        by_image = reranked_scores(similarity, found.texts_of_images)
-        by_text = reranked_scores(similarity.T, found.images_of_texts)
-        figures |= _recalls(by_image, by_text, relevant, "_reranked", seed)
+        found = rerank(model, encoded_images, encoded_texts, rerank_k, progress)
+        figures |= _recalls(similarity, found, relevant, owners, "_reranked", seed)
     return figures
 
 
+def owners_of(captions: Sequence[Sequence[str]]) -> np.ndarray:
+    """The image (T,) of each caption, when the captions of all images are put in a row."""
+    return np.repeat(np.arange(len(captions)), [len(row) for row in captions])
+
+
+def true_matches(texts: Sequence[str], owners: np.ndarray, own_only: bool) -> np.ndarray:
+    """(M, T) bool: which texts are true of which images; of equal texts all are, unless only an image's own count."""
+    images = np.arange(owners[-1] + 1)
+    if own_only:
+        return images[:, None] == owners[None, :]
+    distinct = np.unique(np.asarray(texts), return_inverse=True)[1]
+    true = np.zeros((len(images), distinct.max() + 1), dtype=bool)
+    true[owners, distinct] = True
+    return true[:, distinct]
+
+
 def _recalls(
-    by_image: np.ndarray, by_text: np.ndarray, relevant: np.ndarray, ending: str, seed: int
+    similarity: Tensor, found: TwoStageRetrieval | None, relevant: np.ndarray, owners: np.ndarray, ending: str, seed
 ) -> dict[str, float]:
-    """Figures from scores (M, M) with queries in rows; `relevant` (M, M) is symmetric."""
+    """Figures both ways, from similarities and `relevant` (M, T); with candidates, these come first."""
     figures: dict[str, float] = {}
-    for way, scores in (("text", by_image), ("image", by_text)):
-        ranks = first_relevant_ranks(scores, relevant)
-        for depth in _DEPTHS:
+    ways = (
+        ("text", similarity, relevant, found and found.texts_of_images, None),
+        ("image", similarity.T, relevant.T, found and found.images_of_texts, owners),
+    )
+    for way, scores, true, candidates, groups in ways:
+        ranks = _ranks(scores, true, candidates)
+        for depth in DEPTHS:
             hits, name = (ranks < depth).astype(float), f"{way}_retrieval_r{depth}{ending}"
-            low, high = bootstrap_interval(hits, seed)
+            low, high = bootstrap_interval(hits, seed, groups=groups)
             figures |= {name: float(hits.mean()), f"{name}_low": low, f"{name}_high": high}
     return figures
 
 
-class _Images(Sequence):
+def _ranks(similarity: Tensor, relevant: np.ndarray, candidates: Candidates | None) -> np.ndarray:
+    """Ranks (Q,) of the best relevant item, for a part of the queries at a time."""
+    ranks = []
+    for start in range(0, len(relevant), _QUERIES):
+        part = slice(start, start + _QUERIES)
+        scores = similarity[part].numpy()
+        if candidates is not None:
+            chosen = Candidates(candidates.rows[part], candidates.logits[part])
+            scores = reranked_scores(similarity[part], chosen)
+        ranks.append(first_relevant_ranks(scores, relevant[part]))
+    return np.concatenate(ranks)
+
+
+class ImagesOfRows(Sequence):
     """The images of rows, read one by one."""
 
     def __init__(self, rows: Sequence[dict[str, Any]]):

@@ -64,9 +64,14 @@ def vqa_soft_accuracy(predictions: Sequence[str], references_10: Sequence[Sequen
     Raises:
         ValueError: no answers, the sequences differ in length, or a question has not ten references.
     """
-    _check_lengths(predictions=predictions, references=references_10)
-    scores = [_soft_score(prediction, row) for prediction, row in zip(predictions, references_10, strict=True)]
+    scores = vqa_soft_scores(predictions, references_10)
     return sum(scores) / len(scores)
+
+
+def vqa_soft_scores(predictions: Sequence[str], references_10: Sequence[Sequence[str]]) -> list[float]:
+    """The same for each question; arguments and errors as above."""
+    _check_lengths(predictions=predictions, references=references_10)
+    return [_soft_score(prediction, row) for prediction, row in zip(predictions, references_10, strict=True)]
 
 
 def _soft_score(prediction: str, references: Sequence[str]) -> float:

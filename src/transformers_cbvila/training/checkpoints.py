@@ -8,6 +8,8 @@ import torch
 from transformers import TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from .progress import say
+
 
 def last_complete_checkpoint(output_dir: str | Path) -> str | None:
     """The newest complete checkpoint in a Trainer's output folder, or None.
@@ -20,6 +22,15 @@ def last_complete_checkpoint(output_dir: str | Path) -> str | None:
         if _state(folder) is not None:
             return str(folder)
     return None
+
+
+def checkpoint_to_resume(args: TrainingArguments, output_dir: str | Path) -> str | None:
+    """The checkpoint that `resume_from_checkpoint` means: `True` is the last complete one, if there is any."""
+    if args.resume_from_checkpoint in ("True", "true", True):
+        checkpoint = last_complete_checkpoint(output_dir)
+        say(args, f"Resuming from {checkpoint}." if checkpoint else "No complete checkpoint yet: starting anew.")
+        return checkpoint
+    return args.resume_from_checkpoint
 
 
 def step_of(checkpoint: str | Path) -> int:

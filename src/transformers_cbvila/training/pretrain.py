@@ -18,7 +18,7 @@ from ..model.image_processing_pil_cbvila import CBViLAImageProcessorPil
 from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
 from ..model.processing_cbvila import CBViLAProcessor
 from .arguments import CBViLATrainingArguments
-from .checkpoints import last_complete_checkpoint
+from .checkpoints import checkpoint_to_resume
 from .progress import say
 from .run_record import run_record
 from .trainer import CBViLATrainer
@@ -120,7 +120,7 @@ def pretrain(job: PretrainingJob, args: CBViLATrainingArguments) -> Path:
         ValueError: For a stream without `max_steps`; for columns that the data lack.
     """
     output_dir = Path(args.output_dir or "trainer_output")
-    checkpoint = _checkpoint(args, output_dir)
+    checkpoint = checkpoint_to_resume(args, output_dir)
     trainer = build_trainer(job, args, checkpoint)
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
@@ -222,12 +222,3 @@ def _tokenizer(job: PretrainingJob, args: CBViLATrainingArguments, sources, max_
     tokenizer = train_wordpiece(training_texts(sources, job.train_data), job.vocab_size, max_length)
     say(args, f"... which has {len(tokenizer)} pieces ({time.perf_counter() - begin:.1f} s).")
     return tokenizer
-
-
-def _checkpoint(args: CBViLATrainingArguments, output_dir: Path) -> str | None:
-    """The checkpoint to go on from; `True` means the last complete one, if there is any."""
-    if args.resume_from_checkpoint in ("True", "true", True):
-        checkpoint = last_complete_checkpoint(output_dir)
-        say(args, f"Resuming from {checkpoint}." if checkpoint else "No complete checkpoint yet: starting anew.")
-        return checkpoint
-    return args.resume_from_checkpoint

@@ -21,7 +21,7 @@ def run_record(job: Any, trainer: CBViLATrainer) -> dict[str, Any]:
     """The record of a run, as JSON takes it.
 
     Args:
-        job: The [`PretrainingJob`].
+        job: The [`PretrainingJob`] or [`FinetuningJob`].
         trainer: Its trainer, after training.
 
     Returns:
@@ -39,7 +39,7 @@ def run_record(job: Any, trainer: CBViLATrainer) -> dict[str, Any]:
         "versions": _versions(),
         "world_size": args.world_size,
         "device": torch.cuda.get_device_name() if args.device.type == "cuda" else args.device.type,
-        "pairs": None if job.streaming else len(trainer.train_dataset),  # type: ignore[arg-type]
+        "pairs": None if getattr(job, "streaming", False) else len(trainer.train_dataset),  # type: ignore[arg-type]
         "steps": state.global_step,
         "batch_size": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
         "learning_rate": args.learning_rate,

@@ -106,7 +106,8 @@ class CBViLATrainer(Trainer):
             if self.momentum is not None:
                 inputs["momentum"] = self.momentum.advise(inputs)
         if self.draws_negatives and model.training:
-            inputs = {**inputs, "negative_seed": self._negative_seed()}
+            hardness = negative_hardness(self.state.global_step, self.state.max_steps, self.args.hardening_window())
+            inputs = {"negative_hardness": hardness, **inputs, "negative_seed": self._negative_seed()}
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
         if model.training:
             self._remember(loss, outputs)
@@ -213,7 +214,6 @@ class CBViLATrainer(Trainer):
             "loss_weights": objective_weights(
                 self.unwrapped_model.config.loss_weights(), step, burn_in, mim_open, self.args.mlm_from_start, align
             ),
-            "negative_hardness": negative_hardness(step, max_steps, self.args.hardening_window()),
         }
 
     def _negative_seed(self) -> torch.Tensor:

@@ -1,0 +1,54 @@
+"""What training sees of an image: reproducible draws, distortions within bounds, nothing where nothing is asked."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import half_image
+
+from transformers_cbvila.data.distortions import DISTORTIONS
+from transformers_cbvila.data.image_views import ImageViews
+from transformers_cbvila.data.masking import generator_for
+
+
+def noise(size=(40, 30)):
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8))
+
+
+def test_views_depend_on_the_generator_alone():
+    views = ImageViews(0.5, True, distortions=2)
+    first, again, other = (views.draw(noise(), generator_for(key)).tobytes() for key in (1, 1, 2))
+    assert first == again != other
+    assert ImageViews().draw(noise(), generator_for(0)).tobytes() == noise().tobytes()
+
+
+@pytest.mark.parametrize("number", range(len(DISTORTIONS)))
+@pytest.mark.parametrize("size", [(40, 30), (1, 1)])
+def test_distortions_keep_size_and_mode(number, size):
+    image = noise(size)
+    for sign in (1.0, -1.0):
+        distorted = DISTORTIONS[number](image, sign)
+        assert (distorted.size, distorted.mode) == (image.size, "RGB")
+    changed = distorted.tobytes() != image.tobytes()
+    # of evenly spread noise, contrast is full already
+    assert changed == (number not in (0, 1)) or size == (1, 1)
+
+
+def test_shifts_uncover_grey_and_keep_the_rest():
+    across, down = (DISTORTIONS[number](half_image("red", "top"), 1.0) for number in (7, 8))
+    pixels = np.asarray(across)
+    assert (pixels[:, -7:] == 128).all() and (pixels[:, :-7] == np.asarray(half_image("red", "top"))[:, 7:]).all()
+    assert (np.asarray(down)[-7:] == 128).all()
+
+
+def test_no_distortion_half_of_the_time_and_every_kind_in_turn():
+    views, image = ImageViews(distortions=1), noise()
+    seen = {views.draw(image, generator_for(key)).tobytes() for key in range(400)}
+    unchanged = sum(views.draw(image, generator_for(key)).tobytes() == image.tobytes() for key in range(400))
+    assert len(seen) == 14  # as it is; 3 without a direction; 5 with two directions
+    assert 0.5 < unchanged / 400 < 0.7  # 1/2 + 1/2 of the 2 in 10 that change nothing
+
+
+@pytest.mark.parametrize("options", [{"crop_scale": 0.0}, {"crop_scale": 1.1}, {"distortions": -1}])
+def test_options_out_of_range(options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        ImageViews(**options)

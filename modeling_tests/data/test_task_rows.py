@@ -1,0 +1,257 @@
+"""Rows of the tasks: the columns of known data sets, files as people keep them, every kind of bad row by its name."""
+
+import json
+
+import datasets
+import pytest
+from PIL import Image
+from tiny import half_image
+
+from transformers_cbvila.data.sources import load_rows
+from transformers_cbvila.data.task_rows import cut, load_task_rows
+from transformers_cbvila.data.task_settings import (
+    EntailmentSettings,
+    QuestionSettings,
+    ReasoningSettings,
+    RetrievalSettings,
+)
+
+VE = ("entailment", "neutral", "contradiction")
+NLVR = ("False", "True")
+PICTURES = [half_image(colour, "top") for colour in ("red", "green", "blue", "grey")]
+
+
+def parquet(folder, columns, features=None, name="rows.parquet"):
+    """A Parquet file with the columns and, without others named, a column `image`."""
+    columns = {"image": PICTURES[: len(next(iter(columns.values())))], **columns}
+    kinds = {key: datasets.Image() for key, values in columns.items() if isinstance(values[0], Image.Image)}
+    rows = datasets.Dataset.from_dict(columns)
+    for key, kind in {**kinds, **(features or {})}.items():
+        rows = rows.cast_column(key, kind)
+    rows.to_parquet(folder / name)
+    return str(folder / name)
+
+
+def plain(rows):
+    return [record.fields for record in rows.records]
+
+
+def test_vqav2_as_on_the_hub(tmp_path):
+    """Ten answers in records; two questions about one picture are put together."""
+    answers = [
+        [{"answer": answer, "answer_confidence": "yes", "answer_id": i} for i, answer in enumerate(given)]
+        for given in (["two"] * 8 + ["2", "three"], ["red"] * 10, ["no"] * 10)
+    ]
+    path = parquet(
+        tmp_path,
+        {
+            "question": ["how many?", "what colour?", "is it?"],
+            "answers": answers,
+            "multiple_choice_answer": ["two", "red", "no"],
+            "image_id": [7, 7, 8],
+            "question_id": [70, 71, 80],
+        },
+    )
+    rows = load_task_rows([path], "train", QuestionSettings(image_id_column="image_id"))
+    assert len(rows) == 2
+    assert rows[0]["question"] == ["how many?", "what colour?"]
+    assert rows[0]["answer"] == [["two"] * 8 + ["2", "three"], ["red"] * 10]
+    assert rows[0]["image"].tobytes() == PICTURES[0].tobytes()
+    apart = load_task_rows([path], "train", QuestionSettings(answer_column="multiple_choice_answer"))
+    assert [fields["answer"] for fields in plain(apart)] == [[["two"]], [["red"]], [["no"]]]
+
+
+def test_flickr30k_as_on_the_hub(tmp_path):
+    path = parquet(
+        tmp_path,
+        {
+            "caption": [["a", "b", "c", "d", "e"], ["f"], ["g", "h"]],
+            "sentids": [["0"], ["1"], ["2"]],
+            "split": ["test", "train", "test"],
+            "img_id": ["0", "1", "2"],
+            "filename": ["0.jpg", "1.jpg", "2.jpg"],
+        },
+    )
+    rows = load_task_rows([path], "test", RetrievalSettings(where=["split=test"]))
+    assert rows.column("captions") == [["a", "b", "c", "d", "e"], ["g", "h"]]
+    assert rows[1]["image"].tobytes() == PICTURES[2].tobytes()
+
+
+def test_coco_as_on_the_hub_has_a_caption_per_row(tmp_path):
+    sentences = [{"tokens": [text], "raw": text, "imgid": 1, "sentid": i} for i, text in enumerate("abc")]
+    path = parquet(tmp_path, {"sentences": sentences, "cocoid": [9, 9, 4], "sentids": [[0], [1], [2]]})
+    rows = load_task_rows([path], "train", RetrievalSettings(image_id_column="cocoid"))
+    assert rows.column("captions") == [["a", "b"], ["c"]]
+    karpathy = [[{"raw": "a", "sentid": 1}, {"raw": "b", "sentid": 2}], [{"raw": "c", "sentid": 3}]]
+    path = parquet(tmp_path, {"sentences": karpathy})
+    assert load_task_rows([path], "train", RetrievalSettings()).column("captions") == [["a", "b"], ["c"]]
+
+
+def test_snli_ve_as_on_the_hub_goes_by_name(tmp_path):
+    names = datasets.ClassLabel(names=["contradiction", "entailment", "neutral"])  # in another order than ours
+    columns = {"hypothesis": ["a", "b", "c"], "premise": ["x"] * 3, "label": [0, 1, 2], "filename": ["1", "2", "3"]}
+    rows = load_task_rows([parquet(tmp_path, columns, {"label": names})], "train", EntailmentSettings(), VE)
+    assert [(f["text"], f["label"]) for f in plain(rows)] == [("a", VE[2]), ("b", VE[0]), ("c", VE[1])]
+
+
+def test_nlvr2_as_on_the_hub(tmp_path):
+    columns = {
+        "identifier": ["dev-850-0-1", "dev-850-1-1", "dev-850-0-0"],
+        "sentence": ["s", "s", "t"],
+        "left_image": PICTURES[:3],
+        "right_image": PICTURES[1:4],
+        "label": [0, 1, 0],
+    }
+    path = parquet(tmp_path, columns, {"label": datasets.ClassLabel(names=["True", "False"])})
+    settings = ReasoningSettings(
+        image_column=["left_image", "right_image"], group_column="identifier", group_parts=[0, 1, 3]
+    )
+    rows = load_task_rows([path], "train", settings, NLVR)
+    assert rows.column("label") == ["True", "False", "True"]
+    assert rows.column("group") == ["dev-850-1", "dev-850-1", "dev-850-0"]
+    assert [image.tobytes() for image in rows[1]["images"]] == [PICTURES[1].tobytes(), PICTURES[2].tobytes()]
+    assert settings.num_images == 2
+
+
+def test_nlvr1_pictures_are_cut_into_their_boxes(tmp_path):
+    picture = Image.new("RGB", (400, 100), "grey")
+    for i, colour in enumerate(["red", "green", "blue"]):
+        picture.paste(Image.new("RGB", (100, 100), colour), (150 * i, 0))
+    path = parquet(tmp_path, {"image": [picture], "sentence": ["s"], "label": [True], "identifier": ["3-1"]})
+    settings = ReasoningSettings(image_parts=3, image_gap=0.125, group_column="identifier")
+    row = load_task_rows([path], "train", settings, NLVR)[0]
+    assert row["label"] == "True" and row["group"] == "3-1" and settings.num_images == 3
+    for image, colour in zip(row["images"], ["red", "green", "blue"], strict=True):
+        assert image.tobytes() == Image.new("RGB", (100, 100), colour).tobytes()
+
+
+def test_cuts_of_pictures_that_do_not_divide_evenly():
+    assert [part.size for part in cut(Image.new("RGB", (10, 4)), 3)] == [(3, 4), (4, 4), (3, 4)]
+    with pytest.raises(ValueError, match="2 pixels wide and cannot be cut into 3"):
+        cut(Image.new("RGB", (2, 4)), 3)
+
+
+def test_texts_get_their_images_from_other_data_by_id(tmp_path):
+    images = parquet(tmp_path, {"image_id": ["a", "b"]}, name="images.parquet")
+    pairs = tmp_path / "pairs.jsonl"
+    lines = [{"image_id": i, "hypothesis": t, "label": "neutral"} for i, t in (("b", "x"), ("a", "y"), ("b", "z"))]
+    pairs.write_text("\n".join(map(json.dumps, lines)))
+    settings = EntailmentSettings(image_id_column="image_id", image_data=[images])
+    rows = load_task_rows([str(pairs)], "train", settings, VE)
+    assert [rows[i]["image"].tobytes() for i in range(3)] == [PICTURES[i].tobytes() for i in (1, 0, 1)]
+    assert rows.column("text") == ["x", "y", "z"]
+    pairs.write_text(json.dumps({"image_id": "c", "hypothesis": "x", "label": "neutral"}))
+    with pytest.raises(ValueError, match="Row 0 of .*pairs.jsonl: no image of image_data has the id 'c'"):
+        load_task_rows([str(pairs)], "train", settings, VE)
+
+
+def test_csv_and_folders_and_several_sources(picture_folder, tmp_path):
+    Image.new("RGB", (5, 4), "red").save(tmp_path / "red.png")
+    (tmp_path / "pairs.csv").write_text("photo,text,label\nred.png,it is red,ENTAILMENT\nred.png,白い犬,neutral\n")
+    settings = EntailmentSettings(image_column=["photo"])
+    rows = load_task_rows([str(tmp_path / "pairs.csv")] * 2, "train", settings, VE)
+    assert len(rows) == 4 and rows[3]["text"] == "白い犬" and rows[2]["label"] == "entailment"
+    assert rows[1]["image"].size == (5, 4)
+    assert len(load_task_rows([picture_folder], "train", RetrievalSettings())) == 8
+    part = load_rows(str(tmp_path / "pairs.csv"), "train[:1]")
+    assert part["text"] == ["it is red"]
+
+
+def test_easy_vqa_has_all_questions_of_an_image_in_a_row():
+    rows = load_task_rows(["easy-vqa"], "test", QuestionSettings())
+    assert len(rows) == 1000 and sum(map(len, rows.column("question"))) == 9673
+    assert all(len(answers) == 1 for answers in rows[0]["answer"])
+    with pytest.raises(ValueError, match="data for the task vqa"):
+        load_task_rows(["easy-vqa"], "test", RetrievalSettings())
+
+
+BAD = {
+    "its image cannot be read": {"image": "broken.png"},
+    "its image cannot be read .FileNotFound": {"image": "nowhere.png"},
+    "it has no image": {"image": None},
+    "it has no text": {"text": " \u200b "},
+    "its label is 'maybe'; the classes are entailment, neutral, contradiction": {"label": "maybe"},
+    "its label is None": {"label": None},
+}
+
+
+@pytest.fixture
+def bad_file(tmp_path):
+    """A file with a good row, a bad one, and another good one."""
+    Image.new("RGB", (5, 4), "red").save(tmp_path / "good.png")
+    (tmp_path / "broken.png").write_bytes((tmp_path / "good.png").read_bytes()[:40])
+
+    def write(change):
+        good = {"image": "good.png", "text": "x", "label": "neutral"}
+        (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, [good, {**good, **change}, good])))
+        return str(tmp_path / "rows.jsonl")
+
+    return write
+
+
+@pytest.mark.parametrize("reason, change", BAD.items())
+def test_a_bad_row_is_named_or_left_out_and_counted(reason, change, bad_file):
+    path = bad_file(change)
+    with pytest.raises(ValueError, match=f"Row 1 of {path}: {reason}.*skip_bad_rows"):
+        list(load_task_rows([path], "train", EntailmentSettings(), VE))
+    rows = load_task_rows([path], "train", EntailmentSettings(skip_bad_rows=True), VE)
+    assert len(list(rows)) == 2 and len(rows.skipped) == 1
+    assert f"Left out 1 bad row(s):\n  Row 1 of {path}" in rows.summary_of_skipped()
+
+
+def test_nothing_but_bad_rows_is_an_error_with_the_reasons(tmp_path):
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"image": "nowhere.png", "text": "x", "label": "neutral"}))
+    with pytest.raises(ValueError, match="no row that can be used.*Left out 1 bad row"):
+        load_task_rows([str(tmp_path / "rows.jsonl")], "train", EntailmentSettings(skip_bad_rows=True), VE)
+
+
+def test_numbers_as_labels_need_names(tmp_path):
+    path = parquet(tmp_path, {"sentence": ["a", "b"], "label": [1, 0]})
+    with pytest.raises(ValueError, match="numbers and no names for them.*--class_names False True"):
+        load_task_rows([path], "train", ReasoningSettings(), NLVR)
+    rows = load_task_rows([path], "train", ReasoningSettings(class_names=["True", "False"]), NLVR)
+    assert rows.column("label") == ["False", "True"]
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        (RetrievalSettings(), "no column called captions, caption, text.*set caption_column to one of image, words"),
+        (RetrievalSettings(caption_column="titel"), "no column 'titel'; set caption_column to one of image, words"),
+        (RetrievalSettings(caption_column="words", image_column=["photo"]), "no column 'photo'; set image_column"),
+        (RetrievalSettings(caption_column="words", where=["part=1"]), "no column 'part'"),
+        (QuestionSettings(), "no column called question"),
+        (EntailmentSettings(text_column="words"), "no column called label"),
+    ],
+)
+def test_columns_that_are_not_there(settings, message, tmp_path):
+    path = parquet(tmp_path, {"words": ["a", "b"]})
+    with pytest.raises(ValueError, match=message):
+        load_task_rows([path], "train", settings, VE)
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: RetrievalSettings(image_column=["a", "b"]), "this task has one image"),
+        (lambda: RetrievalSettings(image_column=[]), "image_column is empty"),
+        (lambda: RetrievalSettings(where=["split"]), "COLUMN=VALUE"),
+        (lambda: RetrievalSettings(image_data=["x"]), "joined by image_id_column"),
+        (lambda: RetrievalSettings(rerank_k=-1), "rerank_k=-1"),
+        (lambda: QuestionSettings(answer_k=-1), "answer_k=-1"),
+        (lambda: ReasoningSettings(image_parts=0), "image_parts=0"),
+        (lambda: ReasoningSettings(image_parts=3, image_gap=0.5), "leaves no room"),
+    ],
+)
+def test_settings_that_make_no_sense(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_a_revision_of_a_hub_data_set(monkeypatch):
+    called = []
+    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **options: called.append((args, options)))
+    load_rows("user/name@refs/convert/parquet", "test")
+    load_rows("user/name", "train")
+    assert called[0] == (("user/name",), {"revision": "refs/convert/parquet", "split": "test", "streaming": False})
+    assert called[1] == (("user/name",), {"split": "train", "streaming": False})

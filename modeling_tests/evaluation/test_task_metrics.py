@@ -1,0 +1,94 @@
+"""Consistency, codebook use, chance and grouped intervals by hand or by brute force, and the metrics of `evaluate`."""
+
+import math
+import os
+import subprocess
+import sys
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from transformers_cbvila.evaluation.codebook_metrics import codebook_use
+from transformers_cbvila.evaluation.floors import chance_recall, guesses_by_text, majority
+from transformers_cbvila.evaluation.intervals import bootstrap_interval
+from transformers_cbvila.evaluation.load_metric import METRICS, metric_folder
+from transformers_cbvila.evaluation.reasoning_metrics import consistency
+
+
+def test_consistency_is_the_share_of_groups_without_a_mistake():
+    assert consistency([True, True, False, True, True], ["a", "b", "a", "b", "c"]) == pytest.approx(2 / 3)
+    with pytest.raises(ValueError, match="a group for each row"):
+        consistency([True], [])
+
+
+def test_codebook_use_by_hand():
+    found = codebook_use([[0, 0, 1], [1]], 4)
+    assert found == {"usage": 0.5, "perplexity": pytest.approx(2.0), "top_share": 0.5}
+    shares = [0.5, 0.25, 0.25]
+    entropy = -sum(p * math.log(p) for p in shares)
+    assert codebook_use([[2, 2, 3, 0]], 8)["perplexity"] == pytest.approx(math.exp(entropy))
+    for codes in ([], [[]]):
+        with pytest.raises(ValueError, match="no codes"):
+            codebook_use(codes, 4)
+    with pytest.raises(ValueError, match="code 4 is none of the codebook's, 0 to 3"):
+        codebook_use([[4]], 4)
+
+
+@pytest.mark.parametrize("relevant, gallery, k", [(1, 5, 1), (2, 6, 3), (5, 5, 1), (1, 3, 10), (3, 4, 2), (1, 1, 5)])
+def test_chance_of_recall_is_that_of_all_orders(relevant, gallery, k):
+    shown = list(combinations(range(gallery), min(k, gallery)))
+    hits = sum(any(item < relevant for item in items) for items in shown)
+    assert chance_recall([relevant], gallery, k) == pytest.approx(hits / len(shown))
+
+
+def test_chance_of_recall_is_a_mean_over_queries():
+    assert chance_recall([1, 2], 4, 1) == pytest.approx((0.25 + 0.5) / 2)
+    with pytest.raises(ValueError, match="1 to 4 relevant"):
+        chance_recall([5], 4, 1)
+
+
+def test_guesses_by_text():
+    guesses = guesses_by_text(["a", "a", "b", "a"], ["x", "y", "z", "y"], ["a", "b", "c"])
+    assert guesses == ["y", "z", "y"] and majority(["p", "q", "q"]) == "q"
+
+
+def test_intervals_over_groups_are_wider_where_a_group_is_right_or_wrong_as_one():
+    values, groups = np.repeat([0.0, 1.0] * 10, 10), np.repeat(np.arange(20), 10)
+    alone, together = bootstrap_interval(values, 0), bootstrap_interval(values, 0, groups=groups)
+    assert together[1] - together[0] > 2.5 * (alone[1] - alone[0])  # sqrt(10) times, but for sampling
+    assert bootstrap_interval(values, 0, groups=np.arange(200)) == pytest.approx(alone)
+    assert bootstrap_interval(np.ones(3), 0, groups=np.zeros(3)) == (1.0, 1.0)
+
+
+def test_unknown_metrics_are_named():
+    with pytest.raises(ValueError, match="no metric is called 'bleu'; there are vqa_accuracy"):
+        metric_folder("bleu")
+
+
+SESSION = """
+import evaluate, sys
+recall, nlvr, codes = (evaluate.load(folder) for folder in sys.argv[1:])
+found = recall.compute(predictions=[[0.9, 0.1, 0.2], [0.5, 0.6, 0.7]], references=[[0], [0, 1]], ks=[1, 2])
+assert found == {"recall_at_1": 0.5, "recall_at_2": 1.0}, found
+judged = {"predictions": ["True", "False", "true"], "references": ["true", "true", "True"]}
+found = nlvr.compute(**judged, groups=["a", "a", "b"])
+assert found == {"accuracy": 2 / 3, "consistency": 0.5}, found
+found = codes.compute(predictions=[[0, 0, 1], [1]], codebook_size=4)
+assert found["usage"] == 0.5 and abs(found["perplexity"] - 2) < 1e-9, found
+try:
+    recall.compute(predictions=[[0.1]], references=[[1]])
+except ValueError as error:
+    assert "query 0 names [1] in a gallery of 1" in str(error), error
+else:
+    raise SystemExit("a place outside the gallery was taken")
+"""
+
+
+def test_metric_folders_load_with_evaluate_offline(tmp_path):
+    """In a process of its own: evaluate decides at import where it writes its caches."""
+    environment = os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1"}
+    folders = [str(metric_folder(name)) for name in METRICS[1:]]
+    command = [sys.executable, "-c", SESSION, *folders]
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path, timeout=600)
+    assert finished.returncode == 0, finished.stderr

@@ -1,0 +1,250 @@
+"""The job `cbvila finetune`, task by task: trained, measured, recorded, evaluated anew from its folder, resumed."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from tiny import half_image, pretraining_model, tiny_processor
+from transformers import TrainerCallback
+
+from transformers_cbvila import (
+    CBViLAForImageTextRetrieval,
+    CBViLAForQuestionAnswering,
+    CBViLAForVisualEntailment,
+    CBViLAForVisualReasoning,
+    CBViLATrainingArguments,
+)
+from transformers_cbvila.cli import _parse, _task_parts, main
+from transformers_cbvila.data.task_settings import (
+    SETTINGS,
+    EntailmentSettings,
+    QuestionSettings,
+    ReasoningSettings,
+    RetrievalSettings,
+)
+from transformers_cbvila.evaluation.task_evaluation import EvaluationJob, evaluate_task
+from transformers_cbvila.training.finetune import FinetuningJob, build_trainer, finetune
+from transformers_cbvila.training.task_models import starting_model
+
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("finetune-*.yaml"))
+COLOURS = ("red", "green", "blue", "grey")
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    """A folder with a pretraining checkpoint and its processor."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    pretraining_model().save_pretrained(folder)
+    tiny_processor().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A file with columns for every task."""
+    folder = tmp_path_factory.mktemp("data")
+    lines = []
+    for i, colour in enumerate(COLOURS * 2):
+        name = f"{colour}{i % 2}.png"
+        half_image(colour, ("top", "left")[i % 2], 20 + i).save(folder / name)
+        line = {"image": name, "other": name, "captions": [f"{colour} half", f"a {colour}"], "question": "is it red ?"}
+        line |= {"answers": ["yes", "yes", "no"] if colour == "red" else ["no"], "hypothesis": f"it is {colour}"}
+        line |= {"label": ("entailment", "neutral")[i % 2], "true": i % 3 == 0, "set": f"s{i % 4}"}
+        lines.append(json.dumps(line))
+    (folder / "rows.jsonl").write_text("\n".join(lines))
+    return str(folder / "rows.jsonl")
+
+
+def arguments(folder, **options):
+    defaults = {"max_steps": 2, "per_device_train_batch_size": 4, "logging_steps": 1, "disable_tqdm": True}
+    return CBViLATrainingArguments(str(folder), report_to="none", use_cpu=True, **{**defaults, **options})
+
+
+TASKS = {
+    "retrieval": (RetrievalSettings(rerank_k=2), CBViLAForImageTextRetrieval, "mean_recall_reranked"),
+    "vqa": (QuestionSettings(), CBViLAForQuestionAnswering, "accuracy"),
+    "entailment": (EntailmentSettings(), CBViLAForVisualEntailment, "accuracy"),
+    "reasoning": (
+        ReasoningSettings(image_column=["image", "other"], label_column="true", group_column="set"),
+        CBViLAForVisualReasoning,
+        "consistency",
+    ),
+}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_is_trained_measured_and_evaluated_anew(task, pretrained, data, tmp_path):
+    settings, head, figure = TASKS[task]
+    views = {"crop_scale": 0.5, "flip": True, "distortions": 2}
+    start = {"image_size": 40, "dropout": 0.0, "from_scratch": task == "vqa"}
+    job = FinetuningJob(pretrained, [data], eval_data=[data], eval_split="train", **start, **views)
+    folder = finetune(task, job, settings, arguments(tmp_path / "out", eval_strategy="steps", eval_steps=1))
+    record = json.loads((folder / "finetuning.json").read_text())
+    assert record["task"] == task and record["steps"] == 2 and record["skipped_rows"] == {"train": 0, "eval": 0}
+    assert str(tmp_path) not in json.dumps(record) and Path(data).parent.name not in json.dumps(record)
+    assert sum(f"eval_{figure}" in log for log in record["logs"]) == 3, "after each step, and at the end"
+    model = head.from_pretrained(folder)
+    assert model.config.vision_config.image_size == 40
+    # the folder alone gives the same figures
+    output = tmp_path / "figures.json"
+    job = EvaluationJob(str(folder), [data], str(output), split="train", train_data=[data], batch_size=8)
+    figures = evaluate_task(task, job, settings, progress=False)
+    assert figures == json.loads(output.read_text())
+    for name, value in record["figures"].items():
+        same = figures[name.removeprefix("eval_")]
+        assert same == (pytest.approx(value) if isinstance(value, float) else value), name
+    assert (figures["task"], figures["split"], figures["protocol"], figures["zero_shot"]) == (
+        task,
+        "train",
+        "own",
+        False,
+    )
+    assert any(name.endswith("_floor") for name in figures)
+
+
+def test_a_pretrained_model_retrieves_without_fine_tuning_and_answers_nothing(pretrained, data, tmp_path):
+    job = EvaluationJob(pretrained, [data], str(tmp_path / "a.json"), split="train")
+    figures = evaluate_task("retrieval", job, RetrievalSettings(rerank_k=2), progress=False)
+    assert figures["zero_shot"] and figures["gallery_images"] == 8
+    for task in ("vqa", "entailment"):
+        with pytest.raises(ValueError, match=f"CBViLAForPreTraining, which was not trained for {task}"):
+            evaluate_task(task, job, TASKS[task][0], progress=False)
+    with pytest.raises(FileNotFoundError, match="make it first"):
+        evaluate_task("retrieval", replace(job, output=str(tmp_path / "no" / "a.json")), RetrievalSettings())
+
+
+def test_random_weights_differ_from_pretrained_ones_and_share_everything_else(pretrained):
+    model, processor = starting_model("entailment", pretrained)
+    fresh, same = starting_model("entailment", pretrained, from_scratch=True)
+    name = next(name for name in model.state_dict() if name.endswith("q_proj.weight"))
+    assert not torch.equal(model.state_dict()[name], fresh.state_dict()[name])
+    assert torch.equal(model.state_dict()[name], pretraining_model().state_dict()[name])
+    shapes = [{key: value.shape for key, value in m.state_dict().items()} for m in (model, fresh)]
+    assert shapes[0] == shapes[1] and model.config.preset == fresh.config.preset
+    assert processor.tokenizer.get_vocab() == same.tokenizer.get_vocab()
+
+
+def test_another_resolution_gives_what_interpolation_gives(pretrained):
+    model, processor = starting_model("retrieval", pretrained, image_size=48)
+    small = starting_model("retrieval", pretrained)[0]
+    inputs = processor(images=half_image("red", "top", 90), text="red half", return_tensors="pt")
+    assert inputs["pixel_values"].shape[-1] == 48
+    with torch.no_grad():
+        resized = model.eval()(**inputs).itm_logits
+        interpolated = small.eval()(**inputs, interpolate_pos_encoding=True).itm_logits
+    assert torch.allclose(resized, interpolated, atol=1e-5)
+    with pytest.raises(ValueError, match="image_size=50 is no multiple of the patch size, 8"):
+        starting_model("retrieval", pretrained, image_size=50)
+    with pytest.raises(ValueError, match="dropout=1.0"):
+        starting_model("retrieval", pretrained, dropout=1.0)
+
+
+def test_a_resumed_run_ends_with_the_same_weights(pretrained, data, tmp_path):
+    job = FinetuningJob(pretrained, [data], crop_scale=0.5, flip=True)
+    settings, weights = TASKS["retrieval"][0], []
+    for name in ("whole", "broken"):
+        options = {"max_steps": 4, "save_steps": 2, "negative_hardening": "0.0,0.5"}
+        args = arguments(tmp_path / name, **options)
+        if name == "broken":
+            trainer = build_trainer("retrieval", job, settings, args)
+            trainer.add_callback(StopAfter(2))
+            trainer.train()
+            args = arguments(tmp_path / name, **options, resume_from_checkpoint="True")
+        finetune("retrieval", job, settings, args)
+        weights.append(CBViLAForImageTextRetrieval.from_pretrained(tmp_path / name).state_dict())
+    for name, value in weights[0].items():
+        assert torch.equal(value, weights[1][name]), name
+
+
+class StopAfter(TrainerCallback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_training_stop = state.global_step >= self.step
+
+
+def test_a_broken_image_stops_training_by_name(pretrained, data, tmp_path):
+    lines = Path(data).read_text().splitlines()
+    broken = [{**json.loads(line), "image": str(Path(data).parent / json.loads(line)["image"])} for line in lines]
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    broken[3]["image"] = str(tmp_path / "broken.png")
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, broken)))
+    job = FinetuningJob(pretrained, [str(tmp_path / "rows.jsonl")])
+    with pytest.raises(ValueError, match="Row 3 of .*rows.jsonl: its image cannot be read"):
+        finetune("entailment", job, EntailmentSettings(), arguments(tmp_path / "out", max_steps=4))
+    finetune("entailment", job, EntailmentSettings(skip_bad_rows=True), arguments(tmp_path / "out", max_steps=4))
+    assert json.loads((tmp_path / "out/finetuning.json").read_text())["skipped_rows"] == {"train": 1}
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipes_hold_options_that_there_are_and_name_themselves(path, tmp_path):
+    task = path.stem.split("-")[1]
+    settings_class, end, preset = _task_parts(task, "")
+    recipe = yaml.safe_load(path.read_text())
+    if "bf16" in recipe:  # what a CPU may lack
+        path = tmp_path / path.name
+        path.write_text(yaml.safe_dump({**recipe, "bf16": False}))
+    argv = [
+        "--config",
+        str(path),
+        "--model",
+        "m",
+        "--train_data",
+        "a",
+        "--eval_data",
+        "b",
+        "--output_dir",
+        str(tmp_path),
+    ]
+    parts = [FinetuningJob, settings_class, CBViLATrainingArguments]
+    job, settings, args, _ = _parse("finetune", "", end, parts, argv, preset)
+    for name, value in recipe.items():
+        owner = next(part for part in (job, settings, args) if hasattr(part, name))
+        assert getattr(owner, name) == value or name in ("bf16", "metric_for_best_model", "lr_scheduler_kwargs"), name
+    head = next(p for p in RECIPES if p.name == path.name).read_text().partition("\n\n")[0]
+    assert f"cbvila finetune {task}" in head.replace("transformers_cbvila finetune", "cbvila finetune")
+    assert f"recipes/{path.name}" in head and f"cbvila evaluate {task}" in head
+
+
+def test_protocols_set_options_below_recipe_and_flags(tmp_path):
+    def parsed(*argv, recipe="seed: 0\n"):
+        (tmp_path / "r.yaml").write_text(recipe)
+        settings_class, end, preset = _task_parts("retrieval", "")
+        argv = ["--model", "m", "--data", "d", "--output", "o.json", "--config", str(tmp_path / "r.yaml"), *argv]
+        return _parse("evaluate retrieval", "", end, [EvaluationJob, settings_class], argv, preset)[1]
+
+    assert parsed().rerank_k == 64 and not parsed().own_captions_only
+    assert parsed("--protocol", "coco-5k").rerank_k == 256 and parsed("--protocol", "coco-5k").own_captions_only
+    assert parsed("--protocol", "flickr30k-1k", "--rerank_k", "16").rerank_k == 16
+    assert parsed(recipe="protocol: coco-5k\nrerank_k: 8\n").rerank_k == 8
+    assert parsed(recipe="caption_column: c\n").caption_column == "c" == parsed("--text_column", "c").caption_column
+    with pytest.raises(SystemExit):
+        parsed("--protocol", "vqav2")
+
+
+def test_image_columns_may_be_repeated_or_listed(tmp_path):
+    base = ["--model", "m", "--data", "d", "--output", "o.json"]
+    for given in (["--image_column", "a", "b"], ["--image_column", "a", "--image_column", "b"]):
+        parts = [EvaluationJob, SETTINGS["reasoning"]]
+        assert _parse("evaluate reasoning", "", "", parts, [*base, *given])[1].image_column == ["a", "b"]
+
+
+def test_the_commands(pretrained, data, tmp_path, capsys):
+    out, figures = tmp_path / "out", tmp_path / "figures.json"
+    train = ["--model", pretrained, "--train_data", data, "--output_dir", str(out), "--max_steps", "1"]
+    train += ["--report_to", "none", "--use_cpu", "--answer_column", "answers", "--disable_tqdm", "true"]
+    assert main(["finetune", "vqa", *train]) == 0
+    answers = tmp_path / "answers.txt"
+    answers.write_text("yes\nno\n")
+    test = ["--model", str(out), "--data", data, "--split", "train", "--output", str(figures)]
+    assert main(["evaluate", "vqa", *test, "--answer_list", str(answers), "--train_data", data]) == 0
+    said, found = capsys.readouterr().out, json.loads(figures.read_text())
+    assert f"Trained model: {out}" in said and f"Figures: {figures}" in said and "accuracy_text_only_floor" in said
+    assert found["answer_list_ceiling"] == 1.0 and found["metric"] == "any_of" and found["rows"] == 8
+    for argv in (["finetune"], ["evaluate", "captioning"]):
+        with pytest.raises(SystemExit):
+            main(argv)

@@ -1,0 +1,35 @@
+"""What RandAugment does to an image, as ALBEF has it: distortions that leave its content and its colours alone."""
+
+from collections.abc import Callable
+
+from PIL import Image, ImageEnhance, ImageOps
+
+_ENHANCEMENT = 1.36  # brightness and sharpness, level 7 of 10
+_SHEAR = 0.21
+_SHIFT = 7  # pixels, whatever the size
+_TURN = 21  # degrees
+_GREY = (128, 128, 128)
+
+
+def _moved(image: Image.Image, across: tuple[float, float], down: tuple[float, float]) -> Image.Image:
+    """The image sheared and shifted: (shear, shift) of rows and of columns; grey where nothing is left."""
+    (shear_x, shift_x), (shear_y, shift_y) = across, down
+    matrix = (1.0, shear_x, shift_x, shear_y, 1.0, shift_y)
+    return image.transform(
+        image.size, Image.Transform.AFFINE, matrix, resample=Image.Resampling.BILINEAR, fillcolor=_GREY
+    )
+
+
+# Each takes an image and a sign; those without a direction do not look at it.
+DISTORTIONS: tuple[Callable[[Image.Image, float], Image.Image], ...] = (
+    lambda image, sign: image,
+    lambda image, sign: ImageOps.autocontrast(image),
+    lambda image, sign: ImageOps.equalize(image),
+    lambda image, sign: ImageEnhance.Brightness(image).enhance(_ENHANCEMENT),
+    lambda image, sign: ImageEnhance.Sharpness(image).enhance(_ENHANCEMENT),
+    lambda image, sign: _moved(image, (sign * _SHEAR, 0.0), (0.0, 0.0)),
+    lambda image, sign: _moved(image, (0.0, 0.0), (sign * _SHEAR, 0.0)),
+    lambda image, sign: _moved(image, (0.0, sign * _SHIFT), (0.0, 0.0)),
+    lambda image, sign: _moved(image, (0.0, 0.0), (0.0, sign * _SHIFT)),
+    lambda image, sign: image.rotate(sign * _TURN, resample=Image.Resampling.BILINEAR, fillcolor=_GREY),
+)

@@ -1,0 +1,240 @@
+"""Rows of a downstream task: texts and labels in memory, images read when a row is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from PIL import Image
+
+from ..extras import require
+from ..model.image_loading_cbvila import DECODING_ERRORS, to_rgb
+from .easy_vqa import load_easy_vqa
+from .sources import EASY_VQA, encoded_images, load_rows
+from .task_fields import Fields, field_reader, find_columns
+from .task_settings import QuestionSettings, ReasoningSettings, RetrievalSettings, TaskSettings
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_SHOWN_REASONS = 5
+_LISTS = ("captions", "question", "answer")  # fields that rows of one image put together
+_WAY_OUT = "Correct it, or leave such rows out with skip_bad_rows"
+
+
+class Record(NamedTuple):
+    """A row: what an error calls it, its pictures as (source of pictures, row in it), and its other fields."""
+
+    origin: str
+    pictures: list[tuple[int, int]]
+    fields: Fields
+
+
+@dataclass
+class TaskRows(Sequence):
+    """Rows that can be indexed, as dictionaries with `image` (RGB) or, with several, `images`, and the task's fields.
+
+    Args:
+        pictures: Sources of pictures: data sets with one column `image`, not decoded.
+        records: The rows.
+        parts, gap: Images of equal width that each picture is cut into, and what lies between them; see [`cut`].
+        several: Whether rows have `images`, a list, in place of `image`.
+        skipped: Why rows were left out, by row.
+    """
+
+    pictures: list[Dataset]
+    records: list[Record]
+    parts: int = 1
+    gap: float = 0.0
+    several: bool = False
+    skipped: list[str] = field(default_factory=list)
+
+    def __post_init__(self):
+        self._decode: Callable[[Any], Any] = require("datasets").Image().decode_example
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        record = self.records[index]
+        try:
+            images = self.images(record)
+        except ValueError as error:
+            raise ValueError(f"{record.origin}: {error}. {_WAY_OUT}.") from error
+        return {**record.fields, **({"images": images} if self.several else {"image": images[0]})}
+
+    def column(self, name: str) -> list[Any]:
+        """One field of all rows, without reading an image."""
+        return [record.fields[name] for record in self.records]
+
+    def images(self, record: Record) -> list[Image.Image]:
+        """The images of a row. ValueError where one is missing or cannot be read."""
+        images = [self._picture(*place) for place in record.pictures]
+        return images if self.parts == 1 else [part for image in images for part in cut(image, self.parts, self.gap)]
+
+    def _picture(self, source: int, row: int) -> Image.Image:
+        value = self.pictures[source][row]["image"]
+        if value is None or not (value.get("bytes") or value.get("path")):
+            raise ValueError("it has no image")
+        try:
+            return to_rgb(self._decode(value))
+        except (*DECODING_ERRORS, Image.DecompressionBombError) as error:
+            raise ValueError(f"its image cannot be read ({type(error).__name__}: {error})") from error
+
+    def without_broken_images(self) -> TaskRows:
+        """Those rows whose images can be read; reads them all."""
+        kept, skipped = [], list(self.skipped)
+        for record in require("datasets.utils").tqdm(self.records, desc="Checking images"):
+            try:
+                self.images(record)
+                kept.append(record)
+            except ValueError as error:
+                skipped.append(f"{record.origin}: {error}")
+        return replace(self, records=kept, skipped=skipped)
+
+    def summary_of_skipped(self) -> str:
+        """How many rows were left out, and why the first of them."""
+        shown = "".join(f"\n  {reason}" for reason in self.skipped[:_SHOWN_REASONS])
+        rest = len(self.skipped) - _SHOWN_REASONS
+        return f"Left out {len(self.skipped)} bad row(s):{shown}" + (f"\n  and {rest} more" if rest > 0 else "")
+
+
+def cut(image: Image.Image, parts: int, gap: float = 0.0) -> list[Image.Image]:
+    """A picture as images of equal width, from left to right; `gap` between them is a share of the picture's width.
+
+    Raises:
+        ValueError: If it is too narrow for that.
+    """
+    step = image.width * (1 + gap) / parts
+    width = step - image.width * gap
+    boxes = [(round(i * step), 0, round(i * step + width), image.height) for i in range(parts)]
+    if any(left >= right for left, _, right, _ in boxes):
+        raise ValueError(f"its picture is {image.width} pixels wide and cannot be cut into {parts} parts")
+    return [image.crop(box) for box in boxes]
+
+
+def load_task_rows(
+    sources: Sequence[str], split: str, settings: TaskSettings, classes: Sequence[str] = ()
+) -> TaskRows:
+    """Reads the rows of a task from several sources, one after the other.
+
+    Args:
+        sources: See [`load_pairs`]; `"easy-vqa"` for questions.
+        split: Split of each.
+        settings: Where things are, see `task_settings.py`; its class is the task.
+        classes: Names of the classes that labels may have.
+
+    Raises:
+        FileNotFoundError: If a source is a path and isn't there.
+        ValueError: If a source lacks a column, or, without `skip_bad_rows`, for a row without text, label or image
+            (broken images are found when they are read); the message names the row.
+    """
+    several = isinstance(settings, ReasoningSettings)
+    rows = TaskRows([], [], getattr(settings, "image_parts", 1), getattr(settings, "image_gap", 0.0), several)
+    joined = _join_index(rows, settings)
+    for source in sources:
+        if source == EASY_VQA:
+            rows.records += _easy_vqa(rows, split, settings)
+        else:
+            rows.records += _read(rows, source, split, settings, classes, joined)
+    if settings.image_id_column is not None and isinstance(settings, RetrievalSettings | QuestionSettings):
+        rows.records = list(_together(rows.records))
+    if settings.skip_bad_rows:
+        rows = rows.without_broken_images()
+    if not rows.records:
+        reasons = f" {rows.summary_of_skipped()}" if rows.skipped else ""
+        raise ValueError(f"{', '.join(sources)} (split {split}) has no row that can be used.{reasons}")
+    return rows
+
+
+def _read(
+    rows: TaskRows, source: str, split: str, settings: TaskSettings, classes, joined: dict[str, tuple[int, int]]
+) -> Iterator[Record]:
+    """The good rows of one source; reasons of the others are added to `rows.skipped`."""
+    table: Any = load_rows(source, split)
+    names = table.column_names
+    columns = find_columns(settings, names, source)
+    extra = [c for c in (settings.image_id_column, getattr(settings, "group_column", None)) if c is not None]
+    conditions = [condition.partition("=")[::2] for condition in settings.where]
+    for option, column in [("a group, image id or condition", c) for c in [*extra, *(c for c, _ in conditions)]]:
+        if column not in names:
+            raise ValueError(f"{source} has no column {column!r} for {option}; it has {', '.join(names)}.")
+    first = _add_pictures(rows, table, source, settings, names, bool(joined))
+    read = field_reader(settings, columns, table.features, classes)
+    wanted = dict.fromkeys([*columns.values(), *extra, *(c for c, _ in conditions)])
+    for number, row in enumerate(table.select_columns(list(wanted))):
+        if any(str(row[column]) != value for column, value in conditions):
+            continue
+        origin = f"Row {number} of {source}"
+        try:
+            fields = read(row)
+            if settings.image_id_column is not None:
+                fields["image_id"] = str(row[settings.image_id_column])
+            places = [(first + i, number) for i in range(len(settings.image_column))]
+            yield Record(origin, places if first >= 0 else [_joined(joined, fields)], fields)
+        except ValueError as error:
+            if not settings.skip_bad_rows:
+                raise ValueError(f"{origin}: {error}. {_WAY_OUT}.") from error
+            rows.skipped.append(f"{origin}: {error}")
+
+
+def _add_pictures(rows: TaskRows, table, source: str, settings: TaskSettings, names, can_join: bool) -> int:
+    """Adds the image columns of a source to `rows.pictures`; returns the number of the first, -1 if all are joined."""
+    missing = [column for column in settings.image_column if column not in names]
+    if missing and can_join:
+        return -1
+    if missing:
+        raise ValueError(
+            f"{source} has no column {missing[0]!r}; set image_column to one of {', '.join(names)}, or image_data to "
+            "where the images are."
+        )
+    rows.pictures += [encoded_images(table, column, source) for column in settings.image_column]
+    return len(rows.pictures) - len(settings.image_column)
+
+
+def _join_index(rows: TaskRows, settings: TaskSettings) -> dict[str, tuple[int, int]]:
+    """Where the picture of each id of `image_data` is."""
+    index: dict[str, tuple[int, int]] = {}
+    for source in settings.image_data:
+        table: Any = load_rows(source, "train")
+        for column in (settings.image_id_column, settings.image_column[0]):
+            if column not in table.column_names:
+                raise ValueError(f"image_data {source} has no column {column!r}; it has {table.column_names}.")
+        rows.pictures.append(encoded_images(table, settings.image_column[0], source))
+        ids = table[settings.image_id_column]
+        index.update({str(name): (len(rows.pictures) - 1, number) for number, name in enumerate(ids)})
+    return index
+
+
+def _joined(joined: dict[str, tuple[int, int]], fields: Fields) -> tuple[int, int]:
+    place = joined.get(fields["image_id"])
+    if place is None:
+        raise ValueError(f"no image of image_data has the id {fields['image_id']!r}")
+    return place
+
+
+def _together(records: Sequence[Record]) -> Iterator[Record]:
+    """Rows of the same image as one, their lists put in a row; the image is the first row's."""
+    first: dict[str, Record] = {}
+    for record in records:
+        known = first.setdefault(record.fields["image_id"], record)
+        if known is record:
+            continue
+        for name in _LISTS:
+            if name in record.fields:
+                known.fields[name] = [*known.fields[name], *record.fields[name]]
+    yield from first.values()
+
+
+def _easy_vqa(rows: TaskRows, split: str, settings: TaskSettings) -> Iterator[Record]:
+    if not isinstance(settings, QuestionSettings):
+        raise ValueError("easy-vqa holds questions and answers; it is data for the task vqa.")
+    table = load_easy_vqa(split)
+    rows.pictures.append(encoded_images(table, "image", EASY_VQA))
+    questions = zip(table["question"], table["answer"], strict=True)
+    for number, (asked, given) in enumerate(questions):
+        fields = {"question": list(asked), "answer": [[answer] for answer in given]}
+        yield Record(f"Image {number} of {EASY_VQA}", [(len(rows.pictures) - 1, number)], fields)

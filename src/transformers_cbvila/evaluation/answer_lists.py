@@ -1,0 +1,49 @@
+"""Lists of all answers that may be given: reading them, and how good an answer from them can be."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+# Scores of answers (0 to 1), one for each question, against what people answered.
+Scorer = Callable[[Sequence[str], Sequence[Sequence[str]]], list[float]]
+
+
+def read_answer_list(path: str) -> list[str]:
+    """The answers of a file: a JSON list, or one a line. Those that come twice are taken once.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it holds no answer, or a JSON value that is no list of texts.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"answer_list={path} isn't there; give a file with a JSON list, or an answer a line.")
+    text = Path(path).read_text(encoding="utf-8")
+    answers = json.loads(text) if path.endswith(".json") else text.splitlines()
+    if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
+        raise ValueError(f"answer_list={path} is no JSON list of texts.")
+    answers = list(dict.fromkeys(answer.strip() for answer in answers if answer.strip()))
+    if not answers:
+        raise ValueError(f"answer_list={path} holds no answer.")
+    return answers
+
+
+def ceiling(answer_list: Sequence[str], references: Sequence[Sequence[str]], score: Scorer) -> float:
+    """Accuracy, 0 to 1, of the best answer of a list to each question.
+
+    Raises:
+        ValueError: no question has a right answer in the list.
+    """
+    place = {answer.lower(): answer for answer in answer_list}
+    best = [0.0] * len(references)
+    for number in range(max(map(len, references))):  # the n-th answers that people gave, where they are in the list
+        known = [q for q, row in enumerate(references) if number < len(row) and row[number].strip().lower() in place]
+        if known:
+            given = [place[references[q][number].strip().lower()] for q in known]
+            for q, value in zip(known, score(given, [references[q] for q in known]), strict=True):
+                best[q] = max(best[q], value)
+    if not any(best):
+        raise ValueError(
+            f"answer_list has {len(answer_list)} answers, {', '.join(map(repr, answer_list[:3]))} and so on, and none "
+            "is right for any question; is it the list of these data?"
+        )
+    return sum(best) / len(best)

@@ -1,0 +1,114 @@
+"""Protocols of the literature by name, so that two numbers under one name are comparable."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..data.task_rows import TaskRows
+from .vqa_metrics import ANNOTATORS_PER_QUESTION
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One protocol.
+
+    Attributes:
+        task: The task it belongs to.
+        text: What it is, in a line, with the data set as it stands on the Hub.
+        defaults: Of the task's options; what is given wins.
+        fixed: Options that make the protocol: giving others is an error.
+        sizes: How many rows its evaluation sets have: images in retrieval, questions, texts.
+        annotators: How many answers each question must have.
+    """
+
+    task: str
+    text: str
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    sizes: tuple[int, ...] = ()
+    annotators: int | None = None
+
+
+PROTOCOLS = {
+    "coco-5k": Protocol(
+        "retrieval",
+        "COCO's 5,000 test images of Karpathy's split with all their captions, 256 candidates re-ranked; "
+        "nlphuji/mscoco_2014_5k_test_image_text_retrieval@refs/convert/parquet",
+        {"rerank_k": 256},
+        {"own_captions_only": True},
+        sizes=(5000,),
+    ),
+    "flickr30k-1k": Protocol(
+        "retrieval",
+        "Flickr30K's 1,000 test images with their 5,000 captions, 128 candidates re-ranked; "
+        "nlphuji/flickr30k@refs/convert/parquet --where split=test",
+        {"rerank_k": 128},
+        {"own_captions_only": True},
+        sizes=(1000,),
+    ),
+    "vqav2": Protocol(
+        "vqa",
+        "VQAv2's soft accuracy over ten answers, 128 answers of the list ranked; HuggingFaceM4/VQAv2@refs/convert/"
+        "parquet (answers to the test questions are not public)",
+        {"answer_k": 128, "image_id_column": "image_id"},
+        sizes=(214_354,),
+        annotators=ANNOTATORS_PER_QUESTION,
+    ),
+    "snli-ve": Protocol(
+        "entailment",
+        "SNLI-VE's accuracy over three classes, on the validation or the test set; HuggingFaceM4/SNLI-VE",
+        sizes=(17_858, 17_901),
+    ),
+    "nlvr2": Protocol(
+        "reasoning",
+        "NLVR2's accuracy, and consistency over the pairs of images of a sentence, on dev or test-P; "
+        "HuggingFaceM4/NLVR2",
+        {"image_column": ["left_image", "right_image"]},
+        {"group_column": "identifier", "group_parts": [0, 1, 3]},
+        sizes=(6_982, 6_967),
+    ),
+    "nlvr1": Protocol(
+        "reasoning",
+        "NLVR's pictures of three boxes in all orders, on dev or Test-P; consistency over the orders of a picture",
+        {"image_parts": 3, "image_gap": 0.125},
+        {"group_column": "identifier"},
+        sizes=(5_934, 5_940),
+    ),
+}
+
+
+def protocol_defaults(task: str, name: str | None) -> dict[str, Any]:
+    """The options that a protocol sets.
+
+    Raises:
+        ValueError: If there is no such protocol for the task.
+    """
+    if name is None:
+        return {}
+    if name not in PROTOCOLS or PROTOCOLS[name].task != task:
+        fitting = [known for known, protocol in PROTOCOLS.items() if protocol.task == task]
+        raise ValueError(f"protocol={name!r} is none for {task}; there are {', '.join(fitting)}.")
+    return {**PROTOCOLS[name].defaults, **PROTOCOLS[name].fixed}
+
+
+def check_protocol(name: str | None, settings: Any, rows: TaskRows) -> None:
+    """Raises a ValueError where settings or rows are not those of the protocol: the number would not be comparable."""
+    if name is None:
+        return
+    protocol, leave = PROTOCOLS[name], "Leave --protocol out for figures of your own."
+    for option, value in protocol.fixed.items():
+        if getattr(settings, option) != value:
+            raise ValueError(f"Under {name}, {option} is {value} and not {getattr(settings, option)}. {leave}")
+    count = sum(map(len, rows.column("question"))) if protocol.task == "vqa" else len(rows)
+    if protocol.sizes and count not in protocol.sizes:
+        raise ValueError(
+            f"{name} is over {' or '.join(f'{size:,}' for size in protocol.sizes)} rows, and there are {count:,} here "
+            f"({len(rows.skipped)} bad ones left out). --image_id_column puts rows of one image together, --where "
+            f"takes a part. {leave}"
+        )
+    if protocol.annotators is not None:
+        counts = {len(answers) for row in rows.column("answer") for answers in row}
+        if counts != {protocol.annotators}:
+            raise ValueError(
+                f"{name} needs {protocol.annotators} answers to each question; here are {sorted(counts)}. {leave}"
+            )

@@ -1,0 +1,18 @@
+"""Consistency of judgements, as a pure function."""
+
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
+
+
+def consistency(correct: Sequence[bool], groups: Sequence[Hashable]) -> float:
+    """Share of groups, 0 to 1, without a single mistake: NLVR2's consistency, where a sentence's pairs are a group.
+
+    Raises:
+        ValueError: If there is no row, or the sequences differ in length.
+    """
+    if len(correct) != len(groups) or len(correct) == 0:
+        raise ValueError(f"consistency needs a group for each row: got {len(correct)} row(s), {len(groups)} group(s)")
+    flawless: dict[Hashable, bool] = defaultdict(lambda: True)
+    for right, group in zip(correct, groups, strict=True):
+        flawless[group] &= bool(right)
+    return sum(flawless.values()) / len(flawless)

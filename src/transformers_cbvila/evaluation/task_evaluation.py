@@ -1,0 +1,145 @@
+"""The `cbvila evaluate` job: a fine-tuned model and data in, figures in a JSON file out."""
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..bundled import checkpoint_source
+from ..data.task_rows import load_task_rows
+from ..model.configuration_cbvila import CBViLAConfig
+from ..model.modeling_cbvila_classification import ENTAILMENT_LABELS, REASONING_LABELS
+from ..model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
+from ..model.modeling_cbvila_question_answering import CBViLAForQuestionAnswering
+from ..model.modeling_cbvila_visual_entailment import CBViLAForVisualEntailment
+from ..model.modeling_cbvila_visual_reasoning import CBViLAForVisualReasoning
+from ..model.processing_cbvila import CBViLAProcessor
+from .protocols import check_protocol
+from .task_figures import Figures, TaskEvaluation
+
+HEADS: dict[str, Any] = {
+    "vqa": CBViLAForQuestionAnswering,
+    "retrieval": CBViLAForImageTextRetrieval,
+    "entailment": CBViLAForVisualEntailment,
+    "reasoning": CBViLAForVisualReasoning,
+}
+_CLASSES = {"entailment": ENTAILMENT_LABELS, "reasoning": REASONING_LABELS}
+# Trained with the weights that retrieval reads: such a checkpoint is evaluated without fine-tuning ("zero-shot").
+_ZERO_SHOT = {"retrieval": "CBViLAForPreTraining"}
+
+
+@dataclass
+class EvaluationJob:
+    """What to evaluate on what."""
+
+    model: str = field(
+        metadata={
+            "help": "Folder, Hub id, or the name of a bundled checkpoint: a fine-tuned model, or for retrieval a "
+            "pretrained one, too (zero-shot)."
+        }
+    )
+    data: list[str] = field(
+        metadata={"help": "Folders, Parquet, JSON Lines or CSV files, Hub ids (user/name@revision), or easy-vqa."}
+    )
+    output: str = field(metadata={"help": "JSON file to write the figures to."})
+    split: str = field(default="test", metadata={"help": "Split of the data."})
+    protocol: str | None = field(
+        default=None, metadata={"help": "Name of a protocol, listed below; it sets options and checks the data."}
+    )
+    train_data: list[str] = field(
+        default_factory=list, metadata={"help": "Training data, for floors that know them; their split is train."}
+    )
+    batch_size: int = field(default=32, metadata={"help": "Rows at a time."})
+    seed: int = field(default=0, metadata={"help": "Seed of the bootstrap intervals."})
+
+    def __post_init__(self):
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size={self.batch_size} must be positive.")
+
+
+def evaluate_task(task: str, job: EvaluationJob, settings: Any, progress: bool = True) -> Figures:
+    """Evaluates a model, writes the figures to `job.output` and returns them.
+
+    Args:
+        task: `vqa`, `retrieval`, `entailment` or `reasoning`.
+        job: Model and data.
+        settings: The task's, see `data/task_settings.py`.
+        progress: Whether to show bars.
+
+    Raises:
+        FileNotFoundError: If a source, or the folder of the output, isn't there.
+        ValueError: If the model has no trained head for the task, the data lack a column, a row is bad, or the data
+            are not those of the protocol.
+    """
+    if not Path(job.output).absolute().parent.is_dir():
+        raise FileNotFoundError(f"output={job.output}: the folder isn't there; make it first.")
+    model, processor = load_trained(task, job.model)
+    classes = task_classes(task, model.config)
+    check_num_images(task, model.config, settings)
+    rows = load_task_rows(job.data, job.split, settings, classes)
+    check_protocol(job.protocol, settings, rows)
+    train_rows = load_task_rows(job.train_data, "train", settings, classes) if job.train_data else None
+    evaluation = TaskEvaluation(settings, train_rows, job.batch_size, job.seed, progress)
+    figures = {
+        "task": task,
+        "model": Path(job.model).name,
+        "data": " ".join(Path(name).name for name in job.data),
+        "split": job.split,
+        "protocol": job.protocol or "own",
+        "zero_shot": _architecture(model.config) == _ZERO_SHOT.get(task),
+        **evaluation.figures(model, processor, rows),
+        "skipped_rows": len(rows.skipped),
+    }
+    if rows.skipped:
+        print(rows.summary_of_skipped())
+    write_json(job.output, figures)
+    return figures
+
+
+def load_trained(task: str, name: str) -> tuple[Any, CBViLAProcessor]:
+    """The task's head of a checkpoint that was trained for it, on the accelerator if there is one, and the processor.
+
+    Raises:
+        ValueError: If the checkpoint has another head.
+    """
+    source, head = checkpoint_source(name), HEADS[task]
+    architecture = _architecture(CBViLAConfig.from_pretrained(source))
+    if architecture not in (None, head.__name__, _ZERO_SHOT.get(task)):
+        raise ValueError(
+            f"{name} is a {architecture}, which was not trained for {task}; fine-tune it with "
+            f"`cbvila finetune {task}` and evaluate what that writes, a {head.__name__}."
+        )
+    model = head.from_pretrained(source)
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    return model.to(device), CBViLAProcessor.from_pretrained(source)
+
+
+def task_classes(task: str, config: CBViLAConfig) -> tuple[str, ...]:
+    """Names of the classes of a task: the model's own, or what its head takes when it is made anew."""
+    defaults = _CLASSES.get(task, ())
+    own = tuple((config.id2label or {}).values())
+    known = {("LABEL_0", "LABEL_1"), ENTAILMENT_LABELS, REASONING_LABELS}
+    return defaults if own in known or not defaults else own
+
+
+def check_num_images(task: str, config: CBViLAConfig, settings: Any) -> None:
+    """Raises a ValueError if a reasoning model was trained with another number of images than the data have."""
+    if task == "reasoning" and config.num_images != settings.num_images:
+        raise ValueError(
+            f"The model judges {config.num_images} image(s) at a time, and the data have {settings.num_images}; set "
+            "image_column (one for each image) and image_parts as in its training."
+        )
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Writes a JSON file, whole or not at all."""
+    unfinished = Path(f"{path}.unfinished")
+    unfinished.write_text(json.dumps(value, indent=2) + "\n")
+    os.replace(unfinished, path)
+
+
+def _architecture(config: CBViLAConfig) -> str | None:
+    return config.architectures[0] if config.architectures else None

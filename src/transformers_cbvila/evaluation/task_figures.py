@@ -1,0 +1,202 @@
+"""The figures of a downstream task: what a model reaches on some rows, with intervals, beside what needs no image."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..data.task_rows import TaskRows
+from ..data.task_settings import EntailmentSettings, QuestionSettings, ReasoningSettings, RetrievalSettings
+from ..model.processing_cbvila import CBViLAProcessor
+from .answer_lists import Scorer, ceiling, read_answer_list
+from .answering import answer_questions
+from .classification import classify
+from .floors import chance_recall, guesses_by_text, majority
+from .intervals import bootstrap_interval
+from .reasoning_metrics import consistency
+from .retrieval_figures import DEPTHS, ImagesOfRows, gallery_figures, owners_of, true_matches
+from .vqa_metrics import ANNOTATORS_PER_QUESTION, answers_match, vqa_soft_scores
+
+Figures = dict[str, Any]
+
+
+@dataclass
+class TaskEvaluation:
+    """How a task is evaluated.
+
+    Args:
+        settings: Of the task (`data/task_settings.py`); its class is the task.
+        train_rows: Training rows, which floors are taken from: the majority answer, and the majority answer to each
+            question or text. Without, the majority is that of the evaluated rows, and there is no other floor.
+        batch_size: Rows per batch.
+        seed: Seed of the intervals.
+        progress: Whether to show bars.
+    """
+
+    settings: Any
+    train_rows: TaskRows | None = None
+    batch_size: int = 32
+    seed: int = 0
+    progress: bool = True
+
+    def figures(self, model: Any, processor: Any, rows: Any) -> Figures:
+        """Measures a model on the rows of its task.
+
+        Args:
+            model: Of the head that belongs to the task.
+            processor: Its processor.
+            rows: The [`TaskRows`].
+
+        Returns:
+            `accuracy` (all but retrieval), `consistency`, or `text_retrieval_r1` …, each with `_low` and `_high`; the
+            floors, whose names end in `_floor`; `metric`; `rows`; and what the protocol leaves open.
+        """
+        measure = _MEASURES[type(self.settings)]
+        return {**measure(self, model, processor, rows), "unknown_token_share": _unknown_share(processor, rows)}
+
+
+def _retrieval(self: TaskEvaluation, model, processor, rows: TaskRows) -> Figures:
+    captions, settings = rows.column("captions"), self.settings
+    found: Figures = gallery_figures(
+        model,
+        processor,
+        ImagesOfRows(rows),
+        captions,
+        settings.rerank_k,
+        self.batch_size,
+        self.seed,
+        self.progress,
+        settings.max_length,
+        settings.own_captions_only,
+    )
+    texts = [text for row in captions for text in row]
+    true = true_matches(texts, owners_of(captions), settings.own_captions_only)
+    for way, relevant, gallery in (("text", true.sum(1), len(texts)), ("image", true.sum(0), len(rows))):
+        for k in DEPTHS:
+            found[f"{way}_retrieval_r{k}_floor"] = chance_recall(relevant.tolist(), gallery, k)
+    for ending in ("", "_reranked"):
+        names = [f"{way}_retrieval_r{k}{ending}" for way in ("text", "image") for k in DEPTHS]
+        if names[0] in found:
+            found[f"mean_recall{ending}"] = float(np.mean([found[name] for name in names]))
+    return {
+        **found,
+        "metric": "recall at 1, 5 and 10",
+        "rerank_k": settings.rerank_k if "mean_recall_reranked" in found else 0,
+        "gallery_images": len(rows),
+        "gallery_texts": len(texts),
+        "duplicate_captions": len(texts) - len(set(texts)),
+    }
+
+
+def _answering(self: TaskEvaluation, model, processor, rows: TaskRows) -> Figures:
+    questions = [question for row in rows.column("question") for question in row]
+    references = [answers for row in rows.column("answer") for answers in row]
+    metric, score = scorer_of(references)
+    found: Figures = {"metric": metric, "rows": len(questions), "images": len(rows)}
+    answer_list = None
+    if self.settings.answer_list is not None:
+        answer_list = read_answer_list(self.settings.answer_list)
+        found["answer_list_ceiling"] = ceiling(answer_list, references, score)
+        found |= {"answer_list_size": len(answer_list), "answer_k": self.settings.answer_k or len(answer_list)}
+    longest = min(20, model.config.text_config.max_position_embeddings)
+    given = answer_questions(
+        model, processor, rows, self.batch_size, longest, self.progress, answer_list, self.settings.answer_k
+    )
+    scores = np.asarray(score([answer for row in given for answer in row], references))
+    images = np.repeat(np.arange(len(rows)), [len(row) for row in given])
+    closed = np.asarray([_usual(row).lower() in ("yes", "no") for row in references])
+    found |= _with_interval("accuracy", scores, images, self.seed)
+    for name, kind in (("accuracy_yes_no", closed), ("accuracy_other", ~closed)):
+        if 0 < kind.sum() < len(kind):
+            found |= _with_interval(name, scores[kind], images[kind], self.seed)
+    train = None
+    if self.train_rows is not None:
+        train = [
+            (question, _usual(answers))
+            for asked, given in zip(self.train_rows.column("question"), self.train_rows.column("answer"), strict=True)
+            for question, answers in zip(asked, given, strict=True)
+        ]
+    return found | _floors(train, questions, [_usual(row) for row in references], lambda g: score(g, references))
+
+
+def _classifying(self: TaskEvaluation, model, processor, rows: TaskRows) -> Figures:
+    texts, labels = rows.column("text"), rows.column("label")
+    given = classify(model, processor, rows, self.batch_size, self.settings.max_length, self.progress)
+    correct = np.asarray([name.lower() == label.lower() for name, label in zip(given, labels, strict=True)])
+    group_column = "group" if "group" in rows.records[0].fields else "image_id"
+    groups = np.asarray(rows.column(group_column)) if group_column in rows.records[0].fields else None
+    found: Figures = {"metric": "accuracy", "rows": len(rows)}
+    found |= _with_interval("accuracy", correct, groups, self.seed)
+    if groups is not None and group_column == "group":
+        names, members = np.unique(groups, return_inverse=True)
+        flawless = np.bincount(members, weights=~correct, minlength=len(names)) == 0
+        low, high = bootstrap_interval(flawless, self.seed)
+        found |= {"consistency": consistency(correct.tolist(), groups.tolist()), "groups": len(names)}
+        found |= {"consistency_low": low, "consistency_high": high}
+    train = None
+    if self.train_rows is not None:
+        train = list(zip(self.train_rows.column("text"), self.train_rows.column("label"), strict=True))
+    return found | _floors(
+        train, texts, labels, lambda guesses: [g == w for g, w in zip(guesses, labels, strict=True)]
+    )
+
+
+_MEASURES: dict[type, Callable[..., Figures]] = {
+    RetrievalSettings: _retrieval,
+    QuestionSettings: _answering,
+    EntailmentSettings: _classifying,
+    ReasoningSettings: _classifying,
+}
+
+
+def scorer_of(references: Sequence[Sequence[str]]) -> tuple[str, Scorer]:
+    """The metric that what people answered allows, by name, and its scores.
+
+    Ten answers to each question: VQAv2's soft accuracy, answers normalised. Otherwise an answer is right that is one
+    of those given, but for case and outer spaces.
+    """
+    if all(len(answers) == ANNOTATORS_PER_QUESTION for answers in references):
+        return "vqa_v2", vqa_soft_scores
+    single = all(len(answers) == 1 for answers in references)
+    return "exact_match" if single else "any_of", _any_of
+
+
+def _any_of(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
+    pairs = zip(predictions, references, strict=True)
+    return [float(any(answers_match(given, answer) for answer in answers)) for given, answers in pairs]
+
+
+def _with_interval(name: str, values: np.ndarray, groups: np.ndarray | None, seed: int) -> Figures:
+    low, high = bootstrap_interval(values, seed, groups=groups)
+    return {name: float(np.mean(values)), f"{name}_low": low, f"{name}_high": high}
+
+
+def _floors(train: list[tuple[str, str]] | None, texts: Sequence[str], answers: Sequence[str], score) -> Figures:
+    """What always the most frequent answer reaches, and the most frequent one to each text."""
+    usual = majority([answer for _, answer in train] if train else answers)
+    found: Figures = {"accuracy_majority_floor": float(np.mean(score([usual] * len(texts))))}
+    if train:
+        known, given = zip(*train, strict=True)
+        guesses = guesses_by_text([_key(text) for text in known], given, [_key(text) for text in texts])
+        found["accuracy_text_only_floor"] = float(np.mean(score(guesses)))
+    return found
+
+
+def _key(text: str) -> str:
+    return " ".join(text.lower().split())
+
+
+def _usual(answers: Sequence[str]) -> str:
+    """The answer that most people gave; of equally frequent ones the first."""
+    return Counter(answers).most_common(1)[0][0]
+
+
+def _unknown_share(processor: CBViLAProcessor, rows: TaskRows) -> float:
+    """Share of tokens that the vocabulary lacks: of a language that the model never saw, nearly all."""
+    name = next(name for name in ("captions", "question", "text") if name in rows.records[0].fields)
+    texts = [text for value in rows.column(name) for text in ([value] if isinstance(value, str) else value)]
+    ids = processor.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+    unknown = sum(row.count(processor.tokenizer.unk_token_id) for row in ids)
+    return unknown / max(1, sum(map(len, ids)))

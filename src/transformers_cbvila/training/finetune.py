@@ -1,0 +1,175 @@
+"""The `cbvila finetune` job: a pretrained model and a task's data in, a fine-tuned model out."""
+
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from transformers import set_seed
+
+from ..data.collators import CBViLADataCollatorForQuestionAnswering
+from ..data.image_views import ImageViews
+from ..data.questions import SampledQuestions
+from ..data.task_collators import (
+    CBViLADataCollatorForImageTextRetrieval,
+    CBViLADataCollatorForVisualEntailment,
+    CBViLADataCollatorForVisualReasoning,
+)
+from ..data.task_examples import CaptionedImages, ViewedRows
+from ..data.task_rows import TaskRows, load_task_rows
+from ..data.task_settings import Repeatable
+from ..evaluation.protocols import check_protocol
+from ..evaluation.task_evaluation import task_classes, write_json
+from ..evaluation.task_figures import TaskEvaluation
+from .arguments import CBViLATrainingArguments
+from .checkpoints import checkpoint_to_resume
+from .progress import say
+from .run_record import run_record
+from .task_models import starting_model
+from .task_trainer import TaskTrainer
+
+RECORD = "finetuning.json"
+
+
+@dataclass
+class FinetuningJob:
+    """What to fine-tune on what; the rest is the task's settings and [`CBViLATrainingArguments`]."""
+
+    model: str = field(
+        metadata={"help": "Checkpoint to start from: folder, Hub id, or the name of a bundled one (cbvila-tiny)."}
+    )
+    train_data: list[str] = field(
+        metadata={
+            "help": "Folders (pictures with a metadata.jsonl or .csv, Parquet files, or written by save_to_disk), "
+            "Parquet, JSON Lines or CSV files, Hub ids (user/name@revision), or easy-vqa; all rows of all."
+        }
+    )
+    train_split: str = field(default="train", metadata={"help": "Split of the training data."})
+    eval_data: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Data to measure the task on, at the end and as often as eval_strategy says."},
+    )
+    eval_split: str = field(default="validation", metadata={"help": "Split of eval_data."})
+    eval_where: list[str] = field(
+        default_factory=list,
+        metadata={"help": "As where, for eval_data; default: the same conditions.", "action": Repeatable},
+    )
+    protocol: str | None = field(
+        default=None, metadata={"help": "Name of a protocol, listed below, that eval_data are measured by."}
+    )
+    from_scratch: bool = field(
+        default=False,
+        metadata={"help": "Start from random weights, with the model's configuration and tokenizer, as a baseline."},
+    )
+    image_size: int | None = field(
+        default=None, metadata={"help": "Side of images in pixels; default: the model's. Positions are interpolated."}
+    )
+    dropout: float | None = field(
+        default=None, metadata={"help": "Dropout of the text and fusion encoders; default: the model's."}
+    )
+    crop_scale: float = field(default=1.0, metadata={"help": "Smallest share of the image a random crop keeps."})
+    flip: bool = field(default=False, metadata={"help": "Mirror every other image. (Left and right change places.)"})
+    distortions: int = field(
+        default=0, metadata={"help": "RandAugment: how many distortions are drawn per image, as ALBEF has them; 2."}
+    )
+    closed_questions: int | None = field(
+        default=None,
+        metadata={"help": "Of vqa, yes/no questions per image and epoch beside all others; default: all of them."},
+    )
+
+    def __post_init__(self):
+        self.views = ImageViews(self.crop_scale, self.flip, self.distortions)  # raises early
+        if not self.train_data:
+            raise ValueError("train_data is empty; name at least one folder, file or data set.")
+
+
+def finetune(task: str, job: FinetuningJob, settings: Any, args: CBViLATrainingArguments) -> Path:
+    """Runs the job (or goes on with it, with `resume_from_checkpoint`) and returns the folder of the trained model.
+
+    Beside the model, `finetuning.json` says what was done, and what `eval_data` gave.
+
+    Args:
+        task: `vqa`, `retrieval`, `entailment` or `reasoning`.
+        job: Model and data.
+        settings: The task's, see `data/task_settings.py`.
+        args: How to train.
+
+    Raises:
+        FileNotFoundError: If a source isn't there.
+        ValueError: If data lack a column, a row is bad, or options do not go together.
+    """
+    output_dir = Path(args.output_dir or "trainer_output")
+    checkpoint = checkpoint_to_resume(args, output_dir)
+    trainer = build_trainer(task, job, settings, args)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_model()
+    figures = trainer.evaluate() if job.eval_data else {}
+    trainer.save_state()
+    if trainer.is_world_process_zero():
+        write_json(output_dir / RECORD, _record(task, job, settings, trainer, figures))
+    return output_dir
+
+
+def build_trainer(task: str, job: FinetuningJob, settings: Any, args: CBViLATrainingArguments) -> TaskTrainer:
+    """The trainer of a job, with its data, model and collator; nothing is trained yet."""
+    set_seed(args.seed)
+    if not job.eval_data:
+        args.eval_strategy, args.load_best_model_at_end = "no", False
+    num_images = settings.num_images if task == "reasoning" else None
+    model, processor = starting_model(task, job.model, job.from_scratch, job.image_size, job.dropout, num_images)
+    classes = task_classes(task, model.config)
+    with args.main_process_first(desc="reading the data"):
+        train = load_task_rows(job.train_data, job.train_split, settings, classes)
+        test = None
+        if job.eval_data:
+            conditions = replace(settings, where=job.eval_where or settings.where)
+            test = load_task_rows(job.eval_data, job.eval_split, conditions, classes)
+    for rows in (train, test):
+        if rows is not None and rows.skipped:
+            say(args, rows.summary_of_skipped())
+    if test is not None:
+        check_protocol(job.protocol, settings, test)
+    batch_size, quiet = args.per_device_eval_batch_size, bool(args.disable_tqdm)
+    return TaskTrainer(
+        model=model,
+        args=args,
+        train_dataset=training_examples(task, train, job, args.seed),
+        eval_dataset=test,
+        data_collator=_collator(task, processor, model, settings),
+        processing_class=processor,
+        evaluation=TaskEvaluation(settings, train, batch_size, progress=not quiet),
+    )
+
+
+def training_examples(task: str, rows: TaskRows, job: FinetuningJob, seed: int) -> Any:
+    """The training set of a task: its rows, seen another way every epoch."""
+    if task == "retrieval":
+        return CaptionedImages(rows, [len(captions) for captions in rows.column("captions")], seed, job.views)
+    if task == "vqa":
+        return SampledQuestions(rows, job.closed_questions, seed, job.views)
+    return ViewedRows(rows, seed, job.views)
+
+
+def _collator(task: str, processor, model, settings: Any) -> Any:
+    if task == "retrieval":
+        return CBViLADataCollatorForImageTextRetrieval(processor, settings.max_length)
+    if task == "vqa":
+        return CBViLADataCollatorForQuestionAnswering(processor, settings.max_length)
+    collator = {"entailment": CBViLADataCollatorForVisualEntailment, "reasoning": CBViLADataCollatorForVisualReasoning}
+    return collator[task](processor, model.config.id2label, settings.max_length)
+
+
+def _record(task: str, job: FinetuningJob, settings: Any, trainer: TaskTrainer, figures: dict) -> dict[str, Any]:
+    """Everything needed to repeat the run, without where files lay on this machine."""
+    record = run_record(job, trainer)
+    record["job"] |= {"model": Path(job.model).name, "eval_data": [Path(name).name for name in job.eval_data]}
+    chosen = asdict(settings) | {"image_data": [Path(name).name for name in settings.image_data]}
+    if chosen.get("answer_list"):
+        chosen["answer_list"] = Path(chosen["answer_list"]).name
+    skipped: dict[str, Any] = {"train": trainer.evaluation.train_rows, "eval": trainer.eval_dataset}
+    return {
+        "task": task,
+        "figures": figures,
+        "skipped_rows": {name: len(rows.skipped) for name, rows in skipped.items() if rows is not None},
+        "settings": chosen,
+        **record,
+    }
