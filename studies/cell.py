@@ -31,7 +31,8 @@ class Cell:
         options: Those of `cbvila pretrain`, `model_config` among them.
         train_data, test_data: Folders with a `train` and a `test` split, respectively.
         rerank_k: How many candidates ITM orders anew in retrieval.
-        result: Where the figures go.
+        result: Where the figures go; the trained model goes into the folder of the same name beside it.
+        start: The cell whose model this one starts from, if it does not from random weights.
     """
 
     arm: str
@@ -41,13 +42,16 @@ class Cell:
     test_data: str
     rerank_k: int
     result: Path
+    start: "Cell | None" = None
+
+    @property
+    def folder(self) -> Path:
+        """Where the trained model is."""
+        return self.result.with_suffix("")
 
 
 def run_cell(cell: Cell, threads: int = 1) -> dict[str, Any]:
-    """Trains and measures, writes `cell.result` when all is done, and returns what it wrote.
-
-    The model is beside it, in the folder of the same name.
-    """
+    """Trains and measures, writes `cell.result` when all is done, and returns what it wrote."""
     torch.set_num_threads(threads)
     started = time.process_time()
     datasets.disable_progress_bars()
@@ -82,7 +86,7 @@ def _trainer(cell: Cell) -> CBViLATrainer:
     job_options = {name: options.pop(name) for name in list(options) if name in PretrainingJob.__dataclass_fields__}
     job = PretrainingJob(train_data=list(cell.train_data), **job_options)
     args = CBViLATrainingArguments(
-        output_dir=str(cell.result.with_suffix("")),
+        output_dir=str(cell.folder),
         seed=cell.seed,
         save_strategy="no",
         report_to="none",

@@ -21,6 +21,8 @@ class Study:
         seeds: Every arm is run with each.
         train_artists, test_artist: Whose emoji are learned from and retrieved.
         rerank_k: How many candidates ITM orders anew in retrieval.
+        start: Changes to the recipe of a run, one per seed, whose model all arms of that seed start from; `None`: all
+            start from random weights.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Study:
     train_artists: list[str]
     test_artist: str
     rerank_k: int
+    start: dict[str, Any] | None = None
 
     @classmethod
     def read(cls, path: str | Path) -> "Study":
@@ -41,7 +44,7 @@ class Study:
         path = Path(path)
         entries = yaml.safe_load(path.read_text())
         expected = set(cls.__dataclass_fields__) - {"name"}
-        if set(entries) != expected:
+        if {"start", *entries} != expected:
             raise ValueError(f"{path} has the entries {sorted(entries)}; a study has {sorted(expected)}.")
         entries["recipe"] = yaml.safe_load((path.parent / entries["recipe"]).read_text())
         if not entries["arms"] or len(set(entries["seeds"])) != len(entries["seeds"]):
@@ -51,10 +54,16 @@ class Study:
     def cells(self, train_data: tuple[str, ...], test_data: str, folder: Path) -> Iterator[Cell]:
         """All cells, seed by seed, so that every arm has been run once before any is run twice."""
         for seed in self.seeds:
+            start = None
+            if self.start is not None:
+                options, result = merged(self.recipe, self.start), folder / self.name / f"start-seed{seed}.json"
+                start = Cell("start", seed, options, train_data, test_data, self.rerank_k, result)
             for number, (arm, changes) in enumerate(self.arms.items()):
                 options = merged(self.recipe, changes or {})
                 result = folder / self.name / f"{number:02d}-{slug(arm)}-seed{seed}.json"
-                yield Cell(arm, seed, options, train_data, test_data, self.rerank_k, result)
+                if start is not None:
+                    options["model"] = str(start.folder)
+                yield Cell(arm, seed, options, train_data, test_data, self.rerank_k, result, start)
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

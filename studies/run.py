@@ -46,16 +46,24 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run_cells(cells: list[Cell], jobs: int) -> None:
-    """Runs those that have no result yet, each in a process of its own; a bar shows the time that remains."""
+    """Runs those that have no result yet, each in a process of its own; a bar shows the time that remains.
+
+    First those that others start from.
+    """
     missing = [cell for cell in cells if not cell.result.is_file()]
-    if not missing:
-        return
+    print(f"{len(cells) - len(missing)} of {len(cells)} cells are there; {len(missing)} to run.", file=sys.stderr)
+    starts = {cell.start.result: cell.start for cell in missing if cell.start is not None}
+    for wanted in ([start for start in starts.values() if not start.result.is_file()], missing):
+        if wanted:
+            _run(wanted, jobs)
+
+
+def _run(cells: list[Cell], jobs: int) -> None:
     # A cell is to see one thread whatever the machine has: its time and its sums are then those of the others.
     os.environ["OMP_NUM_THREADS"] = "1"
-    print(f"{len(cells) - len(missing)} of {len(cells)} cells are there; {len(missing)} to run.", file=sys.stderr)
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
-        running = {pool.submit(run_cell, cell): cell for cell in missing}
-        with tqdm(total=len(missing), desc="Cells", unit="cell", smoothing=0) as bar:
+        running = {pool.submit(run_cell, cell): cell for cell in cells}
+        with tqdm(total=len(cells), desc="Cells", unit="cell", smoothing=0) as bar:
             for done in as_completed(running):
                 found, cell = done.result(), running[done]
                 bar.update()

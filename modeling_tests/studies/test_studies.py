@@ -5,6 +5,7 @@ import pytest
 import yaml
 from PIL import Image
 
+import studies.run
 from studies.artists import split_by_artist
 from studies.grid import Study, merged, slug
 from studies.run import main, run_cells
@@ -42,6 +43,22 @@ def test_cells_go_seed_by_seed_and_differ_in_their_arm(tmp_path):
     assert len({cell.result for cell in cells}) == 4 and slug("+ Pixel + MIM") == "pixel-mim"
 
 
+def test_arms_of_a_seed_start_from_the_same_run(tmp_path, monkeypatch):
+    path = write_study(tmp_path, start={"max_steps": 9, "model_config": {"itm_weight": 0.5}})
+    cells = list(Study.read(path).cells(("train",), "test", tmp_path))
+    assert [cell.options["model"] for cell in cells] == [
+        str(tmp_path / "small" / f"start-seed{n}") for n in (0, 0, 1, 1)
+    ]
+    assert all(cell.start.options["max_steps"] == 9 and cell.options["max_steps"] == 3 for cell in cells)
+    assert cells[1].start.options["model_config"] == {"mim_weight": 1.0, "itm_weight": 0.5}
+    run = []
+    monkeypatch.setattr(studies.run, "_run", lambda cells, jobs: run.append([cell.result.stem for cell in cells]))
+    cells[0].result.parent.mkdir()
+    cells[0].result.write_text("{}")
+    run_cells(cells[:3], jobs=1)
+    assert run == [["start-seed0", "start-seed1"], ["01-pixel-seed0", "00-base-seed1"]]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [({"sedes": [1]}, "sedes"), ({"seeds": [1, 1]}, "seeds that differ"), ({"arms": {}}, "at least one arm")],
@@ -56,7 +73,7 @@ def test_committed_studies_name_options_that_there_are():
     from transformers_cbvila.training.pretrain import PretrainingJob
 
     known = {**PretrainingJob.__dataclass_fields__, **CBViLATrainingArguments.__dataclass_fields__}
-    paths = [path for path in FOLDER.glob("*.yaml") if path.name != "cell.yaml"]
+    paths = [path for path in FOLDER.glob("*.yaml") if not path.name.startswith("cell")]
     assert paths
     for path in paths:
         for cell in Study.read(path).cells((), "", Path()):

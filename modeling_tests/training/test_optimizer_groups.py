@@ -100,3 +100,24 @@ def test_pretrain_tiny_builds(tmp_path, picture_folder):
     _, trainer = recipe_trainer("pretrain-tiny.yaml", tmp_path, picture_folder)
     rates = learning_rates(trainer, [0, 100, 1500])
     assert rates == pytest.approx([0.0, 1e-3, 1e-5])
+
+
+def test_a_checkpoint_goes_on_with_another_configuration(tmp_path, picture_folder):
+    _, first = recipe_trainer("pretrain-tiny.yaml", tmp_path, picture_folder)
+    first.save_model(str(tmp_path / "start"))
+    text = {"hidden_dropout_prob": 0.3}
+    changes = {"mim_weight": 0.0, "pixel_weight": 3.0, "text_config": text}
+    path = tmp_path / "more.yaml"
+    path.write_text(yaml.safe_dump({"model": str(tmp_path / "start"), "model_config": changes, "use_cpu": True}))
+    data = ["--train_data", picture_folder, "--output_dir", str(tmp_path / "more"), "--report_to", "none"]
+    job, args, _ = parse_pretrain(["--config", str(path), *data])
+    model = build_trainer(job, args).model
+    before = first.model.config
+    assert (model.config.mim_weight, model.config.pixel_weight, model.config.itm_weight) == (
+        0.0,
+        3.0,
+        before.itm_weight,
+    )
+    assert model.config.text_config.to_dict() | {"dtype": None} == {**before.text_config.to_dict(), **text}
+    for name, weight in first.model.state_dict().items():
+        assert torch.equal(model.state_dict()[name], weight), name

@@ -68,6 +68,11 @@ class FinetuningJob:
     )
     crop_scale: float = field(default=1.0, metadata={"help": "Smallest share of the image a random crop keeps."})
     flip: bool = field(default=False, metadata={"help": "Mirror every other image. (Left and right change places.)"})
+    rotation: float = field(default=0.0, metadata={"help": "Turn images by up to so many degrees either way."})
+    color_jitter: float = field(
+        default=0.0,
+        metadata={"help": "Recolour images, leaving white as it is: deviation of a colour matrix, such as 0.15."},
+    )
     distortions: int = field(
         default=0, metadata={"help": "RandAugment: how many distortions are drawn per image, as ALBEF has them; 2."}
     )
@@ -77,7 +82,7 @@ class FinetuningJob:
     )
 
     def __post_init__(self):
-        self.views = ImageViews(self.crop_scale, self.flip, self.distortions)  # raises early
+        self.views = ImageViews(self.crop_scale, self.flip, self.rotation, self.color_jitter, self.distortions)
         if not self.train_data:
             raise ValueError("train_data is empty; name at least one folder, file or data set.")
 

@@ -66,13 +66,15 @@ class PretrainingJob:
     model: str | None = field(
         default=None,
         metadata={
-            "help": "Checkpoint to start from, with its own configuration and tokenizer; without it, random weights."
+            "help": "Checkpoint to start from, with its tokenizer and configuration (but for what model_config names); "
+            "without it, random weights."
         },
     )
     model_config: dict | str | None = field(
         default=None,
         metadata={
-            "help": "Of random weights, fields of CBViLAConfig (JSON on the command line, a mapping in a recipe)."
+            "help": "Fields of CBViLAConfig, of random weights or in place of a checkpoint's own (JSON on the command "
+            "line, a mapping in a recipe)."
         },
     )
     preset: str = field(
@@ -193,9 +195,13 @@ def _start(
     job: PretrainingJob, args: CBViLATrainingArguments, sources, checkpoint: str | None
 ) -> tuple[CBViLAForPreTraining, CBViLAProcessor]:
     if job.model is not None:
-        if job.model_config or job.tokenizer:
-            say(args, f"{job.model} brings its configuration and tokenizer: model_config and tokenizer are not used.")
-        return CBViLAForPreTraining.from_pretrained(job.model), CBViLAProcessor.from_pretrained(job.model)
+        if job.tokenizer:
+            say(args, f"{job.model} brings its tokenizer: {job.tokenizer} is not used.")
+        config = _changed(CBViLAConfig.from_pretrained(job.model), job.model_config or {})
+        return (
+            CBViLAForPreTraining.from_pretrained(job.model, config=config),
+            CBViLAProcessor.from_pretrained(job.model),
+        )
     fields = dict(job.model_config or {})  # type: ignore[arg-type]
     text = dict(fields.pop("text_config", None) or {})
     if checkpoint is not None:
@@ -212,6 +218,15 @@ def _start(
     side = config.vision_config.image_size
     image_processor = CBViLAImageProcessorPil(size={"height": side, "width": side})
     return CBViLAForPreTraining(config), CBViLAProcessor(image_processor, tokenizer)
+
+
+def _changed(config: CBViLAConfig, changes: Any) -> CBViLAConfig:
+    """A checkpoint's configuration with other loss weights, dropout and the like; what weights do not fit is an error
+    when they are loaded."""
+    fields = config.to_dict()
+    for name, value in changes.items():
+        fields[name] = {**fields[name], **value} if name in CBViLAConfig.sub_configs else value
+    return CBViLAConfig.from_dict(fields)
 
 
 def _tokenizer(job: PretrainingJob, args: CBViLATrainingArguments, sources, max_length: int):
