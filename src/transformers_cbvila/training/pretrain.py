@@ -66,7 +66,7 @@ class PretrainingJob:
     model: str | None = field(
         default=None,
         metadata={
-            "help": "Checkpoint to start from, with its tokenizer and configuration (but for what model_config names); "
+            "help": "Checkpoint to start from, with its tokenizer and configuration but for what model_config names; "
             "without it, random weights."
         },
     )
