@@ -7,7 +7,6 @@ from typing import Any
 from transformers import set_seed
 
 from ..data.collators import CBViLADataCollatorForQuestionAnswering
-from ..data.image_views import ImageViews
 from ..data.questions import SampledQuestions
 from ..data.task_collators import (
     CBViLADataCollatorForImageTextRetrieval,
@@ -26,12 +25,13 @@ from .progress import say
 from .run_record import run_record
 from .task_models import starting_model
 from .task_trainer import TaskTrainer
+from .view_options import ViewOptions
 
 RECORD = "finetuning.json"
 
 
 @dataclass
-class FinetuningJob:
+class FinetuningJob(ViewOptions):
     """What to fine-tune on what; the rest is the task's settings and [`CBViLATrainingArguments`]."""
 
     model: str = field(
@@ -66,23 +66,13 @@ class FinetuningJob:
     dropout: float | None = field(
         default=None, metadata={"help": "Dropout of the text and fusion encoders; default: the model's."}
     )
-    crop_scale: float = field(default=1.0, metadata={"help": "Smallest share of the image a random crop keeps."})
-    flip: bool = field(default=False, metadata={"help": "Mirror every other image. (Left and right change places.)"})
-    rotation: float = field(default=0.0, metadata={"help": "Turn images by up to so many degrees either way."})
-    color_jitter: float = field(
-        default=0.0,
-        metadata={"help": "Recolour images, leaving white as it is: deviation of a colour matrix, such as 0.15."},
-    )
-    distortions: int = field(
-        default=0, metadata={"help": "RandAugment: how many distortions are drawn per image, as ALBEF has them; 2."}
-    )
     closed_questions: int | None = field(
         default=None,
         metadata={"help": "Of vqa, yes/no questions per image and epoch beside all others; default: all of them."},
     )
 
     def __post_init__(self):
-        self.views = ImageViews(self.crop_scale, self.flip, self.rotation, self.color_jitter, self.distortions)
+        _ = self.views  # raises early
         if not self.train_data:
             raise ValueError("train_data is empty; name at least one folder, file or data set.")
 

@@ -2,7 +2,7 @@
 
 import json
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,11 @@ from .checkpoints import checkpoint_to_resume
 from .progress import say
 from .run_record import run_record
 from .trainer import CBViLATrainer
+from .view_options import ViewOptions
 
 
 @dataclass
-class PretrainingJob:
+class PretrainingJob(ViewOptions):
     """What to pretrain on what; the rest is [`CBViLATrainingArguments`]."""
 
     train_data: list[str] = field(
@@ -98,13 +99,6 @@ class PretrainingJob:
     text_drop_prob: float = field(
         default=0.0, metadata={"help": "How often an image asks an empty caption for pixels and words."}
     )
-    crop_scale: float = field(default=1.0, metadata={"help": "Smallest share of the image a random crop keeps."})
-    flip: bool = field(default=False, metadata={"help": "Mirror every other image."})
-    rotation: float = field(default=0.0, metadata={"help": "Turn images by up to so many degrees either way."})
-    color_jitter: float = field(
-        default=0.0,
-        metadata={"help": "Recolour images, leaving white as it is: deviation of a colour matrix, such as 0.15."},
-    )
     keyword_probability: float = field(default=0.5, metadata={"help": "How often keywords are added."})
 
     def __post_init__(self):
@@ -113,6 +107,7 @@ class PretrainingJob:
         if not self.train_data:
             raise ValueError("train_data is empty; name at least one folder, file or data set.")
         check_weights(self.train_data_weights, len(self.train_data))
+        _ = self.views  # raises early
 
 
 def pretrain(job: PretrainingJob, args: CBViLATrainingArguments) -> Path:
@@ -148,8 +143,7 @@ def build_trainer(job: PretrainingJob, args: CBViLATrainingArguments, checkpoint
     with args.main_process_first(desc="reading the data"):
         sources = _load(job)
     model, processor = _start(job, args, sources, checkpoint)
-    drawn = ("keyword_probability", "crop_scale", "flip", "rotation", "color_jitter")
-    options: dict[str, Any] = {name: getattr(job, name) for name in drawn}
+    options: dict[str, Any] = {"keyword_probability": job.keyword_probability, **asdict(job.views)}
     pairs: Any
     if job.streaming:
         pairs = StreamedImageTextPairs(
