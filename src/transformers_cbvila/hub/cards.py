@@ -71,7 +71,7 @@ def _metadata(checkpoint: Checkpoint, repo_id: str, facts: Facts) -> ModelCardDa
             dataset_type=result.dataset.lower().replace(" ", "-"),
             dataset_name=result.dataset,
             dataset_split=result.split,
-            metric_type=result.metric,
+            metric_type=result.metric.partition(",")[0],  # "accuracy" of "accuracy, shape"
             metric_name=result.title,
             metric_value=result.value,
         )
