@@ -137,19 +137,21 @@ def _parse(
     Raises:
         SystemExit: With a message, for unknown flags, unknown recipe entries and missing required options.
     """
-    from transformers import HfArgumentParser
+    from transformers import HfArgumentParser, TrainingArguments
 
+    trains = any(issubclass(part, TrainingArguments) for part in dataclasses)
     parser = HfArgumentParser(
         dataclasses,
         prog=f"cbvila {command}",
-        usage=f"cbvila {command} [--config RECIPE.yaml] [--resume] [OPTION VALUE ...]",
+        usage=f"cbvila {command} [--config RECIPE.yaml] {'[--resume] ' if trains else ''}[OPTION VALUE ...]",
         description=description,
         epilog=example,
         formatter_class=_Help,
     )
-    _list_own_options_first(parser)
+    if trains:
+        _list_own_options_first(parser)
+        parser.add_argument("--resume", action="store_true", help="Go on from the last complete checkpoint, if any.")
     parser.add_argument("--config", metavar="RECIPE.yaml", help="Recipe: defaults for any of these options.")
-    parser.add_argument("--resume", action="store_true", help="Go on from the last complete checkpoint, if any.")
     recipe = _read_recipe(parser, argv)
     actions = {option.lstrip("-"): action for action in parser._actions for option in action.option_strings}
     unknown = sorted(set(recipe) - set(actions))
