@@ -4,8 +4,8 @@ import re
 
 import pytest
 import yaml
-from conftest import save_checkpoint
 from huggingface_hub import ModelCard
+from publishable import save_checkpoint
 from tiny import half_image
 from tiny_heads import HEADS
 

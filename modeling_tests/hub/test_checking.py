@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from conftest import save_checkpoint
+from publishable import save_checkpoint
 
 from transformers_cbvila import CBViLAForQuestionAnswering, CBViLAModel, bundled_checkpoint
 from transformers_cbvila.hub.checking import check_repo_id, find_checkpoint

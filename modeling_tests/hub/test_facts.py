@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import yaml
-from conftest import FACTS, save_checkpoint
+from publishable import FACTS, save_checkpoint
 
 from transformers_cbvila import CBViLAForPreTraining, CBViLAForVisualEntailment, bundled_checkpoint
 from transformers_cbvila.hub.cards import cards_folder

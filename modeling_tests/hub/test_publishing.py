@@ -6,8 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from conftest import LONG, in_another_process, inherited_environment, save_checkpoint
 from huggingface_hub import HfApi
+from publishable import LONG, in_another_process, inherited_environment, save_checkpoint
 from tiny import half_image
 from tiny_heads import HEADS
 

@@ -4,7 +4,7 @@ import ast
 import json
 
 import pytest
-from conftest import save_checkpoint
+from publishable import save_checkpoint
 from tiny import half_image
 from tiny_heads import HEADS
 from transformers import AutoConfig, AutoModel, AutoModelForVisualQuestionAnswering, AutoProcessor, pipeline

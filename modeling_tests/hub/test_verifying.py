@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from conftest import save_checkpoint
+from publishable import save_checkpoint
 from safetensors.torch import load_file, save_file
 from tiny import build
 from tiny_heads import HEADS
