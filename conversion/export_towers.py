@@ -19,14 +19,8 @@ from transformers import AutoTokenizer, BertConfig, BertModel, PreTrainedModel, 
 from vision_source import difference
 from vit_layout import transformers_names
 
-from transformers_cbvila import (
-    CBViLAModel,
-    CBViLAProcessor,
-    CBViLATextModel,
-    CBViLAVisionModel,
-    bundled_checkpoint,
-    bundled_checkpoints,
-)
+from transformers_cbvila import CBViLAModel, CBViLAProcessor, CBViLATextModel, CBViLAVisionModel
+from transformers_cbvila.bundled import checkpoint_source
 
 EXAMPLE = """\
 example:
@@ -141,8 +135,7 @@ def main(argv: list[str] | None = None) -> None:
     """Exports as the command line says."""
     options = parser().parse_args(argv)
     refuse_existing(options.output_dir, options.overwrite, options.model)
-    bundled = options.model in bundled_checkpoints()
-    source = find(bundled_checkpoint(options.model) if bundled else options.model)
+    source = find(checkpoint_source(options.model))
     if not source.is_dir() or read_config(source).get("model_type") != "cbvila":
         raise ValueError(f"{options.model} is no folder of a CB-ViLA model.")
     tower = getattr(CBViLAModel.from_pretrained(source), f"{options.tower}_model").eval()

@@ -43,7 +43,7 @@ class SampledQuestions(EpochRows):
     def __getitem__(self, index: int) -> dict[str, Any]:
         row, generator = self.rows[index], self.generator(index)
         answers = row["answer"]
-        is_closed = [_usual(answer) in _CLOSED for answer in answers]
+        is_closed = [usual_answer(answer) in _CLOSED for answer in answers]
         closed = [i for i in range(len(answers)) if is_closed[i]]
         order = torch.randperm(len(closed), generator=generator).tolist()
         named = [i for i in range(len(answers)) if not is_closed[i]]
@@ -56,6 +56,6 @@ class SampledQuestions(EpochRows):
         }
 
 
-def _usual(answer: str | Sequence[str]) -> str:
+def usual_answer(answer: str | Sequence[str]) -> str:
     """The answer that most people gave; of equally frequent ones the first."""
     return answer if isinstance(answer, str) else max(answer, key=list(answer).count)

@@ -13,18 +13,17 @@ import torch
 import transformers
 from transformers import AutoModelForVisualQuestionAnswering, AutoProcessor, TrainerCallback, set_seed
 
-from ..bundled import bundled_checkpoint
 from ..data.collators import CBViLADataCollatorForQuestionAnswering
 from ..data.easy_vqa import load_easy_vqa
 from ..data.questions import SampledQuestions
 from ..evaluation.answering import answer_questions
 from ..evaluation.floors import majority_accuracy, question_only_accuracy
 from ..evaluation.load_metric import load_vqa_accuracy
-from ..model.configuration_cbvila import CBViLAConfig
 from ..model.modeling_cbvila_question_answering import CBViLAForQuestionAnswering
 from ..model.processing_cbvila import CBViLAProcessor
 from ..training.arguments import CBViLATrainingArguments
 from ..training.checkpoints import last_complete_checkpoint
+from ..training.task_models import starting_model
 from ..training.trainer import CBViLATrainer
 from .demo_run import DemoRun, Example
 from .report import write_report
@@ -117,15 +116,8 @@ def _trainer(job: DemoJob, train) -> CBViLATrainer:
 
 
 def _start(job: DemoJob) -> tuple[CBViLAForQuestionAnswering, CBViLAProcessor]:
-    source = job.model or bundled_checkpoint("cbvila-tiny")
-    processor = CBViLAProcessor.from_pretrained(source)
-    config = CBViLAConfig.from_pretrained(source)
-    for part in (config.text_config, config.fusion_config):
-        # so few passes over so simple data leave nothing to regularise
-        part.hidden_dropout_prob = part.attention_probs_dropout_prob = 0.0
-    if job.from_scratch:
-        return CBViLAForQuestionAnswering(config), processor
-    return CBViLAForQuestionAnswering.from_pretrained(source, config=config), processor
+    # No dropout: so few passes over so simple data leave nothing to regularise.
+    return starting_model("vqa", job.model or "cbvila-tiny", job.from_scratch, dropout=0.0)
 
 
 def _source(job: DemoJob) -> str:

@@ -1,12 +1,12 @@
 """The figures of a downstream task: what a model reaches on some rows, with intervals, beside what needs no image."""
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ..data.questions import usual_answer
 from ..data.task_rows import TaskRows
 from ..data.task_settings import EntailmentSettings, QuestionSettings, ReasoningSettings, RetrievalSettings
 from ..model.processing_cbvila import CBViLAProcessor
@@ -106,7 +106,7 @@ def _answering(self: TaskEvaluation, model, processor, rows: TaskRows) -> Figure
     )
     scores = np.asarray(score([answer for row in given for answer in row], references))
     images = np.repeat(np.arange(len(rows)), [len(row) for row in given])
-    closed = np.asarray([_usual(row).lower() in ("yes", "no") for row in references])
+    closed = np.asarray([usual_answer(row).lower() in ("yes", "no") for row in references])
     found |= _with_interval("accuracy", scores, images, self.seed)
     for name, kind in (("accuracy_yes_no", closed), ("accuracy_other", ~closed)):
         if 0 < kind.sum() < len(kind):
@@ -114,11 +114,11 @@ def _answering(self: TaskEvaluation, model, processor, rows: TaskRows) -> Figure
     train = None
     if self.train_rows is not None:
         train = [
-            (question, _usual(answers))
+            (question, usual_answer(answers))
             for asked, given in zip(self.train_rows.column("question"), self.train_rows.column("answer"), strict=True)
             for question, answers in zip(asked, given, strict=True)
         ]
-    return found | _floors(train, questions, [_usual(row) for row in references], lambda g: score(g, references))
+    return found | _floors(train, questions, [usual_answer(row) for row in references], lambda g: score(g, references))
 
 
 def _classifying(self: TaskEvaluation, model, processor, rows: TaskRows) -> Figures:
@@ -186,11 +186,6 @@ def _floors(train: list[tuple[str, str]] | None, texts: Sequence[str], answers: 
 
 def _key(text: str) -> str:
     return " ".join(text.lower().split())
-
-
-def _usual(answers: Sequence[str]) -> str:
-    """The answer that most people gave; of equally frequent ones the first."""
-    return Counter(answers).most_common(1)[0][0]
 
 
 def _unknown_share(processor: CBViLAProcessor, rows: TaskRows) -> float:
