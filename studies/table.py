@@ -40,7 +40,7 @@ def _recalls(suffix: str, label: str) -> dict[str, Figure]:
     return {**single, f"mean R{label}": _mean_recall(suffix)}
 
 
-RETRIEVAL = {**_recalls("", ""), **_recalls("_reranked", " (ITM)")}
+RETRIEVAL = {**_recalls("", ""), **_recalls("_reranked", " (ITM)"), **_recalls("_combined", " (both)")}
 CODEBOOK: dict[str, Figure] = {
     "usage %": _percent("codebook_usage"),
     "perplexity": _plain("codebook_perplexity"),

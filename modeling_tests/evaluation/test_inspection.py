@@ -20,8 +20,8 @@ def test_figures_say_on_how_many_patches_and_have_intervals():
     assert figures["codebook_window_tokens"] == 8 * PATCHES
     assert figures["ln_perplexity"] == pytest.approx(np.log(figures["codebook_perplexity"]))
     assert 1 / CODES <= figures["codebook_usage"] <= 1
-    recalls = [name for name in figures if name.endswith(("_r1", "_r5", "_r10", "_reranked"))]
-    assert len(recalls) == 12
+    recalls = [name for name in figures if name.endswith(("_r1", "_r5", "_r10", "_reranked", "_combined"))]
+    assert len(recalls) == 18
     for name in recalls:
         assert 0 <= figures[f"{name}_low"] <= figures[name] <= figures[f"{name}_high"] <= 1
 
@@ -45,18 +45,22 @@ def test_reranking_can_be_left_out(k):
 def test_nothing_is_reranked_by_a_head_that_was_never_trained():
     model = pretraining_model(itm_weight=0.0)
     figures = retrieval_figures(model, tiny_processor(), tiny_rows(4), **QUIET)
-    assert not [name for name in figures if "reranked" in name]
+    assert not [name for name in figures if "reranked" in name or "combined" in name]
 
 
 def test_reranked_recall_is_that_of_matching(monkeypatch):
-    """Similarities put every true match second; matching knows better for texts, and worse for images."""
+    """Similarities put every true match second; matching knows better for texts, and worse for images.
+
+    The sum follows matching where similarities of candidates are equal, and similarity where they differ by much.
+    """
     rows = tiny_rows(4)
     similarity = 0.5 * torch.eye(4) + torch.eye(4).roll(1, 1)
 
     def matched(model, images, texts, k, progress):
         best, second = torch.arange(4), (torch.arange(4) + 1) % 4
-        by_image = Candidates(torch.stack([best, second], 1), torch.tensor([[2.0, 1.0]]).expand(4, 2))
-        by_text = Candidates(((torch.arange(4) - 1) % 4).unsqueeze(1), torch.zeros(4, 1))
+        equal, wrong = torch.zeros(4, 2), torch.tensor([[-9.0, 9.0]]).expand(4, 2)
+        by_image = Candidates(torch.stack([best, second], 1), torch.tensor([[2.0, 1.0]]).expand(4, 2), equal)
+        by_text = Candidates(torch.stack([second, best], 1), torch.tensor([[2.0, 1.0]]).expand(4, 2), wrong)
         return TwoStageRetrieval(by_image, by_text)
 
     monkeypatch.setattr(retrieval, "cosine_similarity", lambda images, texts: similarity)
@@ -64,6 +68,7 @@ def test_reranked_recall_is_that_of_matching(monkeypatch):
     figures = retrieval_figures(pretraining_model(), tiny_processor(), rows, **QUIET)
     assert figures["text_retrieval_r1"] == figures["image_retrieval_r1"] == 0
     assert figures["text_retrieval_r1_reranked"] == 1 and figures["image_retrieval_r1_reranked"] == 0
+    assert figures["text_retrieval_r1_combined"] == figures["image_retrieval_r1_combined"] == 1
     assert figures["text_retrieval_r5"] == figures["image_retrieval_r5_reranked"] == 1
 
 

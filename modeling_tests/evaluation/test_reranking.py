@@ -126,7 +126,7 @@ def test_a_model_in_training_mode_is_measured_without_dropout_and_stays_in_it():
     model.train()
     again = retrieve_in_two_stages(model, tiny_processor(), iter(IMAGES), iter(TEXTS), k=2, **QUIET)
     assert model.training and model.cbvila.fusion_model.layers[0].dropout.training
-    assert_close(again.texts_of_images.logits, calm.texts_of_images.logits, atol=1e-6, rtol=0)
+    assert_close(again.texts_of_images.scores, calm.texts_of_images.scores, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("model_class", [CBViLAForImageTextRetrieval, CBViLAForPreTraining])
@@ -143,7 +143,7 @@ def test_both_directions_order_their_own_candidates(model_class):
             most_similar = sorted(range(scores.shape[1]), key=lambda item: -scores[query, item])[:k]
             expected = sorted(most_similar, key=lambda item: -logits[query, item])
             assert candidates.rows[query].tolist() == expected
-            assert_close(candidates.logits[query], logits[query, expected], atol=1e-5, rtol=0)
+            assert_close(candidates.scores[query], logits[query, expected], atol=1e-5, rtol=0)
 
 
 def test_a_pair_that_is_a_candidate_both_ways_is_matched_once(monkeypatch):
@@ -157,7 +157,7 @@ def test_a_pair_that_is_a_candidate_both_ways_is_matched_once(monkeypatch):
     embeds = torch.eye(3)
     found = rerank(None, Encoded(embeds, []), Encoded(embeds[[0, 2, 1]], []), k=1)
     assert matched[0].tolist() == [[0, 0], [1, 2], [2, 1]]
-    assert found.images_of_texts.rows.tolist() == [[0], [2], [1]] and found.images_of_texts.logits[1] == 3
+    assert found.images_of_texts.rows.tolist() == [[0], [2], [1]] and found.images_of_texts.scores[1] == 3
 
 
 def test_a_shortlist_by_hand():
@@ -186,13 +186,36 @@ def test_a_running_shortlist_is_that_of_all_similarities(k, chunk):
 def test_candidates_come_before_all_others():
     similarity = torch.tensor([[0.9, 0.8, 0.1, 0.8], [0.3, 0.2, 0.2, 0.1]])
     # the first query's candidates match worse than its others are similar
-    candidates = Candidates(torch.tensor([[1, 0], [2, 0]]), torch.tensor([[-7.0, -8.0], [5.0, 5.0]]))
+    candidates = Candidates(
+        torch.tensor([[1, 0], [2, 0]]), torch.tensor([[-7.0, -8.0], [5.0, 5.0]]), torch.zeros(2, 2)
+    )
     scores = reranked_scores(similarity, candidates)
     assert np.argsort(-scores[0], kind="stable").tolist() == [1, 0, 3, 2]
     assert scores[0, :2].tolist() == [-8.0, -7.0]
     assert scores[1, 0] == scores[1, 2] == 5.0 and scores[1, 1] > scores[1, 3]
-    equal = reranked_scores(torch.tensor([[0.5, 0.2, 0.2]]), Candidates(torch.tensor([[0]]), torch.tensor([[1.0]])))
+    one = Candidates(torch.tensor([[0]]), torch.tensor([[1.0]]), torch.tensor([[0.5]]))
+    equal = reranked_scores(torch.tensor([[0.5, 0.2, 0.2]]), one)
     assert equal[0, 1] == equal[0, 2] < 1.0
+
+
+def test_both_stages_add_up():
+    by_matching = Candidates(
+        torch.tensor([[4, 7, 2]]), torch.tensor([[3.0, 2.0, -1.0]]), torch.tensor([[0.1, 0.4, 0.6]])
+    )
+    both = by_matching.with_similarity(10.0)
+    assert both.rows.tolist() == [[7, 2, 4]]
+    assert_close(both.scores, torch.tensor([[6.0, 5.0, 4.0]]))
+    assert_close(both.cosines, torch.tensor([[0.4, 0.6, 0.1]]))
+    assert by_matching.with_similarity(0.0).rows.tolist() == [[4, 7, 2]]
+
+
+def test_a_sum_restores_what_similarity_knew_when_matching_learned_the_rest():
+    # Mismatches drawn in proportion to exp(similarity): what ITM learns at best are the truth's log-odds less that.
+    draws = torch.Generator().manual_seed(0)
+    truth, cosines = torch.randn(5, 9, generator=draws), torch.rand(5, 9, generator=draws)
+    rows = torch.arange(9).expand(5, -1)
+    learned = Candidates(rows, truth - 20 * cosines, cosines)
+    assert learned.with_similarity(20.0).rows.tolist() == truth.sort(dim=1, descending=True).indices.tolist()
 
 
 def test_no_items_is_an_error():

@@ -63,6 +63,18 @@ def test_a_picture_finds_texts(every_pair):
     assert len(set(found.indices.tolist())) == 3
 
 
+@pytest.mark.parametrize("weight", [0.5, 1.0])
+def test_similarity_joins_matching(pictures, every_pair, weight):
+    logits, cosines = every_pair
+    both = logits + weight * float(pictures.model.cbvila.similarity_scale()) * cosines
+    found = pictures.search(text=TEXTS, top_k=3, similarity_weight=weight)
+    for text in range(len(TEXTS)):
+        expected = best(both[:, text], 3)
+        assert found.indices[text].tolist() == expected.tolist()
+        assert_close(found.scores[text], both[expected, text], atol=1e-4, rtol=0)
+    assert found.indices.tolist() != pictures.search(text=TEXTS, top_k=3).indices.tolist()
+
+
 def test_one_query_is_the_first_of_several(pictures):
     one, several = pictures.search(text=TEXTS[0], top_k=3), pictures.search(text=TEXTS[:2], top_k=3)
     assert one.indices.shape == (3,) and one.indices.tolist() == several.indices[0].tolist()

@@ -185,7 +185,7 @@ def test_on_disk_as_in_memory(model, tmp_path, k):
     in_memory = retrieve_in_two_stages(model, tiny_processor(), IMAGES, TEXTS, k, progress=False)
     for ours, theirs in zip(on_disk, in_memory, strict=True):
         assert ours.rows.tolist() == theirs.rows.tolist()
-        assert_close(ours.logits, theirs.logits, atol=1e-5, rtol=0)
+        assert_close(ours.scores, theirs.scores, atol=1e-5, rtol=0)
 
 
 def test_equal_texts_score_alike(model):
@@ -193,9 +193,9 @@ def test_equal_texts_score_alike(model):
         f(model, tiny_processor(), i, **QUIET) for f, i in ((encode_images, IMAGES), (encode_texts, TEXTS))
     )
     found = rerank(model, images, texts, k=len(TEXTS), progress=False)
-    logits = torch.empty(len(IMAGES), len(TEXTS)).scatter_(1, found.texts_of_images.rows, found.texts_of_images.logits)
+    logits = torch.empty(len(IMAGES), len(TEXTS)).scatter_(1, found.texts_of_images.rows, found.texts_of_images.scores)
     assert_close(logits[:, 1], logits[:, 3], atol=1e-6, rtol=0)
-    assert_close(found.images_of_texts.logits[1], found.images_of_texts.logits[3], atol=1e-6, rtol=0)
+    assert_close(found.images_of_texts.scores[1], found.images_of_texts.scores[3], atol=1e-6, rtol=0)
 
 
 def test_shards_count_their_rows(tmp_path):

@@ -50,7 +50,7 @@ def inspect_pretraining(
         (cross-entropy), `mim_advantage_low`, `mim_advantage_high` (95 % bootstrap interval, over images, of what the
         true caption saves), `mim_accuracy`, `mim_accuracy_shuffled_caption`, `mim_accuracy_position_floor`; `pixel`
         (mean squared error) and `pixel_floor` (of predicting the mean colour); and what
-        [`retrieval_figures`] returns, `text_retrieval_r1` … `image_retrieval_r10_reranked_high`.
+        [`retrieval_figures`] returns, `text_retrieval_r1` … `image_retrieval_r10_combined_high`.
     """
     model.eval()
     collate = CBViLADataCollatorForPreTraining(processor, model.config.vision_config.patch_size)

@@ -25,14 +25,23 @@ from .stored_gallery import store_gallery
 
 
 class Candidates(NamedTuple):
-    """For each query k `rows` (Q, k) of the gallery, the best match first, and their matching `logits` (Q, k)."""
+    """For each query k `rows` (Q, k) of the gallery, the best `scores` (Q, k) first, and their `cosines` (Q, k)."""
 
     rows: Tensor
-    logits: Tensor
+    scores: Tensor
+    cosines: Tensor
+
+    def with_similarity(self, scale: float | Tensor) -> "Candidates":
+        """The same candidates by the sum of both stages' evidence: log-odds of matching and similarity x scale.
+
+        Where mismatches were drawn for ITM in proportion to exp(similarity x scale), its log-odds are the truth's less
+        that similarity: ITM learns what contrast does not know, and the sum is what both know.
+        """
+        return _ordered(self.rows, self.scores + scale * self.cosines, self.cosines)
 
 
 class TwoStageRetrieval(NamedTuple):
-    """The candidate texts of the M images and the candidate images of the T texts."""
+    """The candidate texts of the M images and the candidate images of the T texts, by log-odds of matching."""
 
     texts_of_images: Candidates
     images_of_texts: Candidates
@@ -85,8 +94,8 @@ def rerank(
         folder: Where to keep what is matched, so that a run that is killed goes on.
     """
     check_comparable(images, texts)
-    _, text_rows = most_similar(images.blocks, texts.blocks, k)
-    _, image_rows = most_similar(texts.blocks, images.blocks, k)
+    text_cosines, text_rows = most_similar(images.blocks, texts.blocks, k)
+    image_cosines, image_rows = most_similar(texts.blocks, images.blocks, k)
     num_texts = len(image_rows)
     wanted = [
         torch.arange(len(text_rows)).unsqueeze(1) * num_texts + text_rows,
@@ -97,8 +106,8 @@ def rerank(
     logits = match_pairs(model, images, texts, pairs, progress=progress, folder=folder)
     of_texts, of_images = logits[place].split([text_rows.numel(), image_rows.numel()])
     return TwoStageRetrieval(
-        _ordered(text_rows, of_texts.view_as(text_rows)),
-        _ordered(image_rows, of_images.view_as(image_rows)),
+        _ordered(text_rows, of_texts.view_as(text_rows), text_cosines),
+        _ordered(image_rows, of_images.view_as(image_rows), image_cosines),
     )
 
 
@@ -231,18 +240,17 @@ def _match(model: Any, states: list[Tensor], keys_values: list, images: Tensor) 
     return match_texts(model, hidden, run, keys_values).cpu()[order.argsort()]
 
 
-def _ordered(rows: Tensor, logits: Tensor) -> Candidates:
-    """Candidates by matching; those that match equally well stay in the order of similarity."""
-    best_first = logits.sort(dim=1, descending=True, stable=True)
-    return Candidates(rows.gather(1, best_first.indices), best_first.values)
+def _ordered(rows: Tensor, scores: Tensor, cosines: Tensor) -> Candidates:
+    """Candidates by score; those that score equally well stay in their order."""
+    best_first = scores.sort(dim=1, descending=True, stable=True)
+    return Candidates(rows.gather(1, best_first.indices), best_first.values, cosines.gather(1, best_first.indices))
 
 
 def reranked_scores(similarity: Tensor, candidates: Candidates) -> np.ndarray:
-    """One score (Q, G) that orders the whole gallery: candidates by matching, then the others by similarity (Q, G).
+    """One score (Q, G) that orders the whole gallery: candidates first, then the others by similarity (Q, G).
 
-    Candidates have their logit, the others their similarity moved below the least of these; equal ones stay equal.
+    Candidates have their score, the others their similarity moved below the least of these; equal ones stay equal.
     """
-    scores = similarity.double()
-    logits = candidates.logits.double()
-    drop = scores.amax(dim=1, keepdim=True) - logits.amin(dim=1, keepdim=True) + 1
-    return (scores - drop).scatter_(1, candidates.rows, logits).numpy()
+    others, scores = similarity.double(), candidates.scores.double()
+    drop = others.amax(dim=1, keepdim=True) - scores.amin(dim=1, keepdim=True) + 1
+    return (others - drop).scatter_(1, candidates.rows, scores).numpy()

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ..model.processing_cbvila import CBViLAProcessor
@@ -39,8 +40,9 @@ def retrieval_figures(
 
     Returns:
         `text_retrieval_r1`, `_r5`, `_r10` (texts found by images) and `image_retrieval_r1` … by cosine similarity;
-        with `rerank_k` also `text_retrieval_r1_reranked` … Each with `_low` and `_high`, its 95 % bootstrap interval
-        over queries. Empty, with a warning, where the model cannot compare images with texts.
+        with `rerank_k` also `text_retrieval_r1_reranked` …, by matching alone, as in ALBEF, and `…_combined`, by both
+        ([`Candidates.with_similarity`]). Each with `_low` and `_high`, its 95 % bootstrap interval over queries.
+        Empty, with a warning, where the model cannot compare images with texts.
     """
     widths = model.config.vision_config.hidden_size, model.config.text_config.hidden_size
     if not model.cbvila.has_contrastive_head and widths[0] != widths[1]:
@@ -54,6 +56,7 @@ def retrieval_figures(
     return gallery_figures(model, processor, ImagesOfRows(rows), captions, rerank_k, batch_size, seed, progress)
 
 
+@torch.no_grad()
 def gallery_figures(
     model: RetrievalModel,
     processor: CBViLAProcessor,
@@ -87,6 +90,9 @@ def gallery_figures(
     if rerank_k and model.config.itm_weight > 0:
         found = rerank(model, encoded_images, encoded_texts, rerank_k, progress)
         figures |= _recalls(similarity, found, relevant, owners, "_reranked", seed)
+        scale = float(model.cbvila.similarity_scale())
+        both = TwoStageRetrieval(*(candidates.with_similarity(scale) for candidates in found))
+        figures |= _recalls(similarity, both, relevant, owners, "_combined", seed)
     return figures
 
 
@@ -131,7 +137,7 @@ def _ranks(similarity: Tensor, relevant: np.ndarray, candidates: Candidates | No
         part = slice(start, start + _QUERIES)
         scores = similarity[part].numpy()
         if candidates is not None:
-            chosen = Candidates(candidates.rows[part], candidates.logits[part])
+            chosen = Candidates(*(tensor[part] for tensor in candidates))
             scores = reranked_scores(similarity[part], chosen)
         ranks.append(first_relevant_ranks(scores, relevant[part]))
     return np.concatenate(ranks)

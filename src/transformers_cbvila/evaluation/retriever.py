@@ -26,8 +26,8 @@ class CBViLARetrieverOutput(ModelOutput):
     Args:
         indices (`torch.LongTensor` (k,)): Items, counted in the order in which they were indexed from 0. -1 where an
             approximate index found less than k.
-        scores (`torch.FloatTensor` (k,)): Log-odds of "matches" where matching ordered the items, their similarities
-            where it did not.
+        scores (`torch.FloatTensor` (k,)): Log-odds of "matches", with weighted similarities if these were asked for,
+            where matching ordered the items; their similarities where it did not.
         similarities (`torch.FloatTensor` (k,)): Cosines of the embeddings.
     """
 
@@ -127,6 +127,7 @@ class CBViLARetriever:
         self._kind, self._gallery, self._faiss = kind, gallery, None
         return self
 
+    @torch.no_grad()
     def search(
         self,
         text: str | list[str] | None = None,
@@ -136,6 +137,7 @@ class CBViLARetriever:
         max_length: int = 30,
         batch_size: int = 64,
         progress: bool = False,
+        similarity_weight: float = 0.0,
     ) -> CBViLARetrieverOutput:
         """Finds the items that go best with a text or an image, or with each of a list of either.
 
@@ -149,6 +151,9 @@ class CBViLARetriever:
             max_length: Tokens that are read of a text.
             batch_size: How many queries are encoded at a time.
             progress: Whether to show progress bars.
+            similarity_weight: How much of the similarity over the temperature is added to what matching says. 0:
+                matching alone, as in ALBEF. 1: the sum of both, for models whose ITM learned from mismatches that were
+                drawn by similarity.
 
         Raises:
             ValueError: If nothing is indexed, there are both a text and an image or neither, a number is not
@@ -172,6 +177,8 @@ class CBViLARetriever:
         scores = cosines
         if matches:
             scores = self._match(queries, kind, rows, progress)
+            if similarity_weight:  # an item that an approximate index did not find has infinities on either side
+                scores = scores + similarity_weight * float(self.model.cbvila.similarity_scale()) * cosines
             scores, order = scores.sort(dim=1, descending=True, stable=True)
             cosines, rows = cosines.gather(1, order), rows.gather(1, order)
         found = (tensor[:, :top_k] if several else tensor[0, :top_k] for tensor in (rows, scores, cosines))

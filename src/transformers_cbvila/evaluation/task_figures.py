@@ -76,7 +76,7 @@ def _retrieval(self: TaskEvaluation, model, processor, rows: TaskRows) -> Figure
     for way, relevant, gallery in (("text", true.sum(1), len(texts)), ("image", true.sum(0), len(rows))):
         for k in DEPTHS:
             found[f"{way}_retrieval_r{k}_floor"] = chance_recall(relevant.tolist(), gallery, k)
-    for ending in ("", "_reranked"):
+    for ending in ("", "_reranked", "_combined"):
         names = [f"{way}_retrieval_r{k}{ending}" for way in ("text", "image") for k in DEPTHS]
         if names[0] in found:
             found[f"mean_recall{ending}"] = float(np.mean([found[name] for name in names]))

@@ -22,7 +22,7 @@ class Metric:
 
 def _recalls() -> dict[str, Metric]:
     ways = {"text_retrieval": "image → text", "image_retrieval": "text → image"}
-    stages = {"": "", "_reranked": ", ordered anew by matching"}
+    stages = {"": "", "_reranked": ", ordered anew by matching", "_combined": ", ordered anew by both"}
     return {
         f"{key}_r{k}{stage}": Metric(f"{way} R@{k}{words}", floors={f"{key}_r{k}_floor": "chance"})
         for key, way in ways.items()

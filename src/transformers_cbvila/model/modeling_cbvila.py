@@ -175,11 +175,14 @@ class CBViLAModel(CBViLAPreTrainedModel):
         """
         if image_embeds.shape[-1] != text_embeds.shape[-1]:
             return None
-        similarity = at_least_fp32(image_embeds) @ at_least_fp32(text_embeds).T
+        return at_least_fp32(image_embeds) @ at_least_fp32(text_embeds).T * self.similarity_scale()
+
+    def similarity_scale(self) -> Tensor | float:
+        """1 / temperature."""
         if not self.has_contrastive_head:
-            return similarity * math.exp(self.config.logit_scale_init_value)
+            return math.exp(self.config.logit_scale_init_value)
         # Temperatures below 0.01 only amplify noise (CLIP's clamp); above 0.5 nothing is contrasted (ALBEF's).
-        return similarity * self.logit_scale.exp().clamp(2.0, 100.0)
+        return self.logit_scale.exp().clamp(2.0, 100.0)
 
     def fuse_text_with_image(
         self, text: Tensor, attention_mask: Tensor | None, image: Tensor, image_index: Tensor | None = None, **kwargs

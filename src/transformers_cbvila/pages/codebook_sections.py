@@ -63,9 +63,9 @@ def _comparisons(figures: Mapping[str, float]) -> str:
     for way, title in (("text", "texts found by image"), ("image", "images found by text")):
         name = f"{way}_retrieval_r1"
         if name in figures:
-            reranked = f"{name}_reranked"
-            beside = f"{_interval(figures, reranked)} after re-ranking" if reranked in figures else ""
-            lines.append((f"{title}, R@1", _interval(figures, name), beside))
+            stages = {f"{name}_reranked": "re-ranked by matching", f"{name}_combined": "by both"}
+            beside = [f"{_interval(figures, key)} {how}" for key, how in stages.items() if key in figures]
+            lines.append((f"{title}, R@1", _interval(figures, name), "; ".join(beside)))
     return "".join(
         f'<tr><th>{escape(name)}</th><td class="number">{escape(value)}</td><td>{escape(beside)}</td></tr>'
         for name, value, beside in lines
