@@ -1,5 +1,6 @@
 """Consistency, codebook use, chance and grouped intervals by hand or by brute force, and the metrics of `evaluate`."""
 
+import ast
 import math
 import os
 import subprocess
@@ -8,11 +9,12 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+import yaml
 
 from transformers_cbvila.evaluation.codebook_metrics import codebook_use
 from transformers_cbvila.evaluation.floors import chance_recall, guesses_by_text, majority
 from transformers_cbvila.evaluation.intervals import bootstrap_interval
-from transformers_cbvila.evaluation.load_metric import METRICS, metric_folder
+from transformers_cbvila.evaluation.load_metric import METRICS, load_metric, metric_folder
 from transformers_cbvila.evaluation.reasoning_metrics import consistency
 
 
@@ -92,3 +94,15 @@ def test_metric_folders_load_with_evaluate_offline(tmp_path):
     command = [sys.executable, "-c", SESSION, *folders]
     finished = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path, timeout=600)
     assert finished.returncode == 0, finished.stderr
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_metrics_card_has_what_a_space_needs_and_its_example_is_true(name):
+    folder = metric_folder(name)
+    _, front, text = (folder / "README.md").read_text().split("---\n", 2)
+    assert yaml.safe_load(front)["sdk"] == "static" and "evaluate" in yaml.safe_load(front)["tags"]
+    example = text.split("```python\n")[1].split("```")[0]
+    assert f'evaluate.load("{folder.name}")' in example
+    call = example.split("metric.compute(")[1].split("\n# ")[0]
+    found = eval(f"compute({call}", {"compute": load_metric(name).compute})
+    assert found == ast.literal_eval(example.split("\n# ")[-1].strip())
