@@ -28,7 +28,7 @@ PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_EVALUATE_O
   $(VENV_PYTHON) -m pytest -n $(WORKERS) --dist loadfile
 CBVILA := $(VENV_PYTHON) -m transformers_cbvila
 
-.PHONY: help install test test-all test-oldest suite suite-all conformance lint format format-check types demo demo-scratch pretrain-tiny bench study wheel clean FORCE
+.PHONY: help install test test-all test-oldest suite suite-all conformance lint format format-check types demo demo-scratch pretrain-tiny bench study results wheel clean FORCE
 
 help:  ## list the targets
 	@echo "make TARGET [PYTHON=/path/to/python]"
@@ -117,6 +117,10 @@ $(BENCHED): $(STAMP)
 study: $(STAMP)  ## run the studies on the emoji pack in the folder DATA and write their tables; goes on after a stop
 	@[[ -n "$(DATA)" ]] || { echo "make study DATA=FOLDER, where FOLDER/emoji holds the pack of emoji"; exit 2; }
 	$(VENV_PYTHON) -m studies.run studies/table4.yaml --emoji $(DATA)/emoji --output_dir runs/study
+
+results: $(STAMP)  ## fine-tune cbvila-tiny and random weights for every task on the packs in the folder DATA; goes on after a stop
+	@[[ -n "$(DATA)" ]] || { echo "make results DATA=FOLDER, where FOLDER holds the packs: emoji, openclipart, nlvr1 …"; exit 2; }
+	$(VENV_PYTHON) -m studies.downstream --packs $(DATA) --output_dir runs/downstream
 
 wheel: $(STAMP)  ## build the wheel into dist/
 	$(VENV_PYTHON) -m build --wheel

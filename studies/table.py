@@ -78,13 +78,13 @@ def tables(study: Study, cells: Sequence[Found]) -> str:
 
 def _means(by_arm: dict[str, dict[int, Found]], figures: dict[str, Figure]) -> str:
     rows = [
-        [arm, str(len(found)), *(_mean([figure(cell) for cell in found.values()]) for figure in figures.values())]
+        [arm, str(len(found)), *(mean([figure(cell) for cell in found.values()]) for figure in figures.values())]
         for arm, found in by_arm.items()
     ]
-    return _markdown(["arm", "seeds", *figures], rows)
+    return markdown(["arm", "seeds", *figures], rows)
 
 
-def _mean(values: list[float]) -> str:
+def mean(values: list[float]) -> str:
     if any(map(math.isnan, values)):
         return "–"
     spread = f" ± {_number(statistics.stdev(values))}" if len(values) > 1 else ""
@@ -100,7 +100,7 @@ def _differences(by_arm: dict[str, dict[int, Found]], figures: dict[str, Figure]
         seeds = sorted(set(base) & set(found))
         cells = [interval([figure(found[seed]) - figure(base[seed]) for seed in seeds]) for figure in figures.values()]
         rows.append([arm, str(len(seeds)), *cells])
-    return _markdown(["arm", "pairs", *figures], rows)
+    return markdown(["arm", "pairs", *figures], rows)
 
 
 def interval(differences: Sequence[float]) -> str:
@@ -122,6 +122,6 @@ def _number(value: float, signed: bool = False) -> str:
     return f"{value:{'+' if signed else ''}.{digits}f}"
 
 
-def _markdown(head: list[str], rows: list[list[str]]) -> str:
+def markdown(head: list[str], rows: list[list[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

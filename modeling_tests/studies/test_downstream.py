@@ -1,0 +1,67 @@
+"""The runs behind the results page: their commands are valid, finished runs are kept, the table is by hand."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import studies.downstream as downstream
+import transformers_cbvila.evaluation.task_evaluation as task_evaluation
+import transformers_cbvila.training.finetune as finetuning
+from studies.downstream import TASKS, Run, main, table
+from transformers_cbvila import cli
+
+
+def run(name, start, seed=0, folder=Path("out")):
+    return Run(name, start, seed, "cbvila-tiny", Path("packs"), folder / name / f"{start}-seed{seed}")
+
+
+@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("start", ["random", "pretrained"])
+def test_commands_are_what_the_command_line_takes(name, start, monkeypatch, tmp_path, capsys):
+    trained, measured = [], []
+    monkeypatch.setattr(finetuning, "finetune", lambda *call: trained.append(call))
+    monkeypatch.setattr(task_evaluation, "evaluate_task", lambda *call: measured.append(call) or {})
+    finetune, evaluate = run(name, start, seed=3, folder=tmp_path).commands
+    assert cli.main(finetune) == cli.main(evaluate) == 0
+    (task, job, settings, args), (_, measurement, _) = trained[0], measured[0]
+    assert task == TASKS[name].task and args.seed == 3 and job.from_scratch == (start == "random")
+    assert measurement.model == args.output_dir != job.model == "cbvila-tiny"
+    assert not settings.image_data or task == "entailment"
+
+
+def test_zero_shot_is_measured_once_and_only_where_nothing_has_to_be_learned(monkeypatch, tmp_path):
+    done = []
+
+    def write(run):
+        done.append((run.name, run.start, run.seed))
+        figures = {f: 0.5 for name in TASKS[run.name].figures for f in (name, f"{name}_low", f"{name}_high")}
+        run.folder.mkdir(parents=True)
+        run.result.write_text(json.dumps(figures))
+
+    monkeypatch.setattr(downstream, "_run", write)
+    options = ["--packs", "packs", "--output_dir", str(tmp_path), "--jobs", "1", "--seeds", "0", "1"]
+    options += ["--tasks", "emoji", "nlvr1"]
+    assert main(options) == main(options) == 0  # the second time all is there
+    trained = [
+        (name, start, seed) for seed in (0, 1) for name in ("emoji", "nlvr1") for start in ("random", "pretrained")
+    ]
+    assert done == [("emoji", "zero-shot", 0), *trained]
+    assert (
+        "| nlvr1 | accuracy | – | – | 50.0 [50.0, 50.0] | 50.0 [50.0, 50.0] |" in (tmp_path / "table.md").read_text()
+    )
+
+
+def test_a_table_by_hand():
+    figures = {
+        "accuracy_low": 0.4,
+        "accuracy_high": 0.8,
+        "accuracy_majority_floor": 0.43,
+        "accuracy_text_only_floor": 0.5,
+    }
+    accuracies = {("random", 0): 0.5, ("random", 1): 0.6, ("pretrained", 0): 0.6, ("pretrained", 1): 0.71}
+    found = [(run("entailment", *key), {**figures, "accuracy": value}) for key, value in accuracies.items()]
+    assert table(found).splitlines()[2] == (
+        "| entailment | accuracy | 50.00 | – | 55.0 ± 7.07 [40.0, 80.0] | 65.5 ± 7.78 [40.0, 80.0] "
+        "| +10.5 [+4.15, +16.9] |"
+    )
