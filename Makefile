@@ -95,8 +95,9 @@ demo: $(STAMP)  ## fine-tune the bundled checkpoint on easy-VQA and write runs/d
 demo-scratch: $(STAMP)  ## the same from random weights, into runs/demo-scratch
 	$(CBVILA) demo --output_dir runs/demo-scratch --from_scratch
 
-pretrain-tiny: $(STAMP)  ## pretrain cbvila-tiny on easy-VQA and the folders in DATA="folder folder"
-	$(CBVILA) pretrain --config recipes/pretrain-tiny.yaml --train_data easy-vqa easy-vqa $(DATA) --output_dir runs/pretrain-tiny --resume
+pretrain-tiny: $(STAMP)  ## pretrain cbvila-tiny on easy-VQA and on emoji and clip art in DATA="EMOJI OPENCLIPART" (an hour)
+	$(CBVILA) pretrain --config recipes/pretrain-tiny.yaml --train_data easy-vqa $(DATA) --train_data_weights 1 4 1 \
+	  --output_dir runs/pretrain-tiny --resume
 
 BENCH := OMP_NUM_THREADS=1 $(VENV_PYTHON) benchmarks
 BENCHED := $(VENV)/installed-bench
