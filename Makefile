@@ -95,7 +95,7 @@ demo: $(STAMP)  ## fine-tune the bundled checkpoint on easy-VQA and write runs/d
 demo-scratch: $(STAMP)  ## the same from random weights, into runs/demo-scratch
 	$(CBVILA) demo --output_dir runs/demo-scratch --from_scratch
 
-pretrain-tiny: $(STAMP)  ## pretrain cbvila-tiny on easy-VQA and on emoji and clip art in DATA="EMOJI OPENCLIPART" (an hour)
+pretrain-tiny: $(STAMP)  ## pretrain cbvila-tiny on easy-VQA and on emoji and clip art in DATA="EMOJI OPENCLIPART" (100 CPU minutes)
 	$(CBVILA) pretrain --config recipes/pretrain-tiny.yaml --train_data easy-vqa $(DATA) --train_data_weights 1 4 1 \
 	  --output_dir runs/pretrain-tiny --resume
 
