@@ -53,13 +53,13 @@ def whole_words(processor: CBViLAProcessor) -> list[str]:
 @torch.no_grad()
 def check(model, processor, images: Sequence, texts: Sequence[str], found: TwoStageRetrieval) -> float:
     """The largest difference between scores found and those of pairs in a pass of their own."""
-    draws, (rows, logits) = torch.Generator().manual_seed(2), found.images_of_texts
+    draws, (rows, scores, _) = torch.Generator().manual_seed(2), found.images_of_texts
     ours, own = [], []
     for _ in range(CHECKED):
         text = int(torch.randint(len(rows), (), generator=draws))
         place = int(torch.randint(rows.shape[1], (), generator=draws))
         inputs = processor(images=[images[int(rows[text, place])]], text=[texts[text]], return_tensors="pt")
-        ours.append(logits[text, place])
+        ours.append(scores[text, place])
         own.append(matching_scores(model(**inputs).itm_logits)[0])
     assert_close(torch.stack(ours), torch.stack(own), atol=1e-5, rtol=0)
     return float((torch.stack(ours) - torch.stack(own)).abs().max())

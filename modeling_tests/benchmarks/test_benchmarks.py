@@ -56,14 +56,14 @@ def test_sizes():
     config, batch, tokens = model_config("base", "paper")
     assert (config.preset, config.vision_config.hidden_size, batch, tokens) == ("paper", 768, 2, 30)
     config, batch, tokens = model_config("tiny", "recommended")
-    assert (config.vision_config.hidden_size, config.text_config.vocab_size, batch, tokens) == (128, 2000, 64, 24)
+    assert (config.vision_config.hidden_size, config.text_config.vocab_size, batch, tokens) == (128, 2000, 64, 16)
 
 
 def test_a_batch_has_all_objectives_on():
     config, _, _ = model_config("tiny", "recommended")
     batch = random_batch(config, 3, 9, CPU)
     assert (batch["mlm_labels"] != -100).any(-1).all()
-    assert (batch["bool_masked_pos"].sum(-1) == 48).all()  # 75 % of 64
+    assert (batch["bool_masked_pos"].sum(-1) == 12).all()  # 75 % of 16
     again = random_batch(config, 3, 9, CPU)
     assert all(torch.equal(batch[name], again[name]) for name in batch)
 

@@ -94,7 +94,8 @@ def test_the_page_shows_the_figures(written):
     texts = " ".join(Page(html).texts).replace("\u202f", " ")
     assert f"{100 * figures['codebook_usage']:.1f} %" in texts and f"{figures['codebook_perplexity']:.1f}" in texts
     assert f"{figures['ln_perplexity']:.3f}, from frequencies alone" in texts
-    assert f"of {CODES} codes are used, on {8 * PATCHES} patches" in texts and "after re-ranking" in texts
+    assert f"of {CODES} codes are used, on {8 * PATCHES} patches" in texts
+    assert "re-ranked by matching" in texts and "by both" in texts
     code, count = max(enumerate(np.bincount(indices.flatten())), key=lambda pair: pair[1])
     assert f"{100 * count / indices.size:.2f} %, {count} ×" in texts
     assert f"in {(indices == code).any(1).sum()} images" in texts

@@ -98,8 +98,8 @@ def test_pretrain_base_is_the_papers_run(tmp_path, picture_folder):
 
 def test_pretrain_tiny_builds(tmp_path, picture_folder):
     _, trainer = recipe_trainer("pretrain-tiny.yaml", tmp_path, picture_folder)
-    rates = learning_rates(trainer, [0, 100, 1500])
-    assert rates == pytest.approx([0.0, 1e-3, 1e-5])
+    rates = learning_rates(trainer, [0, 200, 9_900, 13_000])
+    assert rates == pytest.approx([1e-5, 1e-3, 1e-3, 1e-5])
 
 
 def test_a_checkpoint_goes_on_with_another_configuration(tmp_path, picture_folder):
