@@ -42,7 +42,6 @@ class Task:
         data, split: What is measured on.
         figures: Of what `cbvila evaluate` writes.
         options: Of both commands.
-        evaluate_options: Of `cbvila evaluate` alone.
     """
 
     task: str
@@ -52,7 +51,6 @@ class Task:
     split: str
     figures: tuple[str, ...]
     options: tuple[str, ...] = ()
-    evaluate_options: tuple[str, ...] = ()
 
 
 _FLICKR8K = ("flickr8k-700", "flickr8k-rest")
@@ -104,21 +102,21 @@ class Run:
     def commands(self) -> Iterator[list[str]]:
         """Arguments of `cbvila`: one or two commands."""
         task, measured = TASKS[self.name], self.model
-        train_data = [self._source(name) for name in task.train_data]
+        train_data = ["--train_data", *(self._source(name) for name in task.train_data)]
+        images = ["--image_data", self._source("flickr8k-rest")] if task.task == "entailment" else []
+        options = [*task.options, *images]
         if self.start != "zero-shot":
             measured = str(self.folder)
-            images = ["--image_data", self._source("flickr8k-rest")] if task.task == "entailment" else []
             yield [
                 *("finetune", task.task, "--config", str(RECIPES / f"{task.recipe}.yaml"), "--model", self.model),
-                *("--train_data", *train_data, *task.options, *images, "--seed", str(self.seed)),
+                *(*train_data, *options, "--seed", str(self.seed)),
                 *("--output_dir", str(self.folder), "--resume", "--report_to", "none"),
                 *(["--from_scratch"] if self.start == "random" else []),
             ]
-        floors = [] if task.task == "retrieval" else ["--train_data", *train_data]
+        floors = [] if task.task == "retrieval" else train_data
         yield [
             *("evaluate", task.task, "--model", measured, "--data", self._source(task.data), "--split", task.split),
-            *task.options,
-            *task.evaluate_options,
+            *options,
             *floors,
             *("--output", str(self.result)),
         ]

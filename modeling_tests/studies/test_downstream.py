@@ -24,10 +24,10 @@ def test_commands_are_what_the_command_line_takes(name, start, monkeypatch, tmp_
     monkeypatch.setattr(task_evaluation, "evaluate_task", lambda *call: measured.append(call) or {})
     finetune, evaluate = run(name, start, seed=3, folder=tmp_path).commands
     assert cli.main(finetune) == cli.main(evaluate) == 0
-    (task, job, settings, args), (_, measurement, _) = trained[0], measured[0]
+    (task, job, settings, args), (_, measurement, measured_by) = trained[0], measured[0]
     assert task == TASKS[name].task and args.seed == 3 and job.from_scratch == (start == "random")
     assert measurement.model == args.output_dir != job.model == "cbvila-tiny"
-    assert not settings.image_data or task == "entailment"
+    assert settings.image_data == measured_by.image_data and bool(settings.image_data) == (task == "entailment")
 
 
 def test_zero_shot_is_measured_once_and_only_where_nothing_has_to_be_learned(monkeypatch, tmp_path):
