@@ -42,6 +42,7 @@ class Task:
         data, split: What is measured on.
         figures: Of what `cbvila evaluate` writes.
         options: Of both commands.
+        image_data: The pack whose photos the rows are joined with, if they have none of their own.
     """
 
     task: str
@@ -51,6 +52,7 @@ class Task:
     split: str
     figures: tuple[str, ...]
     options: tuple[str, ...] = ()
+    image_data: str | None = None
 
 
 _FLICKR8K = ("flickr8k-700", "flickr8k-rest")
@@ -68,6 +70,7 @@ TASKS = {
         "validation",
         ("accuracy",),
         options=("--image_id_column", "image_id"),
+        image_data="flickr8k-rest",
     ),
     "nlvr1": Task(
         "reasoning",
@@ -103,8 +106,7 @@ class Run:
         """Arguments of `cbvila`: one or two commands."""
         task, measured = TASKS[self.name], self.model
         train_data = ["--train_data", *(self._source(name) for name in task.train_data)]
-        images = ["--image_data", self._source("flickr8k-rest")] if task.task == "entailment" else []
-        options = [*task.options, *images]
+        options = [*task.options, *(["--image_data", self._source(task.image_data)] if task.image_data else [])]
         if self.start != "zero-shot":
             measured = str(self.folder)
             yield [

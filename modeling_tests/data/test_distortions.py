@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from tiny import half_image
 
-from transformers_cbvila.data.distortions import DISTORTIONS
+from transformers_cbvila.data.distortions import DISTORTIONS, inked
 from transformers_cbvila.data.image_views import ImageViews
 from transformers_cbvila.data.masking import generator_for
 
@@ -15,7 +15,7 @@ def noise(size=(40, 30)):
 
 
 def test_views_depend_on_the_generator_alone():
-    views = ImageViews(0.5, True, distortions=2)
+    views = ImageViews(crop_scale=0.5, flip=True, distortions=2)
     first, again, other = (views.draw(noise(), generator_for(key)).tobytes() for key in (1, 1, 2))
     assert first == again != other
     assert ImageViews().draw(noise(), generator_for(0)).tobytes() == noise().tobytes()
@@ -48,7 +48,34 @@ def test_no_distortion_half_of_the_time_and_every_kind_in_turn():
     assert 0.5 < unchanged / 400 < 0.7  # 1/2 + 1/2 of the 2 in 10 that change nothing
 
 
-@pytest.mark.parametrize("options", [{"crop_scale": 0.0}, {"crop_scale": 1.1}, {"distortions": -1}])
+def test_ink_is_where_colours_meet():
+    image = half_image("red", "top")
+    pixels, ink = np.asarray(image), np.asarray(inked(image))
+    border = pixels.shape[0] // 2
+    assert (ink[border - 1 : border + 1] == 0).all()  # the rows on both sides of the edge
+    assert (ink[: border - 1] == pixels[: border - 1]).all() and (ink[border + 1 :] == pixels[border + 1 :]).all()
+    assert inked(Image.new("RGB", (1, 1), "red")).getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_as_many_images_are_inked_as_asked():
+    image, views = half_image("red", "top"), ImageViews(outlines=0.3)
+    views_drawn = [views.draw(image, generator_for(key)).tobytes() for key in range(400)]
+    assert set(views_drawn) == {image.tobytes(), inked(image).tobytes()}
+    assert 90 < views_drawn.count(inked(image).tobytes()) < 150
+
+
+OUT_OF_RANGE = [
+    {"crop_scale": 0.0},
+    {"crop_scale": 1.1},
+    {"max_crop_scale": 0.9},
+    {"max_crop_scale": 17},
+    {"distortions": -1},
+    {"outlines": -0.1},
+    {"outlines": 1.5},
+]
+
+
+@pytest.mark.parametrize("options", OUT_OF_RANGE)
 def test_options_out_of_range(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         ImageViews(**options)

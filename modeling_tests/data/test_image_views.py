@@ -19,6 +19,32 @@ def test_crop_boxes_lie_in_the_image_and_keep_enough(size, scale):
             assert (right - left) * (bottom - top) >= 0.85 * scale * width * height
 
 
+@pytest.mark.parametrize("size", [(64, 64), (80, 20)])
+def test_larger_crops_hold_all_of_the_image_along_an_axis(size):
+    views, (width, height) = ImageViews(crop_scale=0.5, max_crop_scale=3.0), size
+    shares = []
+    for row in range(400):
+        left, top, right, bottom = views.crop_box(size, generator_for(row))
+        for first, last, length in ((left, right, width), (top, bottom, height)):
+            inside, around = 0 <= first < last <= length, first <= 0 and last >= length
+            assert inside or around
+        shares.append((right - left) * (bottom - top) / (width * height))
+    assert 0.48 < min(shares) < 0.6 and 2.8 < max(shares) < 3.1
+    assert 1.6 < sum(shares) / 400 < 1.9  # evenly between
+
+
+def test_around_an_image_is_the_colour_of_its_corner():
+    image = Image.new("RGB", (32, 32), (10, 200, 30))
+    image.paste((250, 0, 0), (8, 8, 24, 24))
+    sizes = set()
+    for seed in range(50):
+        view = ImageViews(max_crop_scale=4.0).draw(image, generator_for(seed))
+        found = {colour: count for count, colour in view.getcolors()}
+        assert found == {(10, 200, 30): view.width * view.height - 256, (250, 0, 0): 256}
+        sizes.add(view.size)
+    assert len(sizes) > 30
+
+
 def test_crops_of_the_whole_image_and_flips():
     whole = ImageTextPairs(tiny_rows(1))
     assert whole[0]["image"].tobytes() == tiny_rows(1)[0]["image"].tobytes()

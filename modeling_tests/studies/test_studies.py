@@ -1,13 +1,18 @@
 import json
 from pathlib import Path
 
+import datasets
+import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from tiny import half_image
 
 import studies.run
+from studies import manners
 from studies.artists import split_by_artist
 from studies.grid import Study, merged, slug
+from studies.manners import scaled
 from studies.run import main, run_cells
 from studies.table import interval, tables
 
@@ -177,3 +182,26 @@ def test_a_study_from_pack_to_table(pack, tmp_path):
     first, second = (json.loads(path.read_text()) for path in results)
     assert first["steps"] == 4 and 0 <= first["figures"]["text_retrieval_r1_reranked"] <= 1
     assert second["arm"] == "+ pixel" and second["options"]["model_config"]["pixel_weight"] == 3.0
+
+
+def test_manners_of_drawing():
+    image = Image.new("RGB", (40, 40), "white")
+    image.paste((255, 0, 0), (10, 10, 30, 30))
+    red = {share: (np.asarray(scaled(image, share))[..., 1] < 128).sum() for share in (0.5, 1.0, 2.0)}
+    assert red == {0.5: 100, 1.0: 400, 2.0: 1600}
+    assert scaled(image, 1.0).tobytes() == image.tobytes()
+
+
+@pytest.mark.parametrize("artist", ["one", "three"])
+def test_retrieval_is_measured_in_every_manner(artist, tmp_path, capsys):
+    datasets.Dataset.from_list(
+        [
+            {"image": half_image(colour, "top"), "caption": colour, "tags": ["thing"], "artist": who}
+            for who in ("one", "three")
+            for colour in ("red", "green", "blue")
+        ]
+    ).to_parquet(tmp_path / "train.parquet")
+    assert manners.main(["--emoji", str(tmp_path), "--artist", artist]) == 0
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert lines[0].startswith(f"| {artist} | TR@1 %") and len(lines) == 2 + len(manners.MANNERS)
+    assert all(line.endswith("| 100.0 |") and "| 100.0 | " in line for line in lines[2:])  # three are all in ten

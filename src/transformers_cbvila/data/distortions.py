@@ -1,14 +1,15 @@
-"""What RandAugment does to an image, as ALBEF has it: distortions that leave its content and its colours alone."""
+"""What views do to an image besides cutting: RandAugment as ALBEF has it, and ink along edges."""
 
 from collections.abc import Callable
 
-from PIL import Image, ImageEnhance, ImageOps
+from PIL import Image, ImageChops, ImageEnhance, ImageFilter, ImageOps
 
 _ENHANCEMENT = 1.36  # brightness and sharpness, level 7 of 10
 _SHEAR = 0.21
 _SHIFT = 7  # pixels, whatever the size
 _TURN = 21  # degrees
 _GREY = (128, 128, 128)
+_EDGE = 48  # of 255: by how much the colours of neighbours differ across an edge
 
 
 def _moved(image: Image.Image, across: tuple[float, float], down: tuple[float, float]) -> Image.Image:
@@ -20,7 +21,17 @@ def _moved(image: Image.Image, across: tuple[float, float], down: tuple[float, f
     )
 
 
-# Each takes an image and a sign; those without a direction do not look at it.
+def inked(image: Image.Image) -> Image.Image:
+    """The RGB image with a black line along its edges, two to three pixels wide."""
+    range_around = ImageChops.subtract(
+        image.filter(ImageFilter.MaxFilter(3)), image.filter(ImageFilter.MinFilter(3))
+    ).convert("L")
+    black = Image.new("RGB", image.size)
+    return Image.composite(black, image, range_around.point(lambda value: 255 * (value > _EDGE)))
+
+
+# RandAugment's, which leave an image's content and its colours alone. Each takes an image and a sign; those without a
+# direction do not look at it.
 DISTORTIONS: tuple[Callable[[Image.Image, float], Image.Image], ...] = (
     lambda image, sign: image,
     lambda image, sign: ImageOps.autocontrast(image),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from PIL import Image
 
-from .distortions import DISTORTIONS
+from .distortions import DISTORTIONS, inked
 
 _WHITE = 255.0
 _BETWEEN_CHANNELS = 2 / 3  # how much of a channel's own change another channel's share changes by
@@ -17,28 +17,40 @@ class ImageViews:
 
     Args:
         crop_scale: Smallest share of the image's area that a random crop keeps; 1.0 takes the whole image.
+        max_crop_scale: Largest area of a crop, in areas of the image. Above 1 a view also shows what is drawn smaller
+            than it is, on ground of the colour of the image's corner.
         flip: Whether to mirror every other image.
         rotation: Turns by up to so many degrees either way; what comes into view has the colour of the image's corner.
         color_jitter: Standard deviation of what is added to the entries of a colour matrix that starts as the identity
             (off its diagonal two thirds of it). White stays white, so that drawings keep their paper.
         distortions: How many distortions are drawn, each of which happens every other time: RandAugment as ALBEF has
             it, with contrast, brightness, sharpness, shear, shift and rotation, and nothing that changes colours.
+        outlines: Share of images whose edges are drawn black, as inked drawings have them.
 
     Raises:
-        ValueError: For a share or an angle that is none.
+        ValueError: For a share, an angle or an area that is none.
     """
 
     crop_scale: float = 1.0
+    max_crop_scale: float = 1.0
     flip: bool = False
     rotation: float = 0.0
     color_jitter: float = 0.0
     distortions: int = 0
+    outlines: float = 0.0
 
     def __post_init__(self):
         if not 0 < self.crop_scale <= 1:
             raise ValueError(
                 f"crop_scale={self.crop_scale} must be in (0, 1], the smallest share of the image to keep."
             )
+        if not 1 <= self.max_crop_scale <= 16:
+            raise ValueError(
+                f"max_crop_scale={self.max_crop_scale} must be in [1, 16], the largest area of a crop in areas of the "
+                "image; 1 never shows what is drawn smaller."
+            )
+        if not 0 <= self.outlines <= 1:
+            raise ValueError(f"outlines={self.outlines} must be in [0, 1], the share of images with black edges.")
         if not 0 <= self.rotation <= 180:
             raise ValueError(f"rotation={self.rotation} must be in [0, 180], the largest turn in degrees.")
         if not 0 <= self.color_jitter <= 1:
@@ -48,11 +60,13 @@ class ImageViews:
 
     def draw(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
         """A view of an RGB image."""
+        if self.outlines > 0 and uniform(generator) < self.outlines:
+            image = inked(image)
         if self.rotation > 0:
             angle = uniform(generator, -self.rotation, self.rotation)
             image = image.rotate(angle, Image.Resampling.BILINEAR, fillcolor=image.getpixel((0, 0)))
-        if self.crop_scale < 1:
-            image = image.crop(self.crop_box(image.size, generator))
+        if self.crop_scale < 1 or self.max_crop_scale > 1:
+            image = _cut(image, self.crop_box(image.size, generator))
         if self.flip and uniform(generator) < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         if self.color_jitter > 0:
@@ -64,13 +78,17 @@ class ImageViews:
         return image
 
     def crop_box(self, size: tuple[int, int], generator: torch.Generator) -> tuple[int, int, int, int]:
-        """A box of at least `crop_scale` of the area, with its aspect ratio within 3:4 to 4:3 of the image's."""
+        """A box of `crop_scale` to `max_crop_scale` of the area, its aspect ratio within 3:4 to 4:3 of the image's.
+
+        Along an axis where the box is larger than the image, the whole image is in it.
+        """
         width, height = size
-        side = uniform(generator, self.crop_scale, 1.0) ** 0.5
+        side = uniform(generator, self.crop_scale, self.max_crop_scale) ** 0.5
         stretch = uniform(generator, 0.75, 4 / 3) ** 0.5
-        w = max(1, min(width, round(width * side * stretch)))
-        h = max(1, min(height, round(height * side / stretch)))
-        left, top = integer(generator, width - w + 1), integer(generator, height - h + 1)
+        w, h = max(1, round(width * side * stretch)), max(1, round(height * side / stretch))
+        if self.max_crop_scale == 1:
+            w, h = min(w, width), min(h, height)
+        left, top = _place(width - w, generator), _place(height - h, generator)
         return left, top, left + w, top + h
 
     def color_matrix(self, generator: torch.Generator) -> tuple[float, ...]:
@@ -79,6 +97,22 @@ class ImageViews:
         shares = torch.eye(3) + scale * torch.randn(3, 3, generator=generator)
         summands = _WHITE * (1 - shares.sum(dim=1, keepdim=True))
         return tuple(torch.cat([shares, summands], dim=1).flatten().tolist())
+
+
+def _place(room: int, generator: torch.Generator) -> int:
+    """Where a box begins that leaves so much room in an image, or sticks out by that much if it is negative."""
+    place = integer(generator, abs(room) + 1)
+    return place if room >= 0 else -place
+
+
+def _cut(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
+    """What is in the box; beyond the image, the colour of its corner."""
+    left, top, right, bottom = box
+    if min(left, top) >= 0 and right <= image.width and bottom <= image.height:
+        return image.crop(box)
+    view = Image.new(image.mode, (right - left, bottom - top), image.getpixel((0, 0)))
+    view.paste(image, (-left, -top))
+    return view
 
 
 def integer(generator: torch.Generator, end: int) -> int:
