@@ -1,31 +1,43 @@
-"""VQAv2's answer normalisation, after the description on the challenge's evaluation page (visualqa.org/evaluation).
+"""VQAv2's answer normalisation, as the challenge's evaluation script does it (GT-Vision-Lab/VQA, vqaEval.py, c4e6a0e).
 
-Lower case; periods go unless they are part of a decimal number; commas between digits go; number words become digits;
-articles go; a missing apostrophe of a contraction is put back; all other punctuation except apostrophes and colons
-becomes a space.
+The challenge's page describes it in prose; where the two differ, it is the script that made the published figures.
 """
 
 import re
 
+_PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _NUMBER_WORDS = {
     "none": "0", "zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5",
     "six": "6", "seven": "7", "eight": "8", "nine": "9", "ten": "10",
 }  # fmt: skip
 _ARTICLES = frozenset(("a", "an", "the"))
 
-# Only contractions whose letters are no word of their own: "its", "were", "well", "ill" and "shed" stay as they are.
+# "its", "were", "well", "ill", "shed" and the like are words of their own and are not among these.
 _CONTRACTIONS = """
-ain't aren't can't couldn't didn't doesn't don't hadn't hasn't haven't isn't mightn't mustn't needn't shouldn't
-wasn't weren't won't wouldn't couldn't've shouldn't've wouldn't've could've might've must've should've would've
-i'm i've you'd you'll you're you've he's he'd it'd it'll she's they'd they'll they're they've we've that's that'd
-there's there'd there're here's what's what'll what're what've who's who'd who'll who've where's where'd when's
-how's how'd how'll why's let's o'clock ma'am y'all somebody's someone's something's nobody's
+ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd he'd've
+he's how'd how'll how's isn't it'd it'd've it'll ma'am might've mightn't mightn't've must've mustn't needn't not've
+o'clock oughtn't 'ow's'at shan't she'd've should've shouldn't shouldn't've somebody'd've somebody'll somebody's
+someone'd someone'd've someone'll someone's something'd something'd've something'll that's there'd there'd've
+there're there's they'd they'd've they'll they're they've 'twas wasn't we'd've we've weren't what'll what're what's
+what've when's where'd where's where've who'd who'd've who'll who's who've why'll why're why's won't would've
+wouldn't wouldn't've y'all y'all'll y'all'd've you'd you'd've you'll you're you've
 """
-_WITH_APOSTROPHE = {contraction.replace("'", ""): contraction for contraction in _CONTRACTIONS.split()}
+
+
+def _with_one_missing(contraction: str) -> list[str]:
+    """The contraction, each of its apostrophes left out in turn."""
+    return [contraction[:place] + contraction[place + 1 :] for place, sign in enumerate(contraction) if sign == "'"]
+
+
+_MENDED = {misspelt: right for right in _CONTRACTIONS.split() for misspelt in _with_one_missing(right)}
+_MENDED["somebody'd"] = "somebodyd"  # the wrong way round in the script, too
 
 
 def normalize_answer(answer: str) -> str:
-    """Normalises one answer so that spelling variants of it compare equal.
+    """Normalises a given answer.
+
+    Punctuation goes ([`strip_punctuation`]); then, in lower case, number words become digits, articles go, and a
+    missing apostrophe of a contraction is put back.
 
     Args:
         answer: free text, e.g. `"The two, dogs."`.
@@ -33,10 +45,20 @@ def normalize_answer(answer: str) -> str:
     Returns:
         The normalised text, words separated by single spaces, e.g. `"2 dogs"`; empty when nothing is left.
     """
-    text = answer.lower().replace("\u2019", "'")
-    text = re.sub(r"(?<!\d)\.|\.(?!\d)", "", text)
-    text = re.sub(r"(?<=\d),(?=\d)", "", text)
-    # Underscores count as punctuation although \w holds them; the periods that are left belong to decimals.
-    text = re.sub(r"[^\w\s.':]|_", " ", text)
-    words = (_NUMBER_WORDS.get(word, word) for word in text.split() if word not in _ARTICLES)
-    return " ".join(_WITH_APOSTROPHE.get(word, word) for word in words)
+    words = (_NUMBER_WORDS.get(word, word) for word in strip_punctuation(answer).lower().split())
+    return " ".join(_MENDED.get(word, word) for word in words if word not in _ARTICLES)
+
+
+def strip_punctuation(answer: str) -> str:
+    """All that is done to what annotators answered: signs become spaces, or nothing beside a space.
+
+    In an answer with a comma between digits all signs become nothing. Periods go unless a digit follows; apostrophes,
+    colons, `&`, `%`, `$`, `#`, `*` and `~` stay.
+    """
+    answer = answer.replace("\n", " ").replace("\t", " ").strip()
+    has_thousands = re.search(r"\d,\d", answer) is not None
+    text = answer
+    for sign in _PUNCTUATION:
+        beside_space = f"{sign} " in answer or f" {sign}" in answer
+        text = text.replace(sign, "" if has_thousands or beside_space else " ")
+    return re.sub(r"\.(?!\d)", "", text)

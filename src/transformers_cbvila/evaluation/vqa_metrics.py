@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from typing import TypeVar
 
-from transformers_cbvila.evaluation.answer_normalization import normalize_answer
+from transformers_cbvila.evaluation.answer_normalization import normalize_answer, strip_punctuation
 
 ANNOTATORS_PER_QUESTION = 10
 
@@ -54,8 +54,8 @@ def vqa_soft_accuracy(predictions: Sequence[str], references_10: Sequence[Sequen
     """VQAv2's accuracy, 0 to 1: an answer is right in proportion to the annotators who gave it, fully from three on.
 
     For each of the ten annotators the prediction scores min(matches among the *other nine* / 3, 1); the ten scores are
-    averaged, then the questions. Predictions and references are always normalised (`normalize_answer`); the official
-    script leaves a question alone whose ten annotators agree to the letter.
+    averaged, then the questions. Predictions are normalised (`normalize_answer`); references lose their punctuation,
+    and not even that where all ten agree to the letter, as in the official script.
 
     Args:
         predictions: one answer per question.
@@ -78,7 +78,9 @@ def _soft_score(prediction: str, references: Sequence[str]) -> float:
     if isinstance(references, str) or len(references) != ANNOTATORS_PER_QUESTION:
         raise ValueError(f"VQA accuracy needs {ANNOTATORS_PER_QUESTION} answers per question, got {references!r}")
     wanted = normalize_answer(prediction)
-    hits = [normalize_answer(reference) == wanted for reference in references]
+    if len(set(references)) > 1:
+        references = [strip_punctuation(reference) for reference in references]
+    hits = [reference == wanted for reference in references]
     return sum(min((sum(hits) - left_out) / 3, 1.0) for left_out in hits) / len(hits)
 
 
