@@ -6,6 +6,7 @@ import datasets
 import pytest
 from PIL import Image
 
+from transformers_cbvila.data.pairs import ImageTextPairs
 from transformers_cbvila.data.sources import (
     EASY_VQA,
     concatenate,
@@ -14,6 +15,7 @@ from transformers_cbvila.data.sources import (
     load_pairs,
     training_texts,
 )
+from transformers_cbvila.data.streams import StreamedImageTextPairs
 from transformers_cbvila.training.pretrain import PretrainingJob
 
 COLOURS = ["red", "green", "blue", "black", "white", "yellow"]
@@ -187,6 +189,53 @@ def test_rows_without_a_caption_are_left_out_of_training(tmp_path):
     whole = concatenate([load_pairs(str(tmp_path / "a.parquet"))])
     assert whole["captions"] == [["a"], ["b"], ["c"], ["d"]]
     assert whole[1]["image"].getpixel((0, 0)) == Image.new("RGB", (1, 1), "blue").getpixel((0, 0))
+
+
+def test_blank_captions_are_none(tmp_path):
+    rows = table(folder=save_pictures(tmp_path / "p")).remove_columns("caption")
+    captions = [["a", ""], [" b "], ["  "], [None, "c"], [], None]
+    rows.add_column("caption", captions, feature=datasets.List(datasets.Value("string"))).to_parquet(
+        tmp_path / "a.parquet"
+    )
+    for load in (load_pairs, load_pair_stream):
+        found = [row["captions"] for row in load(str(tmp_path / "a.parquet"))]
+        assert found == [["a"], ["b"], [], ["c"], [], []]
+
+
+@pytest.mark.parametrize("load", [load_pairs, load_pair_stream])
+def test_what_is_transparent_is_white(load, tmp_path):
+    hidden = Image.new("RGBA", (8, 8), (10, 20, 30, 0))
+    hidden.paste((200, 0, 0, 255), (0, 0, 8, 4))
+    hidden.save(tmp_path / "a.png")
+    (tmp_path / "pairs.jsonl").write_text('{"image": "a.png", "caption": "a"}\n')
+    rows = load(str(tmp_path / "pairs.jsonl"))
+    pairs = ImageTextPairs(rows) if load is load_pairs else StreamedImageTextPairs(rows)
+    image = next(iter(pairs))["image"] if load is load_pair_stream else pairs[0]["image"]
+    assert image.mode == "RGB"
+    assert (image.getpixel((0, 0)), image.getpixel((0, 7))) == ((200, 0, 0), (255, 255, 255))
+
+
+@pytest.mark.parametrize("kind", ["parquet", "save_to_disk"])
+def test_paths_of_a_folder_count_from_it(kind, tmp_path):
+    save_pictures(tmp_path / "own" / "pictures")
+    rows = datasets.Dataset.from_dict({"image": ["pictures/blue.png"], "caption": ["a"]})
+    if kind == "parquet":
+        rows.to_parquet(tmp_path / "own" / "train.parquet")
+    else:
+        rows.save_to_disk(tmp_path / "own")
+    (row,) = load_pairs(str(tmp_path / "own"))
+    assert row["image"].convert("RGB").getpixel((0, 0)) == (0, 0, 255)
+
+
+def test_a_broken_picture_is_named(tmp_path):
+    make("jsonl", tmp_path)
+    rows = load_pairs(str(tmp_path / "pairs.jsonl"))
+    next(tmp_path.rglob("*.png")).write_bytes(b"no picture")
+    pairs = ImageTextPairs(rows)
+    with pytest.raises(ValueError, match=r"The image of pair \d cannot be read"):
+        [pairs[row] for row in range(len(pairs))]
+    with pytest.raises(IndexError):
+        pairs[len(pairs)]
 
 
 @pytest.mark.parametrize("load", [load_pairs, load_pair_stream])

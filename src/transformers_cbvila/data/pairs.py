@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ..model.image_loading_cbvila import DECODING_ERRORS, to_rgb
 from .epoch_rows import EpochRows
 from .image_views import ImageViews, integer, uniform
 
@@ -45,7 +46,7 @@ class PairDraws:
         """
         captions = list(row["captions"])
         text = captions[integer(generator, len(captions)) if caption is None else caption]
-        image = row["image"]
+        image = to_rgb(row["image"])
         return {
             "image": self.views.draw(image, generator),
             "text": self._with_keywords(text, row.get("keywords") or [], generator),
@@ -88,7 +89,14 @@ class ImageTextPairs(EpochRows):
         self.draws = PairDraws(ImageViews(**views), keyword_probability)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        row = self.rows[index]
+        try:
+            row = self.rows[index]
+        except IndexError:
+            raise
+        except DECODING_ERRORS as error:
+            raise ValueError(
+                f"The image of pair {index} cannot be read ({type(error).__name__}: {error}); leave it out."
+            ) from error
         if not row["captions"]:
             raise ValueError(f"Row {index} has no caption; leave such rows out.")
         return self.draws.draw(row, self.generator(index))

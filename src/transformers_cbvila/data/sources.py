@@ -27,12 +27,12 @@ def load_pairs(
     caption_column: str | None = None,
     keyword_columns: Sequence[str] = (),
 ) -> Dataset:
-    """Image-caption pairs with the columns `image`, `captions` (list) and `keywords` (list).
+    """Image-caption pairs with the columns `image` (of any mode), `captions` (list) and `keywords` (list).
 
     Args:
         source: `"easy-vqa"`; a folder of images with a metadata.jsonl or metadata.csv, of Parquet files, or written by
             `save_to_disk`; a Parquet, JSON Lines or CSV file, or a pattern of several (`"data/*.parquet"`); or the id
-            of a Hub data set. Paths of images in JSON Lines and CSV files count from the file's folder.
+            of a Hub data set. Paths of images in columns count from the folder, or the file's.
         split: Split to load.
         image_column: Column with the images.
         caption_column: Column with a caption, or a list of captions, per image; without one, the first of
@@ -49,12 +49,12 @@ def load_pairs(
         return rows.add_column("keywords", [[] for _ in range(len(rows))])
     rows = load_rows(source, split)
     caption_column, keyword_column = _columns(source, rows.column_names, image_column, caption_column, keyword_columns)
-    captions = [_as_list(value) for value in rows[caption_column]]
-    keywords = [_as_list(value) for value in rows[keyword_column]] if keyword_column else [[]] * len(rows)
+    captions = [_texts(value) for value in rows[caption_column]]
+    keywords = [_texts(value) for value in rows[keyword_column]] if keyword_column else [[]] * len(rows)
     rows = encoded_images(rows, image_column, source)
     texts = datasets.List(datasets.Value("string"))
     rows = rows.add_column("captions", captions, feature=texts).add_column("keywords", keywords, feature=texts)
-    return rows.cast_column("image", datasets.Image(mode="RGB"))
+    return rows.cast_column("image", datasets.Image())
 
 
 def load_pair_stream(
@@ -80,8 +80,8 @@ def load_pair_stream(
     def pair(row: dict[str, Any]) -> dict[str, Any]:
         return {
             "image": _encoded(row[image_column], source),
-            "captions": _as_list(row[caption_column]),
-            "keywords": _as_list(row[keyword_column]) if keyword_column else [],
+            "captions": _texts(row[caption_column]),
+            "keywords": _texts(row[keyword_column]) if keyword_column else [],
         }
 
     return rows.map(pair, remove_columns=[name for name in names if name not in features], features=features)
@@ -136,7 +136,7 @@ def concatenate(sources: Sequence[Dataset], weights: Sequence[float] = (), seed:
         seed: Seed of the draws that weights decide.
     """
     datasets = require("datasets")
-    features = _pair_features(datasets.Image(mode="RGB"))
+    features = _pair_features(datasets.Image())
     parts = [_with_captions(source.cast(features)) for source in sources]
     return _mix(parts, weights, seed) if weights else datasets.concatenate_datasets(parts)
 
@@ -226,10 +226,10 @@ def _columns(
 
 
 def _locate(path: str, source: str) -> str:
-    """An image's path as a file names it: from the file's folder, unless it is complete."""
+    """An image's path as a file, or a folder of files, names it: from that folder, unless it is complete."""
     if "://" in path or Path(path).is_absolute():
         return path
-    folder = Path(source).parent
+    folder = Path(source) if Path(source).is_dir() else Path(source).parent
     if glob.has_magic(str(folder)):
         raise ValueError(
             f"Image {path!r} of {source} counts from the folder of its file, and the pattern has several: name the "
@@ -245,5 +245,7 @@ def _encoded(image: Any, source: str) -> Any:
     return {"path": None, "bytes": image} if isinstance(image, bytes) else image
 
 
-def _as_list(value: str | Sequence[str] | None) -> list[str]:
-    return [value] if isinstance(value, str) else list(value or [])
+def _texts(value: str | Sequence[str | None] | None) -> list[str]:
+    """The texts of a cell, a string or a list of them; what is blank is none."""
+    texts = [value] if isinstance(value, str) else value or []
+    return [text.strip() for text in texts if text is not None and text.strip()]

@@ -58,8 +58,7 @@ class StreamedImageTextPairs(IterableDataset):
         self.draws = PairDraws(ImageViews(**views), keyword_probability)
         self.process, self.processes = 0, 1
         self.replayed_batches, self.batch_size = 0, 1
-        # RGB as in `load_pairs`
-        self._decode: Callable[[Any], Any] = require("datasets").Image(mode="RGB").decode_example
+        self._decode: Callable[[Any], Any] = require("datasets").Image().decode_example
 
     def assign(self, process: int, processes: int) -> None:
         """Makes this the share of one of several processes. [`CBViLATrainer`] calls it."""
