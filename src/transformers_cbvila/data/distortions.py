@@ -9,7 +9,7 @@ _SHEAR = 0.21
 _SHIFT = 7  # pixels, whatever the size
 _TURN = 21  # degrees
 _GREY = (128, 128, 128)
-_EDGE = 48  # of 255: by how much the colours of neighbours differ across an edge
+_EDGE = 48  # of 255: by how much the lightness of neighbours differs across an edge
 
 
 def _moved(image: Image.Image, across: tuple[float, float], down: tuple[float, float]) -> Image.Image:
@@ -22,7 +22,7 @@ def _moved(image: Image.Image, across: tuple[float, float], down: tuple[float, f
 
 
 def inked(image: Image.Image) -> Image.Image:
-    """The RGB image with a black line along its edges, two to three pixels wide."""
+    """The RGB image with a black line along its edges, where lightness changes, two pixels wide."""
     range_around = ImageChops.subtract(
         image.filter(ImageFilter.MaxFilter(3)), image.filter(ImageFilter.MinFilter(3))
     ).convert("L")
@@ -30,8 +30,8 @@ def inked(image: Image.Image) -> Image.Image:
     return Image.composite(black, image, range_around.point(lambda value: 255 * (value > _EDGE)))
 
 
-# RandAugment's, which leave an image's content and its colours alone. Each takes an image and a sign; those without a
-# direction do not look at it.
+# RandAugment's, without those that change colours on purpose. Each takes an image and a sign; those without a direction
+# do not look at it.
 DISTORTIONS: tuple[Callable[[Image.Image, float], Image.Image], ...] = (
     lambda image, sign: image,
     lambda image, sign: ImageOps.autocontrast(image),

@@ -24,8 +24,10 @@ class ImageViews:
         color_jitter: Standard deviation of what is added to the entries of a colour matrix that starts as the identity
             (off its diagonal two thirds of it). White stays white, so that drawings keep their paper.
         distortions: How many distortions are drawn, each of which happens every other time: RandAugment as ALBEF has
-            it, with contrast, brightness, sharpness, shear, shift and rotation, and nothing that changes colours.
-        outlines: Share of images whose edges are drawn black, as inked drawings have them.
+            it, with contrast, brightness, sharpness, shear, shift and rotation. Contrast is stretched channel by
+            channel, which leaves a photograph's colours about what they are, but not those of a flat drawing.
+        outlines: Share of images whose edges are drawn black, as inked drawings have them. For drawings of about the
+            model's size: in a photograph a quarter of all pixels lies at an edge.
 
     Raises:
         ValueError: For a share, an angle or an area that is none.
@@ -60,13 +62,14 @@ class ImageViews:
 
     def draw(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
         """A view of an RGB image."""
+        ground = image.getpixel((0, 0))  # before there is ink
         if self.outlines > 0 and uniform(generator) < self.outlines:
             image = inked(image)
         if self.rotation > 0:
             angle = uniform(generator, -self.rotation, self.rotation)
-            image = image.rotate(angle, Image.Resampling.BILINEAR, fillcolor=image.getpixel((0, 0)))
+            image = image.rotate(angle, Image.Resampling.BILINEAR, fillcolor=ground)
         if self.crop_scale < 1 or self.max_crop_scale > 1:
-            image = _cut(image, self.crop_box(image.size, generator))
+            image = _cut(image, self.crop_box(image.size, generator), ground)
         if self.flip and uniform(generator) < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         if self.color_jitter > 0:
@@ -105,12 +108,12 @@ def _place(room: int, generator: torch.Generator) -> int:
     return place if room >= 0 else -place
 
 
-def _cut(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
-    """What is in the box; beyond the image, the colour of its corner."""
+def _cut(image: Image.Image, box: tuple[int, int, int, int], ground: tuple[int, ...]) -> Image.Image:
+    """What is in the box; beyond the image, the ground."""
     left, top, right, bottom = box
     if min(left, top) >= 0 and right <= image.width and bottom <= image.height:
         return image.crop(box)
-    view = Image.new(image.mode, (right - left, bottom - top), image.getpixel((0, 0)))
+    view = Image.new(image.mode, (right - left, bottom - top), ground)
     view.paste(image, (-left, -top))
     return view
 
