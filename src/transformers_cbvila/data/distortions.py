@@ -30,8 +30,8 @@ def inked(image: Image.Image) -> Image.Image:
     return Image.composite(black, image, range_around.point(lambda value: 255 * (value > _EDGE)))
 
 
-# RandAugment's, without those that change colours on purpose. Each takes an image and a sign; those without a direction
-# do not look at it.
+# RandAugment's, without those that change colours on purpose. Each takes an image and a sign; those without a
+# direction do not look at it.
 DISTORTIONS: tuple[Callable[[Image.Image, float], Image.Image], ...] = (
     lambda image, sign: image,
     lambda image, sign: ImageOps.autocontrast(image),
