@@ -95,7 +95,8 @@ demo: $(STAMP)  ## fine-tune the bundled checkpoint on easy-VQA and write runs/d
 demo-scratch: $(STAMP)  ## the same from random weights, into runs/demo-scratch
 	$(CBVILA) demo --output_dir runs/demo-scratch --from_scratch
 
-pretrain-tiny: $(STAMP)  ## pretrain cbvila-tiny on easy-VQA and on emoji and clip art in DATA="EMOJI OPENCLIPART" (100 CPU minutes)
+pretrain-tiny: $(STAMP)  ## pretrain cbvila-tiny on easy-VQA and on emoji and clip art in DATA="EMOJI OPENCLIPART" (80 CPU minutes)
+	@[[ $(words $(DATA)) == 2 ]] || { echo 'make pretrain-tiny DATA="EMOJI OPENCLIPART", the folders of these two packs'; exit 2; }
 	$(CBVILA) pretrain --config recipes/pretrain-tiny.yaml --train_data easy-vqa $(DATA) --train_data_weights 1 4 1 \
 	  --output_dir runs/pretrain-tiny --resume
 
@@ -115,7 +116,7 @@ $(BENCHED): $(STAMP)
 	  $(VENV_PYTHON) -m pip install --disable-pip-version-check --quiet -e ".[bench]" -c $$constraints
 	touch $@
 
-study: $(STAMP)  ## run the studies on the emoji pack in the folder DATA and write their tables; goes on after a stop
+study: $(STAMP)  ## run the paper's Table IV on DATA/emoji and write its table; goes on after a stop
 	@[[ -n "$(DATA)" ]] || { echo "make study DATA=FOLDER, where FOLDER/emoji holds the pack of emoji"; exit 2; }
 	$(VENV_PYTHON) -m studies.run studies/table4.yaml --emoji $(DATA)/emoji --output_dir runs/study
 
