@@ -15,6 +15,7 @@ from transformers_cbvila.data.task_settings import (
     ReasoningSettings,
     RetrievalSettings,
 )
+from transformers_cbvila.evaluation.protocols import protocol_defaults
 
 VE = ("entailment", "neutral", "contradiction")
 NLVR = ("False", "True")
@@ -118,9 +119,10 @@ def test_nlvr1_pictures_are_cut_into_their_boxes(tmp_path):
     for i, colour in enumerate(["red", "green", "blue"]):
         picture.paste(Image.new("RGB", (100, 100), colour), (150 * i, 0))
     path = parquet(tmp_path, {"image": [picture], "sentence": ["s"], "label": [True], "identifier": ["3-1"]})
-    settings = ReasoningSettings(image_parts=3, image_gap=0.125, group_column="identifier")
+    settings = ReasoningSettings(**protocol_defaults("reasoning", "nlvr1"))
     row = load_task_rows([path], "train", settings, NLVR)[0]
-    assert row["label"] == "True" and row["group"] == "3-1" and settings.num_images == 3
+    assert row["label"] == "True" and row["group"] == "3", "of the sentence, whatever its picture"
+    assert settings.num_images == 3
     for image, colour in zip(row["images"], ["red", "green", "blue"], strict=True):
         assert image.tobytes() == Image.new("RGB", (100, 100), colour).tobytes()
 

@@ -242,6 +242,9 @@ def test_protocols_refuse_what_would_not_be_comparable():
     whole = Rows([GALLERY[0]] * 5000)
     check_protocol("coco-5k", RetrievalSettings(**defaults), whole)
     check_protocol(None, RetrievalSettings(), whole)
+    nlvr1 = protocol_defaults("reasoning", "nlvr1") | {"group_parts": []}
+    with pytest.raises(ValueError, match=r"Under nlvr1, group_parts is \[0\] and not \[\]"):
+        check_protocol("nlvr1", ReasoningSettings(**nlvr1), Rows(GALLERY))
     questions = Rows([asked(["a"], [["yes"]])] * PROTOCOLS["vqav2"].sizes[0])
     with pytest.raises(ValueError, match=r"10 answers to each question; here are \[1\]"):
         check_protocol("vqav2", QuestionSettings(**protocol_defaults("vqa", "vqav2")), questions)

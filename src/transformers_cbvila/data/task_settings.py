@@ -193,7 +193,7 @@ class ReasoningSettings(EntailmentSettings):
         default_factory=list,
         metadata={
             "help": "Of values like dev-850-0-1, the parts between dashes that name the group, counted from 0; NLVR2: "
-            "0 1 3. Default: the whole value."
+            "0 1 3; NLVR: 0. Default: the whole value."
         },
     )
 

@@ -69,9 +69,10 @@ PROTOCOLS = {
     ),
     "nlvr1": Protocol(
         "reasoning",
-        "NLVR's pictures of three boxes in all orders, on dev or Test-P; consistency over the orders of a picture",
+        "NLVR's pictures of three boxes in all orders, on dev or Test-P; consistency over all pictures of a sentence, "
+        "in all orders",
         {"image_parts": 3, "image_gap": 0.125},
-        {"group_column": "identifier"},
+        {"group_column": "identifier", "group_parts": [0]},  # identifiers are SENTENCE-PICTURE
         sizes=(5_934, 5_940),
     ),
 }
