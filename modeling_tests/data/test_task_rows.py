@@ -62,6 +62,35 @@ def test_vqav2_as_on_the_hub(tmp_path):
     assert [fields["answer"] for fields in plain(apart)] == [[["two"]], [["red"]], [["no"]]]
 
 
+@pytest.mark.parametrize(
+    "question, answers, asked, given",
+    [
+        (["a", "b"], ["x", "y"], ["a", "b"], [["x"], ["y"]]),
+        (["a", "b"], [["x", "y"], ["z"]], ["a", "b"], [["x", "y"], ["z"]]),
+        (["a"], ["x", "y"], ["a"], [["x", "y"]]),
+        (["a"], [["x", "y"]], ["a"], [["x", "y"]]),
+        ("a", [{"answer": "x"}, {"answer": ""}, {"answer": None}], ["a"], [["x", "", ""]]),
+        ("a", {"answer": ["x", None]}, ["a"], [["x", ""]]),
+        ("a", 2, ["a"], [["2"]]),
+        ("a", 2.0, ["a"], [["2"]]),
+        (["a", "b"], ["x"], None, "2 question.s. and answers to 1; expected an answer, or a list"),
+        ("a", [["x"], ["y"]], None, "1 question.s. and answers to 2"),
+        (["a", "b"], ["x", " "], None, "it has no answer .' '"),
+        (["a", " "], ["x", "y"], None, "it has no question .*'a', ' '"),
+        ([], [], None, "it has no question"),
+        ("a", [], None, "it has no answer"),
+    ],
+)
+def test_each_question_has_its_own_answers(question, answers, asked, given, tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps([{"image": "a.png", "question": question, "answers": answers}]))
+    if asked is None:
+        with pytest.raises(ValueError, match=f"Row 0 of .*a.json: .*{given}"):
+            load_task_rows([str(tmp_path / "a.json")], "train", QuestionSettings())
+        return
+    [fields] = plain(load_task_rows([str(tmp_path / "a.json")], "train", QuestionSettings()))
+    assert fields == {"question": asked, "answer": given}
+
+
 def test_flickr30k_as_on_the_hub(tmp_path):
     path = parquet(
         tmp_path,
@@ -173,7 +202,8 @@ BAD = {
     "it has no image": {"image": None},
     "it has no text": {"text": " \u200b "},
     "its label is 'maybe'; the classes are entailment, neutral, contradiction": {"label": "maybe"},
-    "its label is None": {"label": None},
+    "it has no label .None": {"label": None},
+    "it has no label .' '": {"label": " "},
 }
 
 
@@ -213,6 +243,19 @@ def test_numbers_as_labels_need_names(tmp_path):
         load_task_rows([path], "train", ReasoningSettings(), NLVR)
     rows = load_task_rows([path], "train", ReasoningSettings(class_names=["True", "False"]), NLVR)
     assert rows.column("label") == ["False", "True"]
+
+
+def test_a_missing_label_is_that_of_its_row_only(tmp_path):
+    (tmp_path / "rows.csv").write_text("image,text,label\na.png,x,1\nb.png,y,\nc.png,z,0\n")  # read as 1.0, NaN, 0.0
+    settings = {"class_names": ["neutral", "entailment"]}
+    with pytest.raises(ValueError, match="Row 1 of .*rows.csv: it has no label"):
+        load_task_rows([str(tmp_path / "rows.csv")], "train", EntailmentSettings(**settings), VE)
+    for name in "ac":
+        PICTURES[0].save(tmp_path / f"{name}.png")
+    rows = load_task_rows(
+        [str(tmp_path / "rows.csv")], "train", EntailmentSettings(**settings, skip_bad_rows=True), VE
+    )
+    assert rows.column("label") == ["entailment", "neutral"] and len(rows.skipped) == 1
 
 
 @pytest.mark.parametrize(

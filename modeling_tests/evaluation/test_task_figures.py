@@ -150,6 +150,8 @@ def test_metrics_follow_from_what_people_answered():
     name, score = scorer_of([["yes", "no"], ["Red"]])
     assert name == "any_of" and score(["NO ", "red"], [["yes", "no"], ["Red"]]) == [1.0, 1.0]
     assert scorer_of([["yes"], ["no"]])[0] == "exact_match"
+    assert scorer_of([["yes"] * 9 + [""]])[0] == "vqa_v2", "ten were asked, whatever they said"
+    assert score(["", "red"], [["yes", ""], ["", "Red"]]) == [0.0, 1.0]
 
 
 def test_ceilings_of_answer_lists():

@@ -162,7 +162,8 @@ def identities(examples: list[dict[str, Any]]) -> dict[str, Tensor]:
 
 
 def answer_shares(answers: list[str]) -> dict[str, float]:
-    """The share of people who gave each answer, in order of first occurrence."""
+    """The share of people who gave each answer, in order of first occurrence; blanks are nobody's answer."""
+    answers = [answer for answer in answers if answer and answer.strip()] or answers
     return {answer: count / len(answers) for answer, count in Counter(answers).items()}
 
 

@@ -107,13 +107,13 @@ class QuestionSettings(TaskSettings):
     """Visual question answering: an image, a question, and what people answered."""
 
     question_column: str | None = field(
-        default=None, metadata={"help": "Column with the question; default: question."}
+        default=None, metadata={"help": "Column with the question, or a list of questions; default: question."}
     )
     answer_column: str | None = field(
         default=None,
         metadata={
-            "help": "Column with the answer, a list of answers, or VQA's ten answers; default: answers, answer or "
-            "multiple_choice_answer, whichever there is."
+            "help": "Column with the answer, a list of answers, or VQA's ten answers; of a list of questions, one of "
+            "these for each. Default: answers, answer or multiple_choice_answer, whichever there is."
         },
     )
     answer_list: str | None = field(

@@ -155,7 +155,7 @@ def scorer_of(references: Sequence[Sequence[str]]) -> tuple[str, Scorer]:
     """The metric that what people answered allows, by name, and its scores.
 
     Ten answers to each question: VQAv2's soft accuracy, answers normalised. Otherwise an answer is right that is one
-    of those given, but for case and outer spaces.
+    of those given, but for case and outer spaces; a blank is none.
     """
     if all(len(answers) == ANNOTATORS_PER_QUESTION for answers in references):
         return "vqa_v2", vqa_soft_scores
@@ -165,7 +165,7 @@ def scorer_of(references: Sequence[Sequence[str]]) -> tuple[str, Scorer]:
 
 def _any_of(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
     pairs = zip(predictions, references, strict=True)
-    return [float(any(answers_match(given, answer) for answer in answers)) for given, answers in pairs]
+    return [float(any(answer and answers_match(given, answer) for answer in answers)) for given, answers in pairs]
 
 
 def _with_interval(name: str, values: np.ndarray, groups: np.ndarray | None, seed: int) -> Figures:
