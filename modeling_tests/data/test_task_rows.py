@@ -258,6 +258,13 @@ def test_a_missing_label_is_that_of_its_row_only(tmp_path):
     assert rows.column("label") == ["entailment", "neutral"] and len(rows.skipped) == 1
 
 
+def test_snli_ve_as_its_authors_give_it(tmp_path):
+    line = {"sentence1": "premise", "sentence2": "hypothesis", "gold_label": "neutral", "image": "a.png"}
+    (tmp_path / "dev.jsonl").write_text(json.dumps(line))
+    rows = load_task_rows([str(tmp_path / "dev.jsonl")], "train", EntailmentSettings(), VE)
+    assert plain(rows) == [{"text": "hypothesis", "label": "neutral"}]
+
+
 @pytest.mark.parametrize(
     "settings, message",
     [

@@ -11,7 +11,7 @@ USUAL_COLUMNS = {
     "caption_column": ("captions", "caption", "text", "sentences_raw", "sentences"),
     "question_column": ("question",),
     "answer_column": ("answers", "answer", "multiple_choice_answer"),
-    "text_column": ("hypothesis", "sentence", "statement", "text", "caption"),
+    "text_column": ("hypothesis", "sentence2", "sentence", "statement", "text", "caption"),
     "label_column": ("label", "gold_label"),
 }
 _TEXT_KEYS = ("answer", "raw", "caption", "text")  # of records: VQA's answers, Karpathy's sentences

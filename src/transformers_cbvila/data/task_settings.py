@@ -144,8 +144,8 @@ class EntailmentSettings(TaskSettings):
     text_column: str | None = field(
         default=None,
         metadata={
-            "help": "Column with the text; default: hypothesis, sentence, statement, text or caption, whichever "
-            "there is.",
+            "help": "Column with the text; default: hypothesis, sentence2, sentence, statement, text or caption, "
+            "whichever there is.",
             "aliases": ["--caption_column"],
         },
     )
