@@ -180,6 +180,41 @@ def test_a_broken_image_stops_training_by_name(pretrained, data, tmp_path):
     assert json.loads((tmp_path / "out/finetuning.json").read_text())["skipped_rows"] == {"train": 1}
 
 
+def test_a_text_that_the_tokenizer_cannot_take_stops_before_training_and_a_long_question_does_not(
+    pretrained, data, tmp_path
+):
+    def written(name, **changed):
+        lines = [json.loads(line) for line in Path(data).read_text().splitlines()]
+        lines = [{**line, "image": str(Path(data).parent / line["image"])} for line in lines]
+        lines[3] |= changed
+        (tmp_path / name).write_text("\n".join(map(json.dumps, lines)))
+        return str(tmp_path / name)
+
+    empty, long = written("empty.jsonl", question="\ufffd"), written("long.jsonl", answers=["no", "a " * 40])
+    asked = written("asked.jsonl", question="is it red " * 20)
+    skip, args = QuestionSettings(skip_bad_rows=True), arguments(tmp_path / "out", max_steps=1)
+    for job, reason in (
+        (FinetuningJob(pretrained, [long]), "Row 3 of .*long.jsonl: its answer 'a a .*41 tokens.*takes 16"),
+        (
+            FinetuningJob(pretrained, [data], eval_data=[empty], eval_split="train"),
+            "Row 3 of .*empty.jsonl: its quest",
+        ),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            build_trainer("vqa", job, QuestionSettings(), args)
+    job = FinetuningJob(pretrained, [long], eval_data=[empty], eval_split="train")
+    finetune("vqa", job, skip, args)
+    record = json.loads((tmp_path / "out/finetuning.json").read_text())
+    assert record["skipped_rows"] == {"train": 1, "eval": 1} and record["figures"]["eval_rows"] == 7
+    output = str(tmp_path / "figures.json")
+    figures = evaluate_task("vqa", EvaluationJob(str(tmp_path / "out"), [asked], output, "train"), QuestionSettings())
+    assert figures["rows"] == 8, "the long question was cut"
+    job = EvaluationJob(str(tmp_path / "out"), [empty], output, "train")
+    with pytest.raises(ValueError, match="Row 3 of .*empty.jsonl: its question"):
+        evaluate_task("vqa", job, QuestionSettings())
+    assert evaluate_task("vqa", job, skip)["skipped_rows"] == 1
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_recipes_hold_options_that_there_are_and_name_themselves(path, tmp_path):
     task = path.stem.split("-")[1]

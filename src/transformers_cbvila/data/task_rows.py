@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _SHOWN_REASONS = 5
 _LISTS = ("captions", "question", "answer")  # fields that rows of one image put together
-_WAY_OUT = "Correct it, or leave such rows out with skip_bad_rows"
+WAY_OUT = "Correct it, or leave such rows out with skip_bad_rows"
 
 
 class Record(NamedTuple):
@@ -63,7 +63,7 @@ class TaskRows(Sequence):
         try:
             images = self.images(record)
         except ValueError as error:
-            raise ValueError(f"{record.origin}: {error}. {_WAY_OUT}.") from error
+            raise ValueError(f"{record.origin}: {error}. {WAY_OUT}.") from error
         return {**record.fields, **({"images": images} if self.several else {"image": images[0]})}
 
     def column(self, name: str) -> list[Any]:
@@ -177,7 +177,7 @@ def _read(
             yield Record(origin, places if first >= 0 else [_joined(joined, fields)], fields)
         except ValueError as error:
             if not settings.skip_bad_rows:
-                raise ValueError(f"{origin}: {error}. {_WAY_OUT}.") from error
+                raise ValueError(f"{origin}: {error}. {WAY_OUT}.") from error
             rows.skipped.append(f"{origin}: {error}")
 
 

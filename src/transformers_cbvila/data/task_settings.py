@@ -53,8 +53,8 @@ class TaskSettings:
     skip_bad_rows: bool = field(
         default=False,
         metadata={
-            "help": "Leave out rows with a missing or broken image, text or label, and count them; every image is "
-            "read once beforehand. Without, such a row is an error that names it."
+            "help": "Leave out rows with a missing or broken image, text or label, or one that the tokenizer cannot "
+            "take, and count them; every image is read once beforehand. Without, such a row is an error that names it."
         },
     )
 
@@ -128,7 +128,8 @@ class QuestionSettings(TaskSettings):
         metadata={"help": "Answers of answer_list, those with the likeliest first token, that are ranked; 0: all."},
     )
     max_length: int | None = field(
-        default=25, metadata={"help": "Longest question in training, in tokens; evaluation cuts nothing."}
+        default=25,
+        metadata={"help": "Longest question in training, in tokens; evaluation has as many as the model takes."},
     )
 
     def __post_init__(self):

@@ -10,6 +10,7 @@ import torch
 
 from ..bundled import checkpoint_source
 from ..data.task_rows import load_task_rows
+from ..data.task_texts import check_texts
 from ..model.configuration_cbvila import CBViLAConfig
 from ..model.modeling_cbvila_classification import ENTAILMENT_LABELS, REASONING_LABELS
 from ..model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
@@ -80,6 +81,7 @@ def evaluate_task(task: str, job: EvaluationJob, settings: Any, progress: bool =
     classes = task_classes(task, model.config)
     check_num_images(task, model.config, settings)
     rows = load_task_rows(job.data, job.split, settings, classes)
+    rows = check_texts(rows, processor, settings.skip_bad_rows)
     check_protocol(job.protocol, settings, rows)
     train_rows = load_task_rows(job.train_data, "train", settings, classes) if job.train_data else None
     evaluation = TaskEvaluation(settings, train_rows, job.batch_size, job.seed, progress)
