@@ -162,6 +162,14 @@ def test_ceilings_of_answer_lists():
         ceiling(["pink"], references, score)
 
 
+def test_ceilings_take_spellings_for_equal_as_the_metric_does():
+    name, normalizing = scorer_of([["2"] * 10, ["Yes "] * 10])
+    assert name == "vqa_v2" and ceiling(["two", "yes"], [["2"] * 10, ["Yes "] * 10], normalizing) == 1.0
+    name, literal = scorer_of([["2"], ["Yes "]])
+    assert name == "exact_match" and ceiling(["two", "yes"], [["2"], ["Yes "]], literal) == 0.5
+    assert ceiling(["a cat", "cat"], [["A cat"], ["cat"], ["the cat"]], literal) == pytest.approx(2 / 3)
+
+
 @pytest.mark.parametrize(
     "name, text, message",
     [("a.json", json.dumps({"a": 1}), "no JSON list"), ("a.txt", " \n\n", "no answer"), (None, "", "isn't there")],
