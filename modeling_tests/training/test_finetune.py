@@ -215,6 +215,21 @@ def test_a_text_that_the_tokenizer_cannot_take_stops_before_training_and_a_long_
     assert evaluate_task("vqa", job, skip)["skipped_rows"] == 1
 
 
+@pytest.mark.parametrize(
+    "answers, message",
+    [(None, "answers.txt isn't there"), ("red\n", "none is right for any question"), ("no\n\ufffd\n", "answer 1 is")],
+)
+def test_a_list_of_answers_is_read_before_training(answers, message, pretrained, data, tmp_path):
+    path = tmp_path / "answers.txt"
+    if answers is not None:
+        path.write_text(answers)
+    job = FinetuningJob(pretrained, [data], eval_data=[data], eval_split="train")
+    with pytest.raises((FileNotFoundError, ValueError), match=f"answer_list.*{message}"):
+        build_trainer("vqa", job, QuestionSettings(answer_list=str(path)), arguments(tmp_path / "out"))
+    path.write_text("no\nYes\n")
+    build_trainer("vqa", job, QuestionSettings(answer_list=str(path)), arguments(tmp_path / "out"))
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_recipes_hold_options_that_there_are_and_name_themselves(path, tmp_path):
     task = path.stem.split("-")[1]

@@ -56,6 +56,29 @@ class TaskEvaluation:
         measure = _MEASURES[type(self.settings)]
         return {**measure(self, model, processor, rows), "unknown_token_share": _unknown_share(processor, rows)}
 
+    def check(self, processor: CBViLAProcessor, rows: TaskRows | None) -> None:
+        """Raises what `figures` would of an answer list, so that no model is trained for a file that is of no use.
+
+        Args:
+            processor: Of the model.
+            rows: That are to be evaluated, if there are any.
+
+        Raises:
+            FileNotFoundError: If the list isn't there.
+            ValueError: If it is no list of answers that the tokenizer can take, or none is right for any question.
+        """
+        path = getattr(self.settings, "answer_list", None)
+        if path is None:
+            return
+        answers = read_answer_list(path)
+        try:
+            processor.encode_answers(answers)
+        except ValueError as error:
+            raise ValueError(f"answer_list={path}: {error}") from error
+        if rows is not None:
+            references = _references(rows)
+            ceiling(answers, references, scorer_of(references)[1])
+
 
 def _retrieval(self: TaskEvaluation, model, processor, rows: TaskRows) -> Figures:
     captions, settings = rows.column("captions"), self.settings
@@ -92,7 +115,7 @@ def _retrieval(self: TaskEvaluation, model, processor, rows: TaskRows) -> Figure
 
 def _answering(self: TaskEvaluation, model, processor, rows: TaskRows) -> Figures:
     questions = [question for row in rows.column("question") for question in row]
-    references = [answers for row in rows.column("answer") for answers in row]
+    references = _references(rows)
     metric, score = scorer_of(references)
     found: Figures = {"metric": metric, "rows": len(questions), "images": len(rows)}
     answer_list = None
@@ -149,6 +172,11 @@ _MEASURES: dict[type, Callable[..., Figures]] = {
     EntailmentSettings: _classifying,
     ReasoningSettings: _classifying,
 }
+
+
+def _references(rows: TaskRows) -> list[list[str]]:
+    """What people answered to each question of all rows."""
+    return [answers for row in rows.column("answer") for answers in row]
 
 
 def scorer_of(references: Sequence[Sequence[str]]) -> tuple[str, Scorer]:

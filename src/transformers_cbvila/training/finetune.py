@@ -126,7 +126,9 @@ def build_trainer(task: str, job: FinetuningJob, settings: Any, args: CBViLATrai
             say(args, rows.summary_of_skipped())
     if test is not None:
         check_protocol(job.protocol, settings, test)
-    batch_size, quiet = args.per_device_eval_batch_size, bool(args.disable_tqdm)
+    quiet = bool(args.disable_tqdm)
+    evaluation = TaskEvaluation(settings, train, args.per_device_eval_batch_size, progress=not quiet)
+    evaluation.check(processor, test)
     return TaskTrainer(
         model=model,
         args=args,
@@ -134,7 +136,7 @@ def build_trainer(task: str, job: FinetuningJob, settings: Any, args: CBViLATrai
         eval_dataset=test,
         data_collator=_collator(task, processor, model, settings),
         processing_class=processor,
-        evaluation=TaskEvaluation(settings, train, batch_size, progress=not quiet),
+        evaluation=evaluation,
     )
 
 
