@@ -18,6 +18,7 @@ from transformers_cbvila import (
     CBViLATrainingArguments,
 )
 from transformers_cbvila.cli import _parse, _task_parts, main
+from transformers_cbvila.data.task_rows import load_task_rows
 from transformers_cbvila.data.task_settings import (
     SETTINGS,
     EntailmentSettings,
@@ -114,6 +115,26 @@ def test_a_pretrained_model_retrieves_without_fine_tuning_and_answers_nothing(pr
             evaluate_task(task, job, TASKS[task][0], progress=False)
     with pytest.raises(FileNotFoundError, match="make it first"):
         evaluate_task("retrieval", replace(job, output=str(tmp_path / "no" / "a.json")), RetrievalSettings())
+
+
+def test_floors_come_from_training_rows_and_not_from_those_that_are_evaluated(pretrained, data, tmp_path):
+    lines = [json.loads(line) for line in Path(data).read_text().splitlines()]
+    lines = [{**line, "image": str(Path(data).parent / line["image"])} for line in lines]
+    for i, line in enumerate(lines):
+        line |= {"part": ("train", "test")[i % 2], "label": ("neutral", "entailment")[i % 2]}
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    both, output = [str(tmp_path / "rows.jsonl")], str(tmp_path / "figures.json")
+    finetune("entailment", FinetuningJob(pretrained, [data]), EntailmentSettings(), arguments(tmp_path / "out"))
+    job = EvaluationJob(str(tmp_path / "out"), both, output, "a", train_data=both, train_split="b")
+    settings = EntailmentSettings(where=["part=test"])
+    floors = [
+        evaluate_task("entailment", replace(job, train_where=conditions), settings)["accuracy_text_only_floor"]
+        for conditions in (["part=train"], ["part=test"], [])
+    ]
+    assert floors == [0.0, 1.0, 1.0], "texts differ by colour, and each colour is in one part"
+    with pytest.raises(ValueError, match="'train' is no condition"):
+        evaluate_task("entailment", replace(job, train_where=["train"]), settings)
+    assert len(load_task_rows(both, "a", settings, ("neutral", "entailment"))) == 4
 
 
 def test_random_weights_differ_from_pretrained_ones_and_share_everything_else(pretrained):
