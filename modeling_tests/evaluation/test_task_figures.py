@@ -249,12 +249,22 @@ def test_protocols_refuse_what_would_not_be_comparable():
         check_protocol("coco-5k", RetrievalSettings(**defaults), Rows(GALLERY))
     with pytest.raises(ValueError, match="own_captions_only is True and not False"):
         check_protocol("coco-5k", RetrievalSettings(), Rows(GALLERY))
-    whole = Rows([GALLERY[0]] * 5000)
+    with pytest.raises(ValueError, match="coco-5k is over 25,010 or 25,000 captions, and there are 10,000 here"):
+        check_protocol("coco-5k", RetrievalSettings(**defaults), Rows([GALLERY[0]] * 5000))
+    five, six = ({**GALLERY[0], "captions": ["red"] * count} for count in (5, 6))
+    whole = Rows([five] * 5000)
     check_protocol("coco-5k", RetrievalSettings(**defaults), whole)
+    check_protocol("coco-5k", RetrievalSettings(**defaults), Rows([five] * 4990 + [six] * 10))
+    flickr = RetrievalSettings(**protocol_defaults("retrieval", "flickr30k-1k"))
+    check_protocol("flickr30k-1k", flickr, Rows([five] * 1000))
+    with pytest.raises(ValueError, match="flickr30k-1k is over 5,000 captions, and there are 5,010 here"):
+        check_protocol("flickr30k-1k", flickr, Rows([five] * 990 + [six] * 10))
     check_protocol(None, RetrievalSettings(), whole)
     nlvr1 = protocol_defaults("reasoning", "nlvr1") | {"group_parts": []}
     with pytest.raises(ValueError, match=r"Under nlvr1, group_parts is \[0\] and not \[\]"):
         check_protocol("nlvr1", ReasoningSettings(**nlvr1), Rows(GALLERY))
     questions = Rows([asked(["a"], [["yes"]])] * PROTOCOLS["vqav2"].sizes[0])
     with pytest.raises(ValueError, match=r"10 answers to each question; here are \[1\]"):
+        check_protocol("vqav2", QuestionSettings(**protocol_defaults("vqa", "vqav2"), answer_list="a.txt"), questions)
+    with pytest.raises(ValueError, match="vqav2 needs answer_list, and none is given"):
         check_protocol("vqav2", QuestionSettings(**protocol_defaults("vqa", "vqav2")), questions)
