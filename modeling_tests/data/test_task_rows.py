@@ -176,6 +176,60 @@ def test_texts_get_their_images_from_other_data_by_id(tmp_path):
         load_task_rows([str(pairs)], "train", settings, VE)
 
 
+def test_images_of_two_sources_with_the_same_id_are_two_images(tmp_path):
+    paths = [
+        parquet(tmp_path, {"image": PICTURES[i : i + 2], "caption": texts, "id": [0, 0]}, name=f"{i}.parquet")
+        for i, texts in enumerate((["a", "b"], ["c", "d"]))
+    ]
+    rows = load_task_rows(paths, "train", RetrievalSettings(image_id_column="id"))
+    assert rows.column("captions") == [["a", "b"], ["c", "d"]]
+    assert [row["image"].tobytes() for row in rows] == [PICTURES[0].tobytes(), PICTURES[1].tobytes()]
+
+
+def captioned(folder, *rows, name="texts.jsonl"):
+    (folder / name).write_text("\n".join(json.dumps({"image_id": i, "caption": text}) for i, text in rows))
+    return str(folder / name)
+
+
+def test_rows_of_two_sources_joined_with_one_picture_are_put_together(tmp_path):
+    images = parquet(tmp_path, {"image_id": [0, 1]}, name="images.parquet")
+    texts = [captioned(tmp_path, (0, "a"), (1, "b"), name="1.jsonl"), captioned(tmp_path, (0, "c"), name="2.jsonl")]
+    settings = RetrievalSettings(image_id_column="image_id", image_data=[images])
+    assert load_task_rows(texts, "train", settings).column("captions") == [["a", "c"], ["b"]]
+
+
+def test_an_id_of_image_data_is_that_of_one_picture(tmp_path):
+    twice = {"image": [PICTURES[0], PICTURES[0], PICTURES[1]], "image_id": [0, 0, 1]}
+    images = parquet(tmp_path, twice, name="images.parquet")
+    other = parquet(tmp_path, {"image": PICTURES[2:3], "image_id": [1]}, name="other.parquet")
+    texts = captioned(tmp_path, (0, "a"), (1, "b"))
+
+    def load(*sources):
+        settings = RetrievalSettings(image_id_column="image_id", image_data=list(sources))
+        return load_task_rows([texts], "train", settings)
+
+    assert len(load(images)) == len(load(images, images)) == 2, "the same picture twice is one"
+    with pytest.raises(ValueError, match="two pictures with the id '1': row 2 of .*images.* row 0 of .*other.*Leave"):
+        load(images, other)
+    for name in ("a", "b"):
+        PICTURES[0].save(tmp_path / f"{name}.png")
+    lines = [{"image": f"{name}.png", "image_id": 5} for name in "aab"]
+    (tmp_path / "paths.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    with pytest.raises(ValueError, match="'5': row 0 of .* row 2 of "):
+        load(str(tmp_path / "paths.jsonl"))
+
+
+def test_a_row_without_an_id_is_bad_and_spoils_no_others(tmp_path):
+    for name in "abc":
+        PICTURES[0].save(tmp_path / f"{name}.png")
+    (tmp_path / "rows.csv").write_text("image,image_id,caption\na.png,7,x\nb.png,,y\nc.png,7,z\n")  # as 7.0, NaN, 7.0
+    settings = {"image_id_column": "image_id"}
+    with pytest.raises(ValueError, match="Row 1 of .*rows.csv: it has no image id"):
+        load_task_rows([str(tmp_path / "rows.csv")], "train", RetrievalSettings(**settings))
+    rows = load_task_rows([str(tmp_path / "rows.csv")], "train", RetrievalSettings(**settings, skip_bad_rows=True))
+    assert plain(rows) == [{"captions": ["x", "z"], "image_id": "7"}]
+
+
 def test_csv_and_folders_and_several_sources(picture_folder, tmp_path):
     Image.new("RGB", (5, 4), "red").save(tmp_path / "red.png")
     (tmp_path / "pairs.csv").write_text("photo,text,label\nred.png,it is red,ENTAILMENT\nred.png,白い犬,neutral\n")
@@ -192,6 +246,7 @@ def test_easy_vqa_has_all_questions_of_an_image_in_a_row():
     rows = load_task_rows(["easy-vqa"], "test", QuestionSettings())
     assert len(rows) == 1000 and sum(map(len, rows.column("question"))) == 9673
     assert all(len(answers) == 1 for answers in rows[0]["answer"])
+    assert len(load_task_rows(["easy-vqa"], "test", QuestionSettings(image_id_column="image_id"))) == 1000
     with pytest.raises(ValueError, match="data for the task vqa"):
         load_task_rows(["easy-vqa"], "test", RetrievalSettings())
 

@@ -94,6 +94,13 @@ def _answers_of(value: Any) -> list[str]:
     return answers
 
 
+def image_id_of(value: Any) -> str:
+    """What names an image. ValueError if nothing does."""
+    if is_missing(value):
+        raise ValueError(f"it has no image id ({value!r})")
+    return str(_whole(value))
+
+
 def texts_of(value: Any, what: str) -> list[str]:
     """Texts from a text, a list of texts, a list of records that hold one each, or a record of lists.
 
@@ -117,12 +124,10 @@ def _text_of(item: Any, what: str) -> str:
     """A text, or that of a record; "" where there is nothing to show."""
     if isinstance(item, Mapping):
         item = _of_record(item)
-    if _is_missing(item):
+    if is_missing(item):
         return ""
-    if isinstance(item, float) and item.is_integer():
-        item = int(item)  # a gap in a CSV file's column makes floats of its numbers
     if isinstance(item, bool | int | float):
-        item = str(item)
+        item = str(_whole(item))
     if not isinstance(item, str):
         raise ValueError(f"its {what} is of type {type(item).__name__}; expected text")
     return item.strip() if any(sign.isprintable() and not sign.isspace() for sign in item) else ""
@@ -136,7 +141,13 @@ def _is_list(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str)
 
 
-def _is_missing(value: Any) -> bool:
+def _whole(value: Any) -> Any:
+    """A whole number as such: a gap in a CSV file's column makes floats of its numbers."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def is_missing(value: Any) -> bool:
+    """Whether there is nothing in a column's place."""
     return value is None or isinstance(value, float) and isnan(value)
 
 
@@ -154,10 +165,9 @@ def _label_reader(
 
     def read(row: Mapping[str, Any]) -> str:
         value = row[column]
-        if _is_missing(value) or isinstance(value, str) and not value.strip():
+        if is_missing(value) or isinstance(value, str) and not value.strip():
             raise ValueError(f"it has no label ({value!r})")
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)  # a gap in a CSV file's column makes floats of its numbers
+        value = _whole(value)
         if names is not None and isinstance(value, int) and not isinstance(value, bool):
             value = names[value] if 0 <= value < len(names) else f"class {value}"
         name = canonical.get(str(value).strip().lower())

@@ -32,8 +32,8 @@ class TaskSettings:
     image_id_column: str | None = field(
         default=None,
         metadata={
-            "help": "Column that names a row's image. Rows of the same image are put together (captions, questions), "
-            "and rows without an image get theirs from image_data."
+            "help": "Column that names a row's image. Rows of the same image in a source are put together (captions, "
+            "questions), and rows without an image get theirs from image_data."
         },
     )
     image_data: list[str] = field(
