@@ -140,10 +140,36 @@ def test_pretraining_on_a_folder_of_ones_own_then_inspecting_it(recipe, picture_
     assert "On 8 images of" in page.read_text() and page.read_text().count("<img") > 8 * 5
 
 
-def test_a_stream_needs_to_know_its_steps(recipe, picture_folder, tmp_path):
+def assert_says(capsys, argv, *messages):
+    """A command says its error in a line, and has the exit status 1."""
+    assert main(argv) == 1
+    said = capsys.readouterr().err
+    assert said.splitlines()[-1].startswith(f"cbvila {argv[0]}: ") and "Traceback" not in said
+    for message in messages:
+        assert message in said
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["pretrain", "--train_data", "./nowhere", "--output_dir", "OUT", "--max_steps", "1", "--use_cpu"],
+        ["finetune", "entailment", "--model", "cbvila-tiny", "--train_data", "./nowhere", "--output_dir", "OUT"],
+        ["evaluate", "retrieval", "--model", "cbvila-tiny", "--data", "./nowhere", "--output", "OUT.json"],
+        ["inspect", "cbvila-tiny", "--data", "./nowhere"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_every_command_says_its_error_in_a_line(command, tmp_path, capsys, monkeypatch):
+    command = [word.replace("OUT", str(tmp_path / "out")) for word in command]
+    assert_says(capsys, command, "./nowhere isn't there")
+    monkeypatch.setenv("CBVILA_TRACEBACK", "1")
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        main(command)
+
+
+def test_a_stream_needs_to_know_its_steps(recipe, picture_folder, tmp_path, capsys):
     command = ["pretrain", "--config", recipe, "--train_data", picture_folder, "--output_dir", str(tmp_path / "out")]
-    with pytest.raises(ValueError, match="streaming needs max_steps"):
-        main([*command, "--streaming", "--max_steps", "-1"])
+    assert_says(capsys, [*command, "--streaming", "--max_steps", "-1"], "streaming needs max_steps")
 
 
 def test_a_stream_resumed_by_the_command(recipe, picture_folder, tmp_path, capsys):
@@ -159,9 +185,8 @@ def test_a_stream_resumed_by_the_command(recipe, picture_folder, tmp_path, capsy
     assert record["pairs"] is None and record["steps"] == 4
 
 
-def test_a_missing_column_is_named_with_those_there_are(recipe, picture_folder, tmp_path):
+def test_a_missing_column_is_named_with_those_there_are(recipe, picture_folder, tmp_path, capsys):
     command = ["pretrain", "--config", recipe, "--train_data", picture_folder, "--output_dir", str(tmp_path / "out")]
-    with pytest.raises(ValueError, match="no column 'words'; set caption_column to one of image, text"):
-        main([*command, "--caption_column", "words"])
-    with pytest.raises(ValueError, match="no column 'photo'; set image_column to one of image, text"):
-        main([*command, "--image_column", "photo"])
+    for option, column in (("caption_column", "words"), ("image_column", "photo")):
+        message = f"no column {column!r}; set {option} to one of image, text"
+        assert_says(capsys, [*command, f"--{option}", column], message)

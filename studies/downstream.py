@@ -61,7 +61,15 @@ TASKS = {
     "openclipart": Task(
         "retrieval", "finetune-retrieval-openclipart", ("openclipart",), "openclipart", "test", RECALLS
     ),
-    "flickr8k": Task("retrieval", "finetune-retrieval-flickr8k", _FLICKR8K, _FLICKR8K[0], "validation", RECALLS),
+    "flickr8k": Task(
+        "retrieval",
+        "finetune-retrieval-flickr8k",
+        _FLICKR8K,
+        _FLICKR8K[0],
+        "validation",
+        RECALLS,
+        options=("--max_length", "48"),  # as the recipe, which only the first command reads
+    ),
     "entailment": Task(
         "entailment",
         "finetune-entailment-snli-ve",

@@ -143,12 +143,16 @@ def test_numbers_of_questions_and_answers_differ(questions):
         questions([asked("is it red ?", "is it blue ?") | {"answer": ["yes"]}])
 
 
-def test_long_questions_are_cut_or_not():
+def test_long_questions_are_cut_to_what_is_said_or_to_what_the_model_takes():
     long = asked("is " * 30)
     cut = CBViLADataCollatorForQuestionAnswering(tiny_processor(), max_length=8)
     assert cut([long])["input_ids"].shape == (1, 8)
-    with pytest.raises(ValueError, match="32 tokens.*16"):
-        CBViLADataCollatorForQuestionAnswering(tiny_processor(), max_length=None)([long])
+    for longest in (None, 100):
+        cut = CBViLADataCollatorForQuestionAnswering(tiny_processor(), max_length=longest)
+        assert cut([long])["input_ids"].shape == (1, 16)
+    free = tiny_processor()
+    free.tokenizer.model_max_length = 10**30  # as of tokenizers without a limit
+    assert CBViLADataCollatorForQuestionAnswering(free, None)([long])["input_ids"].shape == (1, 32)
 
 
 def test_captions_need_room_for_a_word():

@@ -77,6 +77,14 @@ def test_shares_of_answers_weigh_the_loss_as_albef_does():
     assert loss.item() == pytest.approx(sum(by_hand) / 3, abs=1e-4)
 
 
+def test_a_blank_is_nobodys_answer_in_training():
+    row = {"image": half_image("red", "top"), "question": "is it red ?", "answer": ["yes", "", "no", " ", "yes"]}
+    batch = CBViLADataCollatorForQuestionAnswering(tiny_processor())([row])
+    assert batch["answer_weights"].tolist() == pytest.approx([2 / 3, 1 / 3])
+    with pytest.raises(ValueError, match="answer 0 is empty"):
+        CBViLADataCollatorForQuestionAnswering(tiny_processor())([{**row, "answer": ["", ""]}])
+
+
 def test_closed_questions_are_told_by_what_most_people_answered():
     row = {
         "image": half_image("red", "top"),
@@ -85,6 +93,7 @@ def test_closed_questions_are_told_by_what_most_people_answered():
     }
     assert SampledQuestions([row], 0)[0]["question"] == ["b"]
     assert SampledQuestions([row], None)[0]["question"] == ["a", "b", "c"]
+    assert SampledQuestions([{**row, "answer": [["", "", "yes"], ["red"], ["no"]]}], 0)[0]["question"] == ["b"]
     mirrored = SampledQuestions([row], None, views=ImageViews(crop_scale=0.3))[0]["image"]
     assert mirrored.size != row["image"].size
 

@@ -15,6 +15,7 @@ from transformers_cbvila.data.task_settings import (
     ReasoningSettings,
     RetrievalSettings,
 )
+from transformers_cbvila.evaluation.protocols import protocol_defaults
 
 VE = ("entailment", "neutral", "contradiction")
 NLVR = ("False", "True")
@@ -59,6 +60,35 @@ def test_vqav2_as_on_the_hub(tmp_path):
     assert rows[0]["image"].tobytes() == PICTURES[0].tobytes()
     apart = load_task_rows([path], "train", QuestionSettings(answer_column="multiple_choice_answer"))
     assert [fields["answer"] for fields in plain(apart)] == [[["two"]], [["red"]], [["no"]]]
+
+
+@pytest.mark.parametrize(
+    "question, answers, asked, given",
+    [
+        (["a", "b"], ["x", "y"], ["a", "b"], [["x"], ["y"]]),
+        (["a", "b"], [["x", "y"], ["z"]], ["a", "b"], [["x", "y"], ["z"]]),
+        (["a"], ["x", "y"], ["a"], [["x", "y"]]),
+        (["a"], [["x", "y"]], ["a"], [["x", "y"]]),
+        ("a", [{"answer": "x"}, {"answer": ""}, {"answer": None}], ["a"], [["x", "", ""]]),
+        ("a", {"answer": ["x", None]}, ["a"], [["x", ""]]),
+        ("a", 2, ["a"], [["2"]]),
+        ("a", 2.0, ["a"], [["2"]]),
+        (["a", "b"], ["x"], None, "2 question.s. and answers to 1; expected an answer, or a list"),
+        ("a", [["x"], ["y"]], None, "1 question.s. and answers to 2"),
+        (["a", "b"], ["x", " "], None, "it has no answer .' '"),
+        (["a", " "], ["x", "y"], None, "it has no question .*'a', ' '"),
+        ([], [], None, "it has no question"),
+        ("a", [], None, "it has no answer"),
+    ],
+)
+def test_each_question_has_its_own_answers(question, answers, asked, given, tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps([{"image": "a.png", "question": question, "answers": answers}]))
+    if asked is None:
+        with pytest.raises(ValueError, match=f"Row 0 of .*a.json: .*{given}"):
+            load_task_rows([str(tmp_path / "a.json")], "train", QuestionSettings())
+        return
+    [fields] = plain(load_task_rows([str(tmp_path / "a.json")], "train", QuestionSettings()))
+    assert fields == {"question": asked, "answer": given}
 
 
 def test_flickr30k_as_on_the_hub(tmp_path):
@@ -118,9 +148,10 @@ def test_nlvr1_pictures_are_cut_into_their_boxes(tmp_path):
     for i, colour in enumerate(["red", "green", "blue"]):
         picture.paste(Image.new("RGB", (100, 100), colour), (150 * i, 0))
     path = parquet(tmp_path, {"image": [picture], "sentence": ["s"], "label": [True], "identifier": ["3-1"]})
-    settings = ReasoningSettings(image_parts=3, image_gap=0.125, group_column="identifier")
+    settings = ReasoningSettings(**protocol_defaults("reasoning", "nlvr1"))
     row = load_task_rows([path], "train", settings, NLVR)[0]
-    assert row["label"] == "True" and row["group"] == "3-1" and settings.num_images == 3
+    assert row["label"] == "True" and row["group"] == "3", "of the sentence, whatever its picture"
+    assert settings.num_images == 3
     for image, colour in zip(row["images"], ["red", "green", "blue"], strict=True):
         assert image.tobytes() == Image.new("RGB", (100, 100), colour).tobytes()
 
@@ -145,6 +176,60 @@ def test_texts_get_their_images_from_other_data_by_id(tmp_path):
         load_task_rows([str(pairs)], "train", settings, VE)
 
 
+def test_images_of_two_sources_with_the_same_id_are_two_images(tmp_path):
+    paths = [
+        parquet(tmp_path, {"image": PICTURES[i : i + 2], "caption": texts, "id": [0, 0]}, name=f"{i}.parquet")
+        for i, texts in enumerate((["a", "b"], ["c", "d"]))
+    ]
+    rows = load_task_rows(paths, "train", RetrievalSettings(image_id_column="id"))
+    assert rows.column("captions") == [["a", "b"], ["c", "d"]]
+    assert [row["image"].tobytes() for row in rows] == [PICTURES[0].tobytes(), PICTURES[1].tobytes()]
+
+
+def captioned(folder, *rows, name="texts.jsonl"):
+    (folder / name).write_text("\n".join(json.dumps({"image_id": i, "caption": text}) for i, text in rows))
+    return str(folder / name)
+
+
+def test_rows_of_two_sources_joined_with_one_picture_are_put_together(tmp_path):
+    images = parquet(tmp_path, {"image_id": [0, 1]}, name="images.parquet")
+    texts = [captioned(tmp_path, (0, "a"), (1, "b"), name="1.jsonl"), captioned(tmp_path, (0, "c"), name="2.jsonl")]
+    settings = RetrievalSettings(image_id_column="image_id", image_data=[images])
+    assert load_task_rows(texts, "train", settings).column("captions") == [["a", "c"], ["b"]]
+
+
+def test_an_id_of_image_data_is_that_of_one_picture(tmp_path):
+    twice = {"image": [PICTURES[0], PICTURES[0], PICTURES[1]], "image_id": [0, 0, 1]}
+    images = parquet(tmp_path, twice, name="images.parquet")
+    other = parquet(tmp_path, {"image": PICTURES[2:3], "image_id": [1]}, name="other.parquet")
+    texts = captioned(tmp_path, (0, "a"), (1, "b"))
+
+    def load(*sources):
+        settings = RetrievalSettings(image_id_column="image_id", image_data=list(sources))
+        return load_task_rows([texts], "train", settings)
+
+    assert len(load(images)) == len(load(images, images)) == 2, "the same picture twice is one"
+    with pytest.raises(ValueError, match="two pictures with the id '1': row 2 of .*images.* row 0 of .*other.*Leave"):
+        load(images, other)
+    for name in ("a", "b"):
+        PICTURES[0].save(tmp_path / f"{name}.png")
+    lines = [{"image": f"{name}.png", "image_id": 5} for name in "aab"]
+    (tmp_path / "paths.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    with pytest.raises(ValueError, match="'5': row 0 of .* row 2 of "):
+        load(str(tmp_path / "paths.jsonl"))
+
+
+def test_a_row_without_an_id_is_bad_and_spoils_no_others(tmp_path):
+    for name in "abc":
+        PICTURES[0].save(tmp_path / f"{name}.png")
+    (tmp_path / "rows.csv").write_text("image,image_id,caption\na.png,7,x\nb.png,,y\nc.png,7,z\n")  # as 7.0, NaN, 7.0
+    settings = {"image_id_column": "image_id"}
+    with pytest.raises(ValueError, match="Row 1 of .*rows.csv: it has no image id"):
+        load_task_rows([str(tmp_path / "rows.csv")], "train", RetrievalSettings(**settings))
+    rows = load_task_rows([str(tmp_path / "rows.csv")], "train", RetrievalSettings(**settings, skip_bad_rows=True))
+    assert plain(rows) == [{"captions": ["x", "z"], "image_id": "7"}]
+
+
 def test_csv_and_folders_and_several_sources(picture_folder, tmp_path):
     Image.new("RGB", (5, 4), "red").save(tmp_path / "red.png")
     (tmp_path / "pairs.csv").write_text("photo,text,label\nred.png,it is red,ENTAILMENT\nred.png,白い犬,neutral\n")
@@ -161,6 +246,7 @@ def test_easy_vqa_has_all_questions_of_an_image_in_a_row():
     rows = load_task_rows(["easy-vqa"], "test", QuestionSettings())
     assert len(rows) == 1000 and sum(map(len, rows.column("question"))) == 9673
     assert all(len(answers) == 1 for answers in rows[0]["answer"])
+    assert len(load_task_rows(["easy-vqa"], "test", QuestionSettings(image_id_column="image_id"))) == 1000
     with pytest.raises(ValueError, match="data for the task vqa"):
         load_task_rows(["easy-vqa"], "test", RetrievalSettings())
 
@@ -171,7 +257,8 @@ BAD = {
     "it has no image": {"image": None},
     "it has no text": {"text": " \u200b "},
     "its label is 'maybe'; the classes are entailment, neutral, contradiction": {"label": "maybe"},
-    "its label is None": {"label": None},
+    "it has no label .None": {"label": None},
+    "it has no label .' '": {"label": " "},
 }
 
 
@@ -211,6 +298,26 @@ def test_numbers_as_labels_need_names(tmp_path):
         load_task_rows([path], "train", ReasoningSettings(), NLVR)
     rows = load_task_rows([path], "train", ReasoningSettings(class_names=["True", "False"]), NLVR)
     assert rows.column("label") == ["False", "True"]
+
+
+def test_a_missing_label_is_that_of_its_row_only(tmp_path):
+    (tmp_path / "rows.csv").write_text("image,text,label\na.png,x,1\nb.png,y,\nc.png,z,0\n")  # read as 1.0, NaN, 0.0
+    settings = {"class_names": ["neutral", "entailment"]}
+    with pytest.raises(ValueError, match="Row 1 of .*rows.csv: it has no label"):
+        load_task_rows([str(tmp_path / "rows.csv")], "train", EntailmentSettings(**settings), VE)
+    for name in "ac":
+        PICTURES[0].save(tmp_path / f"{name}.png")
+    rows = load_task_rows(
+        [str(tmp_path / "rows.csv")], "train", EntailmentSettings(**settings, skip_bad_rows=True), VE
+    )
+    assert rows.column("label") == ["entailment", "neutral"] and len(rows.skipped) == 1
+
+
+def test_snli_ve_as_its_authors_give_it(tmp_path):
+    line = {"sentence1": "premise", "sentence2": "hypothesis", "gold_label": "neutral", "image": "a.png"}
+    (tmp_path / "dev.jsonl").write_text(json.dumps(line))
+    rows = load_task_rows([str(tmp_path / "dev.jsonl")], "train", EntailmentSettings(), VE)
+    assert plain(rows) == [{"text": "hypothesis", "label": "neutral"}]
 
 
 @pytest.mark.parametrize(

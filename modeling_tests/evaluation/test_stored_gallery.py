@@ -1,5 +1,8 @@
 """Galleries on disk: the same as in memory, whatever the shards, and whatever a killed run left behind."""
 
+import json
+import shutil
+
 import pytest
 import torch
 from PIL import Image
@@ -9,9 +12,18 @@ from torch.testing import assert_close
 from transformers_cbvila.evaluation import reranking
 from transformers_cbvila.evaluation.gallery import Encoded, encode_images, encode_texts
 from transformers_cbvila.evaluation.reranking import match_pairs, rerank, retrieve_in_two_stages
+from transformers_cbvila.evaluation.retriever import CBViLARetriever
 from transformers_cbvila.evaluation.shards import Shards, read_shards, shard_files
-from transformers_cbvila.evaluation.stored_gallery import StoredGallery, describe, save_gallery, store_gallery
+from transformers_cbvila.evaluation.stored_gallery import (
+    StoredGallery,
+    describe,
+    processor_id,
+    save_gallery,
+    store_gallery,
+)
+from transformers_cbvila.model.image_processing_pil_cbvila import CBViLAImageProcessorPil
 from transformers_cbvila.model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
+from transformers_cbvila.model.processing_cbvila import CBViLAProcessor
 
 IMAGES = [row["image"] for row in tiny_rows(7)]
 TEXTS = ["left half red", "right", "a red half is left", "right", "top half blue ?", "green"]
@@ -116,15 +128,66 @@ def test_a_folder_of_something_else_is_left_alone(model, tmp_path):
         StoredGallery(tmp_path / "nowhere")
 
 
+def other_processor():
+    processor = tiny_processor()
+    processor.image_processor.size = {"height": 24, "width": 24}
+    processor.tokenizer.add_tokens(["purple"])
+    return processor
+
+
+@pytest.mark.parametrize("kind, items", [("images", IMAGES), ("texts", TEXTS)])
+def test_a_gallery_of_another_processor_is_not_gone_on_with(model, tmp_path, kind, items):
+    with pytest.raises(Killed):
+        store(tmp_path, model, kind, dying(items, 5), shard_bytes=1)
+    with pytest.raises(ValueError, match="was written with processor="):
+        store_gallery(tmp_path, model, other_processor(), kind, iter(items), **QUIET)
+    tiny_processor().save_pretrained(tmp_path / "p")
+    same = CBViLAProcessor.from_pretrained(tmp_path / "p")
+    shutil.rmtree(tmp_path / "p")
+    store_gallery(tmp_path, model, same, kind, iter(items), **QUIET)
+    assert CBViLARetriever(model, tiny_processor()).load(tmp_path)
+    with pytest.raises(ValueError, match="encoded with another processor"):
+        CBViLARetriever(model, other_processor()).load(tmp_path)
+
+
+class Renamed(CBViLAImageProcessorPil):
+    """As the class on torchvision: the same under another name."""
+
+
+def test_what_a_processor_does_is_told_apart_and_not_what_it_is_called():
+    ours = processor_id(tiny_processor(), "images")
+    for change in ({"image_mean": [0.5] * 3}, {"do_normalize": False}, {"resample": 2}, {"rescale_factor": 1.0}):
+        changed = tiny_processor()
+        vars(changed.image_processor).update(change)
+        assert processor_id(changed, "images") != ours, change
+    processor = tiny_processor()
+    renamed = CBViLAProcessor(Renamed(size={"height": 32, "width": 32}), processor.tokenizer)
+    assert renamed.image_processor.to_dict() != processor.image_processor.to_dict()
+    assert processor_id(renamed, "images") == ours
+    without_end = CBViLAProcessor(tiny_processor().image_processor, tiny_processor().tokenizer, add_sep_token=False)
+    assert processor_id(without_end, "texts") != processor_id(tiny_processor(), "texts")
+    assert processor_id(without_end, "images") == ours
+
+
+def test_a_gallery_from_before_processors_were_noted_can_be_searched_but_not_gone_on_with(model, tmp_path):
+    texts = store(tmp_path, model)
+    file = tmp_path / "description.json"
+    file.write_text(json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != "processor"}))
+    assert_same(StoredGallery(tmp_path), texts)
+    assert CBViLARetriever(model, other_processor()).load(tmp_path)
+    with pytest.raises(ValueError, match="from before galleries noted what the processor does"):
+        store(tmp_path, model)
+
+
 def test_saving_replaces_a_gallery_and_nothing_else(model, tmp_path):
     folder, first = tmp_path / "g", Encoded(torch.eye(3), [])
-    save_gallery(folder, describe(model, "texts", False), first)
+    save_gallery(folder, describe(model, tiny_processor(), "texts", False), first)
     texts = encode_texts(model, tiny_processor(), TEXTS, **QUIET)
-    save_gallery(folder, describe(model, "texts", True), texts)
+    save_gallery(folder, describe(model, tiny_processor(), "texts", True), texts)
     assert_same(StoredGallery(folder), texts)
     (tmp_path / "a.txt").write_text("mine")
     with pytest.raises(ValueError, match="holds other files"):
-        save_gallery(tmp_path, describe(model, "texts", True), texts)
+        save_gallery(tmp_path, describe(model, tiny_processor(), "texts", True), texts)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "g"]
 
 

@@ -150,6 +150,8 @@ def test_metrics_follow_from_what_people_answered():
     name, score = scorer_of([["yes", "no"], ["Red"]])
     assert name == "any_of" and score(["NO ", "red"], [["yes", "no"], ["Red"]]) == [1.0, 1.0]
     assert scorer_of([["yes"], ["no"]])[0] == "exact_match"
+    assert scorer_of([["yes"] * 9 + [""]])[0] == "vqa_v2", "ten were asked, whatever they said"
+    assert score(["", "red"], [["yes", ""], ["", "Red"]]) == [0.0, 1.0]
 
 
 def test_ceilings_of_answer_lists():
@@ -158,6 +160,14 @@ def test_ceilings_of_answer_lists():
     assert ceiling(["two", "red"], references, score) == pytest.approx((0.6 + 0 + 1) / 3)
     with pytest.raises(ValueError, match="none is right for any question"):
         ceiling(["pink"], references, score)
+
+
+def test_ceilings_take_spellings_for_equal_as_the_metric_does():
+    name, normalizing = scorer_of([["2"] * 10, ["Yes "] * 10])
+    assert name == "vqa_v2" and ceiling(["two", "yes"], [["2"] * 10, ["Yes "] * 10], normalizing) == 1.0
+    name, literal = scorer_of([["2"], ["Yes "]])
+    assert name == "exact_match" and ceiling(["two", "yes"], [["2"], ["Yes "]], literal) == 0.5
+    assert ceiling(["a cat", "cat"], [["A cat"], ["cat"], ["the cat"]], literal) == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize(
@@ -239,9 +249,22 @@ def test_protocols_refuse_what_would_not_be_comparable():
         check_protocol("coco-5k", RetrievalSettings(**defaults), Rows(GALLERY))
     with pytest.raises(ValueError, match="own_captions_only is True and not False"):
         check_protocol("coco-5k", RetrievalSettings(), Rows(GALLERY))
-    whole = Rows([GALLERY[0]] * 5000)
+    with pytest.raises(ValueError, match="coco-5k is over 25,010 or 25,000 captions, and there are 10,000 here"):
+        check_protocol("coco-5k", RetrievalSettings(**defaults), Rows([GALLERY[0]] * 5000))
+    five, six = ({**GALLERY[0], "captions": ["red"] * count} for count in (5, 6))
+    whole = Rows([five] * 5000)
     check_protocol("coco-5k", RetrievalSettings(**defaults), whole)
+    check_protocol("coco-5k", RetrievalSettings(**defaults), Rows([five] * 4990 + [six] * 10))
+    flickr = RetrievalSettings(**protocol_defaults("retrieval", "flickr30k-1k"))
+    check_protocol("flickr30k-1k", flickr, Rows([five] * 1000))
+    with pytest.raises(ValueError, match="flickr30k-1k is over 5,000 captions, and there are 5,010 here"):
+        check_protocol("flickr30k-1k", flickr, Rows([five] * 990 + [six] * 10))
     check_protocol(None, RetrievalSettings(), whole)
+    nlvr1 = protocol_defaults("reasoning", "nlvr1") | {"group_parts": []}
+    with pytest.raises(ValueError, match=r"Under nlvr1, group_parts is \[0\] and not \[\]"):
+        check_protocol("nlvr1", ReasoningSettings(**nlvr1), Rows(GALLERY))
     questions = Rows([asked(["a"], [["yes"]])] * PROTOCOLS["vqav2"].sizes[0])
     with pytest.raises(ValueError, match=r"10 answers to each question; here are \[1\]"):
+        check_protocol("vqav2", QuestionSettings(**protocol_defaults("vqa", "vqav2"), answer_list="a.txt"), questions)
+    with pytest.raises(ValueError, match="vqav2 needs answer_list, and none is given"):
         check_protocol("vqav2", QuestionSettings(**protocol_defaults("vqa", "vqav2")), questions)

@@ -18,6 +18,7 @@ from transformers_cbvila import (
     CBViLATrainingArguments,
 )
 from transformers_cbvila.cli import _parse, _task_parts, main
+from transformers_cbvila.data.task_rows import load_task_rows
 from transformers_cbvila.data.task_settings import (
     SETTINGS,
     EntailmentSettings,
@@ -116,6 +117,26 @@ def test_a_pretrained_model_retrieves_without_fine_tuning_and_answers_nothing(pr
         evaluate_task("retrieval", replace(job, output=str(tmp_path / "no" / "a.json")), RetrievalSettings())
 
 
+def test_floors_come_from_training_rows_and_not_from_those_that_are_evaluated(pretrained, data, tmp_path):
+    lines = [json.loads(line) for line in Path(data).read_text().splitlines()]
+    lines = [{**line, "image": str(Path(data).parent / line["image"])} for line in lines]
+    for i, line in enumerate(lines):
+        line |= {"part": ("train", "test")[i % 2], "label": ("neutral", "entailment")[i % 2]}
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    both, output = [str(tmp_path / "rows.jsonl")], str(tmp_path / "figures.json")
+    finetune("entailment", FinetuningJob(pretrained, [data]), EntailmentSettings(), arguments(tmp_path / "out"))
+    job = EvaluationJob(str(tmp_path / "out"), both, output, "a", train_data=both, train_split="b")
+    settings = EntailmentSettings(where=["part=test"])
+    floors = [
+        evaluate_task("entailment", replace(job, train_where=conditions), settings)["accuracy_text_only_floor"]
+        for conditions in (["part=train"], ["part=test"], [])
+    ]
+    assert floors == [0.0, 1.0, 1.0], "texts differ by colour, and each colour is in one part"
+    with pytest.raises(ValueError, match="'train' is no condition"):
+        evaluate_task("entailment", replace(job, train_where=["train"]), settings)
+    assert len(load_task_rows(both, "a", settings, ("neutral", "entailment"))) == 4
+
+
 def test_random_weights_differ_from_pretrained_ones_and_share_everything_else(pretrained):
     model, processor = starting_model("entailment", pretrained)
     fresh, same = starting_model("entailment", pretrained, from_scratch=True)
@@ -178,6 +199,56 @@ def test_a_broken_image_stops_training_by_name(pretrained, data, tmp_path):
         finetune("entailment", job, EntailmentSettings(), arguments(tmp_path / "out", max_steps=4))
     finetune("entailment", job, EntailmentSettings(skip_bad_rows=True), arguments(tmp_path / "out", max_steps=4))
     assert json.loads((tmp_path / "out/finetuning.json").read_text())["skipped_rows"] == {"train": 1}
+
+
+def test_a_text_that_the_tokenizer_cannot_take_stops_before_training_and_a_long_question_does_not(
+    pretrained, data, tmp_path
+):
+    def written(name, **changed):
+        lines = [json.loads(line) for line in Path(data).read_text().splitlines()]
+        lines = [{**line, "image": str(Path(data).parent / line["image"])} for line in lines]
+        lines[3] |= changed
+        (tmp_path / name).write_text("\n".join(map(json.dumps, lines)))
+        return str(tmp_path / name)
+
+    empty, long = written("empty.jsonl", question="\ufffd"), written("long.jsonl", answers=["no", "a " * 40])
+    asked = written("asked.jsonl", question="is it red " * 20)
+    skip, args = QuestionSettings(skip_bad_rows=True), arguments(tmp_path / "out", max_steps=1)
+    for job, reason in (
+        (FinetuningJob(pretrained, [long]), "Row 3 of .*long.jsonl: its answer 'a a .*41 tokens.*takes 16"),
+        (
+            FinetuningJob(pretrained, [data], eval_data=[empty], eval_split="train"),
+            "Row 3 of .*empty.jsonl: its quest",
+        ),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            build_trainer("vqa", job, QuestionSettings(), args)
+    job = FinetuningJob(pretrained, [long], eval_data=[empty], eval_split="train")
+    finetune("vqa", job, skip, args)
+    record = json.loads((tmp_path / "out/finetuning.json").read_text())
+    assert record["skipped_rows"] == {"train": 1, "eval": 1} and record["figures"]["eval_rows"] == 7
+    output = str(tmp_path / "figures.json")
+    figures = evaluate_task("vqa", EvaluationJob(str(tmp_path / "out"), [asked], output, "train"), QuestionSettings())
+    assert figures["rows"] == 8, "the long question was cut"
+    job = EvaluationJob(str(tmp_path / "out"), [empty], output, "train")
+    with pytest.raises(ValueError, match="Row 3 of .*empty.jsonl: its question"):
+        evaluate_task("vqa", job, QuestionSettings())
+    assert evaluate_task("vqa", job, skip)["skipped_rows"] == 1
+
+
+@pytest.mark.parametrize(
+    "answers, message",
+    [(None, "answers.txt isn't there"), ("red\n", "none is right for any question"), ("no\n\ufffd\n", "answer 1 is")],
+)
+def test_a_list_of_answers_is_read_before_training(answers, message, pretrained, data, tmp_path):
+    path = tmp_path / "answers.txt"
+    if answers is not None:
+        path.write_text(answers)
+    job = FinetuningJob(pretrained, [data], eval_data=[data], eval_split="train")
+    with pytest.raises((FileNotFoundError, ValueError), match=f"answer_list.*{message}"):
+        build_trainer("vqa", job, QuestionSettings(answer_list=str(path)), arguments(tmp_path / "out"))
+    path.write_text("no\nYes\n")
+    build_trainer("vqa", job, QuestionSettings(answer_list=str(path)), arguments(tmp_path / "out"))
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import fields
@@ -76,6 +77,8 @@ network. What the run did not record is in a file like this one:
     - {dataset: my_folder, metric: image_retrieval_r1, value: 0.31, floors: {chance: 0.001}}
 """
 
+_TRACEBACK = "CBVILA_TRACEBACK"  # of the environment: errors are raised, and not said in a line
+
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Examples as they are written, and each option's default, which is the recipe's where `--config` names one."""
@@ -109,13 +112,20 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="cbvila",
         description="CB-ViLA: vision-language models with a learned visual codebook.",
-        epilog="commands:\n" + "\n".join(f"  {name:<10} {text}" for name, (_, text) in commands.items()),
+        epilog="commands:\n"
+        + "\n".join(f"  {name:<10} {text}" for name, (_, text) in commands.items())
+        + f"\n\nAn error is one line, and the exit status 1; with {_TRACEBACK}=1 set there is its traceback, too.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("command", choices=commands, metavar="COMMAND", help="one of the commands below")
     command = parser.parse_args(argv[:1]).command
     try:
         return commands[command][0](argv[1:])
+    except (ValueError, OSError, ImportError) as error:  # what is wrong with data, options or this installation
+        if os.environ.get(_TRACEBACK, "0") not in ("", "0"):
+            raise
+        print(f"cbvila {command}: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("\nInterrupted. The last checkpoint is kept: the same command goes on from it.", file=sys.stderr)
         return 130
@@ -340,9 +350,6 @@ def _publish(argv: list[str]) -> int:
             return 0
         where = {"private": options.private, "commit_message": options.commit_message}
         published = publish(options.source, options.repo_id, **what, **where)
-    except (ValueError, OSError) as error:
-        print(f"cbvila publish: {error}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt as interrupt:
         print(interrupt.args[0] if interrupt.args else "Interrupted. Nothing was uploaded.", file=sys.stderr)
         return 130

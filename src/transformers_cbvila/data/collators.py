@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..model.processing_cbvila import CBViLAProcessor
+from ..model.processing_cbvila import UNLIMITED, CBViLAProcessor
 from .masking import drop, generator_for, mask_patches, mask_tokens
 from .pairs import stable_id
 
@@ -102,7 +102,7 @@ class CBViLADataCollatorForQuestionAnswering:
 
     Args:
         processor: Image processor and tokenizer.
-        max_length: Longest question in tokens; longer ones are cut. `None` cuts nothing.
+        max_length: Longest question in tokens; longer ones are cut. `None` cuts to what the model takes.
     """
 
     processor: CBViLAProcessor
@@ -131,8 +131,7 @@ class CBViLADataCollatorForQuestionAnswering:
                 text=questions,
                 image_index=owners,
                 padding=True,
-                truncation=self.max_length is not None,
-                max_length=token_limit(self.processor, self.max_length),
+                **cut_options(self.processor, self.max_length),
                 return_tensors="pt",
             )
         )
@@ -162,13 +161,21 @@ def identities(examples: list[dict[str, Any]]) -> dict[str, Tensor]:
 
 
 def answer_shares(answers: list[str]) -> dict[str, float]:
-    """The share of people who gave each answer, in order of first occurrence."""
+    """The share of people who gave each answer, in order of first occurrence; blanks are nobody's answer."""
+    answers = [answer for answer in answers if answer and answer.strip()] or answers
     return {answer: count / len(answers) for answer, count in Counter(answers).items()}
 
 
 def token_limit(processor: CBViLAProcessor, max_length: int | None) -> int | None:
     """`max_length`, or what the model takes when that is less."""
     return None if max_length is None else min(max_length, processor.tokenizer.model_max_length)
+
+
+def cut_options(processor: CBViLAProcessor, max_length: int | None) -> dict[str, Any]:
+    """What makes the processor cut texts to `max_length` tokens, or to what the model takes when that is less."""
+    limit = token_limit(processor, UNLIMITED if max_length is None else max_length) or UNLIMITED
+    cuts = limit < UNLIMITED
+    return {"truncation": cuts, "max_length": limit if cuts else None}
 
 
 def _as_list(value: Any) -> list[Any]:

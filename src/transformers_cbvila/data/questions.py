@@ -57,5 +57,8 @@ class SampledQuestions(EpochRows):
 
 
 def usual_answer(answer: str | Sequence[str]) -> str:
-    """The answer that most people gave; of equally frequent ones the first."""
-    return answer if isinstance(answer, str) else max(answer, key=list(answer).count)
+    """The answer that most people gave, blanks left out; of equally frequent ones the first."""
+    if isinstance(answer, str):
+        return answer
+    given = [text for text in answer if text.strip()] or list(answer)
+    return max(given, key=given.count)

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..model.processing_cbvila import UNLIMITED, CBViLAProcessor
-from .collators import identities, token_limit
+from ..model.processing_cbvila import CBViLAProcessor
+from .collators import cut_options, identities
 
 
 @dataclass
@@ -91,15 +91,5 @@ def encode(
     processor: CBViLAProcessor, images: list[Any], texts: list[str], max_length: int | None
 ) -> dict[str, Tensor]:
     """Images and texts as a batch, texts cut to `max_length` tokens or to what the model takes."""
-    limit = token_limit(processor, UNLIMITED if max_length is None else max_length) or UNLIMITED
-    cuts = limit < UNLIMITED
-    return dict(
-        processor(
-            images=images,
-            text=texts,
-            padding=True,
-            truncation=cuts,
-            max_length=limit if cuts else None,
-            return_tensors="pt",
-        )
-    )
+    options = cut_options(processor, max_length)
+    return dict(processor(images=images, text=texts, padding=True, **options, return_tensors="pt"))

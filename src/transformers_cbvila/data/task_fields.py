@@ -1,6 +1,7 @@
 """The fields of one row of a task, from the columns as people keep them; each reader says what is wrong with a row."""
 
 from collections.abc import Callable, Mapping, Sequence
+from math import isnan
 from typing import Any
 
 from .task_settings import EntailmentSettings, QuestionSettings, ReasoningSettings, RetrievalSettings
@@ -10,7 +11,7 @@ USUAL_COLUMNS = {
     "caption_column": ("captions", "caption", "text", "sentences_raw", "sentences"),
     "question_column": ("question",),
     "answer_column": ("answers", "answer", "multiple_choice_answer"),
-    "text_column": ("hypothesis", "sentence", "statement", "text", "caption"),
+    "text_column": ("hypothesis", "sentence2", "sentence", "statement", "text", "caption"),
     "label_column": ("label", "gold_label"),
 }
 _TEXT_KEYS = ("answer", "raw", "caption", "text")  # of records: VQA's answers, Karpathy's sentences
@@ -53,10 +54,7 @@ def field_reader(settings: Any, columns: dict[str, str], features: Any, classes:
     if isinstance(settings, RetrievalSettings):
         return lambda row: {"captions": texts_of(row[columns["caption_column"]], "caption")}
     if isinstance(settings, QuestionSettings):
-        return lambda row: {
-            "question": texts_of(row[columns["question_column"]], "question")[:1],
-            "answer": [texts_of(row[columns["answer_column"]], "answer")],
-        }
+        return lambda row: questions_of(row[columns["question_column"]], row[columns["answer_column"]])
     label = _label_reader(settings, columns["label_column"], features, classes)
 
     def read(row: Mapping[str, Any]) -> Fields:
@@ -68,28 +66,89 @@ def field_reader(settings: Any, columns: dict[str, str], features: Any, classes:
     return read
 
 
+def questions_of(asked: Any, answered: Any) -> Fields:
+    """Questions, and the answers that people gave to each: of one question all of them, of several one item for each.
+
+    A blank answer among others stays, as "": whether ten people were asked decides how answers are scored.
+
+    Raises:
+        ValueError: If a question, or all answers to one, are blank, or there are answers to another number of them.
+    """
+    questions, answers = [_text_of(item, "question") for item in _items(asked)], _items(answered)
+    if not questions or not all(questions):
+        raise ValueError(f"it has no question ({asked!r})")
+    if len(questions) == 1 and not any(_is_list(item) for item in answers):
+        answers = [answers]
+    if len(answers) != len(questions):
+        raise ValueError(
+            f"it has {len(questions)} question(s) and answers to {len(answers)}; expected an answer, or a list of "
+            "answers, to each"
+        )
+    return {"question": questions, "answer": [_answers_of(given) for given in answers]}
+
+
+def _answers_of(value: Any) -> list[str]:
+    answers = [_text_of(item, "answer") for item in _items(value)]
+    if not any(answers):
+        raise ValueError(f"it has no answer ({value!r})")
+    return answers
+
+
+def image_id_of(value: Any) -> str:
+    """What names an image. ValueError if nothing does."""
+    if is_missing(value):
+        raise ValueError(f"it has no image id ({value!r})")
+    return str(_whole(value))
+
+
 def texts_of(value: Any, what: str) -> list[str]:
     """Texts from a text, a list of texts, a list of records that hold one each, or a record of lists.
 
     Raises:
         ValueError: If there is none that has a letter, a digit or a sign to show.
     """
-    if isinstance(value, Mapping):
-        value = next((value[key] for key in _TEXT_KEYS if key in value), None)
-    items = [value] if isinstance(value, str) or not isinstance(value, Sequence) else value
-    texts = []
-    for item in items:
-        if isinstance(item, Mapping):
-            item = next((item[key] for key in _TEXT_KEYS if key in item), None)
-        if isinstance(item, bool | int | float):
-            item = str(item)
-        if item is not None and not isinstance(item, str):
-            raise ValueError(f"its {what} is of type {type(item).__name__}; expected text")
-        if item is not None and any(sign.isprintable() and not sign.isspace() for sign in item):
-            texts.append(item.strip())
+    texts = [text for item in _items(value) if (text := _text_of(item, what))]
     if not texts:
         raise ValueError(f"it has no {what} ({value!r})")
     return texts
+
+
+def _items(value: Any) -> list[Any]:
+    """The items of a list or of a record of lists; anything else as the only one."""
+    if isinstance(value, Mapping):
+        value = _of_record(value)
+    return list(value) if _is_list(value) else [value]
+
+
+def _text_of(item: Any, what: str) -> str:
+    """A text, or that of a record; "" where there is nothing to show."""
+    if isinstance(item, Mapping):
+        item = _of_record(item)
+    if is_missing(item):
+        return ""
+    if isinstance(item, bool | int | float):
+        item = str(_whole(item))
+    if not isinstance(item, str):
+        raise ValueError(f"its {what} is of type {type(item).__name__}; expected text")
+    return item.strip() if any(sign.isprintable() and not sign.isspace() for sign in item) else ""
+
+
+def _of_record(record: Mapping[str, Any]) -> Any:
+    return next((record[key] for key in _TEXT_KEYS if key in record), None)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def _whole(value: Any) -> Any:
+    """A whole number as such: a gap in a CSV file's column makes floats of its numbers."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def is_missing(value: Any) -> bool:
+    """Whether there is nothing in a column's place."""
+    return value is None or isinstance(value, float) and isnan(value)
 
 
 def _label_reader(
@@ -106,6 +165,9 @@ def _label_reader(
 
     def read(row: Mapping[str, Any]) -> str:
         value = row[column]
+        if is_missing(value) or isinstance(value, str) and not value.strip():
+            raise ValueError(f"it has no label ({value!r})")
+        value = _whole(value)
         if names is not None and isinstance(value, int) and not isinstance(value, bool):
             value = names[value] if 0 <= value < len(names) else f"class {value}"
         name = canonical.get(str(value).strip().lower())

@@ -12,7 +12,7 @@ from ..extras import require
 from ..model.image_loading_cbvila import DECODING_ERRORS, to_rgb
 from .easy_vqa import load_easy_vqa
 from .sources import EASY_VQA, encoded_images, load_rows
-from .task_fields import Fields, field_reader, find_columns
+from .task_fields import Fields, field_reader, find_columns, image_id_of, is_missing
 from .task_settings import QuestionSettings, ReasoningSettings, RetrievalSettings, TaskSettings
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _SHOWN_REASONS = 5
 _LISTS = ("captions", "question", "answer")  # fields that rows of one image put together
-_WAY_OUT = "Correct it, or leave such rows out with skip_bad_rows"
+WAY_OUT = "Correct it, or leave such rows out with skip_bad_rows"
 
 
 class Record(NamedTuple):
@@ -63,7 +63,7 @@ class TaskRows(Sequence):
         try:
             images = self.images(record)
         except ValueError as error:
-            raise ValueError(f"{record.origin}: {error}. {_WAY_OUT}.") from error
+            raise ValueError(f"{record.origin}: {error}. {WAY_OUT}.") from error
         return {**record.fields, **({"images": images} if self.several else {"image": images[0]})}
 
     def column(self, name: str) -> list[Any]:
@@ -172,12 +172,12 @@ def _read(
         try:
             fields = read(row)
             if settings.image_id_column is not None:
-                fields["image_id"] = str(row[settings.image_id_column])
+                fields["image_id"] = image_id_of(row[settings.image_id_column])
             places = [(first + i, number) for i in range(len(settings.image_column))]
             yield Record(origin, places if first >= 0 else [_joined(joined, fields)], fields)
         except ValueError as error:
             if not settings.skip_bad_rows:
-                raise ValueError(f"{origin}: {error}. {_WAY_OUT}.") from error
+                raise ValueError(f"{origin}: {error}. {WAY_OUT}.") from error
             rows.skipped.append(f"{origin}: {error}")
 
 
@@ -196,7 +196,11 @@ def _add_pictures(rows: TaskRows, table, source: str, settings: TaskSettings, na
 
 
 def _join_index(rows: TaskRows, settings: TaskSettings) -> dict[str, tuple[int, int]]:
-    """Where the picture of each id of `image_data` is."""
+    """Where the picture of each id of `image_data` is.
+
+    Raises:
+        ValueError: If a source lacks a column, or an id is that of two pictures.
+    """
     index: dict[str, tuple[int, int]] = {}
     for source in settings.image_data:
         table: Any = load_rows(source, "train")
@@ -204,9 +208,27 @@ def _join_index(rows: TaskRows, settings: TaskSettings) -> dict[str, tuple[int, 
             if column not in table.column_names:
                 raise ValueError(f"image_data {source} has no column {column!r}; it has {table.column_names}.")
         rows.pictures.append(encoded_images(table, settings.image_column[0], source))
-        ids = table[settings.image_id_column]
-        index.update({str(name): (len(rows.pictures) - 1, number) for number, name in enumerate(ids)})
+        for number, value in enumerate(table[settings.image_id_column]):
+            if is_missing(value):
+                continue  # nothing can be joined with it
+            place, name = (len(rows.pictures) - 1, number), image_id_of(value)
+            if not _same_picture(rows.pictures, index.setdefault(name, place), place):
+                other, row = index[name]
+                raise ValueError(
+                    f"image_data has two pictures with the id {name!r}: row {row} of {settings.image_data[other]} and "
+                    f"row {number} of {source}. Leave one of them out, or give ids that differ."
+                )
     return index
+
+
+def _same_picture(pictures: Sequence[Dataset], first: tuple[int, int], second: tuple[int, int]) -> bool:
+    """Whether two rows have the same file as picture; several may, such as one for each caption."""
+    if first == second:
+        return True
+    one, other = (pictures[source][row]["image"] or {} for source, row in (first, second))
+    if one.get("bytes") is None and other.get("bytes") is None:
+        return one.get("path") == other.get("path")
+    return one.get("bytes") == other.get("bytes")
 
 
 def _joined(joined: dict[str, tuple[int, int]], fields: Fields) -> tuple[int, int]:
@@ -217,15 +239,20 @@ def _joined(joined: dict[str, tuple[int, int]], fields: Fields) -> tuple[int, in
 
 
 def _together(records: Sequence[Record]) -> Iterator[Record]:
-    """Rows of the same image as one, their lists put in a row; the image is the first row's."""
-    first: dict[str, Record] = {}
+    """Rows of the same image as one, their lists put in a row; the image is the first row's.
+
+    Ids name the images of one source: two data sets that count from 0 have different images. Rows that are joined with
+    `image_data` have these as their source of pictures, wherever their texts are from.
+    """
+    first: dict[tuple[int, str], Record] = {}
     for record in records:
-        known = first.setdefault(record.fields["image_id"], record)
+        name = record.fields.get("image_id", record.origin)  # easy-VQA's are together from the start
+        known = first.setdefault((record.pictures[0][0], name), record)
         if known is record:
             continue
-        for name in _LISTS:
-            if name in record.fields:
-                known.fields[name] = [*known.fields[name], *record.fields[name]]
+        for field_name in _LISTS:
+            if field_name in record.fields:
+                known.fields[field_name] = [*known.fields[field_name], *record.fields[field_name]]
     yield from first.values()
 
 

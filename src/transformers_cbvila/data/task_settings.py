@@ -32,8 +32,8 @@ class TaskSettings:
     image_id_column: str | None = field(
         default=None,
         metadata={
-            "help": "Column that names a row's image. Rows of the same image are put together (captions, questions), "
-            "and rows without an image get theirs from image_data."
+            "help": "Column that names a row's image. Rows of the same image in a source are put together (captions, "
+            "questions), and rows without an image get theirs from image_data."
         },
     )
     image_data: list[str] = field(
@@ -53,8 +53,8 @@ class TaskSettings:
     skip_bad_rows: bool = field(
         default=False,
         metadata={
-            "help": "Leave out rows with a missing or broken image, text or label, and count them; every image is "
-            "read once beforehand. Without, such a row is an error that names it."
+            "help": "Leave out rows with a missing or broken image, text or label, or one that the tokenizer cannot "
+            "take, and count them; every image is read once beforehand. Without, such a row is an error that names it."
         },
     )
 
@@ -107,13 +107,13 @@ class QuestionSettings(TaskSettings):
     """Visual question answering: an image, a question, and what people answered."""
 
     question_column: str | None = field(
-        default=None, metadata={"help": "Column with the question; default: question."}
+        default=None, metadata={"help": "Column with the question, or a list of questions; default: question."}
     )
     answer_column: str | None = field(
         default=None,
         metadata={
-            "help": "Column with the answer, a list of answers, or VQA's ten answers; default: answers, answer or "
-            "multiple_choice_answer, whichever there is."
+            "help": "Column with the answer, a list of answers, or VQA's ten answers; of a list of questions, one of "
+            "these for each. Default: answers, answer or multiple_choice_answer, whichever there is."
         },
     )
     answer_list: str | None = field(
@@ -128,7 +128,8 @@ class QuestionSettings(TaskSettings):
         metadata={"help": "Answers of answer_list, those with the likeliest first token, that are ranked; 0: all."},
     )
     max_length: int | None = field(
-        default=25, metadata={"help": "Longest question in training, in tokens; evaluation cuts nothing."}
+        default=25,
+        metadata={"help": "Longest question in training, in tokens; evaluation has as many as the model takes."},
     )
 
     def __post_init__(self):
@@ -144,8 +145,8 @@ class EntailmentSettings(TaskSettings):
     text_column: str | None = field(
         default=None,
         metadata={
-            "help": "Column with the text; default: hypothesis, sentence, statement, text or caption, whichever "
-            "there is.",
+            "help": "Column with the text; default: hypothesis, sentence2, sentence, statement, text or caption, "
+            "whichever there is.",
             "aliases": ["--caption_column"],
         },
     )
@@ -193,7 +194,7 @@ class ReasoningSettings(EntailmentSettings):
         default_factory=list,
         metadata={
             "help": "Of values like dev-850-0-1, the parts between dashes that name the group, counted from 0; NLVR2: "
-            "0 1 3. Default: the whole value."
+            "0 1 3; NLVR: 0. Default: the whole value."
         },
     )
 

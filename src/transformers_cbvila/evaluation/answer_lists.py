@@ -1,8 +1,10 @@
 """Lists of all answers that may be given: reading them, and how good an answer from them can be."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+
+from .answer_normalization import normalize_answer
 
 # Scores of answers (0 to 1), one for each question, against what people answered.
 Scorer = Callable[[Sequence[str], Sequence[Sequence[str]]], list[float]]
@@ -33,17 +35,32 @@ def ceiling(answer_list: Sequence[str], references: Sequence[Sequence[str]], sco
     Raises:
         ValueError: no question has a right answer in the list.
     """
-    place = {answer.lower(): answer for answer in answer_list}
+    literal = {_literal_key(answer): answer for answer in answer_list}
+    normalized = {normalize_answer(answer): answer for answer in answer_list}
+    # Which spellings are equal is the metric's to say: both ways are tried, and the better one counts.
+    candidates = [_listed(row, literal, normalized) for row in references]
     best = [0.0] * len(references)
-    for number in range(max(map(len, references))):  # the n-th answers that people gave, where they are in the list
-        known = [q for q, row in enumerate(references) if number < len(row) and row[number].strip().lower() in place]
-        if known:
-            given = [place[references[q][number].strip().lower()] for q in known]
-            for q, value in zip(known, score(given, [references[q] for q in known]), strict=True):
-                best[q] = max(best[q], value)
+    for number in range(max(map(len, candidates))):  # the n-th candidate of every question that has as many
+        known = [q for q, row in enumerate(candidates) if number < len(row)]
+        scores = score([candidates[q][number] for q in known], [references[q] for q in known])
+        for q, value in zip(known, scores, strict=True):
+            best[q] = max(best[q], value)
     if not any(best):
         raise ValueError(
             f"answer_list has {len(answer_list)} answers, {', '.join(map(repr, answer_list[:3]))} and so on, and none "
             "is right for any question; is it the list of these data?"
         )
     return sum(best) / len(best)
+
+
+def _literal_key(answer: str) -> str:
+    """What answers have in common that are equal but for case and outer spaces."""
+    return answer.strip().lower()
+
+
+def _listed(row: Sequence[str], literal: Mapping[str, str], normalized: Mapping[str, str]) -> list[str]:
+    """The answers of a list that may be those that people gave to a question, each once."""
+    given = dict.fromkeys(row)
+    found = [literal.get(_literal_key(answer)) for answer in given]
+    found += [normalized.get(normalize_answer(answer)) for answer in given]
+    return list(dict.fromkeys(answer for answer in found if answer is not None))

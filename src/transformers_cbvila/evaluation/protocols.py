@@ -1,6 +1,6 @@
 """Protocols of the literature by name, so that two numbers under one name are comparable."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,8 @@ class Protocol:
         defaults: Of the task's options; what is given wins.
         fixed: Options that make the protocol: giving others is an error.
         sizes: How many rows its evaluation sets have: images in retrieval, questions, texts.
+        captions: Of retrieval, how many captions there are; several numbers where a set is used in several ways.
+        needed: Options that must be given, whatever their values.
         annotators: How many answers each question must have.
     """
 
@@ -26,6 +28,8 @@ class Protocol:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
     sizes: tuple[int, ...] = ()
+    captions: tuple[int, ...] = ()
+    needed: tuple[str, ...] = ()
     annotators: int | None = None
 
 
@@ -37,6 +41,7 @@ PROTOCOLS = {
         {"rerank_k": 256},
         {"own_captions_only": True},
         sizes=(5000,),
+        captions=(25_010, 25_000),  # all that there are, and five of each image
     ),
     "flickr30k-1k": Protocol(
         "retrieval",
@@ -45,6 +50,7 @@ PROTOCOLS = {
         {"rerank_k": 128},
         {"own_captions_only": True},
         sizes=(1000,),
+        captions=(5000,),
     ),
     "vqav2": Protocol(
         "vqa",
@@ -52,6 +58,7 @@ PROTOCOLS = {
         "parquet (answers to the test questions are not public)",
         {"answer_k": 128, "image_id_column": "image_id"},
         sizes=(214_354,),
+        needed=("answer_list",),
         annotators=ANNOTATORS_PER_QUESTION,
     ),
     "snli-ve": Protocol(
@@ -69,9 +76,10 @@ PROTOCOLS = {
     ),
     "nlvr1": Protocol(
         "reasoning",
-        "NLVR's pictures of three boxes in all orders, on dev or Test-P; consistency over the orders of a picture",
+        "NLVR's pictures of three boxes in all orders, on dev or Test-P; consistency over all pictures of a sentence, "
+        "in all orders",
         {"image_parts": 3, "image_gap": 0.125},
-        {"group_column": "identifier"},
+        {"group_column": "identifier", "group_parts": [0]},  # identifiers are SENTENCE-PICTURE
         sizes=(5_934, 5_940),
     ),
 }
@@ -99,16 +107,25 @@ def check_protocol(name: str | None, settings: Any, rows: TaskRows) -> None:
     for option, value in protocol.fixed.items():
         if getattr(settings, option) != value:
             raise ValueError(f"Under {name}, {option} is {value} and not {getattr(settings, option)}. {leave}")
+    for option in protocol.needed:
+        if getattr(settings, option) is None:
+            raise ValueError(f"{name} needs {option}, and none is given. {leave}")
     count = sum(map(len, rows.column("question"))) if protocol.task == "vqa" else len(rows)
-    if protocol.sizes and count not in protocol.sizes:
-        raise ValueError(
-            f"{name} is over {' or '.join(f'{size:,}' for size in protocol.sizes)} rows, and there are {count:,} here "
-            f"({len(rows.skipped)} bad ones left out). --image_id_column puts rows of one image together, --where "
-            f"takes a part. {leave}"
-        )
+    way_out = f"--image_id_column puts rows of one image together, --where takes a part. {leave}"
+    _check_count(name, "rows", count, protocol.sizes, rows, way_out)
+    if protocol.captions:
+        _check_count(name, "captions", sum(map(len, rows.column("captions"))), protocol.captions, rows, way_out)
     if protocol.annotators is not None:
         counts = {len(answers) for row in rows.column("answer") for answers in row}
         if counts != {protocol.annotators}:
             raise ValueError(
                 f"{name} needs {protocol.annotators} answers to each question; here are {sorted(counts)}. {leave}"
             )
+
+
+def _check_count(name: str, what: str, count: int, expected: Sequence[int], rows: TaskRows, way_out: str) -> None:
+    if expected and count not in expected:
+        raise ValueError(
+            f"{name} is over {' or '.join(f'{size:,}' for size in expected)} {what}, and there are {count:,} here "
+            f"({len(rows.skipped)} bad rows left out). {way_out}"
+        )

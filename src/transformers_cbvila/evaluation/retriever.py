@@ -14,7 +14,7 @@ from ..model.processing_cbvila import CBViLAProcessor
 from .faiss_index import FaissIndex
 from .gallery import Encoded, Gallery, check_comparable, encode_batches, gather, weights_id
 from .reranking import match_pairs, most_similar
-from .stored_gallery import StoredGallery, describe, save_gallery, store_gallery
+from .stored_gallery import StoredGallery, describe, processor_id, save_gallery, store_gallery
 
 _FAISS_FILE = "index.faiss"
 
@@ -224,7 +224,8 @@ class CBViLARetriever:
         gallery = self._indexed()
         folder = Path(folder).absolute()
         if not (isinstance(gallery, StoredGallery) and folder.exists() and folder.samefile(gallery.folder)):
-            save_gallery(folder, describe(self.model, self._kind, len(gallery.states) > 0), gallery)
+            description = describe(self.model, self.processor, self._kind, len(gallery.states) > 0)
+            save_gallery(folder, description, gallery)
         if self._faiss is None:
             (folder / _FAISS_FILE).unlink(missing_ok=True)
         else:
@@ -233,15 +234,23 @@ class CBViLARetriever:
     def load(self, folder: str | Path) -> "CBViLARetriever":
         """Takes what [`save`], or [`index`] with a folder, wrote; it stays on disk, and nothing is encoded anew.
 
+        A gallery from before galleries noted their processor is taken as it is: only its weights can be checked.
+
         Raises:
             FileNotFoundError: If there is none.
-            ValueError: If it is not complete, or another model made it.
+            ValueError: If it is not complete, or another model or processor made it.
         """
         gallery = StoredGallery(folder)
         if gallery.description["weights"] != weights_id(self.model):
             raise ValueError(
                 f"The gallery in {folder} was encoded by other weights than this model's, or in another precision: "
                 "load the model that made it, or index the items again."
+            )
+        wanted = processor_id(self.processor, gallery.description["kind"])
+        if gallery.description.get("processor", wanted) != wanted:
+            raise ValueError(
+                f"The gallery in {folder} was encoded with another processor than this one, which makes other pixels "
+                "or tokens of the same items: load the processor that made it, or index the items again."
             )
         file = Path(folder) / _FAISS_FILE
         self._faiss = FaissIndex.read(file) if file.is_file() else None

@@ -3,6 +3,7 @@
 Shapes: M images or texts, S tokens, D width of states, E embedding width.
 """
 
+import json
 import shutil
 import warnings
 from bisect import bisect_right
@@ -22,6 +23,12 @@ from .shards import Shards, is_written, read_description, read_shards
 
 # Arrow has no bfloat16: its bits are kept as integers.
 _STORED_AS = {torch.bfloat16: torch.int16}
+# What an image processor's file says of itself, or of where pixels go, and not of what they are.
+_NOT_OF_PIXELS = {
+    *("image_processor_type", "feature_extractor_type", "processor_class", "_processor_class", "auto_map"),
+    *("transformers_version", "_name_or_path"),
+    *("data_format", "input_data_format", "return_tensors", "device", "disable_grouping"),
+}
 
 
 class StoredStates(Sequence):
@@ -94,9 +101,16 @@ def store_gallery(
 
     Raises:
         ValueError: If the folder holds anything else: another number of items, other strings, or what another model
-            made of them.
+            or processor made of them. So it does if it was written before galleries noted their processor: nobody
+            knows whether it was this one ([`StoredGallery`] still opens it).
     """
-    description = describe(model, kind, keep_states) | {"max_length": max_length, "content": _content(items)}
+    if is_written(folder) and "processor" not in read_description(folder):
+        raise ValueError(
+            f"{folder} is from before galleries noted what the processor does, so that nothing can be added to it: "
+            "give another folder, or delete this one to start again."
+        )
+    description = describe(model, processor, kind, keep_states)
+    description |= {"max_length": max_length, "content": _content(items)}
     shards, count = Shards(folder, description), length_hint(items, -1)
     if count >= 0 and (shards.rows > count or shards.complete and shards.rows != count):
         raise ValueError(f"{folder} holds {shards.rows:,} {kind}, and these are {count:,}: give another folder.")
@@ -106,7 +120,7 @@ def store_gallery(
     return StoredGallery(folder)
 
 
-def describe(model: RetrievalModel, kind: str, has_states: bool) -> dict[str, Any]:
+def describe(model: RetrievalModel, processor: CBViLAProcessor, kind: str, has_states: bool) -> dict[str, Any]:
     """What a gallery has to have in common with others that one can search in, or go on with, in the same way."""
     config = model.config.vision_config if kind == "images" else model.config.text_config
     return {
@@ -114,7 +128,23 @@ def describe(model: RetrievalModel, kind: str, has_states: bool) -> dict[str, An
         "weights": weights_id(model),
         "width": config.hidden_size if has_states else 0,
         "dtype": str(model.dtype).removeprefix("torch."),
+        "processor": processor_id(processor, kind),
     }
+
+
+def processor_id(processor: CBViLAProcessor, kind: str) -> int:
+    """A number that tells whether two galleries were made of the same pixels of images, or the same tokens of texts.
+
+    Of tokens it knows how many there are, and whether texts have their end; of pixels all that the image processor's
+    file says but who wrote it. Its two classes, with and without torchvision, are the same.
+    """
+    settings: dict[str, Any]
+    if kind == "images":
+        known = processor.image_processor.to_dict()
+        settings = {k: v for k, v in known.items() if k not in _NOT_OF_PIXELS and v is not None}
+    else:
+        settings = {"tokens": len(processor.tokenizer), "add_sep_token": processor.add_sep_token}
+    return stable_id(json.dumps(settings, sort_keys=True, default=str))
 
 
 def _content(items: Iterable[Any]) -> int | None:

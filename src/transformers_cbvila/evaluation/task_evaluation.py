@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,8 @@ import torch
 
 from ..bundled import checkpoint_source
 from ..data.task_rows import load_task_rows
+from ..data.task_settings import Repeatable
+from ..data.task_texts import check_texts
 from ..model.configuration_cbvila import CBViLAConfig
 from ..model.modeling_cbvila_classification import ENTAILMENT_LABELS, REASONING_LABELS
 from ..model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
@@ -49,8 +51,14 @@ class EvaluationJob:
     protocol: str | None = field(
         default=None, metadata={"help": "Name of a protocol, listed below; it sets options and checks the data."}
     )
-    train_data: list[str] = field(
-        default_factory=list, metadata={"help": "Training data, for floors that know them; their split is train."}
+    train_data: list[str] = field(default_factory=list, metadata={"help": "Training data, for floors that know them."})
+    train_split: str = field(default="train", metadata={"help": "Split of train_data."})
+    train_where: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "As where, for train_data: 'split=train'; default: all rows, whatever where says.",
+            "action": Repeatable,
+        },
     )
     batch_size: int = field(default=32, metadata={"help": "Rows at a time."})
     seed: int = field(default=0, metadata={"help": "Seed of the bootstrap intervals."})
@@ -80,8 +88,12 @@ def evaluate_task(task: str, job: EvaluationJob, settings: Any, progress: bool =
     classes = task_classes(task, model.config)
     check_num_images(task, model.config, settings)
     rows = load_task_rows(job.data, job.split, settings, classes)
+    rows = check_texts(rows, processor, settings.skip_bad_rows)
     check_protocol(job.protocol, settings, rows)
-    train_rows = load_task_rows(job.train_data, "train", settings, classes) if job.train_data else None
+    train_rows = None
+    if job.train_data:
+        conditions = replace(settings, where=job.train_where)  # not those of the data: floors would know their answers
+        train_rows = load_task_rows(job.train_data, job.train_split, conditions, classes)
     evaluation = TaskEvaluation(settings, train_rows, job.batch_size, job.seed, progress)
     figures = {
         "task": task,

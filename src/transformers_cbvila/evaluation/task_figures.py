@@ -56,6 +56,29 @@ class TaskEvaluation:
         measure = _MEASURES[type(self.settings)]
         return {**measure(self, model, processor, rows), "unknown_token_share": _unknown_share(processor, rows)}
 
+    def check(self, processor: CBViLAProcessor, rows: TaskRows | None) -> None:
+        """Raises what `figures` would of an answer list, so that no model is trained for a file that is of no use.
+
+        Args:
+            processor: Of the model.
+            rows: That are to be evaluated, if there are any.
+
+        Raises:
+            FileNotFoundError: If the list isn't there.
+            ValueError: If it is no list of answers that the tokenizer can take, or none is right for any question.
+        """
+        path = getattr(self.settings, "answer_list", None)
+        if path is None:
+            return
+        answers = read_answer_list(path)
+        try:
+            processor.encode_answers(answers)
+        except ValueError as error:
+            raise ValueError(f"answer_list={path}: {error}") from error
+        if rows is not None:
+            references = _references(rows)
+            ceiling(answers, references, scorer_of(references)[1])
+
 
 def _retrieval(self: TaskEvaluation, model, processor, rows: TaskRows) -> Figures:
     captions, settings = rows.column("captions"), self.settings
@@ -92,7 +115,7 @@ def _retrieval(self: TaskEvaluation, model, processor, rows: TaskRows) -> Figure
 
 def _answering(self: TaskEvaluation, model, processor, rows: TaskRows) -> Figures:
     questions = [question for row in rows.column("question") for question in row]
-    references = [answers for row in rows.column("answer") for answers in row]
+    references = _references(rows)
     metric, score = scorer_of(references)
     found: Figures = {"metric": metric, "rows": len(questions), "images": len(rows)}
     answer_list = None
@@ -151,11 +174,16 @@ _MEASURES: dict[type, Callable[..., Figures]] = {
 }
 
 
+def _references(rows: TaskRows) -> list[list[str]]:
+    """What people answered to each question of all rows."""
+    return [answers for row in rows.column("answer") for answers in row]
+
+
 def scorer_of(references: Sequence[Sequence[str]]) -> tuple[str, Scorer]:
     """The metric that what people answered allows, by name, and its scores.
 
     Ten answers to each question: VQAv2's soft accuracy, answers normalised. Otherwise an answer is right that is one
-    of those given, but for case and outer spaces.
+    of those given, but for case and outer spaces; a blank is none.
     """
     if all(len(answers) == ANNOTATORS_PER_QUESTION for answers in references):
         return "vqa_v2", vqa_soft_scores
@@ -165,7 +193,7 @@ def scorer_of(references: Sequence[Sequence[str]]) -> tuple[str, Scorer]:
 
 def _any_of(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
     pairs = zip(predictions, references, strict=True)
-    return [float(any(answers_match(given, answer) for answer in answers)) for given, answers in pairs]
+    return [float(any(answer and answers_match(given, answer) for answer in answers)) for given, answers in pairs]
 
 
 def _with_interval(name: str, values: np.ndarray, groups: np.ndarray | None, seed: int) -> Figures:

@@ -16,6 +16,7 @@ from ..data.task_collators import (
 from ..data.task_examples import CaptionedImages, ViewedRows
 from ..data.task_rows import TaskRows, load_task_rows
 from ..data.task_settings import Repeatable
+from ..data.task_texts import check_texts
 from ..evaluation.protocols import check_protocol
 from ..evaluation.task_evaluation import task_classes, write_json
 from ..evaluation.task_figures import TaskEvaluation
@@ -114,16 +115,20 @@ def build_trainer(task: str, job: FinetuningJob, settings: Any, args: CBViLATrai
     classes = task_classes(task, model.config)
     with args.main_process_first(desc="reading the data"):
         train = load_task_rows(job.train_data, job.train_split, settings, classes)
+        train = check_texts(train, processor, settings.skip_bad_rows, training=True)
         test = None
         if job.eval_data:
             conditions = replace(settings, where=job.eval_where or settings.where)
             test = load_task_rows(job.eval_data, job.eval_split, conditions, classes)
+            test = check_texts(test, processor, settings.skip_bad_rows)
     for rows in (train, test):
         if rows is not None and rows.skipped:
             say(args, rows.summary_of_skipped())
     if test is not None:
         check_protocol(job.protocol, settings, test)
-    batch_size, quiet = args.per_device_eval_batch_size, bool(args.disable_tqdm)
+    quiet = bool(args.disable_tqdm)
+    evaluation = TaskEvaluation(settings, train, args.per_device_eval_batch_size, progress=not quiet)
+    evaluation.check(processor, test)
     return TaskTrainer(
         model=model,
         args=args,
@@ -131,7 +136,7 @@ def build_trainer(task: str, job: FinetuningJob, settings: Any, args: CBViLATrai
         eval_dataset=test,
         data_collator=_collator(task, processor, model, settings),
         processing_class=processor,
-        evaluation=TaskEvaluation(settings, train, batch_size, progress=not quiet),
+        evaluation=evaluation,
     )
 
 

@@ -1,0 +1,50 @@
+"""Texts that a tokenizer cannot take, by row, before anything is computed."""
+
+import pytest
+from tiny import tiny_processor
+
+from transformers_cbvila.data.task_rows import Record, TaskRows
+from transformers_cbvila.data.task_texts import check_texts
+
+GOOD = {"question": ["is it red ?", "red " * 70], "answer": [["yes", ""], ["no"]]}
+BAD = {
+    "its question '\ufffd' has nothing": {"question": ["is it ?", "\ufffd"]},
+    "its answer 'red red .*' has 41 tokens with the one that ends it, and the model takes 16": {
+        "answer": [["yes", "red " * 40], ["no"]]
+    },
+    "its answer '\u0301' has nothing": {"answer": [["yes"], ["\u0301"]]},
+}
+
+
+def rows_of(*fields):
+    return TaskRows([], [Record(f"Row {i} of FILE", [], {**GOOD, **changed}) for i, changed in enumerate(fields)])
+
+
+@pytest.mark.parametrize("reason, change", BAD.items())
+def test_a_bad_text_is_named_by_its_row_or_the_row_left_out(reason, change):
+    rows = rows_of({}, {}, change, {})
+    with pytest.raises(ValueError, match=f"Row 2 of FILE: {reason}.*skip_bad_rows"):
+        check_texts(rows, tiny_processor(), False, training=True)
+    kept = check_texts(rows, tiny_processor(), True, training=True)
+    assert [record.origin[4] for record in kept.records] == ["0", "1", "3"] and len(kept.skipped) == 1
+    assert kept.skipped[0].startswith("Row 2 of FILE: its ") and not rows.skipped
+    with pytest.raises(ValueError, match="no row that can be used. Left out 1 bad"):
+        check_texts(rows_of(change), tiny_processor(), True, training=True)
+
+
+def test_answers_to_compare_with_need_no_tokens():
+    rows = rows_of({}, {"answer": [["\ufffd"], ["red " * 40]]})
+    assert len(check_texts(rows, tiny_processor(), False)) == 2
+
+
+@pytest.mark.parametrize("field, value", [("captions", ["red", "\ufffd"]), ("text", "\ufffd")])
+def test_texts_of_other_tasks(field, value):
+    rows = TaskRows([], [Record("Row 0", [], {field: value})])
+    with pytest.raises(ValueError, match=f"Row 0: its {field.removesuffix('s')} '\ufffd'"):
+        check_texts(rows, tiny_processor(), False)
+
+
+def test_many_texts_are_tokenized_part_by_part(monkeypatch):
+    monkeypatch.setattr("transformers_cbvila.data.task_texts._AT_A_TIME", 2)
+    with pytest.raises(ValueError, match="Row 5"):
+        check_texts(rows_of(*[{}] * 5, {"question": ["a", "\ufffd"]}), tiny_processor(), False)
