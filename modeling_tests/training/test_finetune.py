@@ -26,6 +26,7 @@ from transformers_cbvila.data.task_settings import (
     ReasoningSettings,
     RetrievalSettings,
 )
+from transformers_cbvila.evaluation import gallery, stored_gallery
 from transformers_cbvila.evaluation.task_evaluation import EvaluationJob, evaluate_task
 from transformers_cbvila.training.finetune import FinetuningJob, build_trainer, finetune
 from transformers_cbvila.training.task_models import starting_model
@@ -115,6 +116,18 @@ def test_a_pretrained_model_retrieves_without_fine_tuning_and_answers_nothing(pr
             evaluate_task(task, job, TASKS[task][0], progress=False)
     with pytest.raises(FileNotFoundError, match="make it first"):
         evaluate_task("retrieval", replace(job, output=str(tmp_path / "no" / "a.json")), RetrievalSettings())
+
+
+def test_retrieval_kept_in_a_folder_has_the_same_figures_and_goes_on(pretrained, data, tmp_path, monkeypatch):
+    job = EvaluationJob(pretrained, [data], str(tmp_path / "a.json"), split="train")
+    figures = evaluate_task("retrieval", job, RetrievalSettings(rerank_k=2), progress=False)
+    kept = replace(job, folder=str(tmp_path / "kept"))
+    assert evaluate_task("retrieval", kept, RetrievalSettings(rerank_k=2), progress=False) == figures
+    monkeypatch.setattr(gallery, "encode_batches", lambda *args: pytest.fail("encoded anew"))
+    monkeypatch.setattr(stored_gallery, "encode_batches", lambda *args: pytest.fail("encoded anew"))
+    assert evaluate_task("retrieval", kept, RetrievalSettings(rerank_k=2), progress=False) == figures
+    with pytest.raises(ValueError, match="folder=.* is for retrieval; vqa keeps nothing"):
+        evaluate_task("vqa", kept, TASKS["vqa"][0], progress=False)
 
 
 def test_floors_come_from_training_rows_and_not_from_those_that_are_evaluated(pretrained, data, tmp_path):

@@ -1,6 +1,7 @@
 """What a training image looks like this time: cut, mirrored, turned, recoloured, distorted."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from PIL import Image
@@ -108,7 +109,7 @@ def _place(room: int, generator: torch.Generator) -> int:
     return place if room >= 0 else -place
 
 
-def _cut(image: Image.Image, box: tuple[int, int, int, int], ground: tuple[int, ...]) -> Image.Image:
+def _cut(image: Image.Image, box: tuple[int, int, int, int], ground: Any) -> Image.Image:
     """What is in the box; beyond the image, the ground."""
     left, top, right, bottom = box
     if min(left, top) >= 0 and right <= image.width and bottom <= image.height:

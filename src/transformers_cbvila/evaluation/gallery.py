@@ -189,14 +189,14 @@ def _name_the_bad(encode: Callable, batch: list[Any], kind: str, start: int) -> 
         raise
 
 
-def cosine_similarity(images: Encoded, texts: Encoded) -> Tensor:
+def cosine_similarity(images: Gallery, texts: Gallery) -> Tensor:
     """(M, T) cosines of the embeddings, without the temperature.
 
     Raises:
         ValueError: See [`check_comparable`].
     """
     check_comparable(images, texts)
-    return images.embeds @ texts.embeds.T
+    return torch.cat(list(images.blocks)) @ torch.cat(list(texts.blocks)).T
 
 
 def check_comparable(images: Gallery, texts: Gallery) -> None:

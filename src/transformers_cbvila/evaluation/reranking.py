@@ -68,14 +68,27 @@ def retrieve_in_two_stages(
         ValueError: If `k` is not positive, there is no image or no text, or the model cannot compare them by
             similarity (see [`check_comparable`]).
     """
+    galleries = encode_both(model, processor, images, texts, batch_size, progress, folder)
+    return rerank(model, *galleries, k, progress, folder and Path(folder) / "matches")
+
+
+def encode_both(
+    model: RetrievalModel,
+    processor: CBViLAProcessor,
+    images: Iterable[Any],
+    texts: Iterable[str],
+    batch_size: int = 64,
+    progress: bool = True,
+    folder: str | Path | None = None,
+    max_length: int = 30,
+) -> tuple[Gallery, Gallery]:
+    """Images and texts encoded, in memory or, for more than it holds, in a folder; killed, the same call goes on."""
     if folder is None:
         encoded_images = encode_images(model, processor, images, batch_size, progress)
-        encoded_texts = encode_texts(model, processor, texts, batch_size=batch_size, progress=progress)
-        return rerank(model, encoded_images, encoded_texts, k, progress)
-    options: Any = {"batch_size": batch_size, "progress": progress}
+        return encoded_images, encode_texts(model, processor, texts, max_length, batch_size, progress)
+    options: Any = {"max_length": max_length, "batch_size": batch_size, "progress": progress}
     stored_images = store_gallery(Path(folder) / "images", model, processor, "images", images, **options)
-    stored_texts = store_gallery(Path(folder) / "texts", model, processor, "texts", texts, **options)
-    return rerank(model, stored_images, stored_texts, k, progress, Path(folder) / "matches")
+    return stored_images, store_gallery(Path(folder) / "texts", model, processor, "texts", texts, **options)
 
 
 def rerank(

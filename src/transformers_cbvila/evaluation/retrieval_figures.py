@@ -5,6 +5,7 @@ Shapes: M rows or images, T texts, Q queries.
 
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,9 @@ import torch
 from torch import Tensor
 
 from ..model.processing_cbvila import CBViLAProcessor
-from .gallery import RetrievalModel, cosine_similarity, encode_images, encode_texts
+from .gallery import RetrievalModel, cosine_similarity
 from .intervals import bootstrap_interval
-from .reranking import Candidates, TwoStageRetrieval, rerank, reranked_scores
+from .reranking import Candidates, TwoStageRetrieval, encode_both, rerank, reranked_scores
 from .retrieval_metrics import first_relevant_ranks
 
 DEPTHS = (1, 5, 10)
@@ -68,6 +69,7 @@ def gallery_figures(
     progress: bool = True,
     max_length: int = 30,
     own_captions_only: bool = False,
+    folder: str | Path | None = None,
 ) -> dict[str, float]:
     """Retrieval among M images and all T of their captions: an image is found by each, and finds any of them.
 
@@ -76,19 +78,20 @@ def gallery_figures(
         captions: The captions of each, at least one.
         own_captions_only: Whether only an image's own captions are true of it, as in the published protocols, and not
             equal captions of other images, too.
+        folder: Where to keep what is encoded and matched, for more than memory holds; killed, the same call goes on.
+            Then what is in memory is a similarity, and whether it is true, for every image and text.
 
     Returns:
         As [`retrieval_figures`]. The intervals of captions as queries are over images, whose captions are resampled
         together.
     """
     texts, owners = [text for row in captions for text in row], owners_of(captions)
-    encoded_images = encode_images(model, processor, images, batch_size, progress)
-    encoded_texts = encode_texts(model, processor, texts, max_length, batch_size, progress)
+    galleries = encode_both(model, processor, images, texts, batch_size, progress, folder, max_length)
     relevant = true_matches(texts, owners, own_captions_only)
-    similarity = cosine_similarity(encoded_images, encoded_texts)
+    similarity = cosine_similarity(*galleries)
     figures = _recalls(similarity, None, relevant, owners, "", seed)
     if rerank_k and model.config.itm_weight > 0:
-        found = rerank(model, encoded_images, encoded_texts, rerank_k, progress)
+        found = rerank(model, *galleries, rerank_k, progress, folder and Path(folder) / "matches")
         figures |= _recalls(similarity, found, relevant, owners, "_reranked", seed)
         scale = float(model.cbvila.similarity_scale())
         both = TwoStageRetrieval(*(candidates.with_similarity(scale) for candidates in found))

@@ -62,6 +62,13 @@ class EvaluationJob:
     )
     batch_size: int = field(default=32, metadata={"help": "Rows at a time."})
     seed: int = field(default=0, metadata={"help": "Seed of the bootstrap intervals."})
+    folder: str | None = field(
+        default=None,
+        metadata={
+            "help": "Of retrieval: where to keep what is encoded and matched, for more than memory holds (COCO at "
+            "base size: 9 GB). Killed, the same command goes on; delete it afterwards."
+        },
+    )
 
     def __post_init__(self):
         if self.batch_size < 1:
@@ -82,6 +89,8 @@ def evaluate_task(task: str, job: EvaluationJob, settings: Any, progress: bool =
         ValueError: If the model has no trained head for the task, the data lack a column, a row is bad, or the data
             are not those of the protocol.
     """
+    if job.folder is not None and task != "retrieval":
+        raise ValueError(f"folder={job.folder} is for retrieval; {task} keeps nothing, so leave it out.")
     if not Path(job.output).absolute().parent.is_dir():
         raise FileNotFoundError(f"output={job.output}: the folder isn't there; make it first.")
     model, processor = load_trained(task, job.model)
@@ -94,7 +103,7 @@ def evaluate_task(task: str, job: EvaluationJob, settings: Any, progress: bool =
     if job.train_data:
         conditions = replace(settings, where=job.train_where)  # not those of the data: floors would know their answers
         train_rows = load_task_rows(job.train_data, job.train_split, conditions, classes)
-    evaluation = TaskEvaluation(settings, train_rows, job.batch_size, job.seed, progress)
+    evaluation = TaskEvaluation(settings, train_rows, job.batch_size, job.seed, progress, job.folder)
     figures = {
         "task": task,
         "model": Path(job.model).name,

@@ -33,6 +33,7 @@ class TaskEvaluation:
         batch_size: Rows per batch.
         seed: Seed of the intervals.
         progress: Whether to show bars.
+        folder: Of retrieval, where to keep what is encoded and matched; see [`gallery_figures`].
     """
 
     settings: Any
@@ -40,6 +41,7 @@ class TaskEvaluation:
     batch_size: int = 32
     seed: int = 0
     progress: bool = True
+    folder: str | None = None
 
     def figures(self, model: Any, processor: Any, rows: Any) -> Figures:
         """Measures a model on the rows of its task.
@@ -93,6 +95,7 @@ def _retrieval(self: TaskEvaluation, model, processor, rows: TaskRows) -> Figure
         self.progress,
         settings.max_length,
         settings.own_captions_only,
+        self.folder,
     )
     texts = [text for row in captions for text in row]
     true = true_matches(texts, owners_of(captions), settings.own_captions_only)
