@@ -117,7 +117,7 @@ def test_coco_as_on_the_hub_has_a_caption_per_row(tmp_path):
     assert load_task_rows([path], "train", RetrievalSettings()).column("captions") == [["a", "b"], ["c"]]
 
 
-def test_snli_ve_as_on_the_hub_goes_by_name(tmp_path):
+def test_entailment_classes_go_by_name(tmp_path):
     names = datasets.ClassLabel(names=["contradiction", "entailment", "neutral"])  # in another order than ours
     columns = {"hypothesis": ["a", "b", "c"], "premise": ["x"] * 3, "label": [0, 1, 2], "filename": ["1", "2", "3"]}
     rows = load_task_rows([parquet(tmp_path, columns, {"label": names})], "train", EntailmentSettings(), VE)
@@ -362,3 +362,27 @@ def test_a_revision_of_a_hub_data_set(monkeypatch):
     load_rows("user/name", "train")
     assert called[0] == (("user/name",), {"revision": "refs/convert/parquet", "split": "test", "streaming": False})
     assert called[1] == (("user/name",), {"split": "train", "streaming": False})
+
+
+def test_snli_ve_is_joined_with_flickr30k_as_on_the_hub(tmp_path):
+    texts = [
+        {
+            "Flickr30K_ID": "22",
+            "pairID": "22.jpg#0r1e",
+            "gold_label": "entailment",
+            "sentence1": "x",
+            "sentence2": "a",
+        },
+        {"Flickr30K_ID": "11", "pairID": "11.jpg#1r1n", "gold_label": "neutral", "sentence1": "x", "sentence2": "b"},
+    ]
+    (tmp_path / "snli_ve_test.jsonl").write_text("\n".join(map(json.dumps, texts)))
+    photos = parquet(tmp_path, {"filename": ["11.jpg", "22.jpg"], "caption": [["p"], ["q"]]}, name="flickr30k.parquet")
+    settings = EntailmentSettings(
+        image_data=[photos],
+        image_data_split="test",  # all of nlphuji/flickr30k is in it
+        image_id_column="Flickr30K_ID",
+        image_data_id_column="filename",
+    )
+    rows = load_task_rows([str(tmp_path / "snli_ve_test.jsonl")], "train", settings, VE)
+    assert [(f["text"], f["label"]) for f in plain(rows)] == [("a", VE[0]), ("b", VE[1])]
+    assert [row["image"].tobytes() for row in rows] == [PICTURES[1].tobytes(), PICTURES[0].tobytes()]

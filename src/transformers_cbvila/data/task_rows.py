@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 _SHOWN_REASONS = 5
+_ENDINGS = (".jpg", ".jpeg", ".png")  # of file names that others name without, as SNLI-VE does
 _LISTS = ("captions", "question", "answer")  # fields that rows of one image put together
 WAY_OUT = "Correct it, or leave such rows out with skip_bad_rows"
 
@@ -202,13 +203,15 @@ def _join_index(rows: TaskRows, settings: TaskSettings) -> dict[str, tuple[int, 
         ValueError: If a source lacks a column, or an id is that of two pictures.
     """
     index: dict[str, tuple[int, int]] = {}
+    stems: dict[str, tuple[int, int]] = {}
+    id_column = settings.image_data_id_column or settings.image_id_column
     for source in settings.image_data:
-        table: Any = load_rows(source, "train")
-        for column in (settings.image_id_column, settings.image_column[0]):
+        table: Any = load_rows(source, settings.image_data_split)
+        for column in (id_column, settings.image_column[0]):
             if column not in table.column_names:
                 raise ValueError(f"image_data {source} has no column {column!r}; it has {table.column_names}.")
         rows.pictures.append(encoded_images(table, settings.image_column[0], source))
-        for number, value in enumerate(table[settings.image_id_column]):
+        for number, value in enumerate(table[id_column]):
             if is_missing(value):
                 continue  # nothing can be joined with it
             place, name = (len(rows.pictures) - 1, number), image_id_of(value)
@@ -218,7 +221,9 @@ def _join_index(rows: TaskRows, settings: TaskSettings) -> dict[str, tuple[int, 
                     f"image_data has two pictures with the id {name!r}: row {row} of {settings.image_data[other]} and "
                     f"row {number} of {source}. Leave one of them out, or give ids that differ."
                 )
-    return index
+            if name.lower().endswith(_ENDINGS):
+                stems.setdefault(name.rpartition(".")[0], place)
+    return stems | index
 
 
 def _same_picture(pictures: Sequence[Dataset], first: tuple[int, int], second: tuple[int, int]) -> bool:

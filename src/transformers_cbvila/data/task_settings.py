@@ -39,8 +39,16 @@ class TaskSettings:
     image_data: list[str] = field(
         default_factory=list,
         metadata={
-            "help": "Sources with images (split train) for rows that only name theirs; joined by image_id_column.",
+            "help": "Sources with images for rows that only name theirs; joined by image_id_column.",
             "action": Repeatable,
+        },
+    )
+    image_data_split: str = field(default="train", metadata={"help": "Split of image_data."})
+    image_data_id_column: str | None = field(
+        default=None,
+        metadata={
+            "help": "Column of image_data with the id; default: image_id_column. File names count without their ending, "
+            "too."
         },
     )
     where: list[str] = field(

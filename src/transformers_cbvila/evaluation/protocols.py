@@ -63,7 +63,8 @@ PROTOCOLS = {
     ),
     "snli-ve": Protocol(
         "entailment",
-        "SNLI-VE's accuracy over three classes, on the validation or the test set; HuggingFaceM4/SNLI-VE",
+        "SNLI-VE's accuracy over three classes, on the validation or the test set; its own JSON Lines, joined with "
+        "Flickr30K's photographs by --image_data",
         sizes=(17_858, 17_901),
     ),
     "nlvr2": Protocol(
