@@ -47,8 +47,8 @@ class TaskSettings:
     image_data_id_column: str | None = field(
         default=None,
         metadata={
-            "help": "Column of image_data with the id; default: image_id_column. File names count without their ending, "
-            "too."
+            "help": "Column of image_data with the id; default: image_id_column. File names count without their "
+            "ending, too."
         },
     )
     where: list[str] = field(
