@@ -326,6 +326,50 @@ def test_after_burn_in_only_the_alarm_restarts_codes(tmp_path, warnings):
     assert len(warnings) == 1 and "Unused codes restart until it recovers" in warnings[0]
 
 
+def test_codes_restart_only_when_alignment_is_over(tmp_path, warnings):
+    """Neither the window nor an alarm restarts codes that k-means is about to replace."""
+    options = {"align_steps": 3, "burn_in_steps": 5, "codebook_alarm_steps": 2, "codebook_alarm_usage": 0.0}
+    always = {"codebook_restart_threshold": 0.999, "codebook_restart_grace": 0, "codebook_alarm_top_share": 0.0}
+    trainer = pretrainer(tmp_path, max_steps=7, **options, **always)
+    trainer.train()
+    assert ["codebook_restarted" in log for log in step_logs(trainer)] == [False] * 3 + [True] * 4
+    assert "Unused codes restart until it recovers, once align_steps are over" in warnings[0]
+
+
+def test_a_fit_ends_the_alarm_of_the_codes_before(tmp_path, warnings):
+    trainer = pretrainer(tmp_path, codebook_alarm_usage=0.2)
+    care = trainer.codebook_care
+    few = [2, 2, 2] + [0] * (CODES - 3)
+    care.watch.observe(chosen(few))
+    care.watch.check()
+    care.watch.observe(chosen(few))
+    assert care.watch.alarmed
+    care.fit(seed=0)
+    assert not care.watch.alarmed
+    care.watch.check()
+    assert not care.watch.alarmed, "what was counted before the fit says nothing of the new codes"
+
+
+@pytest.mark.parametrize(
+    "options, heard",
+    [
+        ({"burn_in_steps": 4}, 0),
+        ({"burn_in_steps": 0}, 1),
+        ({"align_steps": 3, "burn_in_steps": 3}, 1),
+        ({"align_steps": 2, "burn_in_steps": 4}, 0),
+        ({"align_steps": 2, "burn_in_steps": 4, "codebook_restart_grace": 3}, 1),
+        ({"align_steps": 2, "burn_in_steps": 4, "codebook_restart_grace": 3, "codebook_init": False}, 0),
+        ({"burn_in_steps": 0, "codebook_restart_threshold": 0.0}, 0),
+    ],
+)
+def test_a_schedule_without_a_step_for_restarts_is_named(options, heard, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(codebook_care.logger, "warning", said.append)
+    pretrainer(tmp_path, **({**RESTARTS, "max_steps": 6} | options)).train()
+    assert len(said) == heard
+    assert all("codebook_restart_threshold=0.3" in text and "Only after an alarm" in text for text in said)
+
+
 def test_dead_codes_in_the_log(tmp_path):
     for preset, fields in (("recommended", {}), ("paper", {})):
         seen = []

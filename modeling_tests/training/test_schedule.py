@@ -7,6 +7,7 @@ from transformers_cbvila.training.schedule import (
     negative_hardness,
     objective_weights,
     phases,
+    restart_steps,
 )
 
 WEIGHTS = {"pixel": 10.0, "mim": 1.0, "mlm": 0.5, "itm": 1.0}
@@ -41,6 +42,20 @@ def test_contrast_is_alone_until_the_towers_are_aligned():
 )
 def test_burn_in_ends_no_sooner_than_alignment(align, burn_in, ends):
     assert phases(align, burn_in, 200) == ends
+
+
+@pytest.mark.parametrize(
+    "align, burn_in, steps",
+    [
+        (0, 10, range(9)),
+        (0, 4, range(4)),  # below 3.6, as ever
+        (0, 0, range(0)),
+        (885, 900, range(885, 899)),
+        (100, 100, range(100, 100)),
+    ],
+)
+def test_codes_restart_between_alignment_and_the_end_of_burn_in(align, burn_in, steps):
+    assert restart_steps(align, burn_in) == steps
 
 
 def test_all_that_needs_words_to_predict_waits():

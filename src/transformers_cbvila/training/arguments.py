@@ -64,7 +64,8 @@ class CBViLATrainingArguments(TrainingArguments):
     codebook_restart_threshold: float = field(
         default=0.0,
         metadata={
-            "help": "During burn-in, replace codes used less than this share of what an average code is. 0: never."
+            "help": "Replace codes used less than this share of what an average code is, from the end of align_steps "
+            "until shortly before burn-in ends, and after an alarm. 0: never."
         },
     )
     codebook_restart_grace: int = field(

@@ -15,7 +15,7 @@ from .codebook_probe import StabilityProbe
 from .codebook_watch import CodebookWatch
 from .kmeans import kmeans, require_points
 from .progress import say
-from .schedule import mim_gate_open, phases
+from .schedule import mim_gate_open, phases, restart_steps
 from .sharding import require_whole_weights
 from .target_encoder import TargetEncoder
 from .training_images import image_batches, image_latents
@@ -24,7 +24,6 @@ logger = logging.get_logger(__name__)
 
 _POINTS_PER_CODE = 16
 _RESTART_SHARE = 0.01  # of the codes, at most, per step
-_RESTART_UNTIL = 0.9  # of burn-in: the last restarts must settle before MIM learns their indices
 _STATE_FILE = "codebook_care.pt"
 
 
@@ -71,6 +70,7 @@ class CodebookCallback(TrainerCallback):
                 f"burn_in_steps={args.burn_in_steps} (after align_steps={args.align_steps}) lasts for all of the "
                 f"{state.max_steps} steps: MIM never begins, nor MLM unless mlm_from_start."
             )
+        self._warn_of_no_restarts(args, state)
         if not self._resumed:
             self.watch.reset()
             self.probe.reset()
@@ -104,8 +104,7 @@ class CodebookCallback(TrainerCallback):
         self.codebook.update()
         if self.targets is not None:
             self.targets.update()
-        settled = _RESTART_UNTIL * self._phases(args, state)[1]
-        if args.codebook_restart_threshold > 0 and (state.global_step < settled or self.watch.alarmed):
+        if args.codebook_restart_threshold > 0 and self._may_restart(args, state):
             moved = self.codebook.restart_unused(
                 args.codebook_restart_threshold,
                 limit=max(1, int(_RESTART_SHARE * self.codebook.num_codes)),
@@ -159,6 +158,28 @@ class CodebookCallback(TrainerCallback):
         """Steps before there is more than contrast, and before indices are targets; only pretraining has either."""
         return phases(args.align_steps, args.burn_in_steps, state.max_steps) if self.trainer.is_pretraining else (0, 0)
 
+    def _may_restart(self, args, state) -> bool:
+        align, burn_in = self._phases(args, state)
+        alarmed = self.watch.alarmed and state.global_step >= align
+        return alarmed or state.global_step in restart_steps(align, burn_in)
+
+    def _warn_of_no_restarts(self, args, state) -> None:
+        """Says so when the schedule has no step at which a code may restart but those of an alarm."""
+        if args.codebook_restart_threshold == 0 or not state.is_world_process_zero:
+            return
+        align, burn_in = self._phases(args, state)
+        window = restart_steps(align, burn_in)
+        # Codes are new at the first step and, with codebook_init, when alignment ends.
+        grace = args.codebook_restart_grace if align == 0 or args.codebook_init else 0
+        if len(window) < max(1, grace):
+            logger.warning(
+                f"codebook_restart_threshold={args.codebook_restart_threshold} restarts codes from the end of "
+                f"alignment until shortly before burn-in ends; here these are {len(window)} steps (alignment ends at "
+                f"step {align}, burn-in at {burn_in}), and new codes have {grace} steps of grace "
+                "(codebook_restart_grace). Only after an alarm will codes restart: raise burn_in_steps, or lower "
+                "codebook_restart_grace."
+            )
+
     @staticmethod
     def _stability_every(args, state) -> int:
         often = max(1, args.stability_window // 4)
@@ -185,6 +206,7 @@ class CodebookCallback(TrainerCallback):
             dist.broadcast(counts, src=0)
         images_per_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         codebook.set_codes(centres, counts * (images_per_step / latents.shape[0]))
+        self.watch.forget_alarm()  # it was about other codes
 
     def _collect_latents(self, seed: int) -> Tensor:
         """Latents (images, N, C) of as many training images as k-means needs, or of all there are."""

@@ -3,9 +3,11 @@
 Nothing is counted along the way, so that a resumed run is in the right phase from its first step.
 """
 
+import math
 from collections.abc import Mapping
 
 BURN_IN_OFF = {"mim", "mim_cls_bag", "mlm"}  # what waits for the codebook (Sec. IV-C)
+_RESTART_UNTIL = 0.9  # of burn-in: the last restarts must settle before MIM learns their indices
 
 
 def as_steps(value: float, max_steps: int) -> int:
@@ -38,6 +40,14 @@ def objective_weights(
     if step < burn_in_steps:
         off |= BURN_IN_OFF - ({"mlm"} if mlm_from_start else set())
     return {name: 0.0 if name in off else weight for name, weight in configured.items()}
+
+
+def restart_steps(align_steps: int, burn_in_steps: int) -> range:
+    """The global steps at which unused codes restart: from the end of alignment until shortly before burn-in ends.
+
+    Not during alignment: no loss asks for a code by then, and k-means replaces all of them when it ends.
+    """
+    return range(align_steps, math.ceil(align_steps + _RESTART_UNTIL * (burn_in_steps - align_steps)))
 
 
 def mim_gate_open(step: int, burn_in_steps: int, threshold: float | None, stability: float | None) -> bool:
