@@ -253,6 +253,17 @@ def test_burn_in_without_an_end_is_named(burn_in, heard, tmp_path, monkeypatch):
     )
 
 
+@pytest.mark.parametrize(
+    "hardening, heard", [("1,3", 1), ("0,0.5", 1), ("2,4", 0), ("0.5,1", 0), ("3,6", 0), (None, 0)]
+)
+def test_negatives_that_are_hard_from_the_first_one_are_named(hardening, heard, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(codebook_care.logger, "warning", said.append)
+    pretrainer(tmp_path, max_steps=6, align_steps=3, burn_in_steps=4, negative_hardening=hardening).train()
+    assert len(said) == heard
+    assert all("ends at step 3, and ITM begins at step 3" in text for text in said)
+
+
 # Alarm and figures
 
 

@@ -349,7 +349,7 @@ def test_published_weights_are_those_of_any_model(tmp_path):
         ({"momentum_distill": -0.1}, r"momentum_distill=-0.1 must be in \[0, 1\), such as 0.4"),
         ({"momentum_distill": 1.0}, r"momentum_distill=1.0 must be in \[0, 1\)"),
         ({"momentum_decay": 1.0}, r"momentum_decay=1.0 must be in \[0, 1\), such as 0.995"),
-        ({"momentum_distill_ramp_steps": -1}, "momentum_distill_ramp_steps=-1 is negative"),
+        ({"momentum_distill_ramp_steps": -1}, "momentum_distill_ramp_steps=-1 is no number of steps"),
         ({"queue_size": -1}, "queue_size=-1 is negative"),
     ],
 )

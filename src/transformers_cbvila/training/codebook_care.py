@@ -15,7 +15,7 @@ from .codebook_probe import StabilityProbe
 from .codebook_watch import CodebookWatch
 from .kmeans import kmeans, require_points
 from .progress import say
-from .schedule import mim_gate_open, phases, restart_steps
+from .schedule import hardening_steps, mim_gate_open, phases, restart_steps
 from .sharding import require_whole_weights
 from .target_encoder import TargetEncoder
 from .training_images import image_batches, image_latents
@@ -71,6 +71,7 @@ class CodebookCallback(TrainerCallback):
                 f"{state.max_steps} steps: MIM never begins, nor MLM unless mlm_from_start."
             )
         self._warn_of_no_restarts(args, state)
+        self._warn_of_hard_negatives(args, state)
         if not self._resumed:
             self.watch.reset()
             self.probe.reset()
@@ -178,6 +179,19 @@ class CodebookCallback(TrainerCallback):
                 f"step {align}, burn-in at {burn_in}), and new codes have {grace} steps of grace "
                 "(codebook_restart_grace). Only after an alarm will codes restart: raise burn_in_steps, or lower "
                 "codebook_restart_grace."
+            )
+
+    def _warn_of_hard_negatives(self, args, state) -> None:
+        """Says so when negatives have hardened before ITM sees the first of them."""
+        window, (align, _) = args.hardening_window(), self._phases(args, state)
+        if window is None or not state.is_world_process_zero or self.trainer.unwrapped_model.config.itm_weight == 0:
+            return
+        end = hardening_steps(window, state.max_steps)[1]
+        if end <= align < state.max_steps:
+            logger.warning(
+                f"negative_hardening={args.negative_hardening!r} ends at step {end}, and ITM begins at step {align}, "
+                f"when alignment ends (align_steps={args.align_steps:g}): its negatives are hard from the first one "
+                "on. Let it end later."
             )
 
     @staticmethod

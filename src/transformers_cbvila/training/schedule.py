@@ -11,8 +11,12 @@ _RESTART_UNTIL = 0.9  # of burn-in: the last restarts must settle before MIM lea
 
 
 def as_steps(value: float, max_steps: int) -> int:
-    """A number of steps given as such, or as a share below 1 of all steps."""
-    return round(value * max_steps) if value < 1 else int(value)
+    """A number of steps given as such, or as a share below 1 of all steps, which is at least one unless it is 0."""
+    return _share_of(max_steps, value) if value < 1 else int(value)
+
+
+def _share_of(max_steps: int, share: float) -> int:
+    return max(1, round(share * max_steps)) if share > 0 else 0
 
 
 def phases(align_steps: float, burn_in_steps: float, max_steps: int) -> tuple[int, int]:
@@ -67,10 +71,16 @@ def negative_hardness(step: int, max_steps: int, window: tuple[float, float] | N
     """Sharpness of the ITM negative distribution, rising linearly from 0 to 1 in the window; None without one."""
     if window is None:
         return None
+    start, end = hardening_steps(window, max_steps)
+    return min(1.0, max(0.0, (step - start) / max(1, end - start)))
+
+
+def hardening_steps(window: tuple[float, float], max_steps: int) -> tuple[int, int]:
+    """The steps of a window of two steps or two shares."""
     # Where the first bound is a share the second is one too: 1.0 is then the end of training, not its first step.
     shares = window[0] < 1 and window[1] <= 1
-    start, end = (round(bound * max_steps) if shares else as_steps(bound, max_steps) for bound in window)
-    return min(1.0, max(0.0, (step - start) / max(1, end - start)))
+    start, end = (_share_of(max_steps, bound) if shares else int(bound) for bound in window)
+    return start, end
 
 
 def distillation_share(step: int, max_steps: int, share: float, ramp_steps: float) -> float:
