@@ -15,7 +15,7 @@ from transformers_cbvila.model.modeling_cbvila_codebook import codebook_statisti
 from transformers_cbvila.training import codebook_care, codebook_watch
 from transformers_cbvila.training.codebook_care import CodebookCallback
 from transformers_cbvila.training.codebook_probe import StabilityProbe
-from transformers_cbvila.training.schedule import mim_gate_open
+from transformers_cbvila.training.schedule import latest_mim_step, mim_gate_open
 from transformers_cbvila.training.target_encoder import TargetEncoder
 from transformers_cbvila.training.training_images import image_batches, image_latents
 
@@ -149,7 +149,29 @@ def test_a_probe_can_be_left_out(tmp_path):
     ],
 )
 def test_the_gate_opens_when_stable_or_late(step, threshold, stability, is_open):
-    assert mim_gate_open(step, 10, threshold, stability) == is_open
+    assert mim_gate_open(step, 10, threshold, stability, latest=20) == is_open
+
+
+@pytest.mark.parametrize(
+    "align, burn_in, window, latest",
+    [
+        (0, 100, 50, 200),
+        (0, 100, 150, 250),  # a window is the least that a measurement needs
+        (800, 850, 20, 900),  # burn-in's own 50 steps once more, and not the 850 that alignment is part of
+        (800, 850, 100, 925),  # half of what is left
+        (0, 600, 100, 800),  # twice 600 would be after the end
+        (0, 1000, 100, 1000),
+        (0, 999, 100, 999),
+    ],
+)
+def test_the_gate_leaves_mim_half_of_what_follows_burn_in(align, burn_in, window, latest):
+    assert latest_mim_step(align, burn_in, window, max_steps=1000) == latest
+
+
+def test_mim_begins_after_a_long_alignment_though_nothing_is_stable(tmp_path):
+    trainer = pretrainer(tmp_path, align_steps=3, mim_gate=1.0, max_steps=7, stability_window=2, learning_rate=5e-2)
+    trainer.train()
+    assert [step for step, log in enumerate(step_logs(trainer)) if "loss_mim" in log] == [5, 6]
 
 
 @pytest.mark.parametrize(
@@ -488,7 +510,7 @@ def test_a_second_run_of_a_trainer_begins_anew(tmp_path):
         ({"burn_in_steps": -1}, "burn_in_steps=-1 is no number of steps"),
         ({"burn_in_steps": float("nan")}, "burn_in_steps=nan is no number of steps"),
         ({"codebook_refit": True}, "codebook_refit is for the end of burn-in"),
-        ({"mim_gate": 0.8}, "mim_gate is for the end of burn-in"),
+        ({"mim_gate": 0.8}, r"mim_gate is for the end of burn-in, and burn_in_steps=0.*align_steps above 0"),
         ({"codebook_restart_grace": -1}, "codebook_restart_grace=-1 is negative"),
         ({"mim_gate": 80, "burn_in_steps": 1}, "mim_gate=80 is a share"),
         (

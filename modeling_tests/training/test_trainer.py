@@ -274,6 +274,14 @@ def test_codes_are_fitted_again_when_the_towers_are_aligned(tmp_path, fits):
     assert len(fits) == 5
 
 
+@pytest.mark.parametrize("codebook_init, expected", [(True, [0, 1]), (False, [1])])
+def test_a_burn_in_that_ends_with_alignment_refits_once(codebook_init, expected, tmp_path, fits):
+    trainer = pretrainer(tmp_path, align_steps=2, codebook_refit=True, codebook_init=codebook_init)
+    trainer.train()
+    assert fits == expected
+    assert [names(log) - HEALTH for log in step_logs(trainer)] == [{"loss_itc"}] * 2 + [ALL_TERMS] * 4
+
+
 def test_fitting_disturbs_neither_global_random_state_nor_training_mode(tmp_path):
     trainer = pretrainer(tmp_path)
     trainer.model.train()

@@ -60,7 +60,10 @@ class CBViLATrainingArguments(TrainingArguments):
     )
     codebook_refit: bool = field(
         default=False,
-        metadata={"help": "Fit them once more when burn-in ends. For image encoders that start from random weights."},
+        metadata={
+            "help": "Fit them once more when burn-in ends (which is no sooner than alignment does; where both end at "
+            "once, they are fitted once). For image encoders that start from random weights."
+        },
     )
     codebook_restart_threshold: float = field(
         default=0.0,
@@ -76,8 +79,9 @@ class CBViLATrainingArguments(TrainingArguments):
     mim_gate: float | None = field(
         default=None,
         metadata={
-            "help": "Code stability from which MIM begins after burn-in, for example 0.8; at the latest when burn-in "
-            "has lasted twice as long. Without it MIM begins when burn-in ends."
+            "help": "Code stability from which MIM begins after burn-in, for example 0.8; at the latest when burn-in, "
+            "counted from the end of align_steps, has lasted twice as long and a stability_window has passed, or half "
+            "of the steps after burn-in have. Without it MIM begins when burn-in ends."
         },
     )
     codebook_target_decay: float | None = field(
@@ -202,8 +206,11 @@ class CBViLATrainingArguments(TrainingArguments):
         if self.mim_gate is not None and self.codebook_probe_images < 1:
             raise ValueError(f"mim_gate={self.mim_gate} needs codebook_probe_images, such as 16.")
         for name, on in (("codebook_refit", self.codebook_refit), ("mim_gate", self.mim_gate is not None)):
-            if on and self.burn_in_steps == 0:
-                raise ValueError(f"{name} is for the end of burn-in, and burn_in_steps=0 leaves that out: set both.")
+            if on and self.burn_in_steps == self.align_steps == 0:
+                raise ValueError(
+                    f"{name} is for the end of burn-in, and burn_in_steps=0 leaves that out: set both. (With "
+                    "align_steps above 0 burn-in ends when alignment does, or later.)"
+                )
         if self.codebook_target_decay is not None and not 0 <= self.codebook_target_decay < 1:
             raise ValueError(f"codebook_target_decay={self.codebook_target_decay} must be in [0, 1), such as 0.999.")
         for name, least in (

@@ -15,7 +15,7 @@ from .codebook_probe import StabilityProbe
 from .codebook_watch import CodebookWatch
 from .kmeans import kmeans, require_points
 from .progress import say
-from .schedule import hardening_steps, mim_gate_open, phases, restart_steps
+from .schedule import hardening_steps, latest_mim_step, mim_gate_open, phases, restart_steps
 from .sharding import require_whole_weights
 from .target_encoder import TargetEncoder
 from .training_images import image_batches, image_latents
@@ -92,7 +92,8 @@ class CodebookCallback(TrainerCallback):
             self.probe.forget()
             self.probe.measure(step)
         stability = self.probe.stability if self.probe.is_settled else None
-        self.mim_open = self.mim_open or mim_gate_open(step, burn_in, args.mim_gate, stability)
+        latest = latest_mim_step(align, burn_in, args.stability_window, state.max_steps)
+        self.mim_open = self.mim_open or mim_gate_open(step, burn_in, args.mim_gate, stability, latest)
         follows = args.codebook_target_decay is not None and self.trainer.is_pretraining
         if follows and self.targets is None and step >= burn_in:
             self.targets = TargetEncoder(self.trainer, args.codebook_target_decay)

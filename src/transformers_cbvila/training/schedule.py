@@ -54,17 +54,30 @@ def restart_steps(align_steps: int, burn_in_steps: int) -> range:
     return range(align_steps, math.ceil(align_steps + _RESTART_UNTIL * (burn_in_steps - align_steps)))
 
 
-def mim_gate_open(step: int, burn_in_steps: int, threshold: float | None, stability: float | None) -> bool:
-    """Whether MIM may begin at a global step: after burn-in, once indices are stable, or burn-in has doubled.
+def latest_mim_step(align_steps: int, burn_in_steps: int, stability_window: int, max_steps: int) -> int:
+    """The step at which a gate that waits for stability opens at the latest.
+
+    That is when burn-in, counted from the end of alignment, has lasted twice as long, and a whole window of stability
+    was measured; but half of what is left after burn-in is MIM's, whatever these are.
+    """
+    wait = max(burn_in_steps - align_steps, stability_window)
+    return burn_in_steps + min(wait, max(0, max_steps - burn_in_steps) // 2)
+
+
+def mim_gate_open(
+    step: int, burn_in_steps: int, threshold: float | None, stability: float | None, latest: int
+) -> bool:
+    """Whether MIM may begin at a global step: after burn-in, once indices are stable, or at the latest step.
 
     Args:
         threshold: Stability that opens the gate; None opens it when burn-in ends.
         stability: What was measured, None when nothing was over a whole window.
+        latest: See [`latest_mim_step`].
     """
     if step < burn_in_steps:
         return False
     stable = stability is not None and threshold is not None and stability >= threshold
-    return threshold is None or stable or step >= 2 * burn_in_steps
+    return threshold is None or stable or step >= latest
 
 
 def negative_hardness(step: int, max_steps: int, window: tuple[float, float] | None) -> float | None:
