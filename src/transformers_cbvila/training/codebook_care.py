@@ -10,6 +10,7 @@ from transformers import TrainerCallback
 from transformers.utils import logging
 
 from ..data.masking import generator_for
+from .adapters import trained_module
 from .checkpoints import load_state, save_state
 from .codebook_probe import StabilityProbe
 from .codebook_watch import CodebookWatch
@@ -61,7 +62,7 @@ class CodebookCallback(TrainerCallback):
 
     @property
     def codebook(self):
-        return self.trainer.unwrapped_model.cbvila.codebook
+        return trained_module(self.trainer.unwrapped_model.cbvila.codebook)
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.codebook.synchronize()

@@ -1,0 +1,25 @@
+"""Options that a model cannot follow: refused before training."""
+
+from typing import Any
+
+
+def check_options(trainer) -> None:
+    """Raises a ValueError that names an option of which nothing would come with the trainer's model."""
+    args, model = trainer.args, trainer.unwrapped_model
+    itc = trainer.is_pretraining and model.config.itc_weight > 0
+    of = f"for {type(model).__name__}"
+    _refuse(not itc, args, ["align_steps"], "only pretraining with itc_weight > 0 has ITC to begin with alone")
+    schedule = ["burn_in_steps", "mlm_from_start", "mim_gate", "codebook_refit", "codebook_target_decay"]
+    _refuse(not trainer.is_pretraining, args, schedule, f"{of} there is no burn-in, which CBViLAForPreTraining has")
+    codes = ["codebook_restart_threshold"]
+    _refuse(not hasattr(model, "update_codebook"), args, codes, f"{of} there is no codebook that learns")
+    negatives = ["negative_hardening"]
+    _refuse(not trainer.draws_negatives, args, negatives, f"{of} there is no image-text matching to draw them for")
+
+
+def _refuse(when: bool, args: Any, names: list[str], why: str) -> None:
+    for name in names if when else []:
+        value = getattr(args, name)
+        off = type(args).__dataclass_fields__[name].default
+        if value != off:
+            raise ValueError(f"{name}={value!r}: {why}; set it to {off} or leave it out.")
