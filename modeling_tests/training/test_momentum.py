@@ -382,13 +382,6 @@ def test_copies_of_sharded_weights_are_refused(tmp_path, monkeypatch):
         momentum_module.MomentumCallback(trainer)
 
 
-def test_one_process_with_several_devices_is_refused(tmp_path, monkeypatch):
-    trainer = pretrainer(tmp_path, queue_size=2)
-    monkeypatch.setattr(type(trainer.args), "n_gpu", 2)
-    with pytest.raises(ValueError, match="2 devices.*accelerate launch"):
-        momentum_module.MomentumCallback(trainer)
-
-
 @pytest.mark.parametrize("size, warned", [(2, 0), (3, 1)])
 def test_a_queue_larger_than_a_quarter_of_the_data_warns_once(size, warned, tmp_path, monkeypatch):
     heard = []

@@ -231,6 +231,13 @@ def test_other_arguments_are_refused(tmp_path):
         CBViLATrainer(model=pretraining_model(), args=TrainingArguments(output_dir=str(tmp_path)))
 
 
+@pytest.mark.parametrize("model", [pretraining_model, answering_model])
+def test_one_process_with_several_devices_is_refused(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(CBViLATrainingArguments, "n_gpu", 2)
+    with pytest.raises(ValueError, match="2 devices.*accelerate launch.*CUDA_VISIBLE_DEVICES=0"):
+        CBViLATrainer(model=model(), args=arguments(tmp_path))
+
+
 # The codebook
 
 

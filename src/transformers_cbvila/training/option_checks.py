@@ -1,6 +1,16 @@
-"""Options that a model cannot follow: refused before training."""
+"""Options that a model, or the processes that train it, cannot follow: refused before training."""
 
 from typing import Any
+
+
+def require_one_device(args: Any) -> None:
+    """Raises a ValueError for one process with several devices, which transformers would wrap in DataParallel."""
+    if args.n_gpu > 1:
+        raise ValueError(
+            f"One process has {args.n_gpu} devices (DataParallel): copies of the model on these would keep codes and "
+            "queues of their own, and lose them. Start a process for each device, with accelerate launch or torchrun; "
+            "or show it one device, with CUDA_VISIBLE_DEVICES=0."
+        )
 
 
 def check_options(trainer) -> None:

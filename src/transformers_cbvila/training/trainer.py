@@ -24,7 +24,7 @@ from .codebook_care import CodebookCallback
 from .data_callback import DataCallback
 from .momentum import MomentumCallback
 from .optimizer_groups import parameter_groups
-from .option_checks import check_options
+from .option_checks import check_options, require_one_device
 from .progress import say
 from .run_conditions import save_conditions, warn_of_other_conditions
 from .schedule import negative_hardness, objective_weights, phases
@@ -55,6 +55,7 @@ class CBViLATrainer(Trainer):
         if args is not None and not isinstance(args, CBViLATrainingArguments):
             raise ValueError(f"args is a {type(args).__name__}; CBViLATrainer takes CBViLATrainingArguments.")
         super().__init__(model=model, args=args or CBViLATrainingArguments(), **kwargs)
+        require_one_device(self.args)  # here: a model that is laid out over several devices has changed it by now
         self._sums: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros((), device=self.args.device))
         self._times: dict[str, int] = defaultdict(int)
         self._micro_step = (0, 0)  # an optimiser step and the number of its next micro-batch
@@ -222,8 +223,7 @@ class CBViLATrainer(Trainer):
         micro_step = self._micro_step[1] if self._micro_step[0] == step else 0
         self._micro_step = (step, micro_step + 1)
         seed = generator_for(self.args.seed, step, micro_step).initial_seed() >> 1
-        # One for each device, as DataParallel deals out the first dimension; filled there, so that nothing waits.
-        return torch.full((max(1, self.args.n_gpu),), seed, device=self.args.device)
+        return torch.full((1,), seed, device=self.args.device)  # filled on the device, so that nothing waits
 
     def _remember(self, loss: torch.Tensor, outputs) -> None:
         """Adds up on the device what the next log needs: no synchronisation per step."""
