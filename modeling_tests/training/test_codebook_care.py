@@ -286,6 +286,75 @@ def test_negatives_that_are_hard_from_the_first_one_are_named(hardening, heard, 
     assert all("ends at step 3, and ITM begins at step 3" in text for text in said)
 
 
+# Codes that are fitted in mid-run
+
+
+def test_moments_of_codes_before_do_not_push_those_after(tmp_path):
+    """Adam counts the steps of the codes from the fit on, and those of everything else from the start."""
+    ages = []
+    model = pretraining_model(preset="paper", quantizer_gradient="straight_through")
+    codes = model.cbvila.codebook.codes
+    look = AtEnd(lambda step: ages.append(int(trainer.optimizer.state[codes]["step"])))
+    trainer = pretrainer(tmp_path, [look], model, max_steps=5, burn_in_steps=3, codebook_refit=True)
+    trainer.train()
+    assert ages == [1, 2, 3, 1, 2]
+    others = {int(state["step"]) for weight, state in trainer.optimizer.state.items() if weight is not codes}
+    assert 5 in others and 1 not in others
+
+
+def head_before_and_after(tmp_path, given, fields=None, **options):
+    """Weights of the MIM head before and after the fit at step 2, at a learning rate of 0."""
+    model, seen = pretraining_model(**(fields or {})), []
+    if given:
+        model.cbvila.codebook.set_codes(torch.randn(CODES, 8))
+    look = AtEnd(lambda step: seen.append(copy.deepcopy(model.mim_head.state_dict())))
+    pretrainer(tmp_path, [look], model, max_steps=3, learning_rate=0.0, **options).train()
+    return seen[0], seen[-1]
+
+
+@pytest.mark.parametrize(
+    "given, fields, options, begins",
+    [
+        (True, {}, {"align_steps": 2, "burn_in_steps": 9}, True),
+        (True, {}, {"codebook_refit": True, "burn_in_steps": 2}, True),
+        (False, {}, {"align_steps": 2, "burn_in_steps": 9}, False),
+        (True, {}, {"align_steps": 2, "burn_in_steps": 9, "codebook_init": False}, False),
+        (True, {"mim_head": "tied"}, {"align_steps": 2, "burn_in_steps": 9}, False),
+    ],
+)
+def test_a_linear_head_that_knew_other_codes_begins_anew(given, fields, options, begins, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(codebook_care.logger, "warning", said.append)
+    before, after = head_before_and_after(tmp_path, given, fields, **options)
+    assert all(torch.equal(before[name], after[name]) for name in before) != begins
+    said = [text for text in said if "came with fitted codes" in text]
+    assert len(said) == int(given and options.get("codebook_init", True))
+    assert not begins or "mim_head scored these and begins anew" in said[0]
+
+
+def test_a_head_begins_like_a_new_one_and_alike_in_every_run(tmp_path):
+    options = {"align_steps": 2, "burn_in_steps": 9}
+    first, second = (head_before_and_after(tmp_path, True, **options)[1] for _ in range(2))
+    assert torch.equal(first["weight"], second["weight"]) and not first["bias"].any()
+    assert float(first["weight"].std()) == pytest.approx(0.1, rel=0.2), "the initializer_range of these models"
+
+
+def test_a_resumed_run_knows_that_the_codes_were_given(tmp_path):
+    def model():
+        made = pretraining_model(seed=3)
+        made.cbvila.codebook.set_codes(torch.ones(CODES, 8).cumsum(0))
+        return made
+
+    options = {"max_steps": 5, "align_steps": 3, "save_strategy": "steps", "save_steps": 2}
+    whole = pretrainer(tmp_path / "whole", model=model(), **options)
+    whole.train()
+    with pytest.raises(Interrupted):
+        pretrainer(tmp_path / "broken", [At(2, interrupt)], model(), **options).train()
+    resumed = pretrainer(tmp_path / "broken", model=model(), **options)
+    resumed.train(resume_from_checkpoint=True)
+    assert torch.equal(whole.model.mim_head.weight, resumed.model.mim_head.weight)
+
+
 # Alarm and figures
 
 

@@ -56,7 +56,12 @@ class CBViLATrainingArguments(TrainingArguments):
         },
     )
     codebook_init: bool = field(
-        default=True, metadata={"help": "Fit the codes to features of the training images before the first step."}
+        default=True,
+        metadata={
+            "help": "Fit the codes to features of the training images (k-means): before the first step, unless the "
+            "model comes with fitted codes; and, with align_steps, once more when alignment ends, whatever it came "
+            "with. A linear MIM head that had learned the codes before then begins anew."
+        },
     )
     codebook_refit: bool = field(
         default=False,

@@ -15,6 +15,7 @@ from .checkpoints import load_state, save_state
 from .codebook_probe import StabilityProbe
 from .codebook_watch import CodebookWatch
 from .kmeans import kmeans, require_points
+from .mim_heads import forget_codes
 from .progress import say
 from .schedule import hardening_steps, latest_mim_step, mim_gate_open, phases, restart_steps
 from .sharding import require_whole_weights
@@ -35,6 +36,7 @@ class CodebookCallback(TrainerCallback):
         watch: Usage over log windows, and the alarm.
         probe: Code stability.
         mim_open: Whether MIM may learn the indices; once open it stays open.
+        codes_given: Whether the model came with fitted codes, which a MIM head may have learned.
         targets: The encoder whose indices are MIM's targets, with `codebook_target_decay` and from the end of
             burn-in on; None otherwise.
     """
@@ -46,6 +48,7 @@ class CodebookCallback(TrainerCallback):
         self.probe = StabilityProbe(trainer, trainer.args.codebook_probe_images, trainer.args.stability_window)
         self.mim_open = False
         self.targets: TargetEncoder | None = None
+        self.codes_given = False
         self._resumed = False
 
     @staticmethod
@@ -77,6 +80,7 @@ class CodebookCallback(TrainerCallback):
             self.watch.reset()
             self.probe.reset()
             self.mim_open, self.targets = False, None
+            self.codes_given = bool(self.codebook.initialized)
         self._resumed = False
         if args.codebook_init and not bool(self.codebook.initialized):
             self.fit(seed=args.seed)
@@ -88,7 +92,7 @@ class CodebookCallback(TrainerCallback):
         step, (align, burn_in) = state.global_step, self._phases(args, state)
         # When alignment ends, features are others than those of the first step, and pixels begin to ask for words.
         if (args.codebook_init and 0 < step == align) or (args.codebook_refit and 0 < step == burn_in):
-            self.fit(seed=args.seed + 1)
+            self._refit(args, step)
             self.watch.remember_codes()
             self.probe.forget()
             self.probe.measure(step)
@@ -98,6 +102,20 @@ class CodebookCallback(TrainerCallback):
         follows = args.codebook_target_decay is not None and self.trainer.is_pretraining
         if follows and self.targets is None and step >= burn_in:
             self.targets = TargetEncoder(self.trainer, args.codebook_target_decay)
+
+    def _refit(self, args, step: int) -> None:
+        """Fits the codes in mid-run; a linear MIM head that has learned those before begins anew."""
+        self.fit(seed=args.seed + 1)
+        if not self.codes_given:
+            return  # the head has learned nothing yet: MIM waits for the end of burn-in
+        begun = forget_codes(self.trainer.unwrapped_model, args.seed, step)
+        if self.trainer.is_world_process_zero():
+            what = f"{' and '.join(begun)} scored these and begins anew" if begun else "its MIM head goes on with them"
+            logger.warning(
+                f"The model came with fitted codes, and at step {step} they were fitted anew, as its features have "
+                f"moved: {what}. To keep the codes that it came with, set codebook_refit to False and, with "
+                "align_steps, codebook_init."
+            )
 
     def on_optimizer_step(self, args, state, control, **kwargs):
         if self.trainer.accelerator.optimizer_step_was_skipped:
@@ -135,6 +153,7 @@ class CodebookCallback(TrainerCallback):
             "watch": self.watch.state_dict(),
             "probe": self.probe.state_dict(),
             "mim_open": self.mim_open,
+            "codes_given": self.codes_given,
             "targets": None if self.targets is None else self.targets.state_dict(),
             "buffers": {name: getattr(self.codebook, name, None) for name in ("ages", "expected_count")},
         }
@@ -148,6 +167,7 @@ class CodebookCallback(TrainerCallback):
         self.watch.load_state_dict(state["watch"])
         self.probe.load_state_dict(state["probe"])
         self.mim_open = state["mim_open"]
+        self.codes_given = state.get("codes_given", False)  # older checkpoints do not say
         self.targets = None
         if state["targets"] is not None and self.trainer.args.codebook_target_decay is not None:
             self.targets = TargetEncoder(self.trainer, self.trainer.args.codebook_target_decay)
@@ -223,6 +243,13 @@ class CodebookCallback(TrainerCallback):
         images_per_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         codebook.set_codes(centres, counts * (images_per_step / latents.shape[0]))
         self.watch.forget_alarm()  # it was about other codes
+        self._forget_moments()
+
+    def _forget_moments(self) -> None:
+        """Drops what the optimiser remembers of the codes' gradients: it is about other codes."""
+        optimizer = self.trainer.optimizer
+        if optimizer is not None and isinstance(self.codebook.codes, torch.nn.Parameter):
+            optimizer.state.pop(self.codebook.codes, None)
 
     def _collect_latents(self, seed: int) -> Tensor:
         """Latents (images, N, C) of as many training images as k-means needs, or of all there are."""
