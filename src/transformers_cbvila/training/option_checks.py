@@ -27,6 +27,19 @@ def check_options(trainer) -> None:
     _refuse(not trainer.draws_negatives, args, negatives, f"{of} there is no image-text matching to draw them for")
 
 
+def require_mismatches(trainer) -> None:
+    """Raises a ValueError where a batch is a single pair, and contrast and matching have nothing to tell it from."""
+    args, config = trainer.args, trainer.unwrapped_model.config
+    compares = trainer.draws_negatives and not (trainer.is_pretraining and config.itm_weight == config.itc_weight == 0)
+    if trainer.train_dataset is not None and compares and args.per_device_train_batch_size * args.world_size < 2:
+        raise ValueError(
+            f"per_device_train_batch_size={args.per_device_train_batch_size} on {args.world_size} process: a single "
+            "pair has no mismatch, and neither contrast (ITC) nor matching (ITM) would learn. Take 2 pairs or "
+            "more at once, on all processes together (gradient_accumulation_steps does not count)"
+            + ("; or set itm_weight and itc_weight to 0." if trainer.is_pretraining else ".")
+        )
+
+
 def _refuse(when: bool, args: Any, names: list[str], why: str) -> None:
     for name in names if when else []:
         value = getattr(args, name)

@@ -24,7 +24,7 @@ from .codebook_care import CodebookCallback
 from .data_callback import DataCallback
 from .momentum import MomentumCallback
 from .optimizer_groups import parameter_groups
-from .option_checks import check_options, require_one_device
+from .option_checks import check_options, require_mismatches, require_one_device
 from .progress import say
 from .run_conditions import save_conditions, warn_of_other_conditions
 from .schedule import negative_hardness, objective_weights, phases
@@ -63,6 +63,7 @@ class CBViLATrainer(Trainer):
         self.is_pretraining = isinstance(self.unwrapped_model, CBViLAForPreTraining)
         self.draws_negatives = self.is_pretraining or isinstance(self.unwrapped_model, CBViLAForImageTextRetrieval)
         check_options(self)
+        require_mismatches(self)
         check_adapters(self, self.accelerator.unwrap_model(self.model))
         self._scalars = scalars_as_vectors(self.unwrapped_model) if self.accelerator.is_fsdp2 else []
         self.data_callback = DataCallback(self.train_dataset)
