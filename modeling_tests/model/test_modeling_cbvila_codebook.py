@@ -376,6 +376,16 @@ def test_set_codes():
         book.set_codes(torch.randn(3, 8))
 
 
+def test_set_codes_forgets_how_far_apart_the_codes_were():
+    book = codebook("paper").train()
+    book(tokens())
+    book.update()
+    book(tokens())
+    assert book.gumbel_scale > 0 and book.pending_gap.any()
+    book.set_codes(torch.randn(book.codes.shape))
+    assert book.gumbel_scale == 0 and not book.pending_gap.any()
+
+
 # Restarts
 
 

@@ -277,8 +277,7 @@ def test_gradient_checkpointing_changes_nothing(preset):
 def test_a_batch_of_one():
     output = pretraining_model().train()(**tiny_pairs(batch=1))
     assert output.losses.itc == 0
-    expected = torch.nn.functional.cross_entropy(output.itm_logits[:1], torch.ones(1, dtype=torch.long))
-    torch.testing.assert_close(output.losses.itm, expected)
+    assert output.losses.itm == 0 and output.itm_logits.shape == (3, 2)
     output.loss.backward()
 
 

@@ -15,7 +15,7 @@ from transformers_cbvila.model.modeling_cbvila_codebook import codebook_statisti
 from transformers_cbvila.training import codebook_care, codebook_watch
 from transformers_cbvila.training.codebook_care import CodebookCallback
 from transformers_cbvila.training.codebook_probe import StabilityProbe
-from transformers_cbvila.training.schedule import mim_gate_open
+from transformers_cbvila.training.schedule import latest_mim_step, mim_gate_open
 from transformers_cbvila.training.target_encoder import TargetEncoder
 from transformers_cbvila.training.training_images import image_batches, image_latents
 
@@ -149,7 +149,29 @@ def test_a_probe_can_be_left_out(tmp_path):
     ],
 )
 def test_the_gate_opens_when_stable_or_late(step, threshold, stability, is_open):
-    assert mim_gate_open(step, 10, threshold, stability) == is_open
+    assert mim_gate_open(step, 10, threshold, stability, latest=20) == is_open
+
+
+@pytest.mark.parametrize(
+    "align, burn_in, window, latest",
+    [
+        (0, 100, 50, 200),
+        (0, 100, 150, 250),  # a window is the least that a measurement needs
+        (800, 850, 20, 900),  # burn-in's own 50 steps once more, and not the 850 that alignment is part of
+        (800, 850, 100, 925),  # half of what is left
+        (0, 600, 100, 800),  # twice 600 would be after the end
+        (0, 1000, 100, 1000),
+        (0, 999, 100, 999),
+    ],
+)
+def test_the_gate_leaves_mim_half_of_what_follows_burn_in(align, burn_in, window, latest):
+    assert latest_mim_step(align, burn_in, window, max_steps=1000) == latest
+
+
+def test_mim_begins_after_a_long_alignment_though_nothing_is_stable(tmp_path):
+    trainer = pretrainer(tmp_path, align_steps=3, mim_gate=1.0, max_steps=7, stability_window=2, learning_rate=5e-2)
+    trainer.train()
+    assert [step for step, log in enumerate(step_logs(trainer)) if "loss_mim" in log] == [5, 6]
 
 
 @pytest.mark.parametrize(
@@ -253,6 +275,86 @@ def test_burn_in_without_an_end_is_named(burn_in, heard, tmp_path, monkeypatch):
     )
 
 
+@pytest.mark.parametrize(
+    "hardening, heard", [("1,3", 1), ("0,0.5", 1), ("2,4", 0), ("0.5,1", 0), ("3,6", 0), (None, 0)]
+)
+def test_negatives_that_are_hard_from_the_first_one_are_named(hardening, heard, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(codebook_care.logger, "warning", said.append)
+    pretrainer(tmp_path, max_steps=6, align_steps=3, burn_in_steps=4, negative_hardening=hardening).train()
+    assert len(said) == heard
+    assert all("ends at step 3, and ITM begins at step 3" in text for text in said)
+
+
+# Codes that are fitted in mid-run
+
+
+def test_moments_of_codes_before_do_not_push_those_after(tmp_path):
+    """Adam counts the steps of the codes from the fit on, and those of everything else from the start."""
+    ages = []
+    model = pretraining_model(preset="paper", quantizer_gradient="straight_through")
+    codes = model.cbvila.codebook.codes
+    look = AtEnd(lambda step: ages.append(int(trainer.optimizer.state[codes]["step"])))
+    trainer = pretrainer(tmp_path, [look], model, max_steps=5, burn_in_steps=3, codebook_refit=True)
+    trainer.train()
+    assert ages == [1, 2, 3, 1, 2]
+    others = {int(state["step"]) for weight, state in trainer.optimizer.state.items() if weight is not codes}
+    assert 5 in others and 1 not in others
+
+
+def head_before_and_after(tmp_path, given, fields=None, **options):
+    """Weights of the MIM head before and after the fit at step 2, at a learning rate of 0."""
+    model, seen = pretraining_model(**(fields or {})), []
+    if given:
+        model.cbvila.codebook.set_codes(torch.randn(CODES, 8))
+    look = AtEnd(lambda step: seen.append(copy.deepcopy(model.mim_head.state_dict())))
+    pretrainer(tmp_path, [look], model, max_steps=3, learning_rate=0.0, **options).train()
+    return seen[0], seen[-1]
+
+
+@pytest.mark.parametrize(
+    "given, fields, options, begins",
+    [
+        (True, {}, {"align_steps": 2, "burn_in_steps": 9}, True),
+        (True, {}, {"codebook_refit": True, "burn_in_steps": 2}, True),
+        (False, {}, {"align_steps": 2, "burn_in_steps": 9}, False),
+        (True, {}, {"align_steps": 2, "burn_in_steps": 9, "codebook_init": False}, False),
+        (True, {"mim_head": "tied"}, {"align_steps": 2, "burn_in_steps": 9}, False),
+    ],
+)
+def test_a_linear_head_that_knew_other_codes_begins_anew(given, fields, options, begins, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(codebook_care.logger, "warning", said.append)
+    before, after = head_before_and_after(tmp_path, given, fields, **options)
+    assert all(torch.equal(before[name], after[name]) for name in before) != begins
+    said = [text for text in said if "came with fitted codes" in text]
+    assert len(said) == int(given and options.get("codebook_init", True))
+    assert not begins or "mim_head scored these and begins anew" in said[0]
+
+
+def test_a_head_begins_like_a_new_one_and_alike_in_every_run(tmp_path):
+    options = {"align_steps": 2, "burn_in_steps": 9}
+    first, second = (head_before_and_after(tmp_path, True, **options)[1] for _ in range(2))
+    assert torch.equal(first["weight"], second["weight"]) and not first["bias"].any()
+    assert float(first["weight"].std()) == pytest.approx(0.1, rel=0.2), "the initializer_range of these models"
+
+
+def test_a_resumed_run_knows_that_the_codes_were_given(tmp_path):
+    def model():
+        made = pretraining_model(seed=3)
+        made.cbvila.codebook.set_codes(torch.ones(CODES, 8).cumsum(0))
+        return made
+
+    options = {"max_steps": 5, "align_steps": 3, "save_strategy": "steps", "save_steps": 2}
+    whole = pretrainer(tmp_path / "whole", model=model(), **options)
+    whole.train()
+    with pytest.raises(Interrupted):
+        pretrainer(tmp_path / "broken", [At(2, interrupt)], model(), **options).train()
+    resumed = pretrainer(tmp_path / "broken", model=model(), **options)
+    resumed.train(resume_from_checkpoint=True)
+    assert torch.equal(whole.model.mim_head.weight, resumed.model.mim_head.weight)
+
+
 # Alarm and figures
 
 
@@ -324,6 +426,50 @@ def test_after_burn_in_only_the_alarm_restarts_codes(tmp_path, warnings):
         moved[top_share] = ["codebook_restarted" in log for log in step_logs(trainer)]
     assert moved == {0.0: [True, False, True, True, True, True], 1.0: [True] + [False] * 5}
     assert len(warnings) == 1 and "Unused codes restart until it recovers" in warnings[0]
+
+
+def test_codes_restart_only_when_alignment_is_over(tmp_path, warnings):
+    """Neither the window nor an alarm restarts codes that k-means is about to replace."""
+    options = {"align_steps": 3, "burn_in_steps": 5, "codebook_alarm_steps": 2, "codebook_alarm_usage": 0.0}
+    always = {"codebook_restart_threshold": 0.999, "codebook_restart_grace": 0, "codebook_alarm_top_share": 0.0}
+    trainer = pretrainer(tmp_path, max_steps=7, **options, **always)
+    trainer.train()
+    assert ["codebook_restarted" in log for log in step_logs(trainer)] == [False] * 3 + [True] * 4
+    assert "Unused codes restart until it recovers, once align_steps are over" in warnings[0]
+
+
+def test_a_fit_ends_the_alarm_of_the_codes_before(tmp_path, warnings):
+    trainer = pretrainer(tmp_path, codebook_alarm_usage=0.2)
+    care = trainer.codebook_care
+    few = [2, 2, 2] + [0] * (CODES - 3)
+    care.watch.observe(chosen(few))
+    care.watch.check()
+    care.watch.observe(chosen(few))
+    assert care.watch.alarmed
+    care.fit(seed=0)
+    assert not care.watch.alarmed
+    care.watch.check()
+    assert not care.watch.alarmed, "what was counted before the fit says nothing of the new codes"
+
+
+@pytest.mark.parametrize(
+    "options, heard",
+    [
+        ({"burn_in_steps": 4}, 0),
+        ({"burn_in_steps": 0}, 1),
+        ({"align_steps": 3, "burn_in_steps": 3}, 1),
+        ({"align_steps": 2, "burn_in_steps": 4}, 0),
+        ({"align_steps": 2, "burn_in_steps": 4, "codebook_restart_grace": 3}, 1),
+        ({"align_steps": 2, "burn_in_steps": 4, "codebook_restart_grace": 3, "codebook_init": False}, 0),
+        ({"burn_in_steps": 0, "codebook_restart_threshold": 0.0}, 0),
+    ],
+)
+def test_a_schedule_without_a_step_for_restarts_is_named(options, heard, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(codebook_care.logger, "warning", said.append)
+    pretrainer(tmp_path, **({**RESTARTS, "max_steps": 6} | options)).train()
+    assert len(said) == heard
+    assert all("codebook_restart_threshold=0.3" in text and "Only after an alarm" in text for text in said)
 
 
 def test_dead_codes_in_the_log(tmp_path):
@@ -433,7 +579,7 @@ def test_a_second_run_of_a_trainer_begins_anew(tmp_path):
         ({"burn_in_steps": -1}, "burn_in_steps=-1 is no number of steps"),
         ({"burn_in_steps": float("nan")}, "burn_in_steps=nan is no number of steps"),
         ({"codebook_refit": True}, "codebook_refit is for the end of burn-in"),
-        ({"mim_gate": 0.8}, "mim_gate is for the end of burn-in"),
+        ({"mim_gate": 0.8}, r"mim_gate is for the end of burn-in, and burn_in_steps=0.*align_steps above 0"),
         ({"codebook_restart_grace": -1}, "codebook_restart_grace=-1 is negative"),
         ({"mim_gate": 80, "burn_in_steps": 1}, "mim_gate=80 is a share"),
         (

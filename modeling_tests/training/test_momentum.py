@@ -349,7 +349,7 @@ def test_published_weights_are_those_of_any_model(tmp_path):
         ({"momentum_distill": -0.1}, r"momentum_distill=-0.1 must be in \[0, 1\), such as 0.4"),
         ({"momentum_distill": 1.0}, r"momentum_distill=1.0 must be in \[0, 1\)"),
         ({"momentum_decay": 1.0}, r"momentum_decay=1.0 must be in \[0, 1\), such as 0.995"),
-        ({"momentum_distill_ramp_steps": -1}, "momentum_distill_ramp_steps=-1 is negative"),
+        ({"momentum_distill_ramp_steps": -1}, "momentum_distill_ramp_steps=-1 is no number of steps"),
         ({"queue_size": -1}, "queue_size=-1 is negative"),
     ],
 )
@@ -379,13 +379,6 @@ def test_copies_of_sharded_weights_are_refused(tmp_path, monkeypatch):
     trainer = pretrainer(tmp_path, queue_size=2)
     monkeypatch.setattr(trainer, "is_deepspeed_enabled", True)
     with pytest.raises(ValueError, match="queue_size=2 keeps whole copies of the encoders, which sharded weights"):
-        momentum_module.MomentumCallback(trainer)
-
-
-def test_one_process_with_several_devices_is_refused(tmp_path, monkeypatch):
-    trainer = pretrainer(tmp_path, queue_size=2)
-    monkeypatch.setattr(type(trainer.args), "n_gpu", 2)
-    with pytest.raises(ValueError, match="2 devices.*accelerate launch"):
         momentum_module.MomentumCallback(trainer)
 
 

@@ -9,6 +9,8 @@ from test_cli import TINY_RECIPE, parse_pretrain
 from test_trainer import arguments, pretrainer
 from tiny import pretraining_model
 
+from transformers_cbvila.bundled import bundled_checkpoint
+from transformers_cbvila.model.modeling_cbvila_pretraining import CBViLAForPreTraining
 from transformers_cbvila.training.pretrain import build_trainer
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -121,3 +123,13 @@ def test_a_checkpoint_goes_on_with_another_configuration(tmp_path, picture_folde
     assert model.config.text_config.to_dict() | {"dtype": None} == {**before.text_config.to_dict(), **text}
     for name, weight in first.model.state_dict().items():
         assert torch.equal(model.state_dict()[name], weight), name
+
+
+def test_a_bundled_checkpoint_goes_on_by_its_name(tmp_path, picture_folder):
+    data = ["--train_data", picture_folder, "--output_dir", str(tmp_path / "more"), "--report_to", "none"]
+    job, args, _ = parse_pretrain(["--model", "cbvila-tiny", *data, "--use_cpu", "--max_steps", "1"])
+    trainer = build_trainer(job, args)
+    start = CBViLAForPreTraining.from_pretrained(bundled_checkpoint("cbvila-tiny"))
+    for name, weight in start.state_dict().items():
+        assert torch.equal(trainer.model.state_dict()[name], weight), name
+    assert len(trainer.processing_class.tokenizer) == start.config.text_config.vocab_size

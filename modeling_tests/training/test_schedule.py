@@ -7,12 +7,15 @@ from transformers_cbvila.training.schedule import (
     negative_hardness,
     objective_weights,
     phases,
+    restart_steps,
 )
 
 WEIGHTS = {"pixel": 10.0, "mim": 1.0, "mlm": 0.5, "itm": 1.0}
 
 
-@pytest.mark.parametrize("value, steps", [(0, 0), (0.25, 50), (0.999, 200), (1, 1), (1000, 1000), (12.0, 12)])
+@pytest.mark.parametrize(
+    "value, steps", [(0, 0), (0.25, 50), (0.999, 200), (0.001, 1), (1, 1), (1000, 1000), (12.0, 12)]
+)
 def test_steps_and_shares(value, steps):
     assert as_steps(value, 200) == steps
 
@@ -43,6 +46,20 @@ def test_burn_in_ends_no_sooner_than_alignment(align, burn_in, ends):
     assert phases(align, burn_in, 200) == ends
 
 
+@pytest.mark.parametrize(
+    "align, burn_in, steps",
+    [
+        (0, 10, range(9)),
+        (0, 4, range(4)),  # below 3.6, as ever
+        (0, 0, range(0)),
+        (885, 900, range(885, 899)),
+        (100, 100, range(100, 100)),
+    ],
+)
+def test_codes_restart_between_alignment_and_the_end_of_burn_in(align, burn_in, steps):
+    assert restart_steps(align, burn_in) == steps
+
+
 def test_all_that_needs_words_to_predict_waits():
     weights = WEIGHTS | {"mim_cls_bag": 1.0}
     assert objective_weights(weights, 0, 10) == WEIGHTS | {"mim": 0.0, "mlm": 0.0, "mim_cls_bag": 0.0}
@@ -65,6 +82,9 @@ def test_without_burn_in_everything_is_on_from_the_start():
         (100, (0, 1000), 0.1),
         (125, (0.25, 1.0), 0.5),
         (100, (0.0, 1.0), 0.5),
+        (1, (0.001, 0.01), 0.0),
+        (2, (0.001, 0.01), 1.0),
+        (1, (0, 0.001), 1.0),
     ],
 )
 def test_negatives_harden_linearly(step, window, hardness):
@@ -76,6 +96,9 @@ def test_negatives_harden_linearly(step, window, hardness):
     [
         ({"burn_in_steps": -1}, "burn_in_steps=-1"),
         ({"align_steps": -1}, "align_steps=-1"),
+        ({"align_steps": 1.5}, r"align_steps=1\.5: a number below 1 is a share of all steps.*such as 1\."),
+        ({"burn_in_steps": 20.5}, r"burn_in_steps=20\.5.*a number of steps, which is whole.*such as 20\."),
+        ({"momentum_distill_ramp_steps": 2.5}, r"momentum_distill_ramp_steps=2\.5"),
         ({"codebook_restart_threshold": 1.5}, r"codebook_restart_threshold=1\.5"),
         ({"alternate_updates": "1"}, "alternate_updates='1'.*'1,1'"),
         ({"alternate_updates": "1,0"}, "alternate_updates='1,0'.*above 0"),
@@ -84,6 +107,9 @@ def test_negatives_harden_linearly(step, window, hardness):
         ({"negative_hardening": "a,b"}, "negative_hardening='a,b'.*two numbers"),
         ({"negative_hardening": "0.5,0.25"}, r"negative_hardening='0\.5,0\.25'"),
         ({"negative_hardening": "0.5,100"}, r"negative_hardening='0\.5,100'.*both"),
+        ({"negative_hardening": "0,1.5"}, r"negative_hardening='0,1\.5'.*whole numbers like '500,2000'"),
+        ({"negative_hardening": "2,3.5"}, r"negative_hardening='2,3\.5'.*whole"),
+        ({"negative_hardening": "1,inf"}, "negative_hardening='1,inf'"),
     ],
 )
 def test_bad_arguments_are_named(fields, message, tmp_path):
@@ -124,7 +150,8 @@ def test_heads_that_wait_for_burn_in_do_not_stop_distributed_training(tmp_path):
         (0, 0, 0.4),
         (5, 0.1, 0.2),
         (10, 0.1, 0.4),
-        (0, 0.001, 0.4),
+        (0, 0.001, 0.0),
+        (1, 0.001, 0.4),
     ],
 )
 def test_distillation_rises_linearly(step, ramp, share):

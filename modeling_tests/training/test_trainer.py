@@ -3,11 +3,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import CODES, PATCH, PATCHES, answering_model, half_image, pretraining_model, tiny_processor, tiny_rows
+from tiny import (
+    CODES,
+    PATCH,
+    PATCHES,
+    answering_model,
+    build,
+    half_image,
+    pretraining_model,
+    tiny_processor,
+    tiny_rows,
+)
 from transformers import TrainerCallback, TrainingArguments
 
 from transformers_cbvila.data.collators import CBViLADataCollatorForPreTraining, CBViLADataCollatorForQuestionAnswering
 from transformers_cbvila.data.pairs import ImageTextPairs
+from transformers_cbvila.model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
 from transformers_cbvila.training.arguments import CBViLATrainingArguments
 from transformers_cbvila.training.codebook_care import CodebookCallback
 from transformers_cbvila.training.trainer import CBViLATrainer
@@ -231,6 +242,26 @@ def test_other_arguments_are_refused(tmp_path):
         CBViLATrainer(model=pretraining_model(), args=TrainingArguments(output_dir=str(tmp_path)))
 
 
+@pytest.mark.parametrize("model", [pretraining_model, answering_model])
+def test_one_process_with_several_devices_is_refused(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(CBViLATrainingArguments, "n_gpu", 2)
+    with pytest.raises(ValueError, match="2 devices.*accelerate launch.*CUDA_VISIBLE_DEVICES=0"):
+        CBViLATrainer(model=model(), args=arguments(tmp_path))
+
+
+def test_batches_of_a_single_pair_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="per_device_train_batch_size=1 on 1 process.*or set itm_weight"):
+        pretrainer(tmp_path, per_device_train_batch_size=1, gradient_accumulation_steps=2)
+    model = pretraining_model(itm_weight=0.0, itc_weight=0.0)
+    pretrainer(tmp_path, model=model, per_device_train_batch_size=1, max_steps=1).train()
+    with pytest.raises(ValueError, match=r"a single pair has no mismatch.*does not count\)\.$"):
+        CBViLATrainer(
+            model=build(CBViLAForImageTextRetrieval),
+            args=arguments(tmp_path, per_device_train_batch_size=1),
+            train_dataset=ImageTextPairs(tiny_rows()),
+        )
+
+
 # The codebook
 
 
@@ -272,6 +303,14 @@ def test_codes_are_fitted_again_when_the_towers_are_aligned(tmp_path, fits):
     assert fits == [0, 1, 0, 1, 1]
     pretrainer(tmp_path, align_steps=2, codebook_init=False).train()
     assert len(fits) == 5
+
+
+@pytest.mark.parametrize("codebook_init, expected", [(True, [0, 1]), (False, [1])])
+def test_a_burn_in_that_ends_with_alignment_refits_once(codebook_init, expected, tmp_path, fits):
+    trainer = pretrainer(tmp_path, align_steps=2, codebook_refit=True, codebook_init=codebook_init)
+    trainer.train()
+    assert fits == expected
+    assert [names(log) - HEALTH for log in step_logs(trainer)] == [{"loss_itc"}] * 2 + [ALL_TERMS] * 4
 
 
 def test_fitting_disturbs_neither_global_random_state_nor_training_mode(tmp_path):

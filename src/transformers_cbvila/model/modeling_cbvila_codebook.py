@@ -234,7 +234,10 @@ class CBViLACodebook(nn.Module):
 
     @torch.no_grad()
     def set_codes(self, codes: Tensor, counts: Tensor | None = None) -> None:
-        """Replaces the codes by (K, C) others, as k-means does; `counts` (K,) is the weight of each in the average."""
+        """Replaces the codes by (K, C) others, as k-means does; `counts` (K,) is the weight of each in the average.
+
+        What was measured of the codes before is forgotten.
+        """
         if codes.shape != self.codes.shape:
             raise ValueError(f"codes have shape {tuple(codes.shape)}; this codebook's is {tuple(self.codes.shape)}.")
         codes = codes.to(self.codes.device, self.codes.dtype)
@@ -249,7 +252,9 @@ class CBViLACodebook(nn.Module):
             self.ema_counts.copy_(torch.ones_like(self.ema_counts) if counts is None else counts)
             self.ema_sums.copy_(self.codes * self.ema_counts.unsqueeze(-1))
             self.ages.zero_()
-            self.forget_pending()
+        self.forget_pending()
+        if self.config.quantizer_gradient == "gumbel":
+            self.gumbel_scale.zero_()  # the next batch says how far apart these are
         self.initialized.fill_(True)
 
     @torch.no_grad()

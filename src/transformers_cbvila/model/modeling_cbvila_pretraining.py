@@ -40,7 +40,8 @@ class CBViLALosses(ModelOutput):
         codebook: Second term of Eq. 3; absent with `codebook_update="ema"`, where nothing descends it.
         commitment: Third term of Eq. 3, without β.
         mim: Masked image modelling on code indices (Eq. 4); needs `bool_masked_pos`.
-        itm: Image-text matching with hard negatives (Eq. 5). Its floor is 0.6365 (one match to two mismatches).
+        itm: Image-text matching with hard negatives (Eq. 5). Its floor is 0.6365 (one match to two mismatches). A pair
+            that nothing in the batch is a mismatch for is left out; 0 when that is true of all.
         mlm: Masked language modelling (Eq. 6); needs `input_ids_masked` and `mlm_labels`.
         itc: Image-text contrast over the batch; not in the paper.
         mim_cls_bag: The hidden words from the query [CLS] alone, whatever their order; needs what MIM needs.

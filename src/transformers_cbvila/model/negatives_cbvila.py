@@ -133,7 +133,15 @@ def gumbel_noise(seed: int | Tensor, first: int, like: Tensor) -> Tensor:
 
 
 def itm_labels(negative_image_index: Tensor, negative_text_index: Tensor) -> Tensor:
-    """Labels (3B,) of [true pairs, wrong images, wrong texts]: 1 matches, 0 does not, -100 there was no negative."""
-    negatives = torch.cat([negative_image_index, negative_text_index])
-    wrong = torch.where(negatives < 0, torch.full_like(negatives, -100), torch.zeros_like(negatives))
-    return torch.cat([torch.ones_like(negative_image_index), wrong])
+    """Labels (3B,) of [true pairs, wrong images, wrong texts]: 1 matches, 0 does not, -100 is not scored.
+
+    Where there was no negative there is nothing to score, and a true pair without any negative is not scored either:
+    true pairs alone would teach that everything matches.
+    """
+    wrong = torch.cat([negative_image_index, negative_text_index])
+    true = torch.maximum(negative_image_index, negative_text_index)
+    return torch.cat([_where_there(true, 1), _where_there(wrong, 0)])
+
+
+def _where_there(negatives: Tensor, label: int) -> Tensor:
+    return torch.where(negatives < 0, torch.full_like(negatives, -100), torch.full_like(negatives, label))

@@ -27,6 +27,7 @@ class AlternationCallback(TrainerCallback):
 
     def on_pre_optimizer_step(self, args, state, control, **kwargs):
         codes_turn = state.global_step % (self.for_codes + self.for_rest) < self.for_codes
-        for name, parameter in self.trainer.unwrapped_model.named_parameters():
-            if name.endswith("codebook.codes") != codes_turn:
+        codes = self.trainer.unwrapped_model.cbvila.codebook.codes
+        for parameter in self.trainer.unwrapped_model.parameters():
+            if (parameter is codes) != codes_turn:
                 parameter.grad = None

@@ -10,7 +10,8 @@ from transformers import TrainingArguments
 class CBViLATrainingArguments(TrainingArguments):
     """[`~transformers.TrainingArguments`] with the schedule of the objectives and the care of the codebook.
 
-    Steps are optimiser steps; a number below 1 is a share of all steps.
+    Steps are optimiser steps; a number below 1 is a share of all steps, and 1 is one step. In `negative_hardening`
+    alone, which has two numbers, an end of 1 is the end of the run if the other number is below 1.
     """
 
     remove_unused_columns: bool = field(
@@ -33,15 +34,15 @@ class CBViLATrainingArguments(TrainingArguments):
     align_steps: float = field(
         default=0.0,
         metadata={
-            "help": "Steps with ITC alone, before anything else begins. From random weights, contrast is learned best "
-            "without the others beside it, and a step costs a third."
+            "help": "Steps (below 1: a share of all) with ITC alone, before anything else begins. From random "
+            "weights, contrast is learned best without the others beside it, and a step costs a third."
         },
     )
     burn_in_steps: float = field(
         default=0.0,
         metadata={
-            "help": "Steps with ITM, ITC and the codebook's own losses only, counted from the first step, align_steps "
-            "among them; MIM and MLM follow (Sec. IV-C)."
+            "help": "Steps (below 1: a share of all) with ITM, ITC and the codebook's own losses only, counted from "
+            "the first step, align_steps among them; MIM and MLM follow (Sec. IV-C)."
         },
     )
     mlm_from_start: bool = field(
@@ -55,16 +56,25 @@ class CBViLATrainingArguments(TrainingArguments):
         },
     )
     codebook_init: bool = field(
-        default=True, metadata={"help": "Fit the codes to features of the training images before the first step."}
+        default=True,
+        metadata={
+            "help": "Fit the codes to features of the training images (k-means): before the first step, unless the "
+            "model comes with fitted codes; and, with align_steps, once more when alignment ends, whatever it came "
+            "with. A linear MIM head that had learned the codes before then begins anew."
+        },
     )
     codebook_refit: bool = field(
         default=False,
-        metadata={"help": "Fit them once more when burn-in ends. For image encoders that start from random weights."},
+        metadata={
+            "help": "Fit them once more when burn-in ends (which is no sooner than alignment does; where both end at "
+            "once, they are fitted once). For image encoders that start from random weights."
+        },
     )
     codebook_restart_threshold: float = field(
         default=0.0,
         metadata={
-            "help": "During burn-in, replace codes used less than this share of what an average code is. 0: never."
+            "help": "Replace codes used less than this share of what an average code is, from the end of align_steps "
+            "until shortly before burn-in ends, and after an alarm. 0: never."
         },
     )
     codebook_restart_grace: int = field(
@@ -74,8 +84,9 @@ class CBViLATrainingArguments(TrainingArguments):
     mim_gate: float | None = field(
         default=None,
         metadata={
-            "help": "Code stability from which MIM begins after burn-in, for example 0.8; at the latest when burn-in "
-            "has lasted twice as long. Without it MIM begins when burn-in ends."
+            "help": "Code stability from which MIM begins after burn-in, for example 0.8; at the latest when burn-in, "
+            "counted from the end of align_steps, has lasted twice as long and a stability_window has passed, or half "
+            "of the steps after burn-in have. Without it MIM begins when burn-in ends."
         },
     )
     codebook_target_decay: float | None = field(
@@ -152,8 +163,9 @@ class CBViLATrainingArguments(TrainingArguments):
     negative_hardening: str | None = field(
         default=None,
         metadata={
-            "help": "Two steps 'from,to' (shares of all steps) between which ITM negatives turn from uniform to "
-            "drawn by similarity. From random towers, hard negatives from the start keep ITM at its floor."
+            "help": "Two steps 'from,to' between which ITM negatives turn from uniform to drawn by similarity: both "
+            "whole numbers, or both shares of all steps, where '0,1' is the whole run. From random towers, hard "
+            "negatives from the start keep ITM at its floor."
         },
     )
 
@@ -168,9 +180,8 @@ class CBViLATrainingArguments(TrainingArguments):
             # The codebook's buffers are equal by construction; sent around before a forward, they would replace what
             # the other processes have counted by then.
             self.ddp_broadcast_buffers = False
-        for name in ("align_steps", "burn_in_steps"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name}={getattr(self, name)} is no number of steps, nor a share of them.")
+        for name in ("align_steps", "burn_in_steps", "momentum_distill_ramp_steps"):
+            _require_steps(name, getattr(self, name))
         if not 0 <= self.codebook_restart_threshold < 1:
             raise ValueError(f"codebook_restart_threshold={self.codebook_restart_threshold} must be in [0, 1).")
         self._check_codebook_care()
@@ -200,8 +211,11 @@ class CBViLATrainingArguments(TrainingArguments):
         if self.mim_gate is not None and self.codebook_probe_images < 1:
             raise ValueError(f"mim_gate={self.mim_gate} needs codebook_probe_images, such as 16.")
         for name, on in (("codebook_refit", self.codebook_refit), ("mim_gate", self.mim_gate is not None)):
-            if on and self.burn_in_steps == 0:
-                raise ValueError(f"{name} is for the end of burn-in, and burn_in_steps=0 leaves that out: set both.")
+            if on and self.burn_in_steps == self.align_steps == 0:
+                raise ValueError(
+                    f"{name} is for the end of burn-in, and burn_in_steps=0 leaves that out: set both. (With "
+                    "align_steps above 0 burn-in ends when alignment does, or later.)"
+                )
         if self.codebook_target_decay is not None and not 0 <= self.codebook_target_decay < 1:
             raise ValueError(f"codebook_target_decay={self.codebook_target_decay} must be in [0, 1), such as 0.999.")
         for name, least in (
@@ -226,9 +240,8 @@ class CBViLATrainingArguments(TrainingArguments):
             raise ValueError(f"momentum_distill={self.momentum_distill} must be in [0, 1), such as 0.4; 0 is off.")
         if not 0 <= self.momentum_decay < 1:
             raise ValueError(f"momentum_decay={self.momentum_decay} must be in [0, 1), such as 0.995.")
-        for name in ("momentum_distill_ramp_steps", "queue_size"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)} is negative; 0 leaves it out.")
+        if self.queue_size < 0:
+            raise ValueError(f"queue_size={self.queue_size} is negative; 0 leaves it out.")
 
     def tower_learning_rates(self) -> dict[str, float]:
         """The learning rates that differ from `learning_rate`, by tower: `vision`, `text`, `codebook`."""
@@ -249,11 +262,26 @@ class CBViLATrainingArguments(TrainingArguments):
             raise ValueError(
                 f"negative_hardening={self.negative_hardening!r}: expected two numbers like '0.25,0.5'."
             ) from None
-        if not 0 <= start < end:
+        if not 0 <= start < end < math.inf:
             raise ValueError(f"negative_hardening={self.negative_hardening!r}: the first number must be the smaller.")
-        if 0 < start < 1 < end:
-            raise ValueError(f"negative_hardening={self.negative_hardening!r}: both must be steps, or shares up to 1.")
+        whole = start == int(start) and end == int(end)
+        if end > 1 and not whole:
+            raise ValueError(
+                f"negative_hardening={self.negative_hardening!r}: both must be steps, which are whole numbers like "
+                "'500,2000', or shares of all steps up to 1, like '0.25,0.5'."
+            )
         return start, end
+
+
+def _require_steps(name: str, value: float) -> None:
+    """Raises a ValueError unless a value is a number of steps or a share of all."""
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{name}={value} is no number of steps, nor a share of them; 0 leaves it out.")
+    if value >= 1 and value != int(value):
+        raise ValueError(
+            f"{name}={value}: a number below 1 is a share of all steps (0.5: half of the run), and from 1 on it is a "
+            f"number of steps, which is whole (1: one step). Give one of both, such as {int(value)}."
+        )
 
 
 __all__ = ["CBViLATrainingArguments"]

@@ -10,12 +10,14 @@ from transformers import TrainerCallback
 from transformers.utils import logging
 
 from ..data.masking import generator_for
+from .adapters import trained_module
 from .checkpoints import load_state, save_state
 from .codebook_probe import StabilityProbe
 from .codebook_watch import CodebookWatch
 from .kmeans import kmeans, require_points
+from .mim_heads import forget_codes
 from .progress import say
-from .schedule import mim_gate_open, phases
+from .schedule import hardening_steps, latest_mim_step, mim_gate_open, phases, restart_steps
 from .sharding import require_whole_weights
 from .target_encoder import TargetEncoder
 from .training_images import image_batches, image_latents
@@ -24,7 +26,6 @@ logger = logging.get_logger(__name__)
 
 _POINTS_PER_CODE = 16
 _RESTART_SHARE = 0.01  # of the codes, at most, per step
-_RESTART_UNTIL = 0.9  # of burn-in: the last restarts must settle before MIM learns their indices
 _STATE_FILE = "codebook_care.pt"
 
 
@@ -35,6 +36,7 @@ class CodebookCallback(TrainerCallback):
         watch: Usage over log windows, and the alarm.
         probe: Code stability.
         mim_open: Whether MIM may learn the indices; once open it stays open.
+        codes_given: Whether the model came with fitted codes, which a MIM head may have learned.
         targets: The encoder whose indices are MIM's targets, with `codebook_target_decay` and from the end of
             burn-in on; None otherwise.
     """
@@ -46,6 +48,7 @@ class CodebookCallback(TrainerCallback):
         self.probe = StabilityProbe(trainer, trainer.args.codebook_probe_images, trainer.args.stability_window)
         self.mim_open = False
         self.targets: TargetEncoder | None = None
+        self.codes_given = False
         self._resumed = False
 
     @staticmethod
@@ -62,7 +65,7 @@ class CodebookCallback(TrainerCallback):
 
     @property
     def codebook(self):
-        return self.trainer.unwrapped_model.cbvila.codebook
+        return trained_module(self.trainer.unwrapped_model.cbvila.codebook)
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.codebook.synchronize()
@@ -71,10 +74,13 @@ class CodebookCallback(TrainerCallback):
                 f"burn_in_steps={args.burn_in_steps} (after align_steps={args.align_steps}) lasts for all of the "
                 f"{state.max_steps} steps: MIM never begins, nor MLM unless mlm_from_start."
             )
+        self._warn_of_no_restarts(args, state)
+        self._warn_of_hard_negatives(args, state)
         if not self._resumed:
             self.watch.reset()
             self.probe.reset()
             self.mim_open, self.targets = False, None
+            self.codes_given = bool(self.codebook.initialized)
         self._resumed = False
         if args.codebook_init and not bool(self.codebook.initialized):
             self.fit(seed=args.seed)
@@ -86,15 +92,30 @@ class CodebookCallback(TrainerCallback):
         step, (align, burn_in) = state.global_step, self._phases(args, state)
         # When alignment ends, features are others than those of the first step, and pixels begin to ask for words.
         if (args.codebook_init and 0 < step == align) or (args.codebook_refit and 0 < step == burn_in):
-            self.fit(seed=args.seed + 1)
+            self._refit(args, step)
             self.watch.remember_codes()
             self.probe.forget()
             self.probe.measure(step)
         stability = self.probe.stability if self.probe.is_settled else None
-        self.mim_open = self.mim_open or mim_gate_open(step, burn_in, args.mim_gate, stability)
+        latest = latest_mim_step(align, burn_in, args.stability_window, state.max_steps)
+        self.mim_open = self.mim_open or mim_gate_open(step, burn_in, args.mim_gate, stability, latest)
         follows = args.codebook_target_decay is not None and self.trainer.is_pretraining
         if follows and self.targets is None and step >= burn_in:
             self.targets = TargetEncoder(self.trainer, args.codebook_target_decay)
+
+    def _refit(self, args, step: int) -> None:
+        """Fits the codes in mid-run; a linear MIM head that has learned those before begins anew."""
+        self.fit(seed=args.seed + 1)
+        if not self.codes_given:
+            return  # the head has learned nothing yet: MIM waits for the end of burn-in
+        begun = forget_codes(self.trainer.unwrapped_model, args.seed, step)
+        if self.trainer.is_world_process_zero():
+            what = f"{' and '.join(begun)} scored these and begins anew" if begun else "its MIM head goes on with them"
+            logger.warning(
+                f"The model came with fitted codes, and at step {step} they were fitted anew, as its features have "
+                f"moved: {what}. To keep the codes that it came with, set codebook_refit to False and, with "
+                "align_steps, codebook_init."
+            )
 
     def on_optimizer_step(self, args, state, control, **kwargs):
         if self.trainer.accelerator.optimizer_step_was_skipped:
@@ -104,8 +125,7 @@ class CodebookCallback(TrainerCallback):
         self.codebook.update()
         if self.targets is not None:
             self.targets.update()
-        settled = _RESTART_UNTIL * self._phases(args, state)[1]
-        if args.codebook_restart_threshold > 0 and (state.global_step < settled or self.watch.alarmed):
+        if args.codebook_restart_threshold > 0 and self._may_restart(args, state):
             moved = self.codebook.restart_unused(
                 args.codebook_restart_threshold,
                 limit=max(1, int(_RESTART_SHARE * self.codebook.num_codes)),
@@ -133,6 +153,7 @@ class CodebookCallback(TrainerCallback):
             "watch": self.watch.state_dict(),
             "probe": self.probe.state_dict(),
             "mim_open": self.mim_open,
+            "codes_given": self.codes_given,
             "targets": None if self.targets is None else self.targets.state_dict(),
             "buffers": {name: getattr(self.codebook, name, None) for name in ("ages", "expected_count")},
         }
@@ -146,6 +167,7 @@ class CodebookCallback(TrainerCallback):
         self.watch.load_state_dict(state["watch"])
         self.probe.load_state_dict(state["probe"])
         self.mim_open = state["mim_open"]
+        self.codes_given = state.get("codes_given", False)  # older checkpoints do not say
         self.targets = None
         if state["targets"] is not None and self.trainer.args.codebook_target_decay is not None:
             self.targets = TargetEncoder(self.trainer, self.trainer.args.codebook_target_decay)
@@ -158,6 +180,41 @@ class CodebookCallback(TrainerCallback):
     def _phases(self, args, state) -> tuple[int, int]:
         """Steps before there is more than contrast, and before indices are targets; only pretraining has either."""
         return phases(args.align_steps, args.burn_in_steps, state.max_steps) if self.trainer.is_pretraining else (0, 0)
+
+    def _may_restart(self, args, state) -> bool:
+        align, burn_in = self._phases(args, state)
+        alarmed = self.watch.alarmed and state.global_step >= align
+        return alarmed or state.global_step in restart_steps(align, burn_in)
+
+    def _warn_of_no_restarts(self, args, state) -> None:
+        """Says so when the schedule has no step at which a code may restart but those of an alarm."""
+        if args.codebook_restart_threshold == 0 or not state.is_world_process_zero:
+            return
+        align, burn_in = self._phases(args, state)
+        window = restart_steps(align, burn_in)
+        # Codes are new at the first step and, with codebook_init, when alignment ends.
+        grace = args.codebook_restart_grace if align == 0 or args.codebook_init else 0
+        if len(window) < max(1, grace):
+            logger.warning(
+                f"codebook_restart_threshold={args.codebook_restart_threshold} restarts codes from the end of "
+                f"alignment until shortly before burn-in ends; here these are {len(window)} steps (alignment ends at "
+                f"step {align}, burn-in at {burn_in}), and new codes have {grace} steps of grace "
+                "(codebook_restart_grace). Only after an alarm will codes restart: raise burn_in_steps, or lower "
+                "codebook_restart_grace."
+            )
+
+    def _warn_of_hard_negatives(self, args, state) -> None:
+        """Says so when negatives have hardened before ITM sees the first of them."""
+        window, (align, _) = args.hardening_window(), self._phases(args, state)
+        if window is None or not state.is_world_process_zero or self.trainer.unwrapped_model.config.itm_weight == 0:
+            return
+        end = hardening_steps(window, state.max_steps)[1]
+        if end <= align < state.max_steps:
+            logger.warning(
+                f"negative_hardening={args.negative_hardening!r} ends at step {end}, and ITM begins at step {align}, "
+                f"when alignment ends (align_steps={args.align_steps:g}): its negatives are hard from the first one "
+                "on. Let it end later."
+            )
 
     @staticmethod
     def _stability_every(args, state) -> int:
@@ -185,6 +242,14 @@ class CodebookCallback(TrainerCallback):
             dist.broadcast(counts, src=0)
         images_per_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         codebook.set_codes(centres, counts * (images_per_step / latents.shape[0]))
+        self.watch.forget_alarm()  # it was about other codes
+        self._forget_moments()
+
+    def _forget_moments(self) -> None:
+        """Drops what the optimiser remembers of the codes' gradients: it is about other codes."""
+        optimizer = self.trainer.optimizer
+        if optimizer is not None and isinstance(self.codebook.codes, torch.nn.Parameter):
+            optimizer.state.pop(self.codebook.codes, None)
 
     def _collect_latents(self, seed: int) -> Tensor:
         """Latents (images, N, C) of as many training images as k-means needs, or of all there are."""

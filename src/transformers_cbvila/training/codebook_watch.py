@@ -52,6 +52,10 @@ class CodebookWatch:
         self._restarted: Tensor | None = None
         self._codes: Tensor | None = None
 
+    def forget_alarm(self) -> None:
+        """Drops the alarm and what it was to be judged by next: after k-means these are of codes that are gone."""
+        self.alarmed, self._long = False, _Window()
+
     def remember_codes(self) -> None:
         """Notes where the codes (K, C) are: drift counts from here."""
         self._codes = self._current_codes().clone()
@@ -161,7 +165,8 @@ class CodebookWatch:
             return
         args, config = self.trainer.args, self.trainer.unwrapped_model.config
         if args.codebook_restart_threshold > 0 and config.codebook_update == "ema":
-            first = "Unused codes restart until it recovers."
+            first = "Unused codes restart until it recovers"
+            first += ", once align_steps are over." if args.align_steps > 0 else "."
         else:
             first = "codebook_restart_threshold=0.3 with codebook_update='ema' would restart unused codes."
         logger.warning(

@@ -125,11 +125,6 @@ def _check(trainer) -> None:
             f"{type(trainer.unwrapped_model).__name__}. Leave both out."
         )
     require_whole_weights(trainer, f"{asked} keeps whole copies of the encoders")
-    if args.n_gpu > 1:
-        raise ValueError(
-            f"{asked}: one process with {args.n_gpu} devices (DataParallel) cannot deal out a queue. Start a process "
-            "for each device, with accelerate launch or torchrun."
-        )
     weights = trainer.unwrapped_model.config.loss_weights()
     if args.queue_size > 0 and weights["itc"] == 0:
         raise ValueError(

@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers import AutoTokenizer, set_seed
 
+from ..bundled import checkpoint_source
 from ..data.collators import CBViLADataCollatorForPreTraining
 from ..data.pairs import ImageTextPairs
 from ..data.sources import check_weights, concatenate, interleave, load_pair_stream, load_pairs, training_texts
@@ -67,8 +68,8 @@ class PretrainingJob(ViewOptions):
     model: str | None = field(
         default=None,
         metadata={
-            "help": "Checkpoint to start from, with its tokenizer and configuration but for what model_config names; "
-            "without it, random weights."
+            "help": "Checkpoint to start from (folder, Hub id, or the name of a bundled one, cbvila-tiny), with its "
+            "tokenizer and configuration but for what model_config names; without it, random weights."
         },
     )
     model_config: dict | str | None = field(
@@ -191,10 +192,11 @@ def _start(
     if job.model is not None:
         if job.tokenizer:
             say(args, f"{job.model} brings its tokenizer: {job.tokenizer} is not used.")
-        config = _changed(CBViLAConfig.from_pretrained(job.model), job.model_config or {})
+        source = checkpoint_source(job.model)
+        config = _changed(CBViLAConfig.from_pretrained(source), job.model_config or {})
         return (
-            CBViLAForPreTraining.from_pretrained(job.model, config=config),
-            CBViLAProcessor.from_pretrained(job.model),
+            CBViLAForPreTraining.from_pretrained(source, config=config),
+            CBViLAProcessor.from_pretrained(source),
         )
     fields = dict(job.model_config or {})  # type: ignore[arg-type]
     text = dict(fields.pop("text_config", None) or {})

@@ -32,7 +32,7 @@ def run_record(job: Any, trainer: CBViLATrainer) -> dict[str, Any]:
     args, state = trainer.args, trainer.state
     config = trainer.unwrapped_model.config
     return {
-        "job": {**asdict(job), "train_data": [Path(name).name for name in job.train_data]},
+        "job": _job(job),
         "preset": config.preset,
         "config": config.to_dict(),
         "arguments": _arguments(args),
@@ -48,6 +48,15 @@ def run_record(job: Any, trainer: CBViLATrainer) -> dict[str, Any]:
         "speed": _speed(trainer),
         "logs": state.log_history,
     }
+
+
+def recorded_options(job: Any, args: Any) -> dict[str, Any]:
+    """The options of a run as its record holds them, those of the job and those of the training together."""
+    return _job(job) | _arguments(args)
+
+
+def _job(job: Any) -> dict[str, Any]:
+    return {**asdict(job), "train_data": [Path(name).name for name in job.train_data]}
 
 
 def _arguments(args: Any) -> dict[str, Any]:

@@ -3,14 +3,20 @@
 Nothing is counted along the way, so that a resumed run is in the right phase from its first step.
 """
 
+import math
 from collections.abc import Mapping
 
 BURN_IN_OFF = {"mim", "mim_cls_bag", "mlm"}  # what waits for the codebook (Sec. IV-C)
+_RESTART_UNTIL = 0.9  # of burn-in: the last restarts must settle before MIM learns their indices
 
 
 def as_steps(value: float, max_steps: int) -> int:
-    """A number of steps given as such, or as a share below 1 of all steps."""
-    return round(value * max_steps) if value < 1 else int(value)
+    """A number of steps given as such, or as a share below 1 of all steps, which is at least one unless it is 0."""
+    return _share_of(max_steps, value) if value < 1 else int(value)
+
+
+def _share_of(max_steps: int, share: float) -> int:
+    return max(1, round(share * max_steps)) if share > 0 else 0
 
 
 def phases(align_steps: float, burn_in_steps: float, max_steps: int) -> tuple[int, int]:
@@ -40,27 +46,54 @@ def objective_weights(
     return {name: 0.0 if name in off else weight for name, weight in configured.items()}
 
 
-def mim_gate_open(step: int, burn_in_steps: int, threshold: float | None, stability: float | None) -> bool:
-    """Whether MIM may begin at a global step: after burn-in, once indices are stable, or burn-in has doubled.
+def restart_steps(align_steps: int, burn_in_steps: int) -> range:
+    """The global steps at which unused codes restart: from the end of alignment until shortly before burn-in ends.
+
+    Not during alignment: no loss asks for a code by then, and k-means replaces all of them when it ends.
+    """
+    return range(align_steps, math.ceil(align_steps + _RESTART_UNTIL * (burn_in_steps - align_steps)))
+
+
+def latest_mim_step(align_steps: int, burn_in_steps: int, stability_window: int, max_steps: int) -> int:
+    """The step at which a gate that waits for stability opens at the latest.
+
+    That is when burn-in, counted from the end of alignment, has lasted twice as long, and a whole window of stability
+    was measured; but half of what is left after burn-in is MIM's, whatever these are.
+    """
+    wait = max(burn_in_steps - align_steps, stability_window)
+    return burn_in_steps + min(wait, max(0, max_steps - burn_in_steps) // 2)
+
+
+def mim_gate_open(
+    step: int, burn_in_steps: int, threshold: float | None, stability: float | None, latest: int
+) -> bool:
+    """Whether MIM may begin at a global step: after burn-in, once indices are stable, or at the latest step.
 
     Args:
         threshold: Stability that opens the gate; None opens it when burn-in ends.
         stability: What was measured, None when nothing was over a whole window.
+        latest: See [`latest_mim_step`].
     """
     if step < burn_in_steps:
         return False
     stable = stability is not None and threshold is not None and stability >= threshold
-    return threshold is None or stable or step >= 2 * burn_in_steps
+    return threshold is None or stable or step >= latest
 
 
 def negative_hardness(step: int, max_steps: int, window: tuple[float, float] | None) -> float | None:
     """Sharpness of the ITM negative distribution, rising linearly from 0 to 1 in the window; None without one."""
     if window is None:
         return None
+    start, end = hardening_steps(window, max_steps)
+    return min(1.0, max(0.0, (step - start) / max(1, end - start)))
+
+
+def hardening_steps(window: tuple[float, float], max_steps: int) -> tuple[int, int]:
+    """The steps of a window of two steps or two shares."""
     # Where the first bound is a share the second is one too: 1.0 is then the end of training, not its first step.
     shares = window[0] < 1 and window[1] <= 1
-    start, end = (round(bound * max_steps) if shares else as_steps(bound, max_steps) for bound in window)
-    return min(1.0, max(0.0, (step - start) / max(1, end - start)))
+    start, end = (_share_of(max_steps, bound) if shares else int(bound) for bound in window)
+    return start, end
 
 
 def distillation_share(step: int, max_steps: int, share: float, ramp_steps: float) -> float:

@@ -75,6 +75,17 @@ def local_part(tensor: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def set_weight(parameter: nn.Parameter, values: Tensor) -> None:
+    """Gives a parameter, sharded or not, other values, which all processes have."""
+    values = values.to(parameter.device, parameter.dtype)
+    if hasattr(parameter, "device_mesh"):
+        from torch.distributed.tensor import distribute_tensor
+
+        values = distribute_tensor(values, parameter.device_mesh, parameter.placements)  # type: ignore
+    parameter.copy_(values)
+
+
+@torch.no_grad()
 def latents_of_sharded(model: PreTrainedModel, pixel_values: Tensor) -> Tensor:
     """Latents (B, N, C) of images (B, 3, H, W), in the mode that the model is in.
 

@@ -16,6 +16,7 @@ from ..data.masking import generator_for
 from ..data.streams import ReplayCollator, StreamedImageTextPairs
 from ..model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
 from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
+from .adapters import base_model, check_adapters, own_name
 from .alternation import AlternationCallback
 from .arguments import CBViLATrainingArguments
 from .checkpoints import last_complete_checkpoint, step_of
@@ -23,6 +24,7 @@ from .codebook_care import CodebookCallback
 from .data_callback import DataCallback
 from .momentum import MomentumCallback
 from .optimizer_groups import parameter_groups
+from .option_checks import check_options, require_mismatches, require_one_device
 from .progress import say
 from .run_conditions import save_conditions, warn_of_other_conditions
 from .schedule import negative_hardness, objective_weights, phases
@@ -42,6 +44,9 @@ class CBViLATrainer(Trainer):
     as theirs together. With gradient accumulation neither holds across micro-batches: negatives are of one, means are
     taken within each and then averaged, as everywhere in transformers. Evaluation compares within a batch of
     `per_device_eval_batch_size`, on any number of processes.
+
+    A model with adapters (PEFT) is trained as the model inside is. Its codes can move if the adapter's
+    `modules_to_save` names the codebook.
     """
 
     args: CBViLATrainingArguments
@@ -50,13 +55,16 @@ class CBViLATrainer(Trainer):
         if args is not None and not isinstance(args, CBViLATrainingArguments):
             raise ValueError(f"args is a {type(args).__name__}; CBViLATrainer takes CBViLATrainingArguments.")
         super().__init__(model=model, args=args or CBViLATrainingArguments(), **kwargs)
+        require_one_device(self.args)  # here: a model that is laid out over several devices has changed it by now
         self._sums: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros((), device=self.args.device))
         self._times: dict[str, int] = defaultdict(int)
         self._micro_step = (0, 0)  # an optimiser step and the number of its next micro-batch
         self.codebook_care: CodebookCallback | None = None
         self.is_pretraining = isinstance(self.unwrapped_model, CBViLAForPreTraining)
-        self._check_alignment()
         self.draws_negatives = self.is_pretraining or isinstance(self.unwrapped_model, CBViLAForImageTextRetrieval)
+        check_options(self)
+        require_mismatches(self)
+        check_adapters(self, self.accelerator.unwrap_model(self.model))
         self._scalars = scalars_as_vectors(self.unwrapped_model) if self.accelerator.is_fsdp2 else []
         self.data_callback = DataCallback(self.train_dataset)
         self.add_callback(self.data_callback)
@@ -71,16 +79,10 @@ class CBViLATrainer(Trainer):
         if turns is not None:
             self.add_callback(AlternationCallback(self, turns))
 
-    def _check_alignment(self) -> None:
-        if self.args.align_steps > 0 and not (self.is_pretraining and self.unwrapped_model.config.itc_weight > 0):
-            raise ValueError(
-                f"align_steps={self.args.align_steps}: only pretraining with itc_weight > 0 has ITC to begin with "
-                "alone; set it to 0."
-            )
-
     @property
     def unwrapped_model(self):
-        return self.accelerator.unwrap_model(self.model)
+        """The CB-ViLA model itself, whatever distribution and adapters are around it."""
+        return base_model(self.accelerator.unwrap_model(self.model))
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args, **kwargs) -> TrainOutput:
         """As of [`~transformers.Trainer`]; `True` is the last complete checkpoint. A finished run ends at once."""
@@ -166,7 +168,7 @@ class CBViLATrainer(Trainer):
         """Weight decay would pull codes, positions, single tokens and the temperature to 0: it is for matrices."""
         spared = ("codebook.codes", "position_embeddings", "cls_token", "mask_token", "logit_scale", "mim_head.scale")
         names = super().get_decay_parameter_names(model)
-        return [name for name in names if not any(part in name for part in spared)]
+        return [name for name in names if not any(part in own_name(name) for part in spared)]
 
     def save_model(self, *args, **kwargs):
         self._require_finite_weights()
@@ -222,8 +224,7 @@ class CBViLATrainer(Trainer):
         micro_step = self._micro_step[1] if self._micro_step[0] == step else 0
         self._micro_step = (step, micro_step + 1)
         seed = generator_for(self.args.seed, step, micro_step).initial_seed() >> 1
-        # One for each device, as DataParallel deals out the first dimension; filled there, so that nothing waits.
-        return torch.full((max(1, self.args.n_gpu),), seed, device=self.args.device)
+        return torch.full((1,), seed, device=self.args.device)  # filled on the device, so that nothing waits
 
     def _remember(self, loss: torch.Tensor, outputs) -> None:
         """Adds up on the device what the next log needs: no synchronisation per step."""

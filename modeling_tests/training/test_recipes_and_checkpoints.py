@@ -1,0 +1,48 @@
+"""The bundled checkpoint is what its recipe makes: its record names the same options with the same values."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from test_cli import parse_pretrain
+
+from transformers_cbvila.bundled import bundled_checkpoint
+from transformers_cbvila.training.run_record import recorded_options
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "pretrain-tiny.yaml"
+DATA = ["easy-vqa", "emoji", "openclipart"]
+
+
+def options(*argv):
+    """All options of a pretraining, as its record would hold them."""
+    parsed = parse_pretrain(["--train_data", *DATA, "--output_dir", "out", "--use_cpu", *argv])
+    return json.loads(json.dumps(recorded_options(*parsed[:2])))
+
+
+@pytest.fixture(scope="module")
+def record():
+    return json.loads((Path(bundled_checkpoint("cbvila-tiny")) / "pretraining.json").read_text())
+
+
+def test_the_checkpoint_was_made_by_its_recipe(record):
+    """Every option that the recipe names, and every other one at its default."""
+    weights = re.search(r"--train_data_weights ([\d ]+\d)", RECIPE.read_text()).group(1).split()
+    expected = options("--config", str(RECIPE), "--train_data_weights", *weights)
+    # A record leaves out what transformers' arguments have by default, and options that came after it.
+    found = options() | record["job"] | record["arguments"]
+    differing = {
+        name: f"{found.get(name)} recorded, {expected.get(name)} by the recipe"
+        for name in sorted(expected | found)
+        if found.get(name) != expected.get(name)
+    }
+    assert not differing
+
+
+def test_its_configuration_is_the_recipes(record):
+    recipe = yaml.safe_load(RECIPE.read_text())
+    assert record["config"]["text_config"]["vocab_size"] == recipe["vocab_size"]
+    for name, value in recipe["model_config"].items():
+        kept = record["config"][name]
+        assert kept == value if not isinstance(value, dict) else kept | value == kept, name

@@ -1,0 +1,48 @@
+"""Options that a model, or the processes that train it, cannot follow: refused before training."""
+
+from typing import Any
+
+
+def require_one_device(args: Any) -> None:
+    """Raises a ValueError for one process with several devices, which transformers would wrap in DataParallel."""
+    if args.n_gpu > 1:
+        raise ValueError(
+            f"One process has {args.n_gpu} devices (DataParallel): copies of the model on these would keep codes and "
+            "queues of their own, and lose them. Start a process for each device, with accelerate launch or torchrun; "
+            "or show it one device, with CUDA_VISIBLE_DEVICES=0."
+        )
+
+
+def check_options(trainer) -> None:
+    """Raises a ValueError that names an option of which nothing would come with the trainer's model."""
+    args, model = trainer.args, trainer.unwrapped_model
+    itc = trainer.is_pretraining and model.config.itc_weight > 0
+    of = f"for {type(model).__name__}"
+    _refuse(not itc, args, ["align_steps"], "only pretraining with itc_weight > 0 has ITC to begin with alone")
+    schedule = ["burn_in_steps", "mlm_from_start", "mim_gate", "codebook_refit", "codebook_target_decay"]
+    _refuse(not trainer.is_pretraining, args, schedule, f"{of} there is no burn-in, which CBViLAForPreTraining has")
+    codes = ["codebook_restart_threshold"]
+    _refuse(not hasattr(model, "update_codebook"), args, codes, f"{of} there is no codebook that learns")
+    negatives = ["negative_hardening"]
+    _refuse(not trainer.draws_negatives, args, negatives, f"{of} there is no image-text matching to draw them for")
+
+
+def require_mismatches(trainer) -> None:
+    """Raises a ValueError where a batch is a single pair, and contrast and matching have nothing to tell it from."""
+    args, config = trainer.args, trainer.unwrapped_model.config
+    compares = trainer.draws_negatives and not (trainer.is_pretraining and config.itm_weight == config.itc_weight == 0)
+    if trainer.train_dataset is not None and compares and args.per_device_train_batch_size * args.world_size < 2:
+        raise ValueError(
+            f"per_device_train_batch_size={args.per_device_train_batch_size} on {args.world_size} process: a single "
+            "pair has no mismatch, and neither contrast (ITC) nor matching (ITM) would learn. Take 2 pairs or "
+            "more at once, on all processes together (gradient_accumulation_steps does not count)"
+            + ("; or set itm_weight and itc_weight to 0." if trainer.is_pretraining else ".")
+        )
+
+
+def _refuse(when: bool, args: Any, names: list[str], why: str) -> None:
+    for name in names if when else []:
+        value = getattr(args, name)
+        off = type(args).__dataclass_fields__[name].default
+        if value != off:
+            raise ValueError(f"{name}={value!r}: {why}; set it to {off} or leave it out.")
