@@ -100,7 +100,7 @@ def test_pretrain_base_is_the_papers_run(tmp_path, picture_folder):
 
 def test_pretrain_tiny_builds(tmp_path, picture_folder):
     _, trainer = recipe_trainer("pretrain-tiny.yaml", tmp_path, picture_folder)
-    rates = learning_rates(trainer, [0, 200, 9_900, 13_000])
+    rates = learning_rates(trainer, [0, 200, 18_600, 22_600])
     assert rates == pytest.approx([1e-5, 1e-3, 1e-3, 1e-5])
 
 
