@@ -155,7 +155,7 @@ def test_metrics_follow_from_what_people_answered():
 
 
 def test_ceilings_of_answer_lists():
-    references = [["two"] * 2 + ["blue"] * 8, ["green"] * 10, ["red"] * 10]
+    references = [["2"] * 2 + ["blue"] * 8, ["green"] * 10, ["red"] * 10]
     score = scorer_of(references)[1]
     assert ceiling(["two", "red"], references, score) == pytest.approx((0.6 + 0 + 1) / 3)
     with pytest.raises(ValueError, match="none is right for any question"):
@@ -163,8 +163,8 @@ def test_ceilings_of_answer_lists():
 
 
 def test_ceilings_take_spellings_for_equal_as_the_metric_does():
-    name, normalizing = scorer_of([["2"] * 10, ["Yes "] * 10])
-    assert name == "vqa_v2" and ceiling(["two", "yes"], [["2"] * 10, ["Yes "] * 10], normalizing) == 1.0
+    name, normalizing = scorer_of([["2"] * 10, ["yes"] * 10])
+    assert name == "vqa_v2" and ceiling(["two", "Yes."], [["2"] * 10, ["yes"] * 10], normalizing) == 1.0
     name, literal = scorer_of([["2"], ["Yes "]])
     assert name == "exact_match" and ceiling(["two", "yes"], [["2"], ["Yes "]], literal) == 0.5
     assert ceiling(["a cat", "cat"], [["A cat"], ["cat"], ["the cat"]], literal) == pytest.approx(2 / 3)

@@ -63,7 +63,8 @@ class ImageViews:
 
     def draw(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
         """A view of an RGB image."""
-        ground = image.getpixel((0, 0))  # before there is ink
+        # Read before there is ink.
+        ground = image.getpixel((0, 0)) if self.rotation > 0 or self.max_crop_scale > 1 else None
         if self.outlines > 0 and uniform(generator) < self.outlines:
             image = inked(image)
         if self.rotation > 0:
@@ -110,7 +111,7 @@ def _place(room: int, generator: torch.Generator) -> int:
 
 
 def _cut(image: Image.Image, box: tuple[int, int, int, int], ground: Any) -> Image.Image:
-    """What is in the box; beyond the image, the ground."""
+    """What is in the box; beyond the image, the ground (which nothing asks for where boxes lie in the image)."""
     left, top, right, bottom = box
     if min(left, top) >= 0 and right <= image.width and bottom <= image.height:
         return image.crop(box)
