@@ -36,7 +36,7 @@ def test_defaults_are_the_recommended_preset():
     assert (config.codebook_dim, config.codebook_norm, config.codebook_update) == (32, "l2", "ema")
     assert config.quantizer_gradient == "straight_through"
     assert config.itc_weight == 1 and not config.mim_grad_to_vit and config.pixel_on == "all"
-    assert config.pixel_weight == 10 and config.commitment_weight == 1 and not config.norm_pix_loss
+    assert config.pixel_weight == 3 and config.commitment_weight == 1 and not config.norm_pix_loss
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -228,7 +228,8 @@ class CBViLAConfig(PreTrainedConfig):
         pixel_weight, codebook_weight, commitment_weight, mim_weight, itm_weight, mlm_weight, itc_weight (`float`):
             Weights of the terms of Eq. 7 (`commitment_weight` is β of Eq. 3) and of the image-text contrastive loss,
             which the paper does not have (0 leaves it and its projections out). All terms are means (over tokens,
-            dimensions or pixels), so that `pixel_weight` is larger than 1 by default.
+            dimensions or pixels), so that `pixel_weight` is larger than 1 by default: 3, which costs contrast less
+            than 10 does, and reconstructs nearly as well (docs/study.md, on emoji).
         mim_cls_bag_weight (`float`, defaults to 0.0): Weight of one more term, which predicts from the query [CLS]
             alone which words are hidden, in whatever order (Fig. 1 speaks of "the cls token"; Eq. 4 is per token). 0
             leaves it and its head out.
@@ -307,7 +308,7 @@ class CBViLAConfig(PreTrainedConfig):
     codebook_decay: float = 0.99
     quantizer_gradient: str = "straight_through"
     gumbel_temperature: float | int = 1.0
-    pixel_weight: float | int = 10.0
+    pixel_weight: float | int = 3.0
     codebook_weight: float | int = 1.0
     commitment_weight: float | int = 1.0
     mim_weight: float | int = 1.0
