@@ -220,7 +220,8 @@ class CBViLAConfig(PreTrainedConfig):
             Eq. 1 reads literally; then there are no projections around the look-up.
         codebook_norm (`"l2"` or `"none"`, defaults to `"l2"`): Whether latents and codes are unit vectors.
         codebook_update (`"ema"` or `"loss"`, defaults to `"ema"`): How codes learn: by a moving average of the latents
-            assigned to them (a deviation from the paper, which collapses less), or by the second term of Eq. 3.
+            assigned to them (a deviation from the paper: after a k-means start both live, and the averages stay more
+            varied, docs/study.md), or by the second term of Eq. 3.
         codebook_decay (`float`, defaults to 0.99): Decay of that moving average, per optimiser step.
         quantizer_gradient (`"straight_through"`, `"gumbel"` or `"rotation"`, defaults to `"straight_through"`): How
             gradients pass the look-up. Noise (gumbel) is used in training only; indices are always those of Eq. 1.
@@ -247,6 +248,7 @@ class CBViLAConfig(PreTrainedConfig):
         mim_head (`"linear"` or `"tied"`, defaults to `"linear"`): Classifier over codes; `tied` scores by cosine with
             the codes themselves.
         mim_grad_to_vit (`bool`, defaults to `False`): Whether MIM trains the image encoder through the visible words.
+            It makes codes more varied and their indices less stable, and recall no better (docs/study.md).
         mim_mask_stage (`"post"` or `"pre"`, defaults to `"post"`): Whether patches are hidden behind the image encoder
             (Sec. III-B), or before it: then a second pass of the image encoder, with a mask embedding in the place of
             hidden patches, gives the visible words; what is to be predicted still comes from the whole image.
