@@ -54,6 +54,8 @@ def whole_words(processor: CBViLAProcessor) -> list[str]:
 def check(model, processor, images: Sequence, texts: Sequence[str], found: TwoStageRetrieval) -> float:
     """The largest difference between scores found and those of pairs in a pass of their own."""
     draws, (rows, scores, _) = torch.Generator().manual_seed(2), found.images_of_texts
+    if len(rows) != len(texts) or len(found.texts_of_images.rows) != len(images):
+        raise RuntimeError(f"{len(rows):,} of {len(texts):,} texts were searched, and some images, too, left out.")
     ours, own = [], []
     for _ in range(CHECKED):
         text = int(torch.randint(len(rows), (), generator=draws))

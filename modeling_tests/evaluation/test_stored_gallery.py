@@ -269,3 +269,18 @@ def test_shards_count_their_rows(tmp_path):
     shards.finish()
     assert Shards(tmp_path, {"of": "numbers"}).complete
     assert [row for part in read_shards(tmp_path) for row in part["n"]] == [1, 2, 3]
+
+
+def test_a_shard_of_several_batches_is_read_whole(model, tmp_path):
+    """`datasets` writes a shard's rows in batches of a thousand."""
+    texts = (TEXTS * 400)[:2300]
+    stored = store(tmp_path / "texts", model, items=texts, batch_size=256)
+    (part,) = read_shards(tmp_path / "texts")
+    assert part.data.column("embeds").num_chunks > 1
+    encoded = encode_texts(model, tiny_processor(), texts, batch_size=256, **QUIET)
+    assert_close(torch.cat(stored.blocks), encoded.embeds)
+    assert len(stored.states) == len(texts)
+    for row in (0, 999, 1000, 1001, 2000, 2299):
+        assert_close(stored.states[row], encoded.states[row])
+    save_gallery(tmp_path / "again", json.loads((tmp_path / "texts" / "description.json").read_text()), stored)
+    assert_close(torch.cat(StoredGallery(tmp_path / "again").blocks), encoded.embeds)

@@ -65,14 +65,19 @@ class StoredGallery:
                 f"The gallery in {folder} isn't complete ({sum(map(len, parts)):,} items so far): go on with "
                 f"index(..., folder={str(folder)!r})."
             )
-        chunks = [part.data.column("embeds").chunk(0) for part in parts]
+        chunks = _chunks(parts, "embeds")
         self.blocks = [_mapped(chunk.values).view(len(chunk), -1) for chunk in chunks]
         self.states: Sequence[Tensor] = []
         if self.description["width"]:
-            chunks = [part.data.column("states").chunk(0) for part in parts]
+            chunks = _chunks(parts, "states")
             dtype = getattr(torch, self.description["dtype"])
             values = [_mapped(chunk.values).view(dtype) for chunk in chunks]
             self.states = StoredStates(values, [c.offsets.to_numpy() for c in chunks], self.description["width"])
+
+
+def _chunks(parts: Sequence[Any], column: str) -> list[Any]:
+    """A column's arrays, part by part: `datasets` writes a shard in batches of a thousand rows or so."""
+    return [chunk for part in parts for chunk in part.data.column(column).chunks if len(chunk)]
 
 
 def _mapped(array: Any) -> Tensor:
