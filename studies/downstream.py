@@ -22,10 +22,12 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from .blank import blank_copy
 from .table import interval, markdown, mean
 
 RECIPES = Path(__file__).parents[1] / "recipes"
-STARTS = ("zero-shot", "random", "pretrained")
+STARTS = ("zero-shot", "text-only", "random", "pretrained")
+BLANK = "blank"  # folder of the packs that text-only runs read
 RECALLS = tuple(
     f"{way}_retrieval_r{k}{ending}" for ending in ("", "_combined") for way in ("text", "image") for k in (1, 10)
 )
@@ -43,6 +45,8 @@ class Task:
         figures: Of what `cbvila evaluate` writes.
         options: Of both commands.
         image_data: The pack whose photos the rows are joined with, if they have none of their own.
+        text_only: Whether one start is the pretrained model with blank pictures: a floor for texts that differ, where
+            the most frequent answer to each text is no floor.
     """
 
     task: str
@@ -53,6 +57,7 @@ class Task:
     figures: tuple[str, ...]
     options: tuple[str, ...] = ()
     image_data: str | None = None
+    text_only: bool = False
 
 
 _FLICKR8K = ("flickr8k-700", "flickr8k-rest")
@@ -79,6 +84,7 @@ TASKS = {
         ("accuracy",),
         options=("--image_id_column", "image_id"),
         image_data="flickr8k-rest",
+        text_only=True,
     ),
     "nlvr1": Task(
         "reasoning",
@@ -88,6 +94,7 @@ TASKS = {
         "validation",
         ("accuracy", "consistency"),
         options=("--protocol", "nlvr1"),
+        text_only=True,
     ),
     "easy-vqa": Task("vqa", "finetune-vqa-easy", ("easy-vqa",), "easy-vqa", "test", ("accuracy", "accuracy_other")),
 }
@@ -136,6 +143,19 @@ class Run:
 
 
 def main(argv: list[str] | None = None) -> int:
+    options = command_line().parse_args(argv)
+    runs = list(wanted_runs(options))
+    missing = [run for run in runs if not run.result.is_file()]
+    write_blank_packs(missing, options.packs, options.output_dir / BLANK)
+    run_all(missing, options.jobs)
+    found = [(run, json.loads(run.result.read_text())) for run in runs if run.result.is_file()]
+    text = table(found)
+    (options.output_dir / "table.md").write_text(text)
+    print(text)
+    return 0
+
+
+def command_line() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m studies.downstream",
         description=__doc__,
@@ -147,14 +167,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: 0 1 2")
     parser.add_argument("--output_dir", type=Path, default=Path("runs/downstream"), help="default: %(default)s")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time, one thread each")
-    options = parser.parse_args(argv)
-    runs = list(wanted_runs(options))
-    run_all([run for run in runs if not run.result.is_file()], options.jobs)
-    found = [(run, json.loads(run.result.read_text())) for run in runs if run.result.is_file()]
-    text = table(found)
-    (options.output_dir / "table.md").write_text(text)
-    print(text)
-    return 0
+    return parser
 
 
 def wanted_runs(options: argparse.Namespace) -> Iterator[Run]:
@@ -162,11 +175,21 @@ def wanted_runs(options: argparse.Namespace) -> Iterator[Run]:
     for seed in options.seeds:
         for name in options.tasks:
             for start in STARTS:
-                zero_shot = start == "zero-shot"
-                if zero_shot and (TASKS[name].task != "retrieval" or seed != options.seeds[0]):
+                zero_shot, text_only = start == "zero-shot", start == "text-only"
+                once = TASKS[name].task == "retrieval" and seed == options.seeds[0]
+                if (zero_shot and not once) or (text_only and not TASKS[name].text_only):
                     continue
                 folder = options.output_dir / name / (start if zero_shot else f"{start}-seed{seed}")
-                yield Run(name, start, seed, options.model, options.packs, folder)
+                packs = options.output_dir / BLANK if text_only else options.packs
+                yield Run(name, start, seed, options.model, packs, folder)
+
+
+def write_blank_packs(runs: Sequence[Run], packs: Path, blank: Path) -> None:
+    """Writes the packs that the text-only runs among `runs` read, from those with pictures."""
+    tasks = [TASKS[run.name] for run in runs if run.start == "text-only"]
+    sources = [name for task in tasks for name in (*task.train_data, task.data, task.image_data) if name]
+    for pack in dict.fromkeys(Path(name).parts[0] for name in sources):
+        blank_copy(packs / pack, blank / pack)
 
 
 def run_all(runs: Sequence[Run], jobs: int) -> None:
@@ -192,7 +215,7 @@ def _run(run: Run) -> None:
 
 
 def table(found: Sequence[tuple[Run, dict[str, Any]]]) -> str:
-    """Markdown: for each task and figure its floors, zero-shot, both starts, and their difference, paired by seed."""
+    """Markdown: for each task and figure its floor and what each start reaches, and what pretraining adds, by seed."""
     rows = []
     for name, task in TASKS.items():
         by_start: dict[str, dict[int, dict[str, Any]]] = {start: {} for start in STARTS}
@@ -202,7 +225,16 @@ def table(found: Sequence[tuple[Run, dict[str, Any]]]) -> str:
         measured = [figures for runs in by_start.values() for figures in runs.values()]
         if measured:
             rows += [[name, figure, *_cells(figure, measured[0], by_start)] for figure in task.figures]
-    head = ["task", "figure", "floor %", "zero-shot %", "random weights %", "pretrained %", "difference"]
+    head = [
+        "task",
+        "figure",
+        "floor %",
+        "zero-shot %",
+        "text only %",
+        "random weights %",
+        "pretrained %",
+        "difference",
+    ]
     return markdown(head, rows) + "\n"
 
 

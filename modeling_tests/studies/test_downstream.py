@@ -3,11 +3,14 @@
 import json
 from pathlib import Path
 
+import PIL.Image
 import pytest
+from datasets import ClassLabel, Dataset, Features, Image, Value
 
 import studies.downstream as downstream
 import transformers_cbvila.evaluation.task_evaluation as task_evaluation
 import transformers_cbvila.training.finetune as finetuning
+from studies.blank import blank_copy
 from studies.downstream import TASKS, Run, main, table
 from transformers_cbvila import cli
 
@@ -17,7 +20,7 @@ def run(name, start, seed=0, folder=Path("out")):
 
 
 @pytest.mark.parametrize("name", TASKS)
-@pytest.mark.parametrize("start", ["random", "pretrained"])
+@pytest.mark.parametrize("start", ["text-only", "random", "pretrained"])
 def test_commands_are_what_the_command_line_takes(name, start, monkeypatch, tmp_path, capsys):
     trained, measured = [], []
     monkeypatch.setattr(finetuning, "finetune", lambda *call: trained.append(call))
@@ -41,17 +44,51 @@ def test_zero_shot_is_measured_once_and_only_where_nothing_has_to_be_learned(mon
         run.folder.mkdir(parents=True)
         run.result.write_text(json.dumps(figures))
 
+    copied = []
     monkeypatch.setattr(downstream, "_run", write)
+    monkeypatch.setattr(downstream, "blank_copy", lambda *paths: copied.append(tuple(map(str, paths))))
     options = ["--packs", "packs", "--output_dir", str(tmp_path), "--jobs", "1", "--seeds", "0", "1"]
     options += ["--tasks", "emoji", "nlvr1"]
     assert main(options) == main(options) == 0  # the second time all is there
-    trained = [
-        (name, start, seed) for seed in (0, 1) for name in ("emoji", "nlvr1") for start in ("random", "pretrained")
-    ]
+    starts = {"emoji": ("random", "pretrained"), "nlvr1": ("text-only", "random", "pretrained")}
+    trained = [(name, start, seed) for seed in (0, 1) for name in starts for start in starts[name]]
     assert done == [("emoji", "zero-shot", 0), *trained]
-    assert (
-        "| nlvr1 | accuracy | – | – | 50.0 [50.0, 50.0] | 50.0 [50.0, 50.0] |" in (tmp_path / "table.md").read_text()
-    )
+    blank = tmp_path / "blank"
+    packs = [(f"packs/{name}", f"{blank}/{name}") for name in ("nlvr1-train-sample", "nlvr1")]
+    assert copied == packs, "each pack once, though a file and its folder are named"
+    table = (tmp_path / "table.md").read_text()
+    assert f"| nlvr1 | accuracy | – | – |{3 * ' 50.0 [50.0, 50.0] |'}" in table
+    assert f"| emoji | text_retrieval_r1 | – | 50.0 [50.0, 50.0] | – |{2 * ' 50.0 [50.0, 50.0] |'}" in table
+
+
+def test_text_only_runs_read_the_blank_packs(tmp_path):
+    options = ["--packs", "packs", "--output_dir", str(tmp_path), "--tasks", "entailment", "--seeds", "0"]
+    options = downstream.command_line().parse_args(options)
+    blank, *others = downstream.wanted_runs(options)
+    assert (blank.start, blank.packs) == ("text-only", tmp_path / "blank")
+    read = [part for command in blank.commands for part in command if "snli" in part or "flickr8k" in part]
+    assert all(part.startswith(str(tmp_path / "blank")) or part.endswith(".yaml") for part in read)
+    assert {other.packs for other in others} == {Path("packs")}
+
+
+def test_a_blank_copy_keeps_all_but_the_pictures(tmp_path):
+    features = Features({"image": Image(), "text": Value("string"), "label": ClassLabel(names=["no", "yes"])})
+    picture = PIL.Image.effect_noise((30, 20), 99).convert("RGB")
+    source, target = tmp_path / "pack", tmp_path / "blank" / "pack"
+    source.mkdir()
+    rows = Dataset.from_dict({"image": [picture, picture], "text": ["a", "b"], "label": [1, 0]}, features=features)
+    rows.to_parquet(str(source / "train.parquet"))
+    rows.remove_columns("image").to_parquet(str(source / "test.parquet"))
+    blank_copy(source, target)
+    train, test = (Dataset.from_parquet(str(target / f"{split}.parquet")) for split in ("train", "test"))
+    assert train.features == features and train["text"][:] == test["text"][:] == ["a", "b"]
+    assert all(row["image"].size == (30, 20) and row["image"].getextrema() == 3 * ((128, 128),) for row in train)
+    before = (target / "train.parquet").stat().st_mtime_ns
+    blank_copy(source, target)
+    assert (target / "train.parquet").stat().st_mtime_ns == before, "a copy that is there is kept"
+    assert [path.name for path in target.parent.iterdir()] == ["pack"], "nothing unfinished stays"
+    with pytest.raises(ValueError, match="no Parquet files"):
+        blank_copy(tmp_path / "elsewhere", tmp_path / "copy")
 
 
 def test_a_table_by_hand():
@@ -64,6 +101,6 @@ def test_a_table_by_hand():
     accuracies = {("random", 0): 0.5, ("random", 1): 0.6, ("pretrained", 0): 0.6, ("pretrained", 1): 0.71}
     found = [(run("entailment", *key), {**figures, "accuracy": value}) for key, value in accuracies.items()]
     assert table(found).splitlines()[2] == (
-        "| entailment | accuracy | 50.00 | – | 55.0 ± 7.07 [40.0, 80.0] | 65.5 ± 7.78 [40.0, 80.0] "
+        "| entailment | accuracy | 50.00 | – | – | 55.0 ± 7.07 [40.0, 80.0] | 65.5 ± 7.78 [40.0, 80.0] "
         "| +10.5 [+4.15, +16.9] |"
     )
