@@ -148,8 +148,7 @@ def main(argv: list[str] | None = None) -> int:
     missing = [run for run in runs if not run.result.is_file()]
     write_blank_packs(missing, options.packs, options.output_dir / BLANK)
     run_all(missing, options.jobs)
-    found = [(run, json.loads(run.result.read_text())) for run in runs if run.result.is_file()]
-    text = table(found)
+    text = table(figures_of(runs))
     (options.output_dir / "table.md").write_text(text)
     print(text)
     return 0
@@ -214,6 +213,11 @@ def _run(run: Run) -> None:
             subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment, check=True)
 
 
+def figures_of(runs: Sequence[Run]) -> list[tuple[Run, dict[str, Any]]]:
+    """The runs that are finished, with what was measured of them."""
+    return [(run, json.loads(run.result.read_text())) for run in runs if run.result.is_file()]
+
+
 def table(found: Sequence[tuple[Run, dict[str, Any]]]) -> str:
     """Markdown: for each task and figure its floor and what each start reaches, and what pretraining adds, by seed."""
     rows = []
@@ -225,16 +229,7 @@ def table(found: Sequence[tuple[Run, dict[str, Any]]]) -> str:
         measured = [figures for runs in by_start.values() for figures in runs.values()]
         if measured:
             rows += [[name, figure, *_cells(figure, measured[0], by_start)] for figure in task.figures]
-    head = [
-        "task",
-        "figure",
-        "floor %",
-        "zero-shot %",
-        "text only %",
-        "random weights %",
-        "pretrained %",
-        "difference",
-    ]
+    head = ["task", "figure", *(f"{name} %" for name in ("floor", *STARTS)), "difference", "seeds"]
     return markdown(head, rows) + "\n"
 
 
@@ -247,6 +242,7 @@ def _cells(figure: str, any_run: dict[str, Any], by_start: dict[str, dict[int, d
         f"{100 * max(floors):.2f}" if floors else "–",
         *(_measured(figure, list(by_start[start].values())) for start in STARTS),
         interval([values["pretrained"][seed] - values["random"][seed] for seed in seeds]),
+        str(len(seeds)),
     ]
 
 

@@ -14,6 +14,8 @@ from studies.blank import blank_copy
 from studies.downstream import TASKS, Run, main, table
 from transformers_cbvila import cli
 
+DOCS = Path(__file__).parents[2] / "docs"
+
 
 def run(name, start, seed=0, folder=Path("out")):
     return Run(name, start, seed, "cbvila-tiny", Path("packs"), folder / name / f"{start}-seed{seed}")
@@ -102,5 +104,12 @@ def test_a_table_by_hand():
     found = [(run("entailment", *key), {**figures, "accuracy": value}) for key, value in accuracies.items()]
     assert table(found).splitlines()[2] == (
         "| entailment | accuracy | 50.00 | – | – | 55.0 ± 7.07 [40.0, 80.0] | 65.5 ± 7.78 [40.0, 80.0] "
-        "| +10.5 [+4.15, +16.9] |"
+        "| +10.5 [+4.15, +16.9] | 2 |"
     )
+
+
+def test_the_results_page_shows_the_table_of_the_figures_beside_it():
+    options = downstream.command_line().parse_args(["--packs", "packs", "--output_dir", str(DOCS / "downstream")])
+    shown = table(downstream.figures_of(list(downstream.wanted_runs(options))))
+    assert shown.count("\n") > 2, "figures are there"
+    assert shown in (DOCS / "results.md").read_text()
