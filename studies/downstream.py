@@ -175,8 +175,9 @@ def wanted_runs(options: argparse.Namespace) -> Iterator[Run]:
         for name in options.tasks:
             for start in STARTS:
                 zero_shot, text_only = start == "zero-shot", start == "text-only"
-                once = TASKS[name].task == "retrieval" and seed == options.seeds[0]
-                if (zero_shot and not once) or (text_only and not TASKS[name].text_only):
+                if zero_shot and (TASKS[name].task != "retrieval" or seed != options.seeds[0]):
+                    continue
+                if text_only and not TASKS[name].text_only:
                     continue
                 folder = options.output_dir / name / (start if zero_shot else f"{start}-seed{seed}")
                 packs = options.output_dir / BLANK if text_only else options.packs
