@@ -128,16 +128,17 @@ def test_pretraining_on_a_folder_of_ones_own_then_inspecting_it(recipe, picture_
     assert record["speed"]["resumed_from_step"] == 0 and record["speed"]["replay_seconds"] is None
 
     figures = out / "figures.json"
-    inspect = ["inspect", str(out), "--data", picture_folder, "--split", "train", "--caption_column", "text"]
+    inspect = ["inspect", str(out), "--data", picture_folder, "--caption_column", "text"]
     page = out / "page.html"
     assert main([*inspect, "--output", str(figures), "--page", str(page), "--rerank_k", "3"]) == 0
     printed = capsys.readouterr().out
     assert "codebook_perplexity" in printed and f"Page: {page}" in printed
     measured = json.loads(figures.read_text())
+    assert (measured["data"], measured["split"]) == ("pictures", "train"), "the only one"
     assert 0 <= measured["text_retrieval_r10"] <= 1
     recall, low, high = (measured[f"image_retrieval_r1_reranked{end}"] for end in ("", "_low", "_high"))
     assert re.search(rf"image_retrieval_r1_reranked +{recall:.4f} +{low:.4f} to {high:.4f}\n", printed)
-    assert "On 8 images of" in page.read_text() and page.read_text().count("<img") > 8 * 5
+    assert f"On 8 images of {picture_folder}, train." in page.read_text() and page.read_text().count("<img") > 8 * 5
 
 
 def assert_says(capsys, argv, *messages):

@@ -10,6 +10,7 @@ from transformers_cbvila.data.pairs import ImageTextPairs
 from transformers_cbvila.data.sources import (
     EASY_VQA,
     concatenate,
+    evaluation_split,
     interleave,
     load_pair_stream,
     load_pairs,
@@ -123,6 +124,60 @@ def test_missing_columns_are_named_with_those_there_are(load, tmp_path):
 def test_paths_that_are_not_there(source):
     with pytest.raises(FileNotFoundError, match="isn't there"):
         load_pairs(source)
+
+
+def folder_with_splits(folder, *splits):
+    for split in splits:
+        table(folder=save_pictures(folder / f"pictures-{split}")).to_parquet(folder / "data" / f"{split}-0.parquet")
+    return str(folder / "data")
+
+
+@pytest.mark.parametrize(
+    ("splits", "preferred", "chosen"),
+    [
+        (["train", "validation", "test"], ("test", "validation"), "test"),
+        (["train", "validation", "test"], ("validation", "test"), "validation"),
+        (["train", "validation"], ("test", "validation"), "validation"),
+        (["train"], ("test", "validation"), "train"),
+    ],
+)
+def test_without_a_name_the_preferred_split_or_the_only_one_is_measured(splits, preferred, chosen, tmp_path):
+    source = folder_with_splits(tmp_path, *splits)
+    assert evaluation_split([source], preferred) == chosen
+    rows = datasets.DatasetDict({split: table(folder=tmp_path / f"pictures-{split}") for split in splits})
+    rows.save_to_disk(tmp_path / "disk")
+    assert evaluation_split([str(tmp_path / "disk")], preferred) == chosen
+
+
+def test_several_sources_are_measured_on_a_split_that_all_have(tmp_path):
+    both = folder_with_splits(tmp_path / "both", "train", "validation", "test")
+    one = folder_with_splits(tmp_path / "one", "train", "validation")
+    file = str(tmp_path / "one" / "data" / "train-0.parquet")
+    assert evaluation_split([both, one]) == "validation" == evaluation_split([file, one])
+    assert evaluation_split([file]) == "test" == evaluation_split([EASY_VQA, both, file]), "files go by any name"
+    assert len(load_pairs(file, evaluation_split([file]))) == 6
+    table(folder=tmp_path / "one" / "pictures-train").save_to_disk(tmp_path / "rows")
+    assert evaluation_split([str(tmp_path / "rows"), one]) == "validation"
+
+
+def test_splits_that_cannot_be_chosen(tmp_path):
+    rows = table(folder=save_pictures(tmp_path / "pictures"))
+    for folder, splits in (("several", ("train", "extra")), ("one", ("extra",))):
+        datasets.DatasetDict(dict.fromkeys(splits, rows)).save_to_disk(tmp_path / folder)
+    with pytest.raises(ValueError, match="no split test or validation .*: .*several has train, extra. Name one as"):
+        evaluation_split([str(tmp_path / "several")])
+    with pytest.raises(ValueError, match="easy-vqa has train, test; .*one has extra. Name one as the split"):
+        evaluation_split([EASY_VQA, str(tmp_path / "one")])
+    for nowhere in ("./nowhere", "nowhere.parquet"):
+        with pytest.raises(FileNotFoundError, match="nowhere.* isn't there"):
+            evaluation_split([nowhere])
+
+
+def test_a_split_that_is_not_there_is_named_with_its_source(tmp_path):
+    source = folder_with_splits(tmp_path, "train")
+    for load in (load_pairs, load_pair_stream):
+        with pytest.raises(ValueError, match=r"data: .*(Unknown|Bad) split.*dev.*\['train'\]"):
+            load(source, "dev")
 
 
 def test_missing_captions_are_empty_lists(tmp_path):

@@ -361,7 +361,7 @@ def test_a_revision_of_a_hub_data_set(monkeypatch):
     load_rows("user/name@refs/convert/parquet", "test")
     load_rows("user/name", "train")
     assert called[0] == (("user/name",), {"revision": "refs/convert/parquet", "split": "test", "streaming": False})
-    assert called[1] == (("user/name",), {"split": "train", "streaming": False})
+    assert called[1] == (("user/name",), {"revision": None, "split": "train", "streaming": False})
 
 
 def test_snli_ve_is_joined_with_flickr30k_as_on_the_hub(tmp_path):

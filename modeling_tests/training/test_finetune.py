@@ -82,9 +82,10 @@ def test_every_task_is_trained_measured_and_evaluated_anew(task, pretrained, dat
     settings, head, figure = TASKS[task]
     views = {"crop_scale": 0.5, "flip": True, "distortions": 2}
     start = {"image_size": 40, "dropout": 0.0, "from_scratch": task == "vqa"}
-    job = FinetuningJob(pretrained, [data], eval_data=[data], eval_split="train", **start, **views)
+    job = FinetuningJob(pretrained, [data], eval_data=[data], **start, **views)
     folder = finetune(task, job, settings, arguments(tmp_path / "out", eval_strategy="steps", eval_steps=1))
     record = json.loads((folder / "finetuning.json").read_text())
+    assert record["job"]["eval_split"] == "validation"
     assert record["task"] == task and record["steps"] == 2 and record["skipped_rows"] == {"train": 0, "eval": 0}
     assert str(tmp_path) not in json.dumps(record) and Path(data).parent.name not in json.dumps(record)
     assert sum(f"eval_{figure}" in log for log in record["logs"]) == 3, "after each step, and at the end"
@@ -92,18 +93,14 @@ def test_every_task_is_trained_measured_and_evaluated_anew(task, pretrained, dat
     assert model.config.vision_config.image_size == 40
     # the folder alone gives the same figures
     output = tmp_path / "figures.json"
-    job = EvaluationJob(str(folder), [data], str(output), split="train", train_data=[data], batch_size=8)
+    job = EvaluationJob(str(folder), [data], str(output), train_data=[data], batch_size=8)
     figures = evaluate_task(task, job, settings, progress=False)
     assert figures == json.loads(output.read_text())
     for name, value in record["figures"].items():
         same = figures[name.removeprefix("eval_")]
         assert same == (pytest.approx(value) if isinstance(value, float) else value), name
-    assert (figures["task"], figures["split"], figures["protocol"], figures["zero_shot"]) == (
-        task,
-        "train",
-        "own",
-        False,
-    )
+    said = [figures[name] for name in ("task", "split", "protocol", "zero_shot")]
+    assert said == [task, "test", "own", False], "a file goes by any split's name"
     assert any(name.endswith("_floor") for name in figures)
 
 

@@ -294,7 +294,7 @@ def _inspect(argv: list[str]) -> int:
     )
     parser.add_argument("model", help="folder, Hub id, or the name of a bundled checkpoint")
     parser.add_argument("--data", required=True, help="folder, Parquet file, Hub id, or easy-vqa")
-    parser.add_argument("--split", default="test", help="split of the data (default: test)")
+    parser.add_argument("--split", help="split of the data (default: test, else validation, else the only one)")
     parser.add_argument("--image_column", default="image")
     parser.add_argument("--caption_column", help="default: captions, caption or text, whichever there is")
     parser.add_argument(
@@ -305,23 +305,25 @@ def _inspect(argv: list[str]) -> int:
     options = parser.parse_args(argv)
 
     from .bundled import checkpoint_source
-    from .data.sources import load_pairs
+    from .data.sources import evaluation_split, load_pairs
     from .evaluation.inspection import inspect_pretraining
     from .model.modeling_cbvila_pretraining import CBViLAForPreTraining
     from .model.processing_cbvila import CBViLAProcessor
 
     source = checkpoint_source(options.model)
     model, processor = CBViLAForPreTraining.from_pretrained(source), CBViLAProcessor.from_pretrained(source)
-    rows = load_pairs(options.data, options.split, options.image_column, options.caption_column)
-    figures = inspect_pretraining(model, processor, rows, rerank_k=options.rerank_k)
+    split = options.split or evaluation_split([options.data])
+    rows = load_pairs(options.data, split, options.image_column, options.caption_column)
+    measured = inspect_pretraining(model, processor, rows, rerank_k=options.rerank_k)
+    figures = {"data": Path(options.data).name, "split": split, **measured}
     _print_figures(figures)
     if options.output:
         Path(options.output).write_text(json.dumps(figures, indent=2) + "\n")
     if options.page:
         from .pages.codebook_page import write_codebook_page
 
-        title, note = f"Inside the codebook of {options.model}", f"On {len(rows):,} images of {options.data}."
-        print(f"Page: {write_codebook_page(options.page, model, processor, rows, figures, title, note)}")
+        title, note = f"Inside the codebook of {options.model}", f"On {len(rows):,} images of {options.data}, {split}."
+        print(f"Page: {write_codebook_page(options.page, model, processor, rows, measured, title, note)}")
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import json
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -95,9 +96,8 @@ def load_rows(source: str, split: str, streaming: bool = False) -> Dataset | Ite
     """
     datasets = require("datasets")
     path = Path(source)
+    _check_is_there(source)
     if path.suffix in _FORMATS:
-        if not glob.glob(source):
-            raise FileNotFoundError(f"{source} isn't there: give a file, a pattern of files, a folder or a Hub id.")
         files = {split.partition("[")[0]: source}  # "test[:100]" is a part of a split
         return datasets.load_dataset(_FORMATS[path.suffix], data_files=files, split=split, streaming=streaming)
     if (path / "dataset_dict.json").is_file():
@@ -105,14 +105,75 @@ def load_rows(source: str, split: str, streaming: bool = False) -> Dataset | Ite
         if split not in parts:
             raise ValueError(f"{source} has no split {split!r}; it has {', '.join(parts)}.")
         return parts[split]
-    if (path / "dataset_info.json").is_file() and (path / "state.json").is_file():
+    if _is_saved_rows(path):
         return datasets.load_from_disk(source)
-    name, _, revision = source.partition("@")
-    if not path.is_dir() and (path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1):
-        raise FileNotFoundError(f"{source} isn't there: give a file, a pattern of files, a folder or a Hub id.")
-    if revision and not path.is_dir():
+    name, revision = _name_and_revision(source)
+    try:
         return datasets.load_dataset(name, revision=revision, split=split, streaming=streaming)
-    return datasets.load_dataset(source, split=split, streaming=streaming)
+    except ValueError as error:  # of a split that isn't there, datasets does not say of what
+        raise ValueError(f"{source}: {error}") from error
+
+
+def evaluation_split(sources: Sequence[str], preferred: Sequence[str] = ("test", "validation")) -> str:
+    """The split to measure on where none is named: the first of `preferred` that all sources have, or their only one.
+
+    Single files, and rows that `save_to_disk` wrote without splits, go by any name.
+
+    Raises:
+        FileNotFoundError: If a source is a path and isn't there.
+        ValueError: If no split is common to all, or several are and none is preferred; the message lists them.
+    """
+    splits = {source: names for source in sources if (names := _split_names(source)) is not None}
+    if not splits:
+        return preferred[0]
+    common = [name for name in next(iter(splits.values())) if all(name in names for names in splits.values())]
+    chosen = [name for name in preferred if name in common] or common
+    if not chosen or (len(chosen) > 1 and chosen[0] not in preferred):
+        found = "; ".join(f"{source} has {', '.join(names)}" for source, names in splits.items())
+        raise ValueError(f"There is no split {' or '.join(preferred)} to measure on: {found}. Name one as the split.")
+    return chosen[0]
+
+
+def _split_names(source: str) -> list[str] | None:
+    """Names of the splits of a source; None if it goes by any, or if they are not known before it is read."""
+    datasets = require("datasets")
+    path = Path(source)
+    if source == EASY_VQA:
+        return ["train", "test"]
+    _check_is_there(source)
+    if path.suffix in _FORMATS or _is_saved_rows(path):
+        return None
+    if (path / "dataset_dict.json").is_file():
+        return json.loads((path / "dataset_dict.json").read_text())["splits"]
+    name, revision = _name_and_revision(source)
+    try:
+        return datasets.get_dataset_split_names(name, revision=revision)
+    except datasets.inspect.SplitsNotFoundError:  # such as a Hub data set that is in the cache, without a network
+        return None
+
+
+def _check_is_there(source: str) -> None:
+    """Raises a FileNotFoundError if a source can only be a path, and isn't there."""
+    path = Path(source)
+    if path.suffix in _FORMATS:
+        there = bool(glob.glob(source))
+    else:
+        name, _ = _name_and_revision(source)
+        is_path = path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1
+        there = path.is_dir() or not is_path
+    if not there:
+        raise FileNotFoundError(f"{source} isn't there: give a file, a pattern of files, a folder or a Hub id.")
+
+
+def _is_saved_rows(path: Path) -> bool:
+    """Whether `Dataset.save_to_disk` wrote a folder: rows without splits."""
+    return (path / "dataset_info.json").is_file() and (path / "state.json").is_file()
+
+
+def _name_and_revision(source: str) -> tuple[str, str | None]:
+    """A Hub id without its revision, and this; the name of a folder may have an @."""
+    name, _, revision = source.partition("@")
+    return (name, revision) if revision and not Path(source).is_dir() else (source, None)
 
 
 def encoded_images(rows: Dataset, column: str, source: str) -> Dataset:

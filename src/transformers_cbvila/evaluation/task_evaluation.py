@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ..bundled import checkpoint_source
+from ..data.sources import evaluation_split
 from ..data.task_rows import load_task_rows
 from ..data.task_settings import Repeatable
 from ..data.task_texts import check_texts
@@ -47,7 +48,9 @@ class EvaluationJob:
         metadata={"help": "Folders, Parquet, JSON Lines or CSV files, Hub ids (user/name@revision), or easy-vqa."}
     )
     output: str = field(metadata={"help": "JSON file to write the figures to."})
-    split: str = field(default="test", metadata={"help": "Split of the data."})
+    split: str | None = field(
+        default=None, metadata={"help": "Split of the data; default: test, else validation, else the only one."}
+    )
     protocol: str | None = field(
         default=None, metadata={"help": "Name of a protocol, listed below; it sets options and checks the data."}
     )
@@ -96,7 +99,8 @@ def evaluate_task(task: str, job: EvaluationJob, settings: Any, progress: bool =
     model, processor = load_trained(task, job.model)
     classes = task_classes(task, model.config)
     check_num_images(task, model.config, settings)
-    rows = load_task_rows(job.data, job.split, settings, classes)
+    split = job.split or evaluation_split(job.data)
+    rows = load_task_rows(job.data, split, settings, classes)
     rows = check_texts(rows, processor, settings.skip_bad_rows)
     check_protocol(job.protocol, settings, rows)
     train_rows = None
@@ -108,7 +112,7 @@ def evaluate_task(task: str, job: EvaluationJob, settings: Any, progress: bool =
         "task": task,
         "model": Path(job.model).name,
         "data": " ".join(Path(name).name for name in job.data),
-        "split": job.split,
+        "split": split,
         "protocol": job.protocol or "own",
         "zero_shot": _architecture(model.config) == _ZERO_SHOT.get(task),
         **evaluation.figures(model, processor, rows),

@@ -8,6 +8,7 @@ from transformers import set_seed
 
 from ..data.collators import CBViLADataCollatorForQuestionAnswering
 from ..data.questions import SampledQuestions
+from ..data.sources import evaluation_split
 from ..data.task_collators import (
     CBViLADataCollatorForImageTextRetrieval,
     CBViLADataCollatorForVisualEntailment,
@@ -49,7 +50,9 @@ class FinetuningJob(ViewOptions):
         default_factory=list,
         metadata={"help": "Data to measure the task on, at the end and as often as eval_strategy says."},
     )
-    eval_split: str = field(default="validation", metadata={"help": "Split of eval_data."})
+    eval_split: str | None = field(
+        default=None, metadata={"help": "Split of eval_data; default: validation, else test, else the only one."}
+    )
     eval_where: list[str] = field(
         default_factory=list,
         metadata={"help": "As where, for eval_data; default: the same conditions.", "action": Repeatable},
@@ -76,6 +79,11 @@ class FinetuningJob(ViewOptions):
         _ = self.views  # raises early
         if not self.train_data:
             raise ValueError("train_data is empty; name at least one folder, file or data set.")
+
+    @property
+    def measured_split(self) -> str:
+        """Split of `eval_data`, looked up if none is named."""
+        return self.eval_split or evaluation_split(self.eval_data, ("validation", "test"))
 
 
 def finetune(task: str, job: FinetuningJob, settings: Any, args: CBViLATrainingArguments) -> Path:
@@ -119,7 +127,7 @@ def build_trainer(task: str, job: FinetuningJob, settings: Any, args: CBViLATrai
         test = None
         if job.eval_data:
             conditions = replace(settings, where=job.eval_where or settings.where)
-            test = load_task_rows(job.eval_data, job.eval_split, conditions, classes)
+            test = load_task_rows(job.eval_data, job.measured_split, conditions, classes)
             test = check_texts(test, processor, settings.skip_bad_rows)
     for rows in (train, test):
         if rows is not None and rows.skipped:
@@ -162,6 +170,8 @@ def _record(task: str, job: FinetuningJob, settings: Any, trainer: TaskTrainer, 
     """Everything needed to repeat the run, without where files lay on this machine."""
     record = run_record(job, trainer)
     record["job"] |= {"model": Path(job.model).name, "eval_data": [Path(name).name for name in job.eval_data]}
+    if job.eval_data:
+        record["job"]["eval_split"] = job.measured_split
     chosen = asdict(settings) | {"image_data": [Path(name).name for name in settings.image_data]}
     if chosen.get("answer_list"):
         chosen["answer_list"] = Path(chosen["answer_list"]).name
