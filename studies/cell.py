@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,7 @@ def _train_flops(trainer: CBViLATrainer) -> int:
     for first, last in ((0, align), (align, burn_in), (burn_in, steps)):
         if last > first:
             weights = objective_weights(configured, first, burn_in, True, args.mlm_from_start, align)
-            total += (last - first) * count_flops(lambda weights=weights: _backward(model, batch, weights))
+            total += (last - first) * count_flops(partial(_backward, model, batch, weights))
     model.zero_grad()
     return total
 
