@@ -5,6 +5,7 @@ from tiny_vqa import picture, tiny_model, tiny_processor
 from transformers import AutoConfig, pipeline
 
 from transformers_cbvila import bundled, bundled_checkpoint, bundled_checkpoints
+from transformers_cbvila.bundled import checkpoint_source
 
 
 @pytest.fixture
@@ -49,3 +50,15 @@ def test_none_there(checkpoints):
 
 def test_folder_is_inside_the_package():
     assert Path(bundled.__file__).parent / "checkpoints" == bundled.CHECKPOINTS
+
+
+def test_a_checkpoint_is_bundled_or_a_folder_or_told_to_be_neither(checkpoints, tmp_path):
+    for folder in ("cbvila-b", "mine"):
+        tiny_model().save_pretrained(checkpoints / folder)
+    assert checkpoint_source("cbvila-b") == str(checkpoints / "cbvila-b")
+    assert checkpoint_source(str(tmp_path / "mine")) == str(tmp_path / "mine")
+    for name in ("nowhere", "nobody/nothing", "./nowhere"):
+        with pytest.raises(
+            OSError, match=rf"^{name} is no folder and no bundled checkpoint \(cbvila-b, .*from the Hub: "
+        ):
+            checkpoint_source(name)

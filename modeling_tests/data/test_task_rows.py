@@ -292,12 +292,20 @@ def test_nothing_but_bad_rows_is_an_error_with_the_reasons(tmp_path):
         load_task_rows([str(tmp_path / "rows.jsonl")], "train", EntailmentSettings(skip_bad_rows=True), VE)
 
 
-def test_numbers_as_labels_need_names(tmp_path):
+def test_numbers_as_labels_need_names_unless_they_are_true_and_false(tmp_path):
     path = parquet(tmp_path, {"sentence": ["a", "b"], "label": [1, 0]})
-    with pytest.raises(ValueError, match="numbers and no names for them.*--class_names False True"):
-        load_task_rows([path], "train", ReasoningSettings(), NLVR)
+    with pytest.raises(ValueError, match="numbers and no names for them.*--class_names entailment neutral"):
+        load_task_rows([path], "train", EntailmentSettings(), VE)
+    for classes in (NLVR, NLVR[::-1]):  # of a model, in any order
+        assert load_task_rows([path], "train", ReasoningSettings(), classes).column("label") == ["True", "False"]
     rows = load_task_rows([path], "train", ReasoningSettings(class_names=["True", "False"]), NLVR)
     assert rows.column("label") == ["False", "True"]
+
+
+def test_numbers_that_are_neither_true_nor_false(tmp_path):
+    path = parquet(tmp_path, {"sentence": ["a", "b"], "label": [1, 7]})
+    with pytest.raises(ValueError, match="Row 1 of .*: its label is 'class 7'; the classes are False, True"):
+        load_task_rows([path], "train", ReasoningSettings(), NLVR)
 
 
 def test_a_missing_label_is_that_of_its_row_only(tmp_path):

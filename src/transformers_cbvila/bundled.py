@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from transformers.utils import CONFIG_NAME, cached_file
+
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 
 
@@ -38,5 +40,19 @@ def bundled_checkpoint(name: str) -> str:
 
 
 def checkpoint_source(name: str) -> str:
-    """What `from_pretrained` takes: the folder of a bundled checkpoint for its name, anything else as it is."""
-    return bundled_checkpoint(name) if name in bundled_checkpoints() else name
+    """What `from_pretrained` takes: the folder of a bundled checkpoint for its name, a folder or a Hub id as it is.
+
+    Raises:
+        OSError: If it is none of these, or the Hub does not give its configuration.
+    """
+    if name in bundled_checkpoints():
+        return bundled_checkpoint(name)
+    if not Path(name).is_dir():
+        try:
+            cached_file(name, CONFIG_NAME)
+        except OSError as error:
+            raise OSError(
+                f"{name} is no folder and no bundled checkpoint ({', '.join(bundled_checkpoints())}), and could not "
+                f"be had from the Hub: {error}"
+            ) from error
+    return name

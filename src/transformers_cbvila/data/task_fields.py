@@ -157,10 +157,12 @@ def _label_reader(
     names = settings.class_names or getattr(features[column], "names", None)
     dtype = str(getattr(features[column], "dtype", ""))
     if names is None and dtype.startswith(("int", "uint", "float")):
-        raise ValueError(
-            f"Column {column!r} has numbers and no names for them; say what they mean from 0 on, such as "
-            f"--class_names {' '.join(classes)}, in the order of the data."
-        )
+        names = sorted(classes, key=str.lower)
+        if [name.lower() for name in names] != ["false", "true"]:  # these are 0 and 1 everywhere
+            raise ValueError(
+                f"Column {column!r} has numbers and no names for them; say what they mean from 0 on, such as "
+                f"--class_names {' '.join(classes)}, in the order of the data."
+            )
     canonical = {name.lower(): name for name in classes}
 
     def read(row: Mapping[str, Any]) -> str:
