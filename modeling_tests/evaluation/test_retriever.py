@@ -7,7 +7,13 @@ import torch
 from tiny import build, tiny_processor, tiny_rows
 from torch.testing import assert_close
 
-from transformers_cbvila import CBViLAForImageTextRetrieval, CBViLAForPreTraining, CBViLARetriever
+from transformers_cbvila import (
+    CBViLAForImageTextRetrieval,
+    CBViLAForPreTraining,
+    CBViLAProcessor,
+    CBViLARetriever,
+    bundled_checkpoint,
+)
 from transformers_cbvila.evaluation.faiss_index import FaissIndex
 
 IMAGES = [row["image"] for row in tiny_rows(9)]
@@ -130,6 +136,20 @@ def test_from_pretrained_with_the_heads_of_pretraining(tmp_path, pictures):
     assert loaded.model.dtype == torch.float64 and not loaded.model.training
     found = loaded.index(IMAGES, progress=False).search(text="left", top_k=2)
     assert found.scores.dtype == torch.float64
+
+
+def test_processors_come_from_where_the_model_comes_from(tmp_path, monkeypatch):
+    build(CBViLAForPreTraining).save_pretrained(tmp_path / "model")
+    tiny_processor().save_pretrained(tmp_path / "model")
+    asked = []
+    load = CBViLAProcessor.from_pretrained
+    monkeypatch.setattr(CBViLAProcessor, "from_pretrained", lambda *args, **o: asked.append(o) or load(*args, **o))
+    CBViLARetriever.from_pretrained(tmp_path, subfolder="model", dtype=torch.float64, revision="main")
+    assert asked == [{"subfolder": "model", "revision": "main"}]
+
+
+def test_bundled_checkpoints_go_by_their_names():
+    assert CBViLARetriever.from_pretrained("cbvila-tiny").model.name_or_path == bundled_checkpoint("cbvila-tiny")
 
 
 def test_mistakes_say_what_to_do(pictures, tmp_path):

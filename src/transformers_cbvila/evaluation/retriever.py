@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers.utils import ModelOutput
 
+from ..bundled import bundled_checkpoint, bundled_checkpoints
 from ..model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
 from ..model.processing_cbvila import CBViLAProcessor
 from .faiss_index import FaissIndex
@@ -17,6 +18,7 @@ from .reranking import match_pairs, most_similar
 from .stored_gallery import StoredGallery, describe, processor_id, save_gallery, store_gallery
 
 _FAISS_FILE = "index.faiss"
+_HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download", "subfolder")
 
 
 @dataclass
@@ -66,9 +68,16 @@ class CBViLARetriever:
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs) -> "CBViLARetriever":
-        """Loads model and processor. The keyword arguments are the model's, e.g. `dtype` and `device_map`."""
-        model = CBViLAForImageTextRetrieval.from_pretrained(pretrained_model_name_or_path, **kwargs)
-        return cls(model.eval(), CBViLAProcessor.from_pretrained(pretrained_model_name_or_path))
+        """Loads model and processor from a folder, a Hub id or by the name of a bundled checkpoint.
+
+        The keyword arguments are the model's, e.g. `dtype` and `device_map`; `revision`, `token` and others that say
+        where from are the processor's, too.
+        """
+        name = str(pretrained_model_name_or_path)
+        source = bundled_checkpoint(name) if name in bundled_checkpoints() else name
+        model = CBViLAForImageTextRetrieval.from_pretrained(source, **kwargs)
+        where_from = {option: kwargs[option] for option in _HUB_OPTIONS if option in kwargs}
+        return cls(model.eval(), CBViLAProcessor.from_pretrained(source, **where_from))
 
     def __len__(self) -> int:
         """How many items are indexed."""
