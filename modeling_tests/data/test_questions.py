@@ -38,6 +38,11 @@ def test_draws_change_with_the_epoch_and_the_seed_and_nothing_else():
     assert draws != [tuple(asked(SampledQuestions([ROW], 1, seed=4), epoch)) for epoch in range(20)]
 
 
+def test_yes_is_yes_however_it_is_written():
+    row = {**NOTHING_OPEN, "answer": ["Yes", "NO"]}
+    assert len(asked(SampledQuestions([row], closed_questions=1), 0)) == 1
+
+
 def test_no_image_goes_unasked():
     assert asked(SampledQuestions([NOTHING_OPEN], closed_questions=0), 0) == ["q1"]
 

@@ -10,11 +10,11 @@ from transformers_cbvila.data.pairs import ImageTextPairs
 from transformers_cbvila.data.sources import (
     EASY_VQA,
     concatenate,
-    evaluation_split,
     interleave,
     load_pair_stream,
     load_pairs,
     training_texts,
+    usual_split,
 )
 from transformers_cbvila.data.streams import StreamedImageTextPairs
 from transformers_cbvila.training.pretrain import PretrainingJob
@@ -143,41 +143,85 @@ def folder_with_splits(folder, *splits):
 )
 def test_without_a_name_the_preferred_split_or_the_only_one_is_measured(splits, preferred, chosen, tmp_path):
     source = folder_with_splits(tmp_path, *splits)
-    assert evaluation_split([source], preferred) == chosen
+    assert usual_split([source], preferred) == chosen
     rows = datasets.DatasetDict({split: table(folder=tmp_path / f"pictures-{split}") for split in splits})
     rows.save_to_disk(tmp_path / "disk")
-    assert evaluation_split([str(tmp_path / "disk")], preferred) == chosen
+    assert usual_split([str(tmp_path / "disk")], preferred) == chosen
 
 
 def test_several_sources_are_measured_on_a_split_that_all_have(tmp_path):
     both = folder_with_splits(tmp_path / "both", "train", "validation", "test")
     one = folder_with_splits(tmp_path / "one", "train", "validation")
     file = str(tmp_path / "one" / "data" / "train-0.parquet")
-    assert evaluation_split([both, one]) == "validation" == evaluation_split([file, one])
-    assert evaluation_split([file]) == "test" == evaluation_split([EASY_VQA, both, file]), "files go by any name"
-    assert len(load_pairs(file, evaluation_split([file]))) == 6
+    assert usual_split([both, one]) == "validation" == usual_split([file, one])
+    assert usual_split([file]) == "test" == usual_split([EASY_VQA, both, file]), "files go by any name"
+    assert len(load_pairs(file, usual_split([file]))) == 6
     table(folder=tmp_path / "one" / "pictures-train").save_to_disk(tmp_path / "rows")
-    assert evaluation_split([str(tmp_path / "rows"), one]) == "validation"
+    assert usual_split([str(tmp_path / "rows"), one]) == "validation"
 
 
 def test_splits_that_cannot_be_chosen(tmp_path):
     rows = table(folder=save_pictures(tmp_path / "pictures"))
     for folder, splits in (("several", ("train", "extra")), ("one", ("extra",))):
         datasets.DatasetDict(dict.fromkeys(splits, rows)).save_to_disk(tmp_path / folder)
-    with pytest.raises(ValueError, match="no split test or validation .*: .*several has train, extra. Name one as"):
-        evaluation_split([str(tmp_path / "several")])
+    with pytest.raises(ValueError, match="no split test or validation: .*several has train, extra. Name one as"):
+        usual_split([str(tmp_path / "several")])
     with pytest.raises(ValueError, match="easy-vqa has train, test; .*one has extra. Name one as the split"):
-        evaluation_split([EASY_VQA, str(tmp_path / "one")])
+        usual_split([EASY_VQA, str(tmp_path / "one")])
     for nowhere in ("./nowhere", "nowhere.parquet"):
         with pytest.raises(FileNotFoundError, match="nowhere.* isn't there"):
-            evaluation_split([nowhere])
+            usual_split([nowhere])
 
 
 def test_a_split_that_is_not_there_is_named_with_its_source(tmp_path):
     source = folder_with_splits(tmp_path, "train")
     for load in (load_pairs, load_pair_stream):
-        with pytest.raises(ValueError, match=r"data: .*(Unknown|Bad) split.*dev.*\['train'\]"):
+        with pytest.raises(
+            ValueError, match=r"data .split dev. cannot be read: (Unknown|Bad) split.*dev.*\['train'\]"
+        ):
             load(source, "dev")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.jsonl", b"", "has no rows"),
+        ("a.csv", b"", "mpty|No columns|no rows"),
+        ("a.csv", b"image,text\n", "has no rows"),
+        ("a.json", b"[]", "has no rows"),
+        ("a.jsonl", b'{"image": "a.png", "text": "x"}\n{"image": "a.png", "te\n', "row 1"),
+        ("a.csv", b"image,text\na.png,x\na.png,x,y\n", "line 3"),
+        ("a.csv", "image,text\na.png,caf\xe9\n".encode("latin-1"), "utf-8"),
+    ],
+)
+def test_files_that_are_empty_or_broken_are_named_with_what_is_wrong(name, content, message, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(
+        ValueError, match=rf"^{tmp_path / name} \(split test\) cannot be read: .*({message})"
+    ) as caught:
+        load_pairs(str(tmp_path / name), "test")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([1, 2], "holds int64; expected images, paths or the bytes"),
+        ([["a.png"], ["b.png"]], "holds lists; expected an"),
+    ],
+)
+def test_columns_that_hold_no_images_are_named(values, message, tmp_path):
+    datasets.Dataset.from_dict({"image": values, "text": ["a", "b"]}).to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match=f"Column 'image' of .*a.parquet {message}"):
+        load_pairs(str(tmp_path / "a.parquet"))
+
+
+def test_images_may_be_bytes_or_records(tmp_path):
+    data = [(save_pictures(tmp_path / "p") / f"{c}.png").read_bytes() for c in COLOURS[:1]]
+    for number, values in enumerate((data, [{"bytes": data[0], "path": None}])):
+        rows = datasets.Dataset.from_dict({"image": values, "text": ["a"]})
+        rows.to_parquet(tmp_path / f"{number}.parquet")
+        assert load_pairs(str(tmp_path / f"{number}.parquet"))[0]["image"].size == (6, 4)
 
 
 def test_missing_captions_are_empty_lists(tmp_path):

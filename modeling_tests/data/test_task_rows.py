@@ -1,6 +1,8 @@
 """Rows of the tasks: the columns of known data sets, files as people keep them, every kind of bad row by its name."""
 
 import json
+import os
+from dataclasses import replace
 
 import datasets
 import pytest
@@ -174,6 +176,40 @@ def test_texts_get_their_images_from_other_data_by_id(tmp_path):
     pairs.write_text(json.dumps({"image_id": "c", "hypothesis": "x", "label": "neutral"}))
     with pytest.raises(ValueError, match="Row 0 of .*pairs.jsonl: no image of image_data has the id 'c'"):
         load_task_rows([str(pairs)], "train", settings, VE)
+
+
+@pytest.mark.parametrize("ids", [["b.png", "a.png"], ["b", "a"]], ids=["names", "names without endings"])
+@pytest.mark.parametrize("folder", ["photos", "val2014"])
+def test_photos_in_a_folder_are_joined_by_their_names(ids, folder, tmp_path):
+    (tmp_path / folder).mkdir()
+    for name, picture in zip("ab", PICTURES, strict=False):
+        picture.save(tmp_path / folder / f"{name}.png")
+    lines = [{"photo": i, "hypothesis": "x", "label": "neutral"} for i in ids]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    settings = EntailmentSettings(image_id_column="photo", image_data=[str(tmp_path / folder)])
+    rows = load_task_rows([str(tmp_path / "pairs.jsonl")], "train", settings, VE)
+    assert [row["image"].tobytes() for row in rows] == [PICTURES[i].tobytes() for i in (1, 0)]
+    settings = replace(settings, image_data_id_column="name")
+    with pytest.raises(ValueError, match="image_data .* has no column 'name'"):
+        load_task_rows([str(tmp_path / "pairs.jsonl")], "train", settings, VE)
+
+
+def test_rows_know_their_pictures_from_others(tmp_path):
+    def content(pictures):
+        path = parquet(tmp_path, {"image": pictures, "caption": ["a", "b"]})
+        return load_task_rows([path], "train", RetrievalSettings()).content_id()
+
+    assert content(PICTURES[:2]) == content(PICTURES[:2])
+    assert len({content(PICTURES[:2]), content(PICTURES[1:3]), content(PICTURES[1::-1])}) == 3
+    for name in "ab":
+        PICTURES[0].save(tmp_path / f"{name}.png")
+    lines = [{"image": f"{name}.png", "caption": "a"} for name in "ab"]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    named = load_task_rows([str(tmp_path / "rows.jsonl")], "train", RetrievalSettings())
+    before = named.content_id()
+    PICTURES[1].save(tmp_path / "b.png")
+    os.utime(tmp_path / "b.png", ns=(0, 0))
+    assert named.content_id() != before
 
 
 def test_images_of_two_sources_with_the_same_id_are_two_images(tmp_path):

@@ -30,3 +30,13 @@ def test_a_query_with_nothing_to_find_is_named():
 def test_shapes_must_agree():
     with pytest.raises(ValueError, match="shape|is"):
         recall_at_k(np.zeros((2, 2)), EYE)
+
+
+def test_what_is_not_a_number_is_no_hit():
+    relevant = np.eye(3, dtype=bool)
+    for place in ((1, 1), (1, 2)):  # the relevant item's, and another's
+        similarity = np.eye(3)
+        similarity[place] = np.nan
+        with pytest.raises(ValueError, match="query 1 has scores that are not a number"):
+            recall_at_k(similarity, relevant)
+    assert recall_at_k(np.where(relevant, 0.0, -np.inf), relevant)[1] == 1.0

@@ -152,6 +152,13 @@ def test_bundled_checkpoints_go_by_their_names():
     assert CBViLARetriever.from_pretrained("cbvila-tiny").model.name_or_path == bundled_checkpoint("cbvila-tiny")
 
 
+def test_a_checkpoint_that_was_not_trained_for_retrieval_is_refused():
+    with pytest.raises(
+        ValueError, match="cbvila-tiny-easyvqa was not trained for retrieval: it has no .*finetune ret"
+    ):
+        CBViLARetriever.from_pretrained("cbvila-tiny-easyvqa")
+
+
 def test_mistakes_say_what_to_do(pictures, tmp_path):
     empty = retriever()
     assert len(empty) == 0

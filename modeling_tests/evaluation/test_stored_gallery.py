@@ -1,12 +1,14 @@
 """Galleries on disk: the same as in memory, whatever the shards, and whatever a killed run left behind."""
 
 import json
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
-from tiny import build, tiny_processor, tiny_rows
+from tiny import build, half_image, tiny_processor, tiny_rows
 from torch.testing import assert_close
 
 from transformers_cbvila.evaluation import reranking
@@ -91,12 +93,13 @@ def test_a_killed_run_goes_on_and_a_half_written_shard_is_thrown_away(model, tmp
             return super().__getitem__(row)
 
     gallery = store(tmp_path, model, "images", Watched(IMAGES), shard_bytes=1)
-    assert seen == [4, 5, 6]
+    looked_at, encoded = seen[:3], seen[3:]
+    assert looked_at == [0, 2, 3] and encoded == [4, 5, 6]
     assert not list(tmp_path.glob("*.unfinished"))
     assert_same(gallery, encode_images(model, tiny_processor(), IMAGES, **QUIET))
     seen.clear()
     assert_same(store(tmp_path, model, "images", Watched(IMAGES)), gallery)  # nothing is left to do
-    assert seen == []
+    assert seen == [0, 3, 6], "looked at alone"
 
 
 def test_a_killed_run_over_a_generator_goes_on(model, tmp_path):
@@ -126,6 +129,55 @@ def test_a_folder_of_something_else_is_left_alone(model, tmp_path):
         store(tmp_path / "letters", model)
     with pytest.raises(FileNotFoundError, match="no folder that a gallery was written to"):
         StoredGallery(tmp_path / "nowhere")
+
+
+def saved(folder, colours):
+    folder.mkdir(exist_ok=True)
+    for name, colour in zip("abc", colours, strict=True):
+        half_image(colour, "top").save(folder / f"{name}.png")
+    return [folder / f"{name}.png" for name in "abc"]
+
+
+@pytest.mark.parametrize("kind", [str, Path], ids=["strings", "paths"])
+def test_other_files_or_files_that_changed_are_other_images(model, tmp_path, kind):
+    paths = [kind(path) for path in saved(tmp_path / "one", ["red", "green", "blue"])]
+    first = store(tmp_path / "gallery", model, "images", paths)
+    assert_same(store(tmp_path / "gallery", model, "images", tuple(paths)), first)
+    others = [kind(path) for path in saved(tmp_path / "two", ["grey", "red", "green"])]
+    with pytest.raises(ValueError, match="content="):
+        store(tmp_path / "gallery", model, "images", others)
+    os.utime(paths[1], ns=(0, 0))
+    with pytest.raises(ValueError, match="content="):
+        store(tmp_path / "gallery", model, "images", paths)
+
+
+def test_other_images_in_memory_are_noticed(model, tmp_path):
+    gallery = store(tmp_path, model, "images", IMAGES)
+    assert_same(store(tmp_path, model, "images", dying(IMAGES, None)), gallery)
+    for other, place in ((IMAGES[1:] + IMAGES[:1], 0), (IMAGES[:-1] + [half_image("grey", "top")], 6)):
+        with pytest.raises(ValueError, match=f"holds other items than these, item {place} for one"):
+            store(tmp_path, model, "images", other)
+    with pytest.raises(ValueError, match="holds other items than these, item 0"):
+        store(tmp_path, model, "images", dying(IMAGES[1:], None))
+
+
+def test_saving_leaves_what_lies_beside_it(model, tmp_path):
+    (tmp_path / "gallery.unfinished").mkdir()
+    (tmp_path / "gallery.unfinished" / "mine.txt").write_text("mine")
+    retriever = CBViLARetriever(model, tiny_processor()).index(IMAGES, **QUIET)
+    for _ in range(2):
+        retriever.save(tmp_path / "gallery")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["gallery", "gallery.unfinished"]
+    assert (tmp_path / "gallery.unfinished" / "mine.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("kind, items, tower", [("images", IMAGES, "vision"), ("texts", TEXTS, "text")])
+def test_embeddings_that_are_not_finite_stop_with_their_item(kind, items, tower, tmp_path):
+    broken = build(CBViLAForImageTextRetrieval)
+    with torch.no_grad():
+        broken.cbvila.get_parameter(f"{tower}_projection.weight").fill_(torch.nan)
+    with pytest.raises(ValueError, match=rf"embedding of {kind}\[0\] is not finite: the model's weights are broken"):
+        store(tmp_path, broken, kind, items)
 
 
 def other_processor():

@@ -1,9 +1,11 @@
 """Figures of the tasks against slow references, their floors, what answer lists allow, and the named protocols."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
+import torch
 from tiny import answering_model, build, half_image, tiny_processor
 
 from transformers_cbvila.data.task_rows import Record, TaskRows
@@ -268,3 +270,33 @@ def test_protocols_refuse_what_would_not_be_comparable():
         check_protocol("vqav2", QuestionSettings(**protocol_defaults("vqa", "vqav2"), answer_list="a.txt"), questions)
     with pytest.raises(ValueError, match="vqav2 needs answer_list, and none is given"):
         check_protocol("vqav2", QuestionSettings(**protocol_defaults("vqa", "vqav2")), questions)
+
+
+def test_ten_answers_as_people_write_them_are_normalised_but_under_the_protocol():
+    given, references = ["The red", "two"], [["Red"] * 10, ["two"] * 5 + ["2."] * 5]
+    name, score = scorer_of(references)
+    assert name == "vqa_v2, references normalised" and score(given, references) == [1.0, 1.0]
+    assert score(given[1:], references[1:]) == [1.0], "of some of the questions"
+    assert ceiling(["Red", "2"], references, score) == 1.0
+    name, score = scorer_of(references, official=True)
+    assert name == "vqa_v2" and score(given, references) == [0.0, 1.0], "as the official script"
+    plain = [["red"] * 10, ["2"] * 10]
+    assert scorer_of(plain)[0] == "vqa_v2" and scorer_of(plain)[1](given, plain) == [1.0, 1.0]
+
+
+def test_logits_that_are_not_finite_stop_with_their_row():
+    model = build(CBViLAForVisualEntailment)
+    with torch.no_grad():
+        next(model.entailment_head.parameters()).fill_(torch.nan)
+    rows = [{"image": PICTURES[0], "text": "red", "label": "neutral"}]
+    with pytest.raises(ValueError, match="logits of row 0 are not finite"):
+        measured(model, EntailmentSettings(), rows)
+
+
+def test_one_long_caption_takes_no_memory_for_all_others():
+    texts = [f"text {i // 2}" for i in range(2000)] + ["x" * 100_000]
+    tracemalloc.start()
+    true = true_matches(texts, np.arange(2001), own_only=False)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert true.sum() == 2 * 2000 + 1 and peak < 100e6

@@ -76,6 +76,9 @@ assert found == {"recall_at_1": 0.5, "recall_at_2": 1.0}, found
 judged = {"predictions": ["True", "False", "true"], "references": ["true", "true", "True"]}
 found = nlvr.compute(**judged, groups=["a", "a", "b"])
 assert found == {"accuracy": 2 / 3, "consistency": 0.5}, found
+for kind in (bool, int):
+    judged = {"predictions": [kind(1), kind(0), kind(1)], "references": [kind(1)] * 3}
+    assert nlvr.compute(**judged, groups=[1, 1, 2]) == found, judged
 found = codes.compute(predictions=[[0, 0, 1], [1]], codebook_size=4)
 assert found["usage"] == 0.5 and abs(found["perplexity"] - 2) < 1e-9, found
 try:

@@ -305,14 +305,14 @@ def _inspect(argv: list[str]) -> int:
     options = parser.parse_args(argv)
 
     from .bundled import checkpoint_source
-    from .data.sources import evaluation_split, load_pairs
+    from .data.sources import load_pairs, usual_split
     from .evaluation.inspection import inspect_pretraining
     from .model.modeling_cbvila_pretraining import CBViLAForPreTraining
     from .model.processing_cbvila import CBViLAProcessor
 
     source = checkpoint_source(options.model)
     model, processor = CBViLAForPreTraining.from_pretrained(source), CBViLAProcessor.from_pretrained(source)
-    split = options.split or evaluation_split([options.data])
+    split = options.split or usual_split([options.data])
     rows = load_pairs(options.data, split, options.image_column, options.caption_column)
     measured = inspect_pretraining(model, processor, rows, rerank_k=options.rerank_k)
     figures = {"data": Path(options.data).name, "split": split, **measured}

@@ -1,6 +1,7 @@
 """Image-caption pairs for pretraining: one row of a dataset, seen in one epoch, as one training example."""
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,15 @@ def stable_id(*parts: str | bytes) -> int:
     for part in parts:
         digest.update(part.encode() if isinstance(part, str) else part)
     return int.from_bytes(digest.digest(), "big") >> 1
+
+
+def file_identity(path: str | os.PathLike) -> str:
+    """A path, with size and time of change of the file there; of what is none (a URL) the name alone."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return str(path)
+    return f"{path} {status.st_size} {status.st_mtime_ns}"
 
 
 @dataclass

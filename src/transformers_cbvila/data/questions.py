@@ -43,7 +43,7 @@ class SampledQuestions(EpochRows):
     def __getitem__(self, index: int) -> dict[str, Any]:
         row, generator = self.rows[index], self.generator(index)
         answers = row["answer"]
-        is_closed = [usual_answer(answer) in _CLOSED for answer in answers]
+        is_closed = [usual_answer(answer).lower() in _CLOSED for answer in answers]
         closed = [i for i in range(len(answers)) if is_closed[i]]
         order = torch.randperm(len(closed), generator=generator).tolist()
         named = [i for i in range(len(answers)) if not is_closed[i]]

@@ -97,9 +97,6 @@ def load_rows(source: str, split: str, streaming: bool = False) -> Dataset | Ite
     datasets = require("datasets")
     path = Path(source)
     _check_is_there(source)
-    if path.suffix in _FORMATS:
-        files = {split.partition("[")[0]: source}  # "test[:100]" is a part of a split
-        return datasets.load_dataset(_FORMATS[path.suffix], data_files=files, split=split, streaming=streaming)
     if (path / "dataset_dict.json").is_file():
         parts = datasets.load_from_disk(source)
         if split not in parts:
@@ -107,15 +104,19 @@ def load_rows(source: str, split: str, streaming: bool = False) -> Dataset | Ite
         return parts[split]
     if _is_saved_rows(path):
         return datasets.load_from_disk(source)
-    name, revision = _name_and_revision(source)
     try:
+        if path.suffix in _FORMATS:
+            files = {split.partition("[")[0]: source}  # "test[:100]" is a part of a split
+            return datasets.load_dataset(_FORMATS[path.suffix], data_files=files, split=split, streaming=streaming)
+        name, revision = _name_and_revision(source)
         return datasets.load_dataset(name, revision=revision, split=split, streaming=streaming)
-    except ValueError as error:  # of a split that isn't there, datasets does not say of what
-        raise ValueError(f"{source}: {error}") from error
+    except (ValueError, RuntimeError, StopIteration, datasets.exceptions.DatasetsError) as error:
+        # datasets does not say what it was reading, and says in an error's cause what was wrong with it
+        raise ValueError(f"{source} (split {split}) cannot be read: {_innermost(error)}") from error
 
 
-def evaluation_split(sources: Sequence[str], preferred: Sequence[str] = ("test", "validation")) -> str:
-    """The split to measure on where none is named: the first of `preferred` that all sources have, or their only one.
+def usual_split(sources: Sequence[str], preferred: Sequence[str] = ("test", "validation")) -> str:
+    """The split to take where none is named: the first of `preferred` that all sources have, or their only one.
 
     Single files, and rows that `save_to_disk` wrote without splits, go by any name.
 
@@ -130,7 +131,7 @@ def evaluation_split(sources: Sequence[str], preferred: Sequence[str] = ("test",
     chosen = [name for name in preferred if name in common] or common
     if not chosen or (len(chosen) > 1 and chosen[0] not in preferred):
         found = "; ".join(f"{source} has {', '.join(names)}" for source, names in splits.items())
-        raise ValueError(f"There is no split {' or '.join(preferred)} to measure on: {found}. Name one as the split.")
+        raise ValueError(f"There is no split {' or '.join(preferred)}: {found}. Name one as the split.")
     return chosen[0]
 
 
@@ -165,6 +166,15 @@ def _check_is_there(source: str) -> None:
         raise FileNotFoundError(f"{source} isn't there: give a file, a pattern of files, a folder or a Hub id.")
 
 
+def _innermost(error: BaseException) -> str:
+    """What the first cause of an error says, in a line; an empty file stops readers that await a line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, StopIteration) or "corresponds to no data" in str(error):
+        return "it has no rows"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def _is_saved_rows(path: Path) -> bool:
     """Whether `Dataset.save_to_disk` wrote a folder: rows without splits."""
     return (path / "dataset_info.json").is_file() and (path / "state.json").is_file()
@@ -177,15 +187,34 @@ def _name_and_revision(source: str) -> tuple[str, str | None]:
 
 
 def encoded_images(rows: Dataset, column: str, source: str) -> Dataset:
-    """One column of a source's rows as the only one, `image`, not decoded."""
+    """One column of a source's rows as the only one, `image`, not decoded. ValueError if it holds anything else."""
     datasets = require("datasets")
     rows = rows.select_columns([column])
+    _check_holds_images(rows.features[column], column, source)
     if column != "image":
         rows = rows.rename_column(column, "image")
     if getattr(rows.features["image"], "dtype", None) in ("string", "large_string"):  # the latter of CSV files
         paths = [None if path is None else _locate(path, source) for path in rows["image"]]
         rows = datasets.Dataset.from_dict({"image": paths}, split=rows.split)
     return rows.cast_column("image", datasets.Image(decode=False))
+
+
+def _check_holds_images(feature: Any, column: str, source: str) -> None:
+    """Images of `datasets`, records of bytes and path, paths, or the bytes of files."""
+    datasets = require("datasets")
+    is_record = isinstance(feature, dict) and {"bytes", "path"} <= set(feature)
+    kinds = ("string", "large_string", "binary", "large_binary", "null")
+    if isinstance(feature, datasets.Image) or is_record or getattr(feature, "dtype", None) in kinds:
+        return
+    if isinstance(feature, datasets.List | datasets.LargeList | list):
+        raise ValueError(
+            f"Column {column!r} of {source} holds lists; expected an image in each row. Give every image of a row a "
+            "column of its own, and name them all as image_column."
+        )
+    raise ValueError(
+        f"Column {column!r} of {source} holds {getattr(feature, 'dtype', feature)}; expected images, paths or the "
+        "bytes of image files. Name another as image_column."
+    )
 
 
 def concatenate(sources: Sequence[Dataset], weights: Sequence[float] = (), seed: int = 0) -> Dataset:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image
@@ -11,7 +12,8 @@ from PIL import Image
 from ..extras import require
 from ..model.image_loading_cbvila import DECODING_ERRORS, to_rgb
 from .easy_vqa import load_easy_vqa
-from .sources import EASY_VQA, encoded_images, load_rows
+from .pairs import file_identity, stable_id
+from .sources import EASY_VQA, encoded_images, load_rows, usual_split
 from .task_fields import Fields, field_reader, find_columns, image_id_of, is_missing
 from .task_settings import QuestionSettings, ReasoningSettings, RetrievalSettings, TaskSettings
 
@@ -70,6 +72,15 @@ class TaskRows(Sequence):
     def column(self, name: str) -> list[Any]:
         """One field of all rows, without reading an image."""
         return [record.fields[name] for record in self.records]
+
+    def content_id(self) -> int:
+        """A number that other pictures, or files that were changed, do not have; nothing is decoded."""
+        return stable_id(*(self._identity(*place) for record in self.records for place in record.pictures))
+
+    def _identity(self, source: int, row: int) -> bytes:
+        value = self.pictures[source][row]["image"] or {}
+        known = value.get("bytes") or file_identity(value.get("path") or "").encode()
+        return stable_id(known).to_bytes(8, "big")
 
     def images(self, record: Record) -> list[Image.Image]:
         """The images of a row. ValueError where one is missing or cannot be read."""
@@ -204,14 +215,14 @@ def _join_index(rows: TaskRows, settings: TaskSettings) -> dict[str, tuple[int, 
     """
     index: dict[str, tuple[int, int]] = {}
     stems: dict[str, tuple[int, int]] = {}
-    id_column = settings.image_data_id_column or settings.image_id_column
     for source in settings.image_data:
-        table: Any = load_rows(source, settings.image_data_split)
-        for column in (id_column, settings.image_column[0]):
-            if column not in table.column_names:
-                raise ValueError(f"image_data {source} has no column {column!r}; it has {table.column_names}.")
+        table: Any = load_rows(source, settings.image_data_split or usual_split([source], ("train",)))
+        if settings.image_column[0] not in table.column_names:
+            raise ValueError(
+                f"image_data {source} has no column {settings.image_column[0]!r}; it has {table.column_names}."
+            )
         rows.pictures.append(encoded_images(table, settings.image_column[0], source))
-        for number, value in enumerate(table[id_column]):
+        for number, value in enumerate(_picture_ids(table, rows.pictures[-1], settings, source)):
             if is_missing(value):
                 continue  # nothing can be joined with it
             place, name = (len(rows.pictures) - 1, number), image_id_of(value)
@@ -224,6 +235,17 @@ def _join_index(rows: TaskRows, settings: TaskSettings) -> dict[str, tuple[int, 
             if name.lower().endswith(_ENDINGS):
                 stems.setdefault(name.rpartition(".")[0], place)
     return stems | index
+
+
+def _picture_ids(table: Any, pictures: Dataset, settings: TaskSettings, source: str) -> Sequence[Any]:
+    """The column with the ids of pictures or, where none was named for them and there is none, their files' names."""
+    column = settings.image_data_id_column or settings.image_id_column
+    if column in table.column_names:
+        return table[column]
+    files = [Path((picture or {}).get("path") or "").name for picture in pictures["image"]]
+    if settings.image_data_id_column is not None or not all(files):
+        raise ValueError(f"image_data {source} has no column {column!r}; it has {table.column_names}.")
+    return files
 
 
 def _same_picture(pictures: Sequence[Dataset], first: tuple[int, int], second: tuple[int, int]) -> bool:

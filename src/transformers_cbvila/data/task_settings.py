@@ -43,12 +43,14 @@ class TaskSettings:
             "action": Repeatable,
         },
     )
-    image_data_split: str = field(default="train", metadata={"help": "Split of image_data."})
+    image_data_split: str | None = field(
+        default=None, metadata={"help": "Split of image_data; default: train, else the only one."}
+    )
     image_data_id_column: str | None = field(
         default=None,
         metadata={
-            "help": "Column of image_data with the id; default: image_id_column. File names count without their "
-            "ending, too."
+            "help": "Column of image_data with the id; default: image_id_column or, where there is none, the names of "
+            "the image files. File names count without their ending, too."
         },
     )
     where: list[str] = field(

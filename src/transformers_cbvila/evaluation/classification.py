@@ -27,6 +27,9 @@ def classify(
         batch_size: Rows per batch.
         max_length: Longest text in tokens; longer ones are cut.
         progress: Whether to show a bar with the remaining time.
+
+    Raises:
+        ValueError: If the logits of a row are not finite.
     """
     several = isinstance(model, CBViLAForVisualReasoning)
     collator = CBViLADataCollatorForVisualReasoning if several else CBViLADataCollatorForVisualEntailment
@@ -37,5 +40,9 @@ def classify(
             part = [rows[i] for i in range(start, min(start + batch_size, len(rows)))]
             batch = collate([{name: row[name] for name in kept} for row in part])
             logits = model(**{name: tensor.to(model.device) for name, tensor in batch.items()}).logits
+            finite = logits.isfinite().all(-1)
+            if not finite.all():
+                row = start + int((~finite).nonzero()[0])
+                raise ValueError(f"The logits of row {row} are not finite: the model's weights are broken.")
             names += [model.config.id2label[number] for number in logits.argmax(-1).tolist()]
     return names

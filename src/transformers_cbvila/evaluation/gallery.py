@@ -93,7 +93,8 @@ def encode_images(
     """Encodes M images of any kind that the processor takes. They may come from a generator.
 
     Raises:
-        ValueError: If there are none, or one cannot be read or encoded; the message says which.
+        ValueError: If there are none, or one cannot be read or encoded, or not to finite numbers; the message says
+            which.
     """
     return gather(encode_batches(model, processor, "images", images, batch_size=batch_size, progress=progress))
 
@@ -152,6 +153,7 @@ def encode_batches(
             with evaluating(model):
                 pooled, states = _name_the_bad(encode, batch, kind, start)
                 embeds = F.normalize(at_least_fp32(pooled), dim=-1).cpu()
+            _check_finite(embeds, kind, start)
             yield Encoded(embeds, states)
             start += len(batch)
             bar.update(len(batch))
@@ -187,6 +189,15 @@ def _name_the_bad(encode: Callable, batch: list[Any], kind: str, start: int) -> 
             except (ValueError, OSError) as error:
                 raise ValueError(f"{kind}[{row}] cannot be encoded: {error}") from error
         raise
+
+
+def _check_finite(embeds: Tensor, kind: str, start: int) -> None:
+    finite = embeds.isfinite().all(dim=1)
+    if not finite.all():
+        raise ValueError(
+            f"The embedding of {kind}[{start + int((~finite).nonzero()[0])}] is not finite: the model's weights are "
+            "broken, or its precision overflows (try float32)."
+        )
 
 
 def cosine_similarity(images: Gallery, texts: Gallery) -> Tensor:

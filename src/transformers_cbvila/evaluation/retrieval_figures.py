@@ -109,8 +109,9 @@ def true_matches(texts: Sequence[str], owners: np.ndarray, own_only: bool) -> np
     images = np.arange(owners[-1] + 1)
     if own_only:
         return images[:, None] == owners[None, :]
-    distinct = np.unique(np.asarray(texts), return_inverse=True)[1]
-    true = np.zeros((len(images), distinct.max() + 1), dtype=bool)
+    number = {text: row for row, text in enumerate(dict.fromkeys(texts))}
+    distinct = np.asarray([number[text] for text in texts])
+    true = np.zeros((len(images), len(number)), dtype=bool)
     true[owners, distinct] = True
     return true[:, distinct]
 
@@ -157,3 +158,7 @@ class ImagesOfRows(Sequence):
 
     def __getitem__(self, index):
         return self.rows[index]["image"]
+
+    def content_id(self) -> int | None:
+        """What tells the images from others, where the rows know."""
+        return self.rows.content_id() if hasattr(self.rows, "content_id") else None

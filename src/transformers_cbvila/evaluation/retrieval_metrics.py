@@ -18,7 +18,7 @@ def recall_at_k(similarity: np.ndarray, relevant: np.ndarray, ks: Sequence[int] 
         Recall, 0 to 1, for each depth.
 
     Raises:
-        ValueError: the shapes differ, or a query has nothing relevant to find.
+        ValueError: the shapes differ, a query has nothing relevant to find, or a score is not a number.
     """
     ranks = first_relevant_ranks(similarity, relevant)
     return {k: float((ranks < k).mean()) for k in ks}
@@ -30,6 +30,11 @@ def first_relevant_ranks(similarity: np.ndarray, relevant: np.ndarray) -> np.nda
         raise ValueError(f"similarity is {similarity.shape} but relevant is {relevant.shape}")
     if not relevant.any(axis=1).all():
         raise ValueError(f"query {int((~relevant.any(axis=1)).argmax())} has no relevant item in the gallery")
+    if np.isnan(similarity).any():  # it would compare with nothing, and every query find its item first
+        raise ValueError(
+            f"query {int(np.isnan(similarity).any(axis=1).argmax())} has scores that are not a number (NaN): what "
+            "scored it is broken"
+        )
     best = np.where(relevant, similarity, -np.inf).max(axis=1, keepdims=True)
     # irrelevant items at least as similar as the best relevant one stand before it
     return ((similarity >= best) & ~relevant).sum(axis=1)

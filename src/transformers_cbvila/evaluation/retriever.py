@@ -72,10 +72,20 @@ class CBViLARetriever:
 
         The keyword arguments are the model's, e.g. `dtype` and `device_map`; `revision`, `token` and others that say
         where from are the processor's, too.
+
+        Raises:
+            ValueError: If the checkpoint was not trained for retrieval.
         """
         name = str(pretrained_model_name_or_path)
         source = bundled_checkpoint(name) if name in bundled_checkpoints() else name
-        model = CBViLAForImageTextRetrieval.from_pretrained(source, **kwargs)
+        loaded: Any = CBViLAForImageTextRetrieval.from_pretrained(source, output_loading_info=True, **kwargs)
+        model, report = loaded
+        if report["missing_keys"]:
+            raise ValueError(
+                f"{name} was not trained for retrieval: it has no {sorted(report['missing_keys'])[0]} and "
+                f"{len(report['missing_keys']) - 1} more. Give a CBViLAForPreTraining or a "
+                "CBViLAForImageTextRetrieval, such as `cbvila finetune retrieval` writes."
+            )
         where_from = {option: kwargs[option] for option in _HUB_OPTIONS if option in kwargs}
         return cls(model.eval(), CBViLAProcessor.from_pretrained(source, **where_from))
 
@@ -99,8 +109,9 @@ class CBViLARetriever:
         Args:
             images: Anything that the processor takes as an image, from a list, a data set's column or a generator.
             texts: Strings, in place of images.
-            folder: Where to keep what is encoded, for more than memory holds. Killed, the same call goes on (with the
-                same items: they are told from others by their number and, in a list of strings, by what they say).
+            folder: Where to keep what is encoded, for more than memory holds. Killed, the same call goes on, with the
+                same items: those of a list of texts or paths (and the files there) are told from any others; anything
+                else by their number, if that is known, and by a look at three of them, or at a generator's first.
             keep_states: Whether to keep what matching needs, (S, D) per item. Without, search goes by similarity only.
             max_length: Tokens that are read of a text.
             batch_size: How many are encoded at a time.

@@ -4,11 +4,12 @@ Shapes: M images or texts, S tokens, D width of states, E embedding width.
 """
 
 import json
+import os
 import shutil
 import warnings
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate, chain, islice
 from operator import length_hint
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..data.pairs import stable_id
+from ..data.pairs import file_identity, stable_id
 from ..model.processing_cbvila import CBViLAProcessor
 from .gallery import Encoded, Gallery, RetrievalModel, encode_batches, gather, weights_id
 from .shards import Shards, is_written, read_description, read_shards
@@ -105,9 +106,10 @@ def store_gallery(
         shard_bytes: About how much is written at a time, and so how much of the gallery is in memory.
 
     Raises:
-        ValueError: If the folder holds anything else: another number of items, other strings, or what another model
-            or processor made of them. So it does if it was written before galleries noted their processor: nobody
-            knows whether it was this one ([`StoredGallery`] still opens it).
+        ValueError: If the folder holds anything else: another number of items, other strings, paths or files, items
+            that are encoded otherwise where some are looked at, or what another model or processor made of them. So it
+            does if it was written before galleries noted their processor: nobody knows whether it was this one
+            ([`StoredGallery`] still opens it).
     """
     if is_written(folder) and "processor" not in read_description(folder):
         raise ValueError(
@@ -115,10 +117,16 @@ def store_gallery(
             "give another folder, or delete this one to start again."
         )
     description = describe(model, processor, kind, keep_states)
-    description |= {"max_length": max_length, "content": _content(items)}
+    description |= {"max_length": max_length, "content": _content(items, kind)}
     shards, count = Shards(folder, description), length_hint(items, -1)
     if count >= 0 and (shards.rows > count or shards.complete and shards.rows != count):
         raise ValueError(f"{folder} holds {shards.rows:,} {kind}, and these are {count:,}: give another folder.")
+    if shards.rows and description["content"] is None:
+
+        def encode(some: list[Any]) -> Tensor:
+            return gather(encode_batches(model, processor, kind, some, max_length, progress=False)).embeds
+
+        items = _looked_at(items, shards, encode, tolerance=1e-3 if model.dtype.itemsize >= 4 else 3e-2)
     if not shards.complete:
         options = max_length, batch_size, progress, shards.rows, keep_states
         _fill(shards, encode_batches(model, processor, kind, items, *options), shard_bytes)
@@ -152,10 +160,34 @@ def processor_id(processor: CBViLAProcessor, kind: str) -> int:
     return stable_id(json.dumps(settings, sort_keys=True, default=str))
 
 
-def _content(items: Iterable[Any]) -> int | None:
-    """What tells a list of strings (texts, or paths of images) from another; unknown of anything else."""
-    is_listed = isinstance(items, list | tuple) and all(isinstance(item, str) for item in items)
-    return stable_id("\0".join(items)) if is_listed else None
+def _content(items: Any, kind: str) -> int | None:
+    """What tells items from others without decoding them: texts by what they say, paths also by the files there.
+
+    Unknown of anything else, but where the items know it themselves (`content_id()`).
+    """
+    if hasattr(items, "content_id"):
+        return items.content_id()
+    if not isinstance(items, list | tuple) or not all(isinstance(item, str | os.PathLike) for item in items):
+        return None
+    return stable_id("\0".join(file_identity(item) if kind == "images" else str(item) for item in items))
+
+
+def _looked_at(items: Any, shards: Shards, encode: Callable[[list[Any]], Tensor], tolerance: float) -> Any:
+    """The items as they came, some of which were encoded anew: a gallery is gone on with only where they agree."""
+    if hasattr(items, "__getitem__") and hasattr(items, "__len__"):
+        places = sorted({0, shards.rows // 2, shards.rows - 1})
+        some = [items[place] for place in places]
+    else:
+        places, items = [0], iter(items)
+        some = list(islice(items, 1))
+        items = chain(some, items)
+    for place, embeds in zip(places, encode(some), strict=True):
+        if not torch.allclose(embeds, shards.tensor("embeds", place).to(embeds.dtype), atol=tolerance, rtol=0):
+            raise ValueError(
+                f"{shards.folder} holds other items than these, item {place} for one: give another folder, or delete "
+                "this one to start again."
+            )
+    return items
 
 
 def _fill(shards: Shards, batches: Iterable[Encoded], shard_bytes: int) -> None:
@@ -188,7 +220,7 @@ def save_gallery(folder: Path, description: dict[str, Any], gallery: Gallery, sh
     """
     if folder.exists() and any(folder.iterdir()) and not is_written(folder):
         raise ValueError(f"{folder} holds other files: give a folder that is empty, or not there yet.")
-    unfinished = folder.with_name(folder.name + ".unfinished")
+    unfinished = folder.with_name(f".{folder.name}.unfinished-gallery")  # a name that nobody gives to anything else
     shutil.rmtree(unfinished, ignore_errors=True)
     if isinstance(gallery, StoredGallery):
         shutil.copytree(gallery.folder, unfinished)

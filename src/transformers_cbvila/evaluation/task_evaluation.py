@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..bundled import checkpoint_source
-from ..data.sources import evaluation_split
+from ..data.sources import usual_split
 from ..data.task_rows import load_task_rows
 from ..data.task_settings import Repeatable
 from ..data.task_texts import check_texts
@@ -69,7 +69,8 @@ class EvaluationJob:
         default=None,
         metadata={
             "help": "Of retrieval: where to keep what is encoded and matched, for more than memory holds (COCO at "
-            "base size: 9 GB). Killed, the same command goes on; delete it afterwards."
+            "base size: 9 GB); 5 bytes for each pair of an image and a text stay in memory (COCO: 0.6 GB). Killed, "
+            "the same command goes on; delete it afterwards."
         },
     )
 
@@ -97,9 +98,10 @@ def evaluate_task(task: str, job: EvaluationJob, settings: Any, progress: bool =
     if not Path(job.output).absolute().parent.is_dir():
         raise FileNotFoundError(f"output={job.output}: the folder isn't there; make it first.")
     model, processor = load_trained(task, job.model)
+    _say_other_length(job.model, settings.max_length)
     classes = task_classes(task, model.config)
     check_num_images(task, model.config, settings)
-    split = job.split or evaluation_split(job.data)
+    split = job.split or usual_split(job.data)
     rows = load_task_rows(job.data, split, settings, classes)
     rows = check_texts(rows, processor, settings.skip_bad_rows)
     check_protocol(job.protocol, settings, rows)
@@ -107,7 +109,7 @@ def evaluate_task(task: str, job: EvaluationJob, settings: Any, progress: bool =
     if job.train_data:
         conditions = replace(settings, where=job.train_where)  # not those of the data: floors would know their answers
         train_rows = load_task_rows(job.train_data, job.train_split, conditions, classes)
-    evaluation = TaskEvaluation(settings, train_rows, job.batch_size, job.seed, progress, job.folder)
+    evaluation = TaskEvaluation(settings, train_rows, job.batch_size, job.seed, progress, job.folder, job.protocol)
     figures = {
         "task": task,
         "model": Path(job.model).name,
@@ -140,6 +142,17 @@ def load_trained(task: str, name: str) -> tuple[Any, CBViLAProcessor]:
     model = head.from_pretrained(source)
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
     return model.to(device), CBViLAProcessor.from_pretrained(source)
+
+
+def _say_other_length(folder: str, max_length: int | None) -> None:
+    """Says so where texts are cut elsewhere than in the model's training: figures differ from those in its record."""
+    record = Path(folder) / "finetuning.json"
+    trained = json.loads(record.read_text())["settings"].get("max_length") if record.is_file() else None
+    if trained is not None and trained != max_length:
+        print(
+            f"{folder} was fine-tuned on texts of up to {trained} tokens, and is measured on up to {max_length}: "
+            f"--max_length {trained} measures on the same."
+        )
 
 
 def task_classes(task: str, config: CBViLAConfig) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from ..data.task_rows import TaskRows
 from ..data.task_settings import EntailmentSettings, QuestionSettings, ReasoningSettings, RetrievalSettings
 from ..model.processing_cbvila import CBViLAProcessor
 from .answer_lists import Scorer, ceiling, read_answer_list
+from .answer_normalization import normalize_answer
 from .answering import answer_questions
 from .classification import classify
 from .floors import chance_recall, guesses_by_text, majority
@@ -34,6 +35,7 @@ class TaskEvaluation:
         seed: Seed of the intervals.
         progress: Whether to show bars.
         folder: Of retrieval, where to keep what is encoded and matched; see [`gallery_figures`].
+        protocol: The protocol by which figures are to be comparable, if any.
     """
 
     settings: Any
@@ -42,6 +44,7 @@ class TaskEvaluation:
     seed: int = 0
     progress: bool = True
     folder: str | None = None
+    protocol: str | None = None
 
     def figures(self, model: Any, processor: Any, rows: Any) -> Figures:
         """Measures a model on the rows of its task.
@@ -79,7 +82,7 @@ class TaskEvaluation:
             raise ValueError(f"answer_list={path}: {error}") from error
         if rows is not None:
             references = _references(rows)
-            ceiling(answers, references, scorer_of(references)[1])
+            ceiling(answers, references, scorer_of(references, self.protocol is not None)[1])
 
 
 def _retrieval(self: TaskEvaluation, model, processor, rows: TaskRows) -> Figures:
@@ -119,7 +122,7 @@ def _retrieval(self: TaskEvaluation, model, processor, rows: TaskRows) -> Figure
 def _answering(self: TaskEvaluation, model, processor, rows: TaskRows) -> Figures:
     questions = [question for row in rows.column("question") for question in row]
     references = _references(rows)
-    metric, score = scorer_of(references)
+    metric, score = scorer_of(references, self.protocol is not None)
     found: Figures = {"metric": metric, "rows": len(questions), "images": len(rows)}
     answer_list = None
     if self.settings.answer_list is not None:
@@ -182,16 +185,24 @@ def _references(rows: TaskRows) -> list[list[str]]:
     return [answers for row in rows.column("answer") for answers in row]
 
 
-def scorer_of(references: Sequence[Sequence[str]]) -> tuple[str, Scorer]:
+def scorer_of(references: Sequence[Sequence[str]], official: bool = False) -> tuple[str, Scorer]:
     """The metric that what people answered allows, by name, and its scores.
 
-    Ten answers to each question: VQAv2's soft accuracy, answers normalised. Otherwise an answer is right that is one
-    of those given, but for case and outer spaces; a blank is none.
+    Ten answers to each question: VQAv2's soft accuracy. Its official script normalises what a model answers and takes
+    what people answered nearly as it is (VQAv2's is normalised already), so that "Red" is never right: `official`
+    keeps that, and without it references are normalised, too. Otherwise an answer is right that is one of those given,
+    but for case and outer spaces; a blank is none.
     """
     if all(len(answers) == ANNOTATORS_PER_QUESTION for answers in references):
-        return "vqa_v2", vqa_soft_scores
+        if official or all(answer == normalize_answer(answer) for answers in references for answer in answers):
+            return "vqa_v2", vqa_soft_scores
+        return "vqa_v2, references normalised", _normalized_soft_scores
     single = all(len(answers) == 1 for answers in references)
     return "exact_match" if single else "any_of", _any_of
+
+
+def _normalized_soft_scores(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
+    return vqa_soft_scores(predictions, [[normalize_answer(answer) for answer in answers] for answers in references])
 
 
 def _any_of(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:

@@ -8,7 +8,7 @@ from transformers import set_seed
 
 from ..data.collators import CBViLADataCollatorForQuestionAnswering
 from ..data.questions import SampledQuestions
-from ..data.sources import evaluation_split
+from ..data.sources import usual_split
 from ..data.task_collators import (
     CBViLADataCollatorForImageTextRetrieval,
     CBViLADataCollatorForVisualEntailment,
@@ -83,7 +83,7 @@ class FinetuningJob(ViewOptions):
     @property
     def measured_split(self) -> str:
         """Split of `eval_data`, looked up if none is named."""
-        return self.eval_split or evaluation_split(self.eval_data, ("validation", "test"))
+        return self.eval_split or usual_split(self.eval_data, ("validation", "test"))
 
 
 def finetune(task: str, job: FinetuningJob, settings: Any, args: CBViLATrainingArguments) -> Path:
@@ -135,7 +135,9 @@ def build_trainer(task: str, job: FinetuningJob, settings: Any, args: CBViLATrai
     if test is not None:
         check_protocol(job.protocol, settings, test)
     quiet = bool(args.disable_tqdm)
-    evaluation = TaskEvaluation(settings, train, args.per_device_eval_batch_size, progress=not quiet)
+    evaluation = TaskEvaluation(
+        settings, train, args.per_device_eval_batch_size, progress=not quiet, protocol=job.protocol
+    )
     evaluation.check(processor, test)
     return TaskTrainer(
         model=model,

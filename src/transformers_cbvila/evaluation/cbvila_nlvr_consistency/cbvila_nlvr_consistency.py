@@ -11,7 +11,7 @@ Accuracy of statements judged true or false, and consistency: the share of group
 sentence was written about, in which every judgement is right.
 """
 _INPUTS = """\
-predictions and references: lists of str, compared without case ("True" and "true" are equal).
+predictions and references: lists of str, compared without case ("True" and "true" are equal), of bool or of int.
 groups: one name per statement, equal for statements of one group.
 """
 
@@ -20,15 +20,17 @@ class CBViLANlvrConsistency(evaluate.Metric):
     """Metric whose `compute` returns `{"accuracy": float, "consistency": float}`."""
 
     def _info(self):
-        text = datasets.Value("string")
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation="",
             inputs_description=_INPUTS,
-            features=datasets.Features(predictions=text, references=text),
+            features=[
+                datasets.Features(predictions=datasets.Value(kind), references=datasets.Value(kind))
+                for kind in ("string", "bool", "int64")
+            ],
         )
 
     def _compute(self, predictions, references, groups):
         pairs = zip(predictions, references, strict=True)
-        correct = [given.strip().lower() == wanted.strip().lower() for given, wanted in pairs]
+        correct = [str(given).strip().lower() == str(wanted).strip().lower() for given, wanted in pairs]
         return {"consistency": consistency(correct, groups), "accuracy": sum(correct) / len(correct)}
