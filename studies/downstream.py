@@ -26,7 +26,7 @@ from .blank import blank_copy
 from .table import interval, markdown, mean
 
 RECIPES = Path(__file__).parents[1] / "recipes"
-STARTS = ("zero-shot", "text-only", "random", "pretrained")
+STARTS = ("zero-shot", "text-only-random", "text-only-pretrained", "random", "pretrained")
 BLANK = "blank"  # folder of the packs that text-only runs read
 RECALLS = tuple(
     f"{way}_retrieval_r{k}{ending}" for ending in ("", "_combined") for way in ("text", "image") for k in (1, 10)
@@ -45,7 +45,7 @@ class Task:
         figures: Of what `cbvila evaluate` writes.
         options: Of both commands.
         image_data: The pack whose photos the rows are joined with, if they have none of their own.
-        text_only: Whether one start is the pretrained model with blank pictures: a floor for texts that differ, where
+        text_only: Whether both starts are fine-tuned with blank pictures, too: floors for texts that differ, where
             the most frequent answer to each text is no floor.
     """
 
@@ -128,7 +128,7 @@ class Run:
                 *("finetune", task.task, "--config", str(RECIPES / f"{task.recipe}.yaml"), "--model", self.model),
                 *(*train_data, *options, "--seed", str(self.seed)),
                 *("--output_dir", str(self.folder), "--resume", "--report_to", "none"),
-                *(["--from_scratch"] if self.start == "random" else []),
+                *(["--from_scratch"] if self.start.endswith("random") else []),
             ]
         floors = [] if task.task == "retrieval" else train_data
         yield [
@@ -174,7 +174,7 @@ def wanted_runs(options: argparse.Namespace) -> Iterator[Run]:
     for seed in options.seeds:
         for name in options.tasks:
             for start in STARTS:
-                zero_shot, text_only = start == "zero-shot", start == "text-only"
+                zero_shot, text_only = start == "zero-shot", start.startswith("text-only")
                 if zero_shot and (TASKS[name].task != "retrieval" or seed != options.seeds[0]):
                     continue
                 if text_only and not TASKS[name].text_only:
@@ -186,7 +186,7 @@ def wanted_runs(options: argparse.Namespace) -> Iterator[Run]:
 
 def write_blank_packs(runs: Sequence[Run], packs: Path, blank: Path) -> None:
     """Writes the packs that the text-only runs among `runs` read, from those with pictures."""
-    tasks = [TASKS[run.name] for run in runs if run.start == "text-only"]
+    tasks = [TASKS[run.name] for run in runs if run.start.startswith("text-only")]
     sources = [name for task in tasks for name in (*task.train_data, task.data, task.image_data) if name]
     for pack in dict.fromkeys(Path(name).parts[0] for name in sources):
         blank_copy(packs / pack, blank / pack)
