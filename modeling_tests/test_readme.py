@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
@@ -40,6 +41,23 @@ def test_accuracies_are_those_of_the_committed_runs():
     for name in ("pretrained", "random weights"):
         assert percent(runs[name]["accuracy"], 2) in README
         assert percent(runs[name]["shape_color_accuracy"], 2) in README
+
+
+def test_other_tasks_are_means_of_the_committed_runs():
+    def means(name, start, figures):
+        runs = [json.loads(file.read_text()) for file in (ROOT / "docs/downstream" / name).glob(f"{start}-seed?.json")]
+        assert len(runs) == 3
+        return " / ".join(f"{100 * fmean(run[figure] for run in runs):.1f}" for figure in figures)
+
+    recalls = ("text_retrieval_r10", "image_retrieval_r10")
+    for name in ("emoji", "openclipart", "flickr8k"):
+        floors = means(name, "random", [f"{recall}_floor" for recall in recalls])
+        shown = [floors, *(means(name, start, recalls) for start in ("random", "pretrained"))]
+        assert f"| {' | '.join(shown)} |" in README
+    for name in ("entailment", "nlvr1"):
+        floor = max(means(name, f"text-only-{start}", ["accuracy"]) for start in ("random", "pretrained"))
+        shown = [floor, *(means(name, start, ["accuracy"]) for start in ("random", "pretrained"))]
+        assert f"| {' | '.join(shown)} |" in README
 
 
 def test_the_answering_card_tells_its_report():

@@ -5,12 +5,13 @@ example:
   python -m studies.downstream --packs packs --tasks emoji nlvr1 --seeds 0
 
 Each run is a `cbvila finetune` and a `cbvila evaluate`, whose options are a recipe in recipes/ and the lines below;
-`log.txt` in the run's folder has what they printed. Finished runs are kept, interrupted ones go on.
+`log.txt` in the run's folder has them and what they printed. Finished runs are kept, interrupted ones go on.
 """
 
 import argparse
 import json
 import os
+import shlex
 import statistics
 import subprocess
 import sys
@@ -210,6 +211,7 @@ def _run(run: Run) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with (run.folder / "log.txt").open("a") as log:
         for arguments in run.commands:
+            print(shlex.join(["cbvila", *arguments]), file=log, flush=True)
             command = [sys.executable, "-m", "transformers_cbvila", *arguments]
             subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment, check=True)
 

@@ -1,6 +1,7 @@
 """The runs behind the results page: their commands are valid, finished runs are kept, the table is by hand."""
 
 import json
+import shlex
 from pathlib import Path
 
 import PIL.Image
@@ -61,6 +62,20 @@ def test_zero_shot_is_measured_once_and_only_where_nothing_has_to_be_learned(mon
     written = (tmp_path / "table.md").read_text()
     assert f"| nlvr1 | accuracy | – | – |{4 * ' 50.0 [50.0, 50.0] |'}" in written
     assert f"| emoji | text_retrieval_r1 | – | 50.0 [50.0, 50.0] | – | – |{2 * ' 50.0 [50.0, 50.0] |'}" in written
+
+
+def test_the_log_has_the_commands_and_what_they_printed(monkeypatch, tmp_path):
+    def printing(command, stdout, stderr, env, check):
+        assert command[1:3] == ["-m", "transformers_cbvila"] and env["OMP_NUM_THREADS"] == "1" and check
+        stdout.write(f"said by {command[3]}\n")
+
+    monkeypatch.setattr(downstream.subprocess, "run", printing)
+    one = run("emoji", "pretrained", folder=tmp_path / "with a space")
+    downstream.run_all([one], jobs=1)
+    lines = (one.folder / "log.txt").read_text().splitlines()
+    commands = [shlex.split(line) for line in lines[::2]]
+    assert commands == [["cbvila", *arguments] for arguments in one.commands]
+    assert lines[1::2] == ["said by finetune", "said by evaluate"]
 
 
 def test_text_only_runs_read_the_blank_packs(tmp_path):
