@@ -7,14 +7,13 @@ import pytest
 from PIL import Image
 
 from transformers_cbvila.data.pairs import ImageTextPairs
+from transformers_cbvila.data.source_rows import EASY_VQA, usual_split
 from transformers_cbvila.data.sources import (
-    EASY_VQA,
     concatenate,
     interleave,
     load_pair_stream,
     load_pairs,
     training_texts,
-    usual_split,
 )
 from transformers_cbvila.data.streams import StreamedImageTextPairs
 from transformers_cbvila.training.pretrain import PretrainingJob

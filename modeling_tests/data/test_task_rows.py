@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from tiny import half_image
 
-from transformers_cbvila.data.sources import load_rows
+from transformers_cbvila.data.source_rows import load_rows
 from transformers_cbvila.data.task_rows import cut, load_task_rows
 from transformers_cbvila.data.task_settings import (
     EntailmentSettings,

@@ -305,7 +305,8 @@ def _inspect(argv: list[str]) -> int:
     options = parser.parse_args(argv)
 
     from .bundled import checkpoint_source
-    from .data.sources import load_pairs, usual_split
+    from .data.source_rows import usual_split
+    from .data.sources import load_pairs
     from .evaluation.inspection import inspect_pretraining
     from .model.modeling_cbvila_pretraining import CBViLAForPreTraining
     from .model.processing_cbvila import CBViLAProcessor

@@ -13,7 +13,7 @@ from ..extras import require
 from ..model.image_loading_cbvila import DECODING_ERRORS, to_rgb
 from .easy_vqa import load_easy_vqa
 from .pairs import file_identity, stable_id
-from .sources import EASY_VQA, encoded_images, load_rows, usual_split
+from .source_rows import EASY_VQA, encoded_images, load_rows, usual_split
 from .task_fields import Fields, field_reader, find_columns, image_id_of, is_missing
 from .task_settings import QuestionSettings, ReasoningSettings, RetrievalSettings, TaskSettings
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..bundled import checkpoint_source
-from ..data.sources import usual_split
+from ..data.source_rows import usual_split
 from ..data.task_rows import load_task_rows
 from ..data.task_settings import Repeatable
 from ..data.task_texts import check_texts

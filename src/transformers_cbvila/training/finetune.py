@@ -8,7 +8,7 @@ from transformers import set_seed
 
 from ..data.collators import CBViLADataCollatorForQuestionAnswering
 from ..data.questions import SampledQuestions
-from ..data.sources import usual_split
+from ..data.source_rows import usual_split
 from ..data.task_collators import (
     CBViLADataCollatorForImageTextRetrieval,
     CBViLADataCollatorForVisualEntailment,
