@@ -39,15 +39,19 @@ def bundled_checkpoint(name: str) -> str:
     return str(CHECKPOINTS / name)
 
 
+def bundled_or_same(name: str) -> str:
+    """The folder of a bundled checkpoint for its name, anything else as it is."""
+    return bundled_checkpoint(name) if name in bundled_checkpoints() else name
+
+
 def checkpoint_source(name: str) -> str:
     """What `from_pretrained` takes: the folder of a bundled checkpoint for its name, a folder or a Hub id as it is.
 
     Raises:
         OSError: If it is none of these, or the Hub does not give its configuration.
     """
-    if name in bundled_checkpoints():
-        return bundled_checkpoint(name)
-    if not Path(name).is_dir():
+    source = bundled_or_same(name)
+    if not Path(source).is_dir():
         try:
             cached_file(name, CONFIG_NAME)
         except OSError as error:
@@ -55,4 +59,4 @@ def checkpoint_source(name: str) -> str:
                 f"{name} is no folder and no bundled checkpoint ({', '.join(bundled_checkpoints())}), and could not "
                 f"be had from the Hub: {error}"
             ) from error
-    return name
+    return source

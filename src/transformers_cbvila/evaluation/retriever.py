@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers.utils import ModelOutput
 
-from ..bundled import bundled_checkpoint, bundled_checkpoints
+from ..bundled import bundled_or_same
 from ..model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
 from ..model.processing_cbvila import CBViLAProcessor
 from .faiss_index import FaissIndex
@@ -77,7 +77,7 @@ class CBViLARetriever:
             ValueError: If the checkpoint was not trained for retrieval.
         """
         name = str(pretrained_model_name_or_path)
-        source = bundled_checkpoint(name) if name in bundled_checkpoints() else name
+        source = bundled_or_same(name)
         loaded: Any = CBViLAForImageTextRetrieval.from_pretrained(source, output_loading_info=True, **kwargs)
         model, report = loaded
         if report["missing_keys"]:

@@ -18,7 +18,7 @@ from transformers.utils import (
     SAFE_WEIGHTS_NAME,
 )
 
-from ..bundled import bundled_checkpoint, bundled_checkpoints
+from ..bundled import bundled_checkpoints, bundled_or_same
 from ..model.configuration_cbvila import CBViLAConfig
 from .kinds import KINDS, Kind
 
@@ -86,7 +86,7 @@ def find_checkpoint(source: str | Path) -> Checkpoint:
     Raises:
         ValueError: it is no folder of a CB-ViLA model, a file is missing or broken, or its weights are pickled.
     """
-    run = Path(bundled_checkpoint(str(source)) if str(source) in bundled_checkpoints() else source)
+    run = Path(bundled_or_same(str(source)))
     folder = _model_folder(run)
     config = _read_config(folder)
     for name in (PROCESSOR_NAME, *_TOKENIZER_FILES):
