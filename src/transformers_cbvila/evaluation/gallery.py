@@ -161,9 +161,14 @@ def encode_batches(
         raise ValueError(f"Encoding {kind}: there are none; pass at least one.")
 
 
+def can_be_indexed(items: Any) -> bool:
+    """Whether any item can be had without those before it."""
+    return hasattr(items, "__getitem__") and hasattr(items, "__len__")
+
+
 def _skip(items: Any, count: int) -> Iterator[Any]:
     """The items behind the first `count`, which are not even read where they can be indexed."""
-    if hasattr(items, "__getitem__") and hasattr(items, "__len__"):
+    if can_be_indexed(items):
         return (items[i] for i in range(count, len(items)))
     return islice(items, count, None)
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..data.pairs import file_identity, stable_id
 from ..model.processing_cbvila import CBViLAProcessor
-from .gallery import Encoded, Gallery, RetrievalModel, encode_batches, gather, weights_id
+from .gallery import Encoded, Gallery, RetrievalModel, can_be_indexed, encode_batches, gather, weights_id
 from .shards import Shards, is_written, read_description, read_shards
 
 # Arrow has no bfloat16: its bits are kept as integers.
@@ -174,7 +174,7 @@ def _content(items: Any, kind: str) -> int | None:
 
 def _looked_at(items: Any, shards: Shards, encode: Callable[[list[Any]], Tensor], tolerance: float) -> Any:
     """The items as they came, some of which were encoded anew: a gallery is gone on with only where they agree."""
-    if hasattr(items, "__getitem__") and hasattr(items, "__len__"):
+    if can_be_indexed(items):
         places = sorted({0, shards.rows // 2, shards.rows - 1})
         some = [items[place] for place in places]
     else:

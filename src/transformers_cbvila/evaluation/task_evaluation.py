@@ -147,7 +147,8 @@ def load_trained(task: str, name: str) -> tuple[Any, CBViLAProcessor]:
 def _say_other_length(folder: str, max_length: int | None) -> None:
     """Says so where texts are cut elsewhere than in the model's training: figures differ from those in its record."""
     record = Path(folder) / "finetuning.json"
-    trained = json.loads(record.read_text())["settings"].get("max_length") if record.is_file() else None
+    settings = json.loads(record.read_text()).get("settings", {}) if record.is_file() else {}
+    trained = settings.get("max_length")
     if trained is not None and trained != max_length:
         print(
             f"{folder} was fine-tuned on texts of up to {trained} tokens, and is measured on up to {max_length}: "
