@@ -1,0 +1,19 @@
+"""How messages show a value that somebody gave: recognisable, on one line and never longer than it needs to be."""
+
+from typing import Any
+
+SHOWN_CHARACTERS = 80
+
+
+def shown(value: Any, limit: int = SHOWN_CHARACTERS) -> str:
+    """The `repr` of a value, cut where it grows too long: "'data:image/png;base64,iVBOR…' (400,152 characters)".
+
+    Args:
+        limit: Characters of the `repr` that are kept.
+    """
+    # a repr is as long as its value: of a long text only the beginning is asked for
+    if isinstance(value, str | bytes) and len(value) > limit:
+        unit = "characters" if isinstance(value, str) else "bytes"
+        return f"{value[:limit]!r}… ({len(value):,} {unit})"
+    text = " ".join(repr(value).split())
+    return text if len(text) <= limit else f"{text[:limit]}… (a {type(value).__name__})"
