@@ -1,7 +1,7 @@
 """Short runs of the package that is on the path, as fingerprints: what `compare.py` holds two commits to.
 
-Only what users may rely on is used (the command line, the recipe, `from_pretrained`), so that the same file runs on any
-commit. Weights come out as a fingerprint for each tensor; equal fingerprints are equal bits.
+Only what users may rely on is used (the command line, the recipe, `from_pretrained`), so that the same file runs on
+any commit. Weights come out as a fingerprint for each tensor; equal fingerprints are equal bits.
 """
 
 import argparse
@@ -34,6 +34,7 @@ PHASES = {
     "use_cpu": True,
 }
 EVERYTHING, VARIANT = 50, 30  # steps
+OUTPUTS = ("codebook_indices", "mim_logits", "mlm_logits", "itm_logits", "pixel_predictions", "image_embeds")
 # What differs from the recipe: fields of the model's configuration, and options of the command.
 RUNS: dict[str, tuple[dict, dict]] = {
     "recipe": ({}, {"max_steps": EVERYTHING}),
@@ -94,7 +95,14 @@ def bundled_outputs() -> dict[str, str]:
     hidden = torch.arange(32).view(2, 16) % 3 == 0
     with torch.no_grad():
         output = model(pixels, ids, bool_masked_pos=hidden, input_ids_masked=ids, mlm_labels=ids)
-        for name in ("codebook_indices", "mim_logits", "mlm_logits", "itm_logits", "pixel_predictions", "image_embeds"):
+        for name in (
+            "codebook_indices",
+            "mim_logits",
+            "mlm_logits",
+            "itm_logits",
+            "pixel_predictions",
+            "image_embeds",
+        ):
             found[f"cbvila-tiny {name}"] = fingerprint(output[name])
         answering = CBViLAForQuestionAnswering.from_pretrained(bundled_checkpoint("cbvila-tiny-easyvqa")).eval()
         answers = torch.tensor([[187, 3], [176, 3]])
