@@ -288,6 +288,7 @@ class CBViLAConfig(PreTrainedConfig):
     sub_configs = _SUB_CONFIGS  # the name up to transformers 5.19
     keys_to_ignore_at_inference = [
         "past_key_values",
+        "cache",
         "losses",
         "codebook_indices",
         "codebook_counts",

@@ -14,6 +14,7 @@ from transformers.processing_utils import Unpack
 from transformers.utils.generic import TransformersKwargs, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
+from .arguments_cbvila import takes_no_other_arguments
 from .configuration_cbvila import CBViLAConfig, CBViLAFusionConfig
 from .modeling_cbvila_layers import (
     CBViLACrossAttention,
@@ -67,6 +68,7 @@ class CBViLAFusionModel(CBViLAPreTrainedModel):
         attentions: list[Any] = [layer.crossattention for layer in self.layers]
         return [attention.keys_values(encoder_hidden_states) for attention in attentions]
 
+    @takes_no_other_arguments
     @merge_with_config_defaults
     @capture_outputs
     def forward(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.activations import ACT2FN
-from transformers.cache_utils import Cache, EncoderDecoderCache
+from transformers.cache_utils import EncoderDecoderCache
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import ModelOutput, logging
@@ -129,17 +129,14 @@ class CBViLASelfAttention(CBViLAAttention):
         self,
         hidden_states: Tensor,
         mask: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        layer_past: EncoderDecoderCache | None = None,
         num_queries: int | None = None,
         **kwargs,
     ):
         """With `num_queries` only so many of the first tokens ask, still about all of them."""
         key, value = self.keys_values(hidden_states)
-        if past_key_values is not None:
-            cache = past_key_values
-            if isinstance(cache, EncoderDecoderCache):
-                cache = cache.self_attention_cache
-            key, value = cache.update(key, value, self.layer_idx)
+        if layer_past is not None:
+            key, value = layer_past.self_attention_cache.update(key, value, self.layer_idx)
         return self.attend(hidden_states[:, :num_queries], key, value, mask, **kwargs)
 
 
@@ -155,22 +152,22 @@ class CBViLACrossAttention(CBViLAAttention):
         encoder_hidden_states: Tensor | None,
         mask: Tensor | None = None,
         encoder_index: Tensor | None = None,
-        past_key_values: EncoderDecoderCache | None = None,
+        layer_past: EncoderDecoderCache | None = None,
         encoder_keys_values: tuple[Tensor, Tensor] | None = None,
         **kwargs,
     ):
         """`encoder_index` (B,) names for each query row the row of `encoder_hidden_states` it attends to, so that the
         projections, the larger part of the cost, run once per image however many texts look at it. They run before
         this pass, for several, when it is given what `keys_values` made of these states."""
-        if past_key_values is not None and past_key_values.is_updated.get(self.layer_idx):
-            layer: Any = past_key_values.cross_attention_cache.layers[self.layer_idx]
+        if layer_past is not None and layer_past.is_updated.get(self.layer_idx):
+            layer: Any = layer_past.cross_attention_cache.layers[self.layer_idx]
             return self.attend(hidden_states, layer.keys, layer.values, mask, **kwargs)
         key, value = encoder_keys_values or self.keys_values(encoder_hidden_states)
         if encoder_index is not None:
             key, value = key.index_select(0, encoder_index), value.index_select(0, encoder_index)
-        if past_key_values is not None:
-            key, value = past_key_values.cross_attention_cache.update(key, value, self.layer_idx)
-            past_key_values.is_updated[self.layer_idx] = True
+        if layer_past is not None:
+            key, value = layer_past.cross_attention_cache.update(key, value, self.layer_idx)
+            layer_past.is_updated[self.layer_idx] = True
         return self.attend(hidden_states, key, value, mask, **kwargs)
 
 
@@ -229,13 +226,13 @@ class CBViLATextLayer(GradientCheckpointingLayer):
         encoder_hidden_states: Tensor | None = None,
         encoder_mask: Tensor | None = None,
         encoder_index: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        layer_past: EncoderDecoderCache | None = None,
         encoder_keys_values: tuple[Tensor, Tensor] | None = None,
         num_queries: int | None = None,
         **kwargs,
     ) -> Tensor:
         """(B, T, D) to (B, T, D), or to (B, `num_queries`, D), the first of it: what nobody asks for costs nothing."""
-        attended, _ = self.attention(hidden_states, mask, past_key_values, num_queries, **kwargs)
+        attended, _ = self.attention(hidden_states, mask, layer_past, num_queries, **kwargs)
         hidden_states = self.attention_layernorm(hidden_states[:, :num_queries] + self.dropout(attended))
         if self.has_cross_attention:
             attended, _ = self.crossattention(
@@ -243,7 +240,7 @@ class CBViLATextLayer(GradientCheckpointingLayer):
                 encoder_hidden_states,
                 encoder_mask,
                 encoder_index,
-                past_key_values,
+                layer_past,
                 encoder_keys_values,
                 **kwargs,
             )

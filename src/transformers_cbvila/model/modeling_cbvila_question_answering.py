@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import GenerationMixin
-from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
+from transformers.cache_utils import Cache
 from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
 from transformers.modeling_outputs import CausalLMOutputWithCrossAttentions
 from transformers.processing_utils import Unpack
@@ -20,6 +20,8 @@ from transformers.utils.generic import TransformersKwargs, can_return_tuple, mer
 from transformers.utils.output_capturing import capture_outputs
 
 from .answer_lists_cbvila import CBViLAAnswerTrie, check_answer_list
+from .arguments_cbvila import takes_no_other_arguments
+from .caching_cbvila import CACHE_NAME, as_cross_cache, one_cache, with_cache_named
 from .configuration_cbvila import CBViLAConfig, CBViLATextConfig
 from .losses_cbvila import answer_loss, at_least_fp32
 from .modeling_cbvila import PRETRAINING_ONLY, CBViLAModel
@@ -71,6 +73,7 @@ class CBViLAAnswerDecoder(CBViLAPreTrainedModel, GenerationMixin):
     def set_output_embeddings(self, value: nn.Module) -> None:
         self.lm_head.decoder = value
 
+    @takes_no_other_arguments
     @merge_with_config_defaults
     @capture_outputs
     def forward(  # type: ignore[misc]  # TransformersKwargs has position_ids, too
@@ -85,6 +88,7 @@ class CBViLAAnswerDecoder(CBViLAPreTrainedModel, GenerationMixin):
         past_key_values: Cache | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
+        cache: Cache | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> CausalLMOutputWithCrossAttentions:
         """Scores the next token after each of (B, A) answer tokens, starting from [CLS].
@@ -92,38 +96,43 @@ class CBViLAAnswerDecoder(CBViLAPreTrainedModel, GenerationMixin):
         Args:
             encoder_hidden_states: (B', L, D) fused questions; row `encoder_index` (B,) of it, or the same row.
             encoder_attention_mask: (B', L), 0 on padding.
+            past_key_values, cache: Keys and values of the tokens before, under either name.
             logits_to_keep: Score only that many last positions (0: all).
+
+        Raises:
+            ValueError: If there are no fused questions, or a cache comes under both names.
         """
         if encoder_hidden_states is None:
             raise ValueError("The answer decoder needs encoder_hidden_states, the states of the fused question.")
-        if use_cache and past_key_values is None:
-            past_key_values = DynamicCache(config=self.config)
-        if past_key_values is not None and not isinstance(past_key_values, EncoderDecoderCache):
-            past_key_values = EncoderDecoderCache(past_key_values, DynamicCache(config=self.config))
-        past_length = 0 if past_key_values is None else past_key_values.get_seq_length()
+        past = as_cross_cache(one_cache(cache, past_key_values), use_cache, self.config)
+        past_length = 0 if past is None else past.get_seq_length()
         hidden_states = self.embeddings(input_ids, inputs_embeds, position_ids, past_length)
         mask = create_causal_mask(
             config=self.config,
             inputs_embeds=hidden_states,
             attention_mask=attention_mask,
-            past_key_values=None if past_key_values is None else past_key_values.self_attention_cache,
+            **{CACHE_NAME: None if past is None else past.self_attention_cache},
         )
         encoder_mask = self._encoder_mask(hidden_states, encoder_hidden_states, encoder_attention_mask, encoder_index)
         for layer in self.layers:
-            # The cache by name: gradient checkpointing, which computes a layer twice, takes it away.
+            # The cache by name: gradient checkpointing, which computes a layer twice, takes it away. (It knows
+            # other names of it, which depend on transformers' version.)
             hidden_states = layer(
                 hidden_states,
                 mask,
                 encoder_hidden_states,
                 encoder_mask,
                 encoder_index,
-                past_key_values=past_key_values,
+                layer_past=past,
                 **kwargs,
             )
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        return CausalLMOutputWithCrossAttentions(
-            logits=self.lm_head(hidden_states[:, kept]), past_key_values=past_key_values if use_cache else None
-        )
+        logits = self.lm_head(hidden_states[:, kept])
+        return CausalLMOutputWithCrossAttentions(logits=logits, **{CACHE_NAME: past if use_cache else None})
+
+    def generate(self, *args, **kwargs):
+        """As of [`~transformers.GenerationMixin`]; the cache, if one is passed, under either of its names."""
+        return super().generate(*args, **with_cache_named(kwargs))
 
     def _encoder_mask(self, hidden_states, encoder_hidden_states, encoder_attention_mask, encoder_index):
         if encoder_attention_mask is None:

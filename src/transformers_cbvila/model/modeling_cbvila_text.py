@@ -12,6 +12,7 @@ from transformers.processing_utils import Unpack
 from transformers.utils.generic import TransformersKwargs, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
+from .arguments_cbvila import takes_no_other_arguments
 from .configuration_cbvila import CBViLATextConfig
 from .modeling_cbvila_layers import CBViLAPreTrainedModel, CBViLASelfAttention, CBViLATextLayer
 
@@ -104,6 +105,7 @@ class CBViLATextModel(CBViLAPreTrainedModel):
         self.layers = nn.ModuleList(CBViLATextLayer(config, i) for i in range(config.num_hidden_layers))
         self.post_init()
 
+    @takes_no_other_arguments
     @merge_with_config_defaults
     @capture_outputs
     def forward(  # type: ignore[misc]  # TransformersKwargs has position_ids, too

@@ -11,6 +11,7 @@ from transformers.processing_utils import Unpack
 from transformers.utils.generic import TransformersKwargs, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
+from .arguments_cbvila import takes_no_other_arguments
 from .configuration_cbvila import CBViLAVisionConfig
 from .modeling_cbvila_layers import CBViLAPreTrainedModel, CBViLASelfAttention, CBViLAVisionLayer
 
@@ -110,6 +111,7 @@ class CBViLAVisionModel(CBViLAPreTrainedModel):
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.post_init()
 
+    @takes_no_other_arguments
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
     def forward(
