@@ -13,7 +13,14 @@ from transformers_cbvila.model.arguments_cbvila import takes_no_other_arguments
 from transformers_cbvila.model.modeling_cbvila_layers import CBViLAPreTrainedModel
 
 # Misspelt, of other models, and what transformers hands to every model that would swallow it.
-STRANGERS = ("input_id", "atention_mask", "token_type_ids", "num_items_in_batch", "output_router_logits", "position_id")
+STRANGERS = (
+    "input_id",
+    "atention_mask",
+    "token_type_ids",
+    "num_items_in_batch",
+    "output_router_logits",
+    "position_id",
+)
 
 
 def models():
@@ -109,7 +116,9 @@ def test_a_method_keeps_its_signature_and_says_what_it_takes():
 
     assert list(signature(Reader.read).parameters) == ["self", "page", "kwargs"] and Reader.read.__doc__ == "Reads."
     assert Reader().read(3, return_dict=True) == (3, {"return_dict": True})
-    with pytest.raises(TypeError, match=r"Reader.read\(\) got an unexpected keyword argument 'pages'. It takes page, "):
+    with pytest.raises(
+        TypeError, match=r"Reader.read\(\) got an unexpected keyword argument 'pages'. It takes page, "
+    ):
         Reader().read(3, pages=4)
     with pytest.raises(TypeError) as error:
         Reader().read(3, **{"x" * 5000: 4})

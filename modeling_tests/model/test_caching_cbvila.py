@@ -1,4 +1,4 @@
-"""Answers with a cache are the answers without one, on every way of generating, whatever transformers calls the cache."""
+"""Answers with a cache are those without one, on every way of generating, whatever transformers calls the cache."""
 
 import pytest
 import torch

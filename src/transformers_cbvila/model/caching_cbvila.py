@@ -13,7 +13,9 @@ from transformers.modeling_outputs import CausalLMOutputWithCrossAttentions
 
 _NAMES = ("cache", "past_key_values")
 # What outputs, masks and generation of the installed transformers call it.
-CACHE_NAME = next(name for name in _NAMES if name in {field.name for field in fields(CausalLMOutputWithCrossAttentions)})
+CACHE_NAME = next(
+    name for name in _NAMES if name in {field.name for field in fields(CausalLMOutputWithCrossAttentions)}
+)
 
 
 def one_cache(cache: Cache | None, past_key_values: Cache | None) -> Cache | None:
@@ -27,11 +29,16 @@ def one_cache(cache: Cache | None, past_key_values: Cache | None) -> Cache | Non
     return past_key_values if cache is None else cache
 
 
+def named_cache(cache: Cache | None) -> dict[str, Any]:
+    """The cache as a keyword argument of the installed transformers."""
+    return {CACHE_NAME: cache}
+
+
 def with_cache_named(options: Mapping[str, Any]) -> dict[str, Any]:
     """Keyword arguments in which the cache, if there is one, has the name that is expected."""
     named = dict(options)
     cache = one_cache(*(named.pop(name, None) for name in _NAMES))
-    return named if cache is None else {**named, CACHE_NAME: cache}
+    return named if cache is None else {**named, **named_cache(cache)}
 
 
 def as_cross_cache(cache: Cache | None, use_cache: bool | None, config: Any) -> EncoderDecoderCache | None:

@@ -20,10 +20,19 @@ from transformers.utils import ModelOutput, logging
 from transformers.utils.generic import maybe_autocast
 
 from .configuration_cbvila import CBViLAConfig
+from .messages_cbvila import shown
 
 logger = logging.get_logger(__name__)
 
 Output = TypeVar("Output", bound=ModelOutput)
+
+# What the keys of a whole model's checkpoint begin with; of these, one encoder has its own only.
+PARTS_OF_A_MODEL = [
+    r"^(cbvila\.)?(vision_model|text_model|fusion_model|codebook|visual_queries)\.",
+    r"^(cbvila\.)?(text_key_projection|vision_projection|text_projection)\.",
+    r"^(cbvila\.)?(patch_mask_token|logit_scale)$",
+    r"^(\w+_head|answer_decoder)\.",
+]
 
 
 def without_autocast(method: Callable) -> Callable:
@@ -259,6 +268,8 @@ class CBViLAPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     # The losses are means over the batch already: Trainer must divide by the accumulation steps.
     accepts_loss_kwargs = False
+    # Patterns of keys in checkpoints of other classes, with what this one calls them.
+    _names_in_other_checkpoints: dict[str, str] = {}
     _no_split_modules = ["CBViLAVisionLayer", "CBViLATextLayer", "CBViLACodebook"]
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -278,15 +289,42 @@ class CBViLAPreTrainedModel(PreTrainedModel):
         asked = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
         return {name: getattr(self.config, name) if value is None else value for name, value in asked.items()}
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        """As of [`~transformers.PreTrainedModel`].
+
+        Raises:
+            ValueError: If no weight of the checkpoint belongs to this model, which would be random altogether.
+        """
+        renamed = cls._names_in_other_checkpoints
+        if renamed:
+            kwargs["key_mapping"] = {**renamed, **(kwargs.get("key_mapping") or {})}
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        model = loaded[0] if kwargs.get("output_loading_info") else loaded
+        # For loading only: save_pretrained would otherwise turn the names back.
+        conversions = getattr(model, "_weight_conversions", None) or []
+        model._weight_conversions = [
+            c for c in conversions if not renamed.keys() & {*getattr(c, "source_patterns", ())}
+        ]
+        return loaded
+
     def _adjust_missing_and_unexpected_keys(self, loading_info: Any) -> None:
-        """Says what a checkpoint has that this model has no use for; transformers drops it without a word."""
+        """Refuses a checkpoint of something else; says, to whoever has logging at info, what this model leaves out."""
         there = set(loading_info.unexpected_keys)
+        if there and not self.state_dict().keys() - set(loading_info.missing_keys):
+            loading_info.missing_keys, loading_info.unexpected_keys = set(), set()  # reported all the same
+            raise ValueError(
+                f"None of the {len(there)} tensors of this checkpoint ({shown(min(there))} …) belongs to a "
+                f"{type(self).__name__}, so that all its weights would be random. Load the class that "
+                "config.json names under architectures, or make a new model: "
+                f"{type(self).__name__}(config)."
+            )
         super()._adjust_missing_and_unexpected_keys(loading_info)
         left_out = sorted(there - set(loading_info.unexpected_keys))
         if left_out:
             names = (key.removeprefix("cbvila.").removeprefix("fusion_model.") for key in left_out)
             parts = Counter(name.partition(".")[0] for name in names)
-            logger.warning(
+            logger.info(
                 "%s has no use for %s of this checkpoint: left out, as intended.",
                 type(self).__name__,
                 ", ".join(f"{part} ({count} tensor{'s' * (count > 1)})" for part, count in parts.items()),

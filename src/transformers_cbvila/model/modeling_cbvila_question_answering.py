@@ -21,7 +21,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .answer_lists_cbvila import CBViLAAnswerTrie, check_answer_list
 from .arguments_cbvila import takes_no_other_arguments
-from .caching_cbvila import CACHE_NAME, as_cross_cache, one_cache, with_cache_named
+from .caching_cbvila import as_cross_cache, named_cache, one_cache, with_cache_named
 from .configuration_cbvila import CBViLAConfig, CBViLATextConfig
 from .losses_cbvila import answer_loss, at_least_fp32
 from .modeling_cbvila import PRETRAINING_ONLY, CBViLAModel
@@ -35,8 +35,6 @@ from .modeling_cbvila_layers import (
 from .modeling_cbvila_text import CBViLATextEmbeddings, CBViLATextHead
 
 logger = logging.get_logger(__name__)
-
-_MLM_HEAD = r"^mlm_head\."  # its keys in a pretraining checkpoint
 
 
 class CBViLAAnswerDecoder(CBViLAPreTrainedModel, GenerationMixin):
@@ -111,7 +109,7 @@ class CBViLAAnswerDecoder(CBViLAPreTrainedModel, GenerationMixin):
             config=self.config,
             inputs_embeds=hidden_states,
             attention_mask=attention_mask,
-            **{CACHE_NAME: None if past is None else past.self_attention_cache},
+            **named_cache(None if past is None else past.self_attention_cache),
         )
         encoder_mask = self._encoder_mask(hidden_states, encoder_hidden_states, encoder_attention_mask, encoder_index)
         for layer in self.layers:
@@ -128,7 +126,7 @@ class CBViLAAnswerDecoder(CBViLAPreTrainedModel, GenerationMixin):
             )
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.lm_head(hidden_states[:, kept])
-        return CausalLMOutputWithCrossAttentions(logits=logits, **{CACHE_NAME: past if use_cache else None})
+        return CausalLMOutputWithCrossAttentions(logits=logits, **named_cache(past if use_cache else None))
 
     def generate(self, *args, **kwargs):
         """As of [`~transformers.GenerationMixin`]; the cache, if one is passed, under either of its names."""
@@ -207,6 +205,8 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel, GenerationMixin):
     """
 
     _keys_to_ignore_on_load_unexpected = PRETRAINING_ONLY
+    # The head that named masked tokens in pretraining names answer tokens here.
+    _names_in_other_checkpoints = {r"^mlm_head\.": "answer_decoder.lm_head."}
     _tied_weights_keys = {
         "answer_decoder.lm_head.decoder.weight": "answer_decoder.embeddings.word_embeddings.weight",
     }
@@ -216,17 +216,6 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel, GenerationMixin):
         self.cbvila = CBViLAModel(config, add_contrastive=False, add_codebook=False)
         self.answer_decoder = CBViLAAnswerDecoder._from_config(decoder_config(config))
         self.post_init()
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
-        # The head that named masked tokens in pretraining names answer tokens here.
-        kwargs["key_mapping"] = {_MLM_HEAD: "answer_decoder.lm_head.", **(kwargs.get("key_mapping") or {})}
-        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        model = loaded[0] if kwargs.get("output_loading_info") else loaded
-        # Renamed for loading only: save_pretrained would otherwise turn the names back.
-        conversions = getattr(model, "_weight_conversions", None) or []
-        model._weight_conversions = [c for c in conversions if _MLM_HEAD not in getattr(c, "source_patterns", ())]
-        return loaded
 
     def tie_weights(self, missing_keys: set[str] | None = None, recompute_mapping: bool = True) -> None:
         # Loading calls this after the last weight is in and before it reports: a decoder that is started here is not

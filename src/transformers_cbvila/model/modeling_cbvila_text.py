@@ -14,7 +14,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .arguments_cbvila import takes_no_other_arguments
 from .configuration_cbvila import CBViLATextConfig
-from .modeling_cbvila_layers import CBViLAPreTrainedModel, CBViLASelfAttention, CBViLATextLayer
+from .modeling_cbvila_layers import PARTS_OF_A_MODEL, CBViLAPreTrainedModel, CBViLASelfAttention, CBViLATextLayer
 
 
 class CBViLATextEmbeddings(nn.Module):
@@ -94,6 +94,8 @@ class CBViLATextModel(CBViLAPreTrainedModel):
 
     config_class = CBViLATextConfig
     base_model_prefix = "text_model"
+    _names_in_other_checkpoints = {r"^(?:cbvila\.)?text_model\.": ""}
+    _keys_to_ignore_on_load_unexpected = PARTS_OF_A_MODEL
     main_input_name = "input_ids"
     input_modalities = ("text",)
     _input_embed_layer = "word_embeddings"
