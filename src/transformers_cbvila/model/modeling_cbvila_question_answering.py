@@ -217,6 +217,20 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel, GenerationMixin):
         self.answer_decoder = CBViLAAnswerDecoder._from_config(decoder_config(config))
         self.post_init()
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        generation = (loaded[0] if kwargs.get("output_loading_info") else loaded).generation_config
+        # Older checkpoints hold the `use_cache` that Trainer had set in the configuration, which theirs was made from.
+        if getattr(generation, "_from_model_config", False) and not generation.use_cache:
+            generation.use_cache = True
+        return loaded
+
+    def save_pretrained(self, *args, **kwargs):
+        if self.generation_config.use_cache is False:  # somebody's choice, to be kept when it is loaded
+            self.generation_config._from_model_config = False
+        return super().save_pretrained(*args, **kwargs)
+
     def tie_weights(self, missing_keys: set[str] | None = None, recompute_mapping: bool = True) -> None:
         # Loading calls this after the last weight is in and before it reports: a decoder that is started here is not
         # missing. Only one that is not there at all: one that lacks a single weight was trained.
