@@ -8,6 +8,8 @@ from typing import Any, Literal, get_args
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig, configuration_utils
 
+from .messages_cbvila import shown
+
 QuantizerGradient = Literal["straight_through", "gumbel", "rotation"]
 CodebookUpdate = Literal["loss", "ema"]
 CodebookNorm = Literal["l2", "none"]
@@ -288,6 +290,7 @@ class CBViLAConfig(PreTrainedConfig):
     sub_configs = _SUB_CONFIGS  # the name up to transformers 5.19
     keys_to_ignore_at_inference = [
         "past_key_values",
+        "cache",
         "losses",
         "codebook_indices",
         "codebook_counts",
@@ -339,6 +342,11 @@ class CBViLAConfig(PreTrainedConfig):
     tie_word_embeddings: bool = True
 
     def __post_init__(self, **kwargs):
+        if "use_cache" in kwargs:
+            raise ValueError(
+                f"use_cache={shown(kwargs['use_cache'])} of the whole model: the cache is the answer decoder's. Set it "
+                "in text_config, or in the model's generation_config."
+            )
         self.vision_config = _as_config("vision_config", self.vision_config)
         self.text_config = _as_config("text_config", self.text_config)
         self.fusion_config = _as_config("fusion_config", self._complete_fusion(self.fusion_config))
@@ -364,6 +372,17 @@ class CBViLAConfig(PreTrainedConfig):
         if name not in PRESETS:
             raise ValueError(f"Unknown preset {name!r}: choose one of {', '.join(sorted(PRESETS))}.")
         return cls(**{**PRESETS[name], "preset": name, **kwargs})
+
+    # Trainer writes `use_cache` on every configuration, False by default: its own choice while it trains, which would
+    # have a trained model generate without a cache for ever.
+    def to_dict(self) -> dict[str, Any]:
+        """As of [`~transformers.PreTrainedConfig`]; without a `use_cache` of the whole model."""
+        return {name: value for name, value in super().to_dict().items() if name != "use_cache"}
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs):
+        """As of [`~transformers.PreTrainedConfig`]; the `use_cache` of an older checkpoint is passed over."""
+        return super().from_dict({k: v for k, v in config_dict.items() if k != "use_cache"}, **kwargs)
 
     @property
     def has_contrastive_head(self) -> bool:
