@@ -44,8 +44,10 @@ class CBViLAModelOutput(ModelOutput):
     """Output of [`CBViLAModel`]; what depends on an input that was not given is `None`.
 
     Args:
-        last_hidden_state (`torch.FloatTensor` (B, L, D)): Text tokens after fusion with the image.
-        pooler_output (`torch.FloatTensor` (B, D)): Its first token, the joint representation of the pair.
+        last_hidden_state (`torch.FloatTensor` (B, L, D)): Text tokens after fusion with the image; of one modality
+            alone its own tokens, as `vision_last_hidden_state` or `text_last_hidden_state` has them.
+        pooler_output (`torch.FloatTensor` (B, D)): Its first token, the joint representation of the pair; of one
+            modality alone what `get_image_features` or `get_text_features` gives, (B, E).
         image_embeds, text_embeds (`torch.FloatTensor` (B, E)): Pooled unimodal embeddings of length 1; their products
             are cosine similarities.
         logits_per_image, logits_per_text (`torch.FloatTensor` (B, B)): Similarities over the temperature.
@@ -341,10 +343,12 @@ class CBViLAModel(CBViLAPreTrainedModel):
             fused = self.fuse_text_with_image(
                 text.last_hidden_state, attention_mask, vision.last_hidden_state, image_index, **options
             )
-            output.last_hidden_state = fused.last_hidden_state
-            output.pooler_output = fused.last_hidden_state[:, 0]
+            output.last_hidden_state, output.pooler_output = fused.last_hidden_state, fused.last_hidden_state[:, 0]
             output.hidden_states, output.attentions = fused.hidden_states, fused.attentions
             output.cross_attentions = fused.get("cross_attentions")
+        else:
+            alone = text if has_text else vision
+            output.last_hidden_state, output.pooler_output = alone.last_hidden_state, alone.pooler_output
         return in_field_order(output)
 
 

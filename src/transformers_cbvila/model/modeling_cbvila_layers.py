@@ -277,6 +277,11 @@ class CBViLAPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     _can_compile_fullgraph = True
 
+    def __init__(self, config: Any):
+        # Again: `from_pretrained` sets what a caller overrides when the configuration is made, and checked, already.
+        config.check()
+        super().__init__(config)
+
     @property
     def dtype(self) -> torch.dtype:
         """The precision of the weights, but for those that always stay in fp32 (codebook and temperature)."""

@@ -247,6 +247,13 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel, GenerationMixin):
         super().set_attn_implementation(*args, **kwargs)
         self.answer_decoder.set_attn_implementation(self.config.text_config._attn_implementation)
 
+    # The words that answers are scored by are tied to the decoder's; PEFT, for one, asks before it adapts or merges.
+    def get_output_embeddings(self) -> nn.Module:
+        return self.answer_decoder.get_output_embeddings()
+
+    def set_output_embeddings(self, value: nn.Module) -> None:
+        self.answer_decoder.set_output_embeddings(value)
+
     @torch.no_grad()
     def start_decoder_from_fusion(self) -> set[str]:
         """Copies the fusion layers and the text embeddings into the answer decoder.
