@@ -120,27 +120,30 @@ def to_pairs(image: Any, question: Any) -> dict[str, Any] | list[dict[str, Any]]
     return pairs if is_lazy else [pairs[index] for index in range(len(pairs))]
 
 
-def check_pair(pair: Any) -> tuple[Any, str]:
+def check_pair(pair: Any, name: str = "the pair") -> tuple[Any, str]:
     """
     The image and the question of one pair.
+
+    Args:
+        name: what to call it in an error.
 
     Raises:
         ValueError: it is no dictionary, lacks one of the two, has several images, or its question is no text.
     """
     if not isinstance(pair, Mapping):
-        raise ValueError(f"expected {PAIR}, got {_described(pair)}; or pass the questions as question=...")
-    for name in ("image", "question"):
-        if name not in pair:
-            raise ValueError(f"expected {PAIR}, got no {name!r} among the keys {shown(sorted(map(str, pair)))}")
-        if pair[name] is None:
-            raise ValueError(f"there is no {name} (None)")
+        raise ValueError(f"{name}: expected {PAIR}, got {_described(pair)}; or pass the questions as question=...")
+    for part in ("image", "question"):
+        if part not in pair:
+            keys = shown(sorted(map(str, pair)))
+            raise ValueError(f"{name}: expected {PAIR}, got no {part!r} among the keys {keys}")
+        if pair[part] is None:
+            raise ValueError(f"{name} has no {part} (None)")
     image, question = pair["image"], pair["question"]
-    if not isinstance(image, Mapping):  # what the image processor says of one is clearer
-        check_item(image, "the image")
+    check_item(image, f"the image of {name}")
     if not isinstance(question, str):
-        raise ValueError(f"a question must be a string, got {_described(question)}")
+        raise ValueError(f"{name}: a question must be a string, got {_described(question)}")
     if not question.strip():
-        raise ValueError(f"the question is empty: {shown(question)}; ask with at least one word")
+        raise ValueError(f"{name}: the question is empty: {shown(question)}; ask with at least one word")
     return image, question
 
 
