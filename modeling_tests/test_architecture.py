@@ -214,3 +214,17 @@ def test_checker_lets_allowed_imports_pass(path, source):
 )
 def test_checker_finds_violations(path, source, complaint):
     assert [sentence for sentence in violations(path, source) if complaint in sentence]
+
+
+@pytest.mark.parametrize("folder", ["src", "conversion", "studies", "benchmarks"])
+def test_files_are_put_in_place_by_replace(folder):
+    """`Path.rename` and `os.rename` fail on Windows where the target exists."""
+    sources = list((SOURCES.parents[1] / folder).rglob("*.py"))
+    assert sources
+    calls = [
+        f"{source}:{node.lineno}"
+        for source in sources
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "rename"
+    ]
+    assert calls == []
