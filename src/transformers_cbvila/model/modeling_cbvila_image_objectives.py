@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from transformers import initialization as init
 
 from .configuration_cbvila import CBViLAConfig
-from .losses_cbvila import at_least_fp32, patch_moments, patchify, pixel_loss, unpatchify
+from .label_checks_cbvila import ANY_INTEGER, check_ids
+from .losses_cbvila import at_least_fp32, equal_parts, patch_moments, patchify, pixel_loss, unpatchify
 from .modeling_cbvila_codebook import CBViLACodebookOutput
 from .modeling_cbvila_layers import CBViLAPreTrainedModel, without_autocast
 
@@ -156,7 +157,7 @@ class CBViLAImageObjectives(CBViLAPreTrainedModel):
 
     def pixels(self, ask: Callable, queries: list[CBViLAWordQueries]) -> tuple[Tensor, ...]:
         """Pixels (B, N, P) that the words of each question stand for once they have asked the captions."""
-        return self.pixel_head(self.cbvila.patch_states(ask(queries).last_hidden_state)).chunk(len(queries))
+        return equal_parts(self.pixel_head(self.cbvila.patch_states(ask(queries).last_hidden_state)), len(queries))
 
     def empty_captions(self, pixel_values: Tensor) -> Tensor:
         """Ids (B, 2) of captions that say nothing about images (B, 3, H, W): start and end."""
@@ -168,10 +169,15 @@ class CBViLAImageObjectives(CBViLAPreTrainedModel):
         """Raises a ValueError unless `bool_masked_pos`, where given, says of every patch whether it is hidden."""
         rows, columns = self.patch_grid(pixel_values)
         expected = (pixel_values.shape[0], rows * columns)
-        if bool_masked_pos is not None and tuple(bool_masked_pos.shape) != expected:
+        if bool_masked_pos is None:
+            return
+        if tuple(bool_masked_pos.shape) != expected:
             raise ValueError(
                 f"bool_masked_pos has shape {tuple(bool_masked_pos.shape)}; expected {expected}, one entry per patch."
             )
+        if bool_masked_pos.dtype != torch.bool:
+            rule = "1 stands for patches to hide, 0 for others"
+            check_ids("bool_masked_pos", bool_masked_pos, expected, 2, rule, self, ignored=False, dtypes=ANY_INTEGER)
 
     def see_visible(self, pixel_values: Tensor, whole: CBViLASeenImage, hidden: Tensor) -> CBViLASeenImage:
         """The image as questions with `hidden` (B, N) patches show it.

@@ -13,6 +13,7 @@ from transformers.utils.generic import TransformersKwargs, merge_with_config_def
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_cbvila import CBViLATextConfig
+from .label_checks_cbvila import INDEX, check_ids
 from .modeling_cbvila_layers import CBViLAPreTrainedModel, CBViLASelfAttention, CBViLATextLayer
 
 
@@ -42,6 +43,9 @@ class CBViLATextEmbeddings(nn.Module):
             expected = "(batch, tokens)" if dims == 2 else "(batch, tokens, hidden_size)"
             raise ValueError(f"{name} has shape {tuple(given.shape)}; expected {expected}.")
         if inputs_embeds is None:
+            vocabulary = self.word_embeddings.num_embeddings
+            rule = f"the vocabulary has {vocabulary} tokens; is the tokenizer that of the model?"
+            check_ids("input_ids", input_ids, tuple(input_ids.shape), vocabulary, rule, self, False, INDEX)
             inputs_embeds = self.word_embeddings(input_ids)
         length = past_length + inputs_embeds.shape[1]
         self._check_length(length)
