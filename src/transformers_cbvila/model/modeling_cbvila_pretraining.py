@@ -196,6 +196,7 @@ class CBViLAForPreTraining(CBViLAImageObjectives):
             ValueError: If image or caption is missing, or inputs that belong together do not fit.
         """
         options = self.states_to_return(output_attentions, output_hidden_states)
+        self.watch_codes()
         check_pretraining_inputs(pixel_values, input_ids, input_ids_masked, mlm_labels, caption_dropped)
         self.check_mask(pixel_values, bool_masked_pos)
         self._check_targets(mlm_labels, mim_targets, bool_masked_pos)
