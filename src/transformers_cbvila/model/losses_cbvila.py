@@ -17,6 +17,15 @@ def at_least_fp32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+def equal_parts(values: Tensor, number: int) -> tuple[Tensor, ...]:
+    """Values (number * B, …) as `number` parts (B, …).
+
+    Not by `chunk`, which makes fewer of them where they do not come out even, so that an exported program would hold
+    for the B of its example only.
+    """
+    return values.unflatten(0, (number, -1)).unbind(0)
+
+
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean of `values` where `mask` (same shape) is true; 0 when it is nowhere true."""
     weights = mask.to(values.dtype)

@@ -18,6 +18,7 @@ from transformers.utils.generic import TransformersKwargs, can_return_tuple
 
 from .arguments_cbvila import takes_no_other_arguments
 from .configuration_cbvila import CBViLAConfig
+from .label_checks_cbvila import INDEX, check_ids
 from .losses_cbvila import at_least_fp32
 from .modeling_cbvila_codebook import CBViLACodebook
 from .modeling_cbvila_fusion import CBViLAFusionModel, CBViLAVisualQueries
@@ -277,7 +278,7 @@ class CBViLAModel(CBViLAPreTrainedModel):
         if pixel_values is None or not has_text:
             missing = "pixel_values" if pixel_values is None else "input_ids"
             raise ValueError(f"It takes an image and a text: {missing} is missing.")
-        check_pair_counts(pixel_values, input_ids if inputs_embeds is None else inputs_embeds, image_index)
+        check_pair_counts(pixel_values, input_ids if inputs_embeds is None else inputs_embeds, image_index, self)
         image = self.vision_model(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding)
         text = self.text_model(input_ids, attention_mask, position_ids=position_ids, inputs_embeds=inputs_embeds)
         return self.fuse_text_with_image(
@@ -337,7 +338,7 @@ class CBViLAModel(CBViLAPreTrainedModel):
             output.text_last_hidden_state = text.last_hidden_state
             output.text_embeds = F.normalize(at_least_fp32(text.pooler_output), dim=-1)
         if pixel_values is not None and has_text:
-            check_pair_counts(pixel_values, text.last_hidden_state, image_index)
+            check_pair_counts(pixel_values, text.last_hidden_state, image_index, self)
             output.logits_per_image = self.similarity_logits(output.image_embeds, output.text_embeds)
             output.logits_per_text = None if output.logits_per_image is None else output.logits_per_image.T
             fused = self.fuse_text_with_image(
@@ -352,7 +353,7 @@ class CBViLAModel(CBViLAPreTrainedModel):
         return in_field_order(output)
 
 
-def check_pair_counts(images: Tensor, texts: Tensor, image_index: Tensor | None) -> None:
+def check_pair_counts(images: Tensor, texts: Tensor, image_index: Tensor | None, owner: nn.Module) -> None:
     """Raises a ValueError when texts (B, …) cannot be told which of the images (B', …) is theirs."""
     num_images, num_texts = images.shape[0], texts.shape[0]
     if image_index is None and num_images != num_texts:
@@ -360,10 +361,14 @@ def check_pair_counts(images: Tensor, texts: Tensor, image_index: Tensor | None)
             f"Got {num_images} image(s) and {num_texts} text(s): pass as many images as texts, or image_index with, "
             "for each text, the position of its image."
         )
-    if image_index is not None and tuple(image_index.shape) != (num_texts,):
+    if image_index is None:
+        return
+    if tuple(image_index.shape) != (num_texts,):
         raise ValueError(
             f"image_index has shape {tuple(image_index.shape)} for {num_texts} text(s): it needs one entry per text."
         )
+    rule = f"there are {num_images} image(s), numbered from 0"
+    check_ids("image_index", image_index, (num_texts,), num_images, rule, owner, ignored=False, dtypes=INDEX)
 
 
 __all__ = ["CBViLAModel"]

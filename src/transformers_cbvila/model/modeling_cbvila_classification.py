@@ -12,6 +12,7 @@ from transformers.utils import ModelOutput
 
 from .class_names_cbvila import CLASS_FIELDS, ChosenClasses, both_fields, invert, require_one_story
 from .configuration_cbvila import CBViLAConfig
+from .label_checks_cbvila import check_ids
 from .messages_cbvila import shown
 
 ENTAILMENT_LABELS = ("entailment", "neutral", "contradiction")
@@ -66,21 +67,11 @@ def with_labels(config: CBViLAConfig, names: tuple[str, ...], head: str) -> CBVi
     return config
 
 
-def check_labels(labels: Tensor, batch_size: int, config: CBViLAConfig) -> None:
+def check_labels(labels: Tensor, batch_size: int, config: CBViLAConfig, owner: nn.Module) -> None:
     """Raises a ValueError unless `labels` are (B,) ids of classes; -100, which leaves a row out, is one."""
-    if tuple(labels.shape) != (batch_size,) or labels.dtype != torch.long:
-        raise ValueError(
-            f"labels are {tuple(labels.shape)} of {labels.dtype}; expected ({batch_size},) of torch.int64, one class "
-            "id for each text."
-        )
-    if labels.device.type != "cpu" or torch.compiler.is_compiling():
-        return  # to look at values there would wait for the device, or break the graph
-    outside = labels[(labels != -100) & ((labels < 0) | (labels >= config.num_labels))]
-    if outside.numel():
-        raise ValueError(
-            f"labels hold {int(outside[0])}, but the model has {config.num_labels} classes, numbered from 0: "
-            f"{', '.join(map(repr, config.id2label.values()))}. Set id2label and label2id for others."
-        )
+    names = shown(list((config.id2label or {}).values()))
+    rule = f"the model has {config.num_labels} classes, numbered from 0: {names}; set id2label for others"
+    check_ids("labels", labels, (batch_size,), config.num_labels, rule, owner)
 
 
 def label_ids(names: str | list[str], config: CBViLAConfig) -> Tensor:

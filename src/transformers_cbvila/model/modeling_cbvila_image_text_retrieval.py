@@ -139,7 +139,7 @@ class CBViLAForImageTextRetrieval(CBViLAPreTrainedModel):
         if pixel_values is None or words is None:
             missing = "pixel_values" if pixel_values is None else "input_ids"
             raise ValueError(f"Retrieval compares images with texts: {missing} is missing.")
-        check_pair_counts(pixel_values, words, image_index)
+        check_pair_counts(pixel_values, words, image_index, self)
         image = self.cbvila.get_image_features(pixel_values, interpolate_pos_encoding, return_dict=True)
         text = self.cbvila.get_text_features(
             input_ids, attention_mask, position_ids=position_ids, inputs_embeds=inputs_embeds, return_dict=True

@@ -19,7 +19,7 @@ from transformers.utils import ModelOutput, logging
 from transformers.utils.generic import TransformersKwargs, can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-from .answer_lists_cbvila import CBViLAAnswerTrie, check_answer_list
+from .answer_lists_cbvila import CBViLAAnswerTrie, check_answer_list, check_answers
 from .arguments_cbvila import takes_no_other_arguments
 from .caching_cbvila import as_cross_cache, named_cache, one_cache, with_cache_named
 from .configuration_cbvila import CBViLAConfig, CBViLATextConfig
@@ -332,6 +332,10 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel, GenerationMixin):
             position_ids: (B, L); counted from 0 when absent.
             output_attentions, output_hidden_states: Whether to return those states of the fusion layers; as the
                 configuration says when absent.
+
+        Raises:
+            ValueError: If image or question is missing, their numbers differ and there is no `image_index`, or labels
+                are no answers, one for each question. (On an accelerator the first batch's values are checked only.)
         """
         fused = self.cbvila.encode_pairs(
             pixel_values,
@@ -351,9 +355,7 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel, GenerationMixin):
             cross_attentions=fused.get("cross_attentions"),
         )
         if labels is not None:
-            answers, questions = labels.shape[0], question.shape[0]
-            if answers != questions:
-                raise ValueError(f"Got {answers} answer(s) in labels for {questions} question(s).")
+            self._check_labels(labels, answer_weights, question.shape[0])
             output.logits = self.answer_decoder(
                 self._shift_right(labels),
                 encoder_hidden_states=question,
@@ -362,6 +364,15 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel, GenerationMixin):
             ).logits
             output.loss = answer_loss(output.logits, labels, answer_weights)
         return in_field_order(output)
+
+    def _check_labels(self, labels: Tensor, answer_weights: Tensor | None, questions: int) -> None:
+        check_answers("labels", labels, self.config.text_config, self)
+        if labels.shape[0] != questions:
+            raise ValueError(f"Got {labels.shape[0]} answer(s) in labels for {questions} question(s).")
+        if answer_weights is not None and tuple(answer_weights.shape) != (questions,):
+            raise ValueError(
+                f"answer_weights has shape {tuple(answer_weights.shape)}; expected ({questions},), one per answer."
+            )
 
     @torch.no_grad()
     def generate(  # type: ignore[override]
@@ -399,7 +410,7 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel, GenerationMixin):
         if answer_labels is not None:
             if generate_kwargs.get("prefix_allowed_tokens_fn") is not None:
                 raise ValueError("Pass answer_labels or prefix_allowed_tokens_fn: both say which tokens may follow.")
-            answer_labels = check_answer_list(answer_labels, text.vocab_size, text.end_token_id)
+            answer_labels = check_answer_list(answer_labels, text, self, needs_end=True)
             generate_kwargs["prefix_allowed_tokens_fn"] = CBViLAAnswerTrie(answer_labels, text.end_token_id)
             longest = answer_labels.shape[1]
         chosen = deepcopy(generate_kwargs.pop("generation_config", None) or self.generation_config)
@@ -446,7 +457,7 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel, GenerationMixin):
             ValueError: If `answer_labels` is no list of answers, `chunk_size` is not positive, or `top_k` is not
                 between 1 and R.
         """
-        answer_labels = check_answer_list(answer_labels, self.config.text_config.vocab_size)
+        answer_labels = check_answer_list(answer_labels, self.config.text_config, self)
         if chunk_size < 1:
             raise ValueError(f"chunk_size={chunk_size} must be positive: the (question, answer) pairs scored at once.")
         question = self.encode_question(pixel_values, input_ids, attention_mask, image_index, interpolate_pos_encoding)

@@ -14,6 +14,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .arguments_cbvila import takes_no_other_arguments
 from .configuration_cbvila import CBViLATextConfig
+from .label_checks_cbvila import INDEX, check_ids
 from .modeling_cbvila_layers import PARTS_OF_A_MODEL, CBViLAPreTrainedModel, CBViLASelfAttention, CBViLATextLayer
 
 
@@ -43,6 +44,9 @@ class CBViLATextEmbeddings(nn.Module):
             expected = "(batch, tokens)" if dims == 2 else "(batch, tokens, hidden_size)"
             raise ValueError(f"{name} has shape {tuple(given.shape)}; expected {expected}.")
         if inputs_embeds is None:
+            vocabulary = self.word_embeddings.num_embeddings
+            rule = f"the vocabulary has {vocabulary} tokens; is the tokenizer that of the model?"
+            check_ids("input_ids", input_ids, tuple(input_ids.shape), vocabulary, rule, self, False, INDEX)
             inputs_embeds = self.word_embeddings(input_ids)
         length = past_length + inputs_embeds.shape[1]
         self._check_length(length)

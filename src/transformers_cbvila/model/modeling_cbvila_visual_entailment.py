@@ -100,7 +100,7 @@ class CBViLAForVisualEntailment(CBViLAPreTrainedModel):
         )
         logits = self.entailment_head(fused.last_hidden_state[:, 0])
         if labels is not None:
-            check_labels(labels, logits.shape[0], self.config)
+            check_labels(labels, logits.shape[0], self.config, self)
         return CBViLAClassificationOutput(
             loss=None if labels is None else classification_loss(logits, labels),
             logits=logits,

@@ -125,7 +125,7 @@ class CBViLAForVisualReasoning(CBViLAPreTrainedModel):
         )
         logits = self.reasoning_head(fused.last_hidden_state[:, 0].reshape(batch, -1))
         if labels is not None:
-            check_labels(labels, logits.shape[0], self.config)
+            check_labels(labels, logits.shape[0], self.config, self)
         return CBViLAClassificationOutput(
             loss=None if labels is None else classification_loss(logits, labels),
             logits=logits,

@@ -10,6 +10,8 @@ from transformers.processing_utils import ProcessorMixin
 from transformers.tokenization_utils_base import TruncationStrategy
 from transformers.utils import PaddingStrategy
 
+from .answer_lists_cbvila import require_distinct
+from .label_checks_cbvila import IGNORED_LABEL
 from .messages_cbvila import shown
 from .processing_options_cbvila import split_options
 
@@ -19,7 +21,6 @@ TOKENIZER_DEFAULTS = ("padding", "truncation", "max_length", "pad_to_multiple_of
 MODEL_INPUT_NAMES = ["input_ids", "attention_mask"]
 # Tokenizers without a limit have a model_max_length of 1e30.
 UNLIMITED = 1_000_000
-IGNORED_LABEL = -100
 
 
 class CBViLAProcessor(ProcessorMixin):
@@ -144,6 +145,24 @@ class CBViLAProcessor(ProcessorMixin):
         longest = max(map(len, rows))
         labels = [_pad(row, longest, IGNORED_LABEL) for row in rows]
         return BatchFeature({"labels": labels}, tensor_type=return_tensors)
+
+    def encode_candidates(self, answers: Any) -> torch.Tensor:
+        """
+        Encode answers to choose from.
+
+        Args:
+            answers: R answers, all of them different to the tokenizer.
+
+        Returns:
+            `answer_labels` (R, A) of `rank_answers` and `generate`.
+
+        Raises:
+            ValueError: as of `encode_answers`, and if two answers are the same tokens or one is unknown altogether.
+        """
+        labels = self.encode_answers(answers)["labels"]
+        rows = [[token for token in row if token != IGNORED_LABEL][:-1] for row in labels.tolist()]
+        require_distinct(rows, _as_list(answers, "answers"), "answers", self.tokenizer.unk_token_id)
+        return labels
 
     def decode_answers(self, ids: Any) -> list[str]:
         """
