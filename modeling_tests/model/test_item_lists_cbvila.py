@@ -146,7 +146,7 @@ def test_an_array_of_four_dimensions_is_a_list_and_one_of_three_an_image(kind):
         ({"a", "b"}, "words is a set, which has no order"),
         (frozenset("a"), "words is a frozenset"),
         (pd.DataFrame({"a": WORDS}), r"words is a table \(DataFrame\): pass one of its columns"),
-        ("text", "words is one item, 'text': pass a list"),
+        ("text", "words is one string, 'text': pass a list"),
         (b"text", "words is one item"),
         (Path("x.png"), r"words is one item, PosixPath\('x.png'\)"),
         (Image.new("RGB", (2, 2)), "words is one item, <PIL.Image"),

@@ -42,17 +42,21 @@ def run(options: Any) -> int:
     from ..bundled import checkpoint_source
     from ..data.source_rows import usual_split
     from ..data.sources import load_pairs
+    from ..evaluation.devices import placed
     from ..evaluation.inspection import inspect_pretraining
+    from ..evaluation.retrieval_order import keep_better_order
     from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
     from ..model.processing_cbvila import CBViLAProcessor
 
     source = checkpoint_source(options.model)
-    model, processor = CBViLAForPreTraining.from_pretrained(source), CBViLAProcessor.from_pretrained(source)
+    model, processor = placed(CBViLAForPreTraining.from_pretrained(source)), CBViLAProcessor.from_pretrained(source)
     split = options.split or usual_split([options.data])
     rows = load_pairs(options.data, split, options.image_column, options.caption_column)
     measured = inspect_pretraining(model, processor, rows, rerank_k=options.rerank_k)
     figures = {"data": Path(options.data).name, "split": split, **measured}
     print_figures(figures)
+    if kept := keep_better_order(source, measured, options.rerank_k):
+        print(kept)
     if options.output:
         Path(options.output).write_text(json.dumps(figures, indent=2) + "\n")
     if options.page:

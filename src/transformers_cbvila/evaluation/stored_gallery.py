@@ -18,10 +18,12 @@ import torch
 from torch import Tensor
 
 from ..data.pairs import file_identity, stable_id
+from ..model.item_lists_cbvila import is_by_position, items_of
 from ..model.processing_cbvila import CBViLAProcessor
-from .gallery import Encoded, Gallery, RetrievalModel, can_be_indexed, encode_batches, gather, weights_id
+from .gallery import Encoded, Gallery, RetrievalModel, encode_batches, gather, weights_id
 from .shards import Shards, is_written, read_description, read_shards
 
+SHARD_BYTES = 2**25  # of a file of a gallery
 # Arrow has no bfloat16: its bits are kept as integers.
 _STORED_AS = {torch.bfloat16: torch.int16}
 # What an image processor's file says of itself, or of where pixels go, and not of what they are.
@@ -98,7 +100,7 @@ def store_gallery(
     batch_size: int = 64,
     progress: bool = True,
     keep_states: bool = True,
-    shard_bytes: int = 2**28,
+    shard_bytes: int = SHARD_BYTES,
 ) -> StoredGallery:
     """Encodes `"images"` or `"texts"` into a folder, or what of them is not there yet.
 
@@ -116,6 +118,7 @@ def store_gallery(
             f"{folder} is from before galleries noted what the processor does, so that nothing can be added to it: "
             "give another folder, or delete this one to start again."
         )
+    items = items_of(items, kind)
     description = describe(model, processor, kind, keep_states)
     description |= {"max_length": max_length, "content": _content(items, kind)}
     shards, count = Shards(folder, description), length_hint(items, -1)
@@ -174,7 +177,7 @@ def _content(items: Any, kind: str) -> int | None:
 
 def _looked_at(items: Any, shards: Shards, encode: Callable[[list[Any]], Tensor], tolerance: float) -> Any:
     """The items as they came, some of which were encoded anew: a gallery is gone on with only where they agree."""
-    if can_be_indexed(items):
+    if is_by_position(items):
         places = sorted({0, shards.rows // 2, shards.rows - 1})
         some = [items[place] for place in places]
     else:
@@ -212,7 +215,7 @@ def _columns(batches: list[Encoded]) -> dict[str, list]:
     return columns
 
 
-def save_gallery(folder: Path, description: dict[str, Any], gallery: Gallery, shard_bytes: int = 2**28) -> None:
+def save_gallery(folder: Path, description: dict[str, Any], gallery: Gallery, shard_bytes: int = SHARD_BYTES) -> None:
     """Writes a gallery in place of one that may be there, under another name until it is whole.
 
     Raises:

@@ -6,8 +6,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..bundled import checkpoint_source
 from ..data.source_rows import usual_split
 from ..data.task_rows import load_task_rows
@@ -20,6 +18,7 @@ from ..model.modeling_cbvila_question_answering import CBViLAForQuestionAnswerin
 from ..model.modeling_cbvila_visual_entailment import CBViLAForVisualEntailment
 from ..model.modeling_cbvila_visual_reasoning import CBViLAForVisualReasoning
 from ..model.processing_cbvila import CBViLAProcessor
+from .devices import placed
 from .protocols import check_protocol
 from .task_figures import Figures, TaskEvaluation
 
@@ -139,9 +138,7 @@ def load_trained(task: str, name: str) -> tuple[Any, CBViLAProcessor]:
             f"{name} is a {architecture}, which was not trained for {task}; fine-tune it with "
             f"`cbvila finetune {task}` and evaluate what that writes, a {head.__name__}."
         )
-    model = head.from_pretrained(source)
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-    return model.to(device), CBViLAProcessor.from_pretrained(source)
+    return placed(head.from_pretrained(source)), CBViLAProcessor.from_pretrained(source)
 
 
 def _say_other_length(folder: str, max_length: int | None) -> None:

@@ -128,6 +128,9 @@ class CBViLAConfig(PreTrainedConfig):
         reasoning_fusion (`"separate"` or `"twin"`, defaults to `"separate"`): How visual reasoning fuses a statement
             with its images: with each on its own, all joint representations going into the classifier; or with two
             in turns, as ALBEF does, by twice as many fusion layers, of which two share keys and values.
+        rerank_k (`int`, defaults to 0): How many of the most similar items matching orders anew when a
+            `CBViLARetriever` searches and is not told; 0: similarity alone, which is cheap. `cbvila inspect` and the
+            evaluation of `cbvila finetune retrieval` set it to what ranks better on what they measure.
         initializer_range (`float`, defaults to 0.02): Standard deviation of the initial weights.
 
     Example:
@@ -197,6 +200,7 @@ class CBViLAConfig(PreTrainedConfig):
     logit_scale_init_value: float = 2.6592
     num_images: int = 2
     reasoning_fusion: str = "separate"
+    rerank_k: int = 0
     initializer_range: float = 0.02
     tie_word_embeddings: bool = True
 
@@ -364,6 +368,8 @@ class CBViLAConfig(PreTrainedConfig):
             raise ValueError(f"pixel_sigma={self.pixel_sigma} must be above 0, or None for errors as they are.")
         if self.num_images < 1:
             raise ValueError(f"num_images={self.num_images} must be positive.")
+        if self.rerank_k < 0:
+            raise ValueError(f"rerank_k={self.rerank_k} must be 0 (similarity alone) or more.")
         if self.projection_dim < 1:
             raise ValueError(f"projection_dim={self.projection_dim} must be positive.")
         for term, weight in self.loss_weights().items():

@@ -75,7 +75,8 @@ def items_of(values: Any, name: str) -> Any:
     if isinstance(values, (set, frozenset)):
         raise ValueError(f"{name} is a {type(values).__name__}, which has no order: pass a list, e.g. sorted(...)")
     if not holds_several(values):
-        raise ValueError(f"{name} is one item, {shown(values)}: pass a list, even of one item")
+        kind = "string" if isinstance(values, str) else "item"
+        raise ValueError(f"{name} is one {kind}, {shown(values)}: pass a list, even of one item")
     if hasattr(values, "columns") and not isinstance(values, (Sequence, Dataset)):
         # pandas and polars frames, pyarrow tables: iterating gives columns, or their names
         raise ValueError(

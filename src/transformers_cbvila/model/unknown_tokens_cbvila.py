@@ -22,7 +22,7 @@ def unknown_token_share(tokenizer: Any, texts: Sequence[str]) -> float:
     return sum(row.count(tokenizer.unk_token_id) for row in rows) / max(1, sum(map(len, rows)))
 
 
-def warn_of_unknown_texts(tokenizer: Any, texts: Sequence[str], kind: str, stacklevel: int = 2) -> None:
+def warn_of_unknown_texts(tokenizer: Any, texts: Sequence[str], kind: str, stacklevel: int = 2) -> bool:
     """
     Warn, once, if some of the texts consist of unknown tokens alone: a model cannot tell such texts apart.
 
@@ -31,6 +31,9 @@ def warn_of_unknown_texts(tokenizer: Any, texts: Sequence[str], kind: str, stack
         texts: the texts.
         kind: what they are, in the plural: "questions".
         stacklevel: as of `warnings.warn`: 2 shows the line that calls this function.
+
+    Returns:
+        Whether there were such texts.
     """
     unknown = {tokenizer.unk_token_id}
     unread = [text for text, row in zip(texts, _token_ids(tokenizer, texts), strict=True) if set(row) == unknown]
@@ -40,6 +43,7 @@ def warn_of_unknown_texts(tokenizer: Any, texts: Sequence[str], kind: str, stack
             "model all of them are the same. Use a model whose tokenizer knows the language.",
             stacklevel=stacklevel,
         )
+    return bool(unread)
 
 
 def _token_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:

@@ -19,6 +19,7 @@ from ..data.task_rows import TaskRows, load_task_rows
 from ..data.task_settings import Repeatable
 from ..data.task_texts import check_texts
 from ..evaluation.protocols import check_protocol
+from ..evaluation.retrieval_order import keep_better_order
 from ..evaluation.task_evaluation import task_classes, write_json
 from ..evaluation.task_figures import TaskEvaluation
 from .arguments import CBViLATrainingArguments
@@ -109,6 +110,7 @@ def finetune(task: str, job: FinetuningJob, settings: Any, args: CBViLATrainingA
     figures = trainer.evaluate() if job.eval_data else {}
     trainer.save_state()
     if trainer.is_world_process_zero():
+        keep_better_order(output_dir, figures, getattr(settings, "rerank_k", 0), prefix="eval_")
         write_json(output_dir / RECORD, _record(task, job, settings, trainer, figures))
     return output_dir
 
