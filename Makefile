@@ -109,6 +109,7 @@ bench: $(BENCHED)  ## time the pretraining step, the quantiser and re-ranking be
 	$(BENCH)/quantizer.py
 	$(BENCH)/peers.py
 	$(BENCH)/reranking.py
+	$(BENCH)/start.py
 
 # With PYTHON the constraints are those that the installation wrote: what is reused stays as it is.
 $(BENCHED): $(STAMP)

@@ -8,6 +8,7 @@ import pretraining_step
 import pytest
 import quantizer
 import reranking
+import start
 import torch
 from measuring import Spread, count_flops
 from pretraining_step import TrainingStep, figures, model_config, random_batch
@@ -24,7 +25,7 @@ def run(module, monkeypatch, *arguments):
     module.main()
 
 
-@pytest.mark.parametrize("module", [pretraining_step, quantizer, peers, reranking, large_gallery])
+@pytest.mark.parametrize("module", [pretraining_step, quantizer, peers, reranking, large_gallery, start])
 def test_help_ends_with_an_example(module, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run(module, monkeypatch, "--help")
@@ -42,6 +43,13 @@ def test_the_quantizer_is_measured(monkeypatch, capsys):
     monkeypatch.setattr(quantizer, "CODES", 32)
     run(quantizer, monkeypatch, "--rounds", "1")
     assert "ours / product and argmin" in capsys.readouterr().out
+
+
+def test_the_start_is_measured(monkeypatch, capsys):
+    monkeypatch.setattr(start, "COMMANDS", [["--version"]])
+    run(start, monkeypatch, "--rounds", "1")
+    imported, version = capsys.readouterr().out.splitlines()
+    assert imported.endswith("CPU-s   torch, transformers") and version.endswith("CPU-s   nothing heavy")
 
 
 def test_figures_by_hand():

@@ -1,29 +1,13 @@
 """A parser of options that answers in one line, guesses what was meant, and takes no abbreviations."""
 
 import argparse
-import difflib
 import sys
-from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from ..model.messages_cbvila import shown
+from ..nearest import nearest
 
 USAGE_ERROR = 2  # exit status, as argparse has it
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """The known word that was probably meant, as the end of a sentence: "; did you mean --epochs?", or nothing.
-
-    Spelling decides; where nothing is spelt alike, a longer name that has the word among its parts (`epochs`,
-    `num_train_epochs`), or begins its parts with the word's letters (`lr`, `learning_rate`).
-    """
-    plain = {name: name.lstrip("-").replace("-", "_").lower() for name in known}
-    wanted = word.lstrip("-").replace("-", "_").lower()[:80]
-    found = difflib.get_close_matches(wanted, plain.values(), n=1, cutoff=0.6)
-    found = found or [name for name in plain.values() if f"_{wanted}_" in f"_{name}_"]
-    found = found or [name for name in plain.values() if "".join(part[:1] for part in name.split("_")) == wanted]
-    meant = next((name for name in plain if found and plain[name] == found[0]), None)
-    return f"; did you mean {meant}?" if meant else ""
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -50,8 +34,8 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.seldom: list[Any] = []
-        kwargs = {"formatter_class": _Help, "allow_abbrev": False} | kwargs
-        super().__init__(*args, **kwargs)
+        options: dict[str, Any] = {"formatter_class": _Help, "allow_abbrev": False} | kwargs
+        super().__init__(*args, **options)
         self.add_argument("--help-all", nargs=0, action=_HelpAll, default=argparse.SUPPRESS, help=self._help_all_text)
 
     _help_all_text = argparse.SUPPRESS  # of --help-all itself: nothing to say where --help shows everything

@@ -5,6 +5,7 @@ are then what users know, and what a version of transformers adds is there at on
 """
 
 import argparse
+import os
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -14,7 +15,8 @@ import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
 from ..model.messages_cbvila import shown
-from .parsing import Parser, nearest
+from ..nearest import nearest
+from .parsing import Parser
 
 # Shown by --help among ours; a run needs them.
 _TOLD_WITH_OURS = {"output_dir", "max_steps"}
@@ -106,7 +108,7 @@ def _read_recipe(parser: JobParser, argv: list[str]) -> dict[str, Any]:
     path = _early("config", argv)
     if path is None:
         return {}
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         parser.error(f"--config {shown(path)}: there is no such file")
     try:
         recipe = yaml.safe_load(Path(path).read_text(encoding="utf-8"))

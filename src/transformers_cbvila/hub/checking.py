@@ -18,7 +18,7 @@ from transformers.utils import (
     SAFE_WEIGHTS_NAME,
 )
 
-from ..bundled import bundled_checkpoints, bundled_or_same
+from ..bundled import bundled_or_same, no_checkpoint
 from ..model.configuration_cbvila import CBViLAConfig
 from .kinds import KINDS, Kind
 
@@ -99,7 +99,7 @@ def find_checkpoint(source: str | Path) -> Checkpoint:
 
 def _model_folder(run: Path) -> Path:
     if not run.is_dir():
-        raise ValueError(f"{run} is no folder, and no bundled checkpoint ({', '.join(bundled_checkpoints())})")
+        raise ValueError(no_checkpoint(str(run)))
     for folder in (run, run / "model"):
         if (folder / CONFIG_NAME).is_file():
             return folder

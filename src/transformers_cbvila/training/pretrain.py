@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import AutoTokenizer, set_seed
 
-from ..bundled import checkpoint_source
+from ..bundled import bundled_or_same, checkpoint_source
 from ..data.collators import CBViLADataCollatorForPreTraining
 from ..data.pairs import ImageTextPairs
 from ..data.sources import check_weights, concatenate, interleave, load_pair_stream, load_pairs, training_texts
@@ -85,7 +85,8 @@ class PretrainingJob(ViewOptions):
     tokenizer: str | None = field(
         default=None,
         metadata={
-            "help": "Folder or Hub id of a BERT tokenizer, for random weights; without it, a vocabulary is trained."
+            "help": "Folder or Hub id of a BERT tokenizer, or the name of a bundled checkpoint that has one, for "
+            "random weights; without, a vocabulary is trained."
         },
     )
     vocab_size: int = field(
@@ -227,7 +228,7 @@ def _changed(config: CBViLAConfig, changes: Any) -> CBViLAConfig:
 
 def _tokenizer(job: PretrainingJob, args: CBViLATrainingArguments, sources, max_length: int):
     if job.tokenizer is not None:
-        return AutoTokenizer.from_pretrained(job.tokenizer, model_max_length=max_length)
+        return AutoTokenizer.from_pretrained(bundled_or_same(job.tokenizer), model_max_length=max_length)
     begin = time.perf_counter()
     say(args, f"Training a vocabulary of {job.vocab_size} pieces on the captions ...")
     tokenizer = train_wordpiece(training_texts(sources, job.train_data), job.vocab_size, max_length)
