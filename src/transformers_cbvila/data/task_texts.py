@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from ..model.processing_cbvila import UNLIMITED, CBViLAProcessor
+from .bad_rows import WAY_OUT
 from .collators import token_limit
-from .task_rows import WAY_OUT, Record, TaskRows
+from .task_rows import Record, TaskRows
 
 _TEXTS = {"captions": "caption", "question": "question", "text": "text"}  # by field, what an error calls one
 _AT_A_TIME = 10_000  # texts whose tokens are in memory
