@@ -122,6 +122,9 @@ def _of_files(source: str, files: Sequence[str]) -> SourceFiles:
     if kinds == {"zip"}:
         return _of_archives(source, files, any_split=True)
     folders = {os.path.dirname(file) for file in files}
+    if kinds == {"pictures"}:
+        texts = [os.path.splitext(file)[0] + ".txt" for file in files]
+        files = [*files, *filter(os.path.isfile, texts)]
     return SourceFiles(source, str(kinds.pop()), {"": files}, folders.pop() if len(folders) == 1 else None)
 
 

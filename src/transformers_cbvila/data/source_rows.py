@@ -144,6 +144,9 @@ class _Read(Mapping):
     def __getitem__(self, name: str) -> Any:
         return self._read(self._splits[name])
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._splits
+
     def __iter__(self):
         return iter(self._splits)
 

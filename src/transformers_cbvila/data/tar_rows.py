@@ -26,7 +26,7 @@ _TEXTS = ("txt", "text", "caption", "cls")
 Sample = dict[str, Any]
 
 
-def tar_rows(files: Sequence[str], streaming: bool) -> Dataset | IterableDataset:
+def tar_rows(files: Sequence[str], streaming: bool = False) -> Dataset | IterableDataset:
     """The samples of .tar files as rows; as a stream, each file is a shard.
 
     A sample's picture is `image`, whatever its ending (of several, `left.png` and `right.png`, each has its own
