@@ -46,6 +46,7 @@ from .registration import register
 if TYPE_CHECKING:
     from .data.collators import CBViLADataCollatorForPreTraining, CBViLADataCollatorForQuestionAnswering
     from .data.pairs import ImageTextPairs
+    from .data.sources import load_pairs
     from .data.streams import StreamedImageTextPairs
     from .data.task_collators import (
         CBViLADataCollatorForImageTextRetrieval,
@@ -71,6 +72,7 @@ _MODULE_OF_LAZY_NAME = {
     "CBViLATrainer": "training.trainer",
     "CBViLATrainingArguments": "training.arguments",
     "ImageTextPairs": "data.pairs",
+    "load_pairs": "data.sources",
     "StreamedImageTextPairs": "data.streams",
     "publish": "hub.publishing",
 }
@@ -130,5 +132,6 @@ __all__ = [
     "StreamedImageTextPairs",
     "bundled_checkpoint",
     "bundled_checkpoints",
+    "load_pairs",
     "publish",
 ]

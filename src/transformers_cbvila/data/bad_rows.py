@@ -24,6 +24,11 @@ def summary_of_bad_rows(reasons: Sequence[str], count: int | None = None) -> str
     return f"Left out {count:,} bad row(s){':' if shown else '.'}{shown}{more}"
 
 
+def reason(error: ValueError) -> str:
+    """What an error says of a row, without the way out: for those who take it."""
+    return str(error).removesuffix(f". {WAY_OUT}.")
+
+
 def row_origin(source: str, number: int, row: Mapping[str, Any]) -> str:
     """What an error calls a row of a source: its number, or the key and the file of a sample that has them."""
     return f"Sample {shown(row[KEY])} of {row.get(URL) or source}" if KEY in row else f"Row {number} of {source}"

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..model.messages_cbvila import shown
-from .bad_rows import WAY_OUT, summary_of_bad_rows
+from .bad_rows import WAY_OUT, reason, summary_of_bad_rows
 from .epoch_rows import EpochRows
 from .image_views import ImageViews, integer, uniform
 from .masking import generator_for
@@ -131,7 +131,7 @@ class ImageTextPairs(EpochRows):
     def summary_of_bad_rows(self) -> str:
         """How many bad rows were found so far, and what is wrong with the first of them."""
         first = self._bad.nonzero().flatten()[:_REASONS].tolist()
-        return summary_of_bad_rows([reason for index in first if (reason := self._fault(index))], self.bad_rows)
+        return summary_of_bad_rows([fault for index in first if (fault := self._fault(index))], self.bad_rows)
 
     def row(self, index: int) -> dict[str, Any]:
         row = super().row(index)
@@ -166,7 +166,7 @@ class ImageTextPairs(EpochRows):
         try:
             self.row(index)
         except ValueError as error:
-            return str(error)
+            return reason(error)
         return None
 
 

@@ -6,7 +6,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from ..extras import require
 from ..model.image_loading_cbvila import load_image, to_rgb
@@ -20,6 +20,7 @@ PICTURE_ENDINGS = (
 )
 _FILE_NAME = "file_name"  # the column, or the end of its name, that names the file of a picture, as in metadata.jsonl
 _SAID = 300  # characters of an error's text
+_START = 16  # bytes that tell an HTML page, or a file that is cut, from a picture
 _FETCHED = ("http://", "https://", "data:")  # what `load_image` takes beside paths
 
 
@@ -35,6 +36,9 @@ def read_picture(value: Any) -> Image.Image:
         raise ValueError(f"it has no image ({shown(value)})")
     try:
         return _decoded(value)
+    except UnidentifiedImageError as error:
+        start = f"; it begins with {shown(value[:_START])}" if isinstance(value, bytes) else ""
+        raise ValueError(f"its image cannot be read (Pillow knows no such format{start})") from error
     except Exception as error:  # decoders raise anything on bytes that somebody else wrote
         text = " ".join(str(error).split())
         said = text if len(text) <= _SAID else f"{text[:_SAID]}…"

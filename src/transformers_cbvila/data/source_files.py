@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ TABLES = {
 _KINDS = {**TABLES, ".tar": "tar", ".tgz": "tar", ".zip": "zip", **dict.fromkeys(PICTURE_ENDINGS, "pictures")}
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".lz4")  # unpacked while a file is read
 _METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")  # they describe the pictures beside them
-_READABLE = f"{', '.join(TABLES)}, .tar, .zip (all but the last two also as .gz), or pictures"
+_READABLE = f"{', '.join(TABLES)}, .tar (all these as .gz, too), .zip, or pictures"
 _CARD = "README.md"
 
 
@@ -64,12 +65,11 @@ def find_source(source: str) -> SourceFiles | None:
         FileNotFoundError: If it can only be a path, and isn't there.
         ValueError: If it is there, and of no kind that can be read; the message lists these kinds.
     """
-    path = Path(source)
-    if not path.exists() and source.startswith("~"):
-        path = path.expanduser()
-    if path.is_dir():
-        return _of_folder(source, path)
-    files = [str(path)] if path.exists() else _matches(str(path))
+    # os.path takes names that no file can have, such as too long ones, for what they are: not there
+    path = source if os.path.exists(source) else os.path.expanduser(source)
+    if os.path.isdir(path):
+        return _of_folder(source, Path(path))
+    files = [path] if os.path.exists(path) else _matches(path)
     if files:
         return _of_files(source, files)
     if _can_only_be_a_path(source):
@@ -166,7 +166,7 @@ def _of_archives(source: str, archives: Sequence[str], any_split: bool = False) 
     try:
         folders = [datasets.DownloadManager().extract(os.path.abspath(archive)) for archive in archives]
         inside = [_of_folder(source, Path(folder)) for folder in folders]
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
         raise ValueError(f"{shown_name(source)} cannot be read: {error}") from error
     kinds = {found.kind for found in inside}
     if len(kinds) > 1:

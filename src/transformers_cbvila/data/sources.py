@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from transformers.utils import logging
 
 from ..extras import require
-from .bad_rows import summary_of_bad_rows
+from .bad_rows import reason, summary_of_bad_rows
 from .easy_vqa import load_easy_vqa, load_easy_vqa_captions
 from .pair_reader import Columns, PairReader
 from .pairs import CAPTION_COLUMNS
@@ -172,7 +172,7 @@ def _pairs(source: str, table: Dataset, columns: Columns, skip_bad_rows: bool) -
         except ValueError as error:
             if not skip_bad_rows:
                 raise
-            faults.append(str(error))
+            faults.append(reason(error))
             continue
         kept.append(number)
         for name, values in pairs.items():

@@ -13,7 +13,7 @@ from transformers.utils import logging
 
 from ..extras import require
 from ..model.messages_cbvila import shown
-from .bad_rows import summary_of_bad_rows
+from .bad_rows import reason, summary_of_bad_rows
 from .image_views import ImageViews
 from .masking import generator_for
 from .pairs import PairDraws, caption_column
@@ -162,13 +162,13 @@ class StreamedImageTextPairs(IterableDataset):
                 return self._readable(row, other)
             except ValueError:
                 continue
-        raise ValueError(f"No row after this one can be read: {error}") from error
+        raise ValueError(f"None of the rows from this one on can be read: {reason(error)}.") from error
 
     def _note(self, error: ValueError, worker: int) -> None:
         slot = worker % _COUNTERS
         self._found[slot] += 1
         if self._found[slot] <= _NAMED:
-            logger.warning(f"{error} Another row takes its place.")
+            logger.warning(f"{reason(error)}. Another row takes its place.")
 
     def _read(self, reader: int, readers: int) -> Iterator[tuple[Key, Row]]:
         """A reader's rows, pass after pass, each with the key of its draws."""

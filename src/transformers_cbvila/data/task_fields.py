@@ -133,7 +133,7 @@ def _label_reader(
     if names is None and dtype.startswith(("int", "uint", "float")):
         names = _false_and_true(classes)
         if names is None:
-            raise ValueError(_unnamed(column, classes))
+            raise ValueError(f"{_unnamed(column, classes)}.")
     canonical = {name.lower(): name for name in classes}
 
     def read(row: Mapping[str, Any]) -> str:
@@ -176,7 +176,7 @@ def _false_and_true(classes: Sequence[str]) -> list[str] | None:
 def _unnamed(column: str, classes: Sequence[str]) -> str:
     return (
         f"Column {column!r} has numbers and no names for them; say what they mean from 0 on, such as "
-        f"--class_names {' '.join(classes)}, in the order of the data."
+        f"--class_names {' '.join(classes)}, in the order of the data"
     )
 
 

@@ -42,6 +42,11 @@ def check_texts(rows: TaskRows, processor: CBViLAProcessor, skip_bad_rows: bool,
     return checked
 
 
+def texts_of_rows(rows: TaskRows, training: bool = False) -> Iterator[str]:
+    """Every text of rows that the tokenizer is asked for, answers included in training."""
+    return (text for record in rows.records for _, text in _texts(record, training))
+
+
 def _texts(record: Record, training: bool) -> Iterator[tuple[str, str]]:
     """What each text of a row is, and the text."""
     for field, what in _TEXTS.items():
