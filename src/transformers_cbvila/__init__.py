@@ -26,6 +26,7 @@ from .bundled import bundled_checkpoint, bundled_checkpoints
 if TYPE_CHECKING:
     from .data.collators import CBViLADataCollatorForPreTraining, CBViLADataCollatorForQuestionAnswering
     from .data.pairs import ImageTextPairs
+    from .data.sources import load_pairs
     from .data.streams import StreamedImageTextPairs
     from .data.task_collators import (
         CBViLADataCollatorForImageTextRetrieval,
@@ -103,6 +104,7 @@ _MODULE_OF_LAZY_NAME = {
     "CBViLAVisionModel": "model.modeling_cbvila_vision",
     "CBViLAVisualQuestionAnsweringPipeline": "model.pipeline_cbvila",
     "ImageTextPairs": "data.pairs",
+    "load_pairs": "data.sources",
     "StreamedImageTextPairs": "data.streams",
     "publish": "hub.publishing",
 }
@@ -177,5 +179,6 @@ __all__ = [
     "StreamedImageTextPairs",
     "bundled_checkpoint",
     "bundled_checkpoints",
+    "load_pairs",
     "publish",
 ]

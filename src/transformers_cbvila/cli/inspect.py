@@ -1,6 +1,7 @@
 """`cbvila inspect`."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,15 @@ def parse(argv: list[str]) -> tuple[Any, ...]:
         epilog=EXAMPLE,
     )
     parser.add_argument("model", help="folder, Hub id, or the name of a bundled checkpoint")
-    parser.add_argument("--data", required=True, help="folder, Parquet file, Hub id, or easy-vqa")
+    parser.add_argument("--data", required=True, help="folder, file (Parquet, CSV, .tar …), Hub id, or easy-vqa")
     parser.add_argument("--split", help="split of the data (default: test, else validation, else the only one)")
     parser.add_argument("--image_column", default="image")
     parser.add_argument("--caption_column", help="default: captions, caption or text, whichever there is")
     parser.add_argument(
         "--rerank_k", type=int, default=64, help="candidates per query that matching orders; 0: none (default: 64)"
+    )
+    parser.add_argument(
+        "--skip_bad_rows", action="store_true", help="leave out rows with a broken image or no caption, and count them"
     )
     parser.add_argument("--output", metavar="FILE.json", help="file to write the figures to")
     parser.add_argument("--page", metavar="FILE.html", help="file to write a page of pictures to")
@@ -40,6 +44,7 @@ def parse(argv: list[str]) -> tuple[Any, ...]:
 
 def run(options: Any) -> int:
     from ..bundled import checkpoint_source
+    from ..data.measured_pairs import MeasuredPairs
     from ..data.source_rows import usual_split
     from ..data.sources import load_pairs
     from ..evaluation.devices import placed
@@ -51,7 +56,10 @@ def run(options: Any) -> int:
     source = checkpoint_source(options.model)
     model, processor = placed(CBViLAForPreTraining.from_pretrained(source)), CBViLAProcessor.from_pretrained(source)
     split = options.split or usual_split([options.data])
-    rows = load_pairs(options.data, split, options.image_column, options.caption_column)
+    columns, skip = (options.image_column, options.caption_column), options.skip_bad_rows
+    rows = MeasuredPairs(load_pairs(options.data, split, *columns, skip_bad_rows=skip), skip)
+    if rows.skipped:
+        print(rows.summary_of_skipped(), file=sys.stderr)
     measured = inspect_pretraining(model, processor, rows, rerank_k=options.rerank_k)
     figures = {"data": Path(options.data).name, "split": split, **measured}
     print_figures(figures)

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from ..model.processing_cbvila import UNLIMITED, CBViLAProcessor
+from .bad_rows import WAY_OUT
 from .collators import token_limit
-from .task_rows import WAY_OUT, Record, TaskRows
+from .task_rows import Record, TaskRows
 
 _TEXTS = {"captions": "caption", "question": "question", "text": "text"}  # by field, what an error calls one
 _AT_A_TIME = 10_000  # texts whose tokens are in memory
@@ -39,6 +40,11 @@ def check_texts(rows: TaskRows, processor: CBViLAProcessor, skip_bad_rows: bool,
     if not kept:
         raise ValueError(f"There is no row that can be used. {checked.summary_of_skipped()}")
     return checked
+
+
+def texts_of_rows(rows: TaskRows, training: bool = False) -> Iterator[str]:
+    """Every text of rows that the tokenizer is asked for, answers included in training."""
+    return (text for record in rows.records for _, text in _texts(record, training))
 
 
 def _texts(record: Record, training: bool) -> Iterator[tuple[str, str]]:

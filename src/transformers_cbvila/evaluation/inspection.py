@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from ..data.collators import CBViLADataCollatorForPreTraining
 from ..data.masking import generator_for
+from ..data.measured_pairs import MeasuredPairs
 from ..model.modeling_cbvila_codebook import codebook_statistics, count_codes
 from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
 from ..model.processing_cbvila import CBViLAProcessor
@@ -53,6 +54,7 @@ def inspect_pretraining(
         [`retrieval_figures`] returns, `text_retrieval_r1` … `image_retrieval_r10_combined_high`.
     """
     model.eval()
+    rows = rows if isinstance(rows, MeasuredPairs) else MeasuredPairs(rows)  # which name what cannot be read
     collate = CBViLADataCollatorForPreTraining(processor, model.config.vision_config.patch_size)
     found: dict[str, list[Tensor]] = defaultdict(list)
     for start in tqdm(range(0, len(rows), batch_size), desc="Inspecting", disable=not progress):

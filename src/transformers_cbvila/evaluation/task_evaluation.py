@@ -10,7 +10,8 @@ from ..bundled import checkpoint_source
 from ..data.source_rows import usual_split
 from ..data.task_rows import load_task_rows
 from ..data.task_settings import Repeatable
-from ..data.task_texts import check_texts
+from ..data.task_texts import check_texts, texts_of_rows
+from ..data.unknown_texts import warn_of_unknown_tokens
 from ..model.configuration_cbvila import CBViLAConfig
 from ..model.modeling_cbvila_classification import ENTAILMENT_LABELS, REASONING_LABELS
 from ..model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
@@ -44,7 +45,10 @@ class EvaluationJob:
         }
     )
     data: list[str] = field(
-        metadata={"help": "Folders, Parquet, JSON Lines or CSV files, Hub ids (user/name@revision), or easy-vqa."}
+        metadata={
+            "help": "Folders, Parquet, JSON Lines, CSV, TSV or WebDataset .tar files, Hub ids (user/name@revision), "
+            "or easy-vqa."
+        }
     )
     output: str = field(metadata={"help": "JSON file to write the figures to."})
     split: str | None = field(
@@ -103,6 +107,7 @@ def evaluate_task(task: str, job: EvaluationJob, settings: Any, progress: bool =
     split = job.split or usual_split(job.data)
     rows = load_task_rows(job.data, split, settings, classes)
     rows = check_texts(rows, processor, settings.skip_bad_rows)
+    warn_of_unknown_tokens(processor.tokenizer, texts_of_rows(rows), "texts")
     check_protocol(job.protocol, settings, rows)
     train_rows = None
     if job.train_data:

@@ -17,7 +17,8 @@ from ..data.task_collators import (
 from ..data.task_examples import CaptionedImages, ViewedRows
 from ..data.task_rows import TaskRows, load_task_rows
 from ..data.task_settings import Repeatable
-from ..data.task_texts import check_texts
+from ..data.task_texts import check_texts, texts_of_rows
+from ..data.unknown_texts import warn_of_unknown_tokens
 from ..evaluation.protocols import check_protocol
 from ..evaluation.retrieval_order import keep_better_order
 from ..evaluation.task_evaluation import task_classes, write_json
@@ -42,8 +43,9 @@ class FinetuningJob(ViewOptions):
     )
     train_data: list[str] = field(
         metadata={
-            "help": "Folders (pictures with a metadata.jsonl or .csv, Parquet files, or written by save_to_disk), "
-            "Parquet, JSON Lines or CSV files, Hub ids (user/name@revision), or easy-vqa; all rows of all."
+            "help": "Folders (pictures with a metadata.jsonl or .csv, or with a .txt each; Parquet files; written by "
+            "save_to_disk), Parquet, JSON Lines, CSV, TSV or WebDataset .tar files, Hub ids (user/name@revision), or "
+            "easy-vqa; all rows of all."
         }
     )
     train_split: str = field(default="train", metadata={"help": "Split of the training data."})
@@ -134,6 +136,8 @@ def build_trainer(task: str, job: FinetuningJob, settings: Any, args: CBViLATrai
     for rows in (train, test):
         if rows is not None and rows.skipped:
             say(args, rows.summary_of_skipped())
+    if args.process_index == 0:
+        warn_of_unknown_tokens(processor.tokenizer, texts_of_rows(train, training=True))
     if test is not None:
         check_protocol(job.protocol, settings, test)
     quiet = bool(args.disable_tqdm)

@@ -13,6 +13,7 @@ from ..data.collators import CBViLADataCollatorForPreTraining
 from ..data.pairs import ImageTextPairs
 from ..data.sources import check_weights, concatenate, interleave, load_pair_stream, load_pairs, training_texts
 from ..data.streams import StreamedImageTextPairs
+from ..data.unknown_texts import warn_of_unknown_tokens
 from ..data.vocabulary import train_wordpiece
 from ..model.configuration_cbvila import CBViLAConfig
 from ..model.image_processing_pil_cbvila import CBViLAImageProcessorPil
@@ -25,6 +26,8 @@ from .run_record import run_record
 from .trainer import CBViLATrainer
 from .view_options import ViewOptions
 
+_LOOKED_AT = 1000  # rows of a stream whose captions the tokenizer is tried on
+
 
 @dataclass
 class PretrainingJob(ViewOptions):
@@ -32,8 +35,9 @@ class PretrainingJob(ViewOptions):
 
     train_data: list[str] = field(
         metadata={
-            "help": "Folders (pictures with a metadata.jsonl or .csv, Parquet files, or written by save_to_disk), "
-            "Parquet, JSON Lines or CSV files, Hub ids, or easy-vqa; several are mixed."
+            "help": "Folders (pictures with a metadata.jsonl or .csv, or with a .txt each; Parquet files; written by "
+            "save_to_disk), Parquet, JSON Lines, CSV, TSV or WebDataset .tar files, Hub ids, or easy-vqa; several are "
+            "mixed."
         }
     )
     train_data_weights: list[float] = field(
@@ -54,6 +58,13 @@ class PretrainingJob(ViewOptions):
     )
     keyword_columns: list[str] = field(
         default_factory=list, metadata={"help": "Columns with keywords, some of which are added to the caption."}
+    )
+    skip_bad_rows: bool = field(
+        default=False,
+        metadata={
+            "help": "Let another row take the place of one with a missing or broken image, and leave out rows whose "
+            "caption is no text; they are counted. Without, such a row is an error that names it."
+        },
     )
     streaming: bool = field(
         default=False,
@@ -124,8 +135,11 @@ def pretrain(job: PretrainingJob, args: CBViLATrainingArguments) -> Path:
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
     trainer.save_state()
+    pairs: Any = trainer.train_dataset
+    if pairs.bad_rows:
+        say(args, pairs.summary_of_bad_rows())
     if trainer.is_world_process_zero():
-        record = run_record(job, trainer)
+        record = {"bad_rows": pairs.bad_rows, **run_record(job, trainer)}
         (output_dir / "pretraining.json").write_text(json.dumps(record, indent=1))
     return output_dir
 
@@ -145,7 +159,14 @@ def build_trainer(job: PretrainingJob, args: CBViLATrainingArguments, checkpoint
     with args.main_process_first(desc="reading the data"):
         sources = _load(job)
     model, processor = _start(job, args, sources, checkpoint)
-    options: dict[str, Any] = {"keyword_probability": job.keyword_probability, **asdict(job.views)}
+    if args.process_index == 0:
+        texts = training_texts(sources, job.train_data, stream_rows=_LOOKED_AT)
+        warn_of_unknown_tokens(processor.tokenizer, texts, "captions")
+    options: dict[str, Any] = {
+        "keyword_probability": job.keyword_probability,
+        "skip_bad_rows": job.skip_bad_rows,
+        **asdict(job.views),
+    }
     pairs: Any
     if job.streaming:
         pairs = StreamedImageTextPairs(
@@ -184,7 +205,8 @@ def _parsed(model_config: str) -> dict:
 
 def _load(job: PretrainingJob) -> list[Any]:
     load = load_pair_stream if job.streaming else load_pairs
-    return [load(name, "train", job.image_column, job.caption_column, job.keyword_columns) for name in job.train_data]
+    columns = (job.image_column, job.caption_column, job.keyword_columns)
+    return [load(name, "train", *columns, skip_bad_rows=job.skip_bad_rows) for name in job.train_data]
 
 
 def _start(
