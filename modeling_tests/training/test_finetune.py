@@ -29,9 +29,10 @@ from transformers_cbvila.data.task_settings import (
 from transformers_cbvila.evaluation import gallery, stored_gallery
 from transformers_cbvila.evaluation.task_evaluation import EvaluationJob, evaluate_task
 from transformers_cbvila.training.finetune import FinetuningJob, build_trainer, finetune
+from transformers_cbvila.training.recipes import FOLDER
 from transformers_cbvila.training.task_models import starting_model
 
-RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("finetune-*.yaml"))
+RECIPES = sorted(FOLDER.glob("finetune-*.yaml"))
 COLOURS = ("red", "green", "blue", "grey")
 
 

@@ -9,9 +9,10 @@ import yaml
 from test_cli import parse_pretrain
 
 from transformers_cbvila.bundled import bundled_checkpoint
+from transformers_cbvila.training.recipes import FOLDER
 from transformers_cbvila.training.run_record import recorded_options
 
-RECIPE = Path(__file__).parents[2] / "recipes" / "pretrain-tiny.yaml"
+RECIPE = FOLDER / "pretrain-tiny.yaml"
 DATA = ["easy-vqa", "emoji", "openclipart"]
 
 

@@ -161,19 +161,47 @@ def _parse(
     if trains:
         _list_own_options_first(parser)
         parser.add_argument("--resume", action="store_true", help="Go on from the last complete checkpoint, if any.")
-    parser.add_argument("--config", metavar="RECIPE.yaml", help="Recipe: defaults for any of these options.")
+    parser.add_argument(
+        "--config",
+        metavar="RECIPE.yaml",
+        help="Recipe, by its file or, of this package's, its name: defaults for these options.",
+    )
+    from .training import recipes
+
     recipe = _read_recipe(parser, argv)
-    actions = {option.lstrip("-"): action for action in parser._actions for option in action.option_strings}
-    unknown = sorted(set(recipe) - set(actions))
-    if unknown:
-        parser.error(f"the recipe has entries that are no option of {command}: {', '.join(unknown)}")
-    if preset is not None:
-        parser.set_defaults(**_preset(parser, preset, recipe, argv))
-    for name in recipe:
-        actions[name].required = False
-    parser.set_defaults(**{actions[name].dest: value for name, value in recipe.items()})
+    said = _said(parser, argv)
+    kept = recipes.beside(recipe, said)
+    protocol = {} if preset is None else _preset(parser, preset, kept, argv)
+    parser.set_defaults(**protocol)
+    for action in parser._actions:
+        if action.dest in kept:
+            action.required = False
+    parser.set_defaults(**kept)
+    for name, value in recipes.merged(kept, said).items():
+        argv = [*argv, f"--{name}", json.dumps(value)]
     *instances, rest = parser.parse_args_into_dataclasses(argv, args_filename=None, look_for_args_file=False)
+    for instance in instances:
+        if hasattr(instance, "set_given"):
+            instance.set_given({*protocol, *kept, *said})
+    differing = recipes.differences(recipe, said) if recipe else []
+    if differing and os.environ.get("RANK", "0") == "0":
+        print("Other than the recipe:\n  " + "\n  ".join(differing), file=sys.stderr)
     return (*instances, rest)
+
+
+def _said(parser: argparse.ArgumentParser, argv: list[str]) -> dict[str, Any]:
+    """The options that are among the flags, with their values; none where help is asked for."""
+    if {"-h", "--help"} & set(argv):
+        return {}
+    actions = [action for action in parser._actions if action.dest != "help"]
+    before = [(action, action.default, action.required) for action in actions]
+    for action in actions:
+        action.default, action.required = argparse.SUPPRESS, False
+    said = vars(parser.parse_known_args(argv)[0])
+    for action, default, required in before:
+        action.default, action.required = default, required
+    said.pop("repeated_options", None)
+    return said
 
 
 def _preset(parser: argparse.ArgumentParser, preset: Callable, recipe: dict[str, Any], argv: list[str]) -> dict:
@@ -198,19 +226,28 @@ def _list_own_options_first(parser: argparse.ArgumentParser) -> None:
 
 
 def _read_recipe(parser: argparse.ArgumentParser, argv: list[str]) -> dict[str, Any]:
-    first = argparse.ArgumentParser(add_help=False)
-    first.add_argument("--config")
-    path = first.parse_known_args(argv)[0].config
-    if path is None:
-        return {}
-    if not Path(path).is_file():
-        parser.error(f"--config {path}: there is no such file")
-    import yaml
+    """The recipe of the flags, by the names of its options' fields and with values of their types."""
+    from .training.recipes import read_recipe, typed
 
-    recipe = yaml.safe_load(Path(path).read_text())
-    if not isinstance(recipe, dict):
-        parser.error(f"--config {path}: expected 'option: value' lines")
-    return recipe
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--config")
+    name = first.parse_known_args(argv)[0].config
+    if name is None:
+        return {}
+    actions = {option.lstrip("-"): action for action in parser._actions for option in action.option_strings}
+    try:
+        recipe = read_recipe(name)
+        unknown = sorted(set(recipe) - set(actions))
+        if unknown:
+            raise ValueError(f"the recipe has entries that are no option of this command: {', '.join(unknown)}")
+        values = {}
+        for option, value in recipe.items():
+            action = actions[option]
+            convert: Any = None if action.nargs == 0 else action.type or str
+            values[action.dest] = typed(option, value, convert, action.nargs in ("+", "*"))
+        return values
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
 
 
 def _pretrain(argv: list[str]) -> int:
@@ -273,7 +310,8 @@ def _evaluate(argv: list[str]) -> int:
     parts = [EvaluationJob, settings_class]
     job, settings, _ = _parse(f"evaluate {task}", settings_class.__doc__, end, parts, argv[1:], preset)
     _print_figures(evaluate_task(task, job, settings))
-    print(f"Figures: {job.output}")
+    if job.output is not None:
+        print(f"Figures: {job.output}")
     return 0
 
 
@@ -361,9 +399,6 @@ def _publish(argv: list[str]) -> int:
 
 
 def _print_figures(figures: dict[str, Any]) -> None:
-    """One figure a line, with its 95 % interval where it has one."""
-    for name, value in figures.items():
-        low, high = (figures.get(f"{name}_{end}") for end in ("low", "high"))
-        if not name.endswith(("_low", "_high")) or name.startswith("mim_advantage"):
-            interval = "" if low is None or high is None else f"   {low:.4f} to {high:.4f}"
-            print(f"{name:<36}{value:12.4f}{interval}" if isinstance(value, float) else f"{name:<36}{value!s:>12}")
+    from .evaluation.figure_lines import figure_lines
+
+    print("\n".join(figure_lines(figures)))
