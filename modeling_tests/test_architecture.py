@@ -25,7 +25,7 @@ PACKAGES_OF_LAYER = {
     "pages": {"numpy", "PIL"},
     "hub": MODEL_PACKAGES | {"safetensors", "yaml"},
     "demo": MODEL_PACKAGES | {"accelerate", "safetensors", "datasets", "evaluate", "matplotlib"},
-    "root": MODEL_PACKAGES | {"safetensors"},
+    "root": MODEL_PACKAGES | {"safetensors", "yaml"},
     "conversion": MODEL_PACKAGES | {"safetensors", "timm"} | {path.stem for path in CONVERSION.glob("*.py")},
     "cli": MODEL_PACKAGES
     | {"accelerate", "safetensors", "yaml", "datasets", "evaluate", "peft", "timm", "matplotlib"},

@@ -28,8 +28,8 @@ from transformers_cbvila.data.task_settings import (
 )
 from transformers_cbvila.evaluation import gallery, stored_gallery
 from transformers_cbvila.evaluation.task_evaluation import EvaluationJob, evaluate_task
+from transformers_cbvila.recipe_files import FOLDER
 from transformers_cbvila.training.finetune import FinetuningJob, build_trainer, finetune
-from transformers_cbvila.training.recipes import FOLDER
 from transformers_cbvila.training.task_models import starting_model
 
 RECIPES = sorted(FOLDER.glob("finetune-*.yaml"))

@@ -9,8 +9,8 @@ from tiny import pretraining_model
 
 from transformers_cbvila.bundled import bundled_checkpoint
 from transformers_cbvila.model.modeling_cbvila_pretraining import CBViLAForPreTraining
+from transformers_cbvila.recipe_files import FOLDER as RECIPES
 from transformers_cbvila.training.pretrain import build_trainer
-from transformers_cbvila.training.recipes import FOLDER as RECIPES
 
 
 def groups(trainer):

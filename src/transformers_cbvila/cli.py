@@ -166,7 +166,7 @@ def _parse(
         metavar="RECIPE.yaml",
         help="Recipe, by its file or, of this package's, its name: defaults for these options.",
     )
-    from .training import recipes
+    from . import recipe_files as recipes
 
     recipe = _read_recipe(parser, argv)
     said = _said(parser, argv)
@@ -227,7 +227,7 @@ def _list_own_options_first(parser: argparse.ArgumentParser) -> None:
 
 def _read_recipe(parser: argparse.ArgumentParser, argv: list[str]) -> dict[str, Any]:
     """The recipe of the flags, by the names of its options' fields and with values of their types."""
-    from .training.recipes import read_recipe, typed
+    from .recipe_files import read_recipe, typed
 
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--config")

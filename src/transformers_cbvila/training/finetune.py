@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers import set_seed
+from transformers.trainer_utils import IntervalStrategy
 
 from ..data.collators import CBViLADataCollatorForQuestionAnswering, token_limit
 from ..data.questions import SampledQuestions

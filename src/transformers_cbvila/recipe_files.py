@@ -5,16 +5,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..model.messages_cbvila import shown
+from .model.messages_cbvila import shown
 
-FOLDER = Path(__file__).parents[1] / "recipes"
+FOLDER = Path(__file__).parent / "recipes"
 _ENDING = ".yaml"
 # What an option means depends on another: where that is given, the recipe's is of something else.
 _DEPENDENT = {"lr_scheduler_kwargs": "lr_scheduler_type", "optim_args": "optim"}
 # Said of a run and not of how it trains: no difference from a recipe, which can hardly name them.
 _OF_A_RUN = {
-    *("config", "resume", "model", "train_data", "eval_data", "data", "image_data", "answer_list", "folder"),
-    *("output", "output_dir", "run_name", "report_to", "disable_tqdm", "use_cpu", "seed"),
+    *("config", "resume", "model", "train_data", "train_data_weights", "eval_data", "data", "image_data"),
+    *("answer_list", "folder", "output", "output_dir", "run_name", "report_to", "disable_tqdm", "use_cpu", "seed"),
 }
 
 
