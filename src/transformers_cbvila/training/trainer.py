@@ -21,7 +21,7 @@ from ..model.modeling_cbvila_question_answering import CBViLAForQuestionAnswerin
 from .adapters import base_model, check_adapters, own_name
 from .alternation import AlternationCallback
 from .arguments import CBViLATrainingArguments
-from .checkpoints import last_complete_checkpoint, step_of
+from .checkpoints import check_complete, last_complete_checkpoint, step_of
 from .codebook_care import CodebookCallback
 from .data_callback import DataCallback
 from .learning_rates import check_schedule, entries_in_steps
@@ -103,6 +103,8 @@ class CBViLATrainer(Trainer):
                 self._load_from_checkpoint(resume_from_checkpoint)
                 self.state = TrainerState.load_from_json(os.path.join(resume_from_checkpoint, TRAINER_STATE_NAME))
                 return TrainOutput(step, math.nan, {})
+        if isinstance(resume_from_checkpoint, str):
+            check_complete(self, resume_from_checkpoint)
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch=None):
@@ -212,6 +214,11 @@ class CBViLATrainer(Trainer):
             self.codebook_care.save(output_dir)
         if self.momentum is not None:
             self.momentum.save(output_dir)
+
+    def _issue_warnings_after_load(self, load_result) -> None:
+        tied = getattr(self.unwrapped_model, "all_tied_weights_keys", {})  # a checkpoint holds what they are tied to
+        missing = [name for name in load_result.missing_keys if own_name(name) not in tied]
+        super()._issue_warnings_after_load(load_result._replace(missing_keys=missing))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
