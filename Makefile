@@ -28,7 +28,7 @@ PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_EVALUATE_O
   $(VENV_PYTHON) -m pytest -n $(WORKERS) --dist loadfile
 CBVILA := $(VENV_PYTHON) -m transformers_cbvila
 
-.PHONY: help install test test-all test-oldest suite suite-all conformance lint format format-check types demo demo-scratch pretrain-tiny bench study results wheel clean FORCE
+.PHONY: help install test test-all test-oldest suite suite-all conformance lint format format-check types demo demo-scratch pretrain-tiny bench compare study results wheel clean FORCE
 
 help:  ## list the targets
 	@echo "make TARGET [PYTHON=/path/to/python]"
@@ -115,6 +115,10 @@ $(BENCHED): $(STAMP)
 	constraints=constraints.txt; [[ ! -f $(VENV)/constraints.txt ]] || constraints=$(VENV)/constraints.txt; \
 	  $(VENV_PYTHON) -m pip install --disable-pip-version-check --quiet -e ".[bench]" -c $$constraints
 	touch $@
+
+compare: $(STAMP)  ## train this tree and the commit BASE in short runs, and say whether the weights are equal (3 minutes)
+	@[[ -n "$(BASE)" ]] || { echo "make compare BASE=COMMIT, such as main"; exit 2; }
+	OMP_NUM_THREADS=1 $(VENV_PYTHON) benchmarks/compare.py $(BASE)
 
 study: $(STAMP)  ## run the paper's Table IV on DATA/emoji and write its table; goes on after a stop
 	@[[ -n "$(DATA)" ]] || { echo "make study DATA=FOLDER, where FOLDER/emoji holds the pack of emoji"; exit 2; }

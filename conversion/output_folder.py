@@ -1,5 +1,6 @@
 """What a conversion leaves on disk: a whole folder or nothing."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -47,11 +48,11 @@ def written_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
         new.mkdir()
         yield new
         if path.exists():
-            path.rename(old)
-        new.rename(path)
+            os.replace(path, old)
+        os.replace(new, path)
     finally:
         if (work / "old").exists() and not path.exists():
-            (work / "old").rename(path)
+            os.replace(work / "old", path)
         shutil.rmtree(work)
 
 

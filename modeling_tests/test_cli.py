@@ -6,7 +6,8 @@ import re
 import pytest
 import yaml
 
-from transformers_cbvila.cli import _parse, main
+from transformers_cbvila.cli import main
+from transformers_cbvila.cli.recipes import parse_job
 from transformers_cbvila.training.arguments import CBViLATrainingArguments
 from transformers_cbvila.training.pretrain import PretrainingJob
 
@@ -45,7 +46,7 @@ TINY_RECIPE = {
 
 
 def parse_pretrain(argv):
-    return _parse("pretrain", "", "", [PretrainingJob, CBViLATrainingArguments], argv)
+    return parse_job("pretrain", "", "", [PretrainingJob, CBViLATrainingArguments], argv)
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def test_every_command_has_help_with_an_example(command, capsys):
 
 def test_help_shows_defaults_and_our_options_before_those_of_transformers(recipe, capsys):
     with pytest.raises(SystemExit):
-        main(["pretrain", "--config", recipe, "--help"])
+        main(["pretrain", "--config", recipe, "--help-all"])
     said = " ".join(capsys.readouterr().out.split())
     ours, _, inherited = said.partition("options of transformers' TrainingArguments")
     assert "Share of patches to hide. (default: 0.75)" in ours

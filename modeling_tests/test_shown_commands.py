@@ -9,7 +9,7 @@ import pytest
 import transformers_cbvila.evaluation.task_evaluation as task_evaluation
 import transformers_cbvila.training.finetune as finetuning
 from transformers_cbvila import cli
-from transformers_cbvila.recipe_files import FOLDER
+from transformers_cbvila.cli.recipe_files import FOLDER
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

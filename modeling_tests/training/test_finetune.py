@@ -17,7 +17,10 @@ from transformers_cbvila import (
     CBViLAForVisualReasoning,
     CBViLATrainingArguments,
 )
-from transformers_cbvila.cli import _parse, _task_parts, main
+from transformers_cbvila.cli import main
+from transformers_cbvila.cli.recipe_files import FOLDER
+from transformers_cbvila.cli.recipes import parse_job
+from transformers_cbvila.cli.tasks import task_parts
 from transformers_cbvila.data.task_rows import load_task_rows
 from transformers_cbvila.data.task_settings import (
     SETTINGS,
@@ -28,7 +31,6 @@ from transformers_cbvila.data.task_settings import (
 )
 from transformers_cbvila.evaluation import gallery, stored_gallery
 from transformers_cbvila.evaluation.task_evaluation import EvaluationJob, evaluate_task
-from transformers_cbvila.recipe_files import FOLDER
 from transformers_cbvila.training.finetune import FinetuningJob, build_trainer, finetune
 from transformers_cbvila.training.task_models import starting_model
 
@@ -265,7 +267,7 @@ def test_a_list_of_answers_is_read_before_training(answers, message, pretrained,
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_recipes_hold_options_that_there_are_and_name_themselves(path, tmp_path):
     task = path.stem.split("-")[1]
-    settings_class, end, preset = _task_parts(task, "")
+    settings_class, end, preset = task_parts(task, "")
     recipe = yaml.safe_load(path.read_text())
     if "bf16" in recipe:  # what a CPU may lack
         path = tmp_path / path.name
@@ -283,7 +285,7 @@ def test_recipes_hold_options_that_there_are_and_name_themselves(path, tmp_path)
         str(tmp_path),
     ]
     parts = [FinetuningJob, settings_class, CBViLATrainingArguments]
-    job, settings, args, _ = _parse("finetune", "", end, parts, argv, preset)
+    job, settings, args, _ = parse_job("finetune", "", end, parts, argv, preset)
     for name, value in recipe.items():
         owner = next(part for part in (job, settings, args) if hasattr(part, name))
         assert getattr(owner, name) == value or name in ("bf16", "metric_for_best_model", "lr_scheduler_kwargs"), name
@@ -295,9 +297,9 @@ def test_recipes_hold_options_that_there_are_and_name_themselves(path, tmp_path)
 def test_protocols_set_options_below_recipe_and_flags(tmp_path):
     def parsed(*argv, recipe="seed: 0\n"):
         (tmp_path / "r.yaml").write_text(recipe)
-        settings_class, end, preset = _task_parts("retrieval", "")
+        settings_class, end, preset = task_parts("retrieval", "")
         argv = ["--model", "m", "--data", "d", "--output", "o.json", "--config", str(tmp_path / "r.yaml"), *argv]
-        return _parse("evaluate retrieval", "", end, [EvaluationJob, settings_class], argv, preset)[1]
+        return parse_job("evaluate retrieval", "", end, [EvaluationJob, settings_class], argv, preset)[1]
 
     assert parsed().rerank_k == 64 and not parsed().own_captions_only
     assert parsed("--protocol", "coco-5k").rerank_k == 256 and parsed("--protocol", "coco-5k").own_captions_only
@@ -312,7 +314,7 @@ def test_image_columns_may_be_repeated_or_listed(tmp_path):
     base = ["--model", "m", "--data", "d", "--output", "o.json"]
     for given in (["--image_column", "a", "b"], ["--image_column", "a", "--image_column", "b"]):
         parts = [EvaluationJob, SETTINGS["reasoning"]]
-        assert _parse("evaluate reasoning", "", "", parts, [*base, *given])[1].image_column == ["a", "b"]
+        assert parse_job("evaluate reasoning", "", "", parts, [*base, *given])[1].image_column == ["a", "b"]
 
 
 def test_the_commands(pretrained, data, tmp_path, capsys):

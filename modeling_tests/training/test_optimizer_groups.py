@@ -8,8 +8,8 @@ from test_trainer import arguments, pretrainer
 from tiny import pretraining_model
 
 from transformers_cbvila.bundled import bundled_checkpoint
+from transformers_cbvila.cli.recipe_files import FOLDER as RECIPES
 from transformers_cbvila.model.modeling_cbvila_pretraining import CBViLAForPreTraining
-from transformers_cbvila.recipe_files import FOLDER as RECIPES
 from transformers_cbvila.training.pretrain import build_trainer
 
 

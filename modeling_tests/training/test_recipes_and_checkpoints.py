@@ -10,7 +10,7 @@ from test_cli import parse_pretrain
 from transformers import TrainingArguments
 
 from transformers_cbvila.bundled import bundled_checkpoint
-from transformers_cbvila.recipe_files import FOLDER
+from transformers_cbvila.cli.recipe_files import FOLDER
 from transformers_cbvila.training.learning_rates import entries_in_steps
 from transformers_cbvila.training.run_record import recorded_options
 

@@ -1,5 +1,6 @@
 """An optional FAISS index in place of comparing a query with every item: faster, approximate, and in memory."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ class FaissIndex:
     def write(self, file: Path) -> None:
         unfinished = file.with_name(file.name + ".unfinished")
         require("faiss").write_index(self.index, str(unfinished))
-        unfinished.rename(file)
+        os.replace(unfinished, file)
 
     def __len__(self) -> int:
         return self.index.ntotal

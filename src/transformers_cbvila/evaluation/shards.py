@@ -6,6 +6,7 @@ A shard has a temporary name until it is whole, and what is found under such a n
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,7 +61,7 @@ class Shards:
         with require("datasets.arrow_writer").ArrowWriter(path=str(unfinished)) as writer:
             writer.write_batch(dict(columns))
             count, _ = writer.finalize()
-        unfinished.rename(final)
+        os.replace(unfinished, final)
         self.rows += count
 
     def tensor(self, column: str, row: int) -> Tensor:
@@ -78,7 +79,7 @@ class Shards:
     def _write(self, name: str, content: dict[str, Any]) -> None:
         unfinished = self.folder / (name + _UNFINISHED)
         unfinished.write_text(json.dumps(content, indent=2) + "\n")
-        unfinished.rename(self.folder / name)
+        os.replace(unfinished, self.folder / name)
 
 
 def shard_files(folder: str | Path) -> list[Path]:

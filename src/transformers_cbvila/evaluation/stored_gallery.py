@@ -229,7 +229,7 @@ def save_gallery(folder: Path, description: dict[str, Any], gallery: Gallery, sh
         _fill(Shards(unfinished, description), _parts(gallery), shard_bytes)
     if folder.exists():
         shutil.rmtree(folder)
-    unfinished.rename(folder)
+    os.replace(unfinished, folder)
 
 
 def _parts(gallery: Gallery, size: int = 64) -> Iterator[Encoded]:

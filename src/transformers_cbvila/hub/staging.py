@@ -8,8 +8,11 @@ from typing import Any
 from transformers.utils import CONFIG_NAME, PROCESSOR_NAME
 
 from .. import model
+from ..model.processing_cbvila import MODEL_INPUT_NAMES
 from .checking import Checkpoint
 from .kinds import IMAGE_PROCESSOR_AUTO_MAP, PROCESSOR_AUTO_MAP
+
+TOKENIZER_CONFIG = "tokenizer_config.json"
 
 
 def stage(checkpoint: Checkpoint, card: str, folder: str | Path) -> None:
@@ -25,6 +28,7 @@ def stage(checkpoint: Checkpoint, card: str, folder: str | Path) -> None:
         shutil.copyfile(source, folder / source.name)
     _write_json(folder / CONFIG_NAME, _published_config(checkpoint))
     _write_json(folder / PROCESSOR_NAME, _published_processor(checkpoint))
+    _write_json(folder / TOKENIZER_CONFIG, _published_tokenizer(checkpoint))
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
@@ -44,6 +48,12 @@ def _published_processor(checkpoint: Checkpoint) -> dict[str, Any]:
     processor = json.loads((checkpoint.folder / PROCESSOR_NAME).read_text(encoding="utf-8"))
     image_processor = {**processor["image_processor"], "auto_map": IMAGE_PROCESSOR_AUTO_MAP}
     return {**processor, "image_processor": image_processor, "auto_map": PROCESSOR_AUTO_MAP}
+
+
+def _published_tokenizer(checkpoint: Checkpoint) -> dict[str, Any]:
+    """One whose batches the models take; checkpoints that were saved by earlier versions do not say so."""
+    tokenizer = json.loads((checkpoint.folder / TOKENIZER_CONFIG).read_text(encoding="utf-8"))
+    return {**tokenizer, "model_input_names": MODEL_INPUT_NAMES}
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput
 from transformers.utils.generic import TransformersKwargs, can_return_tuple
 
+from .arguments_cbvila import takes_no_other_arguments
 from .configuration_cbvila import CBViLAConfig
 from .losses_cbvila import at_least_fp32
 from .modeling_cbvila_codebook import CBViLACodebook
@@ -43,8 +44,10 @@ class CBViLAModelOutput(ModelOutput):
     """Output of [`CBViLAModel`]; what depends on an input that was not given is `None`.
 
     Args:
-        last_hidden_state (`torch.FloatTensor` (B, L, D)): Text tokens after fusion with the image.
-        pooler_output (`torch.FloatTensor` (B, D)): Its first token, the joint representation of the pair.
+        last_hidden_state (`torch.FloatTensor` (B, L, D)): Text tokens after fusion with the image; of one modality
+            alone its own tokens, as `vision_last_hidden_state` or `text_last_hidden_state` has them.
+        pooler_output (`torch.FloatTensor` (B, D)): Its first token, the joint representation of the pair; of one
+            modality alone what `get_image_features` or `get_text_features` gives, (B, E).
         image_embeds, text_embeds (`torch.FloatTensor` (B, E)): Pooled unimodal embeddings of length 1; their products
             are cosine similarities.
         logits_per_image, logits_per_text (`torch.FloatTensor` (B, B)): Similarities over the temperature.
@@ -146,6 +149,7 @@ class CBViLAModel(CBViLAPreTrainedModel):
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.text_model.set_input_embeddings(value)
 
+    @takes_no_other_arguments
     @can_return_tuple
     def get_image_features(
         self, pixel_values: Tensor, interpolate_pos_encoding: bool = False, **kwargs: Unpack[TransformersKwargs]
@@ -156,12 +160,21 @@ class CBViLAModel(CBViLAPreTrainedModel):
             output.pooler_output = self.vision_projection(output.last_hidden_state[:, 0])
         return output
 
+    @takes_no_other_arguments
     @can_return_tuple
-    def get_text_features(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Unpack[TransformersKwargs]
+    def get_text_features(  # type: ignore[misc]  # TransformersKwargs has position_ids, too
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPooling:
-        """Encodes texts (B, L); `pooler_output` (B, E) is the projected, not yet normalised embedding."""
-        output = self.text_model(input_ids, attention_mask=attention_mask, **kwargs)
+        """Encodes texts (B, L), or `inputs_embeds` (B, L, D) in their place.
+
+        `pooler_output` (B, E) is the projected, not yet normalised embedding.
+        """
+        output = self.text_model(input_ids, attention_mask, position_ids, inputs_embeds, **kwargs)
         if self.has_contrastive_head:
             output.pooler_output = self.text_projection(output.last_hidden_state[:, 0])
         return output
@@ -189,7 +202,9 @@ class CBViLAModel(CBViLAPreTrainedModel):
     ):
         """Text queries (B, L, D), visual tokens (B', 1 + N, Dv): the direction of ITM, MLM and question answering."""
         keys = self.image_keys(image)
-        return self.fusion_model(text, attention_mask, encoder_hidden_states=keys, encoder_index=image_index, **kwargs)
+        if image_index is not None:  # a fusion encoder of two images has no such argument
+            kwargs["encoder_index"] = image_index
+        return self.fusion_model(text, attention_mask, encoder_hidden_states=keys, **kwargs)
 
     def image_keys(self, image: Tensor) -> Tensor:
         """What texts see of visual tokens (B', 1 + N, Dv), as `itm_kv` says: (B', 1 + N or 2 + 2 N, Dv)."""
@@ -328,10 +343,12 @@ class CBViLAModel(CBViLAPreTrainedModel):
             fused = self.fuse_text_with_image(
                 text.last_hidden_state, attention_mask, vision.last_hidden_state, image_index, **options
             )
-            output.last_hidden_state = fused.last_hidden_state
-            output.pooler_output = fused.last_hidden_state[:, 0]
+            output.last_hidden_state, output.pooler_output = fused.last_hidden_state, fused.last_hidden_state[:, 0]
             output.hidden_states, output.attentions = fused.hidden_states, fused.attentions
             output.cross_attentions = fused.get("cross_attentions")
+        else:
+            alone = text if has_text else vision
+            output.last_hidden_state, output.pooler_output = alone.last_hidden_state, alone.pooler_output
         return in_field_order(output)
 
 

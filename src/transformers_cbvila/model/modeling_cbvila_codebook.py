@@ -53,7 +53,17 @@ class CBViLACodebookOutput(ModelOutput):
 def nearest_codes(latents: Tensor, codes: Tensor) -> Tensor:
     """Eq. 1: for latents (M, C) the indices (M,) of the nearest of the codes (K, C) by Euclidean distance."""
     half_norms = codes.square().sum(-1) / 2
-    return torch.cat([_scores(chunk, codes, half_norms).argmin(-1) for chunk in latents.split(_CHUNK)])
+    return torch.cat([_scores(chunk, codes, half_norms).argmin(-1) for chunk in _chunks(latents)])
+
+
+def _chunks(latents: Tensor) -> tuple[Tensor, ...]:
+    """Latents (M, C) in parts that are small enough to be compared with all codes at once.
+
+    In a graph they are one part: how many there are would otherwise be a condition of it, and an exported program
+    would take no other batch.
+    """
+    is_graph = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return (latents,) if is_graph else latents.split(_CHUNK)
 
 
 def _scores(latents: Tensor, codes: Tensor, half_norms: Tensor) -> Tensor:
@@ -390,7 +400,7 @@ class CBViLACodebook(nn.Module):
         flat, codes = latents.reshape(-1, latents.shape[-1]), at_least_fp32(self.codes)
         half_norms = codes.square().sum(-1) / 2
         words, indices, sampled, temperature = [], [], [], self.config.gumbel_temperature
-        for chunk in flat.split(_CHUNK):
+        for chunk in _chunks(flat):
             scores = _scores(chunk, codes, half_norms)
             nearest = scores.detach().topk(min(8, self.num_codes), largest=False).values
             # Counted from the nearest, so that codes that are all the same do not overflow at a scale of nearly 0.

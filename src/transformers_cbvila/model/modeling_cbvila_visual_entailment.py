@@ -47,7 +47,7 @@ class CBViLAForVisualEntailment(CBViLAPreTrainedModel):
     _keys_to_ignore_on_load_unexpected = PRETRAINING_ONLY
 
     def __init__(self, config: CBViLAConfig):
-        config = with_labels(config, ENTAILMENT_LABELS)
+        config = with_labels(config, ENTAILMENT_LABELS, type(self).__name__)
         super().__init__(config)
         size = config.fusion_config.hidden_size
         self.cbvila = CBViLAModel(config, add_contrastive=False, add_codebook=False)

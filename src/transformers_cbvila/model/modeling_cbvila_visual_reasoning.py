@@ -54,7 +54,7 @@ class CBViLAForVisualReasoning(CBViLAPreTrainedModel):
     _keys_to_ignore_on_load_unexpected = PRETRAINING_ONLY
 
     def __init__(self, config: CBViLAConfig):
-        config = with_labels(config, REASONING_LABELS)
+        config = with_labels(config, REASONING_LABELS, type(self).__name__)
         super().__init__(config)
         size = config.fusion_config.hidden_size
         self.is_twin = config.reasoning_fusion == "twin"

@@ -1,13 +1,13 @@
 """Recipes: files with options, some of which come with this package; what is given beside one is merged into it."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .model.messages_cbvila import shown
+from ..model.messages_cbvila import shown
 
-FOLDER = Path(__file__).parent / "recipes"
+FOLDER = Path(__file__).parents[1] / "recipes"
 _ENDING = ".yaml"
 # What an option means depends on another: where that is given, the recipe's is of something else.
 _DEPENDENT = {"lr_scheduler_kwargs": "lr_scheduler_type", "optim_args": "optim"}
@@ -38,48 +38,6 @@ def recipe_path(name: str) -> Path:
         f"--config {shown(name)}: there is no such file, nor a recipe of that name; there are "
         f"{', '.join(recipe_names())}."
     )
-
-
-def read_recipe(name: str) -> dict[str, Any]:
-    """The options of a recipe.
-
-    Raises:
-        FileNotFoundError: See [`recipe_path`].
-        ValueError: If the file is no YAML, or holds something else than options.
-    """
-    import yaml
-
-    path = recipe_path(name)
-    try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"--config {shown(name)} is no YAML: {' '.join(str(error).split())[:200]}") from None
-    if not isinstance(recipe, dict) or not all(isinstance(option, str) for option in recipe):
-        raise ValueError(f"--config {shown(name)}: expected 'option: value' lines")
-    return recipe
-
-
-def typed(name: str, value: Any, convert: Callable[[str], Any] | None, several: bool) -> Any:
-    """A recipe's value as the option's flag would give it.
-
-    Args:
-        convert: From what is written to the option's type; None where nothing is written.
-        several: Whether the option is a list.
-
-    Raises:
-        ValueError: If it is of another type.
-    """
-    if value is None or convert is None or isinstance(value, Mapping):
-        return value
-    if several:
-        values = value if isinstance(value, list) else [value]
-        return [typed(name, one, convert, several=False) for one in values]
-    try:
-        if isinstance(value, list):
-            raise ValueError
-        return convert(str(value))
-    except (ValueError, TypeError, ArithmeticError, AttributeError, KeyError):
-        raise ValueError(f"the recipe has {name}: {shown(value)}, which the option does not take") from None
 
 
 def beside(recipe: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
