@@ -18,6 +18,7 @@ from transformers_cbvila import (
     CBViLATrainingArguments,
 )
 from transformers_cbvila.cli import main
+from transformers_cbvila.cli.recipe_files import FOLDER
 from transformers_cbvila.cli.recipes import parse_job
 from transformers_cbvila.cli.tasks import task_parts
 from transformers_cbvila.data.task_rows import load_task_rows
@@ -33,7 +34,7 @@ from transformers_cbvila.evaluation.task_evaluation import EvaluationJob, evalua
 from transformers_cbvila.training.finetune import FinetuningJob, build_trainer, finetune
 from transformers_cbvila.training.task_models import starting_model
 
-RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("finetune-*.yaml"))
+RECIPES = sorted(FOLDER.glob("finetune-*.yaml"))
 COLOURS = ("red", "green", "blue", "grey")
 
 

@@ -1,7 +1,5 @@
 """Learning rates per tower, weight decay per parameter, and the recipes' schedules."""
 
-from pathlib import Path
-
 import pytest
 import torch
 import yaml
@@ -10,10 +8,9 @@ from test_trainer import arguments, pretrainer
 from tiny import pretraining_model
 
 from transformers_cbvila.bundled import bundled_checkpoint
+from transformers_cbvila.cli.recipe_files import FOLDER as RECIPES
 from transformers_cbvila.model.modeling_cbvila_pretraining import CBViLAForPreTraining
 from transformers_cbvila.training.pretrain import build_trainer
-
-RECIPES = Path(__file__).parents[2] / "recipes"
 
 
 def groups(trainer):

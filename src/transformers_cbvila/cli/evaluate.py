@@ -33,5 +33,6 @@ def run(task: str, job: Any, settings: Any) -> int:
     from ..evaluation.task_evaluation import evaluate_task
 
     print_figures(evaluate_task(task, job, settings))
-    print(f"Figures: {job.output}")
+    if job.output is not None:
+        print(f"Figures: {job.output}")
     return 0

@@ -5,24 +5,29 @@ are then what users know, and what a version of transformers adds is there at on
 """
 
 import argparse
+import json
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import fields
-from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
+from ..data.given_options import GivenOptions
 from ..model.messages_cbvila import shown
 from ..nearest import nearest
 from .parsing import Parser
+from .recipe_files import beside, differences, merged, recipe_path
 
 # Shown by --help among ours; a run needs them.
 _TOLD_WITH_OURS = {"output_dir", "max_steps"}
 _HELP_ALL = (
     "Show transformers' options of training, too: learning_rate, num_train_epochs, per_device_train_batch_size, …"
 )
+
+_CONFIG = "Recipe, a file or the name of a bundled one: defaults for any of these options."
 
 
 class JobParser(Parser, HfArgumentParser):
@@ -41,7 +46,7 @@ class JobParser(Parser, HfArgumentParser):
         if self.trains:
             self._tell_inherited_options_seldom()
             self.add_argument("--resume", action="store_true", help="Go on from the last complete checkpoint, if any.")
-        self.add_argument("--config", metavar="RECIPE.yaml", help="Recipe: defaults for any of these options.")
+        self.add_argument("--config", metavar="RECIPE.yaml", help=_CONFIG)
 
     def kinds(self, option: str) -> set[Any]:
         """The types that the dataclasses' hints allow for an option, such as `dict` beside `str`."""
@@ -74,15 +79,41 @@ def parse_job(
         SystemExit: With a message, for unknown flags, unknown recipe entries and missing required options.
     """
     parser = JobParser(dataclasses, command, description=description, epilog=example)
-    recipe = _read_recipe(parser, argv)
-    if preset is not None:
-        parser.set_defaults(**_preset(parser, preset, recipe, argv))
+    recipe, said = _read_recipe(parser, argv), _said(parser, argv)
+    kept = beside(recipe, said)
+    protocol = {} if preset is None else _preset(parser, preset, kept, argv)
+    parser.set_defaults(**protocol)
     for action in parser._actions:
-        if action.dest in recipe:
+        if action.dest in kept:
             action.required = False
-    parser.set_defaults(**recipe)
+    parser.set_defaults(**kept)
+    for name, value in merged(kept, said).items():
+        argv = [*argv, f"--{name}", json.dumps(value)]
     *instances, rest = parser.parse_args_into_dataclasses(argv, args_filename=None, look_for_args_file=False)
+    for instance in instances:
+        if isinstance(instance, GivenOptions):
+            instance.set_given({*protocol, *kept, *said})
+    _tell_differences(differences(recipe, said) if recipe else [])
     return (*instances, rest)
+
+
+def _said(parser: JobParser, argv: list[str]) -> dict[str, Any]:
+    """The options that are among the flags, with their values; none where help is asked for."""
+    if {"-h", "--help", "--help-all"} & set(argv):
+        return {}
+    actions = [action for action in parser._actions if action.default != argparse.SUPPRESS]
+    before = [(action, action.default, action.required) for action in actions]
+    for action in actions:
+        action.default, action.required = argparse.SUPPRESS, False
+    said = vars(parser.parse_known_args(argv)[0])
+    for action, default, required in before:
+        action.default, action.required = default, required
+    return {name: value for name, value in said.items() if name != "repeated_options"}
+
+
+def _tell_differences(lines: list[str]) -> None:
+    if lines and os.environ.get("RANK", "0") == "0":  # of several processes one
+        print("Other than the recipe:\n  " + "\n  ".join(lines), file=sys.stderr)
 
 
 def _early(option: str, argv: list[str], default: Any = None) -> Any:
@@ -108,10 +139,10 @@ def _read_recipe(parser: JobParser, argv: list[str]) -> dict[str, Any]:
     path = _early("config", argv)
     if path is None:
         return {}
-    if not os.path.isfile(path):
-        parser.error(f"--config {shown(path)}: there is no such file")
     try:
-        recipe = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        recipe = yaml.safe_load(recipe_path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        parser.error(str(error))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         parser.error(f"--config {shown(path)} is no YAML: {' '.join(str(error).split())[:300]}")
     if not isinstance(recipe, dict):

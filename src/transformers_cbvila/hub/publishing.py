@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from huggingface_hub import HfApi, get_token
 
 from ..bundled import bundled_checkpoints
+from ..output_folders import is_free
 from .cards import cards_folder, read_card, render_card
 from .checking import Checkpoint, check_repo_id, find_checkpoint
 from .facts import collect_facts
@@ -95,20 +96,22 @@ def stage_repository(
 
     Args:
         source, repo_id, facts, card: as `publish` takes them.
-        output_dir: a folder that is not there yet.
+        output_dir: a folder that is empty, or not there yet.
 
     Raises:
         ValueError: as `publish` does, or something is at `output_dir`.
     """
-    target = Path(output_dir)
-    if target.exists():
-        raise ValueError(f"{target} is there already; name another folder, or move it away")
+    target = Path(output_dir).absolute()  # the fresh process that loads it is in another folder
+    if not is_free(target):
+        raise ValueError(f"{output_dir} is there already; name another folder, or move it away")
     checkpoint, text = _prepare(source, repo_id, facts, card)
     target.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
         folder = Path(scratch, target.name)
         folder.mkdir()
         _staged(checkpoint, text, folder)
+        if target.is_dir():
+            target.rmdir()  # an empty one, which not every system replaces
         os.replace(folder, target)
     return target
 
