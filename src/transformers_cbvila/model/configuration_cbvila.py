@@ -9,6 +9,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig, configuration_utils
 
 from .messages_cbvila import shown
+from .remote_code_cbvila import SavedWithItsCode
 
 QuantizerGradient = Literal["straight_through", "gumbel", "rotation"]
 CodebookUpdate = Literal["loss", "ema"]
@@ -211,7 +212,7 @@ _FUSION_FOLLOWS_TEXT = (
 
 
 @strict
-class CBViLAConfig(PreTrainedConfig):
+class CBViLAConfig(SavedWithItsCode, PreTrainedConfig):
     r"""Configuration of every CB-ViLA model. The defaults are the paper's sizes and the preset `recommended`.
 
     Args:
@@ -344,8 +345,8 @@ class CBViLAConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs):
         if "use_cache" in kwargs:
             raise ValueError(
-                f"use_cache={shown(kwargs['use_cache'])} of the whole model: the cache is the answer decoder's. Set it "
-                "in text_config, or in the model's generation_config."
+                f"use_cache={shown(kwargs['use_cache'])} of the whole model: the cache is the answer decoder's. "
+                "Set it in text_config, or in the model's generation_config."
             )
         self.vision_config = _as_config("vision_config", self.vision_config)
         self.text_config = _as_config("text_config", self.text_config)

@@ -9,6 +9,8 @@ from transformers.processing_utils import ProcessorMixin
 from transformers.tokenization_utils_base import TruncationStrategy
 from transformers.utils import PaddingStrategy
 
+from .remote_code_cbvila import SavedWithItsCode
+
 TEXT_OPTIONS = ("padding", "truncation", "max_length", "pad_to_multiple_of")
 OPTION_GROUPS = ("text_kwargs", "images_kwargs", "common_kwargs")
 # Tokenizers without a limit have a model_max_length of 1e30.
@@ -16,7 +18,7 @@ UNLIMITED = 1_000_000
 IGNORED_LABEL = -100
 
 
-class CBViLAProcessor(ProcessorMixin):
+class CBViLAProcessor(SavedWithItsCode, ProcessorMixin):
     """
     An image processor and a tokenizer behind one call.
 
