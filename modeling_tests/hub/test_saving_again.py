@@ -1,12 +1,11 @@
 """A published model that is saved again, in whatever way and by whomever: what its files name is in the folder."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from publishable import LONG, in_another_process, inherited_environment, save_checkpoint
+from publishable import in_another_process, run_offline, save_checkpoint, staged
 from transformers import (
     AutoModelForVisualQuestionAnswering,
     AutoProcessor,
@@ -19,20 +18,10 @@ from transformers_cbvila import (
     CBViLAForVisualEntailment,
     CBViLAModel,
 )
-from transformers_cbvila.hub.checking import find_checkpoint
-from transformers_cbvila.hub.staging import stage
 from transformers_cbvila.model.remote_code_cbvila import code_files, published_classes
 
 MODES = ("with package", "without package")
 CODE = {path.name for path in code_files()}
-
-
-def staged(head, folder):
-    """A published folder, without its upload."""
-    target = folder / "published"
-    target.mkdir()
-    stage(find_checkpoint(save_checkpoint(head, folder / "original")), "# card\n", target)
-    return target
 
 
 def references(value):
@@ -107,32 +96,20 @@ SAVED = {
 }
 
 
-def run(code, mode, folder, *arguments):
-    block = "import sys; sys.modules['transformers_cbvila'] = None\n" if mode == "without package" else ""
-    imported = "import transformers_cbvila\n" if mode == "with package" else ""
-    environment = {**inherited_environment(), "HF_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", block + imported + code, *map(str, arguments)],
-        env=environment,
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=LONG,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.split()
+def code_for(mode, code):
+    return f"import transformers_cbvila\n{code}" if mode == "with package" else code
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_however_it_is_saved(mode, tmp_path):
     published = staged(CBViLAForQuestionAnswering, tmp_path)
-    run(SAVE, mode, tmp_path, published, tmp_path)
+    run_offline(code_for(mode, SAVE), tmp_path, published, tmp_path, without_package=mode == "without package")
     for name, files in SAVED.items():
         assert_complete(tmp_path / name, files)
     for path in published.rglob("*"):  # which is somewhere else now
         if path.is_file():
             path.unlink()
-    again = run(LOAD, "without package", tmp_path, tmp_path / "trained")
+    again = run_offline(LOAD, tmp_path, tmp_path / "trained").split()
     assert again == ["transformers_modules"] * 3 + ["asked"]
 
 
@@ -192,9 +169,8 @@ def test_pushed_again(mode, hub, api, tmp_path):
     api.create_repo("org/first")
     api.upload_folder(repo_id="org/first", folder_path=folder)
     name = mode.replace(" ", "-")
-    without = mode == "without package"
-    code = ("" if without else "import transformers_cbvila\n") + PUSH.format(name=name)
-    in_another_process(code, hub, tmp_path, without_package=without)
+    code = code_for(mode, PUSH.format(name=name))
+    in_another_process(code, hub, tmp_path, without_package=mode == "without package")
     for repository in (f"org/{name}", f"org/{name}-config"):
         assert hub.repositories[repository].files.keys() >= CODE
     printed = in_another_process(LOAD_PUSHED.format(name=name), hub, tmp_path, without_package=True)
