@@ -155,13 +155,23 @@ def test_generating_and_stepping_warn_of_nothing(model, caplog, recwarn):
         write(model, cache_implementation="static")
         answers, question = forced(model)
         output = model.answer_decoder(answers[:, :3], **question, use_cache=True)
-        for name in NAMES:
-            model.answer_decoder(answers[:, 3:], **question, use_cache=True, **{name: output[CACHE_NAME]})
-            write(model, **{name: DynamicCache(config=model.answer_decoder.config)})
+        model.answer_decoder(answers[:, 3:], **question, use_cache=True, **{CACHE_NAME: output[CACHE_NAME]})
+        write(model, **{CACHE_NAME: DynamicCache(config=model.answer_decoder.config)})
     finally:
         library.propagate = False
     assert "deprecated" not in caplog.text
     assert not [warning for warning in recwarn if "past_key_values" in str(warning.message)]
+
+
+def test_the_older_name_is_said_to_be_one(model, recwarn):
+    answers, question = forced(model)
+    for name in NAMES:
+        cache = {name: DynamicCache(config=model.answer_decoder.config)}
+        model.answer_decoder(answers, **question, **cache)
+        write(model, **{name: DynamicCache(config=model.answer_decoder.config)})
+        said = [str(w.message) for w in recwarn if "`past_key_values` is deprecated" in str(w.message)]
+        assert bool(said) == (name == "past_key_values" and CACHE_NAME == "cache")
+        recwarn.clear()
 
 
 def test_a_cache_is_left_out_where_a_layer_is_computed_twice(model):

@@ -94,10 +94,15 @@ def test_a_checkpoint_of_something_else_is_refused(name, capsys, tmp_path):
 
 
 @pytest.mark.parametrize("head", [*TOWERS.values(), *HEADS])
-def test_a_checkpoint_of_another_model_is_refused(head, tmp_path):
+def test_a_checkpoint_of_another_model_is_refused(head, capsys, tmp_path):
     whole = build(CBViLAModel).config
     part = {tower: getattr(whole, name.replace("model", "config")) for name, tower in TOWERS.items()}
     part.get(head, whole).save_pretrained(tmp_path)
     save_file({"encoder.layer.0.weight": torch.ones(3, 3)}, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match=f"'encoder.layer.0.weight' …\\) belongs to a {head.__name__}"):
         head.from_pretrained(tmp_path)
+    assert "MISSING" not in "".join(capsys.readouterr())
+    _, info = head.from_pretrained(
+        tmp_path, output_loading_info=True
+    )  # whoever asks is told, and told by transformers
+    assert len(info["missing_keys"]) > 10

@@ -1,6 +1,5 @@
 """Makes the CB-ViLA family known to transformers: the Auto classes and the pipeline."""
 
-import contextlib
 from typing import Any
 
 from transformers import (
@@ -54,11 +53,9 @@ def register() -> None:
         auto_class.register(config_class, LateClass(f"model.{file}", name), exist_ok=True)
     AutoTokenizer.register(CBViLAConfig, tokenizer_class=BertTokenizer, exist_ok=True)
     AutoProcessor.register(CBViLAConfig, CBViLAProcessor, exist_ok=True)
-    # In transformers 5.17 AutoImageProcessor is a placeholder that raises where torchvision is missing.
-    with contextlib.suppress(ImportError):
-        AutoImageProcessor.register(
-            CBViLAConfig,
-            image_processor_classes={"pil": CBViLAImageProcessorPil, "torchvision": CBViLAImageProcessor},
-            exist_ok=True,
-        )
+    AutoImageProcessor.register(
+        CBViLAConfig,
+        image_processor_classes={"pil": CBViLAImageProcessorPil, "torchvision": CBViLAImageProcessor},
+        exist_ok=True,
+    )
     offer_pipeline()

@@ -8,9 +8,8 @@ from tempfile import TemporaryDirectory
 
 from huggingface_hub import HfApi, get_token
 
-from ..bundled import bundled_checkpoints
 from ..output_folders import is_free
-from .cards import cards_folder, read_card, render_card
+from .cards import read_card, render_card
 from .checking import Checkpoint, check_repo_id, find_checkpoint
 from .facts import collect_facts
 from .staging import stage
@@ -47,8 +46,8 @@ def publish(
         source: a model folder, the output folder of a run, or the name of a bundled checkpoint.
         repo_id: `owner/name`; made if it is not there.
         private: whether a new repository can be seen by its owners only.
-        facts: a YAML file with what the model card has to say and the run did not record; `cbvila publish --help`
-            shows one.
+        facts: a YAML file with what the model card has to say and the run did not record (`cbvila publish --help`
+            shows one); by default the facts.yaml in the folder, if there is one.
         card: a model card of one's own, instead of one made from `hub_cards/`.
         commit_message: of the commit.
         api: another Hub or token than the environment's.
@@ -101,9 +100,10 @@ def stage_repository(
     Raises:
         ValueError: as `publish` does, or something is at `output_dir`.
     """
-    target = Path(output_dir).absolute()  # the fresh process that loads it is in another folder
+    # Absolute: another process, in another folder, is to find it. (Before Python 3.12 a temporary folder is not.)
+    target = Path(output_dir).absolute()
     if not is_free(target):
-        raise ValueError(f"{output_dir} is there already; name another folder, or move it away")
+        raise ValueError(f"{target} is there already; name another folder, or move it away")
     checkpoint, text = _prepare(source, repo_id, facts, card)
     target.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
@@ -126,8 +126,7 @@ def _prepare(
     checkpoint = find_checkpoint(source)
     if card is not None:
         return checkpoint, read_card(card)
-    if facts is None and str(source) in bundled_checkpoints():
-        facts = cards_folder() / f"{source}.yaml"
+    facts = checkpoint.facts_file if facts is None else facts
     return checkpoint, render_card(checkpoint, repo_id, collect_facts(checkpoint, facts))
 
 

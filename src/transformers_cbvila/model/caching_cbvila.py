@@ -4,6 +4,7 @@ transformers 5.24 calls it `cache`, older versions `past_key_values`. What is wr
 takes either name and hands on the one that is expected.
 """
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -19,13 +20,15 @@ CACHE_NAME = next(
 
 
 def one_cache(cache: Cache | None, past_key_values: Cache | None) -> Cache | None:
-    """The cache that was given under one of its names.
+    """The cache that was given under one of its names, with a warning if that name is on its way out.
 
     Raises:
         ValueError: If both were given.
     """
     if cache is not None and past_key_values is not None:
         raise ValueError("Pass cache or past_key_values, not both: they are two names of one cache.")
+    if past_key_values is not None and CACHE_NAME != "past_key_values":
+        warnings.warn("`past_key_values` is deprecated. Use `cache` instead.", FutureWarning, stacklevel=3)
     return past_key_values if cache is None else cache
 
 

@@ -16,6 +16,7 @@ from .encoder_configurations_cbvila import (
     refuse_misspelt,
 )
 from .messages_cbvila import shown
+from .remote_code_cbvila import SavedWithItsCode
 
 QuantizerGradient = Literal["straight_through", "gumbel", "rotation"]
 CodebookUpdate = Literal["loss", "ema"]
@@ -70,7 +71,7 @@ _FUSION_FOLLOWS_TEXT = (
 
 
 @strict
-class CBViLAConfig(PreTrainedConfig):
+class CBViLAConfig(SavedWithItsCode, PreTrainedConfig):
     r"""Configuration of every CB-ViLA model. The defaults are the paper's sizes and the preset `recommended`.
 
     Args:

@@ -122,7 +122,7 @@ class CBViLAModel(CBViLAPreTrainedModel):
         if self.has_contrastive_head:
             self.vision_projection = nn.Linear(vision.hidden_size, config.projection_dim)
             self.text_projection = nn.Linear(text.hidden_size, config.projection_dim)
-            self.logit_scale = nn.Parameter(torch.tensor(config.logit_scale_init_value))
+            self.logit_scale = nn.Parameter(at_least_fp32(torch.tensor(config.logit_scale_init_value)))
         self.has_codebook = add_codebook or config.itm_kv != "continuous"
         if self.has_codebook:
             self.codebook = CBViLACodebook(config)

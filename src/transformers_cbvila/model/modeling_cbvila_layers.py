@@ -5,6 +5,7 @@ Shapes: B batch, T query tokens, S key tokens, H heads, D hidden.
 
 from collections import Counter
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import fields
 from functools import wraps
 from typing import Any, TypeVar
@@ -25,6 +26,9 @@ from .messages_cbvila import shown
 logger = logging.get_logger(__name__)
 
 Output = TypeVar("Output", bound=ModelOutput)
+
+# Whether who is loading a model gets to know which of its weights are missing.
+_wants_loading_info = ContextVar("wants_loading_info", default=False)
 
 # What the keys of a whole model's checkpoint begin with; of these, one encoder has its own only.
 PARTS_OF_A_MODEL = [
@@ -299,12 +303,17 @@ class CBViLAPreTrainedModel(PreTrainedModel):
         """As of [`~transformers.PreTrainedModel`].
 
         Raises:
-            ValueError: If no weight of the checkpoint belongs to this model, which would be random altogether.
+            ValueError: If no weight of the checkpoint belongs to this model, which would be random altogether (unless
+                `output_loading_info` is asked for, which says so).
         """
         renamed = cls._names_in_other_checkpoints
         if renamed:
             kwargs["key_mapping"] = {**renamed, **(kwargs.get("key_mapping") or {})}
-        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        asked = _wants_loading_info.set(bool(kwargs.get("output_loading_info")))
+        try:
+            loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        finally:
+            _wants_loading_info.reset(asked)
         model = loaded[0] if kwargs.get("output_loading_info") else loaded
         # For loading only: save_pretrained would otherwise turn the names back.
         conversions = getattr(model, "_weight_conversions", None) or []
@@ -316,7 +325,7 @@ class CBViLAPreTrainedModel(PreTrainedModel):
     def _adjust_missing_and_unexpected_keys(self, loading_info: Any) -> None:
         """Refuses a checkpoint of something else; says, to whoever has logging at info, what this model leaves out."""
         there = set(loading_info.unexpected_keys)
-        if there and not self.state_dict().keys() - set(loading_info.missing_keys):
+        if not _wants_loading_info.get() and there and not self.state_dict().keys() - set(loading_info.missing_keys):
             loading_info.missing_keys, loading_info.unexpected_keys = set(), set()  # reported all the same
             raise ValueError(
                 f"None of the {len(there)} tensors of this checkpoint ({shown(min(there))} …) belongs to a "
