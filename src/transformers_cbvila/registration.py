@@ -9,6 +9,7 @@ from transformers import (
     AutoModelForMaskedImageModeling,
     AutoModelForPreTraining,
     AutoModelForVisualQuestionAnswering,
+    AutoModelForZeroShotImageClassification,
     AutoProcessor,
     AutoTokenizer,
     BertTokenizer,
@@ -19,6 +20,7 @@ from .model.image_processing_cbvila import CBViLAImageProcessor
 from .model.image_processing_pil_cbvila import CBViLAImageProcessorPil
 from .model.modeling_cbvila import CBViLAModel
 from .model.modeling_cbvila_fusion import CBViLAFusionModel
+from .model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
 from .model.modeling_cbvila_masked_image_modeling import CBViLAForMaskedImageModeling
 from .model.modeling_cbvila_pretraining import CBViLAForPreTraining
 from .model.modeling_cbvila_question_answering import CBViLAForQuestionAnswering
@@ -39,6 +41,7 @@ def register() -> None:
     AutoModelForPreTraining.register(CBViLAConfig, CBViLAForPreTraining, exist_ok=True)
     AutoModelForMaskedImageModeling.register(CBViLAConfig, CBViLAForMaskedImageModeling, exist_ok=True)
     AutoModelForVisualQuestionAnswering.register(CBViLAConfig, CBViLAForQuestionAnswering, exist_ok=True)
+    AutoModelForZeroShotImageClassification.register(CBViLAConfig, CBViLAForImageTextRetrieval, exist_ok=True)
     AutoTokenizer.register(CBViLAConfig, tokenizer_class=BertTokenizer, exist_ok=True)
     AutoProcessor.register(CBViLAConfig, CBViLAProcessor, exist_ok=True)
     # In transformers 5.17 AutoImageProcessor is a placeholder that raises where torchvision is missing.

@@ -58,6 +58,7 @@ class Kind:
             "AutoModelForPreTraining": CBViLAForPreTraining,
             "AutoModelForVisualQuestionAnswering": CBViLAForQuestionAnswering,
             "AutoModelForMaskedImageModeling": CBViLAForMaskedImageModeling,
+            "AutoModelForZeroShotImageClassification": CBViLAForImageTextRetrieval,
             self.auto_class: self.model_class,
         }
         return {auto_class: reference(target) for auto_class, target in classes.items()}
