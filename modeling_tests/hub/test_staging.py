@@ -32,6 +32,7 @@ HEADS_OF_AUTO_CLASSES = {
     "AutoModelForPreTraining": "CBViLAForPreTraining",
     "AutoModelForVisualQuestionAnswering": "CBViLAForQuestionAnswering",
     "AutoModelForMaskedImageModeling": "CBViLAForMaskedImageModeling",
+    "AutoModelForZeroShotImageClassification": "CBViLAForImageTextRetrieval",
 }
 WITHOUT_AUTO_CLASS = ("CBViLAForImageTextRetrieval", "CBViLAForVisualEntailment", "CBViLAForVisualReasoning")
 

@@ -210,8 +210,8 @@ ALL_GROUPS = ("text_kwargs", "images_kwargs", "videos_kwargs", "audio_kwargs", "
         {group: {} for group in ALL_GROUPS},
         {group: None for group in ALL_GROUPS},
         {"audio_kwargs": {"padding": "longest", "sampling_rate": 16000}, "videos_kwargs": {"fps": 2, "do_resize": 7}},
-        {"text_kwargs": {"padding": True}, "padding": True},
-        {"text_kwargs": {"return_tensors": "pt"}, "images_kwargs": {"return_tensors": "pt"}, "return_tensors": "pt"},
+        {"common_kwargs": {"padding": True}, "padding": True},
+        {"text_kwargs": {"return_tensors": "pt"}, "images_kwargs": {"return_tensors": "pt"}},
         {"common_kwargs": {"return_tensors": "pt", "truncation": True, "max_length": 4}},
         {"padding_side": "right", "return_token_type_ids": False, "return_attention_mask": True, "verbose": True},
         {"add_special_tokens": True, "text_kwargs": {"stride": 0, "is_split_into_words": False, "text_pair": None}},
@@ -247,12 +247,14 @@ def test_texts_without_special_tokens_or_mask(processor: CBViLAProcessor):
         ({"tokenizer_kwargs": {}}, TypeError, "no group of options 'tokenizer_kwargs'"),
         ({"text_kwargs": "padding"}, TypeError, "text_kwargs is 'padding'"),
         ({"text_kwargs": {"padding": False}, "padding": True}, ValueError, "padding is given twice"),
+        ({"text_kwargs": {"padding": True}, "padding": True}, ValueError, "padding is given twice"),
+        ({"common_kwargs": {"padding": False}, "padding": True}, ValueError, "padding is given twice"),
         (
             {"text_kwargs": {"return_tensors": "np"}, "return_tensors": "pt"},
             ValueError,
             "return_tensors is given twice",
         ),
-        ({"videos": [1]}, ValueError, "leave videos and audio out"),
+        ({"videos": [1]}, ValueError, r"videos is \[1\]: CB-ViLA sees images and reads texts only"),
     ],
 )
 def test_groups_and_options_that_are_refused(processor: CBViLAProcessor, image: np.ndarray, options, error, message):

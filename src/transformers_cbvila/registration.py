@@ -9,6 +9,7 @@ from transformers import (
     AutoModelForMaskedImageModeling,
     AutoModelForPreTraining,
     AutoModelForVisualQuestionAnswering,
+    AutoModelForZeroShotImageClassification,
     AutoProcessor,
     AutoTokenizer,
     BertTokenizer,
@@ -40,6 +41,12 @@ _MODELS: list[tuple[Any, type[PreTrainedConfig], str, str]] = [
         CBViLAConfig,
         "modeling_cbvila_question_answering",
         "CBViLAForQuestionAnswering",
+    ),
+    (
+        AutoModelForZeroShotImageClassification,
+        CBViLAConfig,
+        "modeling_cbvila_image_text_retrieval",
+        "CBViLAForImageTextRetrieval",
     ),
 ]
 

@@ -13,7 +13,7 @@ from ..data.task_settings import Repeatable
 from ..data.task_texts import check_texts, texts_of_rows
 from ..data.unknown_texts import warn_of_unknown_tokens
 from ..model.configuration_cbvila import CBViLAConfig
-from ..model.modeling_cbvila_classification import ENTAILMENT_LABELS, REASONING_LABELS
+from ..model.modeling_cbvila_classification import ENTAILMENT_LABELS, REASONING_LABELS, with_labels
 from ..model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
 from ..model.modeling_cbvila_question_answering import CBViLAForQuestionAnswering
 from ..model.modeling_cbvila_visual_entailment import CBViLAForVisualEntailment
@@ -170,10 +170,9 @@ def _with_trained_length(name: str, settings: Any) -> Any:
 
 def task_classes(task: str, config: CBViLAConfig) -> tuple[str, ...]:
     """Names of the classes of a task: the model's own, or what its head takes when it is made anew."""
-    defaults = _CLASSES.get(task, ())
-    own = tuple((config.id2label or {}).values())
-    known = {("LABEL_0", "LABEL_1"), ENTAILMENT_LABELS, REASONING_LABELS}
-    return defaults if own in known or not defaults else own
+    if task not in _CLASSES:
+        return ()
+    return tuple((with_labels(config, _CLASSES[task], HEADS[task].__name__).id2label or {}).values())
 
 
 def check_num_images(task: str, config: CBViLAConfig, settings: Any) -> None:

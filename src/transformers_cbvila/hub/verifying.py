@@ -72,7 +72,9 @@ def example_inputs(kind: Kind, config: CBViLAConfig) -> dict[str, Tensor]:
         "attention_mask": torch.ones_like(words),
     }
     if kind.model_class is CBViLAForQuestionAnswering:
-        inputs["labels"] = words[:, :2].clone()
+        special = torch.tensor([text.bos_token_id, text.end_token_id, text.pad_token_id])
+        word = next(token for token in range(text.vocab_size) if token not in special.tolist())
+        inputs["labels"] = words[:, :2].masked_fill(torch.isin(words[:, :2], special), word)
     if kind.model_class in (CBViLAForPreTraining, CBViLAForMaskedImageModeling):
         inputs["bool_masked_pos"] = (torch.arange(vision.num_patches) % 2 == 0).expand(_BATCH, -1).contiguous()
     if kind.model_class is CBViLAForPreTraining:

@@ -43,8 +43,7 @@ def check_answer_list(answer_labels: Any, text_config: Any, owner: nn.Module, ne
         needs_end: Whether every answer must end in the end token.
 
     Raises:
-        ValueError: If it is no such tensor, if there is no answer, if one has no token or lacks its end, or if two are
-            the same.
+        ValueError: If it is no such tensor, if there is no answer, or if one has no token or lacks its end.
     """
     check_answers("answer_labels", answer_labels, text_config, owner)
     rows = [[token for token in row if token != IGNORED_LABEL] for row in answer_labels.tolist()]
@@ -56,8 +55,17 @@ def check_answer_list(answer_labels: Any, text_config: Any, owner: nn.Module, ne
             raise ValueError(f"answer_labels row {number} has no token. {_ADVICE}")
         if needs_end and tokens[-1] != end:
             raise ValueError(f"answer_labels row {number} is {shown(tokens)}; its last token must be {end}. {_ADVICE}")
-    require_distinct(rows, [f"row {number}" for number in range(len(rows))], "answer_labels")
     return answer_labels
+
+
+def distinct_rows(answer_labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The answers (R', A) of a list (R, A), each once, and the place (R,) among them of every answer of the list."""
+    rows = answer_labels.tolist()
+    same = indistinct(rows)
+    kept = [row for row in range(len(rows)) if row not in same]
+    place = {row: number for number, row in enumerate(kept)}
+    places = [place[row if row in place else same[row]] for row in range(len(rows))]  # type: ignore[index]
+    return answer_labels[kept], answer_labels.new_tensor(places)
 
 
 def require_distinct(

@@ -19,11 +19,12 @@ from transformers.utils import ModelOutput, logging
 from transformers.utils.generic import TransformersKwargs, can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-from .answer_lists_cbvila import CBViLAAnswerTrie, check_answer_list, check_answers
+from .answer_lists_cbvila import CBViLAAnswerTrie, check_answer_list, check_answers, distinct_rows
 from .arguments_cbvila import takes_no_other_arguments
 from .caching_cbvila import as_cross_cache, named_cache, one_cache, with_cache_named
 from .configuration_cbvila import CBViLAConfig, CBViLATextConfig
 from .losses_cbvila import answer_loss, at_least_fp32
+from .messages_cbvila import shown
 from .modeling_cbvila import PRETRAINING_ONLY, CBViLAModel
 from .modeling_cbvila_layers import (
     CBViLACrossAttention,
@@ -446,7 +447,8 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel, GenerationMixin):
         """Scores every candidate answer for every question, exactly.
 
         Args:
-            answer_labels: (R, A) candidates in the form of `labels`.
+            answer_labels: (R, A) candidates in the form of `labels`, as `processor.encode_candidates` makes them. One
+                that comes twice is one candidate, and has its probability in both places.
             chunk_size: How many of the B * R pairs are scored at once; more need more memory, the scores are the same.
             top_k: Score only so many candidates of each question, those with the likeliest first tokens, as ALBEF does
                 (128 of 3,128). The others have a score of 0 and a log-likelihood of -inf.
@@ -457,19 +459,18 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel, GenerationMixin):
             ValueError: If `answer_labels` is no list of answers, `chunk_size` is not positive, or `top_k` is not
                 between 1 and R.
         """
-        answer_labels = check_answer_list(answer_labels, self.config.text_config, self)
+        given = check_answer_list(answer_labels, self.config.text_config, self).shape[0]
+        if top_k is not None and not 1 <= top_k <= given:
+            raise ValueError(f"top_k={shown(top_k)}: there are {given} candidate(s); choose 1 to {given}, or None.")
+        answer_labels, places = distinct_rows(answer_labels)
         if chunk_size < 1:
             raise ValueError(f"chunk_size={chunk_size} must be positive: the (question, answer) pairs scored at once.")
         question = self.encode_question(pixel_values, input_ids, attention_mask, image_index, interpolate_pos_encoding)
         num_questions, num_answers = question.shape[0], answer_labels.shape[0]
         if top_k is None:
             answers = torch.arange(num_answers, device=question.device).expand(num_questions, -1)
-        elif 1 <= top_k <= num_answers:
-            answers = self._likeliest_first_tokens(question, attention_mask, answer_labels, top_k)
         else:
-            raise ValueError(
-                f"top_k={top_k}: there are {num_answers} candidate(s); choose 1 to {num_answers}, or None."
-            )
+            answers = self._likeliest_first_tokens(question, attention_mask, answer_labels, min(top_k, num_answers))
         rows = torch.arange(num_questions, device=question.device).unsqueeze(1).expand_as(answers)
         pairs = torch.stack([rows.flatten(), answers.flatten()], dim=1)
         chunks = [
@@ -481,7 +482,8 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel, GenerationMixin):
         scored = torch.cat(chunks)
         log_likelihoods = scored.new_full((num_questions, num_answers), -torch.inf)
         log_likelihoods[pairs[:, 0], pairs[:, 1]] = scored
-        return CBViLAAnswerRanking(scores=log_likelihoods.softmax(-1), log_likelihoods=log_likelihoods)
+        scores = log_likelihoods.softmax(-1)
+        return CBViLAAnswerRanking(scores=scores[:, places], log_likelihoods=log_likelihoods[:, places])
 
     def _likeliest_first_tokens(self, question, attention_mask, answer_labels, top_k: int) -> Tensor:
         """The places (B, `top_k`) among `answer_labels` (R, A) of those whose first token is the likeliest."""

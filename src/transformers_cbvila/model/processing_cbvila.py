@@ -68,8 +68,6 @@ class CBViLAProcessor(SavedWithItsCode, ProcessorMixin):
         self,
         images: Any = None,
         text: str | list[str] | None = None,
-        videos: None = None,
-        audio: None = None,
         *,
         image_index: Any = None,
         **kwargs: Any,
@@ -83,7 +81,6 @@ class CBViLAProcessor(SavedWithItsCode, ProcessorMixin):
             text: one text or a list; B texts. One text is a batch of one.
             image_index: B image numbers in 0..I-1, the image of each text. Needed where I and B differ, e.g. for
                 several questions about one image; without it text i belongs to image i.
-            videos, audio: there is nothing that looks at them; None, as other processors of transformers have them.
             **kwargs: `return_tensors`: "pt", "np", or None for lists. For texts `padding` (default: True for several
                 texts; always on the right), `truncation`, `max_length`, `pad_to_multiple_of`, `add_special_tokens` and
                 `return_attention_mask`, as tokenizers take them (their other options with the values that change
@@ -97,16 +94,13 @@ class CBViLAProcessor(SavedWithItsCode, ProcessorMixin):
 
         Raises:
             TypeError: an unknown option, or one in the group of another modality.
-            ValueError: neither images nor text, or videos or audio; an option given twice, or with a value that the
-                models cannot follow; counts that differ; an empty text; a text of
-                more tokens than `max_length` or the tokenizer's `model_max_length` without `truncation=True`; an image
-                that cannot be read.
+            ValueError: neither images nor text, or `videos` or `audio`; an option given twice, or with a value that
+                the models cannot follow; counts that differ; an empty text; a text of more tokens than `max_length`
+                or the tokenizer's `model_max_length` without `truncation=True`; an image that cannot be read.
             FileNotFoundError: no file at an image's path.
         """
         if images is None and text is None:
             raise ValueError("got neither images nor text; pass at least one")
-        if videos is not None or audio is not None:
-            raise ValueError("CB-ViLA sees images and reads texts; leave videos and audio out")
         image_names = set(self.image_processor.valid_kwargs.__annotations__)
         return_tensors, text_options, image_options = split_options(kwargs, image_names)
         data: dict[str, Any] = {}

@@ -8,6 +8,7 @@ from .messages_cbvila import shown
 # callers that serve many models (sentence-transformers, for one) fill in all the same.
 TEXT_GROUP, IMAGE_GROUP, COMMON_GROUP = "text_kwargs", "images_kwargs", "common_kwargs"
 OTHER_GROUPS = ("videos_kwargs", "audio_kwargs")
+OTHER_INPUTS = ("videos", "audio")
 TEXT_OPTIONS = (
     "padding",
     "truncation",
@@ -50,6 +51,7 @@ def split_options(options: dict[str, Any], image_names: set[str]) -> tuple[Any, 
         TypeError: an option that nobody knows, one in the group of the other modality, or a group that is none.
         ValueError: an option that is given twice, differently, or has a value that CB-ViLA cannot follow.
     """
+    _check_inputs(options)
     text_names = {*TEXT_OPTIONS, *FIXED_TEXT_OPTIONS, *_SILENT, *_FOR_BOTH}
     known = {TEXT_GROUP: text_names, IMAGE_GROUP: image_names | {*_FOR_BOTH}}
     known |= {group: text_names | image_names for group in (COMMON_GROUP, "")}
@@ -66,11 +68,21 @@ def split_options(options: dict[str, Any], image_names: set[str]) -> tuple[Any, 
     return chosen.get("return_tensors"), text, images
 
 
+def _check_inputs(options: dict[str, Any]) -> None:
+    for name in OTHER_INPUTS:
+        if options.get(name) is not None:
+            raise ValueError(
+                f"{name} is {shown(options[name])}: CB-ViLA sees images and reads texts only; leave it out"
+            )
+
+
 def _groups(options: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The members of each group; those that came without one are in the group ""."""
-    single = {name: value for name, value in options.items() if not name.endswith("_kwargs")}
+    single = {
+        name: value for name, value in options.items() if not name.endswith("_kwargs") and name not in OTHER_INPUTS
+    }
     groups: dict[str, dict[str, Any]] = {"": single}
-    for name in sorted(options.keys() - single.keys()):
+    for name in sorted(options.keys() - single.keys() - set(OTHER_INPUTS)):
         if name in OTHER_GROUPS:
             continue
         if name not in (TEXT_GROUP, IMAGE_GROUP, COMMON_GROUP):
@@ -97,7 +109,9 @@ def _check_once(name: str, value: Any, group: str, found: dict[str, tuple[Any, s
     if name not in found:
         return
     other, place = found[name]
-    if type(other) is not type(value) or other != value:
+    # Alone and in the group of one modality is an error in all of transformers, whatever the values.
+    is_single = place == "" and group in (TEXT_GROUP, IMAGE_GROUP)
+    if is_single or type(other) is not type(value) or other != value:
         raise ValueError(
             f"{name} is given twice, as {shown(value)} in {group} and as {shown(other)}{' in ' * bool(place)}{place}; "
             "leave one out"

@@ -56,6 +56,8 @@ _AUTO_CLASSES = {
     "AutoModelForVisualQuestionAnswering": "CBViLAForQuestionAnswering",
     "AutoModelForMaskedImageModeling": "CBViLAForMaskedImageModeling",
 }
+# An Auto class for one of the things that a head does: `AutoModel` gives the head for all of them.
+_OTHER_USES = {"AutoModelForZeroShotImageClassification": "CBViLAForImageTextRetrieval"}
 _AUTO_CLASS_OF_HEAD = {head: auto_class for auto_class, head in reversed(_AUTO_CLASSES.items())}
 
 
@@ -67,7 +69,7 @@ def auto_class_of(architecture: str) -> str:
 def names_in_config(architecture: str) -> dict[str, Any]:
     """`auto_map` of a head and, for the one that answers, `custom_pipelines`, as config.json has them."""
     auto_class = auto_class_of(architecture)
-    auto_map = {**_AUTO_CLASSES, auto_class: architecture}
+    auto_map = {**_AUTO_CLASSES, **_OTHER_USES, auto_class: architecture}
     names: dict[str, Any] = {"auto_map": {name: _reference(target) for name, target in auto_map.items()}}
     if auto_class == "AutoModelForVisualQuestionAnswering":
         # Under one name only: `pipeline(model=...)` without a task needs it to be the only one.
