@@ -1,6 +1,7 @@
 """Which order of search results a checkpoint remembers."""
 
 import json
+from pathlib import Path
 
 import pytest
 from tiny import build, tiny_processor
@@ -56,7 +57,7 @@ def test_nothing_is_written_elsewhere(tmp_path):
 
 def test_the_bundled_checkpoint_follows_its_measured_figures():
     folder = bundled_checkpoint("cbvila-tiny")
-    measured = json.loads(open(f"{folder}/inspection.json", encoding="utf-8").read())
+    measured = json.loads((Path(folder) / "inspection.json").read_text())
     sets = [found for found in measured.values() if f"{NAMES[0]}_reranked" in found]
     assert sets and [better_rerank_k(found, 64) for found in sets].count(0) > len(sets) / 2
     assert CBViLARetriever.from_pretrained("cbvila-tiny").rerank_k == 0
