@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from ..data.pairs import stable_id
 from ..model.processing_cbvila import CBViLAProcessor
-from .gallery import Gallery, RetrievalModel, check_comparable, encode_images, encode_texts, evaluating, weights_id
+from .gallery import Gallery, RetrievalModel, check_comparable, encode_batches, evaluating, gather, weights_id
 from .matching import TextRun, match_texts
 from .shards import Shards, tables
 from .stored_gallery import store_gallery
@@ -81,12 +81,18 @@ def encode_both(
     progress: bool = True,
     folder: str | Path | None = None,
     max_length: int = 30,
+    keep_states: bool = True,
 ) -> tuple[Gallery, Gallery]:
-    """Images and texts encoded, in memory or, for more than it holds, in a folder; killed, the same call goes on."""
-    if folder is None:
-        encoded_images = encode_images(model, processor, images, batch_size, progress)
-        return encoded_images, encode_texts(model, processor, texts, max_length, batch_size, progress)
+    """Images and texts encoded, in memory or, for more than it holds, in a folder; killed, the same call goes on.
+
+    Args:
+        keep_states: Whether to keep what matching needs.
+    """
     options: Any = {"max_length": max_length, "batch_size": batch_size, "progress": progress}
+    options["keep_states"] = keep_states
+    if folder is None:
+        encoded_images = gather(encode_batches(model, processor, "images", images, **options))
+        return encoded_images, gather(encode_batches(model, processor, "texts", texts, **options))
     stored_images = store_gallery(Path(folder) / "images", model, processor, "images", images, **options)
     return stored_images, store_gallery(Path(folder) / "texts", model, processor, "texts", texts, **options)
 
