@@ -118,13 +118,15 @@ pretrain-tiny: $(STAMP)  ## pretrain cbvila-tiny on easy-VQA and on emoji and cl
 BENCH := OMP_NUM_THREADS=1 $(VENV_PYTHON) benchmarks
 BENCHED := $(VENV)/installed-bench
 
-bench: $(BENCHED)  ## time the pretraining step, the quantiser and re-ranking beside a matrix product and others (15 minutes)
+bench: $(BENCHED)  ## time the pretraining step, the quantiser, re-ranking and the pipeline, and what indexing holds (16 minutes)
 	$(BENCH)/pretraining_step.py --size tiny
 	$(BENCH)/pretraining_step.py --size base
 	$(BENCH)/quantizer.py
 	$(BENCH)/peers.py
 	$(BENCH)/reranking.py
 	$(BENCH)/start.py
+	$(BENCH)/pipeline.py
+	$(BENCH)/index_memory.py
 
 # With PYTHON the constraints are those that the installation wrote: what is reused stays as it is.
 $(BENCHED): $(STAMP)

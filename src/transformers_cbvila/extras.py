@@ -8,6 +8,7 @@ _DISTRIBUTION = "transformers-cbvila"
 # The extra of setup.cfg that brings each optional top-level module.
 _EXTRA_OF_MODULE = {
     "datasets": "train",
+    "pyarrow": "train",
     "evaluate": "train",
     "easy_vqa": "train",
     "matplotlib": "train",
