@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -132,6 +132,10 @@ class ImageTextPairs(EpochRows):
         """How many bad rows were found so far, and what is wrong with the first of them."""
         first = self._bad.nonzero().flatten()[:_REASONS].tolist()
         return summary_of_bad_rows([fault for index in first if (fault := self._fault(index))], self.bad_rows)
+
+    def share_bad_rows(self, reduce: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        """Adds what other processes have found; `reduce` sums a tensor over them."""
+        self._bad.copy_(reduce(self._bad.long()) > 0)
 
     def row(self, index: int) -> dict[str, Any]:
         row = super().row(index)

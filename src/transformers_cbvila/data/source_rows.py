@@ -159,7 +159,8 @@ def _part(splits: Mapping[str, Dataset], split: str) -> Dataset:
     datasets = require("datasets")
     wanted = [part.partition("[")[0] for part in split.split("+")]
     rows = {name: splits["" if "" in splits else name] for name in wanted if name in splits or "" in splits}
-    lengths = {name: len(rows[name]) if name in rows else 0 for name in {*rows, *splits} - {""}}
+    names = [name for name in dict.fromkeys([*splits, *rows]) if name]
+    lengths = {name: len(rows[name]) if name in rows else 0 for name in names}
     instructions = datasets.ReadInstruction.from_spec(split).to_absolute(lengths)
     parts = [rows[part.splitname].select(range(part.from_, part.to)) for part in instructions]
     return parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts)

@@ -13,7 +13,7 @@ from transformers.utils import logging
 
 from ..extras import require
 from ..model.messages_cbvila import shown
-from .bad_rows import reason, summary_of_bad_rows
+from .bad_rows import reason
 from .image_views import ImageViews
 from .masking import generator_for
 from .pairs import PairDraws, caption_column
@@ -110,12 +110,16 @@ class StreamedImageTextPairs(IterableDataset):
 
     @property
     def bad_rows(self) -> int:
-        """How often, of what this process has read, another row took the place of one that cannot be read."""
+        """How often, another row took the place of one that cannot be read."""
         return int(self._found.sum())
 
     def summary_of_bad_rows(self) -> str:
         """How many these were; a warning named the first of each reader when it came to them."""
-        return summary_of_bad_rows([], self.bad_rows)
+        return f"Another row took the place of a bad one {self.bad_rows:,} time(s), in all passes together."
+
+    def share_bad_rows(self, reduce: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        """Adds what other processes have found; `reduce` sums a tensor over them."""
+        self._found.copy_(reduce(self._found))
 
     def sample(self, seed: int) -> Iterator[dict[str, Any]]:
         """Examples of one pass over the whole stream in an order of its own, the same in every process."""
@@ -148,7 +152,8 @@ class StreamedImageTextPairs(IterableDataset):
     def _readable(self, row: Row, key: Key) -> Row:
         """A row with its image decoded. ValueError, which names it, if it cannot be."""
         origin = row.get("origin") or f"The row with {shown(row['captions'][0])}"
-        return with_pictures(row, f"{origin} (number {key[2]} of pass {key[1]})")
+        where = "a look ahead" if key[1] == _SAMPLE else f"pass {key[1]}"
+        return with_pictures(row, f"{origin} (number {key[2]} of {where})")
 
     def _next_readable(self, rows: Iterator[tuple[Key, Row]], ahead: deque, key: Key, error: ValueError) -> Row:
         """The next row that can be read, looked for in the rest of this pass and the next."""

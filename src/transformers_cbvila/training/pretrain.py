@@ -137,6 +137,8 @@ def pretrain(job: PretrainingJob, args: CBViLATrainingArguments) -> Path:
     trainer.save_model()
     trainer.save_state()
     pairs: Any = trainer.train_dataset
+    if job.skip_bad_rows:
+        pairs.share_bad_rows(lambda found: trainer.accelerator.reduce(found.to(args.device), "sum").cpu())
     if pairs.bad_rows:
         say(args, pairs.summary_of_bad_rows())
     if trainer.is_world_process_zero():
