@@ -308,3 +308,31 @@ def test_the_commands(pretrained, data, tmp_path, capsys):
     for argv in (["finetune"], ["evaluate", "captioning"]):
         with pytest.raises(SystemExit):
             main(argv)
+
+
+def test_a_run_prints_what_it_measured_and_evaluate_cuts_texts_as_it_did(pretrained, data, tmp_path, capsys):
+    out = tmp_path / "out"
+    train = ["--model", pretrained, "--train_data", data, "--eval_data", data, "--output_dir", str(out)]
+    train += ["--max_steps", "1", "--report_to", "none", "--use_cpu", "--disable_tqdm", "true", "--max_length", "5"]
+    assert main(["finetune", "retrieval", *train, "--rerank_k", "2"]) == 0
+    printed, record = capsys.readouterr().out, json.loads((out / "finetuning.json").read_text())
+    recall, low = (record["figures"][f"eval_image_retrieval_r5{end}"] for end in ("", "_low"))
+    assert (
+        f"\nimage_retrieval_r5 {recall:29.4f}   {low:.4f} to " in printed
+        and "eval_image" not in printed.split("}")[-1]
+    )
+    assert main(["evaluate", "retrieval", "--model", str(out), "--data", data, "--rerank_k", "2"]) == 0
+    said = capsys.readouterr().out
+    assert f"max_length 5: texts are cut as in the fine-tuning of {out}." in said
+    assert f"\nimage_retrieval_r5 {recall:29.4f}   {low:.4f} to " in said and "Figures: " not in said
+    assert main(["evaluate", "retrieval", "--model", str(out), "--data", data, "--max_length", "6"]) == 0
+    assert "is measured on up to 6: --max_length 5 measures on the same" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_floor_that_is_left_out_for_want_of_training_data_is_said(task, pretrained, data, tmp_path, capsys):
+    folder = finetune(task, FinetuningJob(pretrained, [data]), TASKS[task][0], arguments(tmp_path, max_steps=1))
+    capsys.readouterr()
+    figures = evaluate_task(task, EvaluationJob(str(folder), [data]), TASKS[task][0], progress=False)
+    said = "Without train_data there is no text-only floor" in capsys.readouterr().out
+    assert said == (task != "retrieval") and "accuracy_text_only_floor" not in figures
