@@ -162,6 +162,18 @@ def test_facts_in_the_folder_count_unless_others_are_given(facts, folder, tmp_pa
     assert "It knows little." in card and "It knows nothing." not in card
 
 
+def test_an_empty_folder_named_from_the_current_one_is_staged_into(facts, folder, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(publishing, "verify", lambda staged, original: seen.append(str(staged)))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "staged").mkdir()
+    assert stage_repository(folder, "org/tiny", "staged", facts=facts) == tmp_path / "staged"
+    assert (tmp_path / "staged" / "config.json").is_file()
+    assert seen and all(path.startswith(str(tmp_path)) for path in seen), (
+        "the process that loads it is in another folder"
+    )
+
+
 def test_a_card_of_ones_own_is_taken_as_it_is(folder, tmp_path, unverified):
     card = tmp_path / "card.md"
     card.write_text("---\nlicense: mit\n---\n# mine\n")

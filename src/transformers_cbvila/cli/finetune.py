@@ -9,13 +9,14 @@ example:
   cbvila finetune retrieval --config recipes/finetune-retrieval-emoji.yaml --model cbvila-tiny \\
       --train_data data/emoji --eval_data data/emoji --output_dir runs/emoji --resume
   cbvila finetune vqa --model cbvila-tiny --train_data questions.jsonl --image_column photo \\
-      --question_column question --answer_column answers --output_dir runs/vqa --num_train_epochs 5
+      --question_column question --answer_column answers --output_dir runs/vqa
   cbvila finetune entailment --model cbvila-tiny --train_data pairs.parquet --text_column hypothesis \\
       --label_column label --eval_data pairs_dev.parquet --output_dir runs/entailment
   cbvila finetune reasoning --model cbvila-tiny --train_data data --image_column left_image \\
       --image_column right_image --text_column sentence --label_column label --output_dir runs/reasoning
 
-Everything not given is in the recipe or has its default: `cbvila finetune TASK --help` lists them. `--from_scratch`
+What is not given is in the recipe, or fits the task, the model and the data, and is printed with its reasons: learning
+rate, batch size, epochs, views, length of texts. `--from_scratch`
 is the baseline of random weights at the same budget.
 """
 INTERRUPTED = "Interrupted. The last checkpoint is kept: the same command with --resume goes on from it."

@@ -1,6 +1,7 @@
 """Recipes: files with options, some of which come with this package; what is given beside one is merged into it."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,11 +30,11 @@ def recipe_path(name: str) -> Path:
     Raises:
         FileNotFoundError: If there is neither; the message names those that there are.
     """
-    if Path(name).is_file():
+    if os.path.isfile(name):  # false, where Path.is_file raises an error: of names that no file can have
         return Path(name)
-    bundled = FOLDER / f"{name.replace(chr(92), '/').removeprefix('recipes/').removesuffix(_ENDING)}{_ENDING}"
-    if bundled.parent == FOLDER and bundled.is_file():
-        return bundled
+    stem = name.replace("\\", "/").removeprefix("recipes/").removesuffix(_ENDING)
+    if stem in recipe_names():
+        return FOLDER / f"{stem}{_ENDING}"
     raise FileNotFoundError(
         f"--config {shown(name)}: there is no such file, nor a recipe of that name; there are "
         f"{', '.join(recipe_names())}."
