@@ -38,8 +38,9 @@ LONGEST = 2000  # characters of a message
 # Words of Python's, torch's or NumPy's own errors: whoever reads them does not know what to change.
 _JARGON = re.compile(
     r"object (is not|has no|cannot|of type)|not supported between|NoneType' object"
-    r"|index out of range|list index|unhashable|unpack|shape '|size mismatch|mat1 and mat2|expected scalar type|dtype\("
-    r"|invalid literal|could not convert string|must be real number|Expecting value|0-d array|inhomogeneous"
+    r"|index out of range|list index|unhashable|unpack|shape '|size mismatch|mat1 and mat2"
+    r"|expected scalar type|dtype\(|invalid literal"
+    r"|could not convert string|must be real number|Expecting value|0-d array|inhomogeneous"
     r"|a Tensor with|non-empty|division by zero|ambiguous|Errno 36|null (byte|character)|setting an array element"
 )
 

@@ -9,10 +9,57 @@ from typing import Any
 import yaml
 from odd_rows import source
 
-NUMBERS = ["-1", "0", "1", "-0.5", "0.5", "nan", "inf", "-inf", "1e-3", "1e400", "999999999999", "", "x", "½", "1,2", "0x1"]
-TEXTS = ["", " ", "None", "null", "../..", ".", "-", "--", "\0", "😀", "nowhere", "o/n", "x" * 3000, "[1]", "{}", "a=b"]
-MAPPINGS = ["{", "[]", "null", "3", '{"nope": 1}', '{"codebook_size": -1}', '{"text_config": 3}', '{"codebook_size": "x"}']
-MAPPINGS += ['{"vision_config": {"patch_size": 7}}', '{"fusion_config": {"num_hidden_layers": -1}}', '{"dropout": NaN}']
+NUMBERS = [
+    "-1",
+    "0",
+    "1",
+    "-0.5",
+    "0.5",
+    "nan",
+    "inf",
+    "-inf",
+    "1e-3",
+    "1e400",
+    "999999999999",
+    "",
+    "x",
+    "½",
+    "1,2",
+    "0x1",
+]
+TEXTS = [
+    "",
+    " ",
+    "None",
+    "null",
+    "../..",
+    ".",
+    "-",
+    "--",
+    "\0",
+    "😀",
+    "nowhere",
+    "o/n",
+    "x" * 3000,
+    "[1]",
+    "{}",
+    "a=b",
+]
+MAPPINGS = [
+    "{",
+    "[]",
+    "null",
+    "3",
+    '{"nope": 1}',
+    '{"codebook_size": -1}',
+    '{"text_config": 3}',
+    '{"codebook_size": "x"}',
+]
+MAPPINGS += [
+    '{"vision_config": {"patch_size": 7}}',
+    '{"fusion_config": {"num_hidden_layers": -1}}',
+    '{"dropout": NaN}',
+]
 SWITCHES = ["true", "false", "maybe", "", "2"]
 
 PRETRAINING = {
@@ -77,17 +124,21 @@ class Commands:
     def draw(self, surface: str, draw: random.Random) -> list[str]:
         """A command line of a surface, such as `finetune`: usually with a mistake or two."""
         argv, options = getattr(self, f"_{surface}")(draw, self.folder / f"out{draw.randrange(10**9)}")
-        for _ in range(draw.choice([0, 1, 1, 1, 2])):
+        for _ in range(draw.choice([0, 0, 1, 1, 1, 2])):
             mutate: Callable = draw.choice([self._odd_value] * 5 + [self._slip, self._drop, self._add, self._recipe])
             argv = mutate(draw, argv, options)
         return argv
 
     def _data(self, draw: random.Random) -> str:
-        return source(draw, self.folder, spoilt=draw.random() < 0.5)
+        return source(draw, self.folder, spoilt=draw.random() < 0.35)
 
     def _pretrain(self, draw: random.Random, out: Path) -> tuple[list[str], dict]:
         argv = ["pretrain", "--train_data", self._data(draw), "--caption_column", "text", *self._training(out)]
-        start = ["--model", self.models["pretrained"]] if draw.random() < 0.7 else ["--model_config", TINY, "--vocab_size", "60"]
+        start = (
+            ["--model", self.models["pretrained"]]
+            if draw.random() < 0.7
+            else ["--model_config", TINY, "--vocab_size", "60"]
+        )
         return argv + start, PRETRAINING | TRAINER
 
     def _stream(self, draw: random.Random, out: Path) -> tuple[list[str], dict]:
@@ -96,7 +147,15 @@ class Commands:
 
     def _finetune(self, draw: random.Random, out: Path) -> tuple[list[str], dict]:
         task = draw.choice(list(OF_TASK))
-        argv = ["finetune", task, "--model", self.models["pretrained"], "--train_data", self._data(draw), *COLUMNS[task]]
+        argv = [
+            "finetune",
+            task,
+            "--model",
+            self.models["pretrained"],
+            "--train_data",
+            self._data(draw),
+            *COLUMNS[task],
+        ]
         if draw.random() < 0.3:
             argv += ["--eval_data", self._data(draw), "--eval_split", "train"]
         return argv + self._training(out), FINETUNING | TASK | OF_TASK[task] | TRAINER
@@ -104,7 +163,17 @@ class Commands:
     def _evaluate(self, draw: random.Random, out: Path) -> tuple[list[str], dict]:
         task = draw.choice(list(OF_TASK))
         model = self.models[task if draw.random() < 0.8 else draw.choice(list(self.models))]
-        argv = ["evaluate", task, "--model", model, "--data", self._data(draw), *COLUMNS[task], "--output", f"{out}.json"]
+        argv = [
+            "evaluate",
+            task,
+            "--model",
+            model,
+            "--data",
+            self._data(draw),
+            *COLUMNS[task],
+            "--output",
+            f"{out}.json",
+        ]
         return argv, EVALUATION | TASK | OF_TASK[task]
 
     def _inspect(self, draw: random.Random, out: Path) -> tuple[list[str], dict]:
@@ -114,7 +183,11 @@ class Commands:
 
     def _publish(self, draw: random.Random, out: Path) -> tuple[list[str], dict]:
         facts = out.with_suffix(".yaml")
-        known: dict[str, Any] = {"license": "mit", "data": [{"name": "x", "what": "y", "license": "z"}], "limits": "many"}
+        known: dict[str, Any] = {
+            "license": "mit",
+            "data": [{"name": "x", "what": "y", "license": "z"}],
+            "limits": "many",
+        }
         known["results"] = []
         for key in draw.sample(list(known), draw.choice([1, 1, 2])):  # complete facts are staged: 20 seconds
             known[key] = draw.choice([None, 3, "", [], [3], {"a": 1}, [{"name": 1}], float("nan"), "x" * 3000])
@@ -155,7 +228,9 @@ class Commands:
         path = self.folder / f"recipe{draw.randrange(10**9)}.yaml"
         values = [None, True, 3, -1, 0.5, "x", [1], [], {"a": 1}, float("nan"), "1e-3", "2026-01-01", [[1]], [None]]
         entries = {draw.choice([*options, "max_stepz"]): draw.choice(values) for _ in range(draw.randint(1, 2))}
-        path.write_text(draw.choice([yaml.safe_dump(entries)] * 6 + [json.dumps(entries), "- 1", "", "a: [", "\0", "3"]))
+        path.write_text(
+            draw.choice([yaml.safe_dump(entries)] * 6 + [json.dumps(entries), "- 1", "", "a: [", "\0", "3"])
+        )
         return [*argv, "--config", str(path)]
 
 

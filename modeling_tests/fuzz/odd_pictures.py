@@ -38,7 +38,9 @@ def flipped(draw: random.Random) -> bytes:
 
 def no_picture(draw: random.Random) -> bytes:
     page = b"<!DOCTYPE html><html><body>404 Not Found</body></html>"
-    return draw.choice([b"", b"\0", page, b"<svg xmlns='http://www.w3.org/2000/svg'/>", draw.randbytes(300), b"GIF89a"])
+    return draw.choice(
+        [b"", b"\0", page, b"<svg xmlns='http://www.w3.org/2000/svg'/>", draw.randbytes(300), b"GIF89a"]
+    )
 
 
 def odd_mode(draw: random.Random) -> bytes:

@@ -20,7 +20,23 @@ def sentence(draw: random.Random) -> str:
 
 def odd_text(draw: random.Random) -> Any:
     return draw.choice(
-        [None, "", "   ", "\n\t", 7, 1.5, float("nan"), True, [], [None], ["a", ""], ["a", 3], {"a": "b"}, "null", "NA"]
+        [
+            None,
+            "",
+            "   ",
+            "\n\t",
+            7,
+            1.5,
+            float("nan"),
+            True,
+            [],
+            [None],
+            ["a", ""],
+            ["a", 3],
+            {"a": "b"},
+            "null",
+            "NA",
+        ]
         + ["红色的圆", "é" * 300, "word " * 500, "\u202e\u0000x", "😀", [["nested"]], "</td><script>", sentence(draw)]
     )
 
@@ -33,7 +49,18 @@ def odd_image(draw: random.Random, folder: Path) -> Any:
     path = folder / f"picture{draw.randrange(10**6)}.png"
     path.write_bytes(picture(draw))
     return draw.choice(
-        [None, "", 3, [], str(path), path.name, data_url(path.read_bytes()), "nowhere.png", "x" * 3000, "bilder\\a.png"]
+        [
+            None,
+            "",
+            3,
+            [],
+            str(path),
+            path.name,
+            data_url(path.read_bytes()),
+            "nowhere.png",
+            "x" * 3000,
+            "bilder\\a.png",
+        ]
         + ["data:image/png;base64,????", {"path": str(path)}, {"bytes": None, "path": None}, [str(path)]]
     )
 
@@ -128,7 +155,7 @@ WRITERS: list[Callable[[list[dict], Path, random.Random], Path]] = [
 def source(draw: random.Random, folder: Path, spoilt: bool = True, count: int = 6) -> str:
     """The path of a new source below `folder`, of good rows, or with some that are spoilt."""
     folder = folder / f"source{draw.randrange(10**9)}"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     rows = [good_row(draw, folder) for _ in range(count)]
     if not spoilt:
         return str(as_image_folder(rows, folder, draw))

@@ -96,7 +96,7 @@ def _codebook(indices: Tensor, model: CBViLAForPreTraining) -> dict[str, float]:
     statistics = codebook_statistics(count_codes(indices, model.config.codebook_size))
     return {
         **{f"codebook_{name}": float(value) for name, value in statistics.items()},
-        "codebook_window_tokens": float(indices.numel()),
+        "codebook_window_tokens": indices.numel(),
         "ln_perplexity": float(statistics["perplexity"].log()),
     }
 
