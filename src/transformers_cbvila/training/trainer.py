@@ -15,7 +15,6 @@ from transformers.trainer_utils import TrainOutput
 from ..data.masking import generator_for
 from ..data.streams import ReplayCollator, StreamedImageTextPairs
 from ..model.losses_cbvila import answer_loss
-from ..model.messages_cbvila import shown
 from ..model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
 from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
 from ..model.modeling_cbvila_question_answering import CBViLAForQuestionAnswering
@@ -153,21 +152,6 @@ class CBViLATrainer(Trainer):
             dispatch_batches=False,
             non_blocking=self.accelerator.non_blocking,
         )
-
-    def create_scheduler(self, num_training_steps: int, optimizer=None):
-        """As transformers', but names the option that a schedule does not take.
-
-        Raises:
-            ValueError: If `lr_scheduler_kwargs` are none of `lr_scheduler_type`.
-        """
-        try:
-            return super().create_scheduler(num_training_steps, optimizer)
-        except TypeError as error:
-            options = self.args.lr_scheduler_kwargs
-            if not options:
-                raise
-            name = self.args.lr_scheduler_type.value
-            raise ValueError(f"lr_scheduler_kwargs={shown(options)} do not fit {name}: {error}") from error
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         """The optimizer, with a group for each tower that has a learning rate of its own."""
