@@ -9,7 +9,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig, configuration_utils
 
 from .messages_cbvila import shown
-from .remote_code_cbvila import SavedWithItsCode
+from .remote_code_cbvila import saved_with_its_code
 
 QuantizerGradient = Literal["straight_through", "gumbel", "rotation"]
 CodebookUpdate = Literal["loss", "ema"]
@@ -211,8 +211,9 @@ _FUSION_FOLLOWS_TEXT = (
 )
 
 
+@saved_with_its_code
 @strict
-class CBViLAConfig(SavedWithItsCode, PreTrainedConfig):
+class CBViLAConfig(PreTrainedConfig):
     r"""Configuration of every CB-ViLA model. The defaults are the paper's sizes and the preset `recommended`.
 
     Args:

@@ -9,7 +9,7 @@ from transformers.processing_utils import ProcessorMixin
 from transformers.tokenization_utils_base import TruncationStrategy
 from transformers.utils import PaddingStrategy
 
-from .remote_code_cbvila import SavedWithItsCode
+from .remote_code_cbvila import saved_with_its_code
 
 TEXT_OPTIONS = ("padding", "truncation", "max_length", "pad_to_multiple_of")
 OPTION_GROUPS = ("text_kwargs", "images_kwargs", "common_kwargs")
@@ -18,7 +18,8 @@ UNLIMITED = 1_000_000
 IGNORED_LABEL = -100
 
 
-class CBViLAProcessor(SavedWithItsCode, ProcessorMixin):
+@saved_with_its_code
+class CBViLAProcessor(ProcessorMixin):
     """
     An image processor and a tokenizer behind one call.
 
