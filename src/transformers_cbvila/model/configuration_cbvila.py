@@ -16,7 +16,7 @@ from .encoder_configurations_cbvila import (
     refuse_misspelt,
 )
 from .messages_cbvila import shown
-from .remote_code_cbvila import SavedWithItsCode
+from .remote_code_cbvila import saved_with_its_code
 
 QuantizerGradient = Literal["straight_through", "gumbel", "rotation"]
 CodebookUpdate = Literal["loss", "ema"]
@@ -70,8 +70,9 @@ _FUSION_FOLLOWS_TEXT = (
 )
 
 
+@saved_with_its_code
 @strict
-class CBViLAConfig(SavedWithItsCode, PreTrainedConfig):
+class CBViLAConfig(PreTrainedConfig):
     r"""Configuration of every CB-ViLA model. The defaults are the paper's sizes and the preset `recommended`.
 
     Args:

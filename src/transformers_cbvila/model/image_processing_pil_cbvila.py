@@ -7,10 +7,11 @@ from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, PILImageResampling
 
 from .image_inputs_cbvila import to_rgb_inputs
-from .remote_code_cbvila import SavedWithItsCode
+from .remote_code_cbvila import saved_with_its_code
 
 
-class CBViLAImageProcessorPil(SavedWithItsCode, PilBackend):
+@saved_with_its_code
+class CBViLAImageProcessorPil(PilBackend):
     """
     Images of any kind to `pixel_values` (B, 3, height, width), resized, rescaled to 0..1 and normalised.
 
