@@ -1,5 +1,6 @@
 """What a conversion leaves on disk: a whole folder or nothing."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel
+
+from transformers_cbvila.output_folders import is_free
 
 
 def refuse_existing(path: str | Path, overwrite: bool, *inputs: str | None) -> None:
@@ -20,9 +23,9 @@ def refuse_existing(path: str | Path, overwrite: bool, *inputs: str | None) -> N
     path = Path(path)
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path} is a file: --output_dir must be a folder.")
-    if path.exists() and not overwrite:
+    if not is_free(path) and not overwrite:
         raise ValueError(f"{path} is there already: choose another --output_dir, or --overwrite to replace it.")
-    if path.exists() and any(path.iterdir()) and not (path / "config.json").is_file():
+    if not is_free(path) and not (path / "config.json").is_file():
         raise ValueError(f"{path} is no model's folder: not even --overwrite replaces it.")
     for name in inputs:
         if name and Path(name).exists() and Path(name).resolve().is_relative_to(path.resolve()):
@@ -45,11 +48,11 @@ def written_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
         new.mkdir()
         yield new
         if path.exists():
-            path.rename(old)
-        new.rename(path)
+            os.replace(path, old)
+        os.replace(new, path)
     finally:
         if (work / "old").exists() and not path.exists():
-            (work / "old").rename(path)
+            os.replace(work / "old", path)
         shutil.rmtree(work)
 
 

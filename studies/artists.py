@@ -1,5 +1,6 @@
 """The emoji pack split by artist: who is learned from, and who is new."""
 
+import os
 from pathlib import Path
 
 import datasets
@@ -29,5 +30,5 @@ def split_by_artist(pack: str | Path, train_artists: list[str], test_artist: str
     for split, wanted in (("train", train_artists), ("test", [test_artist])):
         chosen = [row for row, artist in enumerate(artists) if artist in wanted]
         rows.select(chosen).to_parquet(unfinished / f"{split}.parquet")
-    unfinished.rename(target)  # whole or not at all
+    os.replace(unfinished, target)  # whole or not at all
     return target

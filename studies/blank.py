@@ -1,5 +1,6 @@
 """Copies of a pack whose pictures are blank: what a model learns of them it has from the texts alone."""
 
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def blank_copy(source: Path, target: Path) -> None:
             rows = Dataset.from_parquet(str(file), cache_dir=str(Path(unfinished, "cache")))
             blank = rows.map(_blank, keep_in_memory=True) if "image" in rows.column_names else rows
             blank.to_parquet(str(copy / file.name))
-        copy.rename(target)
+        os.replace(copy, target)
 
 
 def _blank(row: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """One cell of a study: a model pretrained with one arm's options and one seed, and what it has learned."""
 
 import json
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -78,7 +79,7 @@ def run_cell(cell: Cell, threads: int = 1) -> dict[str, Any]:
     cell.result.parent.mkdir(parents=True, exist_ok=True)
     unfinished = cell.result.with_suffix(".part")
     unfinished.write_text(json.dumps(found, indent=1))
-    unfinished.rename(cell.result)  # whole or not at all
+    os.replace(unfinished, cell.result)  # whole or not at all
     return found
 
 

@@ -2,12 +2,15 @@
 
 import sys
 
+import index_memory
 import large_gallery
 import peers
+import pipeline as answering
 import pretraining_step
 import pytest
 import quantizer
 import reranking
+import start
 import torch
 from measuring import Spread, count_flops
 from pretraining_step import TrainingStep, figures, model_config, random_batch
@@ -21,10 +24,12 @@ CPU = torch.device("cpu")
 
 def run(module, monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", [module.__name__ + ".py", *arguments])
-    module.main()
+    return module.main()
 
 
-@pytest.mark.parametrize("module", [pretraining_step, quantizer, peers, reranking, large_gallery])
+@pytest.mark.parametrize(
+    "module", [pretraining_step, quantizer, peers, reranking, large_gallery, answering, index_memory, start]
+)
 def test_help_ends_with_an_example(module, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run(module, monkeypatch, "--help")
@@ -42,6 +47,13 @@ def test_the_quantizer_is_measured(monkeypatch, capsys):
     monkeypatch.setattr(quantizer, "CODES", 32)
     run(quantizer, monkeypatch, "--rounds", "1")
     assert "ours / product and argmin" in capsys.readouterr().out
+
+
+def test_the_start_is_measured(monkeypatch, capsys):
+    monkeypatch.setattr(start, "COMMANDS", [["--version"]])
+    run(start, monkeypatch, "--rounds", "1")
+    imported, version = capsys.readouterr().out.splitlines()
+    assert imported.endswith("CPU-s   torch, transformers") and version.endswith("CPU-s   nothing heavy")
 
 
 def test_figures_by_hand():
@@ -170,3 +182,17 @@ def test_drawn_texts_have_8_to_24_tokens():
     texts = large_gallery.draw_texts(400, ["a", "b"])
     lengths = {len(text.split()) + 2 for text in texts}
     assert lengths == set(range(8, 25)) and texts == large_gallery.draw_texts(400, ["a", "b"])
+
+
+def test_the_pipeline_is_measured(monkeypatch, capsys):
+    run(answering, monkeypatch, "--batch_size", "4", "--rounds", "1")
+    printed = capsys.readouterr().out
+    assert "4 questions, 1 about each picture" in printed and "4 questions, 10 about each picture" in printed
+    assert "CPU time beside the model" in printed
+
+
+def test_the_memory_of_indexing_is_measured(monkeypatch, capsys):
+    assert run(index_memory, monkeypatch, "--images", "70", "--limit", "10000") == 0
+    assert "70 pictures indexed into a folder" in capsys.readouterr().out
+    monkeypatch.setattr(index_memory, "resident", iter(range(0, 10**9, 10**8)).__next__)
+    assert run(index_memory, monkeypatch, "--images", "3", "--limit", "150") == 1

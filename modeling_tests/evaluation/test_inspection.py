@@ -5,6 +5,7 @@ import pytest
 import torch
 from tiny import CODES, PATCHES, pretraining_model, tiny_processor, tiny_rows
 
+from transformers_cbvila.evaluation import inspection
 from transformers_cbvila.evaluation import retrieval_figures as retrieval
 from transformers_cbvila.evaluation.inspection import inspect_pretraining
 from transformers_cbvila.evaluation.intervals import bootstrap_interval
@@ -99,3 +100,50 @@ def test_bootstrap_interval_of_a_proportion():
     spread = 1.96 * np.sqrt(0.25 * 0.75 / 400)  # the normal approximation
     assert low == pytest.approx(0.25 - spread, abs=0.008) and high == pytest.approx(0.25 + spread, abs=0.008)
     assert bootstrap_interval(np.ones(9), seed=0) == (1.0, 1.0)
+
+
+def spied(monkeypatch):
+    """What the inspections collect, in the order in which they start."""
+    collected = []
+    found = inspection._Found
+    monkeypatch.setattr(inspection, "_Found", lambda codes: collected.append(found(codes)) or collected[-1])
+    return collected
+
+
+def test_figures_of_words_and_pixels_are_those_of_all_of_them_at_once():
+    model, processor, rows = pretraining_model(), tiny_processor(), tiny_rows(11)
+    figures = inspect_pretraining(model, processor, rows, batch_size=4, rerank_k=0, **QUIET)
+    pixels = processor(images=[row["image"] for row in rows], return_tensors="pt")["pixel_values"]
+    words = model.cbvila(pixels).codebook_indices
+    counts = torch.bincount(words.flatten(), minlength=CODES).double()
+    assert figures["codebook_top_share"] == pytest.approx(float(counts.max() / counts.sum()))
+    places = torch.nn.functional.one_hot(words, CODES).float().mean(0)
+    assert figures["mim_accuracy_position_floor"] == pytest.approx(float(places.amax(-1).mean()))
+    channels = pixels.double().transpose(0, 1).flatten(1)
+    assert figures["pixel_floor"] == pytest.approx(float(channels.var(dim=1, correction=0).mean()))
+
+
+def test_what_inspection_holds_does_not_grow_with_the_pictures(monkeypatch):
+    collected = spied(monkeypatch)
+    for rows in (4, 16):
+        inspect_pretraining(pretraining_model(), tiny_processor(), tiny_rows(rows), batch_size=4, rerank_k=0, **QUIET)
+    few, many = collected
+    assert few.words.shape == many.words.shape and few.colours.shape == many.colours.shape
+    per_image = [sum(part.numel() for parts in found.per_image.values() for part in parts) for found in collected]
+    assert per_image == [5 * 4, 5 * 16]  # numbers, not pixels: bootstrap intervals are made of them
+    assert not [part for parts in many.per_image.values() for part in parts if part.untyped_storage().nbytes() > 64]
+
+
+@pytest.mark.parametrize("rerank_k, has_states", [(0, False), (2, True)])
+def test_states_are_kept_only_to_match(monkeypatch, rerank_k, has_states):
+    kept = []
+    encode = retrieval.encode_both
+
+    def watched(*args, **kwargs):
+        galleries = encode(*args, **kwargs)
+        kept.extend(len(gallery.states) > 0 for gallery in galleries)
+        return galleries
+
+    monkeypatch.setattr(retrieval, "encode_both", watched)
+    retrieval_figures(pretraining_model(), tiny_processor(), tiny_rows(4), rerank_k=rerank_k, **QUIET)
+    assert kept == [has_states, has_states]

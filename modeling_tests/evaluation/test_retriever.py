@@ -1,9 +1,14 @@
 """Search in pictures and texts, against the model's own scores of every pair."""
 
 import sys
+from collections import deque
+from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from tiny import build, tiny_processor, tiny_rows
 from torch.testing import assert_close
 
@@ -61,7 +66,7 @@ def test_a_text_finds_pictures(pictures, every_pair, rerank_k, top_k):
 
 
 def test_a_picture_finds_texts(every_pair):
-    found = retriever().index(texts=TEXTS, progress=False).search(image=IMAGES[4], top_k=3)
+    found = retriever().index(texts=TEXTS, progress=False).search(image=IMAGES[4], top_k=3, rerank_k=64)
     logits = every_pair[0][4]
     # Two of the texts are the same: which of them comes first is up to rounding.
     assert_close(found.scores, logits[best(logits, 3)], atol=1e-5, rtol=0)
@@ -73,12 +78,12 @@ def test_a_picture_finds_texts(every_pair):
 def test_similarity_joins_matching(pictures, every_pair, weight):
     logits, cosines = every_pair
     both = logits + weight * float(pictures.model.cbvila.similarity_scale()) * cosines
-    found = pictures.search(text=TEXTS, top_k=3, similarity_weight=weight)
+    found = pictures.search(text=TEXTS, top_k=3, rerank_k=64, similarity_weight=weight)
     for text in range(len(TEXTS)):
         expected = best(both[:, text], 3)
         assert found.indices[text].tolist() == expected.tolist()
         assert_close(found.scores[text], both[expected, text], atol=1e-4, rtol=0)
-    assert found.indices.tolist() != pictures.search(text=TEXTS, top_k=3).indices.tolist()
+    assert found.indices.tolist() != pictures.search(text=TEXTS, top_k=3, rerank_k=64).indices.tolist()
 
 
 def test_one_query_is_the_first_of_several(pictures):
@@ -206,7 +211,7 @@ class FewFound:
 def test_an_index_that_finds_few_leaves_places_empty(every_pair):
     searched = retriever().index(IMAGES, progress=False)
     searched._faiss = FaissIndex(FewFound())
-    found = searched.search(text=TEXTS[:2], top_k=3)
+    found = searched.search(text=TEXTS[:2], top_k=3, rerank_k=64)
     for text in (0, 1):
         expected = sorted([6, 3], key=lambda image: -every_pair[0][image, text])
         assert found.indices[text].tolist() == [*expected, -1]
@@ -226,3 +231,266 @@ def test_faiss_compares_as_we_do(pictures, tmp_path):
         assert output.indices.tolist() == expected.indices.tolist()
         assert_close(output.scores, expected.scores, atol=1e-5, rtol=0)
     assert len(cells.search(text="left", top_k=20).indices) == len(IMAGES)
+
+
+# What is no list, and what is more than one
+
+
+def of_columns(images):
+    """The same images in other forms, each in this order."""
+    objects = np.empty(len(images), dtype=object)
+    objects[:] = images
+    yield pd.Series(images, index=range(len(images))[::-1])
+    yield pd.Series([None, *images])[1:]
+    yield objects
+    yield deque(images)
+    yield (image for image in images)
+    yield np.stack([np.asarray(image) for image in images])
+    yield torch.stack([torch.from_numpy(np.array(image)) for image in images])
+    yield [np.asarray(image) for image in images]
+
+
+def test_items_are_read_in_their_order(tmp_path):
+    same_size = [image.resize((40, 40)).convert("RGB") for image in IMAGES]
+    expected = retriever().index(same_size, progress=False).search(text=TEXTS, top_k=3)
+    for number, form in enumerate(of_columns(same_size)):
+        folder = tmp_path / str(number)
+        searched = retriever().index(form, progress=False, folder=folder)
+        found = searched.search(text=TEXTS, top_k=3)
+        assert len(searched) == len(IMAGES) and found.indices.tolist() == expected.indices.tolist()
+    for form in of_columns(same_size):
+        assert retriever().index(form, progress=False).search(text="left").indices.shape == (9,)
+
+
+def test_a_stored_gallery_goes_on_with_a_column(tmp_path):
+    backwards = pd.Series(IMAGES, index=range(len(IMAGES))[::-1])
+
+    def dying():
+        yield from IMAGES[:5]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        retriever().index(dying(), folder=tmp_path, shard_bytes=1, batch_size=2, progress=False)
+    found = retriever().index(backwards, folder=tmp_path, batch_size=2, progress=False)
+    assert found.search(image=IMAGES, top_k=1).indices.flatten().tolist() == list(range(len(IMAGES)))
+
+
+def test_queries_in_many_forms_are_counted_once(pictures):
+    same_size = [image.resize((40, 40)).convert("RGB") for image in IMAGES]
+    searched = retriever().index(same_size, progress=False)
+    for form in of_columns(same_size):
+        assert searched.search(image=form, top_k=1).indices.tolist() == [[i] for i in range(len(IMAGES))]
+    one = searched.search(image=np.asarray(same_size[4]), top_k=1)
+    assert one.indices.tolist() == [4]
+    for texts in (pd.Series(TEXTS), np.array(TEXTS), tuple(TEXTS), iter(TEXTS)):
+        assert pictures.search(text=texts, top_k=2).indices.shape == (len(TEXTS), 2)
+
+
+@pytest.mark.parametrize(
+    "images, message",
+    [
+        (pd.DataFrame({"image": IMAGES}), "images is a table"),
+        (dict(enumerate(IMAGES)), "images is a dictionary"),
+        (set("ab"), "images is a set, which has no order"),
+        (IMAGES[0], "images is one item, <PIL"),
+        (np.zeros((8, 8, 3)), "images is one item"),
+        ([IMAGES[:2], IMAGES[2:3]], r"images\[0\] holds several items"),
+        ([IMAGES[0], np.zeros((2, 8, 8, 3))], r"images\[1\] holds several items, an array of shape \(2, 8, 8, 3\)"),
+        ([IMAGES[0], None], r"images\[1\] is missing"),
+        (tiny_rows(2), r"images\[0\] is a row with the fields"),
+        ("nowhere", "images is one string, 'nowhere', and no folder"),
+        (Path("nowhere"), "images is one string, 'nowhere', and no folder"),
+        ("x" * 400_000, r"images is one string, .*\(400,000 characters\)"),
+    ],
+)
+def test_what_is_no_list_of_images_is_refused(images, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        retriever().index(images, progress=False)
+    assert len(str(caught.value)) < 600
+
+
+def test_queries_that_are_none_are_refused(pictures):
+    for query, message in (
+        ({"text": [["left"], ["right"]]}, r"texts\[0\] holds several items"),
+        ({"text": {"left": 1}}, r"texts\[0\] is a row"),
+        ({"text": pd.DataFrame({"text": TEXTS})}, "texts is a table"),
+        ({"image": [[IMAGES[0], IMAGES[1]]]}, r"images\[0\] holds several items"),
+        ({"text": 3}, r"texts\[0\] cannot be encoded"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            pictures.search(**query)
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_folder_of_pictures_is_indexed(tmp_path, kind):
+    names = ["b.png", "a.png", "sub/c.jpg", "Z.PNG", ".hidden.png", ".trash/d.png"]
+    for image, name in zip(IMAGES, names, strict=False):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        image.convert("RGB").save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no picture")
+    searched = retriever().index(kind(tmp_path), progress=False)
+    assert [file.relative_to(tmp_path).as_posix() for file in searched.files] == [
+        "Z.PNG",
+        "a.png",
+        "b.png",
+        "sub/c.jpg",
+    ]
+    found = searched.search(image=str(tmp_path / "b.png"), top_k=1)
+    assert searched.files[int(found.indices[0])] == tmp_path / "b.png"
+    assert searched.index(IMAGES, progress=False).files == []
+    with pytest.raises(ValueError, match="has no picture"):
+        (tmp_path / "empty").mkdir()
+        searched.index(kind(tmp_path / "empty"))
+
+
+def test_broken_items_are_named_whatever_breaks():
+    def breaking(error):
+        yield from IMAGES[:3]
+        raise error
+
+    for error in (OSError("x"), SyntaxError("x"), ZeroDivisionError("x"), Image.DecompressionBombError("x")):
+        with pytest.raises(ValueError, match=rf"images\[3\] cannot be read: x \({type(error).__name__}\)"):
+            retriever().index(breaking(error), progress=False)
+
+
+# Defaults
+
+
+def test_the_order_follows_the_checkpoint(tmp_path, pictures):
+    model = build(CBViLAForImageTextRetrieval, rerank_k=4)
+    model.save_pretrained(tmp_path)
+    tiny_processor().save_pretrained(tmp_path)
+    searched = CBViLARetriever.from_pretrained(tmp_path).index(IMAGES, progress=False)
+    assert searched.rerank_k == 4 and pictures.rerank_k == 0
+    expected = pictures.search(text=TEXTS, top_k=3, rerank_k=4)
+    found = searched.search(text=TEXTS, top_k=3)
+    assert found.indices.tolist() == expected.indices.tolist()
+    assert_close(found.scores, expected.scores)
+    unmeasured = pictures.search(text=TEXTS, top_k=3)
+    assert_close(unmeasured.scores, unmeasured.similarities)
+    searched.rerank_k = 0
+    assert_close(searched.search(text=TEXTS, top_k=3).scores, unmeasured.scores)
+    # where there is nothing to match, a default is no order to match
+    assert_close(searched.search(image=IMAGES[0]).scores, searched.search(image=IMAGES[0], rerank_k=0).scores)
+
+
+def test_matching_that_is_asked_for_and_cannot_be_is_refused(pictures):
+    for searched, query, reason in (
+        (pictures, {"image": IMAGES[0]}, "images are indexed, and matching is of an image with a text"),
+        (retriever().index(IMAGES, keep_states=False, progress=False), {"text": "left"}, "no states to match"),
+        (retriever(itm_weight=0.0).index(IMAGES, progress=False), {"text": "left"}, "trained without matching"),
+    ):
+        with pytest.raises(ValueError, match=f"rerank_k=5: .*{reason}"):
+            searched.search(**query, rerank_k=5)
+        with pytest.raises(ValueError, match="similarity_weight=1.0 is added to what matching says"):
+            searched.search(**query, similarity_weight=1.0)
+    with pytest.raises(ValueError, match="similarity_weight=0.5 .* pass rerank_k=64"):
+        pictures.search(text="left", similarity_weight=0.5)
+
+
+@pytest.mark.parametrize(
+    "option", [{"top_k": 0}, {"top_k": "3"}, {"top_k": 1.5}, {"rerank_k": -1}, {"rerank_k": "all"}]
+)
+def test_numbers_that_are_none_are_refused(pictures, option):
+    name, value = next(iter(option.items()))
+    with pytest.raises(ValueError, match=f"{name}={value!r} must be a whole number of at least [01]"):
+        pictures.search(text="left", **option)
+    assert pictures.search(text="left", top_k=np.int64(2)).indices.shape == (2,)
+
+
+def test_texts_that_the_tokenizer_does_not_know_are_warned_of(pictures):
+    with pytest.warns(UserWarning, match="knows nothing of 1 of 2 texts, e.g. '红圆'"):
+        pictures.search(text=["left", "红圆"])
+    with pytest.warns(UserWarning, match="knows nothing of 1 of 1 texts"):
+        pictures.search(text="蓝方")
+    with pytest.warns(UserWarning, match="knows nothing of 2 of 3 texts") as caught:
+        retriever().index(texts=["红圆", "left", "蓝方"] * 9, batch_size=3, progress=False)
+    assert len(caught) == 1  # once, and not for every batch
+
+
+# Devices
+
+
+def test_the_accelerator_is_used_where_there_is_one(monkeypatch):
+    moved = []
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
+    monkeypatch.setattr(CBViLAForImageTextRetrieval, "to", lambda self, device: moved.append(device) or self)
+    retriever()
+    CBViLARetriever(build(CBViLAForImageTextRetrieval), tiny_processor(), device="cpu")
+    CBViLARetriever.from_pretrained("cbvila-tiny")
+    CBViLARetriever.from_pretrained("cbvila-tiny", device="cpu")
+    retriever().to("cuda:1")
+    cuda = torch.device("cuda")
+    assert moved == [cuda, "cpu", cuda, "cpu", cuda, "cuda:1"]
+    placed_by_map = build(CBViLAForImageTextRetrieval)
+    placed_by_map.hf_device_map = {"": "cpu"}
+    CBViLARetriever(placed_by_map, tiny_processor())
+    assert len(moved) == 6
+
+
+def test_a_retriever_says_where_it_is():
+    searched = retriever()
+    assert searched.device == torch.device("cpu") and searched.to("cpu") is searched
+    assert searched.to("meta").device.type == "meta"
+
+
+# FAISS in plain words
+
+
+class UntrainedIndex:
+    """An index of FAISS that refuses to learn, in its words."""
+
+    is_trained = False
+
+    def train(self, rows):
+        raise RuntimeError(
+            "Error in void faiss::Clustering::train_encoded(...) at /project/faiss/Clustering.cpp:283: "
+            "Error: 'nx >= static_cast<idx_t>(k)' failed: Number of training points (9) should be at least 300"
+        )
+
+
+class SomeFaiss:
+    METRIC_INNER_PRODUCT = 0
+
+    def index_factory(self, width, text, metric):
+        if text.startswith("Other"):
+            return UntrainedIndex()
+        if text.startswith("IVF"):
+            return UntrainedIndex()
+        raise RuntimeError(f"Error in faiss::index_factory(...) at /project/faiss/f.cpp:9: could not parse {text}")
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("IVF1024,Flat", r"'IVF1024,Flat' has too few items to learn from: 9 \(1,024 are needed\).*\"IVF1,Flat\""),
+        ("IVF4,PQ16", r"9 \(256 are needed"),
+        ("IVF4,PQ16x4", r"9 \(16 are needed"),
+        ("Other", r"too few items to learn from: 9 \(Number of training points \(9\)"),
+        ("IFV64,Flat", "'IFV64,Flat': FAISS makes no such index of embeddings 16 wide .could not parse.*\"HNSW32\""),
+        (64, "string_factory=64.*FAISS takes a text"),
+    ],
+)
+def test_what_faiss_refuses_is_said_in_words(pictures, monkeypatch, text, message):
+    monkeypatch.setitem(sys.modules, "faiss", SomeFaiss())
+    with pytest.raises(ValueError, match=message) as caught:
+        pictures.add_faiss_index(text)
+    assert "/project" not in str(caught.value) and "static_cast" not in str(caught.value)
+    with pytest.raises(ValueError, match="train_rows=0"):
+        pictures.add_faiss_index("Flat", train_rows=0)
+
+
+def test_what_faiss_itself_refuses(pictures, tmp_path):
+    pytest.importorskip("faiss")
+    for text, message in (
+        ("IVF1024,Flat", "1,024 are needed"),
+        ("IFV4", "makes no such index"),
+        ("PQ7", "no such index"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            pictures.add_faiss_index(text)
+    pictures.save(tmp_path / "g")
+    (tmp_path / "g" / "index.faiss").write_bytes(b"no index")
+    with pytest.raises(ValueError, match="is no FAISS index, or a damaged one"):
+        retriever().load(tmp_path / "g")

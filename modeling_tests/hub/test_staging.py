@@ -24,7 +24,8 @@ from transformers_cbvila import (
     CBViLAVisualQuestionAnsweringPipeline,
 )
 from transformers_cbvila.hub.checking import find_checkpoint
-from transformers_cbvila.hub.staging import code_files, stage
+from transformers_cbvila.hub.staging import stage
+from transformers_cbvila.model.remote_code_cbvila import code_files
 
 HEADS_OF_AUTO_CLASSES = {
     "AutoModel": "CBViLAModel",

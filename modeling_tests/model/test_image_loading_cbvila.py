@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from transformers_cbvila.model.image_loading_cbvila import EXIF_ORIENTATION, load_image, to_rgb
+from transformers_cbvila.model.image_loading_cbvila import load_image, to_rgb
+from transformers_cbvila.model.image_metadata_cbvila import EXIF_ORIENTATION
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 

@@ -1,11 +1,15 @@
 """The pipeline on a tiny random model: forms of input, scores against slow references, batching, saving, bad input."""
 
 import json
+from collections import deque
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from tiny_vqa import NUM_POSITIONS, VOCABULARY, picture, tiny_model, tiny_processor
 from torch.utils.data import Dataset, IterableDataset
 from transformers import (
@@ -21,6 +25,7 @@ from transformers.pipelines.pt_utils import KeyDataset
 
 from transformers_cbvila import CBViLAForPreTraining, CBViLAProcessor
 from transformers_cbvila import CBViLAVisualQuestionAnsweringPipeline as VQAPipeline
+from transformers_cbvila.model import pipeline_cbvila
 
 CLS, SEP = VOCABULARY["[CLS]"], VOCABULARY["[SEP]"]
 PICTURES = [picture(seed) for seed in range(4)]
@@ -177,6 +182,179 @@ def test_rows_of_a_data_set_are_read_when_their_turn_comes(pipe):
     answers = iter(pipe(Counting(PAIRS)))
     next(answers)
     assert read == [0]
+
+
+def column(kind, values):
+    """Values as a column of pandas, whose labels run backwards, or another thing that is no list."""
+    if kind == "Series":
+        return pd.Series(values, index=range(len(values))[::-1])
+    if kind == "filtered":
+        return pd.Series([None, *values, None])[1:-1]
+    if kind == "objects":
+        objects = np.empty(len(values), dtype=object)
+        objects[:] = values
+        return objects
+    return {"deque": deque, "tuple": tuple, "Index": pd.Index, "map": lambda v: map(lambda x: x, v)}[kind](values)
+
+
+@pytest.mark.parametrize("kind", ["Series", "filtered", "objects", "deque", "tuple", "map"])
+def test_columns_are_read_in_their_order(pipe, expected, kind, tmp_path):
+    assert_same(pipe(column(kind, PAIRS)), expected)
+    one = [pipe(image, QUESTIONS[0]) for image in PICTURES]
+    assert_same(pipe(column(kind, PICTURES), QUESTIONS[0]), one)
+    paths = [str(tmp_path / f"{number}.png") for number in range(len(PICTURES))]
+    for image, path in zip(PICTURES, paths, strict=True):
+        image.save(path)
+    assert_same(pipe(column(kind, paths), QUESTIONS[0]), one)
+    if kind != "map":
+        assert_same(pipe(column(kind, PICTURES), column(kind, QUESTIONS)), expected)
+    assert_same(pipe(PICTURES[0], column(kind, QUESTIONS)), [pipe(PICTURES[0], q) for q in QUESTIONS])
+
+
+def test_texts_as_arrays_and_pandas_indices(pipe):
+    expected = [pipe(PICTURES[0], question) for question in QUESTIONS]
+    assert_same(pipe(PICTURES[0], np.array(QUESTIONS)), expected)
+    assert_same(pipe(PICTURES[0], column("Index", QUESTIONS)), expected)
+    assert isinstance(pipe(PICTURES[0], column("Series", QUESTIONS)), list)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ((pd.DataFrame(PAIRS),), "a table .*to_dict"),
+        ((pd.DataFrame(PAIRS), "red"), "image is a table .*one of its columns"),
+        ((set(QUESTIONS), "red"), "image is a set, which has no order"),
+        ((PICTURES[0], frozenset(QUESTIONS)), "question is a frozenset"),
+        (({"train": PICTURES},), "no 'image' among the keys"),
+        (([[PICTURES[0], PICTURES[1]], [PICTURES[2]]], "red"), "image of pair 0 holds several items"),
+        (([PICTURES[0], np.stack([PICTURES[1]] * 2)], "red"), r"image of pair 1 .* shape \(2, .*in one list"),
+        ((Rows(PICTURES),), "pair 0: expected .* got a value of type Image"),
+    ],
+)
+def test_what_is_no_list_of_images_is_refused(pipe, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        list(pipe(*arguments))
+
+
+# Bad pairs among many
+
+
+class Broken(Rows):
+    """The third row cannot be decoded."""
+
+    def __getitem__(self, index):
+        if index == 2:
+            raise OSError("image file is truncated")
+        return super().__getitem__(index)
+
+
+def broken_stream():
+    yield from PAIRS[:2]
+    raise SyntaxError("broken PNG file")
+
+
+def cut_picture():
+    image = Image.open(BytesIO(png(PICTURES[2])[:-40]))
+    assert image.size == PICTURES[2].size
+    return image
+
+
+def png(image):
+    file = BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+@pytest.mark.parametrize("with_workers", [0, 1])
+def test_a_bad_pair_is_named(pipe, batch_size, with_workers):
+    def bad(pair, lazily=False):
+        pairs = [*PAIRS[:2], pair, PAIRS[3]]
+        return list(pipe(Rows(pairs) if lazily else pairs, batch_size=batch_size, num_workers=with_workers))
+
+    for lazily in (False, True):
+        with pytest.raises(ValueError, match=r"pair 2 has no image \(None\)"):
+            bad({"image": None, "question": "red"}, lazily)
+        with pytest.raises(ValueError, match="pair 2: .*truncated or damaged"):
+            bad({"image": cut_picture(), "question": "red"}, lazily)
+    with pytest.raises(ValueError, match="pair 2: the question 'red red"):
+        bad({"image": PICTURES[0], "question": "red " * 99})
+    with pytest.raises(ValueError, match="pair 2: the question is empty"):
+        bad({"image": PICTURES[0], "question": " "})
+    with pytest.raises(FileNotFoundError, match="pair 2: there is no image file at 'nowhere.png'"):
+        bad({"image": "nowhere.png", "question": "red"})
+
+
+def test_rows_that_cannot_be_read_are_named(pipe):
+    with pytest.raises(ValueError, match=r"pair 2 cannot be read \(OSError: image file is truncated\)"):
+        list(pipe(Broken(PAIRS), batch_size=2))
+    with pytest.raises(ValueError, match=r"pair 2 cannot be read \(SyntaxError: broken PNG file\)"):
+        list(pipe(broken_stream(), batch_size=2))
+
+
+def test_messages_are_short_whatever_is_asked(pipe):
+    for arguments in (
+        ("x" * 400_000, "red"),
+        ("data:image/png;base64," + "A" * 400_000, "red"),
+        ("x" * 400_000,),
+        ({"x" * 400_000: 1},),
+        (PICTURES[0], "red " * 100_000),
+        (PICTURES[0], " " * 400_000),
+        (["x" * 400_000] * 3,),
+    ):
+        with pytest.raises((ValueError, FileNotFoundError)) as caught:
+            pipe(*arguments)
+        assert len(str(caught.value)) < 800
+    with pytest.raises(ValueError) as caught:
+        pipe(PICTURES[0], "red", answers="x" * 400_000)
+    assert len(str(caught.value)) < 800
+
+
+def test_questions_that_the_tokenizer_does_not_know_are_warned_of(pipe):
+    with pytest.warns(UserWarning, match="knows nothing of 1 of 2 questions, e.g. '圆圈是什么颜色'"):
+        pipe(PICTURES[0], ["red", "圆圈是什么颜色"], batch_size=2)
+
+
+# A picture is encoded once
+
+
+@pytest.fixture
+def encoded(model, monkeypatch):
+    """How many images the model encodes, call by call."""
+    counts = []
+    vision = model.cbvila.vision_model
+    forward = vision.forward
+    monkeypatch.setattr(
+        vision, "forward", lambda pixels, *args, **k: counts.append(len(pixels)) or forward(pixels, *args, **k)
+    )
+    return counts
+
+
+@pytest.mark.parametrize("options", [{}, {"top_k": 2}, {"answers": ["yes", "red circle", "no"]}])
+def test_a_picture_is_encoded_once_however_many_questions_ask_it(pipe, encoded, options, tmp_path):
+    pairs = [{"image": PICTURES[i % 2], "question": question} for i, question in enumerate(QUESTIONS * 2)]
+    alone = [pipe(pair, **options) for pair in pairs]
+    encoded.clear()
+    assert_same(pipe(pairs, batch_size=8, **options), alone)
+    assert encoded == [2]
+    for number in (0, 1):
+        PICTURES[number].save(tmp_path / f"{number}.png")
+    copies = [{**pair, "image": pair["image"].copy()} for pair in pairs]
+    paths = [{**pair, "image": str(tmp_path / f"{i % 2}.png")} for i, pair in enumerate(pairs)]
+    opened = [{**pair, "image": tmp_path / f"{i % 2}.png"} for i, pair in enumerate(pairs)]
+    for same in (copies, paths, opened, Rows(copies), (pair for pair in copies)):
+        encoded.clear()
+        assert_same(pipe(same, batch_size=8, **options), alone)
+        assert encoded == [2]
+
+
+def test_a_path_is_read_once_in_a_batch(pipe, tmp_path, monkeypatch):
+    path, read = tmp_path / "a.png", []
+    PICTURES[0].save(path)
+    load = pipeline_cbvila.load_image
+    monkeypatch.setattr(pipeline_cbvila, "load_image", lambda *args: read.append(args[0]) or load(*args))
+    pipe(str(path), QUESTIONS, batch_size=4)
+    assert read == [str(path)]
 
 
 # Scores
@@ -374,7 +552,7 @@ def test_explicit_processor_goes_before_the_folders(folder):
         ({"image": iter(PICTURES), "question": ["red"]}, "take one question"),
         ({"image": PAIRS[0], "question": "red"}, "question='red' beside a dictionary"),
         ({"image": {"image": PICTURES[0]}}, r"no 'question' among the keys \['image'\]"),
-        ({"image": {"image": None, "question": "red"}}, "no 'image'"),
+        ({"image": {"image": None, "question": "red"}}, r"the pair has no image \(None\)"),
         ({"image": ["a.png", "b.png"]}, "'a.png'; or pass the questions"),
         ({"image": PICTURES[0], "question": ""}, "question is empty: ''"),
         ({"image": PICTURES[0], "question": " \n"}, "question is empty"),

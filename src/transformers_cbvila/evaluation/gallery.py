@@ -16,10 +16,13 @@ from tqdm.auto import tqdm
 
 from ..data.collators import token_limit
 from ..data.pairs import stable_id
+from ..model.image_loading_cbvila import DECODING_ERRORS
+from ..model.item_lists_cbvila import check_item, is_by_position, items_of
 from ..model.losses_cbvila import at_least_fp32
 from ..model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
 from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
 from ..model.processing_cbvila import CBViLAProcessor
+from ..model.unknown_tokens_cbvila import warn_of_unknown_texts
 from .matching import text_questions
 
 RetrievalModel = CBViLAForImageTextRetrieval | CBViLAForPreTraining
@@ -134,7 +137,10 @@ def encode_batches(
 ) -> Iterator[Encoded]:
     """What [`encode_images`] or [`encode_texts`] makes of `"images"` or `"texts"`, batch by batch.
 
+    Warns of texts of which the tokenizer knows nothing.
+
     Args:
+        items: Many of them, in a form that [`items_of`] takes.
         skip: How many of the first items to leave out.
         keep_states: Whether batches have states.
     """
@@ -147,13 +153,15 @@ def encode_batches(
         output = model.cbvila.get_text_features(ids, mask, return_dict=True)
         return output.pooler_output, text_questions(model, output.last_hidden_state, mask) if keep_states else []
 
-    total, start, rest = length_hint(items) or None, skip, _skip(items, skip)
-    with tqdm(total=total, initial=skip, desc=f"Encoding {kind}", disable=not progress) as bar:
+    items, start, warned = items_of(items, kind), skip, kind != "texts"
+    rest = _skip(items, skip)
+    with tqdm(total=length_hint(items) or None, initial=skip, desc=f"Encoding {kind}", disable=not progress) as bar:
         while batch := _read(rest, batch_size, kind, start):
             with evaluating(model):
                 pooled, states = _name_the_bad(encode, batch, kind, start)
                 embeds = F.normalize(at_least_fp32(pooled), dim=-1).cpu()
             _check_finite(embeds, kind, start)
+            warned = warned or warn_of_unknown_texts(processor.tokenizer, batch, kind)
             yield Encoded(embeds, states)
             start += len(batch)
             bar.update(len(batch))
@@ -161,14 +169,9 @@ def encode_batches(
         raise ValueError(f"Encoding {kind}: there are none; pass at least one.")
 
 
-def can_be_indexed(items: Any) -> bool:
-    """Whether any item can be had without those before it."""
-    return hasattr(items, "__getitem__") and hasattr(items, "__len__")
-
-
 def _skip(items: Any, count: int) -> Iterator[Any]:
-    """The items behind the first `count`, which are not even read where they can be indexed."""
-    if can_be_indexed(items):
+    """The items behind the first `count`, which are not even read where they need not be."""
+    if is_by_position(items):
         return (items[i] for i in range(count, len(items)))
     return islice(items, count, None)
 
@@ -178,8 +181,11 @@ def _read(items: Iterator[Any], count: int, kind: str, start: int) -> list[Any]:
     try:
         for item in islice(items, count):
             batch.append(item)
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{kind}[{start + len(batch)}] cannot be read: {error}") from error
+    except DECODING_ERRORS as error:
+        place = f"{kind}[{start + len(batch)}]"
+        raise ValueError(f"{place} cannot be read: {str(error)[:300]} ({type(error).__name__}).") from error
+    for row, item in enumerate(batch, start):
+        check_item(item, f"{kind}[{row}]")
     return batch
 
 

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from ..data.collators import CBViLADataCollatorForPreTraining
 from ..data.masking import generator_for
+from ..data.measured_pairs import MeasuredPairs
 from ..model.modeling_cbvila_codebook import codebook_statistics, count_codes
 from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
 from ..model.processing_cbvila import CBViLAProcessor
@@ -53,8 +54,9 @@ def inspect_pretraining(
         [`retrieval_figures`] returns, `text_retrieval_r1` … `image_retrieval_r10_combined_high`.
     """
     model.eval()
+    rows = rows if isinstance(rows, MeasuredPairs) else MeasuredPairs(rows)  # which name what cannot be read
     collate = CBViLADataCollatorForPreTraining(processor, model.config.vision_config.patch_size)
-    found: dict[str, list[Tensor]] = defaultdict(list)
+    found = _Found(model.config.codebook_size)
     for start in tqdm(range(0, len(rows), batch_size), desc="Inspecting", disable=not progress):
         chunk = [(i, rows[i]) for i in range(start, min(start + batch_size, len(rows)))]
         examples = [
@@ -64,22 +66,56 @@ def inspect_pretraining(
         batch = {name: tensor.to(model.device) for name, tensor in collate(examples).items()}
         _measure_batch(model, batch, found)
     retrieval = retrieval_figures(model, processor, rows, rerank_k, batch_size, seed, progress)
-    indices = torch.cat(found["indices"])
-    return {**_codebook(indices, model), **_mim(found, indices, seed), **_pixels(found), **retrieval}
+    return {**_codebook(found), **_mim(found, seed), **_pixels(found), **retrieval}
 
 
-def _measure_batch(model: CBViLAForPreTraining, batch: dict[str, Tensor], found: dict[str, list[Tensor]]) -> None:
-    """Adds a batch's measurements, one entry per image, to what was found."""
+class _Found:
+    """What was measured so far: a few numbers per image, and of words and pixels only what their figures are made of.
+
+    Args:
+        num_codes: K.
+
+    Attributes:
+        per_image: Numbers (B,) of each batch, by name.
+        words: (N, K) how often each code was chosen at each place.
+        colours: (3, 3) for each channel the number of pixels, their sum and the sum of their squares, in fp64.
+    """
+
+    def __init__(self, num_codes: int):
+        self.num_codes = num_codes
+        self.per_image: dict[str, list[Tensor]] = defaultdict(list)
+        self.words: Tensor | None = None
+        self.colours = torch.zeros(3, 3, dtype=torch.float64)
+
+    def add_words(self, indices: Tensor) -> None:
+        """Counts words (B, N)."""
+        patches = indices.shape[1]
+        places = torch.arange(patches, device=indices.device) * self.num_codes + indices
+        counts = count_codes(places, patches * self.num_codes).view(patches, self.num_codes).cpu()
+        self.words = counts if self.words is None else self.words + counts
+
+    def add_colours(self, pixel_values: Tensor) -> None:
+        """Adds up images (B, 3, H, W)."""
+        channels = pixel_values.cpu().double().transpose(0, 1).flatten(1)
+        pixels = torch.full((3,), channels.shape[1], dtype=torch.float64)
+        self.colours += torch.stack([pixels, channels.sum(1), channels.square().sum(1)], dim=1)
+
+    def mean(self, name: str) -> float:
+        return float(torch.cat(self.per_image[name]).mean())
+
+
+def _measure_batch(model: CBViLAForPreTraining, batch: dict[str, Tensor], found: _Found) -> None:
+    """Adds a batch's measurements to what was found."""
     output = model(**batch, loss_weights={"mlm": 0.0, "itm": 0.0})
-    found["indices"].append(output.codebook_indices)
+    found.add_words(output.codebook_indices)
     if output.losses.pixel is not None:
-        found["pixel"].append(output.losses.pixel.expand(len(output.codebook_indices)))
-        found["colours"].append(batch["pixel_values"].flatten(1).float())
+        found.per_image["pixel"].append(output.losses.pixel.expand(len(output.codebook_indices)).cpu())
+        found.add_colours(batch["pixel_values"])
     if output.mim_logits is not None:
         _measure_mim(model, batch, output, found)
 
 
-def _measure_mim(model: CBViLAForPreTraining, batch, output, found: dict[str, list[Tensor]]) -> None:
+def _measure_mim(model: CBViLAForPreTraining, batch, output, found: _Found) -> None:
     """Adds MIM with the true caption and with the neighbour's, of the same image with the same masks."""
     mask = batch["bool_masked_pos"]
     targets = output.codebook_indices[mask]
@@ -87,42 +123,46 @@ def _measure_mim(model: CBViLAForPreTraining, batch, output, found: dict[str, li
     wrong = model(**shuffled, loss_weights={"mlm": 0.0, "itm": 0.0})
     for name, logits in (("true", output.mim_logits), ("shuffled", wrong.mim_logits)):
         logits = logits.float()
-        found[f"mim_{name}"].append(F.cross_entropy(logits, targets, reduction="none").view(len(mask), -1).mean(-1))
-        found[f"accuracy_{name}"].append((logits.argmax(-1) == targets).float().view(len(mask), -1).mean(-1))
+        entropy = F.cross_entropy(logits, targets, reduction="none").view(len(mask), -1).mean(-1)
+        right = (logits.argmax(-1) == targets).float().view(len(mask), -1).mean(-1)
+        found.per_image[f"mim_{name}"].append(entropy.cpu())
+        found.per_image[f"accuracy_{name}"].append(right.cpu())
 
 
-def _codebook(indices: Tensor, model: CBViLAForPreTraining) -> dict[str, float]:
-    """Figures of words (M, N)."""
-    statistics = codebook_statistics(count_codes(indices, model.config.codebook_size))
+def _codebook(found: _Found) -> dict[str, float]:
+    """Figures of the words."""
+    assert found.words is not None
+    statistics = codebook_statistics(found.words.sum(0))
     return {
         **{f"codebook_{name}": float(value) for name, value in statistics.items()},
-        "codebook_window_tokens": float(indices.numel()),
+        "codebook_window_tokens": float(found.words.sum()),
         "ln_perplexity": float(statistics["perplexity"].log()),
     }
 
 
-def _mim(found: dict[str, list[Tensor]], indices: Tensor, seed: int) -> dict[str, float]:
-    """Figures of MIM, with the accuracy of the best guess that knows a word's place alone; words (M, N)."""
-    if not found["mim_true"]:
+def _mim(found: _Found, seed: int) -> dict[str, float]:
+    """Figures of MIM, with the accuracy of the best guess that knows a word's place alone."""
+    if not found.per_image["mim_true"]:
         return {}
-    true, shuffled = torch.cat(found["mim_true"]).cpu().numpy(), torch.cat(found["mim_shuffled"]).cpu().numpy()
+    assert found.words is not None
+    true, shuffled = (torch.cat(found.per_image[f"mim_{name}"]).numpy() for name in ("true", "shuffled"))
     low, high = bootstrap_interval(shuffled - true, seed)
+    images = found.words[0].sum()
     return {
         "mim": float(true.mean()),
         "mim_shuffled_caption": float(shuffled.mean()),
         "mim_advantage_low": low,
         "mim_advantage_high": high,
-        "mim_accuracy": float(torch.cat(found["accuracy_true"]).mean()),
-        "mim_accuracy_shuffled_caption": float(torch.cat(found["accuracy_shuffled"]).mean()),
-        "mim_accuracy_position_floor": float(F.one_hot(indices).float().mean(0).max(-1).values.mean()),
+        "mim_accuracy": found.mean("accuracy_true"),
+        "mim_accuracy_shuffled_caption": found.mean("accuracy_shuffled"),
+        "mim_accuracy_position_floor": float((found.words.amax(1) / images).mean()),
     }
 
 
-def _pixels(found: dict[str, list[Tensor]]) -> dict[str, float]:
+def _pixels(found: _Found) -> dict[str, float]:
     """Error of drawing images from their words, and of predicting the mean colour."""
-    if not found["pixel"]:
+    if not found.per_image["pixel"]:
         return {}
-    colours = torch.cat(found["colours"])
-    channels = colours.view(len(colours), 3, -1)
-    floor = channels.var(dim=(0, 2), correction=0).mean()
-    return {"pixel": float(torch.cat(found["pixel"]).mean()), "pixel_floor": float(floor)}
+    pixels, total, squares = found.colours.unbind(1)
+    variance = squares / pixels - (total / pixels).square()
+    return {"pixel": found.mean("pixel"), "pixel_floor": float(variance.mean())}

@@ -18,9 +18,9 @@ from tqdm.auto import tqdm
 
 from ..data.pairs import stable_id
 from ..model.processing_cbvila import CBViLAProcessor
-from .gallery import Gallery, RetrievalModel, check_comparable, encode_images, encode_texts, evaluating, weights_id
+from .gallery import Gallery, RetrievalModel, check_comparable, encode_batches, evaluating, gather, weights_id
 from .matching import TextRun, match_texts
-from .shards import Shards, read_shards
+from .shards import Shards, tables
 from .stored_gallery import store_gallery
 
 
@@ -81,12 +81,18 @@ def encode_both(
     progress: bool = True,
     folder: str | Path | None = None,
     max_length: int = 30,
+    keep_states: bool = True,
 ) -> tuple[Gallery, Gallery]:
-    """Images and texts encoded, in memory or, for more than it holds, in a folder; killed, the same call goes on."""
-    if folder is None:
-        encoded_images = encode_images(model, processor, images, batch_size, progress)
-        return encoded_images, encode_texts(model, processor, texts, max_length, batch_size, progress)
+    """Images and texts encoded, in memory or, for more than it holds, in a folder; killed, the same call goes on.
+
+    Args:
+        keep_states: Whether to keep what matching needs.
+    """
     options: Any = {"max_length": max_length, "batch_size": batch_size, "progress": progress}
+    options["keep_states"] = keep_states
+    if folder is None:
+        encoded_images = gather(encode_batches(model, processor, "images", images, **options))
+        return encoded_images, gather(encode_batches(model, processor, "texts", texts, **options))
     stored_images = store_gallery(Path(folder) / "images", model, processor, "images", images, **options)
     return stored_images, store_gallery(Path(folder) / "texts", model, processor, "texts", texts, **options)
 
@@ -151,13 +157,26 @@ def most_similar(
 def _best(queries: Tensor, gallery: Sequence[Tensor], k: int, chunk: int) -> tuple[Tensor, Tensor]:
     """The same for some of the queries: the best so far stay ahead of items that are as similar and come later."""
     cosines, rows, first = queries.new_empty(len(queries), 0), torch.empty(len(queries), 0, dtype=torch.long), 0
-    for part in (part for block in gallery for part in block.split(chunk)):
+    for part in _parts(gallery, chunk):
         cosines = torch.cat([cosines, queries @ part.T], dim=1)
         new = torch.arange(first, first + len(part)).expand(len(queries), -1)
         cosines, order = cosines.sort(dim=1, descending=True, stable=True)
         cosines, rows = cosines[:, :k], torch.cat([rows, new], dim=1).gather(1, order[:, :k])
         first += len(part)
     return cosines, rows
+
+
+def _parts(blocks: Iterable[Tensor], size: int) -> Iterator[Tensor]:
+    """Rows in parts of about `size`, whatever the blocks: those of a gallery on disk may be small."""
+    waiting, rows = list[Tensor](), 0
+    for block in (part for whole in blocks for part in whole.split(size)):
+        if waiting and rows + len(block) > size:
+            yield torch.cat(waiting)
+            waiting, rows = [], 0
+        waiting.append(block)
+        rows += len(block)
+    if waiting:
+        yield torch.cat(waiting)
 
 
 def match_pairs(
@@ -201,7 +220,7 @@ def match_pairs(
         rest = _matched(model, images, texts, pairs[order], shards.rows, *options)
         for part in _joined(rest, seconds_per_shard):
             shards.append({"logits": part.numpy()})
-        found = torch.cat([torch.from_numpy(np.asarray(part.data["logits"])) for part in read_shards(folder)])
+        found = torch.cat([torch.from_numpy(np.array(part["logits"])) for part in tables(folder)])
     return torch.empty_like(found).index_copy_(0, order, found)
 
 

@@ -86,11 +86,14 @@ def gallery_figures(
         together.
     """
     texts, owners = [text for row in captions for text in row], owners_of(captions)
-    galleries = encode_both(model, processor, images, texts, batch_size, progress, folder, max_length)
+    matches = bool(rerank_k) and model.config.itm_weight > 0
+    # a folder may be asked again, for matching
+    kept = matches or folder is not None
+    galleries = encode_both(model, processor, images, texts, batch_size, progress, folder, max_length, kept)
     relevant = true_matches(texts, owners, own_captions_only)
     similarity = cosine_similarity(*galleries)
     figures = _recalls(similarity, None, relevant, owners, "", seed)
-    if rerank_k and model.config.itm_weight > 0:
+    if rerank_k and matches:
         found = rerank(model, *galleries, rerank_k, progress, folder and Path(folder) / "matches")
         figures |= _recalls(similarity, found, relevant, owners, "_reranked", seed)
         scale = float(model.cbvila.similarity_scale())

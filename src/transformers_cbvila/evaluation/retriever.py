@@ -1,7 +1,8 @@
 """Search in one's own pictures or texts: encoded once, found by similarity, ordered by matching."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,17 @@ import torch
 from torch import Tensor
 from transformers.utils import ModelOutput
 
-from ..bundled import bundled_or_same
+from ..bundled import local_or_hub_id
+from ..data.picture_files import picture_files
+from ..model.item_lists_cbvila import holds_several, items_of
+from ..model.messages_cbvila import shown
 from ..model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
 from ..model.processing_cbvila import CBViLAProcessor
+from .devices import placed
 from .faiss_index import FaissIndex
 from .gallery import Encoded, Gallery, check_comparable, encode_batches, gather, weights_id
 from .reranking import match_pairs, most_similar
-from .stored_gallery import StoredGallery, describe, processor_id, save_gallery, store_gallery
+from .stored_gallery import SHARD_BYTES, StoredGallery, describe, processor_id, save_gallery, store_gallery
 
 _FAISS_FILE = "index.faiss"
 _HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download", "subfolder")
@@ -45,6 +50,17 @@ class CBViLARetriever:
     an image with the most similar texts, is then matched by the fusion encoder, whose scores are the
     log-odds that the model's `itm_logits` give the pair, `itm_logits[:, 1] - itm_logits[:, 0]`.
 
+    Args:
+        model: The model, which is moved to `device`.
+        processor: Its processor.
+        device: Where to compute; without, as transformers' pipelines choose: on the accelerator if there is one. A
+            model that `device_map` placed stays where it is.
+
+    Attributes:
+        rerank_k: How many of the most similar items matching orders if [`search`] is not told: what the checkpoint's
+            `config.rerank_k` says, which was measured on it. 0: similarity alone.
+        files: Where the indexed pictures lie, item by item, if [`index`] was given their folder.
+
     Example:
 
     ```python
@@ -60,24 +76,36 @@ class CBViLARetriever:
     ```
     """
 
-    def __init__(self, model: CBViLAForImageTextRetrieval, processor: CBViLAProcessor):
-        self.model, self.processor = model, processor
+    def __init__(
+        self,
+        model: CBViLAForImageTextRetrieval,
+        processor: CBViLAProcessor,
+        device: str | int | torch.device | None = None,
+    ):
+        self.model, self.processor = placed(model, device), processor
+        self.rerank_k: int = model.config.rerank_k
+        self.files: list[Path] = []
         self._kind = ""
         self._gallery: Gallery | None = None
         self._faiss: FaissIndex | None = None
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs) -> "CBViLARetriever":
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | Path, device: str | int | torch.device | None = None, **kwargs
+    ) -> "CBViLARetriever":
         """Loads model and processor from a folder, a Hub id or by the name of a bundled checkpoint.
 
-        The keyword arguments are the model's, e.g. `dtype` and `device_map`; `revision`, `token` and others that say
-        where from are the processor's, too.
+        Args:
+            device: Where to compute, see [`CBViLARetriever`].
+            kwargs: The model's, e.g. `dtype` and `device_map`; `revision`, `token` and others that say where from are
+                the processor's, too.
 
         Raises:
+            FileNotFoundError: If the name is neither a folder nor bundled, and can be no Hub id.
             ValueError: If the checkpoint was not trained for retrieval.
         """
         name = str(pretrained_model_name_or_path)
-        source = bundled_or_same(name)
+        source = local_or_hub_id(name)
         loaded: Any = CBViLAForImageTextRetrieval.from_pretrained(source, output_loading_info=True, **kwargs)
         model, report = loaded
         if report["missing_keys"]:
@@ -87,7 +115,17 @@ class CBViLARetriever:
                 "CBViLAForImageTextRetrieval, such as `cbvila finetune retrieval` writes."
             )
         where_from = {option: kwargs[option] for option in _HUB_OPTIONS if option in kwargs}
-        return cls(model.eval(), CBViLAProcessor.from_pretrained(source, **where_from))
+        return cls(model.eval(), CBViLAProcessor.from_pretrained(source, **where_from), device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.model.device
+
+    def to(self, device: str | int | torch.device) -> "CBViLARetriever":
+        """Moves the model; what is indexed stays in the CPU's memory or on disk, and is good for any device."""
+        self.model = placed(self.model, device)
+        return self
 
     def __len__(self) -> int:
         """How many items are indexed."""
@@ -95,19 +133,21 @@ class CBViLARetriever:
 
     def index(
         self,
-        images: Iterable[Any] | None = None,
+        images: Iterable[Any] | str | Path | None = None,
         texts: Iterable[str] | None = None,
         folder: str | Path | None = None,
         keep_states: bool = True,
         max_length: int = 30,
         batch_size: int = 64,
-        shard_bytes: int = 2**28,
+        shard_bytes: int = SHARD_BYTES,
         progress: bool = True,
     ) -> "CBViLARetriever":
         """Encodes what to search in, in place of what was indexed before.
 
         Args:
-            images: Anything that the processor takes as an image, from a list, a data set's column or a generator.
+            images: Anything that the processor takes as an image, from a list, an array of four dimensions, a column
+                of a data set or of pandas, or a generator; or a folder, whose pictures are taken, those of its
+                subfolders too, sorted by their paths (then in `files`).
             texts: Strings, in place of images.
             folder: Where to keep what is encoded, for more than memory holds. Killed, the same call goes on, with the
                 same items: those of a list of texts or paths (and the files there) are told from any others; anything
@@ -115,7 +155,7 @@ class CBViLARetriever:
             keep_states: Whether to keep what matching needs, (S, D) per item. Without, search goes by similarity only.
             max_length: Tokens that are read of a text.
             batch_size: How many are encoded at a time.
-            shard_bytes: How much is written to the folder at a time.
+            shard_bytes: How much of what is encoded is in one file of the folder; so much a killed run loses.
             progress: Whether to show a progress bar.
 
         Returns:
@@ -127,11 +167,10 @@ class CBViLARetriever:
         """
         if (images is None) == (texts is None):
             raise ValueError("Index images or texts: exactly one of the two.")
-        items: Any = texts if images is None else images
-        kind = "texts" if images is None else "images"
-        if isinstance(items, str | bytes):
-            raise ValueError(f"{kind} is one string: pass a list, even of one item.")
-
+        items, kind, self.files = texts if images is None else images, "texts" if images is None else "images", []
+        if kind == "images" and isinstance(items, str | Path):
+            items = self.files = picture_files(items)
+        items = items_of(items, kind)
         options: Any = {
             "max_length": max_length,
             "batch_size": batch_size,
@@ -150,10 +189,10 @@ class CBViLARetriever:
     @torch.no_grad()
     def search(
         self,
-        text: str | list[str] | None = None,
+        text: str | Sequence[str] | None = None,
         image: Any = None,
         top_k: int = 10,
-        rerank_k: int | None = 64,
+        rerank_k: int | None = None,
         max_length: int = 30,
         batch_size: int = 64,
         progress: bool = False,
@@ -162,12 +201,13 @@ class CBViLARetriever:
         """Finds the items that go best with a text or an image, or with each of a list of either.
 
         Args:
-            text: A query, or several.
+            text: A query, or several, in a form that [`index`] takes.
             image: The same, in place of a text.
             top_k: How many items to return; all, where there are fewer.
-            rerank_k: How many of the most similar items matching orders, at least `top_k`. `None` or 0: similarity
-                decides, as it always does between items of one kind, without states, and in a model that was trained
-                without matching (`itm_weight=0`).
+            rerank_k: How many of the most similar items matching orders, at least `top_k`. 0: similarity decides.
+                Without, as `retriever.rerank_k` says, which is 0 where it was not measured; and similarity where there
+                is nothing to match: between items of one kind, without states, and in a model that was trained without
+                matching (`itm_weight=0`).
             max_length: Tokens that are read of a text.
             batch_size: How many queries are encoded at a time.
             progress: Whether to show progress bars.
@@ -176,24 +216,21 @@ class CBViLARetriever:
                 drawn by similarity.
 
         Raises:
-            ValueError: If nothing is indexed, there are both a text and an image or neither, a number is not
-                positive, or the model cannot compare images with texts.
+            ValueError: If nothing is indexed, there are both a text and an image or neither, a number makes no sense,
+                matching is asked for where there is nothing to match, or the model cannot compare images with texts.
         """
         gallery = self._indexed()
         if (text is None) == (image is None):
             raise ValueError("Search by text or by image: exactly one of the two.")
-        if top_k < 1 or (rerank_k or 0) < 0:
-            raise ValueError(
-                f"top_k={top_k}, rerank_k={rerank_k}: at least one item is found, and none or some ranked."
-            )
         query, kind = (image, "images") if text is None else (text, "texts")
-        several = isinstance(query, list | tuple)
-        asked = list(query) if several else [query]
+        _check_whole("top_k", top_k, 1)
+        candidates = self._candidates(kind, rerank_k, similarity_weight)
+        several = holds_several(query)
+        asked = list(items_of(query, kind)) if several else [query]
         queries = gather(encode_batches(self.model, self.processor, kind, asked, max_length, batch_size, progress))
         check_comparable(*((queries, gallery) if kind == "images" else (gallery, queries)))
-        can_match = kind != self._kind and len(gallery.states) > 0 and self.model.config.itm_weight > 0
-        matches = bool(rerank_k) and can_match
-        cosines, rows = self._shortlist(queries.embeds, max(top_k, rerank_k or 0) if matches else top_k)
+        matches = candidates > 0
+        cosines, rows = self._shortlist(queries.embeds, max(top_k, candidates))
         scores = cosines
         if matches:
             scores = self._match(queries, kind, rows, progress)
@@ -203,6 +240,30 @@ class CBViLARetriever:
             cosines, rows = cosines.gather(1, order), rows.gather(1, order)
         found = (tensor[:, :top_k] if several else tensor[0, :top_k] for tensor in (rows, scores, cosines))
         return CBViLARetrieverOutput(*found)
+
+    def _candidates(self, kind: str, rerank_k: int | None, similarity_weight: float) -> int:
+        """How many items matching orders for queries of a kind; 0 where similarity decides."""
+        if rerank_k is not None:
+            _check_whole("rerank_k", rerank_k, 0)
+        why_not = self._why_no_matching(kind)
+        if rerank_k and why_not:
+            raise ValueError(f"rerank_k={rerank_k}: {why_not}; leave it out to search by similarity.")
+        wanted = self.rerank_k if rerank_k is None else rerank_k
+        candidates = 0 if why_not else wanted
+        if similarity_weight and not candidates:
+            raise ValueError(
+                f"similarity_weight={similarity_weight} is added to what matching says, and similarity alone decides "
+                f"here: {why_not or 'pass rerank_k=64, for one'}."
+            )
+        return candidates
+
+    def _why_no_matching(self, kind: str) -> str:
+        """Why the matching head has nothing to say of queries of a kind; nothing if it has."""
+        if kind == self._kind:
+            return f"{kind} are indexed, and matching is of an image with a text"
+        if not len(self._indexed().states):
+            return "what was indexed has no states to match (keep_states=False)"
+        return "" if self.model.config.itm_weight else "the model was trained without matching (itm_weight=0)"
 
     def _shortlist(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
         if self._faiss is not None:
@@ -221,7 +282,7 @@ class CBViLARetriever:
         return logits.new_full(rows.shape, -torch.inf).index_put_((asking, place), logits)
 
     def add_faiss_index(self, string_factory: str = "Flat", train_rows: int = 100_000) -> "CBViLARetriever":
-        """Has FAISS find the most similar items from now on (`pip install "transformers-cbvila[faiss]"`).
+        """Has FAISS find the most similar items from now on (`pip install faiss-cpu`).
 
         Args:
             string_factory: What to build, in FAISS's words: `"Flat"` compares with all, `"IVF1024,Flat"` with some,
@@ -274,10 +335,15 @@ class CBViLARetriever:
             )
         file = Path(folder) / _FAISS_FILE
         self._faiss = FaissIndex.read(file) if file.is_file() else None
-        self._kind, self._gallery = gallery.description["kind"], gallery
+        self._kind, self._gallery, self.files = gallery.description["kind"], gallery, []
         return self
 
     def _indexed(self) -> Gallery:
         if self._gallery is None:
             raise ValueError("Nothing is indexed: call index(images) or load(folder) first.")
         return self._gallery
+
+
+def _check_whole(name: str, value: Any, least: int) -> None:
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name}={shown(value)} must be a whole number of at least {least}.")

@@ -1,20 +1,24 @@
-"""Rows that a long job writes to disk part by part, so that it can be killed and go on: Arrow files of `datasets`.
+"""Rows that a long job writes to disk part by part, so that it can be killed and go on: Arrow files, as of `datasets`.
 
-A shard has a temporary name until it is whole, and what is found under such a name is thrown away.
+A shard has a temporary name until it is whole, and what is found under such a name is thrown away. Columns are written
+as they come and never copied into Arrow's memory, of which a shard would otherwise be a second and a third time.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ..extras import require
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from torch import Tensor
 
 _DESCRIPTION = "description.json"
 _UNFINISHED = ".unfinished"
@@ -47,28 +51,53 @@ class Shards:
                     f"{folder} was written with {name}={there.get(name)!r} and this is {name}={wanted!r}: "
                     "give another folder, or delete this one to start again."
                 )
-        self.rows = sum(len(part) for part in read_shards(self.folder))
+        self.rows = sum(len(table) for table in tables(self.folder))
 
     @property
     def complete(self) -> bool:
         return bool(read_description(self.folder).get("complete"))
 
     def append(self, columns: Mapping[str, Any]) -> None:
-        """Writes one shard of rows."""
-        final = self.folder / f"shard-{len(shard_files(self.folder)):05d}.arrow"
-        unfinished = final.with_name(final.name + _UNFINISHED)
-        with require("datasets.arrow_writer").ArrowWriter(path=str(unfinished)) as writer:
-            writer.write_batch(dict(columns))
-            count, _ = writer.finalize()
-        unfinished.rename(final)
-        self.rows += count
+        """Writes one shard of rows: of each column numbers, arrays of one length (rows, n), or a list of arrays."""
+        self.extend([columns])
 
-    def tensor(self, column: str, row: int) -> Tensor:
-        """One value of a row that is there, read alone."""
-        for part in read_shards(self.folder):
-            if row < len(part):
-                return part.with_format("torch", columns=[column])[row][column]
-            row -= len(part)
+    def extend(self, parts: Iterable[Mapping[str, Any]], shard_bytes: float = float("inf")) -> None:
+        """Writes rows part by part, a new shard from wherever one has grown to so many bytes."""
+        waiting = iter(parts)
+        for first in waiting:
+            with self._new_shard() as write:
+                size = write(first)
+                while size < shard_bytes and (part := next(waiting, None)) is not None:
+                    size += write(part)
+
+    @contextmanager
+    def _new_shard(self) -> Iterator[Any]:
+        """What writes a part into a new shard, which is there when the block ends without an error."""
+        arrow, ipc = require("pyarrow"), require("pyarrow.ipc")
+        final = self.folder / f"shard-{len(shard_files(self.folder)):05d}.arrow"
+        unfinished, rows, writer = final.with_name(final.name + _UNFINISHED), 0, None
+        with arrow.OSFile(str(unfinished), "wb") as file:
+
+            def write(columns: Mapping[str, Any]) -> int:
+                nonlocal rows, writer
+                batch = arrow.RecordBatch.from_arrays([_arrow(values) for values in columns.values()], list(columns))
+                writer = writer or ipc.new_stream(file, batch.schema)
+                writer.write_batch(batch)
+                rows += len(batch)
+                return batch.nbytes
+
+            yield write
+            if writer is not None:
+                writer.close()
+        os.replace(unfinished, final)
+        self.rows += rows
+
+    def values(self, column: str, row: int) -> list[Any]:
+        """One row of a column of lists, read alone."""
+        for table in tables(self.folder):
+            if row < len(table):
+                return table.column(column)[row].as_py()
+            row -= len(table)
         raise IndexError(f"{self.folder} has no row {row}")
 
     def finish(self) -> None:
@@ -78,7 +107,7 @@ class Shards:
     def _write(self, name: str, content: dict[str, Any]) -> None:
         unfinished = self.folder / (name + _UNFINISHED)
         unfinished.write_text(json.dumps(content, indent=2) + "\n")
-        unfinished.rename(self.folder / name)
+        os.replace(unfinished, self.folder / name)
 
 
 def shard_files(folder: str | Path) -> list[Path]:
@@ -86,9 +115,40 @@ def shard_files(folder: str | Path) -> list[Path]:
 
 
 def read_shards(folder: str | Path) -> list[Dataset]:
-    """The shards, each mapped from disk and not read into memory."""
+    """The shards as data sets, each mapped from disk and not read into memory."""
     datasets = require("datasets")
     return [datasets.Dataset.from_file(str(file)) for file in shard_files(folder)]
+
+
+def tables(folder: str | Path) -> list[Any]:
+    """The shards as Arrow tables, mapped in the same way."""
+    arrow, ipc = require("pyarrow"), require("pyarrow.ipc")
+    return [ipc.open_stream(arrow.memory_map(str(file))).read_all() for file in shard_files(folder)]
+
+
+def flat_values(array: Any, dtype: Any) -> np.ndarray:
+    """The numbers of an Arrow array, of all its rows on end if these are lists; in the same place."""
+    values = getattr(array, "values", array)
+    return np.frombuffer(values.buffers()[1], dtype=dtype)[values.offset : values.offset + len(values)]
+
+
+def _arrow(values: Any) -> Any:
+    """A column as an Arrow array in the same place (`pyarrow.array` would load pandas to look whether it is one)."""
+    arrow = require("pyarrow")
+    ends = None
+    if isinstance(values, list) and values and isinstance(values[0], np.ndarray):
+        ends = np.cumsum([0, *map(len, values)], dtype=np.int32)
+        values = np.concatenate(values)
+    values = np.ascontiguousarray(values)
+    if values.ndim == 2:
+        ends = np.arange(len(values) + 1, dtype=np.int32) * values.shape[1]
+    values = values.reshape(-1)
+    kind = arrow.from_numpy_dtype(values.dtype)
+    numbers = arrow.Array.from_buffers(kind, len(values), [None, arrow.py_buffer(values)])
+    if ends is None:
+        return numbers
+    buffers = [None, arrow.py_buffer(ends.astype(np.int32))]
+    return arrow.Array.from_buffers(arrow.list_(kind), len(ends) - 1, buffers, children=[numbers])
 
 
 def is_written(folder: str | Path) -> bool:

@@ -14,14 +14,19 @@ from operator import length_hint
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..data.pairs import file_identity, stable_id
+from ..model.item_lists_cbvila import is_by_position, items_of
 from ..model.processing_cbvila import CBViLAProcessor
-from .gallery import Encoded, Gallery, RetrievalModel, can_be_indexed, encode_batches, gather, weights_id
-from .shards import Shards, is_written, read_description, read_shards
+from ..output_folders import is_free
+from .gallery import Encoded, Gallery, RetrievalModel, encode_batches, gather, weights_id
+from .shards import Shards, flat_values, is_written, read_description, tables
 
+SHARD_BYTES = 2**25  # of a file of a gallery
+_PART_BYTES, _PART_ROWS = 2**22, 1000  # of what is written at a time
 # Arrow has no bfloat16: its bits are kept as integers.
 _STORED_AS = {torch.bfloat16: torch.int16}
 # What an image processor's file says of itself, or of where pixels go, and not of what they are.
@@ -60,32 +65,33 @@ class StoredGallery:
 
     def __init__(self, folder: str | Path):
         self.folder, self.description = Path(folder), read_description(folder)
-        parts = read_shards(folder)
+        parts = tables(folder)
         if not self.description.get("complete"):
             raise ValueError(
                 f"The gallery in {folder} isn't complete ({sum(map(len, parts)):,} items so far): go on with "
                 f"index(..., folder={str(folder)!r})."
             )
         chunks = _chunks(parts, "embeds")
-        self.blocks = [_mapped(chunk.values).view(len(chunk), -1) for chunk in chunks]
+        self.blocks = [_mapped(chunk).view(len(chunk), -1) for chunk in chunks]
         self.states: Sequence[Tensor] = []
         if self.description["width"]:
             chunks = _chunks(parts, "states")
             dtype = getattr(torch, self.description["dtype"])
-            values = [_mapped(chunk.values).view(dtype) for chunk in chunks]
-            self.states = StoredStates(values, [c.offsets.to_numpy() for c in chunks], self.description["width"])
+            values = [_mapped(chunk).view(dtype) for chunk in chunks]
+            offsets = [flat_values(chunk.offsets, np.int32) for chunk in chunks]
+            self.states = StoredStates(values, offsets, self.description["width"])
 
 
 def _chunks(parts: Sequence[Any], column: str) -> list[Any]:
-    """A column's arrays, part by part: `datasets` writes a shard in batches of a thousand rows or so."""
-    return [chunk for part in parts for chunk in part.data.column(column).chunks if len(chunk)]
+    """A column's arrays, part by part: a shard is written in batches."""
+    return [chunk for part in parts for chunk in part.column(column).chunks if len(chunk)]
 
 
 def _mapped(array: Any) -> Tensor:
-    """An Arrow array as a tensor in the same place."""
+    """The numbers of an Arrow array of lists as a tensor in the same place."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(array.to_numpy(zero_copy_only=True))
+        warnings.filterwarnings("ignore", message="The given (NumPy array|buffer) is not writable")
+        return torch.from_numpy(flat_values(array, array.type.value_type.to_pandas_dtype()))
 
 
 def store_gallery(
@@ -98,12 +104,12 @@ def store_gallery(
     batch_size: int = 64,
     progress: bool = True,
     keep_states: bool = True,
-    shard_bytes: int = 2**28,
+    shard_bytes: int = SHARD_BYTES,
 ) -> StoredGallery:
     """Encodes `"images"` or `"texts"` into a folder, or what of them is not there yet.
 
     Args:
-        shard_bytes: About how much is written at a time, and so how much of the gallery is in memory.
+        shard_bytes: About how much is in one file, and so how much a killed run loses. In memory are a few batches.
 
     Raises:
         ValueError: If the folder holds anything else: another number of items, other strings, paths or files, items
@@ -116,6 +122,7 @@ def store_gallery(
             f"{folder} is from before galleries noted what the processor does, so that nothing can be added to it: "
             "give another folder, or delete this one to start again."
         )
+    items = items_of(items, kind)
     description = describe(model, processor, kind, keep_states)
     description |= {"max_length": max_length, "content": _content(items, kind)}
     shards, count = Shards(folder, description), length_hint(items, -1)
@@ -174,7 +181,7 @@ def _content(items: Any, kind: str) -> int | None:
 
 def _looked_at(items: Any, shards: Shards, encode: Callable[[list[Any]], Tensor], tolerance: float) -> Any:
     """The items as they came, some of which were encoded anew: a gallery is gone on with only where they agree."""
-    if can_be_indexed(items):
+    if is_by_position(items):
         places = sorted({0, shards.rows // 2, shards.rows - 1})
         some = [items[place] for place in places]
     else:
@@ -182,7 +189,9 @@ def _looked_at(items: Any, shards: Shards, encode: Callable[[list[Any]], Tensor]
         some = list(islice(items, 1))
         items = chain(some, items)
     for place, embeds in zip(places, encode(some), strict=True):
-        if not torch.allclose(embeds, shards.tensor("embeds", place).to(embeds.dtype), atol=tolerance, rtol=0):
+        if not torch.allclose(
+            embeds, torch.tensor(shards.values("embeds", place), dtype=embeds.dtype), atol=tolerance, rtol=0
+        ):
             raise ValueError(
                 f"{shards.folder} holds other items than these, item {place} for one: give another folder, or delete "
                 "this one to start again."
@@ -191,34 +200,40 @@ def _looked_at(items: Any, shards: Shards, encode: Callable[[list[Any]], Tensor]
 
 
 def _fill(shards: Shards, batches: Iterable[Encoded], shard_bytes: int) -> None:
-    pending, size = list[Encoded](), 0
-    for batch in batches:
-        pending.append(batch)
-        size += batch.embeds.nbytes + sum(states.nbytes for states in batch.states)
-        if size >= shard_bytes:
-            shards.append(_columns(pending))
-            pending, size = [], 0
-    if pending:
-        shards.append(_columns(pending))
+    shards.extend(map(_columns, _joined(batches, min(shard_bytes, _PART_BYTES))), shard_bytes)
     shards.finish()
 
 
-def _columns(batches: list[Encoded]) -> dict[str, list]:
+def _joined(batches: Iterable[Encoded], size: int) -> Iterator[list[Encoded]]:
+    """Batches that are written together: searching goes through what is stored part by part."""
+    waiting, rows, held = list[Encoded](), 0, 0
+    for batch in batches:
+        waiting.append(batch)
+        rows += len(batch.embeds)
+        held += batch.embeds.nbytes + sum(states.nbytes for states in batch.states)
+        if held >= size or rows >= _PART_ROWS:
+            yield waiting
+            waiting, rows, held = [], 0, 0
+    if waiting:
+        yield waiting
+
+
+def _columns(batches: list[Encoded]) -> dict[str, Any]:
     whole = gather(batches)
-    columns: dict[str, list] = {"embeds": list(whole.embeds.numpy())}
+    columns: dict[str, Any] = {"embeds": whole.embeds.numpy()}
     if whole.states:
         stored = _STORED_AS.get(whole.states[0].dtype, whole.states[0].dtype)
         columns["states"] = [states.flatten().view(stored).numpy() for states in whole.states]
     return columns
 
 
-def save_gallery(folder: Path, description: dict[str, Any], gallery: Gallery, shard_bytes: int = 2**28) -> None:
+def save_gallery(folder: Path, description: dict[str, Any], gallery: Gallery, shard_bytes: int = SHARD_BYTES) -> None:
     """Writes a gallery in place of one that may be there, under another name until it is whole.
 
     Raises:
         ValueError: If the folder holds anything else.
     """
-    if folder.exists() and any(folder.iterdir()) and not is_written(folder):
+    if not is_free(folder) and not is_written(folder):
         raise ValueError(f"{folder} holds other files: give a folder that is empty, or not there yet.")
     unfinished = folder.with_name(f".{folder.name}.unfinished-gallery")  # a name that nobody gives to anything else
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -228,7 +243,7 @@ def save_gallery(folder: Path, description: dict[str, Any], gallery: Gallery, sh
         _fill(Shards(unfinished, description), _parts(gallery), shard_bytes)
     if folder.exists():
         shutil.rmtree(folder)
-    unfinished.rename(folder)
+    os.replace(unfinished, folder)
 
 
 def _parts(gallery: Gallery, size: int = 64) -> Iterator[Encoded]:

@@ -10,6 +10,7 @@ from ..data.questions import usual_answer
 from ..data.task_rows import TaskRows
 from ..data.task_settings import EntailmentSettings, QuestionSettings, ReasoningSettings, RetrievalSettings
 from ..model.processing_cbvila import CBViLAProcessor
+from ..model.unknown_tokens_cbvila import unknown_token_share
 from .answer_lists import Scorer, ceiling, read_answer_list
 from .answer_normalization import normalize_answer
 from .answering import answer_questions
@@ -180,6 +181,18 @@ _MEASURES: dict[type, Callable[..., Figures]] = {
 }
 
 
+def comparable_figures(settings: Any) -> tuple[str, ...]:
+    """Names of the figures that one model can have more of than another, by the settings of the task."""
+    if isinstance(settings, RetrievalSettings):
+        endings = ("", "_reranked", "_combined") if settings.rerank_k else ("",)
+        recalls = [f"{way}_retrieval_r{k}" for way in ("text", "image") for k in DEPTHS]
+        return tuple(f"{name}{ending}" for ending in endings for name in ("mean_recall", *recalls))
+    if isinstance(settings, QuestionSettings):
+        return "accuracy", "accuracy_yes_no", "accuracy_other"
+    grouped = getattr(settings, "group_column", None) is not None
+    return ("accuracy", "consistency") if grouped else ("accuracy",)
+
+
 def _references(rows: TaskRows) -> list[list[str]]:
     """What people answered to each question of all rows."""
     return [answers for row in rows.column("answer") for answers in row]
@@ -234,6 +247,4 @@ def _unknown_share(processor: CBViLAProcessor, rows: TaskRows) -> float:
     """Share of tokens that the vocabulary lacks: of a language that the model never saw, nearly all."""
     name = next(name for name in ("captions", "question", "text") if name in rows.records[0].fields)
     texts = [text for value in rows.column(name) for text in ([value] if isinstance(value, str) else value)]
-    ids = processor.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
-    unknown = sum(row.count(processor.tokenizer.unk_token_id) for row in ids)
-    return unknown / max(1, sum(map(len, ids)))
+    return unknown_token_share(processor.tokenizer, texts)

@@ -85,6 +85,7 @@ def collect_visual_words(
         raise ValueError("There are no images to look at: rows is empty.")
     num_codes, patch = model.config.codebook_size, model.config.vision_config.patch_size
     colours, indices, grid = torch.zeros(num_codes, 3), [], (0, 0)
+    counts = torch.zeros(num_codes, dtype=torch.long)
     with evaluating(model):
         for start in tqdm(range(0, len(rows), batch_size), desc="Collecting visual words", disable=not progress):
             images = [rows[i]["image"] for i in range(start, min(start + batch_size, len(rows)))]
@@ -93,10 +94,10 @@ def collect_visual_words(
             found = model.cbvila.codebook(tokens[:, 1:]).indices.cpu()
             patches = patchify(colours_of(processor, pixel_values), patch)
             colours.index_add_(0, found.flatten(), patches.view(-1, patch**2, 3).mean(1))
-            indices.append(found)
+            indices.append(found.to(torch.int16 if num_codes <= 2**15 else torch.int32))  # of every row
             grid = model.patch_grid(pixel_values)
+            counts += count_codes(found, num_codes)
     everything = torch.cat(indices)
-    counts = count_codes(everything, num_codes)
     colours = torch.where(counts.unsqueeze(1) > 0, colours / counts.clamp_min(1).unsqueeze(1), 0.5)
     return VisualWords(everything.numpy(), counts.numpy(), colours.numpy(), grid)
 

@@ -16,6 +16,7 @@ from .encoder_configurations_cbvila import (
     refuse_misspelt,
 )
 from .messages_cbvila import shown
+from .remote_code_cbvila import SavedWithItsCode
 
 QuantizerGradient = Literal["straight_through", "gumbel", "rotation"]
 CodebookUpdate = Literal["loss", "ema"]
@@ -70,7 +71,7 @@ _FUSION_FOLLOWS_TEXT = (
 
 
 @strict
-class CBViLAConfig(PreTrainedConfig):
+class CBViLAConfig(SavedWithItsCode, PreTrainedConfig):
     r"""Configuration of every CB-ViLA model. The defaults are the paper's sizes and the preset `recommended`.
 
     Args:
@@ -128,6 +129,9 @@ class CBViLAConfig(PreTrainedConfig):
         reasoning_fusion (`"separate"` or `"twin"`, defaults to `"separate"`): How visual reasoning fuses a statement
             with its images: with each on its own, all joint representations going into the classifier; or with two
             in turns, as ALBEF does, by twice as many fusion layers, of which two share keys and values.
+        rerank_k (`int`, defaults to 0): How many of the most similar items matching orders anew when a
+            `CBViLARetriever` searches and is not told; 0: similarity alone, which is cheap. `cbvila inspect` and the
+            evaluation of `cbvila finetune retrieval` set it to what ranks better on what they measure.
         initializer_range (`float`, defaults to 0.02): Standard deviation of the initial weights.
 
     Example:
@@ -149,6 +153,7 @@ class CBViLAConfig(PreTrainedConfig):
     sub_configs = _SUB_CONFIGS  # the name up to transformers 5.19
     keys_to_ignore_at_inference = [
         "past_key_values",
+        "cache",
         "losses",
         "codebook_indices",
         "codebook_counts",
@@ -196,10 +201,16 @@ class CBViLAConfig(PreTrainedConfig):
     logit_scale_init_value: float = 2.6592
     num_images: int = 2
     reasoning_fusion: str = "separate"
+    rerank_k: int = 0
     initializer_range: float = 0.02
     tie_word_embeddings: bool = True
 
     def __post_init__(self, **kwargs):
+        if "use_cache" in kwargs:
+            raise ValueError(
+                f"use_cache={shown(kwargs['use_cache'])} of the whole model: the cache is the answer decoder's. Set "
+                "it in text_config, or in the model's generation_config."
+            )
         self.vision_config = _as_config("vision_config", self.vision_config)
         self.text_config = _as_config("text_config", self.text_config)
         self.fusion_config = _as_config("fusion_config", self._complete_fusion(self.fusion_config))
@@ -253,7 +264,8 @@ class CBViLAConfig(PreTrainedConfig):
             if isinstance(kwargs.get(name), dict):
                 refuse_misspelt(kwargs[name], config_class)
         said = {name: kwargs.pop(name) for name in ("num_labels", *CLASS_FIELDS) if kwargs.get(name) is not None}
-        loaded = super().from_dict(config_dict, **kwargs)
+        # the `use_cache` of an older checkpoint is Trainer's, see `to_dict`
+        loaded = super().from_dict({k: v for k, v in config_dict.items() if k != "use_cache"}, **kwargs)
         config = loaded[0] if isinstance(loaded, tuple) else loaded
         config.__dict__.update({name: dict(getattr(config, name) or {}) for name in CLASS_FIELDS})
         config._choose_classes(said)
@@ -287,6 +299,12 @@ class CBViLAConfig(PreTrainedConfig):
         if name not in PRESETS:
             raise ValueError(f"Unknown preset {shown(name)}: choose one of {', '.join(sorted(PRESETS))}.")
         return cls(**{**PRESETS[name], "preset": name, **kwargs})
+
+    # Trainer writes `use_cache` on every configuration, False by default: its own choice while it trains, which would
+    # have a trained model generate without a cache for ever.
+    def to_dict(self) -> dict[str, Any]:
+        """As of [`~transformers.PreTrainedConfig`]; without a `use_cache` of the whole model."""
+        return {name: value for name, value in super().to_dict().items() if name != "use_cache"}
 
     @property
     def has_contrastive_head(self) -> bool:
@@ -351,6 +369,8 @@ class CBViLAConfig(PreTrainedConfig):
             raise ValueError(f"pixel_sigma={self.pixel_sigma} must be above 0, or None for errors as they are.")
         if self.num_images < 1:
             raise ValueError(f"num_images={self.num_images} must be positive.")
+        if self.rerank_k < 0:
+            raise ValueError(f"rerank_k={self.rerank_k} must be 0 (similarity alone) or more.")
         if self.projection_dim < 1:
             raise ValueError(f"projection_dim={self.projection_dim} must be positive.")
         for term, weight in self.loss_weights().items():

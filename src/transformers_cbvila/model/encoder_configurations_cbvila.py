@@ -175,7 +175,7 @@ class CBViLAFusionConfig(PreTrainedConfig):
 
     def items(self) -> tuple[()]:
         """Nothing. `from_pretrained` takes any `config.fusion_config` for a mapping of *kernel* fusions and walks its
-        items (transformers 5.17 to 5.23 at least); ours, the field's name for a fusion encoder, asks for none."""
+        items (transformers 5.18 to 5.24 at least); ours, the field's name for a fusion encoder, asks for none."""
         return ()
 
 

@@ -63,7 +63,8 @@ def _to_rgb_array(image: Any, index: int, count: int, input_data_format: Any) ->
     except (ValueError, FileNotFoundError) as error:
         if count == 1:
             raise
-        raise type(error)(f"image {index} of {count}: {error}") from error
+        kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+        raise kind(f"image {index} of {count}: {error}") from error
 
 
 def _are_unit_floats(images: list[Any]) -> bool:

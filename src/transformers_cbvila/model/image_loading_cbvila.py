@@ -7,25 +7,30 @@ mostly black (5.23 composites over white, as we do); both clip 16-bit grey at 25
 neither turns a PIL image by its EXIF orientation.
 """
 
-import base64
-import binascii
-import http.client
 import os
 import struct
-import urllib.request
+import warnings
+import zlib
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from .image_arrays_cbvila import to_channels_last, to_levels, to_numpy
+from .image_metadata_cbvila import turn_upright, without_metadata
+from .image_sources_cbvila import decode_base64, decode_data_url, download, is_data_url, is_web_address
+from .messages_cbvila import shown, shown_error
 
-EXIF_ORIENTATION = 0x0112
 WHITE = (255, 255, 255)
 # What Pillow's decoders raise on broken data; OSError includes "image file is truncated".
-DECODING_ERRORS = (OSError, RuntimeError, SyntaxError, ValueError, EOFError, LookupError, TypeError, struct.error)
+DECODING_ERRORS = (
+    *(OSError, RuntimeError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError),
+    *(struct.error, zlib.error, Image.DecompressionBombError),
+)
+_LONGEST_PATH = 255  # of what is longer only the beginning is shown: it is no path
 
 
 def load_image(source: Any, timeout: float = 30.0) -> Image.Image:
@@ -33,7 +38,8 @@ def load_image(source: Any, timeout: float = 30.0) -> Image.Image:
     Open an image and convert it to RGB.
 
     Args:
-        source: a path, an http(s) URL, a `data:image/...;base64,` URL, or anything `to_rgb` takes.
+        source: a path, an http(s) URL, a `data:image/...;base64,` URL, base64 text, the bytes of an image file, or
+            anything `to_rgb` takes.
         timeout: seconds to wait for a URL.
 
     Returns:
@@ -43,13 +49,19 @@ def load_image(source: Any, timeout: float = 30.0) -> Image.Image:
         FileNotFoundError: no file at that path.
         ValueError: the source is not an image, is damaged or empty, too large, or cannot be downloaded.
     """
-    if isinstance(source, str) and source.startswith(("http://", "https://")):
-        return _decode(BytesIO(_download(source, timeout)), repr(source))
-    if isinstance(source, str) and source.startswith("data:"):
-        return _decode(BytesIO(_decode_data_url(source)), repr(source[:40] + "..."))
-    if isinstance(source, (str, os.PathLike)):
+    if isinstance(source, bytes):
+        return _decode(source, f"the image ({len(source):,} bytes)")
+    if isinstance(source, os.PathLike):
         return _load_file(os.fspath(source))
-    return to_rgb(source)
+    if not isinstance(source, str):
+        return to_rgb(source)
+    if is_web_address(source):
+        return _decode(download(source, timeout), shown(source, _LONGEST_PATH))
+    if is_data_url(source):
+        return _decode(decode_data_url(source), shown(source))
+    decoded = b"" if os.path.exists(source) else decode_base64(source)
+    # many a path could be base64 of something that is no image
+    return _decode(decoded, shown(source)) if _is_image(decoded) else _load_file(source)
 
 
 def to_rgb(image: Any, input_data_format: Any = None) -> Image.Image:
@@ -69,49 +81,57 @@ def to_rgb(image: Any, input_data_format: Any = None) -> Image.Image:
         ValueError: the image is empty, damaged, has other channels or other values, or is of another type.
     """
     if isinstance(image, Image.Image):
-        return _pil_to_rgb(image, repr(getattr(image, "filename", "") or "the image"))
+        filename = getattr(image, "filename", "")
+        return _pil_to_rgb(image, _shown_path(filename) if filename else "the image")
     if isinstance(image, (np.ndarray, torch.Tensor)):
         levels = to_levels(to_channels_last(to_numpy(image), input_data_format))
         return _levels_to_rgb(levels)
     raise ValueError(
-        f"an image must be a PIL image, a numpy array, a torch tensor, a path or a URL, got {type(image).__name__}"
+        f"an image must be a PIL image, a numpy array, a torch tensor, a path or a URL, got a "
+        f"{type(image).__name__}, {shown(image)}"
     )
 
 
-def _download(url: str, timeout: float) -> bytes:
-    # Several picture hosts refuse urllib's default user agent.
-    request = urllib.request.Request(url, headers={"User-Agent": "transformers-cbvila"})
-    try:
-        with urllib.request.urlopen(request, timeout=timeout) as response:
-            return response.read()
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise ValueError(f"could not download {url!r}: {error}; save the image yourself and pass its path") from error
-
-
-def _decode_data_url(url: str) -> bytes:
-    header, _, payload = url.partition(",")
-    try:
-        if not header.endswith(";base64"):
-            raise ValueError("not base64")
-        return base64.b64decode(payload, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise ValueError(f"expected 'data:image/...;base64,' and base64 text, got {url[:40]!r}...: {error}") from error
-
-
 def _load_file(path: str) -> Image.Image:
+    name = _shown_path(path)
     if not os.path.exists(path):
         raise FileNotFoundError(
-            f"there is no image file at {path!r} (relative paths start at {os.getcwd()!r}); pass an existing path, "
+            f"there is no image file at {name} (relative paths start at {os.getcwd()!r}); pass an existing path, "
             "a URL that starts with http:// or https://, or a PIL image"
         )
     if not os.path.isfile(path):
-        raise ValueError(f"{path!r} is not a file; pass the path of one image file")
+        raise ValueError(f"{name} is not a file; pass the path of one image file")
     if os.path.getsize(path) == 0:
-        raise ValueError(f"the image file {path!r} is empty (0 bytes); copy or download it again")
-    return _decode(path, repr(path))
+        raise ValueError(f"the image file {name} is empty (0 bytes); copy or download it again")
+    return _decode(path, name)
 
 
-def _decode(file: Any, name: str) -> Image.Image:
+def _decode(file: str | bytes, name: str) -> Image.Image:
+    """The image of a file, by its path or its bytes; damage that is not in the pixels is warned of."""
+    try:
+        return _read(file if isinstance(file, str) else BytesIO(file), name)
+    except ValueError as error:
+        content = file if isinstance(file, bytes) else Path(file).read_bytes()
+        pixels = without_metadata(content)
+        if pixels is None or len(pixels) == len(content):
+            raise
+        try:
+            image = _read(BytesIO(pixels), name)
+        except ValueError:
+            raise error from error.__cause__
+        warnings.warn(f"{name} was read without its metadata, which is damaged ({error.__cause__}).", stacklevel=2)
+        return image
+
+
+def _is_image(file: bytes) -> bool:
+    try:
+        with Image.open(BytesIO(file)):
+            return True
+    except DECODING_ERRORS:
+        return False
+
+
+def _read(file: Any, name: str) -> Image.Image:
     try:
         image = Image.open(file)
     except UnidentifiedImageError as error:
@@ -131,7 +151,7 @@ def _pil_to_rgb(image: Image.Image, name: str) -> Image.Image:
         raise ValueError(f"{name} has no pixels: {image.width} x {image.height}; width and height must be at least 1")
     try:
         image.load()
-        image = _turn_upright(image)
+        image = turn_upright(image, name)
     except Image.DecompressionBombError as error:
         raise _bomb_error(name, error) from error
     except DECODING_ERRORS as error:
@@ -139,12 +159,6 @@ def _pil_to_rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         return _levels_to_rgb(_deep_grey_levels(image))
     return _composite_over_white(image) if image.has_transparency_data else image.convert("RGB")
-
-
-def _turn_upright(image: Image.Image) -> Image.Image:
-    # exif_transpose copies the image even if there is nothing to turn.
-    orientation = image.getexif().get(EXIF_ORIENTATION, 1)
-    return image if orientation == 1 else ImageOps.exif_transpose(image)
 
 
 def _composite_over_white(image: Image.Image) -> Image.Image:
@@ -175,8 +189,15 @@ def _levels_to_rgb(levels: np.ndarray) -> Image.Image:
     return _composite_over_white(image) if channels == 4 else image.convert("RGB")
 
 
+def _shown_path(path: str | os.PathLike) -> str:
+    text = os.fspath(path)
+    return shown(text, _LONGEST_PATH) if len(text) <= _LONGEST_PATH else shown(text)
+
+
 def _damaged_error(name: str, error: Exception) -> ValueError:
-    return ValueError(f"{name} is truncated or damaged ({error}); copy or download it again, or leave it out")
+    return ValueError(
+        f"{name} is truncated or damaged ({shown_error(error)}); copy or download it again, or leave it out"
+    )
 
 
 def _bomb_error(name: str, error: Exception) -> ValueError:

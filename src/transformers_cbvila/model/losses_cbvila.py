@@ -198,7 +198,7 @@ def _soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(logits, targets.to(logits.dtype), reduction="sum") / max(1, logits.shape[0])
 
 
-def answer_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+def answer_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None, label_smoothing: float = 0.0) -> Tensor:
     """Negative log-likelihood of whole answers: a sum over an answer's tokens, a weighted mean over answers.
 
     When the weights of a question's answers sum to 1 this is ALBEF's loss per question.
@@ -207,9 +207,10 @@ def answer_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -
         logits: (B, A, V), position t scores token t of the answer.
         labels: (B, A), padded with -100.
         weights: (B,) non-negative; equal when absent.
+        label_smoothing: Share of a token's target that all tokens of the vocabulary have alike.
     """
-    logits = at_least_fp32(logits)
-    per_token = F.cross_entropy(logits.transpose(1, 2), labels, ignore_index=-100, reduction="none")
+    by_class = at_least_fp32(logits).transpose(1, 2)
+    per_token = F.cross_entropy(by_class, labels, ignore_index=-100, reduction="none", label_smoothing=label_smoothing)
     per_answer = per_token.sum(-1)
     if weights is None:
         return per_answer.mean()

@@ -17,3 +17,9 @@ def shown(value: Any, limit: int = SHOWN_CHARACTERS) -> str:
         return f"{value[:limit]!r}… ({len(value):,} {unit})"
     text = " ".join(repr(value).split())
     return text if len(text) <= limit else f"{text[:limit]}… (a {type(value).__name__})"
+
+
+def shown_error(error: BaseException, limit: int = 300) -> str:
+    """What an error says and of which kind it is, cut where it grows too long: "OSError: image file is truncated"."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return text if len(text) <= limit else f"{text[:limit]}…"

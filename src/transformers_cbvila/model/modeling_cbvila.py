@@ -16,6 +16,7 @@ from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput
 from transformers.utils.generic import TransformersKwargs, can_return_tuple
 
+from .arguments_cbvila import takes_no_other_arguments
 from .configuration_cbvila import CBViLAConfig
 from .label_checks_cbvila import INDEX, check_ids
 from .losses_cbvila import at_least_fp32
@@ -121,7 +122,7 @@ class CBViLAModel(CBViLAPreTrainedModel):
         if self.has_contrastive_head:
             self.vision_projection = nn.Linear(vision.hidden_size, config.projection_dim)
             self.text_projection = nn.Linear(text.hidden_size, config.projection_dim)
-            self.logit_scale = nn.Parameter(torch.tensor(config.logit_scale_init_value))
+            self.logit_scale = nn.Parameter(at_least_fp32(torch.tensor(config.logit_scale_init_value)))
         self.has_codebook = add_codebook or config.itm_kv != "continuous"
         if self.has_codebook:
             self.codebook = CBViLACodebook(config)
@@ -149,6 +150,7 @@ class CBViLAModel(CBViLAPreTrainedModel):
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.text_model.set_input_embeddings(value)
 
+    @takes_no_other_arguments
     @can_return_tuple
     def get_image_features(
         self, pixel_values: Tensor, interpolate_pos_encoding: bool = False, **kwargs: Unpack[TransformersKwargs]
@@ -159,12 +161,21 @@ class CBViLAModel(CBViLAPreTrainedModel):
             output.pooler_output = self.vision_projection(output.last_hidden_state[:, 0])
         return output
 
+    @takes_no_other_arguments
     @can_return_tuple
-    def get_text_features(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Unpack[TransformersKwargs]
+    def get_text_features(  # type: ignore[misc]  # TransformersKwargs has position_ids, too
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPooling:
-        """Encodes texts (B, L); `pooler_output` (B, E) is the projected, not yet normalised embedding."""
-        output = self.text_model(input_ids, attention_mask=attention_mask, **kwargs)
+        """Encodes texts (B, L), or `inputs_embeds` (B, L, D) in their place.
+
+        `pooler_output` (B, E) is the projected, not yet normalised embedding.
+        """
+        output = self.text_model(input_ids, attention_mask, position_ids, inputs_embeds, **kwargs)
         if self.has_contrastive_head:
             output.pooler_output = self.text_projection(output.last_hidden_state[:, 0])
         return output
@@ -192,7 +203,9 @@ class CBViLAModel(CBViLAPreTrainedModel):
     ):
         """Text queries (B, L, D), visual tokens (B', 1 + N, Dv): the direction of ITM, MLM and question answering."""
         keys = self.image_keys(image)
-        return self.fusion_model(text, attention_mask, encoder_hidden_states=keys, encoder_index=image_index, **kwargs)
+        if image_index is not None:  # a fusion encoder of two images has no such argument
+            kwargs["encoder_index"] = image_index
+        return self.fusion_model(text, attention_mask, encoder_hidden_states=keys, **kwargs)
 
     def image_keys(self, image: Tensor) -> Tensor:
         """What texts see of visual tokens (B', 1 + N, Dv), as `itm_kv` says: (B', 1 + N or 2 + 2 N, Dv)."""

@@ -142,25 +142,25 @@ class CBViLACodebook(nn.Module):
             self.in_proj = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, dim))
             self.out_proj = nn.Linear(dim, width)
         codes = torch.zeros(size, dim)
-        # Buffers that no checkpoint holds keep the precision they are made in, which loading sets to the model's.
-        dtype = torch.promote_types(torch.get_default_dtype(), torch.float32)
         if config.codebook_update == "loss":
             self.codes = nn.Parameter(codes)
         else:
             self.register_buffer("codes", codes)
             self.register_buffer("ema_counts", torch.ones(size))
             self.register_buffer("ema_sums", torch.zeros(size, dim))
-            self.register_buffer("pending_counts", torch.zeros(size, dtype=dtype), persistent=False)
-            self.register_buffer("pending_sums", torch.zeros(size, dim, dtype=dtype), persistent=False)
+            self.register_buffer("pending_counts", torch.zeros(size), persistent=False)
+            self.register_buffer("pending_sums", torch.zeros(size, dim), persistent=False)
             self.register_buffer("ages", torch.zeros(size, dtype=torch.long), persistent=False)
-            self.register_buffer("expected_count", torch.zeros((), dtype=dtype), persistent=False)
+            self.register_buffer("expected_count", torch.zeros(()), persistent=False)
         self._last_latents: Tensor | None = None  # candidates for restarts
         self.waits_for_update = False
         self.register_buffer("initialized", torch.tensor(False))
         if config.quantizer_gradient == "gumbel":
             self.register_buffer("gumbel_scale", torch.tensor(0.0))  # 0: no batch seen yet
             # sum of gaps and their number, since the last update
-            self.register_buffer("pending_gap", torch.zeros(2, dtype=dtype), persistent=False)
+            self.register_buffer("pending_gap", torch.zeros(2), persistent=False)
+        # Always in fp32 at least (see CBViLAModel), also in a model that is made in half precision.
+        self.to(torch.promote_types(torch.get_default_dtype(), torch.float32))
 
     def init_own_weights(self, std: float) -> None:
         # Random directions. The trainer replaces them by k-means; without it they still do not start all at 0, where

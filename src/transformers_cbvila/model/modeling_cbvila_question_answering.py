@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import GenerationMixin
-from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
+from transformers.cache_utils import Cache
 from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
 from transformers.modeling_outputs import CausalLMOutputWithCrossAttentions
 from transformers.processing_utils import Unpack
@@ -20,6 +20,8 @@ from transformers.utils.generic import TransformersKwargs, can_return_tuple, mer
 from transformers.utils.output_capturing import capture_outputs
 
 from .answer_lists_cbvila import CBViLAAnswerTrie, check_answer_list, check_answers, distinct_rows
+from .arguments_cbvila import takes_no_other_arguments
+from .caching_cbvila import as_cross_cache, named_cache, one_cache, with_cache_named
 from .configuration_cbvila import CBViLAConfig, CBViLATextConfig
 from .losses_cbvila import answer_loss, at_least_fp32
 from .messages_cbvila import shown
@@ -34,8 +36,6 @@ from .modeling_cbvila_layers import (
 from .modeling_cbvila_text import CBViLATextEmbeddings, CBViLATextHead
 
 logger = logging.get_logger(__name__)
-
-_MLM_HEAD = r"^mlm_head\."  # its keys in a pretraining checkpoint
 
 
 class CBViLAAnswerDecoder(CBViLAPreTrainedModel, GenerationMixin):
@@ -72,6 +72,7 @@ class CBViLAAnswerDecoder(CBViLAPreTrainedModel, GenerationMixin):
     def set_output_embeddings(self, value: nn.Module) -> None:
         self.lm_head.decoder = value
 
+    @takes_no_other_arguments
     @merge_with_config_defaults
     @capture_outputs
     def forward(  # type: ignore[misc]  # TransformersKwargs has position_ids, too
@@ -86,6 +87,7 @@ class CBViLAAnswerDecoder(CBViLAPreTrainedModel, GenerationMixin):
         past_key_values: Cache | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
+        cache: Cache | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> CausalLMOutputWithCrossAttentions:
         """Scores the next token after each of (B, A) answer tokens, starting from [CLS].
@@ -93,38 +95,43 @@ class CBViLAAnswerDecoder(CBViLAPreTrainedModel, GenerationMixin):
         Args:
             encoder_hidden_states: (B', L, D) fused questions; row `encoder_index` (B,) of it, or the same row.
             encoder_attention_mask: (B', L), 0 on padding.
+            past_key_values, cache: Keys and values of the tokens before, under either name.
             logits_to_keep: Score only that many last positions (0: all).
+
+        Raises:
+            ValueError: If there are no fused questions, or a cache comes under both names.
         """
         if encoder_hidden_states is None:
             raise ValueError("The answer decoder needs encoder_hidden_states, the states of the fused question.")
-        if use_cache and past_key_values is None:
-            past_key_values = DynamicCache(config=self.config)
-        if past_key_values is not None and not isinstance(past_key_values, EncoderDecoderCache):
-            past_key_values = EncoderDecoderCache(past_key_values, DynamicCache(config=self.config))
-        past_length = 0 if past_key_values is None else past_key_values.get_seq_length()
+        past = as_cross_cache(one_cache(cache, past_key_values), use_cache, self.config)
+        past_length = 0 if past is None else past.get_seq_length()
         hidden_states = self.embeddings(input_ids, inputs_embeds, position_ids, past_length)
         mask = create_causal_mask(
             config=self.config,
             inputs_embeds=hidden_states,
             attention_mask=attention_mask,
-            past_key_values=None if past_key_values is None else past_key_values.self_attention_cache,
+            **named_cache(None if past is None else past.self_attention_cache),
         )
         encoder_mask = self._encoder_mask(hidden_states, encoder_hidden_states, encoder_attention_mask, encoder_index)
         for layer in self.layers:
-            # The cache by name: gradient checkpointing, which computes a layer twice, takes it away.
+            # The cache by name: gradient checkpointing, which computes a layer twice, takes it away. (It knows
+            # other names of it, which depend on transformers' version.)
             hidden_states = layer(
                 hidden_states,
                 mask,
                 encoder_hidden_states,
                 encoder_mask,
                 encoder_index,
-                past_key_values=past_key_values,
+                layer_past=past,
                 **kwargs,
             )
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        return CausalLMOutputWithCrossAttentions(
-            logits=self.lm_head(hidden_states[:, kept]), past_key_values=past_key_values if use_cache else None
-        )
+        logits = self.lm_head(hidden_states[:, kept])
+        return CausalLMOutputWithCrossAttentions(logits=logits, **named_cache(past if use_cache else None))
+
+    def generate(self, *args, **kwargs):
+        """As of [`~transformers.GenerationMixin`]; the cache, if one is passed, under either of its names."""
+        return super().generate(*args, **with_cache_named(kwargs))
 
     def _encoder_mask(self, hidden_states, encoder_hidden_states, encoder_attention_mask, encoder_index):
         if encoder_attention_mask is None:
@@ -199,6 +206,8 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel, GenerationMixin):
     """
 
     _keys_to_ignore_on_load_unexpected = PRETRAINING_ONLY
+    # The head that named masked tokens in pretraining names answer tokens here.
+    _names_in_other_checkpoints = {r"^mlm_head\.": "answer_decoder.lm_head."}
     _tied_weights_keys = {
         "answer_decoder.lm_head.decoder.weight": "answer_decoder.embeddings.word_embeddings.weight",
     }
@@ -211,14 +220,17 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel, GenerationMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
-        # The head that named masked tokens in pretraining names answer tokens here.
-        kwargs["key_mapping"] = {_MLM_HEAD: "answer_decoder.lm_head.", **(kwargs.get("key_mapping") or {})}
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        model = loaded[0] if kwargs.get("output_loading_info") else loaded
-        # Renamed for loading only: save_pretrained would otherwise turn the names back.
-        conversions = getattr(model, "_weight_conversions", None) or []
-        model._weight_conversions = [c for c in conversions if _MLM_HEAD not in getattr(c, "source_patterns", ())]
+        generation = (loaded[0] if kwargs.get("output_loading_info") else loaded).generation_config
+        # Older checkpoints hold the `use_cache` that Trainer had set in the configuration, which theirs was made from.
+        if getattr(generation, "_from_model_config", False) and not generation.use_cache:
+            generation.use_cache = True
         return loaded
+
+    def save_pretrained(self, *args, **kwargs):
+        if self.generation_config.use_cache is False:  # somebody's choice, to be kept when it is loaded
+            self.generation_config._from_model_config = False
+        return super().save_pretrained(*args, **kwargs)
 
     def tie_weights(self, missing_keys: set[str] | None = None, recompute_mapping: bool = True) -> None:
         # Loading calls this after the last weight is in and before it reports: a decoder that is started here is not

@@ -12,9 +12,10 @@ from transformers.processing_utils import Unpack
 from transformers.utils.generic import TransformersKwargs, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
+from .arguments_cbvila import takes_no_other_arguments
 from .configuration_cbvila import CBViLATextConfig
 from .label_checks_cbvila import INDEX, check_ids
-from .modeling_cbvila_layers import CBViLAPreTrainedModel, CBViLASelfAttention, CBViLATextLayer
+from .modeling_cbvila_layers import PARTS_OF_A_MODEL, CBViLAPreTrainedModel, CBViLASelfAttention, CBViLATextLayer
 
 
 class CBViLATextEmbeddings(nn.Module):
@@ -97,6 +98,8 @@ class CBViLATextModel(CBViLAPreTrainedModel):
 
     config_class = CBViLATextConfig
     base_model_prefix = "text_model"
+    _names_in_other_checkpoints = {r"^(?:cbvila\.)?text_model\.": ""}
+    _keys_to_ignore_on_load_unexpected = PARTS_OF_A_MODEL
     main_input_name = "input_ids"
     input_modalities = ("text",)
     _input_embed_layer = "word_embeddings"
@@ -108,6 +111,7 @@ class CBViLATextModel(CBViLAPreTrainedModel):
         self.layers = nn.ModuleList(CBViLATextLayer(config, i) for i in range(config.num_hidden_layers))
         self.post_init()
 
+    @takes_no_other_arguments
     @merge_with_config_defaults
     @capture_outputs
     def forward(  # type: ignore[misc]  # TransformersKwargs has position_ids, too

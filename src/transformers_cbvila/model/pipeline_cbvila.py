@@ -4,15 +4,23 @@ Shapes: B questions in a batch, k answers to each, T answer tokens with the star
 """
 
 import os
+from collections.abc import Iterator, Sequence
 from copy import copy
+from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 from transformers import AutoImageProcessor, AutoTokenizer, Pipeline
+from transformers.pipelines.pt_utils import PipelineIterator
 
 from .image_loading_cbvila import load_image
-from .pipeline_inputs_cbvila import check_pair, to_pairs
+from .item_lists_cbvila import is_by_position
+from .messages_cbvila import shown
+from .pipeline_inputs_cbvila import NumberedRows, NumberedStream, check_pair, to_pairs
 from .processing_cbvila import CBViLAProcessor
+from .unknown_tokens_cbvila import warn_of_unknown_texts
 
 _NEW_TOKENS = 20  # of a generated answer, if nothing else is said
 _RANKED_ANSWERS = 5  # at most, if nothing else is said
@@ -94,9 +102,10 @@ class CBViLAVisualQuestionAnsweringPipeline(Pipeline):
         Answer one question or many.
 
         Args:
-            image: an image (a path, a URL, a PIL image, an array) or many of them (a list, a column of a data set, a
-                generator). Without `question`: a pair `{"image": ..., "question": ...}`, or a list, a data set or a
-                generator of pairs, whose other keys are ignored.
+            image: an image (a path, a URL, a PIL image, an array) or many of them (a list, an array of four
+                dimensions, a column of a data set or of pandas, a generator). Without `question`: a pair
+                `{"image": ..., "question": ...}`, or a list, a data set or a generator of pairs, whose other keys are
+                ignored.
             question: a question or a list. One question goes with all images, one image with all questions; question i
                 of several is about image i of several. (The former transformers pipeline asked every question about
                 every image then.)
@@ -106,7 +115,8 @@ class CBViLAVisualQuestionAnsweringPipeline(Pipeline):
             generate_kwargs (`dict`): options of `model.generate`, e.g. `{"max_new_tokens": 5}`.
             truncation (`bool`): whether a question that is too long for the model is cut. It is an error if not given.
             timeout (`float`): seconds to wait for an image from a URL, 30 if not given.
-            batch_size, num_workers (`int`): as in every transformers pipeline. The batch size changes no answer.
+            batch_size, num_workers (`int`): as in every transformers pipeline. The batch size changes no answer. An
+                image is encoded once for all the questions of a batch that ask it.
 
         Returns:
             A list of `{"score": float, "answer": str}` for one question; a list of such lists for a list; an iterator
@@ -116,7 +126,8 @@ class CBViLAVisualQuestionAnsweringPipeline(Pipeline):
 
         Raises:
             ValueError: numbers of images and questions that differ, no image, an image that cannot be read, an empty
-                question or one that is too long, no candidate answers, or an option that makes no sense.
+                question or one that is too long, no candidate answers, or an option that makes no sense. Of many
+                pairs, the message names the bad one.
             FileNotFoundError: no file at an image's path.
         """
         pairs = to_pairs(image, question)
@@ -156,19 +167,75 @@ class CBViLAVisualQuestionAnsweringPipeline(Pipeline):
             forward["generate_kwargs"] = _check_generate_kwargs(generate_kwargs, self._num_positions)
         return {name: value for name, value in preprocess.items() if value is not None}, forward, postprocess
 
+    def get_iterator(
+        self,
+        inputs: Any,
+        num_workers: int,
+        batch_size: int,
+        preprocess_params: dict[str, Any],
+        forward_params: dict[str, Any],
+        postprocess_params: dict[str, Any],
+    ) -> Iterator[list[dict[str, Any]]]:
+        """As transformers' own, but for what is done to a batch as a whole: pairs are preprocessed together."""
+        if num_workers > 0:  # as transformers does, before processes fork that tokenize
+            os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        rows = NumberedRows(inputs) if is_by_position(inputs) else NumberedStream(inputs)
+        loader: DataLoader = DataLoader(
+            rows,
+            num_workers=num_workers if isinstance(rows, NumberedRows) else min(num_workers, 1),
+            batch_size=batch_size,
+            collate_fn=partial(self._preprocess_numbered, **preprocess_params),
+        )
+        outputs = PipelineIterator(loader, self.forward, forward_params, loader_batch_size=batch_size)
+        return PipelineIterator(outputs, self.postprocess, postprocess_params)
+
     def preprocess(  # type: ignore[override]
         self, input_: Any, truncation: bool = False, timeout: float = 30.0
     ) -> dict[str, Tensor]:
-        """One pair to `pixel_values` (1, 3, H, W), `input_ids` (1, L) and `attention_mask` (1, L)."""
-        image, question = check_pair(input_)
-        if isinstance(image, (str, os.PathLike)):
-            image = load_image(image, timeout=timeout)
-        limit = min(self._num_positions, self.processor.tokenizer.model_max_length)
+        """One pair to `pixel_values` (1, 3, H, W), `input_ids` (1, L), `attention_mask` (1, L), `image_index` (1,)."""
+        return self._preprocess_batch([check_pair(input_)], truncation, timeout)
+
+    def _preprocess_numbered(self, rows: list[tuple[int, Any]], **options: Any) -> dict[str, Tensor]:
+        """Numbered pairs to tensors; an error says which pair it is about."""
+        pairs = [check_pair(pair, f"pair {number}") for number, pair in rows]
         try:
-            text = self.processor(text=question, truncation=truncation, max_length=limit, return_tensors="pt")
+            return self._preprocess_batch(pairs, **options)
+        except (ValueError, OSError):
+            for (number, _), pair in zip(rows, pairs, strict=True):
+                try:
+                    self._preprocess_batch([pair], **options)
+                except (ValueError, OSError) as error:
+                    kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+                    raise kind(f"pair {number}: {error}") from error
+            raise
+
+    def _preprocess_batch(
+        self, pairs: Sequence[tuple[Any, str]], truncation: bool = False, timeout: float = 30.0
+    ) -> dict[str, Tensor]:
+        """B pairs about I images to `pixel_values` (I, 3, H, W), `input_ids`, `attention_mask` (B, L), `image_index`.
+
+        An image that several questions ask is there once: if it is the same object or path, it is also read once.
+        """
+        given, questions = zip(*pairs, strict=True)
+        places: dict[Any, int] = {}
+        named = [places.setdefault(_identity(image), len(places)) for image in given]
+        images = [given[named.index(place)] for place in range(len(places))]
+        pixels = self.processor(
+            images=[load_image(i, timeout) if isinstance(i, (str, os.PathLike)) else i for i in images],
+            return_tensors="pt",
+        )["pixel_values"]
+        pixels, same = _distinct(pixels)
+        return {"pixel_values": pixels, **self._encode(questions, truncation), "image_index": same[named]}
+
+    def _encode(self, questions: Sequence[str], truncation: bool) -> dict[str, Tensor]:
+        limit = min(self._num_positions, self.processor.tokenizer.model_max_length)
+        options = {"truncation": truncation, "max_length": limit, "return_tensors": "pt"}
+        try:
+            encoded = self.processor(text=list(questions), padding=True, **options)
         except ValueError as error:
-            raise ValueError(f"the question {question[:80]!r} cannot be asked: {error}") from error
-        return {**self.processor(images=image, return_tensors="pt"), **text}
+            raise ValueError(f"the question {shown(questions[0])} cannot be asked: {error}") from error
+        warn_of_unknown_texts(self.processor.tokenizer, questions, "questions")
+        return dict(encoded)
 
     def _forward(  # type: ignore[override]
         self,
@@ -213,14 +280,14 @@ class CBViLAVisualQuestionAnsweringPipeline(Pipeline):
     def _encode_answers(self, answers: Any) -> Tensor:
         """The labels (R, A) of the candidates."""
         if not isinstance(answers, (list, tuple)):
-            raise ValueError(f"answers must be a list of strings, got {answers!r}; pass answers=[...]")
+            raise ValueError(f"answers must be a list of strings, got {shown(answers)}; pass answers=[...]")
         if not answers:
             raise ValueError("answers is an empty list; pass at least one answer, or leave it out to generate answers")
         labels = self.processor.encode_candidates(list(answers))
         if labels.shape[1] > self._num_positions:
             longest = answers[int((labels != -100).sum(1).argmax())]
             raise ValueError(
-                f"the answer {longest[:80]!r} has {labels.shape[1]} tokens with its end token, the limit is "
+                f"the answer {shown(longest)} has {labels.shape[1]} tokens with its end token, the limit is "
                 f"{self._num_positions}; shorten it"
             )
         return labels
@@ -235,6 +302,19 @@ class CBViLAVisualQuestionAnsweringPipeline(Pipeline):
         return log_probs.masked_fill(is_after_end, 0.0).sum(1).exp()
 
 
+def _identity(image: Any) -> Any:
+    """What images have in common that are the same without a look at them: a path or URL, or being one object."""
+    return os.fspath(image) if isinstance(image, (str, os.PathLike)) else id(image)
+
+
+def _distinct(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Images (I, 3, H, W) without those that are there twice, and the place (I,) of each among the rest."""
+    places: dict[bytes, int] = {}
+    same = [places.setdefault(image.numpy().tobytes(), len(places)) for image in images]
+    kept = [same.index(place) for place in range(len(places))]
+    return images if len(kept) == len(same) else images[kept], torch.tensor(same)
+
+
 def _complete_processor(model: Any, processor: Any, tokenizer: Any, image_processor: Any) -> CBViLAProcessor:
     if isinstance(processor, (str, os.PathLike)):
         processor = CBViLAProcessor.from_pretrained(processor)
@@ -245,7 +325,7 @@ def _complete_processor(model: Any, processor: Any, tokenizer: Any, image_proces
     if tokenizer is None or image_processor is None:
         checkpoint = getattr(model.config, "_name_or_path", "") or "the model's checkpoint"
         raise ValueError(
-            f"there is no processor: none was given, and none could be loaded from {checkpoint!r} (try "
+            f"there is no processor: none was given, and none could be loaded from {shown(checkpoint, 255)} (try "
             "CBViLAProcessor.from_pretrained there to see why). Pass processor=..., or tokenizer=... and "
             "image_processor=..., or save one beside the model with processor.save_pretrained(folder)"
         )
@@ -274,7 +354,7 @@ def _check_tokenizer(model: Any, tokenizer: Any) -> None:
 
 def _check_top_k(top_k: Any) -> int:
     if not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1:
-        raise ValueError(f"top_k must be a whole number of at least 1, got {top_k!r}")
+        raise ValueError(f"top_k must be a whole number of at least 1, got {shown(top_k)}")
     return top_k
 
 

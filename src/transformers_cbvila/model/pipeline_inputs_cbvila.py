@@ -1,12 +1,13 @@
 """The forms in which questions about images come to the pipeline, brought to pairs of one image and one question."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import numpy as np
-import torch
-from PIL import Image
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset
+
+from .image_loading_cbvila import DECODING_ERRORS
+from .item_lists_cbvila import check_item, holds_several, is_by_position, items_of
+from .messages_cbvila import shown, shown_error
 
 PAIR = "{'image': ..., 'question': ...}"
 
@@ -29,14 +30,49 @@ class _Pairs(Dataset):
 
     def __init__(self, images: Any, questions: Any) -> None:
         self.images, self.questions = images, questions
-        self.length = max(len(side) for side in (images, questions) if _is_sized(side))
+        self.length = max(len(side) for side in (images, questions) if holds_several(side))
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        image, question = (side[index] if _is_sized(side) else side for side in (self.images, self.questions))
+        image, question = (side[index] if holds_several(side) else side for side in (self.images, self.questions))
         return {"image": image, "question": question}
+
+
+class NumberedRows(Dataset):
+    """Rows with their numbers. One that cannot be read is an error that says which."""
+
+    def __init__(self, rows: Any) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> tuple[int, Any]:
+        try:
+            return index, self.rows[index]
+        except DECODING_ERRORS as error:
+            raise _unreadable(index, error) from error
+
+
+class NumberedStream(IterableDataset):
+    """The same for rows of unknown number."""
+
+    def __init__(self, rows: Iterable[Any]) -> None:
+        self.rows = rows
+
+    def __iter__(self) -> Iterator[tuple[int, Any]]:
+        index, rows = 0, iter(self.rows)
+        while True:
+            try:
+                row = next(rows)
+            except StopIteration:
+                return
+            except DECODING_ERRORS as error:
+                raise _unreadable(index, error) from error
+            yield index, row
+            index += 1
 
 
 def to_pairs(image: Any, question: Any) -> dict[str, Any] | list[dict[str, Any]] | Dataset | Iterator[dict[str, Any]]:
@@ -44,84 +80,92 @@ def to_pairs(image: Any, question: Any) -> dict[str, Any] | list[dict[str, Any]]
     Bring the two arguments of a call of the pipeline to pairs.
 
     Args:
-        image: one image or many: a list, an array (B, H, W, C), a data set column, a generator. Without `question`,
-            one pair `{"image": ..., "question": ...}` or many.
+        image: one image or many: whatever `items_of` takes. Without `question`, one pair
+            `{"image": ..., "question": ...}` or many.
         question: one question, or as many as there are images; one image or question goes with all of the others.
 
     Returns:
         A pair, a list of pairs, a torch data set of pairs (rows are read when their turn comes), or a generator.
 
     Raises:
-        ValueError: no image or no question, or numbers of images and questions that differ.
+        ValueError: no image or no question, numbers of images and questions that differ, or what is neither one nor a
+            list of many.
     """
     if image is None:
         raise ValueError(f"there is no image; pass image=... and question=..., or {PAIR}")
     if question is None:
         return _given_pairs(image)
     if isinstance(image, Mapping):
-        raise ValueError(f"got question={question!r} beside a dictionary, which brings its own; pass {PAIR} alone")
-    if isinstance(image, (np.ndarray, torch.Tensor)) and image.ndim == 4:
-        image = list(image)
-    if not _is_sized(image) and not _is_single_image(image):
-        return _stream(image, question)
-    if _is_sized(image) and _is_sized(question):
-        _check_counts(len(image), len(question))
-    if not _is_sized(image) and not _is_sized(question):
+        raise ValueError(
+            f"got question={shown(question)} beside a dictionary, which brings its own; pass {PAIR} alone"
+        )
+    several_images, several_questions = holds_several(image), holds_several(question)
+    if not several_images and not several_questions:
         return {"image": image, "question": question}
+    if several_questions:
+        question = items_of(question, "question")
+    if several_images:
+        image = items_of(image, "image")
+        if not is_by_position(image):
+            return _stream(image, question)
+    if several_questions and not is_by_position(question):
+        question = list(question)
+    if several_images and several_questions:
+        _check_counts(len(image), len(question))
     pairs = _Pairs(image, question)
-    is_lazy = any(_is_sized(side) and not isinstance(side, (list, tuple)) for side in (image, question))
+    is_lazy = any(
+        several and not isinstance(side, (list, tuple))
+        for side, several in ((image, several_images), (question, several_questions))
+    )
     return pairs if is_lazy else [pairs[index] for index in range(len(pairs))]
 
 
-def check_pair(pair: Any) -> tuple[Any, str]:
+def check_pair(pair: Any, name: str = "the pair") -> tuple[Any, str]:
     """
     The image and the question of one pair.
 
+    Args:
+        name: what to call it in an error.
+
     Raises:
-        ValueError: it is no dictionary, lacks one of the two, or its question is no text.
+        ValueError: it is no dictionary, lacks one of the two, has several images, or its question is no text.
     """
     if not isinstance(pair, Mapping):
-        raise ValueError(f"expected {PAIR}, got {_shown(pair)}; or pass the questions as question=...")
-    for name in ("image", "question"):
-        if pair.get(name) is None:
-            raise ValueError(f"expected {PAIR}, got no {name!r} among the keys {sorted(map(str, pair))}")
-    question = pair["question"]
+        raise ValueError(f"{name}: expected {PAIR}, got {_described(pair)}; or pass the questions as question=...")
+    for part in ("image", "question"):
+        if part not in pair:
+            keys = shown(sorted(map(str, pair)))
+            raise ValueError(f"{name}: expected {PAIR}, got no {part!r} among the keys {keys}")
+        if pair[part] is None:
+            raise ValueError(f"{name} has no {part} (None)")
+    image, question = pair["image"], pair["question"]
+    check_item(image, f"the image of {name}")
     if not isinstance(question, str):
-        raise ValueError(f"a question must be a string, got {_shown(question)}")
+        raise ValueError(f"{name}: a question must be a string, got {_described(question)}")
     if not question.strip():
-        raise ValueError(f"the question is empty: {question!r}; ask with at least one word")
-    return pair["image"], question
+        raise ValueError(f"{name}: the question is empty: {shown(question)}; ask with at least one word")
+    return image, question
 
 
 def _given_pairs(pairs: Any) -> Any:
-    if isinstance(pairs, (Mapping, Dataset)):
+    if isinstance(pairs, Mapping):
         return pairs
+    if not holds_several(pairs):
+        raise ValueError(f"there is no question about the image {shown(pairs)}: pass question='...'")
+    if hasattr(pairs, "to_dict") and hasattr(pairs, "columns"):
+        raise ValueError(f"got a table ({type(pairs).__name__}): pass its rows, e.g. table.to_dict('records')")
+    pairs = items_of(pairs, "the pairs")
     if isinstance(pairs, (list, tuple)):
         return list(pairs)
-    if _is_single_image(pairs):
-        raise ValueError(f"there is no question about the image {_shown(pairs)}; pass question=...")
-    return _Rows(pairs) if _is_sized(pairs) else (pair for pair in pairs)
+    return _Rows(pairs) if is_by_position(pairs) else (pair for pair in pairs)
 
 
 def _stream(images: Iterable[Any], question: Any) -> Iterator[dict[str, Any]]:
     if not isinstance(question, str):
         raise ValueError(
-            f"images of unknown number take one question, got {_shown(question)}; yield {PAIR} for different ones"
+            f"images of unknown number take one question, got {_described(question)}; yield {PAIR} for different ones"
         )
     return ({"image": image, "question": question} for image in images)
-
-
-def _is_single_image(value: Any) -> bool:
-    if isinstance(value, (str, bytes, Image.Image, np.ndarray, torch.Tensor)):
-        return True
-    return not isinstance(value, (Iterable, Dataset))
-
-
-def _is_sized(value: Any) -> bool:
-    """Whether it holds several things that can be counted and fetched by number."""
-    if isinstance(value, (str, bytes, Mapping, Image.Image, np.ndarray, torch.Tensor)):
-        return False
-    return isinstance(value, Sequence) or (hasattr(value, "__len__") and hasattr(value, "__getitem__"))
 
 
 def _check_counts(images: int, questions: int) -> None:
@@ -132,6 +176,10 @@ def _check_counts(images: int, questions: int) -> None:
         )
 
 
-def _shown(value: Any) -> str:
+def _unreadable(index: int, error: Exception) -> ValueError:
+    return ValueError(f"pair {index} cannot be read ({shown_error(error)}); leave it out")
+
+
+def _described(value: Any) -> str:
     """A value in an error message: the text of a text, the type of anything else."""
-    return repr(value) if isinstance(value, str) else f"a value of type {type(value).__name__}"
+    return shown(value) if isinstance(value, str) else f"a value of type {type(value).__name__}"

@@ -14,6 +14,7 @@ from .answer_lists_cbvila import require_distinct
 from .label_checks_cbvila import IGNORED_LABEL
 from .messages_cbvila import shown
 from .processing_options_cbvila import split_options
+from .remote_code_cbvila import SavedWithItsCode
 
 # What a tokenizer may bring defaults of.
 TOKENIZER_DEFAULTS = ("padding", "truncation", "max_length", "pad_to_multiple_of")
@@ -23,7 +24,7 @@ MODEL_INPUT_NAMES = ["input_ids", "attention_mask"]
 UNLIMITED = 1_000_000
 
 
-class CBViLAProcessor(ProcessorMixin):
+class CBViLAProcessor(SavedWithItsCode, ProcessorMixin):
     """
     An image processor and a tokenizer behind one call.
 

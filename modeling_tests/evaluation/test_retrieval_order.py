@@ -1,0 +1,63 @@
+"""Which order of search results a checkpoint remembers."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tiny import build, tiny_processor
+
+from transformers_cbvila import CBViLAForImageTextRetrieval, CBViLAForPreTraining, CBViLARetriever, bundled_checkpoint
+from transformers_cbvila.evaluation.retrieval_order import better_rerank_k, keep_better_order
+
+NAMES = [f"{way}_retrieval_r{depth}" for way in ("text", "image") for depth in (1, 5, 10)]
+
+
+def figures(plain, reranked, prefix=""):
+    found = {f"{prefix}{name}": plain for name in NAMES}
+    return found | {f"{prefix}{name}_reranked": reranked for name in NAMES}
+
+
+@pytest.mark.parametrize(
+    "found, k, chosen",
+    [
+        (figures(0.3, 0.4), 64, 64),
+        (figures(0.4, 0.3), 64, 0),
+        (figures(0.3, 0.3), 64, 0),
+        ({**figures(0.3, 0.3), "image_retrieval_r1_reranked": 0.4}, 16, 16),
+        (figures(0.3, 0.4), 0, None),
+        ({name: 0.3 for name in NAMES}, 64, None),
+        ({}, 64, None),
+    ],
+)
+def test_what_ranks_better_is_chosen(found, k, chosen):
+    assert better_rerank_k(found, k) == chosen
+    assert better_rerank_k({f"eval_{name}": value for name, value in found.items()}, k, "eval_") == chosen
+
+
+@pytest.mark.parametrize("head", [CBViLAForPreTraining, CBViLAForImageTextRetrieval])
+def test_a_folder_keeps_what_was_measured(tmp_path, head):
+    build(head).save_pretrained(tmp_path)
+    tiny_processor().save_pretrained(tmp_path)
+    assert CBViLARetriever.from_pretrained(tmp_path).rerank_k == 0  # not measured
+    before = json.loads((tmp_path / "config.json").read_text())
+    assert "matching order the best 16" in keep_better_order(tmp_path, figures(0.3, 0.4), 16)
+    assert CBViLARetriever.from_pretrained(tmp_path).rerank_k == 16
+    assert "similarity alone" in keep_better_order(tmp_path, figures(0.4, 0.3), 16)
+    assert CBViLARetriever.from_pretrained(tmp_path).rerank_k == 0
+    after = json.loads((tmp_path / "config.json").read_text())
+    assert after == {**before, "rerank_k": 0} and list(after) == sorted(after)
+    assert keep_better_order(tmp_path, figures(0.3, 0.4), 0) is None
+
+
+def test_nothing_is_written_elsewhere(tmp_path):
+    for place in (tmp_path, tmp_path / "nowhere", "someone/on-the-hub", bundled_checkpoint("cbvila-tiny")):
+        assert keep_better_order(place, figures(0.3, 0.4), 16) is None
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_bundled_checkpoint_follows_its_measured_figures():
+    folder = bundled_checkpoint("cbvila-tiny")
+    measured = json.loads(Path(folder, "inspection.json").read_text(encoding="utf-8"))
+    sets = [found for found in measured.values() if f"{NAMES[0]}_reranked" in found]
+    assert sets and [better_rerank_k(found, 64) for found in sets].count(0) > len(sets) / 2
+    assert CBViLARetriever.from_pretrained("cbvila-tiny").rerank_k == 0

@@ -1,0 +1,145 @@
+"""Images from the web, from data: URLs and from base64."""
+
+import base64
+import http.server
+import threading
+from io import BytesIO
+
+import pytest
+from PIL import Image
+
+from transformers_cbvila.model.image_loading_cbvila import load_image
+
+RED = (255, 0, 0)
+
+
+def png(colour=RED):
+    file = BytesIO()
+    Image.new("RGB", (30, 20), colour).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def asked():
+    return []
+
+
+@pytest.fixture(scope="module")
+def port(asked):
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append((self.path, self.headers.get("Authorization"), self.headers.get("Host")))
+            if self.path == "/moved":
+                self.send_response(302)
+                self.send_header("Location", "/there")
+            else:
+                self.send_response(200)
+            self.end_headers()
+            self.wfile.write(png())
+
+        def log_message(self, *args):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+
+
+@pytest.mark.parametrize(
+    "path, sent",
+    [
+        ("/紫.png", "/%E7%B4%AB.png"),
+        ("/a b.png", "/a%20b.png"),
+        ("/a%20b.png", "/a%20b.png"),
+        ("/100%.png", "/100%25.png"),
+        ("/ü/(x)[1].png", "/%C3%BC/(x)%5B1%5D.png"),
+        ("/x.png?q=rot und blau&n=é", "/x.png?q=rot%20und%20blau&n=%C3%A9"),
+        ("/x.png?q=a%26b&c=d+e", "/x.png?q=a%26b&c=d+e"),
+        ("/x.png#teil", "/x.png"),
+        ("/x;v=1,2.png?a=b:c/d@e", "/x;v=1,2.png?a=b:c/d@e"),
+    ],
+)
+def test_what_is_asked_for(port, asked, path, sent):
+    assert load_image(f"http://127.0.0.1:{port}{path}").getpixel((0, 0)) == RED
+    assert asked[-1][0] == sent
+
+
+def test_schemes_in_capitals(port):
+    assert load_image(f"HTTP://127.0.0.1:{port}/x.png").getpixel((0, 0)) == RED
+
+
+def test_user_and_password_are_sent_as_such_and_not_to_where_the_host_redirects(port, asked):
+    load_image(f"http://me:p%40ss@127.0.0.1:{port}/moved")
+    (_, sent, host), (path, later, _) = asked[-2:]
+    assert base64.b64decode(sent.removeprefix("Basic ")) == b"me:p@ss" and host == f"127.0.0.1:{port}"
+    assert (path, later) == ("/there", None)
+
+
+@pytest.mark.parametrize(
+    "url, host",
+    [
+        ("http://bücher.example/x.png", "xn--bcher-kva.example"),
+        ("http://bücher.example:8080/x.png", "xn--bcher-kva.example:8080"),
+        ("http://me:pw@bücher.example:8080/x.png", "xn--bcher-kva.example:8080"),
+        ("http://example.org:8080/x.png", "example.org:8080"),
+        ("http://[::1]:8080/x.png", "[::1]:8080"),
+    ],
+)
+def test_hosts(url, host, monkeypatch):
+    asked = []
+    monkeypatch.setattr("urllib.request.urlopen", lambda request, timeout: asked.append(request) or BytesIO(png()))
+    load_image(url)
+    assert asked[0].host == host
+
+
+@pytest.mark.parametrize("url", ["http://", "http://127.0.0.1:x/a.png", "http://[::1/a.png", "http://" + "ü" * 70])
+def test_addresses_that_are_none(url):
+    with pytest.raises(ValueError, match="could not download 'http:.*save the image yourself"):
+        load_image(url)
+
+
+ENCODED = base64.b64encode(png()).decode()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "data:image/png;base64," + ENCODED,
+        "DATA:image/png;BASE64," + ENCODED,
+        "data:;base64," + ENCODED,
+        "data:image/png;base64," + "\n".join(ENCODED[i : i + 76] for i in range(0, len(ENCODED), 76)),
+        "data:image/png;base64," + ENCODED.replace("+", "%2B").replace("/", "%2F").replace("=", "%3D"),
+        "data:image/png;base64," + base64.urlsafe_b64encode(png()).decode().rstrip("="),
+        ENCODED,
+        "\n".join(ENCODED[i : i + 76] for i in range(0, len(ENCODED), 76)),
+        png(),
+    ],
+)
+def test_images_in_texts(text):
+    assert load_image(text).getpixel((0, 0)) == RED
+
+
+@pytest.mark.parametrize("text", [ENCODED[:-8] + "###", "x" * 400_152, "data:image/png;base64," + "#" * 400_000])
+def test_texts_that_hold_no_image_are_cut_in_the_error(text):
+    with pytest.raises((ValueError, FileNotFoundError)) as caught:
+        load_image(text)
+    assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize("text", [base64.b64encode(b"what is written here is no picture at all").decode(), "a/" * 40])
+def test_what_could_be_base64_and_is_no_image_is_a_path(text):
+    with pytest.raises(FileNotFoundError, match="no image file at"):
+        load_image(text)
+
+
+def test_a_path_that_exists_is_itself(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = "A" * 64
+    (tmp_path / name).write_bytes(png())
+    assert load_image(name).getpixel((0, 0)) == RED

@@ -1,0 +1,59 @@
+"""Texts that a tokenizer does not know: their share, and the warning."""
+
+import warnings
+
+import pytest
+from tiny_vqa import tiny_processor
+
+from transformers_cbvila.model.unknown_tokens_cbvila import unknown_token_share, warn_of_unknown_texts
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return tiny_processor().tokenizer
+
+
+@pytest.mark.parametrize(
+    "texts, share",
+    [
+        (["red circle"], 0.0),
+        (["圆圈"], 1.0),
+        (["red circle", "zebra zebra"], 0.5),
+        (["red", "zebra", "red", "red"], 0.25),
+        ([], 0.0),
+        ([""], 0.0),
+    ],
+)
+def test_share_of_unknown_tokens(tokenizer, texts, share):
+    assert unknown_token_share(tokenizer, texts) == share
+
+
+def test_a_tokenizer_without_an_unknown_token_knows_everything():
+    class Bytes:
+        unk_token_id = None
+
+        def __call__(self, texts, **options):
+            return {"input_ids": [list(text.encode()) for text in texts]}
+
+    assert unknown_token_share(Bytes(), ["圆圈"]) == 0.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_unknown_texts(Bytes(), ["圆圈", ""], "questions")
+
+
+def test_texts_of_unknown_tokens_alone_are_warned_of_once(tokenizer):
+    with pytest.warns(UserWarning, match="nothing of 2 of 3 questions, e.g. 'zebra'") as caught:
+        warn_of_unknown_texts(tokenizer, ["zebra", "red zebra", "圆圈"], "questions")
+    assert len(caught) == 1 and caught[0].filename == __file__
+
+
+def test_texts_with_a_known_word_are_no_reason_to_warn(tokenizer):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_unknown_texts(tokenizer, ["red zebra", ""], "questions")
+
+
+def test_a_long_text_is_cut_in_the_warning(tokenizer):
+    with pytest.warns(UserWarning) as caught:
+        warn_of_unknown_texts(tokenizer, ["zebra " * 10_000], "questions")
+    assert len(str(caught[0].message)) < 400
