@@ -130,6 +130,8 @@ def test_what_is_misspelt_is_answered_with_the_nearest_there_is(argv, meant, cap
         (["inspect", "a", "--data", "d", "-x"], "there is no option '-x'"),
         (["evaluate", "vqa", "--protocol", "nlvr9"], "none for vqa; there are vqav2"),
         (["pretrain", "--config"], "--config: expected one argument"),
+        (["pretrain", "--train_data", "a", "--lr_scheduler_kwargs", "{"], "is no JSON of names and values"),
+        (["pretrain", "--train_data", "a", "--gradient_checkpointing_kwargs", "3"], "is no JSON of names and values"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else None,
 )
@@ -189,7 +191,10 @@ def test_the_command_line_registers_what_it_needs(picture_folder, tmp_path):
     ("error", "status", "message"),
     [
         (ValueError("a\n  b"), 1, "cbvila inspect: a b"),
-        (FileNotFoundError(2, "No such file", "x"), 1, "No such file: 'x'"),
+        (FileNotFoundError(2, "No such file", "x"), 1, "cbvila inspect: 'x': No such file"),
+        (OSError(36, "File name too long", "x" * 5000), 1, "(5,000 characters): File name too long"),
+        (FloatingPointError("weights are NaN"), 1, "weights are NaN"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 70, "too little memory"),
         (ValueError(), 1, "cbvila inspect: ValueError"),
         (ValueError("x" * 5000), 1, "(5,000 characters)"),
         (KeyError("logits"), 70, "this is a fault of cbvila, and not of what it was given"),
@@ -300,7 +305,10 @@ def test_pretraining_on_a_folder_of_ones_own_then_inspecting_it(recipe, picture_
     assert 0 <= measured["text_retrieval_r10"] <= 1
     recall, low, high = (measured[f"image_retrieval_r1_reranked{end}"] for end in ("", "_low", "_high"))
     assert re.search(rf"image_retrieval_r1_reranked +{recall:.4f} +{low:.4f} to {high:.4f}\n", printed)
-    assert f"On 8 images of {picture_folder}, train." in page.read_text() and page.read_text().count("<img") > 8 * 5
+    html = page.read_text()
+    assert "On 8 images of pictures, train." in html and "Inside the codebook of out<" in html
+    assert str(tmp_path) not in html and html.count("<img") > 8 * 5
+    assert re.search(r"codebook_window_tokens +128\n", printed)
 
 
 def assert_says(capsys, argv, *messages):

@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from ..model.messages_cbvila import shown
+
 TRACEBACK = "CBVILA_TRACEBACK"  # of the environment: errors are raised, and not said in a line
 LONGEST = 1900  # characters of a message, below the 2,000 that fit on a screen
 
 # What is wrong with data, options, files, this installation or the network. Anything else is a fault of this program.
-_USERS = (ValueError, OSError, ImportError)
+# (FloatingPointError: a loss or weights that are not finite, which the trainer names.)
+_USERS = (ValueError, OSError, ImportError, FloatingPointError)
 USERS_FAULT, OUR_FAULT, INTERRUPTED = 1, 70, 130  # exit statuses; 70 is the EX_SOFTWARE of sysexits.h
 
 
@@ -40,7 +43,9 @@ def in_one_line(command: str) -> Iterator[Outcome]:
 
 def _line(error: Exception) -> str:
     text = " ".join(str(error).split())
-    if isinstance(error, MemoryError) or "out of memory" in text:
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        text = f"{shown(os.fspath(error.filename))}: {error.strerror}"  # without Python's "[Errno 2]"
+    if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
         return f"there is too little memory: take smaller batches ({_cut(text)})"
     if isinstance(error, _USERS):
         return _cut(text) or type(error).__name__

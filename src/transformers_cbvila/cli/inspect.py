@@ -69,7 +69,10 @@ def run(options: Any) -> int:
         Path(options.output).write_text(json.dumps(figures, indent=2) + "\n")
     if options.page:
         from ..pages.codebook_page import write_codebook_page
+        from ..pages.document import counted
 
-        title, note = f"Inside the codebook of {options.model}", f"On {len(rows):,} images of {options.data}, {split}."
+        # names and not paths: a page is shown to others
+        title = f"Inside the codebook of {Path(options.model).absolute().name}"
+        note = f"On {counted(len(rows), 'image')} of {Path(options.data).absolute().name}, {split}."
         print(f"Page: {write_codebook_page(options.page, model, processor, rows, measured, title, note)}")
     return 0

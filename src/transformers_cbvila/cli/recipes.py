@@ -53,6 +53,17 @@ class JobParser(Parser, HfArgumentParser):
         hints = (get_type_hints(part).get(option) for part in self.dataclass_types)
         return {get_origin(kind) or kind for hint in hints for kind in (hint, *get_args(hint))}
 
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        if action.dest.endswith("_kwargs") and dict in self.kinds(action.dest):
+            try:
+                is_mapping = isinstance(json.loads(arg_string), dict)
+            except json.JSONDecodeError:
+                is_mapping = False
+            if not is_mapping:  # transformers would keep the text, and fail where it is used
+                message = f"""{shown(arg_string)} is no JSON of names and values, such as '{{"power": 2}}'"""
+                raise argparse.ArgumentError(action, message)
+        return super()._get_value(action, arg_string)
+
     def _tell_inherited_options_seldom(self) -> None:
         inherited = {field.name for field in fields(TrainingArguments)} - _TOLD_WITH_OURS
         section = self.add_argument_group("options of transformers' TrainingArguments")

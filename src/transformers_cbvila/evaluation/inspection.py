@@ -135,7 +135,7 @@ def _codebook(found: _Found) -> dict[str, float]:
     statistics = codebook_statistics(found.words.sum(0))
     return {
         **{f"codebook_{name}": float(value) for name, value in statistics.items()},
-        "codebook_window_tokens": float(found.words.sum()),
+        "codebook_window_tokens": int(found.words.sum()),
         "ln_perplexity": float(statistics["perplexity"].log()),
     }
 
