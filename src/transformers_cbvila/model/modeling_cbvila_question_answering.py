@@ -5,145 +5,23 @@ Shapes: B questions, B' images, L question tokens, A answer tokens, R candidate 
 
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import GenerationMixin
-from transformers.cache_utils import Cache
-from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
-from transformers.modeling_outputs import CausalLMOutputWithCrossAttentions
-from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, logging
-from transformers.utils.generic import TransformersKwargs, can_return_tuple, merge_with_config_defaults
-from transformers.utils.output_capturing import capture_outputs
+from transformers.utils.generic import can_return_tuple
 
 from .answer_lists_cbvila import CBViLAAnswerTrie, check_answer_list, check_answers, distinct_rows
-from .arguments_cbvila import takes_no_other_arguments
-from .caching_cbvila import as_cross_cache, named_cache, one_cache, with_cache_named
-from .configuration_cbvila import CBViLAConfig, CBViLATextConfig
+from .configuration_cbvila import CBViLAConfig
 from .losses_cbvila import answer_loss, at_least_fp32
 from .messages_cbvila import shown
 from .modeling_cbvila import PRETRAINING_ONLY, CBViLAModel
-from .modeling_cbvila_layers import (
-    CBViLACrossAttention,
-    CBViLAPreTrainedModel,
-    CBViLASelfAttention,
-    CBViLATextLayer,
-    in_field_order,
-)
-from .modeling_cbvila_text import CBViLATextEmbeddings, CBViLATextHead
+from .modeling_cbvila_answer_decoder import CBViLAAnswerDecoder, decoder_config
+from .modeling_cbvila_layers import CBViLAPreTrainedModel, in_field_order
 
 logger = logging.get_logger(__name__)
-
-
-class CBViLAAnswerDecoder(CBViLAPreTrainedModel, GenerationMixin):
-    """A causal language model over answers that attends to the fused question.
-
-    Its layers have the form of the fusion encoder's, from which [`CBViLAForQuestionAnswering`] starts them.
-    """
-
-    config_class = CBViLATextConfig
-    base_model_prefix = "answer_decoder"
-    main_input_name = "input_ids"
-    input_modalities: Any = ("text",)
-    _tied_weights_keys = {"lm_head.decoder.weight": "embeddings.word_embeddings.weight"}
-    _input_embed_layer = "word_embeddings"
-    _can_record_outputs = {
-        "hidden_states": CBViLATextLayer,
-        "attentions": CBViLASelfAttention,
-        "cross_attentions": CBViLACrossAttention,
-    }
-
-    def __init__(self, config: CBViLATextConfig):
-        super().__init__(config)
-        self.embeddings = CBViLATextEmbeddings(config)
-        self.layers = nn.ModuleList(
-            CBViLATextLayer(config, i, is_causal=True, key_value_size=config.hidden_size)
-            for i in range(config.num_hidden_layers)
-        )
-        self.lm_head = CBViLATextHead(config)
-        self.post_init()
-
-    def get_output_embeddings(self) -> nn.Module:
-        return self.lm_head.decoder
-
-    def set_output_embeddings(self, value: nn.Module) -> None:
-        self.lm_head.decoder = value
-
-    @takes_no_other_arguments
-    @merge_with_config_defaults
-    @capture_outputs
-    def forward(  # type: ignore[misc]  # TransformersKwargs has position_ids, too
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        encoder_hidden_states: Tensor | None = None,
-        encoder_attention_mask: Tensor | None = None,
-        encoder_index: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        past_key_values: Cache | None = None,
-        use_cache: bool | None = None,
-        logits_to_keep: int | Tensor = 0,
-        cache: Cache | None = None,
-        **kwargs: Unpack[TransformersKwargs],
-    ) -> CausalLMOutputWithCrossAttentions:
-        """Scores the next token after each of (B, A) answer tokens, starting from [CLS].
-
-        Args:
-            encoder_hidden_states: (B', L, D) fused questions; row `encoder_index` (B,) of it, or the same row.
-            encoder_attention_mask: (B', L), 0 on padding.
-            past_key_values, cache: Keys and values of the tokens before, under either name.
-            logits_to_keep: Score only that many last positions (0: all).
-
-        Raises:
-            ValueError: If there are no fused questions, or a cache comes under both names.
-        """
-        if encoder_hidden_states is None:
-            raise ValueError("The answer decoder needs encoder_hidden_states, the states of the fused question.")
-        past = as_cross_cache(one_cache(cache, past_key_values), use_cache, self.config)
-        past_length = 0 if past is None else past.get_seq_length()
-        hidden_states = self.embeddings(input_ids, inputs_embeds, position_ids, past_length)
-        mask = create_causal_mask(
-            config=self.config,
-            inputs_embeds=hidden_states,
-            attention_mask=attention_mask,
-            **named_cache(None if past is None else past.self_attention_cache),
-        )
-        encoder_mask = self._encoder_mask(hidden_states, encoder_hidden_states, encoder_attention_mask, encoder_index)
-        for layer in self.layers:
-            # The cache by name: gradient checkpointing, which computes a layer twice, takes it away. (It knows
-            # other names of it, which depend on transformers' version.)
-            hidden_states = layer(
-                hidden_states,
-                mask,
-                encoder_hidden_states,
-                encoder_mask,
-                encoder_index,
-                layer_past=past,
-                **kwargs,
-            )
-        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(hidden_states[:, kept])
-        return CausalLMOutputWithCrossAttentions(logits=logits, **named_cache(past if use_cache else None))
-
-    def generate(self, *args, **kwargs):
-        """As of [`~transformers.GenerationMixin`]; the cache, if one is passed, under either of its names."""
-        return super().generate(*args, **with_cache_named(kwargs))
-
-    def _encoder_mask(self, hidden_states, encoder_hidden_states, encoder_attention_mask, encoder_index):
-        if encoder_attention_mask is None:
-            return None
-        if encoder_index is not None:
-            encoder_attention_mask = encoder_attention_mask.index_select(0, encoder_index)
-        return create_bidirectional_mask(
-            config=self.config,
-            inputs_embeds=hidden_states,
-            attention_mask=encoder_attention_mask,
-            encoder_hidden_states=encoder_hidden_states[:1].expand(hidden_states.shape[0], -1, -1),
-        )
 
 
 @dataclass
@@ -514,15 +392,6 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel, GenerationMixin):
         shifted = torch.cat([torch.full_like(labels[:, :1], text.bos_token_id), labels[:, :-1]], dim=1)
         # What stands in the place of padding does not matter: no label is there.
         return shifted.masked_fill(shifted == -100, text.end_token_id)
-
-
-def decoder_config(config: CBViLAConfig) -> CBViLATextConfig:
-    """The answer decoder's configuration: the text encoder's, causal, as deep as the fusion encoder."""
-    decoder = deepcopy(config.text_config)
-    decoder.is_decoder = True
-    decoder.num_hidden_layers = config.fusion_config.num_hidden_layers
-    decoder.tie_word_embeddings = config.tie_word_embeddings
-    return decoder
 
 
 __all__ = ["CBViLAForQuestionAnswering"]

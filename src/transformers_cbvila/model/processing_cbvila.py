@@ -96,8 +96,8 @@ class CBViLAProcessor(ProcessorMixin):
         Raises:
             TypeError: an unknown option, or one in the group of another modality.
             ValueError: neither images nor text, or `videos` or `audio`; an option given twice, or with a value that
-                the models cannot follow; counts that differ; an empty text; a text of more tokens than `max_length`
-                or the tokenizer's `model_max_length` without `truncation=True`; an image that cannot be read.
+                the models cannot follow; counts that differ; an empty text; a text of more tokens than `max_length` or
+                the tokenizer's `model_max_length` without `truncation=True`; an image that cannot be read.
             FileNotFoundError: no file at an image's path.
         """
         if images is None and text is None:
