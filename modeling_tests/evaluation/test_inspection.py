@@ -1,6 +1,7 @@
 """The figures of `cbvila inspect` against what they must be for models and data made up for it."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from tiny import CODES, PATCHES, pretraining_model, tiny_processor, tiny_rows
@@ -12,6 +13,7 @@ from transformers_cbvila.evaluation.intervals import bootstrap_interval
 from transformers_cbvila.evaluation.reranking import Candidates, TwoStageRetrieval
 from transformers_cbvila.evaluation.retrieval_figures import retrieval_figures
 from transformers_cbvila.evaluation.retrieval_metrics import first_relevant_ranks
+from transformers_cbvila.evaluation.visual_words import collect_visual_words
 
 QUIET = {"progress": False}
 
@@ -147,3 +149,17 @@ def test_states_are_kept_only_to_match(monkeypatch, rerank_k, has_states):
     monkeypatch.setattr(retrieval, "encode_both", watched)
     retrieval_figures(pretraining_model(), tiny_processor(), tiny_rows(4), rerank_k=rerank_k, **QUIET)
     assert kept == [has_states, has_states]
+
+
+def test_rows_are_read_in_their_order_whatever_they_are_in():
+    rows = tiny_rows(6)
+    backwards = pd.Series(rows, index=range(6)[::-1])
+    model, processor = pretraining_model(), tiny_processor()
+    expected = inspect_pretraining(model, processor, rows, rerank_k=0, **QUIET)
+    assert inspect_pretraining(model, processor, backwards, rerank_k=0, **QUIET) == expected
+    assert inspect_pretraining(model, processor, iter(rows), rerank_k=0, **QUIET) == expected
+    words = collect_visual_words(model, processor, rows, progress=False).indices
+    np.testing.assert_array_equal(collect_visual_words(model, processor, backwards, progress=False).indices, words)
+    for call in (inspect_pretraining, retrieval_figures, collect_visual_words):
+        with pytest.raises(ValueError, match="rows is a table"):
+            call(model, processor, pd.DataFrame(rows), progress=False)

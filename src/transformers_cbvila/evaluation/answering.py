@@ -7,6 +7,7 @@ import torch
 from tqdm.auto import tqdm
 
 from ..data.collators import CBViLADataCollatorForQuestionAnswering
+from ..model.item_lists_cbvila import by_position
 from ..model.modeling_cbvila_question_answering import CBViLAForQuestionAnswering
 from ..model.processing_cbvila import CBViLAProcessor
 
@@ -35,6 +36,7 @@ def answer_questions(
     Returns:
         For each row the answers to its questions, in order.
     """
+    rows = by_position(rows, "rows")
     collate = CBViLADataCollatorForQuestionAnswering(processor, max_length=None)
     model.eval()
     labels = None

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..model.item_lists_cbvila import by_position
 from ..model.processing_cbvila import CBViLAProcessor
 from .gallery import RetrievalModel, cosine_similarity
 from .intervals import bootstrap_interval
@@ -53,6 +54,7 @@ def retrieval_figures(
             stacklevel=2,
         )
         return {}
+    rows = by_position(rows, "rows")
     captions = [rows[i]["captions"][:1] for i in range(len(rows))]
     return gallery_figures(model, processor, ImagesOfRows(rows), captions, rerank_k, batch_size, seed, progress)
 
