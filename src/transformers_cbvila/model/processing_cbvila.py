@@ -9,6 +9,8 @@ from transformers.processing_utils import ProcessorMixin
 from transformers.tokenization_utils_base import TruncationStrategy
 from transformers.utils import PaddingStrategy
 
+from .messages_cbvila import shown
+
 TEXT_OPTIONS = ("padding", "truncation", "max_length", "pad_to_multiple_of")
 OPTION_GROUPS = ("text_kwargs", "images_kwargs", "common_kwargs")
 # Tokenizers without a limit have a model_max_length of 1e30.
@@ -164,8 +166,8 @@ class CBViLAProcessor(ProcessorMixin):
         unknown = sorted(set(options) - image_names - set(TEXT_OPTIONS))
         if unknown:
             raise TypeError(
-                f"{type(self).__name__} got unknown options {unknown}; it accepts {', '.join(TEXT_OPTIONS)} for texts "
-                f"and {', '.join(sorted(image_names))} for images"
+                f"{type(self).__name__} got unknown options {shown(unknown)}; it accepts {', '.join(TEXT_OPTIONS)} for "
+                f"texts and {', '.join(sorted(image_names))} for images"
             )
         text_options = {name: value for name, value in options.items() if name in TEXT_OPTIONS}
         image_options = {name: value for name, value in options.items() if name not in TEXT_OPTIONS}
@@ -197,7 +199,9 @@ class CBViLAProcessor(ProcessorMixin):
         rows = self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
         for index, row in enumerate(rows):
             if not row:
-                raise ValueError(f"{name} {index} is empty: {texts[index]!r}; every {name} needs at least one word")
+                raise ValueError(
+                    f"{name} {index} is empty: {shown(texts[index])}; every {name} needs at least one word"
+                )
         return rows
 
     def _add_special_tokens(self, row: list[int]) -> list[int]:
@@ -233,7 +237,9 @@ def _flatten_options(options: dict[str, Any]) -> dict[str, Any]:
         for name, value in (options.get(group) or {}).items():
             twice = name in flat and (group != "common_kwargs" or flat[name] != value)
             if twice:
-                raise ValueError(f"{name} is given twice, in {group} ({value!r}) and as {flat[name]!r}; leave one out")
+                raise ValueError(
+                    f"{name} is given twice, in {group} ({shown(value)}) and as {shown(flat[name])}; leave one out"
+                )
             flat[name] = value
     return flat
 
@@ -251,7 +257,7 @@ def _group(pixel_values: Any, counts: list[int], num_texts: int) -> Any:
     n = max(counts)
     if len(counts) != num_texts or n > 1 and min(counts) < n:
         raise ValueError(
-            f"got lists of {', '.join(map(str, counts))} image(s) for {num_texts} text(s); pass one list for each "
+            f"got lists of {shown(counts)} image(s) for {num_texts} text(s); pass one list for each "
             "text, all of the same length, or all images in one list and image_index"
         )
     if n < 2:
