@@ -166,8 +166,8 @@ class CBViLAProcessor(ProcessorMixin):
         unknown = sorted(set(options) - image_names - set(TEXT_OPTIONS))
         if unknown:
             raise TypeError(
-                f"{type(self).__name__} got unknown options {shown(unknown)}; it accepts {', '.join(TEXT_OPTIONS)} for "
-                f"texts and {', '.join(sorted(image_names))} for images"
+                f"{type(self).__name__} got unknown options {shown(unknown)}; it accepts "
+                f"{', '.join(TEXT_OPTIONS)} for texts and {', '.join(sorted(image_names))} for images"
             )
         text_options = {name: value for name, value in options.items() if name in TEXT_OPTIONS}
         image_options = {name: value for name, value in options.items() if name not in TEXT_OPTIONS}
