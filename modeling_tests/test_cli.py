@@ -11,6 +11,7 @@ import yaml
 from transformers_cbvila import __version__
 from transformers_cbvila.cli import COMMANDS, main
 from transformers_cbvila.cli.recipes import parse_job
+from transformers_cbvila.evaluation.retrieval_order import better_rerank_k
 from transformers_cbvila.training.arguments import CBViLATrainingArguments
 from transformers_cbvila.training.pretrain import PretrainingJob
 
@@ -300,6 +301,8 @@ def test_pretraining_on_a_folder_of_ones_own_then_inspecting_it(recipe, picture_
     assert main([*inspect, "--output", str(figures), "--page", str(page), "--rerank_k", "3"]) == 0
     printed = capsys.readouterr().out
     assert "codebook_perplexity" in printed and f"Page: {page}" in printed
+    kept = json.loads((out / "config.json").read_text())["rerank_k"]
+    assert kept == better_rerank_k(json.loads(figures.read_text()), 3) and f"(rerank_k={kept} in its" in printed
     measured = json.loads(figures.read_text())
     assert (measured["data"], measured["split"]) == ("pictures", "train"), "the only one"
     assert 0 <= measured["text_retrieval_r10"] <= 1

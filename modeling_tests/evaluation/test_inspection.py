@@ -1,6 +1,7 @@
 """The figures of `cbvila inspect` against what they must be for models and data made up for it."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from tiny import CODES, PATCHES, pretraining_model, tiny_processor, tiny_rows
@@ -12,6 +13,7 @@ from transformers_cbvila.evaluation.intervals import bootstrap_interval
 from transformers_cbvila.evaluation.reranking import Candidates, TwoStageRetrieval
 from transformers_cbvila.evaluation.retrieval_figures import retrieval_figures
 from transformers_cbvila.evaluation.retrieval_metrics import first_relevant_ranks
+from transformers_cbvila.evaluation.visual_words import collect_visual_words
 
 QUIET = {"progress": False}
 
@@ -147,3 +149,56 @@ def test_states_are_kept_only_to_match(monkeypatch, rerank_k, has_states):
     monkeypatch.setattr(retrieval, "encode_both", watched)
     retrieval_figures(pretraining_model(), tiny_processor(), tiny_rows(4), rerank_k=rerank_k, **QUIET)
     assert kept == [has_states, has_states]
+
+
+def test_rows_are_read_in_their_order_whatever_they_are_in():
+    rows = tiny_rows(6)
+    backwards = pd.Series(rows, index=range(6)[::-1])
+    model, processor = pretraining_model(), tiny_processor()
+    expected = inspect_pretraining(model, processor, rows, rerank_k=0, **QUIET)
+    assert inspect_pretraining(model, processor, backwards, rerank_k=0, **QUIET) == expected
+    assert inspect_pretraining(model, processor, iter(rows), rerank_k=0, **QUIET) == expected
+    words = collect_visual_words(model, processor, rows, progress=False).indices
+    np.testing.assert_array_equal(collect_visual_words(model, processor, backwards, progress=False).indices, words)
+    for call in (inspect_pretraining, retrieval_figures, collect_visual_words):
+        with pytest.raises(ValueError, match="rows is a table"):
+            call(model, processor, pd.DataFrame(rows), progress=False)
+
+
+@pytest.mark.parametrize("own_only", [False, True])
+@pytest.mark.parametrize("size", [1, 3, 512])
+def test_what_is_true_of_some_is_a_part_of_what_is_true_of_all(own_only, size):
+    draws = np.random.default_rng(0)
+    owners = retrieval.owners_of([["text"] * count for count in draws.integers(1, 4, 9)])
+    texts = [f"text {number}" for number in draws.integers(0, 6, len(owners))]
+    true = retrieval.TrueMatches(texts, owners, own_only)
+    whole = np.array(
+        [
+            [
+                owner == image or not own_only and any(texts[i] == text for i in np.flatnonzero(owners == image))
+                for text, owner in zip(texts, owners, strict=True)
+            ]
+            for image in range(9)
+        ]
+    )
+    for start in range(0, len(texts), size):
+        part = slice(start, start + size)
+        if start < 9:
+            np.testing.assert_array_equal(true.texts_of(part), whole[part])
+        np.testing.assert_array_equal(true.images_of(part), whole.T[part])
+    of_images, of_texts = true.counts()
+    assert of_images.tolist() == whole.sum(1).tolist() and of_texts.tolist() == whole.sum(0).tolist()
+
+
+def test_figures_are_the_same_for_few_queries_at_a_time(monkeypatch):
+    rows = [{**row, "captions": [f"left {number % 5}"]} for number, row in enumerate(tiny_rows(11))]
+    expected = retrieval_figures(pretraining_model(), tiny_processor(), rows, rerank_k=3, **QUIET)
+    sizes, compare = [], retrieval.cosine_similarity
+    monkeypatch.setattr(retrieval, "_QUERIES", 4)
+    monkeypatch.setattr(
+        retrieval, "cosine_similarity", lambda *sides: sizes.append(compare(*sides).numel()) or compare(*sides)
+    )
+    assert retrieval_figures(pretraining_model(), tiny_processor(), rows, rerank_k=3, **QUIET) == pytest.approx(
+        expected
+    )
+    assert max(sizes) == 4 * 11, "never all images with all texts"

@@ -310,6 +310,22 @@ def test_messages_are_short_whatever_is_asked(pipe):
     assert len(str(caught.value)) < 800
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"text": [" " * 400_000]},
+        {"text": ["red"], "text_kwargs": {"padding": "x" * 400_000}, "padding": True},
+        {"text": ["red"], **{f"option_{number}": 1 for number in range(10_000)}},
+        {"text": ["red"] * 3000, "images": [[PICTURES[0]]] * 2999},
+        {"images": "x" * 400_000},
+    ],
+)
+def test_messages_of_the_processor_are_short(arguments):
+    with pytest.raises((ValueError, TypeError, FileNotFoundError)) as caught:
+        tiny_processor()(**arguments)
+    assert len(str(caught.value)) < 800
+
+
 def test_questions_that_the_tokenizer_does_not_know_are_warned_of(pipe):
     with pytest.warns(UserWarning, match="knows nothing of 1 of 2 questions, e.g. '圆圈是什么颜色'"):
         pipe(PICTURES[0], ["red", "圆圈是什么颜色"], batch_size=2)

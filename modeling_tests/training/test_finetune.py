@@ -30,6 +30,7 @@ from transformers_cbvila.data.task_settings import (
     RetrievalSettings,
 )
 from transformers_cbvila.evaluation import gallery, stored_gallery
+from transformers_cbvila.evaluation.retrieval_order import better_rerank_k
 from transformers_cbvila.evaluation.task_evaluation import EvaluationJob, evaluate_task
 from transformers_cbvila.training.finetune import FinetuningJob, build_trainer, finetune
 from transformers_cbvila.training.task_models import starting_model
@@ -70,6 +71,7 @@ def test_every_task_is_trained_measured_and_evaluated_anew(task, pretrained, dat
     assert sum(f"eval_{figure}" in log for log in record["logs"]) == 3, "after each step, and at the end"
     model = head.from_pretrained(folder)
     assert model.config.vision_config.image_size == 40
+    assert model.config.rerank_k == (better_rerank_k(record["figures"], 2, "eval_") or 0)
     # the folder alone gives the same figures
     output = tmp_path / "figures.json"
     job = EvaluationJob(str(folder), [data], str(output), train_data=[data], batch_size=8)

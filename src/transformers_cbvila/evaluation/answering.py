@@ -9,6 +9,7 @@ from transformers.utils import logging
 
 from ..data.collators import CBViLADataCollatorForQuestionAnswering
 from ..model.answer_lists_cbvila import indistinct
+from ..model.item_lists_cbvila import by_position
 from ..model.messages_cbvila import shown
 from ..model.modeling_cbvila_question_answering import CBViLAForQuestionAnswering
 from ..model.processing_cbvila import CBViLAProcessor
@@ -41,6 +42,7 @@ def answer_questions(
     Returns:
         For each row the answers to its questions, in order.
     """
+    rows = by_position(rows, "rows")
     collate = CBViLADataCollatorForQuestionAnswering(processor, max_length=None)
     model.eval()
     labels = None

@@ -6,6 +6,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from ..data.task_collators import CBViLADataCollatorForVisualEntailment, CBViLADataCollatorForVisualReasoning
+from ..model.item_lists_cbvila import by_position
 from ..model.modeling_cbvila_visual_entailment import CBViLAForVisualEntailment
 from ..model.modeling_cbvila_visual_reasoning import CBViLAForVisualReasoning
 from ..model.processing_cbvila import CBViLAProcessor
@@ -31,6 +32,7 @@ def classify(
     Raises:
         ValueError: If the logits of a row are not finite.
     """
+    rows = by_position(rows, "rows")
     several = isinstance(model, CBViLAForVisualReasoning)
     collator = CBViLADataCollatorForVisualReasoning if several else CBViLADataCollatorForVisualEntailment
     collate, kept = collator(processor, model.config.id2label, max_length), ("text", "images" if several else "image")

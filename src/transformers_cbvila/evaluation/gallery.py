@@ -21,6 +21,7 @@ from ..model.item_lists_cbvila import check_item, is_by_position, items_of
 from ..model.losses_cbvila import at_least_fp32
 from ..model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
 from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
+from ..model.number_checks_cbvila import check_whole
 from ..model.processing_cbvila import CBViLAProcessor
 from ..model.unknown_tokens_cbvila import warn_of_unknown_texts
 from .matching import text_questions
@@ -153,6 +154,8 @@ def encode_batches(
         output = model.cbvila.get_text_features(ids, mask, return_dict=True)
         return output.pooler_output, text_questions(model, output.last_hidden_state, mask) if keep_states else []
 
+    check_whole("max_length", max_length)
+    check_whole("batch_size", batch_size)
     items, start, warned = items_of(items, kind), skip, kind != "texts"
     rest = _skip(items, skip)
     with tqdm(total=length_hint(items) or None, initial=skip, desc=f"Encoding {kind}", disable=not progress) as bar:

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from ..data.collators import CBViLADataCollatorForPreTraining
 from ..data.masking import generator_for
 from ..data.measured_pairs import MeasuredPairs
+from ..model.item_lists_cbvila import by_position
 from ..model.modeling_cbvila_codebook import codebook_statistics, count_codes
 from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
 from ..model.processing_cbvila import CBViLAProcessor
@@ -53,6 +54,7 @@ def inspect_pretraining(
         (mean squared error) and `pixel_floor` (of predicting the mean colour); and what
         [`retrieval_figures`] returns, `text_retrieval_r1` … `image_retrieval_r10_combined_high`.
     """
+    rows = by_position(rows, "rows")
     model.eval()
     rows = rows if isinstance(rows, MeasuredPairs) else MeasuredPairs(rows)  # which name what cannot be read
     collate = CBViLADataCollatorForPreTraining(processor, model.config.vision_config.patch_size)

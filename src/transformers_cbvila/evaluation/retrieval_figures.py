@@ -4,7 +4,7 @@ Shapes: M rows or images, T texts, Q queries.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..model.item_lists_cbvila import by_position
 from ..model.processing_cbvila import CBViLAProcessor
-from .gallery import RetrievalModel, cosine_similarity
+from .gallery import Encoded, RetrievalModel, cosine_similarity
 from .intervals import bootstrap_interval
 from .reranking import Candidates, TwoStageRetrieval, encode_both, rerank, reranked_scores
 from .retrieval_metrics import first_relevant_ranks
@@ -53,6 +54,7 @@ def retrieval_figures(
             stacklevel=2,
         )
         return {}
+    rows = by_position(rows, "rows")
     captions = [rows[i]["captions"][:1] for i in range(len(rows))]
     return gallery_figures(model, processor, ImagesOfRows(rows), captions, rerank_k, batch_size, seed, progress)
 
@@ -79,7 +81,7 @@ def gallery_figures(
         own_captions_only: Whether only an image's own captions are true of it, as in the published protocols, and not
             equal captions of other images, too.
         folder: Where to keep what is encoded and matched, for more than memory holds; killed, the same call goes on.
-            Then what is in memory is a similarity, and whether it is true, for every image and text.
+            In memory are the embeddings, and for some queries at a time their similarity to everything.
 
     Returns:
         As [`retrieval_figures`]. The intervals of captions as queries are over images, whose captions are resampled
@@ -90,15 +92,15 @@ def gallery_figures(
     # a folder may be asked again, for matching
     kept = matches or folder is not None
     galleries = encode_both(model, processor, images, texts, batch_size, progress, folder, max_length, kept)
-    relevant = true_matches(texts, owners, own_captions_only)
-    similarity = cosine_similarity(*galleries)
-    figures = _recalls(similarity, None, relevant, owners, "", seed)
+    true = TrueMatches(texts, owners, own_captions_only)
+    found_images, found_texts = (Encoded(torch.cat(list(gallery.blocks)), []) for gallery in galleries)
+    figures = _recalls(found_images, found_texts, None, true, "", seed)
     if rerank_k and matches:
         found = rerank(model, *galleries, rerank_k, progress, folder and Path(folder) / "matches")
-        figures |= _recalls(similarity, found, relevant, owners, "_reranked", seed)
+        figures |= _recalls(found_images, found_texts, found, true, "_reranked", seed)
         scale = float(model.cbvila.similarity_scale())
         both = TwoStageRetrieval(*(candidates.with_similarity(scale) for candidates in found))
-        figures |= _recalls(similarity, both, relevant, owners, "_combined", seed)
+        figures |= _recalls(found_images, found_texts, both, true, "_combined", seed)
     return figures
 
 
@@ -107,29 +109,73 @@ def owners_of(captions: Sequence[Sequence[str]]) -> np.ndarray:
     return np.repeat(np.arange(len(captions)), [len(row) for row in captions])
 
 
+class TrueMatches:
+    """Which texts are true of which images, for some of either at a time.
+
+    Args:
+        texts: T captions, those of each image after each other.
+        owners: (T,) the image of each, all M of them.
+        own_only: Whether of equal captions only an image's own count.
+    """
+
+    def __init__(self, texts: Sequence[str], owners: np.ndarray, own_only: bool):
+        number = {text: row for row, text in enumerate(dict.fromkeys(texts))}
+        self.distinct = np.asarray([number[text] for text in texts])
+        self.owners, self.own_only = owners, own_only
+        self.images = np.arange(owners[-1] + 1)
+        self.first_texts = np.searchsorted(owners, self.images)
+
+    def texts_of(self, images: slice) -> np.ndarray:
+        """(q, T) bool, for some images."""
+        chosen = self.images[images]
+        if self.own_only:
+            return chosen[:, None] == self.owners[None, :]
+        theirs = np.flatnonzero(np.isin(self.owners, chosen))
+        true = np.zeros((len(chosen), self.distinct.max() + 1), dtype=bool)
+        true[self.owners[theirs] - chosen[0], self.distinct[theirs]] = True
+        return true[:, self.distinct]
+
+    def images_of(self, texts: slice) -> np.ndarray:
+        """(q, M) bool, for some texts."""
+        if self.own_only:
+            return self.owners[texts][:, None] == self.images[None, :]
+        equal = self.distinct[texts][:, None] == self.distinct[None, :]
+        return np.logical_or.reduceat(equal, self.first_texts, axis=1)
+
+    def counts(self) -> tuple[np.ndarray, np.ndarray]:
+        """How many texts are true of each image (M,), and how many images of each text (T,)."""
+        texts = [self.texts_of(part).sum(1) for part in _slices(len(self.images))]
+        images = [self.images_of(part).sum(1) for part in _slices(len(self.owners))]
+        return np.concatenate(texts), np.concatenate(images)
+
+
 def true_matches(texts: Sequence[str], owners: np.ndarray, own_only: bool) -> np.ndarray:
     """(M, T) bool: which texts are true of which images; of equal texts all are, unless only an image's own count."""
-    images = np.arange(owners[-1] + 1)
-    if own_only:
-        return images[:, None] == owners[None, :]
-    number = {text: row for row, text in enumerate(dict.fromkeys(texts))}
-    distinct = np.asarray([number[text] for text in texts])
-    true = np.zeros((len(images), len(number)), dtype=bool)
-    true[owners, distinct] = True
-    return true[:, distinct]
+    return TrueMatches(texts, owners, own_only).texts_of(slice(None))
+
+
+def _slices(count: int) -> list[slice]:
+    return [slice(start, start + _QUERIES) for start in range(0, count, _QUERIES)]
 
 
 def _recalls(
-    similarity: Tensor, found: TwoStageRetrieval | None, relevant: np.ndarray, owners: np.ndarray, ending: str, seed
+    images: Encoded, texts: Encoded, found: TwoStageRetrieval | None, true: TrueMatches, ending: str, seed: int
 ) -> dict[str, float]:
-    """Figures both ways, from similarities and `relevant` (M, T); with candidates, these come first."""
+    """Figures both ways, from embeddings of M images and T texts; with candidates, these come first."""
+
+    def texts_by_images(part: slice) -> Tensor:
+        return cosine_similarity(Encoded(images.embeds[part], []), texts)
+
+    def images_by_texts(part: slice) -> Tensor:
+        return cosine_similarity(images, Encoded(texts.embeds[part], [])).T
+
     figures: dict[str, float] = {}
-    ways = (
-        ("text", similarity, relevant, found and found.texts_of_images, None),
-        ("image", similarity.T, relevant.T, found and found.images_of_texts, owners),
+    ways: tuple[tuple[str, int, Callable, Callable, Candidates | None, np.ndarray | None], ...] = (
+        ("text", len(images.embeds), texts_by_images, true.texts_of, found and found.texts_of_images, None),
+        ("image", len(texts.embeds), images_by_texts, true.images_of, found and found.images_of_texts, true.owners),
     )
-    for way, scores, true, candidates, groups in ways:
-        ranks = _ranks(scores, true, candidates)
+    for way, queries, scores, relevant, candidates, groups in ways:
+        ranks = np.concatenate([_ranks(scores(part), relevant(part), candidates, part) for part in _slices(queries)])
         for depth in DEPTHS:
             hits, name = (ranks < depth).astype(float), f"{way}_retrieval_r{depth}{ending}"
             low, high = bootstrap_interval(hits, seed, groups=groups)
@@ -137,17 +183,12 @@ def _recalls(
     return figures
 
 
-def _ranks(similarity: Tensor, relevant: np.ndarray, candidates: Candidates | None) -> np.ndarray:
-    """Ranks (Q,) of the best relevant item, for a part of the queries at a time."""
-    ranks = []
-    for start in range(0, len(relevant), _QUERIES):
-        part = slice(start, start + _QUERIES)
-        scores = similarity[part].numpy()
-        if candidates is not None:
-            chosen = Candidates(*(tensor[part] for tensor in candidates))
-            scores = reranked_scores(similarity[part], chosen)
-        ranks.append(first_relevant_ranks(scores, relevant[part]))
-    return np.concatenate(ranks)
+def _ranks(similarity: Tensor, relevant: np.ndarray, candidates: Candidates | None, part: slice) -> np.ndarray:
+    """Ranks (q,) of the best relevant item for a part of the queries, from similarities and truth (q, G)."""
+    scores = similarity.numpy()
+    if candidates is not None:
+        scores = reranked_scores(similarity, Candidates(*(tensor[part] for tensor in candidates)))
+    return first_relevant_ranks(scores, relevant)
 
 
 class ImagesOfRows(Sequence):

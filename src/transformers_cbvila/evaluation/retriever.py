@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,8 @@ from transformers.utils import ModelOutput
 from ..bundled import local_or_hub_id
 from ..data.picture_files import picture_files
 from ..model.item_lists_cbvila import holds_several, items_of
-from ..model.messages_cbvila import shown
 from ..model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
+from ..model.number_checks_cbvila import check_number, check_whole
 from ..model.processing_cbvila import CBViLAProcessor
 from .devices import placed
 from .faiss_index import FaissIndex
@@ -223,7 +222,8 @@ class CBViLARetriever:
         if (text is None) == (image is None):
             raise ValueError("Search by text or by image: exactly one of the two.")
         query, kind = (image, "images") if text is None else (text, "texts")
-        _check_whole("top_k", top_k, 1)
+        check_whole("top_k", top_k, 1)
+        check_number("similarity_weight", similarity_weight)
         candidates = self._candidates(kind, rerank_k, similarity_weight)
         several = holds_several(query)
         asked = list(items_of(query, kind)) if several else [query]
@@ -244,7 +244,7 @@ class CBViLARetriever:
     def _candidates(self, kind: str, rerank_k: int | None, similarity_weight: float) -> int:
         """How many items matching orders for queries of a kind; 0 where similarity decides."""
         if rerank_k is not None:
-            _check_whole("rerank_k", rerank_k, 0)
+            check_whole("rerank_k", rerank_k, 0)
         why_not = self._why_no_matching(kind)
         if rerank_k and why_not:
             raise ValueError(f"rerank_k={rerank_k}: {why_not}; leave it out to search by similarity.")
@@ -342,8 +342,3 @@ class CBViLARetriever:
         if self._gallery is None:
             raise ValueError("Nothing is indexed: call index(images) or load(folder) first.")
         return self._gallery
-
-
-def _check_whole(name: str, value: Any, least: int) -> None:
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name}={shown(value)} must be a whole number of at least {least}.")

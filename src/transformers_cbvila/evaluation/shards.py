@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..extras import require
+from ..model.messages_cbvila import shown
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -153,7 +154,12 @@ def _arrow(values: Any) -> Any:
 
 def is_written(folder: str | Path) -> bool:
     """Whether this is a folder of shards."""
-    return (Path(folder) / _DESCRIPTION).is_file()
+    if not isinstance(folder, str | os.PathLike):
+        raise ValueError(f"folder={shown(folder)} must be the path of a folder.")
+    try:
+        return (Path(folder) / _DESCRIPTION).is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def read_description(folder: str | Path) -> dict[str, Any]:
@@ -163,5 +169,7 @@ def read_description(folder: str | Path) -> dict[str, Any]:
         FileNotFoundError: If nothing of the kind is there.
     """
     if not is_written(folder):
-        raise FileNotFoundError(f"{folder} is no folder that a gallery was written to: it has no {_DESCRIPTION}.")
+        raise FileNotFoundError(
+            f"{shown(str(folder), 255)} is no folder that a gallery was written to: it has no {_DESCRIPTION}."
+        )
     return json.loads((Path(folder) / _DESCRIPTION).read_text())

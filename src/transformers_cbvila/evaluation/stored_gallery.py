@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..data.pairs import file_identity, stable_id
 from ..model.item_lists_cbvila import is_by_position, items_of
+from ..model.number_checks_cbvila import check_whole
 from ..model.processing_cbvila import CBViLAProcessor
 from ..output_folders import is_free
 from .gallery import Encoded, Gallery, RetrievalModel, encode_batches, gather, weights_id
@@ -64,7 +65,7 @@ class StoredGallery:
     """
 
     def __init__(self, folder: str | Path):
-        self.folder, self.description = Path(folder), read_description(folder)
+        self.description, self.folder = read_description(folder), Path(folder)
         parts = tables(folder)
         if not self.description.get("complete"):
             raise ValueError(
@@ -117,6 +118,7 @@ def store_gallery(
             does if it was written before galleries noted their processor: nobody knows whether it was this one
             ([`StoredGallery`] still opens it).
     """
+    check_whole("shard_bytes", shard_bytes)
     if is_written(folder) and "processor" not in read_description(folder):
         raise ValueError(
             f"{folder} is from before galleries noted what the processor does, so that nothing can be added to it: "

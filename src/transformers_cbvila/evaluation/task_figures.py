@@ -18,7 +18,7 @@ from .classification import classify
 from .floors import chance_recall, guesses_by_text, majority
 from .intervals import bootstrap_interval
 from .reasoning_metrics import consistency
-from .retrieval_figures import DEPTHS, ImagesOfRows, gallery_figures, owners_of, true_matches
+from .retrieval_figures import DEPTHS, ImagesOfRows, TrueMatches, gallery_figures, owners_of
 from .vqa_metrics import ANNOTATORS_PER_QUESTION, answers_match, vqa_soft_scores
 
 Figures = dict[str, Any]
@@ -102,8 +102,8 @@ def _retrieval(self: TaskEvaluation, model, processor, rows: TaskRows) -> Figure
         self.folder,
     )
     texts = [text for row in captions for text in row]
-    true = true_matches(texts, owners_of(captions), settings.own_captions_only)
-    for way, relevant, gallery in (("text", true.sum(1), len(texts)), ("image", true.sum(0), len(rows))):
+    of_images, of_texts = TrueMatches(texts, owners_of(captions), settings.own_captions_only).counts()
+    for way, relevant, gallery in (("text", of_images, len(texts)), ("image", of_texts, len(rows))):
         for k in DEPTHS:
             found[f"{way}_retrieval_r{k}_floor"] = chance_recall(relevant.tolist(), gallery, k)
     for ending in ("", "_reranked", "_combined"):

@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..data.masking import generator_for, mask_patches
+from ..model.item_lists_cbvila import by_position
 from ..model.losses_cbvila import patchify
 from ..model.modeling_cbvila_codebook import count_codes
 from ..model.modeling_cbvila_image_objectives import CBViLAImageObjectives
@@ -84,6 +85,7 @@ def collect_visual_words(
     Raises:
         ValueError: If there are no rows.
     """
+    rows = by_position(rows, "rows")
     if len(rows) == 0:
         raise ValueError("There are no images to look at: rows is empty.")
     num_codes, patch = model.config.codebook_size, model.config.vision_config.patch_size

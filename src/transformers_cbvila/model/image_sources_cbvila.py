@@ -36,7 +36,7 @@ def download(url: str, timeout: float) -> bytes:
     try:
         with urllib.request.urlopen(_request(url), timeout=timeout) as response:
             return response.read()
-    except (OSError, http.client.HTTPException, ValueError) as error:
+    except (OSError, http.client.HTTPException, ValueError, OverflowError) as error:
         raise ValueError(
             f"could not download {shown(url, 200)} ({shown_error(error)}); save the image yourself and pass its path"
         ) from error

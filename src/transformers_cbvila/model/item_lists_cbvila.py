@@ -18,7 +18,7 @@ from torch.utils.data import Dataset, IterableDataset
 
 from .messages_cbvila import shown
 
-_ONE = (str, bytes, bytearray, PathLike, Image.Image, IOBase, Mapping)  # of these none is a list of items
+_ONE = (str, bytes, bytearray, PathLike, Image.Image, IOBase, Mapping, np.generic)  # of these none is a list of items
 
 
 def holds_several(value: Any) -> bool:
@@ -81,13 +81,19 @@ def items_of(values: Any, name: str) -> Any:
         # pandas and polars frames, pyarrow tables: iterating gives columns, or their names
         raise ValueError(
             f"{name} is a table ({type(values).__name__}): pass one of its columns as a list, e.g. "
-            "list(table['column'])"
+            "list(table['column']), or its rows, e.g. table.to_dict('records')"
         )
     if isinstance(values, (np.ndarray, torch.Tensor)):
         return list(values)
     if is_by_position(values) or isinstance(values, IterableDataset):
         return values
     return list(values) if hasattr(values, "__len__") and hasattr(values, "__getitem__") else values
+
+
+def by_position(values: Any, name: str) -> Any:
+    """The same, read to its end where it is not by position already."""
+    items = items_of(values, name)
+    return items if is_by_position(items) else list(items)
 
 
 def check_item(item: Any, name: str) -> None:

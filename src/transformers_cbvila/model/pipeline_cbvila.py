@@ -18,6 +18,7 @@ from transformers.pipelines.pt_utils import PipelineIterator
 from .image_loading_cbvila import load_image
 from .item_lists_cbvila import is_by_position
 from .messages_cbvila import shown
+from .number_checks_cbvila import check_number, check_whole
 from .pipeline_inputs_cbvila import NumberedRows, NumberedStream, check_pair, to_pairs
 from .processing_cbvila import CBViLAProcessor
 from .unknown_tokens_cbvila import warn_of_unknown_texts
@@ -130,6 +131,9 @@ class CBViLAVisualQuestionAnsweringPipeline(Pipeline):
                 pairs, the message names the bad one.
             FileNotFoundError: no file at an image's path.
         """
+        for name, least in (("batch_size", 1), ("num_workers", 0)):
+            if kwargs.get(name) is not None:
+                check_whole(name, kwargs[name], least)
         pairs = to_pairs(image, question)
         return [] if isinstance(pairs, list) and not pairs else super().__call__(pairs, **kwargs)
 
@@ -155,6 +159,10 @@ class CBViLAVisualQuestionAnsweringPipeline(Pipeline):
         truncation: Any = None,
         timeout: float | None = None,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        if truncation is not None and not isinstance(truncation, bool):
+            raise ValueError(f"truncation={shown(truncation)} must be True or False")
+        if timeout is not None:
+            check_number("timeout", timeout, above=0)
         preprocess = {"truncation": truncation, "timeout": timeout}
         forward: dict[str, Any] = {}
         postprocess: dict[str, Any] = {}
@@ -359,10 +367,15 @@ def _check_top_k(top_k: Any) -> int:
 
 
 def _check_generate_kwargs(options: dict[str, Any], num_positions: int) -> dict[str, Any]:
+    if not isinstance(options, dict):
+        raise ValueError(f"generate_kwargs={shown(options)} must be a dictionary, e.g. {{'max_new_tokens': 5}}")
     for name in _OWN_OPTIONS.keys() & options.keys():
         raise ValueError(f"generate_kwargs may not hold {name!r}: {_OWN_OPTIONS[name]}")
     for name, limit in (("max_new_tokens", num_positions), ("max_length", num_positions + 1)):
-        if options.get(name) is not None and options[name] > limit:
+        if options.get(name) is None:
+            continue
+        check_whole(f"generate_kwargs: {name}", options[name])
+        if options[name] > limit:
             raise ValueError(
                 f"generate_kwargs has {name}={options[name]}, but the model knows {num_positions} positions: pass at "
                 f"most {name}={limit}"

@@ -6,7 +6,7 @@ from typing import Any
 from torch.utils.data import Dataset, IterableDataset
 
 from .image_loading_cbvila import DECODING_ERRORS
-from .item_lists_cbvila import check_item, holds_several, is_by_position, items_of
+from .item_lists_cbvila import by_position, check_item, holds_several, is_by_position, items_of
 from .messages_cbvila import shown, shown_error
 
 PAIR = "{'image': ..., 'question': ...}"
@@ -102,14 +102,12 @@ def to_pairs(image: Any, question: Any) -> dict[str, Any] | list[dict[str, Any]]
     several_images, several_questions = holds_several(image), holds_several(question)
     if not several_images and not several_questions:
         return {"image": image, "question": question}
-    if several_questions:
-        question = items_of(question, "question")
     if several_images:
         image = items_of(image, "image")
         if not is_by_position(image):
             return _stream(image, question)
-    if several_questions and not is_by_position(question):
-        question = list(question)
+    if several_questions:
+        question = by_position(question, "question")
     if several_images and several_questions:
         _check_counts(len(image), len(question))
     pairs = _Pairs(image, question)
@@ -152,8 +150,6 @@ def _given_pairs(pairs: Any) -> Any:
         return pairs
     if not holds_several(pairs):
         raise ValueError(f"there is no question about the image {shown(pairs)}: pass question='...'")
-    if hasattr(pairs, "to_dict") and hasattr(pairs, "columns"):
-        raise ValueError(f"got a table ({type(pairs).__name__}): pass its rows, e.g. table.to_dict('records')")
     pairs = items_of(pairs, "the pairs")
     if isinstance(pairs, (list, tuple)):
         return list(pairs)

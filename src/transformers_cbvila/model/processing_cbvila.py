@@ -268,7 +268,7 @@ def _group(pixel_values: Any, counts: list[int], num_texts: int) -> Any:
     n = max(counts)
     if len(counts) != num_texts or n > 1 and min(counts) < n:
         raise ValueError(
-            f"got lists of {', '.join(map(str, counts))} image(s) for {num_texts} text(s); pass one list for each "
+            f"got lists of {shown(counts)} image(s) for {num_texts} text(s); pass one list for each "
             "text, all of the same length, or all images in one list and image_index"
         )
     if n < 2:
