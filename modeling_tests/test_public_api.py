@@ -44,6 +44,7 @@ LAZY = {
     "CBViLARetrieverOutput",
     "ImageTextPairs",
     "StreamedImageTextPairs",
+    "load_pairs",
     "publish",
 }
 
