@@ -85,7 +85,11 @@ def _located(file: str, table: Dataset) -> Dataset:
             table = table.remove_columns(column)
         table = table.add_column(column, [path and {"path": path, "bytes": None} for path in images], feature=_image())
     kept = [name for name in table.column_names if name not in columns and name not in columns.values()]
-    return table.select_columns([*columns.values(), *kept, *columns])
+    order = [*columns.values(), *kept, *columns]
+    # into one table: joined columns that are chosen from cannot be joined with others later
+    return table.select_columns(order).cast(
+        require("datasets").Features({name: table.features[name] for name in order})
+    )
 
 
 def _pictures_of(table: Dataset) -> Any:
