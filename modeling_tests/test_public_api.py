@@ -49,6 +49,7 @@ PUBLIC = {
     "StreamedImageTextPairs",
     "bundled_checkpoint",
     "bundled_checkpoints",
+    "load_pairs",
     "publish",
 }
 

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from tiny import answering_model, build, half_image, tiny_processor
+from tiny import PATCH, answering_model, build, half_image, tiny_processor
 
 from transformers_cbvila import (
     CBViLADataCollatorForImageTextRetrieval,
+    CBViLADataCollatorForPreTraining,
     CBViLADataCollatorForQuestionAnswering,
     CBViLADataCollatorForVisualEntailment,
     CBViLADataCollatorForVisualReasoning,
@@ -23,6 +24,22 @@ CAPTIONED = [
     {"image": half_image("blue", "left"), "captions": ["left half blue"]},
 ]
 OTHER_CAPTION = [[False, True, False], [True, False, False], [False, False, False]]
+
+
+@pytest.mark.parametrize(
+    "collate, needed",
+    [
+        (lambda p: CBViLADataCollatorForPreTraining(p, PATCH), "no image and no text"),
+        (CBViLADataCollatorForImageTextRetrieval, "no image and no text"),
+        (CBViLADataCollatorForQuestionAnswering, "no image and no question"),
+        (lambda p: CBViLADataCollatorForVisualEntailment(p, {0: "a", 1: "b"}), "no image and no text"),
+        (lambda p: CBViLADataCollatorForVisualReasoning(p, {0: "a", 1: "b"}), "no images and no text"),
+    ],
+)
+@pytest.mark.parametrize("example", [{"label": 1}, {"label": 1, "answer": "x"}])
+def test_examples_whose_columns_were_dropped_say_how_to_keep_them(collate, needed, example):
+    with pytest.raises(ValueError, match=f"{needed}, only .*'label'.*: set remove_unused_columns=False"):
+        collate(tiny_processor())([example])
 
 
 def test_a_pass_has_every_caption_of_every_image_once():

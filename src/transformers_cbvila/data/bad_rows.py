@@ -10,6 +10,10 @@ WAY_OUT = "Correct it, or leave such rows out with skip_bad_rows"
 _SHOWN_REASONS = 5
 
 
+class BadRowError(ValueError):
+    """A row cannot be used; the message names it and the way out."""
+
+
 def summary_of_bad_rows(reasons: Sequence[str], count: int | None = None) -> str:
     """How many rows were left out, and why the first of them.
 

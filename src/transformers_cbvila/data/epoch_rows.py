@@ -8,6 +8,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from ..model.image_loading_cbvila import DECODING_ERRORS
+from .bad_rows import BadRowError
 from .masking import generator_for
 from .pictures import undecoded, with_pictures
 
@@ -58,7 +59,7 @@ class EpochRows(Dataset):
         origin = f"Row {index}"
         try:
             row = self.rows[index]
-        except IndexError:
+        except (IndexError, BadRowError):
             raise
         except (*DECODING_ERRORS, Image.DecompressionBombError) as error:  # rows that decode their images themselves
             raise ValueError(f"{origin} cannot be read ({type(error).__name__}: {error}); leave it out.") from error

@@ -72,7 +72,6 @@ def _described(source: str, pictures: Sequence[str], metadata: Sequence[str], re
 
 def _located(file: str, table: Dataset) -> Dataset:
     """The rows of a metadata file, with a column of pictures for each that names their files."""
-    datasets = require("datasets")
     columns = picture_names(table.column_names)
     if not columns:
         raise ValueError(
@@ -86,8 +85,10 @@ def _located(file: str, table: Dataset) -> Dataset:
             table = table.remove_columns(column)
         table = table.add_column(column, [path and {"path": path, "bytes": None} for path in images], feature=_image())
     kept = [name for name in table.column_names if name not in columns and name not in columns.values()]
-    return table.select_columns([*columns.values(), *kept, *columns]).cast(
-        datasets.Features({**table.features, **dict.fromkeys(columns.values(), _image())})
+    order = [*columns.values(), *kept, *columns]
+    # into one table: joined columns that are chosen from cannot be joined with others later
+    return table.select_columns(order).cast(
+        require("datasets").Features({name: table.features[name] for name in order})
     )
 
 

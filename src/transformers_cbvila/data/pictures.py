@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 from ..extras import require
 from ..model.image_loading_cbvila import load_image, to_rgb
 from ..model.messages_cbvila import shown
-from .bad_rows import WAY_OUT
+from .bad_rows import WAY_OUT, BadRowError
 
 # Endings of files that are taken for pictures.
 PICTURE_ENDINGS = (
@@ -62,7 +62,7 @@ def with_pictures(row: Mapping[str, Any], origin: str) -> dict[str, Any]:
             return {**row, "images": [read_picture(image) for image in row["images"]]}
         return {**row, "image": read_picture(row["image"])}
     except ValueError as error:
-        raise ValueError(f"{origin}: {error}. {WAY_OUT}.") from error
+        raise BadRowError(f"{origin}: {error}. {WAY_OUT}.") from error
 
 
 def undecoded(rows: Any, column: str = "image") -> Any:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from PIL import Image
 
 from ..extras import require
-from .bad_rows import WAY_OUT, key_columns, row_origin, summary_of_bad_rows
+from .bad_rows import WAY_OUT, BadRowError, key_columns, row_origin, summary_of_bad_rows
 from .easy_vqa import load_easy_vqa
 from .pairs import file_identity, stable_id
 from .pictures import picture_column, read_picture
@@ -64,7 +64,7 @@ class TaskRows(Sequence):
         try:
             images = self.images(record)
         except ValueError as error:
-            raise ValueError(f"{record.origin}: {error}. {WAY_OUT}.") from error
+            raise BadRowError(f"{record.origin}: {error}. {WAY_OUT}.") from error
         return {**record.fields, **({"images": images} if self.several else {"image": images[0]})}
 
     def column(self, name: str) -> list[Any]:

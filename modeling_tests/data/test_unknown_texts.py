@@ -1,0 +1,25 @@
+"""Texts in another language than the tokenizer's are warned of before anything is learned of them."""
+
+import pytest
+from tiny import tiny_processor
+
+from transformers_cbvila.data.unknown_texts import warn_of_unknown_tokens
+
+
+@pytest.mark.parametrize(
+    "texts, share",
+    [
+        (["红色的圆圈"], "100%"),
+        (["a red half", "绿 绿 绿"], "50%"),
+        (["a red half is it"] * 2 + ["绿"], None),  # 1 of 11
+        (["a red half", "it is red"], None),
+        ([], None),
+    ],
+)
+def test_a_tenth_of_unknown_tokens_is_a_warning(texts, share, caplog):
+    warn_of_unknown_tokens(tiny_processor().tokenizer, iter(texts), "captions")
+    if share is None:
+        assert not caplog.records
+    else:
+        assert f"does not know {share} of the tokens of the captions, such as '" in caplog.text
+        assert "--tokenizer" in caplog.text and any(text in caplog.text for text in texts if not text.isascii())
