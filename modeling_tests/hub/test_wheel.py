@@ -1,4 +1,4 @@
-"""The templates of cards go along in a wheel, and stay out of a source folder."""
+"""The templates of cards and the recipes go along in a wheel; those stay out of a source folder."""
 
 import subprocess
 import sys
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from transformers_cbvila import bundled_checkpoints
+from transformers_cbvila.cli.recipe_files import FOLDER
 from transformers_cbvila.hub.cards import cards_folder
 
 ROOT = Path(__file__).parents[2]
@@ -28,4 +29,7 @@ def test_a_wheel_has_them_where_the_code_looks_for_them(tmp_path):
     cards = {path.name: path.read_bytes() for path in cards_folder().iterdir() if path.suffix == ".md"}
     assert cards and {name[len(folder) :]: packed[name] for name in packed if name.startswith(folder)} == cards
     assert not [name for name in packed if name.startswith("hub_cards")]
+    recipes = {path.name: path.read_bytes() for path in FOLDER.glob("*.yaml")}
+    folder = "transformers_cbvila/recipes/"
+    assert recipes and {name[len(folder) :]: packed[name] for name in packed if name.startswith(folder)} == recipes
     assert all(f"transformers_cbvila/checkpoints/{name}/facts.yaml" in packed for name in bundled_checkpoints())

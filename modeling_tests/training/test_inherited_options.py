@@ -20,6 +20,7 @@ from transformers_cbvila import (
 from transformers_cbvila.model.losses_cbvila import answer_loss
 from transformers_cbvila.training.finetune import FinetuningJob, build_trainer, finetune
 from transformers_cbvila.training.inherited_options import BOUNDS, CHOICES, NEEDS, NEVER, NEVER_AS, OF_EVALUATION
+from transformers_cbvila.training.pretrain import PretrainingJob, pretrain
 
 # What one run on a CPU can take together, not at its default: a run of a task, measured and saved at every step.
 TOGETHER = {
@@ -199,6 +200,8 @@ def test_numbers_out_of_their_bounds_are_refused_by_name(name, tmp_path):
         ({"lr_scheduler_type": "warmup_stable_decay"}, "num_decay_steps"),
         ({"lr_scheduler_type": "constant", "warmup_steps": 2}, "^warmup_steps=2: .* has no warm-up"),
         ({"dataloader_persistent_workers": True}, "^dataloader_persistent_workers=True is for dataloader_num_workers"),
+        ({"eval_steps": 5}, "^eval_steps=5 is for eval_strategy=steps"),
+        ({"eval_steps": 5, "eval_strategy": "epoch"}, "^eval_steps=5 is for eval_strategy=steps"),
         ({"gradient_checkpointing_kwargs": {"use_reentrant": True}}, "^gradient_checkpointing_kwargs="),
         *(({name: "pigeon"}, f"^{name}='pigeon' is none of") for name in CHOICES if name in HERE),
     ],
@@ -247,6 +250,12 @@ def test_a_best_model_by_a_figure_that_is_not_measured(metric, pretrained, data,
 def test_the_best_model_is_the_tasks_unless_somebody_says(pretrained, data, tmp_path):
     trainer = task_trainer(tmp_path, pretrained, data, "retrieval", eval_strategy="steps", load_best_model_at_end=True)
     assert (trainer.args.metric_for_best_model, trainer.args.greater_is_better) == ("mean_recall", True)
+
+
+@pytest.mark.parametrize("options", [{"eval_strategy": "steps"}, {"eval_delay": 1}, {"metric_for_best_model": "loss"}])
+def test_pretraining_refuses_to_evaluate_before_it_reads_data(options, tmp_path):
+    with pytest.raises(ValueError, match=f"^{next(iter(options))}=.*pretraining evaluates nothing"):
+        pretrain(PretrainingJob(["nowhere"]), arguments(tmp_path, **options))
 
 
 def test_evaluation_without_data_is_off_and_said(pretrained, data, tmp_path, capsys):

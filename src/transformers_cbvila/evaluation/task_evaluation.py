@@ -9,7 +9,7 @@ from typing import Any
 from ..bundled import checkpoint_source
 from ..data.source_rows import usual_split
 from ..data.task_rows import load_task_rows
-from ..data.task_settings import Repeatable
+from ..data.task_settings import QuestionSettings, Repeatable
 from ..data.task_texts import check_texts, texts_of_rows
 from ..data.unknown_texts import warn_of_unknown_tokens
 from ..model.configuration_cbvila import CBViLAConfig
@@ -155,7 +155,8 @@ def _with_trained_length(name: str, settings: Any) -> Any:
     """The settings with texts as long as in the model's training, unless another length was given, which is said."""
     record = Path(checkpoint_source(name)) / "finetuning.json"
     trained = json.loads(record.read_text()).get("settings", {}) if record.is_file() else {}
-    if "max_length" not in trained or trained["max_length"] == settings.max_length:
+    cuts = not isinstance(settings, QuestionSettings)  # of which evaluation takes as much as the model does
+    if not cuts or "max_length" not in trained or trained["max_length"] == settings.max_length:
         return settings
     length = trained["max_length"]
     if not settings.is_given("max_length"):

@@ -36,6 +36,7 @@ from .task_trainer import TaskTrainer
 from .view_options import ViewOptions
 
 RECORD = "finetuning.json"
+_EVALUATING = ("eval_strategy", "eval_on_start", "load_best_model_at_end")
 MAIN_FIGURE = {"retrieval": "mean_recall", "vqa": "accuracy", "entailment": "accuracy", "reasoning": "accuracy"}
 
 
@@ -168,10 +169,11 @@ def build_trainer(task: str, job: FinetuningJob, settings: Any, args: CBViLATrai
 
 def _evaluate_nothing(args: CBViLATrainingArguments) -> None:
     """Turns off what needs eval_data, as recipes ask for it whatever the data, and says so."""
-    asked = [name for name in ("eval_strategy", "eval_on_start", "load_best_model_at_end") if _is_on(args, name)]
+    asked = [name for name in _EVALUATING if _is_on(args, name)]
     if asked:
         say(args, f"Without eval_data, {', '.join(asked)} can do nothing, and is off.")
-    args.eval_strategy, args.eval_on_start, args.load_best_model_at_end = IntervalStrategy.NO, False, False
+    for name in _EVALUATING:
+        setattr(args, name, IntervalStrategy.NO if name == "eval_strategy" else False)
 
 
 def _is_on(args: CBViLATrainingArguments, name: str) -> bool:

@@ -54,6 +54,8 @@ OF_EVALUATION = (
     "bf16_full_eval",
     "fp16_full_eval",
 )
+# What only has a meaning where something is evaluated.
+WITH_EVALUATION = ("eval_strategy", "eval_steps", "eval_delay", "eval_on_start", "do_eval", "load_best_model_at_end")
 # Of the loader of examples; a stream has one of its own.
 OF_THE_LOADER = (
     "dataloader_drop_last",
@@ -146,6 +148,8 @@ def check_inherited(args: Any) -> None:
             raise ValueError(
                 f"{name}={shown(getattr(args, name))} is for {other}, which is off. Set both, or neither."
             )
+    if _is_set(args, "eval_steps") and args.eval_strategy != "steps":
+        raise ValueError(f"eval_steps={shown(args.eval_steps)} is for eval_strategy=steps, which is not given.")
     _check_reports(args.report_to)
     if args.torch_compile:
         from torch._dynamo import list_backends

@@ -21,7 +21,7 @@ from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
 from ..model.processing_cbvila import CBViLAProcessor
 from .arguments import CBViLATrainingArguments
 from .checkpoints import checkpoint_to_resume
-from .inherited_options import OF_EVALUATION, refuse
+from .inherited_options import OF_EVALUATION, WITH_EVALUATION, refuse
 from .progress import say
 from .run_record import run_record
 from .trainer import CBViLATrainer
@@ -158,7 +158,8 @@ def build_trainer(job: PretrainingJob, args: CBViLATrainingArguments, checkpoint
             "streaming needs max_steps: a stream has no length that epochs could be counted by. 5.1 million pairs, "
             "seen 30 times in batches of 512, are 298,828 steps."
         )
-    refuse(args, OF_EVALUATION, "pretraining evaluates nothing; `cbvila inspect` measures a pretrained model")
+    evaluates = "pretraining evaluates nothing; `cbvila inspect` measures a pretrained model"
+    refuse(args, [*WITH_EVALUATION, "metric_for_best_model", *OF_EVALUATION], evaluates)
     set_seed(args.seed)
     with args.main_process_first(desc="reading the data"):
         sources = _load(job)
