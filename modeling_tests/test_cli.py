@@ -130,6 +130,7 @@ def test_what_is_misspelt_is_answered_with_the_nearest_there_is(argv, meant, cap
         (["inspect", "a", "--data", "d", "-x"], "there is no option '-x'"),
         (["evaluate", "vqa", "--protocol", "nlvr9"], "none for vqa; there are vqav2"),
         (["pretrain", "--config"], "--config: expected one argument"),
+        (["inspect", "m", "--data=--"], "'--data=--': expected a value"),
         (["pretrain", "--train_data", "a", "--lr_scheduler_kwargs", "{"], "is no JSON of names and values"),
         (["pretrain", "--train_data", "a", "--gradient_checkpointing_kwargs", "3"], "is no JSON of names and values"),
     ],

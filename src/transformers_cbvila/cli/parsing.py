@@ -58,6 +58,8 @@ class Parser(argparse.ArgumentParser):
         for word in args[: args.index("--") if "--" in args else None]:
             if word.startswith("--") and " " not in word and word.partition("=")[0] not in self._option_string_actions:
                 self.error(self._unknown(word))
+            if word.endswith("=--"):  # which argparse would take for no value at all, and go on with a list
+                self.error(f"{shown(word)}: expected a value")
         parsed, unknown = super().parse_known_args(args, namespace)
         if unknown:
             self.error(self._unknown(unknown[0]))
