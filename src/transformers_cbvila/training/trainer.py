@@ -10,7 +10,7 @@ from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import TrainOutput
+from transformers.trainer_utils import SchedulerType, TrainOutput
 
 from ..data.masking import generator_for
 from ..data.streams import ReplayCollator, StreamedImageTextPairs
@@ -155,7 +155,7 @@ class CBViLATrainer(Trainer):
             options = self.args.lr_scheduler_kwargs
             if not options:
                 raise
-            name = self.args.lr_scheduler_type.value
+            name = SchedulerType(self.args.lr_scheduler_type).value
             raise ValueError(f"lr_scheduler_kwargs={shown(options)} do not fit {name}: {error}") from error
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
