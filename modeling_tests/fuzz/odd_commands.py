@@ -189,10 +189,10 @@ class Commands:
             "limits": "many",
         }
         known["results"] = []
-        for key in draw.sample(list(known), draw.choice([1, 1, 2])):  # complete facts are staged: 20 seconds
+        for key in draw.sample(list(known), draw.choice([0, 1, 1, 2])):  # complete facts are staged: 20 seconds
             known[key] = draw.choice([None, 3, "", [], [3], {"a": 1}, [{"name": 1}], float("nan"), "x" * 3000])
         facts.write_text(yaml.safe_dump(known) if draw.random() < 0.9 else "a: [")
-        name = draw.choice(["me/x", "x", "me/x/y", "", "me/ü", "--", "x" * 200 + "/y", "me/x.git"])
+        name = draw.choice(["me/x"] * 6 + ["x", "me/x/y", "", "me/ü", "--", "x" * 200 + "/y", "me/x.git"])
         model = draw.choice([*self.models.values(), "cbvila-tinny", "nowhere", str(self.folder), "o/n"])
         return ["publish", model, name, "--facts", str(facts), "--output_dir", str(out)], PUBLISHING
 

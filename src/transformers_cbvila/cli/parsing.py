@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import Any, NoReturn
 
-from ..model.messages_cbvila import shown
+from ..model.messages_cbvila import SHOWN_CHARACTERS, shown
 from ..nearest import nearest
 
 USAGE_ERROR = 2  # exit status, as argparse has it
@@ -75,7 +75,9 @@ class Parser(argparse.ArgumentParser):
         try:
             return super()._get_value(action, arg_string)
         except argparse.ArgumentError as error:
-            message = error.message.replace(repr(arg_string), arg_string).replace(arg_string, shown(arg_string))
+            message = error.message.replace(repr(arg_string), shown(arg_string))
+            if len(message) > len(arg_string) > SHOWN_CHARACTERS:  # it stands there without quotes
+                message = message.replace(arg_string, shown(arg_string))
             raise argparse.ArgumentError(action, message) from None
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
