@@ -58,7 +58,7 @@ def inspect_pretraining(
     for start in tqdm(range(0, len(rows), batch_size), desc="Inspecting", disable=not progress):
         chunk = [(i, rows[i]) for i in range(start, min(start + batch_size, len(rows)))]
         examples = [
-            {"image": row["image"], "text": row["captions"][0], "generator": generator_for(seed, i)}
+            {"image": row["image"], "text": _first_caption(row, i), "generator": generator_for(seed, i)}
             for i, row in chunk
         ]
         batch = {name: tensor.to(model.device) for name, tensor in collate(examples).items()}
@@ -66,6 +66,12 @@ def inspect_pretraining(
     retrieval = retrieval_figures(model, processor, rows, rerank_k, batch_size, seed, progress)
     indices = torch.cat(found["indices"])
     return {**_codebook(indices, model), **_mim(found, indices, seed), **_pixels(found), **retrieval}
+
+
+def _first_caption(row: dict[str, Any], place: int) -> str:
+    if not row["captions"]:
+        raise ValueError(f"row {place} has no caption: leave it out, or name another column with caption_column")
+    return row["captions"][0]
 
 
 def _measure_batch(model: CBViLAForPreTraining, batch: dict[str, Tensor], found: dict[str, list[Tensor]]) -> None:
