@@ -67,6 +67,14 @@ def test_page_needs_nothing_else(page):
     assert all(source.startswith("data:image/png;base64,") for source in sources)
 
 
+def test_pictures_and_tables_say_what_they_show(page):
+    html = page.read_text(encoding="utf-8")
+    alts = re.findall(r'<img [^>]*alt="([^"]*)"', html)
+    assert alts and all(len(alt) > 8 for alt in alts) and any(alt.endswith("the right answer is blue") for alt in alts)
+    assert html.count("<table") == html.count("<caption") == 3
+    assert html.count("<th ") == html.count('scope="') and "<th>" not in html
+
+
 def test_wrong_examples_come_first_and_are_marked(page):
     html = page.read_text(encoding="utf-8")
     assert re.findall(r'<figure class="(\w+)"', html) == ["wrong", "right", "right"]

@@ -29,6 +29,13 @@ def test_figures_say_on_how_many_patches_and_have_intervals():
         assert 0 <= figures[f"{name}_low"] <= figures[name] <= figures[f"{name}_high"] <= 1
 
 
+def test_a_row_without_a_caption_is_named():
+    rows = tiny_rows(4)
+    rows[2] = {**rows[2], "captions": []}
+    with pytest.raises(ValueError, match="row 2 has no caption: leave it out, or name another column"):
+        inspect_pretraining(pretraining_model(), tiny_processor(), rows, **QUIET)
+
+
 @pytest.mark.parametrize(("weight", "left_out"), [("mim_weight", "mim"), ("pixel_weight", "pixel")])
 def test_an_objective_that_was_not_trained_has_no_figures(weight, left_out):
     everything = inspect_pretraining(pretraining_model(), tiny_processor(), tiny_rows(4), rerank_k=0, **QUIET)

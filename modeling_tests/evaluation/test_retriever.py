@@ -193,7 +193,7 @@ def test_mistakes_say_what_to_do(pictures, tmp_path):
 
 def test_faiss_missing_names_the_install_command(pictures, monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(ImportError, match=r'pip install "transformers-cbvila\[faiss\]"'):
+    with pytest.raises(ImportError, match=r'pip install "faiss-cpu"'):
         pictures.add_faiss_index()
 
 

@@ -46,38 +46,37 @@ class Calls:
         return getattr(self, f"_{surface}")(draw)
 
     def _pipeline(self, draw: random.Random) -> Callable[[], Any]:
-        image = draw.choice([odd_image, odd_images])(draw, self.folder)
-        question = draw.choice([sentence(draw), sentence(draw), odd_text(draw)])
-        arguments = draw.choice(
-            [(image, question), (image, question), ({"image": image, "question": question},), (image,)]
-        )
-        arguments = draw.choice([arguments, arguments, ([{"image": image, "question": question}, {}],), ()])
+        images = [odd_image, odd_images, lambda draw, folder: noise(draw)]
+        image = draw.choice(images)(draw, self.folder)
+        question = sentence(draw) if draw.random() < 0.8 else odd_text(draw)
+        pair = {"image": image, "question": question}
+        arguments = draw.choice([(image, question)] * 5 + [(pair,), ([pair, pair],), (image,), ([pair, {}],), ()])
+        answers = [["yes", "no"], [], "yes", [""], [None], [3], ["a", "a"], {"a": 1}, ["x" * 3000]]
+        generation = [{"max_new_tokens": -1}, {"nope": 1}, {"num_beams": 0}, {}]
         options = [
-            {},
-            {},
-            {},
             {"top_k": draw.choice([0, -1, 2, 10**9])},
+            {"answers": draw.choice(answers)},
+            {"generate_kwargs": draw.choice(generation)},
             {"nope": 1},
             {"batch_size": 0},
         ]
-        options += [
-            {"answers": draw.choice([["yes", "no"], [], "yes", [""], [None], [3], ["a", "a"], {"a": 1}, ["x" * 3000]])}
-        ]
-        options += [{"generate_kwargs": draw.choice([{"max_new_tokens": -1}, {"nope": 1}, {"num_beams": 0}, {}])}]
-        chosen = draw.choice(options)
+        chosen: Any = draw.choice(options) if draw.random() < 0.4 else {}
         return lambda: list(self.ask(*arguments, **chosen))
 
     def _retriever(self, draw: random.Random) -> Callable[[], Any]:
         def call() -> None:
             retriever = CBViLARetriever.from_pretrained(self.retrieval)
             which = draw.choice(["images", "texts"])
-            texts = [odd_text(draw) if draw.random() < 0.4 else sentence(draw) for _ in range(draw.randint(1, 4))]
-            wrong = draw.choice([texts, texts[0], dict(enumerate(texts)), 3, None, []])
-            items = odd_images(draw, self.folder) if which == "images" else draw.choice([texts, texts, wrong])
-            retriever.index(**{which: items if draw.random() < 0.6 else [noise(draw)] if which == "images" else ["a"]})
-            query = odd_image(draw, self.folder) if draw.random() < 0.5 else odd_text(draw)
+            texts = [odd_text(draw) if draw.random() < 0.2 else sentence(draw) for _ in range(draw.randint(1, 4))]
+            odd_texts = draw.choice([texts, texts, texts[0], dict(enumerate(texts)), 3, None, []])
+            odd = odd_images(draw, self.folder) if which == "images" else odd_texts
+            good = [noise(draw)] if which == "images" else [sentence(draw)]
+            retriever.index(**{which: odd if draw.random() < 0.5 else good})
             kind = draw.choice(["text", "image"])
-            numbers = draw.choice([{}, {}, {"top_k": draw.choice([0, -1, 10**9])}, {"rerank_k": -1}])
-            retriever.search(**{kind: query}, **numbers)
+            odd_query = odd_image(draw, self.folder) if draw.random() < 0.5 else odd_text(draw)
+            good_query = noise(draw) if kind == "image" else sentence(draw)
+            numbers = {"top_k": draw.choice([0, -1, 10**9]), "rerank_k": draw.choice([-1, 0, 10**9])}
+            chosen = {name: value for name, value in numbers.items() if draw.random() < 0.15}
+            retriever.search(**{kind: odd_query if draw.random() < 0.5 else good_query}, **chosen)
 
         return call

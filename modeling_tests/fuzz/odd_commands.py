@@ -189,11 +189,12 @@ class Commands:
             "limits": "many",
         }
         known["results"] = []
-        for key in draw.sample(list(known), draw.choice([1, 1, 2])):  # complete facts are staged: 20 seconds
+        known |= {"recipe": "one step", "codebook": "16 codes"}
+        for key in draw.sample(list(known), draw.choice([0, 1, 1, 2])):  # complete facts are staged: 20 seconds
             known[key] = draw.choice([None, 3, "", [], [3], {"a": 1}, [{"name": 1}], float("nan"), "x" * 3000])
         facts.write_text(yaml.safe_dump(known) if draw.random() < 0.9 else "a: [")
-        name = draw.choice(["me/x", "x", "me/x/y", "", "me/ü", "--", "x" * 200 + "/y", "me/x.git"])
-        model = draw.choice([*self.models.values(), "cbvila-tinny", "nowhere", str(self.folder), "o/n"])
+        name = draw.choice(["me/x"] * 20 + ["x", "me/x/y", "", "me/ü", "--", "x" * 200 + "/y", "me/x.git"])
+        model = draw.choice([*self.models.values()] * 3 + ["cbvila-tinny", "nowhere", str(self.folder), "o/n"])
         return ["publish", model, name, "--facts", str(facts), "--output_dir", str(out)], PUBLISHING
 
     @staticmethod

@@ -121,7 +121,7 @@ def test_a_folder_that_cannot_be_published(spoil, sentence, folder):
 
 
 def test_no_folder_and_no_finished_run(folder, tmp_path):
-    with pytest.raises(ValueError, match=r"nowhere is no folder, and no bundled checkpoint \(cbvila-tiny, "):
+    with pytest.raises(ValueError, match=r"is no folder and no bundled checkpoint \(cbvila-tiny, "):
         find_checkpoint(tmp_path / "nowhere")
     shutil.move(folder, tmp_path / "unfinished" / "checkpoint-3")
     with pytest.raises(ValueError, match="is not finished; finish it, or publish what there is of it: .*checkpoint-3"):

@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import Any, NoReturn
 
-from ..model.messages_cbvila import shown
+from ..model.messages_cbvila import SHOWN_CHARACTERS, shown
 from ..nearest import nearest
 
 USAGE_ERROR = 2  # exit status, as argparse has it
@@ -58,6 +58,8 @@ class Parser(argparse.ArgumentParser):
         for word in args[: args.index("--") if "--" in args else None]:
             if word.startswith("--") and " " not in word and word.partition("=")[0] not in self._option_string_actions:
                 self.error(self._unknown(word))
+            if word.endswith("=--"):  # which argparse would take for no value at all, and go on with a list
+                self.error(f"{shown(word)}: expected a value")
         parsed, unknown = super().parse_known_args(args, namespace)
         if unknown:
             self.error(self._unknown(unknown[0]))
@@ -73,7 +75,9 @@ class Parser(argparse.ArgumentParser):
         try:
             return super()._get_value(action, arg_string)
         except argparse.ArgumentError as error:
-            message = error.message.replace(repr(arg_string), arg_string).replace(arg_string, shown(arg_string))
+            message = error.message.replace(repr(arg_string), shown(arg_string))
+            if len(message) > len(arg_string) > SHOWN_CHARACTERS:  # it stands there without quotes
+                message = message.replace(arg_string, shown(arg_string))
             raise argparse.ArgumentError(action, message) from None
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:

@@ -1,7 +1,9 @@
 """A command's job from its options, over the recipe of `--config`, over what a protocol sets, over defaults.
 
-`HfArgumentParser` makes the options of dataclasses, as in transformers' own examples: the 150 of `TrainingArguments`
-are then what users know, and what a version of transformers adds is there at once.
+`HfArgumentParser` makes the options of dataclasses, as in transformers' own examples: the 120 of `TrainingArguments`
+are then what users know, and what a version of transformers adds is there at once. No other parser takes its place:
+typer wants a function's signature, so that these options would be written out; TRL's and jsonargparse would be a
+further package for what is below, and guess no misspelt option.
 """
 
 import argparse
