@@ -28,7 +28,7 @@ PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_EVALUATE_O
   $(VENV_PYTHON) -m pytest -n $(WORKERS) --dist loadfile
 CBVILA := $(VENV_PYTHON) -m transformers_cbvila
 
-.PHONY: help install test test-all test-oldest suite suite-all conformance lint format format-check types demo demo-scratch pretrain-tiny bench study results wheel clean FORCE
+.PHONY: help install test test-all test-oldest test-newest suite suite-all conformance lint format format-check types demo demo-scratch pretrain-tiny bench compare study results wheel clean FORCE
 
 help:  ## list the targets
 	@echo "make TARGET [PYTHON=/path/to/python]"
@@ -49,7 +49,7 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt .ci/install
 
 test: lint format-check types suite  ## lint, format check, type check and the tests (10 minutes at most on 2 cores)
 
-test-all: lint format-check types suite-all test-oldest  ## the same with the slow tests, and publishing with transformers 5.18.0
+test-all: lint format-check types suite-all test-oldest test-newest  ## the same with the slow tests, on three versions of transformers
 
 suite: $(STAMP)
 	$(PYTEST)
@@ -57,21 +57,36 @@ suite: $(STAMP)
 suite-all: $(STAMP)
 	$(PYTEST) -m "slow or not slow"
 
-# The oldest supported transformers without torchvision, on top of the environment's other packages.
+# The oldest and the newest transformers that are supported, each in an environment on top of the pinned one, of which
+# everything else is used. The oldest is what setup.cfg says; the newest is looked up whenever its tests are run.
 OLDEST := $(VENV)-oldest
 OLDEST_PACKAGES := transformers==5.18.0 huggingface_hub==1.31.0
+NEWEST := $(VENV)-newest
+NEWEST_PACKAGES := 'transformers>=5.18,<6'
+PIP_INSTALL := -m pip install --disable-pip-version-check --quiet
 
-$(OLDEST)/installed: $(STAMP)
-	rm -rf $(OLDEST)
-	$(VENV_PYTHON) -m venv $(OLDEST)
+# The default tests, and the Hub's slow ones: every head published, and loaded without this package. (A wheel is not
+# built there: setuptools of a new environment may be too old.)
+define test_on
+@$(1)/bin/python -c "import transformers; print('transformers', transformers.__version__)"
+$(subst $(VENV_PYTHON),$(1)/bin/python,$(PYTEST))
+$(subst $(VENV_PYTHON),$(1)/bin/python,$(PYTEST)) modeling_tests/hub -m slow --ignore modeling_tests/hub/test_wheel.py
+endef
+
+$(OLDEST)/made $(NEWEST)/made: %/made: $(STAMP)
+	rm -rf $*
+	$(VENV_PYTHON) -m venv $*
 	$(VENV_PYTHON) -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
-	  > $$(echo $(OLDEST)/lib/python*/site-packages)/others.pth
-	$(OLDEST)/bin/python -m pip install --disable-pip-version-check --quiet $(OLDEST_PACKAGES)
+	  > $$(echo $*/lib/python*/site-packages)/others.pth
 	touch $@
 
-test-oldest: $(OLDEST)/installed  ## publish and load every head with transformers 5.18.0 and without torchvision
-	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n $(WORKERS) --dist loadfile modeling_tests/hub -m "slow or not slow" \
-	  --ignore modeling_tests/hub/test_wheel.py  # setuptools of a new environment may be too old to build a wheel
+test-oldest: $(OLDEST)/made  ## the default tests and the Hub's with the oldest transformers, 5.18.0, without torchvision
+	$(OLDEST)/bin/python $(PIP_INSTALL) $(OLDEST_PACKAGES)
+	$(call test_on,$(OLDEST))
+
+test-newest: $(NEWEST)/made  ## the same with the newest 5.x of transformers that there is today
+	$(NEWEST)/bin/python $(PIP_INSTALL) --upgrade $(NEWEST_PACKAGES)
+	$(call test_on,$(NEWEST))
 
 conformance: $(STAMP)  ## transformers' own common tests on all our classes, counted per class, with the reason of every skip
 	RUN_SLOW=yes $(PYTEST) --dist loadscope modeling_tests/conformance -m "conformance or not conformance"
@@ -109,6 +124,7 @@ bench: $(BENCHED)  ## time the pretraining step, the quantiser, re-ranking and t
 	$(BENCH)/quantizer.py
 	$(BENCH)/peers.py
 	$(BENCH)/reranking.py
+	$(BENCH)/start.py
 	$(BENCH)/pipeline.py
 	$(BENCH)/index_memory.py
 
@@ -117,6 +133,10 @@ $(BENCHED): $(STAMP)
 	constraints=constraints.txt; [[ ! -f $(VENV)/constraints.txt ]] || constraints=$(VENV)/constraints.txt; \
 	  $(VENV_PYTHON) -m pip install --disable-pip-version-check --quiet -e ".[bench]" -c $$constraints
 	touch $@
+
+compare: $(STAMP)  ## train this tree and the commit BASE in short runs, and say whether the weights are equal (3 minutes)
+	@[[ -n "$(BASE)" ]] || { echo "make compare BASE=COMMIT, such as main"; exit 2; }
+	OMP_NUM_THREADS=1 $(VENV_PYTHON) benchmarks/compare.py $(BASE)
 
 study: $(STAMP)  ## run the paper's Table IV on DATA/emoji and write its table; goes on after a stop
 	@[[ -n "$(DATA)" ]] || { echo "make study DATA=FOLDER, where FOLDER/emoji holds the pack of emoji"; exit 2; }
@@ -130,5 +150,5 @@ wheel: $(STAMP)  ## build the wheel into dist/
 	$(VENV_PYTHON) -m build --wheel
 
 clean:  ## remove the environments, builds and caches; runs/ stays
-	rm -rf .venv .venv-reuse .venv-oldest .venv-reuse-oldest .cache build dist .pytest_cache .ruff_cache .mypy_cache src/*.egg-info
+	rm -rf .venv .venv-reuse .venv-oldest .venv-reuse-oldest .venv-newest .venv-reuse-newest .cache build dist .pytest_cache .ruff_cache .mypy_cache src/*.egg-info
 	find src modeling_tests -name __pycache__ -prune -exec rm -rf {} +

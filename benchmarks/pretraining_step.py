@@ -13,7 +13,7 @@ from transformers import set_seed
 from transformers_cbvila import CBViLAConfig, CBViLAForPreTraining
 from transformers_cbvila.data.masking import generator_for, mask_patches, mask_tokens
 
-TINY_RECIPE = Path(__file__).parents[1] / "recipes" / "pretrain-tiny.yaml"
+TINY_RECIPE = Path(__file__).parents[1] / "src" / "transformers_cbvila" / "recipes" / "pretrain-tiny.yaml"
 CLS, SEP, MASK, FIRST_WORD = 101, 102, 103, 1000  # BERT's ids; the first two thirds of a thousand stand for nothing
 PHASES = ("forward", "backward", "optimiser")
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
+from transformers_cbvila.output_folders import is_free
+
 
 def refuse_existing(path: str | Path, overwrite: bool, *inputs: str | None) -> None:
     """Raises a ValueError if there is something at `path` that may not be replaced. For before the work, too.
@@ -21,9 +23,9 @@ def refuse_existing(path: str | Path, overwrite: bool, *inputs: str | None) -> N
     path = Path(path)
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path} is a file: --output_dir must be a folder.")
-    if path.exists() and not overwrite:
+    if not is_free(path) and not overwrite:
         raise ValueError(f"{path} is there already: choose another --output_dir, or --overwrite to replace it.")
-    if path.exists() and any(path.iterdir()) and not (path / "config.json").is_file():
+    if not is_free(path) and not (path / "config.json").is_file():
         raise ValueError(f"{path} is no model's folder: not even --overwrite replaces it.")
     for name in inputs:
         if name and Path(name).exists() and Path(name).resolve().is_relative_to(path.resolve()):

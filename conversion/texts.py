@@ -6,17 +6,19 @@ from typing import Any
 from safe_loading import first_line
 from transformers import AutoTokenizer
 
+from transformers_cbvila.bundled import bundled_or_same
+
 _SPECIAL = {"pad_token_id": "pad", "bos_token_id": "cls", "eos_token_id": "sep"}
 
 
 def load_tokenizer(name: str) -> Any:
-    """A tokenizer of a folder or the Hub.
+    """A tokenizer of a folder, the Hub or a bundled checkpoint.
 
     Raises:
         ValueError: If there is none.
     """
     try:
-        return AutoTokenizer.from_pretrained(name)
+        return AutoTokenizer.from_pretrained(bundled_or_same(name))
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(
             f"There is no tokenizer {name} ({first_line(error)}): give a folder with --tokenizer, or --no_processor."

@@ -26,6 +26,4 @@ class BuildWithCards(build_py):
 
     def _cards(self) -> dict[str, str]:
         folder = Path(self.build_lib) / "transformers_cbvila" / "hub" / CARDS.name
-        return {
-            str(path): str(folder / path.name) for path in sorted(CARDS.iterdir()) if path.suffix in (".md", ".yaml")
-        }
+        return {str(path): str(folder / path.name) for path in sorted(CARDS.iterdir()) if path.suffix == ".md"}

@@ -1,10 +1,12 @@
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 from tiny_vqa import picture, tiny_model, tiny_processor
 from transformers import AutoConfig, pipeline
+from transformers.utils import hub
 
-from transformers_cbvila import bundled, bundled_checkpoint, bundled_checkpoints
+from transformers_cbvila import CBViLARetriever, bundled, bundled_checkpoint, bundled_checkpoints
 from transformers_cbvila.bundled import checkpoint_source
 
 
@@ -57,8 +59,23 @@ def test_a_checkpoint_is_bundled_or_a_folder_or_told_to_be_neither(checkpoints, 
         tiny_model().save_pretrained(checkpoints / folder)
     assert checkpoint_source("cbvila-b") == str(checkpoints / "cbvila-b")
     assert checkpoint_source(str(tmp_path / "mine")) == str(tmp_path / "mine")
-    for name in ("nowhere", "nobody/nothing", "./nowhere"):
-        with pytest.raises(
-            OSError, match=rf"^{name} is no folder and no bundled checkpoint \(cbvila-b, .*from the Hub: "
-        ):
-            checkpoint_source(name)
+    with pytest.raises(OSError, match=r"'nobody/nothing' is no folder .*\(cbvila-b, .*from the Hub, either: "):
+        checkpoint_source("nobody/nothing")
+
+
+@pytest.mark.parametrize(
+    "name", ["cbvila-tinny", "./nowhere", "/no/where", "a/b/c", "bert", "", "\0", "x" * 5000, "~/model"]
+)
+@pytest.mark.parametrize("look_up", [checkpoint_source, CBViLARetriever.from_pretrained])
+def test_a_name_that_can_be_no_hub_id_asks_nobody(name, look_up, monkeypatch):
+    monkeypatch.setattr(hub, "cached_file", None)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", None)
+    with pytest.raises(FileNotFoundError, match=r"is no folder and no bundled checkpoint \(cbvila-tiny,") as caught:
+        look_up(name)
+    assert len(str(caught.value)) < 300
+    assert str(caught.value).endswith("; did you mean cbvila-tiny?") == (name == "cbvila-tinny")
+
+
+def test_a_file_is_no_checkpoint():
+    with pytest.raises(FileNotFoundError, match="is a file, no folder"):
+        checkpoint_source(__file__)

@@ -13,6 +13,8 @@ from transformers import (
     AutoModelForPreTraining,
     AutoModelForVisualQuestionAnswering,
     AutoProcessor,
+    AutoTokenizer,
+    pipeline,
 )
 
 from transformers_cbvila import bundled_checkpoint
@@ -46,6 +48,19 @@ def test_the_base_model_and_the_processor_fit_each_other():
     assert model.config.text_config.vocab_size == len(processor.tokenizer)
     assert processor.tokenizer.model_max_length == model.config.text_config.max_position_embeddings
     assert bool(model.codebook.initialized)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_tokenizer_and_the_models_fit_each_other(name):
+    folder = bundled_checkpoint(name)
+    texts = AutoTokenizer.from_pretrained(folder)(["a red circle", "blue"], return_tensors="pt", padding=True)
+    model = AutoModel.from_pretrained(folder).eval()
+    output = model(**texts)
+    states = model.get_text_features(**texts)
+    torch.testing.assert_close(output.last_hidden_state, states.last_hidden_state)
+    torch.testing.assert_close(output.pooler_output, states.pooler_output)
+    (features,) = pipeline("feature-extraction", model=folder)(["a red circle"])
+    torch.testing.assert_close(torch.tensor(features), output.last_hidden_state[:1], atol=1e-5, rtol=1e-5)
 
 
 def test_answers_unseen_questions():

@@ -2,11 +2,15 @@
 
 import json
 import re
+import subprocess
+import sys
 
 import pytest
 import yaml
 
-from transformers_cbvila.cli import _parse, main
+from transformers_cbvila import __version__
+from transformers_cbvila.cli import COMMANDS, main
+from transformers_cbvila.cli.recipes import parse_job
 from transformers_cbvila.evaluation.retrieval_order import better_rerank_k
 from transformers_cbvila.training.arguments import CBViLATrainingArguments
 from transformers_cbvila.training.pretrain import PretrainingJob
@@ -46,7 +50,7 @@ TINY_RECIPE = {
 
 
 def parse_pretrain(argv):
-    return _parse("pretrain", "", "", [PretrainingJob, CBViLATrainingArguments], argv)
+    return parse_job("pretrain", "", "", [PretrainingJob, CBViLATrainingArguments], argv)
 
 
 @pytest.fixture
@@ -66,7 +70,7 @@ def test_every_command_has_help_with_an_example(command, capsys):
 
 def test_help_shows_defaults_and_our_options_before_those_of_transformers(recipe, capsys):
     with pytest.raises(SystemExit):
-        main(["pretrain", "--config", recipe, "--help"])
+        main(["pretrain", "--config", recipe, "--help-all"])
     said = " ".join(capsys.readouterr().out.split())
     ours, _, inherited = said.partition("options of transformers' TrainingArguments")
     assert "Share of patches to hide. (default: 0.75)" in ours
@@ -80,10 +84,137 @@ def test_model_configs_that_are_no_json(given, message):
         PretrainingJob(train_data=["a"], model_config=given)
 
 
-def test_an_unknown_command_is_refused_with_the_known_ones(capsys):
-    with pytest.raises(SystemExit):
-        main(["pretrian"])
-    assert "pretrain" in capsys.readouterr().err
+def refusal(capsys, argv):
+    """The one line with which a command line is refused."""
+    with pytest.raises(SystemExit) as stopped:
+        main(argv)
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2 and said.count("\n") == 1 and len(said) < 2000
+    return said
+
+
+@pytest.mark.parametrize(
+    ("argv", "meant"),
+    [
+        (["pretrian"], "pretrain"),
+        (["fine-tune"], "finetune"),
+        (["finetune", "entailmnet"], "entailment"),
+        (["evaluate", "VQA"], "vqa"),
+        (["inspect", "m", "--data", "d", "--rerank", "3"], "--rerank_k"),
+        (["inspect", "m", "--dat", "d"], "--data"),
+        (["publish", "m", "o/n", "--private_"], "--private"),
+        (["demo", "--epoch=3"], "--epochs"),
+        (["pretrain", "--epochs", "3"], "--num_train_epochs"),
+        (["pretrain", "--wd", "3"], "--weight_decay"),
+        (["finetune", "vqa", "--lr", "3"], "--local_rank or --learning_rate"),
+        (["finetune", "vqa", "--train-dat", "3"], "--train_data"),
+        (["finetune", "vqa", "--lr_scheduler_type", "cosin"], "cosine"),
+        (["evaluate", "vqa", "--answer-kk", "3"], "--answer_k"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_what_is_misspelt_is_answered_with_the_nearest_there_is(argv, meant, capsys):
+    assert refusal(capsys, argv).endswith(f"; did you mean {meant}?\n")
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["nonsense-of-another-kind"], "is none of pretrain, finetune"),
+        (["finetune"], "required: TASK"),
+        (["pretrain"], "required: --train_data ("),
+        (["pretrain", "--train_data"], "--train_data: expected at least one argument"),
+        (["pretrain", "--train_data", "a", "--max_steps", "x" * 3000], "(3,000 characters)"),
+        (["pretrain", "--train_data", "a", "--streaming", "y" * 3000], "(3,000 characters)"),
+        (["pretrain", "--train_data", "a", "--" + "z" * 3000], "there is no option '--zzz"),
+        (["inspect", "a", "b", "--data", "d"], "'b' stands where an option"),
+        (["inspect", "a", "--data", "d", "-x"], "there is no option '-x'"),
+        (["evaluate", "vqa", "--protocol", "nlvr9"], "none for vqa; there are vqav2"),
+        (["pretrain", "--config"], "--config: expected one argument"),
+        (["pretrain", "--train_data", "a", "--lr_scheduler_kwargs", "{"], "is no JSON of names and values"),
+        (["pretrain", "--train_data", "a", "--gradient_checkpointing_kwargs", "3"], "is no JSON of names and values"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else None,
+)
+def test_what_is_wrong_is_said_in_a_line(argv, message, capsys):
+    assert message in refusal(capsys, argv)
+
+
+def test_without_a_command_there_is_the_help(capsys):
+    assert main([]) == 0
+    bare = capsys.readouterr().out
+    with pytest.raises(SystemExit) as stopped:
+        main(["--help"])
+    assert stopped.value.code == 0 and capsys.readouterr().out == bare
+    assert all(f"  {command} " in bare for command in COMMANDS)
+
+
+def test_help_of_training_commands_is_short_and_names_where_the_rest_is(capsys):
+    for command in (["pretrain"], ["finetune", "vqa"]):
+        for option in ("--help", "--help-all"):
+            with pytest.raises(SystemExit):
+                main([*command, option])
+        ours, everything = (text for text in capsys.readouterr().out.split(f"usage: cbvila {' '.join(command)} ")[1:])
+        assert "--help-all" in ours and "--train_data" in ours and "--train-data" not in ours
+        for option in ("--weight_decay", "--learning_rate", "--fsdp"):
+            assert f"{option} " in everything and f"{option} " not in ours
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--version"], ["--help"], [], ["pretrian"], ["finetune", "vpa"], ["inspect", "m", "--dta"], ["publish", "-h"]],
+    ids=" ".join,
+)
+def test_help_version_and_mistakes_load_neither_torch_nor_transformers(arguments):
+    code = """
+import atexit, runpy, sys
+heavy = {"torch", "transformers", "numpy", "datasets"}
+atexit.register(lambda: print("loaded", [name for name in sys.modules if name in heavy or "modeling_" in name]))
+sys.argv = ["-m", *sys.argv[1:]]
+sys.orig_argv = ["python", "-m", "transformers_cbvila", *sys.argv[1:]]
+runpy.run_module("transformers_cbvila", run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120)
+    assert done.stdout.splitlines()[-1] == "loaded []", done.stderr
+    assert "Traceback" not in done.stderr
+    if arguments == ["--version"]:
+        assert done.stdout.startswith(f"cbvila {__version__}\n")
+
+
+def test_the_command_line_registers_what_it_needs(picture_folder, tmp_path):
+    command = ["evaluate", "vqa", "--model", "cbvila-tiny-easyvqa", "--data", picture_folder, "--output", "o.json"]
+    command = [sys.executable, "-m", "transformers_cbvila", *command]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert done.returncode == 1 and "question" in done.stderr.splitlines()[-1], done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (ValueError("a\n  b"), 1, "cbvila inspect: a b"),
+        (FileNotFoundError(2, "No such file", "x"), 1, "cbvila inspect: 'x': No such file"),
+        (OSError(36, "File name too long", "x" * 5000), 1, "(5,000 characters): File name too long"),
+        (FloatingPointError("weights are NaN"), 1, "weights are NaN"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 70, "too little memory"),
+        (ValueError(), 1, "cbvila inspect: ValueError"),
+        (ValueError("x" * 5000), 1, "(5,000 characters)"),
+        (KeyError("logits"), 70, "this is a fault of cbvila, and not of what it was given"),
+        (RuntimeError("shapes"), 70, "(RuntimeError: shapes)"),
+        (MemoryError(), 70, "too little memory"),
+        (RuntimeError("CUDA out of memory. Tried"), 70, "too little memory"),
+        (KeyboardInterrupt(), 130, "Interrupted."),
+        (KeyboardInterrupt("Interrupted. Half is there."), 130, "Interrupted. Half is there."),
+    ],
+    ids=repr,
+)
+def test_errors_of_users_are_told_from_ours(error, status, message, capsys, monkeypatch):
+    def fail(options):
+        raise error
+
+    monkeypatch.setattr("transformers_cbvila.cli.inspect.run", fail)
+    assert main(["inspect", "cbvila-tiny", "--data", "d"]) == status
+    said = capsys.readouterr().err.strip()
+    assert message in said and "\n" not in said and len(said) < 2000
 
 
 def test_flags_win_over_the_recipe_and_the_recipe_over_defaults(recipe, tmp_path):
@@ -96,18 +227,54 @@ def test_flags_win_over_the_recipe_and_the_recipe_over_defaults(recipe, tmp_path
     assert rest.resume
 
 
-def test_an_entry_that_is_no_option_is_named(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ("max_stepz: 3", "no option: 'max_stepz'; did you mean max_steps?"),
+        ("1: 2\nx: 3", "no option: '1', 'x'"),
+        ("help: true", "no option: 'help'"),
+        ("max_steps: [1, 2]", "--max_steps: [1, 2] stands where one value is expected"),
+        ("max_steps: half", "--max_steps: invalid int value: 'half'"),
+        ("max_steps: 0.5", "--max_steps: invalid int value: '0.5'"),
+        ("streaming: maybe", "--streaming: Truthy value expected: got 'maybe'"),
+        ("resume: 3", "--resume: 3 is neither true nor false"),
+        ("train_data_weights: [1, {a: b}]", "{'a': 'b'} stands where one value is expected"),
+        ("image_column: {a: b}", "{'a': 'b'} stands where one value is expected"),
+        ("lr_scheduler_type: cosin", "did you mean cosine?"),
+        ("- a", "expected 'option: value' lines"),
+        ("", "expected 'option: value' lines"),
+        ("a: [", "is no YAML"),
+        ("a: \x00", "is no YAML"),
+    ],
+)
+def test_a_mistake_in_a_recipe_is_named(recipe, message, tmp_path, capsys):
     path = tmp_path / "typo.yaml"
-    path.write_text("max_stepz: 3\n")
+    path.write_text(recipe)
     with pytest.raises(SystemExit):
         parse_pretrain(["--config", str(path), "--train_data", "a", "--output_dir", str(tmp_path)])
-    assert "max_stepz" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1
 
 
-def test_a_recipe_that_is_not_there_is_named(tmp_path, capsys):
+def test_values_of_a_recipe_are_those_of_flags(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        "train_data: easy-vqa\ntrain_data_weights: [2]\nmodel_config: {codebook_size: 8}\ncaption_column: 7\n"
+        "streaming: true\nmax-steps: 3\nlearning_rate: 1\nlr_scheduler_kwargs: {power: 2}\nresume: true\n"
+        f"model: null\nreport_to: [none]\noutput_dir: {tmp_path}\n"
+    )
+    job, args, rest = parse_pretrain(["--config", str(path)])
+    assert (job.train_data, job.train_data_weights, job.caption_column) == (["easy-vqa"], [2.0], "7")
+    assert job.model_config == {"codebook_size": 8} and job.model is None and job.streaming and rest.resume
+    assert (args.max_steps, args.learning_rate, args.lr_scheduler_kwargs["power"]) == (3, 1.0, 2)
+
+
+@pytest.mark.parametrize("name", ["nowhere.yaml", ".", "x" * 3000])
+def test_a_recipe_that_is_not_there_is_named(name, tmp_path, capsys):
     with pytest.raises(SystemExit):
-        parse_pretrain(["--config", "nowhere.yaml", "--train_data", "a", "--output_dir", str(tmp_path)])
-    assert "nowhere.yaml" in capsys.readouterr().err
+        parse_pretrain(["--config", name, "--train_data", "a", "--output_dir", str(tmp_path)])
+    said = capsys.readouterr().err
+    assert name[:70] in said and len(said) < 300
 
 
 def test_pretraining_on_a_folder_of_ones_own_then_inspecting_it(recipe, picture_folder, tmp_path, capsys):
@@ -141,7 +308,10 @@ def test_pretraining_on_a_folder_of_ones_own_then_inspecting_it(recipe, picture_
     assert 0 <= measured["text_retrieval_r10"] <= 1
     recall, low, high = (measured[f"image_retrieval_r1_reranked{end}"] for end in ("", "_low", "_high"))
     assert re.search(rf"image_retrieval_r1_reranked +{recall:.4f} +{low:.4f} to {high:.4f}\n", printed)
-    assert f"On 8 images of {picture_folder}, train." in page.read_text() and page.read_text().count("<img") > 8 * 5
+    html = page.read_text()
+    assert "On 8 images of pictures, train." in html and "Inside the codebook of out<" in html
+    assert str(tmp_path) not in html and html.count("<img") > 8 * 5
+    assert re.search(r"codebook_window_tokens +128\n", printed)
 
 
 def assert_says(capsys, argv, *messages):

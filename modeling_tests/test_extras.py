@@ -1,9 +1,14 @@
 """The helper that imports optional packages."""
 
+import configparser
+import shlex
 import sys
+from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
+from transformers_cbvila import extras
 from transformers_cbvila.extras import require
 
 
@@ -13,10 +18,36 @@ def test_installed_module_is_returned():
     assert require("matplotlib.figure") is matplotlib.figure
 
 
-def test_missing_package_names_the_install_command(monkeypatch):
-    monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(ImportError, match=r'pip install "transformers-cbvila\[faiss\]"'):
-        require("faiss")
+@pytest.mark.parametrize(
+    ("module", "packages"),
+    [
+        ("faiss", ["faiss-cpu"]),
+        ("peft", ["peft"]),
+        ("timm", ["timm", "torchvision"]),
+        ("datasets", ["datasets", "evaluate", "easy-vqa", "matplotlib"]),
+    ],
+)
+def test_missing_package_names_what_can_be_installed(monkeypatch, module, packages):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=rf"'{module}' is not installed.*: pip install ") as caught:
+        require(module)
+    named = [Requirement(word).name for word in shlex.split(str(caught.value).partition("pip install ")[2])]
+    assert named == packages
+
+
+def test_requirements_are_those_of_setup_cfg():
+    setup = configparser.ConfigParser()
+    setup.read(Path(__file__).parents[1] / "setup.cfg")
+    for extra in set(extras._EXTRA_OF_MODULE.values()):
+        lines = setup["options.extras_require"][extra].split()
+        assert [Requirement(line) for line in lines] == [Requirement(text) for text in extras._requirements(extra)]
+
+
+def test_sources_that_are_not_installed_name_the_package(monkeypatch):
+    monkeypatch.setattr(extras, "_DISTRIBUTION", "no-such-distribution")
+    monkeypatch.setitem(sys.modules, "easy_vqa", None)
+    with pytest.raises(ImportError, match='pip install "easy-vqa"$'):
+        require("easy_vqa")
 
 
 def test_failure_inside_an_installed_package_is_not_hidden(monkeypatch, tmp_path):

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from PIL import Image
 from tiny_vqa import VOCABULARY, picture, tiny_config, tiny_model, tiny_processor
 from transformers import (
     AutoConfig,
@@ -13,6 +14,7 @@ from transformers import (
     AutoModel,
     AutoModelForPreTraining,
     AutoModelForVisualQuestionAnswering,
+    AutoModelForZeroShotImageClassification,
     AutoProcessor,
     AutoTokenizer,
     BertConfig,
@@ -27,6 +29,7 @@ from transformers import (
 
 from transformers_cbvila import (
     CBViLAConfig,
+    CBViLAForImageTextRetrieval,
     CBViLAForPreTraining,
     CBViLAForQuestionAnswering,
     CBViLAFusionConfig,
@@ -38,6 +41,7 @@ from transformers_cbvila import (
     CBViLAVisionConfig,
     CBViLAVisionModel,
     CBViLAVisualQuestionAnsweringPipeline,
+    bundled_checkpoint,
     pipeline_dispatch,
 )
 from transformers_cbvila.registration import register
@@ -345,3 +349,45 @@ def test_fresh_process_with_pipeline_imported_before_us(folder, bert_folder):
     code = f"BERT, OURS = {bert_folder!r}, {folder!r}\n{FRESH_PROCESS}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout.split() == ["CBViLAVisualQuestionAnsweringPipeline"], done.stderr
+
+
+# Zero-shot image classification, by transformers' own pipeline
+
+LABELS = ["red", "blue", "green"]
+
+
+@pytest.fixture(scope="module")
+def classify():
+    return pipeline("zero-shot-image-classification", model=bundled_checkpoint("cbvila-tiny"))
+
+
+def test_zero_shot_classes_are_those_of_the_embeddings(classify):
+    assert type(classify.model) is CBViLAForImageTextRetrieval
+    folder = bundled_checkpoint("cbvila-tiny")
+    assert type(AutoModelForZeroShotImageClassification.from_pretrained(folder)) is CBViLAForImageTextRetrieval
+    image = Image.new("RGB", (64, 64), "blue")
+    found = {entry["label"]: entry["score"] for entry in classify(image, candidate_labels=LABELS)}
+    inputs = AutoProcessor.from_pretrained(folder)(
+        images=[image] * 3, text=[f"This is a photo of {label}." for label in LABELS], return_tensors="pt"
+    )
+    output = AutoModel.from_pretrained(folder).eval()(**inputs)
+    scores = output.logits_per_image[0].softmax(-1).tolist()
+    assert found == pytest.approx(dict(zip(LABELS, scores, strict=True)), abs=1e-5)
+
+
+def test_zero_shot_classes_of_plain_colours(classify):
+    images = [Image.new("RGB", (64, 64), label) for label in LABELS]
+    found = classify(images, candidate_labels=LABELS, hypothesis_template="a {} circle")
+    assert [entries[0]["label"] for entries in found] == LABELS
+    assert [sum(entry["score"] for entry in entries) for entries in found] == pytest.approx([1.0] * 3)
+    for size in (2, 3):  # three images and three labels are as many
+        batched = classify(images, candidate_labels=LABELS, hypothesis_template="a {} circle", batch_size=size)
+        for entries, expected in zip(batched, found, strict=True):
+            assert [e["label"] for e in entries] == [e["label"] for e in expected]
+            assert [e["score"] for e in entries] == pytest.approx([e["score"] for e in expected], abs=1e-5)
+
+
+@pytest.mark.parametrize("labels", [["red", "red"], ["blu\u00e9", "blue"], ["\u7ea2", "\u84dd"]])
+def test_zero_shot_classes_that_nothing_tells_apart(classify, labels):
+    with pytest.raises(ValueError, match="are the same tokens to this model"):
+        classify(Image.new("RGB", (64, 64)), candidate_labels=labels)

@@ -9,10 +9,11 @@ import pytest
 import transformers_cbvila.evaluation.task_evaluation as task_evaluation
 import transformers_cbvila.training.finetune as finetuning
 from transformers_cbvila import cli
+from transformers_cbvila.cli.recipe_files import FOLDER
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+RECIPES = sorted(FOLDER.glob("*.yaml"))
 _COMMAND = re.compile(r"(?:-m transformers_cbvila|cbvila) ((?:finetune|evaluate) .*)")
 
 

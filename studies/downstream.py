@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 from .blank import blank_copy
 from .table import interval, markdown, mean
 
-RECIPES = Path(__file__).parents[1] / "recipes"
+RECIPES = Path(__file__).parents[1] / "src" / "transformers_cbvila" / "recipes"
 STARTS = ("zero-shot", "text-only-random", "text-only-pretrained", "random", "pretrained")
 BLANK = "blank"  # folder of the packs that text-only runs read
 RECALLS = tuple(

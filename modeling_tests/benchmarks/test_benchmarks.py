@@ -10,6 +10,7 @@ import pretraining_step
 import pytest
 import quantizer
 import reranking
+import start
 import torch
 from measuring import Spread, count_flops
 from pretraining_step import TrainingStep, figures, model_config, random_batch
@@ -27,7 +28,7 @@ def run(module, monkeypatch, *arguments):
 
 
 @pytest.mark.parametrize(
-    "module", [pretraining_step, quantizer, peers, reranking, large_gallery, answering, index_memory]
+    "module", [pretraining_step, quantizer, peers, reranking, large_gallery, answering, index_memory, start]
 )
 def test_help_ends_with_an_example(module, monkeypatch, capsys):
     with pytest.raises(SystemExit):
@@ -46,6 +47,13 @@ def test_the_quantizer_is_measured(monkeypatch, capsys):
     monkeypatch.setattr(quantizer, "CODES", 32)
     run(quantizer, monkeypatch, "--rounds", "1")
     assert "ours / product and argmin" in capsys.readouterr().out
+
+
+def test_the_start_is_measured(monkeypatch, capsys):
+    monkeypatch.setattr(start, "COMMANDS", [["--version"]])
+    run(start, monkeypatch, "--rounds", "1")
+    imported, version = capsys.readouterr().out.splitlines()
+    assert imported.endswith("CPU-s   torch, transformers") and version.endswith("CPU-s   nothing heavy")
 
 
 def test_figures_by_hand():

@@ -14,6 +14,7 @@ import torch
 from albef_sizes import layout_of
 from command import run
 from convert_albef import convert, main
+from transformers import AutoTokenizer
 
 from transformers_cbvila import (
     CBViLAForImageTextRetrieval,
@@ -88,6 +89,7 @@ def test_the_processor_is_albefs(tmp_path, capfd):
     batch = processor(images=tiny.half_image("red", "left"), text="red half", return_tensors="pt")
     assert batch["input_ids"].tolist() == [[tiny.CLS, tiny.WORDS.index("red"), tiny.WORDS.index("half")]]  # no [SEP]
     assert model(**batch).logits.shape == (1, 3)
+    assert list(AutoTokenizer.from_pretrained(tmp_path / "out")("red half")) == ["input_ids", "attention_mask"]
     assert (model.config.text_config.bos_token_id, model.config.text_config.eos_token_id) == (tiny.CLS, tiny.SEP)
 
 

@@ -108,5 +108,5 @@ def test_impossible_shares_of_keywords(share):
 
 
 def test_a_row_without_a_caption_is_named():
-    with pytest.raises(ValueError, match="Row 1 has no caption"):
+    with pytest.raises(ValueError, match="Row 1: it has no caption"):
         ImageTextPairs([tiny_rows()[0], {"image": half_image("red", "top"), "captions": []}])[1]

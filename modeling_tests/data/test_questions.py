@@ -1,15 +1,16 @@
 """Thinned-out questions: open-ended ones always, yes/no ones by draw, the same for the same seed, epoch and row."""
 
 import pytest
+from tiny import half_image
 
 from transformers_cbvila.data.questions import SampledQuestions
 
 ROW = {
-    "image": "an image",
+    "image": half_image("red", "top"),
     "question": ["shape?", "q1", "q2", "colour?", "q3", "q4"],
     "answer": ["circle", "yes", "no", "red", "yes", "no"],
 }
-NOTHING_OPEN = {"image": "another", "question": ["q1", "q2"], "answer": ["yes", "no"]}
+NOTHING_OPEN = {"image": half_image("blue", "top"), "question": ["q1", "q2"], "answer": ["yes", "no"]}
 
 
 def asked(sampler, epoch):

@@ -92,7 +92,7 @@ def test_all_kinds_of_sources_give_the_same_rows(kind, load, tmp_path):
     assert [row["captions"] for row in rows] == [[f"a {c}"] for c in COLOURS][: len(rows)]
     assert len(rows) == (3 if kind == "parquet file" else 6)
     for colour, row in zip(COLOURS, rows, strict=False):
-        assert set(row) == {"image", "captions", "keywords"}
+        assert set(row) == {"image", "captions", "keywords", "origin"}
         assert row["keywords"] == ([] if "csv" in kind else [colour])
         assert decoded(row).getpixel((2, 2)) == Image.new("RGB", (1, 1), colour).getpixel((0, 0))
 
@@ -111,7 +111,9 @@ def test_captions_are_found_by_the_usual_names(column, load, tmp_path):
 def test_missing_columns_are_named_with_those_there_are(load, tmp_path):
     table("words", folder=save_pictures(tmp_path / "p")).to_parquet(tmp_path / "a.parquet")
     path = str(tmp_path / "a.parquet")
-    with pytest.raises(ValueError, match="no column called captions, caption, text; set caption_column to one of im"):
+    with pytest.raises(
+        ValueError, match="no column called captions, caption, text, txt; set caption_column to one of im"
+    ):
         load(path)
     with pytest.raises(ValueError, match="no column 'caption'; set caption_column to one of image, words, tags"):
         load(path, caption_column="caption")
@@ -245,8 +247,10 @@ def test_streams_are_interleaved_and_know_their_texts(tmp_path):
 
 def numbered(start, count):
     texts = datasets.List(datasets.Value("string"))
-    features = datasets.Features(image=datasets.Image(decode=False), captions=texts, keywords=texts)
-    rows = {"image": [None] * count, "captions": [[str(start + i)] for i in range(count)], "keywords": [[]] * count}
+    text = datasets.Value("string")
+    features = datasets.Features(image=datasets.Image(decode=False), captions=texts, keywords=texts, origin=text)
+    numbers = [str(start + i) for i in range(count)]
+    rows = {"image": [None] * count, "captions": [[n] for n in numbers], "keywords": [[]] * count, "origin": numbers}
     return datasets.Dataset.from_dict(rows, features=features)
 
 
@@ -330,7 +334,7 @@ def test_a_broken_picture_is_named(tmp_path):
     rows = load_pairs(str(tmp_path / "pairs.jsonl"))
     next(tmp_path.rglob("*.png")).write_bytes(b"no picture")
     pairs = ImageTextPairs(rows)
-    with pytest.raises(ValueError, match=r"The image of pair \d cannot be read"):
+    with pytest.raises(ValueError, match=r"Row \d of .*pairs.jsonl: its image cannot be read"):
         [pairs[row] for row in range(len(pairs))]
     with pytest.raises(IndexError):
         pairs[len(pairs)]
@@ -339,6 +343,7 @@ def test_a_broken_picture_is_named(tmp_path):
 @pytest.mark.parametrize("load", [load_pairs, load_pair_stream])
 def test_relative_paths_of_several_folders_are_refused(load, tmp_path):
     make("jsonl", tmp_path / "one")
+    make("jsonl", tmp_path / "two")
     with pytest.raises(ValueError, match="the pattern has several"):
         next(iter(load(f"{tmp_path}/*/pairs.jsonl")))
     assert next(iter(load(f"{tmp_path}/one/*.jsonl")))["captions"] == ["a red"]

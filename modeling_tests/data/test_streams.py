@@ -10,6 +10,7 @@ from PIL import Image
 from tiny import tiny_rows
 from torch.utils.data import DataLoader
 
+from transformers_cbvila.data import streams
 from transformers_cbvila.data.pairs import ImageTextPairs
 from transformers_cbvila.data.sources import interleave
 from transformers_cbvila.data.streams import ReplayCollator, StreamedImageTextPairs
@@ -134,11 +135,11 @@ def test_weighted_sources_are_shared_out_and_replayed(shards, process):
     assert share == pytest.approx(0.75, abs=5 * (0.75 * 0.25 / 400) ** 0.5)
 
 
-def test_a_replay_decodes_nothing():
+def test_a_replay_decodes_nothing(monkeypatch):
     pairs = stream(shuffle_buffer=4)
     pairs.start_after(4, 2)
-    decoded, decode = [], pairs._decode
-    pairs._decode = lambda image: decoded.append(1) or decode(image)
+    decoded, decode = [], streams.with_pictures
+    monkeypatch.setattr(streams, "with_pictures", lambda *row: decoded.append(1) or decode(*row))
     assert list(islice(pairs, 10))[:8] == [None] * 8 and len(decoded) == 2
 
 

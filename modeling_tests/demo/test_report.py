@@ -70,7 +70,7 @@ def test_page_needs_nothing_else(page):
 def test_wrong_examples_come_first_and_are_marked(page):
     html = page.read_text(encoding="utf-8")
     assert re.findall(r'<figure class="(\w+)"', html) == ["wrong", "right", "right"]
-    assert "✗ teal, not blue" in html and "✓ red" in html and "1 of the 124 wrong answers" in html
+    assert "✗ said teal, right is blue" in html and "✓ red" in html and "1 of the 124 wrong answers" in html
     assert html.count("score 0.987") == 2
 
 

@@ -57,7 +57,7 @@ def test_nothing_is_written_elsewhere(tmp_path):
 
 def test_the_bundled_checkpoint_follows_its_measured_figures():
     folder = bundled_checkpoint("cbvila-tiny")
-    measured = json.loads((Path(folder) / "inspection.json").read_text())
+    measured = json.loads(Path(folder, "inspection.json").read_text(encoding="utf-8"))
     sets = [found for found in measured.values() if f"{NAMES[0]}_reranked" in found]
     assert sets and [better_rerank_k(found, 64) for found in sets].count(0) > len(sets) / 2
     assert CBViLARetriever.from_pretrained("cbvila-tiny").rerank_k == 0

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import tiny
 
+from transformers_cbvila.hub.checking import find_checkpoint
+from transformers_cbvila.hub.staging import stage
+
 LONG = 900  # seconds that another process may take, on a machine that does other things besides
 FACTS = {
     "license": "apache-2.0",
@@ -26,13 +29,31 @@ def save_checkpoint(head, folder, **fields):
     return Path(folder)
 
 
+def staged(head, folder):
+    """A published folder of a head, without the upload."""
+    target = folder / "published"
+    target.mkdir()
+    stage(find_checkpoint(save_checkpoint(head, folder / "original")), "# card\n", target)
+    return target
+
+
+def run_offline(code, folder, *arguments, without_package=True):
+    """Runs Python code that has empty caches, and a folder for them, but no Hub; returns what it printed."""
+    environment = {**inherited_environment(), "HF_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "1"}
+    return _run(code, environment, folder, without_package, *arguments)
+
+
 def in_another_process(code, hub, home, without_package=False):
     """Runs Python code that knows no other Hub and has empty caches; returns what it printed."""
+    return _run(code, {**inherited_environment(), **hub.environment(home)}, home, without_package)
+
+
+def _run(code, environment, folder, without_package, *arguments):
     block = "import sys; sys.modules['transformers_cbvila'] = None\n" if without_package else ""
     done = subprocess.run(
-        [sys.executable, "-c", block + code],
-        env={**inherited_environment(), **hub.environment(home)},
-        cwd=home,
+        [sys.executable, "-c", block + code, *map(str, arguments)],
+        env=environment,
+        cwd=folder,
         capture_output=True,
         text=True,
         timeout=LONG,

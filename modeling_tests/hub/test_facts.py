@@ -8,7 +8,6 @@ import yaml
 from publishable import FACTS, save_checkpoint
 
 from transformers_cbvila import CBViLAForPreTraining, CBViLAForVisualEntailment, bundled_checkpoint
-from transformers_cbvila.hub.cards import cards_folder
 from transformers_cbvila.hub.checking import find_checkpoint
 from transformers_cbvila.hub.facts import collect_facts
 
@@ -146,6 +145,7 @@ def test_a_broken_record_is_named(saved, tmp_path):
 
 @pytest.mark.parametrize("name", ["cbvila-tiny", "cbvila-tiny-easyvqa"])
 def test_bundled_checkpoints_have_their_facts(name):
-    facts = collect_facts(find_checkpoint(bundled_checkpoint(name)), cards_folder() / f"{name}.yaml")
+    checkpoint = find_checkpoint(bundled_checkpoint(name))
+    facts = collect_facts(checkpoint, checkpoint.facts_file)
     assert facts.recipe and facts.results and facts.limits
     assert not [r for r in facts.results if r.dataset == "easy-vqa" and "retrieval" in r.metric]

@@ -2,8 +2,10 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from huggingface_hub import HfApi
@@ -11,11 +13,19 @@ from publishable import LONG, in_another_process, inherited_environment, save_ch
 from tiny import half_image
 from tiny_heads import HEADS
 
-from transformers_cbvila import CBViLAForQuestionAnswering, CBViLAForVisualEntailment
+from transformers_cbvila import (
+    CBViLAForQuestionAnswering,
+    CBViLAForVisualEntailment,
+    bundled_checkpoint,
+    bundled_checkpoints,
+)
 from transformers_cbvila.cli import main
 from transformers_cbvila.hub import publishing
+from transformers_cbvila.hub.checking import find_checkpoint
 from transformers_cbvila.hub.kinds import KINDS
 from transformers_cbvila.hub.publishing import publish, stage_repository
+from transformers_cbvila.hub.staging import stage
+from transformers_cbvila.hub.verifying import ask_original, verify
 
 WITH_PACKAGE = """
 import json, torch, transformers_cbvila
@@ -109,6 +119,59 @@ def test_staging_writes_all_or_nothing(facts, folder, tmp_path, monkeypatch):
     assert list(target.parent.iterdir()) == [target] and "# tiny" in (target / "README.md").read_text()
     with pytest.raises(ValueError, match="tiny is there already"):
         stage_repository(folder, "org/tiny", target, facts=facts)
+
+
+def test_relative_names_are_those_of_the_working_folder(facts, folder, tmp_path, monkeypatch):
+    """Everything given relative, and loaded for good in another process, which has a working folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    arguments = ["publish", folder.name, "org/tiny", "--facts", facts.name, "--output_dir", "staged/tiny"]
+    assert main(arguments) == 0
+    assert (tmp_path / "staged/tiny/model.safetensors").is_file()
+    assert list((tmp_path / "staged").iterdir()) == [tmp_path / "staged/tiny"]
+    card = tmp_path / "card.md"
+    card.write_text("---\nlicense: mit\n---\n# mine\n")
+    stage_repository(Path(folder.name), "org/tiny", Path("mine"), card=Path("card.md"))
+    assert (tmp_path / "mine/README.md").read_text() == card.read_text()
+
+
+def test_a_folder_is_verified_by_its_relative_name(folder, tmp_path, monkeypatch):
+    checkpoint = find_checkpoint(folder)
+    (tmp_path / "staged").mkdir()
+    stage(checkpoint, "# card\n", tmp_path / "staged")
+    monkeypatch.chdir(tmp_path)
+    verify(Path("staged"), ask_original(checkpoint))
+
+
+@pytest.mark.parametrize("name", bundled_checkpoints())
+def test_a_bundled_checkpoint_is_published_by_its_folder_as_by_its_name(name, tmp_path, unverified):
+    copied = shutil.copytree(bundled_checkpoint(name), tmp_path / "copied")
+    cards = []
+    for i, source in enumerate((name, bundled_checkpoint(name), copied)):
+        staged = stage_repository(source, f"org/{name}", tmp_path / f"staged-{i}")
+        cards.append((staged / "README.md").read_text())
+        assert not (staged / "facts.yaml").exists()
+    assert cards[0] == cards[1] == cards[2] and "license: apache-2.0" in cards[0]
+
+
+def test_facts_in_the_folder_count_unless_others_are_given(facts, folder, tmp_path, unverified):
+    shutil.copy(facts, folder / "facts.yaml")
+    card = (stage_repository(folder, "org/tiny", tmp_path / "staged") / "README.md").read_text()
+    assert "It knows nothing." in card
+    facts.write_text(facts.read_text().replace("It knows nothing.", "It knows little."))
+    card = (stage_repository(folder, "org/tiny", tmp_path / "other", facts=facts) / "README.md").read_text()
+    assert "It knows little." in card and "It knows nothing." not in card
+
+
+def test_an_empty_folder_named_from_the_current_one_is_staged_into(facts, folder, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(publishing, "verify", lambda staged, original: seen.append(str(staged)))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "staged").mkdir()
+    assert stage_repository(folder, "org/tiny", "staged", facts=facts) == tmp_path / "staged"
+    assert (tmp_path / "staged" / "config.json").is_file()
+    assert seen and all(path.startswith(str(tmp_path)) for path in seen), (
+        "the process that loads it is in another folder"
+    )
 
 
 def test_a_card_of_ones_own_is_taken_as_it_is(folder, tmp_path, unverified):

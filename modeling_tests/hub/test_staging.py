@@ -7,7 +7,14 @@ import pytest
 from publishable import save_checkpoint
 from tiny import half_image
 from tiny_heads import HEADS
-from transformers import AutoConfig, AutoModel, AutoModelForVisualQuestionAnswering, AutoProcessor, pipeline
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForVisualQuestionAnswering,
+    AutoProcessor,
+    AutoTokenizer,
+    pipeline,
+)
 
 from transformers_cbvila import (
     CBViLAForImageTextRetrieval,
@@ -17,13 +24,15 @@ from transformers_cbvila import (
     CBViLAVisualQuestionAnsweringPipeline,
 )
 from transformers_cbvila.hub.checking import find_checkpoint
-from transformers_cbvila.hub.staging import code_files, stage
+from transformers_cbvila.hub.staging import stage
+from transformers_cbvila.model.remote_code_cbvila import code_files
 
 HEADS_OF_AUTO_CLASSES = {
     "AutoModel": "CBViLAModel",
     "AutoModelForPreTraining": "CBViLAForPreTraining",
     "AutoModelForVisualQuestionAnswering": "CBViLAForQuestionAnswering",
     "AutoModelForMaskedImageModeling": "CBViLAForMaskedImageModeling",
+    "AutoModelForZeroShotImageClassification": "CBViLAForImageTextRetrieval",
 }
 WITHOUT_AUTO_CLASS = ("CBViLAForImageTextRetrieval", "CBViLAForVisualEntailment", "CBViLAForVisualReasoning")
 
@@ -61,6 +70,20 @@ def test_every_auto_class_is_mapped_and_its_code_is_there(head, staged):
         module, _, name = reference.partition(".")
         tree = ast.parse((folder / f"{module}.py").read_text())
         assert name in [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
+
+
+def test_the_published_tokenizer_makes_what_models_take(tmp_path):
+    """Also of a checkpoint that was saved before tokenizers said so."""
+    source, target = tmp_path / "source", tmp_path / "staged"
+    save_checkpoint(CBViLAModel, source)
+    written = json.loads((source / "tokenizer_config.json").read_text())
+    (source / "tokenizer_config.json").write_text(
+        json.dumps({k: v for k, v in written.items() if k != "model_input_names"})
+    )
+    target.mkdir()
+    stage(find_checkpoint(source), "# card\n", target)
+    texts = AutoTokenizer.from_pretrained(target)("a half red", return_tensors="pt")
+    assert AutoModel.from_pretrained(target)(**texts).last_hidden_state.shape[:2] == texts["input_ids"].shape
 
 
 def test_every_file_that_the_code_imports_travels(staged):

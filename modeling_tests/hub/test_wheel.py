@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from transformers_cbvila import bundled_checkpoints
 from transformers_cbvila.hub.cards import cards_folder
 
 ROOT = Path(__file__).parents[2]
@@ -24,6 +25,7 @@ def test_a_wheel_has_them_where_the_code_looks_for_them(tmp_path):
     with zipfile.ZipFile(wheel) as content:
         packed = {name: content.read(name) for name in content.namelist()}
     folder = "transformers_cbvila/hub/hub_cards/"
-    cards = {path.name: path.read_bytes() for path in cards_folder().iterdir() if path.suffix in (".md", ".yaml")}
+    cards = {path.name: path.read_bytes() for path in cards_folder().iterdir() if path.suffix == ".md"}
     assert cards and {name[len(folder) :]: packed[name] for name in packed if name.startswith(folder)} == cards
     assert not [name for name in packed if name.startswith("hub_cards")]
+    assert all(f"transformers_cbvila/checkpoints/{name}/facts.yaml" in packed for name in bundled_checkpoints())

@@ -13,6 +13,8 @@ from transformers_cbvila.model.configuration_cbvila import (
 )
 from transformers_cbvila.model.modeling_cbvila import CBViLAModel
 from transformers_cbvila.model.modeling_cbvila_pretraining import CBViLAForPreTraining
+from transformers_cbvila.model.modeling_cbvila_text import CBViLATextModel
+from transformers_cbvila.model.modeling_cbvila_vision import CBViLAVisionModel
 
 
 def round_trip(config, folder):
@@ -167,3 +169,73 @@ def test_models_can_be_made_on_the_meta_device():
         model = CBViLAModel(tiny_config())
     assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
     assert model(tiny_images().to("meta")).image_embeds.shape == (4, 16)
+
+
+# Values that change after a configuration was made
+
+OVERRIDES = [
+    ({"codebook_update": "emma"}, "codebook_update='emma' is not one of"),
+    ({"pixel_likelihood": "laplac"}, "pixel_likelihood='laplac'"),
+    ({"mim_weight": -3}, "mim_weight=-3.0 is negative"),
+    ({"codebook_decay": 1.0}, "codebook_decay=1.0"),
+    ({"reasoning_fusion": "twin", "num_images": 3}, "reasoning_fusion='twin'"),
+    ({"text_config": {"num_attention_heads": 5}}, "text_config: hidden_size 24 is not a multiple"),
+    ({"text_config": {"hidden_dropout_prob": -1}}, "text_config: hidden_dropout_prob=-1"),
+    ({"vision_config": {"image_size": 33}}, "image_size 33 is not a multiple of patch_size 8"),
+    ({"vision_config": {"num_hidden_layers": -1}}, "vision_config: num_hidden_layers=-1"),
+]
+# transformers takes from_pretrained's fusion_config for a choice of kernels, and refuses ours.
+FUSION = ({"fusion_config": {"hidden_size": 32}}, "must equal text_config.hidden_size")
+
+
+@pytest.mark.parametrize("fields, message", OVERRIDES)
+def test_overrides_are_checked_as_the_constructors_values_are(fields, message, tmp_path):
+    CBViLAModel(tiny_config()).save_pretrained(tmp_path)
+    for model_class in (CBViLAForPreTraining, CBViLAModel):
+        with pytest.raises(ValueError, match=message):
+            model_class.from_pretrained(tmp_path, **fields)
+
+
+@pytest.mark.parametrize("fields, message", [*OVERRIDES, FUSION])
+def test_changed_values_are_checked_when_a_model_is_made(fields, message):
+    config = tiny_config()
+    for name, value in fields.items():
+        parts = value.items() if isinstance(value, dict) else [(name, value)]
+        for field, changed in parts:
+            setattr(getattr(config, name) if isinstance(value, dict) else config, field, changed)
+    with pytest.raises(ValueError, match=message):
+        CBViLAForPreTraining(config)
+
+
+@pytest.mark.parametrize("model_class, part", [(CBViLAVisionModel, "vision_config"), (CBViLATextModel, "text_config")])
+def test_towers_check_theirs(model_class, part):
+    config = getattr(tiny_config(), part)
+    config.attention_probs_dropout_prob = 1.5
+    with pytest.raises(ValueError, match=f"{part}: attention_probs_dropout_prob=1.5"):
+        model_class(config)
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"codebok_update": "ema"}, "there is no option 'codebok_update'; did you mean 'codebook_update'?"),
+        ({"text_config": {"hiden_size": 24}}, "text_config: there is no option 'hiden_size'"),
+        ({"vision_config": {"image_sizes": 24}}, "vision_config: there is no option 'image_sizes'"),
+    ],
+)
+def test_misspelt_names_are_refused(fields, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        CBViLAConfig(**fields)
+    CBViLAModel(tiny_config()).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        CBViLAModel.from_pretrained(tmp_path, **fields)
+
+
+def test_unknown_names_are_refused_by_models_and_kept_from_files(tmp_path):
+    CBViLAModel(tiny_config()).save_pretrained(tmp_path)
+    with pytest.raises(TypeError, match="something_else"):
+        CBViLAModel.from_pretrained(tmp_path, something_else=1)
+    written = json.loads((tmp_path / "config.json").read_text())
+    written |= {"codebook_sizes": [1, 2], "text_config": {**written["text_config"], "hidden_sizes": [1]}}
+    (tmp_path / "config.json").write_text(json.dumps(written))
+    assert CBViLAModel.from_pretrained(tmp_path).config.codebook_sizes == [1, 2]  # of a later version, say

@@ -13,7 +13,9 @@ from transformers_cbvila import (
     CBViLAForMaskedImageModeling,
     CBViLAForPreTraining,
     CBViLAForQuestionAnswering,
+    CBViLAForVisualReasoning,
 )
+from transformers_cbvila.model import modeling_cbvila_codebook
 
 every_head = pytest.mark.parametrize("head", HEADS, ids=lambda head: head.__name__)
 
@@ -133,21 +135,45 @@ DYNAMIC = {name: {0: Dim.AUTO, 1: Dim.AUTO} for name in ("input_ids", "attention
 DYNAMIC |= {name: {0: Dim.AUTO} for name in ("pixel_values", "bool_masked_pos")}
 
 
+def served(head, **sizes):
+    """Inputs without a loss, as a model is served."""
+    return {name: value for name, value in batch_for(head, **sizes).items() if name in DYNAMIC}
+
+
 @every_head
-def test_export_for_any_batch_and_text_length(head):
-    """Without a loss, as a model is served."""
-
-    def served(**sizes):
-        inputs = batch_for(head, **sizes)
-        return {name: value for name, value in inputs.items() if name in DYNAMIC}
-
-    model, inputs = build(head), served(batch=4, length=7)
+def test_export_for_any_batch_and_text_length(head, monkeypatch):
+    """With more tokens than are compared with the codes at once in some batches, and fewer in others."""
+    monkeypatch.setattr(modeling_cbvila_codebook, "_CHUNK", 50)
+    model, inputs = build(head), served(head, batch=4, length=7)
     with torch.no_grad():
         shapes = {name: DYNAMIC[name] for name in inputs}
         module = torch.export.export(model, (), inputs, dynamic_shapes=shapes, strict=False).module()
-    for sizes in ({"batch": 3, "length": 9}, {"batch": 1, "length": 5}):
-        other = served(**sizes)
+    for sizes in ({"batch": 3, "length": 9}, {"batch": 1, "length": 5}, {"batch": 9, "length": 4}):
+        other = served(head, **sizes)
         assert_close(run(module, other), run(model, other))
+
+
+@every_head
+@pytest.mark.slow
+@pytest.mark.parametrize("side", [64, 256])
+def test_one_program_takes_any_batch(head, side):
+    """At 256 pixels, 17 images have more patches than are compared with the codes at once."""
+    vision = {"image_size": side, "patch_size": 16, "num_hidden_layers": 1}
+    model = build(head, vision=vision, text={"num_hidden_layers": 1}, fusion={"num_hidden_layers": 1})
+
+    def inputs(batch):
+        made = served(head, batch=batch, side=side)
+        if "bool_masked_pos" in made:
+            made["bool_masked_pos"] = torch.rand(batch, (side // 16) ** 2) < 0.4
+        return made
+
+    batch = Dim("batch", max=64)
+    with torch.no_grad():
+        shapes = {name: {0: batch} for name in inputs(2)}
+        module = torch.export.export(model, (), inputs(2), dynamic_shapes=shapes).module()
+    for size in (1, 2, 17, 64):
+        given = inputs(size)
+        assert_close(run(module, given), run(model, given))
 
 
 @every_head
@@ -161,6 +187,41 @@ def test_an_adapter_of_zero(head):
     (output.loss if "loss" in output else output.last_hidden_state.sum()).backward()
     trained = [name for name, p in adapted.named_parameters() if p.grad is not None and p.grad.any()]
     assert trained and all("lora_" in name for name in trained)
+
+
+# Every head, and those that other options make of it.
+ADAPTED = [(head, {}) for head in HEADS] + [
+    (CBViLAForPreTraining, {"mim_head": "tied", "itm_kv": "both", "mim_cls_bag_weight": 1.0}),
+    (CBViLAForVisualReasoning, {"reasoning_fusion": "twin"}),
+    (CBViLAForQuestionAnswering, {"tie_word_embeddings": False}),
+]
+
+
+@pytest.mark.parametrize("head, fields", ADAPTED, ids=lambda value: getattr(value, "__name__", str(value)))
+def test_a_merged_adapter_is_the_adapter(head, fields):
+    peft = pytest.importorskip("peft")
+    model, inputs = build(head, **fields), batch_for(head)
+    before = run(model, inputs)
+    adapted = peft.get_peft_model(model, peft.LoraConfig(r=4, target_modules="all-linear")).eval()
+    for name, parameter in adapted.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    expected = run(adapted, inputs)
+    assert max((value - floats(before)[name]).abs().max() for name, value in floats(expected).items()) > 1e-2
+    assert_close(run(adapted.merge_and_unload(), inputs), expected)
+
+
+@every_head
+def test_tied_words_are_named(head):
+    """What asks for output embeddings, such as PEFT, is told of all that are tied to a table of words."""
+    model = build(head)
+    tied = {name.removesuffix(".weight") for name in model._tied_weights_keys or {}}
+    named = {name for name, module in model.named_modules() if module is model.get_output_embeddings()}
+    assert named == tied
+    if tied:
+        other = torch.nn.Linear(1, 1)
+        model.set_output_embeddings(other)
+        assert model.get_output_embeddings() is other
 
 
 @every_head

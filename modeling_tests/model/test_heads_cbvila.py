@@ -129,10 +129,37 @@ def test_retrieval_without_projections_has_no_contrast():
     assert cosines.abs().max() <= 1 + 1e-5
 
 
-def test_retrieval_refuses_counts_that_differ():
-    inputs = small_batch(CBViLAForImageTextRetrieval)
+def test_retrieval_refuses_counts_that_differ_for_a_loss():
+    inputs = {**small_batch(CBViLAForImageTextRetrieval), "return_loss": True}
     with pytest.raises(ValueError, match="3 image.s. and 4 text"):
         build(CBViLAForImageTextRetrieval)(**{**inputs, "pixel_values": inputs["pixel_values"][:3]})
+
+
+# Texts as candidates for every image
+
+
+@pytest.mark.parametrize("images, texts", [(1, 4), (3, 4), (4, 1), (2, 3)])
+def test_candidates_are_compared_with_every_image(images, texts):
+    model, batch = build(CBViLAForImageTextRetrieval), batch_for(CBViLAForImageTextRetrieval)
+    del batch["return_loss"]
+    expected = model(**batch).logits_per_image[:images, :texts]
+    candidates = {name: batch[name][:texts] for name in ("input_ids", "attention_mask")}
+    output = model(batch["pixel_values"][:images], **candidates)
+    torch.testing.assert_close(output.logits_per_image, expected)
+    torch.testing.assert_close(output.logits_per_text, expected.T)
+    assert output.itm_logits is None and output.loss is None
+
+
+def test_candidates_that_nothing_tells_apart_or_that_nobody_trained_for():
+    model, batch = build(CBViLAForImageTextRetrieval), batch_for(CBViLAForImageTextRetrieval)
+    texts = {name: batch[name][[0, 1, 0]] for name in ("input_ids", "attention_mask")}
+    texts["input_ids"][2, -1], texts["attention_mask"][2, -1] = 9, 0  # padding tells nothing
+    texts["attention_mask"][0, -1] = 0
+    with pytest.raises(ValueError, match="'text 0' and 'text 2' are the same tokens"):
+        model(batch["pixel_values"][:1], **texts)
+    model = build(CBViLAForImageTextRetrieval, itc_weight=0.0, same_width=True)
+    with pytest.raises(ValueError, match="never trained for it"):
+        model(batch["pixel_values"][:1], **{name: value[:2] for name, value in texts.items()})
 
 
 # Entailment
@@ -329,9 +356,12 @@ def messages(caplog):
         (CBViLAForVisualReasoning, CBViLAModel, "reasoning_head (4 tensors)"),
     ],
 )
-def test_loading_says_what_it_leaves_out(source, head, parts, caplog, tmp_path):
+def test_loading_says_what_it_leaves_out_to_whoever_asks(source, head, parts, caplog, tmp_path):
     build(source).save_pretrained(tmp_path)
     head.from_pretrained(tmp_path)
+    assert not messages(caplog)
+    with caplog.at_level("INFO", logger="transformers_cbvila"):
+        head.from_pretrained(tmp_path)
     (message,) = messages(caplog)
     assert message.startswith(f"{head.__name__} has no use for ") and message.endswith(" left out, as intended.")
     assert parts in message

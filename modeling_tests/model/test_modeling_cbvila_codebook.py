@@ -8,6 +8,7 @@ from transformers import set_seed
 
 from transformers_cbvila.data.masking import generator_for
 from transformers_cbvila.model import modeling_cbvila_codebook
+from transformers_cbvila.model.modeling_cbvila import CBViLAModel
 from transformers_cbvila.model.modeling_cbvila_codebook import (
     CBViLACodebook,
     codebook_statistics,
@@ -539,3 +540,10 @@ def test_statistics_by_hand():
 )
 def test_perplexity_limits(counts, perplexity):
     assert codebook_statistics(torch.tensor(counts))["perplexity"].item() == pytest.approx(perplexity)
+
+
+@pytest.mark.parametrize("made_in, kept_in", [(torch.float16, torch.float32), (torch.float64, torch.float64)], ids=str)
+def test_codes_and_temperature_have_fp32_at_least_in_whatever_precision_a_model_is_made(made_in, kept_in):
+    model = CBViLAModel._from_config(tiny_config(), dtype=made_in)
+    assert model.dtype == made_in and model.logit_scale.dtype == kept_in
+    assert {tensor.dtype for tensor in model.codebook.state_dict().values() if tensor.is_floating_point()} == {kept_in}

@@ -422,7 +422,9 @@ def test_either_modality_may_come_alone():
     both, image, text = model(tiny_images(), **tiny_texts()), model(tiny_images()), model(**tiny_texts())
     torch.testing.assert_close(image.image_embeds, both.image_embeds)
     torch.testing.assert_close(text.text_embeds, both.text_embeds)
-    assert image.text_embeds is None and text.codebook_indices is None and image.last_hidden_state is None
+    assert image.text_embeds is None and text.codebook_indices is None
+    torch.testing.assert_close(image.last_hidden_state, both.vision_last_hidden_state)
+    torch.testing.assert_close(text.last_hidden_state, both.text_last_hidden_state)
     torch.testing.assert_close(both.image_embeds.norm(dim=-1), torch.ones(4))
     torch.testing.assert_close(both.logits_per_text, both.logits_per_image.T)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoConfig, AutoImageProcessor, AutoProcessor, BertTokenizer, PreTrainedConfig
+from transformers import AutoConfig, AutoImageProcessor, AutoProcessor, AutoTokenizer, BertTokenizer, PreTrainedConfig
 
 from transformers_cbvila.model.image_processing_cbvila import CBViLAImageProcessor
 from transformers_cbvila.model.image_processing_pil_cbvila import CBViLAImageProcessorPil
@@ -200,6 +200,68 @@ def test_unknown_option(processor: CBViLAProcessor, image: np.ndarray):
         processor(image, "red", trunctation=True)
 
 
+# What callers that serve many models pass: all of transformers' groups, and the options of other tokenizers.
+ALL_GROUPS = ("text_kwargs", "images_kwargs", "videos_kwargs", "audio_kwargs", "common_kwargs")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {group: {} for group in ALL_GROUPS},
+        {group: None for group in ALL_GROUPS},
+        {"audio_kwargs": {"padding": "longest", "sampling_rate": 16000}, "videos_kwargs": {"fps": 2, "do_resize": 7}},
+        {"common_kwargs": {"padding": True}, "padding": True},
+        {"text_kwargs": {"return_tensors": "pt"}, "images_kwargs": {"return_tensors": "pt"}},
+        {"common_kwargs": {"return_tensors": "pt", "truncation": True, "max_length": 4}},
+        {"padding_side": "right", "return_token_type_ids": False, "return_attention_mask": True, "verbose": True},
+        {"add_special_tokens": True, "text_kwargs": {"stride": 0, "is_split_into_words": False, "text_pair": None}},
+        {"return_offsets_mapping": False, "return_length": None, "videos": None, "audio": None},
+    ],
+    ids=str,
+)
+def test_groups_and_options_that_change_nothing(processor: CBViLAProcessor, image: np.ndarray, options: dict):
+    plain, made = processor(image, "red"), processor(image, "red", **options)
+    assert made.keys() == plain.keys()
+    for name in plain:
+        torch.testing.assert_close(torch.as_tensor(made[name]), torch.as_tensor(np.array(plain[name])), msg=name)
+
+
+def test_texts_without_special_tokens_or_mask(processor: CBViLAProcessor):
+    options = {"add_special_tokens": False, "return_attention_mask": False}
+    assert dict(processor(text=["red", "is it red"], **options)) == {"input_ids": [[RED, PAD, PAD], [IS, IT, RED]]}
+    cut = processor(text="is it red", add_special_tokens=False, truncation=True, max_length=2)
+    assert cut["input_ids"] == [[IS, IT]]
+
+
+@pytest.mark.parametrize(
+    "options, error, message",
+    [
+        ({"padding_side": "left"}, ValueError, "padding_side='left': positions are counted from the left"),
+        ({"text_kwargs": {"return_token_type_ids": True}}, ValueError, "return_token_type_ids=True: all texts are of"),
+        ({"return_offsets_mapping": True}, ValueError, "return_offsets_mapping=True.*processor.tokenizer"),
+        ({"text_pair": "a circle"}, ValueError, "text_pair='a circle'"),
+        ({"is_split_into_words": True}, ValueError, "is_split_into_words=True"),
+        ({"text_kwargs": {"do_resize": False}}, TypeError, r"\['do_resize'\] in text_kwargs"),
+        ({"images_kwargs": {"padding": True}}, TypeError, r"\['padding'\] in images_kwargs"),
+        ({"common_kwargs": {"pading": True}}, TypeError, r"\['pading'\] in common_kwargs"),
+        ({"tokenizer_kwargs": {}}, TypeError, "no group of options 'tokenizer_kwargs'"),
+        ({"text_kwargs": "padding"}, TypeError, "text_kwargs is 'padding'"),
+        ({"text_kwargs": {"padding": False}, "padding": True}, ValueError, "padding is given twice"),
+        ({"text_kwargs": {"padding": True}, "padding": True}, ValueError, "padding is given twice"),
+        ({"common_kwargs": {"padding": False}, "padding": True}, ValueError, "padding is given twice"),
+        (
+            {"text_kwargs": {"return_tensors": "np"}, "return_tensors": "pt"},
+            ValueError,
+            "return_tensors is given twice",
+        ),
+        ({"videos": [1]}, ValueError, r"videos is \[1\]: CB-ViLA sees images and reads texts only"),
+    ],
+)
+def test_groups_and_options_that_are_refused(processor: CBViLAProcessor, image: np.ndarray, options, error, message):
+    with pytest.raises(error, match=message):
+        processor(image, "red", **options)
+
+
 def test_bad_image_names_itself(processor: CBViLAProcessor, image: np.ndarray):
     with pytest.raises(FileNotFoundError, match=r"image 1 of 2: .*nowhere\.png"):
         processor([image, "nowhere.png"], ["red", "red"])
@@ -345,10 +407,7 @@ def registered() -> None:
     AutoConfig.register(ProbeConfig.model_type, ProbeConfig, exist_ok=True)
     AutoProcessor.register(ProbeConfig, CBViLAProcessor, exist_ok=True)
     backends = {"pil": CBViLAImageProcessorPil, "torchvision": CBViLAImageProcessor}
-    try:
-        AutoImageProcessor.register(ProbeConfig, image_processor_classes=backends, exist_ok=True)
-    except ImportError as error:
-        pytest.skip(f"transformers 5.17 has no AutoImageProcessor without torchvision: {error}")
+    AutoImageProcessor.register(ProbeConfig, image_processor_classes=backends, exist_ok=True)
 
 
 @pytest.mark.parametrize("add_sep_token", [True, False])
@@ -367,6 +426,14 @@ def test_save_and_load(registered: None, tmp_path: Path, image: np.ndarray, load
     assert before.keys() == after.keys()
     for name in before:
         torch.testing.assert_close(before[name], after[name], atol=0.02, rtol=0)
+
+
+def test_the_saved_tokenizer_makes_what_models_take(tmp_path: Path):
+    given = BertTokenizer(vocab={word: index for index, word in enumerate(WORDS)})
+    CBViLAProcessor(CBViLAImageProcessorPil(size=8), given).save_pretrained(tmp_path)
+    for loader in (AutoTokenizer, BertTokenizer):
+        assert list(loader.from_pretrained(tmp_path)("is it red")) == ["input_ids", "attention_mask"]
+    assert "token_type_ids" in given("is it red")  # which may serve another model
 
 
 def test_options_can_be_overridden_when_loading(registered: None, tmp_path: Path):

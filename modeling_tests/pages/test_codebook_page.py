@@ -16,6 +16,8 @@ from transformers_cbvila.pages.codebook_pictures import (
     crop_with_neighbours,
     distinct_colours,
     index_map,
+    numbered_patches,
+    outlined,
     patch_strip,
 )
 from transformers_cbvila.pages.codebook_sections import codes_section, health_section
@@ -30,13 +32,14 @@ class Page(HTMLParser):
 
     def __init__(self, html):
         super().__init__()
-        self.images, self.texts, self.tags, self.open = [], [], [], []
+        self.images, self.texts, self.tags, self.open, self.attributes = [], [], [], [], []
         self.feed(html)
         self.close()
         assert self.open == []
 
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
+        self.attributes.append((tag, dict(attributes)))
         if tag == "img":
             self.images.append(dict(attributes))
         if tag not in self.VOID:
@@ -72,13 +75,33 @@ def test_the_page_has_all_its_pictures_inside(written):
     html, _, indices = written
     page, used = Page(html), len(np.unique(indices))
     assert 3 < used <= CODES
-    # 8 images in 5 versions, a strip per code, 8 images with two maps
-    assert len(page.images) == 8 * 5 + used + 8 * 3
+    # an image in numbered patches, 8 images in 5 versions, a strip per code, 8 images with two maps
+    assert len(page.images) == 1 + 8 * 5 + used + 8 * 3
     assert all(image["src"].startswith("data:image/png;base64,") for image in page.images)
     sizes = [decoded(image).size for image in page.images]
-    assert sizes[:40] == [(SIDE, SIDE)] * 40
+    plain, outlined_ones = [(SIDE, SIDE)] * 3, [(8 * SIDE, 8 * SIDE)] * 2
+    assert sizes[0] == (384, 384) and sizes[1:41] == (plain + outlined_ones) * 8
     assert sizes[-2:] == [(4, 4), (4, 4)] and sizes[-3] == (SIDE, SIDE)
     assert "http:" not in html and "https:" not in html and "@import" not in html and "url(" not in html
+
+
+def test_every_picture_says_what_it_shows_and_every_table_what_is_in_it(written):
+    page = Page(written[0])
+    alts = [image["alt"] for image in page.images]
+    assert all(len(alt) > 8 for alt in alts) and len(set(alts)) > 0.8 * len(alts)
+    assert alts[0].endswith("cut into 4 by 4 numbered patches")
+    assert sum(alt.endswith("right") for alt in alts) == 2 * 8
+    assert page.tags.count("table") == page.tags.count("caption") == 3
+    assert all("scope" in attributes for tag, attributes in page.attributes if tag == "th")
+    (drawing,) = (attributes for tag, attributes in page.attributes if tag == "svg")
+    assert "the most used has" in drawing["aria-label"]
+
+
+def test_the_page_says_what_a_visual_word_is(written):
+    html, _, indices = written
+    text = " ".join(" ".join(Page(html).texts).split())
+    assert f"cuts a picture into {PATCHES} patches" in text and "is called its visual word" in text
+    assert any(f"from patch 1 on, are {', '.join(map(str, words))}." in text for words in indices.tolist())
 
 
 def test_captions_are_shown_and_escaped(written):
@@ -86,7 +109,7 @@ def test_captions_are_shown_and_escaped(written):
     assert "script" not in page.tags and "<script" not in written[0]
     assert NASTY in page.texts and "A <model>" in page.texts and "On 8 & more." in page.texts
     assert sum(text == f"other: {NASTY}" for text in page.texts) == 1
-    assert NASTY in [image["alt"] for image in page.images]
+    assert sum(image["alt"].startswith(NASTY) for image in page.images) >= 4 + 3
 
 
 def test_the_page_shows_the_figures(written):
@@ -119,6 +142,8 @@ def test_models_that_cannot_retrieve_and_codebooks_of_one_code_have_pages():
     codebook = ("codebook_usage", "codebook_perplexity", "codebook_top_share", "ln_perplexity")
     figures = dict.fromkeys((*mim, *codebook, "mim_accuracy_position_floor", "pixel", "pixel_floor"), 0.5)
     page = Page(health_section(figures, np.array([0, 64, 0])))
+    one = " ".join(Page(health_section(figures, np.array([3, 64, 0]))).texts).replace("\n", " ")
+    assert "1 code is not used." in one
     assert "R@1" not in " ".join(page.texts) and "2 codes are not used." in " ".join(page.texts).replace("\n", " ")
 
 
@@ -140,6 +165,30 @@ def test_strips_have_one_scale_and_a_frame_around_the_patch():
     assert strip.getpixel((110, 20))[3] == 0  # no third crop
 
 
+def test_more_crops_than_a_line_takes_go_on_in_the_next():
+    white = np.full((24, 24, 4), 255, dtype=np.uint8)
+    strip = patch_strip([white] * 4, 8, columns=3)
+    assert strip.size == (3 * 48 + 2 * 4, 2 * 48 + 4)
+    assert strip.getpixel((15, 52 + 20))[:3] == (230, 45, 45) and strip.getpixel((60, 60))[3] == 0
+
+
+def test_hidden_patches_are_outlined_and_no_others():
+    drawn = outlined(np.full((16, 16, 3), 255, dtype=np.uint8), np.array([False, True, False, False]), 8)
+    assert drawn.size == (272, 272)
+    assert drawn.getpixel((136, 60)) == drawn.getpixel((271, 0)) == (150, 158, 168)
+    assert drawn.getpixel((135, 60)) == drawn.getpixel((200, 60)) == drawn.getpixel((0, 200)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize(("grid", "size"), [((2, 2), (384, 384)), ((16, 8), (384, 768)), ((16, 16), (640, 640))])
+def test_numbered_patches_have_room_for_their_numbers(grid, size):
+    image = np.full((grid[0] * 2, grid[1] * 2, 3), 200, dtype=np.uint8)
+    drawn = np.asarray(numbered_patches(image, grid))
+    assert drawn.shape == (size[1], size[0], 3)
+    side = size[0] // grid[1]
+    patches = drawn.reshape(grid[0], side, grid[1], side, 3).swapaxes(1, 2)
+    assert (patches > 225).any((2, 3, 4)).all(), "a number in each"
+
+
 def test_maps_paint_each_patch_with_the_colour_of_its_code():
     colours = np.array([[0.0, 0.0, 0.0], [1.0, 0.5, 0.0]])
     image = index_map(np.array([0, 1, 1, 0, 0, 1]), (2, 3), colours)
@@ -157,7 +206,7 @@ def test_codes_of_a_section_are_those_given_in_order():
     crop = np.zeros((12, 12, 4), np.uint8)
     page = Page(codes_section(words, {2: [crop, crop], 0: [crop]}, 4, 2))
     texts = [text.replace("\u202f", " ") for text in page.texts if text]
-    places = [texts.index(text) for text in ("2", "75.00 %, 3 ×", "in 2 images", "0", "25.00 %, 1 ×", "in 1 images")]
+    places = [texts.index(text) for text in ("2", "75.00 %, 3 ×", "in 2 images", "0", "25.00 %, 1 ×", "in 1 image")]
     assert places == sorted(places) and len(page.images) == 2
 
 

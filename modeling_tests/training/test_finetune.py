@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from tiny import half_image, pretraining_model, tiny_processor
+from tiny import half_image, pretraining_model
 from transformers import TrainerCallback
 
 from transformers_cbvila import (
@@ -17,7 +17,10 @@ from transformers_cbvila import (
     CBViLAForVisualReasoning,
     CBViLATrainingArguments,
 )
-from transformers_cbvila.cli import _parse, _task_parts, main
+from transformers_cbvila.cli import main
+from transformers_cbvila.cli.recipe_files import FOLDER
+from transformers_cbvila.cli.recipes import parse_job
+from transformers_cbvila.cli.tasks import task_parts
 from transformers_cbvila.data.task_rows import load_task_rows
 from transformers_cbvila.data.task_settings import (
     SETTINGS,
@@ -32,38 +35,14 @@ from transformers_cbvila.evaluation.task_evaluation import EvaluationJob, evalua
 from transformers_cbvila.training.finetune import FinetuningJob, build_trainer, finetune
 from transformers_cbvila.training.task_models import starting_model
 
-RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("finetune-*.yaml"))
+RECIPES = sorted(FOLDER.glob("finetune-*.yaml"))
 COLOURS = ("red", "green", "blue", "grey")
-
-
-@pytest.fixture(scope="module")
-def pretrained(tmp_path_factory):
-    """A folder with a pretraining checkpoint and its processor."""
-    folder = tmp_path_factory.mktemp("pretrained")
-    pretraining_model().save_pretrained(folder)
-    tiny_processor().save_pretrained(folder)
-    return str(folder)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """A file with columns for every task."""
-    folder = tmp_path_factory.mktemp("data")
-    lines = []
-    for i, colour in enumerate(COLOURS * 2):
-        name = f"{colour}{i % 2}.png"
-        half_image(colour, ("top", "left")[i % 2], 20 + i).save(folder / name)
-        line = {"image": name, "other": name, "captions": [f"{colour} half", f"a {colour}"], "question": "is it red ?"}
-        line |= {"answers": ["yes", "yes", "no"] if colour == "red" else ["no"], "hypothesis": f"it is {colour}"}
-        line |= {"label": ("entailment", "neutral")[i % 2], "true": i % 3 == 0, "set": f"s{i % 4}"}
-        lines.append(json.dumps(line))
-    (folder / "rows.jsonl").write_text("\n".join(lines))
-    return str(folder / "rows.jsonl")
 
 
 def arguments(folder, **options):
     defaults = {"max_steps": 2, "per_device_train_batch_size": 4, "logging_steps": 1, "disable_tqdm": True}
-    return CBViLATrainingArguments(str(folder), report_to="none", use_cpu=True, **{**defaults, **options})
+    defaults |= {"report_to": "none", "use_cpu": True}
+    return CBViLATrainingArguments(str(folder), **{**defaults, **options})
 
 
 TASKS = {
@@ -266,7 +245,7 @@ def test_a_list_of_answers_is_read_before_training(answers, message, pretrained,
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_recipes_hold_options_that_there_are_and_name_themselves(path, tmp_path):
     task = path.stem.split("-")[1]
-    settings_class, end, preset = _task_parts(task, "")
+    settings_class, end, preset = task_parts(task, "")
     recipe = yaml.safe_load(path.read_text())
     if "bf16" in recipe:  # what a CPU may lack
         path = tmp_path / path.name
@@ -284,7 +263,7 @@ def test_recipes_hold_options_that_there_are_and_name_themselves(path, tmp_path)
         str(tmp_path),
     ]
     parts = [FinetuningJob, settings_class, CBViLATrainingArguments]
-    job, settings, args, _ = _parse("finetune", "", end, parts, argv, preset)
+    job, settings, args, _ = parse_job("finetune", "", end, parts, argv, preset)
     for name, value in recipe.items():
         owner = next(part for part in (job, settings, args) if hasattr(part, name))
         assert getattr(owner, name) == value or name in ("bf16", "metric_for_best_model", "lr_scheduler_kwargs"), name
@@ -296,9 +275,9 @@ def test_recipes_hold_options_that_there_are_and_name_themselves(path, tmp_path)
 def test_protocols_set_options_below_recipe_and_flags(tmp_path):
     def parsed(*argv, recipe="seed: 0\n"):
         (tmp_path / "r.yaml").write_text(recipe)
-        settings_class, end, preset = _task_parts("retrieval", "")
+        settings_class, end, preset = task_parts("retrieval", "")
         argv = ["--model", "m", "--data", "d", "--output", "o.json", "--config", str(tmp_path / "r.yaml"), *argv]
-        return _parse("evaluate retrieval", "", end, [EvaluationJob, settings_class], argv, preset)[1]
+        return parse_job("evaluate retrieval", "", end, [EvaluationJob, settings_class], argv, preset)[1]
 
     assert parsed().rerank_k == 64 and not parsed().own_captions_only
     assert parsed("--protocol", "coco-5k").rerank_k == 256 and parsed("--protocol", "coco-5k").own_captions_only
@@ -313,7 +292,7 @@ def test_image_columns_may_be_repeated_or_listed(tmp_path):
     base = ["--model", "m", "--data", "d", "--output", "o.json"]
     for given in (["--image_column", "a", "b"], ["--image_column", "a", "--image_column", "b"]):
         parts = [EvaluationJob, SETTINGS["reasoning"]]
-        assert _parse("evaluate reasoning", "", "", parts, [*base, *given])[1].image_column == ["a", "b"]
+        assert parse_job("evaluate reasoning", "", "", parts, [*base, *given])[1].image_column == ["a", "b"]
 
 
 def test_the_commands(pretrained, data, tmp_path, capsys):
@@ -331,3 +310,31 @@ def test_the_commands(pretrained, data, tmp_path, capsys):
     for argv in (["finetune"], ["evaluate", "captioning"]):
         with pytest.raises(SystemExit):
             main(argv)
+
+
+def test_a_run_prints_what_it_measured_and_evaluate_cuts_texts_as_it_did(pretrained, data, tmp_path, capsys):
+    out = tmp_path / "out"
+    train = ["--model", pretrained, "--train_data", data, "--eval_data", data, "--output_dir", str(out)]
+    train += ["--max_steps", "1", "--report_to", "none", "--use_cpu", "--disable_tqdm", "true", "--max_length", "5"]
+    assert main(["finetune", "retrieval", *train, "--rerank_k", "2"]) == 0
+    printed, record = capsys.readouterr().out, json.loads((out / "finetuning.json").read_text())
+    recall, low = (record["figures"][f"eval_image_retrieval_r5{end}"] for end in ("", "_low"))
+    assert (
+        f"\nimage_retrieval_r5 {recall:29.4f}   {low:.4f} to " in printed
+        and "eval_image" not in printed.split("}")[-1]
+    )
+    assert main(["evaluate", "retrieval", "--model", str(out), "--data", data, "--rerank_k", "2"]) == 0
+    said = capsys.readouterr().out
+    assert f"max_length 5: texts are cut as in the fine-tuning of {out}." in said
+    assert f"\nimage_retrieval_r5 {recall:29.4f}   {low:.4f} to " in said and "Figures: " not in said
+    assert main(["evaluate", "retrieval", "--model", str(out), "--data", data, "--max_length", "6"]) == 0
+    assert "is measured on up to 6: --max_length 5 measures on the same" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_floor_that_is_left_out_for_want_of_training_data_is_said(task, pretrained, data, tmp_path, capsys):
+    folder = finetune(task, FinetuningJob(pretrained, [data]), TASKS[task][0], arguments(tmp_path, max_steps=1))
+    capsys.readouterr()
+    figures = evaluate_task(task, EvaluationJob(str(folder), [data]), TASKS[task][0], progress=False)
+    said = "Without train_data there is no text-only floor" in capsys.readouterr().out
+    assert said == (task != "retrieval") and "accuracy_text_only_floor" not in figures

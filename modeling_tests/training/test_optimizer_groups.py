@@ -1,7 +1,5 @@
 """Learning rates per tower, weight decay per parameter, and the recipes' schedules."""
 
-from pathlib import Path
-
 import pytest
 import torch
 import yaml
@@ -10,10 +8,9 @@ from test_trainer import arguments, pretrainer
 from tiny import pretraining_model
 
 from transformers_cbvila.bundled import bundled_checkpoint
+from transformers_cbvila.cli.recipe_files import FOLDER as RECIPES
 from transformers_cbvila.model.modeling_cbvila_pretraining import CBViLAForPreTraining
 from transformers_cbvila.training.pretrain import build_trainer
-
-RECIPES = Path(__file__).parents[2] / "recipes"
 
 
 def groups(trainer):
@@ -133,3 +130,46 @@ def test_a_bundled_checkpoint_goes_on_by_its_name(tmp_path, picture_folder):
     for name, weight in start.state_dict().items():
         assert torch.equal(trainer.model.state_dict()[name], weight), name
     assert len(trainer.processing_class.tokenizer) == start.config.text_config.vocab_size
+
+
+@pytest.mark.parametrize(
+    ("name", "before"),
+    [
+        ("pretrain-tiny", {"warmup_steps": 200, "lr_scheduler_kwargs": {"num_decay_steps": 4000}}),
+        ("pretrain-base", {"warmup_steps": 1000}),
+        ("finetune-retrieval-emoji", {"warmup_steps": 50}),
+        ("finetune-retrieval-openclipart", {"warmup_steps": 50}),
+        ("finetune-retrieval-flickr8k", {"warmup_steps": 50}),
+        ("finetune-entailment-snli-ve", {"warmup_steps": 50}),
+        ("finetune-reasoning-nlvr1", {"warmup_steps": 50}),
+    ],
+)
+def test_shares_of_a_recipes_own_length_are_the_steps_that_it_had(name, before, tmp_path):
+    recipe = yaml.safe_load((RECIPES / f"{name}.yaml").read_text())
+    schedule = {
+        key: value for key, value in recipe.items() if key.startswith(("lr_", "warmup", "max_steps", "learning"))
+    }
+    in_steps = schedule | before
+    in_steps["lr_scheduler_kwargs"] = schedule["lr_scheduler_kwargs"] | before.get("lr_scheduler_kwargs", {})
+    assert in_steps != schedule
+    last = recipe["max_steps"]
+    steps = [0, 1, 49, 50, 199, 200, 201, 999, 1000, last // 2, last - 4001, last - 4000, last - 3999, last - 1, last]
+    rates = [learning_rates(pretrainer(tmp_path, **options), steps) for options in (schedule, in_steps)]
+    assert rates[0] == rates[1]
+
+
+def test_a_short_run_of_a_recipe_decays_in_as_short_a_part(tmp_path):
+    recipe = yaml.safe_load((RECIPES / "pretrain-tiny.yaml").read_text())
+    schedule = {key: value for key, value in recipe.items() if key.startswith(("lr_", "warmup", "learning"))}
+    rates = learning_rates(pretrainer(tmp_path, max_steps=500, **schedule), [5, 400, 411, 440, 499])
+    assert rates[:3] == [1e-3] * 3 and 1e-3 > rates[3] > rates[4] > 1e-5
+
+
+@pytest.mark.parametrize("steps", [4000, 500])
+def test_steps_that_have_no_place_in_the_run(steps, tmp_path):
+    schedule = {"lr_scheduler_type": "warmup_stable_decay", "lr_scheduler_kwargs": {"num_decay_steps": steps}}
+    with pytest.raises(ValueError, match=f"are {steps + 10} together, and the run has 500"):
+        arguments(tmp_path, max_steps=500, warmup_steps=10, **schedule)
+    trainer = pretrainer(tmp_path, max_steps=-1, num_train_epochs=1, **schedule)
+    with pytest.raises(ValueError, match="Give shares of the run"):
+        trainer.train()

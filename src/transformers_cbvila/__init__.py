@@ -1,7 +1,8 @@
 """CB-ViLA for the Hugging Face ecosystem.
 
 Importing the package registers its classes with transformers' Auto classes, and the pipeline
-`visual-question-answering` for CB-ViLA checkpoints. Training and data code is imported when it is first used.
+`visual-question-answering` for CB-ViLA checkpoints. The code of models, training and data is imported when it is first
+used.
 
 Example:
 
@@ -14,38 +15,18 @@ ask("picture.png", "What shape is in the image?")
 ```
 """
 
+import os
+import sys
 from importlib import import_module
+from sysconfig import get_path
 from typing import TYPE_CHECKING, Any
 
 from .bundled import bundled_checkpoint, bundled_checkpoints
-from .model.configuration_cbvila import CBViLAConfig, CBViLAFusionConfig, CBViLATextConfig, CBViLAVisionConfig
-from .model.image_processing_cbvila import CBViLAImageProcessor
-from .model.image_processing_pil_cbvila import CBViLAImageProcessorPil
-from .model.modeling_cbvila import CBViLAModel, CBViLAModelOutput
-from .model.modeling_cbvila_classification import CBViLAClassificationOutput
-from .model.modeling_cbvila_fusion import CBViLAFusionModel
-from .model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval, CBViLAForImageTextRetrievalOutput
-from .model.modeling_cbvila_masked_image_modeling import (
-    CBViLAForMaskedImageModeling,
-    CBViLAForMaskedImageModelingOutput,
-)
-from .model.modeling_cbvila_pretraining import CBViLAForPreTraining, CBViLAForPreTrainingOutput, CBViLALosses
-from .model.modeling_cbvila_question_answering import (
-    CBViLAAnswerRanking,
-    CBViLAForQuestionAnswering,
-    CBViLAForQuestionAnsweringOutput,
-)
-from .model.modeling_cbvila_text import CBViLATextModel
-from .model.modeling_cbvila_vision import CBViLAVisionModel
-from .model.modeling_cbvila_visual_entailment import CBViLAForVisualEntailment
-from .model.modeling_cbvila_visual_reasoning import CBViLAForVisualReasoning
-from .model.pipeline_cbvila import CBViLAVisualQuestionAnsweringPipeline
-from .model.processing_cbvila import CBViLAProcessor
-from .registration import register
 
 if TYPE_CHECKING:
     from .data.collators import CBViLADataCollatorForPreTraining, CBViLADataCollatorForQuestionAnswering
     from .data.pairs import ImageTextPairs
+    from .data.sources import load_pairs
     from .data.streams import StreamedImageTextPairs
     from .data.task_collators import (
         CBViLADataCollatorForImageTextRetrieval,
@@ -54,6 +35,32 @@ if TYPE_CHECKING:
     )
     from .evaluation.retriever import CBViLARetriever, CBViLARetrieverOutput
     from .hub.publishing import publish
+    from .model.configuration_cbvila import CBViLAConfig, CBViLAFusionConfig, CBViLATextConfig, CBViLAVisionConfig
+    from .model.image_processing_cbvila import CBViLAImageProcessor
+    from .model.image_processing_pil_cbvila import CBViLAImageProcessorPil
+    from .model.modeling_cbvila import CBViLAModel, CBViLAModelOutput
+    from .model.modeling_cbvila_classification import CBViLAClassificationOutput
+    from .model.modeling_cbvila_fusion import CBViLAFusionModel
+    from .model.modeling_cbvila_image_text_retrieval import (
+        CBViLAForImageTextRetrieval,
+        CBViLAForImageTextRetrievalOutput,
+    )
+    from .model.modeling_cbvila_masked_image_modeling import (
+        CBViLAForMaskedImageModeling,
+        CBViLAForMaskedImageModelingOutput,
+    )
+    from .model.modeling_cbvila_pretraining import CBViLAForPreTraining, CBViLAForPreTrainingOutput, CBViLALosses
+    from .model.modeling_cbvila_question_answering import (
+        CBViLAAnswerRanking,
+        CBViLAForQuestionAnswering,
+        CBViLAForQuestionAnsweringOutput,
+    )
+    from .model.modeling_cbvila_text import CBViLATextModel
+    from .model.modeling_cbvila_vision import CBViLAVisionModel
+    from .model.modeling_cbvila_visual_entailment import CBViLAForVisualEntailment
+    from .model.modeling_cbvila_visual_reasoning import CBViLAForVisualReasoning
+    from .model.pipeline_cbvila import CBViLAVisualQuestionAnsweringPipeline
+    from .model.processing_cbvila import CBViLAProcessor
     from .training.arguments import CBViLATrainingArguments
     from .training.trainer import CBViLATrainer
 
@@ -61,16 +68,43 @@ __version__ = "0.1.0"
 
 # Where the names of the block above are, relative to the package.
 _MODULE_OF_LAZY_NAME = {
+    "CBViLAAnswerRanking": "model.modeling_cbvila_question_answering",
+    "CBViLAClassificationOutput": "model.modeling_cbvila_classification",
+    "CBViLAConfig": "model.configuration_cbvila",
     "CBViLADataCollatorForImageTextRetrieval": "data.task_collators",
     "CBViLADataCollatorForPreTraining": "data.collators",
     "CBViLADataCollatorForQuestionAnswering": "data.collators",
     "CBViLADataCollatorForVisualEntailment": "data.task_collators",
     "CBViLADataCollatorForVisualReasoning": "data.task_collators",
+    "CBViLAForImageTextRetrieval": "model.modeling_cbvila_image_text_retrieval",
+    "CBViLAForImageTextRetrievalOutput": "model.modeling_cbvila_image_text_retrieval",
+    "CBViLAForMaskedImageModeling": "model.modeling_cbvila_masked_image_modeling",
+    "CBViLAForMaskedImageModelingOutput": "model.modeling_cbvila_masked_image_modeling",
+    "CBViLAForPreTraining": "model.modeling_cbvila_pretraining",
+    "CBViLAForPreTrainingOutput": "model.modeling_cbvila_pretraining",
+    "CBViLAForQuestionAnswering": "model.modeling_cbvila_question_answering",
+    "CBViLAForQuestionAnsweringOutput": "model.modeling_cbvila_question_answering",
+    "CBViLAForVisualEntailment": "model.modeling_cbvila_visual_entailment",
+    "CBViLAForVisualReasoning": "model.modeling_cbvila_visual_reasoning",
+    "CBViLAFusionConfig": "model.configuration_cbvila",
+    "CBViLAFusionModel": "model.modeling_cbvila_fusion",
+    "CBViLAImageProcessor": "model.image_processing_cbvila",
+    "CBViLAImageProcessorPil": "model.image_processing_pil_cbvila",
+    "CBViLALosses": "model.modeling_cbvila_pretraining",
+    "CBViLAModel": "model.modeling_cbvila",
+    "CBViLAModelOutput": "model.modeling_cbvila",
+    "CBViLAProcessor": "model.processing_cbvila",
     "CBViLARetriever": "evaluation.retriever",
     "CBViLARetrieverOutput": "evaluation.retriever",
+    "CBViLATextConfig": "model.configuration_cbvila",
+    "CBViLATextModel": "model.modeling_cbvila_text",
     "CBViLATrainer": "training.trainer",
     "CBViLATrainingArguments": "training.arguments",
+    "CBViLAVisionConfig": "model.configuration_cbvila",
+    "CBViLAVisionModel": "model.modeling_cbvila_vision",
+    "CBViLAVisualQuestionAnsweringPipeline": "model.pipeline_cbvila",
     "ImageTextPairs": "data.pairs",
+    "load_pairs": "data.sources",
     "StreamedImageTextPairs": "data.streams",
     "publish": "hub.publishing",
 }
@@ -88,7 +122,22 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-register()
+def _is_command_line() -> bool:
+    """Whether this process is `cbvila` or `python -m transformers_cbvila`, and nobody's program."""
+    program = sys.argv[0] if sys.argv else ""
+    if program == "-m":  # while Python looks for the module that is to run
+        return __name__ in sys.orig_argv
+    # Worker processes have the program's name, too, but were not started by it.
+    script = os.path.join(get_path("scripts"), "cbvila")
+    return program in sys.orig_argv and os.path.realpath(program).removesuffix(".exe") == os.path.realpath(script)
+
+
+# The one exception: the command line registers when it has understood its command (`cli.main`), because transformers'
+# Auto classes need torch, and its help needs neither.
+if not _is_command_line():
+    from .registration import register
+
+    register()
 
 __all__ = [
     "CBViLAAnswerRanking",
@@ -130,5 +179,6 @@ __all__ = [
     "StreamedImageTextPairs",
     "bundled_checkpoint",
     "bundled_checkpoints",
+    "load_pairs",
     "publish",
 ]

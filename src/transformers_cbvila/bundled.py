@@ -1,10 +1,14 @@
 """The small checkpoints that come with the package, found without the network."""
 
+import os
+import re
 from pathlib import Path
 
-from transformers.utils import CONFIG_NAME, cached_file
+from .model.messages_cbvila import shown
+from .nearest import nearest
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")  # owner/name
 
 
 def bundled_checkpoints() -> list[str]:
@@ -34,7 +38,7 @@ def bundled_checkpoint(name: str) -> str:
     names = bundled_checkpoints()
     if name not in names:
         raise ValueError(
-            f"no checkpoint {name!r} comes with this package; choose one of {', '.join(names) or '(none)'}"
+            f"no checkpoint {shown(name)} comes with this package; choose one of {', '.join(names) or '(none)'}"
         )
     return str(CHECKPOINTS / name)
 
@@ -44,19 +48,37 @@ def bundled_or_same(name: str) -> str:
     return bundled_checkpoint(name) if name in bundled_checkpoints() else name
 
 
+def local_or_hub_id(name: str) -> str:
+    """The folder of a bundled checkpoint for its name, a folder or a Hub id (owner/name) as it is; asks nobody.
+
+    Raises:
+        FileNotFoundError: If it can be none of these, as a misspelt name: the network is not waited for.
+    """
+    source = bundled_or_same(name)
+    if not os.path.isdir(source) and not _HUB_ID.fullmatch(source):
+        raise FileNotFoundError(no_checkpoint(name))
+    return source
+
+
 def checkpoint_source(name: str) -> str:
-    """What `from_pretrained` takes: the folder of a bundled checkpoint for its name, a folder or a Hub id as it is.
+    """What `from_pretrained` takes, as [`local_or_hub_id`] gives it; the Hub is asked whether it has such an id.
 
     Raises:
         OSError: If it is none of these, or the Hub does not give its configuration.
     """
-    source = bundled_or_same(name)
-    if not Path(source).is_dir():
+    source = local_or_hub_id(name)
+    if not os.path.isdir(source):
+        from transformers.utils import CONFIG_NAME, cached_file  # waits until here: it costs the start a second
+
         try:
             cached_file(name, CONFIG_NAME)
         except OSError as error:
-            raise OSError(
-                f"{name} is no folder and no bundled checkpoint ({', '.join(bundled_checkpoints())}), and could not "
-                f"be had from the Hub: {error}"
-            ) from error
+            raise OSError(f"{no_checkpoint(name)}. It could not be had from the Hub, either: {error}") from error
     return source
+
+
+def no_checkpoint(name: str) -> str:
+    """The sentence that a name is neither a folder nor bundled, with the bundled one that was probably meant."""
+    names = bundled_checkpoints()
+    what = "a file, no folder" if os.path.isfile(name) else "no folder"
+    return f"{shown(name)} is {what} and no bundled checkpoint ({', '.join(names)}){nearest(name, names)}"

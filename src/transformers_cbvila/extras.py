@@ -1,8 +1,10 @@
-"""Optional packages: imported when a function needs them, with the install command in the error."""
+"""Optional packages: imported when a function needs them, with an install command that works in the error."""
 
 import importlib
+from importlib.metadata import PackageNotFoundError, requires
 from types import ModuleType
 
+_DISTRIBUTION = "transformers-cbvila"
 # The extra of setup.cfg that brings each optional top-level module.
 _EXTRA_OF_MODULE = {
     "datasets": "train",
@@ -26,8 +28,8 @@ def require(module: str) -> ModuleType:
         The imported module.
 
     Raises:
-        ImportError: the package is not installed; the message names the extra that brings it. An import that fails
-            *inside* an installed package is raised as it is, because installing the extra again would not help.
+        ImportError: the package is not installed; the message has the command that installs what its extra brings. An
+            import that fails *inside* an installed package is raised as it is: installing it again would not help.
         ValueError: no extra of this project brings the module.
     """
     package = module.partition(".")[0]
@@ -41,6 +43,24 @@ def require(module: str) -> ModuleType:
         if error.name != package:
             raise
         extra = _EXTRA_OF_MODULE[package]
-        raise ImportError(
-            f'{package!r} is not installed and this needs it: pip install "transformers-cbvila[{extra}]"'
-        ) from error
+        needed = " ".join(f'"{name}"' for name in _requirements(extra) or [package.replace("_", "-")])
+        raise ImportError(f"{package!r} is not installed and this needs it: pip install {needed}") from error
+
+
+def _requirements(extra: str) -> list[str]:
+    """What an extra brings, such as `datasets>=5`, from the metadata of the installed package; [] where it has none.
+
+    These and not the extra's name, which works only for who can say from where this package was installed.
+    """
+    from packaging.requirements import Requirement
+
+    try:
+        parsed = [Requirement(text) for text in requires(_DISTRIBUTION) or []]
+    except PackageNotFoundError:  # run from a folder of sources
+        return []
+    with_markers = [(f"{each.name}{each.specifier}", each.marker) for each in parsed if each.marker]
+    return [
+        name
+        for name, marker in with_markers
+        if marker.evaluate({"extra": extra}) and not marker.evaluate({"extra": ""})
+    ]

@@ -19,11 +19,12 @@ from typing import Any
 
 from transformers import AutoModelForVisualQuestionAnswering, PreTrainedConfig, pipelines
 
+from .late_classes import LateClass
 from .model.configuration_cbvila import CBViLAConfig
-from .model.pipeline_cbvila import CBViLAVisualQuestionAnsweringPipeline
 
 TASK = "visual-question-answering"
 NAMES = (TASK, "vqa")
+_PIPELINE = LateClass("model.pipeline_cbvila", "CBViLAVisualQuestionAnsweringPipeline")
 
 
 def offer_pipeline() -> None:
@@ -101,11 +102,11 @@ class _Dispatch:
 
     def __getattr__(self, name: str) -> Any:
         others = None if self.has_loaded_ours else _entry_or_none(self.look_up)
-        return getattr(CBViLAVisualQuestionAnsweringPipeline if others is None else _pipeline_class(others), name)
+        return getattr(_PIPELINE.load() if others is None else _pipeline_class(others), name)
 
     def __call__(self, model: Any, **kwargs: Any) -> Any:
         is_ours = _is_ours(getattr(model, "config", None))
-        pipeline_class = CBViLAVisualQuestionAnsweringPipeline if is_ours else _pipeline_class(self.look_up())
+        pipeline_class = _PIPELINE.load() if is_ours else _pipeline_class(self.look_up())
         return pipeline_class(model=model, **kwargs)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..model.messages_cbvila import shown
 from ..model.processing_cbvila import UNLIMITED, CBViLAProcessor
 from .masking import drop, generator_for, mask_patches, mask_tokens
 from .pairs import stable_id
@@ -49,6 +50,7 @@ class CBViLADataCollatorForPreTraining:
             raise ValueError(f"max_length={self.max_length} leaves no room for a word: [CLS], a word, [SEP] are 3.")
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
+        check_fields(examples, ("image", "text"))
         batch = self.processor(
             images=[example["image"] for example in examples],
             text=[example["text"] for example in examples],
@@ -109,6 +111,7 @@ class CBViLADataCollatorForQuestionAnswering:
     max_length: int | None = 25
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
+        check_fields(examples, ("image", "question"))
         questions: list[str] = []
         owners: list[int] = []
         answers: list[str] = []
@@ -143,6 +146,18 @@ class CBViLADataCollatorForQuestionAnswering:
             weights = [weight for example in examples for weight in _as_list(example["answer_weight"])]
             batch["answer_weights"] = torch.tensor(weights, dtype=torch.float32)
         return batch
+
+
+def check_fields(examples: list[dict[str, Any]], fields: tuple[str, ...]) -> None:
+    """Raises a ValueError, with the way out, if an example lacks what a batch is made of."""
+    for example in examples:
+        missing = [name for name in fields if name not in example]
+        if missing:
+            raise ValueError(
+                f"An example has no {' and no '.join(missing)}, only {shown(list(example), 200)}. Trainer drops what "
+                "it does not know of: set remove_unused_columns=False in the training arguments. Otherwise give each "
+                f"row {' and '.join(fields)}."
+            )
 
 
 def identities(examples: list[dict[str, Any]]) -> dict[str, Tensor]:

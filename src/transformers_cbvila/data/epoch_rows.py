@@ -4,9 +4,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from PIL import Image
 from torch.utils.data import Dataset
 
+from ..model.image_loading_cbvila import DECODING_ERRORS
 from .masking import generator_for
+from .pictures import undecoded, with_pictures
 
 
 def sample_examples(dataset: Any, seed: int) -> Iterator[dict[str, Any]]:
@@ -33,7 +36,7 @@ class EpochRows(Dataset):
     """
 
     def __init__(self, rows: Sequence[dict[str, Any]], seed: int = 0):
-        self.rows = rows
+        self.rows = undecoded(rows)
         self.seed = seed
         # in shared memory, so that loader workers see the epoch that the trainer's process sets
         self._epoch = torch.zeros((), dtype=torch.long).share_memory_()
@@ -44,6 +47,22 @@ class EpochRows(Dataset):
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def row(self, index: int) -> dict[str, Any]:
+        """A row whose `image`, or each of whose `images`, is RGB.
+
+        Raises:
+            IndexError: If there is no such row.
+            ValueError: If the row cannot be read, or has no image; the message names it.
+        """
+        origin = f"Row {index}"
+        try:
+            row = self.rows[index]
+        except IndexError:
+            raise
+        except (*DECODING_ERRORS, Image.DecompressionBombError) as error:  # rows that decode their images themselves
+            raise ValueError(f"{origin} cannot be read ({type(error).__name__}: {error}); leave it out.") from error
+        return with_pictures(row, row.get("origin") or origin)
 
     def generator(self, index: int) -> torch.Generator:
         """The source of a row's draws in this epoch."""

@@ -2,15 +2,23 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from ..model.image_loading_cbvila import DECODING_ERRORS, to_rgb
+from ..model.messages_cbvila import shown
+from .bad_rows import WAY_OUT, reason, summary_of_bad_rows
 from .epoch_rows import EpochRows
 from .image_views import ImageViews, integer, uniform
+from .masking import generator_for
+from .texts import class_names, named, texts_of
+
+CAPTION_COLUMNS = ("captions", "caption", "text", "txt")  # looked for, in this order, when none is named
+_SUBSTITUTE = 1  # what the draw of another row in a bad one's place has as its fourth key
+_TRIES = 1000  # rows that are tried in the place of a bad one
+_REASONS = 5  # bad rows whose reasons are said
 
 
 def stable_id(*parts: str | bytes) -> int:
@@ -47,7 +55,7 @@ class PairDraws:
             raise ValueError(f"keyword_probability={self.keyword_probability} must be a share from 0 to 1.")
 
     def draw(self, row: dict[str, Any], generator: torch.Generator, caption: int | None = None) -> dict[str, Any]:
-        """The example of a row with `image` (PIL), `captions` (at least one) and, optionally, `keywords`.
+        """The example of a row with `image` (RGB), `captions` (at least one) and, optionally, `keywords`.
 
         The generator is handed on with the example: the collator draws the masks from it.
 
@@ -56,7 +64,7 @@ class PairDraws:
         """
         captions = list(row["captions"])
         text = captions[integer(generator, len(captions)) if caption is None else caption]
-        image = to_rgb(row["image"])
+        image = row["image"]
         return {
             "image": self.views.draw(image, generator),
             "text": self._with_keywords(text, row.get("keywords") or [], generator),
@@ -82,10 +90,17 @@ class ImageTextPairs(EpochRows):
     skips nothing. [`StreamedImageTextPairs`] does the same for a stream.
 
     Args:
-        rows: Rows with `image` (PIL), `captions` (list of strings) and, optionally, `keywords` (list of strings).
+        rows: Rows with `image` (PIL, path, bytes …), `captions` (list of strings; or `caption`, `text` or `txt`) and,
+            optionally, `keywords` (list of strings). [`load_pairs`] makes such rows of files and folders.
         seed: Seed of all draws.
         keyword_probability: See [`PairDraws`].
+        skip_bad_rows: What to do with a row whose image cannot be read, or that has no caption: without, it is an
+            error that names the row; with it, another row takes its place, drawn from (seed, epoch, row), too, so that
+            a resumed run draws the same. `summary_of_bad_rows` counts them. No image is read beforehand.
         views: `crop_scale`, `flip` and the other options of [`ImageViews`].
+
+    Raises:
+        ValueError: If rows have no captions.
     """
 
     def __init__(
@@ -93,20 +108,78 @@ class ImageTextPairs(EpochRows):
         rows: Sequence[dict[str, Any]],
         seed: int = 0,
         keyword_probability: float = 0.5,
+        skip_bad_rows: bool = False,
         **views: Any,
     ):
         super().__init__(rows, seed)
         self.draws = PairDraws(ImageViews(**views), keyword_probability)
+        self.skip_bad_rows = skip_bad_rows
+        # in shared memory, as loader workers find bad rows and the trainer's process counts them
+        self._bad = torch.zeros(len(rows), dtype=torch.bool).share_memory_()
+        self._features = getattr(self.rows, "features", None) or {}
+        if self._features:
+            caption_column(list(self._features), "The data set")
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.draws.draw(self._readable(index), self.generator(index))
+
+    @property
+    def bad_rows(self) -> int:
+        """Bad rows that were found so far, in whose place others came."""
+        return int(self._bad.sum())
+
+    def summary_of_bad_rows(self) -> str:
+        """How many bad rows were found so far, and what is wrong with the first of them."""
+        first = self._bad.nonzero().flatten()[:_REASONS].tolist()
+        return summary_of_bad_rows([fault for index in first if (fault := self._fault(index))], self.bad_rows)
+
+    def share_bad_rows(self, reduce: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        """Adds what other processes have found; `reduce` sums a tensor over them."""
+        self._bad.copy_(reduce(self._bad.long()) > 0)
+
+    def row(self, index: int) -> dict[str, Any]:
+        row = super().row(index)
+        origin = row.get("origin") or f"Row {index}"
+        column = caption_column(list(row), origin)
         try:
-            row = self.rows[index]
-        except IndexError:
-            raise
-        except DECODING_ERRORS as error:
-            raise ValueError(
-                f"The image of pair {index} cannot be read ({type(error).__name__}: {error}); leave it out."
-            ) from error
-        if not row["captions"]:
-            raise ValueError(f"Row {index} has no caption; leave such rows out.")
-        return self.draws.draw(row, self.generator(index))
+            captions = texts_of(named(row[column], class_names(self._features.get(column))), "caption")
+        except ValueError as error:
+            raise ValueError(f"{origin}: {error}. {WAY_OUT}.") from error
+        return {**row, "captions": captions}
+
+    def _readable(self, index: int) -> dict[str, Any]:
+        """A row, or the one that takes its place if it is bad."""
+        try:
+            return self.row(index)
+        except ValueError:
+            if not self.skip_bad_rows:
+                raise
+            self._bad[index] = True
+        generator = generator_for(self.seed, int(self._epoch), index, _SUBSTITUTE)
+        start, tries = integer(generator, len(self)), min(len(self), _TRIES)
+        for other in ((start + step) % len(self) for step in range(tries)):
+            if self._bad[other]:
+                continue
+            try:
+                return self.row(other)
+            except ValueError:
+                self._bad[other] = True
+        raise ValueError(f"{tries:,} rows that follow each other are all bad. {self.summary_of_bad_rows()}")
+
+    def _fault(self, index: int) -> str | None:
+        try:
+            self.row(index)
+        except ValueError as error:
+            return reason(error)
+        return None
+
+
+def caption_column(names: Sequence[str], what: str) -> str:
+    """The first of the usual columns of captions that there is. ValueError, which begins with `what`, if none is."""
+    column = next((name for name in CAPTION_COLUMNS if name in names), None)
+    if column is None:
+        raise ValueError(
+            f"{what} has the columns {shown(list(names), 200)}, and none is called {', '.join(CAPTION_COLUMNS)}: "
+            "rename the one with the captions, or read the data with load_pairs(…, caption_column=…)."
+        )
+    return column

@@ -41,7 +41,7 @@ class SampledQuestions(EpochRows):
         self.views = views or ImageViews()
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        row, generator = self.rows[index], self.generator(index)
+        row, generator = self.row(index), self.generator(index)
         answers = row["answer"]
         is_closed = [usual_answer(answer).lower() in _CLOSED for answer in answers]
         closed = [i for i in range(len(answers)) if is_closed[i]]

@@ -2,46 +2,46 @@
 
 from __future__ import annotations
 
-import glob
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..extras import require
+from ..model.messages_cbvila import shown
+from .picture_folders import picture_rows
+from .pictures import is_complete, locate
+from .source_files import SourceFiles, find_source, is_metadata, kind_of, passed_over, shown_name
+from .tables import load_tables
+from .tar_rows import tar_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
 
 EASY_VQA = "easy-vqa"  # the name that stands for the PyPI package instead of a folder
-_FORMATS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv"}
+_SAID = 600  # characters of what a reader says is wrong with a file
 
 
 def load_rows(source: str, split: str, streaming: bool = False) -> Dataset | IterableDataset:
     """The rows of a source as they are; see [`load_pairs`]. A Hub id may name a revision: `"user/name@revision"`.
 
+    Texts of CSV files stay as they are written. What lies on this machine in another form than tables comes as a data
+    set that can be indexed, whether or not a stream was asked for.
+
     Data sets of the Hub that are made by a script of their own, which `datasets` runs no longer, have their rows as
     Parquet in the revision `refs/convert/parquet`.
     """
     datasets = require("datasets")
-    path = Path(source)
-    _check_is_there(source)
-    if (path / "dataset_dict.json").is_file():
-        parts = datasets.load_from_disk(source)
-        if split not in parts:
-            raise ValueError(f"{source} has no split {split!r}; it has {', '.join(parts)}.")
-        return parts[split]
-    if _is_saved_rows(path):
-        return datasets.load_from_disk(source)
+    found = find_source(source)
     try:
-        if path.suffix in _FORMATS:
-            files = {split.partition("[")[0]: source}  # "test[:100]" is a part of a split
-            return datasets.load_dataset(_FORMATS[path.suffix], data_files=files, split=split, streaming=streaming)
-        name, revision = _name_and_revision(source)
-        return datasets.load_dataset(name, revision=revision, split=split, streaming=streaming)
-    except (ValueError, RuntimeError, StopIteration, datasets.exceptions.DatasetsError) as error:
+        if found is None:
+            name, revision = _name_and_revision(source)
+            return datasets.load_dataset(name, revision=revision, split=split, streaming=streaming)
+        return _local_rows(found, split, streaming)
+    except (ValueError, RuntimeError, OSError, StopIteration, datasets.exceptions.DatasetsError) as error:
         # datasets does not say what it was reading, and says in an error's cause what was wrong with it
-        raise ValueError(f"{source} (split {split}) cannot be read: {_innermost(error)}") from error
+        raise ValueError(f"{shown_name(source)} (split {split}) cannot be read: {_innermost(error)}") from error
 
 
 def usual_split(sources: Sequence[str], preferred: Sequence[str] = ("test", "validation")) -> str:
@@ -72,40 +72,119 @@ def encoded_images(rows: Dataset, column: str, source: str) -> Dataset:
     if column != "image":
         rows = rows.rename_column(column, "image")
     if getattr(rows.features["image"], "dtype", None) in ("string", "large_string"):  # the latter of CSV files
-        paths = [None if path is None else locate(path, source) for path in rows["image"]]
-        rows = datasets.Dataset.from_dict({"image": paths}, split=rows.split)
+        place = picture_locator(source)
+        rows = datasets.Dataset.from_dict({"image": [place(path) for path in rows["image"]]}, split=rows.split)
     return rows.cast_column("image", datasets.Image(decode=False))
+
+
+def picture_locator(source: str) -> Callable[[Any], Any]:
+    """What makes complete paths of those that a source's rows have; other values are left as they are."""
+    found = None if source == EASY_VQA else find_source(source)
+
+    def place(value: Any) -> Any:
+        if found is None or not isinstance(value, str) or not value or is_complete(value):
+            return value or None
+        if found.folder is None:
+            raise ValueError(
+                f"Image {shown(value)} of {shown_name(source)} counts from the folder of its file, and the pattern "
+                "has several: name the folders one by one, or give complete paths."
+            )
+        return locate(value, found.folder)
+
+    return place
+
+
+def missing_column(source: str, what: str, option: str, names: Sequence[str]) -> ValueError:
+    """The error of a source without a column, with the columns that there are and files that may have it."""
+    listed = ", ".join(names)
+    message = f"{shown_name(source)} has no {what}; set {option} to one of {listed}."
+    if len(names) == 1 and (divider := re.search(r"[;\t|]", names[0])):
+        return ValueError(f"{message} The columns seem to be divided by {divider[0]!r}: divide them by commas.")
+    found = None if source == EASY_VQA else find_source(source)
+    aside = passed_over(source, found.files) if found is not None and found.kind == "pictures" else []
+    if not aside:
+        return ValueError(message)
+    described = any(map(is_metadata, aside))
+    return ValueError(
+        f"{message} {shown_name(aside[0])} is passed over: "
+        + (
+            "a metadata file describes the pictures of its own split, so put one into the folder of each."
+            if described
+            else "name that file instead of its folder, or call it metadata"
+            f"{Path(aside[0]).suffix} and its column of pictures file_name."
+        )
+    )
+
+
+def _local_rows(found: SourceFiles, split: str, streaming: bool) -> Dataset | IterableDataset:
+    datasets = require("datasets")
+    if found.kind == "card":
+        return datasets.load_dataset(found.folder, split=split, streaming=streaming)
+    if found.kind == "splits":
+        return _part(datasets.load_from_disk(found.folder), split)
+    if found.kind == "rows":
+        return _part({"": datasets.load_from_disk(found.folder)}, split)
+    if found.kind == "pictures":
+        return _part(_Read(found.splits, lambda files: picture_rows(found.name, files, _whole_table)), split)
+    if found.kind == "tar" and not streaming:
+        return _part(_Read(found.splits, tar_rows), split)
+    name = split.partition("[")[0]
+    splits = {name: found.splits[""]} if "" in found.splits else found.splits
+    if found.kind == "tar" and split in splits:
+        return tar_rows(splits[split], streaming=True)
+    return load_tables(found.kind, splits, split, streaming)
+
+
+class _Read(Mapping):
+    """Splits that are read when they are asked for."""
+
+    def __init__(self, splits: Mapping[str, Sequence[str]], read: Callable[[Sequence[str]], Any]):
+        self._splits, self._read = splits, read
+
+    def __getitem__(self, name: str) -> Any:
+        return self._read(self._splits[name])
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._splits
+
+    def __iter__(self):
+        return iter(self._splits)
+
+    def __len__(self) -> int:
+        return len(self._splits)
+
+
+def _part(splits: Mapping[str, Dataset], split: str) -> Dataset:
+    """The rows that `split` names, a split, a part of one ("test[:100]"), or several ("train+test")."""
+    datasets = require("datasets")
+    wanted = [part.partition("[")[0] for part in split.split("+")]
+    rows = {name: splits["" if "" in splits else name] for name in wanted if name in splits or "" in splits}
+    names = [name for name in dict.fromkeys([*splits, *rows]) if name]
+    lengths = {name: len(rows[name]) if name in rows else 0 for name in names}
+    instructions = datasets.ReadInstruction.from_spec(split).to_absolute(lengths)
+    parts = [rows[part.splitname].select(range(part.from_, part.to)) for part in instructions]
+    return parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts)
+
+
+def _whole_table(file: str) -> Dataset:
+    return load_tables(str(kind_of(file)), {"train": [file]}, "train", streaming=False)
 
 
 def _split_names(source: str) -> list[str] | None:
     """Names of the splits of a source; None if it goes by any, or if they are not known before it is read."""
     datasets = require("datasets")
-    path = Path(source)
     if source == EASY_VQA:
         return ["train", "test"]
-    _check_is_there(source)
-    if path.suffix in _FORMATS or _is_saved_rows(path):
-        return None
-    if (path / "dataset_dict.json").is_file():
-        return json.loads((path / "dataset_dict.json").read_text())["splits"]
+    found = find_source(source)
+    if found is not None and found.kind == "splits":
+        return json.loads((Path(str(found.folder)) / "dataset_dict.json").read_text())["splits"]
+    if found is not None and found.kind != "card":
+        return found.split_names
     name, revision = _name_and_revision(source)
     try:
         return datasets.get_dataset_split_names(name, revision=revision)
     except datasets.inspect.SplitsNotFoundError:  # such as a Hub data set that is in the cache, without a network
         return None
-
-
-def _check_is_there(source: str) -> None:
-    """Raises a FileNotFoundError if a source can only be a path, and isn't there."""
-    path = Path(source)
-    if path.suffix in _FORMATS:
-        there = bool(glob.glob(source))
-    else:
-        name, _ = _name_and_revision(source)
-        is_path = path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1
-        there = path.is_dir() or not is_path
-    if not there:
-        raise FileNotFoundError(f"{source} isn't there: give a file, a pattern of files, a folder or a Hub id.")
 
 
 def _innermost(error: BaseException) -> str:
@@ -114,12 +193,8 @@ def _innermost(error: BaseException) -> str:
         error = error.__cause__
     if isinstance(error, StopIteration) or "corresponds to no data" in str(error):
         return "it has no rows"
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _is_saved_rows(path: Path) -> bool:
-    """Whether `Dataset.save_to_disk` wrote a folder: rows without splits."""
-    return (path / "dataset_info.json").is_file() and (path / "state.json").is_file()
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= _SAID else f"{text[:_SAID]}…"
 
 
 def _name_and_revision(source: str) -> tuple[str, str | None]:
@@ -144,16 +219,3 @@ def _check_holds_images(feature: Any, column: str, source: str) -> None:
         f"Column {column!r} of {source} holds {getattr(feature, 'dtype', feature)}; expected images, paths or the "
         "bytes of image files. Name another as image_column."
     )
-
-
-def locate(path: str, source: str) -> str:
-    """An image's path as a file, or a folder of files, names it: from that folder, unless it is complete."""
-    if "://" in path or Path(path).is_absolute():
-        return path
-    folder = Path(source) if Path(source).is_dir() else Path(source).parent
-    if glob.has_magic(str(folder)):
-        raise ValueError(
-            f"Image {path!r} of {source} counts from the folder of its file, and the pattern has several: name the "
-            "folders one by one, or give complete paths."
-        )
-    return str(folder / path)

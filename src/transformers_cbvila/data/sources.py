@@ -2,86 +2,92 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from transformers.utils import logging
+
 from ..extras import require
+from .bad_rows import reason, summary_of_bad_rows
 from .easy_vqa import load_easy_vqa, load_easy_vqa_captions
-from .source_rows import EASY_VQA, encoded_images, load_rows, locate
+from .pair_reader import Columns, PairReader
+from .pairs import CAPTION_COLUMNS
+from .pictures import picture_column
+from .source_rows import EASY_VQA, encoded_images, load_rows, missing_column
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features, IterableDataset
 
-CAPTION_COLUMNS = ("captions", "caption", "text")  # looked for, in this order, when none is named
+logger = logging.get_logger(__name__)
+
 _MAX_SHARDS = 64  # of a stream over rows that lie on disk: what processes and workers can share out
 
 
 def load_pairs(
-    source: str,
+    source: str | os.PathLike,
     split: str = "train",
     image_column: str = "image",
     caption_column: str | None = None,
     keyword_columns: Sequence[str] = (),
+    skip_bad_rows: bool = False,
 ) -> Dataset:
-    """Image-caption pairs with the columns `image` (of any mode), `captions` (list) and `keywords` (list).
+    """Image-caption pairs with the columns `image` (of any mode), `captions` (list), `keywords` (list) and `origin`.
 
     Args:
-        source: `"easy-vqa"`; a folder of images with a metadata.jsonl or metadata.csv, of Parquet files, or written by
-            `save_to_disk`; a Parquet, JSON Lines or CSV file, or a pattern of several (`"data/*.parquet"`); or the id
-            of a Hub data set. Paths of images in columns count from the folder, or the file's.
+        source: `"easy-vqa"`; a folder of images with a metadata.jsonl or metadata.csv, or with a .txt beside each
+            whose lines are its captions, of Parquet files, or written by `save_to_disk`; a Parquet, JSON Lines, CSV,
+            TSV or WebDataset .tar file, or a pattern of several (`"data/*.parquet"`); or the id of a Hub data set.
+            Paths of images in columns count from the folder, or the file's.
         split: Split to load.
-        image_column: Column with the images.
-        caption_column: Column with a caption, or a list of captions, per image; without one, the first of
-            `captions`, `caption` and `text` that there is.
+        image_column: Column with the images; `image` is `file_name`, too, where there is no other.
+        caption_column: Column with a caption, or a list of captions, per image (of a `ClassLabel`, its name); without
+            one, the first of `captions`, `caption`, `text` and `txt` that there is.
         keyword_columns: Columns with a list of keywords; the first that a source has is used.
+        skip_bad_rows: Leave out rows whose captions are no texts, with a warning that counts them, instead of
+            raising an error. Images are not read here.
+
+    Returns:
+        The rows; `origin` is what an error calls each. A row whose caption is missing has none in `captions`.
 
     Raises:
         FileNotFoundError: If the source is a path and isn't there.
-        ValueError: If the source has no such column; the message lists those it has.
+        ValueError: If the source has no such column (the message lists those it has), or a caption is no text.
     """
-    datasets = require("datasets")
+    source = os.fspath(source)
     if source == EASY_VQA:
         rows = load_easy_vqa_captions(split).remove_columns("image_id")
-        return rows.add_column("keywords", [[] for _ in range(len(rows))])
-    rows = load_rows(source, split)
-    caption_column, keyword_column = _columns(source, rows.column_names, image_column, caption_column, keyword_columns)
-    captions = [_texts(value) for value in rows[caption_column]]
-    keywords = [_texts(value) for value in rows[keyword_column]] if keyword_column else [[]] * len(rows)
-    rows = encoded_images(rows, image_column, source)
-    texts = datasets.List(datasets.Value("string"))
-    rows = rows.add_column("captions", captions, feature=texts).add_column("keywords", keywords, feature=texts)
-    return rows.cast_column("image", datasets.Image())
+        origins = [f"Image {number} of {EASY_VQA}" for number in range(len(rows))]
+        return rows.add_column("keywords", [[] for _ in origins], feature=_texts()).add_column("origin", origins)
+    table = load_rows(source, split)
+    names = _columns(source, table.column_names, image_column, caption_column, keyword_columns)
+    return _pairs(source, table, names, skip_bad_rows).cast_column("image", require("datasets").Image())
 
 
 def load_pair_stream(
-    source: str,
+    source: str | os.PathLike,
     split: str = "train",
     image_column: str = "image",
     caption_column: str | None = None,
     keyword_columns: Sequence[str] = (),
+    skip_bad_rows: bool = False,
 ) -> IterableDataset:
     """The rows of [`load_pairs`] as a stream, images not decoded: nothing is fetched or written ahead."""
     datasets = require("datasets")
-    features = _pair_features(datasets.Image(decode=False))
+    source = os.fspath(source)
     if source == EASY_VQA:
-        return _as_stream(load_pairs(source, split).cast(features))
+        return _as_stream(load_pairs(source, split).cast(_pair_features()))
     rows = load_rows(source, split, streaming=True)
+    names = list(rows.features or next(iter(rows)))  # of the Hub, JSON Lines have no declared columns
+    columns = _columns(source, names, image_column, caption_column, keyword_columns)
     if isinstance(rows, datasets.Dataset):
-        rows = _as_stream(rows)
-    names = list(rows.features or next(iter(rows)))  # JSON Lines, read as they come, have no declared columns
-    caption_column, keyword_column = _columns(source, names, image_column, caption_column, keyword_columns)
-    if rows.features and isinstance(rows.features[image_column], datasets.Image):
-        rows = rows.cast_column(image_column, datasets.Image(decode=False))
-
-    def pair(row: dict[str, Any]) -> dict[str, Any]:
-        return {
-            "image": _encoded(row[image_column], source),
-            "captions": _texts(row[caption_column]),
-            "keywords": _texts(row[keyword_column]) if keyword_column else [],
-        }
-
-    return rows.map(pair, remove_columns=[name for name in names if name not in features], features=features)
+        return _as_stream(_pairs(source, rows, columns, skip_bad_rows))
+    if rows.features and isinstance(rows.features[columns.image], datasets.Image):
+        rows = rows.cast_column(columns.image, datasets.Image(decode=False))
+    reader = PairReader(source, columns, rows.features or {}, counts_rows=rows.num_shards == 1)
+    options = {"remove_columns": names, "features": _pair_features(), "with_indices": True}
+    return rows.map(reader.or_without_captions if skip_bad_rows else reader, **options)
 
 
 def concatenate(sources: Sequence[Dataset], weights: Sequence[float] = (), seed: int = 0) -> Dataset:
@@ -93,7 +99,7 @@ def concatenate(sources: Sequence[Dataset], weights: Sequence[float] = (), seed:
         seed: Seed of the draws that weights decide.
     """
     datasets = require("datasets")
-    features = _pair_features(datasets.Image())
+    features = datasets.Features({**_pair_features(), "image": datasets.Image()})
     parts = [_with_captions(source.cast(features)) for source in sources]
     return _mix(parts, weights, seed) if weights else datasets.concatenate_datasets(parts)
 
@@ -154,42 +160,62 @@ def _mix(sources: Sequence[Any], weights: Sequence[float], seed: int) -> Any:
     )
 
 
+def _pairs(source: str, table: Dataset, columns: Columns, skip_bad_rows: bool) -> Dataset:
+    """The pairs of rows that can be indexed, images not decoded."""
+    images = encoded_images(table, columns.image, source)
+    reader = PairReader(source, columns, table.features)
+    pairs: dict[str, list[Any]] = {name: [] for name in ("captions", "keywords", "origin")}
+    kept, faults = list[int](), list[str]()
+    for number, row in enumerate(table.select_columns(reader.text_columns(table.column_names))):
+        try:
+            texts = reader.texts(row, number)
+        except ValueError as error:
+            if not skip_bad_rows:
+                raise
+            faults.append(reason(error))
+            continue
+        kept.append(number)
+        for name, values in pairs.items():
+            values.append(texts[name])
+    if faults:
+        logger.warning(summary_of_bad_rows(faults))
+    features = _pair_features()
+    images = images if not faults else images.select(kept)
+    for name, values in pairs.items():
+        images = images.add_column(name, values, feature=features[name])
+    return images
+
+
 def _with_captions(rows: Dataset) -> Dataset:
     kept = [row for row, captions in enumerate(rows["captions"]) if captions]
-    return rows if len(kept) == len(rows) else rows.select(kept)
+    if len(kept) == len(rows):
+        return rows
+    logger.warning(f"{len(rows) - len(kept):,} of {len(rows):,} rows have no caption and are left out.")
+    return rows.select(kept)
 
 
-def _pair_features(image: Any) -> Features:
+def _pair_features() -> Features:
     datasets = require("datasets")
-    texts = datasets.List(datasets.Value("string"))
-    return datasets.Features(image=image, captions=texts, keywords=texts)
+    image, origin = datasets.Image(decode=False), datasets.Value("string")
+    return datasets.Features(image=image, captions=_texts(), keywords=_texts(), origin=origin)
+
+
+def _texts() -> Any:
+    datasets = require("datasets")
+    return datasets.List(datasets.Value("string"))
 
 
 def _as_stream(rows: Dataset) -> IterableDataset:
     return rows.to_iterable_dataset(num_shards=max(1, min(_MAX_SHARDS, len(rows))))
 
 
-def _columns(
-    source: str, names: Sequence[str], image: str, caption: str | None, keywords: Sequence[str]
-) -> tuple[str, str | None]:
-    """The caption and the keyword column of a source with columns of these names."""
+def _columns(source: str, names: Sequence[str], image: str, caption: str | None, keywords: Sequence[str]) -> Columns:
+    """The columns of a source with columns of these names. ValueError if it lacks one."""
+    images = picture_column(image, names)
+    if images is None:
+        raise missing_column(source, f"column {image!r}", "image_column", names)
     found = next((name for name in CAPTION_COLUMNS if name in names), None) if caption is None else caption
-    for option, column in (("image_column", image), ("caption_column", found)):
-        if column not in names:
-            what = f"column {column!r}" if column else f"column called {', '.join(CAPTION_COLUMNS)}"
-            raise ValueError(f"{source} has no {what}; set {option} to one of {', '.join(names)}.")
-    assert found is not None
-    return found, next((name for name in keywords if name in names), None)
-
-
-def _encoded(image: Any, source: str) -> Any:
-    """An image as `datasets` keeps it, from a path or the bytes of a file."""
-    if isinstance(image, str):
-        return {"path": locate(image, source), "bytes": None}
-    return {"path": None, "bytes": image} if isinstance(image, bytes) else image
-
-
-def _texts(value: str | Sequence[str | None] | None) -> list[str]:
-    """The texts of a cell, a string or a list of them; what is blank is none."""
-    texts = [value] if isinstance(value, str) else value or []
-    return [text.strip() for text in texts if text is not None and text.strip()]
+    if found is None or found not in names:
+        what = f"column {found!r}" if found else f"column called {', '.join(CAPTION_COLUMNS)}"
+        raise missing_column(source, what, "caption_column", names)
+    return Columns(images, found, next((name for name in keywords if name in names), None))

@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch.utils.data import IterableDataset, get_worker_info
+from transformers.utils import logging
 
 from ..extras import require
+from ..model.messages_cbvila import shown
+from .bad_rows import reason
 from .image_views import ImageViews
 from .masking import generator_for
-from .pairs import PairDraws
+from .pairs import PairDraws, caption_column
+from .pictures import undecoded, with_pictures
+from .texts import texts_in
 
 if TYPE_CHECKING:
     import datasets
 
+logger = logging.get_logger(__name__)
+
+Row = dict[str, Any]
+Key = tuple[int, int, int]  # of a row's draws: seed, pass, number
+
+_COUNTERS = 256  # loader workers that count bad rows without getting in each other's way
+_NAMED = 5  # bad rows of a reader that a warning names
+_TRIES = 1000  # rows that are tried in the place of a bad one
 _READ_ROWS = 16  # rows taken from the stream at a time
 _SAMPLE = -1  # the "pass" of `sample`: no training example has its draws
 
@@ -28,7 +44,9 @@ class StreamedImageTextPairs(IterableDataset):
     another. All draws depend on (seed, pass, row) only, where a row's number is its position in its reader's share
     times the number of readers, plus the reader's index: with one reader, its position in the pass.
 
-    Rows without a caption are passed over.
+    Rows without a caption are passed over. A row whose image cannot be read is an error that names it or, with
+    `skip_bad_rows`, the next row that can be read takes its place: examples are as many, so that a resumed run, which
+    decodes nothing of what it replays, goes on with the draws that it would have had.
 
     For large data: `datasets` waits five seconds at the end of every pass over several Parquet files, which small sets
     would notice.
@@ -39,6 +57,8 @@ class StreamedImageTextPairs(IterableDataset):
         shuffle_buffer: Rows from which the next one is drawn, per reader; shards are shuffled as well. 0 keeps the
             stream's own order.
         keyword_probability: See [`PairDraws`].
+        skip_bad_rows: Whether another row takes the place of one whose image cannot be read, and is counted in
+            `bad_rows`.
         views: `crop_scale`, `flip` and the other options of [`ImageViews`].
     """
 
@@ -48,17 +68,19 @@ class StreamedImageTextPairs(IterableDataset):
         seed: int = 0,
         shuffle_buffer: int = 1000,
         keyword_probability: float = 0.5,
+        skip_bad_rows: bool = False,
         **views: Any,
     ):
         if shuffle_buffer < 0:
             raise ValueError(f"shuffle_buffer={shuffle_buffer} is negative; 0 keeps the stream's own order.")
-        self.rows = rows
+        self.rows = undecoded(rows)
         self.seed = seed
         self.shuffle_buffer = shuffle_buffer
         self.draws = PairDraws(ImageViews(**views), keyword_probability)
         self.process, self.processes = 0, 1
         self.replayed_batches, self.batch_size = 0, 1
-        self._decode: Callable[[Any], Any] = require("datasets").Image().decode_example
+        self.skip_bad_rows = skip_bad_rows
+        self._found = torch.zeros(_COUNTERS, dtype=torch.long).share_memory_()  # bad rows, by loader worker
 
     def assign(self, process: int, processes: int) -> None:
         """Makes this the share of one of several processes. [`CBViLATrainer`] calls it."""
@@ -84,21 +106,76 @@ class StreamedImageTextPairs(IterableDataset):
         # workers take turns, batch by batch, the first worker first
         replayed = self.batch_size * len(range(worker, self.replayed_batches, workers))
         reader, readers = self.process * workers + worker, self.processes * workers
-        for count, (key, row) in enumerate(self._read(reader, readers)):
-            if count < replayed:
-                yield None
-            else:
-                yield self._example(row, key)
+        yield from self._examples(self._read(reader, readers), replayed, worker)
+
+    @property
+    def bad_rows(self) -> int:
+        """How often, another row took the place of one that cannot be read."""
+        return int(self._found.sum())
+
+    def summary_of_bad_rows(self) -> str:
+        """How many these were; a warning named the first of each reader when it came to them."""
+        return f"Another row took the place of a bad one {self.bad_rows:,} time(s), in all passes together."
+
+    def share_bad_rows(self, reduce: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        """Adds what other processes have found; `reduce` sums a tensor over them."""
+        self._found.copy_(reduce(self._found))
 
     def sample(self, seed: int) -> Iterator[dict[str, Any]]:
         """Examples of one pass over the whole stream in an order of its own, the same in every process."""
         for position, row in enumerate(self._pass(_SAMPLE, seed, 0, 1)):
-            yield self._example(row, (seed, _SAMPLE, position))
+            try:
+                readable = self._readable(row, (seed, _SAMPLE, position))
+            except ValueError:
+                if not self.skip_bad_rows:
+                    raise
+                continue
+            yield self.draws.draw(readable, generator_for(seed, _SAMPLE, position))
 
-    def _example(self, row: dict[str, Any], key: tuple[int, int, int]) -> dict[str, Any]:
-        return self.draws.draw({**row, "image": self._decode(row["image"])}, generator_for(*key))
+    def _examples(self, rows: Iterator[tuple[Key, Row]], replayed: int, worker: int) -> Iterator[Any]:
+        """An example for each row; None, without decoding anything, for those that are replayed."""
+        ahead = deque[tuple[Key, Row]]()
+        for count in itertools.count():
+            key, row = ahead.popleft() if ahead else next(rows)
+            if count < replayed:
+                yield None
+                continue
+            try:
+                readable = self._readable(row, key)
+            except ValueError as error:
+                if not self.skip_bad_rows:
+                    raise
+                self._note(error, worker)
+                readable = self._next_readable(rows, ahead, key, error)
+            yield self.draws.draw(readable, generator_for(*key))
 
-    def _read(self, reader: int, readers: int) -> Iterator[tuple[tuple[int, int, int], dict[str, Any]]]:
+    def _readable(self, row: Row, key: Key) -> Row:
+        """A row with its image decoded. ValueError, which names it, if it cannot be."""
+        origin = row.get("origin") or f"The row with {shown(row['captions'][0])}"
+        where = "a look ahead" if key[1] == _SAMPLE else f"pass {key[1]}"
+        return with_pictures(row, f"{origin} (number {key[2]} of {where})")
+
+    def _next_readable(self, rows: Iterator[tuple[Key, Row]], ahead: deque, key: Key, error: ValueError) -> Row:
+        """The next row that can be read, looked for in the rest of this pass and the next."""
+        for place in range(_TRIES):
+            if place == len(ahead):
+                ahead.append(next(rows))
+            other, row = ahead[place]
+            if other[1] > key[1] + 1:
+                break
+            try:
+                return self._readable(row, other)
+            except ValueError:
+                continue
+        raise ValueError(f"None of the rows from this one on can be read: {reason(error)}.") from error
+
+    def _note(self, error: ValueError, worker: int) -> None:
+        slot = worker % _COUNTERS
+        self._found[slot] += 1
+        if self._found[slot] <= _NAMED:
+            logger.warning(f"{reason(error)}. Another row takes its place.")
+
+    def _read(self, reader: int, readers: int) -> Iterator[tuple[Key, Row]]:
         """A reader's rows, pass after pass, each with the key of its draws."""
         number = 0
         while True:
@@ -123,9 +200,11 @@ class StreamedImageTextPairs(IterableDataset):
             rows = split_dataset_by_node(rows, reader, readers)
         # `iter` and not `for`: in a loader worker, `for` would split the reader's share once more
         for block in rows.iter(batch_size=_READ_ROWS):
-            for image, captions, keywords in zip(block["image"], block["captions"], block["keywords"], strict=True):
-                if captions:
-                    yield {"image": image, "captions": captions, "keywords": keywords}
+            column = caption_column(list(block), "The stream")
+            for values in zip(*block.values(), strict=True):
+                row = dict(zip(block, values, strict=True))
+                if captions := texts_in(row[column], "caption"):
+                    yield {**row, "captions": captions}
 
 
 class ReplayCollator:

@@ -1,13 +1,14 @@
 """Rows of retrieval, entailment and reasoning to batches. Questions have theirs in `collators.py`."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from ..model.messages_cbvila import shown
 from ..model.processing_cbvila import CBViLAProcessor
-from .collators import cut_options, identities
+from .collators import check_fields, cut_options, identities
 
 
 @dataclass
@@ -26,6 +27,7 @@ class CBViLADataCollatorForImageTextRetrieval:
     max_length: int | None = 30
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        check_fields(examples, ("image", "text"))
         images = [example["image"] for example in examples]
         batch = encode(self.processor, images, [example["text"] for example in examples], self.max_length)
         return {**batch, **identities(examples), "return_loss": True}
@@ -44,8 +46,10 @@ class CBViLADataCollatorForVisualEntailment:
     processor: CBViLAProcessor
     id2label: dict[int, str]
     max_length: int | None = None
+    fields: ClassVar[tuple[str, ...]] = ("image", "text")  # what an example must have
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
+        check_fields(examples, self.fields)
         texts = [example["text"] for example in examples]
         batch = encode(self.processor, [self.images(example) for example in examples], texts, self.max_length)
         if "label" in examples[0]:
@@ -62,7 +66,7 @@ class CBViLADataCollatorForVisualEntailment:
         ids = {name.lower(): number for number, name in self.id2label.items()}
         if str(label).lower() not in ids:
             raise ValueError(
-                f"label={label!r} is no class; the model has {', '.join(map(repr, self.id2label.values()))}."
+                f"label={shown(label)} is no class; the model has {', '.join(map(repr, self.id2label.values()))}."
             )
         return int(ids[str(label).lower()])
 
@@ -76,6 +80,8 @@ class CBViLADataCollatorForVisualReasoning(CBViLADataCollatorForVisualEntailment
         id2label: `model.config.id2label`. Labels are `True` and `False`, as values or names, or ids of classes.
         max_length: Longest text in tokens; longer ones are cut. `None` cuts to what the model takes.
     """
+
+    fields: ClassVar[tuple[str, ...]] = ("images", "text")
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
         batch = super().__call__(examples)

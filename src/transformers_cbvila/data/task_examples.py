@@ -24,7 +24,7 @@ class ViewedRows(EpochRows):
         self.views = views or ImageViews()
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        row, generator = self.rows[index], self.generator(index)
+        row, generator = self.row(index), self.generator(index)
         if "images" in row:
             return {**row, "images": [self.views.draw(image, generator) for image in row["images"]]}
         return {**row, "image": self.views.draw(row["image"], generator)}
@@ -63,4 +63,4 @@ class CaptionedImages(EpochRows):
             raise IndexError(f"{index} is no example; there are {len(self)}.")
         row = bisect_right(self._ends, index)
         caption = index - (self._ends[row - 1] if row else 0)
-        return self.draws.draw(self.rows[row], self.generator(index), caption)
+        return self.draws.draw(self.row(row), self.generator(index), caption)

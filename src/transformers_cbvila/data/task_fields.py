@@ -1,20 +1,23 @@
 """The fields of one row of a task, from the columns as people keep them; each reader says what is wrong with a row."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
-from math import isnan
+from types import MappingProxyType
 from typing import Any
 
+from ..model.messages_cbvila import shown
+from .source_rows import missing_column
 from .task_settings import EntailmentSettings, QuestionSettings, ReasoningSettings, RetrievalSettings
+from .texts import class_names, is_list, is_missing, items_of, named, text_of, texts_of, whole
 
 # Columns that are looked for, in this order, when none is named.
 USUAL_COLUMNS = {
-    "caption_column": ("captions", "caption", "text", "sentences_raw", "sentences"),
+    "caption_column": ("captions", "caption", "text", "txt", "sentences_raw", "sentences"),
     "question_column": ("question",),
     "answer_column": ("answers", "answer", "multiple_choice_answer"),
-    "text_column": ("hypothesis", "sentence2", "sentence", "statement", "text", "caption"),
-    "label_column": ("label", "gold_label"),
+    "text_column": ("hypothesis", "sentence2", "sentence", "statement", "text", "caption", "txt"),
+    "label_column": ("label", "gold_label", "cls"),
 }
-_TEXT_KEYS = ("answer", "raw", "caption", "text")  # of records: VQA's answers, Karpathy's sentences
 
 Fields = dict[str, Any]
 Reader = Callable[[Mapping[str, Any]], Fields]
@@ -34,7 +37,7 @@ def find_columns(settings: Any, names: Sequence[str], source: str) -> dict[str, 
         column = given or next((name for name in usual if name in names), None)
         if column is None or column not in names:
             what = f"column {given!r}" if given else f"column called {', '.join(usual)}"
-            raise ValueError(f"{source} has no {what}; set {option} to one of {', '.join(names)}.")
+            raise missing_column(source, what, option, names)
         found[option] = column
     return found
 
@@ -51,14 +54,16 @@ def field_reader(settings: Any, columns: dict[str, str], features: Any, classes:
     Raises:
         ValueError: If labels are numbers that nobody named.
     """
+    cells = {option: _cell_reader(column, features) for option, column in columns.items()}
     if isinstance(settings, RetrievalSettings):
-        return lambda row: {"captions": texts_of(row[columns["caption_column"]], "caption")}
+        return lambda row: {"captions": texts_of(cells["caption_column"](row), _called("caption", columns))}
     if isinstance(settings, QuestionSettings):
-        return lambda row: questions_of(row[columns["question_column"]], row[columns["answer_column"]])
+        return lambda row: questions_of(cells["question_column"](row), cells["answer_column"](row), columns)
     label = _label_reader(settings, columns["label_column"], features, classes)
 
     def read(row: Mapping[str, Any]) -> Fields:
-        fields = {"text": texts_of(row[columns["text_column"]], "text")[0], "label": label(row)}
+        text = texts_of(cells["text_column"](row), _called("text", columns))[0]
+        fields = {"text": text, "label": label(row)}
         if isinstance(settings, ReasoningSettings) and settings.group_column is not None:
             fields["group"] = _group(row[settings.group_column], settings.group_parts)
         return fields
@@ -66,118 +71,113 @@ def field_reader(settings: Any, columns: dict[str, str], features: Any, classes:
     return read
 
 
-def questions_of(asked: Any, answered: Any) -> Fields:
+def _cell_reader(column: str, features: Any) -> Callable[[Mapping[str, Any]], Any]:
+    """What reads a column's cell, classes by their names."""
+    names = class_names(features[column])
+    return lambda row: named(row[column], names)
+
+
+def _called(what: str, columns: Mapping[str, str]) -> str:
+    """What an error calls a text: with its column, where one is known."""
+    column = columns.get(f"{what}_column")
+    return what if column is None else f"{what} in column {column!r}"
+
+
+def questions_of(asked: Any, answered: Any, columns: Mapping[str, str] = MappingProxyType({})) -> Fields:
     """Questions, and the answers that people gave to each: of one question all of them, of several one item for each.
 
     A blank answer among others stays, as "": whether ten people were asked decides how answers are scored.
 
+    Args:
+        asked, answered: Cells with the questions and the answers.
+        columns: Their columns, for errors.
+
     Raises:
         ValueError: If a question, or all answers to one, are blank, or there are answers to another number of them.
     """
-    questions, answers = [_text_of(item, "question") for item in _items(asked)], _items(answered)
+    question, answer = _called("question", columns), _called("answer", columns)
+    questions = [text_of(item, question) for item in items_of(asked, question)]
+    answers = items_of(answered, answer)
     if not questions or not all(questions):
-        raise ValueError(f"it has no question ({asked!r})")
-    if len(questions) == 1 and not any(_is_list(item) for item in answers):
+        raise ValueError(f"it has no {question} ({shown(asked)})")
+    if len(questions) == 1 and not any(is_list(item) for item in answers):
         answers = [answers]
     if len(answers) != len(questions):
         raise ValueError(
             f"it has {len(questions)} question(s) and answers to {len(answers)}; expected an answer, or a list of "
             "answers, to each"
         )
-    return {"question": questions, "answer": [_answers_of(given) for given in answers]}
+    return {"question": questions, "answer": [_answers_of(given, answer) for given in answers]}
 
 
-def _answers_of(value: Any) -> list[str]:
-    answers = [_text_of(item, "answer") for item in _items(value)]
+def _answers_of(value: Any, what: str) -> list[str]:
+    """Answers, of which numbers are some, too: people count."""
+    answers = [text_of(item, what) for item in items_of(value, what)]
     if not any(answers):
-        raise ValueError(f"it has no answer ({value!r})")
+        raise ValueError(f"it has no {what} ({shown(value)})")
     return answers
 
 
 def image_id_of(value: Any) -> str:
     """What names an image. ValueError if nothing does."""
     if is_missing(value):
-        raise ValueError(f"it has no image id ({value!r})")
-    return str(_whole(value))
-
-
-def texts_of(value: Any, what: str) -> list[str]:
-    """Texts from a text, a list of texts, a list of records that hold one each, or a record of lists.
-
-    Raises:
-        ValueError: If there is none that has a letter, a digit or a sign to show.
-    """
-    texts = [text for item in _items(value) if (text := _text_of(item, what))]
-    if not texts:
-        raise ValueError(f"it has no {what} ({value!r})")
-    return texts
-
-
-def _items(value: Any) -> list[Any]:
-    """The items of a list or of a record of lists; anything else as the only one."""
-    if isinstance(value, Mapping):
-        value = _of_record(value)
-    return list(value) if _is_list(value) else [value]
-
-
-def _text_of(item: Any, what: str) -> str:
-    """A text, or that of a record; "" where there is nothing to show."""
-    if isinstance(item, Mapping):
-        item = _of_record(item)
-    if is_missing(item):
-        return ""
-    if isinstance(item, bool | int | float):
-        item = str(_whole(item))
-    if not isinstance(item, str):
-        raise ValueError(f"its {what} is of type {type(item).__name__}; expected text")
-    return item.strip() if any(sign.isprintable() and not sign.isspace() for sign in item) else ""
-
-
-def _of_record(record: Mapping[str, Any]) -> Any:
-    return next((record[key] for key in _TEXT_KEYS if key in record), None)
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, str)
-
-
-def _whole(value: Any) -> Any:
-    """A whole number as such: a gap in a CSV file's column makes floats of its numbers."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def is_missing(value: Any) -> bool:
-    """Whether there is nothing in a column's place."""
-    return value is None or isinstance(value, float) and isnan(value)
+        raise ValueError(f"it has no image id ({shown(value)})")
+    return str(whole(value))
 
 
 def _label_reader(
     settings: EntailmentSettings, column: str, features: Any, classes: Sequence[str]
 ) -> Callable[[Mapping[str, Any]], str]:
-    names = settings.class_names or getattr(features[column], "names", None)
+    names = settings.class_names or class_names(features[column])
     dtype = str(getattr(features[column], "dtype", ""))
     if names is None and dtype.startswith(("int", "uint", "float")):
-        names = sorted(classes, key=str.lower)
-        if [name.lower() for name in names] != ["false", "true"]:  # these are 0 and 1 everywhere
-            raise ValueError(
-                f"Column {column!r} has numbers and no names for them; say what they mean from 0 on, such as "
-                f"--class_names {' '.join(classes)}, in the order of the data."
-            )
+        names = _false_and_true(classes)
+        if names is None:
+            raise ValueError(f"{_unnamed(column, classes)}.")
     canonical = {name.lower(): name for name in classes}
 
     def read(row: Mapping[str, Any]) -> str:
         value = row[column]
         if is_missing(value) or isinstance(value, str) and not value.strip():
-            raise ValueError(f"it has no label ({value!r})")
-        value = _whole(value)
-        if names is not None and isinstance(value, int) and not isinstance(value, bool):
-            value = names[value] if 0 <= value < len(names) else f"class {value}"
+            raise ValueError(f"it has no label ({shown(value)})")
         name = canonical.get(str(value).strip().lower())
-        if name is None:
-            raise ValueError(f"its label is {value!r}; the classes are {', '.join(classes)}")
-        return name
+        number = _number(value)
+        if name is not None or number is None:
+            return _class(name, value, classes)
+        known = names or _false_and_true(classes)
+        if known is None:
+            raise ValueError(f"its label is {shown(value)}. {_unnamed(column, classes)}")
+        value = known[number] if 0 <= number < len(known) else f"class {number}"
+        return _class(canonical.get(value.lower()), value, classes)
 
     return read
+
+
+def _class(name: str | None, value: Any, classes: Sequence[str]) -> str:
+    if name is None:
+        raise ValueError(f"its label is {shown(value)}; the classes are {', '.join(classes)}")
+    return name
+
+
+def _number(value: Any) -> int | None:
+    """The number of a class, which is a text where all columns are, such as in CSV files; None if it is none."""
+    value = whole(value)
+    if isinstance(value, str) and re.fullmatch(r"\s*\d+(\.0*)?\s*", value):
+        return int(float(value))
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _false_and_true(classes: Sequence[str]) -> list[str] | None:
+    """These classes in this order, which is that of their numbers everywhere; None if the classes are others."""
+    names = sorted(classes, key=str.lower)
+    return names if [name.lower() for name in names] == ["false", "true"] else None
+
+
+def _unnamed(column: str, classes: Sequence[str]) -> str:
+    return (
+        f"Column {column!r} has numbers and no names for them; say what they mean from 0 on, such as "
+        f"--class_names {' '.join(classes)}, in the order of the data"
+    )
 
 
 def _group(value: Any, parts: Sequence[int]) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,20 +11,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from PIL import Image
 
 from ..extras import require
-from ..model.image_loading_cbvila import DECODING_ERRORS, to_rgb
+from .bad_rows import WAY_OUT, key_columns, row_origin, summary_of_bad_rows
 from .easy_vqa import load_easy_vqa
 from .pairs import file_identity, stable_id
-from .source_rows import EASY_VQA, encoded_images, load_rows, usual_split
-from .task_fields import Fields, field_reader, find_columns, image_id_of, is_missing
+from .pictures import picture_column, read_picture
+from .source_rows import EASY_VQA, encoded_images, load_rows, missing_column, usual_split
+from .task_fields import Fields, field_reader, find_columns, image_id_of
 from .task_settings import QuestionSettings, ReasoningSettings, RetrievalSettings, TaskSettings
+from .texts import is_missing
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-_SHOWN_REASONS = 5
 _ENDINGS = (".jpg", ".jpeg", ".png")  # of file names that others name without, as SNLI-VE does
 _LISTS = ("captions", "question", "answer")  # fields that rows of one image put together
-WAY_OUT = "Correct it, or leave such rows out with skip_bad_rows"
 
 
 class Record(NamedTuple):
@@ -53,9 +54,6 @@ class TaskRows(Sequence):
     several: bool = False
     skipped: list[str] = field(default_factory=list)
 
-    def __post_init__(self):
-        self._decode: Callable[[Any], Any] = require("datasets").Image().decode_example
-
     def __len__(self) -> int:
         return len(self.records)
 
@@ -84,17 +82,8 @@ class TaskRows(Sequence):
 
     def images(self, record: Record) -> list[Image.Image]:
         """The images of a row. ValueError where one is missing or cannot be read."""
-        images = [self._picture(*place) for place in record.pictures]
+        images = [read_picture(self.pictures[source][row]["image"]) for source, row in record.pictures]
         return images if self.parts == 1 else [part for image in images for part in cut(image, self.parts, self.gap)]
-
-    def _picture(self, source: int, row: int) -> Image.Image:
-        value = self.pictures[source][row]["image"]
-        if value is None or not (value.get("bytes") or value.get("path")):
-            raise ValueError("it has no image")
-        try:
-            return to_rgb(self._decode(value))
-        except (*DECODING_ERRORS, Image.DecompressionBombError) as error:
-            raise ValueError(f"its image cannot be read ({type(error).__name__}: {error})") from error
 
     def without_broken_images(self) -> TaskRows:
         """Those rows whose images can be read; reads them all."""
@@ -109,9 +98,7 @@ class TaskRows(Sequence):
 
     def summary_of_skipped(self) -> str:
         """How many rows were left out, and why the first of them."""
-        shown = "".join(f"\n  {reason}" for reason in self.skipped[:_SHOWN_REASONS])
-        rest = len(self.skipped) - _SHOWN_REASONS
-        return f"Left out {len(self.skipped)} bad row(s):{shown}" + (f"\n  and {rest} more" if rest > 0 else "")
+        return summary_of_bad_rows(self.skipped)
 
 
 def cut(image: Image.Image, parts: int, gap: float = 0.0) -> list[Image.Image]:
@@ -145,6 +132,7 @@ def load_task_rows(
             (broken images are found when they are read); the message names the row.
     """
     several = isinstance(settings, ReasoningSettings)
+    sources = [os.fspath(source) for source in sources]
     rows = TaskRows([], [], getattr(settings, "image_parts", 1), getattr(settings, "image_gap", 0.0), several)
     joined = _join_index(rows, settings)
     for source in sources:
@@ -174,13 +162,13 @@ def _read(
     for option, column in [("a group, image id or condition", c) for c in [*extra, *(c for c, _ in conditions)]]:
         if column not in names:
             raise ValueError(f"{source} has no column {column!r} for {option}; it has {', '.join(names)}.")
-    first = _add_pictures(rows, table, source, settings, names, bool(joined))
+    first = _add_pictures(rows, table, source, settings, bool(joined))
     read = field_reader(settings, columns, table.features, classes)
-    wanted = dict.fromkeys([*columns.values(), *extra, *(c for c, _ in conditions)])
+    wanted = dict.fromkeys([*columns.values(), *extra, *(c for c, _ in conditions), *key_columns(names)])
     for number, row in enumerate(table.select_columns(list(wanted))):
         if any(str(row[column]) != value for column, value in conditions):
             continue
-        origin = f"Row {number} of {source}"
+        origin = row_origin(source, number, row)
         try:
             fields = read(row)
             if settings.image_id_column is not None:
@@ -193,17 +181,16 @@ def _read(
             rows.skipped.append(f"{origin}: {error}")
 
 
-def _add_pictures(rows: TaskRows, table, source: str, settings: TaskSettings, names, can_join: bool) -> int:
+def _add_pictures(rows: TaskRows, table, source: str, settings: TaskSettings, can_join: bool) -> int:
     """Adds the image columns of a source to `rows.pictures`; returns the number of the first, -1 if all are joined."""
-    missing = [column for column in settings.image_column if column not in names]
+    found = {column: picture_column(column, table.column_names) for column in settings.image_column}
+    missing = [column for column, name in found.items() if name is None]
     if missing and can_join:
         return -1
     if missing:
-        raise ValueError(
-            f"{source} has no column {missing[0]!r}; set image_column to one of {', '.join(names)}, or image_data to "
-            "where the images are."
-        )
-    rows.pictures += [encoded_images(table, column, source) for column in settings.image_column]
+        error = missing_column(source, f"column {missing[0]!r}", "image_column", table.column_names)
+        raise ValueError(f"{error} Of images that are elsewhere, set image_data to where.")
+    rows.pictures += [encoded_images(table, str(name), source) for name in found.values()]
     return len(rows.pictures) - len(settings.image_column)
 
 
@@ -217,11 +204,12 @@ def _join_index(rows: TaskRows, settings: TaskSettings) -> dict[str, tuple[int, 
     stems: dict[str, tuple[int, int]] = {}
     for source in settings.image_data:
         table: Any = load_rows(source, settings.image_data_split or usual_split([source], ("train",)))
-        if settings.image_column[0] not in table.column_names:
+        column = picture_column(settings.image_column[0], table.column_names)
+        if column is None:
             raise ValueError(
                 f"image_data {source} has no column {settings.image_column[0]!r}; it has {table.column_names}."
             )
-        rows.pictures.append(encoded_images(table, settings.image_column[0], source))
+        rows.pictures.append(encoded_images(table, column, source))
         for number, value in enumerate(_picture_ids(table, rows.pictures[-1], settings, source)):
             if is_missing(value):
                 continue  # nothing can be joined with it

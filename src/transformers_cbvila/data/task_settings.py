@@ -7,6 +7,8 @@ import argparse
 from dataclasses import dataclass, field
 from typing import Any
 
+from .given_options import GivenOptions
+
 
 class Repeatable(argparse.Action):
     """An option that may be given once with several values or several times; both replace its default."""
@@ -19,7 +21,7 @@ class Repeatable(argparse.Action):
 
 
 @dataclass
-class TaskSettings:
+class TaskSettings(GivenOptions):
     """What all tasks have in common."""
 
     image_column: list[str] = field(

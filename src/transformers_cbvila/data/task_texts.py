@@ -4,11 +4,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from ..model.processing_cbvila import UNLIMITED, CBViLAProcessor
+from .bad_rows import WAY_OUT
 from .collators import token_limit
-from .task_rows import WAY_OUT, Record, TaskRows
+from .task_rows import Record, TaskRows
 
 _TEXTS = {"captions": "caption", "question": "question", "text": "text"}  # by field, what an error calls one
 _AT_A_TIME = 10_000  # texts whose tokens are in memory
+_USUAL = 0.995  # share of texts that are not cut: a few are no measure of the others
 _SHOWN = 60  # letters of a text
 
 
@@ -39,6 +41,23 @@ def check_texts(rows: TaskRows, processor: CBViLAProcessor, skip_bad_rows: bool,
     if not kept:
         raise ValueError(f"There is no row that can be used. {checked.summary_of_skipped()}")
     return checked
+
+
+def texts_of_rows(rows: TaskRows, training: bool = False) -> Iterator[str]:
+    """Every text of rows that the tokenizer is asked for, answers included in training."""
+    return (text for record in rows.records for _, text in _texts(record, training))
+
+
+def usual_length(rows: TaskRows, processor: CBViLAProcessor) -> int:
+    """Tokens, special ones among them, that all but the longest of the rows' texts have at most.
+
+    Every so many rows are read, so that millions cost no more than thousands.
+    """
+    sample = rows.records[:: max(1, len(rows.records) // _AT_A_TIME)]
+    counts = _token_counts(processor, {text for record in sample for _, text in _texts(record, training=False)})
+    lengths = sorted(counts.values())
+    special = processor.tokenizer.num_special_tokens_to_add()
+    return lengths[round(_USUAL * (len(lengths) - 1))] + special
 
 
 def _texts(record: Record, training: bool) -> Iterator[tuple[str, str]]:

@@ -8,7 +8,7 @@ from transformers_cbvila.demo.curves import draw_curves
 from transformers_cbvila.demo.demo_run import DemoRun, Example
 from transformers_cbvila.evaluation.intervals import wilson_interval
 from transformers_cbvila.evaluation.vqa_metrics import answers_match
-from transformers_cbvila.pages.document import UNKNOWN, data_uri, percent, png, tile
+from transformers_cbvila.pages.document import UNKNOWN, data_uri, percent, picture, table, tile
 
 
 def tiles_section(run: DemoRun) -> str:
@@ -40,10 +40,15 @@ def comparison_section(run: DemoRun) -> str:
         rows.append(_comparison_row(name, "other", *figures, other.get("source", "")))
     for name, share in sorted(run.floors.items(), key=lambda floor: -floor[1]):
         rows.append(_comparison_row(name, "floor", share, None, None, ""))
+    columns = _columns("answers of", "all questions", "shape, colour", "training")
     return f"""<section><h2>Beside other answers to the same questions</h2>
-<table><thead><tr><th></th><th class="bars"></th><th class="number">all questions</th>
-<th class="number">shape, colour</th><th class="number">training</th></tr></thead>
-<tbody>{"".join(rows)}</tbody></table></section>"""
+{table("Accuracy of this run and of others", "".join(rows), columns)}</section>"""
+
+
+def _columns(first: str, *numbers: str) -> str:
+    """Column heads: what a row is, a bar that shows a figure again, figures."""
+    heads = "".join(f'<th scope="col" class="number">{name}</th>' for name in numbers)
+    return f'<th scope="col"><span class="told">{first}</span></th><td class="bars"></td>{heads}'
 
 
 def _comparison_row(
@@ -53,7 +58,7 @@ def _comparison_row(
     digits = 1 if kind == "floor" else 2
     label = escape(name) + (f'<span class="source">{escape(source)}</span>' if source else "")
     return (
-        f'<tr class="{kind}-run"><th>{label}</th><td class="bars">{_bar(accuracy, kind)}</td>'
+        f'<tr class="{kind}-run"><th scope="row">{label}</th><td class="bars">{_bar(accuracy, kind)}</td>'
         f'<td class="number">{percent(accuracy, digits)}</td><td class="number">{percent(shape_color, digits)}</td>'
         f'<td class="number">{UNKNOWN if seconds is None else _duration(seconds)}</td></tr>'
     )
@@ -62,14 +67,14 @@ def _comparison_row(
 def types_section(run: DemoRun) -> str:
     """Accuracy by question type."""
     rows = [
-        f'<tr><th>{escape(name)}</th><td class="bars">{_bar(share, "this")}</td>'
+        f'<tr><th scope="row">{escape(name)}</th><td class="bars">{_bar(share, "this")}</td>'
         f'<td class="number">{percent(share)}</td><td class="number">{_interval(share, run.n_by_type[name])}</td>'
         f'<td class="number">{run.n_by_type[name]:,}</td></tr>'
         for name, share in run.accuracy_by_type.items()
     ]
+    columns = _columns("type of question", "accuracy", "95 % interval", "questions")
     return f"""<section><h2>By question type</h2>
-<table><thead><tr><th></th><th class="bars"></th><th class="number">accuracy</th><th class="number">95 % interval</th>
-<th class="number">questions</th></tr></thead><tbody>{"".join(rows)}</tbody></table></section>"""
+{table("Accuracy by type of question", "".join(rows), columns)}</section>"""
 
 
 def curves_section(run: DemoRun) -> str:
@@ -101,10 +106,13 @@ def _is_right(example: Example) -> bool:
 
 def _example_figure(example: Example) -> str:
     right = _is_right(example)
-    verdict = f"✓ {example['prediction']}" if right else f"✗ {example['prediction']}, not {example['answer']}"
+    verdict = (
+        f"✓ {example['prediction']}" if right else f"✗ said {example['prediction']}, right is {example['answer']}"
+    )
+    alt = f"picture asked “{example['question']}”; the right answer is {example['answer']}"
     score = "" if example["score"] is None else f'<span class="soft">score {example["score"]:.3f}</span>'
     return (
-        f'<figure class="{"right" if right else "wrong"}"><img alt="" src="{data_uri(png(example["image"]))}">'
+        f'<figure class="{"right" if right else "wrong"}">{picture(example["image"], alt)}'
         f'<figcaption>{escape(example["question"])}<span class="verdict">{escape(verdict)}</span>{score}'
         "</figcaption></figure>"
     )
@@ -112,11 +120,12 @@ def _example_figure(example: Example) -> str:
 
 def environment_section(run: DemoRun) -> str:
     """The command and the machine."""
-    rows = [f"<tr><th>command</th><td><code>{escape(run.command)}</code></td></tr>"]
+    rows = [f'<tr><th scope="row">command</th><td><code>{escape(run.command)}</code></td></tr>']
     rows += [
-        f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>" for name, value in run.environment.items()
+        f'<tr><th scope="row">{escape(name)}</th><td>{escape(str(value))}</td></tr>'
+        for name, value in run.environment.items()
     ]
-    return f"<section><h2>How this came about</h2><table><tbody>{''.join(rows)}</tbody></table></section>"
+    return f"<section><h2>How this came about</h2>{table('Command and machine', ''.join(rows))}</section>"
 
 
 def _interval(share: float, n: int) -> str:

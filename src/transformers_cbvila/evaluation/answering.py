@@ -5,11 +5,16 @@ from typing import Any
 
 import torch
 from tqdm.auto import tqdm
+from transformers.utils import logging
 
 from ..data.collators import CBViLADataCollatorForQuestionAnswering
+from ..model.answer_lists_cbvila import indistinct
 from ..model.item_lists_cbvila import by_position
+from ..model.messages_cbvila import shown
 from ..model.modeling_cbvila_question_answering import CBViLAForQuestionAnswering
 from ..model.processing_cbvila import CBViLAProcessor
+
+logger = logging.get_logger(__name__)
 
 
 @torch.no_grad()
@@ -30,7 +35,8 @@ def answer_questions(
         batch_size: Rows (images) per batch.
         max_new_tokens: Longest answer in tokens, end token included; longer ones are cut.
         progress: Whether to show a bar with the remaining time.
-        answer_list: All answers that may be given.
+        answer_list: All answers that may be given. Those that the tokenizer cannot tell from an earlier one, or does
+            not know at all, are left out with a warning.
         answer_k: How many of them, those with the likeliest first token, are scored as a whole; `None` or 0: all.
 
     Returns:
@@ -41,7 +47,8 @@ def answer_questions(
     model.eval()
     labels = None
     if answer_list is not None:
-        labels = processor.encode_answers(list(answer_list), return_tensors="pt")["labels"].to(model.device)
+        answer_list = distinct_answers(processor, answer_list)
+        labels = processor.encode_candidates(answer_list).to(model.device)
     answers: list[list[str]] = []
     for start in tqdm(range(0, len(rows), batch_size), desc="Answering", disable=not progress):
         batch_rows = [rows[i] for i in range(start, min(start + batch_size, len(rows)))]
@@ -58,3 +65,22 @@ def answer_questions(
             count = 1 if isinstance(row["question"], str) else len(row["question"])
             answers.append([next(flat) for _ in range(count)])
     return answers
+
+
+def distinct_answers(processor: CBViLAProcessor, answers: Sequence[str]) -> list[str]:
+    """The answers of a list that can be told apart; a warning says which cannot.
+
+    A list of thousands may well hold some; ranked, they would be ties with others, or with each other.
+    """
+    rows = processor.tokenizer(list(answers), add_special_tokens=False, verbose=False)["input_ids"]
+    left_out = indistinct(rows, processor.tokenizer.unk_token_id)
+    if left_out:
+        examples = [
+            f"{shown(answers[row])} ({'unknown' if same is None else 'as ' + shown(answers[same])})"
+            for row, same in list(left_out.items())[:3]
+        ]
+        logger.warning(
+            f"{len(left_out)} of {len(answers)} answers of the list are left out, as the tokenizer does not know them "
+            f"or cannot tell them from others: {', '.join(examples)}{' …' * (len(left_out) > 3)}"
+        )
+    return [answer for row, answer in enumerate(answers) if row not in left_out]

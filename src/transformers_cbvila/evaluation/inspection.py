@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from ..data.collators import CBViLADataCollatorForPreTraining
 from ..data.masking import generator_for
+from ..data.measured_pairs import MeasuredPairs
 from ..model.item_lists_cbvila import by_position
 from ..model.modeling_cbvila_codebook import codebook_statistics, count_codes
 from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
@@ -55,6 +56,7 @@ def inspect_pretraining(
     """
     rows = by_position(rows, "rows")
     model.eval()
+    rows = rows if isinstance(rows, MeasuredPairs) else MeasuredPairs(rows)  # which name what cannot be read
     collate = CBViLADataCollatorForPreTraining(processor, model.config.vision_config.patch_size)
     found = _Found(model.config.codebook_size)
     for start in tqdm(range(0, len(rows), batch_size), desc="Inspecting", disable=not progress):
@@ -135,7 +137,7 @@ def _codebook(found: _Found) -> dict[str, float]:
     statistics = codebook_statistics(found.words.sum(0))
     return {
         **{f"codebook_{name}": float(value) for name, value in statistics.items()},
-        "codebook_window_tokens": float(found.words.sum()),
+        "codebook_window_tokens": int(found.words.sum()),
         "ln_perplexity": float(statistics["perplexity"].log()),
     }
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers.utils import ModelOutput
 
-from ..bundled import bundled_or_same
+from ..bundled import local_or_hub_id
 from ..data.picture_files import picture_files
 from ..model.item_lists_cbvila import holds_several, items_of
 from ..model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
@@ -100,10 +100,11 @@ class CBViLARetriever:
                 the processor's, too.
 
         Raises:
+            FileNotFoundError: If the name is neither a folder nor bundled, and can be no Hub id.
             ValueError: If the checkpoint was not trained for retrieval.
         """
         name = str(pretrained_model_name_or_path)
-        source = bundled_or_same(name)
+        source = local_or_hub_id(name)
         loaded: Any = CBViLAForImageTextRetrieval.from_pretrained(source, output_loading_info=True, **kwargs)
         model, report = loaded
         if report["missing_keys"]:
@@ -281,7 +282,7 @@ class CBViLARetriever:
         return logits.new_full(rows.shape, -torch.inf).index_put_((asking, place), logits)
 
     def add_faiss_index(self, string_factory: str = "Flat", train_rows: int = 100_000) -> "CBViLARetriever":
-        """Has FAISS find the most similar items from now on (`pip install "transformers-cbvila[faiss]"`).
+        """Has FAISS find the most similar items from now on (`pip install faiss-cpu`).
 
         Args:
             string_factory: What to build, in FAISS's words: `"Flat"` compares with all, `"IVF1024,Flat"` with some,

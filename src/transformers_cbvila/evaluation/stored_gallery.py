@@ -22,6 +22,7 @@ from ..data.pairs import file_identity, stable_id
 from ..model.item_lists_cbvila import is_by_position, items_of
 from ..model.number_checks_cbvila import check_whole
 from ..model.processing_cbvila import CBViLAProcessor
+from ..output_folders import is_free
 from .gallery import Encoded, Gallery, RetrievalModel, encode_batches, gather, weights_id
 from .shards import Shards, flat_values, is_written, read_description, tables
 
@@ -234,7 +235,7 @@ def save_gallery(folder: Path, description: dict[str, Any], gallery: Gallery, sh
     Raises:
         ValueError: If the folder holds anything else.
     """
-    if folder.exists() and any(folder.iterdir()) and not is_written(folder):
+    if not is_free(folder) and not is_written(folder):
         raise ValueError(f"{folder} holds other files: give a folder that is empty, or not there yet.")
     unfinished = folder.with_name(f".{folder.name}.unfinished-gallery")  # a name that nobody gives to anything else
     shutil.rmtree(unfinished, ignore_errors=True)

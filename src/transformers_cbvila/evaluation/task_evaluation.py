@@ -10,9 +10,10 @@ from ..bundled import checkpoint_source
 from ..data.source_rows import usual_split
 from ..data.task_rows import load_task_rows
 from ..data.task_settings import Repeatable
-from ..data.task_texts import check_texts
+from ..data.task_texts import check_texts, texts_of_rows
+from ..data.unknown_texts import warn_of_unknown_tokens
 from ..model.configuration_cbvila import CBViLAConfig
-from ..model.modeling_cbvila_classification import ENTAILMENT_LABELS, REASONING_LABELS
+from ..model.modeling_cbvila_classification import ENTAILMENT_LABELS, REASONING_LABELS, with_labels
 from ..model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
 from ..model.modeling_cbvila_question_answering import CBViLAForQuestionAnswering
 from ..model.modeling_cbvila_visual_entailment import CBViLAForVisualEntailment
@@ -44,9 +45,14 @@ class EvaluationJob:
         }
     )
     data: list[str] = field(
-        metadata={"help": "Folders, Parquet, JSON Lines or CSV files, Hub ids (user/name@revision), or easy-vqa."}
+        metadata={
+            "help": "Folders, Parquet, JSON Lines, CSV, TSV or WebDataset .tar files, Hub ids (user/name@revision), "
+            "or easy-vqa."
+        }
     )
-    output: str = field(metadata={"help": "JSON file to write the figures to."})
+    output: str | None = field(
+        default=None, metadata={"help": "JSON file to write the figures to; without, they are printed only."}
+    )
     split: str | None = field(
         default=None, metadata={"help": "Split of the data; default: test, else validation, else the only one."}
     )
@@ -79,7 +85,7 @@ class EvaluationJob:
 
 
 def evaluate_task(task: str, job: EvaluationJob, settings: Any, progress: bool = True) -> Figures:
-    """Evaluates a model, writes the figures to `job.output` and returns them.
+    """Evaluates a model, writes the figures to `job.output`, if there is one, and returns them.
 
     Args:
         task: `vqa`, `retrieval`, `entailment` or `reasoning`.
@@ -94,20 +100,23 @@ def evaluate_task(task: str, job: EvaluationJob, settings: Any, progress: bool =
     """
     if job.folder is not None and task != "retrieval":
         raise ValueError(f"folder={job.folder} is for retrieval; {task} keeps nothing, so leave it out.")
-    if not Path(job.output).absolute().parent.is_dir():
+    if job.output is not None and not Path(job.output).absolute().parent.is_dir():
         raise FileNotFoundError(f"output={job.output}: the folder isn't there; make it first.")
     model, processor = load_trained(task, job.model)
-    _say_other_length(job.model, settings.max_length)
+    settings = _with_trained_length(job.model, settings)
     classes = task_classes(task, model.config)
     check_num_images(task, model.config, settings)
     split = job.split or usual_split(job.data)
     rows = load_task_rows(job.data, split, settings, classes)
     rows = check_texts(rows, processor, settings.skip_bad_rows)
+    warn_of_unknown_tokens(processor.tokenizer, texts_of_rows(rows), "texts")
     check_protocol(job.protocol, settings, rows)
     train_rows = None
     if job.train_data:
         conditions = replace(settings, where=job.train_where)  # not those of the data: floors would know their answers
         train_rows = load_task_rows(job.train_data, job.train_split, conditions, classes)
+    elif task != "retrieval":
+        print("Without train_data there is no text-only floor: what the texts alone give away is not measured.")
     evaluation = TaskEvaluation(settings, train_rows, job.batch_size, job.seed, progress, job.folder, job.protocol)
     figures = {
         "task": task,
@@ -121,7 +130,8 @@ def evaluate_task(task: str, job: EvaluationJob, settings: Any, progress: bool =
     }
     if rows.skipped:
         print(rows.summary_of_skipped())
-    write_json(job.output, figures)
+    if job.output is not None:
+        write_json(job.output, figures)
     return figures
 
 
@@ -141,24 +151,28 @@ def load_trained(task: str, name: str) -> tuple[Any, CBViLAProcessor]:
     return placed(head.from_pretrained(source)), CBViLAProcessor.from_pretrained(source)
 
 
-def _say_other_length(folder: str, max_length: int | None) -> None:
-    """Says so where texts are cut elsewhere than in the model's training: figures differ from those in its record."""
-    record = Path(folder) / "finetuning.json"
-    settings = json.loads(record.read_text()).get("settings", {}) if record.is_file() else {}
-    trained = settings.get("max_length")
-    if trained is not None and trained != max_length:
-        print(
-            f"{folder} was fine-tuned on texts of up to {trained} tokens, and is measured on up to {max_length}: "
-            f"--max_length {trained} measures on the same."
-        )
+def _with_trained_length(name: str, settings: Any) -> Any:
+    """The settings with texts as long as in the model's training, unless another length was given, which is said."""
+    record = Path(checkpoint_source(name)) / "finetuning.json"
+    trained = json.loads(record.read_text()).get("settings", {}) if record.is_file() else {}
+    if "max_length" not in trained or trained["max_length"] == settings.max_length:
+        return settings
+    length = trained["max_length"]
+    if not settings.is_given("max_length"):
+        print(f"max_length {length}: texts are cut as in the fine-tuning of {name}.")
+        return replace(settings, max_length=length)
+    print(
+        f"{name} was fine-tuned on texts of up to {length} tokens, and is measured on up to {settings.max_length}: "
+        f"--max_length {length} measures on the same."
+    )
+    return settings
 
 
 def task_classes(task: str, config: CBViLAConfig) -> tuple[str, ...]:
     """Names of the classes of a task: the model's own, or what its head takes when it is made anew."""
-    defaults = _CLASSES.get(task, ())
-    own = tuple((config.id2label or {}).values())
-    known = {("LABEL_0", "LABEL_1"), ENTAILMENT_LABELS, REASONING_LABELS}
-    return defaults if own in known or not defaults else own
+    if task not in _CLASSES:
+        return ()
+    return tuple((with_labels(config, _CLASSES[task], HEADS[task].__name__).id2label or {}).values())
 
 
 def check_num_images(task: str, config: CBViLAConfig, settings: Any) -> None:

@@ -181,6 +181,18 @@ _MEASURES: dict[type, Callable[..., Figures]] = {
 }
 
 
+def comparable_figures(settings: Any) -> tuple[str, ...]:
+    """Names of the figures that one model can have more of than another, by the settings of the task."""
+    if isinstance(settings, RetrievalSettings):
+        endings = ("", "_reranked", "_combined") if settings.rerank_k else ("",)
+        recalls = [f"{way}_retrieval_r{k}" for way in ("text", "image") for k in DEPTHS]
+        return tuple(f"{name}{ending}" for ending in endings for name in ("mean_recall", *recalls))
+    if isinstance(settings, QuestionSettings):
+        return "accuracy", "accuracy_yes_no", "accuracy_other"
+    grouped = getattr(settings, "group_column", None) is not None
+    return ("accuracy", "consistency") if grouped else ("accuracy",)
+
+
 def _references(rows: TaskRows) -> list[list[str]]:
     """What people answered to each question of all rows."""
     return [answers for row in rows.column("answer") for answers in row]

@@ -44,7 +44,8 @@ class VisualWords:
 class DrawnExample:
     """An image drawn from its own words, and from words that MIM predicted with its caption and with another one.
 
-    `named` and `named_otherwise` are the shares of hidden words that MIM got right, 0 to 1.
+    `hidden` (N,) says which words were hidden from MIM, of patches of `patch_size` pixels; `named` and
+    `named_otherwise` are the shares of them that MIM got right, 0 to 1.
     """
 
     caption: str
@@ -54,6 +55,8 @@ class DrawnExample:
     from_own_words: np.ndarray
     from_predicted: np.ndarray
     from_predicted_otherwise: np.ndarray
+    hidden: np.ndarray
+    patch_size: int
     named: float
     named_otherwise: float
 
@@ -189,6 +192,8 @@ def _draw(model, processor, pixel_values: Tensor, captions, others, hidden: Tens
             own[i],
             predicted[i],
             otherwise[i],
+            hidden[i].numpy(),
+            model.config.vision_config.patch_size,
             float((named == words)[i][hidden[i]].float().mean()),
             float((named_otherwise == words)[i][hidden[i]].float().mean()),
         )

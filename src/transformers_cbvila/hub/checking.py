@@ -18,10 +18,11 @@ from transformers.utils import (
     SAFE_WEIGHTS_NAME,
 )
 
-from ..bundled import bundled_checkpoints, bundled_or_same
+from ..bundled import bundled_or_same, no_checkpoint
 from ..model.configuration_cbvila import CBViLAConfig
 from .kinds import KINDS, Kind
 
+FACTS_NAME = "facts.yaml"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 _REMEDY = "save model and processor there with save_pretrained(folder)"
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -53,6 +54,12 @@ class Checkpoint:
         """Names of the files that travel as they are: weights, tokenizer, generation settings."""
         optional = [name for name in (GENERATION_CONFIG_NAME,) if (self.folder / name).is_file()]
         return [*self.weights, *_TOKENIZER_FILES, *optional]
+
+    @property
+    def facts_file(self) -> Path | None:
+        """The facts that travel with it or its run, for a person's part of the card."""
+        paths = (self.folder / FACTS_NAME, self.run / FACTS_NAME)
+        return next((path for path in paths if path.is_file()), None)
 
     @cached_property
     def num_parameters(self) -> int:
@@ -99,7 +106,7 @@ def find_checkpoint(source: str | Path) -> Checkpoint:
 
 def _model_folder(run: Path) -> Path:
     if not run.is_dir():
-        raise ValueError(f"{run} is no folder, and no bundled checkpoint ({', '.join(bundled_checkpoints())})")
+        raise ValueError(no_checkpoint(str(run)))
     for folder in (run, run / "model"):
         if (folder / CONFIG_NAME).is_file():
             return folder

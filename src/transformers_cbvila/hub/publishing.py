@@ -8,8 +8,8 @@ from tempfile import TemporaryDirectory
 
 from huggingface_hub import HfApi, get_token
 
-from ..bundled import bundled_checkpoints
-from .cards import cards_folder, read_card, render_card
+from ..output_folders import is_free
+from .cards import read_card, render_card
 from .checking import Checkpoint, check_repo_id, find_checkpoint
 from .facts import collect_facts
 from .staging import stage
@@ -46,8 +46,8 @@ def publish(
         source: a model folder, the output folder of a run, or the name of a bundled checkpoint.
         repo_id: `owner/name`; made if it is not there.
         private: whether a new repository can be seen by its owners only.
-        facts: a YAML file with what the model card has to say and the run did not record; `cbvila publish --help`
-            shows one.
+        facts: a YAML file with what the model card has to say and the run did not record (`cbvila publish --help`
+            shows one); by default the facts.yaml in the folder, if there is one.
         card: a model card of one's own, instead of one made from `hub_cards/`.
         commit_message: of the commit.
         api: another Hub or token than the environment's.
@@ -95,13 +95,14 @@ def stage_repository(
 
     Args:
         source, repo_id, facts, card: as `publish` takes them.
-        output_dir: a folder that is not there yet.
+        output_dir: a folder that is empty, or not there yet.
 
     Raises:
         ValueError: as `publish` does, or something is at `output_dir`.
     """
-    target = Path(output_dir)
-    if target.exists():
+    # Absolute: another process, in another folder, is to find it. (Before Python 3.12 a temporary folder is not.)
+    target = Path(output_dir).absolute()
+    if not is_free(target):
         raise ValueError(f"{target} is there already; name another folder, or move it away")
     checkpoint, text = _prepare(source, repo_id, facts, card)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -109,6 +110,8 @@ def stage_repository(
         folder = Path(scratch, target.name)
         folder.mkdir()
         _staged(checkpoint, text, folder)
+        if target.is_dir():
+            target.rmdir()  # an empty one, which not every system replaces
         os.replace(folder, target)
     return target
 
@@ -123,8 +126,7 @@ def _prepare(
     checkpoint = find_checkpoint(source)
     if card is not None:
         return checkpoint, read_card(card)
-    if facts is None and str(source) in bundled_checkpoints():
-        facts = cards_folder() / f"{source}.yaml"
+    facts = checkpoint.facts_file if facts is None else facts
     return checkpoint, render_card(checkpoint, repo_id, collect_facts(checkpoint, facts))
 
 

@@ -7,9 +7,16 @@ from typing import Any
 
 from transformers.utils import CONFIG_NAME, PROCESSOR_NAME
 
-from .. import model
+from ..model.processing_cbvila import MODEL_INPUT_NAMES
+from ..model.remote_code_cbvila import (
+    names_in_config,
+    names_in_image_processor_config,
+    names_in_processor_config,
+    save_code,
+)
 from .checking import Checkpoint
-from .kinds import IMAGE_PROCESSOR_AUTO_MAP, PROCESSOR_AUTO_MAP
+
+TOKENIZER_CONFIG = "tokenizer_config.json"
 
 
 def stage(checkpoint: Checkpoint, card: str, folder: str | Path) -> None:
@@ -21,29 +28,28 @@ def stage(checkpoint: Checkpoint, card: str, folder: str | Path) -> None:
     folder = Path(folder)
     for name in checkpoint.files:
         shutil.copyfile(checkpoint.folder / name, folder / name)
-    for source in code_files():
-        shutil.copyfile(source, folder / source.name)
+    save_code(folder)
     _write_json(folder / CONFIG_NAME, _published_config(checkpoint))
     _write_json(folder / PROCESSOR_NAME, _published_processor(checkpoint))
+    _write_json(folder / TOKENIZER_CONFIG, _published_tokenizer(checkpoint))
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
-def code_files() -> list[Path]:
-    """The files of `model/`, which transformers' remote-code loader takes along one by one."""
-    return sorted(Path(model.__file__ or "").parent.glob("*_cbvila*.py"))
-
-
 def _published_config(checkpoint: Checkpoint) -> dict[str, Any]:
-    kind = checkpoint.kind
     config = {key: value for key, value in checkpoint.config.items() if key != "custom_pipelines"}
-    pipelines = {"custom_pipelines": kind.custom_pipelines()} if kind.has_pipeline else {}
-    return {**config, "auto_map": kind.auto_map(), **pipelines}
+    return {**config, **names_in_config(checkpoint.kind.model_class.__name__)}
 
 
 def _published_processor(checkpoint: Checkpoint) -> dict[str, Any]:
     processor = json.loads((checkpoint.folder / PROCESSOR_NAME).read_text(encoding="utf-8"))
-    image_processor = {**processor["image_processor"], "auto_map": IMAGE_PROCESSOR_AUTO_MAP}
-    return {**processor, "image_processor": image_processor, "auto_map": PROCESSOR_AUTO_MAP}
+    image_processor = {**processor["image_processor"], "auto_map": names_in_image_processor_config()}
+    return {**processor, "image_processor": image_processor, "auto_map": names_in_processor_config()}
+
+
+def _published_tokenizer(checkpoint: Checkpoint) -> dict[str, Any]:
+    """One whose batches the models take; checkpoints that were saved by earlier versions do not say so."""
+    tokenizer = json.loads((checkpoint.folder / TOKENIZER_CONFIG).read_text(encoding="utf-8"))
+    return {**tokenizer, "model_input_names": MODEL_INPUT_NAMES}
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -20,9 +20,10 @@ from ..model.modeling_cbvila_question_answering import CBViLAForQuestionAnswerin
 from ..model.modeling_cbvila_visual_reasoning import CBViLAForVisualReasoning
 from ..model.pipeline_cbvila import CBViLAVisualQuestionAnsweringPipeline
 from ..model.processing_cbvila import CBViLAProcessor
+from ..model.remote_code_cbvila import VQA_TASK
 from . import fresh_process
 from .checking import Checkpoint
-from .kinds import VQA_TASK, Kind
+from .kinds import Kind
 
 _TOLERANCE = 1e-5
 _BATCH, _TOKENS = 2, 5
@@ -71,7 +72,9 @@ def example_inputs(kind: Kind, config: CBViLAConfig) -> dict[str, Tensor]:
         "attention_mask": torch.ones_like(words),
     }
     if kind.model_class is CBViLAForQuestionAnswering:
-        inputs["labels"] = words[:, :2].clone()
+        special = torch.tensor([text.bos_token_id, text.end_token_id, text.pad_token_id])
+        word = next(token for token in range(text.vocab_size) if token not in special.tolist())
+        inputs["labels"] = words[:, :2].masked_fill(torch.isin(words[:, :2], special), word)
     if kind.model_class in (CBViLAForPreTraining, CBViLAForMaskedImageModeling):
         inputs["bool_masked_pos"] = (torch.arange(vision.num_patches) % 2 == 0).expand(_BATCH, -1).contiguous()
     if kind.model_class is CBViLAForPreTraining:
@@ -84,7 +87,7 @@ def verify(source: str | Path, original: Original, revision: str | None = None, 
     Load a folder or a repository in a fresh process without this package and with empty caches, and compare.
 
     Args:
-        source: the folder, or the repository's id.
+        source: the folder, or as a text the repository's id.
         revision: of a repository, the commit.
         hub: environment variables that say how to reach the Hub; without, the process is offline.
 
@@ -93,7 +96,8 @@ def verify(source: str | Path, original: Original, revision: str | None = None, 
     """
     with TemporaryDirectory() as scratch:
         spec: dict[str, Any] = {
-            "source": str(source),
+            # the other process has another working folder
+            "source": str(source.absolute()) if isinstance(source, Path) else source,
             "revision": revision,
             "auto_class": original.kind.auto_class,
             "task": VQA_TASK if original.kind.has_pipeline else None,

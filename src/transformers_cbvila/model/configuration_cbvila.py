@@ -1,4 +1,4 @@
-"""Configurations of the CB-ViLA family.
+"""The configuration of every CB-ViLA model; those of its encoders are in encoder_configurations_cbvila.py.
 
 Nothing here computes: every choice the paper leaves open is a field, and a preset is a named set of choices.
 """
@@ -7,6 +7,16 @@ from typing import Any, Literal, get_args
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig, configuration_utils
+
+from .class_names_cbvila import CLASS_FIELDS, ChosenClasses, both_fields, generic_names, require_one_story
+from .encoder_configurations_cbvila import (
+    CBViLAFusionConfig,
+    CBViLATextConfig,
+    CBViLAVisionConfig,
+    refuse_misspelt,
+)
+from .messages_cbvila import shown
+from .remote_code_cbvila import SavedWithItsCode
 
 QuantizerGradient = Literal["straight_through", "gumbel", "rotation"]
 CodebookUpdate = Literal["loss", "ema"]
@@ -39,154 +49,6 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-@strict
-class CBViLAVisionConfig(PreTrainedConfig):
-    r"""Configuration of the image encoder, ViT-B/16 at 256 px by default (Sec. IV-C).
-
-    Args:
-        hidden_size (`int`, defaults to 768): Width of the encoder.
-        num_hidden_layers (`int`, defaults to 12): Number of pre-norm transformer layers.
-        num_attention_heads (`int`, defaults to 12): Attention heads per layer.
-        intermediate_size (`int`, defaults to 3072): Width of the feed-forward part.
-        hidden_act (`str`, defaults to `"gelu"`): Activation of the feed-forward part.
-        image_size (`int`, defaults to 256): Side of the (square) input in pixels.
-        patch_size (`int`, defaults to 16): Side of a patch in pixels.
-        num_channels (`int`, defaults to 3): Channels of the input.
-        qkv_bias (`bool`, defaults to `True`): Whether query, key and value projections have a bias.
-        hidden_dropout_prob (`float`, defaults to 0.0): Dropout after each sub-layer.
-        attention_probs_dropout_prob (`float`, defaults to 0.0): Dropout of attention weights.
-        layer_norm_eps (`float`, defaults to 1e-6): As in the original ViT.
-        initializer_range (`float`, defaults to 0.02): Standard deviation of the initial weights.
-    """
-
-    model_type = "cbvila_vision_model"
-    base_config_key = "vision_config"
-
-    hidden_size: int = 768
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    intermediate_size: int = 3072
-    hidden_act: str = "gelu"
-    image_size: int = 256
-    patch_size: int = 16
-    num_channels: int = 3
-    qkv_bias: bool = True
-    hidden_dropout_prob: float | int = 0.0
-    attention_probs_dropout_prob: float | int = 0.0
-    layer_norm_eps: float = 1e-6
-    initializer_range: float = 0.02
-
-    @property
-    def num_patches(self) -> int:
-        """Number of visual tokens N of an image of the configured size."""
-        return (self.image_size // self.patch_size) ** 2
-
-    def __post_init__(self, **kwargs):
-        _require_heads_divide(self.hidden_size, self.num_attention_heads, "vision_config")
-        if self.patch_size < 1:
-            raise ValueError(f"vision_config: patch_size={self.patch_size} must be a positive number of pixels.")
-        if self.image_size % self.patch_size:
-            raise ValueError(
-                f"vision_config: image_size {self.image_size} is not a multiple of patch_size {self.patch_size}; "
-                f"choose for example image_size={self.image_size // self.patch_size * self.patch_size}."
-            )
-        super().__post_init__(**kwargs)
-
-
-@strict
-class CBViLATextConfig(PreTrainedConfig):
-    r"""Configuration of the text encoder, six layers of BERT-base by default (Sec. IV-C).
-
-    The answer decoder of visual question answering uses the same class with `is_decoder=True`.
-
-    Args:
-        vocab_size (`int`, defaults to 30522): Number of WordPieces V.
-        hidden_size (`int`, defaults to 768): Width D, shared with the fusion encoder.
-        num_hidden_layers (`int`, defaults to 6): Number of post-norm transformer layers.
-        num_attention_heads (`int`, defaults to 12): Attention heads per layer.
-        intermediate_size (`int`, defaults to 3072): Width of the feed-forward part.
-        hidden_act (`str`, defaults to `"gelu"`): Activation of the feed-forward part.
-        hidden_dropout_prob (`float`, defaults to 0.1): Dropout after each sub-layer.
-        attention_probs_dropout_prob (`float`, defaults to 0.1): Dropout of attention weights.
-        max_position_embeddings (`int`, defaults to 512): Longest text in tokens.
-        type_vocab_size (`int`, defaults to 2): Token types; only type 0 is used.
-        layer_norm_eps (`float`, defaults to 1e-12): As in BERT.
-        initializer_range (`float`, defaults to 0.02): Standard deviation of the initial weights.
-        pad_token_id, bos_token_id, eos_token_id (`int`, default to 0, 101, 102): [PAD], [CLS], [SEP].
-        is_decoder (`bool`, defaults to `False`): Causal attention and a key-value cache.
-    """
-
-    model_type = "cbvila_text_model"
-    base_config_key = "text_config"
-
-    vocab_size: int = 30522
-    hidden_size: int = 768
-    num_hidden_layers: int = 6
-    num_attention_heads: int = 12
-    intermediate_size: int = 3072
-    hidden_act: str = "gelu"
-    hidden_dropout_prob: float | int = 0.1
-    attention_probs_dropout_prob: float | int = 0.1
-    max_position_embeddings: int = 512
-    type_vocab_size: int = 2
-    layer_norm_eps: float = 1e-12
-    initializer_range: float = 0.02
-    pad_token_id: int | None = 0
-    bos_token_id: int | None = 101
-    eos_token_id: int | list[int] | None = 102
-    is_decoder: bool = False
-    use_cache: bool = True
-    tie_word_embeddings: bool = True
-
-    @property
-    def end_token_id(self) -> int | None:
-        """[SEP], which ends texts and answers: `eos_token_id`, or the first if there are several."""
-        return self.eos_token_id[0] if isinstance(self.eos_token_id, list) else self.eos_token_id
-
-    def __post_init__(self, **kwargs):
-        _require_heads_divide(self.hidden_size, self.num_attention_heads, "text_config")
-        super().__post_init__(**kwargs)
-
-
-@strict
-class CBViLAFusionConfig(PreTrainedConfig):
-    r"""Configuration of the fusion encoder: layers of the text encoder's form plus cross-attention (Sec. IV-C).
-
-    Inside a [`CBViLAConfig`], sizes that are not given follow the text encoder, and `encoder_hidden_size` the vision
-    encoder.
-
-    Args:
-        hidden_size (`int`, defaults to 768): Width D; must equal the text encoder's.
-        encoder_hidden_size (`int`, defaults to 768): Width of cross-attention keys and values (the vision width).
-        num_hidden_layers (`int`, defaults to 6): Number of layers.
-        num_attention_heads, intermediate_size, hidden_act, hidden_dropout_prob, attention_probs_dropout_prob,
-        layer_norm_eps, initializer_range: as in [`CBViLATextConfig`].
-    """
-
-    model_type = "cbvila_fusion_model"
-    base_config_key = "fusion_config"
-
-    hidden_size: int = 768
-    encoder_hidden_size: int = 768
-    num_hidden_layers: int = 6
-    num_attention_heads: int = 12
-    intermediate_size: int = 3072
-    hidden_act: str = "gelu"
-    hidden_dropout_prob: float | int = 0.1
-    attention_probs_dropout_prob: float | int = 0.1
-    layer_norm_eps: float = 1e-12
-    initializer_range: float = 0.02
-
-    def __post_init__(self, **kwargs):
-        _require_heads_divide(self.hidden_size, self.num_attention_heads, "fusion_config")
-        super().__post_init__(**kwargs)
-
-    def items(self) -> tuple[()]:
-        """Nothing. `from_pretrained` takes any `config.fusion_config` for a mapping of *kernel* fusions and walks its
-        items (transformers 5.17 to 5.23 at least); ours, the field's name for a fusion encoder, asks for none."""
-        return ()
-
-
 _SUB_CONFIGS = {
     "vision_config": CBViLAVisionConfig,
     "text_config": CBViLATextConfig,
@@ -209,7 +71,7 @@ _FUSION_FOLLOWS_TEXT = (
 
 
 @strict
-class CBViLAConfig(PreTrainedConfig):
+class CBViLAConfig(SavedWithItsCode, PreTrainedConfig):
     r"""Configuration of every CB-ViLA model. The defaults are the paper's sizes and the preset `recommended`.
 
     Args:
@@ -291,6 +153,7 @@ class CBViLAConfig(PreTrainedConfig):
     sub_configs = _SUB_CONFIGS  # the name up to transformers 5.19
     keys_to_ignore_at_inference = [
         "past_key_values",
+        "cache",
         "losses",
         "codebook_indices",
         "codebook_counts",
@@ -343,16 +206,84 @@ class CBViLAConfig(PreTrainedConfig):
     tie_word_embeddings: bool = True
 
     def __post_init__(self, **kwargs):
+        if "use_cache" in kwargs:
+            raise ValueError(
+                f"use_cache={shown(kwargs['use_cache'])} of the whole model: the cache is the answer decoder's. Set "
+                "it in text_config, or in the model's generation_config."
+            )
         self.vision_config = _as_config("vision_config", self.vision_config)
         self.text_config = _as_config("text_config", self.text_config)
         self.fusion_config = _as_config("fusion_config", self._complete_fusion(self.fusion_config))
         if self.codebook_dim is None:
             self.codebook_dim = self.vision_config.hidden_size
+        refuse_misspelt(kwargs, type(self))
+        self.check()
+        said = {name: kwargs.pop(name, None) for name in ("num_labels",)}
+        said |= {name: getattr(self, name) for name in ("id2label", "label2id")}
+        nobodys = both_fields(dict, generic_names(2))
+        self.__dict__.update(nobodys)
+        super().__post_init__(**kwargs)
+        self.__dict__.update(nobodys)  # transformers sets them, too, as if somebody chose
+        self._choose_classes({name: value for name, value in said.items() if value is not None})
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in CLASS_FIELDS and value is not None:
+            value = ChosenClasses.of(name, value)
+        super().__setattr__(name, value)
+
+    @property
+    def num_labels(self) -> int:
+        """Number of classes of the heads that classify."""
+        return len(self.id2label or ())
+
+    @num_labels.setter
+    def num_labels(self, number: int) -> None:
+        names = generic_names(number)
+        self.__dict__.update(
+            both_fields(ChosenClasses, self.id2label.values() if number == self.num_labels else names)
+        )
+
+    def _choose_classes(self, said: dict[str, Any]) -> None:
+        """Takes over what somebody says of the classes: `num_labels`, `id2label`, `label2id`, or several of them."""
+        require_one_story(said)
+        for name in ("num_labels", "id2label", "label2id"):
+            if name in said and not (name == "num_labels" and len(said) > 1):
+                setattr(self, name, said[name])
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs):
+        """A configuration from what a file holds, with `kwargs`, what the caller says, over it.
+
+        The two are told apart for classes: those of a file are its model's, and a head of another kind has its own.
+
+        Raises:
+            ValueError: If an option of the caller is misspelt, or his classes contradict each other.
+        """
+        refuse_misspelt(kwargs, cls)
+        for name, config_class in _SUB_CONFIGS.items():
+            if isinstance(kwargs.get(name), dict):
+                refuse_misspelt(kwargs[name], config_class)
+        said = {name: kwargs.pop(name) for name in ("num_labels", *CLASS_FIELDS) if kwargs.get(name) is not None}
+        # the `use_cache` of an older checkpoint is Trainer's, see `to_dict`
+        loaded = super().from_dict({k: v for k, v in config_dict.items() if k != "use_cache"}, **kwargs)
+        config = loaded[0] if isinstance(loaded, tuple) else loaded
+        config.__dict__.update({name: dict(getattr(config, name) or {}) for name in CLASS_FIELDS})
+        config._choose_classes(said)
+        return loaded
+
+    def check(self) -> None:
+        """Raises a ValueError for values that no model can have.
+
+        Models ask again: `from_pretrained` and people change values of a configuration that was fine when it was made.
+        """
+        for name, config_class in _SUB_CONFIGS.items():
+            if not isinstance(getattr(self, name), config_class):
+                raise ValueError(f"{name} is {shown(getattr(self, name))}; expected a {config_class.__name__}.")
+            getattr(self, name).check()
         self._check_choices()
         self._check_widths()
         self._check_numbers()
         self._check_combinations()
-        super().__post_init__(**kwargs)
 
     @classmethod
     def from_preset(cls, name: str, **kwargs) -> "CBViLAConfig":
@@ -366,8 +297,14 @@ class CBViLAConfig(PreTrainedConfig):
             ValueError: If there is no preset of that name.
         """
         if name not in PRESETS:
-            raise ValueError(f"Unknown preset {name!r}: choose one of {', '.join(sorted(PRESETS))}.")
+            raise ValueError(f"Unknown preset {shown(name)}: choose one of {', '.join(sorted(PRESETS))}.")
         return cls(**{**PRESETS[name], "preset": name, **kwargs})
+
+    # Trainer writes `use_cache` on every configuration, False by default: its own choice while it trains, which would
+    # have a trained model generate without a cache for ever.
+    def to_dict(self) -> dict[str, Any]:
+        """As of [`~transformers.PreTrainedConfig`]; without a `use_cache` of the whole model."""
+        return {name: value for name, value in super().to_dict().items() if name != "use_cache"}
 
     @property
     def has_contrastive_head(self) -> bool:
@@ -404,7 +341,7 @@ class CBViLAConfig(PreTrainedConfig):
         for field, literal in choices.items():
             value, allowed = getattr(self, field), get_args(literal)
             if value not in allowed:
-                raise ValueError(f"{field}={value!r} is not one of {', '.join(map(repr, allowed))}.")
+                raise ValueError(f"{field}={shown(value)} is not one of {', '.join(map(repr, allowed))}.")
 
     def _check_widths(self) -> None:
         fusion, text, vision = self.fusion_config, self.text_config, self.vision_config
@@ -463,11 +400,6 @@ def _as_config(name: str, value: dict | PreTrainedConfig | None) -> PreTrainedCo
     if value is None:
         return config_class()
     return config_class(**value) if isinstance(value, dict) else value
-
-
-def _require_heads_divide(hidden_size: int, heads: int, where: str) -> None:
-    if heads < 1 or hidden_size % heads:
-        raise ValueError(f"{where}: hidden_size {hidden_size} is not a multiple of num_attention_heads {heads}.")
 
 
 __all__ = ["CBViLAConfig", "CBViLAFusionConfig", "CBViLATextConfig", "CBViLAVisionConfig"]

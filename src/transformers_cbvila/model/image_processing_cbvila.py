@@ -8,9 +8,10 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, PILImage
 from transformers.utils import is_torchvision_available
 
 from .image_inputs_cbvila import to_rgb_inputs
+from .remote_code_cbvila import SavedWithItsCode
 
 
-class CBViLAImageProcessor(TorchvisionBackend):
+class CBViLAImageProcessor(SavedWithItsCode, TorchvisionBackend):
     """
     Images of any kind to `pixel_values` (B, 3, height, width), resized, rescaled to 0..1 and normalised.
 

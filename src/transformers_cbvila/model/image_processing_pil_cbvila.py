@@ -7,9 +7,10 @@ from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, PILImageResampling
 
 from .image_inputs_cbvila import to_rgb_inputs
+from .remote_code_cbvila import SavedWithItsCode
 
 
-class CBViLAImageProcessorPil(PilBackend):
+class CBViLAImageProcessorPil(SavedWithItsCode, PilBackend):
     """
     Images of any kind to `pixel_values` (B, 3, height, width), resized, rescaled to 0..1 and normalised.
 

@@ -17,6 +17,15 @@ def at_least_fp32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+def equal_parts(values: Tensor, number: int) -> tuple[Tensor, ...]:
+    """Values (number * B, …) as `number` parts (B, …).
+
+    Not by `chunk`, which makes fewer of them where they do not come out even, so that an exported program would hold
+    for the B of its example only.
+    """
+    return values.unflatten(0, (number, -1)).unbind(0)
+
+
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean of `values` where `mask` (same shape) is true; 0 when it is nowhere true."""
     weights = mask.to(values.dtype)
@@ -189,7 +198,7 @@ def _soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(logits, targets.to(logits.dtype), reduction="sum") / max(1, logits.shape[0])
 
 
-def answer_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+def answer_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None, label_smoothing: float = 0.0) -> Tensor:
     """Negative log-likelihood of whole answers: a sum over an answer's tokens, a weighted mean over answers.
 
     When the weights of a question's answers sum to 1 this is ALBEF's loss per question.
@@ -198,9 +207,10 @@ def answer_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -
         logits: (B, A, V), position t scores token t of the answer.
         labels: (B, A), padded with -100.
         weights: (B,) non-negative; equal when absent.
+        label_smoothing: Share of a token's target that all tokens of the vocabulary have alike.
     """
-    logits = at_least_fp32(logits)
-    per_token = F.cross_entropy(logits.transpose(1, 2), labels, ignore_index=-100, reduction="none")
+    by_class = at_least_fp32(logits).transpose(1, 2)
+    per_token = F.cross_entropy(by_class, labels, ignore_index=-100, reduction="none", label_smoothing=label_smoothing)
     per_answer = per_token.sum(-1)
     if weights is None:
         return per_answer.mean()

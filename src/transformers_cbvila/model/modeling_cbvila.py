@@ -16,7 +16,9 @@ from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput
 from transformers.utils.generic import TransformersKwargs, can_return_tuple
 
+from .arguments_cbvila import takes_no_other_arguments
 from .configuration_cbvila import CBViLAConfig
+from .label_checks_cbvila import INDEX, check_ids
 from .losses_cbvila import at_least_fp32
 from .modeling_cbvila_codebook import CBViLACodebook
 from .modeling_cbvila_fusion import CBViLAFusionModel, CBViLAVisualQueries
@@ -43,8 +45,10 @@ class CBViLAModelOutput(ModelOutput):
     """Output of [`CBViLAModel`]; what depends on an input that was not given is `None`.
 
     Args:
-        last_hidden_state (`torch.FloatTensor` (B, L, D)): Text tokens after fusion with the image.
-        pooler_output (`torch.FloatTensor` (B, D)): Its first token, the joint representation of the pair.
+        last_hidden_state (`torch.FloatTensor` (B, L, D)): Text tokens after fusion with the image; of one modality
+            alone its own tokens, as `vision_last_hidden_state` or `text_last_hidden_state` has them.
+        pooler_output (`torch.FloatTensor` (B, D)): Its first token, the joint representation of the pair; of one
+            modality alone what `get_image_features` or `get_text_features` gives, (B, E).
         image_embeds, text_embeds (`torch.FloatTensor` (B, E)): Pooled unimodal embeddings of length 1; their products
             are cosine similarities.
         logits_per_image, logits_per_text (`torch.FloatTensor` (B, B)): Similarities over the temperature.
@@ -118,7 +122,7 @@ class CBViLAModel(CBViLAPreTrainedModel):
         if self.has_contrastive_head:
             self.vision_projection = nn.Linear(vision.hidden_size, config.projection_dim)
             self.text_projection = nn.Linear(text.hidden_size, config.projection_dim)
-            self.logit_scale = nn.Parameter(torch.tensor(config.logit_scale_init_value))
+            self.logit_scale = nn.Parameter(at_least_fp32(torch.tensor(config.logit_scale_init_value)))
         self.has_codebook = add_codebook or config.itm_kv != "continuous"
         if self.has_codebook:
             self.codebook = CBViLACodebook(config)
@@ -146,6 +150,7 @@ class CBViLAModel(CBViLAPreTrainedModel):
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.text_model.set_input_embeddings(value)
 
+    @takes_no_other_arguments
     @can_return_tuple
     def get_image_features(
         self, pixel_values: Tensor, interpolate_pos_encoding: bool = False, **kwargs: Unpack[TransformersKwargs]
@@ -156,12 +161,21 @@ class CBViLAModel(CBViLAPreTrainedModel):
             output.pooler_output = self.vision_projection(output.last_hidden_state[:, 0])
         return output
 
+    @takes_no_other_arguments
     @can_return_tuple
-    def get_text_features(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Unpack[TransformersKwargs]
+    def get_text_features(  # type: ignore[misc]  # TransformersKwargs has position_ids, too
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPooling:
-        """Encodes texts (B, L); `pooler_output` (B, E) is the projected, not yet normalised embedding."""
-        output = self.text_model(input_ids, attention_mask=attention_mask, **kwargs)
+        """Encodes texts (B, L), or `inputs_embeds` (B, L, D) in their place.
+
+        `pooler_output` (B, E) is the projected, not yet normalised embedding.
+        """
+        output = self.text_model(input_ids, attention_mask, position_ids, inputs_embeds, **kwargs)
         if self.has_contrastive_head:
             output.pooler_output = self.text_projection(output.last_hidden_state[:, 0])
         return output
@@ -189,7 +203,9 @@ class CBViLAModel(CBViLAPreTrainedModel):
     ):
         """Text queries (B, L, D), visual tokens (B', 1 + N, Dv): the direction of ITM, MLM and question answering."""
         keys = self.image_keys(image)
-        return self.fusion_model(text, attention_mask, encoder_hidden_states=keys, encoder_index=image_index, **kwargs)
+        if image_index is not None:  # a fusion encoder of two images has no such argument
+            kwargs["encoder_index"] = image_index
+        return self.fusion_model(text, attention_mask, encoder_hidden_states=keys, **kwargs)
 
     def image_keys(self, image: Tensor) -> Tensor:
         """What texts see of visual tokens (B', 1 + N, Dv), as `itm_kv` says: (B', 1 + N or 2 + 2 N, Dv)."""
@@ -262,7 +278,7 @@ class CBViLAModel(CBViLAPreTrainedModel):
         if pixel_values is None or not has_text:
             missing = "pixel_values" if pixel_values is None else "input_ids"
             raise ValueError(f"It takes an image and a text: {missing} is missing.")
-        check_pair_counts(pixel_values, input_ids if inputs_embeds is None else inputs_embeds, image_index)
+        check_pair_counts(pixel_values, input_ids if inputs_embeds is None else inputs_embeds, image_index, self)
         image = self.vision_model(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding)
         text = self.text_model(input_ids, attention_mask, position_ids=position_ids, inputs_embeds=inputs_embeds)
         return self.fuse_text_with_image(
@@ -322,20 +338,22 @@ class CBViLAModel(CBViLAPreTrainedModel):
             output.text_last_hidden_state = text.last_hidden_state
             output.text_embeds = F.normalize(at_least_fp32(text.pooler_output), dim=-1)
         if pixel_values is not None and has_text:
-            check_pair_counts(pixel_values, text.last_hidden_state, image_index)
+            check_pair_counts(pixel_values, text.last_hidden_state, image_index, self)
             output.logits_per_image = self.similarity_logits(output.image_embeds, output.text_embeds)
             output.logits_per_text = None if output.logits_per_image is None else output.logits_per_image.T
             fused = self.fuse_text_with_image(
                 text.last_hidden_state, attention_mask, vision.last_hidden_state, image_index, **options
             )
-            output.last_hidden_state = fused.last_hidden_state
-            output.pooler_output = fused.last_hidden_state[:, 0]
+            output.last_hidden_state, output.pooler_output = fused.last_hidden_state, fused.last_hidden_state[:, 0]
             output.hidden_states, output.attentions = fused.hidden_states, fused.attentions
             output.cross_attentions = fused.get("cross_attentions")
+        else:
+            alone = text if has_text else vision
+            output.last_hidden_state, output.pooler_output = alone.last_hidden_state, alone.pooler_output
         return in_field_order(output)
 
 
-def check_pair_counts(images: Tensor, texts: Tensor, image_index: Tensor | None) -> None:
+def check_pair_counts(images: Tensor, texts: Tensor, image_index: Tensor | None, owner: nn.Module) -> None:
     """Raises a ValueError when texts (B, …) cannot be told which of the images (B', …) is theirs."""
     num_images, num_texts = images.shape[0], texts.shape[0]
     if image_index is None and num_images != num_texts:
@@ -343,10 +361,14 @@ def check_pair_counts(images: Tensor, texts: Tensor, image_index: Tensor | None)
             f"Got {num_images} image(s) and {num_texts} text(s): pass as many images as texts, or image_index with, "
             "for each text, the position of its image."
         )
-    if image_index is not None and tuple(image_index.shape) != (num_texts,):
+    if image_index is None:
+        return
+    if tuple(image_index.shape) != (num_texts,):
         raise ValueError(
             f"image_index has shape {tuple(image_index.shape)} for {num_texts} text(s): it needs one entry per text."
         )
+    rule = f"there are {num_images} image(s), numbered from 0"
+    check_ids("image_index", image_index, (num_texts,), num_images, rule, owner, ignored=False, dtypes=INDEX)
 
 
 __all__ = ["CBViLAModel"]

@@ -10,7 +10,10 @@ import torch
 from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
+from .class_names_cbvila import CLASS_FIELDS, ChosenClasses, both_fields, invert, require_one_story
 from .configuration_cbvila import CBViLAConfig
+from .label_checks_cbvila import check_ids
+from .messages_cbvila import shown
 
 ENTAILMENT_LABELS = ("entailment", "neutral", "contradiction")
 REASONING_LABELS = ("False", "True")
@@ -42,36 +45,33 @@ class CBViLAClassificationHead(nn.Sequential):
         super().__init__(nn.Linear(in_size, hidden_size), nn.ReLU(), nn.Linear(hidden_size, num_labels))
 
 
-def with_labels(config: CBViLAConfig, names: tuple[str, ...]) -> CBViLAConfig:
-    """The configuration, with `names` as its classes unless it has classes of its own.
+def with_labels(config: CBViLAConfig, names: tuple[str, ...], head: str) -> CBViLAConfig:
+    """The configuration of a head (`head` is its class's name), with `names` as its classes unless it has others.
 
-    Those that it has without anybody's choice are none of its own: transformers' two, LABEL_0 and LABEL_1, and the
-    default ones of another task, whose checkpoint a head may start from.
+    What somebody chose counts, whatever it is, and so does what the head's own checkpoint says. Another checkpoint's
+    default classes, those of its task or the two that transformers fills in, say nothing of this head.
     """
-    given = tuple(config.id2label.values())
-    if given not in {("LABEL_0", "LABEL_1"), ENTAILMENT_LABELS, REASONING_LABELS} - {names}:
+    chosen = [name for name in CLASS_FIELDS if isinstance(getattr(config, name), ChosenClasses)]
+    if not chosen and head in (config.architectures or ()):
+        return config
+    given = tuple((config.id2label or {}).values())
+    if not chosen and given not in {(), ("LABEL_0", "LABEL_1"), ENTAILMENT_LABELS, REASONING_LABELS} - {names}:
         return config
     config = deepcopy(config)
-    config.id2label = dict(enumerate(names))
-    config.label2id = {name: i for i, name in enumerate(names)}
+    if not chosen:
+        config.__dict__.update(both_fields(dict, names))
+        return config
+    require_one_story({name: getattr(config, name) for name in chosen})
+    ids = config.id2label if "id2label" in chosen else invert(config.label2id)
+    config.__dict__.update(both_fields(ChosenClasses, [ids[i] for i in sorted(ids)]))
     return config
 
 
-def check_labels(labels: Tensor, batch_size: int, config: CBViLAConfig) -> None:
+def check_labels(labels: Tensor, batch_size: int, config: CBViLAConfig, owner: nn.Module) -> None:
     """Raises a ValueError unless `labels` are (B,) ids of classes; -100, which leaves a row out, is one."""
-    if tuple(labels.shape) != (batch_size,) or labels.dtype != torch.long:
-        raise ValueError(
-            f"labels are {tuple(labels.shape)} of {labels.dtype}; expected ({batch_size},) of torch.int64, one class "
-            "id for each text."
-        )
-    if labels.device.type != "cpu" or torch.compiler.is_compiling():
-        return  # to look at values there would wait for the device, or break the graph
-    outside = labels[(labels != -100) & ((labels < 0) | (labels >= config.num_labels))]
-    if outside.numel():
-        raise ValueError(
-            f"labels hold {int(outside[0])}, but the model has {config.num_labels} classes, numbered from 0: "
-            f"{', '.join(map(repr, config.id2label.values()))}. Set id2label and label2id for others."
-        )
+    names = shown(list((config.id2label or {}).values()))
+    rule = f"the model has {config.num_labels} classes, numbered from 0: {names}; set id2label for others"
+    check_ids("labels", labels, (batch_size,), config.num_labels, rule, owner)
 
 
 def label_ids(names: str | list[str], config: CBViLAConfig) -> Tensor:
@@ -81,11 +81,11 @@ def label_ids(names: str | list[str], config: CBViLAConfig) -> Tensor:
         ValueError: If a name is not among `config.id2label`.
     """
     names = [names] if isinstance(names, str) else names
-    ids = {name.lower(): int(i) for i, name in config.id2label.items()}
+    ids = {str(name).lower(): int(i) for i, name in config.id2label.items()}
     unknown = sorted({name for name in names if name.lower() not in ids})
     if unknown:
         raise ValueError(
-            f"No class is named {', '.join(map(repr, unknown))}; config.id2label has "
+            f"No class is named {', '.join(map(shown, unknown))}; config.id2label has "
             f"{', '.join(map(repr, config.id2label.values()))}. Rename the labels, or set id2label and label2id."
         )
     return torch.tensor([ids[name.lower()] for name in names])

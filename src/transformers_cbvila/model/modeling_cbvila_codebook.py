@@ -2,7 +2,7 @@
 
 The look-up is always Eq. 1, in at least fp32. Training noise touches only what the gradients flow through, never an
 index. Nothing here updates weights in `forward`: with `codebook_update="ema"` a training forward adds up what was
-assigned, and [`CBViLACodebook.update`], called once per optimiser step, moves the codes.
+assigned, and [`CBViLACodebook.update`], called once per optimiser step, moves the codes, unless they are frozen.
 
 Shapes: B batch, N visual tokens, M = B * N, D vision width, C code width, K codes.
 """
@@ -53,7 +53,17 @@ class CBViLACodebookOutput(ModelOutput):
 def nearest_codes(latents: Tensor, codes: Tensor) -> Tensor:
     """Eq. 1: for latents (M, C) the indices (M,) of the nearest of the codes (K, C) by Euclidean distance."""
     half_norms = codes.square().sum(-1) / 2
-    return torch.cat([_scores(chunk, codes, half_norms).argmin(-1) for chunk in latents.split(_CHUNK)])
+    return torch.cat([_scores(chunk, codes, half_norms).argmin(-1) for chunk in _chunks(latents)])
+
+
+def _chunks(latents: Tensor) -> tuple[Tensor, ...]:
+    """Latents (M, C) in parts that are small enough to be compared with all codes at once.
+
+    In a graph they are one part: how many there are would otherwise be a condition of it, and an exported program
+    would take no other batch.
+    """
+    is_graph = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return (latents,) if is_graph else latents.split(_CHUNK)
 
 
 def _scores(latents: Tensor, codes: Tensor, half_norms: Tensor) -> Tensor:
@@ -106,6 +116,7 @@ class CBViLACodebook(nn.Module):
         ema_counts (K,), ema_sums (K, C): the moving averages (`"ema"` only).
         ages (K,): updates since each code was fitted or restarted; no checkpoint of the model holds them.
         expected_count (): tokens per code in the last update, over all processes.
+        waits_for_update: whether a training forward added up what no update has taken in yet.
     """
 
     codes: Tensor
@@ -131,24 +142,25 @@ class CBViLACodebook(nn.Module):
             self.in_proj = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, dim))
             self.out_proj = nn.Linear(dim, width)
         codes = torch.zeros(size, dim)
-        # Buffers that no checkpoint holds keep the precision they are made in, which loading sets to the model's.
-        dtype = torch.promote_types(torch.get_default_dtype(), torch.float32)
         if config.codebook_update == "loss":
             self.codes = nn.Parameter(codes)
         else:
             self.register_buffer("codes", codes)
             self.register_buffer("ema_counts", torch.ones(size))
             self.register_buffer("ema_sums", torch.zeros(size, dim))
-            self.register_buffer("pending_counts", torch.zeros(size, dtype=dtype), persistent=False)
-            self.register_buffer("pending_sums", torch.zeros(size, dim, dtype=dtype), persistent=False)
+            self.register_buffer("pending_counts", torch.zeros(size), persistent=False)
+            self.register_buffer("pending_sums", torch.zeros(size, dim), persistent=False)
             self.register_buffer("ages", torch.zeros(size, dtype=torch.long), persistent=False)
-            self.register_buffer("expected_count", torch.zeros((), dtype=dtype), persistent=False)
+            self.register_buffer("expected_count", torch.zeros(()), persistent=False)
         self._last_latents: Tensor | None = None  # candidates for restarts
+        self.waits_for_update = False
         self.register_buffer("initialized", torch.tensor(False))
         if config.quantizer_gradient == "gumbel":
             self.register_buffer("gumbel_scale", torch.tensor(0.0))  # 0: no batch seen yet
             # sum of gaps and their number, since the last update
-            self.register_buffer("pending_gap", torch.zeros(2, dtype=dtype), persistent=False)
+            self.register_buffer("pending_gap", torch.zeros(2), persistent=False)
+        # Always in fp32 at least (see CBViLAModel), also in a model that is made in half precision.
+        self.to(torch.promote_types(torch.get_default_dtype(), torch.float32))
 
     def init_own_weights(self, std: float) -> None:
         # Random directions. The trainer replaces them by k-means; without it they still do not start all at 0, where
@@ -171,6 +183,16 @@ class CBViLACodebook(nn.Module):
     @property
     def num_codes(self) -> int:
         return self.codes.shape[0]
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether `requires_grad_(False)` was said of the codebook, or of what it is part of; its codes then stay.
+
+        Codes that are a moving average have no gradient to switch off: they go with the projections around them.
+        (Without projections, the literal reading's, nothing here shows it.)
+        """
+        own = [self.codes] if self.config.codebook_update == "loss" else list(self.parameters())
+        return bool(own) and not any(parameter.requires_grad for parameter in own)
 
     @without_autocast
     def encode(self, tokens: Tensor, in_proj: nn.Module | None = None) -> Tensor:
@@ -216,7 +238,7 @@ class CBViLACodebook(nn.Module):
             codes = F.embedding(indices, all_codes)
             words = self._pass_gradient(source, codes)
         counts = count_codes(indices, self.num_codes)
-        if remember and self.training and torch.is_grad_enabled() and self.config.codebook_update == "ema":
+        if remember and self._learns() and self.config.codebook_update == "ema":
             self._remember(latents.detach(), indices, counts)
         frozen = codes.detach()
         if self.config.mim_grad_to_vit:
@@ -260,6 +282,7 @@ class CBViLACodebook(nn.Module):
     @torch.no_grad()
     def forget_pending(self) -> None:
         """Drops what was assigned since the last update, for optimiser steps that were skipped (fp16 overflow)."""
+        self.waits_for_update = False
         names = ("pending_counts", "pending_sums", "pending_gap")
         for buffer in (getattr(self, name, None) for name in names):
             if buffer is not None:
@@ -277,8 +300,11 @@ class CBViLACodebook(nn.Module):
         """Moves the codes to the moving average of what was assigned to them; call it once per optimiser step.
 
         Assignments of all micro-batches since the last call count, on all processes. Does nothing with
-        `codebook_update="loss"`, or when there was no training forward.
+        `codebook_update="loss"`, when there was no training forward, or when the codebook is frozen.
         """
+        self.waits_for_update = False
+        if self.is_frozen:
+            return
         if self.config.quantizer_gradient == "gumbel":
             self._update_gumbel_scale()
         if self.config.codebook_update != "ema":
@@ -324,7 +350,7 @@ class CBViLACodebook(nn.Module):
         Returns:
             How many codes moved, as a tensor ().
         """
-        if self.config.codebook_update != "ema" or self._last_latents is None:
+        if self.config.codebook_update != "ema" or self._last_latents is None or self.is_frozen:
             return torch.zeros((), dtype=torch.long, device=self.codes.device)
         limit = min(limit, self.num_codes)
         candidates = self.dead_codes(threshold) & (self.ages >= grace)
@@ -362,9 +388,12 @@ class CBViLACodebook(nn.Module):
         dist.all_reduce(picked)
         return picked
 
+    def _learns(self) -> bool:
+        return self.training and torch.is_grad_enabled() and not self.is_frozen
+
     def _remember(self, latents: Tensor, indices: Tensor, counts: Tensor) -> None:
         flat = latents.reshape(-1, latents.shape[-1]).to(self.pending_sums)
-        self._last_latents = flat
+        self._last_latents, self.waits_for_update = flat, True
         self.pending_counts += counts.to(self.pending_counts)
         self.pending_sums.index_add_(0, indices.flatten(), flat)
 
@@ -390,7 +419,7 @@ class CBViLACodebook(nn.Module):
         flat, codes = latents.reshape(-1, latents.shape[-1]), at_least_fp32(self.codes)
         half_norms = codes.square().sum(-1) / 2
         words, indices, sampled, temperature = [], [], [], self.config.gumbel_temperature
-        for chunk in flat.split(_CHUNK):
+        for chunk in _chunks(flat):
             scores = _scores(chunk, codes, half_norms)
             nearest = scores.detach().topk(min(8, self.num_codes), largest=False).values
             # Counted from the nearest, so that codes that are all the same do not overflow at a scale of nearly 0.
@@ -410,7 +439,8 @@ class CBViLACodebook(nn.Module):
         `nearest` (M, 8) are half the squared distances to them, in order, up to a constant per latent.
         """
         gap = 2 * (nearest[:, 1:] - nearest[:, :1]).mean().to(self.gumbel_scale)
-        if torch.is_grad_enabled():
+        if self._learns():
+            self.waits_for_update = True
             self.pending_gap += torch.stack([gap, torch.ones_like(gap)]).to(self.pending_gap)
         # Before the first update there are only these tokens to go by.
         scale = torch.where(self.gumbel_scale > 0, self.gumbel_scale, gap)

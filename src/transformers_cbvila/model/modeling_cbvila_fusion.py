@@ -14,8 +14,10 @@ from transformers.processing_utils import Unpack
 from transformers.utils.generic import TransformersKwargs, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
+from .arguments_cbvila import takes_no_other_arguments
 from .configuration_cbvila import CBViLAConfig, CBViLAFusionConfig
 from .modeling_cbvila_layers import (
+    PARTS_OF_A_MODEL,
     CBViLACrossAttention,
     CBViLAPreTrainedModel,
     CBViLASelfAttention,
@@ -47,6 +49,8 @@ class CBViLAFusionModel(CBViLAPreTrainedModel):
 
     config_class = CBViLAFusionConfig
     base_model_prefix = "fusion_model"
+    _names_in_other_checkpoints = {r"^(?:cbvila\.)?fusion_model\.": ""}
+    _keys_to_ignore_on_load_unexpected = PARTS_OF_A_MODEL + [r"^twin_layers\."]
     main_input_name = "inputs_embeds"
     _can_record_outputs = {
         "hidden_states": CBViLATextLayer,
@@ -67,6 +71,7 @@ class CBViLAFusionModel(CBViLAPreTrainedModel):
         attentions: list[Any] = [layer.crossattention for layer in self.layers]
         return [attention.keys_values(encoder_hidden_states) for attention in attentions]
 
+    @takes_no_other_arguments
     @merge_with_config_defaults
     @capture_outputs
     def forward(

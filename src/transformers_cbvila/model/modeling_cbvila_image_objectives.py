@@ -13,11 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import initialization as init
+from transformers.utils import logging
 
 from .configuration_cbvila import CBViLAConfig
-from .losses_cbvila import at_least_fp32, patch_moments, patchify, pixel_loss, unpatchify
+from .label_checks_cbvila import ANY_INTEGER, check_ids
+from .losses_cbvila import at_least_fp32, equal_parts, patch_moments, patchify, pixel_loss, unpatchify
 from .modeling_cbvila_codebook import CBViLACodebookOutput
 from .modeling_cbvila_layers import CBViLAPreTrainedModel, without_autocast
+
+logger = logging.get_logger(__name__)
 
 
 class CBViLATiedMIMHead(nn.Module):
@@ -71,6 +75,8 @@ class CBViLAImageObjectives(CBViLAPreTrainedModel):
     """A model with the heads that name pixels and visual words; a subclass builds `cbvila` first."""
 
     cbvila: Any
+    _weights_at_last_update: int = 0
+    _warned_of_codes: bool = False
 
     def add_image_heads(self) -> None:
         """Builds `pixel_head`, `mim_head` and, with `mim_cls_bag_weight`, `mim_cls_head`."""
@@ -87,6 +93,31 @@ class CBViLAImageObjectives(CBViLAPreTrainedModel):
     def update_codebook(self) -> None:
         """Moves an EMA codebook; call it after every optimiser step. [`CBViLATrainer`] does."""
         self.cbvila.codebook.update()
+
+    def watch_codes(self) -> None:
+        """Warns once if weights have moved since a training forward, and nobody called `update_codebook`.
+
+        To be called when a forward begins. Optimisers change weights in place, and torch counts that; micro-batches
+        that are accumulated change nothing.
+        """
+        if self._warned_of_codes or torch.compiler.is_compiling() or not (self.training and torch.is_grad_enabled()):
+            return
+        weights = sum(parameter._version for parameter in self.parameters() if parameter.requires_grad)
+        if not self.cbvila.codebook.waits_for_update:
+            self._weights_at_last_update = weights
+        elif weights != self._weights_at_last_update:
+            self._warned_of_codes = True
+            fitted = bool(self.cbvila.codebook.initialized)
+            logger.warning(
+                "A training step has passed without update_codebook(): the codebook does not learn. Call "
+                "model.update_codebook() after every optimizer step, train with CBViLATrainer, which does, or freeze "
+                "it with model.cbvila.codebook.requires_grad_(False)."
+                + (
+                    ""
+                    if fitted
+                    else " Its codes are still random, too: CBViLATrainer fits them to features (k-means)."
+                )
+            )
 
     @torch.no_grad()
     def reconstruct(
@@ -156,7 +187,7 @@ class CBViLAImageObjectives(CBViLAPreTrainedModel):
 
     def pixels(self, ask: Callable, queries: list[CBViLAWordQueries]) -> tuple[Tensor, ...]:
         """Pixels (B, N, P) that the words of each question stand for once they have asked the captions."""
-        return self.pixel_head(self.cbvila.patch_states(ask(queries).last_hidden_state)).chunk(len(queries))
+        return equal_parts(self.pixel_head(self.cbvila.patch_states(ask(queries).last_hidden_state)), len(queries))
 
     def empty_captions(self, pixel_values: Tensor) -> Tensor:
         """Ids (B, 2) of captions that say nothing about images (B, 3, H, W): start and end."""
@@ -168,10 +199,15 @@ class CBViLAImageObjectives(CBViLAPreTrainedModel):
         """Raises a ValueError unless `bool_masked_pos`, where given, says of every patch whether it is hidden."""
         rows, columns = self.patch_grid(pixel_values)
         expected = (pixel_values.shape[0], rows * columns)
-        if bool_masked_pos is not None and tuple(bool_masked_pos.shape) != expected:
+        if bool_masked_pos is None:
+            return
+        if tuple(bool_masked_pos.shape) != expected:
             raise ValueError(
                 f"bool_masked_pos has shape {tuple(bool_masked_pos.shape)}; expected {expected}, one entry per patch."
             )
+        if bool_masked_pos.dtype != torch.bool:
+            rule = "1 stands for patches to hide, 0 for others"
+            check_ids("bool_masked_pos", bool_masked_pos, expected, 2, rule, self, ignored=False, dtypes=ANY_INTEGER)
 
     def see_visible(self, pixel_values: Tensor, whole: CBViLASeenImage, hidden: Tensor) -> CBViLASeenImage:
         """The image as questions with `hidden` (B, N) patches show it.

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
+from .answer_lists_cbvila import require_distinct
 from .comparing_cbvila import Comparison, Matching, compare, mismatch, pair_ids
 from .configuration_cbvila import CBViLAConfig
 from .gathering_cbvila import Processes
 from .losses_cbvila import at_least_fp32, classification_loss
 from .modeling_cbvila import CBViLAModel, check_pair_counts
-from .modeling_cbvila_layers import CBViLAPreTrainedModel
+from .modeling_cbvila_layers import CBViLAPreTrainedModel, in_field_order
 from .negatives_cbvila import itm_labels
 
 
@@ -28,7 +29,8 @@ class CBViLAForImageTextRetrievalOutput(ModelOutput):
         loss (`torch.FloatTensor` ()): ITC + ITM, with `return_loss=True`. In training on several processes their
             mean over processes is the mean over the pairs of all.
         itm_logits (`torch.FloatTensor` (B, 2)): Matching score of each text with its image; class 1 is "matches". With
-            `return_loss=True` (3B, 2): then each text with a wrong image, and each image with a wrong text.
+            `return_loss=True` (3B, 2): then each text with a wrong image, and each image with a wrong text. `None` for
+            candidates, which are paired with no image.
         logits_per_image, logits_per_text (`torch.FloatTensor` (B', B) and (B, B')): Similarities over the temperature.
         image_embeds, text_embeds (`torch.FloatTensor` (B', E) and (B, E)): Embeddings of length 1.
         itc_loss, itm_loss (`torch.FloatTensor` ()): The terms of `loss`.
@@ -111,6 +113,9 @@ class CBViLAForImageTextRetrieval(CBViLAPreTrainedModel):
     ) -> CBViLAForImageTextRetrievalOutput:
         """Compares every image with every text, and matches each text with its image.
 
+        With other numbers of images and of texts, no `image_index` and no loss, texts are candidates for every image,
+        as in zero-shot classification: only similarities are computed, and no pair is matched.
+
         In training on several processes the loss knows the pairs of all of them (which must all train at the same
         time).
 
@@ -132,14 +137,20 @@ class CBViLAForImageTextRetrieval(CBViLAPreTrainedModel):
                 configuration says when absent.
 
         Raises:
-            ValueError: If image or text is missing, or their numbers differ and there is no `image_index`.
+            ValueError: If image or text is missing; if a loss is asked for, their numbers differ and there is no
+                `image_index`; or if candidates are the same tokens, or the model was not trained to compare
+                (`itc_weight=0`).
         """
         options = self.states_to_return(output_attentions, output_hidden_states)
         words = input_ids if inputs_embeds is None else inputs_embeds
         if pixel_values is None or words is None:
             missing = "pixel_values" if pixel_values is None else "input_ids"
             raise ValueError(f"Retrieval compares images with texts: {missing} is missing.")
-        check_pair_counts(pixel_values, words, image_index)
+        are_candidates = image_index is None and not return_loss and pixel_values.shape[0] != words.shape[0]
+        if are_candidates:
+            self._check_candidates(input_ids, attention_mask)
+        else:
+            check_pair_counts(pixel_values, words, image_index, self)
         image = self.cbvila.get_image_features(pixel_values, interpolate_pos_encoding, return_dict=True)
         text = self.cbvila.get_text_features(
             input_ids, attention_mask, position_ids=position_ids, inputs_embeds=inputs_embeds, return_dict=True
@@ -147,6 +158,14 @@ class CBViLAForImageTextRetrieval(CBViLAPreTrainedModel):
         image_embeds = F.normalize(at_least_fp32(image.pooler_output), dim=-1)
         text_embeds = F.normalize(at_least_fp32(text.pooler_output), dim=-1)
         similarity = self.cbvila.similarity_logits(image_embeds, text_embeds)
+        output = CBViLAForImageTextRetrievalOutput(
+            logits_per_image=similarity,
+            logits_per_text=None if similarity is None else similarity.T,
+            image_embeds=image_embeds,
+            text_embeds=text_embeds,
+        )
+        if are_candidates:
+            return output
 
         rows = torch.arange(words.shape[0], device=words.device)
         own = rows if image_index is None else image_index  # the image of each text
@@ -164,19 +183,27 @@ class CBViLAForImageTextRetrieval(CBViLAPreTrainedModel):
         if processes is not None:
             shares = processes.shares(torch.stack([(labels != -100).sum(), torch.ones_like(own).sum()]))
             itm, itc = itm * shares[0], None if itc is None else itc * shares[1]
-        return CBViLAForImageTextRetrievalOutput(
-            loss=itm if itc is None else itm + itc,
-            itm_logits=itm_logits,
-            logits_per_image=similarity,
-            logits_per_text=None if similarity is None else similarity.T,
-            image_embeds=image_embeds,
-            text_embeds=text_embeds,
-            itc_loss=itc,
-            itm_loss=itm,
-            hidden_states=fused.hidden_states,
-            attentions=fused.attentions,
-            cross_attentions=fused.get("cross_attentions"),
-        )
+        output.loss, output.itm_loss, output.itc_loss = itm if itc is None else itm + itc, itm, itc
+        output.itm_logits = itm_logits
+        output.hidden_states, output.attentions = fused.hidden_states, fused.attentions
+        output.cross_attentions = fused.get("cross_attentions")
+        return in_field_order(output)
+
+    def _check_candidates(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> None:
+        """Raises a ValueError unless texts, not paired with images, can be compared with them and told apart."""
+        if not self.cbvila.has_contrastive_head:
+            raise ValueError(
+                "There are other numbers of images and of texts, to be compared by their embeddings, and this model's "
+                "were never trained for it (itc_weight=0). Pass pairs, with image_index, and use itm_logits."
+            )
+        if input_ids is None or torch.compiler.is_compiling():
+            return
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        rows = [
+            [token for token, is_word in zip(*row, strict=True) if is_word]
+            for row in zip(input_ids.tolist(), mask.tolist(), strict=True)
+        ]
+        require_distinct(rows, [f"text {number}" for number in range(len(rows))], "Texts to choose from")
 
     def _compare(
         self, processes, own: Tensor, images: Tensor, texts: Tensor, image_ids, text_ids, known_text_ids

@@ -5,6 +5,7 @@ Shapes: B batch, T query tokens, S key tokens, H heads, D hidden.
 
 from collections import Counter
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import fields
 from functools import wraps
 from typing import Any, TypeVar
@@ -13,17 +14,29 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.activations import ACT2FN
-from transformers.cache_utils import Cache, EncoderDecoderCache
+from transformers.cache_utils import EncoderDecoderCache
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import ModelOutput, logging
 from transformers.utils.generic import maybe_autocast
 
 from .configuration_cbvila import CBViLAConfig
+from .messages_cbvila import shown
 
 logger = logging.get_logger(__name__)
 
 Output = TypeVar("Output", bound=ModelOutput)
+
+# Whether who is loading a model gets to know which of its weights are missing.
+_wants_loading_info = ContextVar("wants_loading_info", default=False)
+
+# What the keys of a whole model's checkpoint begin with; of these, one encoder has its own only.
+PARTS_OF_A_MODEL = [
+    r"^(cbvila\.)?(vision_model|text_model|fusion_model|codebook|visual_queries)\.",
+    r"^(cbvila\.)?(text_key_projection|vision_projection|text_projection)\.",
+    r"^(cbvila\.)?(patch_mask_token|logit_scale)$",
+    r"^(\w+_head|answer_decoder)\.",
+]
 
 
 def without_autocast(method: Callable) -> Callable:
@@ -129,17 +142,14 @@ class CBViLASelfAttention(CBViLAAttention):
         self,
         hidden_states: Tensor,
         mask: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        layer_past: EncoderDecoderCache | None = None,
         num_queries: int | None = None,
         **kwargs,
     ):
         """With `num_queries` only so many of the first tokens ask, still about all of them."""
         key, value = self.keys_values(hidden_states)
-        if past_key_values is not None:
-            cache = past_key_values
-            if isinstance(cache, EncoderDecoderCache):
-                cache = cache.self_attention_cache
-            key, value = cache.update(key, value, self.layer_idx)
+        if layer_past is not None:
+            key, value = layer_past.self_attention_cache.update(key, value, self.layer_idx)
         return self.attend(hidden_states[:, :num_queries], key, value, mask, **kwargs)
 
 
@@ -155,22 +165,22 @@ class CBViLACrossAttention(CBViLAAttention):
         encoder_hidden_states: Tensor | None,
         mask: Tensor | None = None,
         encoder_index: Tensor | None = None,
-        past_key_values: EncoderDecoderCache | None = None,
+        layer_past: EncoderDecoderCache | None = None,
         encoder_keys_values: tuple[Tensor, Tensor] | None = None,
         **kwargs,
     ):
         """`encoder_index` (B,) names for each query row the row of `encoder_hidden_states` it attends to, so that the
         projections, the larger part of the cost, run once per image however many texts look at it. They run before
         this pass, for several, when it is given what `keys_values` made of these states."""
-        if past_key_values is not None and past_key_values.is_updated.get(self.layer_idx):
-            layer: Any = past_key_values.cross_attention_cache.layers[self.layer_idx]
+        if layer_past is not None and layer_past.is_updated.get(self.layer_idx):
+            layer: Any = layer_past.cross_attention_cache.layers[self.layer_idx]
             return self.attend(hidden_states, layer.keys, layer.values, mask, **kwargs)
         key, value = encoder_keys_values or self.keys_values(encoder_hidden_states)
         if encoder_index is not None:
             key, value = key.index_select(0, encoder_index), value.index_select(0, encoder_index)
-        if past_key_values is not None:
-            key, value = past_key_values.cross_attention_cache.update(key, value, self.layer_idx)
-            past_key_values.is_updated[self.layer_idx] = True
+        if layer_past is not None:
+            key, value = layer_past.cross_attention_cache.update(key, value, self.layer_idx)
+            layer_past.is_updated[self.layer_idx] = True
         return self.attend(hidden_states, key, value, mask, **kwargs)
 
 
@@ -229,13 +239,13 @@ class CBViLATextLayer(GradientCheckpointingLayer):
         encoder_hidden_states: Tensor | None = None,
         encoder_mask: Tensor | None = None,
         encoder_index: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        layer_past: EncoderDecoderCache | None = None,
         encoder_keys_values: tuple[Tensor, Tensor] | None = None,
         num_queries: int | None = None,
         **kwargs,
     ) -> Tensor:
         """(B, T, D) to (B, T, D), or to (B, `num_queries`, D), the first of it: what nobody asks for costs nothing."""
-        attended, _ = self.attention(hidden_states, mask, past_key_values, num_queries, **kwargs)
+        attended, _ = self.attention(hidden_states, mask, layer_past, num_queries, **kwargs)
         hidden_states = self.attention_layernorm(hidden_states[:, :num_queries] + self.dropout(attended))
         if self.has_cross_attention:
             attended, _ = self.crossattention(
@@ -243,7 +253,7 @@ class CBViLATextLayer(GradientCheckpointingLayer):
                 encoder_hidden_states,
                 encoder_mask,
                 encoder_index,
-                past_key_values,
+                layer_past,
                 encoder_keys_values,
                 **kwargs,
             )
@@ -262,12 +272,19 @@ class CBViLAPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     # The losses are means over the batch already: Trainer must divide by the accumulation steps.
     accepts_loss_kwargs = False
+    # Patterns of keys in checkpoints of other classes, with what this one calls them.
+    _names_in_other_checkpoints: dict[str, str] = {}
     _no_split_modules = ["CBViLAVisionLayer", "CBViLATextLayer", "CBViLACodebook"]
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
+
+    def __init__(self, config: Any):
+        # Again: `from_pretrained` sets what a caller overrides when the configuration is made, and checked, already.
+        config.check()
+        super().__init__(config)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -281,15 +298,47 @@ class CBViLAPreTrainedModel(PreTrainedModel):
         asked = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
         return {name: getattr(self.config, name) if value is None else value for name, value in asked.items()}
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        """As of [`~transformers.PreTrainedModel`].
+
+        Raises:
+            ValueError: If no weight of the checkpoint belongs to this model, which would be random altogether (unless
+                `output_loading_info` is asked for, which says so).
+        """
+        renamed = cls._names_in_other_checkpoints
+        if renamed:
+            kwargs["key_mapping"] = {**renamed, **(kwargs.get("key_mapping") or {})}
+        asked = _wants_loading_info.set(bool(kwargs.get("output_loading_info")))
+        try:
+            loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        finally:
+            _wants_loading_info.reset(asked)
+        model = loaded[0] if kwargs.get("output_loading_info") else loaded
+        # For loading only: save_pretrained would otherwise turn the names back.
+        conversions = getattr(model, "_weight_conversions", None) or []
+        model._weight_conversions = [
+            c for c in conversions if not renamed.keys() & {*getattr(c, "source_patterns", ())}
+        ]
+        return loaded
+
     def _adjust_missing_and_unexpected_keys(self, loading_info: Any) -> None:
-        """Says what a checkpoint has that this model has no use for; transformers drops it without a word."""
+        """Refuses a checkpoint of something else; says, to whoever has logging at info, what this model leaves out."""
         there = set(loading_info.unexpected_keys)
+        if not _wants_loading_info.get() and there and not self.state_dict().keys() - set(loading_info.missing_keys):
+            loading_info.missing_keys, loading_info.unexpected_keys = set(), set()  # reported all the same
+            raise ValueError(
+                f"None of the {len(there)} tensors of this checkpoint ({shown(min(there))} …) belongs to a "
+                f"{type(self).__name__}, so that all its weights would be random. Load the class that "
+                "config.json names under architectures, or make a new model: "
+                f"{type(self).__name__}(config)."
+            )
         super()._adjust_missing_and_unexpected_keys(loading_info)
         left_out = sorted(there - set(loading_info.unexpected_keys))
         if left_out:
             names = (key.removeprefix("cbvila.").removeprefix("fusion_model.") for key in left_out)
             parts = Counter(name.partition(".")[0] for name in names)
-            logger.warning(
+            logger.info(
                 "%s has no use for %s of this checkpoint: left out, as intended.",
                 type(self).__name__,
                 ", ".join(f"{part} ({count} tensor{'s' * (count > 1)})" for part, count in parts.items()),

@@ -114,6 +114,7 @@ class CBViLAForMaskedImageModeling(CBViLAImageObjectives):
             ValueError: If the images are missing, or their number or `bool_masked_pos` does not fit.
         """
         options = self.states_to_return(output_attentions, output_hidden_states)
+        self.watch_codes()
         if pixel_values is None:
             raise ValueError("Masked image modelling needs pixel_values.")
         if input_ids is None and inputs_embeds is None:

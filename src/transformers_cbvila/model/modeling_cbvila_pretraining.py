@@ -17,7 +17,8 @@ from transformers.utils.generic import can_return_tuple
 from .comparing_cbvila import Comparison, compare, mismatch, pair_ids
 from .configuration_cbvila import CBViLAConfig
 from .gathering_cbvila import Processes
-from .losses_cbvila import at_least_fp32, bag_loss, classification_loss, distilled, masked_rows, take_rows
+from .label_checks_cbvila import check_ids
+from .losses_cbvila import at_least_fp32, bag_loss, classification_loss, distilled, equal_parts, masked_rows, take_rows
 from .modeling_cbvila import CBViLAModel
 from .modeling_cbvila_codebook import CBViLACodebookOutput, codebook_statistics
 from .modeling_cbvila_image_objectives import CBViLAImageObjectives, CBViLASeenImage
@@ -195,11 +196,10 @@ class CBViLAForPreTraining(CBViLAImageObjectives):
             ValueError: If image or caption is missing, or inputs that belong together do not fit.
         """
         options = self.states_to_return(output_attentions, output_hidden_states)
-        if mim_targets is not None and (bool_masked_pos is None or mim_targets.shape != bool_masked_pos.shape):
-            masked = None if bool_masked_pos is None else tuple(bool_masked_pos.shape)
-            raise ValueError(f"mim_targets has shape {tuple(mim_targets.shape)}; bool_masked_pos has {masked}.")
+        self.watch_codes()
         check_pretraining_inputs(pixel_values, input_ids, input_ids_masked, mlm_labels, caption_dropped)
         self.check_mask(pixel_values, bool_masked_pos)
+        self._check_targets(mlm_labels, mim_targets, bool_masked_pos)
         self._check_momentum(momentum)
         if (negative_image_index is None) != (negative_text_index is None):
             raise ValueError("ITM needs both negative_image_index and negative_text_index, or neither.")
@@ -234,6 +234,19 @@ class CBViLAForPreTraining(CBViLAImageObjectives):
         output.loss = output.losses.total(weights)
         return in_field_order(output)
 
+    def _check_targets(self, mlm_labels: Tensor | None, mim_targets: Tensor | None, hidden: Tensor | None) -> None:
+        """Raises a ValueError unless targets are tokens of the vocabulary and codes of the codebook."""
+        if mlm_labels is not None:
+            words = self.config.text_config.vocab_size
+            rule = f"the vocabulary has {words} tokens, and -100 stands where none is to be predicted"
+            check_ids("mlm_labels", mlm_labels, tuple(mlm_labels.shape), words, rule, self)
+        if mim_targets is not None:
+            shape = None if hidden is None else tuple(hidden.shape)
+            if tuple(mim_targets.shape) != shape:
+                raise ValueError(f"mim_targets has shape {tuple(mim_targets.shape)}; bool_masked_pos has {shape}.")
+            codes = self.config.codebook_size
+            check_ids("mim_targets", mim_targets, shape, codes, f"the codebook has {codes} codes", self)
+
     def _check_momentum(self, momentum: Momentum | None) -> None:
         if momentum is not None and momentum.pairs is not None and not self.cbvila.has_contrastive_head:
             raise ValueError("momentum has pairs for ITC to compare with, and itc_weight=0: leave them out.")
@@ -251,7 +264,7 @@ class CBViLAForPreTraining(CBViLAImageObjectives):
             return self.cbvila.text_model(input_ids, attention_mask=attention_mask).last_hidden_state, None
         mask = None if attention_mask is None else attention_mask.repeat(2, 1)
         both = self.cbvila.text_model(torch.cat([input_ids, masked]), attention_mask=mask).last_hidden_state
-        return both.chunk(2)
+        return equal_parts(both, 2)
 
     def _add_codebook_terms(self, output, codebook: CBViLACodebookOutput, weights: dict[str, float]) -> None:
         if self.config.codebook_update == "loss" and weights["codebook"] > 0:
@@ -360,7 +373,7 @@ class CBViLAForPreTraining(CBViLAImageObjectives):
         if not queries:
             return
         fused = self.ask_texts(queries, self.patch_grid(pixel_values), text, attention_mask)
-        states = fused.last_hidden_state.chunk(len(queries))
+        states = equal_parts(fused.last_hidden_state, len(queries))
         if masks:
             predictions = [self.pixel_head(self.cbvila.patch_states(state)) for state in states[: len(masks)]]
             output.losses.pixel = self.pixel_term(predictions, pixel_values, masks)

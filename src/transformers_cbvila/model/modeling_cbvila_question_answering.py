@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import GenerationMixin
-from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
+from transformers.cache_utils import Cache
 from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
 from transformers.modeling_outputs import CausalLMOutputWithCrossAttentions
 from transformers.processing_utils import Unpack
@@ -19,9 +19,12 @@ from transformers.utils import ModelOutput, logging
 from transformers.utils.generic import TransformersKwargs, can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-from .answer_lists_cbvila import CBViLAAnswerTrie, check_answer_list
+from .answer_lists_cbvila import CBViLAAnswerTrie, check_answer_list, check_answers, distinct_rows
+from .arguments_cbvila import takes_no_other_arguments
+from .caching_cbvila import as_cross_cache, named_cache, one_cache, with_cache_named
 from .configuration_cbvila import CBViLAConfig, CBViLATextConfig
 from .losses_cbvila import answer_loss, at_least_fp32
+from .messages_cbvila import shown
 from .modeling_cbvila import PRETRAINING_ONLY, CBViLAModel
 from .modeling_cbvila_layers import (
     CBViLACrossAttention,
@@ -33,8 +36,6 @@ from .modeling_cbvila_layers import (
 from .modeling_cbvila_text import CBViLATextEmbeddings, CBViLATextHead
 
 logger = logging.get_logger(__name__)
-
-_MLM_HEAD = r"^mlm_head\."  # its keys in a pretraining checkpoint
 
 
 class CBViLAAnswerDecoder(CBViLAPreTrainedModel, GenerationMixin):
@@ -71,6 +72,7 @@ class CBViLAAnswerDecoder(CBViLAPreTrainedModel, GenerationMixin):
     def set_output_embeddings(self, value: nn.Module) -> None:
         self.lm_head.decoder = value
 
+    @takes_no_other_arguments
     @merge_with_config_defaults
     @capture_outputs
     def forward(  # type: ignore[misc]  # TransformersKwargs has position_ids, too
@@ -85,6 +87,7 @@ class CBViLAAnswerDecoder(CBViLAPreTrainedModel, GenerationMixin):
         past_key_values: Cache | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
+        cache: Cache | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> CausalLMOutputWithCrossAttentions:
         """Scores the next token after each of (B, A) answer tokens, starting from [CLS].
@@ -92,38 +95,43 @@ class CBViLAAnswerDecoder(CBViLAPreTrainedModel, GenerationMixin):
         Args:
             encoder_hidden_states: (B', L, D) fused questions; row `encoder_index` (B,) of it, or the same row.
             encoder_attention_mask: (B', L), 0 on padding.
+            past_key_values, cache: Keys and values of the tokens before, under either name.
             logits_to_keep: Score only that many last positions (0: all).
+
+        Raises:
+            ValueError: If there are no fused questions, or a cache comes under both names.
         """
         if encoder_hidden_states is None:
             raise ValueError("The answer decoder needs encoder_hidden_states, the states of the fused question.")
-        if use_cache and past_key_values is None:
-            past_key_values = DynamicCache(config=self.config)
-        if past_key_values is not None and not isinstance(past_key_values, EncoderDecoderCache):
-            past_key_values = EncoderDecoderCache(past_key_values, DynamicCache(config=self.config))
-        past_length = 0 if past_key_values is None else past_key_values.get_seq_length()
+        past = as_cross_cache(one_cache(cache, past_key_values), use_cache, self.config)
+        past_length = 0 if past is None else past.get_seq_length()
         hidden_states = self.embeddings(input_ids, inputs_embeds, position_ids, past_length)
         mask = create_causal_mask(
             config=self.config,
             inputs_embeds=hidden_states,
             attention_mask=attention_mask,
-            past_key_values=None if past_key_values is None else past_key_values.self_attention_cache,
+            **named_cache(None if past is None else past.self_attention_cache),
         )
         encoder_mask = self._encoder_mask(hidden_states, encoder_hidden_states, encoder_attention_mask, encoder_index)
         for layer in self.layers:
-            # The cache by name: gradient checkpointing, which computes a layer twice, takes it away.
+            # The cache by name: gradient checkpointing, which computes a layer twice, takes it away. (It knows
+            # other names of it, which depend on transformers' version.)
             hidden_states = layer(
                 hidden_states,
                 mask,
                 encoder_hidden_states,
                 encoder_mask,
                 encoder_index,
-                past_key_values=past_key_values,
+                layer_past=past,
                 **kwargs,
             )
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        return CausalLMOutputWithCrossAttentions(
-            logits=self.lm_head(hidden_states[:, kept]), past_key_values=past_key_values if use_cache else None
-        )
+        logits = self.lm_head(hidden_states[:, kept])
+        return CausalLMOutputWithCrossAttentions(logits=logits, **named_cache(past if use_cache else None))
+
+    def generate(self, *args, **kwargs):
+        """As of [`~transformers.GenerationMixin`]; the cache, if one is passed, under either of its names."""
+        return super().generate(*args, **with_cache_named(kwargs))
 
     def _encoder_mask(self, hidden_states, encoder_hidden_states, encoder_attention_mask, encoder_index):
         if encoder_attention_mask is None:
@@ -198,6 +206,8 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel, GenerationMixin):
     """
 
     _keys_to_ignore_on_load_unexpected = PRETRAINING_ONLY
+    # The head that named masked tokens in pretraining names answer tokens here.
+    _names_in_other_checkpoints = {r"^mlm_head\.": "answer_decoder.lm_head."}
     _tied_weights_keys = {
         "answer_decoder.lm_head.decoder.weight": "answer_decoder.embeddings.word_embeddings.weight",
     }
@@ -210,14 +220,17 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel, GenerationMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
-        # The head that named masked tokens in pretraining names answer tokens here.
-        kwargs["key_mapping"] = {_MLM_HEAD: "answer_decoder.lm_head.", **(kwargs.get("key_mapping") or {})}
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        model = loaded[0] if kwargs.get("output_loading_info") else loaded
-        # Renamed for loading only: save_pretrained would otherwise turn the names back.
-        conversions = getattr(model, "_weight_conversions", None) or []
-        model._weight_conversions = [c for c in conversions if _MLM_HEAD not in getattr(c, "source_patterns", ())]
+        generation = (loaded[0] if kwargs.get("output_loading_info") else loaded).generation_config
+        # Older checkpoints hold the `use_cache` that Trainer had set in the configuration, which theirs was made from.
+        if getattr(generation, "_from_model_config", False) and not generation.use_cache:
+            generation.use_cache = True
         return loaded
+
+    def save_pretrained(self, *args, **kwargs):
+        if self.generation_config.use_cache is False:  # somebody's choice, to be kept when it is loaded
+            self.generation_config._from_model_config = False
+        return super().save_pretrained(*args, **kwargs)
 
     def tie_weights(self, missing_keys: set[str] | None = None, recompute_mapping: bool = True) -> None:
         # Loading calls this after the last weight is in and before it reports: a decoder that is started here is not
@@ -234,6 +247,13 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel, GenerationMixin):
         """Sets the back end of attention, by name or by part; the answer decoder's goes with the text encoder's."""
         super().set_attn_implementation(*args, **kwargs)
         self.answer_decoder.set_attn_implementation(self.config.text_config._attn_implementation)
+
+    # The words that answers are scored by are tied to the decoder's; PEFT, for one, asks before it adapts or merges.
+    def get_output_embeddings(self) -> nn.Module:
+        return self.answer_decoder.get_output_embeddings()
+
+    def set_output_embeddings(self, value: nn.Module) -> None:
+        self.answer_decoder.set_output_embeddings(value)
 
     @torch.no_grad()
     def start_decoder_from_fusion(self) -> set[str]:
@@ -313,6 +333,10 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel, GenerationMixin):
             position_ids: (B, L); counted from 0 when absent.
             output_attentions, output_hidden_states: Whether to return those states of the fusion layers; as the
                 configuration says when absent.
+
+        Raises:
+            ValueError: If image or question is missing, their numbers differ and there is no `image_index`, or labels
+                are no answers, one for each question. (On an accelerator the first batch's values are checked only.)
         """
         fused = self.cbvila.encode_pairs(
             pixel_values,
@@ -332,9 +356,7 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel, GenerationMixin):
             cross_attentions=fused.get("cross_attentions"),
         )
         if labels is not None:
-            answers, questions = labels.shape[0], question.shape[0]
-            if answers != questions:
-                raise ValueError(f"Got {answers} answer(s) in labels for {questions} question(s).")
+            self._check_labels(labels, answer_weights, question.shape[0])
             output.logits = self.answer_decoder(
                 self._shift_right(labels),
                 encoder_hidden_states=question,
@@ -343,6 +365,15 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel, GenerationMixin):
             ).logits
             output.loss = answer_loss(output.logits, labels, answer_weights)
         return in_field_order(output)
+
+    def _check_labels(self, labels: Tensor, answer_weights: Tensor | None, questions: int) -> None:
+        check_answers("labels", labels, self.config.text_config, self)
+        if labels.shape[0] != questions:
+            raise ValueError(f"Got {labels.shape[0]} answer(s) in labels for {questions} question(s).")
+        if answer_weights is not None and tuple(answer_weights.shape) != (questions,):
+            raise ValueError(
+                f"answer_weights has shape {tuple(answer_weights.shape)}; expected ({questions},), one per answer."
+            )
 
     @torch.no_grad()
     def generate(  # type: ignore[override]
@@ -380,7 +411,7 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel, GenerationMixin):
         if answer_labels is not None:
             if generate_kwargs.get("prefix_allowed_tokens_fn") is not None:
                 raise ValueError("Pass answer_labels or prefix_allowed_tokens_fn: both say which tokens may follow.")
-            answer_labels = check_answer_list(answer_labels, text.vocab_size, text.end_token_id)
+            answer_labels = check_answer_list(answer_labels, text, self, needs_end=True)
             generate_kwargs["prefix_allowed_tokens_fn"] = CBViLAAnswerTrie(answer_labels, text.end_token_id)
             longest = answer_labels.shape[1]
         chosen = deepcopy(generate_kwargs.pop("generation_config", None) or self.generation_config)
@@ -416,7 +447,8 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel, GenerationMixin):
         """Scores every candidate answer for every question, exactly.
 
         Args:
-            answer_labels: (R, A) candidates in the form of `labels`.
+            answer_labels: (R, A) candidates in the form of `labels`, as `processor.encode_candidates` makes them. One
+                that comes twice is one candidate, and has its probability in both places.
             chunk_size: How many of the B * R pairs are scored at once; more need more memory, the scores are the same.
             top_k: Score only so many candidates of each question, those with the likeliest first tokens, as ALBEF does
                 (128 of 3,128). The others have a score of 0 and a log-likelihood of -inf.
@@ -427,19 +459,18 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel, GenerationMixin):
             ValueError: If `answer_labels` is no list of answers, `chunk_size` is not positive, or `top_k` is not
                 between 1 and R.
         """
-        answer_labels = check_answer_list(answer_labels, self.config.text_config.vocab_size)
+        given = check_answer_list(answer_labels, self.config.text_config, self).shape[0]
+        if top_k is not None and not 1 <= top_k <= given:
+            raise ValueError(f"top_k={shown(top_k)}: there are {given} candidate(s); choose 1 to {given}, or None.")
+        answer_labels, places = distinct_rows(answer_labels)
         if chunk_size < 1:
             raise ValueError(f"chunk_size={chunk_size} must be positive: the (question, answer) pairs scored at once.")
         question = self.encode_question(pixel_values, input_ids, attention_mask, image_index, interpolate_pos_encoding)
         num_questions, num_answers = question.shape[0], answer_labels.shape[0]
         if top_k is None:
             answers = torch.arange(num_answers, device=question.device).expand(num_questions, -1)
-        elif 1 <= top_k <= num_answers:
-            answers = self._likeliest_first_tokens(question, attention_mask, answer_labels, top_k)
         else:
-            raise ValueError(
-                f"top_k={top_k}: there are {num_answers} candidate(s); choose 1 to {num_answers}, or None."
-            )
+            answers = self._likeliest_first_tokens(question, attention_mask, answer_labels, min(top_k, num_answers))
         rows = torch.arange(num_questions, device=question.device).unsqueeze(1).expand_as(answers)
         pairs = torch.stack([rows.flatten(), answers.flatten()], dim=1)
         chunks = [
@@ -451,7 +482,8 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel, GenerationMixin):
         scored = torch.cat(chunks)
         log_likelihoods = scored.new_full((num_questions, num_answers), -torch.inf)
         log_likelihoods[pairs[:, 0], pairs[:, 1]] = scored
-        return CBViLAAnswerRanking(scores=log_likelihoods.softmax(-1), log_likelihoods=log_likelihoods)
+        scores = log_likelihoods.softmax(-1)
+        return CBViLAAnswerRanking(scores=scores[:, places], log_likelihoods=log_likelihoods[:, places])
 
     def _likeliest_first_tokens(self, question, attention_mask, answer_labels, top_k: int) -> Tensor:
         """The places (B, `top_k`) among `answer_labels` (R, A) of those whose first token is the likeliest."""

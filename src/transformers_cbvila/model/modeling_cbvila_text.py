@@ -12,8 +12,10 @@ from transformers.processing_utils import Unpack
 from transformers.utils.generic import TransformersKwargs, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
+from .arguments_cbvila import takes_no_other_arguments
 from .configuration_cbvila import CBViLATextConfig
-from .modeling_cbvila_layers import CBViLAPreTrainedModel, CBViLASelfAttention, CBViLATextLayer
+from .label_checks_cbvila import INDEX, check_ids
+from .modeling_cbvila_layers import PARTS_OF_A_MODEL, CBViLAPreTrainedModel, CBViLASelfAttention, CBViLATextLayer
 
 
 class CBViLATextEmbeddings(nn.Module):
@@ -42,6 +44,9 @@ class CBViLATextEmbeddings(nn.Module):
             expected = "(batch, tokens)" if dims == 2 else "(batch, tokens, hidden_size)"
             raise ValueError(f"{name} has shape {tuple(given.shape)}; expected {expected}.")
         if inputs_embeds is None:
+            vocabulary = self.word_embeddings.num_embeddings
+            rule = f"the vocabulary has {vocabulary} tokens; is the tokenizer that of the model?"
+            check_ids("input_ids", input_ids, tuple(input_ids.shape), vocabulary, rule, self, False, INDEX)
             inputs_embeds = self.word_embeddings(input_ids)
         length = past_length + inputs_embeds.shape[1]
         self._check_length(length)
@@ -93,6 +98,8 @@ class CBViLATextModel(CBViLAPreTrainedModel):
 
     config_class = CBViLATextConfig
     base_model_prefix = "text_model"
+    _names_in_other_checkpoints = {r"^(?:cbvila\.)?text_model\.": ""}
+    _keys_to_ignore_on_load_unexpected = PARTS_OF_A_MODEL
     main_input_name = "input_ids"
     input_modalities = ("text",)
     _input_embed_layer = "word_embeddings"
@@ -104,6 +111,7 @@ class CBViLATextModel(CBViLAPreTrainedModel):
         self.layers = nn.ModuleList(CBViLATextLayer(config, i) for i in range(config.num_hidden_layers))
         self.post_init()
 
+    @takes_no_other_arguments
     @merge_with_config_defaults
     @capture_outputs
     def forward(  # type: ignore[misc]  # TransformersKwargs has position_ids, too

@@ -12,6 +12,7 @@ from transformers.processing_utils import Unpack
 from transformers.utils.generic import TransformersKwargs, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
+from .arguments_cbvila import takes_no_other_arguments
 from .configuration_cbvila import CBViLAFusionConfig
 from .modeling_cbvila_fusion import CBViLAFusionModel
 from .modeling_cbvila_layers import CBViLATextLayer
@@ -51,6 +52,7 @@ class CBViLATwinFusionModel(CBViLAFusionModel):
         self.twin_layers.load_state_dict({name: source[name] for name in own})
         return {f"twin_layers.{name}" for name in own}
 
+    @takes_no_other_arguments
     @merge_with_config_defaults
     @capture_outputs
     def forward(  # type: ignore[override]

@@ -11,8 +11,9 @@ from transformers.processing_utils import Unpack
 from transformers.utils.generic import TransformersKwargs, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
+from .arguments_cbvila import takes_no_other_arguments
 from .configuration_cbvila import CBViLAVisionConfig
-from .modeling_cbvila_layers import CBViLAPreTrainedModel, CBViLASelfAttention, CBViLAVisionLayer
+from .modeling_cbvila_layers import PARTS_OF_A_MODEL, CBViLAPreTrainedModel, CBViLASelfAttention, CBViLAVisionLayer
 
 
 def interpolate_positions(positions: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -98,6 +99,8 @@ class CBViLAVisionModel(CBViLAPreTrainedModel):
 
     config_class = CBViLAVisionConfig
     base_model_prefix = "vision_model"
+    _names_in_other_checkpoints = {r"^(?:cbvila\.)?vision_model\.": ""}
+    _keys_to_ignore_on_load_unexpected = PARTS_OF_A_MODEL
     main_input_name = "pixel_values"
     input_modalities = ("image",)
     _input_embed_layer = "patch_embedding"
@@ -110,6 +113,7 @@ class CBViLAVisionModel(CBViLAPreTrainedModel):
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.post_init()
 
+    @takes_no_other_arguments
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
     def forward(

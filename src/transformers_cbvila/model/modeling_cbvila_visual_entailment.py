@@ -47,7 +47,7 @@ class CBViLAForVisualEntailment(CBViLAPreTrainedModel):
     _keys_to_ignore_on_load_unexpected = PRETRAINING_ONLY
 
     def __init__(self, config: CBViLAConfig):
-        config = with_labels(config, ENTAILMENT_LABELS)
+        config = with_labels(config, ENTAILMENT_LABELS, type(self).__name__)
         super().__init__(config)
         size = config.fusion_config.hidden_size
         self.cbvila = CBViLAModel(config, add_contrastive=False, add_codebook=False)
@@ -100,7 +100,7 @@ class CBViLAForVisualEntailment(CBViLAPreTrainedModel):
         )
         logits = self.entailment_head(fused.last_hidden_state[:, 0])
         if labels is not None:
-            check_labels(labels, logits.shape[0], self.config)
+            check_labels(labels, logits.shape[0], self.config, self)
         return CBViLAClassificationOutput(
             loss=None if labels is None else classification_loss(logits, labels),
             logits=logits,

@@ -54,7 +54,7 @@ class CBViLAForVisualReasoning(CBViLAPreTrainedModel):
     _keys_to_ignore_on_load_unexpected = PRETRAINING_ONLY
 
     def __init__(self, config: CBViLAConfig):
-        config = with_labels(config, REASONING_LABELS)
+        config = with_labels(config, REASONING_LABELS, type(self).__name__)
         super().__init__(config)
         size = config.fusion_config.hidden_size
         self.is_twin = config.reasoning_fusion == "twin"
@@ -125,7 +125,7 @@ class CBViLAForVisualReasoning(CBViLAPreTrainedModel):
         )
         logits = self.reasoning_head(fused.last_hidden_state[:, 0].reshape(batch, -1))
         if labels is not None:
-            check_labels(labels, logits.shape[0], self.config)
+            check_labels(labels, logits.shape[0], self.config, self)
         return CBViLAClassificationOutput(
             loss=None if labels is None else classification_loss(logits, labels),
             logits=logits,

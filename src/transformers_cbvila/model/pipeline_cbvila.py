@@ -291,7 +291,7 @@ class CBViLAVisualQuestionAnsweringPipeline(Pipeline):
             raise ValueError(f"answers must be a list of strings, got {shown(answers)}; pass answers=[...]")
         if not answers:
             raise ValueError("answers is an empty list; pass at least one answer, or leave it out to generate answers")
-        labels = self.processor.encode_answers(list(answers))["labels"]
+        labels = self.processor.encode_candidates(list(answers))
         if labels.shape[1] > self._num_positions:
             longest = answers[int((labels != -100).sum(1).argmax())]
             raise ValueError(

@@ -1,5 +1,6 @@
 """CB-ViLA's processor: images and texts in, the model's tensors out; answers to labels and back."""
 
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -9,16 +10,21 @@ from transformers.processing_utils import ProcessorMixin
 from transformers.tokenization_utils_base import TruncationStrategy
 from transformers.utils import PaddingStrategy
 
+from .answer_lists_cbvila import require_distinct
+from .label_checks_cbvila import IGNORED_LABEL
 from .messages_cbvila import shown
+from .processing_options_cbvila import split_options
+from .remote_code_cbvila import SavedWithItsCode
 
-TEXT_OPTIONS = ("padding", "truncation", "max_length", "pad_to_multiple_of")
-OPTION_GROUPS = ("text_kwargs", "images_kwargs", "common_kwargs")
+# What a tokenizer may bring defaults of.
+TOKENIZER_DEFAULTS = ("padding", "truncation", "max_length", "pad_to_multiple_of")
+# Texts are all of type 0, and no model takes token types.
+MODEL_INPUT_NAMES = ["input_ids", "attention_mask"]
 # Tokenizers without a limit have a model_max_length of 1e30.
 UNLIMITED = 1_000_000
-IGNORED_LABEL = -100
 
 
-class CBViLAProcessor(ProcessorMixin):
+class CBViLAProcessor(SavedWithItsCode, ProcessorMixin):
     """
     An image processor and a tokenizer behind one call.
 
@@ -45,7 +51,7 @@ class CBViLAProcessor(ProcessorMixin):
     """
 
     def __init__(self, image_processor: Any = None, tokenizer: Any = None, add_sep_token: bool = True) -> None:
-        super().__init__(image_processor, tokenizer)
+        super().__init__(image_processor, _without_token_types(tokenizer))
         missing = [name for name in ("cls_token", "sep_token", "pad_token") if getattr(tokenizer, name) is None]
         if missing:
             raise ValueError(
@@ -55,7 +61,7 @@ class CBViLAProcessor(ProcessorMixin):
 
     @property
     def unused_input_names(self) -> list[str]:
-        """CB-ViLA's texts are all of type 0, so the model takes no token types."""
+        """Token types, which the models do not take."""
         return ["token_type_ids"]
 
     def __call__(
@@ -76,34 +82,34 @@ class CBViLAProcessor(ProcessorMixin):
             image_index: B image numbers in 0..I-1, the image of each text. Needed where I and B differ, e.g. for
                 several questions about one image; without it text i belongs to image i.
             **kwargs: `return_tensors`: "pt", "np", or None for lists. For texts `padding` (default: True for several
-                texts; always on the right), `truncation`, `max_length` and `pad_to_multiple_of`, as tokenizers take
-                them; for images the image processor's options, e.g. `size` or `do_resize`. They may also come as
-                `text_kwargs={...}`, `images_kwargs={...}` and `common_kwargs={...}`.
+                texts; always on the right), `truncation`, `max_length`, `pad_to_multiple_of`, `add_special_tokens` and
+                `return_attention_mask`, as tokenizers take them (their other options with the values that change
+                nothing); for images the image processor's options, e.g. `size` or `do_resize`. They may also come as
+                `text_kwargs={...}`, `images_kwargs={...}` and `common_kwargs={...}`; `videos_kwargs` and
+                `audio_kwargs` are passed over.
 
         Returns:
             What the arguments give of `pixel_values` (I, 3, height, width), or (B, n, 3, height, width) where each
             text has a list of n > 1 images, `input_ids` and `attention_mask` (B, L), and `image_index` (B,).
 
         Raises:
-            TypeError: an unknown option.
-            ValueError: neither images nor text; an option given twice; counts that differ; an empty text; a text of
-                more tokens than `max_length` or the tokenizer's `model_max_length` without `truncation=True`; an image
-                that cannot be read.
+            TypeError: an unknown option, or one in the group of another modality.
+            ValueError: neither images nor text, or `videos` or `audio`; an option given twice, or with a value that
+                the models cannot follow; counts that differ; an empty text; a text of more tokens than `max_length`
+                or the tokenizer's `model_max_length` without `truncation=True`; an image that cannot be read.
             FileNotFoundError: no file at an image's path.
         """
         if images is None and text is None:
             raise ValueError("got neither images nor text; pass at least one")
-        kwargs = _flatten_options(kwargs)
-        return_tensors = kwargs.pop("return_tensors", None)
-        text_options, image_options = self._split_options(kwargs)
+        image_names = set(self.image_processor.valid_kwargs.__annotations__)
+        return_tensors, text_options, image_options = split_options(kwargs, image_names)
         data: dict[str, Any] = {}
         if images is not None:
             data |= self.image_processor(images, return_tensors=return_tensors, **image_options)
         if text is not None:
             # As everywhere in transformers, a tokenizer may bring defaults of its own.
-            own = {
-                name: self.tokenizer.init_kwargs[name] for name in TEXT_OPTIONS if name in self.tokenizer.init_kwargs
-            }
+            brought = self.tokenizer.init_kwargs
+            own = {name: brought[name] for name in TOKENIZER_DEFAULTS if name in brought}
             data |= self._encode_texts(_as_list(text, "text"), **{**own, **text_options})
         if image_index is not None:
             data["image_index"] = _check_image_index(image_index, data)
@@ -135,6 +141,24 @@ class CBViLAProcessor(ProcessorMixin):
         labels = [_pad(row, longest, IGNORED_LABEL) for row in rows]
         return BatchFeature({"labels": labels}, tensor_type=return_tensors)
 
+    def encode_candidates(self, answers: Any) -> torch.Tensor:
+        """
+        Encode answers to choose from.
+
+        Args:
+            answers: R answers, all of them different to the tokenizer.
+
+        Returns:
+            `answer_labels` (R, A) of `rank_answers` and `generate`.
+
+        Raises:
+            ValueError: as of `encode_answers`, and if two answers are the same tokens or one is unknown altogether.
+        """
+        labels = self.encode_answers(answers)["labels"]
+        rows = [[token for token in row if token != IGNORED_LABEL][:-1] for row in labels.tolist()]
+        require_distinct(rows, _as_list(answers, "answers"), "answers", self.tokenizer.unk_token_id)
+        return labels
+
     def decode_answers(self, ids: Any) -> list[str]:
         """
         Read the texts of generated answers, or of labels.
@@ -160,19 +184,6 @@ class CBViLAProcessor(ProcessorMixin):
         # Some decoders start from [SEP], so one in the first place ends nothing.
         return row[: row.index(sep, 1)] if sep in row[1:] else row
 
-    def _split_options(self, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """`options` for the tokenizer and for the image processor."""
-        image_names = set(self.image_processor.valid_kwargs.__annotations__)
-        unknown = sorted(set(options) - image_names - set(TEXT_OPTIONS))
-        if unknown:
-            raise TypeError(
-                f"{type(self).__name__} got unknown options {shown(unknown)}; it accepts "
-                f"{', '.join(TEXT_OPTIONS)} for texts and {', '.join(sorted(image_names))} for images"
-            )
-        text_options = {name: value for name, value in options.items() if name in TEXT_OPTIONS}
-        image_options = {name: value for name, value in options.items() if name not in TEXT_OPTIONS}
-        return text_options, image_options
-
     def _encode_texts(
         self,
         texts: list[str],
@@ -180,19 +191,22 @@ class CBViLAProcessor(ProcessorMixin):
         truncation: Any = None,
         max_length: int | None = None,
         pad_to_multiple_of: int | None = None,
+        add_special_tokens: bool = True,
+        return_attention_mask: bool = True,
     ) -> dict[str, list[list[int]]]:
         limit = self._length_limit(max_length)
         rows = self._tokenize(texts, "text")
         if _is_truncation_on(truncation):
-            rows = self._truncate(rows, limit)
-        rows = [self._add_special_tokens(row) for row in rows]
+            rows = self._truncate(rows, limit, add_special_tokens)
+        rows = [self._add_special_tokens(row) for row in rows] if add_special_tokens else rows
         _check_lengths(rows, limit, "text", "pass truncation=True to cut it, or shorten it")
         lengths = _padded_lengths(rows, len(rows) > 1 if padding is None else padding, limit, pad_to_multiple_of)
         pad_id = self.tokenizer.pad_token_id
-        return {
-            "input_ids": [_pad(row, length, pad_id) for row, length in zip(rows, lengths, strict=True)],
-            "attention_mask": [_pad([1] * len(row), length, 0) for row, length in zip(rows, lengths, strict=True)],
-        }
+        encoded = {"input_ids": [_pad(row, length, pad_id) for row, length in zip(rows, lengths, strict=True)]}
+        if return_attention_mask:
+            masks = [_pad([1] * len(row), length, 0) for row, length in zip(rows, lengths, strict=True)]
+            encoded["attention_mask"] = masks
+        return encoded
 
     def _tokenize(self, texts: list[str], name: str) -> list[list[int]]:
         """The token ids of each text without special tokens, at least one."""
@@ -209,10 +223,10 @@ class CBViLAProcessor(ProcessorMixin):
         end = [self.tokenizer.sep_token_id] if self.add_sep_token else []
         return [self.tokenizer.cls_token_id, *row, *end]
 
-    def _truncate(self, rows: list[list[int]], limit: int | None) -> list[list[int]]:
+    def _truncate(self, rows: list[list[int]], limit: int | None, add_special_tokens: bool) -> list[list[int]]:
         if limit is None:
             raise ValueError("truncation=True needs a limit, and the tokenizer sets none; pass max_length=...")
-        room = limit - len(self._add_special_tokens([]))
+        room = limit - (len(self._add_special_tokens([])) if add_special_tokens else 0)
         if room < 1:
             raise ValueError(f"max_length={limit} leaves no room for a token of the text; pass a larger one")
         return [row[-room:] if self.tokenizer.truncation_side == "left" else row[:room] for row in rows]
@@ -230,18 +244,14 @@ class CBViLAProcessor(ProcessorMixin):
         return model_limit if max_length is None else max_length
 
 
-def _flatten_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Options with those of `text_kwargs`, `images_kwargs` and `common_kwargs` among them."""
-    flat = {name: value for name, value in options.items() if name not in OPTION_GROUPS}
-    for group in OPTION_GROUPS:
-        for name, value in (options.get(group) or {}).items():
-            twice = name in flat and (group != "common_kwargs" or flat[name] != value)
-            if twice:
-                raise ValueError(
-                    f"{name} is given twice, in {group} ({shown(value)}) and as {shown(flat[name])}; leave one out"
-                )
-            flat[name] = value
-    return flat
+def _without_token_types(tokenizer: Any) -> Any:
+    """The tokenizer (a copy, as it may serve others), saved and loaded as one whose batches these models take."""
+    if tokenizer is None:
+        return None
+    own = copy(tokenizer)
+    own.model_input_names = list(MODEL_INPUT_NAMES)
+    own.init_kwargs = {**own.init_kwargs, "model_input_names": list(MODEL_INPUT_NAMES)}
+    return own
 
 
 def _are_lists(images: Any) -> bool:

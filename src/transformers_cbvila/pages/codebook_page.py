@@ -26,6 +26,7 @@ from .document import html_page
 
 _MASK_RATIO = 0.75
 _EXAMPLES, _MAPS, _MOST_USED, _OTHERS, _PATCHES = 16, 12, 16, 8, 16
+_PATCHES_A_LINE = 8
 
 
 def write_codebook_page(
@@ -61,13 +62,16 @@ def write_codebook_page(
         raise ValueError(f"No page: {' and '.join(untrained)} of this model is 0, so that nothing learned to draw it.")
     words = collect_visual_words(model, processor, rows, progress=progress)
     patch_size = model.config.vision_config.patch_size
-    chosen = [rows[row] for row in choose_rows(rows, _EXAMPLES, seed)]
+    numbers = choose_rows(rows, _EXAMPLES, seed)
+    chosen = [rows[row] for row in numbers]
+    first = _picture(model, processor, chosen[0]), chosen[0]["captions"][0]
     examples = draw_examples(model, processor, chosen, _MASK_RATIO, seed)
     body = [
         sections.note(note),
+        sections.intro_section(words, numbers[0], *first),
         sections.health_section(figures, words.counts),
         sections.drawings_section(examples, _MASK_RATIO),
-        sections.codes_section(words, _crops(model, processor, rows, words, seed), patch_size, _PATCHES),
+        sections.codes_section(words, _crops(model, processor, rows, words, seed), patch_size, _PATCHES_A_LINE),
         sections.maps_section(words, _shown(model, processor, rows, seed + 1)),
     ]
     path = Path(path)

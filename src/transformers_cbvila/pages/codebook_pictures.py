@@ -8,33 +8,64 @@ from __future__ import annotations
 from colorsys import hsv_to_rgb
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 _CROP_SIDE = 60  # pixels of a drawn crop, about: it is enlarged a whole number of times
 _GAP = 4
 _FRAME = (230, 45, 45, 255)
 _EDGE = (150, 158, 168, 120)
+_GRID = (150, 158, 168)
+_NUMBERED_SIDE, _NUMBERED_PATCH = 384, 40  # pixels of the picture with numbers, about, and of its patches, at least
+_OUTLINED_SIDE = 272  # twice what a page shows, about
 
 
 def patch_strip(crops: list[np.ndarray], patch_size: int, columns: int) -> Image.Image:
-    """Crops of a patch with its neighbours, side by side, the patch framed.
+    """Crops of a patch with its neighbours, in lines, the patch framed.
 
     Args:
         crops: (3p, 3p, 4) uint8 RGBA, the patch of p pixels in the middle.
         patch_size: p.
-        columns: How many crops the strip has room for, so that those of all codes have one scale.
+        columns: How many crops a line has room for, so that those of all codes have one scale.
     """
     zoom = max(1, round(_CROP_SIDE / (3 * patch_size)))
     side, patch = 3 * patch_size * zoom, patch_size * zoom
-    strip = Image.new("RGBA", (columns * (side + _GAP) - _GAP, side))
+    lines = max(1, -(-len(crops) // columns))
+    strip = Image.new("RGBA", (columns * (side + _GAP) - _GAP, lines * (side + _GAP) - _GAP))
     draw = ImageDraw.Draw(strip)
-    for column, crop in enumerate(crops):
-        left = column * (side + _GAP)
-        strip.paste(Image.fromarray(crop).resize((side, side), Image.Resampling.NEAREST), (left, 0))
-        draw.rectangle((left, 0, left + side - 1, side - 1), outline=_EDGE)
+    for place, crop in enumerate(crops):
+        top, left = (step * (side + _GAP) for step in divmod(place, columns))
+        strip.paste(Image.fromarray(crop).resize((side, side), Image.Resampling.NEAREST), (left, top))
+        draw.rectangle((left, top, left + side - 1, top + side - 1), outline=_EDGE)
         # around the patch, not on it
-        draw.rectangle((left + patch - 2, patch - 2, left + 2 * patch + 1, 2 * patch + 1), outline=_FRAME, width=2)
+        frame = (left + patch - 2, top + patch - 2, left + 2 * patch + 1, top + 2 * patch + 1)
+        draw.rectangle(frame, outline=_FRAME, width=2)
     return strip
+
+
+def numbered_patches(image: np.ndarray, grid: tuple[int, int]) -> Image.Image:
+    """A picture (H, W, 3), enlarged, with the edges of its patches and their numbers, from 1 on in reading order."""
+    rows, columns = grid
+    side = max(_NUMBERED_PATCH, -(-_NUMBERED_SIDE // columns))
+    drawn = Image.fromarray(image).resize((columns * side, rows * side), Image.Resampling.NEAREST)
+    draw, font = ImageDraw.Draw(drawn), ImageFont.load_default(side / 2.6)
+    for number in range(rows * columns):
+        top, left = (step * side for step in divmod(number, columns))
+        draw.rectangle((left, top, left + side, top + side), outline=_GRID)
+        middle = (left + side / 2, top + side / 2)
+        draw.text(middle, str(number + 1), "white", font, anchor="mm", stroke_width=2, stroke_fill="black")
+    return drawn
+
+
+def outlined(image: np.ndarray, hidden: np.ndarray, patch_size: int) -> Image.Image:
+    """A picture (H, W, 3), enlarged, with the edges of its `hidden` (N,) patches."""
+    height, width = image.shape[:2]
+    zoom = max(1, round(_OUTLINED_SIDE / max(height, width)))
+    drawn = Image.fromarray(image).resize((width * zoom, height * zoom), Image.Resampling.NEAREST)
+    draw, side = ImageDraw.Draw(drawn), patch_size * zoom
+    for patch in np.flatnonzero(hidden).tolist():
+        top, left = (step * side for step in divmod(patch, width // patch_size))
+        draw.rectangle((left, top, left + side - 1, top + side - 1), outline=_GRID)
+    return drawn
 
 
 def crop_with_neighbours(image: np.ndarray, patch: int, patch_size: int) -> np.ndarray:

@@ -13,22 +13,42 @@ import numpy as np
 from PIL import Image
 
 from ..evaluation.visual_words import DrawnExample, VisualWords
-from .codebook_pictures import distinct_colours, index_map, patch_strip
-from .document import percent, picture, tile
+from .codebook_pictures import distinct_colours, index_map, numbered_patches, outlined, patch_strip
+from .document import counted, percent, picture, table, tile
 
 _DRAWINGS = (
     "caption",
     "image",
-    "hidden patches",
+    "what stays visible",
     "drawn from its own words",
     "hidden words predicted",
     "predicted with another caption",
 )
 
 
+_LISTED = 16  # words of a picture that are written out
+
+
 def note(text: str) -> str:
     """A paragraph below the heading."""
     return f"<p>{escape(text)}</p>"
+
+
+def intro_section(words: VisualWords, row: int, image: np.ndarray, caption: str) -> str:
+    """What a visual word is, with one of the M images cut into numbered patches."""
+    rows, columns = words.grid
+    codes = [f"{code:,}" for code in words.indices[row].tolist()]
+    listed = ", ".join(codes[:_LISTED]) + (" …" if len(codes) > _LISTED else "")
+    alt = f"{caption}: the picture cut into {rows} by {columns} numbered patches"
+    cut = picture(numbered_patches(image, words.grid), alt)
+    return f"""<section><h2>What a visual word is</h2><div class="intro">{cut}
+<div><p>The model cuts a picture into {rows * columns:,} patches and gives each the most similar of
+{counted(len(words.counts), "code")} that it has learned: its <em>codebook</em>. A code is to a picture what a word is
+to a sentence, so the code of a patch is called its <em>visual word</em>. The words of this picture, from patch 1 on,
+are {listed}.</p>
+<p>In training, words are hidden and predicted from the others and the caption (masked image modelling, MIM), and
+pictures are drawn anew from their words. This page shows how much of the codebook is used, how well both are done, and
+which patches share a word.</p></div></div></section>"""
 
 
 def health_section(figures: Mapping[str, float], counts: np.ndarray) -> str:
@@ -43,8 +63,14 @@ def health_section(figures: Mapping[str, float], counts: np.ndarray) -> str:
     return f"""<div class="tiles">{"".join(tiles)}</div>
 <section><h2>Codes by use</h2>{_histogram(counts)}
 <p class="soft">Share of the patches with each code, the most used code on the left, on a logarithmic scale. Dashed:
-all codes equally used. {int((counts == 0).sum()):,} codes are not used.</p></section>
-<section><h2>Read against</h2><table class="figures"><tbody>{_comparisons(figures)}</tbody></table></section>"""
+all codes equally used. {_unused(counts)}</p></section>
+<section><h2>Read against</h2>{table("Figures, and what they are read against", _comparisons(figures), name="figures")}
+</section>"""
+
+
+def _unused(counts: np.ndarray) -> str:
+    unused = int((counts == 0).sum())
+    return f"{counted(unused, 'code')} {'is' if unused == 1 else 'are'} not used."
 
 
 def _comparisons(figures: Mapping[str, float]) -> str:
@@ -67,7 +93,7 @@ def _comparisons(figures: Mapping[str, float]) -> str:
             beside = [f"{_interval(figures, key)} {how}" for key, how in stages.items() if key in figures]
             lines.append((f"{title}, R@1", _interval(figures, name), "; ".join(beside)))
     return "".join(
-        f'<tr><th>{escape(name)}</th><td class="number">{escape(value)}</td><td>{escape(beside)}</td></tr>'
+        f'<tr><th scope="row">{escape(name)}</th><td class="number">{escape(value)}</td><td>{escape(beside)}</td></tr>'
         for name, value, beside in lines
     )
 
@@ -79,7 +105,7 @@ def _interval(figures: Mapping[str, float], name: str) -> str:
 
 def _histogram(counts: np.ndarray) -> str:
     """An SVG of the shares of codes (K,) in order, logarithmic, with the line of uniform use."""
-    width, height, left, bottom = 960, 220, 70, 196
+    width, height, left, bottom = 960, 220, 110, 190
     shares = np.sort(counts / max(1, counts.sum()))[::-1]
     used = shares[shares > 0]
     lowest = floor(log10(min(used.min(initial=1.0), 1 / len(shares))))
@@ -98,8 +124,12 @@ def _histogram(counts: np.ndarray) -> str:
         for power in range(lowest, highest + 1)
     )
     uniform = y(1 / len(shares))
+    label = (
+        f"Shares of {len(shares):,} codes by use: the most used has {percent(float(shares[0]))}, the one in the "
+        f"middle {percent(float(shares[len(shares) // 2]))}; equal use would be {percent(1 / len(shares))}"
+    )
     return (
-        f'<svg class="histogram" viewBox="0 0 {width} {height}" role="img" aria-label="codes by use">{ticks}'
+        f'<svg class="histogram" viewBox="0 0 {width} {height}" role="img" aria-label="{label}">{ticks}'
         f'<path d="{bars}"/><line class="uniform" x1="{left}" x2="{width}" y1="{uniform:.1f}" y2="{uniform:.1f}"/>'
         f'<text x="{left}" y="{height - 4}">code 1</text>'
         f'<text x="{width}" y="{height - 4}" text-anchor="end">code {len(shares):,} by use</text></svg>'
@@ -108,30 +138,42 @@ def _histogram(counts: np.ndarray) -> str:
 
 def drawings_section(examples: Sequence[DrawnExample], mask_ratio: float) -> str:
     """Images as drawn from visual words, as in the paper's Fig. 2."""
-    head = "".join(f"<th>{title}</th>" for title in _DRAWINGS)
+    head = "".join(f'<th scope="col">{title}</th>' for title in _DRAWINGS)
+    rows = "".join(_drawing_row(example) for example in examples)
     return f"""<section><h2>Drawn from visual words</h2>
 <p class="soft">As in the paper's Fig. 2. {percent(mask_ratio, 0)} of the words are hidden; MIM names the likeliest
-word of each from the visible ones and the caption, and the pixel head draws the image from all words. How many of the
-hidden words are the image's own stands below.</p>
-<table class="drawings"><thead><tr>{head}</tr></thead><tbody>
-{"".join(_drawing_row(example) for example in examples)}</tbody></table></section>"""
+word of each from the visible ones and the caption, and the pixel head draws the image from all words. Hidden patches
+are outlined; how many of their words are predicted as they are stands below. A plain background is easily right.</p>
+{table("Images, and what is drawn from their visual words", rows, head, "drawings")}</section>"""
 
 
 def _drawing_row(example: DrawnExample) -> str:
+    named, otherwise = (f"{percent(share, 0)} right" for share in (example.named, example.named_otherwise))
+    predicted, predicted_otherwise = (
+        outlined(image, example.hidden, example.patch_size)
+        for image in (example.from_predicted, example.from_predicted_otherwise)
+    )
     columns = [
-        (example.image, ""),
-        (example.masked, ""),
-        (example.from_own_words, ""),
-        (example.from_predicted, f"{percent(example.named, 0)} right"),
-        (example.from_predicted_otherwise, f"{percent(example.named_otherwise, 0)} right"),
+        (Image.fromarray(example.image), ""),
+        (Image.fromarray(example.masked), ""),
+        (Image.fromarray(example.from_own_words), ""),
+        (predicted, named),
+        (predicted_otherwise, otherwise),
     ]
     cells = "".join(
-        f'<td>{picture(Image.fromarray(image))}<span class="soft">{note}</span></td>' for image, note in columns
+        f'<td>{picture(image, _alt(example, title, share))}<span class="soft which" aria-hidden="true">{title}</span>'
+        f'<span class="soft">{share}</span></td>'
+        for title, (image, share) in zip(_DRAWINGS[1:], columns, strict=True)
     )
     return (
-        f"<tr><th>{escape(example.caption)}"
+        f'<tr><th scope="row">{escape(example.caption)}'
         f'<span class="soft">other: {escape(example.other_caption)}</span></th>{cells}</tr>'
     )
+
+
+def _alt(example: DrawnExample, title: str, share: str) -> str:
+    caption = example.other_caption if title == _DRAWINGS[-1] else example.caption
+    return f"{caption}: {title}" + (f", {share}" if share else "")
 
 
 def codes_section(
@@ -144,15 +186,24 @@ def codes_section(
         count, images = int(words.counts[code]), int((words.indices == code).any(axis=1).sum())
         colour = ",".join(f"{255 * value:.0f}" for value in words.colours[code])
         rows.append(
-            f'<tr><th><span class="swatch" style="background:rgb({colour})"></span>{code}'
+            f'<tr><th scope="row"><span class="swatch" style="background:rgb({colour})"></span>{code}'
             f'<span class="soft">{percent(count / total, 2)}, {count:,} ×</span>'
-            f'<span class="soft">in {images:,} images</span></th>'
-            f"<td>{picture(patch_strip(crops, patch_size, columns), f'patches of code {code}')}</td></tr>"
+            f'<span class="soft">in {counted(images, "image")}</span></th>'
+            f"<td>{picture(patch_strip(crops, patch_size, columns), _strip_alt(code, len(crops), colour))}</td></tr>"
         )
     return f"""<section><h2>What codes stand for</h2>
 <p class="soft">As in the paper's Fig. 3: framed patches of different images that have the same code, with their
-neighbours. The most used codes, then some of the others in use, drawn at random.</p>
-<table class="codes"><tbody>{"".join(rows)}</tbody></table></section>"""
+neighbours. The most used codes, then some of the others in use, drawn at random. The square beside a code's number has
+the mean colour of its patches.</p>
+{table("Codes with patches that have them", "".join(rows), name="codes")}</section>"""
+
+
+def _strip_alt(code: int, crops: int, colour: str) -> str:
+    return f"{counted(crops, 'place')} of code {code} in pictures, framed; mean colour rgb({colour})"
+
+
+def _different(words: VisualWords, row: int) -> str:
+    return f"{counted(len(np.unique(words.indices[row])), 'different code')}, a colour each"
 
 
 def maps_section(words: VisualWords, shown: Mapping[int, tuple[np.ndarray, str]]) -> str:
@@ -160,8 +211,8 @@ def maps_section(words: VisualWords, shown: Mapping[int, tuple[np.ndarray, str]]
     distinct = distinct_colours(words.counts)
     maps = [
         f'<div class="map">{picture(Image.fromarray(image), caption)}'
-        f"{picture(index_map(words.indices[row], words.grid, words.colours), 'mean colours')}"
-        f"{picture(index_map(words.indices[row], words.grid, distinct), 'codes')}"
+        f"{picture(index_map(words.indices[row], words.grid, words.colours), f'{caption}: mean colours of its codes')}"
+        f"{picture(index_map(words.indices[row], words.grid, distinct), f'{caption}: its {_different(words, row)}')}"
         f'<span class="soft">{escape(caption)}</span></div>'
         for row, (image, caption) in shown.items()
     ]

@@ -45,9 +45,27 @@ def tile(value: str, note: str) -> str:
     return f'<div class="tile"><b>{escape(value)}</b><span class="soft">{escape(note)}</span></div>'
 
 
-def picture(image: Image.Image, alt: str = "") -> str:
-    """An image tag that holds its image."""
+def picture(image: Image.Image, alt: str) -> str:
+    """An image tag that holds its image; `alt` says what is to be seen to who does not see it."""
     return f'<img alt="{escape(alt)}" src="{data_uri(png(image))}">'
+
+
+def table(caption: str, rows: str, columns: str = "", name: str = "") -> str:
+    """A table of rows as HTML.
+
+    Args:
+        caption: What it shows, as plain text; it is read out, and not shown below the heading that says it already.
+        columns: A row of `<th scope="col">`, if columns have names.
+        name: Its class in the style sheets.
+    """
+    head = f"<thead><tr>{columns}</tr></thead>" if columns else ""
+    told = f'<caption class="told">{escape(caption)}</caption>'
+    return f'<table class="{name}">{told}{head}<tbody>{rows}</tbody></table>'
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things: "1 code", "1,200 codes"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def percent(share: float | None, digits: int = 2) -> str:

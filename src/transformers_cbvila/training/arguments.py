@@ -5,9 +5,14 @@ from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
+from ..data.given_options import GivenOptions
+from ..model.messages_cbvila import shown
+from .inherited_options import check_inherited, check_values
+from .learning_rates import check_schedule
+
 
 @dataclass
-class CBViLATrainingArguments(TrainingArguments):
+class CBViLATrainingArguments(GivenOptions, TrainingArguments):
     """[`~transformers.TrainingArguments`] with the schedule of the objectives and the care of the codebook.
 
     Steps are optimiser steps; a number below 1 is a share of all steps, and 1 is one step. In `negative_hardening`
@@ -170,7 +175,15 @@ class CBViLATrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self):
-        super().__post_init__()
+        check_values(self)
+        try:
+            super().__post_init__()
+        except (TypeError, KeyError, AttributeError, NotImplementedError, RuntimeError) as error:
+            raise ValueError(
+                f"transformers does not take these training arguments: {shown(str(error), 300)}"
+            ) from error
+        check_inherited(self)
+        check_schedule(self)
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # it does nothing there but warn
         if self.ddp_find_unused_parameters is None:

@@ -6,9 +6,13 @@ from typing import Any
 
 import torch
 from transformers import TrainingArguments
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.utils import logging
 
 from .progress import say
+
+logger = logging.get_logger(__name__)
 
 
 def last_complete_checkpoint(output_dir: str | Path) -> str | None:
@@ -39,6 +43,60 @@ def step_of(checkpoint: str | Path) -> int:
     if state is None:
         raise ValueError(f"{checkpoint} is no complete checkpoint: it has no readable trainer_state.json.")
     return int(state["global_step"])
+
+
+_NO_RUN = {
+    OPTIMIZER_NAME: "moments of the gradients begin anew",
+    SCHEDULER_NAME: "learning rates begin anew, in the middle of the run",
+}
+_OTHERWISE = {
+    "run_conditions.json": "whether seed, data and batches are the same is not known",
+    "codebook_care.pt": "ages of codes, the probe, the gate and the alarm begin anew",
+    "momentum.pt": "copies and queue begin anew",
+}
+
+
+def check_complete(trainer: Any, checkpoint: str | Path) -> None:
+    """Names what a checkpoint lacks of a run's state.
+
+    Without optimizer or scheduler (`save_only_model`) there is no run to go on with, and its model is what a new one
+    can start from: an error. Without the rest the run goes on otherwise than it would have: a warning.
+
+    Raises:
+        FileNotFoundError: If `optimizer.pt` or `scheduler.pt` is not there.
+    """
+    folder = Path(checkpoint)
+    sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled  # which keep them in files of their own
+    missing = _absent(folder, {} if sharded else _NO_RUN)
+    of_others = _absent(folder, _expected_beside(trainer))
+    if missing:
+        raise FileNotFoundError(
+            f"{folder} is no checkpoint to go on from: it has no {_listed(missing | of_others)}. Give it as the model "
+            "that a new run starts from; save_only_model leaves these files out."
+        )
+    if of_others and trainer.is_world_process_zero():
+        logger.warning(
+            f"{folder} is not all of a run's state, which will not go on as it would: {_listed(of_others)}."
+        )
+
+
+def _expected_beside(trainer: Any) -> dict[str, str]:
+    """Files that a checkpoint of the trainer has beside optimizer and scheduler, and what it is without each."""
+    rank = f"_{trainer.args.process_index}" if trainer.args.world_size > 1 else ""
+    expected = {f"rng_state{rank}.pth": "dropout and other noise are others", **_OTHERWISE}
+    if trainer.codebook_care is None:
+        del expected["codebook_care.pt"]
+    if trainer.momentum is None:
+        del expected["momentum.pt"]
+    return expected
+
+
+def _absent(folder: Path, files: dict[str, str]) -> dict[str, str]:
+    return {name: why for name, why in files.items() if not (folder / name).is_file()}
+
+
+def _listed(files: dict[str, str]) -> str:
+    return ", ".join(f"{name} ({why})" for name, why in files.items())
 
 
 def save_state(args: TrainingArguments, folder: str | Path, name: str, state: dict[str, Any]) -> None:

@@ -67,8 +67,16 @@ class CodebookCallback(TrainerCallback):
     def codebook(self):
         return trained_module(self.trainer.unwrapped_model.cbvila.codebook)
 
+    @property
+    def is_frozen(self) -> bool:
+        """Whether the codes stay: the codebook is frozen, or the whole model but for its heads."""
+        return self.codebook.is_frozen or not any(
+            parameter.requires_grad for parameter in self.trainer.unwrapped_model.cbvila.parameters()
+        )
+
     def on_train_begin(self, args, state, control, **kwargs):
         self.codebook.synchronize()
+        self._warn_of_frozen_codes(args, state)
         if self._phases(args, state)[1] >= state.max_steps and state.is_world_process_zero:
             logger.warning(
                 f"burn_in_steps={args.burn_in_steps} (after align_steps={args.align_steps}) lasts for all of the "
@@ -82,7 +90,7 @@ class CodebookCallback(TrainerCallback):
             self.mim_open, self.targets = False, None
             self.codes_given = bool(self.codebook.initialized)
         self._resumed = False
-        if args.codebook_init and not bool(self.codebook.initialized):
+        if args.codebook_init and not bool(self.codebook.initialized) and not self.is_frozen:
             self.fit(seed=args.seed)
         self.watch.remember_codes()
         if not self.probe.history:
@@ -91,7 +99,8 @@ class CodebookCallback(TrainerCallback):
     def on_step_begin(self, args, state, control, **kwargs):
         step, (align, burn_in) = state.global_step, self._phases(args, state)
         # When alignment ends, features are others than those of the first step, and pixels begin to ask for words.
-        if (args.codebook_init and 0 < step == align) or (args.codebook_refit and 0 < step == burn_in):
+        fits = (args.codebook_init and 0 < step == align) or (args.codebook_refit and 0 < step == burn_in)
+        if fits and not self.is_frozen:
             self._refit(args, step)
             self.watch.remember_codes()
             self.probe.forget()
@@ -122,10 +131,13 @@ class CodebookCallback(TrainerCallback):
             # The gradient scaler of fp16 found an overflow, which may have begun in what these averages would take in.
             self.codebook.forget_pending()
             return
-        self.codebook.update()
+        if self.is_frozen:
+            self.codebook.forget_pending()
+        else:
+            self.codebook.update()
         if self.targets is not None:
             self.targets.update()
-        if args.codebook_restart_threshold > 0 and self._may_restart(args, state):
+        if args.codebook_restart_threshold > 0 and not self.is_frozen and self._may_restart(args, state):
             moved = self.codebook.restart_unused(
                 args.codebook_restart_threshold,
                 limit=max(1, int(_RESTART_SHARE * self.codebook.num_codes)),
@@ -185,6 +197,23 @@ class CodebookCallback(TrainerCallback):
         align, burn_in = self._phases(args, state)
         alarmed = self.watch.alarmed and state.global_step >= align
         return alarmed or state.global_step in restart_steps(align, burn_in)
+
+    def _warn_of_frozen_codes(self, args, state) -> None:
+        """Says what a frozen codebook leaves out of what was asked for."""
+        if not self.is_frozen or not state.is_world_process_zero:
+            return
+        asked = {
+            "codebook_refit": args.codebook_refit,
+            "codebook_restart_threshold": args.codebook_restart_threshold > 0,
+            "codebook_init": args.codebook_init and not bool(self.codebook.initialized),
+        }
+        idle = [name for name, on in asked.items() if on]
+        if idle:
+            logger.warning(
+                f"The codebook is frozen (requires_grad_(False)): its codes stay, and nothing comes of "
+                f"{', '.join(idle)}."
+                + ("" if bool(self.codebook.initialized) else " It was never fitted: these codes are random.")
+            )
 
     def _warn_of_no_restarts(self, args, state) -> None:
         """Says so when the schedule has no step at which a code may restart but those of an alarm."""

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from transformers import set_seed
+from transformers.trainer_utils import IntervalStrategy
 
-from ..data.collators import CBViLADataCollatorForQuestionAnswering
+from ..data.collators import CBViLADataCollatorForQuestionAnswering, token_limit
 from ..data.questions import SampledQuestions
 from ..data.source_rows import usual_split
 from ..data.task_collators import (
@@ -17,20 +18,25 @@ from ..data.task_collators import (
 from ..data.task_examples import CaptionedImages, ViewedRows
 from ..data.task_rows import TaskRows, load_task_rows
 from ..data.task_settings import Repeatable
-from ..data.task_texts import check_texts
+from ..data.task_texts import check_texts, texts_of_rows, usual_length
+from ..data.unknown_texts import warn_of_unknown_tokens
+from ..evaluation.figure_lines import figure_lines
 from ..evaluation.protocols import check_protocol
 from ..evaluation.retrieval_order import keep_better_order
 from ..evaluation.task_evaluation import task_classes, write_json
 from ..evaluation.task_figures import TaskEvaluation
+from ..model.processing_cbvila import CBViLAProcessor
 from .arguments import CBViLATrainingArguments
 from .checkpoints import checkpoint_to_resume
 from .progress import say
 from .run_record import run_record
-from .task_models import starting_model
+from .task_defaults import Situation, use_defaults
+from .task_models import start_of, starting_model
 from .task_trainer import TaskTrainer
 from .view_options import ViewOptions
 
 RECORD = "finetuning.json"
+MAIN_FIGURE = {"retrieval": "mean_recall", "vqa": "accuracy", "entailment": "accuracy", "reasoning": "accuracy"}
 
 
 @dataclass
@@ -42,8 +48,9 @@ class FinetuningJob(ViewOptions):
     )
     train_data: list[str] = field(
         metadata={
-            "help": "Folders (pictures with a metadata.jsonl or .csv, Parquet files, or written by save_to_disk), "
-            "Parquet, JSON Lines or CSV files, Hub ids (user/name@revision), or easy-vqa; all rows of all."
+            "help": "Folders (pictures with a metadata.jsonl or .csv, or with a .txt each; Parquet files; written by "
+            "save_to_disk), Parquet, JSON Lines, CSV, TSV or WebDataset .tar files, Hub ids (user/name@revision), or "
+            "easy-vqa; all rows of all."
         }
     )
     train_split: str = field(default="train", metadata={"help": "Split of the training data."})
@@ -112,6 +119,8 @@ def finetune(task: str, job: FinetuningJob, settings: Any, args: CBViLATrainingA
     if trainer.is_world_process_zero():
         keep_better_order(output_dir, figures, getattr(settings, "rerank_k", 0), prefix="eval_")
         write_json(output_dir / RECORD, _record(task, job, settings, trainer, figures))
+        if figures:
+            print("\n".join(figure_lines(figures, "eval_")))
     return output_dir
 
 
@@ -119,7 +128,9 @@ def build_trainer(task: str, job: FinetuningJob, settings: Any, args: CBViLATrai
     """The trainer of a job, with its data, model and collator; nothing is trained yet."""
     set_seed(args.seed)
     if not job.eval_data:
-        args.eval_strategy, args.load_best_model_at_end = "no", False
+        _evaluate_nothing(args)
+    elif not args.is_given("metric_for_best_model"):
+        _measure_best_by_task(task, args)
     num_images = settings.num_images if task == "reasoning" else None
     model, processor = starting_model(task, job.model, job.from_scratch, job.image_size, job.dropout, num_images)
     classes = task_classes(task, model.config)
@@ -134,6 +145,9 @@ def build_trainer(task: str, job: FinetuningJob, settings: Any, args: CBViLATrai
     for rows in (train, test):
         if rows is not None and rows.skipped:
             say(args, rows.summary_of_skipped())
+    if args.process_index == 0:
+        warn_of_unknown_tokens(processor.tokenizer, texts_of_rows(train, training=True))
+    _use_defaults(situation_of(task, job, model, processor, train, args), job, settings, args)
     if test is not None:
         check_protocol(job.protocol, settings, test)
     quiet = bool(args.disable_tqdm)
@@ -150,6 +164,48 @@ def build_trainer(task: str, job: FinetuningJob, settings: Any, args: CBViLATrai
         processing_class=processor,
         evaluation=evaluation,
     )
+
+
+def _evaluate_nothing(args: CBViLATrainingArguments) -> None:
+    """Turns off what needs eval_data, as recipes ask for it whatever the data, and says so."""
+    asked = [name for name in ("eval_strategy", "eval_on_start", "load_best_model_at_end") if _is_on(args, name)]
+    if asked:
+        say(args, f"Without eval_data, {', '.join(asked)} can do nothing, and is off.")
+    args.eval_strategy, args.eval_on_start, args.load_best_model_at_end = IntervalStrategy.NO, False, False
+
+
+def _is_on(args: CBViLATrainingArguments, name: str) -> bool:
+    return getattr(args, name) not in (False, IntervalStrategy.NO)
+
+
+def _measure_best_by_task(task: str, args: CBViLATrainingArguments) -> None:
+    """Where a best checkpoint is asked for: Trainer's own choice is the loss, which evaluation does not measure."""
+    if args.metric_for_best_model is not None:
+        args.metric_for_best_model, args.greater_is_better = MAIN_FIGURE[task], True
+
+
+def situation_of(
+    task: str,
+    job: FinetuningJob,
+    model: Any,
+    processor: CBViLAProcessor,
+    rows: TaskRows,
+    args: CBViLATrainingArguments,
+) -> Situation:
+    """What the task's defaults depend on."""
+    positions = model.config.text_config.max_position_embeddings
+    limit = token_limit(processor, positions) or positions
+    start = "random" if job.from_scratch else start_of(task, job.model)
+    examples = len(training_examples(task, rows, job, args.seed))
+    width = model.config.text_config.hidden_size
+    return Situation(task, width, start, examples, usual_length(rows, processor), limit, args.world_size)
+
+
+def _use_defaults(situation: Situation, job: FinetuningJob, settings: Any, args: CBViLATrainingArguments) -> None:
+    used = use_defaults(situation, job, settings, args)
+    if used:
+        lines = "".join(f"\n  {name} {getattr(value, 'value', value)}: {reason}" for name, value, reason in used)
+        say(args, f"Defaults for {situation.task}, of what was not given:{lines}")
 
 
 def training_examples(task: str, rows: TaskRows, job: FinetuningJob, seed: int) -> Any:

@@ -2,6 +2,14 @@
 
 from typing import Any
 
+from ..data.streams import StreamedImageTextPairs
+from ..model.modeling_cbvila_question_answering import CBViLAForQuestionAnswering
+from ..model.modeling_cbvila_visual_entailment import CBViLAForVisualEntailment
+from ..model.modeling_cbvila_visual_reasoning import CBViLAForVisualReasoning
+from .inherited_options import OF_THE_LOADER, check_optimizer, refuse
+
+_OF_LABELS = (CBViLAForQuestionAnswering, CBViLAForVisualEntailment, CBViLAForVisualReasoning)
+
 
 def require_one_device(args: Any) -> None:
     """Raises a ValueError for one process with several devices, which transformers would wrap in DataParallel."""
@@ -16,15 +24,21 @@ def require_one_device(args: Any) -> None:
 def check_options(trainer) -> None:
     """Raises a ValueError that names an option of which nothing would come with the trainer's model."""
     args, model = trainer.args, trainer.unwrapped_model
-    itc = trainer.is_pretraining and model.config.itc_weight > 0
     of = f"for {type(model).__name__}"
-    _refuse(not itc, args, ["align_steps"], "only pretraining with itc_weight > 0 has ITC to begin with alone")
-    schedule = ["burn_in_steps", "mlm_from_start", "mim_gate", "codebook_refit", "codebook_target_decay"]
-    _refuse(not trainer.is_pretraining, args, schedule, f"{of} there is no burn-in, which CBViLAForPreTraining has")
-    codes = ["codebook_restart_threshold"]
-    _refuse(not hasattr(model, "update_codebook"), args, codes, f"{of} there is no codebook that learns")
-    negatives = ["negative_hardening"]
-    _refuse(not trainer.draws_negatives, args, negatives, f"{of} there is no image-text matching to draw them for")
+    if not (trainer.is_pretraining and model.config.itc_weight > 0):
+        refuse(args, ["align_steps"], "only pretraining with itc_weight > 0 has ITC to begin with alone")
+    if not trainer.is_pretraining:
+        schedule = ["burn_in_steps", "mlm_from_start", "mim_gate", "codebook_refit", "codebook_target_decay"]
+        refuse(args, schedule, f"{of} there is no burn-in, which CBViLAForPreTraining has")
+    if not hasattr(model, "update_codebook"):
+        refuse(args, ["codebook_restart_threshold"], f"{of} there is no codebook that learns")
+    if not trainer.draws_negatives:
+        refuse(args, ["negative_hardening"], f"{of} there is no image-text matching to draw them for")
+    if not isinstance(model, _OF_LABELS):
+        refuse(args, ["label_smoothing_factor"], f"{of} there are no labels to smooth")
+    if isinstance(trainer.train_dataset, StreamedImageTextPairs):
+        refuse(args, OF_THE_LOADER, "a stream is read as it comes, shuffled by shuffle_buffer and seed")
+    check_optimizer(trainer)
 
 
 def require_mismatches(trainer) -> None:
@@ -38,11 +52,3 @@ def require_mismatches(trainer) -> None:
             "more at once, on all processes together (gradient_accumulation_steps does not count)"
             + ("; or set itm_weight and itc_weight to 0." if trainer.is_pretraining else ".")
         )
-
-
-def _refuse(when: bool, args: Any, names: list[str], why: str) -> None:
-    for name in names if when else []:
-        value = getattr(args, name)
-        off = type(args).__dataclass_fields__[name].default
-        if value != off:
-            raise ValueError(f"{name}={value!r}: {why}; set it to {off} or leave it out.")

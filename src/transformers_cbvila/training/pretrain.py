@@ -8,11 +8,12 @@ from typing import Any
 
 from transformers import AutoTokenizer, set_seed
 
-from ..bundled import checkpoint_source
+from ..bundled import bundled_or_same, checkpoint_source
 from ..data.collators import CBViLADataCollatorForPreTraining
 from ..data.pairs import ImageTextPairs
 from ..data.sources import check_weights, concatenate, interleave, load_pair_stream, load_pairs, training_texts
 from ..data.streams import StreamedImageTextPairs
+from ..data.unknown_texts import warn_of_unknown_tokens
 from ..data.vocabulary import train_wordpiece
 from ..model.configuration_cbvila import CBViLAConfig
 from ..model.image_processing_pil_cbvila import CBViLAImageProcessorPil
@@ -20,10 +21,13 @@ from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
 from ..model.processing_cbvila import CBViLAProcessor
 from .arguments import CBViLATrainingArguments
 from .checkpoints import checkpoint_to_resume
+from .inherited_options import OF_EVALUATION, refuse
 from .progress import say
 from .run_record import run_record
 from .trainer import CBViLATrainer
 from .view_options import ViewOptions
+
+_LOOKED_AT = 1000  # rows of a stream whose captions the tokenizer is tried on
 
 
 @dataclass
@@ -32,8 +36,9 @@ class PretrainingJob(ViewOptions):
 
     train_data: list[str] = field(
         metadata={
-            "help": "Folders (pictures with a metadata.jsonl or .csv, Parquet files, or written by save_to_disk), "
-            "Parquet, JSON Lines or CSV files, Hub ids, or easy-vqa; several are mixed."
+            "help": "Folders (pictures with a metadata.jsonl or .csv, or with a .txt each; Parquet files; written by "
+            "save_to_disk), Parquet, JSON Lines, CSV, TSV or WebDataset .tar files, Hub ids, or easy-vqa; several are "
+            "mixed."
         }
     )
     train_data_weights: list[float] = field(
@@ -54,6 +59,13 @@ class PretrainingJob(ViewOptions):
     )
     keyword_columns: list[str] = field(
         default_factory=list, metadata={"help": "Columns with keywords, some of which are added to the caption."}
+    )
+    skip_bad_rows: bool = field(
+        default=False,
+        metadata={
+            "help": "Let another row take the place of one with a missing or broken image, and leave out rows whose "
+            "caption is no text; they are counted. Without, such a row is an error that names it."
+        },
     )
     streaming: bool = field(
         default=False,
@@ -85,7 +97,8 @@ class PretrainingJob(ViewOptions):
     tokenizer: str | None = field(
         default=None,
         metadata={
-            "help": "Folder or Hub id of a BERT tokenizer, for random weights; without it, a vocabulary is trained."
+            "help": "Folder or Hub id of a BERT tokenizer, or the name of a bundled checkpoint that has one, for "
+            "random weights; without, a vocabulary is trained."
         },
     )
     vocab_size: int = field(
@@ -123,8 +136,13 @@ def pretrain(job: PretrainingJob, args: CBViLATrainingArguments) -> Path:
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
     trainer.save_state()
+    pairs: Any = trainer.train_dataset
+    if job.skip_bad_rows:
+        pairs.share_bad_rows(lambda found: trainer.accelerator.reduce(found.to(args.device), "sum").cpu())
+    if pairs.bad_rows:
+        say(args, pairs.summary_of_bad_rows())
     if trainer.is_world_process_zero():
-        record = run_record(job, trainer)
+        record = {"bad_rows": pairs.bad_rows, **run_record(job, trainer)}
         (output_dir / "pretraining.json").write_text(json.dumps(record, indent=1))
     return output_dir
 
@@ -140,11 +158,19 @@ def build_trainer(job: PretrainingJob, args: CBViLATrainingArguments, checkpoint
             "streaming needs max_steps: a stream has no length that epochs could be counted by. 5.1 million pairs, "
             "seen 30 times in batches of 512, are 298,828 steps."
         )
+    refuse(args, OF_EVALUATION, "pretraining evaluates nothing; `cbvila inspect` measures a pretrained model")
     set_seed(args.seed)
     with args.main_process_first(desc="reading the data"):
         sources = _load(job)
     model, processor = _start(job, args, sources, checkpoint)
-    options: dict[str, Any] = {"keyword_probability": job.keyword_probability, **asdict(job.views)}
+    if args.process_index == 0:
+        texts = training_texts(sources, job.train_data, stream_rows=_LOOKED_AT)
+        warn_of_unknown_tokens(processor.tokenizer, texts, "captions")
+    options: dict[str, Any] = {
+        "keyword_probability": job.keyword_probability,
+        "skip_bad_rows": job.skip_bad_rows,
+        **asdict(job.views),
+    }
     pairs: Any
     if job.streaming:
         pairs = StreamedImageTextPairs(
@@ -183,7 +209,8 @@ def _parsed(model_config: str) -> dict:
 
 def _load(job: PretrainingJob) -> list[Any]:
     load = load_pair_stream if job.streaming else load_pairs
-    return [load(name, "train", job.image_column, job.caption_column, job.keyword_columns) for name in job.train_data]
+    columns = (job.image_column, job.caption_column, job.keyword_columns)
+    return [load(name, "train", *columns, skip_bad_rows=job.skip_bad_rows) for name in job.train_data]
 
 
 def _start(
@@ -227,7 +254,7 @@ def _changed(config: CBViLAConfig, changes: Any) -> CBViLAConfig:
 
 def _tokenizer(job: PretrainingJob, args: CBViLATrainingArguments, sources, max_length: int):
     if job.tokenizer is not None:
-        return AutoTokenizer.from_pretrained(job.tokenizer, model_max_length=max_length)
+        return AutoTokenizer.from_pretrained(bundled_or_same(job.tokenizer), model_max_length=max_length)
     begin = time.perf_counter()
     say(args, f"Training a vocabulary of {job.vocab_size} pieces on the captions ...")
     tokenizer = train_wordpiece(training_texts(sources, job.train_data), job.vocab_size, max_length)

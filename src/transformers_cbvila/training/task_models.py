@@ -55,6 +55,12 @@ def starting_model(
     return model, processor
 
 
+def start_of(task: str, name: str) -> str:
+    """Whether a checkpoint was `trained` for the task before, or is only `pretrained`."""
+    architectures = CBViLAConfig.from_pretrained(checkpoint_source(name)).architectures or []
+    return "trained" if HEADS[task].__name__ in architectures else "pretrained"
+
+
 @torch.no_grad()
 def resize_images(model: Any, side: int) -> None:
     """Makes a model take images of `side` × `side` pixels; its position table is resized as in ALBEF."""

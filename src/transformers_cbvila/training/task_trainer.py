@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from ..evaluation.task_figures import TaskEvaluation
+from ..evaluation.task_figures import TaskEvaluation, comparable_figures
+from ..model.messages_cbvila import shown
+from .inherited_options import OF_EVALUATION, refuse
 from .trainer import CBViLATrainer
 
 
@@ -19,7 +21,15 @@ class TaskTrainer(CBViLATrainer):
 
     def __init__(self, *args, evaluation: TaskEvaluation, **kwargs):
         super().__init__(*args, **kwargs)
+        refuse(self.args, OF_EVALUATION, "the task is measured as `cbvila evaluate` does, not by Trainer's own loop")
         self.evaluation = evaluation
+        self._check_best()
+
+    def _check_best(self) -> None:
+        """Raises a ValueError for a figure that no evaluation would give, before anything is trained."""
+        best, figures = self.args.metric_for_best_model, comparable_figures(self.evaluation.settings)
+        if best is not None and best.removeprefix("eval_") not in figures:
+            raise ValueError(f"metric_for_best_model={shown(best)} is none of {', '.join(figures)}.")
 
     def evaluate(
         self, eval_dataset=None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"

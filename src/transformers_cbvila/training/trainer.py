@@ -14,14 +14,17 @@ from transformers.trainer_utils import TrainOutput
 
 from ..data.masking import generator_for
 from ..data.streams import ReplayCollator, StreamedImageTextPairs
+from ..model.losses_cbvila import answer_loss
 from ..model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
 from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
+from ..model.modeling_cbvila_question_answering import CBViLAForQuestionAnswering
 from .adapters import base_model, check_adapters, own_name
 from .alternation import AlternationCallback
 from .arguments import CBViLATrainingArguments
-from .checkpoints import last_complete_checkpoint, step_of
+from .checkpoints import check_complete, last_complete_checkpoint, step_of
 from .codebook_care import CodebookCallback
 from .data_callback import DataCallback
+from .learning_rates import check_schedule, entries_in_steps
 from .momentum import MomentumCallback
 from .optimizer_groups import parameter_groups
 from .option_checks import check_options, require_mismatches, require_one_device
@@ -64,6 +67,9 @@ class CBViLATrainer(Trainer):
         self.draws_negatives = self.is_pretraining or isinstance(self.unwrapped_model, CBViLAForImageTextRetrieval)
         check_options(self)
         require_mismatches(self)
+        self._smoothing = 0.0
+        if isinstance(self.unwrapped_model, CBViLAForQuestionAnswering):  # Trainer's own would take the labels away
+            self._smoothing, self.label_smoother = self.args.label_smoothing_factor, None
         check_adapters(self, self.accelerator.unwrap_model(self.model))
         self._scalars = scalars_as_vectors(self.unwrapped_model) if self.accelerator.is_fsdp2 else []
         self.data_callback = DataCallback(self.train_dataset)
@@ -97,6 +103,8 @@ class CBViLATrainer(Trainer):
                 self._load_from_checkpoint(resume_from_checkpoint)
                 self.state = TrainerState.load_from_json(os.path.join(resume_from_checkpoint, TRAINER_STATE_NAME))
                 return TrainOutput(step, math.nan, {})
+        if isinstance(resume_from_checkpoint, str):
+            check_complete(self, resume_from_checkpoint)
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch=None):
@@ -111,6 +119,9 @@ class CBViLATrainer(Trainer):
             hardness = negative_hardness(self.state.global_step, self.state.max_steps, self.args.hardening_window())
             inputs = {"negative_hardness": hardness, **inputs, "negative_seed": self._negative_seed()}
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
+        if self._smoothing and model.training:
+            weights = inputs.get("answer_weights")
+            loss = answer_loss(outputs["logits"], inputs["labels"], weights, self._smoothing)
         if model.training:
             self._remember(loss, outputs)
             if self.momentum is not None:
@@ -159,6 +170,16 @@ class CBViLATrainer(Trainer):
         self.optimizer = optimizer_class(groups, **options)
         return self.optimizer
 
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
+        """As of [`~transformers.Trainer`]; decay, too, may be a share of the run (`num_decay_steps` below 1)."""
+        given = self.args.lr_scheduler_kwargs
+        check_schedule(self.args, num_training_steps)
+        try:
+            self.args.lr_scheduler_kwargs = given and entries_in_steps(given, num_training_steps)
+            return super().create_scheduler(num_training_steps, optimizer)
+        finally:
+            self.args.lr_scheduler_kwargs = given  # as it was given, for the run's record
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs and self._times:
             logs = {**logs, **self._component_logs()}
@@ -193,6 +214,11 @@ class CBViLATrainer(Trainer):
             self.codebook_care.save(output_dir)
         if self.momentum is not None:
             self.momentum.save(output_dir)
+
+    def _issue_warnings_after_load(self, load_result) -> None:
+        tied = getattr(self.unwrapped_model, "all_tied_weights_keys", {})  # a checkpoint holds what they are tied to
+        missing = [name for name in load_result.missing_keys if own_name(name) not in tied]
+        super()._issue_warnings_after_load(load_result._replace(missing_keys=missing))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass, field
 
+from ..data.given_options import GivenOptions
 from ..data.image_views import ImageViews
 
 
 @dataclass(kw_only=True)
-class ViewOptions:
+class ViewOptions(GivenOptions):
     """The fields of [`ImageViews`], as options of a command."""
 
     crop_scale: float = field(default=1.0, metadata={"help": "Smallest share of the image a random crop keeps."})

@@ -1,0 +1,66 @@
+"""Whether this working tree trains to the same weights, bit for bit, as another commit: `make compare BASE=<commit>`.
+
+Hashes of weights depend on the machine and on torch, so nothing is stored: both commits run here, one after the other
+(`recorded_runs.py`). A tensor may change its name between them, not its bits.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+RECORDER = ROOT / "benchmarks" / "recorded_runs.py"
+
+
+def record(tree: Path, output: Path, runs: list[str]) -> dict[str, dict[str, str]]:
+    """The fingerprints of a checkout."""
+    environment = os.environ | {"PYTHONPATH": str(tree / "src"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    chosen = ["--runs", *runs] if runs else []
+    subprocess.run(
+        [sys.executable, str(RECORDER), "--output", str(output), *chosen], check=True, cwd=tree, env=environment
+    )
+    return json.loads(output.read_text())
+
+
+def differences(before: dict[str, str], after: dict[str, str]) -> list[str]:
+    """One line for each tensor that is not there with the same bits in both."""
+    lines = [f"{name} differs" for name in before if name in after and before[name] != after[name]]
+    gone, new = before.keys() - after.keys(), after.keys() - before.keys()
+    # renamed tensors are told by their bits; equal ones (zeros, say) count as often as they are there
+    left = Counter(before[name] for name in gone)
+    left.subtract(Counter(after[name] for name in new))
+    lines += [f"{name} is gone" for name in sorted(gone) if left[before[name]] > 0]
+    return lines + [f"{name} is new" for name in sorted(new) if left[after[name]] < 0]
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("base", help="commit to compare with")
+    parser.add_argument("--runs", nargs="*", default=[], help="which runs (default: all)")
+    options = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory() as scratch:
+        tree = Path(scratch) / "base"
+        git = ["git", "-C", str(ROOT)]
+        subprocess.run([*git, "worktree", "add", "--quiet", "--detach", str(tree), options.base], check=True)
+        try:
+            before = record(tree, Path(scratch) / "before.json", options.runs)
+        finally:
+            subprocess.run([*git, "worktree", "remove", "--force", str(tree)], check=True)
+        after = record(ROOT, Path(scratch) / "after.json", options.runs)
+    found = {name: differences(before[name], after[name]) for name in before}
+    for name, lines in found.items():
+        print(f"{name}: {len(lines)} of {len(before[name])} tensors differ" if lines else f"{name}: equal")
+        for line in lines[:10]:
+            print(f"  {line}")
+    equal = not any(found.values())
+    print("equal" if equal else "different")
+    return 0 if equal else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""The comparison of two commits: what it calls different, and that a run's command is one that the parser takes."""
+
+import compare
+import pytest
+import recorded_runs
+import torch
+from recorded_runs import RUNS, command, fingerprint
+
+
+def test_equal_is_equal_whatever_the_order():
+    assert compare.differences({"a": "1", "b": "2"}, {"b": "2", "a": "1"}) == []
+
+
+@pytest.mark.parametrize(
+    ("after", "lines"),
+    [
+        ({"a": "1", "b": "9"}, ["b differs"]),
+        ({"a": "1"}, ["b is gone"]),
+        ({"a": "1", "b": "2", "c": "3"}, ["c is new"]),
+        ({"a": "1", "c": "2"}, []),
+        ({"a": "1", "c": "7"}, ["b is gone", "c is new"]),
+    ],
+)
+def test_a_tensor_may_change_its_name_and_nothing_else(after, lines):
+    assert compare.differences({"a": "1", "b": "2"}, after) == lines
+
+
+def test_one_bit_shape_and_type_show():
+    zeros = torch.zeros(2, 3)
+    others = [zeros.view(3, 2), zeros.double(), -zeros, zeros.int()]
+    assert fingerprint(zeros) == fingerprint(torch.zeros(2, 3))
+    assert len({fingerprint(tensor) for tensor in [zeros, *others]}) == 5
+
+
+def test_the_runs_are_held_to_each_other(monkeypatch, capsys):
+    records = iter([{"recipe": {"a": "1"}}, {"recipe": {"a": "2"}}])
+    monkeypatch.setattr(compare, "record", lambda *_: next(records))
+    monkeypatch.setattr(compare.subprocess, "run", lambda *_, **__: None)
+    assert compare.main(["HEAD"]) == 1
+    assert capsys.readouterr().out.splitlines() == ["recipe: 1 of 1 tensors differ", "  a differs", "different"]
+
+
+@pytest.mark.parametrize("name", [name for name in RUNS if name != "two processes"])
+def test_every_run_has_its_options_and_its_model(name, monkeypatch, tmp_path):
+    from transformers_cbvila import CBViLAConfig
+    from transformers_cbvila.training import pretrain
+
+    seen = []
+    monkeypatch.setattr(pretrain, "pretrain", lambda job, args: seen.append((job, args)) or args.output_dir)
+    monkeypatch.chdir(recorded_runs.Path(recorded_runs.__file__).parents[1])
+    from transformers_cbvila.cli import main
+
+    assert main(command(name, tmp_path)) == 0
+    ((job, args),) = seen
+    assert args.max_steps == RUNS[name][1].get("max_steps", recorded_runs.VARIANT)
+    fields = job.model_config if isinstance(job.model_config, dict) else recorded_runs.json.loads(job.model_config)
+    assert CBViLAConfig(**fields).codebook_size == 128 and fields.items() >= RUNS[name][0].items()

@@ -1,0 +1,43 @@
+"""Answers of published code, loaded without this package: with a cache as without one, and with no warning of it."""
+
+from publishable import run_offline, staged
+
+from transformers_cbvila import CBViLAForQuestionAnswering
+
+CODE = """
+import sys, warnings
+import torch
+from transformers import AutoModelForVisualQuestionAnswering, logging
+
+warnings.filterwarnings("error", message=".*past_key_values.*")
+model = AutoModelForVisualQuestionAnswering.from_pretrained(sys.argv[1], trust_remote_code=True)
+assert type(model).__module__.startswith("transformers_modules.")
+torch.manual_seed(0)
+with torch.no_grad():
+    for name, weight in model.answer_decoder.named_parameters():
+        if weight.dim() == 2:
+            weight.mul_(4.0 if "attention" in name or "embeddings" in name else 1.5)
+images, ids = torch.randn(3, 3, 32, 32), torch.tensor([[2, 7, 8, 3], [2, 9, 3, 0], [2, 9, 11, 3]])
+asked = dict(pixel_values=images, input_ids=ids, attention_mask=(ids > 0).long(), suppress_tokens=[3])
+seen, written = [], set()
+first = model.answer_decoder.layers[0].attention.k_proj
+first.register_forward_hook(lambda module, given, output: seen.append(given[0].shape[1]))
+for way in ({}, {"num_beams": 3}, {"do_sample": True}, {"cache_implementation": "static"}):
+    answers = []
+    for cached in (True, False):
+        torch.manual_seed(1)
+        seen.clear()
+        uncached = {**way, "use_cache": False, "cache_implementation": None}
+        options = way if cached else uncached
+        answers.append(model.generate(**asked, max_new_tokens=13, no_repeat_ngram_size=2, **options))
+        assert (sum(seen) == 13) == cached, seen
+    assert torch.equal(*answers), (way, answers)
+    written |= set(answers[0].flatten().tolist())
+assert len(written) > 10
+print("same")
+"""
+
+
+def test_answers_are_the_same_with_and_without_a_cache(tmp_path):
+    published = staged(CBViLAForQuestionAnswering, tmp_path)
+    assert run_offline(CODE, tmp_path, published).split() == ["same"]

@@ -1,0 +1,116 @@
+"""Recipes by name from any folder, and what is given beside one."""
+
+import json
+
+import pytest
+import yaml
+from test_cli import TINY_RECIPE, parse_pretrain
+
+from transformers_cbvila.cli.recipe_files import FOLDER, beside, differences, merged, recipe_names, recipe_path
+
+
+@pytest.mark.parametrize(
+    "name", ["pretrain-tiny", "recipes/pretrain-tiny", "pretrain-tiny.yaml", "recipes/pretrain-tiny.yaml"]
+)
+def test_a_bundled_recipe_by_any_of_its_names(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert recipe_path(name) == FOLDER / "pretrain-tiny.yaml"
+    job, args, _ = parse_pretrain(["--config", name, "--train_data", "a", "--output_dir", "out", "--use_cpu"])
+    assert args.max_steps == 22600 and job.model_config["codebook_size"] == 128
+
+
+def test_a_file_that_is_there_is_itself(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pretrain-tiny").write_text("max_steps: 3\n")
+    assert recipe_path("pretrain-tiny").read_text() == "max_steps: 3\n"
+
+
+@pytest.mark.parametrize(
+    "name", ["pretrain-tny", "nowhere/pretrain-tiny.yaml", "../recipes/pretrain-tiny", "", "x" * 9999]
+)
+def test_one_that_is_not_there_is_answered_with_those_that_are(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="finetune-vqa-easy") as caught:
+        recipe_path(name)
+    assert len(str(caught.value)) < 1000
+    with pytest.raises(SystemExit):
+        parse_pretrain([f"--config={name}", "--train_data", "a", "--output_dir", "out"])
+    assert "pretrain-tiny" in capsys.readouterr().err
+
+
+def test_all_recipes_have_a_name():
+    assert {"pretrain-tiny", "pretrain-base", "finetune-vqa-easy"} <= set(recipe_names())
+
+
+RECIPE = {
+    "model_config": {"codebook_size": 128, "vision_config": {"hidden_size": 16, "patch_size": 4}},
+    "lr_scheduler_type": "cosine_with_min_lr",
+    "lr_scheduler_kwargs": {"min_lr_rate": 0.1},
+    "max_steps": 100,
+}
+
+
+def test_mappings_are_merged_at_any_depth_and_null_removes():
+    said = {"model_config": '{"mim_weight": 2, "vision_config": {"hidden_size": null, "image_size": 8}}'}
+    assert merged(RECIPE, said) == {
+        "model_config": {"codebook_size": 128, "mim_weight": 2, "vision_config": {"patch_size": 4, "image_size": 8}}
+    }
+    assert RECIPE["model_config"]["vision_config"] == {"hidden_size": 16, "patch_size": 4}, "the recipe is as it was"
+    assert merged(RECIPE, {"lr_scheduler_kwargs": {"min_lr_rate": 0.5}}) == {
+        "lr_scheduler_kwargs": {"min_lr_rate": 0.5}
+    }
+    assert merged(RECIPE, {"model_config": "{no json", "max_steps": 3, "other": "{}"}) == {}
+
+
+def test_what_belongs_to_another_choice_goes_with_it():
+    assert "lr_scheduler_kwargs" not in beside(RECIPE, {"lr_scheduler_type": "linear"})
+    assert beside(RECIPE, {"lr_scheduler_type": "cosine_with_min_lr"}) == RECIPE == beside(RECIPE, {})
+    lines = differences(RECIPE, {"lr_scheduler_type": "linear"})
+    assert lines == [
+        "lr_scheduler_type 'linear' (recipe: 'cosine_with_min_lr')",
+        "lr_scheduler_kwargs left out, which belongs to the recipe's lr_scheduler_type",
+    ]
+
+
+def test_every_difference_is_told_entry_by_entry():
+    said = {"model_config": {"codebook_size": 64, "vision_config": {"patch_size": 4, "image_size": 8}}}
+    assert differences(RECIPE, said | {"max_steps": 7, "weight_decay": 0.1, "output_dir": "out"}) == [
+        "max_steps 7 (recipe: 100)",
+        "model_config.codebook_size 64 (recipe: 128)",
+        "model_config.vision_config.image_size 8 (not in the recipe)",
+        "weight_decay 0.1 (not in the recipe)",
+    ]
+    assert differences(RECIPE, {"max_steps": 100}) == []
+
+
+def test_a_model_config_beside_a_recipe_keeps_the_recipes(tmp_path, capsys):
+    path = tmp_path / "recipe.yaml"
+    kwargs = {"num_decay_steps": 0.5, "min_lr_ratio": 0.1}
+    path.write_text(
+        yaml.safe_dump(TINY_RECIPE | {"lr_scheduler_type": "warmup_stable_decay", "lr_scheduler_kwargs": kwargs})
+    )
+    command = ["--config", str(path), "--train_data", "a", "--output_dir", str(tmp_path), "--max_steps", "9"]
+    change = {"mim_weight": 2.0, "text_config": {"hidden_size": 32}}
+    job, args, _ = parse_pretrain(
+        [*command, "--model_config", json.dumps(change), '--lr_scheduler_kwargs={"min_lr_ratio": 0.2}']
+    )
+    assert job.model_config["mim_weight"] == 2.0 and job.model_config["codebook_size"] == 8
+    assert job.model_config["text_config"] == TINY_RECIPE["model_config"]["text_config"] | {"hidden_size": 32}
+    assert job.model_config["vision_config"] == TINY_RECIPE["model_config"]["vision_config"]
+    assert args.lr_scheduler_kwargs == {"num_decay_steps": 0.5, "min_lr_ratio": 0.2}
+    said = capsys.readouterr().err.splitlines()
+    assert said == [
+        "Other than the recipe:",
+        "  lr_scheduler_kwargs.min_lr_ratio 0.2 (recipe: 0.1)",
+        "  max_steps 9 (recipe: 4)",
+        "  model_config.mim_weight 2.0 (not in the recipe)",
+        "  model_config.text_config.hidden_size 32 (recipe: 16)",
+    ]
+    assert args.is_given("max_steps") and args.is_given("learning_rate") and not args.is_given("weight_decay")
+    assert job.is_given("vocab_size") and not job.is_given("flip")
+
+
+def test_another_schedule_beside_a_recipe(tmp_path):
+    command = ["--config", "pretrain-tiny", "--train_data", "a", "--output_dir", str(tmp_path), "--use_cpu"]
+    _, args, _ = parse_pretrain([*command, "--lr_scheduler_type", "linear"])
+    assert args.lr_scheduler_type == "linear" and args.lr_scheduler_kwargs is None

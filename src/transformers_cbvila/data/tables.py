@@ -1,0 +1,64 @@
+"""Tables in files, Parquet, Arrow, JSON and CSV: the texts in them stay as they are written."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..extras import require
+
+if TYPE_CHECKING:
+    from datasets import Dataset, Features, IterableDataset
+
+_CSV = {"csv": ",", "tsv": "\t"}  # what divides the columns
+_GUESSED = ("timestamp", "date", "time", "duration")  # types that readers of JSON make of texts
+
+
+def load_tables(
+    kind: str, splits: Mapping[str, Sequence[str]], split: str, streaming: bool
+) -> Dataset | IterableDataset:
+    """The rows of a split of files that hold tables.
+
+    All columns of CSV files are texts: "007", "1.50", "None" and "NA" are what they say, and an empty cell is "".
+    Texts of JSON files that look like dates are texts, too; its numbers are numbers.
+
+    Args:
+        kind: "parquet", "arrow", "json", "csv" or "tsv".
+        splits: Files by split; their names are no patterns.
+        split: The split, a part of one or several, as `datasets` takes it.
+        streaming: Whether to read rows as they are asked for.
+    """
+    datasets = require("datasets")
+    files = {name: [glob.escape(file) for file in files] for name, files in splits.items()}
+    options: dict[str, Any] = {"data_files": files, "split": split}
+    if kind in _CSV:
+        csv = {"sep": _CSV[kind], "na_filter": False}
+        # the types of columns cannot be given without their names
+        first = datasets.load_dataset("csv", **options | {"split": split.partition("[")[0]}, streaming=True, **csv)
+        features = datasets.Features(dict.fromkeys(next(iter(first)), datasets.Value("string")))
+        return datasets.load_dataset("csv", **options, streaming=streaming, features=features, **csv)
+    rows = datasets.load_dataset(kind, **options, streaming=streaming)
+    if kind != "json":
+        return rows
+    if rows.features is None:  # a file that is one list, which no stream can read in parts
+        return load_tables(kind, splits, split, streaming=False)
+    exact = _with_texts(rows.features)
+    if exact == rows.features:
+        return rows
+    return datasets.load_dataset("json", **options, streaming=streaming, features=exact)
+
+
+def _with_texts(features: Features) -> Features:
+    """The same features, but for columns that hold what was made of texts: these are kept as their JSON says."""
+    datasets = require("datasets")
+    return datasets.Features(
+        {name: datasets.Json() if _is_guessed(feature) else feature for name, feature in features.items()}
+    )
+
+
+def _is_guessed(feature: Any) -> bool:
+    if isinstance(feature, Mapping):
+        return any(map(_is_guessed, feature.values()))
+    inner = feature[0] if isinstance(feature, list) and feature else getattr(feature, "feature", None)
+    return _is_guessed(inner) if inner is not None else str(getattr(feature, "dtype", "")).startswith(_GUESSED)

@@ -1,0 +1,217 @@
+"""Configurations of the three encoders, which a [`CBViLAConfig`] holds, and checks that all configurations share."""
+
+from dataclasses import fields
+from difflib import get_close_matches
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+from .messages_cbvila import shown
+
+
+@strict
+class CBViLAVisionConfig(PreTrainedConfig):
+    r"""Configuration of the image encoder, ViT-B/16 at 256 px by default (Sec. IV-C).
+
+    Args:
+        hidden_size (`int`, defaults to 768): Width of the encoder.
+        num_hidden_layers (`int`, defaults to 12): Number of pre-norm transformer layers.
+        num_attention_heads (`int`, defaults to 12): Attention heads per layer.
+        intermediate_size (`int`, defaults to 3072): Width of the feed-forward part.
+        hidden_act (`str`, defaults to `"gelu"`): Activation of the feed-forward part.
+        image_size (`int`, defaults to 256): Side of the (square) input in pixels.
+        patch_size (`int`, defaults to 16): Side of a patch in pixels.
+        num_channels (`int`, defaults to 3): Channels of the input.
+        qkv_bias (`bool`, defaults to `True`): Whether query, key and value projections have a bias.
+        hidden_dropout_prob (`float`, defaults to 0.0): Dropout after each sub-layer.
+        attention_probs_dropout_prob (`float`, defaults to 0.0): Dropout of attention weights.
+        layer_norm_eps (`float`, defaults to 1e-6): As in the original ViT.
+        initializer_range (`float`, defaults to 0.02): Standard deviation of the initial weights.
+    """
+
+    model_type = "cbvila_vision_model"
+    base_config_key = "vision_config"
+
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    image_size: int = 256
+    patch_size: int = 16
+    num_channels: int = 3
+    qkv_bias: bool = True
+    hidden_dropout_prob: float | int = 0.0
+    attention_probs_dropout_prob: float | int = 0.0
+    layer_norm_eps: float = 1e-6
+    initializer_range: float = 0.02
+
+    @property
+    def num_patches(self) -> int:
+        """Number of visual tokens N of an image of the configured size."""
+        return (self.image_size // self.patch_size) ** 2
+
+    def __post_init__(self, **kwargs):
+        refuse_misspelt(kwargs, type(self))
+        self.check()
+        super().__post_init__(**kwargs)
+
+    def check(self) -> None:
+        """Raises a ValueError for values that no model can have. Models ask again: values may have changed since."""
+        _check_encoder(self)
+        for name in ("patch_size", "image_size", "num_channels"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"vision_config: {name}={getattr(self, name)} must be positive.")
+        if self.image_size % self.patch_size:
+            raise ValueError(
+                f"vision_config: image_size {self.image_size} is not a multiple of patch_size {self.patch_size}; "
+                f"choose for example image_size={max(1, self.image_size // self.patch_size) * self.patch_size}."
+            )
+
+
+@strict
+class CBViLATextConfig(PreTrainedConfig):
+    r"""Configuration of the text encoder, six layers of BERT-base by default (Sec. IV-C).
+
+    The answer decoder of visual question answering uses the same class with `is_decoder=True`.
+
+    Args:
+        vocab_size (`int`, defaults to 30522): Number of WordPieces V.
+        hidden_size (`int`, defaults to 768): Width D, shared with the fusion encoder.
+        num_hidden_layers (`int`, defaults to 6): Number of post-norm transformer layers.
+        num_attention_heads (`int`, defaults to 12): Attention heads per layer.
+        intermediate_size (`int`, defaults to 3072): Width of the feed-forward part.
+        hidden_act (`str`, defaults to `"gelu"`): Activation of the feed-forward part.
+        hidden_dropout_prob (`float`, defaults to 0.1): Dropout after each sub-layer.
+        attention_probs_dropout_prob (`float`, defaults to 0.1): Dropout of attention weights.
+        max_position_embeddings (`int`, defaults to 512): Longest text in tokens.
+        type_vocab_size (`int`, defaults to 2): Token types; only type 0 is used.
+        layer_norm_eps (`float`, defaults to 1e-12): As in BERT.
+        initializer_range (`float`, defaults to 0.02): Standard deviation of the initial weights.
+        pad_token_id, bos_token_id, eos_token_id (`int`, default to 0, 101, 102): [PAD], [CLS], [SEP].
+        is_decoder (`bool`, defaults to `False`): Causal attention and a key-value cache.
+    """
+
+    model_type = "cbvila_text_model"
+    base_config_key = "text_config"
+
+    vocab_size: int = 30522
+    hidden_size: int = 768
+    num_hidden_layers: int = 6
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float | int = 0.1
+    attention_probs_dropout_prob: float | int = 0.1
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    layer_norm_eps: float = 1e-12
+    initializer_range: float = 0.02
+    pad_token_id: int | None = 0
+    bos_token_id: int | None = 101
+    eos_token_id: int | list[int] | None = 102
+    is_decoder: bool = False
+    use_cache: bool = True
+    tie_word_embeddings: bool = True
+
+    @property
+    def end_token_id(self) -> int | None:
+        """[SEP], which ends texts and answers: `eos_token_id`, or the first if there are several."""
+        return self.eos_token_id[0] if isinstance(self.eos_token_id, list) else self.eos_token_id
+
+    def __post_init__(self, **kwargs):
+        refuse_misspelt(kwargs, type(self))
+        self.check()
+        super().__post_init__(**kwargs)
+
+    def check(self) -> None:
+        """Raises a ValueError for values that no model can have. Models ask again: values may have changed since."""
+        _check_encoder(self)
+        for name in ("vocab_size", "max_position_embeddings", "type_vocab_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"text_config: {name}={getattr(self, name)} must be positive.")
+
+
+@strict
+class CBViLAFusionConfig(PreTrainedConfig):
+    r"""Configuration of the fusion encoder: layers of the text encoder's form plus cross-attention (Sec. IV-C).
+
+    Inside a [`CBViLAConfig`], sizes that are not given follow the text encoder, and `encoder_hidden_size` the vision
+    encoder.
+
+    Args:
+        hidden_size (`int`, defaults to 768): Width D; must equal the text encoder's.
+        encoder_hidden_size (`int`, defaults to 768): Width of cross-attention keys and values (the vision width).
+        num_hidden_layers (`int`, defaults to 6): Number of layers.
+        num_attention_heads, intermediate_size, hidden_act, hidden_dropout_prob, attention_probs_dropout_prob,
+        layer_norm_eps, initializer_range: as in [`CBViLATextConfig`].
+    """
+
+    model_type = "cbvila_fusion_model"
+    base_config_key = "fusion_config"
+
+    hidden_size: int = 768
+    encoder_hidden_size: int = 768
+    num_hidden_layers: int = 6
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float | int = 0.1
+    attention_probs_dropout_prob: float | int = 0.1
+    layer_norm_eps: float = 1e-12
+    initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs):
+        refuse_misspelt(kwargs, type(self))
+        self.check()
+        super().__post_init__(**kwargs)
+
+    def check(self) -> None:
+        """Raises a ValueError for values that no model can have. Models ask again: values may have changed since."""
+        _check_encoder(self)
+        if self.encoder_hidden_size < 1:
+            raise ValueError(f"fusion_config: encoder_hidden_size={self.encoder_hidden_size} must be positive.")
+
+    def items(self) -> tuple[()]:
+        """Nothing. `from_pretrained` takes any `config.fusion_config` for a mapping of *kernel* fusions and walks its
+        items (transformers 5.18 to 5.24 at least); ours, the field's name for a fusion encoder, asks for none."""
+        return ()
+
+
+def refuse_misspelt(options: Any, config_class: Any) -> None:
+    """Raises a ValueError for a name that is nearly a field's.
+
+    Other unknown names pass, as transformers keeps them as attributes; and so do all names of a file (which says its
+    `model_type`), as it may be of a later version.
+    """
+    known = [field.name for field in fields(config_class)]
+    for name in () if "model_type" in options else options:
+        nearest = [] if hasattr(config_class, name) else get_close_matches(name, known, n=1, cutoff=0.85)
+        if nearest and name not in known:
+            place = f"{config_class.base_config_key}: " if config_class.base_config_key else ""
+            raise ValueError(f"{place}there is no option {shown(name)}; did you mean {nearest[0]!r}?")
+
+
+def _check_encoder(config: Any) -> None:
+    """Raises a ValueError for sizes and shares that no encoder can have."""
+    where = config.base_config_key
+    for name in ("hidden_size", "num_attention_heads", "intermediate_size"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"{where}: {name}={getattr(config, name)} must be positive.")
+    if config.num_hidden_layers < 0:
+        raise ValueError(f"{where}: num_hidden_layers={config.num_hidden_layers} is negative.")
+    if config.hidden_size % config.num_attention_heads:
+        raise ValueError(
+            f"{where}: hidden_size {config.hidden_size} is not a multiple of num_attention_heads "
+            f"{config.num_attention_heads}."
+        )
+    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+        if not 0 <= getattr(config, name) < 1:
+            raise ValueError(f"{where}: {name}={getattr(config, name)} must be in [0, 1).")
+    for name in ("layer_norm_eps", "initializer_range"):
+        if not getattr(config, name) >= 0:
+            raise ValueError(f"{where}: {name}={getattr(config, name)} is no positive number.")
+
+
+__all__ = ["CBViLAFusionConfig", "CBViLATextConfig", "CBViLAVisionConfig"]

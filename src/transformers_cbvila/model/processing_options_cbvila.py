@@ -1,0 +1,125 @@
+"""Options of a processor's call: which of transformers' groups they come in, and whom they are for."""
+
+from typing import Any
+
+from .messages_cbvila import shown
+
+# Groups that hold options of texts, of images, or of either; and those of modalities that CB-ViLA does not have, which
+# callers that serve many models (sentence-transformers, for one) fill in all the same.
+TEXT_GROUP, IMAGE_GROUP, COMMON_GROUP = "text_kwargs", "images_kwargs", "common_kwargs"
+OTHER_GROUPS = ("videos_kwargs", "audio_kwargs")
+OTHER_INPUTS = ("videos", "audio")
+TEXT_OPTIONS = (
+    "padding",
+    "truncation",
+    "max_length",
+    "pad_to_multiple_of",
+    "add_special_tokens",
+    "return_attention_mask",
+)
+# Options of tokenizers that can have one value here, with the reason; None, for "not given", always passes.
+_ONE_TEXT = "a text is one string: pass it as text"
+_NOT_RETURNED = "this processor does not return it; ask processor.tokenizer"
+FIXED_TEXT_OPTIONS: dict[str, tuple[Any, str]] = {
+    "padding_side": ("right", "positions are counted from the left, so that padding is on the right"),
+    "return_token_type_ids": (False, "all texts are of type 0, and the models take no types"),
+    "text_pair": (None, _ONE_TEXT),
+    "text_pair_target": (None, _ONE_TEXT),
+    "text_target": (None, "answers are encoded by processor.encode_answers"),
+    "is_split_into_words": (False, _ONE_TEXT),
+    "stride": (0, "a text that is cut goes on nowhere"),
+    "return_overflowing_tokens": (False, "a text that is cut goes on nowhere"),
+    "return_special_tokens_mask": (False, _NOT_RETURNED),
+    "return_offsets_mapping": (False, _NOT_RETURNED),
+    "return_length": (False, _NOT_RETURNED),
+    "return_mm_token_type_ids": (False, _NOT_RETURNED),
+    "return_text_replacement_offsets": (False, _NOT_RETURNED),
+    "sanitize_control_tokens": (False, "no token of these texts controls anything"),
+}
+_SILENT = ("verbose",)  # says how much a tokenizer says, and nothing of what it does
+_FOR_BOTH = ("return_tensors",)
+
+
+def split_options(options: dict[str, Any], image_names: set[str]) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """`return_tensors`, the options for texts and those for images, of all options of a call.
+
+    Args:
+        options: as they were given, single ones and groups.
+        image_names: options that the image processor knows.
+
+    Raises:
+        TypeError: an option that nobody knows, one in the group of the other modality, or a group that is none.
+        ValueError: an option that is given twice, differently, or has a value that CB-ViLA cannot follow.
+    """
+    _check_inputs(options)
+    text_names = {*TEXT_OPTIONS, *FIXED_TEXT_OPTIONS, *_SILENT, *_FOR_BOTH}
+    known = {TEXT_GROUP: text_names, IMAGE_GROUP: image_names | {*_FOR_BOTH}}
+    known |= {group: text_names | image_names for group in (COMMON_GROUP, "")}
+    found: dict[str, tuple[Any, str]] = {}
+    for group, members in _groups(options).items():
+        _check_known(members, known[group], group, image_names)
+        for name, value in members.items():
+            _check_once(name, value, group, found)
+            found[name] = (value, group)
+    chosen = {name: value for name, (value, _) in found.items()}
+    _check_fixed(chosen)
+    text = {name: chosen[name] for name in TEXT_OPTIONS if chosen.get(name) is not None}
+    images = {name: value for name, value in chosen.items() if name in image_names and name not in _FOR_BOTH}
+    return chosen.get("return_tensors"), text, images
+
+
+def _check_inputs(options: dict[str, Any]) -> None:
+    for name in OTHER_INPUTS:
+        if options.get(name) is not None:
+            raise ValueError(
+                f"{name} is {shown(options[name])}: CB-ViLA sees images and reads texts only; leave it out"
+            )
+
+
+def _groups(options: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The members of each group; those that came without one are in the group ""."""
+    single = {
+        name: value for name, value in options.items() if not name.endswith("_kwargs") and name not in OTHER_INPUTS
+    }
+    groups: dict[str, dict[str, Any]] = {"": single}
+    for name in sorted(options.keys() - single.keys() - set(OTHER_INPUTS)):
+        if name in OTHER_GROUPS:
+            continue
+        if name not in (TEXT_GROUP, IMAGE_GROUP, COMMON_GROUP):
+            raise TypeError(
+                f"there is no group of options {shown(name)}; choose text_kwargs, images_kwargs or common_kwargs"
+            )
+        if not isinstance(options[name], dict | None):
+            raise TypeError(f"{name} is {shown(options[name])}; it must be a dictionary of options")
+        groups[name] = options[name] or {}
+    return groups
+
+
+def _check_known(members: dict[str, Any], known: set[str], group: str, image_names: set[str]) -> None:
+    unknown = sorted(set(members) - known)
+    if unknown:
+        place = f" in {group}" if group else ""
+        raise TypeError(
+            f"CBViLAProcessor got unknown options {shown(unknown)}{place}; it accepts {', '.join(TEXT_OPTIONS)} for "
+            f"texts and {', '.join(sorted(image_names))} for images"
+        )
+
+
+def _check_once(name: str, value: Any, group: str, found: dict[str, tuple[Any, str]]) -> None:
+    if name not in found:
+        return
+    other, place = found[name]
+    # Alone and in the group of one modality is an error in all of transformers, whatever the values.
+    is_single = place == "" and group in (TEXT_GROUP, IMAGE_GROUP)
+    if is_single or type(other) is not type(value) or other != value:
+        raise ValueError(
+            f"{name} is given twice, as {shown(value)} in {group} and as {shown(other)}{' in ' * bool(place)}{place}; "
+            "leave one out"
+        )
+
+
+def _check_fixed(chosen: dict[str, Any]) -> None:
+    for name, (value, reason) in FIXED_TEXT_OPTIONS.items():
+        given = chosen.get(name)
+        if given is not None and given != value:
+            raise ValueError(f"{name}={shown(given)}: {reason}; leave it out")
