@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,11 +80,16 @@ def encoded_images(rows: Dataset, column: str, source: str) -> Dataset:
 
 def picture_locator(source: str) -> Callable[[Any], Any]:
     """What makes complete paths of those that a source's rows have; other values are left as they are."""
-    found = None if source == EASY_VQA else find_source(source)
+    look = cache(lambda: None if source == EASY_VQA else find_source(source))  # large folders take long to list
 
     def place(value: Any) -> Any:
-        if found is None or not isinstance(value, str) or not value or is_complete(value):
+        if not isinstance(value, str):
+            return value
+        if not value or is_complete(value):
             return value or None
+        found = look()
+        if found is None:
+            return value
         if found.folder is None:
             raise ValueError(
                 f"Image {shown(value)} of {shown_name(source)} counts from the folder of its file, and the pattern "
