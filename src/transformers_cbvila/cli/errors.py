@@ -1,6 +1,7 @@
 """What a command says when it fails: one line, and whose fault it is."""
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ LONGEST = 1900  # characters of a message, below the 2,000 that fit on a screen
 # What is wrong with data, options, files, this installation or the network. Anything else is a fault of this program.
 # (FloatingPointError: a loss or weights that are not finite, which the trainer names.)
 _USERS = (ValueError, OSError, ImportError, FloatingPointError)
+# torch raises the error of a process that loads data with its traceback as the message; what it said comes last.
+_OF_A_WORKER = re.compile(r"Caught \w+ in DataLoader worker process .*\n(?:\w+\.)*\w+: (.*)", re.DOTALL)
 USERS_FAULT, OUR_FAULT, INTERRUPTED = 1, 70, 130  # exit statuses; 70 is the EX_SOFTWARE of sysexits.h
 
 
@@ -42,7 +45,8 @@ def in_one_line(command: str) -> Iterator[Outcome]:
 
 
 def _line(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    of_a_worker = _OF_A_WORKER.match(str(error))
+    text = " ".join((of_a_worker[1] if of_a_worker else str(error)).split())
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         text = f"{shown(os.fspath(error.filename))}: {error.strerror}"  # without Python's "[Errno 2]"
     if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:

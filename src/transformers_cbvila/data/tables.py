@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,8 @@ def load_tables(
         streaming: Whether to read rows as they are asked for.
     """
     datasets = require("datasets")
-    files = {name: [glob.escape(file) for file in files] for name, files in splits.items()}
+    # complete paths: the name of the current folder may hold what patterns hold, too
+    files = {name: [glob.escape(os.path.abspath(file)) for file in files] for name, files in splits.items()}
     options: dict[str, Any] = {"data_files": files, "split": split}
     if kind in _CSV:
         csv = {"sep": _CSV[kind], "na_filter": False}

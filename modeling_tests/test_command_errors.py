@@ -1,0 +1,32 @@
+"""What a command says when it fails: one line, of whatever process the error comes, and whose fault it is."""
+
+import pytest
+from torch._utils import ExceptionWrapper
+
+from transformers_cbvila.cli.errors import OUR_FAULT, USERS_FAULT, in_one_line
+from transformers_cbvila.data.bad_rows import BadRowError
+
+
+def said(error, capsys):
+    with in_one_line("cbvila pretrain") as outcome:
+        raise error
+    return outcome.status, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", [ValueError, BadRowError, FileNotFoundError])
+def test_the_error_of_a_loader_worker_is_what_it_said(kind, capsys):
+    try:
+        raise kind("row 3 of birds.csv: it has no image (None)")
+    except kind as error:
+        wrapped = ExceptionWrapper(exc_info=(kind, error, error.__traceback__), where="in DataLoader worker process 0")
+    with pytest.raises(kind) as raised:
+        wrapped.reraise()
+    assert "Traceback" in str(raised.value), "what torch makes of it"
+    status, text = said(raised.value, capsys)
+    assert status == USERS_FAULT
+    assert text == "cbvila pretrain: row 3 of birds.csv: it has no image (None)\n"
+
+
+def test_a_fault_of_ours_is_said_to_be_one(capsys):
+    status, text = said(KeyError("captions"), capsys)
+    assert status == OUR_FAULT and "please report" in text and len(text.splitlines()) == 1
