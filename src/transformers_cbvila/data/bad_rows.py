@@ -22,10 +22,10 @@ def summary_of_bad_rows(reasons: Sequence[str], count: int | None = None) -> str
         count: How many there are, where `reasons` are those of the first only.
     """
     count = len(reasons) if count is None else count
-    shown = "".join(f"\n  {reason}" for reason in reasons[:_SHOWN_REASONS])
+    first = "".join(f"\n  {reason}" for reason in reasons[:_SHOWN_REASONS])
     rest = count - min(len(reasons), _SHOWN_REASONS)
-    more = f"\n  and {rest:,} more" if shown and rest else ""
-    return f"Left out {count:,} bad row(s){':' if shown else '.'}{shown}{more}"
+    more = f"\n  and {rest:,} more" if first and rest else ""
+    return f"Left out {count:,} bad row(s){':' if first else '.'}{first}{more}"
 
 
 def reason(error: ValueError) -> str:
