@@ -6,6 +6,7 @@ from typing import Any
 from ..model.messages_cbvila import shown
 
 KEY, URL = "__key__", "__url__"  # columns of every WebDataset: the name of a sample, and the file it is in
+FAULT = "fault"  # column of a stream: what is wrong with a row's texts, found when it was read
 WAY_OUT = "Correct it, or leave such rows out with skip_bad_rows"
 _SHOWN_REASONS = 5
 
