@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers.utils import logging
@@ -135,7 +136,7 @@ def _by_folder(pictures: Sequence[str]) -> Dataset:
     rows: dict[str, Any] = {"image": [{"path": picture, "bytes": None} for picture in pictures]}
     features = datasets.Features(image=_image())
     folders = [os.path.basename(os.path.dirname(picture)) for picture in pictures]
-    if len(set(folders)) > 1 and len({picture.count(os.sep) for picture in pictures}) == 1:
+    if len(set(folders)) > 1 and len({len(Path(picture).parts) for picture in pictures}) == 1:
         rows["label"] = folders
         features["label"] = datasets.ClassLabel(names=sorted(set(folders)))
     return datasets.Dataset.from_dict(rows, features=features)

@@ -182,7 +182,7 @@ def _split_names(source: str) -> list[str] | None:
         return ["train", "test"]
     found = find_source(source)
     if found is not None and found.kind == "splits":
-        return json.loads((Path(str(found.folder)) / "dataset_dict.json").read_text())["splits"]
+        return json.loads((Path(str(found.folder)) / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
     if found is not None and found.kind != "card":
         return found.split_names
     name, revision = _name_and_revision(source)

@@ -13,7 +13,7 @@ from transformers.utils import logging
 
 from ..extras import require
 from ..model.messages_cbvila import shown
-from .bad_rows import FAULT, WAY_OUT, BadRowError, reason
+from .bad_rows import FAULT, NAMED, TRIES, WAY_OUT, BadRowError, reason
 from .image_views import ImageViews
 from .masking import generator_for
 from .pairs import PairDraws, caption_column
@@ -29,8 +29,6 @@ Row = dict[str, Any]
 Key = tuple[int, int, int]  # of a row's draws: seed, pass, number
 
 _COUNTERS = 256  # loader workers that count bad rows without getting in each other's way
-_NAMED = 5  # bad rows of a reader that a warning names
-_TRIES = 1000  # rows that are tried in the place of a bad one
 _READ_ROWS = 16  # rows taken from the stream at a time
 _SAMPLE = -1  # the "pass" of `sample`: no training example has its draws
 
@@ -158,7 +156,7 @@ class StreamedImageTextPairs(IterableDataset):
 
     def _next_readable(self, rows: Iterator[tuple[Key, Row]], ahead: deque, key: Key, error: ValueError) -> Row:
         """The next row that can be read, looked for in the rest of this pass and the next."""
-        for place in range(_TRIES):
+        for place in range(TRIES):
             if place == len(ahead):
                 ahead.append(next(rows))
             other, row = ahead[place]
@@ -173,7 +171,7 @@ class StreamedImageTextPairs(IterableDataset):
     def _note(self, error: ValueError, worker: int) -> None:
         slot = worker % _COUNTERS
         self._found[slot] += 1
-        if self._found[slot] <= _NAMED:
+        if self._found[slot] <= NAMED:
             logger.warning(f"{reason(error)}. Another row takes its place.")
 
     def _read(self, reader: int, readers: int) -> Iterator[tuple[Key, Row]]:

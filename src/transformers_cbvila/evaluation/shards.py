@@ -168,4 +168,4 @@ def read_description(folder: str | Path) -> dict[str, Any]:
         raise FileNotFoundError(
             f"{shown(str(folder), 255)} is no folder that a gallery was written to: it has no {_DESCRIPTION}."
         )
-    return json.loads((Path(folder) / _DESCRIPTION).read_text())
+    return json.loads((Path(folder) / _DESCRIPTION).read_text(encoding="utf-8"))

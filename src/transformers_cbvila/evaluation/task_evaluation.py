@@ -153,7 +153,7 @@ def load_trained(task: str, name: str) -> tuple[Any, CBViLAProcessor]:
 def _with_trained_length(name: str, settings: Any) -> Any:
     """The settings with texts as long as in the model's training, unless another length was given, which is said."""
     record = Path(checkpoint_source(name)) / "finetuning.json"
-    trained = json.loads(record.read_text()).get("settings", {}) if record.is_file() else {}
+    trained = json.loads(record.read_text(encoding="utf-8")).get("settings", {}) if record.is_file() else {}
     cuts = not isinstance(settings, QuestionSettings)  # of which evaluation takes as much as the model does
     if not cuts or "max_length" not in trained or trained["max_length"] == settings.max_length:
         return settings
