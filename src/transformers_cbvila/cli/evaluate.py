@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from .figures import print_figures
+from ..evaluation.figure_lines import print_figures
 from .tasks import parse_task, task_parts
 
 EXAMPLE = """\

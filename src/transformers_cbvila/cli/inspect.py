@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .figures import print_figures
+from ..evaluation.figure_lines import print_figures
 from .parsing import Parser
 
 EXAMPLE = """\

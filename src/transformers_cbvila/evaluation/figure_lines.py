@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def figure_lines(figures: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """One figure a line, with its 95 % interval where it has one.
+def print_figures(figures: Mapping[str, Any], prefix: str = "") -> None:
+    """Prints one figure a line, with its 95 % interval where it has one.
 
     Args:
         prefix: Of the names, left out.
     """
     figures = {name.removeprefix(prefix): value for name, value in figures.items()}
-    return [_line(name, value, figures) for name, value in figures.items() if not _is_bound(name)]
+    print("\n".join(_line(name, value, figures) for name, value in figures.items() if not _is_bound(name)))
 
 
 def _is_bound(name: str) -> bool:

@@ -155,15 +155,7 @@ class CBViLAForImageTextRetrieval(CBViLAPreTrainedModel):
         text = self.cbvila.get_text_features(
             input_ids, attention_mask, position_ids=position_ids, inputs_embeds=inputs_embeds, return_dict=True
         )
-        image_embeds = F.normalize(at_least_fp32(image.pooler_output), dim=-1)
-        text_embeds = F.normalize(at_least_fp32(text.pooler_output), dim=-1)
-        similarity = self.cbvila.similarity_logits(image_embeds, text_embeds)
-        output = CBViLAForImageTextRetrievalOutput(
-            logits_per_image=similarity,
-            logits_per_text=None if similarity is None else similarity.T,
-            image_embeds=image_embeds,
-            text_embeds=text_embeds,
-        )
+        output = self._similarities(image.pooler_output, text.pooler_output)
         if are_candidates:
             return output
 
@@ -174,7 +166,7 @@ class CBViLAForImageTextRetrieval(CBViLAPreTrainedModel):
         if return_loss:
             processes = Processes.join(self.training, words, known_text_ids)
             ids = pair_ids(pixel_values, words, attention_mask, image_ids, text_ids)
-            comparison = self._compare(processes, own, image_embeds, text_embeds, *ids, known_text_ids)
+            comparison = self._compare(processes, own, output.image_embeds, output.text_embeds, *ids, known_text_ids)
             matching, labels = self._mismatch(processes, comparison, matching, negative_hardness, negative_seed)
             itc = comparison.contrast() if self.cbvila.has_contrastive_head else None
         fused = self.cbvila.fuse_text_with_image(*matching, **options)
@@ -188,6 +180,17 @@ class CBViLAForImageTextRetrieval(CBViLAPreTrainedModel):
         output.hidden_states, output.attentions = fused.hidden_states, fused.attentions
         output.cross_attentions = fused.get("cross_attentions")
         return in_field_order(output)
+
+    def _similarities(self, images: Tensor, texts: Tensor) -> CBViLAForImageTextRetrievalOutput:
+        """The normalised embeddings of images (B', E) and texts (B, E), and the similarity of each to each."""
+        images, texts = (F.normalize(at_least_fp32(embeds), dim=-1) for embeds in (images, texts))
+        similarity = self.cbvila.similarity_logits(images, texts)
+        return CBViLAForImageTextRetrievalOutput(
+            logits_per_image=similarity,
+            logits_per_text=None if similarity is None else similarity.T,
+            image_embeds=images,
+            text_embeds=texts,
+        )
 
     def _check_candidates(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> None:
         """Raises a ValueError unless texts, not paired with images, can be compared with them and told apart."""

@@ -20,7 +20,7 @@ from ..data.task_rows import TaskRows, load_task_rows
 from ..data.task_settings import Repeatable
 from ..data.task_texts import check_texts, texts_of_rows, usual_length
 from ..data.unknown_texts import warn_of_unknown_tokens
-from ..evaluation.figure_lines import figure_lines
+from ..evaluation.figure_lines import print_figures
 from ..evaluation.output_files import write_json
 from ..evaluation.protocols import check_protocol
 from ..evaluation.retrieval_order import keep_better_order
@@ -119,10 +119,11 @@ def finetune(task: str, job: FinetuningJob, settings: Any, args: CBViLATrainingA
     figures = trainer.evaluate() if job.eval_data else {}
     trainer.save_state()
     if trainer.is_world_process_zero():
-        keep_better_order(output_dir, figures, getattr(settings, "rerank_k", 0), prefix="eval_")
+        if kept := keep_better_order(output_dir, figures, getattr(settings, "rerank_k", 0), prefix="eval_"):
+            say(args, kept)
         write_json(output_dir / RECORD, _record(task, job, settings, trainer, figures))
         if figures:
-            print("\n".join(figure_lines(figures, "eval_")))
+            print_figures(figures, "eval_")
     return output_dir
 
 
