@@ -316,6 +316,11 @@ def test_pretraining_on_a_folder_of_ones_own_then_inspecting_it(recipe, picture_
     assert re.search(r"codebook_window_tokens +128\n", printed)
 
 
+def test_inspect_asks_for_its_output_folder_before_it_measures(capsys, tmp_path):
+    argv = ["inspect", "cbvila-tiny", "--data", "easy-vqa", "--output", str(tmp_path / "nowhere" / "figures.json")]
+    assert_says(capsys, argv, "output=", "make it first")
+
+
 def assert_says(capsys, argv, *messages):
     """A command says its error in a line, and has the exit status 1."""
     assert main(argv) == 1

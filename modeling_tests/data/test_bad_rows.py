@@ -225,3 +225,20 @@ def test_rows_without_a_caption_are_counted(tmp_path, caplog):
     assert "1 of 2 rows have no caption and are left out" in caplog.text
     with pytest.raises(ValueError, match=f"Row 1 of {source}: its image|Row 1 of {source}: it has no caption"):
         MeasuredPairs(load_pairs(source))[1]
+
+
+NO_TEXTS = {"a list of numbers": [0.5, 1.5], "a record of other things": {"box": "a"}, "a list of lists": [["a"], [1]]}
+
+
+@pytest.mark.parametrize("caption", NO_TEXTS.values(), ids=NO_TEXTS)
+def test_a_caption_of_a_stream_that_is_no_text_is_named_or_counted(caption, tmp_path, caplog):
+    write(tmp_path / "red.png", picture("red"))
+    rows = [{"image": "red.png", "caption": value} for value in (["a"], caption, ["b"], ["c"])]
+    files = [write(tmp_path / f"{i}.jsonl", json.dumps(row) + "\n") for i, row in enumerate(rows)]
+    streams = [load_pair_stream(file, skip_bad_rows=True) for file in files]
+    from_files = datasets.concatenate_datasets(streams)
+    with pytest.raises(ValueError, match=f"Row 0 of {files[1]}: its caption .*skip_bad_rows"):
+        list(islice(StreamedImageTextPairs(from_files, shuffle_buffer=0), 4))
+    pairs = StreamedImageTextPairs(from_files, shuffle_buffer=0, skip_bad_rows=True)
+    assert [example["text"] for example in islice(pairs, 4)] == ["a", "b", "b", "c"]
+    assert pairs.bad_rows == 1 and f"Row 0 of {files[1]}: its caption" in caplog.text

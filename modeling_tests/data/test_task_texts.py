@@ -9,7 +9,7 @@ from transformers_cbvila.data.task_texts import check_texts
 GOOD = {"question": ["is it red ?", "red " * 70], "answer": [["yes", ""], ["no"]]}
 BAD = {
     "its question '\ufffd' has nothing": {"question": ["is it ?", "\ufffd"]},
-    "its answer 'red red .*' has 41 tokens with the one that ends it, and the model takes 16": {
+    "its answer 'red red .* has 41 tokens with the one that ends it, and the model takes 16": {
         "answer": [["yes", "red " * 40], ["no"]]
     },
     "its answer '\u0301' has nothing": {"answer": [["yes"], ["\u0301"]]},

@@ -49,6 +49,17 @@ def test_a_folder_keeps_what_was_measured(tmp_path, head):
     assert keep_better_order(tmp_path, figures(0.3, 0.4), 0) is None
 
 
+def test_a_folder_that_cannot_be_written_to_loses_no_figures(tmp_path, monkeypatch):
+    build(CBViLAForPreTraining).save_pretrained(tmp_path)
+
+    def refuse(*args):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("transformers_cbvila.evaluation.output_files.os.replace", refuse)
+    said = keep_better_order(tmp_path, figures(0.3, 0.4), 16)
+    assert "rerank_k=16, which could not be kept" in said and "Permission denied" in said
+
+
 def test_nothing_is_written_elsewhere(tmp_path):
     for place in (tmp_path, tmp_path / "nowhere", "someone/on-the-hub", bundled_checkpoint("cbvila-tiny")):
         assert keep_better_order(place, figures(0.3, 0.4), 16) is None

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from transformers_cbvila.model.messages_cbvila import SHOWN_CHARACTERS, shown
+from transformers_cbvila.model.messages_cbvila import SHOWN_CHARACTERS, listed, one_line, shown, shown_error
 
 
 @pytest.mark.parametrize("value", ["red", 7, None, ["a", "b"], b"\x89PNG", {"image": None}])
@@ -22,3 +22,16 @@ def test_long_values_are_cut_and_say_how_long_they_are(value, size):
 
 def test_what_is_shown_stands_on_one_line():
     assert "\n" not in shown(np.zeros((20, 20)))
+
+
+def test_texts_of_others_stand_on_one_line_and_are_cut():
+    assert one_line("a\n  b") == "a b"
+    assert one_line("x" * 500, 20) == "x" * 20 + "…"
+    assert shown_error(OSError("image\nis truncated")) == "OSError: image is truncated"
+
+
+def test_many_names_are_cut_between_two_and_counted():
+    assert listed(["image", "text"]) == "image, text"
+    text = listed([f"column_{i}" for i in range(1024)], 100)
+    assert text.startswith("column_0, column_1, ") and text.endswith(", … (1,024 in all)") and len(text) < 130
+    assert all(name.startswith("column_") for name in text.removesuffix(", … (1,024 in all)").split(", "))

@@ -1,6 +1,5 @@
 """`cbvila inspect`."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -49,10 +48,12 @@ def run(options: Any) -> int:
     from ..data.sources import load_pairs
     from ..evaluation.devices import placed
     from ..evaluation.inspection import inspect_pretraining
+    from ..evaluation.output_files import require_folder, write_json
     from ..evaluation.retrieval_order import keep_better_order
     from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
     from ..model.processing_cbvila import CBViLAProcessor
 
+    require_folder("output", options.output)
     source = checkpoint_source(options.model)
     model, processor = placed(CBViLAForPreTraining.from_pretrained(source)), CBViLAProcessor.from_pretrained(source)
     split = options.split or usual_split([options.data])
@@ -66,7 +67,7 @@ def run(options: Any) -> int:
     if kept := keep_better_order(source, measured, options.rerank_k):
         print(kept)
     if options.output:
-        Path(options.output).write_text(json.dumps(figures, indent=2) + "\n")
+        write_json(options.output, figures)
     if options.page:
         from ..pages.codebook_page import write_codebook_page
         from ..pages.document import counted

@@ -18,7 +18,7 @@ import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
 from ..data.given_options import GivenOptions
-from ..model.messages_cbvila import shown
+from ..model.messages_cbvila import one_line, shown
 from ..nearest import nearest
 from .parsing import Parser
 from .recipe_files import beside, differences, merged, recipe_path
@@ -157,7 +157,7 @@ def _read_recipe(parser: JobParser, argv: list[str]) -> dict[str, Any]:
     except FileNotFoundError as error:
         parser.error(str(error))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        parser.error(f"--config {shown(path)} is no YAML: {' '.join(str(error).split())[:300]}")
+        parser.error(f"--config {shown(path)} is no YAML: {one_line(str(error))}")
     if not isinstance(recipe, dict):
         parser.error(f"--config {shown(path)}: expected 'option: value' lines")
     actions = _recipe_actions(parser)

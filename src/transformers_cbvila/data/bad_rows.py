@@ -6,8 +6,10 @@ from typing import Any
 from ..model.messages_cbvila import shown
 
 KEY, URL = "__key__", "__url__"  # columns of every WebDataset: the name of a sample, and the file it is in
+FAULT = "fault"  # column of a stream: what is wrong with a row's texts, found when it was read
 WAY_OUT = "Correct it, or leave such rows out with skip_bad_rows"
-_SHOWN_REASONS = 5
+NAMED = 5  # bad rows whose reasons are said
+TRIES = 1000  # rows that are tried in the place of a bad one
 
 
 class BadRowError(ValueError):
@@ -22,10 +24,10 @@ def summary_of_bad_rows(reasons: Sequence[str], count: int | None = None) -> str
         count: How many there are, where `reasons` are those of the first only.
     """
     count = len(reasons) if count is None else count
-    shown = "".join(f"\n  {reason}" for reason in reasons[:_SHOWN_REASONS])
-    rest = count - min(len(reasons), _SHOWN_REASONS)
-    more = f"\n  and {rest:,} more" if shown and rest else ""
-    return f"Left out {count:,} bad row(s){':' if shown else '.'}{shown}{more}"
+    first = "".join(f"\n  {reason}" for reason in reasons[:NAMED])
+    rest = count - min(len(reasons), NAMED)
+    more = f"\n  and {rest:,} more" if first and rest else ""
+    return f"Left out {count:,} bad row(s){':' if first else '.'}{first}{more}"
 
 
 def reason(error: ValueError) -> str:

@@ -8,6 +8,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from ..model.image_loading_cbvila import DECODING_ERRORS
+from ..model.messages_cbvila import shown_error
 from .bad_rows import BadRowError
 from .masking import generator_for
 from .pictures import undecoded, with_pictures
@@ -62,7 +63,7 @@ class EpochRows(Dataset):
         except (IndexError, BadRowError):
             raise
         except (*DECODING_ERRORS, Image.DecompressionBombError) as error:  # rows that decode their images themselves
-            raise ValueError(f"{origin} cannot be read ({type(error).__name__}: {error}); leave it out.") from error
+            raise ValueError(f"{origin} cannot be read ({shown_error(error)}); leave it out.") from error
         return with_pictures(row, row.get("origin") or origin)
 
     def generator(self, index: int) -> torch.Generator:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..model.messages_cbvila import shown
-from .bad_rows import WAY_OUT, key_columns, row_origin
+from .bad_rows import FAULT, WAY_OUT, key_columns, reason, row_origin
 from .pictures import encoded
 from .source_rows import picture_locator
 from .texts import class_names, named, texts_in
@@ -39,12 +39,13 @@ class PairReader:
         """The pair of a row. ValueError, which names the row, if a caption is no text."""
         return {"image": encoded(self._place(row[self.columns.image])), **self.texts(row, number)}
 
-    def or_without_captions(self, row: Mapping[str, Any], number: int) -> dict[str, Any]:
-        """The pair of a row, which has no captions if one of them is no text."""
+    def or_fault(self, row: Mapping[str, Any], number: int) -> dict[str, Any]:
+        """The pair of a row; if a caption is no text, what is wrong with it, for whoever counts bad rows."""
         try:
-            return self(row, number)
-        except ValueError:
-            return {"image": None, "captions": [], "keywords": [], "origin": self.origin(row, number)}
+            return {**self(row, number), FAULT: None}
+        except ValueError as error:
+            nothing = {"image": None, "captions": [], "keywords": [], "origin": self.origin(row, number)}
+            return {**nothing, FAULT: reason(error)}
 
     def text_columns(self, names: Sequence[str]) -> list[str]:
         """The columns that `texts` reads."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..model.messages_cbvila import shown
-from .bad_rows import WAY_OUT, reason, summary_of_bad_rows
+from .bad_rows import NAMED, TRIES, WAY_OUT, reason, summary_of_bad_rows
 from .epoch_rows import EpochRows
 from .image_views import ImageViews, integer, uniform
 from .masking import generator_for
@@ -17,8 +17,6 @@ from .texts import class_names, named, texts_of
 
 CAPTION_COLUMNS = ("captions", "caption", "text", "txt")  # looked for, in this order, when none is named
 _SUBSTITUTE = 1  # what the draw of another row in a bad one's place has as its fourth key
-_TRIES = 1000  # rows that are tried in the place of a bad one
-_REASONS = 5  # bad rows whose reasons are said
 
 
 def stable_id(*parts: str | bytes) -> int:
@@ -130,7 +128,7 @@ class ImageTextPairs(EpochRows):
 
     def summary_of_bad_rows(self) -> str:
         """How many bad rows were found so far, and what is wrong with the first of them."""
-        first = self._bad.nonzero().flatten()[:_REASONS].tolist()
+        first = self._bad.nonzero().flatten()[:NAMED].tolist()
         return summary_of_bad_rows([fault for index in first if (fault := self._fault(index))], self.bad_rows)
 
     def share_bad_rows(self, reduce: Callable[[torch.Tensor], torch.Tensor]) -> None:
@@ -156,7 +154,7 @@ class ImageTextPairs(EpochRows):
                 raise
             self._bad[index] = True
         generator = generator_for(self.seed, int(self._epoch), index, _SUBSTITUTE)
-        start, tries = integer(generator, len(self)), min(len(self), _TRIES)
+        start, tries = integer(generator, len(self)), min(len(self), TRIES)
         for other in ((start + step) % len(self) for step in range(tries)):
             if self._bad[other]:
                 continue

@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
-from PIL import Image
-
-from ..model.messages_cbvila import shown
+from ..model.messages_cbvila import listed, shown
+from .pictures import PICTURE_ENDINGS, is_picture
 
 
 def picture_files(folder: str | Path) -> list[Path]:
-    """The files of a folder and its subfolders whose endings Pillow reads, sorted; hidden ones are passed over.
+    """The files of a folder and its subfolders with endings of pictures, sorted; hidden ones are passed over.
 
     Raises:
         ValueError: If it is no folder, or has no picture.
@@ -18,11 +17,10 @@ def picture_files(folder: str | Path) -> list[Path]:
         raise ValueError(
             f"images is one string, {shown(str(folder), 255)}, and no folder: pass a list, even of one item."
         )
-    endings = {ending for ending, form in Image.registered_extensions().items() if form in Image.OPEN}
-    files = [file for file in path.rglob("*") if file.suffix.lower() in endings and file.is_file()]
+    files = [file for file in path.rglob("*") if is_picture(str(file)) and file.is_file()]
     shown_ones = [file for file in files if not any(part.startswith(".") for part in file.relative_to(path).parts)]
     if not shown_ones:
-        raise ValueError(f"The folder {shown(str(folder), 255)} has no picture that Pillow reads.")
+        raise ValueError(f"The folder {shown(str(folder), 255)} has no picture ({listed(PICTURE_ENDINGS)}).")
     return sorted(shown_ones)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers.utils import logging
 
 from ..extras import require
+from ..model.messages_cbvila import listed
 from .pictures import is_picture, locate, picture_names
 from .source_files import is_metadata, passed_over, shown_name
 
@@ -59,7 +61,8 @@ def _described(source: str, pictures: Sequence[str], metadata: Sequence[str], re
     if any(table.features != tables[0].features for table in tables):
         raise ValueError(
             f"{shown_name(source)}: its metadata files have other columns than each other "
-            f"({'; '.join(', '.join(table.column_names) for table in tables[:_NAMED])}); name the folders one by one."
+            f"({'; '.join(listed(table.column_names, 200) for table in tables[:_NAMED])}); name the folders one by "
+            "one."
         )
     named = {os.path.abspath(row["path"]) for table in tables for row in _pictures_of(table) if row and row["path"]}
     unnamed = [picture for picture in pictures if os.path.abspath(picture) not in named]
@@ -76,7 +79,7 @@ def _located(file: str, table: Dataset) -> Dataset:
     if not columns:
         raise ValueError(
             f"{shown_name(file)} has no column file_name, which names each row's picture; it has "
-            f"{', '.join(table.column_names)}."
+            f"{listed(table.column_names)}."
         )
     folder = os.path.dirname(os.path.abspath(file))
     for names, column in columns.items():
@@ -133,7 +136,7 @@ def _by_folder(pictures: Sequence[str]) -> Dataset:
     rows: dict[str, Any] = {"image": [{"path": picture, "bytes": None} for picture in pictures]}
     features = datasets.Features(image=_image())
     folders = [os.path.basename(os.path.dirname(picture)) for picture in pictures]
-    if len(set(folders)) > 1 and len({picture.count(os.sep) for picture in pictures}) == 1:
+    if len(set(folders)) > 1 and len({len(Path(picture).parts) for picture in pictures}) == 1:
         rows["label"] = folders
         features["label"] = datasets.ClassLabel(names=sorted(set(folders)))
     return datasets.Dataset.from_dict(rows, features=features)

@@ -10,7 +10,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ..extras import require
 from ..model.image_loading_cbvila import load_image, to_rgb
-from ..model.messages_cbvila import shown
+from ..model.messages_cbvila import shown, shown_error
 from .bad_rows import WAY_OUT, BadRowError
 
 # Endings of files that are taken for pictures.
@@ -19,7 +19,6 @@ PICTURE_ENDINGS = (
     *(".jp2", ".ico", ".tga", ".ppm", ".pgm", ".pbm", ".pnm"),
 )
 _FILE_NAME = "file_name"  # the column, or the end of its name, that names the file of a picture, as in metadata.jsonl
-_SAID = 300  # characters of an error's text
 _START = 16  # bytes that tell an HTML page, or a file that is cut, from a picture
 _FETCHED = ("http://", "https://", "data:")  # what `load_image` takes beside paths
 
@@ -40,9 +39,7 @@ def read_picture(value: Any) -> Image.Image:
         start = f"; it begins with {shown(value[:_START])}" if isinstance(value, bytes) else ""
         raise ValueError(f"its image cannot be read (Pillow knows no such format{start})") from error
     except Exception as error:  # decoders raise anything on bytes that somebody else wrote
-        text = " ".join(str(error).split())
-        said = text if len(text) <= _SAID else f"{text[:_SAID]}…"
-        raise ValueError(f"its image cannot be read ({type(error).__name__}: {said})") from error
+        raise ValueError(f"its image cannot be read ({shown_error(error)})") from error
 
 
 def with_pictures(row: Mapping[str, Any], origin: str) -> dict[str, Any]:

@@ -102,7 +102,8 @@ def passed_over(source: str, reads: Sequence[str]) -> list[str]:
     """Files with rows in the folder of a source that are not among those it `reads`, metadata first."""
     folders = os.walk(os.path.abspath(os.path.expanduser(source)))
     inside = (os.path.join(where, name) for where, _, names in folders for name in sorted(names))
-    rows = [file for file in inside if kind_of(file) in TABLES.values() and file not in set(reads)]
+    taken = set(map(os.path.abspath, reads))
+    rows = [file for file in inside if kind_of(file) in TABLES.values() and file not in taken]
     return sorted(rows, key=lambda file: not is_metadata(file))
 
 
@@ -135,7 +136,7 @@ def _of_folder(source: str, path: Path) -> SourceFiles:
     if (path / "dataset_info.json").is_file() and (path / "state.json").is_file():
         return SourceFiles(source, "rows", {"": []}, folder)
     card = path / _CARD
-    if card.is_file() and "\nconfigs:" in card.read_text(errors="replace"):
+    if card.is_file() and "\nconfigs:" in card.read_text(encoding="utf-8", errors="replace"):
         return SourceFiles(source, "card", {}, folder)
     splits = {split: files for split, files in _files_by_split(folder) if files}
     kinds = Counter(kind for files in splits.values() for file in files if (kind := _kind_in_folder(file)))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..extras import require
-from ..model.messages_cbvila import shown
+from ..model.messages_cbvila import listed, one_line, shown
 from .picture_folders import picture_rows
 from .pictures import is_complete, locate
 from .source_files import SourceFiles, find_source, is_metadata, kind_of, passed_over, shown_name
@@ -102,8 +102,7 @@ def picture_locator(source: str) -> Callable[[Any], Any]:
 
 def missing_column(source: str, what: str, option: str, names: Sequence[str]) -> ValueError:
     """The error of a source without a column, with the columns that there are and files that may have it."""
-    listed = ", ".join(names)
-    message = f"{shown_name(source)} has no {what}; set {option} to one of {listed}."
+    message = f"{shown_name(source)} has no {what}; set {option} to one of {listed(names)}."
     if len(names) == 1 and (divider := re.search(r"[;\t|]", names[0])):
         return ValueError(f"{message} The columns seem to be divided by {divider[0]!r}: divide them by commas.")
     found = None if source == EASY_VQA else find_source(source)
@@ -183,7 +182,7 @@ def _split_names(source: str) -> list[str] | None:
         return ["train", "test"]
     found = find_source(source)
     if found is not None and found.kind == "splits":
-        return json.loads((Path(str(found.folder)) / "dataset_dict.json").read_text())["splits"]
+        return json.loads((Path(str(found.folder)) / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
     if found is not None and found.kind != "card":
         return found.split_names
     name, revision = _name_and_revision(source)
@@ -199,8 +198,7 @@ def _innermost(error: BaseException) -> str:
         error = error.__cause__
     if isinstance(error, StopIteration) or "corresponds to no data" in str(error):
         return "it has no rows"
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= _SAID else f"{text[:_SAID]}…"
+    return one_line(str(error), _SAID) or type(error).__name__
 
 
 def _name_and_revision(source: str) -> tuple[str, str | None]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from transformers.utils import logging
 
 from ..extras import require
-from .bad_rows import reason, summary_of_bad_rows
+from .bad_rows import FAULT, reason, summary_of_bad_rows
 from .easy_vqa import load_easy_vqa, load_easy_vqa_captions
 from .pair_reader import Columns, PairReader
 from .pairs import CAPTION_COLUMNS
@@ -73,21 +73,25 @@ def load_pair_stream(
     keyword_columns: Sequence[str] = (),
     skip_bad_rows: bool = False,
 ) -> IterableDataset:
-    """The rows of [`load_pairs`] as a stream, images not decoded: nothing is fetched or written ahead."""
+    """The rows of [`load_pairs`] as a stream, images not decoded: nothing is fetched or written ahead.
+
+    With `skip_bad_rows` a row whose caption is no text says why in a column `fault`; [`StreamedImageTextPairs`] lets
+    another take its place, and counts it.
+    """
     datasets = require("datasets")
     source = os.fspath(source)
     if source == EASY_VQA:
-        return _as_stream(load_pairs(source, split).cast(_pair_features()))
+        return _as_stream(load_pairs(source, split).cast(_pair_features()), skip_bad_rows)
     rows = load_rows(source, split, streaming=True)
     names = list(rows.features or next(iter(rows)))  # of the Hub, JSON Lines have no declared columns
     columns = _columns(source, names, image_column, caption_column, keyword_columns)
     if isinstance(rows, datasets.Dataset):
-        return _as_stream(_pairs(source, rows, columns, skip_bad_rows))
+        return _as_stream(_pairs(source, rows, columns, skip_bad_rows), skip_bad_rows)
     if rows.features and isinstance(rows.features[columns.image], datasets.Image):
         rows = rows.cast_column(columns.image, datasets.Image(decode=False))
     reader = PairReader(source, columns, rows.features or {}, counts_rows=rows.num_shards == 1)
-    options = {"remove_columns": names, "features": _pair_features(), "with_indices": True}
-    return rows.map(reader.or_without_captions if skip_bad_rows else reader, **options)
+    options = {"remove_columns": names, "features": _pair_features(skip_bad_rows), "with_indices": True}
+    return rows.map(reader.or_fault if skip_bad_rows else reader, **options)
 
 
 def concatenate(sources: Sequence[Dataset], weights: Sequence[float] = (), seed: int = 0) -> Dataset:
@@ -194,10 +198,11 @@ def _with_captions(rows: Dataset) -> Dataset:
     return rows.select(kept)
 
 
-def _pair_features() -> Features:
+def _pair_features(with_faults: bool = False) -> Features:
     datasets = require("datasets")
-    image, origin = datasets.Image(decode=False), datasets.Value("string")
-    return datasets.Features(image=image, captions=_texts(), keywords=_texts(), origin=origin)
+    image, text = datasets.Image(decode=False), datasets.Value("string")
+    faults = {FAULT: text} if with_faults else {}
+    return datasets.Features(image=image, captions=_texts(), keywords=_texts(), origin=text, **faults)
 
 
 def _texts() -> Any:
@@ -205,7 +210,9 @@ def _texts() -> Any:
     return datasets.List(datasets.Value("string"))
 
 
-def _as_stream(rows: Dataset) -> IterableDataset:
+def _as_stream(rows: Dataset, with_faults: bool) -> IterableDataset:
+    if with_faults:  # none of its rows has any, and those of other streams may
+        rows = rows.add_column(FAULT, [None] * len(rows), feature=_pair_features(with_faults)[FAULT])
     return rows.to_iterable_dataset(num_shards=max(1, min(_MAX_SHARDS, len(rows))))
 
 

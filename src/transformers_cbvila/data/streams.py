@@ -13,7 +13,7 @@ from transformers.utils import logging
 
 from ..extras import require
 from ..model.messages_cbvila import shown
-from .bad_rows import reason
+from .bad_rows import FAULT, NAMED, TRIES, WAY_OUT, BadRowError, reason
 from .image_views import ImageViews
 from .masking import generator_for
 from .pairs import PairDraws, caption_column
@@ -29,8 +29,6 @@ Row = dict[str, Any]
 Key = tuple[int, int, int]  # of a row's draws: seed, pass, number
 
 _COUNTERS = 256  # loader workers that count bad rows without getting in each other's way
-_NAMED = 5  # bad rows of a reader that a warning names
-_TRIES = 1000  # rows that are tried in the place of a bad one
 _READ_ROWS = 16  # rows taken from the stream at a time
 _SAMPLE = -1  # the "pass" of `sample`: no training example has its draws
 
@@ -44,9 +42,9 @@ class StreamedImageTextPairs(IterableDataset):
     another. All draws depend on (seed, pass, row) only, where a row's number is its position in its reader's share
     times the number of readers, plus the reader's index: with one reader, its position in the pass.
 
-    Rows without a caption are passed over. A row whose image cannot be read is an error that names it or, with
-    `skip_bad_rows`, the next row that can be read takes its place: examples are as many, so that a resumed run, which
-    decodes nothing of what it replays, goes on with the draws that it would have had.
+    Rows without a caption are passed over. A row whose image cannot be read, or whose caption is no text, is an error
+    that names it or, with `skip_bad_rows`, the next row that can be read takes its place: examples are as many, so
+    that a resumed run, which decodes nothing of what it replays, goes on with the draws that it would have had.
 
     For large data: `datasets` waits five seconds at the end of every pass over several Parquet files, which small sets
     would notice.
@@ -57,8 +55,7 @@ class StreamedImageTextPairs(IterableDataset):
         shuffle_buffer: Rows from which the next one is drawn, per reader; shards are shuffled as well. 0 keeps the
             stream's own order.
         keyword_probability: See [`PairDraws`].
-        skip_bad_rows: Whether another row takes the place of one whose image cannot be read, and is counted in
-            `bad_rows`.
+        skip_bad_rows: Whether another row takes the place of a bad one, which is counted in `bad_rows`.
         views: `crop_scale`, `flip` and the other options of [`ImageViews`].
     """
 
@@ -150,14 +147,16 @@ class StreamedImageTextPairs(IterableDataset):
             yield self.draws.draw(readable, generator_for(*key))
 
     def _readable(self, row: Row, key: Key) -> Row:
-        """A row with its image decoded. ValueError, which names it, if it cannot be."""
+        """A row with its image decoded. ValueError, which names it, if it cannot be, or a caption is no text."""
+        if row.get(FAULT):
+            raise BadRowError(f"{row[FAULT]}. {WAY_OUT}.")
         origin = row.get("origin") or f"The row with {shown(row['captions'][0])}"
         where = "a look ahead" if key[1] == _SAMPLE else f"pass {key[1]}"
         return with_pictures(row, f"{origin} (number {key[2]} of {where})")
 
     def _next_readable(self, rows: Iterator[tuple[Key, Row]], ahead: deque, key: Key, error: ValueError) -> Row:
         """The next row that can be read, looked for in the rest of this pass and the next."""
-        for place in range(_TRIES):
+        for place in range(TRIES):
             if place == len(ahead):
                 ahead.append(next(rows))
             other, row = ahead[place]
@@ -172,7 +171,7 @@ class StreamedImageTextPairs(IterableDataset):
     def _note(self, error: ValueError, worker: int) -> None:
         slot = worker % _COUNTERS
         self._found[slot] += 1
-        if self._found[slot] <= _NAMED:
+        if self._found[slot] <= NAMED:
             logger.warning(f"{reason(error)}. Another row takes its place.")
 
     def _read(self, reader: int, readers: int) -> Iterator[tuple[Key, Row]]:
@@ -202,9 +201,17 @@ class StreamedImageTextPairs(IterableDataset):
         for block in rows.iter(batch_size=_READ_ROWS):
             column = caption_column(list(block), "The stream")
             for values in zip(*block.values(), strict=True):
-                row = dict(zip(block, values, strict=True))
-                if captions := texts_in(row[column], "caption"):
-                    yield {**row, "captions": captions}
+                row = _with_captions(dict(zip(block, values, strict=True)), column)
+                if row["captions"] or row.get(FAULT):
+                    yield row
+
+
+def _with_captions(row: Row, column: str) -> Row:
+    """A row with the texts in a column as `captions`, or else what is wrong with them as its fault."""
+    try:
+        return {**row, "captions": texts_in(row[column], "caption")}
+    except ValueError as error:
+        return {**row, "captions": [], FAULT: f"{row.get('origin') or 'A row of the stream'}: {error}"}
 
 
 class ReplayCollator:

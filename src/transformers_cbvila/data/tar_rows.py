@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import posixpath  # of paths in a .tar, on every system
 import tarfile
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -14,7 +14,7 @@ from ..model.messages_cbvila import shown
 from .bad_rows import KEY, URL
 from .pairs import file_identity
 from .picture_folders import caption_lines
-from .pictures import PICTURE_ENDINGS
+from .pictures import is_picture
 from .texts import is_missing
 
 if TYPE_CHECKING:
@@ -57,11 +57,11 @@ def _samples(file: str) -> Iterator[Sample]:
     try:
         with tarfile.open(file, "r|*") as archive:
             for member in archive:
-                folder, name = os.path.split(member.name)
+                folder, name = posixpath.split(member.name)
                 stem, _, ending = name.partition(".")
                 if not member.isfile() or not stem or not ending or folder.split("/")[0].startswith("__"):
                     continue
-                key = os.path.join(folder, stem)
+                key = posixpath.join(folder, stem)
                 if sample and sample[KEY] != key:
                     yield _with_one_picture(sample)
                     sample = {}
@@ -75,7 +75,7 @@ def _samples(file: str) -> Iterator[Sample]:
 
 def _add(sample: Sample, ending: str, content: bytes) -> None:
     last = ending.rpartition(".")[2]
-    if f".{last}" in PICTURE_ENDINGS:
+    if is_picture(f"{sample[KEY]}.{ending}"):
         sample[ending] = {"path": f"{sample[KEY]}.{ending}", "bytes": content}
     elif last in _TEXTS:
         text = content.decode("utf-8-sig", errors="replace")
@@ -95,7 +95,7 @@ def _parsed(content: bytes, sample: Sample) -> Any:
 
 def _with_one_picture(sample: Sample) -> Sample:
     """A sample whose only picture is `image`: endings may change from one sample to the next."""
-    pictures = [name for name in sample if f".{name.rpartition('.')[2]}" in PICTURE_ENDINGS and name != "image"]
+    pictures = [name for name in sample if is_picture(f"{sample[KEY]}.{name}") and name != "image"]
     if len(pictures) == 1:
         sample["image"] = sample.pop(pictures[0])
     return sample

@@ -185,5 +185,5 @@ def _group(value: Any, parts: Sequence[int]) -> str:
     if not parts:
         return str(value)
     if max(parts) >= len(pieces):
-        raise ValueError(f"its group is {value!r}, which has no part {max(parts)} between dashes")
+        raise ValueError(f"its group is {shown(value)}, which has no part {max(parts)} between dashes")
     return "-".join(pieces[part] for part in parts)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from PIL import Image
 
 from ..extras import require
+from ..model.messages_cbvila import listed, shown
 from .bad_rows import WAY_OUT, BadRowError, key_columns, row_origin, summary_of_bad_rows
 from .easy_vqa import load_easy_vqa
 from .pairs import file_identity, stable_id
@@ -161,7 +162,7 @@ def _read(
     conditions = [condition.partition("=")[::2] for condition in settings.where]
     for option, column in [("a group, image id or condition", c) for c in [*extra, *(c for c, _ in conditions)]]:
         if column not in names:
-            raise ValueError(f"{source} has no column {column!r} for {option}; it has {', '.join(names)}.")
+            raise ValueError(f"{source} has no column {column!r} for {option}; it has {listed(names)}.")
     first = _add_pictures(rows, table, source, settings, bool(joined))
     read = field_reader(settings, columns, table.features, classes)
     wanted = dict.fromkeys([*columns.values(), *extra, *(c for c, _ in conditions), *key_columns(names)])
@@ -207,7 +208,7 @@ def _join_index(rows: TaskRows, settings: TaskSettings) -> dict[str, tuple[int, 
         column = picture_column(settings.image_column[0], table.column_names)
         if column is None:
             raise ValueError(
-                f"image_data {source} has no column {settings.image_column[0]!r}; it has {table.column_names}."
+                f"image_data {source} has no column {settings.image_column[0]!r}; it has {listed(table.column_names)}."
             )
         rows.pictures.append(encoded_images(table, column, source))
         for number, value in enumerate(_picture_ids(table, rows.pictures[-1], settings, source)):
@@ -217,8 +218,9 @@ def _join_index(rows: TaskRows, settings: TaskSettings) -> dict[str, tuple[int, 
             if not _same_picture(rows.pictures, index.setdefault(name, place), place):
                 other, row = index[name]
                 raise ValueError(
-                    f"image_data has two pictures with the id {name!r}: row {row} of {settings.image_data[other]} and "
-                    f"row {number} of {source}. Leave one of them out, or give ids that differ."
+                    f"image_data has two pictures with the id {shown(name)}: row {row} of "
+                    f"{settings.image_data[other]} and row {number} of {source}. Leave one of them out, "
+                    "or give ids that differ."
                 )
             if name.lower().endswith(_ENDINGS):
                 stems.setdefault(name.rpartition(".")[0], place)
@@ -232,7 +234,7 @@ def _picture_ids(table: Any, pictures: Dataset, settings: TaskSettings, source: 
         return table[column]
     files = [Path((picture or {}).get("path") or "").name for picture in pictures["image"]]
     if settings.image_data_id_column is not None or not all(files):
-        raise ValueError(f"image_data {source} has no column {column!r}; it has {table.column_names}.")
+        raise ValueError(f"image_data {source} has no column {column!r}; it has {listed(table.column_names)}.")
     return files
 
 
@@ -249,7 +251,7 @@ def _same_picture(pictures: Sequence[Dataset], first: tuple[int, int], second: t
 def _joined(joined: dict[str, tuple[int, int]], fields: Fields) -> tuple[int, int]:
     place = joined.get(fields["image_id"])
     if place is None:
-        raise ValueError(f"no image of image_data has the id {fields['image_id']!r}")
+        raise ValueError(f"no image of image_data has the id {shown(fields['image_id'])}")
     return place
 
 

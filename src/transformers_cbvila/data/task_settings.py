@@ -7,6 +7,7 @@ import argparse
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..model.messages_cbvila import shown
 from .given_options import GivenOptions
 
 
@@ -75,7 +76,9 @@ class TaskSettings(GivenOptions):
             raise ValueError("image_column is empty; name the column with the images.")
         for condition in self.where:
             if "=" not in condition:
-                raise ValueError(f"where={condition!r} is no condition; expected COLUMN=VALUE, such as 'split=test'.")
+                raise ValueError(
+                    f"where={shown(condition)} is no condition; expected COLUMN=VALUE, such as 'split=test'."
+                )
         if self.image_data and self.image_id_column is None:
             raise ValueError("image_data is joined by image_id_column; name the column, such as image_id.")
         if self.image_data and len(self.image_column) > 1:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from ..model.messages_cbvila import shown
 from ..model.processing_cbvila import UNLIMITED, CBViLAProcessor
 from .bad_rows import WAY_OUT
 from .collators import token_limit
@@ -11,7 +12,6 @@ from .task_rows import Record, TaskRows
 _TEXTS = {"captions": "caption", "question": "question", "text": "text"}  # by field, what an error calls one
 _AT_A_TIME = 10_000  # texts whose tokens are in memory
 _USUAL = 0.995  # share of texts that are not cut: a few are no measure of the others
-_SHOWN = 60  # letters of a text
 
 
 def check_texts(rows: TaskRows, processor: CBViLAProcessor, skip_bad_rows: bool, training: bool = False) -> TaskRows:
@@ -82,10 +82,10 @@ def _token_counts(processor: CBViLAProcessor, texts: set[str]) -> dict[str, int]
 def _fault(record: Record, counts: Mapping[str, int], limit: int, training: bool) -> str | None:
     for what, text in _texts(record, training):
         if counts[text] == 0:
-            return f"its {what} {text[:_SHOWN]!r} has nothing that the tokenizer knows"
+            return f"its {what} {shown(text)} has nothing that the tokenizer knows"
         if what == "answer" and counts[text] + 1 > limit:  # with the token that ends it
             return (
-                f"its answer {text[:_SHOWN]!r} has {counts[text] + 1} tokens with the one that ends it, and the model "
+                f"its answer {shown(text)} has {counts[text] + 1} tokens with the one that ends it, and the model "
                 f"takes {limit}"
             )
     return None

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..extras import require
-from ..model.messages_cbvila import shown
+from ..model.messages_cbvila import one_line, shown
 
 _EXAMPLES = '"Flat", "HNSW32", "IVF64,Flat" (64 cells) or "IVF64,PQ16" (16 bytes of each)'
 _CELLS, _CODES = re.compile(r"IVF(\d+)"), re.compile(r"PQ\d+(?:x(\d+))?")
@@ -104,5 +104,4 @@ def _points_needed(string_factory: str) -> int:
 
 def _reason(error: Exception) -> str:
     """What FAISS says, without the place in its code and the condition that failed there."""
-    text = _PLACE.sub("", " ".join(str(error).split()))
-    return text if len(text) <= 200 else f"{text[:200]}…"
+    return one_line(_PLACE.sub("", " ".join(str(error).split())), 200)

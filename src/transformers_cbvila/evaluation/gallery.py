@@ -19,6 +19,7 @@ from ..data.pairs import stable_id
 from ..model.image_loading_cbvila import DECODING_ERRORS
 from ..model.item_lists_cbvila import check_item, is_by_position, items_of
 from ..model.losses_cbvila import at_least_fp32
+from ..model.messages_cbvila import one_line
 from ..model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
 from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
 from ..model.number_checks_cbvila import check_whole
@@ -186,7 +187,7 @@ def _read(items: Iterator[Any], count: int, kind: str, start: int) -> list[Any]:
             batch.append(item)
     except DECODING_ERRORS as error:
         place = f"{kind}[{start + len(batch)}]"
-        raise ValueError(f"{place} cannot be read: {str(error)[:300]} ({type(error).__name__}).") from error
+        raise ValueError(f"{place} cannot be read: {one_line(str(error))} ({type(error).__name__}).") from error
     for row, item in enumerate(batch, start):
         check_item(item, f"{kind}[{row}]")
     return batch

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from transformers_cbvila.extras import require
+from transformers_cbvila.model.messages_cbvila import shown
 
 if TYPE_CHECKING:
     from evaluate import EvaluationModule
@@ -21,7 +22,7 @@ def metric_folder(name: str) -> Path:
         ValueError: no metric has this name.
     """
     if name not in METRICS:
-        raise ValueError(f"no metric is called {name!r}; there are {', '.join(METRICS)}")
+        raise ValueError(f"no metric is called {shown(name)}; there are {', '.join(METRICS)}")
     return Path(__file__).parent / f"cbvila_{name}"
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..data.task_rows import TaskRows
+from ..model.messages_cbvila import shown
 from .vqa_metrics import ANNOTATORS_PER_QUESTION
 
 
@@ -96,7 +97,7 @@ def protocol_defaults(task: str, name: str | None) -> dict[str, Any]:
         return {}
     if name not in PROTOCOLS or PROTOCOLS[name].task != task:
         fitting = [known for known, protocol in PROTOCOLS.items() if protocol.task == task]
-        raise ValueError(f"protocol={name!r} is none for {task}; there are {', '.join(fitting)}.")
+        raise ValueError(f"protocol={shown(name)} is none for {task}; there are {', '.join(fitting)}.")
     return {**PROTOCOLS[name].defaults, **PROTOCOLS[name].fixed}
 
 

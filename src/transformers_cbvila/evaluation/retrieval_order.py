@@ -13,8 +13,8 @@ from typing import Any
 from transformers.utils import CONFIG_NAME
 
 from ..bundled import CHECKPOINTS
+from .output_files import write_json
 from .retrieval_figures import DEPTHS
-from .task_evaluation import write_json
 
 
 def better_rerank_k(figures: Mapping[str, Any], rerank_k: int, prefix: str = "") -> int | None:
@@ -41,11 +41,15 @@ def keep_better_order(folder: str | Path, figures: Mapping[str, Any], rerank_k: 
         figures, rerank_k, prefix: As of [`better_rerank_k`].
 
     Returns:
-        A sentence that says so, if anything was written.
+        A sentence that says so, or why it could not be written; None if there is nothing to say.
     """
     file, chosen = Path(folder) / CONFIG_NAME, better_rerank_k(figures, rerank_k, prefix)
     if chosen is None or not file.is_file() or CHECKPOINTS in file.resolve().parents:
         return None
-    write_json(file, dict(sorted({**json.loads(file.read_text()), "rerank_k": chosen}.items())))
+    known = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        write_json(file, dict(sorted({**known, "rerank_k": chosen}.items())))
+    except OSError as error:  # such as of a folder that others own: no reason to lose what was measured
+        return f"Retrievers of {folder} would rank better with rerank_k={chosen}, which could not be kept: {error}."
     how = f"have matching order the best {chosen}" if chosen else "go by similarity alone, which ranks better here"
     return f"Retrievers of {folder} now {how} (rerank_k={chosen} in its {CONFIG_NAME})."

@@ -17,6 +17,7 @@ import numpy as np
 
 from ..extras import require
 from ..model.messages_cbvila import shown
+from .output_files import write_json
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -44,12 +45,12 @@ class Shards:
         if not is_written(self.folder):
             if any(self.folder.iterdir()):
                 raise ValueError(f"{folder} holds other files: give a folder that is empty, or not there yet.")
-            self._write(_DESCRIPTION, dict(description))
+            write_json(self.folder / _DESCRIPTION, dict(description))
         there = read_description(folder)
         for name, wanted in description.items():
             if there.get(name) != wanted:
                 raise ValueError(
-                    f"{folder} was written with {name}={there.get(name)!r} and this is {name}={wanted!r}: "
+                    f"{folder} was written with {name}={shown(there.get(name))} and this is {name}={shown(wanted)}: "
                     "give another folder, or delete this one to start again."
                 )
         self.rows = sum(len(table) for table in tables(self.folder))
@@ -103,12 +104,7 @@ class Shards:
 
     def finish(self) -> None:
         """Notes that all rows are there."""
-        self._write(_DESCRIPTION, {**read_description(self.folder), "complete": True})
-
-    def _write(self, name: str, content: dict[str, Any]) -> None:
-        unfinished = self.folder / (name + _UNFINISHED)
-        unfinished.write_text(json.dumps(content, indent=2) + "\n")
-        os.replace(unfinished, self.folder / name)
+        write_json(self.folder / _DESCRIPTION, {**read_description(self.folder), "complete": True})
 
 
 def shard_files(folder: str | Path) -> list[Path]:
@@ -172,4 +168,4 @@ def read_description(folder: str | Path) -> dict[str, Any]:
         raise FileNotFoundError(
             f"{shown(str(folder), 255)} is no folder that a gallery was written to: it has no {_DESCRIPTION}."
         )
-    return json.loads((Path(folder) / _DESCRIPTION).read_text())
+    return json.loads((Path(folder) / _DESCRIPTION).read_text(encoding="utf-8"))

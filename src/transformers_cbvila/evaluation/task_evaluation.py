@@ -1,7 +1,6 @@
 """The `cbvila evaluate` job: a fine-tuned model and data in, figures in a JSON file out."""
 
 import json
-import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from ..model.modeling_cbvila_visual_entailment import CBViLAForVisualEntailment
 from ..model.modeling_cbvila_visual_reasoning import CBViLAForVisualReasoning
 from ..model.processing_cbvila import CBViLAProcessor
 from .devices import placed
+from .output_files import require_folder, write_json
 from .protocols import check_protocol
 from .task_figures import Figures, TaskEvaluation
 
@@ -100,8 +100,7 @@ def evaluate_task(task: str, job: EvaluationJob, settings: Any, progress: bool =
     """
     if job.folder is not None and task != "retrieval":
         raise ValueError(f"folder={job.folder} is for retrieval; {task} keeps nothing, so leave it out.")
-    if job.output is not None and not Path(job.output).absolute().parent.is_dir():
-        raise FileNotFoundError(f"output={job.output}: the folder isn't there; make it first.")
+    require_folder("output", job.output)
     model, processor = load_trained(task, job.model)
     settings = _with_trained_length(job.model, settings)
     classes = task_classes(task, model.config)
@@ -154,7 +153,7 @@ def load_trained(task: str, name: str) -> tuple[Any, CBViLAProcessor]:
 def _with_trained_length(name: str, settings: Any) -> Any:
     """The settings with texts as long as in the model's training, unless another length was given, which is said."""
     record = Path(checkpoint_source(name)) / "finetuning.json"
-    trained = json.loads(record.read_text()).get("settings", {}) if record.is_file() else {}
+    trained = json.loads(record.read_text(encoding="utf-8")).get("settings", {}) if record.is_file() else {}
     cuts = not isinstance(settings, QuestionSettings)  # of which evaluation takes as much as the model does
     if not cuts or "max_length" not in trained or trained["max_length"] == settings.max_length:
         return settings
@@ -183,13 +182,6 @@ def check_num_images(task: str, config: CBViLAConfig, settings: Any) -> None:
             f"The model judges {config.num_images} image(s) at a time, and the data have {settings.num_images}; set "
             "image_column (one for each image) and image_parts as in its training."
         )
-
-
-def write_json(path: str | Path, value: Any) -> None:
-    """Writes a JSON file, whole or not at all."""
-    unfinished = Path(f"{path}.unfinished")
-    unfinished.write_text(json.dumps(value, indent=2) + "\n")
-    os.replace(unfinished, path)
 
 
 def _architecture(config: CBViLAConfig) -> str | None:

@@ -20,6 +20,7 @@ from transformers.utils import (
 
 from ..bundled import bundled_or_same, no_checkpoint
 from ..model.configuration_cbvila import CBViLAConfig
+from ..model.messages_cbvila import one_line, shown
 from .kinds import KINDS, Kind
 
 FACTS_NAME = "facts.yaml"
@@ -77,9 +78,11 @@ def check_repo_id(repo_id: str) -> None:
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
-        raise ValueError(f"{repo_id!r} is no name of a repository: {_one_line(error)}") from None
+        raise ValueError(f"{shown(repo_id)} is no name of a repository: {one_line(str(error))}") from None
     if repo_id.count("/") != 1:
-        raise ValueError(f"{repo_id!r} says not whose repository it is; expected owner/name, e.g. my-org/{repo_id}")
+        raise ValueError(
+            f"{shown(repo_id)} says not whose repository it is; expected owner/name, e.g. my-org/{repo_id}"
+        )
 
 
 def find_checkpoint(source: str | Path) -> Checkpoint:
@@ -123,10 +126,12 @@ def _read_config(folder: Path) -> dict[str, Any]:
     config = _read_json(path)
     found = config.get("model_type")
     if found != CBViLAConfig.model_type:
-        raise ValueError(f"{path} is of a model of type {found!r}; this publishes {CBViLAConfig.model_type!r} only")
+        raise ValueError(
+            f"{path} is of a model of type {shown(found)}; this publishes {CBViLAConfig.model_type!r} only"
+        )
     architecture = (config.get("architectures") or [None])[0]
     if architecture not in KINDS:
-        raise ValueError(f"{path} names the architecture {architecture!r}; expected one of {', '.join(KINDS)}")
+        raise ValueError(f"{path} names the architecture {shown(architecture)}; expected one of {', '.join(KINDS)}")
     return config
 
 
@@ -149,7 +154,7 @@ def _weights(folder: Path) -> tuple[str, ...]:
         except FileNotFoundError:
             raise ValueError(f"{folder} has no {name}, which its {SAFE_WEIGHTS_INDEX_NAME} names; {_REMEDY}") from None
         except SafetensorError as error:
-            raise ValueError(f"{folder / name} is truncated or no safetensors file: {_one_line(error)}") from None
+            raise ValueError(f"{folder / name} is truncated or no safetensors file: {one_line(str(error))}") from None
     return names if SAFE_WEIGHTS_NAME in names else (SAFE_WEIGHTS_INDEX_NAME, *names)
 
 
@@ -173,7 +178,3 @@ def _names_of_weights(folder: Path) -> tuple[str, ...]:
             f" that you trust and {_REMEDY}, which writes {SAFE_WEIGHTS_NAME}"
         )
     raise ValueError(f"{folder} has no {SAFE_WEIGHTS_NAME}; {_REMEDY}")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from ..model.messages_cbvila import shown
 from .checking import Checkpoint
 from .records import recorded_data, recorded_facts
 from .results import Result, is_number
@@ -98,13 +99,13 @@ def _read_facts(path: Path) -> dict[str, Any]:
     known = [item.name for item in fields(Facts)]
     for name in given:
         if name not in known:
-            raise ValueError(f"{path} has the fact {name!r}, which no card shows; there are {', '.join(known)}")
+            raise ValueError(f"{path} has the fact {shown(name)}, which no card shows; there are {', '.join(known)}")
     return {name: _READERS.get(name, _text)(value, f"{name} in {path}") for name, value in given.items()}
 
 
 def _text(value: Any, where: str) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{where} is {value!r}; expected a text")
+        raise ValueError(f"{where} is {shown(value)}; expected a text")
     return value.strip()
 
 
@@ -116,27 +117,27 @@ def _data(value: Any, where: str) -> list[dict[str, str]]:
     keys = {"name", "what", "license"}
     for item in value if isinstance(value, list) and value else [value]:
         if not isinstance(item, dict) or set(item) != keys:
-            raise ValueError(f"{where} has {item!r}; expected a list of {{name: ..., what: ..., license: ...}}")
+            raise ValueError(f"{where} has {shown(item)}; expected a list of {{name: ..., what: ..., license: ...}}")
     return [{key: _text(item[key], where) for key in item} for item in value]
 
 
 def _results(value: Any, where: str) -> list[Result]:
     if not isinstance(value, list):
-        raise ValueError(f"{where} is {value!r}; expected a list, [] where nothing was measured")
+        raise ValueError(f"{where} is {shown(value)}; expected a list, [] where nothing was measured")
     known = [item.name for item in fields(Result)]
     for item in value:
         if not isinstance(item, dict) or not {"dataset", "metric", "value"} <= set(item) <= set(known):
-            raise ValueError(f"{where} has {item!r}; expected dataset, metric and value, and perhaps {known[3:]}")
+            raise ValueError(f"{where} has {shown(item)}; expected dataset, metric and value, and perhaps {known[3:]}")
         floors = item.get("floors", {})
         numbers = [item[name] for name in ("value", "low", "high") if name in item]
         if not isinstance(floors, dict) or not all(map(is_number, [*numbers, *floors.values()])):
-            raise ValueError(f"{where} has {item!r}; expected numbers, and floors as {{name: number}}")
+            raise ValueError(f"{where} has {shown(item)}; expected numbers, and floors as {{name: number}}")
     return [Result(**item) for item in value]
 
 
 def _leave_out(value: Any, where: str) -> dict[str, list[str]]:
     if not isinstance(value, dict):
-        raise ValueError(f"{where} is {value!r}; expected {{data set: [beginnings of metrics]}}")
+        raise ValueError(f"{where} is {shown(value)}; expected {{data set: [beginnings of metrics]}}")
     return {str(name): _texts(metrics, where) for name, metrics in value.items()}
 
 

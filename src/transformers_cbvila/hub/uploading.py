@@ -7,6 +7,8 @@ from typing import Any
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelInfo, get_token
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
 
+from ..model.messages_cbvila import one_line
+
 # Of what was there before: weights under other names could be loaded instead, and code would be stale.
 _REPLACED = ("*.safetensors", "*.safetensors.index.json", "*_cbvila*.py")
 # The first is the base of all errors of the HTTP client; which client that is depends on huggingface_hub's version.
@@ -126,4 +128,4 @@ def _cannot_reach(api: HfApi, error: Exception) -> str:
 
 def _reason(error: Exception) -> str:
     """One line of at most 200 characters."""
-    return (" ".join(str(error).split()) or type(error).__name__)[:200].rstrip(". ")
+    return (one_line(str(error), 200) or type(error).__name__).rstrip(". ")

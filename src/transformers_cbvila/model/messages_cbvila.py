@@ -1,5 +1,6 @@
 """How messages show a value that somebody gave: recognisable, on one line and never longer than it needs to be."""
 
+from collections.abc import Iterable
 from typing import Any
 
 SHOWN_CHARACTERS = 80
@@ -21,5 +22,21 @@ def shown(value: Any, limit: int = SHOWN_CHARACTERS) -> str:
 
 def shown_error(error: BaseException, limit: int = 300) -> str:
     """What an error says and of which kind it is, cut where it grows too long: "OSError: image file is truncated"."""
-    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return one_line(f"{type(error).__name__}: {error}", limit)
+
+
+def one_line(text: str, limit: int = 300) -> str:
+    """A text that somebody else wrote, such as a library's error, on one line, cut where it grows too long."""
+    text = " ".join(text.split())
     return text if len(text) <= limit else f"{text[:limit]}…"
+
+
+def listed(names: Iterable[Any], limit: int = 500) -> str:
+    """Names with commas between them, as many as there is room for: "id, image, … (1,024 in all)"."""
+    names = list(map(str, names))
+    text = ", ".join(names)
+    return (
+        text
+        if len(text) <= limit
+        else f"{text[:limit].rpartition(', ')[0] or text[:limit]}, … ({len(names):,} in all)"
+    )

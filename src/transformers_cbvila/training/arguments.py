@@ -212,7 +212,8 @@ class CBViLATrainingArguments(GivenOptions, TrainingArguments):
         parts = self.alternate_updates.split(",")
         if len(parts) != 2 or not all(part.strip().isdigit() and int(part) > 0 for part in parts):
             raise ValueError(
-                f"alternate_updates={self.alternate_updates!r}: expected two numbers of steps above 0, like '1,1'."
+                f"alternate_updates={shown(self.alternate_updates)}: expected two numbers of steps above 0, like "
+                "'1,1'."
             )
         return int(parts[0]), int(parts[1])
 
@@ -273,15 +274,17 @@ class CBViLATrainingArguments(GivenOptions, TrainingArguments):
             start, end = (float(part) for part in self.negative_hardening.split(","))
         except ValueError:
             raise ValueError(
-                f"negative_hardening={self.negative_hardening!r}: expected two numbers like '0.25,0.5'."
+                f"negative_hardening={shown(self.negative_hardening)}: expected two numbers like '0.25,0.5'."
             ) from None
         if not 0 <= start < end < math.inf:
-            raise ValueError(f"negative_hardening={self.negative_hardening!r}: the first number must be the smaller.")
+            raise ValueError(
+                f"negative_hardening={shown(self.negative_hardening)}: the first number must be the smaller."
+            )
         whole = start == int(start) and end == int(end)
         if end > 1 and not whole:
             raise ValueError(
-                f"negative_hardening={self.negative_hardening!r}: both must be steps, which are whole numbers like "
-                "'500,2000', or shares of all steps up to 1, like '0.25,0.5'."
+                f"negative_hardening={shown(self.negative_hardening)}: both must be steps, which are whole numbers "
+                "like '500,2000', or shares of all steps up to 1, like '0.25,0.5'."
             )
         return start, end
 

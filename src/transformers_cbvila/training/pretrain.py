@@ -15,8 +15,10 @@ from ..data.sources import check_weights, concatenate, interleave, load_pair_str
 from ..data.streams import StreamedImageTextPairs
 from ..data.unknown_texts import warn_of_unknown_tokens
 from ..data.vocabulary import train_wordpiece
+from ..evaluation.output_files import write_json
 from ..model.configuration_cbvila import CBViLAConfig
 from ..model.image_processing_pil_cbvila import CBViLAImageProcessorPil
+from ..model.messages_cbvila import shown
 from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
 from ..model.processing_cbvila import CBViLAProcessor
 from .arguments import CBViLATrainingArguments
@@ -143,7 +145,7 @@ def pretrain(job: PretrainingJob, args: CBViLATrainingArguments) -> Path:
         say(args, pairs.summary_of_bad_rows())
     if trainer.is_world_process_zero():
         record = {"bad_rows": pairs.bad_rows, **run_record(job, trainer)}
-        (output_dir / "pretraining.json").write_text(json.dumps(record, indent=1))
+        write_json(output_dir / "pretraining.json", record)
     return output_dir
 
 
@@ -200,10 +202,11 @@ def _parsed(model_config: str) -> dict:
     try:
         fields = json.loads(model_config)
     except json.JSONDecodeError as error:
-        raise ValueError(f"model_config={model_config!r} is no JSON ({error}).") from None
+        raise ValueError(f"model_config={shown(model_config)} is no JSON ({error}).") from None
     if not isinstance(fields, dict):
         raise ValueError(
-            f"model_config={model_config!r} names no fields; expected something like '{{\"codebook_size\": 256}}'."
+            f"model_config={shown(model_config)} names no fields; expected something like "
+            "'{\"codebook_size\": 256}'."
         )
     return fields
 
