@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[1]
 def test_small_and_without_pickles(name):
     files = list(Path(bundled_checkpoint(name)).iterdir())
     assert (Path(bundled_checkpoint(name)) / "model.safetensors").stat().st_size <= 12_000_000
-    assert {file.suffix for file in files} <= {".json", ".md", ".safetensors"}
+    assert {file.suffix for file in files} <= {".json", ".md", ".safetensors", ".yaml"}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -133,7 +133,7 @@ def test_without_timm_it_says_so(originals, monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     source = timm_source(timm_tensors(originals), heads=4)
     assert source.check() is None and "timm is not installed" in source.notes[0]
-    with pytest.raises(ImportError, match="transformers-cbvila"):
+    with pytest.raises(ImportError, match="pip install .*timm"):
         vision_source("timm:vit_base_patch16_224")
 
 

@@ -115,6 +115,8 @@ def test_no_step_waits_for_an_accelerator():
     with pytest.raises(ValueError, match="labels hold 3"):
         check_ids("labels", ids(0, 3), (2,), 3, "there are 3", owner)
     check_ids("labels", ids(0, 3), (2,), 3, "there are 3", owner)
+    with pytest.raises(ValueError, match="mlm_labels hold 3"):
+        check_ids("mlm_labels", ids(0, 3), (2,), 3, "there are 3", owner)
     with pytest.raises(ValueError, match="labels are"):
         check_ids("labels", ids(0, 1, 2), (2,), 3, "there are 3", owner)
 

@@ -147,7 +147,7 @@ def test_a_twin_that_lacks_a_weight_is_not_started_anew(tmp_path):
 def test_other_heads_leave_the_twins(tmp_path, caplog, head):
     model = twin_model()
     model.save_pretrained(tmp_path)
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO, "transformers_cbvila"):
         loaded, info = head.from_pretrained(tmp_path, output_loading_info=True)
     assert "twin_layers (44 tensors)" in caplog.text
     assert not [name for name in info["unexpected_keys"] if "twin" in name]

@@ -194,6 +194,7 @@ def test_numbers_out_of_their_bounds_are_refused_by_name(name, tmp_path):
         ({"accelerator_config": {"pigeon": 1}}, "pigeon"),
         ({"lr_scheduler_kwargs": "[1]"}, "^lr_scheduler_kwargs=.* is no JSON mapping"),
         ({"lr_scheduler_kwargs": "{pigeon"}, "^lr_scheduler_kwargs=.* is no JSON mapping"),
+        ({"lr_scheduler_kwargs": {"num_cycles": 2, "power": 1}}, "lr_scheduler_type=linear .*num_cycles.* takes none"),
         ({"lr_scheduler_kwargs": {"pigeon": 1}}, "lr_scheduler_type=linear .*pigeon.* takes none"),
         ({"lr_scheduler_type": "constant_with_warmup", "lr_scheduler_kwargs": {"num_cycles": 1}}, "takes none"),
         ({"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr_rate": "x"}}, "min_lr_rate"),

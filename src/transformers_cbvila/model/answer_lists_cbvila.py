@@ -30,7 +30,7 @@ def check_answers(name: str, labels: Any, text_config: Any, owner: nn.Module) ->
             f"{name} is {tuple(labels.shape)}; expected an integer tensor (answers, tokens) of torch.int64, got "
             f"{labels.dtype}. {_ADVICE}"
         )
-    for row, tokens in enumerate(labels.tolist() if may_look_at(labels, owner) else ()):
+    for row, tokens in enumerate(labels.tolist() if may_look_at(name, labels, owner) else ()):
         fault = _fault_of(tokens, text_config)
         if fault:
             raise ValueError(f"{name} row {row} is {shown(tokens)}: {fault}. {_ADVICE}")

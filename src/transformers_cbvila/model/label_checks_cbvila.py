@@ -40,7 +40,7 @@ def check_ids(
         raise ValueError(f"{name} are {shown(ids)}; expected a tensor {shape} of {dtypes[0]}: {rule}.")
     if tuple(ids.shape) != shape or ids.dtype not in dtypes:
         raise ValueError(f"{name} are {tuple(ids.shape)} of {ids.dtype}; expected {shape} of {dtypes[0]}: {rule}.")
-    if not may_look_at(ids, owner):
+    if not may_look_at(name, ids, owner):
         return
     outside = (ids < 0) | (ids >= limit)
     if ignored:
@@ -50,12 +50,13 @@ def check_ids(
         raise ValueError(f"{name} hold {int(ids[tuple(place)])}, but {rule} (at {place}).")
 
 
-def may_look_at(values: Tensor, owner: nn.Module) -> bool:
+def may_look_at(name: str, values: Tensor, owner: nn.Module) -> bool:
     """Whether the numbers themselves may be looked at now, as the top of this file says."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or values.is_meta:
         return False
     if values.device.type == "cpu":
         return True
-    is_first = not getattr(owner, "_labels_were_seen", False)
-    owner._labels_were_seen = True  # type: ignore[assignment]
+    seen: set[str] = owner.__dict__.setdefault("_ids_seen", set())  # of this model, and no state of it
+    is_first = name not in seen
+    seen.add(name)
     return is_first
