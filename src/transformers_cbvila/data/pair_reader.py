@@ -44,8 +44,8 @@ class PairReader:
         try:
             return {**self(row, number), FAULT: None}
         except ValueError as error:
-            nothing = {"image": None, "captions": [], "keywords": [], "origin": self.origin(row, number)}
-            return {**nothing, FAULT: reason(error)}
+            texts: dict[str, Any] = {"captions": [], "keywords": [], "origin": self.origin(row, number)}
+            return {"image": None, **texts, FAULT: reason(error)}
 
     def text_columns(self, names: Sequence[str]) -> list[str]:
         """The columns that `texts` reads."""
