@@ -242,3 +242,13 @@ def test_a_caption_of_a_stream_that_is_no_text_is_named_or_counted(caption, tmp_
     pairs = StreamedImageTextPairs(from_files, shuffle_buffer=0, skip_bad_rows=True)
     assert [example["text"] for example in islice(pairs, 4)] == ["a", "b", "b", "c"]
     assert pairs.bad_rows == 1 and f"Row 0 of {files[1]}: its caption" in caplog.text
+
+
+def test_a_table_of_many_columns_is_told_in_a_short_message(tmp_path):
+    row = {"image": "red.png", **{f"a_column_with_a_long_name_{i}": "a" for i in range(1000)}}
+    source = write(tmp_path / "rows.jsonl", json.dumps(row) + "\n")
+    settings = RetrievalSettings(caption_column="a_column_with_a_long_name_1", where=["nowhere=1"])
+    for read in (load_pairs, lambda source: load_task_rows([source], "train", settings)):
+        with pytest.raises(ValueError, match="a_column_with_a_long_name_0, .*1,001 in all") as caught:
+            read(source)
+        assert len(str(caught.value)) < 1500
