@@ -1,12 +1,14 @@
 """Every form in which people keep pictures with captions, whole and as a stream."""
 
+import base64
 import json
 
 import datasets
 import pytest
-from PIL import Image
+from PIL import Image, ImageColor
 
 from transformers_cbvila.data.pairs import ImageTextPairs
+from transformers_cbvila.data.pictures import read_picture, undecoded
 from transformers_cbvila.data.source_rows import EASY_VQA, usual_split
 from transformers_cbvila.data.sources import (
     concatenate,
@@ -354,3 +356,33 @@ def test_easy_vqa_as_a_stream():
     first = next(iter(rows))
     assert decoded(first).size == (64, 64) and first["captions"] and first["keywords"] == []
     assert rows.num_shards == 64
+
+
+@pytest.mark.parametrize("caption", [None, "", " ", []])
+def test_sources_without_any_caption_are_refused(caption, tmp_path):
+    lines = [{"image": f"{c}.png", "caption": caption} for c in COLOURS]
+    path = save_pictures(tmp_path / "pictures") / "a.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    with pytest.raises(ValueError, match=r"None of 6 rows has a caption \(Row 0 of .*a.jsonl is the first\)"):
+        concatenate([load_pairs(str(path))])
+    with pytest.raises(ValueError, match="The stream has no row with a caption and an image"):
+        list(StreamedImageTextPairs(load_pair_stream(str(path))).sample(0))
+
+
+@pytest.mark.parametrize("load", [load_pairs, load_pair_stream])
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+@pytest.mark.parametrize("form", ["base64", "data URL", "file URL"])
+def test_pictures_may_be_texts(form, name, load, tmp_path):
+    save_pictures(tmp_path / "pictures")
+    files = [tmp_path / "pictures" / f"{c}.png" for c in COLOURS]
+    coded = [base64.b64encode(file.read_bytes()).decode() for file in files]
+    texts = {
+        "base64": coded,
+        "data URL": [f"data:image/png;base64,{text}" for text in coded],
+        "file URL": [file.as_uri() for file in files],
+    }[form]
+    rows = [{"image": text, "caption": "a"} for text in texts]
+    lines = ["image,caption", *(f'"{t}",a' for t in texts)] if name == "a.csv" else list(map(json.dumps, rows))
+    (tmp_path / name).write_text("\n".join(lines))
+    images = [read_picture(row["image"]) for row in undecoded(load(str(tmp_path / name)))]
+    assert [image.getpixel((0, 0)) for image in images] == [ImageColor.getrgb(colour) for colour in COLOURS]

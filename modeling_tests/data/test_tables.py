@@ -88,3 +88,12 @@ def test_classes_may_be_numbers_that_are_texts(name, tmp_path):
         load_task_rows([source], "train", EntailmentSettings(), VE)
     with pytest.raises(ValueError, match="Row 1 of .*: its label is 'class 2'"):
         load_task_rows([source], "train", EntailmentSettings(class_names=["neutral", "contradiction"]), VE)
+
+
+@pytest.mark.parametrize("load", [load_pairs, load_pair_stream])
+@pytest.mark.parametrize("row", ["red.png,a red one,on a hill", "red.png,a red one,", "1,red.png,a red one"])
+def test_cells_do_not_move_where_rows_are_longer_than_the_header(row, load, tmp_path):
+    pictures(tmp_path)
+    path = write(tmp_path / "a.csv", f"image,caption\n{row}\n{row}\n")
+    with pytest.raises(ValueError, match="a.csv .* cannot be read: rows have more cells than the header has names"):
+        list(load(path))

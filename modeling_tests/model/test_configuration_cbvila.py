@@ -239,3 +239,44 @@ def test_unknown_names_are_refused_by_models_and_kept_from_files(tmp_path):
     written |= {"codebook_sizes": [1, 2], "text_config": {**written["text_config"], "hidden_sizes": [1]}}
     (tmp_path / "config.json").write_text(json.dumps(written))
     assert CBViLAModel.from_pretrained(tmp_path).config.codebook_sizes == [1, 2]  # of a later version, say
+
+
+@pytest.mark.parametrize("part", ["vision_config", "text_config", "fusion_config"])
+@pytest.mark.parametrize("value", [3, "x", [1]])
+def test_parts_that_are_no_configurations(part, value, tmp_path):
+    CBViLAForPreTraining(tiny_config()).save_pretrained(tmp_path)
+    for make in (CBViLAConfig, lambda **fields: CBViLAForPreTraining.from_pretrained(tmp_path, **fields)):
+        with pytest.raises(ValueError, match=f"{part} is .* expected a CBViLA.*Config or a dictionary of its fields"):
+            make(**{part: value})
+
+
+@pytest.mark.parametrize("name", ["itc_weight", "mim_weight", "gumbel_temperature", "pixel_sigma"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_are_finite(name, value):
+    with pytest.raises(ValueError, match=f"{name}={value} "):
+        CBViLAConfig(**{name: value})
+
+
+@pytest.mark.parametrize("part", ["vision_config", "text_config", "fusion_config"])
+def test_activations_that_there_are_not(part):
+    fields = tiny_config().to_dict()
+    fields[part]["hidden_act"] = "gelo"
+    with pytest.raises(ValueError, match="hidden_act='gelo' is no activation of transformers; did you mean 'gelu'"):
+        CBViLAForPreTraining(CBViLAConfig(**fields))
+
+
+def test_fields_of_the_fusion_encoder_can_be_overridden_as_those_of_others(tmp_path):
+    """transformers has an argument of the same name, for something else."""
+    CBViLAForPreTraining(tiny_config()).save_pretrained(tmp_path)
+    for part in ("vision_config", "text_config", "fusion_config"):
+        for more in ({}, {"mim_weight": 0.5}):
+            config = CBViLAForPreTraining.from_pretrained(
+                tmp_path, **{part: {"hidden_dropout_prob": 0.25}}, **more
+            ).config
+            assert getattr(config, part).hidden_dropout_prob == 0.25
+            assert getattr(config, part).hidden_size == getattr(tiny_config(), part).hidden_size
+            assert config.mim_weight == more.get("mim_weight", tiny_config().mim_weight)
+        with pytest.raises(ValueError, match="did you mean 'hidden_dropout_prob'"):
+            CBViLAForPreTraining.from_pretrained(tmp_path, **{part: {"hidden_dropout_prop": 0.25}})
+        with pytest.raises(ValueError, match="hidden_dropout_prob=5"):
+            CBViLAForPreTraining.from_pretrained(tmp_path, **{part: {"hidden_dropout_prob": 5}})

@@ -143,3 +143,10 @@ def test_a_path_that_exists_is_itself(tmp_path, monkeypatch):
     name = "A" * 64
     (tmp_path / name).write_bytes(png())
     assert load_image(name).getpixel((0, 0)) == RED
+
+
+@pytest.mark.parametrize("host", ["", "localhost"])
+def test_file_urls_are_paths(host, tmp_path):
+    path = tmp_path / "ein b\u00fcld.png"
+    path.write_bytes(png())
+    assert load_image(path.as_uri().replace("file://", f"FILE://{host}")).getpixel((0, 0)) == RED

@@ -647,3 +647,21 @@ def test_tokenizer_of_another_model(model):
     other = BertTokenizer(vocab={word: index for index, word in enumerate(words)})
     with pytest.raises(ValueError, match="tokens 3 and 4, but the model's answers start with 2 and end with 3"):
         VQAPipeline(model, tokenizer=other, image_processor=image_processor)
+
+
+def test_answers_may_be_a_column(pipe):
+    listed = ["red", "circle", "teal"]
+    column = pd.Series(listed, index=[2, 0, 1])
+    assert pipe(PICTURES[0], "red", answers=column) == pipe(PICTURES[0], "red", answers=listed)
+    with pytest.raises(ValueError, match="answers is a set, which has no order"):
+        pipe(PICTURES[0], "red", answers=set(listed))
+
+
+@pytest.mark.parametrize(
+    "options, name",
+    [({"top_k": 10**9}, "top_k"), ({"generate_kwargs": {"num_beams": 10**9}}, "generate_kwargs: num_beams")],
+)
+def test_more_beams_than_tokens_are_refused(options, name, pipe):
+    with pytest.raises(ValueError, match=f"{name}=1,000,000,000 is more than the .* tokens of the vocabulary"):
+        pipe(PICTURES[0], "red", **options)
+    assert len(pipe(PICTURES[0], "red", answers=["red", "teal"], top_k=10**9)) == 2

@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from transformers import AutoConfig, AutoImageProcessor, AutoProcessor, AutoTokenizer, BertTokenizer, PreTrainedConfig
@@ -447,3 +448,16 @@ def test_auto_image_processor(registered: None, tmp_path: Path):
     assert isinstance(loaded, (CBViLAImageProcessor, CBViLAImageProcessorPil))
     assert dict(loaded.size) == {"height": 8, "width": 8}
     assert type(AutoImageProcessor.from_pretrained(tmp_path, backend="pil")) is CBViLAImageProcessorPil
+
+
+def test_columns_are_read_in_their_order(processor: CBViLAProcessor):
+    """By iteration: a label is no position."""
+    order = [2, 0, 1]
+    words, pictures = ["red", "red red", "red red red"], [np.full((8, 8, 3), level, np.uint8) for level in (0, 9, 99)]
+    texts, images = pd.Series(words, index=order), pd.Series(pictures, index=order)
+    given, expected = processor(images, texts, return_tensors="pt"), processor(pictures, words, return_tensors="pt")
+    assert all(torch.equal(given[name], expected[name]) for name in expected)
+    assert torch.equal(processor.encode_answers(texts)["labels"], processor.encode_answers(words)["labels"])
+    for bad in (set(words), {"a": "red"}, pd.DataFrame({"text": words})):
+        with pytest.raises(ValueError, match="text is a "):
+            processor(text=bad)

@@ -106,3 +106,14 @@ def test_a_checkpoint_of_another_model_is_refused(head, capsys, tmp_path):
         tmp_path, output_loading_info=True
     )  # whoever asks is told, and told by transformers
     assert len(info["missing_keys"]) > 10
+
+
+@pytest.mark.parametrize("saved", TOWERS)
+@pytest.mark.parametrize("asked", TOWERS)
+def test_an_encoder_of_another_kind_is_refused_although_layers_have_names_in_common(saved, asked, tmp_path):
+    getattr(build(CBViLAModel), saved).save_pretrained(tmp_path)
+    if saved == asked:
+        TOWERS[asked].from_pretrained(tmp_path)
+        return
+    with pytest.raises(ValueError, match=f"of a 'cbvila_{saved}'; a {TOWERS[asked].config_class.__name__} is one"):
+        TOWERS[asked].from_pretrained(tmp_path)

@@ -5,6 +5,7 @@ import torch
 from test_trainer import pretrainer
 from tiny import build, pretraining_model, tiny_config
 from tiny_heads import batch_for
+from transformers import Trainer, TrainingArguments
 
 from transformers_cbvila import CBViLAForMaskedImageModeling, CBViLAForPreTraining
 
@@ -18,9 +19,9 @@ MOVED = [
 ]
 
 
-def steps(model, count, update=False, accumulate=1):
+def steps(model, count, update=False, accumulate=1, fused=False):
     batch = batch_for(type(model))
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3, fused=fused)
     for _ in range(count):
         for _ in range(accumulate):
             model(**batch).loss.backward()
@@ -34,13 +35,14 @@ def warnings(caplog):
     return [record.getMessage() for record in caplog.records if WARNING in record.getMessage()]
 
 
+@pytest.mark.parametrize("fused", [False, True], ids=["loop", "fused"])
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("fields", MOVED, ids=str)
-def test_a_loop_that_forgets_the_codes_is_told_once(head, fields, caplog):
+def test_a_loop_that_forgets_the_codes_is_told_once(head, fields, fused, caplog):
     model = build(head, **fields).train()
-    steps(model, 1)
+    steps(model, 1, fused=fused)
     assert not warnings(caplog)
-    steps(model, 3)
+    steps(model, 3, fused=fused)
     (message,) = warnings(caplog)
     assert "CBViLATrainer" in message and "k-means" in message
 
@@ -52,13 +54,23 @@ def test_who_moves_the_codes_or_has_none_to_move_is_not_told(head, caplog):
     steps(build(head, codebook_update="loss").train(), 3)
     model = build(head).train()
     model.cbvila.codebook.requires_grad_(False)
-    steps(model, 3)
+    steps(model, 3, fused=True)
     model = build(head).eval()
     for _ in range(2):
         model(**batch_for(head)).loss.backward()
         with torch.no_grad():
             next(model.parameters()).add_(1e-3)
     assert not warnings(caplog)
+
+
+def test_the_plain_trainer_moves_no_codes(tmp_path, caplog):
+    """With its own optimiser, which is a fused one."""
+    ours = pretrainer(tmp_path, max_steps=3)
+    options = {"max_steps": 3, "remove_unused_columns": False, "report_to": "none", "save_strategy": "no"}
+    arguments = TrainingArguments(output_dir=str(tmp_path), learning_rate=1e-3, use_cpu=True, **options)
+    data = {"train_dataset": ours.train_dataset, "data_collator": ours.data_collator}
+    Trainer(model=pretraining_model(), args=arguments, **data).train()
+    assert len(warnings(caplog)) == 1
 
 
 def test_our_trainer_moves_them(tmp_path, caplog):

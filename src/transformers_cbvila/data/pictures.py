@@ -1,6 +1,7 @@
 """The picture of a row: where it lies, and the one function by which every reader of rows decodes it."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -20,7 +21,8 @@ PICTURE_ENDINGS = (
 )
 _FILE_NAME = "file_name"  # the column, or the end of its name, that names the file of a picture, as in metadata.jsonl
 _START = 16  # bytes that tell an HTML page, or a file that is cut, from a picture
-_FETCHED = ("http://", "https://", "data:")  # what `load_image` takes beside paths
+_BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]{64,}=*\s*")  # a picture itself: names of files have an ending
+_FETCHED = ("http://", "https://", "file://", "data:")  # what `load_image` takes beside paths
 
 
 def read_picture(value: Any) -> Image.Image:
@@ -96,13 +98,15 @@ def is_complete(path: str) -> bool:
 
 
 def locate(path: str, folder: str) -> str:
-    """A picture's path as a file names it, counted from that file's folder, unless it is complete.
+    """A picture's path as a file names it, counted from that file's folder, unless it is complete, or no path.
 
     Backslashes, as files made on Windows have them, divide folders where there is no file with such a name.
     """
     if is_complete(path):
         return path
     there = os.path.join(folder, path)
+    if _BASE64.fullmatch(path) and not os.path.exists(there):
+        return path
     return os.path.join(folder, path.replace("\\", "/")) if "\\" in path and not os.path.exists(there) else there
 
 

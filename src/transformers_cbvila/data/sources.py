@@ -192,8 +192,15 @@ def _pairs(source: str, table: Dataset, columns: Columns, skip_bad_rows: bool) -
 
 def _with_captions(rows: Dataset) -> Dataset:
     kept = [row for row, captions in enumerate(rows["captions"]) if captions]
-    if len(kept) == len(rows):
+    if len(kept) == len(rows) and kept:
         return rows
+    if not kept:
+        first = rows[:1]["origin"]
+        where = f" ({first[0]} is the first)" if first else ""
+        raise ValueError(
+            f"None of {len(rows):,} rows has a caption{where}. Fill in the captions, or name their column as "
+            "caption_column."
+        )
     logger.warning(f"{len(rows) - len(kept):,} of {len(rows):,} rows have no caption and are left out.")
     return rows.select(kept)
 

@@ -77,6 +77,7 @@ class StreamedImageTextPairs(IterableDataset):
         self.process, self.processes = 0, 1
         self.replayed_batches, self.batch_size = 0, 1
         self.skip_bad_rows = skip_bad_rows
+        self._passed_over = False  # whether a row without a caption was, which is said once
         self._found = torch.zeros(_COUNTERS, dtype=torch.long).share_memory_()  # bad rows, by loader worker
 
     def assign(self, process: int, processes: int) -> None:
@@ -120,6 +121,7 @@ class StreamedImageTextPairs(IterableDataset):
 
     def sample(self, seed: int) -> Iterator[dict[str, Any]]:
         """Examples of one pass over the whole stream in an order of its own, the same in every process."""
+        is_empty = True
         for position, row in enumerate(self._pass(_SAMPLE, seed, 0, 1)):
             try:
                 readable = self._readable(row, (seed, _SAMPLE, position))
@@ -127,7 +129,13 @@ class StreamedImageTextPairs(IterableDataset):
                 if not self.skip_bad_rows:
                     raise
                 continue
+            is_empty = False
             yield self.draws.draw(readable, generator_for(seed, _SAMPLE, position))
+        if is_empty:
+            raise ValueError(
+                "The stream has no row with a caption and an image that can be read. Fill them in, or name their "
+                "columns as caption_column and image_column."
+            )
 
     def _examples(self, rows: Iterator[tuple[Key, Row]], replayed: int, worker: int) -> Iterator[Any]:
         """An example for each row; None, without decoding anything, for those that are replayed."""
@@ -204,6 +212,9 @@ class StreamedImageTextPairs(IterableDataset):
                 row = _with_captions(dict(zip(block, values, strict=True)), column)
                 if row["captions"] or row.get(FAULT):
                     yield row
+                elif not self._passed_over:
+                    self._passed_over = True
+                    logger.warning(f"{row.get('origin') or 'A row'} has no caption: such rows are passed over.")
 
 
 def _with_captions(row: Row, column: str) -> Row:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ..extras import require
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from datasets import Dataset, Features, IterableDataset
 
 _CSV = {"csv": ",", "tsv": "\t"}  # what divides the columns
+_CUT = "Length of header or names does not match"  # how pandas begins to say that it cuts rows
 _GUESSED = ("timestamp", "date", "time", "duration")  # types that readers of JSON make of texts
 
 
@@ -35,11 +38,8 @@ def load_tables(
     files = {name: [glob.escape(os.path.abspath(file)) for file in files] for name, files in splits.items()}
     options: dict[str, Any] = {"data_files": files, "split": split}
     if kind in _CSV:
-        csv = {"sep": _CSV[kind], "na_filter": False}
-        # the types of columns cannot be given without their names
-        first = datasets.load_dataset("csv", **options | {"split": split.partition("[")[0]}, streaming=True, **csv)
-        features = datasets.Features(dict.fromkeys(next(iter(first)), datasets.Value("string")))
-        return datasets.load_dataset("csv", **options, streaming=streaming, features=features, **csv)
+        with _no_cell_is_lost():
+            return _load_csv({"sep": _CSV[kind], "na_filter": False, "index_col": False}, options, streaming)
     rows = datasets.load_dataset(kind, **options, streaming=streaming)
     if kind != "json":
         return rows
@@ -49,6 +49,33 @@ def load_tables(
     if exact == rows.features:
         return rows
     return datasets.load_dataset("json", **options, streaming=streaming, features=exact)
+
+
+def _load_csv(csv: dict[str, Any], options: dict[str, Any], streaming: bool) -> Dataset | IterableDataset:
+    datasets = require("datasets")
+    # the types of columns cannot be given without their names
+    whole = options | {"split": options["split"].partition("[")[0]}
+    first = next(iter(datasets.load_dataset("csv", **whole, streaming=True, **csv)))
+    features = datasets.Features(dict.fromkeys(first, datasets.Value("string")))
+    return datasets.load_dataset("csv", **options, streaming=streaming, features=features, **csv)
+
+
+@contextmanager
+def _no_cell_is_lost() -> Iterator[None]:
+    """Makes rows with more cells than the header has names a ValueError; pandas cuts them, and warns.
+
+    (Without `index_col=False` it would take their first cells for names of rows, and move all others.)
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", _CUT)
+            yield
+    except Warning as warning:
+        if not str(warning).startswith(_CUT):
+            raise
+        raise ValueError(
+            "rows have more cells than the header has names: name all columns, and put texts with a comma in quotes"
+        ) from None
 
 
 def _with_texts(features: Features) -> Features:

@@ -3,6 +3,7 @@
 Nothing here computes: every choice the paper leaves open is a field, and a preset is a named set of choices.
 """
 
+from math import inf, isfinite
 from typing import Any, Literal, get_args
 
 from huggingface_hub.dataclasses import strict
@@ -262,6 +263,8 @@ class CBViLAConfig(PreTrainedConfig):
         """
         refuse_misspelt(kwargs, cls)
         for name, config_class in _SUB_CONFIGS.items():
+            if kwargs.get(name) is not None:
+                check_part(name, kwargs[name])
             if isinstance(kwargs.get(name), dict):
                 refuse_misspelt(kwargs[name], config_class)
         said = {name: kwargs.pop(name) for name in ("num_labels", *CLASS_FIELDS) if kwargs.get(name) is not None}
@@ -320,6 +323,8 @@ class CBViLAConfig(PreTrainedConfig):
     def _complete_fusion(self, fusion: dict | PreTrainedConfig | None) -> dict | PreTrainedConfig:
         if isinstance(fusion, PreTrainedConfig):
             return fusion
+        if fusion is not None:
+            check_part("fusion_config", fusion)
         followed = {name: getattr(self.text_config, name) for name in _FUSION_FOLLOWS_TEXT}
         return {**followed, "encoder_hidden_size": self.vision_config.hidden_size, **(fusion or {})}
 
@@ -364,10 +369,12 @@ class CBViLAConfig(PreTrainedConfig):
             raise ValueError(f"codebook_dim={self.codebook_dim} must be positive, or None for the vision width.")
         if not 0 <= self.codebook_decay < 1:
             raise ValueError(f"codebook_decay={self.codebook_decay} must be in [0, 1).")
-        if self.gumbel_temperature <= 0:
+        if not 0 < self.gumbel_temperature < inf:
             raise ValueError(f"gumbel_temperature={self.gumbel_temperature} must be above 0.")
-        if self.pixel_sigma is not None and self.pixel_sigma <= 0:
+        if self.pixel_sigma is not None and not 0 < self.pixel_sigma < inf:
             raise ValueError(f"pixel_sigma={self.pixel_sigma} must be above 0, or None for errors as they are.")
+        if not isfinite(self.logit_scale_init_value):
+            raise ValueError(f"logit_scale_init_value={self.logit_scale_init_value} must be a finite number.")
         if self.num_images < 1:
             raise ValueError(f"num_images={self.num_images} must be positive.")
         if self.rerank_k < 0:
@@ -375,8 +382,10 @@ class CBViLAConfig(PreTrainedConfig):
         if self.projection_dim < 1:
             raise ValueError(f"projection_dim={self.projection_dim} must be positive.")
         for term, weight in self.loss_weights().items():
-            if weight < 0:
-                raise ValueError(f"{term}_weight={weight} is negative: a loss weight is 0 (off) or more.")
+            if not 0 <= weight < inf:
+                raise ValueError(
+                    f"{term}_weight={weight} is negative or not finite: a loss weight is 0 (off) or more."
+                )
 
     def _check_combinations(self) -> None:
         if self.mim_cls_bag_weight > 0 and self.fusion_visual_cls == "none":
@@ -396,10 +405,18 @@ class CBViLAConfig(PreTrainedConfig):
             )
 
 
+def check_part(name: str, value: Any) -> None:
+    """Raises a ValueError unless `value` can be the configuration of an encoder."""
+    if not isinstance(value, dict | PreTrainedConfig):
+        expected = f"a {_SUB_CONFIGS[name].__name__} or a dictionary of its fields"
+        raise ValueError(f"{name} is {shown(value)}; expected {expected}.")
+
+
 def _as_config(name: str, value: dict | PreTrainedConfig | None) -> PreTrainedConfig:
     config_class = _SUB_CONFIGS[name]
     if value is None:
         return config_class()
+    check_part(name, value)
     return config_class(**value) if isinstance(value, dict) else value
 
 

@@ -53,6 +53,7 @@ class CBViLAVisionConfig(PreTrainedConfig):
         return (self.image_size // self.patch_size) ** 2
 
     def __post_init__(self, **kwargs):
+        _refuse_other_kinds(kwargs, type(self))
         refuse_misspelt(kwargs, type(self))
         self.check()
         super().__post_init__(**kwargs)
@@ -121,6 +122,7 @@ class CBViLATextConfig(PreTrainedConfig):
         return self.eos_token_id[0] if isinstance(self.eos_token_id, list) else self.eos_token_id
 
     def __post_init__(self, **kwargs):
+        _refuse_other_kinds(kwargs, type(self))
         refuse_misspelt(kwargs, type(self))
         self.check()
         super().__post_init__(**kwargs)
@@ -163,6 +165,7 @@ class CBViLAFusionConfig(PreTrainedConfig):
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs):
+        _refuse_other_kinds(kwargs, type(self))
         refuse_misspelt(kwargs, type(self))
         self.check()
         super().__post_init__(**kwargs)
@@ -191,6 +194,19 @@ def refuse_misspelt(options: Any, config_class: Any) -> None:
         if nearest and name not in known:
             place = f"{config_class.base_config_key}: " if config_class.base_config_key else ""
             raise ValueError(f"{place}there is no option {shown(name)}; did you mean {nearest[0]!r}?")
+
+
+def _refuse_other_kinds(options: Any, config_class: Any) -> None:
+    """Raises a ValueError for what a file says of a model of another kind.
+
+    Layers of encoders have names in common: weights of one would be taken for those of another.
+    """
+    kind = options.get("model_type", config_class.model_type)
+    if kind != config_class.model_type:
+        raise ValueError(
+            f"This is the configuration of a {shown(kind)}; a {config_class.__name__} is one of a "
+            f"{config_class.model_type!r}. Load the class that config.json names under architectures."
+        )
 
 
 def _check_encoder(config: Any) -> None:

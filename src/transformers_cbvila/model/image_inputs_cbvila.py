@@ -10,6 +10,7 @@ from transformers.image_utils import ChannelDimension
 
 from .image_arrays_cbvila import is_unit_float, to_numpy
 from .image_loading_cbvila import load_image, to_rgb
+from .item_lists_cbvila import by_position, holds_several
 
 
 def to_rgb_inputs(processor: BaseImageProcessor, images: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -49,11 +50,9 @@ def to_rgb_inputs(processor: BaseImageProcessor, images: Any, options: dict[str,
 
 
 def _flatten(images: Any) -> list[Any]:
-    if isinstance(images, (list, tuple)):
-        return [image for part in images for image in _flatten(part)]
-    if isinstance(images, (np.ndarray, torch.Tensor)) and images.ndim == 4:
-        return list(images)
-    return [images]
+    if not holds_several(images):
+        return [images]
+    return [image for part in by_position(images, "images") for image in _flatten(part)]
 
 
 def _to_rgb_array(image: Any, index: int, count: int, input_data_format: Any) -> np.ndarray:

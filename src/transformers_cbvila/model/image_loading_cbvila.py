@@ -21,7 +21,7 @@ from PIL import Image, UnidentifiedImageError
 
 from .image_arrays_cbvila import to_channels_last, to_levels, to_numpy
 from .image_metadata_cbvila import turn_upright, without_metadata
-from .image_sources_cbvila import decode_base64, decode_data_url, download, is_data_url, is_web_address
+from .image_sources_cbvila import decode_base64, decode_data_url, download, is_data_url, is_web_address, path_of
 from .messages_cbvila import shown, shown_error
 
 WHITE = (255, 255, 255)
@@ -38,8 +38,8 @@ def load_image(source: Any, timeout: float = 30.0) -> Image.Image:
     Open an image and convert it to RGB.
 
     Args:
-        source: a path, an http(s) URL, a `data:image/...;base64,` URL, base64 text, the bytes of an image file, or
-            anything `to_rgb` takes.
+        source: a path, an http(s) or file URL, a `data:image/...;base64,` URL, base64 text, the bytes of an image
+            file, or anything `to_rgb` takes.
         timeout: seconds to wait for a URL.
 
     Returns:
@@ -59,6 +59,7 @@ def load_image(source: Any, timeout: float = 30.0) -> Image.Image:
         return _decode(download(source, timeout), shown(source, _LONGEST_PATH))
     if is_data_url(source):
         return _decode(decode_data_url(source), shown(source))
+    source = path_of(source)
     decoded = b"" if os.path.exists(source) else decode_base64(source)
     # many a path could be base64 of something that is no image
     return _decode(decoded, shown(source)) if _is_image(decoded) else _load_file(source)

@@ -6,11 +6,13 @@ import http.client
 import re
 import urllib.request
 from urllib.parse import quote, unquote, unquote_to_bytes, urlsplit, urlunsplit
+from urllib.request import url2pathname
 
 from .messages_cbvila import shown, shown_error
 
 _WEB = re.compile("https?://", re.IGNORECASE)
 _DATA = re.compile("data:", re.IGNORECASE)
+_FILE = re.compile("file://(?:localhost)?(?=/)", re.IGNORECASE)
 # What may stand in a path or a query as it is (RFC 3986); everything else is quoted.
 _SAFE = "%/:=&?~!$'()*+,;@"
 _LONE_PERCENT = re.compile("%(?![0-9a-fA-F]{2})")
@@ -24,6 +26,12 @@ def is_web_address(source: str) -> bool:
 def is_data_url(source: str) -> bool:
     """Whether a text is a `data:` URL, which holds the image itself."""
     return _DATA.match(source) is not None
+
+
+def path_of(source: str) -> str:
+    """The path that a `file://` URL means; any other text as it is."""
+    found = _FILE.match(source)
+    return url2pathname(source[found.end() :]) if found else source
 
 
 def download(url: str, timeout: float) -> bytes:

@@ -18,7 +18,17 @@ from torch.utils.data import Dataset, IterableDataset
 
 from .messages_cbvila import shown
 
-_ONE = (str, bytes, bytearray, PathLike, Image.Image, IOBase, Mapping, np.generic)  # of these none is a list of items
+_ONE = (
+    str,
+    bytes,
+    bytearray,
+    memoryview,
+    PathLike,
+    Image.Image,
+    IOBase,
+    Mapping,
+    np.generic,
+)  # of these none is a list of items
 
 
 def holds_several(value: Any) -> bool:

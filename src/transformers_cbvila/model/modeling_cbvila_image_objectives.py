@@ -23,6 +23,8 @@ from .modeling_cbvila_layers import CBViLAPreTrainedModel, without_autocast
 
 logger = logging.get_logger(__name__)
 
+_WATCHED = 64  # tensors of weights by which a step of an optimiser is noticed
+
 
 class CBViLATiedMIMHead(nn.Module):
     """Scores codes by their cosine with a prediction, so that a code that moved keeps its meaning."""
@@ -75,7 +77,7 @@ class CBViLAImageObjectives(CBViLAPreTrainedModel):
     """A model with the heads that name pixels and visual words; a subclass builds `cbvila` first."""
 
     cbvila: Any
-    _weights_at_last_update: int = 0
+    _weights_at_last_update: Tensor | None = None
     _warned_of_codes: bool = False
 
     def add_image_heads(self) -> None:
@@ -97,15 +99,15 @@ class CBViLAImageObjectives(CBViLAPreTrainedModel):
     def watch_codes(self) -> None:
         """Warns once if weights have moved since a training forward, and nobody called `update_codebook`.
 
-        To be called when a forward begins. Optimisers change weights in place, and torch counts that; micro-batches
-        that are accumulated change nothing.
+        To be called when a forward begins. Micro-batches that are accumulated change no weight. Values are compared,
+        and not torch's count of changes: fused optimisers, Trainer's default, do not count.
         """
         if self._warned_of_codes or torch.compiler.is_compiling() or not (self.training and torch.is_grad_enabled()):
             return
-        weights = sum(parameter._version for parameter in self.parameters() if parameter.requires_grad)
-        if not self.cbvila.codebook.waits_for_update:
+        weights = self._some_weights()
+        if not self.cbvila.codebook.waits_for_update or self._weights_at_last_update is None:
             self._weights_at_last_update = weights
-        elif weights != self._weights_at_last_update:
+        elif not torch.equal(weights, self._weights_at_last_update.to(weights.device)):
             self._warned_of_codes = True
             fitted = bool(self.cbvila.codebook.initialized)
             logger.warning(
@@ -118,6 +120,13 @@ class CBViLAImageObjectives(CBViLAPreTrainedModel):
                     else " Its codes are still random, too: CBViLATrainer fits them to features (k-means)."
                 )
             )
+
+    @torch.no_grad()
+    def _some_weights(self) -> Tensor:
+        """A copy of the smallest weights that learn, in a row: biases and the like, which every step moves."""
+        learning = sorted((p for p in self.parameters() if p.requires_grad), key=Tensor.numel)[:_WATCHED]
+        values = [p.detach().flatten().to(self.device, torch.float32) for p in learning]
+        return torch.cat([torch.zeros(0, device=self.device), *values])
 
     @torch.no_grad()
     def reconstruct(

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import fields
+from difflib import get_close_matches
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -20,7 +21,8 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import ModelOutput, logging
 from transformers.utils.generic import maybe_autocast
 
-from .configuration_cbvila import CBViLAConfig
+from .configuration_cbvila import CBViLAConfig, check_part
+from .encoder_configurations_cbvila import CBViLAFusionConfig, refuse_misspelt
 from .messages_cbvila import shown
 
 logger = logging.get_logger(__name__)
@@ -28,6 +30,8 @@ logger = logging.get_logger(__name__)
 Output = TypeVar("Output", bound=ModelOutput)
 
 # Whether who is loading a model gets to know which of its weights are missing.
+# Of from_pretrained, where a checkpoint is.
+_OF_LOADING = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 _wants_loading_info = ContextVar("wants_loading_info", default=False)
 
 # What the keys of a whole model's checkpoint begin with; of these, one encoder has its own only.
@@ -184,12 +188,21 @@ class CBViLACrossAttention(CBViLAAttention):
         return self.attend(hidden_states, key, value, mask, **kwargs)
 
 
+def activation(name: str) -> nn.Module:
+    """The activation function of a name in `hidden_act`; ValueError for one that transformers does not know."""
+    if name not in ACT2FN:
+        nearest = get_close_matches(str(name), list(ACT2FN), n=1)
+        hint = f"; did you mean {nearest[0]!r}?" if nearest else f"; choose one of {', '.join(ACT2FN)}."
+        raise ValueError(f"hidden_act={shown(name)} is no activation of transformers{hint}")
+    return ACT2FN[name]
+
+
 class CBViLAMLP(nn.Module):
     """The feed-forward part of a layer."""
 
     def __init__(self, config: PreTrainedConfig):
         super().__init__()
-        self.activation = ACT2FN[config.hidden_act]
+        self.activation = activation(config.hidden_act)
         self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
 
@@ -306,6 +319,8 @@ class CBViLAPreTrainedModel(PreTrainedModel):
             ValueError: If no weight of the checkpoint belongs to this model, which would be random altogether (unless
                 `output_loading_info` is asked for, which says so).
         """
+        if kwargs.get("fusion_config") is not None and cls.config_class is CBViLAConfig:
+            kwargs["fusion_config"] = cls._merged_fusion_config(pretrained_model_name_or_path, kwargs)
         renamed = cls._names_in_other_checkpoints
         if renamed:
             kwargs["key_mapping"] = {**renamed, **(kwargs.get("key_mapping") or {})}
@@ -321,6 +336,21 @@ class CBViLAPreTrainedModel(PreTrainedModel):
             c for c in conversions if not renamed.keys() & {*getattr(c, "source_patterns", ())}
         ]
         return loaded
+
+    @classmethod
+    def _merged_fusion_config(cls, checkpoint: Any, options: dict[str, Any]) -> CBViLAFusionConfig:
+        """The checkpoint's fusion encoder with the caller's fields. transformers merges those of other parts itself,
+        and takes a dictionary of this name for something of its own (see `CBViLAFusionConfig.items`)."""
+        config = options.get("config")
+        if not isinstance(config, CBViLAConfig):
+            where = {name: options[name] for name in _OF_LOADING if name in options}
+            config = CBViLAConfig.from_pretrained(checkpoint if config is None else config, **where)
+        changes = options["fusion_config"]
+        if isinstance(changes, CBViLAFusionConfig):
+            return changes
+        check_part("fusion_config", changes)
+        refuse_misspelt(changes, CBViLAFusionConfig)
+        return CBViLAFusionConfig(**{**config.fusion_config.to_dict(), **changes})
 
     def _adjust_missing_and_unexpected_keys(self, loading_info: Any) -> None:
         """Refuses a checkpoint of something else; says, to whoever has logging at info, what this model leaves out."""

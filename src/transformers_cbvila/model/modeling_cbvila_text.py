@@ -3,9 +3,10 @@
 Shapes: B batch, L text tokens, D hidden, V vocabulary.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
-from transformers.activations import ACT2FN
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.processing_utils import Unpack
@@ -15,7 +16,13 @@ from transformers.utils.output_capturing import capture_outputs
 from .arguments_cbvila import takes_no_other_arguments
 from .configuration_cbvila import CBViLATextConfig
 from .label_checks_cbvila import INDEX, check_ids
-from .modeling_cbvila_layers import PARTS_OF_A_MODEL, CBViLAPreTrainedModel, CBViLASelfAttention, CBViLATextLayer
+from .modeling_cbvila_layers import (
+    PARTS_OF_A_MODEL,
+    CBViLAPreTrainedModel,
+    CBViLASelfAttention,
+    CBViLATextLayer,
+    activation,
+)
 
 
 class CBViLATextEmbeddings(nn.Module):
@@ -43,8 +50,10 @@ class CBViLATextEmbeddings(nn.Module):
         if given.dim() != dims:
             expected = "(batch, tokens)" if dims == 2 else "(batch, tokens, hidden_size)"
             raise ValueError(f"{name} has shape {tuple(given.shape)}; expected {expected}.")
+        if isinstance(given.shape[1], int) and given.shape[1] < 1:  # while exporting, a symbol
+            raise ValueError(f"{name} has shape {tuple(given.shape)}: a text has at least one token.")
         if inputs_embeds is None:
-            vocabulary = self.word_embeddings.num_embeddings
+            vocabulary = _number_of(self.word_embeddings)
             rule = f"the vocabulary has {vocabulary} tokens; is the tokenizer that of the model?"
             check_ids("input_ids", input_ids, tuple(input_ids.shape), vocabulary, rule, self, False, INDEX)
             inputs_embeds = self.word_embeddings(input_ids)
@@ -56,12 +65,18 @@ class CBViLATextEmbeddings(nn.Module):
         return self.dropout(self.layernorm(inputs_embeds + self.position_embeddings(position_ids) + types))
 
     def _check_length(self, length: int) -> None:
-        limit = self.position_embeddings.num_embeddings
+        limit = _number_of(self.position_embeddings)
         if isinstance(length, int) and length > limit:  # a compiled cache has a tensor
             raise ValueError(
                 f"The text has {length} tokens but the model knows {limit} positions (max_position_embeddings). "
                 f"Shorten it, or let the tokenizer do so: truncation=True, max_length={limit}."
             )
+
+
+def _number_of(embeddings: nn.Module) -> int:
+    """How many embeddings there are. (Not by the weight's shape, which is empty where processes share it out.)"""
+    plain: Any = getattr(embeddings, "base_layer", embeddings)  # PEFT's layers hold the one that they adapt
+    return plain.num_embeddings
 
 
 class CBViLATextHead(nn.Module):
@@ -70,7 +85,7 @@ class CBViLATextHead(nn.Module):
     def __init__(self, config: CBViLATextConfig):
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.activation = ACT2FN[config.hidden_act]
+        self.activation = activation(config.hidden_act)
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
 

@@ -16,7 +16,7 @@ from transformers import AutoImageProcessor, AutoTokenizer, Pipeline
 from transformers.pipelines.pt_utils import PipelineIterator
 
 from .image_loading_cbvila import load_image
-from .item_lists_cbvila import is_by_position
+from .item_lists_cbvila import by_position, is_by_position
 from .messages_cbvila import shown
 from .number_checks_cbvila import check_number, check_whole
 from .pipeline_inputs_cbvila import NumberedRows, NumberedStream, check_pair, to_pairs
@@ -169,8 +169,11 @@ class CBViLAVisualQuestionAnsweringPipeline(Pipeline):
         if top_k is not None:
             forward["top_k"] = postprocess["top_k"] = _check_top_k(top_k)
         if answers is not None:
+            if isinstance(answers, str):
+                raise ValueError(f"answers must be a list of strings, got {shown(answers)}; pass answers=[...]")
+            answers = list(by_position(answers, "answers"))
             forward["answer_labels"] = self._encode_answers(answers)
-            postprocess["answers"] = list(answers)
+            postprocess["answers"] = answers
         if generate_kwargs is not None:
             forward["generate_kwargs"] = _check_generate_kwargs(generate_kwargs, self._num_positions)
         return {name: value for name, value in preprocess.items() if value is not None}, forward, postprocess
@@ -256,7 +259,9 @@ class CBViLAVisualQuestionAnsweringPipeline(Pipeline):
         if answer_labels is not None:
             ranking = self.model.rank_answers(**input_tensors, answer_labels=answer_labels.to(self.device))
             return {"scores": ranking.scores}
-        options = _generation_options(generate_kwargs or {}, top_k, self._num_positions)
+        options = _generation_options(
+            generate_kwargs or {}, top_k, self._num_positions, self.model.config.text_config.vocab_size
+        )
         output = self.model.generate(**input_tensors, **options)
         shape = (len(input_tensors["input_ids"]), top_k, -1)
         return {
@@ -285,13 +290,11 @@ class CBViLAVisualQuestionAnsweringPipeline(Pipeline):
     def _num_positions(self) -> int:
         return self.model.config.text_config.max_position_embeddings
 
-    def _encode_answers(self, answers: Any) -> Tensor:
+    def _encode_answers(self, answers: list[Any]) -> Tensor:
         """The labels (R, A) of the candidates."""
-        if not isinstance(answers, (list, tuple)):
-            raise ValueError(f"answers must be a list of strings, got {shown(answers)}; pass answers=[...]")
         if not answers:
             raise ValueError("answers is an empty list; pass at least one answer, or leave it out to generate answers")
-        labels = self.processor.encode_candidates(list(answers))
+        labels = self.processor.encode_candidates(answers)
         if labels.shape[1] > self._num_positions:
             longest = answers[int((labels != -100).sum(1).argmax())]
             raise ValueError(
@@ -383,7 +386,19 @@ def _check_generate_kwargs(options: dict[str, Any], num_positions: int) -> dict[
     return options
 
 
-def _generation_options(given: dict[str, Any], top_k: int, num_positions: int) -> dict[str, Any]:
+def _check_beams(given: dict[str, Any], top_k: int, vocab_size: int) -> None:
+    """Beams live side by side, each with scores of all tokens: more of them than tokens are a slip."""
+    for name, number in (("top_k", top_k), ("generate_kwargs: num_beams", given.get("num_beams") or 1)):
+        check_whole(name, number)
+        if number > vocab_size:
+            raise ValueError(
+                f"{name}={number:,} is more than the {vocab_size:,} tokens of the vocabulary; answers beyond the "
+                "first few tell nothing, so pass a small number, or rank a list with answers=[...]"
+            )
+
+
+def _generation_options(given: dict[str, Any], top_k: int, num_positions: int, vocab_size: int) -> dict[str, Any]:
+    _check_beams(given, top_k, vocab_size)
     options = {**given, "num_return_sequences": top_k, "return_dict_in_generate": True, "output_logits": True}
     if not {"max_new_tokens", "max_length", "generation_config"} & given.keys():
         options["max_new_tokens"] = min(_NEW_TOKENS, num_positions)

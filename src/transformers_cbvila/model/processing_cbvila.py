@@ -1,5 +1,6 @@
 """CB-ViLA's processor: images and texts in, the model's tensors out; answers to labels and back."""
 
+from collections.abc import Mapping
 from copy import copy
 from typing import Any
 
@@ -11,6 +12,7 @@ from transformers.tokenization_utils_base import TruncationStrategy
 from transformers.utils import PaddingStrategy
 
 from .answer_lists_cbvila import require_distinct
+from .item_lists_cbvila import by_position, holds_several
 from .label_checks_cbvila import IGNORED_LABEL
 from .messages_cbvila import shown
 from .processing_options_cbvila import split_options
@@ -279,15 +281,15 @@ def _group(pixel_values: Any, counts: list[int], num_texts: int) -> Any:
 
 
 def _as_list(texts: Any, name: str) -> list[str]:
-    texts = [texts] if isinstance(texts, str) else texts
-    if not isinstance(texts, (list, tuple)):
+    if not isinstance(texts, str) and not holds_several(texts) and not isinstance(texts, Mapping):
         raise ValueError(f"{name} must be a string or a list of strings, got {type(texts).__name__}")
+    texts = [texts] if isinstance(texts, str) else list(by_position(texts, name))
     for index, text in enumerate(texts):
         if not isinstance(text, str):
             raise ValueError(f"{name} must hold strings only, but item {index} is of type {type(text).__name__}")
     if not texts:
         raise ValueError(f"{name} is an empty list; pass at least one string")
-    return list(texts)
+    return texts
 
 
 def _check_lengths(rows: list[list[int]], limit: int | None, name: str, way_out: str) -> None:

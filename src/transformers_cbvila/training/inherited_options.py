@@ -94,6 +94,7 @@ CHOICES = {
     "log_level_replica": _LOG_LEVELS,
     "train_sampling_strategy": ("random", "sequential", "group_by_length"),
     "include_num_input_tokens_seen": ("no", "non_padding", "all"),
+    "torch_compile_mode": ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"),
     "dataloader_multiprocessing_context": tuple(get_all_start_methods()),
 }
 _FILES = ("accelerator_config", "fsdp_config", "deepspeed")  # may be a mapping's file
