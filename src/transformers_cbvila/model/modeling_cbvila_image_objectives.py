@@ -77,8 +77,8 @@ class CBViLAImageObjectives(CBViLAPreTrainedModel):
     """A model with the heads that name pixels and visual words; a subclass builds `cbvila` first."""
 
     cbvila: Any
-    _weights_at_last_update: Tensor | None = None
-    _warned_of_codes: bool = False
+    _codes_are_watched: bool = True
+    _first_weights: Tensor | None = None
 
     def add_image_heads(self) -> None:
         """Builds `pixel_head`, `mim_head` and, with `mim_cls_bag_weight`, `mim_cls_head`."""
@@ -99,34 +99,34 @@ class CBViLAImageObjectives(CBViLAPreTrainedModel):
     def watch_codes(self) -> None:
         """Warns once if weights have moved since a training forward, and nobody called `update_codebook`.
 
-        To be called when a forward begins. Micro-batches that are accumulated change no weight. Values are compared,
-        and not torch's count of changes: fused optimisers, Trainer's default, do not count.
+        To be called when a forward begins, which costs something until the first step is over. Micro-batches that are
+        accumulated change no weight. Values are compared, and not torch's count of changes: fused optimisers, which
+        are Trainer's default, do not count.
         """
-        if self._warned_of_codes or torch.compiler.is_compiling() or not (self.training and torch.is_grad_enabled()):
+        if not self._codes_are_watched or torch.compiler.is_compiling():
             return
-        weights = self._some_weights()
-        if not self.cbvila.codebook.waits_for_update or self._weights_at_last_update is None:
-            self._weights_at_last_update = weights
-        elif not torch.equal(weights, self._weights_at_last_update.to(weights.device)):
-            self._warned_of_codes = True
+        if not (self.training and torch.is_grad_enabled()):
+            return
+        if self._first_weights is None:
+            self._first_weights = self._some_weights()
+        elif not self.cbvila.codebook.waits_for_update:  # somebody moves the codes, or nothing has to
+            self._codes_are_watched, self._first_weights = False, None
+        elif not torch.equal(self._some_weights(), self._first_weights):
+            self._codes_are_watched, self._first_weights = False, None
             fitted = bool(self.cbvila.codebook.initialized)
             logger.warning(
                 "A training step has passed without update_codebook(): the codebook does not learn. Call "
                 "model.update_codebook() after every optimizer step, train with CBViLATrainer, which does, or freeze "
                 "it with model.cbvila.codebook.requires_grad_(False)."
-                + (
-                    ""
-                    if fitted
-                    else " Its codes are still random, too: CBViLATrainer fits them to features (k-means)."
-                )
+                + ("" if fitted else " Its codes are still random: CBViLATrainer fits them to features (k-means).")
             )
 
     @torch.no_grad()
     def _some_weights(self) -> Tensor:
         """A copy of the smallest weights that learn, in a row: biases and the like, which every step moves."""
         learning = sorted((p for p in self.parameters() if p.requires_grad), key=Tensor.numel)[:_WATCHED]
-        values = [p.detach().flatten().to(self.device, torch.float32) for p in learning]
-        return torch.cat([torch.zeros(0, device=self.device), *values])
+        own = [p.to_local() if hasattr(p, "to_local") else p for p in learning]  # FSDP2 leaves each process a part
+        return torch.cat([torch.zeros(0), *(p.detach().flatten().to("cpu", torch.float32) for p in own)])
 
     @torch.no_grad()
     def reconstruct(
