@@ -169,3 +169,11 @@ def test_an_evaluation_leaves_out_what_it_cannot_tell_apart(caplog):
     ranked = answer_questions(build(VQA), tiny_processor(), rows, progress=False, answer_list=listed)
     assert ranked == answer_questions(build(VQA), tiny_processor(), rows, progress=False, answer_list=["red", "blue"])
     assert "2 of 4 answers of the list are left out" in caplog.text and "'Red' (as 'red')" in caplog.text
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_texts_without_a_token_are_refused(head):
+    batch = batch_for(head)
+    empty = {name: batch[name][:, :0] for name in ("input_ids", "attention_mask")}
+    with pytest.raises(ValueError, match="token"):
+        build(head)(**{**batch, **empty})
