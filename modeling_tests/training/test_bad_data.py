@@ -33,14 +33,6 @@ def rows(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def pretrained(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pretrained")
-    pretraining_model().save_pretrained(folder)
-    tiny_processor().save_pretrained(folder)
-    return str(folder)
-
-
-@pytest.fixture(scope="module")
 def answering(pretrained, tmp_path_factory):
     """A model that answers, fine-tuned on one row."""
     folder = tmp_path_factory.mktemp("answering")

@@ -178,6 +178,7 @@ class CBViLATrainingArguments(GivenOptions, TrainingArguments):
         check_values(self)
         try:
             super().__post_init__()
+        # what transformers and torch raise for values of a wrong type, names that no table has, missing devices
         except (TypeError, KeyError, AttributeError, NotImplementedError, RuntimeError) as error:
             raise ValueError(
                 f"transformers does not take these training arguments: {shown(str(error), 300)}"
