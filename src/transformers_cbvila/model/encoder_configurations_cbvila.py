@@ -151,7 +151,7 @@ class CBViLAFusionConfig(PreTrainedConfig):
     """
 
     model_type = "cbvila_fusion_model"
-    base_config_key = "fusion_config"
+    base_config_key = "multimodal_config"
 
     hidden_size: int = 768
     encoder_hidden_size: int = 768
@@ -175,11 +175,6 @@ class CBViLAFusionConfig(PreTrainedConfig):
         _check_encoder(self)
         if self.encoder_hidden_size < 1:
             raise ValueError(f"fusion_config: encoder_hidden_size={self.encoder_hidden_size} must be positive.")
-
-    def items(self) -> tuple[()]:
-        """Nothing. `from_pretrained` takes any `config.fusion_config` for a mapping of *kernel* fusions and walks its
-        items (transformers 5.18 to 5.24 at least); ours, the field's name for a fusion encoder, asks for none."""
-        return ()
 
 
 def refuse_misspelt(options: Any, config_class: Any) -> None:

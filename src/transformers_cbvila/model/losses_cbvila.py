@@ -7,6 +7,8 @@ Shapes: B batch, b some of its rows, N visual tokens, P pixels of a patch (3 * p
 V vocabulary.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -135,6 +137,30 @@ def bag_loss(logits: Tensor, indices: Tensor, mask: Tensor) -> Tensor:
         mask: (B, N) bool, the patches to score.
     """
     return masked_mean(-at_least_fp32(logits).log_softmax(-1).gather(1, indices), mask)
+
+
+def books_loss(logits: Tensor, labels: Tensor, book_sizes: Sequence[int]) -> Tensor:
+    """Mean cross-entropy of logits (M, ΣK) over labels (M,), or (M, R) with several books: the mean over books."""
+    books = zip(logits.split(list(book_sizes), dim=-1), _by_book(labels, book_sizes), strict=True)
+    losses = [classification_loss(scores, codes) for scores, codes in books]
+    return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
+
+
+def books_bag_loss(logits: Tensor, indices: Tensor, mask: Tensor, book_sizes: Sequence[int]) -> Tensor:
+    """[`bag_loss`] of logits (B, ΣK) and indices (B, N), or (B, N, R) with several books: the mean over books."""
+    books = zip(logits.split(list(book_sizes), dim=-1), _by_book(indices, book_sizes), strict=True)
+    losses = [bag_loss(scores, codes, mask) for scores, codes in books]
+    return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
+
+
+def likeliest_codes(logits: Tensor, book_sizes: Sequence[int]) -> Tensor:
+    """The indices (…), or (…, R) with several books, with the highest of the logits (…, ΣK)."""
+    best = [scores.argmax(-1) for scores in logits.split(list(book_sizes), dim=-1)]
+    return best[0] if len(best) == 1 else torch.stack(best, dim=-1)
+
+
+def _by_book(indices: Tensor, book_sizes: Sequence[int]) -> tuple[Tensor, ...]:
+    return (indices,) if len(book_sizes) == 1 else indices.unbind(-1)
 
 
 def itc_loss(
