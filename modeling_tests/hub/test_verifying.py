@@ -89,8 +89,9 @@ def test_a_staged_folder_that_does_not_do_what_the_original_does(tmp_path):
         verify(other, original)
 
     lacking = shutil.copytree(good, tmp_path / "lacking")
-    (lacking / "comparing_cbvila.py").unlink()
-    with pytest.raises(ValueError, match="does not load in a fresh process without this package: .*comparing_cbvila"):
+    (lacking / "pair_similarity_cbvila.py").unlink()
+    message = "does not load in a fresh process without this package: .*pair_similarity_cbvila"
+    with pytest.raises(ValueError, match=message):
         verify(lacking, original)
 
     leaning = shutil.copytree(good, tmp_path / "leaning")

@@ -117,8 +117,8 @@ def test_mask_embedding_of_the_encoder_learns_with_mim():
 
 def test_hiding_patches_takes_both_arguments():
     model, batch = pretraining_model(), tiny_pairs()
-    with pytest.raises(ValueError, match="both hidden_patches and mask_token"):
-        model.cbvila.vision_model(batch["pixel_values"], hidden_patches=batch["bool_masked_pos"])
+    with pytest.raises(ValueError, match="both bool_masked_pos and mask_token"):
+        model.cbvila.vision_model(batch["pixel_values"], bool_masked_pos=batch["bool_masked_pos"])
 
 
 # A03 and A09: positions and class token of the questions
@@ -187,7 +187,7 @@ def test_what_texts_see(keys, count):
     model, batch = pretraining_model(itm_kv=keys), tiny_pairs()
     with torch.no_grad():
         image = model.cbvila.vision_model(batch["pixel_values"]).last_hidden_state
-        seen = model.cbvila.image_keys(image)
+        seen = model.cbvila.image_states_for_text(image)
         codebook = model.cbvila.codebook
         words = codebook.indices_to_words(codebook(image[:, 1:]).indices)
     parts = {"continuous": [image], "quantized": [image[:, :1], words], "both": [image, image[:, :1], words]}

@@ -182,7 +182,7 @@ def test_copies_speak_before_the_step_and_the_queue_follows_the_loss(accumulatio
     assert len(heard) == 4 * accumulation
     for i, inputs in enumerate(heard):
         momentum, says = inputs["momentum"], slow_says(averages[i // accumulation], inputs)
-        assert momentum.share == 0.4
+        assert momentum.alpha == 0.4
         torch.testing.assert_close(momentum.pairs.image_embeds[:2], says[0])
         torch.testing.assert_close(momentum.pairs.text_embeds[:2], says[1])
         torch.testing.assert_close(momentum.mlm_logits, says[2])
@@ -197,7 +197,7 @@ def test_distillation_rises(tmp_path):
     trainer = pretrainer(tmp_path, momentum_distill=0.4, momentum_distill_ramp_steps=4)
     heard = Heard(trainer).inputs
     trainer.train()
-    assert [inputs["momentum"].share for inputs in heard] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.4])
+    assert [inputs["momentum"].alpha for inputs in heard] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.4])
     assert [inputs["momentum"].mlm_logits is None for inputs in heard] == [True] + [False] * 5
 
 

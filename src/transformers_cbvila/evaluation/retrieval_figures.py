@@ -203,6 +203,6 @@ class ImagesOfRows(Sequence):
     def __getitem__(self, index):
         return self.rows[index]["image"]
 
-    def content_id(self) -> int | None:
-        """What tells the images from others, where the rows know."""
-        return self.rows.content_id() if hasattr(self.rows, "content_id") else None
+    def fingerprint(self) -> int | None:
+        """The fingerprint of the rows, if they have one."""
+        return self.rows.fingerprint() if hasattr(self.rows, "fingerprint") else None

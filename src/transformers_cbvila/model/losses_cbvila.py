@@ -198,24 +198,26 @@ def known_match_loss(logits: Tensor, matches: Tensor) -> Tensor:
     return _soft_cross_entropy(logits, known / known.sum(-1, keepdim=True).clamp_min(1))
 
 
-def distilled(loss: Tensor, logits: Tensor, taught: Tensor | None, share: float) -> Tensor:
-    """(1 - share) · loss + share · cross-entropy of `logits` with what a teacher says of the same (ALBEF, Eq. 6, 7).
+def distilled_loss(loss: Tensor, logits: Tensor, teacher_logits: Tensor | None, alpha: float) -> Tensor:
+    """(1 - alpha) · loss + alpha · cross-entropy of `logits` with a teacher's soft targets (ALBEF, Eq. 6 and 7).
 
     Args:
-        loss: (), the mean loss of `logits` with what is known.
+        loss: (), the mean loss of `logits` with the hard targets.
         logits: (M, n).
-        taught: (M, n) the teacher's logits, which get no gradient; `loss` is returned as it is without.
-        share: ALBEF's α, from 0 to 1.
+        teacher_logits: (M, n) logits of the teacher, which get no gradient; `None` returns `loss` unchanged.
+        alpha: Weight of the soft targets, from 0 to 1.
 
     Raises:
         ValueError: If the teacher's logits are of another shape.
     """
-    if taught is None:
+    if teacher_logits is None:
         return loss
-    if taught.shape != logits.shape:
-        raise ValueError(f"A teacher's logits have shape {tuple(taught.shape)}; they must be {tuple(logits.shape)}.")
-    opinion = at_least_fp32(taught.detach()).softmax(-1)
-    return (1 - share) * loss + share * _soft_cross_entropy(logits, opinion)
+    if teacher_logits.shape != logits.shape:
+        raise ValueError(
+            f"A teacher's logits have shape {tuple(teacher_logits.shape)}; they must be {tuple(logits.shape)}."
+        )
+    soft_targets = at_least_fp32(teacher_logits.detach()).softmax(-1)
+    return (1 - alpha) * loss + alpha * _soft_cross_entropy(logits, soft_targets)
 
 
 def _soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:

@@ -17,12 +17,13 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import TransformersKwargs, can_return_tuple
 
 from .arguments_cbvila import takes_no_other_arguments
+from .autocast_cbvila import without_autocast
 from .configuration_cbvila import CBViLAConfig
 from .label_checks_cbvila import INDEX, check_ids
 from .losses_cbvila import at_least_fp32
 from .modeling_cbvila_codebook import CBViLACodebook
 from .modeling_cbvila_fusion import CBViLAFusionModel, CBViLAVisualQueries
-from .modeling_cbvila_layers import CBViLAPreTrainedModel, in_field_order, without_autocast
+from .modeling_cbvila_layers import CBViLAPreTrainedModel, reorder_fields
 from .modeling_cbvila_text import CBViLATextModel
 from .modeling_cbvila_vision import CBViLAVisionModel
 
@@ -202,13 +203,13 @@ class CBViLAModel(CBViLAPreTrainedModel):
         self, text: Tensor, attention_mask: Tensor | None, image: Tensor, image_index: Tensor | None = None, **kwargs
     ):
         """Text queries (B, L, D), visual tokens (B', 1 + N, Dv): the direction of ITM, MLM and question answering."""
-        keys = self.image_keys(image)
+        states = self.image_states_for_text(image)
         if image_index is not None:  # a fusion encoder of two images has no such argument
             kwargs["encoder_index"] = image_index
-        return self.fusion_model(text, attention_mask, encoder_hidden_states=keys, **kwargs)
+        return self.fusion_model(text, attention_mask, encoder_hidden_states=states, **kwargs)
 
-    def image_keys(self, image: Tensor) -> Tensor:
-        """What texts see of visual tokens (B', 1 + N, Dv), as `itm_kv` says: (B', 1 + N or 2 + 2 N, Dv)."""
+    def image_states_for_text(self, image: Tensor) -> Tensor:
+        """Cross-attention states of visual tokens (B', 1 + N, Dv), as `itm_kv` says: (B', 1 + N or 2 + 2 N, Dv)."""
         if self.config.itm_kv == "continuous":
             return image
         words = self.codebook(image[:, 1:], remember=False).words.to(image.dtype)
@@ -216,13 +217,13 @@ class CBViLAModel(CBViLAPreTrainedModel):
         return quantized if self.config.itm_kv == "quantized" else torch.cat([image, quantized], dim=1)
 
     def encode_visible_patches(
-        self, pixel_values: Tensor, hidden: Tensor, interpolate_pos_encoding: bool = False
+        self, pixel_values: Tensor, bool_masked_pos: Tensor, interpolate_pos_encoding: bool = False
     ) -> Tensor:
-        """Visual tokens (B, 1 + N, Dv) of images whose `hidden` (B, N) patches the image encoder does not see."""
+        """Visual tokens (B, 1 + N, Dv) of images whose masked patches (B, N) are replaced by the mask token."""
         return self.vision_model(
             pixel_values,
             interpolate_pos_encoding=interpolate_pos_encoding,
-            hidden_patches=hidden,
+            bool_masked_pos=bool_masked_pos,
             mask_token=self.patch_mask_token,
         ).last_hidden_state
 
@@ -254,8 +255,8 @@ class CBViLAModel(CBViLAPreTrainedModel):
             **kwargs,
         )
 
-    def patch_states(self, states: Tensor) -> Tensor:
-        """Those of the patches (B, N, D) among the states that [`fuse_words`] gives, the query [CLS] left out."""
+    def drop_cls(self, states: Tensor) -> Tensor:
+        """The patch states (B, N, D) of the output of [`fuse_words`], without the query [CLS]."""
         return states[:, self.visual_queries.first_patch :]
 
     def encode_pairs(
@@ -350,7 +351,7 @@ class CBViLAModel(CBViLAPreTrainedModel):
         else:
             alone = text if has_text else vision
             output.last_hidden_state, output.pooler_output = alone.last_hidden_state, alone.pooler_output
-        return in_field_order(output)
+        return reorder_fields(output)
 
 
 def check_pair_counts(images: Tensor, texts: Tensor, image_index: Tensor | None, owner: nn.Module) -> None:

@@ -24,7 +24,8 @@ from .modeling_cbvila_layers import (
     CBViLASelfAttention,
     CBViLATextLayer,
 )
-from .modeling_cbvila_text import CBViLATextEmbeddings, CBViLATextHead
+from .modeling_cbvila_text import CBViLATextEmbeddings
+from .text_head_cbvila import CBViLATextHead
 
 
 class CBViLAAnswerDecoder(CBViLAPreTrainedModel, GenerationMixin):

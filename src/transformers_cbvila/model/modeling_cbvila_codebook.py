@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
+from .autocast_cbvila import without_autocast
 from .configuration_cbvila import CBViLAConfig
 from .losses_cbvila import at_least_fp32, codebook_loss, commitment_loss
-from .modeling_cbvila_layers import without_autocast
 
 _CHUNK = 4096  # tokens whose distances to all codes are in memory at once
 _FORGOTTEN = 1e-5  # moving count below which a moving average means nothing any more

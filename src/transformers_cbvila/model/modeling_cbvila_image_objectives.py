@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from transformers import initialization as init
 from transformers.utils import logging
 
+from .autocast_cbvila import without_autocast
 from .configuration_cbvila import CBViLAConfig
 from .label_checks_cbvila import ANY_INTEGER, check_ids
 from .losses_cbvila import at_least_fp32, equal_parts, patch_moments, patchify, pixel_loss, unpatchify
 from .modeling_cbvila_codebook import CBViLACodebookOutput
-from .modeling_cbvila_layers import CBViLAPreTrainedModel, without_autocast
+from .modeling_cbvila_layers import CBViLAPreTrainedModel
 
 logger = logging.get_logger(__name__)
 
@@ -164,7 +165,7 @@ class CBViLAImageObjectives(CBViLAPreTrainedModel):
         indices, logits = seen.codebook.indices, None
         if hidden is not None:
             seen = self.see_visible(pixel_values, seen, hidden)
-            states = self.cbvila.patch_states(ask([self.mim_queries(seen, hidden)]).last_hidden_state)
+            states = self.cbvila.drop_cls(ask([self.mim_queries(seen, hidden)]).last_hidden_state)
             logits = self.mim_scores(states, seen.codebook.codes)
             indices = torch.where(hidden, logits.argmax(-1), seen.codebook.indices)
         return CBViLAReconstruction(self.draw(self.words_to_draw(logits, seen, hidden), pixel_values, ask), indices)
@@ -196,7 +197,7 @@ class CBViLAImageObjectives(CBViLAPreTrainedModel):
 
     def pixels(self, ask: Callable, queries: list[CBViLAWordQueries]) -> tuple[Tensor, ...]:
         """Pixels (B, N, P) that the words of each question stand for once they have asked the captions."""
-        return equal_parts(self.pixel_head(self.cbvila.patch_states(ask(queries).last_hidden_state)), len(queries))
+        return equal_parts(self.pixel_head(self.cbvila.drop_cls(ask(queries).last_hidden_state)), len(queries))
 
     def empty_captions(self, pixel_values: Tensor) -> Tensor:
         """Ids (B, 2) of captions that say nothing about images (B, 3, H, W): start and end."""

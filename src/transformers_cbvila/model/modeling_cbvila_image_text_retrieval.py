@@ -12,13 +12,13 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from .answer_lists_cbvila import require_distinct
-from .comparing_cbvila import Comparison, Matching, compare, mismatch, pair_ids
 from .configuration_cbvila import CBViLAConfig
-from .gathering_cbvila import Processes
+from .distributed_cbvila import Processes
 from .losses_cbvila import at_least_fp32, classification_loss
 from .modeling_cbvila import CBViLAModel, check_pair_counts
-from .modeling_cbvila_layers import CBViLAPreTrainedModel, in_field_order
+from .modeling_cbvila_layers import CBViLAPreTrainedModel, reorder_fields
 from .negatives_cbvila import itm_labels
+from .pair_similarity_cbvila import ITMBatch, PairSimilarity, itm_batch, pair_ids, pair_similarity
 
 
 @dataclass
@@ -161,25 +161,31 @@ class CBViLAForImageTextRetrieval(CBViLAPreTrainedModel):
 
         rows = torch.arange(words.shape[0], device=words.device)
         own = rows if image_index is None else image_index  # the image of each text
-        matching = Matching(text.last_hidden_state, attention_mask, image.last_hidden_state, own)
+        tokens = image.last_hidden_state
+        pairs = ITMBatch(text.last_hidden_state, attention_mask, own)
         itc = labels = processes = None
         if return_loss:
-            processes = Processes.join(self.training, words, known_text_ids)
+            processes = Processes.gather_sizes(self.training, words, known_text_ids)
             ids = pair_ids(pixel_values, words, attention_mask, image_ids, text_ids)
-            comparison = self._compare(processes, own, output.image_embeds, output.text_embeds, *ids, known_text_ids)
-            matching, labels = self._mismatch(processes, comparison, matching, negative_hardness, negative_seed)
-            itc = comparison.contrast() if self.cbvila.has_contrastive_head else None
-        fused = self.cbvila.fuse_text_with_image(*matching, **options)
+            embeds = output.image_embeds, output.text_embeds
+            similarity = self._pair_similarity(processes, own, *embeds, *ids, known_text_ids)
+            itc = similarity.itc_loss() if self.cbvila.has_contrastive_head else None
+            negatives = similarity.negatives(self._hardness(negative_hardness), negative_seed)
+            pairs = itm_batch(processes, tokens, own, text.last_hidden_state, attention_mask, negatives)
+            labels = itm_labels(*negatives)
+            if pairs.fetched_images is not None:
+                tokens = torch.cat([tokens, pairs.fetched_images])
+        fused = self.cbvila.fuse_text_with_image(pairs.texts, pairs.mask, tokens, pairs.image_index, **options)
         itm_logits = self.itm_head(fused.last_hidden_state[:, 0])
         itm = None if labels is None else classification_loss(itm_logits, labels)
         if processes is not None:
-            shares = processes.shares(torch.stack([(labels != -100).sum(), torch.ones_like(own).sum()]))
-            itm, itc = itm * shares[0], None if itc is None else itc * shares[1]
+            scales = processes.loss_scales(torch.stack([(labels != -100).sum(), torch.ones_like(own).sum()]))
+            itm, itc = itm * scales[0], None if itc is None else itc * scales[1]
         output.loss, output.itm_loss, output.itc_loss = itm if itc is None else itm + itc, itm, itc
         output.itm_logits = itm_logits
         output.hidden_states, output.attentions = fused.hidden_states, fused.attentions
         output.cross_attentions = fused.get("cross_attentions")
-        return in_field_order(output)
+        return reorder_fields(output)
 
     def _similarities(self, images: Tensor, texts: Tensor) -> CBViLAForImageTextRetrievalOutput:
         """The normalised embeddings of images (B', E) and texts (B, E), and the similarity of each to each."""
@@ -208,20 +214,20 @@ class CBViLAForImageTextRetrieval(CBViLAPreTrainedModel):
         ]
         require_distinct(rows, [f"text {number}" for number in range(len(rows))], "Texts to choose from")
 
-    def _compare(
+    def _pair_similarity(
         self, processes, own: Tensor, images: Tensor, texts: Tensor, image_ids, text_ids, known_text_ids
-    ) -> Comparison:
-        """Compares texts (B, E) and the images (B', E) they bring, `own` (B,), with those of all processes."""
+    ) -> PairSimilarity:
+        """Similarity of texts (B, E) and their images (B', E), with index `own` (B,), to those of all processes."""
         known_text_ids = None if known_text_ids is None else known_text_ids.index_select(0, own)
         images, image_ids = images.index_select(0, own), image_ids.index_select(0, own)
-        return compare(processes, self.cbvila.similarity_logits, images, texts, image_ids, text_ids, known_text_ids)
+        ids = image_ids, text_ids, known_text_ids
+        return pair_similarity(processes, self.cbvila.similarity_logits, images, texts, *ids)
 
-    def _mismatch(self, processes, comparison: Comparison, pairs: Matching, hardness: float | None, seed):
-        """The rows that matching is trained on, and whether they match (3B,)."""
-        draw = (1.0 if hardness is None else hardness) if self.training else None
-        negatives = comparison.negatives(draw, seed)
-        matching = mismatch(processes, pairs.images, pairs.image_index, pairs.texts, pairs.mask, negatives)
-        return matching, itm_labels(*negatives)
+    def _hardness(self, requested: float | None) -> float | None:
+        """The hardness of negatives: as requested in training, `None` (the most similar) in evaluation."""
+        if not self.training:
+            return None
+        return 1.0 if requested is None else requested
 
 
 __all__ = ["CBViLAForImageTextRetrieval"]

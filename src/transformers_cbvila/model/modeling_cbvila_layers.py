@@ -7,20 +7,17 @@ from collections import Counter
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import fields
-from difflib import get_close_matches
-from functools import wraps
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.activations import ACT2FN
 from transformers.cache_utils import EncoderDecoderCache
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import ModelOutput, logging
-from transformers.utils.generic import maybe_autocast
 
+from .activations_cbvila import activation
 from .configuration_cbvila import CBViLAConfig, check_part
 from .encoder_configurations_cbvila import CBViLAFusionConfig, refuse_misspelt
 from .messages_cbvila import shown
@@ -43,22 +40,8 @@ PARTS_OF_A_MODEL = [
 ]
 
 
-def without_autocast(method: Callable) -> Callable:
-    """Has a method whose first argument is a tensor compute in its tensors' own precision, also in mixed precision.
-
-    Casting inputs to fp32 is not enough there: autocast casts them back for every matrix product.
-    """
-
-    @wraps(method)
-    def in_own_precision(self, tensor: Tensor, *args, **kwargs):
-        with maybe_autocast(tensor.device.type, enabled=False):
-            return method(self, tensor, *args, **kwargs)
-
-    return in_own_precision
-
-
-def in_field_order(output: Output) -> Output:
-    """An output that was filled bit by bit, as one whose tuple has the order of the declared fields."""
+def reorder_fields(output: Output) -> Output:
+    """Returns a copy of an output whose fields are in the order of their declaration, not that of assignment."""
     return type(output)(**{field.name: getattr(output, field.name) for field in fields(output)})  # type: ignore[arg-type]
 
 
@@ -186,15 +169,6 @@ class CBViLACrossAttention(CBViLAAttention):
             key, value = layer_past.cross_attention_cache.update(key, value, self.layer_idx)
             layer_past.is_updated[self.layer_idx] = True
         return self.attend(hidden_states, key, value, mask, **kwargs)
-
-
-def activation(name: str) -> nn.Module:
-    """The activation function of a name in `hidden_act`; ValueError for one that transformers does not know."""
-    if name not in ACT2FN:
-        nearest = get_close_matches(str(name), list(ACT2FN), n=1)
-        hint = f"; did you mean {nearest[0]!r}?" if nearest else f"; choose one of {', '.join(ACT2FN)}."
-        raise ValueError(f"hidden_act={shown(name)} is no activation of transformers{hint}")
-    return ACT2FN[name]
 
 
 class CBViLAMLP(nn.Module):

@@ -15,7 +15,7 @@ from .configuration_cbvila import CBViLAConfig
 from .losses_cbvila import bag_loss, classification_loss
 from .modeling_cbvila import CBViLAModel
 from .modeling_cbvila_image_objectives import CBViLAImageObjectives, CBViLASeenImage
-from .modeling_cbvila_layers import in_field_order
+from .modeling_cbvila_layers import reorder_fields
 from .modeling_cbvila_pretraining import CBViLALosses
 
 
@@ -132,7 +132,7 @@ class CBViLAForMaskedImageModeling(CBViLAImageObjectives):
         fused = ask([self.mim_queries(visible, hidden)], **options)
         states = fused.last_hidden_state
         output = CBViLAForMaskedImageModelingOutput(
-            logits=self.mim_scores(self.cbvila.patch_states(states), whole.codebook.codes),
+            logits=self.mim_scores(self.cbvila.drop_cls(states), whole.codebook.codes),
             codebook_indices=whole.codebook.indices,
             hidden_states=fused.hidden_states,
             attentions=fused.attentions,
@@ -144,7 +144,7 @@ class CBViLAForMaskedImageModeling(CBViLAImageObjectives):
         if not self.training:
             words = self.words_to_draw(output.logits, visible, hidden)
             output.reconstruction = self.draw(words, pixel_values, ask)
-        return in_field_order(output)
+        return reorder_fields(output)
 
     def _losses(
         self,
@@ -171,7 +171,7 @@ class CBViLAForMaskedImageModeling(CBViLAImageObjectives):
             masks = self.pixel_masks(hidden)
             queries = [self.pixel_queries(whole if mask is None else visible, mask) for mask in masks]
             losses.pixel = self.pixel_term(list(self.pixels(ask, queries)), pixel_values, masks)
-        return in_field_order(losses)
+        return reorder_fields(losses)
 
     def _hidden(self, pixel_values: Tensor, texts: Tensor, bool_masked_pos: Tensor | None) -> Tensor | None:
         """`bool_masked_pos` as bool, or the ValueError that says what does not fit."""

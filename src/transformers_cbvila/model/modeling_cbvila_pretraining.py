@@ -14,18 +14,26 @@ from torch import Tensor, nn
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
-from .comparing_cbvila import Comparison, compare, mismatch, pair_ids
 from .configuration_cbvila import CBViLAConfig
-from .gathering_cbvila import Processes
+from .distributed_cbvila import Processes
 from .label_checks_cbvila import check_ids
-from .losses_cbvila import at_least_fp32, bag_loss, classification_loss, distilled, equal_parts, masked_rows, take_rows
+from .losses_cbvila import (
+    at_least_fp32,
+    bag_loss,
+    classification_loss,
+    distilled_loss,
+    equal_parts,
+    masked_rows,
+    take_rows,
+)
 from .modeling_cbvila import CBViLAModel
 from .modeling_cbvila_codebook import CBViLACodebookOutput, codebook_statistics
 from .modeling_cbvila_image_objectives import CBViLAImageObjectives, CBViLASeenImage
-from .modeling_cbvila_layers import in_field_order
-from .modeling_cbvila_text import CBViLATextHead
-from .momentum_cbvila import Momentum, contrast_with_momentum
+from .modeling_cbvila_layers import reorder_fields
+from .momentum_cbvila import MomentumTargets, momentum_itc_loss
 from .negatives_cbvila import itm_labels
+from .pair_similarity_cbvila import PairSimilarity, itm_batch, pair_ids, pair_similarity
+from .text_head_cbvila import CBViLATextHead
 
 
 @dataclass
@@ -156,7 +164,7 @@ class CBViLAForPreTraining(CBViLAImageObjectives):
         negative_seed: int | Tensor | None = None,
         loss_weights: dict[str, float] | None = None,
         mim_targets: Tensor | None = None,
-        momentum: Momentum | None = None,
+        momentum: MomentumTargets | None = None,
         interpolate_pos_encoding: bool = False,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
@@ -186,8 +194,8 @@ class CBViLAForPreTraining(CBViLAImageObjectives):
             loss_weights: Weight of each term by name; the configuration's when absent. A term of weight 0 is skipped.
             mim_targets: (B, N) code indices that MIM predicts in place of the images' own, for example those of a
                 slower copy of the image encoder.
-            momentum: What momentum copies of the model say of the batch, for ITC and MLM to learn from; see
-                [`Momentum`]. ITM negatives stay those of the batch.
+            momentum: Outputs of momentum copies of the model, as soft targets for ITC and MLM; see
+                [`MomentumTargets`]. ITM negatives stay those of the batch.
             interpolate_pos_encoding: Whether images of another size than the configured one are allowed.
             output_attentions, output_hidden_states: Whether to return those states of the fusion layers; as the
                 configuration says when absent.
@@ -212,7 +220,7 @@ class CBViLAForPreTraining(CBViLAImageObjectives):
         self._add_codebook_terms(output, codebook, weights)
 
         ids = pair_ids(pixel_values, input_ids, attention_mask, image_ids, text_ids)
-        processes = Processes.join(self.training, input_ids, known_text_ids)
+        processes = Processes.gather_sizes(self.training, input_ids, known_text_ids)
         comparison = self._compare(output, processes, image, text, *ids, known_text_ids)
         if self.cbvila.has_contrastive_head and weights["itc"] > 0:
             output.losses.itc = self._contrast(output, comparison, momentum)
@@ -228,11 +236,11 @@ class CBViLAForPreTraining(CBViLAImageObjectives):
         seen = CBViLASeenImage(image.last_hidden_state[:, 0], codebook)
         targets = codebook.indices if mim_targets is None else mim_targets
         self._ask_text(output, pixel_values, seen, text, attention_mask, bool_masked_pos, weights, targets)
-        output.losses = in_field_order(output.losses)
+        output.losses = reorder_fields(output.losses)
         if processes is not None:
             self._share(output.losses, processes, negatives, mlm_labels, bool_masked_pos)
         output.loss = output.losses.total(weights)
-        return in_field_order(output)
+        return reorder_fields(output)
 
     def _check_targets(self, mlm_labels: Tensor | None, mim_targets: Tensor | None, hidden: Tensor | None) -> None:
         """Raises a ValueError unless targets are tokens of the vocabulary and codes of the codebook."""
@@ -247,7 +255,7 @@ class CBViLAForPreTraining(CBViLAImageObjectives):
             codes = self.config.codebook_size
             check_ids("mim_targets", mim_targets, shape, codes, f"the codebook has {codes} codes", self)
 
-    def _check_momentum(self, momentum: Momentum | None) -> None:
+    def _check_momentum(self, momentum: MomentumTargets | None) -> None:
         if momentum is not None and momentum.pairs is not None and not self.cbvila.has_contrastive_head:
             raise ValueError("momentum has pairs for ITC to compare with, and itc_weight=0: leave them out.")
 
@@ -276,21 +284,22 @@ class CBViLAForPreTraining(CBViLAImageObjectives):
         if codebook.argmin_share is not None:
             output.codebook_statistics["argmin_share"] = codebook.argmin_share
 
-    def _compare(self, output, processes: Processes | None, image, text: Tensor, *ids) -> Comparison:
+    def _compare(self, output, processes: Processes | None, image, text: Tensor, *ids) -> PairSimilarity:
         """Similarities of the batch's images with all texts and of its texts with all images."""
         pooled_text = text[:, 0]
         if self.cbvila.has_contrastive_head:
             pooled_text = self.cbvila.text_projection(pooled_text)
         output.image_embeds = F.normalize(at_least_fp32(image.pooler_output), dim=-1)
         output.text_embeds = F.normalize(at_least_fp32(pooled_text), dim=-1)
-        return compare(processes, self.cbvila.similarity_logits, output.image_embeds, output.text_embeds, *ids)
+        embeds = output.image_embeds, output.text_embeds
+        return pair_similarity(processes, self.cbvila.similarity_logits, *embeds, *ids)
 
-    def _contrast(self, output, comparison: Comparison, momentum: Momentum | None) -> Tensor:
+    def _contrast(self, output, comparison: PairSimilarity, momentum: MomentumTargets | None) -> Tensor:
         """ITC with the batch, or with what momentum copies made of it and of earlier ones."""
         if momentum is None or momentum.pairs is None:
-            return comparison.contrast()
+            return comparison.itc_loss()
         embeds = output.image_embeds, output.text_embeds
-        return contrast_with_momentum(self.cbvila.similarity_logits, *embeds, momentum, comparison.first)
+        return momentum_itc_loss(self.cbvila.similarity_logits, *embeds, momentum, comparison.first)
 
     def _hardness(self, requested: float | None) -> float | None:
         if not self.training:
@@ -308,9 +317,10 @@ class CBViLAForPreTraining(CBViLAImageObjectives):
         rows = torch.arange(text.shape[0], device=text.device)
         queries, masks, images = [], [], []  # states, their attention mask, which image
         if weights["itm"] > 0:
-            matching = mismatch(processes, image, rows, text, attention_mask, negatives)
-            queries, masks, images = [matching.texts], [matching.mask], [matching.image_index]
-            image = matching.images
+            batch = itm_batch(processes, image, rows, text, attention_mask, negatives)
+            queries, masks, images = [batch.texts], [batch.mask], [batch.image_index]
+            if batch.fetched_images is not None:
+                image = torch.cat([image, batch.fetched_images])
         if masked_text is not None:
             mask = attention_mask
             if queries and processes is not None:  # as long as the texts of other processes
@@ -337,8 +347,8 @@ class CBViLAForPreTraining(CBViLAImageObjectives):
             output.mlm_logits = self.mlm_head(take_rows(states[-batch:, : mlm_labels.shape[1]], masked))
             output.losses.mlm = classification_loss(output.mlm_logits, take_rows(mlm_labels, masked))
             if momentum is not None:
-                taught = momentum.mlm_logits
-                output.losses.mlm = distilled(output.losses.mlm, output.mlm_logits, taught, momentum.share)
+                targets = momentum.mlm_logits, momentum.alpha
+                output.losses.mlm = distilled_loss(output.losses.mlm, output.mlm_logits, *targets)
 
     def _captions_to_ask(self, text: Tensor, attention_mask: Tensor | None, caption_dropped: Tensor | None):
         """States (B, L, D) and mask (B, L) of the captions, those of dropped ones replaced by an empty caption's.
@@ -375,12 +385,12 @@ class CBViLAForPreTraining(CBViLAImageObjectives):
         fused = self.ask_texts(queries, self.patch_grid(pixel_values), text, attention_mask)
         states = equal_parts(fused.last_hidden_state, len(queries))
         if masks:
-            predictions = [self.pixel_head(self.cbvila.patch_states(state)) for state in states[: len(masks)]]
+            predictions = [self.pixel_head(self.cbvila.drop_cls(state)) for state in states[: len(masks)]]
             output.losses.pixel = self.pixel_term(predictions, pixel_values, masks)
             output.pixel_predictions = predictions[0]
         if mim_on and weights["mim"] > 0:
             masked = masked_rows(hidden)
-            asked = take_rows(self.cbvila.patch_states(states[-1]), masked)
+            asked = take_rows(self.cbvila.drop_cls(states[-1]), masked)
             output.mim_logits = self.mim_scores(asked, whole.codebook.codes)
             output.losses.mim = classification_loss(output.mim_logits, take_rows(targets, masked))
         if mim_on and bag_on:
@@ -401,8 +411,8 @@ class CBViLAForPreTraining(CBViLAImageObjectives):
             scored["pixel"] = bool_masked_pos
         everything = torch.ones(processes.pairs[processes.rank], dtype=torch.bool, device=self.device)
         counts = [scored.get(name, everything).bool().sum() for name in losses]
-        for name, share in zip(list(losses), processes.shares(torch.stack(counts)), strict=True):
-            losses[name] = losses[name] * share
+        for name, scale in zip(list(losses), processes.loss_scales(torch.stack(counts)), strict=True):
+            losses[name] = losses[name] * scale
 
 
 def check_pretraining_inputs(pixel_values, input_ids, input_ids_masked, mlm_labels, caption_dropped) -> None:

@@ -19,7 +19,7 @@ from .losses_cbvila import answer_loss, at_least_fp32
 from .messages_cbvila import shown
 from .modeling_cbvila import PRETRAINING_ONLY, CBViLAModel
 from .modeling_cbvila_answer_decoder import CBViLAAnswerDecoder, decoder_config
-from .modeling_cbvila_layers import CBViLAPreTrainedModel, in_field_order
+from .modeling_cbvila_layers import CBViLAPreTrainedModel, reorder_fields
 
 logger = logging.get_logger(__name__)
 
@@ -242,7 +242,7 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel, GenerationMixin):
                 use_cache=False,
             ).logits
             output.loss = answer_loss(output.logits, labels, answer_weights)
-        return in_field_order(output)
+        return reorder_fields(output)
 
     def _check_labels(self, labels: Tensor, answer_weights: Tensor | None, questions: int) -> None:
         check_answers("labels", labels, self.config.text_config, self)

@@ -1,4 +1,4 @@
-"""Momentum copies, their queue and their opinion, from step to step (ALBEF, arXiv 2107.07651; not in the paper)."""
+"""Momentum copies, their queue and their soft targets over training (ALBEF, arXiv 2107.07651; not in the paper)."""
 
 from typing import Any
 
@@ -6,9 +6,9 @@ import torch
 from transformers import TrainerCallback
 from transformers.utils import logging
 
-from ..model.comparing_cbvila import pair_ids
-from ..model.gathering_cbvila import Processes
-from ..model.momentum_cbvila import Momentum, MomentumPairs
+from ..model.distributed_cbvila import Processes
+from ..model.momentum_cbvila import MomentumPairs, MomentumTargets
+from ..model.pair_similarity_cbvila import pair_ids
 from .checkpoints import load_state, save_state
 from .momentum_copies import MomentumCopies
 from .pair_queue import PairQueue
@@ -56,14 +56,14 @@ class MomentumCallback(TrainerCallback):
         if not self.trainer.accelerator.optimizer_step_was_skipped:
             self.copies.update()
 
-    def advise(self, inputs: dict[str, Any]) -> Momentum:
+    def advise(self, inputs: dict[str, Any]) -> MomentumTargets:
         """What the copies say of a batch, given with its `loss_weights`: the model's argument `momentum`."""
         args, state, weights = self.trainer.args, self.trainer.state, inputs["loss_weights"]
-        share = distillation_share(
+        alpha = distillation_share(
             state.global_step, state.max_steps, args.momentum_distill, args.momentum_distill_ramp_steps
         )
         contrasts = weights["itc"] > 0
-        predicts = share > 0 and weights["mlm"] > 0 and inputs.get("input_ids_masked") is not None
+        predicts = alpha > 0 and weights["mlm"] > 0 and inputs.get("input_ids_masked") is not None
         pairs = mlm_logits = None
         if contrasts or predicts:
             images, image_embeds = self.copies.encode_images(inputs)
@@ -73,7 +73,7 @@ class MomentumCallback(TrainerCallback):
             pairs = self._batch if earlier is None else self._batch.followed_by(earlier)
         if predicts:
             mlm_logits = self.copies.predict_tokens(images, inputs)
-        return Momentum(share, pairs, mlm_logits)
+        return MomentumTargets(alpha, pairs, mlm_logits)
 
     def enqueue(self) -> None:
         """Writes the batch that was last advised on into the queue, if it is one to learn from."""
@@ -109,7 +109,7 @@ def _of_all(image_embeds, text_embeds, inputs: dict[str, Any]) -> MomentumPairs:
     image_ids, text_ids = pair_ids(
         inputs["pixel_values"], words, inputs.get("attention_mask"), inputs.get("image_ids"), inputs.get("text_ids")
     )
-    processes = Processes.join(True, words, known)
+    processes = Processes.gather_sizes(True, words, known)
     known = text_ids.new_empty(text_ids.shape[0], 0) if known is None else known
     pairs = MomentumPairs(image_embeds, text_embeds, image_ids, text_ids, known)
     return pairs if processes is None else pairs.of_all(processes)

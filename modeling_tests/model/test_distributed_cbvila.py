@@ -6,7 +6,7 @@ import torch.distributed as dist
 from tiny import build, pretraining_model, tiny_pairs
 from two_processes import run_in_two
 
-from transformers_cbvila.model.gathering_cbvila import Processes
+from transformers_cbvila.model.distributed_cbvila import Processes
 from transformers_cbvila.model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
 
 SEED = 7
@@ -135,4 +135,4 @@ def test_two_processes_are_one(case, results):
 
 
 def test_one_process_knows_no_others():
-    assert Processes.join(True, torch.zeros(2, 3)) is None
+    assert Processes.gather_sizes(True, torch.zeros(2, 3)) is None

@@ -1,13 +1,13 @@
-"""The pairs of all processes as one batch: contrast and mismatches know more pairs than a device holds (Sec. III-C).
+"""Collectives that treat the batches of all processes as one batch, for ITC and ITM negatives (Sec. III-C).
 
-In training on several processes every one of them calls these functions at the same places of its forward pass, with
-batches of any size. Elsewhere [`Processes.join`] gives `None`, and nothing here is called.
+In distributed training every process calls these functions at the same points of its forward pass; local batches may
+differ in size. Otherwise [`Processes.gather_sizes`] returns `None` and nothing else here is called.
 
-Gradients are those of one process: what several processes make of a tensor adds up at its owner, and each loss is
-scaled ([`Processes.shares`]) such that the mean over processes, which DDP and FSDP take of gradients and the trainer
-of logs, is the mean over the whole batch.
+Gradients equal those of a single process: the gradients of a tensor are summed at its owner, and each loss is scaled
+([`Processes.loss_scales`]) so that the mean over processes, which DDP and FSDP take of gradients and the trainer of
+logs, is the mean over the global batch.
 
-Shapes: b pairs of this process, B pairs of all.
+Shapes: b pairs of this process, B pairs of all processes.
 """
 
 from functools import lru_cache
@@ -19,12 +19,14 @@ from torch import Tensor
 
 
 class Processes:
-    """Where the pairs of this process lie among those of all; `sizes` and `rank` are numbers on the host.
+    """Rank and batch sizes of all processes, as Python integers.
 
     Attributes:
-        pairs: Pairs of each process.
-        length: Tokens of the longest text.
-        captions: Known captions of an image, at most.
+        rank: Rank of this process.
+        pairs: Number of pairs on each process.
+        first: Index of this process's first pair in the global batch.
+        length: Number of tokens of the longest text on any process.
+        captions: Largest number of known captions per image on any process.
     """
 
     def __init__(self, rank: int, pairs: list[int], length: int, captions: int):
@@ -32,70 +34,72 @@ class Processes:
         self.first = sum(pairs[:rank])
 
     @staticmethod
-    def join(training: bool, texts: Tensor, known_text_ids: Tensor | None = None) -> "Processes | None":
-        """Meets the other processes, each with its texts (b, L, …) and, perhaps, known ids (b, C).
+    def gather_sizes(training: bool, texts: Tensor, known_text_ids: Tensor | None = None) -> "Processes | None":
+        """Exchanges batch sizes across ranks, given the local texts (b, L, …) and, optionally, known ids (b, C).
 
-        `None` outside training, where losses are of the batch at hand on any number of processes, and where there is
-        no other process.
+        Returns `None` if there is only one process, and outside training, where losses always cover the local batch.
         """
         if not training or not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
             return None
-        return _meet(texts.shape[0], texts.shape[1], 0 if known_text_ids is None else known_text_ids.shape[1])
+        return _gather_sizes(texts.shape[0], texts.shape[1], 0 if known_text_ids is None else known_text_ids.shape[1])
 
     def gather(self, rows: Tensor) -> Tensor:
-        """Rows (b, …) of all processes, (B, …), in the order of ranks; shapes agree but for the first size."""
+        """Gathers rows (b, …) from all processes as (B, …), in rank order; only the first dimension may differ."""
         return _gather(rows, self.pairs, self.rank)
 
-    def shares(self, counts: Tensor) -> Tensor:
-        """Factors (T,) of means over `counts` (T,) things that make their mean over processes one over all things."""
-        return _shares(counts)
+    def loss_scales(self, counts: Tensor) -> Tensor:
+        """Factors (T,) for T local means over `counts` (T,) items each.
+
+        The mean over processes of the scaled means is the mean over the items of all processes.
+        """
+        return _loss_scales(counts)
 
     def exchanges(self, *wanted: Tensor) -> list["RowExchange"]:
-        """For each list (b,) of rows of the whole batch, what fetches them from the processes that have them.
+        """For each tensor (b,) of row indices into the global batch, an exchange that fetches these rows.
 
-        Who sends how much depends on draws: to read these few numbers the host waits for its device.
+        How many rows each process sends depends on random draws, so the host waits for the device to read the counts.
         """
         return _plan(self, torch.stack(wanted, dim=1))
 
     def pad_texts(self, texts: Tensor) -> Tensor:
-        """Texts (b, L, …) with zeros up to the longest of all processes."""
+        """Pads texts (b, L, …) with zeros to the length of the longest text on any process."""
         return F.pad(texts, (0, 0) * (texts.dim() - 2) + (0, self.length - texts.shape[1]))
 
 
 class RowExchange:
-    """Sends rows of this process to those that want them and receives the rows it wants itself.
+    """Sends local rows to the processes that requested them and receives the rows requested here.
 
     Args:
-        send: Rows of this process to send, by receiver.
-        send_sizes, receive_sizes: How many go to and come from each process.
-        order: (b,) the place of each wanted row among the received ones.
+        send: Indices of the local rows to send, grouped by receiver.
+        send_sizes, receive_sizes: Number of rows sent to and received from each process.
+        order: (b,) index of each requested row among the received rows.
     """
 
     def __init__(self, send: Tensor, send_sizes: list[int], receive_sizes: list[int], order: Tensor):
         self.send, self.send_sizes, self.receive_sizes, self.order = send, send_sizes, receive_sizes, order
 
     def __call__(self, rows: Tensor, index: Tensor | None = None) -> Tensor:
-        """The wanted rows (b, …) of what is `rows` (b, …) in each process; with an index (b,), `rows[index]`."""
+        """The requested rows (b, …) of the processes' `rows` (b, …), or of `rows[index]` with an index (b,)."""
         return _exchange(rows, self.send if index is None else index.index_select(0, self.send), self)
 
 
 @lru_cache(maxsize=1)
 def _host_group(default_group):
-    """A group that passes numbers between hosts, so that learning a size does not wait for a device."""
+    """A process group on the CPU, so that exchanging sizes does not wait for a device."""
     if "cpu:" in str(dist.get_backend_config(default_group)):
         return default_group
     return dist.new_group(backend="gloo")
 
 
-# Collectives with sizes that Python must know: a compiled model has a graph break here, on several processes only.
+# These collectives need their sizes in Python: in distributed training, a compiled model has a graph break here.
 
 
 @torch.compiler.disable
-def _meet(pairs: int, length: int, captions: int) -> Processes:
+def _gather_sizes(pairs: int, length: int, captions: int) -> Processes:
     own = torch.tensor([pairs, length, captions])
-    everyones = [torch.empty_like(own) for _ in range(dist.get_world_size())]
-    dist.all_gather(everyones, own, group=_host_group(dist.group.WORLD))
-    all_pairs, lengths, all_captions = torch.stack(everyones).T.tolist()
+    gathered = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+    dist.all_gather(gathered, own, group=_host_group(dist.group.WORLD))
+    all_pairs, lengths, all_captions = torch.stack(gathered).T.tolist()
     return Processes(dist.get_rank(), all_pairs, max(lengths), max(all_captions))
 
 
@@ -106,7 +110,7 @@ def _gather(rows: Tensor, sizes: list[int], rank: int) -> Tensor:
 
 @torch.compiler.disable
 @torch.no_grad()
-def _shares(counts: Tensor) -> Tensor:
+def _loss_scales(counts: Tensor) -> Tensor:
     total = counts.clone()
     dist.all_reduce(total)
     return counts * dist.get_world_size() / total.clamp_min(1)
@@ -139,7 +143,7 @@ def _exchange(rows: Tensor, send: Tensor, plan: RowExchange) -> Tensor:
 
 
 class _Gather(torch.autograd.Function):
-    """All-gather of uneven batches; the gradient of a row is the sum of what all processes send back."""
+    """All-gather of batches of different sizes; the gradient of a row is the sum of its gradients on all processes."""
 
     @staticmethod
     def forward(ctx, rows: Tensor, sizes: list[int], rank: int) -> Tensor:
@@ -158,7 +162,7 @@ class _Gather(torch.autograd.Function):
 
 
 class _SendRows(torch.autograd.Function):
-    """All-to-all of rows; gradients travel back the same way."""
+    """All-to-all of rows; the backward pass sends the gradients back to the rows' owners."""
 
     @staticmethod
     def forward(ctx, rows: Tensor, send_sizes: list[int], receive_sizes: list[int]) -> Tensor:
