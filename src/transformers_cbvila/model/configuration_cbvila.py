@@ -311,6 +311,14 @@ class CBViLAConfig(PreTrainedConfig):
         """Whether anything needs quantized tokens."""
         return self.needs("quantizer") or self.itm_kv != "continuous"
 
+    def require_quantizer(self) -> None:
+        """Raises a ValueError for a configuration in which nothing needs a quantizer."""
+        if not self.needs("visual_queries"):
+            raise ValueError(
+                "No objective of this configuration predicts codes or pixels (all have weight 0), so that it has no "
+                "quantizer: give one of them a weight."
+            )
+
     @property
     def masks_before_encoder(self) -> bool:
         """Whether patches are hidden before the image encoder, and not behind it."""

@@ -174,7 +174,7 @@ class CBViLAFusionConfig(PreTrainedConfig):
         """Raises a ValueError for values that no model can have. Models ask again: values may have changed since."""
         _check_encoder(self)
         if self.encoder_hidden_size < 1:
-            raise ValueError(f"fusion_config: encoder_hidden_size={self.encoder_hidden_size} must be positive.")
+            raise ValueError(f"multimodal_config: encoder_hidden_size={self.encoder_hidden_size} must be positive.")
 
 
 def refuse_misspelt(options: Any, config_class: Any) -> None:

@@ -151,7 +151,7 @@ class CBViLAVisualQueries(nn.Module):
 
     def __init__(self, config: CBViLAConfig):
         super().__init__()
-        vision, size = config.vision_config, config.fusion_config.hidden_size
+        vision, size = config.vision_config, config.multimodal_config.hidden_size
         same = vision.hidden_size == size
         self.cls_source = config.fusion_visual_cls
         self.has_positions = config.fusion_visual_pos == "learned"
@@ -162,8 +162,8 @@ class CBViLAVisualQueries(nn.Module):
         if self.has_positions:
             # One for [CLS] in any case: the table then fits, whatever stands there.
             self.position_embeddings = nn.Parameter(torch.zeros(1, 1 + vision.num_patches, size))
-        self.layernorm = nn.LayerNorm(size, eps=config.fusion_config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.fusion_config.hidden_dropout_prob)
+        self.layernorm = nn.LayerNorm(size, eps=config.multimodal_config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.multimodal_config.hidden_dropout_prob)
 
     def init_own_weights(self, std: float) -> None:
         for parameter in self.parameters(recurse=False):

@@ -4,21 +4,25 @@ Shapes: B texts, B' images, L text tokens, D hidden, E projection width.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from .answer_lists_cbvila import require_distinct
 from .configuration_cbvila import CBViLAConfig
 from .distributed_cbvila import Processes
-from .losses_cbvila import at_least_fp32, classification_loss
+from .losses_cbvila import at_least_fp32
 from .modeling_cbvila import CBViLAModel, check_pair_counts
-from .modeling_cbvila_layers import CBViLAPreTrainedModel, reorder_fields
-from .negatives_cbvila import itm_labels
-from .pair_similarity_cbvila import ITMBatch, PairSimilarity, itm_batch, pair_ids, pair_similarity
+from .modeling_cbvila_layers import reorder_fields
+from .modeling_cbvila_objectives import CBViLAModelWithObjectives, weighted_sum
+from .objective_cbvila import CBViLAStep
+from .objective_itc_cbvila import CBViLAITC
+from .objective_itm_cbvila import CBViLAITM
+from .pair_similarity_cbvila import PairSimilarity, pair_ids, pair_similarity
 
 
 @dataclass
@@ -50,7 +54,7 @@ class CBViLAForImageTextRetrievalOutput(ModelOutput):
     cross_attentions: tuple[Tensor, ...] | None = None
 
 
-class CBViLAForImageTextRetrieval(CBViLAPreTrainedModel):
+class CBViLAForImageTextRetrieval(CBViLAModelWithObjectives):
     """CB-ViLA with the contrastive projections and the matching head.
 
     To search, embed images and texts once (`model.cbvila.get_image_features`, `get_text_features`), take the most
@@ -65,7 +69,7 @@ class CBViLAForImageTextRetrieval(CBViLAPreTrainedModel):
     >>> from transformers_cbvila import CBViLAConfig, CBViLAForImageTextRetrieval
 
     >>> small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
-    >>> config = CBViLAConfig(vision_config={**small, "image_size": 32}, text_config=small, fusion_config=small)
+    >>> config = CBViLAConfig(vision_config={**small, "image_size": 32}, text_config=small, multimodal_config=small)
     >>> model = CBViLAForImageTextRetrieval(config)
     >>> texts = torch.tensor([[101, 7, 102], [101, 8, 102]])
     >>> output = model(torch.randn(2, 3, 32, 32), input_ids=texts)
@@ -78,18 +82,18 @@ class CBViLAForImageTextRetrieval(CBViLAPreTrainedModel):
     """
 
     _keys_to_ignore_on_load_unexpected = [
-        r"codebook\.",
+        r"quantizer\.",
         r"visual_queries\.",
         r"text_key_projection\.",
         r"patch_mask_token",
-        r"(mlm|mim|mim_cls|pixel)_head\.",
         r"twin_layers\.",
     ]
 
     def __init__(self, config: CBViLAConfig):
         super().__init__(config)
-        self.cbvila = CBViLAModel(config, add_codebook=False)
-        self.itm_head = nn.Linear(config.fusion_config.hidden_size, 2)
+        self.cbvila = CBViLAModel(config, add_quantizer=False)
+        contrast = [CBViLAITC.name] if self.cbvila.has_contrastive_head else []
+        self.add_objectives([*contrast, CBViLAITM.name])
         self.post_init()
 
     @can_return_tuple
@@ -127,8 +131,8 @@ class CBViLAForImageTextRetrieval(CBViLAPreTrainedModel):
             image_index: (B,) for each text its image.
             image_ids: (B',), text_ids: (B,), known_text_ids: (B', C): What is known to match, see [`known_matches`],
                 and never is a negative. Equal images and equal texts are found without.
-            negative_hardness: How strongly training prefers similar negatives, from 0 (uniform) to 1 (the default). In
-                evaluation the most similar are taken.
+            negative_hardness: How strongly training prefers similar negatives, from 0 (uniform) to 1; by
+                default as the objective's `negative_source` says. In evaluation the most similar are taken.
             negative_seed: Of the draws, a number or a tensor () or (1,), the same on all processes; see
                 [`choose_negatives`]. Without, torch's random state decides.
             return_loss: Whether to compute the loss; ITM then needs three fusion passes instead of one.
@@ -161,31 +165,44 @@ class CBViLAForImageTextRetrieval(CBViLAPreTrainedModel):
 
         rows = torch.arange(words.shape[0], device=words.device)
         own = rows if image_index is None else image_index  # the image of each text
-        tokens = image.last_hidden_state
-        pairs = ITMBatch(text.last_hidden_state, attention_mask, own)
-        itc = labels = processes = None
         if return_loss:
-            processes = Processes.gather_sizes(self.training, words, known_text_ids)
             ids = pair_ids(pixel_values, words, attention_mask, image_ids, text_ids)
-            embeds = output.image_embeds, output.text_embeds
-            similarity = self._pair_similarity(processes, own, *embeds, *ids, known_text_ids)
-            itc = similarity.itc_loss() if self.cbvila.has_contrastive_head else None
-            negatives = similarity.negatives(self._hardness(negative_hardness), negative_seed)
-            pairs = itm_batch(processes, tokens, own, text.last_hidden_state, attention_mask, negatives)
-            labels = itm_labels(*negatives)
-            if pairs.fetched_images is not None:
-                tokens = torch.cat([tokens, pairs.fetched_images])
-        fused = self.cbvila.fuse_text_with_image(pairs.texts, pairs.mask, tokens, pairs.image_index, **options)
-        itm_logits = self.itm_head(fused.last_hidden_state[:, 0])
-        itm = None if labels is None else classification_loss(itm_logits, labels)
-        if processes is not None:
-            scales = processes.loss_scales(torch.stack([(labels != -100).sum(), torch.ones_like(own).sum()]))
-            itm, itc = itm * scales[0], None if itc is None else itc * scales[1]
-        output.loss, output.itm_loss, output.itc_loss = itm if itc is None else itm + itc, itm, itc
-        output.itm_logits = itm_logits
+            processes = Processes.gather_sizes(self.training, words, known_text_ids)
+            embeds = output.image_embeds.index_select(0, own), output.text_embeds
+            step = CBViLAStep(
+                weights=dict.fromkeys(self.objectives, 1.0),
+                training=self.training,
+                pixel_values=pixel_values,
+                images=image.last_hidden_state,
+                texts=text.last_hidden_state,
+                attention_mask=attention_mask,
+                image_index=own,
+                image_embeds=embeds[0],
+                text_embeds=embeds[1],
+                pairs=self._pair_similarity(processes, own, *embeds, *ids, known_text_ids),
+                similarity=self.cbvila.similarity_logits,
+                processes=processes,
+                negative_hardness=negative_hardness,
+                negative_seed=negative_seed,
+            )
+            scored, fused = self.score(step, self.active_objectives(None), **options)
+            losses = self.scale_for_ranks(step, scored)
+            output.loss = weighted_sum(losses, step.weights)
+            output.itm_loss, output.itc_loss = losses[CBViLAITM.name], losses.get(CBViLAITC.name)
+            output.itm_logits = scored[CBViLAITM.name].predictions["itm_logits"]
+        else:
+            fused = self.cbvila.fuse_text_with_image(
+                text.last_hidden_state, attention_mask, image.last_hidden_state, own, **options
+            )
+            output.itm_logits = self.itm.head(fused.last_hidden_state[:, 0])
         output.hidden_states, output.attentions = fused.hidden_states, fused.attentions
         output.cross_attentions = fused.get("cross_attentions")
         return reorder_fields(output)
+
+    @property
+    def itm(self) -> Any:
+        """The objective that scores whether texts match images."""
+        return self.objectives[CBViLAITM.name]
 
     def _similarities(self, images: Tensor, texts: Tensor) -> CBViLAForImageTextRetrievalOutput:
         """The normalised embeddings of images (B', E) and texts (B, E), and the similarity of each to each."""
@@ -217,17 +234,11 @@ class CBViLAForImageTextRetrieval(CBViLAPreTrainedModel):
     def _pair_similarity(
         self, processes, own: Tensor, images: Tensor, texts: Tensor, image_ids, text_ids, known_text_ids
     ) -> PairSimilarity:
-        """Similarity of texts (B, E) and their images (B', E), with index `own` (B,), to those of all processes."""
+        """Compares texts (B, E) and their images (B, E), `own` (B,) among those given, with those of all processes."""
         known_text_ids = None if known_text_ids is None else known_text_ids.index_select(0, own)
-        images, image_ids = images.index_select(0, own), image_ids.index_select(0, own)
-        ids = image_ids, text_ids, known_text_ids
-        return pair_similarity(processes, self.cbvila.similarity_logits, images, texts, *ids)
-
-    def _hardness(self, requested: float | None) -> float | None:
-        """The hardness of negatives: as requested in training, `None` (the most similar) in evaluation."""
-        if not self.training:
-            return None
-        return 1.0 if requested is None else requested
+        image_ids = image_ids.index_select(0, own)
+        similarity = self.cbvila.similarity_logits
+        return pair_similarity(processes, similarity, images, texts, image_ids, text_ids, known_text_ids)
 
 
 __all__ = ["CBViLAForImageTextRetrieval"]

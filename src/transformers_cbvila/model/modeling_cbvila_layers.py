@@ -3,10 +3,12 @@
 Shapes: B batch, T query tokens, S key tokens, H heads, D hidden.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import fields
+from functools import cache
 from typing import Any, TypeVar
 
 import torch
@@ -18,9 +20,10 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import ModelOutput, logging
 
 from .activations_cbvila import activation
-from .configuration_cbvila import CBViLAConfig, check_part
-from .encoder_configurations_cbvila import CBViLAFusionConfig, refuse_misspelt
+from .configuration_cbvila import CBViLAConfig
 from .messages_cbvila import shown
+from .objectives_cbvila import OBJECTIVES
+from .quantizers_cbvila import QUANTIZERS
 
 logger = logging.get_logger(__name__)
 
@@ -33,10 +36,10 @@ _wants_loading_info = ContextVar("wants_loading_info", default=False)
 
 # What the keys of a whole model's checkpoint begin with; of these, one encoder has its own only.
 PARTS_OF_A_MODEL = [
-    r"^(cbvila\.)?(vision_model|text_model|fusion_model|codebook|visual_queries)\.",
+    r"^(cbvila\.)?(vision_model|text_model|fusion_model|codebook|quantizer|visual_queries)\.",
     r"^(cbvila\.)?(text_key_projection|vision_projection|text_projection)\.",
     r"^(cbvila\.)?(patch_mask_token|logit_scale)$",
-    r"^(\w+_head|answer_decoder)\.",
+    r"^(objectives|\w+_head|answer_decoder)\.",
 ]
 
 
@@ -248,6 +251,24 @@ class CBViLATextLayer(GradientCheckpointingLayer):
         return self.output_layernorm(hidden_states + self.dropout(self.mlp(hidden_states)))
 
 
+@cache
+def keys_of_0_1() -> dict[str, str]:
+    """Patterns of keys in checkpoints of version 0.1, with what they are called now."""
+    classes = (*QUANTIZERS.values(), *OBJECTIVES.values())
+    return {pattern: key for cls in classes for pattern, key in cls.keys_of_0_1.items()}
+
+
+def _rename_keys_of_0_1(module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *args) -> None:
+    """Has `load_state_dict`, which resuming a run calls, take what version 0.1 has saved."""
+    if prefix:
+        return
+    for key in list(state_dict):
+        for pattern, replacement in keys_of_0_1().items():
+            if re.search(pattern, key):
+                state_dict[re.sub(pattern, replacement, key)] = state_dict.pop(key)
+                break
+
+
 class CBViLAPreTrainedModel(PreTrainedModel):
     """What all CB-ViLA models share: the configuration class, initialisation, loading and saving."""
 
@@ -261,7 +282,7 @@ class CBViLAPreTrainedModel(PreTrainedModel):
     accepts_loss_kwargs = False
     # Patterns of keys in checkpoints of other classes, with what this one calls them.
     _names_in_other_checkpoints: dict[str, str] = {}
-    _no_split_modules = ["CBViLAVisionLayer", "CBViLATextLayer", "CBViLACodebook"]
+    _no_split_modules = ["CBViLAVisionLayer", "CBViLATextLayer"]
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -272,6 +293,7 @@ class CBViLAPreTrainedModel(PreTrainedModel):
         # Again: `from_pretrained` sets what a caller overrides when the configuration is made, and checked, already.
         config.check()
         super().__init__(config)
+        self.register_load_state_dict_pre_hook(_rename_keys_of_0_1)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -293,9 +315,7 @@ class CBViLAPreTrainedModel(PreTrainedModel):
             ValueError: If no weight of the checkpoint belongs to this model, which would be random altogether (unless
                 `output_loading_info` is asked for, which says so).
         """
-        if kwargs.get("fusion_config") is not None and cls.config_class is CBViLAConfig:
-            kwargs["fusion_config"] = cls._merged_fusion_config(pretrained_model_name_or_path, kwargs)
-        renamed = cls._names_in_other_checkpoints
+        renamed = {**keys_of_0_1(), **cls._names_in_other_checkpoints}
         if renamed:
             kwargs["key_mapping"] = {**renamed, **(kwargs.get("key_mapping") or {})}
         asked = _wants_loading_info.set(bool(kwargs.get("output_loading_info")))
@@ -310,21 +330,6 @@ class CBViLAPreTrainedModel(PreTrainedModel):
             c for c in conversions if not renamed.keys() & {*getattr(c, "source_patterns", ())}
         ]
         return loaded
-
-    @classmethod
-    def _merged_fusion_config(cls, checkpoint: Any, options: dict[str, Any]) -> CBViLAFusionConfig:
-        """The checkpoint's fusion encoder with the caller's fields. transformers merges those of other parts itself,
-        and takes a dictionary of this name for something of its own (see `CBViLAFusionConfig.items`)."""
-        config = options.get("config")
-        if not isinstance(config, CBViLAConfig):
-            where = {name: options[name] for name in _OF_LOADING if name in options}
-            config = CBViLAConfig.from_pretrained(checkpoint if config is None else config, **where)
-        changes = options["fusion_config"]
-        if isinstance(changes, CBViLAFusionConfig):
-            return changes
-        check_part("fusion_config", changes)
-        refuse_misspelt(changes, CBViLAFusionConfig)
-        return CBViLAFusionConfig(**{**config.fusion_config.to_dict(), **changes})
 
     def _adjust_missing_and_unexpected_keys(self, loading_info: Any) -> None:
         """Refuses a checkpoint of something else; says, to whoever has logging at info, what this model leaves out."""

@@ -84,6 +84,7 @@ class CBViLAStep:
         mlm_labels: (b, L).
         quantized: Of the whole images.
         bool_masked_pos: (b', N) bool.
+        caption_dropped: (b,) bool, images that attend to an empty caption.
         mim_targets: (b', N) or (b', N, books) indices that MIM predicts in place of the quantizer's.
         image_embeds, text_embeds: (b, E) of length 1.
         pairs: How alike all pairs are.
@@ -99,17 +100,18 @@ class CBViLAStep:
     pixel_values: Tensor
     images: Tensor
     texts: Tensor
-    image_index: Tensor
-    image_embeds: Tensor
-    text_embeds: Tensor
-    pairs: PairSimilarity
-    similarity: Callable[[Tensor, Tensor], Tensor]
+    image_index: Tensor | None = None
+    image_embeds: Tensor | None = None
+    text_embeds: Tensor | None = None
+    pairs: PairSimilarity | None = None
+    similarity: Callable[[Tensor, Tensor], Any] | None = None
     input_ids: Tensor | None = None
     attention_mask: Tensor | None = None
     masked_texts: Tensor | None = None
     mlm_labels: Tensor | None = None
     quantized: CBViLAQuantizerOutput | None = None
     bool_masked_pos: Tensor | None = None
+    caption_dropped: Tensor | None = None
     mim_targets: Tensor | None = None
     processes: Processes | None = None
     momentum: MomentumTargets | None = None
@@ -122,12 +124,13 @@ class Answer(NamedTuple):
     """What a fusion pass makes of a query.
 
     `states` (R, L, D) are of its tokens; of a visual query (b, N, D) those of the patches, and `cls` (b, D) that of
-    the query [CLS], if there is one.
+    the query [CLS], if there is one. `logits` (b, N, ΣK) are scores of codes, where a model has computed them already.
     """
 
     query: Any
     states: Tensor
     cls: Tensor | None = None
+    logits: Tensor | None = None
 
 
 @options
@@ -164,6 +167,7 @@ class CBViLAObjective(nn.Module):
             kept), `"code_targets"` (of a slower copy of the image encoder, if one is kept).
         is_default: Whether a model has it when nothing is said of it.
         reads: Which output of the quantizer its queries are, if it has `grad_to_vit` among its options.
+        keys_of_0_1: Patterns of keys in checkpoints of version 0.1, with what they are called now.
     """
 
     name: ClassVar[str]
@@ -172,6 +176,7 @@ class CBViLAObjective(nn.Module):
     needs: ClassVar[frozenset[str]] = frozenset()
     is_default: ClassVar[bool] = False
     reads: ClassVar[str | None] = None
+    keys_of_0_1: ClassVar[dict[str, str]] = {}
 
     def __init__(self, options: Any, config: Any, quantizer: nn.Module | None = None):
         super().__init__()

@@ -80,6 +80,7 @@ class CBViLAMIM(CBViLAObjective):
 
     name = "mim"
     options_class = CBViLAMIMOptions
+    keys_of_0_1 = {r"^mim_head\.": "objectives.mim.head."}
     phase = "mim"
     needs = frozenset({"quantizer", "visual_queries", "code_targets"})
     is_default = True
@@ -101,8 +102,11 @@ class CBViLAMIM(CBViLAObjective):
     def forward(self, step: CBViLAStep, answers: list[Answer]) -> dict[str, Scored]:
         if not answers:
             return {}
-        rows = masked_rows(step.bool_masked_pos)
-        logits = self.scores(take_rows(answers[0].states, rows), step.quantized.codes)
+        (answer,), rows = answers, masked_rows(step.bool_masked_pos)
+        if answer.logits is None:
+            logits = self.scores(take_rows(answer.states, rows), step.quantized.codes)
+        else:
+            logits = take_rows(answer.logits, rows)
         loss = books_loss(logits, take_rows(mim_targets(step), rows), self.book_sizes)
         return {self.name: Scored(loss, step.bool_masked_pos, {"mim_logits": logits})}
 

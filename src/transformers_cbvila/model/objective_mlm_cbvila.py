@@ -33,6 +33,7 @@ class CBViLAMLM(CBViLAObjective):
 
     name = "mlm"
     options_class = CBViLAMLMOptions
+    keys_of_0_1 = {r"^mlm_head\.": "objectives.mlm.head."}
     phase = "burn_in"
     needs = frozenset({"masked_text", "momentum_tokens"})
     is_default = True

@@ -61,6 +61,7 @@ class CBViLAPixel(CBViLAObjective):
 
     name = "pixel"
     options_class = CBViLAPixelOptions
+    keys_of_0_1 = {r"^pixel_head\.": "objectives.pixel.head."}
     needs = frozenset({"quantizer", "visual_queries"})
     is_default = True
     reads = "quantized"

@@ -45,11 +45,13 @@ class CBViLAQuantizer(nn.Module):
     Attributes:
         book_sizes (`tuple[int, ...]`): K of each book. One for most quantizers; then indices are (B, N).
         takes_hints: Names of the hints that it uses; others are refused.
+        keys_of_0_1: Patterns of keys in checkpoints of version 0.1, with what they are called now.
     """
 
     name: ClassVar[str]
     options_class: ClassVar[type[CBViLAQuantizerOptions]]
     takes_hints: ClassVar[frozenset[str]] = frozenset()
+    keys_of_0_1: ClassVar[dict[str, str]] = {}
     book_sizes: tuple[int, ...]
 
     def __init__(self, options: Any, width: int, gradients: CBViLAGradients = CBViLAGradients()):

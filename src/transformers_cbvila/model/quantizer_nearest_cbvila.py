@@ -16,6 +16,8 @@ from .options_cbvila import options, require_range
 from .quantizer_cbvila import CBViLAQuantizer, CBViLAQuantizerOptions, project, token_codes
 from .quantizer_output_cbvila import CBViLAGradients, CBViLAQuantizerHints, CBViLAQuantizerOutput
 
+_OLD = r"(?<!objectives\.)\bcodebook\."
+
 
 @options
 class CBViLANearestQuantizerOptions(CBViLAQuantizerOptions):
@@ -67,6 +69,11 @@ class CBViLANearestQuantizer(CBViLAQuantizer):
 
     name = "nearest"
     options_class = CBViLANearestQuantizerOptions
+    keys_of_0_1 = {
+        **{rf"{_OLD}{key}$": f"quantizer.table.{key}" for key in ("codes", "initialized", "ema_counts", "ema_sums")},
+        rf"{_OLD}gumbel_scale$": "quantizer.gumbel.scale",
+        _OLD: "quantizer.",
+    }
 
     def __init__(self, options: Any, width: int, gradients: CBViLAGradients = CBViLAGradients()):
         super().__init__(options, width, gradients)
