@@ -46,7 +46,7 @@ def train(folder, rank, batch_size, **options):
     trainer.add_callback(track)
     trainer.train()
     logs = [{k: v for k, v in log.items() if k.startswith("codebook_")} for log in step_logs(trainer)]
-    return track.states, track.restarts, logs, trainer.codebook_care.watch.alarmed
+    return track.states, track.restarts, logs, trainer.codebook_callback.monitor.alarmed
 
 
 def train_half(rank, folder, options):
