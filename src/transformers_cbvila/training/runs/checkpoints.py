@@ -61,8 +61,8 @@ _OTHERWISE = {
 def check_complete(trainer: Any, checkpoint: str | Path) -> None:
     """Checks that a checkpoint holds the whole state of a run.
 
-    Without optimizer or scheduler (`save_only_model`) the run cannot be resumed: an error. Without the rest it resumes,
-    but not bit for bit: a warning.
+    Without optimizer or scheduler (`save_only_model`) the run cannot be resumed: an error. Without the rest it is, but
+    not bit for bit: a warning.
 
     Raises:
         FileNotFoundError: If `optimizer.pt` or `scheduler.pt` is not there.
