@@ -7,9 +7,9 @@ Ours includes `update`, which a training run calls once per optimiser step; thei
 import torch
 from measuring import Spread, clock, in_turns, parser, show
 from transformers import set_seed
+from transformers_cbvila.model.modeling_cbvila_codebook import CBViLACodebook
 
 from transformers_cbvila import CBViLAConfig
-from transformers_cbvila.model.modeling_cbvila_codebook import CBViLACodebook
 
 TOKENS, WIDTH, CODES = 4096, 768, 3000
 

@@ -5,16 +5,16 @@ import torch
 from tiny import CODES, PATCHES, pretraining_model, tiny_config, tiny_pairs
 from torch.nn.functional import normalize
 from transformers import set_seed
-
-from transformers_cbvila.data.masking import generator_for
-from transformers_cbvila.model import modeling_cbvila_codebook
-from transformers_cbvila.model.modeling_cbvila import CBViLAModel
 from transformers_cbvila.model.modeling_cbvila_codebook import (
     CBViLACodebook,
     codebook_statistics,
     nearest_codes,
     rotate_to,
 )
+
+from transformers_cbvila.data.masking import generator_for
+from transformers_cbvila.model import modeling_cbvila_codebook
+from transformers_cbvila.model.modeling_cbvila import CBViLAModel
 from transformers_cbvila.model.modeling_cbvila_pretraining import CBViLAForPreTraining
 
 BUFFERS = ("ema_counts", "ema_sums", "pending_counts", "pending_sums", "initialized")

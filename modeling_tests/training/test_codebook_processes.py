@@ -46,7 +46,7 @@ def train(folder, rank, batch_size, **options):
     trainer.add_callback(track)
     trainer.train()
     logs = [{k: v for k, v in log.items() if k.startswith("codebook_")} for log in step_logs(trainer)]
-    return track.states, track.restarts, logs, trainer.codebook_care.watch.alarmed
+    return track.states, track.restarts, logs, trainer.codebook_callback.monitor.alarmed
 
 
 def train_half(rank, folder, options):
@@ -74,9 +74,9 @@ def test_two_processes_have_the_codebook_of_one(options, tmp_path):
 def restart(rank):
     """Ranks hold 3 and 5 tokens: an uneven last batch."""
     from tiny import tiny_config
+    from transformers_cbvila.model.modeling_cbvila_codebook import CBViLACodebook
 
     from transformers_cbvila.data.masking import generator_for
-    from transformers_cbvila.model.modeling_cbvila_codebook import CBViLACodebook
 
     book = CBViLACodebook(tiny_config(codebook_norm="none", quantizer_gradient="gumbel")).train()
     book.set_codes(torch.randn(CODES, 8, generator=generator_for(1)))

@@ -11,9 +11,9 @@ from tiny import answering_model, pretraining_model
 
 from transformers_cbvila.data.masking import generator_for
 from transformers_cbvila.model.momentum_cbvila import MomentumPairs
-from transformers_cbvila.training import momentum as momentum_module
-from transformers_cbvila.training.momentum_copies import MomentumCopies
-from transformers_cbvila.training.pair_queue import PairQueue
+from transformers_cbvila.training.momentum import callback as momentum_module
+from transformers_cbvila.training.momentum.encoder import MomentumEncoder
+from transformers_cbvila.training.momentum.queue import PairQueue
 from transformers_cbvila.training.trainer import CBViLATrainer
 
 ALBEF = {"momentum_distill": 0.4, "momentum_distill_ramp_steps": 0}
@@ -90,45 +90,45 @@ def disturb(model, seed):
 @pytest.mark.parametrize("predicts", [True, False])
 def test_copies_follow_the_model_at_a_distance(predicts, tmp_path):
     trainer = pretrainer(tmp_path)
-    copies = MomentumCopies(trainer, decay=0.75, predicts=predicts)
-    expected = {name: weight.detach().clone() for name, weight in copies.model.named_parameters()}
+    encoder = MomentumEncoder(trainer, decay=0.75, predicts=predicts)
+    expected = {name: weight.detach().clone() for name, weight in encoder.model.named_parameters()}
     assert all(torch.equal(trainer.model.get_parameter(name), weight) for name, weight in expected.items())
     for step in range(3):
         disturb(trainer.model, step)
-        copies.update()
+        encoder.update()
         for name, weight in expected.items():
             expected[name] = 0.75 * weight + 0.25 * trainer.model.get_parameter(name).detach()
-    for name, weight in copies.model.named_parameters():
+    for name, weight in encoder.model.named_parameters():
         torch.testing.assert_close(weight, expected[name], msg=name)
-    assert not any(weight.requires_grad for weight in copies.model.parameters())
+    assert not any(weight.requires_grad for weight in encoder.model.parameters())
     kept = {"vision_model", "text_model", "vision_projection", "text_projection"}
-    assert {name for name, _ in copies.model.cbvila.named_children()} == kept | (
+    assert {name for name, _ in encoder.model.cbvila.named_children()} == kept | (
         {"fusion_model"} if predicts else set()
     )
-    assert hasattr(copies.model, "mlm_head") == predicts and not hasattr(copies.model, "itm_head")
+    assert hasattr(encoder.model, "mlm_head") == predicts and not hasattr(encoder.model, "itm_head")
 
 
 @pytest.mark.parametrize("preset", ["recommended", "paper"])
 def test_copies_see_the_codes_of_now(preset, tmp_path):
     """Where texts see visual words: codes that k-means has replaced are no weights to be averaged."""
     trainer = pretrainer(tmp_path, model=pretraining_model(preset=preset, itm_kv="quantized"))
-    copies = MomentumCopies(trainer, decay=0.9, predicts=True)
+    encoder = MomentumEncoder(trainer, decay=0.9, predicts=True)
     book = trainer.model.cbvila.codebook
     book.set_codes(torch.randn(book.codes.shape, generator=generator_for(3)))
     disturb(trainer.model.cbvila.vision_model, 1)
-    copies.update()
-    assert torch.equal(copies.model.cbvila.codebook.codes, book.codes)
+    encoder.update()
+    assert torch.equal(encoder.model.cbvila.codebook.codes, book.codes)
     assert not torch.equal(
-        copies.model.cbvila.vision_model.embeddings.cls_token, trainer.model.cbvila.vision_model.embeddings.cls_token
+        encoder.model.cbvila.vision_model.embeddings.cls_token, trainer.model.cbvila.vision_model.embeddings.cls_token
     )
 
 
 def test_copies_may_go_on_with_other_options(tmp_path):
     """A run with a queue that is resumed with distillation: the fusion encoder's copy begins then."""
     trainer = pretrainer(tmp_path)
-    embedding = MomentumCopies(trainer, decay=0.75, predicts=False)
+    embedding = MomentumEncoder(trainer, decay=0.75, predicts=False)
     disturb(trainer.model, 0)
-    predicting = MomentumCopies(trainer, decay=0.75, predicts=True)
+    predicting = MomentumEncoder(trainer, decay=0.75, predicts=True)
     predicting.load_state_dict(embedding.state_dict())
     for name, weight in predicting.model.named_parameters():
         begins = name.startswith(("cbvila.fusion_model.", "mlm_head."))
@@ -241,12 +241,12 @@ def test_batches_without_ids_take_those_of_their_contents(tmp_path):
 
 def test_the_copies_do_not_follow_a_skipped_step(tmp_path, monkeypatch):
     trainer = pretrainer(tmp_path, **ALBEF)
-    before = copy.deepcopy(trainer.momentum.copies.state_dict())
+    before = copy.deepcopy(trainer.momentum.encoder.state_dict())
     disturb(trainer.model, 0)
     for skipped in (True, False):
         monkeypatch.setattr(type(trainer.accelerator), "optimizer_step_was_skipped", skipped)
         trainer.momentum.on_optimizer_step(trainer.args, trainer.state, trainer.control)
-        same = all(torch.equal(value, before[name]) for name, value in trainer.momentum.copies.state_dict().items())
+        same = all(torch.equal(value, before[name]) for name, value in trainer.momentum.encoder.state_dict().items())
         assert same == skipped
 
 
@@ -307,7 +307,7 @@ def test_a_resumed_run_ends_with_the_same_weights(save_steps, options, tmp_path)
     resumed.train(resume_from_checkpoint=str(tmp_path / "broken" / f"checkpoint-{save_steps}"))
     pairs = [
         (whole.model.state_dict(), resumed.model.state_dict()),
-        (whole.momentum.copies.state_dict(), resumed.momentum.copies.state_dict()),
+        (whole.momentum.encoder.state_dict(), resumed.momentum.encoder.state_dict()),
         (whole.momentum.queue.read()._asdict(), resumed.momentum.queue.read()._asdict()),
     ]
     for ours, theirs in pairs:

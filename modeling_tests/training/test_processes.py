@@ -59,7 +59,7 @@ def run(folder, processes, **options):
 def _beside(momentum):
     if momentum is None:
         return {}
-    copies = {f"copies.{name}": value for name, value in momentum.copies.state_dict().items()}
+    copies = {f"copies.{name}": value for name, value in momentum.encoder.state_dict().items()}
     return copies | momentum.queue.read()._asdict()
 
 

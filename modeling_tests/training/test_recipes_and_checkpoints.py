@@ -12,7 +12,7 @@ from transformers import TrainingArguments
 from transformers_cbvila.bundled import bundled_checkpoint
 from transformers_cbvila.cli.recipe_files import FOLDER
 from transformers_cbvila.training.learning_rates import entries_in_steps
-from transformers_cbvila.training.run_record import recorded_options
+from transformers_cbvila.training.runs.run_record import recorded_options
 
 RECIPE = FOLDER / "pretrain-tiny.yaml"
 DATA = ["easy-vqa", "emoji", "openclipart"]

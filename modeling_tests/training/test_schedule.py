@@ -3,7 +3,7 @@ import pytest
 from transformers_cbvila.training.arguments import CBViLATrainingArguments
 from transformers_cbvila.training.schedule import (
     as_steps,
-    distillation_share,
+    distillation_alpha,
     negative_hardness,
     objective_weights,
     phases,
@@ -141,7 +141,7 @@ def test_heads_that_wait_for_burn_in_do_not_stop_distributed_training(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "step, ramp, share",
+    "step, ramp, alpha",
     [
         (0, 10, 0.0),
         (5, 10, 0.2),
@@ -154,5 +154,5 @@ def test_heads_that_wait_for_burn_in_do_not_stop_distributed_training(tmp_path):
         (1, 0.001, 0.4),
     ],
 )
-def test_distillation_rises_linearly(step, ramp, share):
-    assert distillation_share(step, 100, 0.4, ramp) == pytest.approx(share)
+def test_distillation_rises_linearly(step, ramp, alpha):
+    assert distillation_alpha(step, 100, 0.4, ramp) == pytest.approx(alpha)

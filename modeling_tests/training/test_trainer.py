@@ -20,7 +20,7 @@ from transformers_cbvila.data.collators import CBViLADataCollatorForPreTraining,
 from transformers_cbvila.data.pairs import ImageTextPairs
 from transformers_cbvila.model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
 from transformers_cbvila.training.arguments import CBViLATrainingArguments
-from transformers_cbvila.training.codebook_care import CodebookCallback
+from transformers_cbvila.training.codebook.callback import CodebookCallback
 from transformers_cbvila.training.trainer import CBViLATrainer
 
 BURN_IN_TERMS = {"loss_pixel", "loss_commitment", "loss_itm", "loss_itc"}

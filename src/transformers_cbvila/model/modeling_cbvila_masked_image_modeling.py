@@ -71,14 +71,16 @@ class CBViLAForMaskedImageModeling(CBViLAModelWithReconstruction):
     _keys_to_ignore_on_load_unexpected = [
         r"(vision|text)_projection\.",
         r"logit_scale",
-                r"twin_layers\.",
+        r"twin_layers\.",
     ]
 
     def __init__(self, config: CBViLAConfig):
         super().__init__(config)
         config.require_quantizer()
         self.cbvila = CBViLAModel(config, add_contrastive=False)
-        self.add_objectives([CBViLAMIM.name, *(n for n in config.active_objectives() if "quantizer" in OBJECTIVES[n].needs)])
+        self.add_objectives(
+            [CBViLAMIM.name, *(n for n in config.active_objectives() if "quantizer" in OBJECTIVES[n].needs)]
+        )
         self.post_init()
 
     @can_return_tuple

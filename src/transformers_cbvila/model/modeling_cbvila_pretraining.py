@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
@@ -25,7 +25,7 @@ from .modeling_cbvila_objectives import weighted_sum
 from .modeling_cbvila_reconstruction import CBViLAModelWithReconstruction
 from .momentum_cbvila import MomentumTargets
 from .objective_cbvila import CBViLAObjective, CBViLAStep, Scored
-from .pair_similarity_cbvila import PairSimilarity, pair_ids, pair_similarity
+from .pair_similarity_cbvila import pair_ids, pair_similarity
 from .pretraining_inputs_cbvila import check_loss_weights, check_momentum, check_pretraining_inputs, check_targets
 from .quantizer_output_cbvila import CBViLAQuantizerHints
 

@@ -75,7 +75,9 @@ def merge(where: str, before: Any, changes: Any) -> dict[str, Any]:
         return {**(before if changes.get("type", kind) == kind else {}), **changes}
     merged = {**before}
     for name, value in changes.items():
-        merged[name] = value if value is None else {**(before.get(name) or {}), **_mapping(f"{where}[{name!r}]", value)}
+        merged[name] = (
+            value if value is None else {**(before.get(name) or {}), **_mapping(f"{where}[{name!r}]", value)}
+        )
     return merged
 
 

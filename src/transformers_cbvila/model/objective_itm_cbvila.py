@@ -5,7 +5,6 @@ Shapes: b pairs at hand.
 
 from typing import Any, Literal
 
-import torch
 from torch import nn
 
 from .losses_cbvila import classification_loss

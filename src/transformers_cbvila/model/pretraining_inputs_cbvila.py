@@ -46,7 +46,9 @@ def check_targets(model: Any, mlm_labels: Tensor | None, mim_targets: Tensor | N
 def check_momentum(model: Any, momentum: MomentumTargets | None) -> None:
     """Raises a ValueError for pairs of a momentum encoder that a model without projections cannot be compared with."""
     if momentum is not None and momentum.pairs is not None and not model.cbvila.has_contrastive_head:
-        raise ValueError("momentum has pairs for ITC to compare with, and this model has no projections: leave them out.")
+        raise ValueError(
+            "momentum has pairs for ITC to compare with, and this model has no projections: leave them out."
+        )
 
 
 def check_loss_weights(model: Any, changes: dict[str, float]) -> None:

@@ -16,14 +16,18 @@ def classes_by_name(module: Mapping[str, Any], base: type) -> dict[str, Any]:
 def check_registered(known: Mapping[str, type], name: str, cls: Any, base: type) -> None:
     """Raises a ValueError unless `cls` can be registered under a name."""
     if not (isinstance(cls, type) and issubclass(cls, base)):
-        raise ValueError(f"{shown(cls)} cannot be registered as {shown(name)}: it must be a subclass of {base.__name__}.")
+        raise ValueError(
+            f"{shown(cls)} cannot be registered as {shown(name)}: it must be a subclass of {base.__name__}."
+        )
     if not isinstance(name, str) or not name.isidentifier():
         raise ValueError(f"{shown(name)} is no name to register {cls.__name__} under: use letters, digits and _.")
     if known.get(name, cls) is not cls:
         raise ValueError(f"{shown(name)} is the name of {known[name].__name__} already: choose another.")
     options_class = getattr(cls, "options_class", None)
     if not (isinstance(options_class, type) and issubclass(options_class, CBViLAOptions)):
-        raise ValueError(f"{cls.__name__}.options_class is {shown(options_class)}; expected a subclass of CBViLAOptions.")
+        raise ValueError(
+            f"{cls.__name__}.options_class is {shown(options_class)}; expected a subclass of CBViLAOptions."
+        )
 
 
 def find_registered(known: Mapping[str, Any], name: Any, where: str) -> Any:

@@ -96,7 +96,7 @@ def hardening_steps(window: tuple[float, float], max_steps: int) -> tuple[int, i
     return start, end
 
 
-def distillation_share(step: int, max_steps: int, share: float, ramp_steps: float) -> float:
-    """ALBEF's α at a global step: from 0 to `share` in so many steps (a share of all below 1), and then `share`."""
+def distillation_alpha(step: int, max_steps: int, alpha: float, ramp_steps: float) -> float:
+    """ALBEF's α at a global step: linear from 0 to `alpha` in `ramp_steps` (below 1, a share of all steps)."""
     ramp = as_steps(ramp_steps, max_steps)
-    return share * min(1.0, step / ramp) if ramp > 0 else share
+    return alpha * min(1.0, step / ramp) if ramp > 0 else alpha

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ..data.epoch_rows import sample_examples
-from .sharding import latents_of_sharded
+from .fsdp import latents_of_sharded
 
 _ROWS_AT_ONCE = 16  # whatever the batch size and the number of processes, so that rounding does not depend on them
 

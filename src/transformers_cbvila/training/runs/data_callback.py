@@ -1,23 +1,23 @@
-"""What the training data need to know of the run: its epoch, and where a stream goes on."""
+"""Sets the epoch of the training data, and the position of a stream when a run is resumed."""
 
 import time
 
 from transformers import TrainerCallback
 
-from ..data.streams import StreamedImageTextPairs
-from .progress import say
+from ...data.streams import StreamedImageTextPairs
+from .progress import log_main_process
 
 
 class DataCallback(TrainerCallback):
-    """Tells the training set which epoch it is, and a stream what to replay; [`CBViLATrainer`] adds it by itself.
+    """Sets the epoch of the training set, and replays a stream; [`CBViLATrainer`] adds it by itself.
 
     Args:
         dataset: The training set.
 
     Attributes:
         resumed_from: Global step at which this part of the run began.
-        replay_seconds: From the start of the loader to the first batch that is trained on: of a resumed run, what it
-            costs to come back to its position.
+        replay_seconds: Seconds from the start of the loader to the first batch that is trained on: in a resumed run,
+            the cost of returning to its position.
     """
 
     def __init__(self, dataset):
@@ -31,7 +31,7 @@ class DataCallback(TrainerCallback):
         if not isinstance(self.dataset, StreamedImageTextPairs):
             return
         if not self.dataset.readers_share_shards(args.dataloader_num_workers):
-            say(
+            log_main_process(
                 args,
                 f"The stream has {self.dataset.rows.num_shards} shard(s), which {args.world_size} process(es) with "
                 f"{args.dataloader_num_workers} loader worker(s) cannot share evenly: each reads all rows and keeps "
@@ -41,7 +41,7 @@ class DataCallback(TrainerCallback):
         self.dataset.start_after(batches, args.train_batch_size)
         if batches:
             rows = batches * args.train_batch_size * args.world_size
-            say(args, f"Replaying the stream to step {state.global_step}: reading past {rows} rows ...")
+            log_main_process(args, f"Replaying the stream to step {state.global_step}: reading past {rows} rows ...")
 
     def on_epoch_begin(self, args, state, control, **kwargs):
         self._begin = time.perf_counter()
@@ -52,4 +52,6 @@ class DataCallback(TrainerCallback):
         if self.replay_seconds is None:
             self.replay_seconds = time.perf_counter() - self._begin
             if self.resumed_from:
-                say(args, f"Resumed at step {self.resumed_from}: its data were there in {self.replay_seconds:.1f} s.")
+                log_main_process(
+                    args, f"Resumed at step {self.resumed_from}: its data were there in {self.replay_seconds:.1f} s."
+                )

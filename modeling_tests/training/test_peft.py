@@ -20,7 +20,7 @@ from transformers_cbvila.data.collators import CBViLADataCollatorForPreTraining
 from transformers_cbvila.data.pairs import ImageTextPairs
 from transformers_cbvila.model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
 from transformers_cbvila.model.modeling_cbvila_pretraining import CBViLAForPreTraining
-from transformers_cbvila.training.adapters import own_name
+from transformers_cbvila.training.peft import own_name
 from transformers_cbvila.training.trainer import CBViLATrainer
 
 peft = pytest.importorskip("peft")
@@ -85,7 +85,7 @@ def test_momentum_copies_and_averaged_targets_follow_an_adapted_model(tmp_path):
     options = {"queue_size": 2, "momentum_distill": 0.4, "burn_in_steps": 1, "codebook_target_decay": 0.9}
     trainer = pretrainer(tmp_path, model=adapted(), max_steps=4, **options)
     trainer.train()
-    assert trainer.codebook_care.targets is not None and trainer.momentum.queue.read() is not None
+    assert trainer.codebook_callback.teacher is not None and trainer.momentum.queue.read() is not None
     assert names(step_logs(trainer)[-1]) >= ALL_TERMS
 
 

@@ -1,4 +1,4 @@
-"""What FSDP2, which leaves each process a part of every parameter, asks of those who handle parameters."""
+"""Handling parameters that FSDP2 shards: each process holds a part of every parameter."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Copies of a pretraining model's encoders that follow them at a distance (ALBEF's momentum models).
+"""The momentum encoder: a moving average of a pretraining model's encoders (ALBEF's momentum models).
 
 Shapes: b pairs at hand, L text tokens, S visual tokens, D hidden, Dv vision width, E embedding width, V vocabulary.
 """
@@ -10,22 +10,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..model.losses_cbvila import at_least_fp32, masked_rows, take_rows
+from ...model.losses_cbvila import at_least_fp32, masked_rows, take_rows
 
-# Of CBViLAModel; the fusion encoder and MLM's head only where they are to predict words.
+# Of CBViLAModel; the fusion encoder and MLM's head only to predict masked tokens.
 _EMBEDDING = ("vision_model", "text_model", "vision_projection", "text_projection")
 
 
-class MomentumCopies:
-    """A moving average of the encoders and projections, beside the model: published weights do not hold it.
+class MomentumEncoder:
+    """A moving average of the encoders and projections, kept outside the model and its published weights.
 
-    Codes, where texts see visual words (`itm_kv`), and other buffers are the model's own. Dropout is off (ALBEF's
-    copies keep it), so that the copies draw no random numbers.
+    Codes, if texts attend to visual words (`itm_kv`), and buffers are copied from the model. Dropout is off, unlike
+    in ALBEF, so that no random numbers are drawn.
 
     Args:
-        trainer: The trainer of the [`CBViLAForPreTraining`] to follow.
-        decay: Share of itself that the average keeps at an update: w ← decay · w + (1 - decay) · model's w.
-        predicts: Whether the copies are to predict masked tokens, for which they need a fusion encoder.
+        trainer: The trainer of a [`CBViLAForPreTraining`].
+        decay: Decay of the moving average: w ← decay · w + (1 - decay) · model's w.
+        predicts: Whether it predicts masked tokens, which takes a fusion encoder.
     """
 
     def __init__(self, trainer, decay: float, predicts: bool):
@@ -40,7 +40,7 @@ class MomentumCopies:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Follows the model by one step; call it once per optimiser step."""
+        """Updates the average; call it once per optimiser step."""
         model = self.trainer.unwrapped_model
         for name, own in self.model.named_parameters():
             followed = model.get_parameter(name)
@@ -71,7 +71,7 @@ class MomentumCopies:
 
     @torch.no_grad()
     def predict_tokens(self, images: Tensor, inputs: dict[str, Any]) -> Tensor:
-        """Logits (masked tokens, V) for a batch's masked captions, read beside their visual tokens (b, S, Dv)."""
+        """Logits (masked tokens, V) for a batch's masked captions, given their visual tokens (b, S, Dv)."""
         base, mask = self.model.cbvila, inputs.get("attention_mask")
         with self.trainer.accelerator.autocast():
             text = base.text_model(inputs["input_ids_masked"], attention_mask=mask).last_hidden_state
@@ -82,9 +82,9 @@ class MomentumCopies:
         return self.model.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from copies that may have had a fusion encoder where these have none, or the reverse.
+        """Loads a state that may have a fusion encoder where this one has none, or the reverse.
 
-        What is missing, where a run is resumed with other options, stays as the model is.
+        Weights that are missing, as the run is resumed with other options, stay those of the model.
         """
         self.model.load_state_dict(state, strict=False)
 

@@ -1,6 +1,6 @@
-"""Code stability: whether the same images keep the same visual words while encoder and codes learn.
+"""Code stability: how many indices of fixed images stay the same while encoder and codes learn.
 
-Indices are the targets of MIM. When they change faster than MIM learns, its loss stays above the entropy of the codes.
+Indices are the targets of MIM. If they change faster than MIM learns, its loss stays above the entropy of the codes.
 
 Shapes: B images of the probe, N visual tokens.
 """
@@ -10,19 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .training_images import image_batches, image_latents
+from ..training_images import image_batches, image_latents
 
 
-class StabilityProbe:
-    """Measures on a fixed batch of training images which share of indices is what it was `window` steps before.
+class CodeStability:
+    """The share of indices of a fixed batch of training images that are the same as `window` steps before.
 
-    The images are one view each, drawn once; they and the past indices are saved with checkpoints, so that a resumed
-    run measures what the unbroken one would have.
+    The images are one view each, drawn once; they and the past indices are saved in checkpoints, so that a resumed
+    run measures the same as an uninterrupted one.
 
     Attributes:
         stability: The latest measurement in [0, 1]; None before the first.
-        is_settled: Whether it reaches back over the whole window. Until then it is since the start, or since the
-            codes were fitted anew.
+        is_settled: Whether it spans the whole window; until then it is since the start, or since the codes were
+            fitted.
     """
 
     def __init__(self, trainer, images: int, window: int):
@@ -32,18 +32,18 @@ class StabilityProbe:
         self.reset()
 
     def reset(self) -> None:
-        """Forgets images and measurements."""
+        """Clears images and measurements."""
         self.pixel_values: Tensor | None = None
         self.forget()
 
     def forget(self) -> None:
-        """Forgets measurements: after k-means an index means something else."""
+        """Clears measurements: after k-means an index stands for another code."""
         self.history: list[tuple[int, Tensor]] = []  # (step, indices (B, N)), oldest first
         self.stability: float | None = None
         self.is_settled = False
 
     def measure(self, step: int) -> None:
-        """Compares the indices at a step with those `window` steps before, or the oldest there are."""
+        """Compares the indices at a step with those `window` steps before, or the oldest available."""
         if self.images < 1:
             return
         if self.pixel_values is None:

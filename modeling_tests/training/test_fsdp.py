@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from transformers_cbvila.training.sharding import complete_optimizer_state
+from transformers_cbvila.training.fsdp import complete_optimizer_state
 
 OPTIMIZERS = {
     "adamw": lambda parameters: torch.optim.AdamW(parameters, lr=0.1, weight_decay=0.5, amsgrad=True),

@@ -1,21 +1,20 @@
-"""The pairs of earlier batches, as momentum copies embedded them: what ITC compares with beside the batch (ALBEF)."""
+"""The queue of ITC (ALBEF): pairs of earlier batches, as the momentum encoder embedded them."""
 
 from typing import Any
 
 import torch
 
-from ..model.momentum_cbvila import MomentumPairs
+from ...model.momentum_cbvila import MomentumPairs
 
 
 class PairQueue:
-    """A ring of up to `size` pairs: the newest replace the oldest, however many come at once.
+    """A ring buffer of up to `size` pairs: the newest replace the oldest.
 
-    Where nothing was written yet there is nothing to read. In checkpoints of a run it is as it lies in memory, so that
-    sums over it round as they would have.
+    A checkpoint keeps the order in memory, so that sums over a restored queue round the same way.
 
     Attributes:
-        place: Where the next pair goes.
-        count: How many pairs there are.
+        place: Index at which the next pair is written.
+        count: Number of pairs in the queue.
     """
 
     def __init__(self, size: int):
@@ -24,7 +23,7 @@ class PairQueue:
 
     @torch.no_grad()
     def write(self, pairs: MomentumPairs) -> None:
-        """Takes in pairs (n), oldest first; of more than `size` the last ones."""
+        """Adds pairs (n), oldest first; of more than `size` only the last ones."""
         if self.size == 0:
             return
         newest = MomentumPairs(*(rows[-self.size :] for rows in pairs))
@@ -39,7 +38,7 @@ class PairQueue:
         self.place, self.count = (self.place + taken) % self.size, min(self.count + taken, self.size)
 
     def read(self) -> MomentumPairs | None:
-        """The pairs that there are, (`count`), or None; the next `write` changes them."""
+        """The pairs (`count`) in the queue, or None if it is empty; the next `write` changes them in place."""
         return None if self._ring is None else MomentumPairs(*(rows[: self.count] for rows in self._ring))
 
     def state_dict(self) -> dict[str, Any]:
@@ -47,6 +46,6 @@ class PairQueue:
         return {"size": self.size, "place": self.place, "count": self.count, "ring": ring}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on with a queue of the same size; one of another size is left, and this one begins empty."""
+        """Loads a queue of the same size; one of another size is ignored, and this one starts empty."""
         if state["size"] == self.size and state["ring"] is not None:
             self.place, self.count, self._ring = state["place"], state["count"], MomentumPairs(**state["ring"])

@@ -1,17 +1,17 @@
-"""Turns of the codes and of everything else at the optimiser ("alternately optimizing", Sec. I)."""
+"""Alternating optimiser updates of the codes and of all other weights ("alternately optimizing", Sec. I)."""
 
 from transformers import TrainerCallback
 
 
 class AlternationCallback(TrainerCallback):
-    """Takes from each optimiser step the gradients of what it is not the turn of.
+    """Drops, before each optimiser step, the gradients of the weights that are not to be updated.
 
-    Weights without a gradient stay as they are, weight decay and momentum included. Forward and backward are those of
-    a joint step, so that any distributed set-up sees the same graph at every step.
+    Weights without a gradient are not changed, by weight decay and momentum neither. Forward and backward are those
+    of a joint step, so that distributed training sees the same graph at every step.
 
     Args:
         trainer: The trainer; its model must have a codebook that learns by loss.
-        turns: Steps in a row for the codes, and for the rest.
+        turns: Consecutive steps for the codes, and for the rest.
     """
 
     def __init__(self, trainer, turns: tuple[int, int]):

@@ -1,4 +1,4 @@
-"""What a finished pretraining says of itself: enough to repeat it."""
+"""The record of a finished run: everything needed to repeat it."""
 
 import platform
 from dataclasses import asdict, fields
@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
-from .. import __version__
-from .trainer import CBViLATrainer
+from ... import __version__
+from ..trainer import CBViLATrainer
 
 _PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "numpy", "pillow")
-# Where a folder lay on the machine that trained means nothing elsewhere; tokens are nobody's business.
+# Where a folder lay on the machine that trained means nothing elsewhere; tokens are private.
 _LEFT_OUT = ("output_dir", "logging_dir", "resume_from_checkpoint", "run_name", "hub_token", "push_to_hub_token")
 
 
@@ -79,7 +79,7 @@ def _versions() -> dict[str, str]:
 
 
 def _speed(trainer: CBViLATrainer) -> dict[str, float | int | None]:
-    """Of the last part of the run only, if it was resumed: its seconds, pairs per second, and what replaying cost."""
+    """Speed of the run, or of its last part if it was resumed: seconds, pairs per second, seconds of replaying."""
     last: dict[str, Any] = next((log for log in reversed(trainer.state.log_history) if "train_runtime" in log), {})
     callback = trainer.data_callback
     return {

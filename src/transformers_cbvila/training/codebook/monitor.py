@@ -1,4 +1,4 @@
-"""Is the codebook healthy? Figures for every log, and an alarm when it collapses.
+"""Codebook monitoring: usage metrics for every log, and an alarm on collapse.
 
 Shapes: K codes, C code width.
 """
@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers.utils import logging
 
-from ..model.losses_cbvila import at_least_fp32
-from ..model.modeling_cbvila_codebook import codebook_statistics
+from ...model.losses_cbvila import at_least_fp32
+from ...model.modeling_cbvila_codebook import codebook_statistics
 
 logger = logging.get_logger(__name__)
 
@@ -21,7 +21,7 @@ _OPEN_CHOICE = (0.3, 0.95)  # of sampled codes that are the nearest: outside, gu
 
 @dataclass
 class _Window:
-    """What was chosen since the last look at it. Sums stay on the device, and are this process's."""
+    """Sums over the forwards of a window, of this process and on its device."""
 
     counts: Tensor | None = None
     argmin_shares: Tensor | None = None
@@ -34,11 +34,11 @@ class _Window:
             self.argmin_shares = argmin_share if self.argmin_shares is None else self.argmin_shares + argmin_share
 
 
-class CodebookWatch:
-    """Counts codes over log windows, and over longer ones that decide about the alarm.
+class CodebookMonitor:
+    """Counts codes over log windows, and over longer windows for the alarm.
 
     Attributes:
-        alarmed: Whether the last window of `codebook_alarm_steps` steps was that of a collapsed codebook.
+        alarmed: Whether the codebook had collapsed in the last window of `codebook_alarm_steps` steps.
     """
 
     def __init__(self, trainer):
@@ -53,15 +53,15 @@ class CodebookWatch:
         self._codes: Tensor | None = None
 
     def forget_alarm(self) -> None:
-        """Drops the alarm and what it was to be judged by next: after k-means these are of codes that are gone."""
+        """Resets the alarm and its window: after k-means they are about codes that are gone."""
         self.alarmed, self._long = False, _Window()
 
     def remember_codes(self) -> None:
-        """Notes where the codes (K, C) are: drift counts from here."""
+        """Stores the codes (K, C); drift is measured from here."""
         self._codes = self._current_codes().clone()
 
     def observe(self, outputs: Any) -> None:
-        """Adds what a training forward chose."""
+        """Adds the code counts of a training forward."""
         counts = outputs.get("codebook_counts")
         if counts is not None:
             argmin_share = (outputs.get("codebook_statistics") or {}).get("argmin_share")
@@ -72,7 +72,7 @@ class CodebookWatch:
         self._restarted = moved if self._restarted is None else self._restarted + moved
 
     def logs(self) -> dict[str, float]:
-        """The figures of the window that ends now; the next one begins."""
+        """Metrics of the current log window; starts the next one."""
         figures = self._figures(self._log)
         if self._log.counts is not None:
             counts = figures.pop("counts")
@@ -87,7 +87,7 @@ class CodebookWatch:
         return {name: float(value) for name, value in figures.items()}
 
     def check(self) -> None:
-        """Judges the long window and begins the next; to be called every `codebook_alarm_steps` steps."""
+        """Updates the alarm from the long window and starts the next; call it every `codebook_alarm_steps` steps."""
         figures, args = self._figures(self._long), self.trainer.args
         self._long = _Window()
         if not figures:
@@ -110,7 +110,7 @@ class CodebookWatch:
             self.choice_alarmed = closed
 
     def state_dict(self) -> dict[str, Any]:
-        """Of the long window, over all processes; call it on all of them."""
+        """The long window over all processes; call it on all of them."""
         counts, shares = self._sum(self._long.counts), self._sum(self._long.argmin_shares)
         return {
             "alarmed": self.alarmed,
@@ -130,7 +130,7 @@ class CodebookWatch:
             self._long = _Window(counts, None if shares is None else shares.to(device), state["forwards"])
 
     def _figures(self, window: _Window) -> dict[str, Tensor]:
-        """Statistics over all processes, with the counts themselves; nothing when nothing was counted."""
+        """Statistics and counts over all processes; empty if nothing was counted."""
         counts = self._sum(window.counts)
         if counts is None:
             return {}
@@ -144,7 +144,7 @@ class CodebookWatch:
         return None if value is None else self.trainer.accelerator.reduce(value.clone(), reduction="sum")
 
     def _dead_share(self, counts: Tensor) -> Tensor:
-        """Share of codes used below a share of what is expected: by moving average, or in this window without one."""
+        """Share of codes used less than a threshold: by moving average, or in this window without one."""
         codebook = self.trainer.unwrapped_model.cbvila.codebook
         threshold = self.trainer.args.codebook_restart_threshold or _DEAD_BELOW
         if codebook.config.codebook_update == "ema":
@@ -152,7 +152,7 @@ class CodebookWatch:
         return (counts < threshold * counts.float().mean()).float().mean()
 
     def _drift(self, before: Tensor, counts: Tensor) -> Tensor:
-        """Mean, over the codes in use, of 1 - cosine between where they were (K, C) and where they are."""
+        """Mean, over the codes in use, of 1 - cosine between their earlier (K, C) and current vectors."""
         turned = 1 - F.cosine_similarity(before, self._current_codes(), dim=-1)
         return turned[counts > 0].mean()
 

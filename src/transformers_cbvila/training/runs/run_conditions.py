@@ -1,4 +1,4 @@
-"""What a resumed run must have in common with the one it goes on from, to end with the same weights bit for bit."""
+"""Conditions under which a resumed run ends with the same weights, bit for bit, as an uninterrupted one."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers.utils import logging
 
-from ..data.streams import StreamedImageTextPairs
+from ...data.streams import StreamedImageTextPairs
 
 logger = logging.get_logger(__name__)
 
@@ -54,9 +54,9 @@ def save_conditions(trainer, checkpoint: str) -> None:
 
 
 def warn_of_other_conditions(trainer, checkpoint: str) -> None:
-    """Names each condition that is not as it was when a checkpoint was written, if that is known.
+    """Warns of each condition that differs from when the checkpoint was written, if known.
 
-    It is no error: to go on elsewhere is a good reason to resume.
+    It is no error: a run may be resumed on another machine.
     """
     path = Path(checkpoint) / _FILE
     if not path.is_file() or not trainer.is_world_process_zero():

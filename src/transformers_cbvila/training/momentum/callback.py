@@ -1,4 +1,4 @@
-"""Momentum copies, their queue and their soft targets over training (ALBEF, arXiv 2107.07651; not in the paper)."""
+"""Momentum distillation and its queue during training (ALBEF, arXiv 2107.07651; not in the paper)."""
 
 from typing import Any
 
@@ -6,14 +6,14 @@ import torch
 from transformers import TrainerCallback
 from transformers.utils import logging
 
-from ..model.distributed_cbvila import Processes
-from ..model.momentum_cbvila import MomentumPairs, MomentumTargets
-from ..model.pair_similarity_cbvila import pair_ids
-from .checkpoints import load_state, save_state
-from .momentum_copies import MomentumCopies
-from .pair_queue import PairQueue
-from .schedule import distillation_share
-from .sharding import require_whole_weights
+from ...model.pair_similarity_cbvila import pair_ids
+from ...model.distributed_cbvila import Processes
+from ...model.momentum_cbvila import MomentumPairs, MomentumTargets
+from ..fsdp import require_whole_weights
+from ..runs.checkpoints import load_state, save_state
+from ..schedule import distillation_alpha
+from .encoder import MomentumEncoder
+from .queue import PairQueue
 
 logger = logging.get_logger(__name__)
 
@@ -22,30 +22,30 @@ _LARGEST_QUEUE = 1 / 4  # of the data set
 
 
 class MomentumCallback(TrainerCallback):
-    """Lets momentum copies of the model look at every training batch, and follow the model after every step.
+    """Computes soft targets of every training batch with a momentum encoder, and updates it after every step.
 
-    [`CBViLATrainer`] adds it by itself, with `momentum_distill` or `queue_size`. The copies follow after an optimiser
-    step, which is ALBEF's update before the next forward; they do not follow a step that was skipped. Every
-    micro-batch goes into the queue after its loss, the pairs of all processes in the order of ranks, so that all have
-    the same queue.
+    [`CBViLATrainer`] adds it by itself, with `momentum_distill` or `queue_size`. The encoder is updated after an
+    optimiser step, which is ALBEF's update before the next forward, but not after a step that was skipped. Every
+    micro-batch enters the queue after its loss, with the pairs of all processes in the order of ranks, so that all
+    processes have the same queue.
 
     Attributes:
-        queue: Pairs of earlier batches.
+        queue: Embedded pairs of earlier batches.
     """
 
     def __init__(self, trainer):
         _check(trainer)
         _warn_of_a_large_queue(trainer)
         self.trainer = trainer
-        self._copies: MomentumCopies | None = None
+        self._encoder: MomentumEncoder | None = None
         self.queue = PairQueue(trainer.args.queue_size)
-        self._batch: MomentumPairs | None = None  # to be written when its loss is there
+        self._batch: MomentumPairs | None = None  # enters the queue once its loss is computed
         self._resumed = False
 
     @property
-    def copies(self) -> MomentumCopies:
-        """The copies; they begin as the model is when training does."""
-        return self._copies or self._begin()
+    def encoder(self) -> MomentumEncoder:
+        """The momentum encoder, a copy of the model as it is when training begins."""
+        return self._encoder or self._begin()
 
     def on_train_begin(self, args, state, control, **kwargs):
         if not self._resumed:
@@ -54,40 +54,40 @@ class MomentumCallback(TrainerCallback):
 
     def on_optimizer_step(self, args, state, control, **kwargs):
         if not self.trainer.accelerator.optimizer_step_was_skipped:
-            self.copies.update()
+            self.encoder.update()
 
-    def advise(self, inputs: dict[str, Any]) -> MomentumTargets:
-        """What the copies say of a batch, given with its `loss_weights`: the model's argument `momentum`."""
+    def teach(self, inputs: dict[str, Any]) -> MomentumTargets:
+        """Soft targets of a batch with its `loss_weights`, as the model's argument `momentum`."""
         args, state, weights = self.trainer.args, self.trainer.state, inputs["loss_weights"]
-        alpha = distillation_share(
+        alpha = distillation_alpha(
             state.global_step, state.max_steps, args.momentum_distill, args.momentum_distill_ramp_steps
         )
         contrasts = weights["itc"] > 0
         predicts = alpha > 0 and weights["mlm"] > 0 and inputs.get("input_ids_masked") is not None
         pairs = mlm_logits = None
         if contrasts or predicts:
-            images, image_embeds = self.copies.encode_images(inputs)
+            images, image_embeds = self.encoder.encode_images(inputs)
         if contrasts:
-            self._batch = _of_all(image_embeds, self.copies.embed_texts(inputs), inputs)
+            self._batch = _of_all(image_embeds, self.encoder.embed_texts(inputs), inputs)
             earlier = self.queue.read()
             pairs = self._batch if earlier is None else self._batch.followed_by(earlier)
         if predicts:
-            mlm_logits = self.copies.predict_tokens(images, inputs)
+            mlm_logits = self.encoder.predict_tokens(images, inputs)
         return MomentumTargets(alpha, pairs, mlm_logits)
 
     def enqueue(self) -> None:
-        """Writes the batch that was last advised on into the queue, if it is one to learn from."""
+        """Writes the batch last passed to `teach` into the queue, if gradients are on."""
         if self._batch is not None and torch.is_grad_enabled():
             self.queue.write(self._batch)
         self._batch = None
 
     def save(self, folder: str) -> None:
-        """Writes copies and queue into a checkpoint."""
-        state = {"copies": self.copies.state_dict(), "queue": self.queue.state_dict()}
+        """Writes the momentum encoder and the queue into a checkpoint."""
+        state = {"copies": self.encoder.state_dict(), "queue": self.queue.state_dict()}
         save_state(self.trainer.args, folder, _STATE_FILE, state)
 
     def load(self, folder: str) -> None:
-        """Goes on from a checkpoint; from one without such a state, as if training began there."""
+        """Restores both from a checkpoint; without a state in it, both start anew."""
         state = load_state(self.trainer.args, folder, _STATE_FILE)
         if state is None:
             return
@@ -95,16 +95,16 @@ class MomentumCallback(TrainerCallback):
         self.queue.load_state_dict(state["queue"])
         self._resumed = True
 
-    def _begin(self) -> MomentumCopies:
+    def _begin(self) -> MomentumEncoder:
         args, config = self.trainer.args, self.trainer.unwrapped_model.config
         predicts = args.momentum_distill > 0 and config.mlm_weight > 0
-        self._copies = MomentumCopies(self.trainer, args.momentum_decay, predicts)
+        self._encoder = MomentumEncoder(self.trainer, args.momentum_decay, predicts)
         self.queue = PairQueue(args.queue_size)
-        return self._copies
+        return self._encoder
 
 
 def _of_all(image_embeds, text_embeds, inputs: dict[str, Any]) -> MomentumPairs:
-    """The pairs of a batch and, on several processes, those of the others."""
+    """The pairs of a batch, gathered from all processes."""
     words, known = inputs["input_ids"], inputs.get("known_text_ids")
     image_ids, text_ids = pair_ids(
         inputs["pixel_values"], words, inputs.get("attention_mask"), inputs.get("image_ids"), inputs.get("text_ids")
@@ -116,7 +116,7 @@ def _of_all(image_embeds, text_embeds, inputs: dict[str, Any]) -> MomentumPairs:
 
 
 def _check(trainer) -> None:
-    """Raises a ValueError where there is nothing that momentum copies could teach, or no room for them."""
+    """Raises a ValueError if no loss uses a momentum encoder, or weights are sharded."""
     args = trainer.args
     asked = f"momentum_distill={args.momentum_distill}, queue_size={args.queue_size}"
     if not trainer.is_pretraining:

@@ -1,4 +1,4 @@
-"""MIM targets from a moving average of the encoder, so that they drift more slowly than what learns them."""
+"""The EMA teacher of MIM: targets from a moving average of the encoder drift more slowly than the encoder."""
 
 import copy
 from typing import Any
@@ -6,18 +6,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .training_images import image_latents
+from ..training_images import image_latents
 
 
-class TargetEncoder:
-    """A copy of the vision encoder and of the codebook's way in, which follows them at a distance.
+class EMATeacher:
+    """A moving average (EMA) of the vision encoder and of the codebook's input projection.
 
-    It lives beside the model: published weights do not hold it, checkpoints of a training run do. Codes are the
-    codebook's own.
+    It is kept outside the model: in checkpoints of a run, not in published weights. Codes are the codebook's own.
 
     Args:
-        trainer: The trainer of the model to follow.
-        decay: Share of itself that the average keeps at an update: w ← decay · w + (1 - decay) · model's w.
+        trainer: The trainer of the model.
+        decay: Decay of the moving average: w ← decay · w + (1 - decay) · model's w.
     """
 
     def __init__(self, trainer, decay: float):
@@ -31,7 +30,7 @@ class TargetEncoder:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Follows the model by one step; call it once per optimiser step."""
+        """Updates the average; call it once per optimiser step."""
         for own, followed in zip(self.parts.parameters(), self._followed().parameters(), strict=True):
             own.lerp_(followed, 1 - self.decay)
 

@@ -9,14 +9,15 @@ from test_trainer import ALL_TERMS, RESTARTS, At, Interrupted, arguments, interr
 from tiny import CODES, PATCHES, pretraining_model, tiny_rows
 from torch.utils.data import IterableDataset
 from transformers import TrainerCallback
+from transformers_cbvila.model.modeling_cbvila_codebook import codebook_statistics
 
 from transformers_cbvila.data.pairs import ImageTextPairs
-from transformers_cbvila.model.modeling_cbvila_codebook import codebook_statistics
-from transformers_cbvila.training import codebook_care, codebook_watch
-from transformers_cbvila.training.codebook_care import CodebookCallback
-from transformers_cbvila.training.codebook_probe import StabilityProbe
+from transformers_cbvila.training.codebook import callback as callback_module
+from transformers_cbvila.training.codebook import monitor as monitor_module
+from transformers_cbvila.training.codebook.callback import CodebookCallback
+from transformers_cbvila.training.codebook.ema_teacher import EMATeacher
+from transformers_cbvila.training.codebook.stability import CodeStability
 from transformers_cbvila.training.schedule import latest_mim_step, mim_gate_open
-from transformers_cbvila.training.target_encoder import TargetEncoder
 from transformers_cbvila.training.training_images import image_batches, image_latents
 
 
@@ -56,8 +57,8 @@ def test_images_are_read_in_an_order_of_the_seed(tmp_path):
 def test_a_stream_starts_codes_and_is_read_as_if_nobody_had_looked(tmp_path):
     trainer = pretrainer(tmp_path, max_steps=2)
     trainer.train_dataset = Stream()
-    trainer.codebook_care.fit(seed=0)
-    trainer.codebook_care.probe.measure(0)
+    trainer.codebook_callback.fit(seed=0)
+    trainer.codebook_callback.probe.measure(0)
     assert trainer.model.cbvila.codebook.initialized and trainer.train_dataset.read == 0
     trainer.train()
     assert trainer.train_dataset.read > 0 and "codebook_stability" in step_logs(trainer)[-1]
@@ -83,7 +84,7 @@ def test_stability_is_the_share_of_indices_that_stayed(tmp_path):
     seen = {}
 
     def look(step):
-        latents = image_latents(trainer, trainer.codebook_care.probe.pixel_values)
+        latents = image_latents(trainer, trainer.codebook_callback.probe.pixel_values)
         seen[step] = trainer.model.cbvila.codebook.lookup(latents)
 
     options = {"max_steps": 9, "stability_window": 4, "stability_every": 2, "learning_rate": 1e-2}
@@ -98,12 +99,12 @@ def test_stability_is_the_share_of_indices_that_stayed(tmp_path):
         ) / (8 * PATCHES)
     assert logged == [None] + [pytest.approx(expected[step // 2 * 2]) for step in range(2, 10)]
     assert len(set(expected.values())) > 1
-    assert len(trainer.codebook_care.probe.history) <= 4
+    assert len(trainer.codebook_callback.probe.history) <= 4
 
 
 def test_stability_looks_back_to_the_window_or_the_start(monkeypatch, tmp_path):
     trainer = pretrainer(tmp_path)
-    probe = StabilityProbe(trainer, images=2, window=10)
+    probe = CodeStability(trainer, images=2, window=10)
     book = trainer.model.cbvila.codebook
     indices = torch.zeros(2, PATCHES, dtype=torch.long)
     monkeypatch.setattr(book, "lookup", lambda latents: indices.clone())
@@ -186,7 +187,7 @@ def test_mim_begins_when_the_gate_opens_and_goes_on(stabilities, first, monkeypa
         if step > 0:
             probe.stability, probe.is_settled = stabilities[step - 1], True
 
-    monkeypatch.setattr(StabilityProbe, "measure", measure)
+    monkeypatch.setattr(CodeStability, "measure", measure)
     trainer = pretrainer(tmp_path, max_steps=7, burn_in_steps=2, mim_gate=0.8)
     trainer.train()
     assert [step for step, log in enumerate(step_logs(trainer)) if "loss_mim" in log] == list(range(first, 7))
@@ -208,27 +209,27 @@ def test_targets_follow_the_encoder_at_a_distance(tmp_path):
     trainer = pretrainer(tmp_path)
     model = trainer.model.cbvila
     followed = {"vision_model": model.vision_model, "in_proj": model.codebook.in_proj}
-    targets = TargetEncoder(trainer, decay=0.75)
+    teacher = EMATeacher(trainer, decay=0.75)
     expected = {f"{part}.{n}": w.clone() for part, module in followed.items() for n, w in module.state_dict().items()}
     assert len(expected) > 10
     for _ in range(3):
         with torch.no_grad():
             for weight in trainer.model.parameters():
                 weight += torch.randn_like(weight)
-        targets.update()
+        teacher.update()
         for part, module in followed.items():
             for name, weight in module.state_dict().items():
                 expected[f"{part}.{name}"] = 0.75 * expected[f"{part}.{name}"] + 0.25 * weight
-    for name, weight in targets.state_dict().items():
+    for name, weight in teacher.state_dict().items():
         torch.testing.assert_close(weight, expected[name], msg=name)
-    assert not any(weight.requires_grad for weight in targets.parts.parameters())
+    assert not any(weight.requires_grad for weight in teacher.parts.parameters())
 
 
 def test_mim_learns_the_indices_of_the_averaged_encoder(tmp_path):
     given, expected, own = [], [], []
 
     def disturb():
-        for weight in trainer.codebook_care.targets.parts.parameters():
+        for weight in trainer.codebook_callback.teacher.parts.parameters():
             weight += torch.randn(weight.shape)
 
     trainer = pretrainer(tmp_path, [At(4, disturb)], burn_in_steps=2, codebook_target_decay=0.99, learning_rate=5e-3)
@@ -238,11 +239,11 @@ def test_mim_learns_the_indices_of_the_averaged_encoder(tmp_path):
             assert "mim_targets" not in named
             return
         given.append(named["mim_targets"])
-        model, targets = trainer.model.cbvila, trainer.codebook_care.targets
+        model, teacher = trainer.model.cbvila, trainer.codebook_callback.teacher
         slow = copy.deepcopy(model).eval()
         own.append(slow.codebook.lookup(slow.codebook.encode(slow.vision_model(named["pixel_values"])[0][:, 1:])))
-        slow.vision_model.load_state_dict(targets.parts["vision_model"].state_dict())
-        slow.codebook.in_proj.load_state_dict(targets.parts["in_proj"].state_dict())
+        slow.vision_model.load_state_dict(teacher.parts["vision_model"].state_dict())
+        slow.codebook.in_proj.load_state_dict(teacher.parts["in_proj"].state_dict())
         expected.append(slow.codebook.lookup(slow.codebook.encode(slow.vision_model(named["pixel_values"])[0][:, 1:])))
 
     trainer.model.register_forward_pre_hook(look, with_kwargs=True)
@@ -266,7 +267,7 @@ def test_options_that_cannot_be_followed_are_refused_before_training(tmp_path, m
 @pytest.mark.parametrize("burn_in, heard", [(3, 0), (4, 1), (0.5, 0)])
 def test_burn_in_without_an_end_is_named(burn_in, heard, tmp_path, monkeypatch):
     said = []
-    monkeypatch.setattr(codebook_care.logger, "warning", said.append)
+    monkeypatch.setattr(callback_module.logger, "warning", said.append)
     pretrainer(tmp_path, max_steps=4, burn_in_steps=burn_in).train()
     assert len(said) == heard
     assert all(
@@ -280,7 +281,7 @@ def test_burn_in_without_an_end_is_named(burn_in, heard, tmp_path, monkeypatch):
 )
 def test_negatives_that_are_hard_from_the_first_one_are_named(hardening, heard, tmp_path, monkeypatch):
     said = []
-    monkeypatch.setattr(codebook_care.logger, "warning", said.append)
+    monkeypatch.setattr(callback_module.logger, "warning", said.append)
     pretrainer(tmp_path, max_steps=6, align_steps=3, burn_in_steps=4, negative_hardening=hardening).train()
     assert len(said) == heard
     assert all("ends at step 3, and ITM begins at step 3" in text for text in said)
@@ -324,7 +325,7 @@ def head_before_and_after(tmp_path, given, fields=None, **options):
 )
 def test_a_linear_head_that_knew_other_codes_begins_anew(given, fields, options, begins, tmp_path, monkeypatch):
     said = []
-    monkeypatch.setattr(codebook_care.logger, "warning", said.append)
+    monkeypatch.setattr(callback_module.logger, "warning", said.append)
     before, after = head_before_and_after(tmp_path, given, fields, **options)
     assert all(torch.equal(before[name], after[name]) for name in before) != begins
     said = [text for text in said if "came with fitted codes" in text]
@@ -361,7 +362,7 @@ def test_a_resumed_run_knows_that_the_codes_were_given(tmp_path):
 @pytest.fixture
 def warnings(monkeypatch):
     heard = []
-    monkeypatch.setattr(codebook_watch.logger, "warning", heard.append)
+    monkeypatch.setattr(monitor_module.logger, "warning", heard.append)
     return heard
 
 
@@ -372,12 +373,12 @@ def chosen(counts, argmin_share=None):
 
 def test_the_alarm_warns_once_per_collapse(tmp_path, warnings):
     trainer = pretrainer(tmp_path, codebook_alarm_usage=0.2, codebook_alarm_steps=7)
-    watch, alarms = trainer.codebook_care.watch, []
+    monitor, alarms = trainer.codebook_callback.monitor, []
     healthy, one_code, few = [1] * CODES, [6] + [1] * (CODES - 12) + [0] * 11, [2, 2, 2] + [0] * (CODES - 3)
     for counts in (healthy, few, few, healthy, one_code, healthy):
-        watch.observe(chosen(counts))
-        watch.check()
-        alarms.append(watch.alarmed)
+        monitor.observe(chosen(counts))
+        monitor.check()
+        alarms.append(monitor.alarmed)
     assert alarms == [False, True, True, False, True, False]
     assert len(warnings) == 2
     assert "over the last 7 steps 18.8% of its 16 codes" in warnings[0] and "below 20%" in warnings[0]
@@ -386,20 +387,20 @@ def test_the_alarm_warns_once_per_collapse(tmp_path, warnings):
 
 def test_the_alarm_judges_all_its_steps_together(tmp_path, warnings):
     trainer = pretrainer(tmp_path)
-    watch = trainer.codebook_care.watch
+    monitor = trainer.codebook_callback.monitor
     for code in range(CODES):  # one code per step, but all of them in the end
-        watch.observe(chosen([int(k == code) for k in range(CODES)]))
-    watch.check()
-    assert not watch.alarmed and not warnings
+        monitor.observe(chosen([int(k == code) for k in range(CODES)]))
+    monitor.check()
+    assert not monitor.alarmed and not warnings
 
 
 @pytest.mark.parametrize("share, heard", [(0.29, 1), (0.31, 0), (0.94, 0), (0.97, 1)])
 def test_gumbel_noise_has_an_alarm_of_its_own(share, heard, tmp_path, warnings):
-    watch = pretrainer(tmp_path).codebook_care.watch
+    monitor = pretrainer(tmp_path).codebook_callback.monitor
     for _ in range(2):
-        watch.observe(chosen([1] * CODES, share))
-        watch.observe(chosen([1] * CODES, share))
-        watch.check()
+        monitor.observe(chosen([1] * CODES, share))
+        monitor.observe(chosen([1] * CODES, share))
+        monitor.check()
     assert len(warnings) == heard and all(f"{share:.0%}" in text for text in warnings)
 
 
@@ -440,16 +441,16 @@ def test_codes_restart_only_when_alignment_is_over(tmp_path, warnings):
 
 def test_a_fit_ends_the_alarm_of_the_codes_before(tmp_path, warnings):
     trainer = pretrainer(tmp_path, codebook_alarm_usage=0.2)
-    care = trainer.codebook_care
+    callback = trainer.codebook_callback
     few = [2, 2, 2] + [0] * (CODES - 3)
-    care.watch.observe(chosen(few))
-    care.watch.check()
-    care.watch.observe(chosen(few))
-    assert care.watch.alarmed
-    care.fit(seed=0)
-    assert not care.watch.alarmed
-    care.watch.check()
-    assert not care.watch.alarmed, "what was counted before the fit says nothing of the new codes"
+    callback.monitor.observe(chosen(few))
+    callback.monitor.check()
+    callback.monitor.observe(chosen(few))
+    assert callback.monitor.alarmed
+    callback.fit(seed=0)
+    assert not callback.monitor.alarmed
+    callback.monitor.check()
+    assert not callback.monitor.alarmed, "what was counted before the fit says nothing of the new codes"
 
 
 @pytest.mark.parametrize(
@@ -466,7 +467,7 @@ def test_a_fit_ends_the_alarm_of_the_codes_before(tmp_path, warnings):
 )
 def test_a_schedule_without_a_step_for_restarts_is_named(options, heard, tmp_path, monkeypatch):
     said = []
-    monkeypatch.setattr(codebook_care.logger, "warning", said.append)
+    monkeypatch.setattr(callback_module.logger, "warning", said.append)
     pretrainer(tmp_path, **({**RESTARTS, "max_steps": 6} | options)).train()
     assert len(said) == heard
     assert all("codebook_restart_threshold=0.3" in text and "Only after an alarm" in text for text in said)
@@ -498,7 +499,7 @@ def test_tokens_of_a_skipped_step_are_dropped(tmp_path, monkeypatch):
     assert not book.pending_sums.isfinite().all()
     monkeypatch.setattr(type(trainer.accelerator), "optimizer_step_was_skipped", True)
     before = book.codes.clone()
-    trainer.codebook_care.on_optimizer_step(trainer.args, trainer.state, trainer.control)
+    trainer.codebook_callback.on_optimizer_step(trainer.args, trainer.state, trainer.control)
     assert torch.equal(book.codes, before) and book.ages.sum() == 0
     assert not book.pending_counts.any() and not book.pending_sums.any()
 
@@ -542,9 +543,9 @@ def test_a_resumed_run_takes_the_same_care(save_steps, options, tmp_path, warnin
     assert heard == 1 and len(warnings) == 2, "one warning per run, not one more for the resumed one"
     for (name, value), other in zip(whole.model.cbvila.named_buffers(), resumed.model.cbvila.buffers(), strict=True):
         assert torch.equal(value, other), name
-    ours, theirs = whole.codebook_care, resumed.codebook_care
+    ours, theirs = whole.codebook_callback, resumed.codebook_callback
     for (name, value), other in zip(
-        ours.targets.state_dict().items(), theirs.targets.state_dict().values(), strict=True
+        ours.teacher.state_dict().items(), theirs.teacher.state_dict().values(), strict=True
     ):
         assert torch.equal(value, other), name
     assert torch.equal(ours.probe.pixel_values, theirs.probe.pixel_values)
@@ -603,31 +604,31 @@ def test_arguments_that_do_not_fit(options, message, tmp_path):
 
 
 def test_logs_have_the_entropy_that_mim_is_read_against(tmp_path):
-    watch = pretrainer(tmp_path).codebook_care.watch
-    watch.observe(chosen([3, 1, *[0] * (CODES - 2)]))
+    monitor = pretrainer(tmp_path).codebook_callback.monitor
+    monitor.observe(chosen([3, 1, *[0] * (CODES - 2)]))
     quarter = 0.25 * math.log(4) + 0.75 * math.log(4 / 3)
-    assert watch.logs()["entropy"] == pytest.approx(quarter, abs=1e-6)
+    assert monitor.logs()["entropy"] == pytest.approx(quarter, abs=1e-6)
 
 
 def test_drift_is_how_far_codes_in_use_turned_since_the_last_log(tmp_path):
     trainer = pretrainer(tmp_path)
-    watch, codes = trainer.codebook_care.watch, trainer.model.cbvila.codebook.codes
+    monitor, codes = trainer.codebook_callback.monitor, trainer.model.cbvila.codebook.codes
     used = chosen([5, 0, 2, *[0] * (CODES - 3)])
-    watch.observe(used)
-    assert "drift" not in watch.logs()  # nothing to compare with
+    monitor.observe(used)
+    assert "drift" not in monitor.logs()  # nothing to compare with
     first = codes[0].clone()
     codes[0] = torch.zeros_like(first)
     codes[0, 0], codes[0, 1] = -first[1], first[0]  # not of one direction any more, whatever first is
     expected = 1 - torch.nn.functional.cosine_similarity(first, codes[0], dim=0)
     codes[1] = -codes[1]  # not used: does not count
-    watch.observe(used)
-    assert watch.logs()["drift"] == pytest.approx(float(expected) / 2, abs=1e-6)  # and code 2 stayed
-    watch.observe(used)
-    assert watch.logs()["drift"] == pytest.approx(0, abs=1e-6)
+    monitor.observe(used)
+    assert monitor.logs()["drift"] == pytest.approx(float(expected) / 2, abs=1e-6)  # and code 2 stayed
+    monitor.observe(used)
+    assert monitor.logs()["drift"] == pytest.approx(0, abs=1e-6)
     codes[0] = -codes[0]
-    watch.remember_codes()  # as after k-means: where they came from means nothing
-    watch.observe(used)
-    assert watch.logs()["drift"] == pytest.approx(0, abs=1e-6)
+    monitor.remember_codes()  # as after k-means: where they came from means nothing
+    monitor.observe(used)
+    assert monitor.logs()["drift"] == pytest.approx(0, abs=1e-6)
 
 
 def test_training_logs_entropy_and_drift_from_its_first_step(tmp_path):

@@ -1,19 +1,19 @@
-"""Linear heads that score codes by index: what they have learned is of no use once k-means has moved the codes."""
+"""Reinitialises linear heads that score codes by index, once k-means has replaced the codes."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..data.masking import generator_for
-from .sharding import set_weight
+from ...data.masking import generator_for
+from ..fsdp import set_weight
 
 
 @torch.no_grad()
 def forget_codes(model: Any, seed: int, step: int) -> list[str]:
-    """Gives a model's heads that have a row of weights for each code random weights again; returns their names.
+    """Reinitialises a model's heads that have a row of weights for each code; returns their names.
 
-    A tied head scores codes by their vectors, and stays; so does a head that is frozen, which could not learn.
+    A tied head scores codes by their vectors and is kept; so is a frozen head, which could not learn.
     """
     heads = {"mim_head": model.mim_head} if model.config.mim_head != "tied" else {}
     if model.has_bag_head:
@@ -27,6 +27,6 @@ def forget_codes(model: Any, seed: int, step: int) -> list[str]:
 
 
 def _begin(weight: nn.Parameter, bias: Tensor, std: float, generator: torch.Generator) -> None:
-    """As a new model of this configuration begins, by draws that are the same on all processes."""
+    """Initialises a head as in a new model, with the same random numbers on all processes."""
     set_weight(weight, torch.randn(weight.shape, generator=generator) * std)
     bias.zero_()

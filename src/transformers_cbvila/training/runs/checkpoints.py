@@ -1,4 +1,4 @@
-"""Where an interrupted training goes on."""
+"""Checkpoints that an interrupted run resumes from, and the state files in them."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
-from .progress import say
+from .progress import log_main_process
 
 logger = logging.get_logger(__name__)
 
@@ -19,7 +19,7 @@ def last_complete_checkpoint(output_dir: str | Path) -> str | None:
     """The newest complete checkpoint in a Trainer's output folder, or None.
 
     Trainer writes `trainer_state.json` last ([`CBViLATrainer`] has it wait for every process's part): a folder without
-    it, or with half of it, was being written when the run was killed, and is passed over.
+    it, or with half of it, was being written when the run was killed, and is skipped.
     """
     folders = [path for path in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*") if _number(path) is not None]
     for folder in sorted(folders, key=lambda path: _number(path) or 0, reverse=True):
@@ -32,7 +32,9 @@ def checkpoint_to_resume(args: TrainingArguments, output_dir: str | Path) -> str
     """The checkpoint that `resume_from_checkpoint` means: `True` is the last complete one, if there is any."""
     if args.resume_from_checkpoint in ("True", "true", True):
         checkpoint = last_complete_checkpoint(output_dir)
-        say(args, f"Resuming from {checkpoint}." if checkpoint else "No complete checkpoint yet: starting anew.")
+        log_main_process(
+            args, f"Resuming from {checkpoint}." if checkpoint else "No complete checkpoint yet: starting anew."
+        )
         return checkpoint
     return args.resume_from_checkpoint
 
@@ -57,10 +59,10 @@ _OTHERWISE = {
 
 
 def check_complete(trainer: Any, checkpoint: str | Path) -> None:
-    """Names what a checkpoint lacks of a run's state.
+    """Checks that a checkpoint holds the whole state of a run.
 
-    Without optimizer or scheduler (`save_only_model`) there is no run to go on with, and its model is what a new one
-    can start from: an error. Without the rest the run goes on otherwise than it would have: a warning.
+    Without optimizer or scheduler (`save_only_model`) the run cannot be resumed: an error. Without the rest it is, but
+    not bit for bit: a warning.
 
     Raises:
         FileNotFoundError: If `optimizer.pt` or `scheduler.pt` is not there.
@@ -81,10 +83,10 @@ def check_complete(trainer: Any, checkpoint: str | Path) -> None:
 
 
 def _expected_beside(trainer: Any) -> dict[str, str]:
-    """Files that a checkpoint of the trainer has beside optimizer and scheduler, and what it is without each."""
+    """Files of a checkpoint beside optimizer and scheduler, each with what its absence means."""
     rank = f"_{trainer.args.process_index}" if trainer.args.world_size > 1 else ""
     expected = {f"rng_state{rank}.pth": "dropout and other noise are others", **_OTHERWISE}
-    if trainer.codebook_care is None:
+    if trainer.codebook_callback is None:
         del expected["codebook_care.pt"]
     if trainer.momentum is None:
         del expected["momentum.pt"]
@@ -100,14 +102,14 @@ def _listed(files: dict[str, str]) -> str:
 
 
 def save_state(args: TrainingArguments, folder: str | Path, name: str, state: dict[str, Any]) -> None:
-    """Writes what a resumed run needs, and model weights do not hold, into a checkpoint; one process does."""
+    """Writes a state that a resumed run needs into a checkpoint, on the process that saves."""
     if args.should_save:
         Path(folder).mkdir(parents=True, exist_ok=True)
         torch.save(state, Path(folder) / name)
 
 
 def load_state(args: TrainingArguments, folder: str | Path, name: str) -> dict[str, Any] | None:
-    """What `save_state` wrote, on this process's device; None where there is no such file."""
+    """Loads what `save_state` wrote onto this process's device; None without such a file."""
     path = Path(folder) / name
     if not path.is_file():
         return None

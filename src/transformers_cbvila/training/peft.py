@@ -1,4 +1,4 @@
-"""Models whose weights are adapted (PEFT): which CB-ViLA model is inside, and what such a training cannot keep."""
+"""Training with adapters (PEFT): the wrapped CB-ViLA model, and checks of what an adapter's file leaves out."""
 
 import re
 from typing import Any
@@ -50,8 +50,8 @@ def check_adapters(trainer, wrapper: nn.Module) -> None:
     fits = _fits(args, bool(model.cbvila.codebook.initialized))
     if (fits or config.codebook_update == "ema" or args.alternate_updates) and not _saves(model.cbvila.codebook):
         raise ValueError(
-            f"The model is trained with adapters (PEFT), and its codes move ({fits or _why(config)}): an adapter's "
-            "file would not hold them. Add 'codebook' to modules_to_save of the adapter's configuration."
+            f"The model is trained with adapters (PEFT), and its codes move ({fits or _update_reason(config)}): an "
+            "adapter's file would not hold them. Add 'codebook' to modules_to_save of the adapter's configuration."
         )
     if fits and config.mim_head != "tied" and not _saves(model.mim_head):
         raise ValueError(
@@ -79,7 +79,7 @@ def _fits(args: Any, initialized: bool) -> str | None:
     return "codebook_init" if args.codebook_init and (not initialized or args.align_steps > 0) else None
 
 
-def _why(config: Any) -> str:
+def _update_reason(config: Any) -> str:
     return "codebook_update='ema'" if config.codebook_update == "ema" else "alternate_updates"
 
 

@@ -1,4 +1,4 @@
-"""k-means for starting a codebook where the features are.
+"""k-means for initialising a codebook from features.
 
 Shapes: M points, C width, K clusters.
 """
@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..model.modeling_cbvila_codebook import nearest_codes
+from ...model.modeling_cbvila_codebook import nearest_codes
 
 
 def kmeans(
@@ -15,8 +15,8 @@ def kmeans(
 ) -> tuple[Tensor, Tensor]:
     """Clusters points (M, C) and returns centres (K, C) and their numbers of points (K,).
 
-    Starts by k-means++ (distant points are likelier to be picked), because images have so much plain background that
-    picking at random gives many equal centres. A cluster that becomes empty restarts at a random point.
+    Seeds are those of k-means++: with the plain background of many images, uniform seeds give many equal centres. A
+    cluster that becomes empty restarts at a random point.
 
     Args:
         unit_norm: Whether centres are projected back to length 1 (spherical k-means, for unit points).
@@ -25,7 +25,7 @@ def kmeans(
         ValueError: If there are fewer points than clusters.
     """
     require_points(points, num_clusters)
-    centres = _spread_out(points, num_clusters, generator)
+    centres = _kmeans_plus_plus(points, num_clusters, generator)
     for _ in range(iterations):
         assigned = nearest_codes(points, centres)
         counts = torch.bincount(assigned, minlength=num_clusters)
@@ -46,8 +46,8 @@ def require_points(points: Tensor, num_clusters: int) -> None:
         )
 
 
-def _spread_out(points: Tensor, num_clusters: int, generator: torch.Generator) -> Tensor:
-    """k-means++ seeds: each next one is drawn in proportion to its squared distance from those before."""
+def _kmeans_plus_plus(points: Tensor, num_clusters: int, generator: torch.Generator) -> Tensor:
+    """k-means++ seeds: each is drawn in proportion to its squared distance from the nearest earlier one."""
     chosen = torch.randint(len(points), (1,), generator=generator).tolist()
     distances = (points - points[chosen[0]]).square().sum(-1)
     for _ in range(num_clusters - 1):

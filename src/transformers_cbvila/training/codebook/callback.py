@@ -1,4 +1,4 @@
-"""What a codebook needs besides gradients: a start from features, its moving average, restarts, and an eye on it."""
+"""Codebook training beside gradients: k-means initialisation, EMA updates, restarts of unused codes, monitoring."""
 
 import math
 from typing import Any
@@ -9,18 +9,18 @@ from torch import Tensor
 from transformers import TrainerCallback
 from transformers.utils import logging
 
-from ..data.masking import generator_for
-from .adapters import trained_module
-from .checkpoints import load_state, save_state
-from .codebook_probe import StabilityProbe
-from .codebook_watch import CodebookWatch
+from ...data.masking import generator_for
+from ..fsdp import require_whole_weights
+from ..peft import trained_module
+from ..runs.checkpoints import load_state, save_state
+from ..runs.progress import log_main_process
+from ..schedule import hardening_steps, latest_mim_step, mim_gate_open, phases, restart_steps
+from ..training_images import image_batches, image_latents
+from .ema_teacher import EMATeacher
 from .kmeans import kmeans, require_points
 from .mim_heads import forget_codes
-from .progress import say
-from .schedule import hardening_steps, latest_mim_step, mim_gate_open, phases, restart_steps
-from .sharding import require_whole_weights
-from .target_encoder import TargetEncoder
-from .training_images import image_batches, image_latents
+from .monitor import CodebookMonitor
+from .stability import CodeStability
 
 logger = logging.get_logger(__name__)
 
@@ -30,24 +30,24 @@ _STATE_FILE = "codebook_care.pt"
 
 
 class CodebookCallback(TrainerCallback):
-    """Starts, moves, watches and, in burn-in, revives the codes of a model; [`CBViLATrainer`] adds it by itself.
+    """Initialises, updates, monitors and, in burn-in, restarts the codes; [`CBViLATrainer`] adds it by itself.
 
     Attributes:
-        watch: Usage over log windows, and the alarm.
-        probe: Code stability.
+        monitor: Codebook usage over log windows, and the collapse alarm.
+        probe: Code stability on a fixed batch.
         mim_open: Whether MIM may learn the indices; once open it stays open.
         codes_given: Whether the model came with fitted codes, which a MIM head may have learned.
-        targets: The encoder whose indices are MIM's targets, with `codebook_target_decay` and from the end of
-            burn-in on; None otherwise.
+        teacher: The averaged encoder whose indices are MIM's targets, with `codebook_target_decay` and from the end
+            of burn-in on; None otherwise.
     """
 
     def __init__(self, trainer):
         self._check(trainer)
         self.trainer = trainer
-        self.watch = CodebookWatch(trainer)
-        self.probe = StabilityProbe(trainer, trainer.args.codebook_probe_images, trainer.args.stability_window)
+        self.monitor = CodebookMonitor(trainer)
+        self.probe = CodeStability(trainer, trainer.args.codebook_probe_images, trainer.args.stability_window)
         self.mim_open = False
-        self.targets: TargetEncoder | None = None
+        self.teacher: EMATeacher | None = None
         self.codes_given = False
         self._resumed = False
 
@@ -69,7 +69,7 @@ class CodebookCallback(TrainerCallback):
 
     @property
     def is_frozen(self) -> bool:
-        """Whether the codes stay: the codebook is frozen, or the whole model but for its heads."""
+        """Whether codes do not change: the codebook is frozen, or the whole model but for its heads."""
         return self.codebook.is_frozen or not any(
             parameter.requires_grad for parameter in self.trainer.unwrapped_model.cbvila.parameters()
         )
@@ -85,35 +85,35 @@ class CodebookCallback(TrainerCallback):
         self._warn_of_no_restarts(args, state)
         self._warn_of_hard_negatives(args, state)
         if not self._resumed:
-            self.watch.reset()
+            self.monitor.reset()
             self.probe.reset()
-            self.mim_open, self.targets = False, None
+            self.mim_open, self.teacher = False, None
             self.codes_given = bool(self.codebook.initialized)
         self._resumed = False
         if args.codebook_init and not bool(self.codebook.initialized) and not self.is_frozen:
             self.fit(seed=args.seed)
-        self.watch.remember_codes()
+        self.monitor.remember_codes()
         if not self.probe.history:
             self.probe.measure(state.global_step)
 
     def on_step_begin(self, args, state, control, **kwargs):
         step, (align, burn_in) = state.global_step, self._phases(args, state)
-        # When alignment ends, features are others than those of the first step, and pixels begin to ask for words.
+        # When alignment ends, features differ from those of the first step, and the pixel loss begins to use codes.
         fits = (args.codebook_init and 0 < step == align) or (args.codebook_refit and 0 < step == burn_in)
         if fits and not self.is_frozen:
             self._refit(args, step)
-            self.watch.remember_codes()
+            self.monitor.remember_codes()
             self.probe.forget()
             self.probe.measure(step)
         stability = self.probe.stability if self.probe.is_settled else None
         latest = latest_mim_step(align, burn_in, args.stability_window, state.max_steps)
         self.mim_open = self.mim_open or mim_gate_open(step, burn_in, args.mim_gate, stability, latest)
         follows = args.codebook_target_decay is not None and self.trainer.is_pretraining
-        if follows and self.targets is None and step >= burn_in:
-            self.targets = TargetEncoder(self.trainer, args.codebook_target_decay)
+        if follows and self.teacher is None and step >= burn_in:
+            self.teacher = EMATeacher(self.trainer, args.codebook_target_decay)
 
     def _refit(self, args, step: int) -> None:
-        """Fits the codes in mid-run; a linear MIM head that has learned those before begins anew."""
+        """Fits the codes anew during a run; a linear MIM head trained on the old codes is reinitialised."""
         self.fit(seed=args.seed + 1)
         if not self.codes_given:
             return  # the head has learned nothing yet: MIM waits for the end of burn-in
@@ -135,8 +135,8 @@ class CodebookCallback(TrainerCallback):
             self.codebook.forget_pending()
         else:
             self.codebook.update()
-        if self.targets is not None:
-            self.targets.update()
+        if self.teacher is not None:
+            self.teacher.update()
         if args.codebook_restart_threshold > 0 and not self.is_frozen and self._may_restart(args, state):
             moved = self.codebook.restart_unused(
                 args.codebook_restart_threshold,
@@ -144,46 +144,46 @@ class CodebookCallback(TrainerCallback):
                 generator=generator_for(args.seed, state.global_step),
                 grace=args.codebook_restart_grace,
             )
-            self.watch.count_restarts(moved)
+            self.monitor.count_restarts(moved)
 
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step % self._stability_every(args, state) == 0:
             self.probe.measure(state.global_step)
         if state.global_step % args.codebook_alarm_steps == 0:
-            self.watch.check()
+            self.monitor.check()
 
     def logs(self) -> dict[str, float]:
-        """The codebook's part of a training log, all processes together."""
-        logs = self.watch.logs()
+        """Codebook metrics for the training log, over all processes."""
+        logs = self.monitor.logs()
         if self.probe.stability is not None:
             logs["stability"] = self.probe.stability
         return {f"codebook_{name}": value for name, value in logs.items()}
 
     def save(self, folder: str) -> None:
-        """Writes what a resumed run needs, and model weights do not hold, into a checkpoint; on all processes."""
+        """Writes the state beside model weights into a checkpoint; call it on all processes."""
         state: dict[str, Any] = {
-            "watch": self.watch.state_dict(),
+            "watch": self.monitor.state_dict(),
             "probe": self.probe.state_dict(),
             "mim_open": self.mim_open,
             "codes_given": self.codes_given,
-            "targets": None if self.targets is None else self.targets.state_dict(),
+            "targets": None if self.teacher is None else self.teacher.state_dict(),
             "buffers": {name: getattr(self.codebook, name, None) for name in ("ages", "expected_count")},
         }
         save_state(self.trainer.args, folder, _STATE_FILE, state)
 
     def load(self, folder: str) -> None:
-        """Goes on from a checkpoint; from one without such a state, as if training began there."""
+        """Restores the state from a checkpoint; without one in it, everything starts anew."""
         state = load_state(self.trainer.args, folder, _STATE_FILE)
         if state is None:
             return
-        self.watch.load_state_dict(state["watch"])
+        self.monitor.load_state_dict(state["watch"])
         self.probe.load_state_dict(state["probe"])
         self.mim_open = state["mim_open"]
         self.codes_given = state.get("codes_given", False)  # older checkpoints do not say
-        self.targets = None
+        self.teacher = None
         if state["targets"] is not None and self.trainer.args.codebook_target_decay is not None:
-            self.targets = TargetEncoder(self.trainer, self.trainer.args.codebook_target_decay)
-            self.targets.load_state_dict(state["targets"])
+            self.teacher = EMATeacher(self.trainer, self.trainer.args.codebook_target_decay)
+            self.teacher.load_state_dict(state["targets"])
         for name, value in state["buffers"].items():
             if value is not None and hasattr(self.codebook, name):
                 getattr(self.codebook, name).copy_(value)
@@ -195,11 +195,11 @@ class CodebookCallback(TrainerCallback):
 
     def _may_restart(self, args, state) -> bool:
         align, burn_in = self._phases(args, state)
-        alarmed = self.watch.alarmed and state.global_step >= align
+        alarmed = self.monitor.alarmed and state.global_step >= align
         return alarmed or state.global_step in restart_steps(align, burn_in)
 
     def _warn_of_frozen_codes(self, args, state) -> None:
-        """Says what a frozen codebook leaves out of what was asked for."""
+        """Warns of options that have no effect on a frozen codebook."""
         if not self.is_frozen or not state.is_world_process_zero:
             return
         asked = {
@@ -216,7 +216,7 @@ class CodebookCallback(TrainerCallback):
             )
 
     def _warn_of_no_restarts(self, args, state) -> None:
-        """Says so when the schedule has no step at which a code may restart but those of an alarm."""
+        """Warns if codes can restart only after an alarm."""
         if args.codebook_restart_threshold == 0 or not state.is_world_process_zero:
             return
         align, burn_in = self._phases(args, state)
@@ -233,7 +233,7 @@ class CodebookCallback(TrainerCallback):
             )
 
     def _warn_of_hard_negatives(self, args, state) -> None:
-        """Says so when negatives have hardened before ITM sees the first of them."""
+        """Warns if negatives have fully hardened before ITM begins."""
         window, (align, _) = args.hardening_window(), self._phases(args, state)
         if window is None or not state.is_world_process_zero or self.trainer.unwrapped_model.config.itm_weight == 0:
             return
@@ -252,12 +252,12 @@ class CodebookCallback(TrainerCallback):
 
     @torch.no_grad()
     def fit(self, seed: int) -> None:
-        """k-means over the latents of enough training images; leaves global random state as it was.
+        """Sets the codes by k-means over latents of training images; leaves the global random state unchanged.
 
-        Every process encodes the same images; process 0 clusters, and gives the others what it found.
+        Every process encodes the same images; process 0 clusters and broadcasts the result.
         """
         codebook, args = self.codebook, self.trainer.args
-        say(args, f"Fitting {codebook.num_codes} codes to features of training images (k-means) ...")
+        log_main_process(args, f"Fitting {codebook.num_codes} codes to features of training images (k-means) ...")
         latents = self._collect_latents(seed)
         points = latents.flatten(0, 1)
         require_points(points, codebook.num_codes)  # here, so that no process waits for one that gave up
@@ -271,17 +271,17 @@ class CodebookCallback(TrainerCallback):
             dist.broadcast(counts, src=0)
         images_per_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         codebook.set_codes(centres, counts * (images_per_step / latents.shape[0]))
-        self.watch.forget_alarm()  # it was about other codes
+        self.monitor.forget_alarm()  # it was about other codes
         self._forget_moments()
 
     def _forget_moments(self) -> None:
-        """Drops what the optimiser remembers of the codes' gradients: it is about other codes."""
+        """Drops the optimiser's moments of the codes: they belong to the old codes."""
         optimizer = self.trainer.optimizer
         if optimizer is not None and isinstance(self.codebook.codes, torch.nn.Parameter):
             optimizer.state.pop(self.codebook.codes, None)
 
     def _collect_latents(self, seed: int) -> Tensor:
-        """Latents (images, N, C) of as many training images as k-means needs, or of all there are."""
+        """Latents (images, N, C) of as many training images as k-means needs, or of all."""
         wanted, latents, seen = _POINTS_PER_CODE * self.codebook.num_codes, [], 0
         for images in image_batches(self.trainer, seed):
             latents.append(image_latents(self.trainer, images))
