@@ -27,8 +27,8 @@ from .modeling_cbvila_layers import CBViLAPreTrainedModel, reorder_fields
 from .modeling_cbvila_text import CBViLATextModel
 from .modeling_cbvila_vision import CBViLAVisionModel
 
-# What a pretraining checkpoint has (or one for visual reasoning, `twin_layers`) and a head that asks images with text
-# has no use for: weights that its loss cannot reach. Left out on purpose, so loading does not warn about them.
+# Weights of a pretraining checkpoint (`twin_layers`: of one for visual reasoning) that get no gradient in heads which
+# only query images with text. These heads leave them out on purpose, so loading does not warn about them.
 PRETRAINING_ONLY = [
     r"codebook\.",
     r"visual_queries\.",
@@ -239,9 +239,9 @@ class CBViLAModel(CBViLAPreTrainedModel):
     ):
         """Visual-word queries (R * B, N, Dv), text keys (B, L, D): the direction of the pixel loss and MIM.
 
-        R questions may be asked of the same texts at once, one after the other in the batch. Returns the fusion
-        encoder's output, (R * B, 1 + N, D) with the query [CLS] first (N without it); `mask` (R * B, N) hides words.
-        `image_cls` (R * B, Dv) asks, too, with `fusion_visual_cls="vit"`.
+        The batch may hold R sets of queries for the same texts, one after the other. Returns the fusion encoder's
+        output, (R * B, 1 + N, D) with the query [CLS] first (N without it). `mask` (R * B, N) hides words. With
+        `fusion_visual_cls="vit"`, `image_cls` (R * B, Dv) is a query, too.
         """
         queries = self.visual_queries(words, grid, mask, image_cls)
         repeats, index = queries.shape[0] // text.shape[0], None
@@ -306,10 +306,10 @@ class CBViLAModel(CBViLAPreTrainedModel):
             input_ids: (B, L) token ids, or `inputs_embeds` (B, L, D).
             attention_mask: (B, L), 0 on padding.
             position_ids: (B, L); counted from 0 when absent.
-            image_index: (B,) for each text the image it belongs to.
-            interpolate_pos_encoding: Whether images of another size than the configured one are allowed.
-            output_attentions, output_hidden_states: Whether to return those states of the fusion layers; as the
-                configuration says when absent.
+            image_index: (B,) index of each text's image.
+            interpolate_pos_encoding: Whether to allow image sizes other than the configured one.
+            output_attentions, output_hidden_states: Whether to return those states of the fusion layers; the default
+                is the configuration's.
 
         Raises:
             ValueError: If neither image nor text is given, or their numbers differ and there is no `image_index`.
@@ -324,8 +324,8 @@ class CBViLAModel(CBViLAPreTrainedModel):
             output.vision_last_hidden_state = vision.last_hidden_state
             output.image_embeds = F.normalize(at_least_fp32(vision.pooler_output), dim=-1)
             if self.has_codebook:
-                # Its forward, which moves weights that are elsewhere here; without gradients, so that no assignment
-                # counts for a moving average that nobody is going to update.
+                # Calls the codebook's forward, so that hooks can bring offloaded weights to this device. Without
+                # gradients: assignments must not be counted for a moving average that will not be updated.
                 with torch.no_grad():
                     output.codebook_indices = self.codebook(vision.last_hidden_state[:, 1:]).indices
         if has_text:
@@ -355,7 +355,7 @@ class CBViLAModel(CBViLAPreTrainedModel):
 
 
 def check_pair_counts(images: Tensor, texts: Tensor, image_index: Tensor | None, owner: nn.Module) -> None:
-    """Raises a ValueError when texts (B, …) cannot be told which of the images (B', …) is theirs."""
+    """Raises a ValueError unless each text (B, …) is assigned one of the images (B', …)."""
     num_images, num_texts = images.shape[0], texts.shape[0]
     if image_index is None and num_images != num_texts:
         raise ValueError(

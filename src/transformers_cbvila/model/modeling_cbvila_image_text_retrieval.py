@@ -26,13 +26,13 @@ class CBViLAForImageTextRetrievalOutput(ModelOutput):
     """Output of [`CBViLAForImageTextRetrieval`].
 
     Args:
-        loss (`torch.FloatTensor` ()): ITC + ITM, with `return_loss=True`. In training on several processes their
-            mean over processes is the mean over the pairs of all.
+        loss (`torch.FloatTensor` ()): ITC + ITM, with `return_loss=True`. In training on several processes, its
+            mean over processes is the mean over the pairs of all processes.
         itm_logits (`torch.FloatTensor` (B, 2)): Matching score of each text with its image; class 1 is "matches". With
-            `return_loss=True` (3B, 2): then each text with a wrong image, and each image with a wrong text. `None` for
-            candidates, which are paired with no image.
+            `return_loss=True` (3B, 2): followed by each text with a negative image and each image with a negative
+            text. `None` for candidates, which are not paired with an image.
         logits_per_image, logits_per_text (`torch.FloatTensor` (B', B) and (B, B')): Similarities over the temperature.
-        image_embeds, text_embeds (`torch.FloatTensor` (B', E) and (B, E)): Embeddings of length 1.
+        image_embeds, text_embeds (`torch.FloatTensor` (B', E) and (B, E)): Embeddings of unit length.
         itc_loss, itm_loss (`torch.FloatTensor` ()): The terms of `loss`.
         hidden_states, attentions, cross_attentions (tuples, *optional*): Of the fusion layers; rows as `itm_logits`.
     """
@@ -111,30 +111,30 @@ class CBViLAForImageTextRetrieval(CBViLAPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
     ) -> CBViLAForImageTextRetrievalOutput:
-        """Compares every image with every text, and matches each text with its image.
+        """Computes the similarity of every image to every text, and a matching score for each text and its image.
 
-        With other numbers of images and of texts, no `image_index` and no loss, texts are candidates for every image,
-        as in zero-shot classification: only similarities are computed, and no pair is matched.
+        If the numbers of images and texts differ and there is neither `image_index` nor a loss, texts are candidates
+        for every image, as in zero-shot classification: only similarities are computed, no matching scores.
 
-        In training on several processes the loss knows the pairs of all of them (which must all train at the same
-        time).
+        In training on several processes the loss uses the pairs of all processes, which must call this at the same
+        time.
 
         Args:
             pixel_values: (B', 3, H, W) images; B' = B without `image_index`.
             input_ids: (B, L) texts, or `inputs_embeds` (B, L, D) in their place.
             attention_mask: (B, L), 0 on padding.
             position_ids: (B, L); counted from 0 when absent.
-            image_index: (B,) for each text its image.
-            image_ids: (B',), text_ids: (B,), known_text_ids: (B', C): What is known to match, see [`known_matches`],
-                and never is a negative. Equal images and equal texts are found without.
-            negative_hardness: How strongly training prefers similar negatives, from 0 (uniform) to 1 (the default). In
-                evaluation the most similar are taken.
-            negative_seed: Of the draws, a number or a tensor () or (1,), the same on all processes; see
-                [`choose_negatives`]. Without, torch's random state decides.
+            image_index: (B,) index of each text's image.
+            image_ids, text_ids, known_text_ids: (B',), (B,) and (B', C) ids that tell which pairs match, see
+                [`known_matches`]; these are never negatives. Equal images and equal texts are recognized without ids.
+            negative_hardness: How strongly training prefers similar negatives, from 0 (uniform) to 1 (the default).
+                Evaluation uses the most similar ones.
+            negative_seed: Seed of the draws, a number or a tensor () or (1,), the same on all processes; see
+                [`choose_negatives`]. By default torch's random state is used.
             return_loss: Whether to compute the loss; ITM then needs three fusion passes instead of one.
-            interpolate_pos_encoding: Whether images of another size than the configured one are allowed.
-            output_attentions, output_hidden_states: Whether to return those states of the fusion layers; as the
-                configuration says when absent.
+            interpolate_pos_encoding: Whether to allow image sizes other than the configured one.
+            output_attentions, output_hidden_states: Whether to return those states of the fusion layers; the default
+                is the configuration's.
 
         Raises:
             ValueError: If image or text is missing; if a loss is asked for, their numbers differ and there is no
@@ -188,7 +188,7 @@ class CBViLAForImageTextRetrieval(CBViLAPreTrainedModel):
         return reorder_fields(output)
 
     def _similarities(self, images: Tensor, texts: Tensor) -> CBViLAForImageTextRetrievalOutput:
-        """The normalised embeddings of images (B', E) and texts (B, E), and the similarity of each to each."""
+        """Normalised embeddings of images (B', E) and texts (B, E), and all similarities between them."""
         images, texts = (F.normalize(at_least_fp32(embeds), dim=-1) for embeds in (images, texts))
         similarity = self.cbvila.similarity_logits(images, texts)
         return CBViLAForImageTextRetrievalOutput(
@@ -199,7 +199,7 @@ class CBViLAForImageTextRetrieval(CBViLAPreTrainedModel):
         )
 
     def _check_candidates(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> None:
-        """Raises a ValueError unless texts, not paired with images, can be compared with them and told apart."""
+        """Raises a ValueError if texts are not distinct, or the model has no embeddings trained to compare."""
         if not self.cbvila.has_contrastive_head:
             raise ValueError(
                 "There are other numbers of images and of texts, to be compared by their embeddings, and this model's "
