@@ -47,7 +47,7 @@ def initialised(
         preset,
         vision_config=vision.config.to_dict() | {"image_size": image_size},
         text_config=text.config.to_dict(),
-        fusion_config={"num_hidden_layers": len(text.fusion_layers)},
+        multimodal_config={"num_hidden_layers": len(text.fusion_layers)},
     )
     layouts: dict[str, Callable[[str], Step | None]] = {
         "vision": vision.layout(image_size, "cbvila.vision_model."),

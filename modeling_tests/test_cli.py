@@ -32,7 +32,7 @@ TINY_RECIPE = {
             "intermediate_size": 32,
             "max_position_embeddings": 16,
         },
-        "fusion_config": {"num_hidden_layers": 1},
+        "multimodal_config": {"num_hidden_layers": 1},
         "codebook_size": 8,
         "projection_dim": 8,
     },

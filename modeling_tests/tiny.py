@@ -49,7 +49,7 @@ def tiny_config(preset="recommended", *, same_width=False, dropout=0.0, text=Non
     if preset == "recommended":
         sizes["codebook_dim"] = 8
     return CBViLAConfig.from_preset(
-        preset, vision_config=vision, text_config=text, fusion_config=fusion, **(sizes | fields)
+        preset, vision_config=vision, text_config=text, multimodal_config=fusion, **(sizes | fields)
     )
 
 
@@ -57,7 +57,7 @@ def build(model_class, config=None, seed=0, **fields):
     """A model in evaluation mode, with larger weights than usual so that nothing drowns in rounding."""
     set_seed(seed)
     config = tiny_config(**fields) if config is None else config
-    for part in (config, config.vision_config, config.text_config, config.fusion_config):
+    for part in (config, config.vision_config, config.text_config, config.multimodal_config):
         part.initializer_range = 0.1
     return model_class(config).eval()
 

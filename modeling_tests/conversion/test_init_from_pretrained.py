@@ -158,7 +158,7 @@ def test_chosen_layers_are_checked_against_bert(originals, tmp_path, capsys):
     model = CBViLAForPreTraining.from_pretrained(tmp_path / "out")
     weight = load_file(originals / "bert" / "model.safetensors")["bert.encoder.layer.3.output.dense.weight"]
     assert torch.equal(model.cbvila.text_model.layers[1].mlp.fc2.weight, weight)
-    assert model.config.fusion_config.num_hidden_layers == 1
+    assert model.config.multimodal_config.num_hidden_layers == 1
     source = text_source(str(originals / "bert"), "0,3", "1-1")
     with torch.no_grad():
         assert source.check(model) <= 1e-9

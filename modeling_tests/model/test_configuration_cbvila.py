@@ -24,7 +24,7 @@ def round_trip(config, folder):
 
 def test_defaults_are_the_papers_sizes():
     config = CBViLAConfig()
-    vision, text, fusion = config.vision_config, config.text_config, config.fusion_config
+    vision, text, fusion = config.vision_config, config.text_config, config.multimodal_config
     assert (vision.image_size, vision.patch_size, vision.num_patches) == (256, 16, 256)
     assert (vision.hidden_size, vision.num_hidden_layers, vision.num_attention_heads) == (768, 12, 12)
     assert (text.hidden_size, text.num_hidden_layers, text.vocab_size) == (768, 6, 30522)
@@ -91,9 +91,9 @@ def test_fusion_follows_text_and_vision():
     config = CBViLAConfig(
         vision_config={"hidden_size": 64, "num_attention_heads": 4},
         text_config={"hidden_size": 48, "num_attention_heads": 6, "hidden_act": "relu", "hidden_dropout_prob": 0.3},
-        fusion_config={"intermediate_size": 96},
+        multimodal_config={"intermediate_size": 96},
     )
-    fusion = config.fusion_config
+    fusion = config.multimodal_config
     assert (fusion.hidden_size, fusion.encoder_hidden_size, fusion.num_attention_heads) == (48, 64, 6)
     assert (fusion.hidden_act, fusion.hidden_dropout_prob, fusion.intermediate_size) == ("relu", 0.3, 96)
 
@@ -101,16 +101,16 @@ def test_fusion_follows_text_and_vision():
 def test_round_trip_keeps_what_fusion_does_not_take_from_text(tmp_path):
     """Also where fusion has the default of its class: what is left out of the file would follow the text encoder."""
     config = tiny_config(text={"hidden_dropout_prob": 0.0}, fusion={"hidden_dropout_prob": 0.1, "hidden_act": "gelu"})
-    assert round_trip(config, tmp_path).fusion_config.hidden_dropout_prob == 0.1
+    assert round_trip(config, tmp_path).multimodal_config.hidden_dropout_prob == 0.1
 
 
 def test_sub_configurations_may_be_objects():
     config = CBViLAConfig(
         vision_config=CBViLAVisionConfig(hidden_size=24),
         text_config=CBViLATextConfig(hidden_size=12),
-        fusion_config=CBViLAFusionConfig(hidden_size=12, encoder_hidden_size=24),
+        multimodal_config=CBViLAFusionConfig(hidden_size=12, encoder_hidden_size=24),
     )
-    assert config.vision_config.hidden_size == 24 and config.fusion_config.encoder_hidden_size == 24
+    assert config.vision_config.hidden_size == 24 and config.multimodal_config.encoder_hidden_size == 24
 
 
 @pytest.mark.parametrize(
@@ -142,8 +142,8 @@ def test_sub_configurations_may_be_objects():
         ({"vision_config": {"hidden_size": 768, "num_attention_heads": 7}}, "vision_config.*768.*7"),
         ({"vision_config": {"image_size": 250}}, "250.*16.*240"),
         ({"vision_config": {"patch_size": 0}}, "patch_size=0"),
-        ({"fusion_config": {"hidden_size": 384}}, "384.*768"),
-        ({"fusion_config": {"encoder_hidden_size": 384}}, "384.*768"),
+        ({"multimodal_config": {"hidden_size": 384}}, "384.*768"),
+        ({"multimodal_config": {"encoder_hidden_size": 384}}, "384.*768"),
     ],
 )
 def test_bad_values_are_value_errors_that_name_the_value(fields, message):
@@ -156,12 +156,12 @@ def test_bad_types_are_refused():
         CBViLAConfig(codebook_size="many")
 
 
-def test_models_load_although_transformers_reads_fusion_config_itself(tmp_path):
+def test_models_load_although_transformers_reads_multimodal_config_itself(tmp_path):
     model = pretraining_model()
     model.save_pretrained(tmp_path)
     loaded = CBViLAForPreTraining.from_pretrained(tmp_path)
-    assert loaded.config.fusion_config.hidden_size == 24
-    assert isinstance(loaded.config.fusion_config, CBViLAFusionConfig)
+    assert loaded.config.multimodal_config.hidden_size == 24
+    assert isinstance(loaded.config.multimodal_config, CBViLAFusionConfig)
 
 
 def test_models_can_be_made_on_the_meta_device():
@@ -184,8 +184,8 @@ OVERRIDES = [
     ({"vision_config": {"image_size": 33}}, "image_size 33 is not a multiple of patch_size 8"),
     ({"vision_config": {"num_hidden_layers": -1}}, "vision_config: num_hidden_layers=-1"),
 ]
-# transformers takes from_pretrained's fusion_config for a choice of kernels, and refuses ours.
-FUSION = ({"fusion_config": {"hidden_size": 32}}, "must equal text_config.hidden_size")
+# transformers takes from_pretrained's multimodal_config for a choice of kernels, and refuses ours.
+FUSION = ({"multimodal_config": {"hidden_size": 32}}, "must equal text_config.hidden_size")
 
 
 @pytest.mark.parametrize("fields, message", OVERRIDES)
@@ -241,7 +241,7 @@ def test_unknown_names_are_refused_by_models_and_kept_from_files(tmp_path):
     assert CBViLAModel.from_pretrained(tmp_path).config.codebook_sizes == [1, 2]  # of a later version, say
 
 
-@pytest.mark.parametrize("part", ["vision_config", "text_config", "fusion_config"])
+@pytest.mark.parametrize("part", ["vision_config", "text_config", "multimodal_config"])
 @pytest.mark.parametrize("value", [3, "x", [1]])
 def test_parts_that_are_no_configurations(part, value, tmp_path):
     CBViLAForPreTraining(tiny_config()).save_pretrained(tmp_path)
@@ -257,7 +257,7 @@ def test_numbers_are_finite(name, value):
         CBViLAConfig(**{name: value})
 
 
-@pytest.mark.parametrize("part", ["vision_config", "text_config", "fusion_config"])
+@pytest.mark.parametrize("part", ["vision_config", "text_config", "multimodal_config"])
 def test_activations_that_there_are_not(part):
     fields = tiny_config().to_dict()
     fields[part]["hidden_act"] = "gelo"
@@ -268,7 +268,7 @@ def test_activations_that_there_are_not(part):
 def test_fields_of_the_fusion_encoder_can_be_overridden_as_those_of_others(tmp_path):
     """transformers has an argument of the same name, for something else."""
     CBViLAForPreTraining(tiny_config()).save_pretrained(tmp_path)
-    for part in ("vision_config", "text_config", "fusion_config"):
+    for part in ("vision_config", "text_config", "multimodal_config"):
         for more in ({}, {"mim_weight": 0.5}):
             config = CBViLAForPreTraining.from_pretrained(
                 tmp_path, **{part: {"hidden_dropout_prob": 0.25}}, **more

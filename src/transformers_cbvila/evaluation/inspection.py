@@ -110,8 +110,8 @@ def _measure_batch(model: CBViLAForPreTraining, batch: dict[str, Tensor], found:
     """Adds a batch's measurements to what was found."""
     output = model(**batch, loss_weights={"mlm": 0.0, "itm": 0.0})
     found.add_words(output.codebook_indices)
-    if output.losses.pixel is not None:
-        found.per_image["pixel"].append(output.losses.pixel.expand(len(output.codebook_indices)).cpu())
+    if "pixel" in output.losses:
+        found.per_image["pixel"].append(output.losses["pixel"].expand(len(output.codebook_indices)).cpu())
         found.add_colours(batch["pixel_values"])
     if output.mim_logits is not None:
         _measure_mim(model, batch, output, found)

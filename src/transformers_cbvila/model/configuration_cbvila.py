@@ -70,8 +70,8 @@ class CBViLAConfig(PreTrainedConfig):
     Args:
         vision_config, text_config, multimodal_config (`dict` or config, *optional*): The three encoders.
         preset (`str`, defaults to `"recommended"`): Name of the preset the configuration started from, for the record.
-        quantizer_config (`dict`, *optional*): The quantizer and its options, such as `{"type": "nearest", "size": 256}`;
-            see [`CBViLANearestQuantizerOptions`] and those of the other quantizers. Another type has its own options.
+        quantizer_config (`dict`, *optional*): The quantizer and its options, such as
+            `{"type": "nearest", "size": 256}`; see [`CBViLANearestQuantizerOptions`] and those of the others.
         objectives (`dict`, *optional*): Options of the pretraining objectives by name, such as
             `{"mim": {"weight": 0.5, "head": "tied"}}`; see the options of each, [`CBViLAMIMOptions`] and so on.
             Objectives and options that are not named keep their defaults. A weight of 0 leaves an objective out, and

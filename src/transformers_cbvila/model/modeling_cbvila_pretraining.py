@@ -36,9 +36,9 @@ class CBViLAForPreTrainingOutput(ModelOutput):
 
     Args:
         loss (`torch.FloatTensor` ()): Weighted sum of `losses`.
-        losses (`dict[str, torch.FloatTensor]`): The unweighted terms () by name; one is there if its weight is above 0 and
-            its inputs are given. In training on several processes, the mean of a term over these is the mean over the
-            labelled tokens, patches or pairs of all of them.
+        losses (`dict[str, torch.FloatTensor]`): The unweighted terms () by name; one is there if its weight is above 0
+            and its inputs are given. In training on several processes, the mean of a term over these is the mean over
+            the labelled tokens, patches or pairs of all of them.
         codebook_indices (`torch.LongTensor` (B, N) or (B, N, books)): Codes of the images, Eq. 1.
         codebook_counts (`torch.LongTensor` (K,)): How often each code was chosen in the batch.
         codebook_statistics (`dict`): Usage, perplexity and share of the most frequent code, over this batch only, and

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from .code_table_cbvila import CBViLACodeTable
 from .losses_cbvila import at_least_fp32
 from .options_cbvila import CBViLAOptions, options
-from .quantizer_output_cbvila import CBViLAGradients, CBViLAQuantizerHints, CBViLAQuantizerOutput
+from .quantizer_output_cbvila import DEFAULT_GRADIENTS, CBViLAGradients, CBViLAQuantizerHints, CBViLAQuantizerOutput
 
 
 @options
@@ -54,7 +54,7 @@ class CBViLAQuantizer(nn.Module):
     keys_of_0_1: ClassVar[dict[str, str]] = {}
     book_sizes: tuple[int, ...]
 
-    def __init__(self, options: Any, width: int, gradients: CBViLAGradients = CBViLAGradients()):
+    def __init__(self, options: Any, width: int, gradients: CBViLAGradients = DEFAULT_GRADIENTS):
         super().__init__()
         self.options = options
         self.width = width

@@ -14,7 +14,7 @@ from .gumbel_cbvila import CBViLAGumbelChoice, choice_alarm
 from .losses_cbvila import at_least_fp32, codebook_loss, commitment_loss
 from .options_cbvila import options, require_range
 from .quantizer_cbvila import CBViLAQuantizer, CBViLAQuantizerOptions, project, token_codes
-from .quantizer_output_cbvila import CBViLAGradients, CBViLAQuantizerHints, CBViLAQuantizerOutput
+from .quantizer_output_cbvila import DEFAULT_GRADIENTS, CBViLAGradients, CBViLAQuantizerHints, CBViLAQuantizerOutput
 
 _OLD = r"(?<!objectives\.)\bcodebook\."
 
@@ -75,7 +75,7 @@ class CBViLANearestQuantizer(CBViLAQuantizer):
         _OLD: "quantizer.",
     }
 
-    def __init__(self, options: Any, width: int, gradients: CBViLAGradients = CBViLAGradients()):
+    def __init__(self, options: Any, width: int, gradients: CBViLAGradients = DEFAULT_GRADIENTS):
         super().__init__(options, width, gradients)
         dim, unit_norm = options.dim or width, options.norm == "l2"
         # Literal reading: codes live where the ViT's outputs live, and there is nothing in between.

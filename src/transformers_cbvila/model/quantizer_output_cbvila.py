@@ -17,6 +17,9 @@ class CBViLAGradients(NamedTuple):
     detached: bool = False
 
 
+DEFAULT_GRADIENTS = CBViLAGradients()
+
+
 class CBViLAQuantizerHints(NamedTuple):
     """What a quantizer may know of the tokens beside themselves: `token_labels` (B, N), a class for each of them."""
 

@@ -6,9 +6,9 @@ import torch
 from transformers import TrainerCallback
 from transformers.utils import logging
 
-from ...model.pair_similarity_cbvila import pair_ids
 from ...model.distributed_cbvila import Processes
 from ...model.momentum_cbvila import MomentumPairs, MomentumTargets
+from ...model.pair_similarity_cbvila import pair_ids
 from ..fsdp import require_whole_weights
 from ..runs.checkpoints import load_state, save_state
 from ..schedule import distillation_alpha
