@@ -238,7 +238,7 @@ class CBViLAForPreTraining(CBViLAModelWithReconstruction):
         if step.quantized is not None:
             output.codebook_indices, output.codebook_counts = step.quantized.indices, step.quantized.counts
             statistics = codebook_statistics(step.quantized.counts, self.cbvila.quantizer.book_sizes)
-            output.codebook_statistics = statistics | step.quantized.metrics
+            output.codebook_statistics = statistics | (step.quantized.metrics or {})
         if fused is not None:
             output.hidden_states, output.attentions = fused.hidden_states, fused.attentions
             output.cross_attentions = fused.get("cross_attentions")

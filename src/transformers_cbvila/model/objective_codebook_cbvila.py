@@ -11,7 +11,7 @@ class CBViLAQuantizerTerm(CBViLAObjective):
     is_default = True
 
     def forward(self, step: CBViLAStep, answers: list[Answer]) -> dict[str, Scored]:
-        terms = {} if step.quantized is None else step.quantized.terms
+        terms = (step.quantized and step.quantized.terms) or {}
         return {self.name: Scored(terms[self.name])} if self.name in terms else {}
 
 

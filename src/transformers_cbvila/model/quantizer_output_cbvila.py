@@ -3,7 +3,7 @@
 Shapes: B batch, N visual tokens, D vision width, R books, K codes of a book.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from torch import Tensor
@@ -38,14 +38,14 @@ class CBViLAQuantizerOutput(ModelOutput):
         counts (`torch.LongTensor` (ΣK,)): How often each code was chosen in this batch, book after book.
         codes (`tuple[torch.FloatTensor]`): The codes (K, C) of each book, without gradient.
         terms (`dict[str, torch.FloatTensor]`): The quantizer's own loss terms (), by the name of the objective that
-            weighs them.
-        metrics (`dict[str, torch.FloatTensor]`): Scalars to log.
+            weighs them; `None` without any.
+        metrics (`dict[str, torch.FloatTensor]`): Scalars to log; `None` without any.
     """
 
     quantized: Tensor | None = None
     detached: Tensor | None = None
     indices: Tensor | None = None
     counts: Tensor | None = None
-    codes: tuple[Tensor, ...] = ()
-    terms: dict[str, Tensor] = field(default_factory=dict)
-    metrics: dict[str, Tensor] = field(default_factory=dict)
+    codes: tuple[Tensor, ...] | None = None
+    terms: dict[str, Tensor] | None = None
+    metrics: dict[str, Tensor] | None = None
