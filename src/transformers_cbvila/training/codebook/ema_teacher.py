@@ -38,7 +38,7 @@ class EMATeacher:
     def indices(self, pixel_values: Tensor) -> Tensor:
         """Indices (B, N) of images (B, 3, H, W): the nearest codes to the averaged encoder's latents."""
         parts = self.parts
-        latents = image_latents(self.trainer, pixel_values, parts["vision_model"], parts)
+        latents = image_latents(self.trainer, pixel_values, parts["vision_model"], dict(parts.named_children()))
         return self.trainer.unwrapped_model.cbvila.quantizer.lookup(latents)
 
     def state_dict(self) -> dict[str, Any]:
