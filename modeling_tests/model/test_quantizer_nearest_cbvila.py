@@ -9,7 +9,7 @@ from transformers import set_seed
 from transformers_cbvila.data.masking import generator_for
 from transformers_cbvila.model import code_table_cbvila
 from transformers_cbvila.model.code_gradients_cbvila import rotate_to
-from transformers_cbvila.model.code_table_cbvila import nearest_codes
+from transformers_cbvila.model.nearest_codes_cbvila import nearest_codes
 from transformers_cbvila.model.codebook_statistics_cbvila import codebook_statistics
 from transformers_cbvila.model.modeling_cbvila import CBViLAModel
 from transformers_cbvila.model.modeling_cbvila_pretraining import CBViLAForPreTraining
@@ -224,7 +224,13 @@ def test_chunks_do_not_matter_to_gumbel(chunk, monkeypatch):
         visual = tokens().requires_grad_()
         torch.manual_seed(3)
         output = book(visual)
-        results.append((output.quantized, output.indices, *torch.autograd.grad(output.quantized.sum(), [visual, book.table.codes])))
+        results.append(
+            (
+                output.quantized,
+                output.indices,
+                *torch.autograd.grad(output.quantized.sum(), [visual, book.table.codes]),
+            )
+        )
     for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs)
 
@@ -404,7 +410,9 @@ def test_restart_moves_unused_codes_and_their_averages():
     revived = book.table.codes.clone()
     book(tokens())
     book.after_step()
-    assert torch.cdist(book.table.codes[[2, 5]], revived[[2, 5]]).diagonal().max() < 0.1, "the next update undid the move"
+    assert torch.cdist(book.table.codes[[2, 5]], revived[[2, 5]]).diagonal().max() < 0.1, (
+        "the next update undid the move"
+    )
     assert book.table.restart_unused(0.3, limit=CODES, generator=generator_for(1)) == 0
 
 

@@ -103,6 +103,11 @@ class CBViLAQuantizer(nn.Module):
         """The codes (K, C) of each book, which a tied MIM head compares its predictions with; without gradient."""
         raise NotImplementedError
 
+    def global_indices(self, indices: Tensor) -> Tensor:
+        """Indices (…) or (…, R) as (…, R), counted through all books."""
+        sizes = torch.tensor((0, *self.book_sizes[:-1]), device=indices.device)
+        return (indices.unsqueeze(-1) if len(self.book_sizes) == 1 else indices) + sizes.cumsum(0)
+
     def check_hints(self, hints: CBViLAQuantizerHints | None) -> None:
         """Raises a ValueError for hints that this quantizer does not use."""
         given = {name for name, value in (hints or CBViLAQuantizerHints())._asdict().items() if value is not None}
@@ -210,12 +215,6 @@ class CBViLAQuantizer(nn.Module):
     def metric_alarm(self, metrics: Mapping[str, float]) -> str | None:
         """What is wrong with the mean of `metrics` over many steps, as a sentence for a warning."""
         return None
-
-
-def project(projection: nn.Module, x: Tensor) -> Tensor:
-    """A projection of `x` in the precision of its weights: fp32, unless the whole model was cast to another."""
-    weight = next(projection.parameters(), x)
-    return projection(x.to(weight.dtype))
 
 
 def token_codes(indices: Tensor, codes: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from ..evaluation.output_files import write_json
 from ..model.configuration_cbvila import CBViLAConfig
 from ..model.image_processing_pil_cbvila import CBViLAImageProcessorPil
 from ..model.messages_cbvila import shown
+from ..model.nested_options_cbvila import FLAT_NAMES, NESTED
 from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
 from ..model.processing_cbvila import CBViLAProcessor
 from .arguments import CBViLATrainingArguments
@@ -250,10 +251,13 @@ def _start(
 def _changed(config: CBViLAConfig, changes: Any) -> CBViLAConfig:
     """A checkpoint's configuration with other loss weights, dropout and the like; what weights do not fit is an error
     when they are loaded."""
-    fields = config.to_dict()
+    fields, nested = config.to_dict(), {}
     for name, value in changes.items():
-        fields[name] = {**fields[name], **value} if name in CBViLAConfig.sub_configs else value
-    return CBViLAConfig.from_dict(fields)
+        if name in (*NESTED, *FLAT_NAMES):
+            nested[name] = value
+        else:
+            fields[name] = {**fields[name], **value} if name in CBViLAConfig.sub_configs else value
+    return CBViLAConfig.from_dict(fields, **nested)
 
 
 def _tokenizer(job: PretrainingJob, args: CBViLATrainingArguments, sources, max_length: int):
