@@ -216,6 +216,11 @@ def project(projection: nn.Module, x: Tensor) -> Tensor:
     return projection(x.to(weight.dtype))
 
 
+def projections(width: int, dim: int) -> tuple[nn.Module, nn.Linear]:
+    """What turns tokens (…, D) into latents (…, C), and codes (…, C) into quantized tokens (…, D)."""
+    return nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, dim)), nn.Linear(dim, width)
+
+
 def token_codes(indices: Tensor, codes: Tensor) -> Tensor:
     """Rows (…, C) of codes (K, C) in at least fp32."""
     return F.embedding(indices, at_least_fp32(codes))

@@ -13,7 +13,7 @@ from .code_table_cbvila import CBViLACodeTable, count_codes
 from .gumbel_cbvila import CBViLAGumbelChoice, choice_alarm
 from .losses_cbvila import at_least_fp32, codebook_loss, commitment_loss
 from .options_cbvila import options, require_range
-from .quantizer_cbvila import CBViLAQuantizer, CBViLAQuantizerOptions, project, token_codes
+from .quantizer_cbvila import CBViLAQuantizer, CBViLAQuantizerOptions, project, projections, token_codes
 from .quantizer_output_cbvila import DEFAULT_GRADIENTS, CBViLAGradients, CBViLAQuantizerHints, CBViLAQuantizerOutput
 
 _OLD = r"(?<!objectives\.)\bcodebook\."
@@ -82,8 +82,7 @@ class CBViLANearestQuantizer(CBViLAQuantizer):
         self.in_proj: nn.Module = nn.Identity()
         self.out_proj: nn.Module = nn.Identity()
         if dim != width or unit_norm:
-            self.in_proj = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, dim))
-            self.out_proj = nn.Linear(dim, width)
+            self.in_proj, self.out_proj = projections(width, dim)
         self.table = CBViLACodeTable(options.size, dim, unit_norm, options.decay if options.update == "ema" else None)
         self.gumbel = CBViLAGumbelChoice(options.temperature) if options.gradient == "gumbel" else None
         self.book_sizes = self.sizes(options)
