@@ -12,6 +12,7 @@ from transformers_cbvila.model.quantizer_output_cbvila import CBViLAGradients
 from transformers_cbvila.model.quantizers_cbvila import QUANTIZERS
 
 WIDTH = 32
+BOTH = CBViLAGradients(True, True)
 
 
 def visual_tokens(batch: int = 4, seed: int = 0) -> torch.Tensor:
@@ -19,7 +20,7 @@ def visual_tokens(batch: int = 4, seed: int = 0) -> torch.Tensor:
     return torch.randn(batch, PATCHES, WIDTH, generator=generator_for(seed))
 
 
-def tiny_quantizer(options: dict, gradients: CBViLAGradients = CBViLAGradients(True, True)) -> CBViLAQuantizer:
+def tiny_quantizer(options: dict, gradients: CBViLAGradients = BOTH) -> CBViLAQuantizer:
     """A quantizer with `quantizer_config=options`, fitted and in training mode."""
     set_seed(0)
     quantizer_class = QUANTIZERS[options["type"]]

@@ -263,12 +263,13 @@ def test_steps_move_codes_that_are_averages(options):
     assert quantizer.waits_for_step or not moves
     quantizer.after_skipped_step()
     quantizer.after_step()
-    assert all(torch.equal(value, before[name]) for name, value in state(quantizer).items() if "gumbel" not in name)
+    for name, value in state(quantizer).items():
+        torch.testing.assert_close(value, before[name])
     quantizer(visual_tokens(seed=1))
     quantizer.after_step()
     assert not quantizer.waits_for_step
-    changed = {n for n, value in state(quantizer).items() if not torch.equal(value, before[n]) and "gumbel" not in n}
-    assert bool(changed) == moves
+    changed = [name for name, value in state(quantizer).items() if not torch.allclose(value, before[name])]
+    assert any("codes" in name for name in changed) == moves
 
 
 @each

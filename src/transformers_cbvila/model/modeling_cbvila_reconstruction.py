@@ -15,6 +15,7 @@ from .modeling_cbvila_objectives import CBViLAModelWithObjectives, EncodedImage
 from .objective_cbvila import Answer, VisualQuery
 from .objective_mim_cbvila import CBViLAMIM
 from .objective_pixel_cbvila import CBViLAPixel
+from .quantizer_output_cbvila import CBViLAQuantizerOutput
 
 
 class CBViLAReconstruction(NamedTuple):
@@ -127,7 +128,8 @@ class CBViLAModelWithReconstruction(CBViLAModelWithObjectives):
             codes = likeliest_codes(logits, self.cbvila.quantizer.book_sizes)  # type: ignore[arg-type]
             predicted = self.cbvila.quantizer.indices_to_quantized(codes)
             quantized = torch.where(hidden.unsqueeze(-1), predicted, image.quantized.quantized)
-            image = image._replace(quantized={"quantized": quantized, "indices": image.quantized.indices})
+            shown = CBViLAQuantizerOutput(quantized=quantized, indices=image.quantized.indices)
+            image = image._replace(quantized=shown)
             hidden = None
         query = VisualQuery("quantized", hidden, options.grad_to_vit)
         (answer,) = self.answers_of([query], fuse([(image, query)]).last_hidden_state)
