@@ -64,12 +64,12 @@ def tasks(ours, blip, lengths: torch.Tensor) -> dict[str, Callable[[], torch.Ten
     def naive() -> torch.Tensor:
         text = ours.cbvila.text_model(ids, mask).last_hidden_state
         fused = ours.cbvila.fuse_text_with_image(text, mask, each)
-        return matching_scores(ours.itm_head(fused.last_hidden_state[:, 0]))
+        return matching_scores(ours.objectives["itm"].head(fused.last_hidden_state[:, 0]))
 
     @torch.no_grad()
     def theirs() -> torch.Tensor:
         fused = blip.text_encoder(ids, mask, encoder_hidden_states=each).last_hidden_state
-        return matching_scores(blip.itm_head(fused[:, 0]))
+        return matching_scores(blip.objectives["itm"].head(fused[:, 0]))
 
     return {OURS: shared, NAIVE: naive, BLIP: theirs}
 

@@ -64,7 +64,7 @@ def albef_layout(sizes: Sizes, layout: str, task: str, image_size: int) -> Calla
         simple = {
             "vision_proj": f"cbvila.vision_projection.{rest}",
             "text_proj": f"cbvila.text_projection.{rest}",
-            "itm_head": f"itm_head.{rest}",
+            "itm_head": f"objectives.itm.head.{rest}",
         }
         if root in simple:
             return Step((simple[root],)) if has_queue else Step(note=f"the model for {task} compares nothing")

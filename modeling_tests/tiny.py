@@ -10,6 +10,8 @@ from transformers_cbvila.model.image_processing_pil_cbvila import CBViLAImagePro
 from transformers_cbvila.model.modeling_cbvila_pretraining import CBViLAForPreTraining
 from transformers_cbvila.model.modeling_cbvila_question_answering import CBViLAForQuestionAnswering
 from transformers_cbvila.model.processing_cbvila import CBViLAProcessor
+from transformers_cbvila.model.quantizer_output_cbvila import CBViLAGradients
+from transformers_cbvila.model.quantizers_cbvila import QUANTIZERS
 
 SIDE, PATCH, PATCHES, CODES = 32, 8, 16, 16
 PAD, UNK, CLS, SEP, MASK = range(5)
@@ -60,6 +62,14 @@ def build(model_class, config=None, seed=0, **fields):
     for part in (config, config.vision_config, config.text_config, config.multimodal_config):
         part.initializer_range = 0.1
     return model_class(config).eval()
+
+
+def quantizer_of_config(config):
+    """The quantizer that a model of this configuration has."""
+    gradients = CBViLAGradients(*(config.trains_encoder(tokens) for tokens in CBViLAGradients._fields))
+    return QUANTIZERS[config.quantizer_config.type](
+        config.quantizer_config, config.vision_config.hidden_size, gradients
+    )
 
 
 def pretraining_model(config=None, **fields):

@@ -47,7 +47,7 @@ def test_encoders_and_heads(inputs, expected, dtype):
     fused = model.cbvila.fuse_text_with_image(text.last_hidden_state, mask, vision.last_hidden_state)
     assert_parity(fused.last_hidden_state[real], expected["fusion_hidden"][real], dtype)
     assert_parity(fused.last_hidden_state[real], expected["multimodal_hidden"][real], dtype)
-    assert_parity(model.itm_head(fused.last_hidden_state[:, 0]), expected["itm_logits_pos"], dtype)
+    assert_parity(model.objectives["itm"].head(fused.last_hidden_state[:, 0]), expected["itm_logits_pos"], dtype)
 
 
 @PRECISIONS

@@ -56,7 +56,7 @@ def test_the_starting_point(originals, tmp_path, capsys):
         for layer in range(2):
             weight = bert[f"bert.encoder.layer.{theirs + layer}.output.dense.weight"]
             assert torch.equal(ours.layers[layer].mlp.fc2.weight, weight)
-    assert torch.equal(model.mlm_head.dense.weight, bert["cls.predictions.transform.dense.weight"])
+    assert torch.equal(model.objectives["mlm"].head.dense.weight, bert["cls.predictions.transform.dense.weight"])
     fresh = [line.split()[2] for line in printed.splitlines() if line.startswith("fresh")]
     assert [name for name in fresh if name.startswith("cbvila.fusion_model.layers.1.crossattention.q_proj")]
     assert not [name for name in fresh if name.startswith(("mlm_head", "cbvila.text_model", "cbvila.vision_model"))]

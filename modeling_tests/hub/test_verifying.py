@@ -83,7 +83,7 @@ def test_a_staged_folder_that_does_not_do_what_the_original_does(tmp_path):
 
     other = shutil.copytree(good, tmp_path / "other")
     weights = load_file(other / "model.safetensors")
-    weights["itm_head.bias"] += 0.1
+    weights["objectives.itm.head.bias"] += 0.1
     save_file(weights, other / "model.safetensors", {"format": "pt"})
     with pytest.raises(ValueError, match="other gives another model.itm_logits than the original, by up to 0.1"):
         verify(other, original)

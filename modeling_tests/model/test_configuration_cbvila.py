@@ -49,7 +49,7 @@ def test_what_no_preset_changes(preset):
         "learned",
         "learned",
     )
-    assert (config.itm_kv, config.mim_cls_bag_weight, config.mim_head) == ("continuous", 0, "linear")
+    assert (config.itm_kv, config.mim_cls_bag_weight, config.objectives["mim"].head) == ("continuous", 0, "linear")
     assert (config.pixel_likelihood, config.pixel_reduction, config.pixel_sigma) == ("gaussian", "mean", None)
     assert config.pixel_grad_to_vit and not config.norm_pix_loss and config.codebook_size == 3000
     assert config.negative_source == "similarity"

@@ -94,7 +94,7 @@ def test_retrieval_agrees_with_the_models_it_is_made_of():
     inputs = small_batch(CBViLAForImageTextRetrieval)
     output, base = model(**inputs), model.cbvila(**inputs)
     torch.testing.assert_close(output.logits_per_image, base.logits_per_image)
-    torch.testing.assert_close(output.itm_logits, model.itm_head(base.pooler_output))
+    torch.testing.assert_close(output.itm_logits, model.objectives["itm"].head(base.pooler_output))
     assert output.loss is None and output.itc_loss is None
 
 
@@ -296,8 +296,8 @@ def test_a_reconstruction_is_what_the_pixel_loss_scores():
 
 def test_normalised_patches_are_drawn_with_the_moments_of_the_image():
     model, inputs = build(CBViLAForPreTraining, norm_pix_loss=True), tiny_pairs()
-    torch.nn.init.zeros_(model.pixel_head.weight)
-    torch.nn.init.zeros_(model.pixel_head.bias)
+    torch.nn.init.zeros_(model.objectives["pixel"].head.weight)
+    torch.nn.init.zeros_(model.objectives["pixel"].head.bias)
     images = inputs["pixel_values"]
     drawn = model.reconstruct(images, inputs["input_ids"]).pixel_values
     # a head that says nothing leaves the mean of each patch, over its pixels and channels
@@ -333,10 +333,10 @@ def test_a_mask_that_does_not_fit():
 
 def test_the_codebook_of_the_masked_model_moves():
     model, inputs = build(CBViLAForMaskedImageModeling).train(), batch_for(CBViLAForMaskedImageModeling)
-    before = model.cbvila.codebook.codes.clone()
+    before = model.cbvila.quantizer.table.codes.clone()
     model(**inputs)
     model.update_codebook()
-    assert not torch.equal(before, model.cbvila.codebook.codes)
+    assert not torch.equal(before, model.cbvila.quantizer.table.codes)
 
 
 # What is said about loading, and about arguments that are none
@@ -480,9 +480,9 @@ def test_the_plain_trainer_trains_and_evaluates(head, tmp_path):
 
 def test_our_trainer_moves_the_codebook_of_the_masked_model(tmp_path):
     model, batch = build(CBViLAForMaskedImageModeling), batch_for(CBViLAForMaskedImageModeling)
-    before = model.cbvila.codebook.codes.clone()
+    before = model.cbvila.quantizer.table.codes.clone()
     arguments = CBViLATrainingArguments(output_dir=str(tmp_path), max_steps=2, use_cpu=True, disable_tqdm=True)
     CBViLATrainer(model, arguments, train_dataset=Rows(batch), data_collator=default_data_collator).train()
-    codebook = model.cbvila.codebook
+    codebook = model.cbvila.quantizer
     assert bool(codebook.initialized) and not torch.equal(before, codebook.codes)
     assert not codebook.pending_counts.any()

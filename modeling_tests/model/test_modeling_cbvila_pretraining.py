@@ -267,7 +267,7 @@ def test_gradient_checkpointing_changes_nothing(preset):
         torch.manual_seed(0)
         model(**tiny_pairs()).loss.backward()
         gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
-        counts = None if preset == "paper" else model.cbvila.codebook.pending_counts.sum()
+        counts = None if preset == "paper" else model.cbvila.quantizer.table.pending_counts.sum()
         assert counts is None or counts == 4 * PATCHES, "tokens are counted once, not again when recomputed"
     assert gradients[0].keys() == gradients[1].keys()
     for name, gradient in gradients[0].items():
@@ -288,7 +288,7 @@ def test_half_precision_loads(preset, dtype, tmp_path):
     expected = model(**batch)
     model.save_pretrained(tmp_path)
     loaded = CBViLAForPreTraining.from_pretrained(tmp_path, dtype=dtype).eval()
-    assert loaded.pixel_head.weight.dtype == loaded.cbvila.vision_model.dtype == dtype
+    assert loaded.objectives["pixel"].head.weight.dtype == loaded.cbvila.vision_model.dtype == dtype
     for name, tensor in [*loaded.named_parameters(), *loaded.named_buffers()]:
         if ("codebook." in name or "logit_scale" in name) and tensor.is_floating_point():
             assert tensor.dtype == torch.float32, name
@@ -307,7 +307,7 @@ def test_each_objective_can_be_learnt(term):
     batch = tiny_pairs(batch=8)
     if term == "codebook":
         model.requires_grad_(False)
-        model.cbvila.codebook.codes.requires_grad_(True)
+        model.cbvila.quantizer.table.codes.requires_grad_(True)
     optimiser = torch.optim.Adam(
         [p for p in model.parameters() if p.requires_grad], 3e-2 if term == "codebook" else 3e-3
     )
@@ -333,7 +333,7 @@ def test_saved_and_loaded_is_the_same(preset, fields, tmp_path):
     loaded, info = CBViLAForPreTraining.from_pretrained(tmp_path, output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]
     assert_same(loaded(**batch), model(**batch), tolerance=0)
-    assert loaded.mlm_head.decoder.weight is loaded.cbvila.text_model.embeddings.word_embeddings.weight
+    assert loaded.objectives["mlm"].head.decoder.weight is loaded.cbvila.text_model.embeddings.word_embeddings.weight
 
 
 def test_base_and_head_load_from_each_other(tmp_path):
@@ -376,7 +376,7 @@ def test_initial_weights():
     for name in ("cls_token", "mask_token", "position_embeddings"):
         assert 0.01 < getattr(model.cbvila.visual_queries, name).std() < 0.03
     assert model.cbvila.logit_scale.item() == pytest.approx(2.6592)
-    assert not model.cbvila.codebook.initialized
+    assert not model.cbvila.quantizer.table.initialized
 
 
 # Bad input
@@ -484,7 +484,7 @@ def test_a_compiled_model_is_the_same_in_one_graph(preset):
 def test_resizing_the_vocabulary_keeps_the_tie(tmp_path):
     model = pretraining_model()
     model.resize_token_embeddings(70)
-    assert model.mlm_head.decoder.weight is model.get_input_embeddings().weight
+    assert model.objectives["mlm"].head.decoder.weight is model.get_input_embeddings().weight
     assert model(**tiny_pairs()).mlm_logits.shape[-1] == 70
     model.save_pretrained(tmp_path)
     assert CBViLAForPreTraining.from_pretrained(tmp_path).config.text_config.vocab_size == 70

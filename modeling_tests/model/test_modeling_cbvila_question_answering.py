@@ -358,7 +358,7 @@ def test_the_decoder_starts_from_the_fusion_encoder(source, same_width, tmp_path
         assert torch.equal(value, text[name]), name
     if source == "pretraining":
         for name, value in decoder.lm_head.state_dict().items():
-            assert torch.equal(value, pretrained.mlm_head.state_dict()[name]), name
+            assert torch.equal(value, pretrained.objectives["mlm"].head.state_dict()[name]), name
     torch.testing.assert_close(
         model.encode_question(**inputs()), pretrained.cbvila(**inputs()).last_hidden_state, atol=1e-6, rtol=1e-6
     )

@@ -138,4 +138,4 @@ def test_the_model_keeps_copies_apart(training):
     only_matches = model(**everything).losses["itm"]
     only_matches.backward()
     assert only_matches == 0, "true pairs alone would teach that everything matches"
-    assert not any(weight.grad.any() for weight in model.itm_head.parameters())
+    assert not any(weight.grad.any() for weight in model.objectives["itm"].head.parameters())

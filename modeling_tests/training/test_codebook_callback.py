@@ -9,9 +9,9 @@ from test_trainer import ALL_TERMS, RESTARTS, At, Interrupted, arguments, interr
 from tiny import CODES, PATCHES, pretraining_model, tiny_rows
 from torch.utils.data import IterableDataset
 from transformers import TrainerCallback
-from transformers_cbvila.model.modeling_cbvila_codebook import codebook_statistics
 
 from transformers_cbvila.data.pairs import ImageTextPairs
+from transformers_cbvila.model.codebook_statistics_cbvila import codebook_statistics
 from transformers_cbvila.training.codebook import callback as callback_module
 from transformers_cbvila.training.codebook import monitor as monitor_module
 from transformers_cbvila.training.codebook.callback import CodebookCallback
@@ -59,7 +59,7 @@ def test_a_stream_starts_codes_and_is_read_as_if_nobody_had_looked(tmp_path):
     trainer.train_dataset = Stream()
     trainer.codebook_callback.fit(seed=0)
     trainer.codebook_callback.probe.measure(0)
-    assert trainer.model.cbvila.codebook.initialized and trainer.train_dataset.read == 0
+    assert trainer.model.cbvila.quantizer.table.initialized and trainer.train_dataset.read == 0
     trainer.train()
     assert trainer.train_dataset.read > 0 and "codebook_stability" in step_logs(trainer)[-1]
 
@@ -74,7 +74,7 @@ def test_latents_are_those_of_evaluation_and_modes_stay(tmp_path):
     assert [part.training for part in model.modules()] == modes
     model.eval()
     tokens = model.cbvila.vision_model(images).last_hidden_state[:, 1:]
-    assert torch.equal(latents, model.cbvila.codebook.encode(tokens))
+    assert torch.equal(latents, model.cbvila.quantizer.encode(tokens))
 
 
 # Stability
@@ -85,7 +85,7 @@ def test_stability_is_the_share_of_indices_that_stayed(tmp_path):
 
     def look(step):
         latents = image_latents(trainer, trainer.codebook_callback.probe.pixel_values)
-        seen[step] = trainer.model.cbvila.codebook.lookup(latents)
+        seen[step] = trainer.model.cbvila.quantizer.lookup(latents)
 
     options = {"max_steps": 9, "stability_window": 4, "stability_every": 2, "learning_rate": 1e-2}
     trainer = pretrainer(tmp_path, callbacks=[At(0, lambda: look(0)), AtEnd(look)], **options)
@@ -105,7 +105,7 @@ def test_stability_is_the_share_of_indices_that_stayed(tmp_path):
 def test_stability_looks_back_to_the_window_or_the_start(monkeypatch, tmp_path):
     trainer = pretrainer(tmp_path)
     probe = CodeStability(trainer, images=2, window=10)
-    book = trainer.model.cbvila.codebook
+    book = trainer.model.cbvila.quantizer
     indices = torch.zeros(2, PATCHES, dtype=torch.long)
     monkeypatch.setattr(book, "lookup", lambda latents: indices.clone())
     settled = []
@@ -208,7 +208,7 @@ def test_a_window_that_is_not_full_opens_nothing(tmp_path):
 def test_targets_follow_the_encoder_at_a_distance(tmp_path):
     trainer = pretrainer(tmp_path)
     model = trainer.model.cbvila
-    followed = {"vision_model": model.vision_model, "in_proj": model.codebook.in_proj}
+    followed = {"vision_model": model.vision_model, "in_proj": model.quantizer.in_proj}
     teacher = EMATeacher(trainer, decay=0.75)
     expected = {f"{part}.{n}": w.clone() for part, module in followed.items() for n, w in module.state_dict().items()}
     assert len(expected) > 10
@@ -241,10 +241,12 @@ def test_mim_learns_the_indices_of_the_averaged_encoder(tmp_path):
         given.append(named["mim_targets"])
         model, teacher = trainer.model.cbvila, trainer.codebook_callback.teacher
         slow = copy.deepcopy(model).eval()
-        own.append(slow.codebook.lookup(slow.codebook.encode(slow.vision_model(named["pixel_values"])[0][:, 1:])))
+        own.append(slow.quantizer.lookup(slow.quantizer.encode(slow.vision_model(named["pixel_values"])[0][:, 1:])))
         slow.vision_model.load_state_dict(teacher.parts["vision_model"].state_dict())
-        slow.codebook.in_proj.load_state_dict(teacher.parts["in_proj"].state_dict())
-        expected.append(slow.codebook.lookup(slow.codebook.encode(slow.vision_model(named["pixel_values"])[0][:, 1:])))
+        slow.quantizer.in_proj.load_state_dict(teacher.parts["in_proj"].state_dict())
+        expected.append(
+            slow.quantizer.lookup(slow.quantizer.encode(slow.vision_model(named["pixel_values"])[0][:, 1:]))
+        )
 
     trainer.model.register_forward_pre_hook(look, with_kwargs=True)
     trainer.train()
@@ -294,7 +296,7 @@ def test_moments_of_codes_before_do_not_push_those_after(tmp_path):
     """Adam counts the steps of the codes from the fit on, and those of everything else from the start."""
     ages = []
     model = pretraining_model(preset="paper", quantizer_gradient="straight_through")
-    codes = model.cbvila.codebook.codes
+    codes = model.cbvila.quantizer.table.codes
     look = AtEnd(lambda step: ages.append(int(trainer.optimizer.state[codes]["step"])))
     trainer = pretrainer(tmp_path, [look], model, max_steps=5, burn_in_steps=3, codebook_refit=True)
     trainer.train()
@@ -307,8 +309,8 @@ def head_before_and_after(tmp_path, given, fields=None, **options):
     """Weights of the MIM head before and after the fit at step 2, at a learning rate of 0."""
     model, seen = pretraining_model(**(fields or {})), []
     if given:
-        model.cbvila.codebook.set_codes(torch.randn(CODES, 8))
-    look = AtEnd(lambda step: seen.append(copy.deepcopy(model.mim_head.state_dict())))
+        model.cbvila.quantizer.table.set_codes(torch.randn(CODES, 8))
+    look = AtEnd(lambda step: seen.append(copy.deepcopy(model.objectives["mim"].head.state_dict())))
     pretrainer(tmp_path, [look], model, max_steps=3, learning_rate=0.0, **options).train()
     return seen[0], seen[-1]
 
@@ -343,7 +345,7 @@ def test_a_head_begins_like_a_new_one_and_alike_in_every_run(tmp_path):
 def test_a_resumed_run_knows_that_the_codes_were_given(tmp_path):
     def model():
         made = pretraining_model(seed=3)
-        made.cbvila.codebook.set_codes(torch.ones(CODES, 8).cumsum(0))
+        made.cbvila.quantizer.table.set_codes(torch.ones(CODES, 8).cumsum(0))
         return made
 
     options = {"max_steps": 5, "align_steps": 3, "save_strategy": "steps", "save_steps": 2}
@@ -353,7 +355,7 @@ def test_a_resumed_run_knows_that_the_codes_were_given(tmp_path):
         pretrainer(tmp_path / "broken", [At(2, interrupt)], model(), **options).train()
     resumed = pretrainer(tmp_path / "broken", model=model(), **options)
     resumed.train(resume_from_checkpoint=True)
-    assert torch.equal(whole.model.mim_head.weight, resumed.model.mim_head.weight)
+    assert torch.equal(whole.model.objectives["mim"].head.weight, resumed.model.objectives["mim"].head.weight)
 
 
 # Alarm and figures
@@ -477,7 +479,7 @@ def test_dead_codes_in_the_log(tmp_path):
     for preset, fields in (("recommended", {}), ("paper", {})):
         seen = []
         trainer = pretrainer(tmp_path, model=pretraining_model(preset=preset, **fields), max_steps=3)
-        book = trainer.model.cbvila.codebook
+        book = trainer.model.cbvila.quantizer
         trainer.add_callback(AtEnd(lambda step, book=book, seen=seen: seen.append(copy.deepcopy(book))))
         counts = []
         trainer.model.register_forward_hook(lambda m, i, out, counts=counts: counts.append(out["codebook_counts"]))
@@ -494,7 +496,7 @@ def test_dead_codes_in_the_log(tmp_path):
 def test_tokens_of_a_skipped_step_are_dropped(tmp_path, monkeypatch):
     """An overflow of fp16 would otherwise stay in the moving averages for good."""
     trainer = pretrainer(tmp_path)
-    book = trainer.model.cbvila.codebook.train()
+    book = trainer.model.cbvila.quantizer.train()
     book(torch.full((2, PATCHES, 32), float("inf")))
     assert not book.pending_sums.isfinite().all()
     monkeypatch.setattr(type(trainer.accelerator), "optimizer_step_was_skipped", True)
@@ -612,7 +614,7 @@ def test_logs_have_the_entropy_that_mim_is_read_against(tmp_path):
 
 def test_drift_is_how_far_codes_in_use_turned_since_the_last_log(tmp_path):
     trainer = pretrainer(tmp_path)
-    monitor, codes = trainer.codebook_callback.monitor, trainer.model.cbvila.codebook.codes
+    monitor, codes = trainer.codebook_callback.monitor, trainer.model.cbvila.quantizer.table.codes
     used = chosen([5, 0, 2, *[0] * (CODES - 3)])
     monitor.observe(used)
     assert "drift" not in monitor.logs()  # nothing to compare with

@@ -25,7 +25,7 @@ class Track(TrainerCallback):
         self.states, self.restarts = [], []
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
-        book = model.cbvila.codebook
+        book = model.cbvila.quantizer
         names = ("codes", "ema_counts", "ema_sums", "ages", "expected_count", "initialized", "gumbel_scale")
         self.states.append({name: getattr(book, name).clone() for name in names if hasattr(book, name)})
         self.restarts.append(bool((book.ages == 0).any()))
@@ -42,7 +42,7 @@ def train(folder, rank, batch_size, **options):
         per_device_train_batch_size=batch_size,
         **(OPTIONS | options),
     )
-    trainer.model.cbvila.codebook.codes += rank
+    trainer.model.cbvila.quantizer.table.codes += rank
     trainer.add_callback(track)
     trainer.train()
     logs = [{k: v for k, v in log.items() if k.startswith("codebook_")} for log in step_logs(trainer)]
@@ -73,12 +73,11 @@ def test_two_processes_have_the_codebook_of_one(options, tmp_path):
 
 def restart(rank):
     """Ranks hold 3 and 5 tokens: an uneven last batch."""
-    from tiny import tiny_config
-    from transformers_cbvila.model.modeling_cbvila_codebook import CBViLACodebook
+    from tiny import quantizer_of_config, tiny_config
 
     from transformers_cbvila.data.masking import generator_for
 
-    book = CBViLACodebook(tiny_config(codebook_norm="none", quantizer_gradient="gumbel")).train()
+    book = quantizer_of_config(tiny_config(codebook_norm="none", quantizer_gradient="gumbel")).train()
     book.set_codes(torch.randn(CODES, 8, generator=generator_for(1)))
     tokens = torch.randn(1, 8, 32, generator=generator_for(2))
     book.in_proj.load_state_dict(
@@ -88,7 +87,7 @@ def restart(rank):
         }
     )
     book(tokens[:, :3] if rank == 0 else tokens[:, 3:])
-    book.update()
+    book.after_step()
     book.ema_counts[:8] = torch.arange(8.0)
     moved = book.restart_unused(20.0, limit=4, generator=generator_for(3))
     state = {"codes": book.codes, "counts": book.ema_counts, "expected": book.expected_count, "moved": moved}

@@ -67,4 +67,4 @@ def test_a_tied_matrix_is_not_missing_and_another_one_is(run, tmp_path, monkeypa
     result = trainer.model.load_state_dict({}, strict=False)
     trainer._issue_warnings_after_load(result)
     (warned,) = (text for text in said if "missing keys" in text)
-    assert "itm_head.weight" in warned and "mlm_head.decoder.weight" not in warned
+    assert "objectives.itm.head.weight" in warned and "objectives.mlm.head.decoder.weight" not in warned

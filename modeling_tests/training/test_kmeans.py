@@ -3,7 +3,7 @@ import torch
 from torch.nn.functional import normalize
 
 from transformers_cbvila.data.masking import generator_for
-from transformers_cbvila.training.codebook.kmeans import kmeans
+from transformers_cbvila.model.kmeans_cbvila import kmeans
 
 
 def blobs(count=60, width=5, spread=0.01):

@@ -113,11 +113,11 @@ def test_copies_see_the_codes_of_now(preset, tmp_path):
     """Where texts see visual words: codes that k-means has replaced are no weights to be averaged."""
     trainer = pretrainer(tmp_path, model=pretraining_model(preset=preset, itm_kv="quantized"))
     encoder = MomentumEncoder(trainer, decay=0.9, predicts=True)
-    book = trainer.model.cbvila.codebook
+    book = trainer.model.cbvila.quantizer
     book.set_codes(torch.randn(book.codes.shape, generator=generator_for(3)))
     disturb(trainer.model.cbvila.vision_model, 1)
     encoder.update()
-    assert torch.equal(encoder.model.cbvila.codebook.codes, book.codes)
+    assert torch.equal(encoder.model.cbvila.quantizer.table.codes, book.codes)
     assert not torch.equal(
         encoder.model.cbvila.vision_model.embeddings.cls_token, trainer.model.cbvila.vision_model.embeddings.cls_token
     )
@@ -131,7 +131,7 @@ def test_copies_may_go_on_with_other_options(tmp_path):
     predicting = MomentumEncoder(trainer, decay=0.75, predicts=True)
     predicting.load_state_dict(embedding.state_dict())
     for name, weight in predicting.model.named_parameters():
-        begins = name.startswith(("cbvila.fusion_model.", "mlm_head."))
+        begins = name.startswith(("cbvila.fusion_model.", "objectives.mlm.head."))
         source = trainer.model if begins else embedding.model
         assert torch.equal(weight, source.get_parameter(name)), name
     embedding.load_state_dict(predicting.state_dict())
@@ -158,7 +158,7 @@ def slow_says(model, inputs):
     with torch.no_grad():
         both = model.cbvila(inputs["pixel_values"], inputs["input_ids"], inputs["attention_mask"])
         masked = model.cbvila(inputs["pixel_values"], inputs["input_ids_masked"], inputs["attention_mask"])
-        logits = model.mlm_head(masked.last_hidden_state)[inputs["mlm_labels"] != -100]
+        logits = model.objectives["mlm"].head(masked.last_hidden_state)[inputs["mlm_labels"] != -100]
     return both.image_embeds, both.text_embeds, logits
 
 

@@ -26,7 +26,7 @@ def test_without_rates_of_their_own_the_groups_are_trainers(tmp_path):
 def test_each_tower_has_its_rate_and_every_parameter_one_group(tmp_path):
     rates = {"vision_learning_rate": 1e-4, "codebook_learning_rate": 5e-4, "text_learning_rate": 2e-4}
     trainer = pretrainer(tmp_path, model=pretraining_model(), weight_decay=0.02, **rates)
-    trainer.model.itm_head.requires_grad_(False)
+    trainer.model.objectives["itm"].head.requires_grad_(False)
     made = groups(trainer)
     expected = [(rate, decay) for rate in (1e-3, 1e-4, 2e-4, 5e-4) for decay in (0.02, 0.0)]
     assert [(rate, decay) for _, rate, decay in made] == expected, "the rest first: its rate is the one logged"
@@ -49,7 +49,7 @@ def test_a_frozen_tower_stays_as_it_is_and_the_schedule_scales_all_rates(tmp_pat
     assert trainer.lr_scheduler.base_lrs == [1e-3, 1e-3, 0.0, 0.0, 1e-4, 1e-4]
     for name, value in trainer.model.named_parameters():
         assert torch.equal(value, before[name]) or "vision_model" not in name, name
-    assert not torch.equal(before["itm_head.weight"], trainer.model.itm_head.weight)
+    assert not torch.equal(before["objectives.itm.head.weight"], trainer.model.objectives["itm"].head.weight)
 
 
 def test_impossible_rates_and_optimizers(tmp_path):

@@ -36,7 +36,7 @@ def adapted(saved=EVERYTHING, model=None, **options):
 
 def pretrained(**fields):
     model = pretraining_model(**fields)
-    model.cbvila.codebook.set_codes(torch.randn(model.cbvila.codebook.codes.shape))
+    model.cbvila.quantizer.table.set_codes(torch.randn(model.cbvila.quantizer.table.codes.shape))
     return model
 
 
@@ -46,7 +46,7 @@ def test_the_schedule_and_the_care_of_codes_reach_the_model(tmp_path):
     trainer.unwrapped_model.register_forward_pre_hook(
         lambda module, inputs, given: named.append(given), with_kwargs=True
     )
-    before = trainer.unwrapped_model.cbvila.codebook.codes.clone()
+    before = trainer.unwrapped_model.cbvila.quantizer.table.codes.clone()
     trainer.train()
     assert isinstance(trainer.unwrapped_model, CBViLAForPreTraining) and trainer.is_pretraining
     on = [names(log) - HEALTH for log in step_logs(trainer)]
@@ -54,7 +54,7 @@ def test_the_schedule_and_the_care_of_codes_reach_the_model(tmp_path):
     assert all(names(log) >= HEALTH for log in step_logs(trainer))
     assert [given["negative_hardness"] for given in named] == [pytest.approx(step / 6) for step in range(6)]
     assert all("negative_seed" in given and "loss_weights" in given for given in named)
-    assert not torch.equal(trainer.unwrapped_model.cbvila.codebook.codes, before)
+    assert not torch.equal(trainer.unwrapped_model.cbvila.quantizer.table.codes, before)
 
 
 def test_the_adapters_file_holds_the_codes(tmp_path):
@@ -62,9 +62,9 @@ def test_the_adapters_file_holds_the_codes(tmp_path):
     trainer.train()
     trainer.save_model()
     loaded = peft.PeftModel.from_pretrained(pretraining_model(), tmp_path).get_base_model()
-    for name, value in trainer.unwrapped_model.cbvila.codebook.state_dict().items():
-        assert torch.equal(loaded.cbvila.codebook.state_dict()[name], value), name
-    assert torch.equal(loaded.mim_head.weight, trainer.unwrapped_model.mim_head.weight)
+    for name, value in trainer.unwrapped_model.cbvila.quantizer.state_dict().items():
+        assert torch.equal(loaded.cbvila.quantizer.state_dict()[name], value), name
+    assert torch.equal(loaded.objectives["mim"].head.weight, trainer.unwrapped_model.objectives["mim"].head.weight)
 
 
 def test_a_resumed_run_with_adapters_ends_the_same(tmp_path):
@@ -141,9 +141,9 @@ def test_adapters_of_models_of_words_are_refused(tmp_path):
 def test_turns_and_weight_decay_know_the_codes_of_an_adapter(tmp_path):
     trainer = pretrainer(tmp_path, model=adapted(model=pretraining_model(preset="paper")), alternate_updates="1,1")
     decayed = trainer.get_decay_parameter_names(trainer.model)
-    assert not any(own_name(name).endswith("codebook.codes") for name in decayed)
+    assert not any(own_name(name).endswith("quantizer.table.codes") for name in decayed)
     seen = []
-    codes = trainer.unwrapped_model.cbvila.codebook.codes
+    codes = trainer.unwrapped_model.cbvila.quantizer.table.codes
     trainer.add_callback(At(1, lambda: seen.append(codes.detach().clone())))
     trainer.add_callback(At(2, lambda: seen.append(codes.detach().clone())))
     trainer.train()
@@ -152,8 +152,8 @@ def test_turns_and_weight_decay_know_the_codes_of_an_adapter(tmp_path):
 
 
 def test_names():
-    inside = "base_model.model.cbvila.codebook.modules_to_save.default.codes"
-    assert own_name(inside) == "base_model.model.cbvila.codebook.codes"
+    inside = "base_model.model.cbvila.quantizer.modules_to_save.default.codes"
+    assert own_name(inside) == "base_model.model.cbvila.quantizer.table.codes"
 
 
 @pytest.mark.parametrize("wrap", [False, True])

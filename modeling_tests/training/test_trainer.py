@@ -93,8 +93,10 @@ class Movements(TrainerCallback):
         self.before = None
 
     def _state(self):
-        codes = self.model.cbvila.codebook.codes.detach().clone()
-        rest = torch.cat([p.detach().flatten() for n, p in self.model.named_parameters() if "codebook.codes" not in n])
+        codes = self.model.cbvila.quantizer.table.codes.detach().clone()
+        rest = torch.cat(
+            [p.detach().flatten() for n, p in self.model.named_parameters() if "quantizer.table.codes" not in n]
+        )
         return codes, rest
 
     def on_step_begin(self, args, state, control, **kwargs):
@@ -278,7 +280,7 @@ def test_codes_start_from_features(tmp_path, fits):
     for codebook_init in (True, False):
         trainer = pretrainer(tmp_path, codebook_init=codebook_init, max_steps=1)
         trainer.train()
-        assert bool(trainer.model.cbvila.codebook.initialized) == codebook_init
+        assert bool(trainer.model.cbvila.quantizer.table.initialized) == codebook_init
         distances.append(step_logs(trainer)[0]["loss_commitment"])
     assert fits == [0]
     assert distances[0] < 0.5 * distances[1]
@@ -286,7 +288,7 @@ def test_codes_start_from_features(tmp_path, fits):
 
 def test_fitted_codes_are_not_fitted_again(tmp_path, fits):
     model = pretraining_model()
-    model.cbvila.codebook.set_codes(torch.randn(CODES, 8))
+    model.cbvila.quantizer.table.set_codes(torch.randn(CODES, 8))
     pretrainer(tmp_path, model=model).train()
     pretrainer(tmp_path, codebook_init=False).train()
     assert fits == []
@@ -326,7 +328,7 @@ class PendingTokens(TrainerCallback):
     """How many tokens the codebook has counted before and after each optimiser step."""
 
     def __init__(self, model):
-        self.codebook, self.before, self.after = model.cbvila.codebook, [], []
+        self.codebook, self.before, self.after = model.cbvila.quantizer, [], []
 
     def on_pre_optimizer_step(self, args, state, control, **kwargs):
         self.before.append(int(self.codebook.pending_counts.sum()))
@@ -360,17 +362,17 @@ def test_unused_codes_are_restarted_during_burn_in_only(tmp_path):
 
     class Watch(TrainerCallback):
         def on_pre_optimizer_step(self, args, state, control, **kwargs):
-            book = trainer.model.cbvila.codebook
+            book = trainer.model.cbvila.quantizer
             book.ema_counts[3] = 0.0
             book.ema_sums[3] = 0.0
             self.before = book.codes[3].clone()
 
         def on_step_end(self, args, state, control, **kwargs):
-            moved.append(not torch.allclose(trainer.model.cbvila.codebook.codes[3], self.before, atol=1e-3))
+            moved.append(not torch.allclose(trainer.model.cbvila.quantizer.table.codes[3], self.before, atol=1e-3))
 
     # a code whose latents no token has: it lies opposite of the mean
     trainer = pretrainer(tmp_path, callbacks=[Watch()], burn_in_steps=4, **RESTARTS)
-    trainer.model.cbvila.codebook.set_codes(torch.randn(CODES, 8))
+    trainer.model.cbvila.quantizer.table.set_codes(torch.randn(CODES, 8))
     trainer.train()
     assert moved[:3] == [True] * 3
 
@@ -432,7 +434,7 @@ def test_a_resumed_run_ends_with_the_same_weights(save_steps, options, tmp_path,
 
 def spoil(model):
     with torch.no_grad():
-        model.itm_head.bias.fill_(math.nan)
+        model.objectives["itm"].head.bias.fill_(math.nan)
 
 
 @pytest.mark.parametrize("logging_steps", [1, 100])
@@ -449,7 +451,9 @@ def test_weights_that_are_not_finite_are_not_written(tmp_path):
     """The loss of the step that spoils them is fine: only the next one would show it."""
     model = pretraining_model()
     hooks = []
-    spoil_gradient = At(1, lambda: hooks.append(model.pixel_head.bias.register_hook(lambda g: g * math.nan)))
+    spoil_gradient = At(
+        1, lambda: hooks.append(model.objectives["pixel"].head.bias.register_hook(lambda g: g * math.nan))
+    )
     options = {"save_strategy": "steps", "save_steps": 2}
     trainer = pretrainer(tmp_path, model=model, callbacks=[spoil_gradient], **options)
     with pytest.raises(FloatingPointError, match="weights are NaN or infinite at step 2"):

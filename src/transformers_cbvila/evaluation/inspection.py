@@ -15,8 +15,9 @@ from tqdm.auto import tqdm
 from ..data.collators import CBViLADataCollatorForPreTraining
 from ..data.masking import generator_for
 from ..data.measured_pairs import MeasuredPairs
+from ..model.code_table_cbvila import count_codes
+from ..model.codebook_statistics_cbvila import codebook_statistics
 from ..model.item_lists_cbvila import by_position
-from ..model.modeling_cbvila_codebook import codebook_statistics, count_codes
 from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
 from ..model.processing_cbvila import CBViLAProcessor
 from .intervals import bootstrap_interval

@@ -15,10 +15,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..data.masking import generator_for, mask_patches
+from ..model.code_table_cbvila import count_codes
 from ..model.item_lists_cbvila import by_position
 from ..model.losses_cbvila import patchify
-from ..model.modeling_cbvila_codebook import count_codes
-from ..model.modeling_cbvila_image_objectives import CBViLAImageObjectives
+from ..model.modeling_cbvila_reconstruction import CBViLAModelWithReconstruction
 from ..model.processing_cbvila import CBViLAProcessor
 from .gallery import evaluating, pixel_values_of, tokens_of
 
@@ -74,7 +74,7 @@ def pictures_of(processor: CBViLAProcessor, pixel_values: Tensor) -> np.ndarray:
 
 
 def collect_visual_words(
-    model: CBViLAImageObjectives,
+    model: CBViLAModelWithReconstruction,
     processor: CBViLAProcessor,
     rows: Sequence[dict[str, Any]],
     batch_size: int = 64,
@@ -96,7 +96,7 @@ def collect_visual_words(
             images = [rows[i]["image"] for i in range(start, min(start + batch_size, len(rows)))]
             pixel_values = pixel_values_of(model, processor, images)
             tokens = model.cbvila.vision_model(pixel_values).last_hidden_state
-            found = model.cbvila.codebook(tokens[:, 1:]).indices.cpu()
+            found = model.cbvila.quantizer(tokens[:, 1:]).indices.cpu()
             patches = patchify(colours_of(processor, pixel_values), patch)
             colours.index_add_(0, found.flatten(), patches.view(-1, patch**2, 3).mean(1))
             indices.append(found.to(torch.int16 if num_codes <= 2**15 else torch.int32))  # of every row
@@ -144,7 +144,7 @@ def choose_rows(rows: Sequence[dict[str, Any]], limit: int = 16, seed: int = 0) 
 
 
 def draw_examples(
-    model: CBViLAImageObjectives,
+    model: CBViLAModelWithReconstruction,
     processor: CBViLAProcessor,
     rows: Sequence[dict[str, Any]],
     mask_ratio: float = 0.75,

@@ -289,6 +289,11 @@ class CBViLAConfig(PreTrainedConfig):
         terms = [OBJECTIVES[name].loss_weights(options) for name, options in self.objectives.items()]
         return {name: weight for weights in terms for name, weight in weights.items()}
 
+    def loss_phases(self) -> dict[str, str]:
+        """Phase of training from which each loss term is on, by name; see [`CBViLAObjective`]."""
+        terms = {name: OBJECTIVES[name].loss_weights(options) for name, options in self.objectives.items()}
+        return {term: OBJECTIVES[name].phase for name, weights in terms.items() for term in weights}
+
     def active_objectives(self) -> list[str]:
         """Names of the objectives that have a term with a weight above 0."""
         return [

@@ -11,7 +11,7 @@ from transformers import initialization as init
 
 from .code_table_cbvila import distance_scores, latent_chunks, several_processes
 
-_OPEN_CHOICE = (0.05, 0.95)  # share of noisy choices that are the nearest code: outside, the choice is not open
+_OPEN_CHOICE = (0.3, 0.95)  # share of noisy choices that are the nearest code: outside, the choice is not open
 
 
 class CBViLAGumbelChoice(nn.Module):

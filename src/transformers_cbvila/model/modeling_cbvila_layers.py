@@ -254,7 +254,7 @@ class CBViLATextLayer(GradientCheckpointingLayer):
 @cache
 def keys_of_0_1() -> dict[str, str]:
     """Patterns of keys in checkpoints of version 0.1, with what they are called now."""
-    classes = (*QUANTIZERS.values(), *OBJECTIVES.values())
+    classes: tuple[Any, ...] = (*QUANTIZERS.values(), *OBJECTIVES.values())
     return {pattern: key for cls in classes for pattern, key in cls.keys_of_0_1.items()}
 
 

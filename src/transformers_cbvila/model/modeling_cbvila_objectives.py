@@ -54,12 +54,21 @@ class CBViLAModelWithObjectives(CBViLAPreTrainedModel):
         ignored = [*(type(self)._keys_to_ignore_on_load_unexpected or []), rf"objectives\.(?!({others})\.)"]
         self._keys_to_ignore_on_load_unexpected = ignored
 
+    @property
+    def learns_codes(self) -> bool:
+        """Whether an objective trains the quantizer."""
+        return self.needs("quantizer")
+
+    def needs(self, what: str, weights: dict[str, float] | None = None) -> bool:
+        """Whether an objective that is on needs something, see [`CBViLAObjective`]; any of its own without weights."""
+        return any(what in objective.needs for objective in self.active_objectives(weights))
+
     def after_step(self) -> None:
         """Moves codes that are moving averages, and whatever else an objective moves without gradients.
 
         Call it after every optimizer step. [`CBViLATrainer`] does.
         """
-        if self.cbvila.has_quantizer:
+        if self.learns_codes:
             self.cbvila.quantizer.after_step()
         with torch.no_grad():
             for objective in self.active_objectives(None):
@@ -236,7 +245,7 @@ class CBViLAModelWithObjectives(CBViLAPreTrainedModel):
         accumulated change no weight. Values are compared, and not torch's count of changes: fused optimizers, which
         are Trainer's default, do not count.
         """
-        if not self._codes_are_watched or torch.compiler.is_compiling() or not self.cbvila.has_quantizer:
+        if not self._codes_are_watched or torch.compiler.is_compiling() or not self.learns_codes:
             return
         if not (self.training and torch.is_grad_enabled()):
             return

@@ -93,7 +93,7 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel, GenerationMixin):
 
     def __init__(self, config: CBViLAConfig):
         super().__init__(config)
-        self.cbvila = CBViLAModel(config, add_contrastive=False, add_codebook=False)
+        self.cbvila = CBViLAModel(config, add_contrastive=False, add_quantizer=False)
         self.answer_decoder = CBViLAAnswerDecoder._from_config(decoder_config(config))
         self.post_init()
 

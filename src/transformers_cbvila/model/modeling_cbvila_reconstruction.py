@@ -126,10 +126,9 @@ class CBViLAModelWithReconstruction(CBViLAModelWithObjectives):
         options = self.pixel.options
         if hidden is not None and options.on != "masked":
             codes = likeliest_codes(logits, self.cbvila.quantizer.book_sizes)  # type: ignore[arg-type]
-            predicted = self.cbvila.quantizer.indices_to_quantized(codes)
+            predicted, indices = self.cbvila.quantizer.indices_to_quantized(codes), image.quantized.indices
             quantized = torch.where(hidden.unsqueeze(-1), predicted, image.quantized.quantized)
-            shown = CBViLAQuantizerOutput(quantized=quantized, indices=image.quantized.indices)
-            image = image._replace(quantized=shown)
+            image = image._replace(quantized=CBViLAQuantizerOutput(quantized=quantized, indices=indices))
             hidden = None
         query = VisualQuery("quantized", hidden, options.grad_to_vit)
         (answer,) = self.answers_of([query], fuse([(image, query)]).last_hidden_state)

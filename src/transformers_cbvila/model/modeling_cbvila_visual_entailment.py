@@ -50,7 +50,7 @@ class CBViLAForVisualEntailment(CBViLAPreTrainedModel):
         config = with_labels(config, ENTAILMENT_LABELS, type(self).__name__)
         super().__init__(config)
         size = config.multimodal_config.hidden_size
-        self.cbvila = CBViLAModel(config, add_contrastive=False, add_codebook=False)
+        self.cbvila = CBViLAModel(config, add_contrastive=False, add_quantizer=False)
         self.entailment_head = CBViLAClassificationHead(size, size, config.num_labels)
         self.post_init()
 

@@ -59,7 +59,7 @@ class CBViLAForVisualReasoning(CBViLAPreTrainedModel):
         size = config.multimodal_config.hidden_size
         self.is_twin = config.reasoning_fusion == "twin"
         fusion_class = CBViLATwinFusionModel if self.is_twin else CBViLAFusionModel
-        self.cbvila = CBViLAModel(config, add_contrastive=False, add_codebook=False, fusion_class=fusion_class)
+        self.cbvila = CBViLAModel(config, add_contrastive=False, add_quantizer=False, fusion_class=fusion_class)
         representations = 1 if self.is_twin else config.num_images
         self.reasoning_head = CBViLAClassificationHead(representations * size, size, config.num_labels)
         self.post_init()

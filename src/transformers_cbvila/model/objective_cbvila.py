@@ -163,8 +163,9 @@ class CBViLAObjective(nn.Module):
         phase: From when it is on in [`CBViLATrainer`]: `"align"` from the first step, `"start"` after alignment,
             `"burn_in"` after burn-in, `"mim"` when the codes are stable, too.
         needs: What others provide because of it, of `"quantizer"` (which is built), `"visual_queries"` (to be asked),
-            `"projections"` (of contrast), `"masked_text"`, `"momentum_pairs"`, `"momentum_tokens"` (of a momentum
-            encoder, if one is kept), `"code_targets"` (of a slower copy of the image encoder, if one is kept).
+            `"projections"` (of contrast), `"other_pairs"` (to compare with), `"hard_negatives"`, `"masked_text"`,
+            `"momentum_pairs"`, `"momentum_tokens"` (of a momentum encoder, if one is kept), `"code_targets"` (of a
+            slower copy of the image encoder, if one is kept).
         is_default: Whether a model has it when nothing is said of it.
         reads: Which output of the quantizer its queries are, if it has `grad_to_vit` among its options.
         keys_of_0_1: Patterns of keys in checkpoints of version 0.1, with what they are called now.
@@ -206,6 +207,10 @@ class CBViLAObjective(nn.Module):
             answers: To its queries, in their order.
         """
         raise NotImplementedError
+
+    def code_weights(self) -> list[nn.Module]:
+        """Linear layers with a row of weights for each code, which mean nothing once codes are fitted anew."""
+        return []
 
     def after_step(self) -> None:
         """Called without gradients after every optimizer step."""

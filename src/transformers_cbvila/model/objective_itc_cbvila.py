@@ -23,7 +23,7 @@ class CBViLAITC(CBViLAObjective):
     name = "itc"
     options_class = CBViLAITCOptions
     phase = "align"
-    needs = frozenset({"projections", "momentum_pairs"})
+    needs = frozenset({"projections", "other_pairs", "momentum_pairs"})
     is_default = True
 
     def forward(self, step: CBViLAStep, answers: list[Answer]) -> dict[str, Scored]:

@@ -35,6 +35,7 @@ class CBViLAITM(CBViLAObjective):
     name = "itm"
     options_class = CBViLAITMOptions
     keys_of_0_1 = {r"^itm_head\.": "objectives.itm.head."}
+    needs = frozenset({"other_pairs", "hard_negatives"})
     is_default = True
 
     def __init__(self, options: Any, config: Any, quantizer: nn.Module | None = None):

@@ -114,9 +114,8 @@ class CBViLAMIM(CBViLAObjective):
         """Scores (…, ΣK) of codes, those (K, C) of each book, at states (…, D)."""
         return self.head(states, books) if self.options.head == "tied" else self.head(states)
 
-    def code_weights(self) -> list[nn.Linear]:
-        """Layers with a row of weights for each code, which mean nothing when codes are fitted anew."""
-        return [self.head] if isinstance(self.head, nn.Linear) else []
+    def code_weights(self) -> list[nn.Module]:
+        return [] if self.options.head == "tied" else [self.head]
 
 
 def mim_queries(step: CBViLAStep, grad_to_vit: bool) -> list[VisualQuery]:

@@ -60,6 +60,5 @@ class CBViLAMIMClsBag(CBViLAObjective):
         logits, mask = self.head(answers[0].cls), step.bool_masked_pos
         return {self.name: Scored(books_bag_loss(logits, mim_targets(step), mask, self.book_sizes), mask)}
 
-    def code_weights(self) -> list[nn.Linear]:
-        """Layers with a row of weights for each code, which mean nothing when codes are fitted anew."""
+    def code_weights(self) -> list[nn.Module]:
         return [self.head]

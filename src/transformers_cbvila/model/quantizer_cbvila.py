@@ -45,6 +45,7 @@ class CBViLAQuantizer(nn.Module):
     Attributes:
         book_sizes (`tuple[int, ...]`): K of each book. One for most quantizers; then indices are (B, N).
         takes_hints: Names of the hints that it uses; others are refused.
+        collapse_advice: What helps against few codes in use, as the end of a sentence.
         keys_of_0_1: Patterns of keys in checkpoints of version 0.1, with what they are called now.
     """
 
@@ -52,6 +53,7 @@ class CBViLAQuantizer(nn.Module):
     options_class: ClassVar[type[CBViLAQuantizerOptions]]
     takes_hints: ClassVar[frozenset[str]] = frozenset()
     keys_of_0_1: ClassVar[dict[str, str]] = {}
+    collapse_advice: ClassVar[str] = "fewer codes"
     book_sizes: tuple[int, ...]
 
     def __init__(self, options: Any, width: int, gradients: CBViLAGradients = DEFAULT_GRADIENTS):

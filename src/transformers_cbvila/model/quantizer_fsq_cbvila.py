@@ -54,6 +54,7 @@ class CBViLAFSQuantizer(CBViLAQuantizer):
 
     name = "fsq"
     options_class = CBViLAFSQuantizerOptions
+    collapse_advice = "fewer levels in quantizer_config"
     levels: Tensor
     strides: Tensor
     grid: Tensor

@@ -69,6 +69,7 @@ class CBViLANearestQuantizer(CBViLAQuantizer):
 
     name = "nearest"
     options_class = CBViLANearestQuantizerOptions
+    collapse_advice = "update='ema', or norm='l2' with a small dim, in quantizer_config; fewer codes"
     keys_of_0_1 = {
         **{rf"{_OLD}{key}$": f"quantizer.table.{key}" for key in ("codes", "initialized", "ema_counts", "ema_sums")},
         rf"{_OLD}gumbel_scale$": "quantizer.gumbel.scale",

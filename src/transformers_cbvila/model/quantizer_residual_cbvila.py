@@ -53,6 +53,7 @@ class CBViLAResidualQuantizer(CBViLAQuantizer):
 
     name = "residual"
     options_class = CBViLAResidualQuantizerOptions
+    collapse_advice = "update='ema', or a small dim, in quantizer_config; fewer codes"
 
     def __init__(self, options: Any, width: int, gradients: CBViLAGradients = DEFAULT_GRADIENTS):
         super().__init__(options, width, gradients)

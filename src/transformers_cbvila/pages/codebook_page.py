@@ -18,7 +18,7 @@ from ..evaluation.visual_words import (
     pictures_of,
     places_of,
 )
-from ..model.modeling_cbvila_image_objectives import CBViLAImageObjectives
+from ..model.modeling_cbvila_reconstruction import CBViLAModelWithReconstruction
 from ..model.processing_cbvila import CBViLAProcessor
 from . import codebook_sections as sections
 from .codebook_pictures import crop_with_neighbours
@@ -31,7 +31,7 @@ _PATCHES_A_LINE = 8
 
 def write_codebook_page(
     path: Path | str,
-    model: CBViLAImageObjectives,
+    model: CBViLAModelWithReconstruction,
     processor: CBViLAProcessor,
     rows: Sequence[dict[str, Any]],
     figures: Mapping[str, float],

@@ -92,8 +92,8 @@ def latents_of_sharded(model: PreTrainedModel, pixel_values: Tensor) -> Tensor:
     Taken on the way of a forward pass (with captions that mean nothing): nowhere else are sharded weights whole.
     """
     latents: list[Tensor] = []
-    codebook = model.get_submodule("cbvila.codebook")
-    hook = codebook.register_forward_pre_hook(lambda book, inputs: latents.append(book.encode(*inputs)))
+    quantizer = model.get_submodule("cbvila.quantizer")
+    hook = quantizer.register_forward_pre_hook(lambda module, inputs: latents.append(module.encode(*inputs)))
     try:
         captions = torch.ones(pixel_values.shape[0], 1, dtype=torch.long, device=pixel_values.device)
         model(pixel_values=pixel_values, input_ids=captions)

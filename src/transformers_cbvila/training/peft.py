@@ -25,6 +25,11 @@ def trained_module(module: Any) -> Any:
     return module.modules_to_save[module.active_adapters[0]] if _saves(module) else module
 
 
+def quantizer_of(model: Any) -> Any:
+    """The quantizer of a CB-ViLA model, that is, the copy of it that is trained; `None` where there is none."""
+    return trained_module(model.cbvila.quantizer) if getattr(model.cbvila, "has_quantizer", False) else None
+
+
 def own_name(name: str) -> str:
     """A parameter's name as the model itself gives it, where PEFT trains a copy of its module."""
     return _COPY.sub("", name)
@@ -44,20 +49,27 @@ def check_adapters(trainer, wrapper: nn.Module) -> None:
     if model is wrapper and not getattr(model, "_hf_peft_config_loaded", False):
         return
     _check_kind(wrapper, model)
-    if not hasattr(model, "update_codebook"):
+    quantizer = quantizer_of(model)
+    if quantizer is None or not hasattr(model, "objectives"):
         return
-    args, config = trainer.args, model.config
-    fits = _fits(args, bool(model.cbvila.codebook.initialized))
-    if (fits or config.codebook_update == "ema" or args.alternate_updates) and not _saves(model.cbvila.codebook):
+    args, fits = trainer.args, _fits(trainer.args, quantizer)
+    moves = fits or _update_reason(args, quantizer)
+    if moves and not _saves(model.cbvila.quantizer):
         raise ValueError(
-            f"The model is trained with adapters (PEFT), and its codes move ({fits or _update_reason(config)}): an "
-            "adapter's file would not hold them. Add 'codebook' to modules_to_save of the adapter's configuration."
+            f"The model is trained with adapters (PEFT), and its codes move ({moves}): an adapter's file would not "
+            "hold them. Add 'quantizer' to modules_to_save of the adapter's configuration."
         )
-    if fits and config.mim_head != "tied" and not _saves(model.mim_head):
+    frozen = [
+        f"objectives.{name}.head"
+        for name, objective in model.objectives.items()
+        for head in objective.code_weights()
+        if not _saves(head)
+    ]
+    if fits and frozen:
         raise ValueError(
-            f"The model is trained with adapters (PEFT), and its codes are fitted anew ({fits}): a linear MIM head "
-            "that is frozen cannot learn their indices. Add 'mim_head' to modules_to_save of the adapter's "
-            "configuration."
+            f"The model is trained with adapters (PEFT), and its codes are fitted anew ({fits}): a head with weights "
+            f"for each code that is frozen cannot learn their indices. Add {', '.join(map(repr, frozen))} to "
+            "modules_to_save of the adapter's configuration."
         )
 
 
@@ -72,15 +84,20 @@ def _check_kind(wrapper: nn.Module, model: Any) -> None:
             )
 
 
-def _fits(args: Any, initialized: bool) -> str | None:
+def _fits(args: Any, quantizer: Any) -> str | None:
     """The option by which k-means will place the codes, if one does."""
+    if not quantizer.tables():
+        return None
     if args.codebook_refit:
         return "codebook_refit"
-    return "codebook_init" if args.codebook_init and (not initialized or args.align_steps > 0) else None
+    return "codebook_init" if args.codebook_init and (not quantizer.is_fitted or args.align_steps > 0) else None
 
 
-def _update_reason(config: Any) -> str:
-    return "codebook_update='ema'" if config.codebook_update == "ema" else "alternate_updates"
+def _update_reason(args: Any, quantizer: Any) -> str | None:
+    """What moves the codes outside the optimizer's way, if anything does."""
+    if quantizer.can_restart:
+        return "they are moving averages"
+    return "alternate_updates" if args.alternate_updates else None
 
 
 def _saves(module: Any) -> bool:

@@ -26,7 +26,7 @@ from .learning_rates import check_schedule, entries_in_steps
 from .momentum.callback import MomentumCallback
 from .optimizer_groups import parameter_groups
 from .option_checks import check_options, require_mismatches, require_one_device
-from .peft import base_model, check_adapters, own_name
+from .peft import base_model, check_adapters, own_name, quantizer_of
 from .runs.checkpoints import check_complete, last_complete_checkpoint, step_of
 from .runs.data_callback import DataCallback
 from .runs.progress import log_main_process
@@ -74,7 +74,7 @@ class CBViLATrainer(Trainer):
         self._scalars = scalars_as_vectors(self.unwrapped_model) if self.accelerator.is_fsdp2 else []
         self.data_callback = DataCallback(self.train_dataset)
         self.add_callback(self.data_callback)
-        if hasattr(self.unwrapped_model, "update_codebook"):
+        if getattr(self.unwrapped_model, "learns_codes", False):
             self.codebook_callback = CodebookCallback(self)
             self.add_callback(self.codebook_callback)
         self.momentum: MomentumCallback | None = None
@@ -111,7 +111,7 @@ class CBViLATrainer(Trainer):
         if self.is_pretraining and model.training:
             inputs = {**inputs, **self._objectives()}
             teacher = None if self.codebook_callback is None else self.codebook_callback.teacher
-            if teacher is not None and inputs["loss_weights"]["mim"] > 0:
+            if teacher is not None and self.unwrapped_model.needs("code_targets", inputs["loss_weights"]):
                 inputs["mim_targets"] = teacher.indices(inputs["pixel_values"])
             if self.momentum is not None:
                 inputs["momentum"] = self.momentum.teach(inputs)
@@ -186,10 +186,13 @@ class CBViLATrainer(Trainer):
         super().log(logs, start_time)
 
     def get_decay_parameter_names(self, model) -> list[str]:
-        """Weight decay would pull codes, positions, single tokens and the temperature to 0: it is for matrices."""
-        spared = ("codebook.codes", "position_embeddings", "cls_token", "mask_token", "logit_scale", "mim_head.scale")
+        """Weight decay would pull codes, positions, single tokens and temperatures to 0: it is for matrices."""
+        spared = ("position_embeddings", "cls_token", "mask_token")
+        quantizer = quantizer_of(self.unwrapped_model)
+        codes = set() if quantizer is None else {id(parameter) for parameter in quantizer.code_parameters()}
+        alone = {name for name, p in model.named_parameters() if p.numel() == 1 or id(p) in codes}
         names = super().get_decay_parameter_names(model)
-        return [name for name in names if not any(part in own_name(name) for part in spared)]
+        return [name for name in names if name not in alone and not any(part in own_name(name) for part in spared)]
 
     def save_model(self, *args, **kwargs):
         self._require_finite_weights()
@@ -235,12 +238,12 @@ class CBViLATrainer(Trainer):
 
     def _objectives(self) -> dict[str, Any]:
         """Loss weights and hardness of negatives at the current global step, as keyword arguments of the model."""
-        step, max_steps = self.state.global_step, self.state.max_steps
+        config, step, max_steps = self.unwrapped_model.config, self.state.global_step, self.state.max_steps
         align, burn_in = phases(self.args.align_steps, self.args.burn_in_steps, max_steps)
         mim_open = self.codebook_callback is None or self.codebook_callback.mim_open
         return {
             "loss_weights": objective_weights(
-                self.unwrapped_model.config.loss_weights(), step, burn_in, mim_open, self.args.mlm_from_start, align
+                config.loss_weights(), config.loss_phases(), step, burn_in, mim_open, self.args.mlm_from_start, align
             ),
         }
 

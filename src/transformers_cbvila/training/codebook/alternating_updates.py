@@ -2,6 +2,8 @@
 
 from transformers import TrainerCallback
 
+from ..peft import quantizer_of
+
 
 class AlternationCallback(TrainerCallback):
     """Drops, before each optimiser step, the gradients of the weights that are not to be updated.
@@ -15,19 +17,20 @@ class AlternationCallback(TrainerCallback):
     """
 
     def __init__(self, trainer, turns: tuple[int, int]):
-        update = getattr(trainer.unwrapped_model.config, "codebook_update", None)
-        if update != "loss" or not hasattr(trainer.unwrapped_model, "update_codebook"):
+        quantizer = quantizer_of(trainer.unwrapped_model)
+        if quantizer is None or not list(quantizer.code_parameters()):
+            found = "the model has none" if quantizer is None else f"here they are not ({quantizer.options})"
             raise ValueError(
-                f"alternate_updates={trainer.args.alternate_updates!r} needs a model whose codes learn by loss "
-                f"(codebook_update='loss'); here codebook_update={update!r}. Leave it out: a moving average is no "
-                "turn of the optimiser."
+                f"alternate_updates={trainer.args.alternate_updates!r} needs codes that are learned by loss, such as "
+                f"quantizer_config={{'update': 'loss'}}; {found}. Leave it out: a moving average is no turn of the "
+                "optimizer."
             )
         self.trainer = trainer
         self.for_codes, self.for_rest = turns
 
     def on_pre_optimizer_step(self, args, state, control, **kwargs):
         codes_turn = state.global_step % (self.for_codes + self.for_rest) < self.for_codes
-        codes = self.trainer.unwrapped_model.cbvila.codebook.codes
+        codes = {id(codes) for codes in quantizer_of(self.trainer.unwrapped_model).code_parameters()}
         for parameter in self.trainer.unwrapped_model.parameters():
-            if (parameter is codes) != codes_turn:
+            if (id(parameter) in codes) != codes_turn:
                 parameter.grad = None

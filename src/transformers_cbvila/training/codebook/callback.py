@@ -4,20 +4,18 @@ import math
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from transformers import TrainerCallback
 from transformers.utils import logging
 
 from ...data.masking import generator_for
 from ..fsdp import require_whole_weights
-from ..peft import trained_module
+from ..peft import quantizer_of
 from ..runs.checkpoints import load_state, save_state
 from ..runs.progress import log_main_process
 from ..schedule import hardening_steps, latest_mim_step, mim_gate_open, phases, restart_steps
 from ..training_images import image_batches, image_latents
 from .ema_teacher import EMATeacher
-from .kmeans import kmeans, require_points
 from .mim_heads import forget_codes
 from .monitor import CodebookMonitor
 from .stability import CodeStability
@@ -54,28 +52,28 @@ class CodebookCallback(TrainerCallback):
     @staticmethod
     def _check(trainer) -> None:
         """Raises a ValueError for options that the model, or how it is trained, cannot follow."""
-        args, update = trainer.args, trainer.unwrapped_model.config.codebook_update
-        if args.codebook_restart_threshold > 0 and update != "ema":
+        args, quantizer = trainer.args, quantizer_of(trainer.unwrapped_model)
+        if args.codebook_restart_threshold > 0 and not quantizer.can_restart:
             raise ValueError(
-                f"codebook_restart_threshold={args.codebook_restart_threshold} is for codes that are moving averages "
-                f"(codebook_update='ema'); here codebook_update={update!r}. Set it to 0."
+                f"codebook_restart_threshold={args.codebook_restart_threshold} is for codes that are moving averages; "
+                f"here they are not ({quantizer.options}). Set it to 0."
             )
         if args.codebook_target_decay is not None:
             require_whole_weights(trainer, "codebook_target_decay keeps a whole copy of the image encoder")
 
     @property
-    def codebook(self):
-        return trained_module(self.trainer.unwrapped_model.cbvila.codebook)
+    def quantizer(self):
+        return quantizer_of(self.trainer.unwrapped_model)
 
     @property
     def is_frozen(self) -> bool:
         """Whether codes do not change: the codebook is frozen, or the whole model but for its heads."""
-        return self.codebook.is_frozen or not any(
+        return self.quantizer.is_frozen or not any(
             parameter.requires_grad for parameter in self.trainer.unwrapped_model.cbvila.parameters()
         )
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.codebook.synchronize()
+        self.quantizer.synchronize()
         self._warn_of_frozen_codes(args, state)
         if self._phases(args, state)[1] >= state.max_steps and state.is_world_process_zero:
             logger.warning(
@@ -88,9 +86,9 @@ class CodebookCallback(TrainerCallback):
             self.monitor.reset()
             self.probe.reset()
             self.mim_open, self.teacher = False, None
-            self.codes_given = bool(self.codebook.initialized)
+            self.codes_given = self.quantizer.is_fitted
         self._resumed = False
-        if args.codebook_init and not bool(self.codebook.initialized) and not self.is_frozen:
+        if args.codebook_init and not self.quantizer.is_fitted and not self.is_frozen:
             self.fit(seed=args.seed)
         self.monitor.remember_codes()
         if not self.probe.history:
@@ -129,18 +127,18 @@ class CodebookCallback(TrainerCallback):
     def on_optimizer_step(self, args, state, control, **kwargs):
         if self.trainer.accelerator.optimizer_step_was_skipped:
             # The gradient scaler of fp16 found an overflow, which may have begun in what these averages would take in.
-            self.codebook.forget_pending()
+            self.quantizer.after_skipped_step()
             return
         if self.is_frozen:
-            self.codebook.forget_pending()
+            self.quantizer.after_skipped_step()
         else:
-            self.codebook.update()
+            self.quantizer.after_step()
         if self.teacher is not None:
             self.teacher.update()
         if args.codebook_restart_threshold > 0 and not self.is_frozen and self._may_restart(args, state):
-            moved = self.codebook.restart_unused(
+            moved = self.quantizer.restart(
                 args.codebook_restart_threshold,
-                limit=max(1, int(_RESTART_SHARE * self.codebook.num_codes)),
+                _RESTART_SHARE,
                 generator=generator_for(args.seed, state.global_step),
                 grace=args.codebook_restart_grace,
             )
@@ -167,7 +165,7 @@ class CodebookCallback(TrainerCallback):
             "mim_open": self.mim_open,
             "codes_given": self.codes_given,
             "targets": None if self.teacher is None else self.teacher.state_dict(),
-            "buffers": {name: getattr(self.codebook, name, None) for name in ("ages", "expected_count")},
+            "buffers": self.quantizer.training_state(),
         }
         save_state(self.trainer.args, folder, _STATE_FILE, state)
 
@@ -184,9 +182,11 @@ class CodebookCallback(TrainerCallback):
         if state["targets"] is not None and self.trainer.args.codebook_target_decay is not None:
             self.teacher = EMATeacher(self.trainer, self.trainer.args.codebook_target_decay)
             self.teacher.load_state_dict(state["targets"])
+        buffers = self.quantizer.training_state()
         for name, value in state["buffers"].items():
-            if value is not None and hasattr(self.codebook, name):
-                getattr(self.codebook, name).copy_(value)
+            name = name if name in buffers else f"tables.0.{name}"  # version 0.1 had one table
+            if value is not None and name in buffers:
+                buffers[name].copy_(value)
         self._resumed = True
 
     def _phases(self, args, state) -> tuple[int, int]:
@@ -205,14 +205,14 @@ class CodebookCallback(TrainerCallback):
         asked = {
             "codebook_refit": args.codebook_refit,
             "codebook_restart_threshold": args.codebook_restart_threshold > 0,
-            "codebook_init": args.codebook_init and not bool(self.codebook.initialized),
+            "codebook_init": args.codebook_init and not self.quantizer.is_fitted,
         }
         idle = [name for name, on in asked.items() if on]
         if idle:
             logger.warning(
                 f"The codebook is frozen (requires_grad_(False)): its codes stay, and nothing comes of "
                 f"{', '.join(idle)}."
-                + ("" if bool(self.codebook.initialized) else " It was never fitted: these codes are random.")
+                + ("" if self.quantizer.is_fitted else " It was never fitted: these codes are random.")
             )
 
     def _warn_of_no_restarts(self, args, state) -> None:
@@ -235,7 +235,11 @@ class CodebookCallback(TrainerCallback):
     def _warn_of_hard_negatives(self, args, state) -> None:
         """Warns if negatives have fully hardened before ITM begins."""
         window, (align, _) = args.hardening_window(), self._phases(args, state)
-        if window is None or not state.is_world_process_zero or self.trainer.unwrapped_model.config.itm_weight == 0:
+        if (
+            window is None
+            or not state.is_world_process_zero
+            or not self.trainer.unwrapped_model.needs("hard_negatives")
+        ):
             return
         end = hardening_steps(window, state.max_steps)[1]
         if end <= align < state.max_steps:
@@ -256,33 +260,25 @@ class CodebookCallback(TrainerCallback):
 
         Every process encodes the same images; process 0 clusters and broadcasts the result.
         """
-        codebook, args = self.codebook, self.trainer.args
-        log_main_process(args, f"Fitting {codebook.num_codes} codes to features of training images (k-means) ...")
+        quantizer, args = self.quantizer, self.trainer.args
+        if not quantizer.tables():
+            return  # there is nothing to fit
+        log_main_process(args, f"Fitting {quantizer.num_codes} codes to features of training images (k-means) ...")
         latents = self._collect_latents(seed)
-        points = latents.flatten(0, 1)
-        require_points(points, codebook.num_codes)  # here, so that no process waits for one that gave up
-        centres = torch.empty(codebook.codes.shape, dtype=points.dtype, device=points.device)
-        counts = torch.empty(codebook.num_codes, dtype=torch.long, device=points.device)
-        if args.process_index == 0:
-            unit_norm = codebook.config.codebook_norm == "l2"
-            centres, counts = kmeans(points, codebook.num_codes, generator_for(seed), unit_norm=unit_norm)
-        if args.world_size > 1:
-            dist.broadcast(centres, src=0)
-            dist.broadcast(counts, src=0)
         images_per_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-        codebook.set_codes(centres, counts * (images_per_step / latents.shape[0]))
+        quantizer.fit(latents.flatten(0, 1), generator_for(seed), images_per_step / latents.shape[0])
         self.monitor.forget_alarm()  # it was about other codes
         self._forget_moments()
 
     def _forget_moments(self) -> None:
-        """Drops the optimiser's moments of the codes: they belong to the old codes."""
+        """Drops the optimizer's moments of the codes' gradients: they belong to other codes."""
         optimizer = self.trainer.optimizer
-        if optimizer is not None and isinstance(self.codebook.codes, torch.nn.Parameter):
-            optimizer.state.pop(self.codebook.codes, None)
+        for codes in self.quantizer.code_parameters() if optimizer is not None else ():
+            optimizer.state.pop(codes, None)
 
     def _collect_latents(self, seed: int) -> Tensor:
         """Latents (images, N, C) of as many training images as k-means needs, or of all."""
-        wanted, latents, seen = _POINTS_PER_CODE * self.codebook.num_codes, [], 0
+        wanted, latents, seen = _POINTS_PER_CODE * max(self.quantizer.book_sizes), [], 0
         for images in image_batches(self.trainer, seed):
             latents.append(image_latents(self.trainer, images))
             seen += math.prod(latents[-1].shape[:2])

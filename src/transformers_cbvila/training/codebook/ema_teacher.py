@@ -26,7 +26,7 @@ class EMATeacher:
 
     def _followed(self) -> torch.nn.ModuleDict:
         model = self.trainer.unwrapped_model.cbvila
-        return torch.nn.ModuleDict({"vision_model": model.vision_model, "in_proj": model.codebook.in_proj})
+        return torch.nn.ModuleDict({"vision_model": model.vision_model, **model.quantizer.followed()})
 
     @torch.no_grad()
     def update(self) -> None:
@@ -38,8 +38,8 @@ class EMATeacher:
     def indices(self, pixel_values: Tensor) -> Tensor:
         """Indices (B, N) of images (B, 3, H, W): the nearest codes to the averaged encoder's latents."""
         parts = self.parts
-        latents = image_latents(self.trainer, pixel_values, parts["vision_model"], parts["in_proj"])
-        return self.trainer.unwrapped_model.cbvila.codebook.lookup(latents)
+        latents = image_latents(self.trainer, pixel_values, parts["vision_model"], dict(parts.named_children()))
+        return self.trainer.unwrapped_model.cbvila.quantizer.lookup(latents)
 
     def state_dict(self) -> dict[str, Any]:
         return self.parts.state_dict()

@@ -15,9 +15,7 @@ def forget_codes(model: Any, seed: int, step: int) -> list[str]:
 
     A tied head scores codes by their vectors and is kept; so is a frozen head, which could not learn.
     """
-    heads = {"mim_head": model.mim_head} if model.config.mim_head != "tied" else {}
-    if model.has_bag_head:
-        heads["mim_cls_head"] = model.mim_cls_head
+    heads = {f"{name}.head": head for name, obj in model.objectives.items() for head in obj.code_weights()}
     begun: list[str] = []
     for name, head in heads.items():
         if head.weight.requires_grad:

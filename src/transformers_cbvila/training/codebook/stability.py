@@ -49,7 +49,7 @@ class CodeStability:
         if self.pixel_values is None:
             self.pixel_values = self._first_images()
         latents = image_latents(self.trainer, self.pixel_values)
-        indices = self.trainer.unwrapped_model.cbvila.codebook.lookup(latents)
+        indices = self.trainer.unwrapped_model.cbvila.quantizer.lookup(latents)
         while len(self.history) > 1 and self.history[1][0] <= step - self.window:
             self.history.pop(0)
         if self.history:

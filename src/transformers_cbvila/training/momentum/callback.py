@@ -62,8 +62,9 @@ class MomentumCallback(TrainerCallback):
         alpha = distillation_alpha(
             state.global_step, state.max_steps, args.momentum_distill, args.momentum_distill_ramp_steps
         )
-        contrasts = weights["itc"] > 0
-        predicts = alpha > 0 and weights["mlm"] > 0 and inputs.get("input_ids_masked") is not None
+        model = self.trainer.unwrapped_model
+        contrasts = model.needs("momentum_pairs", weights)
+        predicts = alpha > 0 and model.needs("momentum_tokens", weights) and inputs.get("input_ids_masked") is not None
         pairs = mlm_logits = None
         if contrasts or predicts:
             images, image_embeds = self.encoder.encode_images(inputs)
@@ -96,8 +97,8 @@ class MomentumCallback(TrainerCallback):
         self._resumed = True
 
     def _begin(self) -> MomentumEncoder:
-        args, config = self.trainer.args, self.trainer.unwrapped_model.config
-        predicts = args.momentum_distill > 0 and config.mlm_weight > 0
+        args = self.trainer.args
+        predicts = args.momentum_distill > 0 and self.trainer.unwrapped_model.needs("momentum_tokens")
         self._encoder = MomentumEncoder(self.trainer, args.momentum_decay, predicts)
         self.queue = PairQueue(args.queue_size)
         return self._encoder
@@ -125,13 +126,13 @@ def _check(trainer) -> None:
             f"{type(trainer.unwrapped_model).__name__}. Leave both out."
         )
     require_whole_weights(trainer, f"{asked} keeps whole copies of the encoders")
-    weights = trainer.unwrapped_model.config.loss_weights()
-    if args.queue_size > 0 and weights["itc"] == 0:
+    model = trainer.unwrapped_model
+    if args.queue_size > 0 and not model.needs("momentum_pairs"):
         raise ValueError(
-            f"queue_size={args.queue_size} is for ITC, which itc_weight=0 (preset 'paper') leaves out: set one of "
-            "both to another value."
+            f"queue_size={args.queue_size} is for ITC, which a weight of 0 (as in the preset 'paper') leaves out: set "
+            "one of both to another value."
         )
-    if weights["itc"] == 0 and weights["mlm"] == 0:
+    if not (model.needs("momentum_pairs") or model.needs("momentum_tokens")):
         raise ValueError(
             f"momentum_distill={args.momentum_distill} is for ITC and MLM, whose weights are 0: leave it out."
         )

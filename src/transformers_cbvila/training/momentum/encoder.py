@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...model.losses_cbvila import at_least_fp32, masked_rows, take_rows
+from ..peft import quantizer_of
 
 # Of CBViLAModel; the fusion encoder and MLM's head only to predict masked tokens.
 _EMBEDDING = ("vision_model", "text_model", "vision_projection", "text_projection")
@@ -33,8 +34,10 @@ class MomentumEncoder:
         model = copy.deepcopy(trainer.unwrapped_model)
         kept = {*_EMBEDDING, "fusion_model"} if predicts else {*_EMBEDDING}
         if predicts and model.config.itm_kv != "continuous":
-            kept.add("codebook")
-        _drop(model, {"cbvila", "mlm_head"} if predicts else {"cbvila"})
+            kept.add("quantizer")
+        predicting = {name for name, o in model.objectives.items() if predicts and "momentum_tokens" in o.needs}
+        _drop(model.objectives, predicting)
+        _drop(model, {"cbvila", "objectives"})
         _drop(model.cbvila, kept)
         self.model = model.requires_grad_(False).eval()
 
@@ -42,9 +45,11 @@ class MomentumEncoder:
     def update(self) -> None:
         """Updates the average; call it once per optimiser step."""
         model = self.trainer.unwrapped_model
+        quantizer = quantizer_of(model)
+        codes = set() if quantizer is None else {id(parameter) for parameter in quantizer.code_parameters()}
         for name, own in self.model.named_parameters():
             followed = model.get_parameter(name)
-            if name.endswith("codebook.codes"):
+            if id(followed) in codes:
                 own.copy_(followed)
             else:
                 own.lerp_(followed, 1 - self.decay)
@@ -76,7 +81,8 @@ class MomentumEncoder:
         with self.trainer.accelerator.autocast():
             text = base.text_model(inputs["input_ids_masked"], attention_mask=mask).last_hidden_state
             fused = base.fuse_text_with_image(text, mask, images).last_hidden_state
-            return self.model.mlm_head(take_rows(fused, masked_rows(inputs["mlm_labels"] != -100)))
+            (objective,) = self.model.objectives.values()
+            return objective.head(take_rows(fused, masked_rows(inputs["mlm_labels"] != -100)))
 
     def state_dict(self) -> dict[str, Any]:
         return self.model.state_dict()

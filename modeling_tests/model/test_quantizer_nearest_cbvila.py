@@ -2,18 +2,15 @@ import math
 
 import pytest
 import torch
-from tiny import CODES, PATCHES, pretraining_model, tiny_config, tiny_pairs
+from tiny import CODES, PATCHES, pretraining_model, quantizer_of_config, tiny_config, tiny_pairs
 from torch.nn.functional import normalize
 from transformers import set_seed
-from transformers_cbvila.model.modeling_cbvila_codebook import (
-    CBViLACodebook,
-    codebook_statistics,
-    nearest_codes,
-    rotate_to,
-)
 
 from transformers_cbvila.data.masking import generator_for
-from transformers_cbvila.model import modeling_cbvila_codebook
+from transformers_cbvila.model import code_table_cbvila
+from transformers_cbvila.model.code_gradients_cbvila import rotate_to
+from transformers_cbvila.model.code_table_cbvila import nearest_codes
+from transformers_cbvila.model.codebook_statistics_cbvila import codebook_statistics
 from transformers_cbvila.model.modeling_cbvila import CBViLAModel
 from transformers_cbvila.model.modeling_cbvila_pretraining import CBViLAForPreTraining
 
@@ -23,8 +20,8 @@ BUFFERS = ("ema_counts", "ema_sums", "pending_counts", "pending_sums", "initiali
 def codebook(preset="recommended", seed=0, **fields):
     """A codebook whose codes lie among the latents of `tokens()`, in training mode."""
     set_seed(seed)
-    book = CBViLACodebook(tiny_config(preset, **fields))
-    book.set_codes(book.encode(tokens(seed=9)).flatten(0, 1)[:CODES].detach())
+    book = quantizer_of_config(tiny_config(preset, **fields))
+    book.table.set_codes(book.encode(tokens(seed=9)).flatten(0, 1)[:CODES].detach())
     return book.train()
 
 
@@ -43,7 +40,7 @@ def state(book):
 def test_indices_are_the_slow_argmin(preset):
     book = codebook(preset)
     output, latents = book(tokens()), book.encode(tokens())
-    distances = [[(latent - code).norm() for code in book.codes] for latent in latents.flatten(0, 1)]
+    distances = [[(latent - code).norm() for code in book.table.codes] for latent in latents.flatten(0, 1)]
     assert output.indices.flatten().tolist() == [row.index(min(row)) for row in distances]
     assert output.counts.tolist() == torch.bincount(output.indices.flatten(), minlength=CODES).tolist()
     assert len(output.indices.unique()) > 3
@@ -53,7 +50,7 @@ def test_indices_are_the_slow_argmin(preset):
 def test_chunks_do_not_matter(chunk, monkeypatch):
     latents, codes = torch.randn(64, 8), torch.randn(CODES, 8)
     expected = torch.cdist(latents, codes).argmin(-1)
-    monkeypatch.setattr(modeling_cbvila_codebook, "_CHUNK", chunk)
+    monkeypatch.setattr(code_table_cbvila, "_CHUNK", chunk)
     assert torch.equal(nearest_codes(latents, codes), expected)
 
 
@@ -61,20 +58,20 @@ def test_chunks_do_not_matter(chunk, monkeypatch):
 def test_words_of_indices_are_the_words_of_evaluation(preset):
     book = codebook(preset).eval()
     output = book(tokens())
-    torch.testing.assert_close(book.indices_to_words(output.indices), output.words)
-    torch.testing.assert_close(output.frozen_words, output.words)
+    torch.testing.assert_close(book.indices_to_quantized(output.indices), output.quantized)
+    torch.testing.assert_close(output.detached, output.quantized)
 
 
 def test_latents_and_codes_are_unit_vectors_with_l2():
     book = codebook()
     ones = torch.ones(())
     torch.testing.assert_close(book.encode(tokens()).norm(dim=-1), ones.expand(4, PATCHES))
-    torch.testing.assert_close(book.codes.norm(dim=-1), ones.expand(CODES))
+    torch.testing.assert_close(book.table.codes.norm(dim=-1), ones.expand(CODES))
 
 
 def test_the_papers_codes_live_among_visual_tokens():
     book = codebook("paper")
-    assert book.codes.shape == (CODES, 32) and torch.equal(book.encode(tokens()), tokens())
+    assert book.table.codes.shape == (CODES, 32) and torch.equal(book.encode(tokens()), tokens())
     assert {name for name, _ in book.named_parameters()} == {"codes"}
 
 
@@ -84,7 +81,7 @@ def test_the_look_up_is_in_at_least_fp32(dtype):
     if dtype == torch.float64:
         book.double()
     output = book(tokens().to(dtype))
-    assert output.words.dtype == output.commitment_loss.dtype == torch.promote_types(dtype, torch.float32)
+    assert output.quantized.dtype == output.terms["commitment"].dtype == torch.promote_types(dtype, torch.float32)
 
 
 @pytest.mark.parametrize("preset", ["recommended", "paper"])
@@ -95,9 +92,9 @@ def test_a_codebook_cast_as_a_whole_still_works(preset, dtype):
     before = book(tokens())
     after = book.to(dtype)(tokens().to(dtype))
     assert (after.indices == before.indices).float().mean() > 0.8
-    assert after.commitment_loss.dtype == torch.float32
-    torch.testing.assert_close(after.commitment_loss, before.commitment_loss, atol=1e-2, rtol=1e-1)
-    book.update()
+    assert after.terms["commitment"].dtype == torch.float32
+    torch.testing.assert_close(after.terms["commitment"], before.terms["commitment"], atol=1e-2, rtol=1e-1)
+    book.after_step()
 
 
 @pytest.mark.parametrize("preset", ["recommended", "paper"])
@@ -110,8 +107,8 @@ def test_autocast_stays_outside(preset):
         mixed = book(visual)
         assert torch.equal(book.lookup(book.encode(visual)), plain.indices)
     assert torch.equal(mixed.indices, plain.indices)
-    assert mixed.commitment_loss.dtype == torch.float32
-    torch.testing.assert_close(mixed.commitment_loss, plain.commitment_loss)
+    assert mixed.terms["commitment"].dtype == torch.float32
+    torch.testing.assert_close(mixed.terms["commitment"], plain.terms["commitment"])
 
 
 # Gradients
@@ -121,10 +118,10 @@ def test_straight_through_passes_gradients_unchanged():
     book = codebook("paper", quantizer_gradient="straight_through")
     visual = tokens().requires_grad_()
     output = book(visual)
-    upstream = torch.randn(output.words.shape)
-    (gradient,) = torch.autograd.grad((output.words * upstream).sum(), visual)
+    upstream = torch.randn(output.quantized.shape)
+    (gradient,) = torch.autograd.grad((output.quantized * upstream).sum(), visual)
     assert torch.equal(gradient, upstream)
-    torch.testing.assert_close(output.words, book.codes[output.indices])
+    torch.testing.assert_close(output.quantized, book.table.codes[output.indices])
 
 
 def rotation_matrix(source, target):
@@ -154,13 +151,13 @@ def test_rotation_is_the_codes_forward_and_a_rotation_backward():
 def test_gumbel_noise_reaches_words_but_not_indices():
     book = codebook("paper")
     first, second = book(tokens()), book(tokens())
-    assert torch.equal(first.indices, second.indices) and not torch.equal(first.words, second.words)
-    distances = (first.words.flatten(0, 1).unsqueeze(1) - book.codes).norm(dim=-1)
+    assert torch.equal(first.indices, second.indices) and not torch.equal(first.quantized, second.quantized)
+    distances = (first.quantized.flatten(0, 1).unsqueeze(1) - book.table.codes).norm(dim=-1)
     assert distances.min(-1).values.max() < 1e-3, "every word is some code"
     share = (distances.argmin(-1) == first.indices.flatten()).float().mean()
     assert 0.2 < share < 0.95, "noise of the data's scale: neither only the nearest code nor any"
     book.eval()
-    assert torch.equal(book(tokens()).words, book(tokens()).words)
+    assert torch.equal(book(tokens()).quantized, book(tokens()).quantized)
 
 
 @pytest.mark.parametrize(
@@ -170,27 +167,27 @@ def test_gumbel_noise_reaches_words_but_not_indices():
 def test_words_reach_the_codes_only_through_gumbel(gradient, update, reached):
     book = codebook("paper", quantizer_gradient=gradient, codebook_update=update)
     output = book(tokens().requires_grad_())
-    weighted = (output.words * torch.randn(32)).sum()
-    (through_words,) = torch.autograd.grad(weighted, book.codes, allow_unused=True)
+    weighted = (output.quantized * torch.randn(32)).sum()
+    (through_words,) = torch.autograd.grad(weighted, book.table.codes, allow_unused=True)
     assert (through_words is not None and through_words.abs().max() > 1e-6) == reached
 
 
 def test_gumbel_survives_codes_that_are_all_the_same():
     book = codebook("paper")
-    book.set_codes(torch.ones(CODES, 32))
-    assert book(tokens()).words.isfinite().all()
+    book.table.set_codes(torch.ones(CODES, 32))
+    assert book(tokens()).quantized.isfinite().all()
 
 
 def slow_gumbel(book, latents, noise_seed):
     """torch's own hard gumbel softmax, on whole distances."""
     flat = latents.flatten(0, 1)
-    distances = (flat.unsqueeze(1) - book.codes).square().sum(-1)
+    distances = (flat.unsqueeze(1) - book.table.codes).square().sum(-1)
     nearest = distances.detach().sort().values[:, :8]
     scale = (nearest[:, 1:] - nearest[:, :1]).mean()
     torch.manual_seed(noise_seed)
     sample = torch.nn.functional.gumbel_softmax(-distances / scale, book.config.gumbel_temperature, hard=True)
     share = (sample.argmax(-1) == distances.argmin(-1)).float().mean()
-    return (sample @ book.codes).view_as(latents), share, scale.detach()
+    return (sample @ book.table.codes).view_as(latents), share, scale.detach()
 
 
 def test_gumbel_is_the_slow_one():
@@ -203,31 +200,31 @@ def test_gumbel_is_the_slow_one():
         else:
             torch.manual_seed(4)
             output = book(visual)
-            words, share = output.words, output.argmin_share
-        results.append((words, share, *torch.autograd.grad((words * upstream).sum(), [visual, book.codes])))
+            words, share = output.quantized, output.metrics["argmin_share"]
+        results.append((words, share, *torch.autograd.grad((words * upstream).sum(), [visual, book.table.codes])))
     for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
     assert 0.2 < share < 0.95 and results[0][2].abs().max() > 1e-3
-    book.update()
-    torch.testing.assert_close(book.gumbel_scale, scale)
-    book.gumbel_scale.mul_(2)
+    book.after_step()
+    torch.testing.assert_close(book.gumbel.scale, scale)
+    book.gumbel.scale.mul_(2)
     book(visual)
-    book.update()  # a running mean: a hundredth of the way back
-    torch.testing.assert_close(book.gumbel_scale, 2 * scale - 0.01 * scale)
+    book.after_step()  # a running mean: a hundredth of the way back
+    torch.testing.assert_close(book.gumbel.scale, 2 * scale - 0.01 * scale)
 
 
 @pytest.mark.parametrize("chunk", [1, 7])
 def test_chunks_do_not_matter_to_gumbel(chunk, monkeypatch):
     book = codebook("paper")
     book(tokens())
-    book.update()
+    book.after_step()
     results = []
     for size in (1000, chunk):
-        monkeypatch.setattr(modeling_cbvila_codebook, "_CHUNK", size)
+        monkeypatch.setattr(code_table_cbvila, "_CHUNK", size)
         visual = tokens().requires_grad_()
         torch.manual_seed(3)
         output = book(visual)
-        results.append((output.words, output.indices, *torch.autograd.grad(output.words.sum(), [visual, book.codes])))
+        results.append((output.quantized, output.indices, *torch.autograd.grad(output.quantized.sum(), [visual, book.table.codes])))
     for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs)
 
@@ -244,7 +241,7 @@ def test_what_gumbel_keeps_for_the_backward_pass():
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         output = book(visual)
-    assert output.words.requires_grad and len(kept) == 1
+    assert output.quantized.requires_grad and len(kept) == 1
 
 
 @pytest.mark.parametrize("preset", ["recommended", "paper"])
@@ -254,11 +251,11 @@ def test_a_compiled_training_forward_is_the_same_in_one_graph(preset):
     compiled = torch.compile(twin, backend="eager", fullgraph=True)
     for _ in range(2):
         torch.manual_seed(2)
-        expected = torch.autograd.grad(book(visual).words.square().sum(), visual)[0]
+        expected = torch.autograd.grad(book(visual).quantized.square().sum(), visual)[0]
         torch.manual_seed(2)
-        torch.testing.assert_close(torch.autograd.grad(compiled(visual).words.square().sum(), visual)[0], expected)
-        book.update()
-        twin.update()
+        torch.testing.assert_close(torch.autograd.grad(compiled(visual).quantized.square().sum(), visual)[0], expected)
+        book.after_step()
+        twin.after_step()
     for name, value in state(book).items():
         torch.testing.assert_close(state(twin)[name], value)
 
@@ -271,10 +268,10 @@ def test_only_gumbel_has_a_share_of_nearest_samples():
 def test_frozen_words_reach_tokens_only_if_asked_and_codes_never(to_vit):
     book = codebook("paper", mim_grad_to_vit=to_vit)
     visual = tokens().requires_grad_()
-    words = book(visual).frozen_words
+    words = book(visual).detached
     assert words.requires_grad == to_vit
     if to_vit:
-        reached, codes = torch.autograd.grad(words.sum(), [visual, book.codes], allow_unused=True)
+        reached, codes = torch.autograd.grad(words.sum(), [visual, book.table.codes], allow_unused=True)
         assert codes is None and reached.abs().max() > 0
 
 
@@ -285,8 +282,8 @@ class SlowAverage:
     """The moving average written out, token by token."""
 
     def __init__(self, book):
-        self.decay, self.codes = book.config.codebook_decay, book.codes.clone()
-        self.counts, self.sums = book.ema_counts.clone(), book.ema_sums.clone()
+        self.decay, self.codes = book.config.codebook_decay, book.table.codes.clone()
+        self.counts, self.sums = book.table.ema_counts.clone(), book.table.ema_sums.clone()
 
     def update(self, latents, indices):
         for k in range(len(self.codes)):
@@ -308,30 +305,30 @@ def test_moving_average_is_the_slow_one(norm, micro_batches):
             visual = tokens(seed=10 * step + micro)
             latents.append(book.encode(visual).detach().flatten(0, 1))
             outputs.append(book(visual).indices.flatten())
-        book.update()
+        book.after_step()
         slow.update(torch.cat(latents), torch.cat(outputs))
         if norm == "l2":
-            slow.codes = normalize(slow.codes, dim=-1)
-        torch.testing.assert_close(book.codes, slow.codes)
-        torch.testing.assert_close(book.ema_counts, slow.counts)
-        torch.testing.assert_close(book.ema_sums, slow.sums)
-        assert not book.pending_counts.any() and not book.pending_sums.any()
+            slow.table.codes = normalize(slow.table.codes, dim=-1)
+        torch.testing.assert_close(book.table.codes, slow.table.codes)
+        torch.testing.assert_close(book.table.ema_counts, slow.counts)
+        torch.testing.assert_close(book.table.ema_sums, slow.sums)
+        assert not book.table.pending_counts.any() and not book.table.pending_sums.any()
 
 
 def test_codes_that_nothing_chose_stay_for_ever():
     book = codebook(codebook_decay=0.5)
     far = book.encode(tokens()).flatten(0, 1).mean(0)
-    book.codes[3] = -normalize(far.detach(), dim=0)
-    book.ema_sums[3] = book.codes[3]
+    book.table.codes[3] = -normalize(far.detach(), dim=0)
+    book.table.ema_sums[3] = book.table.codes[3]
     visual = tokens(batch=1)[:, :1].expand(1, PATCHES, 32)  # all tokens are the same: one code is chosen
     chosen = book(visual).indices[0, 0]
-    before = book.codes.clone()
+    before = book.table.codes.clone()
     for _ in range(300):  # long enough for both averages to become 0
         book(visual)
-        book.update()
-    moved = (book.codes - before).abs().amax(-1) > 1e-5
+        book.after_step()
+    moved = (book.table.codes - before).abs().amax(-1) > 1e-5
     assert moved.nonzero().flatten().tolist() == [chosen]
-    assert book.codes.isfinite().all()
+    assert book.table.codes.isfinite().all()
 
 
 def test_forward_without_training_or_gradients_changes_nothing():
@@ -347,7 +344,7 @@ def test_update_without_a_training_forward_changes_nothing():
     book = codebook()
     before = state(book)
     for _ in range(50):
-        book.update()
+        book.after_step()
     for name, value in state(book).items():
         torch.testing.assert_close(value, before[name])
 
@@ -356,8 +353,8 @@ def test_update_leaves_codes_that_are_parameters_to_the_optimiser():
     book = codebook("paper")
     before = state(book)
     book(tokens())
-    book.update()
-    assert torch.equal(book.codes, before["codes"]) and isinstance(book.codes, torch.nn.Parameter)
+    book.after_step()
+    assert torch.equal(book.table.codes, before["codes"]) and isinstance(book.table.codes, torch.nn.Parameter)
 
 
 def test_moving_average_codes_are_no_parameter():
@@ -367,24 +364,24 @@ def test_moving_average_codes_are_no_parameter():
 def test_set_codes():
     book, codes = codebook(), torch.randn(CODES, 8)
     book(tokens())
-    book.set_codes(codes, counts=torch.arange(CODES))
-    torch.testing.assert_close(book.codes, normalize(codes, dim=-1))
-    torch.testing.assert_close(book.ema_sums, book.codes * torch.arange(CODES).unsqueeze(-1))
-    assert book.initialized and not book.pending_counts.any()
-    book.update()  # nothing was assigned to the new codes yet
-    torch.testing.assert_close(book.codes, normalize(codes, dim=-1))
+    book.table.set_codes(codes, counts=torch.arange(CODES))
+    torch.testing.assert_close(book.table.codes, normalize(codes, dim=-1))
+    torch.testing.assert_close(book.table.ema_sums, book.table.codes * torch.arange(CODES).unsqueeze(-1))
+    assert book.table.initialized and not book.table.pending_counts.any()
+    book.after_step()  # nothing was assigned to the new codes yet
+    torch.testing.assert_close(book.table.codes, normalize(codes, dim=-1))
     with pytest.raises(ValueError, match=r"\(3, 8\).*\(16, 8\)"):
-        book.set_codes(torch.randn(3, 8))
+        book.table.set_codes(torch.randn(3, 8))
 
 
 def test_set_codes_forgets_how_far_apart_the_codes_were():
     book = codebook("paper").train()
     book(tokens())
-    book.update()
+    book.after_step()
     book(tokens())
-    assert book.gumbel_scale > 0 and book.pending_gap.any()
-    book.set_codes(torch.randn(book.codes.shape))
-    assert book.gumbel_scale == 0 and not book.pending_gap.any()
+    assert book.gumbel.scale > 0 and book.gumbel.pending_gap.any()
+    book.table.set_codes(torch.randn(book.table.codes.shape))
+    assert book.gumbel.scale == 0 and not book.gumbel.pending_gap.any()
 
 
 # Restarts
@@ -393,31 +390,31 @@ def test_set_codes_forgets_how_far_apart_the_codes_were():
 def test_restart_moves_unused_codes_and_their_averages():
     book = codebook()
     book(tokens())
-    book.update()
-    book.ema_counts.fill_(10.0)
-    book.ema_counts[[2, 5]] = 0.5
-    before = book.codes.clone()
-    assert book.restart_unused(0.3, limit=CODES, generator=generator_for(1)) == 2
-    assert (book.codes != before).any(-1).nonzero().flatten().tolist() == [2, 5]
+    book.after_step()
+    book.table.ema_counts.fill_(10.0)
+    book.table.ema_counts[[2, 5]] = 0.5
+    before = book.table.codes.clone()
+    assert book.table.restart_unused(0.3, limit=CODES, generator=generator_for(1)) == 2
+    assert (book.table.codes != before).any(-1).nonzero().flatten().tolist() == [2, 5]
     latents = book.encode(tokens()).flatten(0, 1)
-    assert torch.cdist(book.codes[[2, 5]], latents).min(-1).values.max() < 1e-3, "a latent of the last batch"
+    assert torch.cdist(book.table.codes[[2, 5]], latents).min(-1).values.max() < 1e-3, "a latent of the last batch"
     expected = 4 * PATCHES / CODES
-    torch.testing.assert_close(book.ema_counts[[2, 5]], torch.full((2,), expected))
-    torch.testing.assert_close(book.ema_sums[[2, 5]], book.codes[[2, 5]] * expected)
-    revived = book.codes.clone()
+    torch.testing.assert_close(book.table.ema_counts[[2, 5]], torch.full((2,), expected))
+    torch.testing.assert_close(book.table.ema_sums[[2, 5]], book.table.codes[[2, 5]] * expected)
+    revived = book.table.codes.clone()
     book(tokens())
-    book.update()
-    assert torch.cdist(book.codes[[2, 5]], revived[[2, 5]]).diagonal().max() < 0.1, "the next update undid the move"
-    assert book.restart_unused(0.3, limit=CODES, generator=generator_for(1)) == 0
+    book.after_step()
+    assert torch.cdist(book.table.codes[[2, 5]], revived[[2, 5]]).diagonal().max() < 0.1, "the next update undid the move"
+    assert book.table.restart_unused(0.3, limit=CODES, generator=generator_for(1)) == 0
 
 
 def test_restart_has_a_limit_and_follows_its_generator():
     books = [codebook(), codebook(), codebook()]
     for book, seed in zip(books, (1, 1, 2), strict=True):
         book(tokens())
-        book.update()
-        book.ema_counts[1:] = 0.0
-        assert book.restart_unused(0.5, limit=3, generator=generator_for(seed)) == 3
+        book.after_step()
+        book.table.ema_counts[1:] = 0.0
+        assert book.table.restart_unused(0.5, limit=3, generator=generator_for(seed)) == 3
     assert torch.equal(books[0].codes, books[1].codes) and not torch.equal(books[0].codes, books[2].codes)
 
 
@@ -445,20 +442,20 @@ def test_restarts_are_the_slow_ones(threshold, limit, grace):
     total = 0
     for step in range(8):
         book(tokens(batch=2, seed=step))
-        book.update()
+        book.after_step()
         latents = book.encode(tokens(batch=2, seed=step)).flatten(0, 1)
         before = {name: value.clone() for name, value in book.named_buffers()}
-        chosen = slow.choose(book.ema_counts.tolist(), tokens_per_update=2 * PATCHES)
-        moved = book.restart_unused(threshold, limit, generator_for(step), grace)
+        chosen = slow.choose(book.table.ema_counts.tolist(), tokens_per_update=2 * PATCHES)
+        moved = book.table.restart_unused(threshold, limit, generator_for(step), grace)
         assert moved == len(chosen)
         total += len(chosen)
         rows = []
         for k in range(CODES):
             if k in chosen:
-                rows.append(int(torch.cdist(book.codes[[k]], latents).argmin()))
-                assert torch.equal(book.codes[k], latents[rows[-1]])
-                assert book.ema_counts[k] == 2 * PATCHES / CODES and book.ages[k] == 0
-                assert torch.equal(book.ema_sums[k], book.codes[k] * 2 * PATCHES / CODES)
+                rows.append(int(torch.cdist(book.table.codes[[k]], latents).argmin()))
+                assert torch.equal(book.table.codes[k], latents[rows[-1]])
+                assert book.table.ema_counts[k] == 2 * PATCHES / CODES and book.table.ages[k] == 0
+                assert torch.equal(book.table.ema_sums[k], book.table.codes[k] * 2 * PATCHES / CODES)
             else:
                 for name in ("codes", "ema_counts", "ema_sums", "ages"):
                     assert torch.equal(getattr(book, name)[k], before[name][k]), name
@@ -470,21 +467,21 @@ def test_fitted_codes_have_their_grace():
     book = codebook()
     for age in range(3):
         book(tokens())
-        book.update()
-        assert book.ages.tolist() == [age + 1] * CODES
-        book.ema_counts[5] = 0
-        assert book.restart_unused(0.5, 1, generator_for(0), grace=3) == (age == 2)
-    book.set_codes(torch.randn(CODES, 8))
-    assert not book.ages.any()
+        book.after_step()
+        assert book.table.ages.tolist() == [age + 1] * CODES
+        book.table.ema_counts[5] = 0
+        assert book.table.restart_unused(0.5, 1, generator_for(0), grace=3) == (age == 2)
+    book.table.set_codes(torch.randn(CODES, 8))
+    assert not book.table.ages.any()
 
 
 def test_restart_does_nothing_before_a_batch_or_without_moving_average():
     book = codebook()
-    book.ema_counts[1:] = 0.0
-    assert book.restart_unused(0.5, 3, generator_for(0)) == 0
+    book.table.ema_counts[1:] = 0.0
+    assert book.table.restart_unused(0.5, 3, generator_for(0)) == 0
     book = codebook("paper")
     book(tokens())
-    assert book.restart_unused(0.5, 3, generator_for(0)) == 0
+    assert book.table.restart_unused(0.5, 3, generator_for(0)) == 0
 
 
 # Saving and loading
@@ -494,24 +491,24 @@ def test_restart_does_nothing_before_a_batch_or_without_moving_average():
 def test_saving_keeps_the_whole_codebook(preset, tmp_path):
     model, batch = pretraining_model(preset=preset).train(), tiny_pairs()
     book = model.cbvila.codebook
-    book.set_codes(torch.randn(book.codes.shape))
+    book.table.set_codes(torch.randn(book.table.codes.shape))
     model(**batch)
     model.update_codebook()
     model.save_pretrained(tmp_path)
     loaded = CBViLAForPreTraining.from_pretrained(tmp_path).cbvila.codebook
-    assert loaded.initialized
+    assert loaded.table.initialized
     for name, value in state(book).items():
         if name not in ("ages", "expected_count"):  # which belong to a training run
             assert torch.equal(state(loaded)[name], value), name
     if preset == "paper":
-        assert loaded.gumbel_scale > 0
+        assert loaded.gumbel.scale > 0
 
 
 @pytest.mark.parametrize("missing", ["codes", "ema_sums", "in_proj.0.weight", "initialized"])
 def test_loading_without_one_key_keeps_the_others(missing, tmp_path):
     model = pretraining_model()
     book = model.cbvila.codebook
-    book.set_codes(torch.randn(book.codes.shape), counts=torch.arange(1, CODES + 1))
+    book.table.set_codes(torch.randn(book.table.codes.shape), counts=torch.arange(1, CODES + 1))
     weights = model.state_dict()
     del weights[f"cbvila.codebook.{missing}"]
     model.save_pretrained(tmp_path, state_dict=dict(weights))  # which empties it
