@@ -16,6 +16,7 @@ from .autocast_cbvila import without_autocast
 from .kmeans_cbvila import kmeans, require_points
 from .losses_cbvila import at_least_fp32
 from .nearest_codes_cbvila import nearest_codes
+from .projections_cbvila import project, projections
 
 _FORGOTTEN = 1e-5  # moving count below which a moving average means nothing any more
 
@@ -55,8 +56,7 @@ class CBViLACodeTable(nn.Module):
         self.in_proj: nn.Module = nn.Identity()
         self.out_proj: nn.Module = nn.Identity()
         if width is not None and (dim != width or unit_norm):
-            self.in_proj = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, dim))
-            self.out_proj = nn.Linear(dim, width)
+            self.in_proj, self.out_proj = projections(width, dim)
         self.unit_norm = unit_norm
         self.decay = decay
         codes = torch.zeros(size, dim)
@@ -278,12 +278,6 @@ class CBViLACodeTable(nn.Module):
         picked = latents[rows.clamp(0, latents.shape[0] - 1)] * own.unsqueeze(-1)
         dist.all_reduce(picked)
         return picked
-
-
-def project(projection: nn.Module, x: Tensor) -> Tensor:
-    """A projection of `x` in the precision of its weights: fp32, unless the whole model was cast to another."""
-    weight = next(projection.parameters(), x)
-    return projection(x.to(weight.dtype))
 
 
 def several_processes() -> bool:

@@ -19,8 +19,8 @@ from ..evaluation.output_files import write_json
 from ..model.configuration_cbvila import CBViLAConfig
 from ..model.image_processing_pil_cbvila import CBViLAImageProcessorPil
 from ..model.messages_cbvila import shown
-from ..model.nested_options_cbvila import FLAT_NAMES, NESTED
 from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
+from ..model.nested_options_cbvila import FLAT_NAMES, NESTED
 from ..model.processing_cbvila import CBViLAProcessor
 from .arguments import CBViLATrainingArguments
 from .inherited_options import OF_EVALUATION, WITH_EVALUATION, refuse
