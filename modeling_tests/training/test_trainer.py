@@ -124,9 +124,7 @@ def test_codes_and_the_rest_move_in_turns(turns, expected, tmp_path):
 
 
 def test_turns_need_codes_that_learn_by_loss(tmp_path):
-    with pytest.raises(
-        ValueError, match="alternate_updates='1,1'.*needs codes.*by loss.*update='ema'"
-    ):
+    with pytest.raises(ValueError, match="alternate_updates='1,1'.*needs codes.*by loss.*update='ema'"):
         pretrainer(tmp_path, alternate_updates="1,1")
     with pytest.raises(ValueError, match="alternate_updates='1,1'"):
         CBViLATrainer(model=answering_model(preset="paper"), args=arguments(tmp_path, alternate_updates="1,1"))
