@@ -219,7 +219,7 @@ def test_the_groups_are_all_there_is(variant):
     others = {name for name, _ in model.named_parameters() if not name.startswith(prefixes)}
     assert others == set()
     assert ("cbvila.quantizer.table.codes" in dict(model.named_parameters())) == (
-        model.config.codebook_update == "loss"
+        model.config.quantizer_config.update == "loss"
     )
 
 
