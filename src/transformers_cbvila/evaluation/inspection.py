@@ -120,7 +120,9 @@ def _measure_batch(model: CBViLAForPreTraining, batch: dict[str, Tensor], found:
     output = model(**batch, loss_weights=_of_images_alone(model))
     found.add_words(model.cbvila.quantizer.global_indices(output.codebook_indices))
     if CBViLAPixel.name in output.losses:
-        found.per_image[CBViLAPixel.name].append(output.losses[CBViLAPixel.name].expand(len(output.codebook_indices)).cpu())
+        found.per_image[CBViLAPixel.name].append(
+            output.losses[CBViLAPixel.name].expand(len(output.codebook_indices)).cpu()
+        )
         found.add_colours(batch["pixel_values"])
     if output.mim_logits is not None:
         _measure_mim(model, batch, output, found)
