@@ -56,11 +56,11 @@ def test_keys_and_values_are_projected_once_per_image_and_per_text(preset):
 
 def test_mlm_and_mim_heads_see_masked_places_only():
     model, batch = pretraining_model().train(), tiny_pairs(BATCH, LENGTH)
-    seen = inputs_seen(model, ["mlm_head", "mim_head", "pixel_head", "itm_head"])
-    assert seen["mlm_head"] == [(int((batch["mlm_labels"] != -100).sum()), 24)]
-    assert seen["mim_head"] == [(int(batch["bool_masked_pos"].sum()), 24)]
-    assert seen["pixel_head"] == [(BATCH, PATCHES, 24)]
-    assert seen["itm_head"] == [(3 * BATCH, 24)]
+    seen = inputs_seen(model, ["mlm.head", "mim.head", "pixel.head", "itm.head"])
+    assert seen["objectives.mlm.head"] == [(int((batch["mlm_labels"] != -100).sum()), 24)]
+    assert seen["objectives.mim.head"] == [(int(batch["bool_masked_pos"].sum()), 24)]
+    assert seen["objectives.pixel.head"] == [(BATCH, PATCHES, 24)]
+    assert seen["objectives.itm.head"] == [(3 * BATCH, 24)]
 
 
 def layer(rows, tokens, size, inner, keys=0, key_rows=0, key_size=0):

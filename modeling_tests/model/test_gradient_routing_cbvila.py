@@ -15,8 +15,8 @@ GROUPS = {
     "vit": ("cbvila.vision_model.",),
     "text": ("cbvila.text_model.",),
     "fusion": ("cbvila.fusion_model.",),
-    "in_proj": ("cbvila.quantizer.in_proj.",),
-    "out_proj": ("cbvila.quantizer.out_proj.",),
+    "in_proj": ("cbvila.quantizer.table.in_proj.",),
+    "out_proj": ("cbvila.quantizer.table.out_proj.",),
     "positions": ("cbvila.visual_queries.position_embeddings",),
     "mask": ("cbvila.visual_queries.mask_token",),
     "codes": ("cbvila.quantizer.table.codes",),
@@ -219,7 +219,7 @@ def test_the_groups_are_all_there_is(variant):
     others = {name for name, _ in model.named_parameters() if not name.startswith(prefixes)}
     assert others == set()
     assert ("cbvila.quantizer.table.codes" in dict(model.named_parameters())) == (
-        model.config.codebook_update == "loss"
+        model.config.quantizer_config.update == "loss"
     )
 
 

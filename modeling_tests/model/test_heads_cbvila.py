@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from tiny import PATCHES, build, tiny_config, tiny_pairs
-from tiny_heads import HEADS, batch_for
+from tiny_heads import HEADS, batch_for, part_of
 from transformers import AutoModelForMaskedImageModeling, Trainer, TrainingArguments, default_data_collator
 
 from transformers_cbvila import (
@@ -20,10 +20,10 @@ from transformers_cbvila import (
 )
 
 NEW_MODULES = {
-    CBViLAForImageTextRetrieval: {"itm_head"},
+    CBViLAForImageTextRetrieval: {"objectives.itm"},
     CBViLAForVisualEntailment: {"entailment_head"},
     CBViLAForVisualReasoning: {"reasoning_head"},
-    CBViLAForMaskedImageModeling: {"pixel_head", "mim_head"},
+    CBViLAForMaskedImageModeling: {"objectives.pixel", "objectives.mim"},
 }
 
 
@@ -40,7 +40,7 @@ def test_from_the_base_only_the_head_is_new(head, tmp_path):
     base = build(CBViLAModel)
     base.save_pretrained(tmp_path)
     model, info = head.from_pretrained(tmp_path, output_loading_info=True)
-    assert {name.partition(".")[0] for name in info["missing_keys"]} == NEW_MODULES[head]
+    assert {part_of(name) for name in info["missing_keys"]} == NEW_MODULES[head]
     assert not info["unexpected_keys"] and not info["mismatched_keys"]
     for name, value in model.cbvila.state_dict().items():
         assert torch.equal(value, base.state_dict()[name]), name
@@ -50,8 +50,8 @@ def test_from_the_base_only_the_head_is_new(head, tmp_path):
 def test_from_pretraining_its_heads_are_taken_over(head, tmp_path):
     build(CBViLAForPreTraining).save_pretrained(tmp_path)
     _, info = head.from_pretrained(tmp_path, output_loading_info=True)
-    taken = {"itm_head", "pixel_head", "mim_head"}
-    assert {name.partition(".")[0] for name in info["missing_keys"]} == NEW_MODULES[head] - taken
+    taken = {"objectives.itm", "objectives.pixel", "objectives.mim"}
+    assert {part_of(name) for name in info["missing_keys"]} == NEW_MODULES[head] - taken
     assert not info["unexpected_keys"]
 
 
@@ -68,11 +68,11 @@ def test_the_base_takes_back_what_it_has(head, tmp_path):
 
 
 def test_no_head_holds_what_it_cannot_use():
-    parts = {"codebook", "visual_queries", "vision_projection", "logit_scale", "text_key_projection"}
+    parts = {"quantizer", "visual_queries", "vision_projection", "logit_scale", "text_key_projection"}
     have = {head: {name for name in parts if hasattr(head(tiny_config()).cbvila, name)} for head in HEADS[1:]}
     assert have.pop(CBViLAForPreTraining) == parts
     assert have.pop(CBViLAForImageTextRetrieval) == {"vision_projection", "logit_scale"}
-    assert have.pop(CBViLAForMaskedImageModeling) == {"codebook", "visual_queries", "text_key_projection"}
+    assert have.pop(CBViLAForMaskedImageModeling) == {"quantizer", "visual_queries", "text_key_projection"}
     assert all(not there for there in have.values())
 
 
@@ -335,7 +335,7 @@ def test_the_codebook_of_the_masked_model_moves():
     model, inputs = build(CBViLAForMaskedImageModeling).train(), batch_for(CBViLAForMaskedImageModeling)
     before = model.cbvila.quantizer.table.codes.clone()
     model(**inputs)
-    model.update_codebook()
+    model.after_step()
     assert not torch.equal(before, model.cbvila.quantizer.table.codes)
 
 
@@ -349,10 +349,10 @@ def messages(caplog):
 @pytest.mark.parametrize(
     "source, head, parts",
     [
-        (CBViLAModel, CBViLAForVisualEntailment, "codebook (10 tensors), logit_scale (1 tensor)"),
-        (CBViLAModel, CBViLAForImageTextRetrieval, "codebook (10 tensors), text_key_projection (2 tensors)"),
-        (CBViLAForPreTraining, CBViLAForMaskedImageModeling, "itm_head (2 tensors), mlm_head (5 tensors)"),
-        (CBViLAForPreTraining, CBViLAModel, "pixel_head (2 tensors)"),
+        (CBViLAModel, CBViLAForVisualEntailment, "quantizer (10 tensors), logit_scale (1 tensor)"),
+        (CBViLAModel, CBViLAForImageTextRetrieval, "quantizer (10 tensors), text_key_projection (2 tensors)"),
+        (CBViLAForPreTraining, CBViLAForMaskedImageModeling, "objectives.itm (2 tensors), objectives.mlm (5 tensors)"),
+        (CBViLAForPreTraining, CBViLAModel, "objectives.pixel (2 tensors)"),
         (CBViLAForVisualReasoning, CBViLAModel, "reasoning_head (4 tensors)"),
     ],
 )

@@ -3,6 +3,7 @@ import copy
 import pytest
 import torch
 from tiny import PATCHES, SIDE, pretraining_model, tiny_config, tiny_images, tiny_pairs, tiny_texts
+from tiny_heads import part_of
 
 from transformers_cbvila.model.modeling_cbvila import CBViLAModel
 from transformers_cbvila.model.modeling_cbvila_pretraining import CBViLAForPreTraining
@@ -56,7 +57,7 @@ def test_mim_predicts_the_targets_it_is_given(preset):
     model, batch = pretraining_model(preset=preset), tiny_pairs()
     own = model(**batch)
     assert_same(model(**batch, mim_targets=own.codebook_indices), own)
-    targets = (own.codebook_indices + 1) % model.config.codebook_size
+    targets = (own.codebook_indices + 1) % model.config.quantizer_config.size
     output = model(**batch, mim_targets=targets)
     expected = torch.nn.functional.cross_entropy(own.mim_logits, targets[batch["bool_masked_pos"]])
     torch.testing.assert_close(output.losses["mim"], expected)
@@ -139,7 +140,7 @@ def test_masked_visual_words_have_no_influence():
     text = model.cbvila.text_model(batch["input_ids"]).last_hidden_state
 
     def ask(words, mask):
-        return model.cbvila.fuse_words(words, (4, 4), text, None, mask).last_hidden_state
+        return model.cbvila.fuse_visual_queries(words, (4, 4), text, None, mask).last_hidden_state
 
     states = [ask(w, batch["bool_masked_pos"]) for w in (words, other)]
     assert torch.equal(*states)
@@ -290,7 +291,7 @@ def test_half_precision_loads(preset, dtype, tmp_path):
     loaded = CBViLAForPreTraining.from_pretrained(tmp_path, dtype=dtype).eval()
     assert loaded.objectives["pixel"].head.weight.dtype == loaded.cbvila.vision_model.dtype == dtype
     for name, tensor in [*loaded.named_parameters(), *loaded.named_buffers()]:
-        if ("codebook." in name or "logit_scale" in name) and tensor.is_floating_point():
+        if ("quantizer." in name or "logit_scale" in name) and tensor.is_floating_point():
             assert tensor.dtype == torch.float32, name
     output = loaded(**batch)
     assert {loss.dtype for loss in output.losses.values()} == {torch.float32}
@@ -344,11 +345,11 @@ def test_base_and_head_load_from_each_other(tmp_path):
     torch.testing.assert_close(base(**inputs).pooler_output, model.cbvila(**inputs).pooler_output)
     base.save_pretrained(tmp_path / "base")
     head, info = CBViLAForPreTraining.from_pretrained(tmp_path / "base", output_loading_info=True)
-    assert {key.partition(".")[0] for key in info["missing_keys"]} == {
-        "mlm_head",
-        "itm_head",
-        "pixel_head",
-        "mim_head",
+    assert {part_of(key) for key in info["missing_keys"]} == {
+        "objectives.mlm",
+        "objectives.itm",
+        "objectives.pixel",
+        "objectives.mim",
     }
     torch.testing.assert_close(head.cbvila(**inputs).pooler_output, base(**inputs).pooler_output)
 

@@ -191,8 +191,8 @@ def test_what_texts_see(keys, count):
     with torch.no_grad():
         image = model.cbvila.vision_model(batch["pixel_values"]).last_hidden_state
         seen = model.cbvila.image_states_for_text(image)
-        codebook = model.cbvila.quantizer
-        words = codebook.indices_to_words(codebook(image[:, 1:]).indices)
+        quantizer = model.cbvila.quantizer
+        words = quantizer.indices_to_quantized(quantizer(image[:, 1:]).indices)
     parts = {"continuous": [image], "quantized": [image[:, :1], words], "both": [image, image[:, :1], words]}
     assert seen.shape[1] == count
     torch.testing.assert_close(seen, torch.cat(parts[keys], dim=1))

@@ -7,12 +7,12 @@ from torch.nn.functional import normalize
 from transformers import set_seed
 
 from transformers_cbvila.data.masking import generator_for
-from transformers_cbvila.model import code_table_cbvila
+from transformers_cbvila.model import nearest_codes_cbvila
 from transformers_cbvila.model.code_gradients_cbvila import rotate_to
-from transformers_cbvila.model.code_table_cbvila import nearest_codes
 from transformers_cbvila.model.codebook_statistics_cbvila import codebook_statistics
 from transformers_cbvila.model.modeling_cbvila import CBViLAModel
 from transformers_cbvila.model.modeling_cbvila_pretraining import CBViLAForPreTraining
+from transformers_cbvila.model.nearest_codes_cbvila import nearest_codes
 
 BUFFERS = ("ema_counts", "ema_sums", "pending_counts", "pending_sums", "initialized")
 
@@ -50,7 +50,7 @@ def test_indices_are_the_slow_argmin(preset):
 def test_chunks_do_not_matter(chunk, monkeypatch):
     latents, codes = torch.randn(64, 8), torch.randn(CODES, 8)
     expected = torch.cdist(latents, codes).argmin(-1)
-    monkeypatch.setattr(code_table_cbvila, "_CHUNK", chunk)
+    monkeypatch.setattr(nearest_codes_cbvila, "_CHUNK", chunk)
     assert torch.equal(nearest_codes(latents, codes), expected)
 
 
@@ -72,7 +72,7 @@ def test_latents_and_codes_are_unit_vectors_with_l2():
 def test_the_papers_codes_live_among_visual_tokens():
     book = codebook("paper")
     assert book.table.codes.shape == (CODES, 32) and torch.equal(book.encode(tokens()), tokens())
-    assert {name for name, _ in book.named_parameters()} == {"codes"}
+    assert {name for name, _ in book.named_parameters()} == {"table.codes"}
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
@@ -185,7 +185,7 @@ def slow_gumbel(book, latents, noise_seed):
     nearest = distances.detach().sort().values[:, :8]
     scale = (nearest[:, 1:] - nearest[:, :1]).mean()
     torch.manual_seed(noise_seed)
-    sample = torch.nn.functional.gumbel_softmax(-distances / scale, book.config.gumbel_temperature, hard=True)
+    sample = torch.nn.functional.gumbel_softmax(-distances / scale, book.options.temperature, hard=True)
     share = (sample.argmax(-1) == distances.argmin(-1)).float().mean()
     return (sample @ book.table.codes).view_as(latents), share, scale.detach()
 
@@ -220,11 +220,17 @@ def test_chunks_do_not_matter_to_gumbel(chunk, monkeypatch):
     book.after_step()
     results = []
     for size in (1000, chunk):
-        monkeypatch.setattr(code_table_cbvila, "_CHUNK", size)
+        monkeypatch.setattr(nearest_codes_cbvila, "_CHUNK", size)
         visual = tokens().requires_grad_()
         torch.manual_seed(3)
         output = book(visual)
-        results.append((output.quantized, output.indices, *torch.autograd.grad(output.quantized.sum(), [visual, book.table.codes])))
+        results.append(
+            (
+                output.quantized,
+                output.indices,
+                *torch.autograd.grad(output.quantized.sum(), [visual, book.table.codes]),
+            )
+        )
     for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs)
 
@@ -261,7 +267,8 @@ def test_a_compiled_training_forward_is_the_same_in_one_graph(preset):
 
 
 def test_only_gumbel_has_a_share_of_nearest_samples():
-    assert codebook()(tokens()).argmin_share is None and codebook("paper").eval()(tokens()).argmin_share is None
+    assert set(codebook("paper")(tokens()).metrics) == {"argmin_share"}
+    assert not codebook()(tokens()).metrics and not codebook("paper").eval()(tokens()).metrics
 
 
 @pytest.mark.parametrize("to_vit", [False, True])
@@ -282,7 +289,7 @@ class SlowAverage:
     """The moving average written out, token by token."""
 
     def __init__(self, book):
-        self.decay, self.codes = book.config.codebook_decay, book.table.codes.clone()
+        self.decay, self.codes = book.options.decay, book.table.codes.clone()
         self.counts, self.sums = book.table.ema_counts.clone(), book.table.ema_sums.clone()
 
     def update(self, latents, indices):
@@ -308,8 +315,8 @@ def test_moving_average_is_the_slow_one(norm, micro_batches):
         book.after_step()
         slow.update(torch.cat(latents), torch.cat(outputs))
         if norm == "l2":
-            slow.table.codes = normalize(slow.table.codes, dim=-1)
-        torch.testing.assert_close(book.table.codes, slow.table.codes)
+            slow.codes = normalize(slow.codes, dim=-1)
+        torch.testing.assert_close(book.table.codes, slow.codes)
         torch.testing.assert_close(book.table.ema_counts, slow.counts)
         torch.testing.assert_close(book.table.ema_sums, slow.sums)
         assert not book.table.pending_counts.any() and not book.table.pending_sums.any()
@@ -354,11 +361,13 @@ def test_update_leaves_codes_that_are_parameters_to_the_optimiser():
     before = state(book)
     book(tokens())
     book.after_step()
-    assert torch.equal(book.table.codes, before["codes"]) and isinstance(book.table.codes, torch.nn.Parameter)
+    assert torch.equal(book.table.codes, before["table.codes"]) and isinstance(book.table.codes, torch.nn.Parameter)
 
 
 def test_moving_average_codes_are_no_parameter():
-    assert "codes" not in dict(codebook().named_parameters())
+    assert "table.codes" not in dict(codebook().named_parameters()) and "table.codes" in dict(
+        codebook().named_buffers()
+    )
 
 
 def test_set_codes():
@@ -374,13 +383,13 @@ def test_set_codes():
         book.table.set_codes(torch.randn(3, 8))
 
 
-def test_set_codes_forgets_how_far_apart_the_codes_were():
+def test_fitted_codes_forget_how_far_apart_the_codes_were():
     book = codebook("paper").train()
     book(tokens())
     book.after_step()
     book(tokens())
     assert book.gumbel.scale > 0 and book.gumbel.pending_gap.any()
-    book.table.set_codes(torch.randn(book.table.codes.shape))
+    book.fit(torch.randn(4 * CODES, 32), generator_for(1), scale=1.0)
     assert book.gumbel.scale == 0 and not book.gumbel.pending_gap.any()
 
 
@@ -404,7 +413,9 @@ def test_restart_moves_unused_codes_and_their_averages():
     revived = book.table.codes.clone()
     book(tokens())
     book.after_step()
-    assert torch.cdist(book.table.codes[[2, 5]], revived[[2, 5]]).diagonal().max() < 0.1, "the next update undid the move"
+    assert torch.cdist(book.table.codes[[2, 5]], revived[[2, 5]]).diagonal().max() < 0.1, (
+        "the next update undid the move"
+    )
     assert book.table.restart_unused(0.3, limit=CODES, generator=generator_for(1)) == 0
 
 
@@ -415,7 +426,9 @@ def test_restart_has_a_limit_and_follows_its_generator():
         book.after_step()
         book.table.ema_counts[1:] = 0.0
         assert book.table.restart_unused(0.5, limit=3, generator=generator_for(seed)) == 3
-    assert torch.equal(books[0].codes, books[1].codes) and not torch.equal(books[0].codes, books[2].codes)
+    assert torch.equal(books[0].table.codes, books[1].table.codes) and not torch.equal(
+        books[0].table.codes, books[2].table.codes
+    )
 
 
 class SlowRestarts:
@@ -444,7 +457,7 @@ def test_restarts_are_the_slow_ones(threshold, limit, grace):
         book(tokens(batch=2, seed=step))
         book.after_step()
         latents = book.encode(tokens(batch=2, seed=step)).flatten(0, 1)
-        before = {name: value.clone() for name, value in book.named_buffers()}
+        before = {name: value.clone() for name, value in book.table.named_buffers()}
         chosen = slow.choose(book.table.ema_counts.tolist(), tokens_per_update=2 * PATCHES)
         moved = book.table.restart_unused(threshold, limit, generator_for(step), grace)
         assert moved == len(chosen)
@@ -458,7 +471,7 @@ def test_restarts_are_the_slow_ones(threshold, limit, grace):
                 assert torch.equal(book.table.ema_sums[k], book.table.codes[k] * 2 * PATCHES / CODES)
             else:
                 for name in ("codes", "ema_counts", "ema_sums", "ages"):
-                    assert torch.equal(getattr(book, name)[k], before[name][k]), name
+                    assert torch.equal(getattr(book.table, name)[k], before[name][k]), name
         assert len(set(rows)) == len(rows), "two codes at the same place"
     assert total > 0
 
@@ -490,37 +503,37 @@ def test_restart_does_nothing_before_a_batch_or_without_moving_average():
 @pytest.mark.parametrize("preset", ["recommended", "paper"])
 def test_saving_keeps_the_whole_codebook(preset, tmp_path):
     model, batch = pretraining_model(preset=preset).train(), tiny_pairs()
-    book = model.cbvila.codebook
+    book = model.cbvila.quantizer
     book.table.set_codes(torch.randn(book.table.codes.shape))
     model(**batch)
-    model.update_codebook()
+    model.after_step()
     model.save_pretrained(tmp_path)
-    loaded = CBViLAForPreTraining.from_pretrained(tmp_path).cbvila.codebook
+    loaded = CBViLAForPreTraining.from_pretrained(tmp_path).cbvila.quantizer
     assert loaded.table.initialized
     for name, value in state(book).items():
-        if name not in ("ages", "expected_count"):  # which belong to a training run
+        if name not in ("table.ages", "table.expected_count"):  # which belong to a training run
             assert torch.equal(state(loaded)[name], value), name
     if preset == "paper":
         assert loaded.gumbel.scale > 0
 
 
-@pytest.mark.parametrize("missing", ["codes", "ema_sums", "in_proj.0.weight", "initialized"])
+@pytest.mark.parametrize("missing", ["table.codes", "table.ema_sums", "table.in_proj.0.weight", "table.initialized"])
 def test_loading_without_one_key_keeps_the_others(missing, tmp_path):
     model = pretraining_model()
-    book = model.cbvila.codebook
+    book = model.cbvila.quantizer
     book.table.set_codes(torch.randn(book.table.codes.shape), counts=torch.arange(1, CODES + 1))
     weights = model.state_dict()
-    del weights[f"cbvila.codebook.{missing}"]
+    del weights[f"cbvila.quantizer.{missing}"]
     model.save_pretrained(tmp_path, state_dict=dict(weights))  # which empties it
     loaded = CBViLAForPreTraining.from_pretrained(tmp_path)
-    after = state(loaded.cbvila.codebook)
+    after = state(loaded.cbvila.quantizer)
     for name, value in state(book).items():
         if name != missing:
             assert torch.equal(after[name], value), name
     assert all(value.isfinite().all() for value in after.values())
-    if missing == "ema_sums":
-        assert torch.equal(after["ema_sums"], after["codes"]), "codes must not jump at the first update"
-    assert bool(after["initialized"]) == (missing != "initialized")
+    if missing == "table.ema_sums":
+        assert torch.equal(after["table.ema_sums"], after["table.codes"]), "codes must not jump at the first update"
+    assert bool(after["table.initialized"]) == (missing != "table.initialized")
 
 
 # Statistics
@@ -543,4 +556,6 @@ def test_perplexity_limits(counts, perplexity):
 def test_codes_and_temperature_have_fp32_at_least_in_whatever_precision_a_model_is_made(made_in, kept_in):
     model = CBViLAModel._from_config(tiny_config(), dtype=made_in)
     assert model.dtype == made_in and model.logit_scale.dtype == kept_in
-    assert {tensor.dtype for tensor in model.codebook.state_dict().values() if tensor.is_floating_point()} == {kept_in}
+    assert {tensor.dtype for tensor in model.quantizer.state_dict().values() if tensor.is_floating_point()} == {
+        kept_in
+    }

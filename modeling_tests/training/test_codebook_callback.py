@@ -208,7 +208,7 @@ def test_a_window_that_is_not_full_opens_nothing(tmp_path):
 def test_targets_follow_the_encoder_at_a_distance(tmp_path):
     trainer = pretrainer(tmp_path)
     model = trainer.model.cbvila
-    followed = {"vision_model": model.vision_model, "in_proj": model.quantizer.in_proj}
+    followed = {"vision_model": model.vision_model, "in_proj": model.quantizer.table.in_proj}
     teacher = EMATeacher(trainer, decay=0.75)
     expected = {f"{part}.{n}": w.clone() for part, module in followed.items() for n, w in module.state_dict().items()}
     assert len(expected) > 10
@@ -243,7 +243,7 @@ def test_mim_learns_the_indices_of_the_averaged_encoder(tmp_path):
         slow = copy.deepcopy(model).eval()
         own.append(slow.quantizer.lookup(slow.quantizer.encode(slow.vision_model(named["pixel_values"])[0][:, 1:])))
         slow.vision_model.load_state_dict(teacher.parts["vision_model"].state_dict())
-        slow.quantizer.in_proj.load_state_dict(teacher.parts["in_proj"].state_dict())
+        slow.quantizer.table.in_proj.load_state_dict(teacher.parts["in_proj"].state_dict())
         expected.append(
             slow.quantizer.lookup(slow.quantizer.encode(slow.vision_model(named["pixel_values"])[0][:, 1:]))
         )

@@ -81,10 +81,10 @@ def restart(rank):
     table = quantizer.table
     table.set_codes(torch.randn(CODES, 8, generator=generator_for(1)))
     tokens = torch.randn(1, 8, 32, generator=generator_for(2))
-    quantizer.in_proj.load_state_dict(
+    quantizer.table.in_proj.load_state_dict(
         {
             n: torch.full_like(p, 0.1) + torch.arange(p.numel()).view_as(p).sin()
-            for n, p in quantizer.in_proj.state_dict().items()
+            for n, p in quantizer.table.in_proj.state_dict().items()
         }
     )
     quantizer(tokens[:, :3] if rank == 0 else tokens[:, 3:])
