@@ -69,7 +69,7 @@ def tasks(ours, blip, lengths: torch.Tensor) -> dict[str, Callable[[], torch.Ten
     @torch.no_grad()
     def theirs() -> torch.Tensor:
         fused = blip.text_encoder(ids, mask, encoder_hidden_states=each).last_hidden_state
-        return matching_scores(blip.objectives["itm"].head(fused[:, 0]))
+        return matching_scores(blip.itm_head(fused[:, 0]))
 
     return {OURS: shared, NAIVE: naive, BLIP: theirs}
 

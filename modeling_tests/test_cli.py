@@ -290,7 +290,8 @@ def test_pretraining_on_a_folder_of_ones_own_then_inspecting_it(recipe, picture_
     assert record["steps"] == 4 and record["pairs"] == 8
     assert record["job"]["train_data"] == ["pictures"]
     assert record["preset"] == record["config"]["preset"] == "recommended"
-    assert record["config"]["codebook_update"] == "ema" and record["config"]["codebook_size"] == 8
+    quantizer = record["config"]["quantizer_config"]
+    assert quantizer["update"] == "ema" and quantizer["size"] == 8
     assert record["arguments"]["burn_in_steps"] == 0.5 and record["arguments"]["negative_hardening"] is None
     assert "output_dir" not in record["arguments"] and str(tmp_path) not in json.dumps(record)
     assert {"torch", "transformers", "accelerate", "datasets"} <= set(record["versions"])

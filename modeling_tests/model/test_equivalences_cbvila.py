@@ -15,7 +15,7 @@ from transformers_cbvila import (
     CBViLAForQuestionAnswering,
     CBViLAForVisualReasoning,
 )
-from transformers_cbvila.model import code_table_cbvila
+from transformers_cbvila.model import nearest_codes_cbvila
 
 every_head = pytest.mark.parametrize("head", HEADS, ids=lambda head: head.__name__)
 
@@ -143,7 +143,7 @@ def served(head, **sizes):
 @every_head
 def test_export_for_any_batch_and_text_length(head, monkeypatch):
     """With more tokens than are compared with the codes at once in some batches, and fewer in others."""
-    monkeypatch.setattr(code_table_cbvila, "_CHUNK", 50)
+    monkeypatch.setattr(nearest_codes_cbvila, "_CHUNK", 50)
     model, inputs = build(head), served(head, batch=4, length=7)
     with torch.no_grad():
         shapes = {name: DYNAMIC[name] for name in inputs}

@@ -7,12 +7,12 @@ from torch.nn.functional import normalize
 from transformers import set_seed
 
 from transformers_cbvila.data.masking import generator_for
-from transformers_cbvila.model import code_table_cbvila
+from transformers_cbvila.model import nearest_codes_cbvila
 from transformers_cbvila.model.code_gradients_cbvila import rotate_to
-from transformers_cbvila.model.code_table_cbvila import nearest_codes
 from transformers_cbvila.model.codebook_statistics_cbvila import codebook_statistics
 from transformers_cbvila.model.modeling_cbvila import CBViLAModel
 from transformers_cbvila.model.modeling_cbvila_pretraining import CBViLAForPreTraining
+from transformers_cbvila.model.nearest_codes_cbvila import nearest_codes
 
 
 def codebook(preset="recommended", seed=0, **fields):
@@ -48,7 +48,7 @@ def test_indices_are_the_slow_argmin(preset):
 def test_chunks_do_not_matter(chunk, monkeypatch):
     latents, codes = torch.randn(64, 8), torch.randn(CODES, 8)
     expected = torch.cdist(latents, codes).argmin(-1)
-    monkeypatch.setattr(code_table_cbvila, "_CHUNK", chunk)
+    monkeypatch.setattr(nearest_codes_cbvila, "_CHUNK", chunk)
     assert torch.equal(nearest_codes(latents, codes), expected)
 
 
@@ -218,7 +218,7 @@ def test_chunks_do_not_matter_to_gumbel(chunk, monkeypatch):
     book.after_step()
     results = []
     for size in (1000, chunk):
-        monkeypatch.setattr(code_table_cbvila, "_CHUNK", size)
+        monkeypatch.setattr(nearest_codes_cbvila, "_CHUNK", size)
         visual = tokens().requires_grad_()
         torch.manual_seed(3)
         output = book(visual)
@@ -515,7 +515,7 @@ def test_saving_keeps_the_whole_codebook(preset, tmp_path):
         assert loaded.gumbel.scale > 0
 
 
-@pytest.mark.parametrize("missing", ["table.codes", "table.ema_sums", "in_proj.0.weight", "table.initialized"])
+@pytest.mark.parametrize("missing", ["table.codes", "table.ema_sums", "table.in_proj.0.weight", "table.initialized"])
 def test_loading_without_one_key_keeps_the_others(missing, tmp_path):
     model = pretraining_model()
     book = model.cbvila.quantizer

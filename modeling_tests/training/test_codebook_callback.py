@@ -208,7 +208,7 @@ def test_a_window_that_is_not_full_opens_nothing(tmp_path):
 def test_targets_follow_the_encoder_at_a_distance(tmp_path):
     trainer = pretrainer(tmp_path)
     model = trainer.model.cbvila
-    followed = {"vision_model": model.vision_model, "in_proj": model.quantizer.in_proj}
+    followed = {"vision_model": model.vision_model, "in_proj": model.quantizer.table.in_proj}
     teacher = EMATeacher(trainer, decay=0.75)
     expected = {f"{part}.{n}": w.clone() for part, module in followed.items() for n, w in module.state_dict().items()}
     assert len(expected) > 10
@@ -243,7 +243,7 @@ def test_mim_learns_the_indices_of_the_averaged_encoder(tmp_path):
         slow = copy.deepcopy(model).eval()
         own.append(slow.quantizer.lookup(slow.quantizer.encode(slow.vision_model(named["pixel_values"])[0][:, 1:])))
         slow.vision_model.load_state_dict(teacher.parts["vision_model"].state_dict())
-        slow.quantizer.in_proj.load_state_dict(teacher.parts["in_proj"].state_dict())
+        slow.quantizer.table.in_proj.load_state_dict(teacher.parts["in_proj"].state_dict())
         expected.append(
             slow.quantizer.lookup(slow.quantizer.encode(slow.vision_model(named["pixel_values"])[0][:, 1:]))
         )
@@ -295,7 +295,7 @@ def test_negatives_that_are_hard_from_the_first_one_are_named(hardening, heard, 
 def test_moments_of_codes_before_do_not_push_those_after(tmp_path):
     """Adam counts the steps of the codes from the fit on, and those of everything else from the start."""
     ages = []
-    model = pretraining_model(preset="paper", quantizer_gradient="straight_through")
+    model = pretraining_model(preset="paper", quantizer_config={"gradient": "straight_through"})
     codes = model.cbvila.quantizer.table.codes
     look = AtEnd(lambda step: ages.append(int(trainer.optimizer.state[codes]["step"])))
     trainer = pretrainer(tmp_path, [look], model, max_steps=5, burn_in_steps=3, codebook_refit=True)
@@ -322,7 +322,7 @@ def head_before_and_after(tmp_path, given, fields=None, **options):
         (True, {}, {"codebook_refit": True, "burn_in_steps": 2}, True),
         (False, {}, {"align_steps": 2, "burn_in_steps": 9}, False),
         (True, {}, {"align_steps": 2, "burn_in_steps": 9, "codebook_init": False}, False),
-        (True, {"mim_head": "tied"}, {"align_steps": 2, "burn_in_steps": 9}, False),
+        (True, {"objectives": {"mim": {"head": "tied"}}}, {"align_steps": 2, "burn_in_steps": 9}, False),
     ],
 )
 def test_a_linear_head_that_knew_other_codes_begins_anew(given, fields, options, begins, tmp_path, monkeypatch):
@@ -332,7 +332,7 @@ def test_a_linear_head_that_knew_other_codes_begins_anew(given, fields, options,
     assert all(torch.equal(before[name], after[name]) for name in before) != begins
     said = [text for text in said if "came with fitted codes" in text]
     assert len(said) == int(given and options.get("codebook_init", True))
-    assert not begins or "mim_head scored these and begins anew" in said[0]
+    assert not begins or "mim.head scored these and begins anew" in said[0]
 
 
 def test_a_head_begins_like_a_new_one_and_alike_in_every_run(tmp_path):
@@ -486,7 +486,7 @@ def test_dead_codes_in_the_log(tmp_path):
         trainer.train()
         for log, book, chosen_now in zip(step_logs(trainer), seen, counts, strict=True):
             expected = 2 * PATCHES / CODES
-            used = book.ema_counts if preset == "recommended" else chosen_now
+            used = book.table.ema_counts if preset == "recommended" else chosen_now
             dead = sum(float(count) < 0.1 * expected for count in used) / CODES
             assert log["codebook_dead"] == pytest.approx(dead)
             statistics = codebook_statistics(chosen_now)
@@ -496,14 +496,15 @@ def test_dead_codes_in_the_log(tmp_path):
 def test_tokens_of_a_skipped_step_are_dropped(tmp_path, monkeypatch):
     """An overflow of fp16 would otherwise stay in the moving averages for good."""
     trainer = pretrainer(tmp_path)
-    book = trainer.model.cbvila.quantizer.train()
-    book(torch.full((2, PATCHES, 32), float("inf")))
-    assert not book.pending_sums.isfinite().all()
+    quantizer = trainer.model.cbvila.quantizer.train()
+    table = quantizer.table
+    quantizer(torch.full((2, PATCHES, 32), float("inf")))
+    assert not table.pending_sums.isfinite().all()
     monkeypatch.setattr(type(trainer.accelerator), "optimizer_step_was_skipped", True)
-    before = book.codes.clone()
+    before = table.codes.clone()
     trainer.codebook_callback.on_optimizer_step(trainer.args, trainer.state, trainer.control)
-    assert torch.equal(book.codes, before) and book.ages.sum() == 0
-    assert not book.pending_counts.any() and not book.pending_sums.any()
+    assert torch.equal(table.codes, before) and table.ages.sum() == 0
+    assert not table.pending_counts.any() and not table.pending_sums.any()
 
 
 # Checkpoints

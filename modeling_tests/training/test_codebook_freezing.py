@@ -10,7 +10,7 @@ from transformers import Trainer, TrainingArguments
 from transformers_cbvila import CBViLAForMaskedImageModeling, CBViLAForPreTraining
 
 HEADS = (CBViLAForPreTraining, CBViLAForMaskedImageModeling)
-WARNING = "A training step has passed without update_codebook()"
+WARNING = "A training step has passed without after_step()"
 # Codes that are moved outside autograd, or whose noise is scaled there.
 MOVED = [
     {},
@@ -28,7 +28,7 @@ def steps(model, count, update=False, accumulate=1, fused=False):
         optimizer.step()
         optimizer.zero_grad()
         if update:
-            model.update_codebook()
+            model.after_step()
 
 
 def warnings(caplog):

@@ -25,7 +25,7 @@ from transformers_cbvila.training.trainer import CBViLATrainer
 
 peft = pytest.importorskip("peft")
 
-EVERYTHING = ["codebook", "mim_head"]
+EVERYTHING = ["quantizer", "objectives.mim.head"]
 
 
 def adapted(saved=EVERYTHING, model=None, **options):
@@ -112,11 +112,16 @@ def test_retrieval_draws_its_negatives_by_the_trainers_seed(tmp_path):
 @pytest.mark.parametrize(
     "saved, fields, options, message",
     [
-        (None, {}, {}, r"its codes move \(codebook_init\).*'codebook' to modules_to_save"),
-        (["codebook"], {}, {}, "codebook_init.*a linear MIM head.*'mim_head'"),
-        (["mim_head"], {"start": True}, {}, "its codes move .codebook_update='ema'.*'codebook'"),
-        (["codebook"], {"start": True}, {"codebook_refit": True, "burn_in_steps": 1}, "codebook_refit.*'mim_head'"),
-        (None, {"preset": "paper", "start": True}, {"alternate_updates": "1,1"}, "alternate_updates.*'codebook'"),
+        (None, {}, {}, r"its codes move \(codebook_init\).*'quantizer' to modules_to_save"),
+        (["quantizer"], {}, {}, "codebook_init.*a head with weights for each code.*'objectives.mim.head'"),
+        (["objectives.mim.head"], {"start": True}, {}, "its codes move .they are moving averages.*'quantizer'"),
+        (
+            ["quantizer"],
+            {"start": True},
+            {"codebook_refit": True, "burn_in_steps": 1},
+            "codebook_refit.*'objectives.mim.head'",
+        ),
+        (None, {"preset": "paper", "start": True}, {"alternate_updates": "1,1"}, "alternate_updates.*'quantizer'"),
     ],
 )
 def test_what_an_adapter_would_lose_is_refused(saved, fields, options, message, tmp_path):
@@ -127,7 +132,7 @@ def test_what_an_adapter_would_lose_is_refused(saved, fields, options, message, 
 
 @pytest.mark.parametrize(
     "saved, fields",
-    [(["codebook"], {"mim_head": "tied"}), (["codebook"], {}), (None, {"preset": "paper"})],
+    [(["quantizer"], {"objectives": {"mim": {"head": "tied"}}}), (["quantizer"], {}), (None, {"preset": "paper"})],
 )
 def test_codes_that_stay_or_are_kept_need_no_more(saved, fields, tmp_path):
     pretrainer(tmp_path, model=adapted(saved, pretrained(**fields)), max_steps=1).train()
@@ -152,7 +157,7 @@ def test_turns_and_weight_decay_know_the_codes_of_an_adapter(tmp_path):
 
 
 def test_names():
-    inside = "base_model.model.cbvila.quantizer.modules_to_save.default.codes"
+    inside = "base_model.model.cbvila.quantizer.modules_to_save.default.table.codes"
     assert own_name(inside) == "base_model.model.cbvila.quantizer.table.codes"
 
 

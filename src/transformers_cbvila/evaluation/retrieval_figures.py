@@ -88,7 +88,7 @@ def gallery_figures(
         together.
     """
     texts, owners = [text for row in captions for text in row], owners_of(captions)
-    matches = bool(rerank_k) and model.config.itm_weight > 0
+    matches = bool(rerank_k) and model.config.needs("hard_negatives")
     # a folder may be asked again, for matching
     kept = matches or folder is not None
     galleries = encode_both(model, processor, images, texts, batch_size, progress, folder, max_length, kept)

@@ -263,7 +263,8 @@ class CBViLARetriever:
             return f"{kind} are indexed, and matching is of an image with a text"
         if not len(self._indexed().states):
             return "what was indexed has no states to match (keep_states=False)"
-        return "" if self.model.config.itm_weight else "the model was trained without matching (itm_weight=0)"
+        matches = self.model.config.needs("hard_negatives")
+        return "" if matches else "the model was trained without matching (ITM has weight 0)"
 
     def _shortlist(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
         if self._faiss is not None:

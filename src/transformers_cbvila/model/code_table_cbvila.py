@@ -1,4 +1,4 @@
-"""A table of K codes that are learned: look-up (Eq. 1), moving averages, k-means start, restarts.
+"""A table of K codes that are learned: the way to them and back, look-up (Eq. 1), moving averages, restarts.
 
 The look-up is in at least fp32 and never has noise in it. `forward` of a quantizer changes nothing here but what was
 assigned since the last step; [`CBViLACodeTable.ema_step`], called once per optimizer step, moves the codes.
@@ -12,39 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import initialization as init
 
+from .autocast_cbvila import without_autocast
 from .kmeans_cbvila import kmeans, require_points
 from .losses_cbvila import at_least_fp32
+from .nearest_codes_cbvila import nearest_codes
+from .projections_cbvila import project, projections
 
-_CHUNK = 4096  # latents whose distances to all codes are in memory at once
 _FORGOTTEN = 1e-5  # moving count below which a moving average means nothing any more
-
-
-def nearest_codes(latents: Tensor, codes: Tensor) -> Tensor:
-    """Eq. 1: for latents (M, C) the indices (M,) of the nearest of the codes (K, C) by Euclidean distance."""
-    half_norms = codes.square().sum(-1) / 2
-    return torch.cat([distance_scores(chunk, codes, half_norms).argmin(-1) for chunk in latent_chunks(latents)])
-
-
-def latent_chunks(latents: Tensor) -> tuple[Tensor, ...]:
-    """Latents (M, C) in parts that are small enough to be compared with all codes at once.
-
-    In a graph they are one part: how many there are would otherwise be a condition of it, and an exported program
-    would take no other batch.
-    """
-    is_graph = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    return (latents,) if is_graph else latents.split(_CHUNK)
-
-
-def distance_scores(latents: Tensor, codes: Tensor, half_norms: Tensor) -> Tensor:
-    """Half the squared distances (M, K), less what is the same for all codes of a latent: |c|^2 / 2 - v.c."""
-    # One matrix product, and never a (tokens, codes, width) tensor.
-    return torch.addmm(half_norms, latents, codes.T, alpha=-1)
-
-
-def count_codes(indices: Tensor, num_codes: int) -> Tensor:
-    """How often each of `num_codes` codes is among the indices (…): (K,). (`bincount` waits for the device.)"""
-    flat = indices.flatten()
-    return torch.zeros(num_codes, dtype=torch.long, device=flat.device).scatter_add(0, flat, torch.ones_like(flat))
 
 
 class CBViLACodeTable(nn.Module):
@@ -52,6 +26,8 @@ class CBViLACodeTable(nn.Module):
 
     Args:
         size, dim: K and C.
+        width: D, of tokens; with it the table has projections from and to them, unless codes live where tokens do (C
+            is D, and codes have any length).
         unit_norm: Whether codes are unit vectors.
         decay: Of the moving average, per step; `None` makes the codes a parameter, which a loss moves.
 
@@ -73,8 +49,14 @@ class CBViLACodeTable(nn.Module):
     ages: Tensor
     expected_count: Tensor
 
-    def __init__(self, size: int, dim: int, unit_norm: bool = False, decay: float | None = 0.99):
+    def __init__(
+        self, size: int, dim: int, width: int | None = None, unit_norm: bool = False, decay: float | None = 0.99
+    ):
         super().__init__()
+        self.in_proj: nn.Module = nn.Identity()
+        self.out_proj: nn.Module = nn.Identity()
+        if width is not None and (dim != width or unit_norm):
+            self.in_proj, self.out_proj = projections(width, dim)
         self.unit_norm = unit_norm
         self.decay = decay
         codes = torch.zeros(size, dim)
@@ -124,6 +106,18 @@ class CBViLACodeTable(nn.Module):
         """The codes (K, C) in at least fp32; outside the model's forward, FSDP2 has sharded a parameter."""
         return at_least_fp32(self.codes.full_tensor() if hasattr(self.codes, "full_tensor") else self.codes)
 
+    @without_autocast
+    def encode(self, tokens: Tensor, in_proj: nn.Module | None = None) -> Tensor:
+        """Tokens (…, D) to latents (…, C), which are compared with codes; by another projection, if it is given."""
+        latents = at_least_fp32(project(self.in_proj if in_proj is None else in_proj, tokens))
+        return F.normalize(latents, dim=-1) if self.unit_norm else latents
+
+    @without_autocast
+    def decode(self, codes: Tensor) -> Tensor:
+        """Codes (…, C) to quantized tokens (…, D)."""
+        return project(self.out_proj, codes)
+
+    @without_autocast
     def lookup(self, latents: Tensor) -> Tensor:
         """Eq. 1: latents (…, C) to the indices (…) of their nearest codes."""
         with torch.no_grad():

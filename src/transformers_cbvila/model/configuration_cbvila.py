@@ -20,6 +20,7 @@ from .messages_cbvila import shown
 from .nested_options_cbvila import (
     FLAT_NAMES,
     NESTED,
+    RENAMED,
     merge,
     nest,
     objective_options,
@@ -36,8 +37,6 @@ ITMKeys = Literal["continuous", "quantized", "both"]
 ReasoningFusion = Literal["separate", "twin"]
 
 PRESETS = ("recommended", "paper")
-
-_RENAMED = {"fusion_config": "multimodal_config"}  # since version 0.1
 
 _SUB_CONFIGS = {
     "vision_config": CBViLAVisionConfig,
@@ -177,8 +176,8 @@ class CBViLAConfig(PreTrainedConfig):
             value = quantizer_options(value)
         elif name == "objectives":
             value = objective_options(value)
-        elif name in _RENAMED:
-            name = _RENAMED[name]
+        elif name in RENAMED:
+            name = RENAMED[name]
         elif name in FLAT_NAMES:
             options, option = self._options_at(name)
             setattr(options, option, value)

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import initialization as init
 
-from .code_table_cbvila import distance_scores, latent_chunks, several_processes
+from .code_table_cbvila import several_processes
+from .nearest_codes_cbvila import distance_scores, latent_chunks
 
 _OPEN_CHOICE = (0.3, 0.95)  # share of noisy choices that are the nearest code: outside, the choice is not open
 

@@ -140,14 +140,14 @@ def bag_loss(logits: Tensor, indices: Tensor, mask: Tensor) -> Tensor:
 
 def books_loss(logits: Tensor, labels: Tensor, book_sizes: Sequence[int]) -> Tensor:
     """Mean cross-entropy of logits (M, ΣK) over labels (M,), or (M, R) with several books: the mean over books."""
-    books = zip(logits.split(list(book_sizes), dim=-1), _by_book(labels, book_sizes), strict=True)
+    books = zip(logits.split(list(book_sizes), dim=-1), by_book(labels, book_sizes), strict=True)
     losses = [classification_loss(scores, codes) for scores, codes in books]
     return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
 
 
 def books_bag_loss(logits: Tensor, indices: Tensor, mask: Tensor, book_sizes: Sequence[int]) -> Tensor:
     """[`bag_loss`] of logits (B, ΣK) and indices (B, N), or (B, N, R) with several books: the mean over books."""
-    books = zip(logits.split(list(book_sizes), dim=-1), _by_book(indices, book_sizes), strict=True)
+    books = zip(logits.split(list(book_sizes), dim=-1), by_book(indices, book_sizes), strict=True)
     losses = [bag_loss(scores, codes, mask) for scores, codes in books]
     return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
 
@@ -158,7 +158,8 @@ def likeliest_codes(logits: Tensor, book_sizes: Sequence[int]) -> Tensor:
     return best[0] if len(best) == 1 else torch.stack(best, dim=-1)
 
 
-def _by_book(indices: Tensor, book_sizes: Sequence[int]) -> tuple[Tensor, ...]:
+def by_book(indices: Tensor, book_sizes: Sequence[int]) -> tuple[Tensor, ...]:
+    """Indices (…), or (…, R) with several books, as one tensor (…) per book."""
     return (indices,) if len(book_sizes) == 1 else indices.unbind(-1)
 
 

@@ -1,6 +1,7 @@
 """Masked image modelling with a caption: the visual words (Eq. 4) and the pixels (Eq. 3) of patches that are hidden.
 
-Shapes: B batch, N patches, L text tokens, D hidden, Dv vision width, K codes, P pixels of a patch.
+Shapes: B batch, N patches, L text tokens, D hidden, Dv vision width, ΣK codes of all books, P pixels of a
+patch.
 """
 
 from dataclasses import dataclass

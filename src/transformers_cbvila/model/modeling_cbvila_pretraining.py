@@ -3,7 +3,8 @@
 All corruption (masked tokens, masked patches) arrives in the batch; the only draws made here are ITM negatives and
 gumbel noise, in training mode.
 
-Shapes: B batch, N patches, L text tokens, D hidden, Dv vision width, K codes, V vocabulary, P pixels of a patch.
+Shapes: B batch, N patches, L text tokens, D hidden, Dv vision width, ΣK codes of all books, V vocabulary,
+P pixels of a patch.
 """
 
 from dataclasses import dataclass
@@ -40,13 +41,13 @@ class CBViLAForPreTrainingOutput(ModelOutput):
             and its inputs are given. In training on several processes, the mean of a term over these is the mean over
             the labelled tokens, patches or pairs of all of them.
         codebook_indices (`torch.LongTensor` (B, N) or (B, N, books)): Codes of the images, Eq. 1.
-        codebook_counts (`torch.LongTensor` (K,)): How often each code was chosen in the batch.
+        codebook_counts (`torch.LongTensor` (ΣK,)): How often each code was chosen in the batch, book after book.
         codebook_statistics (`dict`): Usage, perplexity and share of the most frequent code, over this batch only, and
             the metrics of the quantizer, such as `argmin_share` with gumbel noise, the share of tokens whose sampled
             code is the nearest one.
         itm_logits (`torch.FloatTensor` (3B, 2)): True pairs, then each text with a wrong image, then each image with a
             wrong text; class 1 is "matches".
-        mlm_logits (`torch.FloatTensor` (masked tokens, V)), mim_logits (`torch.FloatTensor` (masked patches, K)):
+        mlm_logits (`torch.FloatTensor` (masked tokens, V)), mim_logits (`torch.FloatTensor` (masked patches, ΣK)):
             Predictions at the masked places, in the order of `mlm_labels != -100` and `bool_masked_pos`.
         pixel_predictions (`torch.FloatTensor` (B, N, P)): Reconstruction from visual words and text.
         image_embeds, text_embeds (`torch.FloatTensor` (B, E)): Pooled embeddings of length 1.
@@ -148,8 +149,8 @@ class CBViLAForPreTraining(CBViLAModelWithReconstruction):
             negative_seed: Of the draws, a number or a tensor () or (1,), the same on all processes; see
                 [`choose_negatives`]. Without, torch's random state decides.
             loss_weights: Weight of each term by name; the configuration's when absent. A term of weight 0 is skipped.
-            mim_targets: (B, N) code indices that MIM predicts in place of the images' own, for example those of a
-                slower copy of the image encoder.
+            mim_targets: (B, N) or (B, N, books) code indices that MIM predicts in place of the images' own, such as
+                those of a slower copy of the image encoder.
             token_labels: (B, N) a class for each patch, for quantizers that use one.
             momentum: Outputs of momentum copies of the model, as soft targets for ITC and MLM; see
                 [`MomentumTargets`]. ITM negatives stay those of the batch.

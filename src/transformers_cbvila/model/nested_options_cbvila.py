@@ -12,6 +12,7 @@ from .registry_cbvila import find_registered
 
 NESTED = ("quantizer_config", "objectives")
 DEFAULT_QUANTIZER = "nearest"
+RENAMED = {"fusion_config": "multimodal_config"}  # since version 0.1
 # Where the options are that version 0.1 had side by side: by flat name the part, the objective in it, the option.
 FLAT_NAMES: dict[str, tuple[str, str | None, str]] = {
     **{
@@ -62,6 +63,13 @@ def nest(fields: MutableMapping[str, Any]) -> None:
         where, objective, option = FLAT_NAMES[flat]
         part = {option: fields.pop(flat)}
         fields[where] = merge(where, fields.get(where), part if objective is None else {objective: part})
+
+
+def with_current_names(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a configuration, some of them by names of version 0.1, by the names that they have now."""
+    renamed = {RENAMED.get(name, name): value for name, value in fields.items()}
+    nest(renamed)
+    return renamed
 
 
 def merge(where: str, before: Any, changes: Any) -> dict[str, Any]:

@@ -4,16 +4,16 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .autocast_cbvila import without_autocast
 from .code_gradients_cbvila import rotate_to, straight_through
-from .code_table_cbvila import CBViLACodeTable, count_codes
+from .code_table_cbvila import CBViLACodeTable
 from .gumbel_cbvila import CBViLAGumbelChoice, choice_alarm
 from .losses_cbvila import at_least_fp32, codebook_loss, commitment_loss
+from .nearest_codes_cbvila import count_codes
 from .options_cbvila import options, require_range
-from .quantizer_cbvila import CBViLAQuantizer, CBViLAQuantizerOptions, project, token_codes
+from .quantizer_cbvila import CBViLAQuantizer, CBViLAQuantizerOptions, token_codes
 from .quantizer_output_cbvila import DEFAULT_GRADIENTS, CBViLAGradients, CBViLAQuantizerHints, CBViLAQuantizerOutput
 
 _OLD = r"(?<!objectives\.)\bcodebook\."
@@ -70,22 +70,12 @@ class CBViLANearestQuantizer(CBViLAQuantizer):
     name = "nearest"
     options_class = CBViLANearestQuantizerOptions
     collapse_advice = "update='ema', or norm='l2' with a small dim, in quantizer_config; fewer codes"
-    keys_of_0_1 = {
-        **{rf"{_OLD}{key}$": f"quantizer.table.{key}" for key in ("codes", "initialized", "ema_counts", "ema_sums")},
-        rf"{_OLD}gumbel_scale$": "quantizer.gumbel.scale",
-        _OLD: "quantizer.",
-    }
+    keys_of_0_1 = {rf"{_OLD}gumbel_scale$": "quantizer.gumbel.scale", _OLD: "quantizer.table."}
 
     def __init__(self, options: Any, width: int, gradients: CBViLAGradients = DEFAULT_GRADIENTS):
         super().__init__(options, width, gradients)
-        dim, unit_norm = options.dim or width, options.norm == "l2"
-        # Literal reading: codes live where the ViT's outputs live, and there is nothing in between.
-        self.in_proj: nn.Module = nn.Identity()
-        self.out_proj: nn.Module = nn.Identity()
-        if dim != width or unit_norm:
-            self.in_proj = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, dim))
-            self.out_proj = nn.Linear(dim, width)
-        self.table = CBViLACodeTable(options.size, dim, unit_norm, options.decay if options.update == "ema" else None)
+        decay = options.decay if options.update == "ema" else None
+        self.table = CBViLACodeTable(options.size, options.dim or width, width, options.norm == "l2", decay)
         self.gumbel = CBViLAGumbelChoice(options.temperature) if options.gradient == "gumbel" else None
         self.book_sizes = self.sizes(options)
         # Always in fp32 at least (see CBViLAModel), also in a model that is made in half precision.
@@ -99,28 +89,19 @@ class CBViLANearestQuantizer(CBViLAQuantizer):
         return (self.table,)
 
     def followed(self) -> dict[str, nn.Module]:
-        return {"in_proj": self.in_proj}
+        return {"in_proj": self.table.in_proj}
 
     def head_codes(self) -> tuple[Tensor, ...]:
         return (at_least_fp32(self.table.codes).detach(),)
 
-    @without_autocast
     def encode(self, tokens: Tensor, modules: Mapping[str, nn.Module] | None = None) -> Tensor:
-        in_proj = self.in_proj if modules is None else modules["in_proj"]
-        latents = at_least_fp32(project(in_proj, tokens))
-        return F.normalize(latents, dim=-1) if self.table.unit_norm else latents
+        return self.table.encode(tokens, None if modules is None else modules["in_proj"])
 
-    @without_autocast
-    def decode(self, codes: Tensor) -> Tensor:
-        """Codes (…, C) to quantized tokens (…, D)."""
-        return project(self.out_proj, codes)
-
-    @without_autocast
     def lookup(self, latents: Tensor, hints: CBViLAQuantizerHints | None = None) -> Tensor:
         return self.table.lookup(latents)
 
     def indices_to_quantized(self, indices: Tensor) -> Tensor:
-        return self.decode(token_codes(indices, self.table.codes))
+        return self.table.decode(token_codes(indices, self.table.codes))
 
     @without_autocast
     def forward(
@@ -149,8 +130,8 @@ class CBViLANearestQuantizer(CBViLAQuantizer):
         if not self.table.is_moving_average:
             terms["codebook"] = codebook_loss(latents, codes)
         return CBViLAQuantizerOutput(
-            quantized=self.decode(passed),
-            detached=self.decode(detached),
+            quantized=self.table.decode(passed),
+            detached=self.table.decode(detached),
             indices=indices,
             counts=counts,
             codes=self.head_codes(),

@@ -1,7 +1,9 @@
 """The quantizers that there are. A new one is its file and one line here."""
 
 from .quantizer_cbvila import CBViLAQuantizer
+from .quantizer_fsq_cbvila import CBViLAFSQuantizer as CBViLAFSQuantizer
 from .quantizer_nearest_cbvila import CBViLANearestQuantizer as CBViLANearestQuantizer
+from .quantizer_residual_cbvila import CBViLAResidualQuantizer as CBViLAResidualQuantizer
 from .registry_cbvila import check_registered, classes_by_name
 
 QUANTIZERS: dict[str, type[CBViLAQuantizer]] = classes_by_name(globals(), CBViLAQuantizer)

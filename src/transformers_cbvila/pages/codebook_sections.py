@@ -37,7 +37,7 @@ def note(text: str) -> str:
 def intro_section(words: VisualWords, row: int, image: np.ndarray, caption: str) -> str:
     """What a visual word is, with one of the M images cut into numbered patches."""
     rows, columns = words.grid
-    codes = [f"{code:,}" for code in words.indices[row].tolist()]
+    codes = [" + ".join(f"{code:,}" for code in patch) for patch in words.indices[row].tolist()]
     listed = ", ".join(codes[:_LISTED]) + (" …" if len(codes) > _LISTED else "")
     alt = f"{caption}: the picture cut into {rows} by {columns} numbered patches"
     cut = picture(numbered_patches(image, words.grid), alt)
@@ -183,7 +183,7 @@ def codes_section(
     total = max(1, int(words.counts.sum()))
     rows = []
     for code, crops in crops_of_code.items():
-        count, images = int(words.counts[code]), int((words.indices == code).any(axis=1).sum())
+        count, images = int(words.counts[code]), int((words.indices == code).any(axis=(1, 2)).sum())
         colour = ",".join(f"{255 * value:.0f}" for value in words.colours[code])
         rows.append(
             f'<tr><th scope="row"><span class="swatch" style="background:rgb({colour})"></span>{code}'
@@ -202,8 +202,17 @@ def _strip_alt(code: int, crops: int, colour: str) -> str:
     return f"{counted(crops, 'place')} of code {code} in pictures, framed; mean colour rgb({colour})"
 
 
-def _different(words: VisualWords, row: int) -> str:
-    return f"{counted(len(np.unique(words.indices[row])), 'different code')}, a colour each"
+def _maps_of(words: VisualWords, row: int, caption: str, distinct: np.ndarray) -> str:
+    """Two maps of an image's codes for each book: in their mean colours, and in colours that stand for them."""
+    maps = []
+    for book in range(words.indices.shape[2]):
+        indices, which = words.indices[row, :, book], f" of book {book + 1}" if words.indices.shape[2] > 1 else ""
+        different = f"{counted(len(np.unique(indices)), 'different code')}, a colour each"
+        maps += [
+            picture(index_map(indices, words.grid, words.colours), f"{caption}: mean colours of its codes{which}"),
+            picture(index_map(indices, words.grid, distinct), f"{caption}: its {different}{which}"),
+        ]
+    return "".join(maps)
 
 
 def maps_section(words: VisualWords, shown: Mapping[int, tuple[np.ndarray, str]]) -> str:
@@ -211,8 +220,7 @@ def maps_section(words: VisualWords, shown: Mapping[int, tuple[np.ndarray, str]]
     distinct = distinct_colours(words.counts)
     maps = [
         f'<div class="map">{picture(Image.fromarray(image), caption)}'
-        f"{picture(index_map(words.indices[row], words.grid, words.colours), f'{caption}: mean colours of its codes')}"
-        f"{picture(index_map(words.indices[row], words.grid, distinct), f'{caption}: its {_different(words, row)}')}"
+        f"{_maps_of(words, row, caption, distinct)}"
         f'<span class="soft">{escape(caption)}</span></div>'
         for row, (image, caption) in shown.items()
     ]

@@ -20,6 +20,7 @@ from ..model.configuration_cbvila import CBViLAConfig
 from ..model.image_processing_pil_cbvila import CBViLAImageProcessorPil
 from ..model.messages_cbvila import shown
 from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
+from ..model.nested_options_cbvila import NESTED, merge, with_current_names
 from ..model.processing_cbvila import CBViLAProcessor
 from .arguments import CBViLATrainingArguments
 from .inherited_options import OF_EVALUATION, WITH_EVALUATION, refuse
@@ -251,8 +252,11 @@ def _changed(config: CBViLAConfig, changes: Any) -> CBViLAConfig:
     """A checkpoint's configuration with other loss weights, dropout and the like; what weights do not fit is an error
     when they are loaded."""
     fields = config.to_dict()
-    for name, value in changes.items():
-        fields[name] = {**fields[name], **value} if name in CBViLAConfig.sub_configs else value
+    for name, value in with_current_names(changes).items():
+        if name in NESTED:
+            fields[name] = merge(name, fields[name], value)
+        else:
+            fields[name] = {**fields[name], **value} if name in CBViLAConfig.sub_configs else value
     return CBViLAConfig.from_dict(fields)
 
 
