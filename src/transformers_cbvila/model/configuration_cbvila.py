@@ -27,6 +27,7 @@ from .nested_options_cbvila import (
     preset_options,
     quantizer_options,
 )
+from .objective_cbvila import CBViLAObjectiveOptions
 from .objectives_cbvila import OBJECTIVES
 from .remote_code_cbvila import saved_with_its_code
 
@@ -158,7 +159,7 @@ class CBViLAConfig(PreTrainedConfig):
         nested |= {name: kwargs.pop(name) for name in FLAT_NAMES if name in kwargs}
         nest(nested)
         self.quantizer_config, self.objectives = (nested[name] for name in NESTED)
-        refuse_misspelt(kwargs, type(self))
+        refuse_misspelt(kwargs, type(self), FLAT_NAMES)
         self.check()
         said = {name: kwargs.pop(name, None) for name in ("num_labels",)}
         said |= {name: getattr(self, name) for name in ("id2label", "label2id")}
@@ -178,7 +179,10 @@ class CBViLAConfig(PreTrainedConfig):
         elif name in RENAMED:
             name = RENAMED[name]
         elif name in FLAT_NAMES:
-            setattr(*self._options_at(name), value)
+            options, option = self._options_at(name)
+            setattr(options, option, value)
+            if isinstance(options, CBViLAObjectiveOptions):
+                self.objectives[FLAT_NAMES[name][1]] = options
             return
         super().__setattr__(name, value)
 
@@ -189,10 +193,15 @@ class CBViLAConfig(PreTrainedConfig):
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
     def _options_at(self, flat_name: str) -> tuple[Any, str]:
-        """The options that a flat name of version 0.1 is one of, and its name there."""
+        """The options that a flat name of version 0.1 is one of, and its name there.
+
+        An objective that the configuration does not have has the defaults of its options.
+        """
         where, objective, option = FLAT_NAMES[flat_name]
         found = getattr(self, where)
-        return (found if objective is None else found[objective]), option
+        if objective is not None:
+            found = found[objective] if objective in found else OBJECTIVES[objective].options_class()
+        return found, option
 
     @property
     def num_labels(self) -> int:
@@ -222,7 +231,8 @@ class CBViLAConfig(PreTrainedConfig):
         Raises:
             ValueError: If an option of the caller is misspelt, or his classes contradict each other.
         """
-        refuse_misspelt(kwargs, cls)
+        kwargs = with_new_names(kwargs)
+        refuse_misspelt(kwargs, cls, FLAT_NAMES)
         for name, config_class in _SUB_CONFIGS.items():
             if kwargs.get(name) is not None:
                 check_part(name, kwargs[name])
@@ -389,6 +399,11 @@ class CBViLAConfig(PreTrainedConfig):
                 f"itm_kv={self.itm_kv!r} shows texts the quantized tokens, whose gradients to the image encoder "
                 "grad_to_vit=False of the pixel objective cuts: leave one of both at its default."
             )
+
+
+def with_new_names(options: dict[str, Any]) -> dict[str, Any]:
+    """Options of a caller, those that version 0.1 called otherwise under their names of now."""
+    return {_RENAMED.get(name, name): value for name, value in options.items()}
 
 
 def check_part(name: str, value: Any) -> None:
