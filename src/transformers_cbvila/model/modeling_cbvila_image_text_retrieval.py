@@ -58,9 +58,9 @@ class CBViLAForImageTextRetrieval(CBViLAModelWithObjectives):
     """CB-ViLA with the contrastive projections and the matching head.
 
     To search, embed images and texts once (`model.cbvila.get_image_features`, `get_text_features`), take the most
-    similar, and order these by `itm_logits.softmax(-1)[:, 1]`; [`CBViLARetriever`] does. With a weight of 0 for ITC there are
-    no projections: similarities come from the encoders' first tokens at the initial temperature, and the loss is ITM
-    alone.
+    similar, and order these by `itm_logits.softmax(-1)[:, 1]`; [`CBViLARetriever`] does. With a weight of 0 for ITC
+    there are no projections: similarities come from the encoders' first tokens at the initial temperature, and the
+    loss is ITM alone.
 
     Example:
 
