@@ -403,7 +403,7 @@ class CBViLAConfig(PreTrainedConfig):
 
 def with_new_names(options: dict[str, Any]) -> dict[str, Any]:
     """Options of a caller, those that version 0.1 called otherwise under their names of now."""
-    return {_RENAMED.get(name, name): value for name, value in options.items()}
+    return {RENAMED.get(name, name): value for name, value in options.items()}
 
 
 def check_part(name: str, value: Any) -> None:
