@@ -268,7 +268,9 @@ def test_values_of_a_recipe_are_those_of_flags(tmp_path):
     )
     job, args, rest = parse_pretrain(["--config", str(path)])
     assert (job.train_data, job.train_data_weights, job.caption_column) == (["easy-vqa"], [2.0], "7")
-    assert job.model_config == {"codebook_size": 8} and job.model is None and job.streaming and rest.resume
+    assert (
+        job.model_config == {"quantizer_config": {"size": 8}} and job.model is None and job.streaming and rest.resume
+    )
     assert (args.max_steps, args.learning_rate, args.lr_scheduler_kwargs["power"]) == (3, 1.0, 2)
 
 

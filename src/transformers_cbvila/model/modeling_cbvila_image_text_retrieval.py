@@ -58,9 +58,9 @@ class CBViLAForImageTextRetrieval(CBViLAModelWithObjectives):
     """CB-ViLA with the contrastive projections and the matching head.
 
     To search, embed images and texts once (`model.cbvila.get_image_features`, `get_text_features`), take the most
-    similar, and order these by `itm_logits.softmax(-1)[:, 1]`; [`CBViLARetriever`] does. With `itc_weight=0` there are
-    no projections: similarities come from the encoders' first tokens at the initial temperature, and the loss is ITM
-    alone.
+    similar, and order these by `itm_logits.softmax(-1)[:, 1]`; [`CBViLARetriever`] does. With a weight of 0 for ITC
+    there are no projections: similarities come from the encoders' first tokens at the initial temperature, and the
+    loss is ITM alone.
 
     Example:
 
@@ -143,7 +143,7 @@ class CBViLAForImageTextRetrieval(CBViLAModelWithObjectives):
         Raises:
             ValueError: If image or text is missing; if a loss is asked for, their numbers differ and there is no
                 `image_index`; or if candidates are the same tokens, or the model was not trained to compare
-                (`itc_weight=0`).
+                (ITC has weight 0).
         """
         options = self.states_to_return(output_attentions, output_hidden_states)
         words = input_ids if inputs_embeds is None else inputs_embeds
@@ -220,7 +220,7 @@ class CBViLAForImageTextRetrieval(CBViLAModelWithObjectives):
         if not self.cbvila.has_contrastive_head:
             raise ValueError(
                 "There are other numbers of images and of texts, to be compared by their embeddings, and this model's "
-                "were never trained for it (itc_weight=0). Pass pairs, with image_index, and use itm_logits."
+                "were never trained for it (ITC has weight 0). Pass pairs, with image_index, and use itm_logits."
             )
         if input_ids is None or torch.compiler.is_compiling():
             return

@@ -102,7 +102,7 @@ class CBViLAForMaskedImageModeling(CBViLAModelWithReconstruction):
 
         Args:
             pixel_values: (B, 3, H, W) images, whole: what is hidden is hidden behind the image encoder (Sec. III-B),
-                or by the model before it (`mim_mask_stage`).
+                or by the model before it (`mask_stage` of MIM).
             bool_masked_pos: (B, N) patches to hide; without it nothing is hidden, and there is no loss.
             input_ids: (B, L) captions, or `inputs_embeds` (B, L, D) in their place; empty ones when absent.
             attention_mask: (B, L), 0 on padding.

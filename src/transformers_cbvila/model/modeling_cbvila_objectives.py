@@ -53,6 +53,9 @@ class CBViLAModelWithObjectives(CBViLAPreTrainedModel):
         others = "|".join(self.objectives) or "-"
         ignored = [*(type(self)._keys_to_ignore_on_load_unexpected or []), rf"objectives\.(?!({others})\.)"]
         self._keys_to_ignore_on_load_unexpected = ignored
+        absent = tuple(f"objectives.{name}." for name in OBJECTIVES if name not in self.objectives)
+        tied = type(self)._tied_weights_keys or {}
+        self._tied_weights_keys = {name: source for name, source in tied.items() if not name.startswith(absent)}
 
     @property
     def learns_codes(self) -> bool:

@@ -20,7 +20,7 @@ from .options_cbvila import CBViLAOptions, options, require_range
 from .pair_similarity_cbvila import PairSimilarity
 from .quantizer_output_cbvila import CBViLAQuantizerOutput
 
-Phase = Literal["align", "start", "burn_in", "mim"]
+Phase = Literal["align", "start", "burn_in", "stable"]
 
 
 class Scored(NamedTuple):
@@ -161,7 +161,7 @@ class CBViLAObjective(nn.Module):
     Attributes:
         name: Its key in `objectives` of the configuration.
         phase: From when it is on in [`CBViLATrainer`]: `"align"` from the first step, `"start"` after alignment,
-            `"burn_in"` after burn-in, `"mim"` when the codes are stable, too.
+            `"burn_in"` after burn-in, `"stable"` when the codes are stable, too.
         needs: What others provide because of it, of `"quantizer"` (which is built), `"visual_queries"` (to be asked),
             `"projections"` (of contrast), `"other_pairs"` (to compare with), `"hard_negatives"`, `"masked_text"`,
             `"momentum_pairs"`, `"momentum_tokens"` (of a momentum encoder, if one is kept), `"code_targets"` (of a

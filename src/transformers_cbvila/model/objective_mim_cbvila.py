@@ -81,7 +81,7 @@ class CBViLAMIM(CBViLAObjective):
     name = "mim"
     options_class = CBViLAMIMOptions
     keys_of_0_1 = {r"^mim_head\.": "objectives.mim.head."}
-    phase = "mim"
+    phase = "stable"
     needs = frozenset({"quantizer", "visual_queries", "code_targets"})
     is_default = True
     reads = "detached"

@@ -34,7 +34,7 @@ class CBViLAMIMClsBag(CBViLAObjective):
     name = "mim_cls_bag"
     options_class = CBViLAMIMClsBagOptions
     keys_of_0_1 = {r"^mim_cls_head\.": "objectives.mim_cls_bag.head."}
-    phase = "mim"
+    phase = "stable"
     needs = frozenset({"quantizer", "visual_queries", "code_targets"})
 
     def __init__(self, options: Any, config: Any, quantizer: Any = None):
