@@ -159,7 +159,11 @@ def without(tensors, *keys):
 @pytest.mark.parametrize(
     "change, arguments, complaint",
     [
-        (lambda t: without(t, "objectives.itm.head.bias"), [], "1 key is missing: itm_head.bias. --not_strict"),
+        (
+            lambda t: without(t, "objectives.itm.head.bias"),
+            [],
+            "1 key is missing: objectives.itm.head.bias. --not_strict",
+        ),
         (lambda t: t | {"extra.key": torch.ones(1)}, [], "1 key is unknown: extra.key"),
         (lambda t: without(t, "visual_encoder.pos_embed"), [], "'visual_encoder.pos_embed' is not there"),
         (lambda t: {"layers.0.weight": torch.ones(1)}, [], "This is no ALBEF checkpoint"),
