@@ -76,13 +76,13 @@ class CBViLAConfig(PreTrainedConfig):
             `{"mim": {"weight": 0.5, "head": "tied"}}`; see the options of each, [`CBViLAMIMOptions`] and so on.
             Objectives and options that are not named keep their defaults. A weight of 0 leaves an objective out, and
             with the last one that needs it the quantizer, too.
-        fusion_visual_pos (`"learned"` or `"none"`, defaults to `"learned"`): Positions of visual words when they ask.
-            Without them (the paper names none) all hidden words of an image are the same question.
-        fusion_visual_cls (`"learned"`, `"vit"` or `"none"`, defaults to `"learned"`): What stands before the visual
-            words when they ask: a learned token, the image encoder's class token (never quantised), or nothing.
-        itm_kv (`"continuous"`, `"quantized"` or `"both"`, defaults to `"continuous"`): What texts see of an image, in
-            ITM, MLM and every model that asks images with texts: the image encoder's tokens, its class token and the
-            visual words, or both (tokens first).
+        fusion_visual_pos (`"learned"` or `"none"`, defaults to `"learned"`): Positions of visual queries. Without them
+            (the paper names none) all hidden tokens of an image are the same query.
+        fusion_visual_cls (`"learned"`, `"vit"` or `"none"`, defaults to `"learned"`): What stands before visual
+            queries: a learned token, the image encoder's class token (never quantized), or nothing.
+        itm_kv (`"continuous"`, `"quantized"` or `"both"`, defaults to `"continuous"`): What texts attend to, in ITM,
+            MLM and every model whose texts attend to images: the image encoder's tokens, its class token and the
+            quantized tokens, or both (continuous ones first).
         projection_dim (`int`, defaults to 256): Width of the contrastive embeddings.
         logit_scale_init_value (`float`, defaults to 2.6592): Logarithm of the initial 1 / temperature (ln 1/0.07).
         num_images (`int`, defaults to 2): Images per statement in visual reasoning.

@@ -176,7 +176,7 @@ class CBViLAVisualQueries(nn.Module):
 
     def forward(
         self,
-        words: Tensor,
+        tokens: Tensor,
         grid: tuple[int, int],
         bool_masked_pos: Tensor | None = None,
         image_cls: Tensor | None = None,
@@ -187,7 +187,7 @@ class CBViLAVisualQueries(nn.Module):
         N queries.
         """
         dtype = self.layernorm.weight.dtype
-        queries = self.projection(words.to(dtype))
+        queries = self.projection(tokens.to(dtype))
         if bool_masked_pos is not None:
             queries = torch.where(bool_masked_pos.unsqueeze(-1), self.mask_token.to(queries.dtype), queries)
         if self.cls_source == "learned":

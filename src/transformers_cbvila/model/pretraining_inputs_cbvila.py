@@ -29,9 +29,9 @@ def check_pretraining_inputs(pixel_values, input_ids, input_ids_masked, mlm_labe
 def check_targets(model: Any, mlm_labels: Tensor | None, mim_targets: Tensor | None, hidden: Tensor | None) -> None:
     """Raises a ValueError unless targets are tokens of the vocabulary and codes of the quantizer."""
     if mlm_labels is not None:
-        words = model.config.text_config.vocab_size
-        rule = f"the vocabulary has {words} tokens, and -100 stands where none is to be predicted"
-        check_ids("mlm_labels", mlm_labels, tuple(mlm_labels.shape), words, rule, model)
+        vocabulary = model.config.text_config.vocab_size
+        rule = f"the vocabulary has {vocabulary} tokens, and -100 stands where none is to be predicted"
+        check_ids("mlm_labels", mlm_labels, tuple(mlm_labels.shape), vocabulary, rule, model)
     if mim_targets is None:
         return
     if not model.cbvila.has_quantizer:
