@@ -6,6 +6,7 @@ from torch import Tensor
 
 from .label_checks_cbvila import check_ids
 from .momentum_cbvila import MomentumTargets
+from .objectives_cbvila import OBJECTIVES
 
 
 def check_pretraining_inputs(pixel_values, input_ids, input_ids_masked, mlm_labels, caption_dropped) -> None:
@@ -53,10 +54,11 @@ def check_momentum(model: Any, momentum: MomentumTargets | None) -> None:
 
 def check_loss_weights(model: Any, changes: dict[str, float]) -> None:
     """Raises a ValueError for weights of terms that there are not."""
-    weights = model.config.loss_weights()
-    unknown = sorted(set(changes) - set(weights))
+    registered = [cls.loss_weights(cls.options_class()) for cls in OBJECTIVES.values()]
+    known = [name for terms in (*registered, model.config.loss_weights()) for name in terms]
+    unknown = sorted(set(changes) - set(known))
     if unknown:
-        raise ValueError(f"loss_weights names {', '.join(unknown)}; the losses are {', '.join(weights)}.")
+        raise ValueError(f"loss_weights names {', '.join(unknown)}; the losses are {', '.join(dict.fromkeys(known))}.")
     built = {name for objective in model.active_objectives(None) for name in objective.loss_weights(objective.options)}
     missing = [name for name, weight in changes.items() if weight > 0 and name not in built]
     if missing:
