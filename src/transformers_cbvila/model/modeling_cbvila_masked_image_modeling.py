@@ -94,7 +94,7 @@ class CBViLAForMaskedImageModeling(CBViLAModelWithReconstruction):
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
-        token_labels: Tensor | None = None,
+        token_classes: Tensor | None = None,
         return_loss: bool = True,
         interpolate_pos_encoding: bool = False,
         output_attentions: bool | None = None,
@@ -109,7 +109,7 @@ class CBViLAForMaskedImageModeling(CBViLAModelWithReconstruction):
             input_ids: (B, L) captions, or `inputs_embeds` (B, L, D) in their place; empty ones when absent.
             attention_mask: (B, L), 0 on padding.
             position_ids: (B, L); counted from 0 when absent.
-            token_labels: (B, N) a class for each patch, for quantizers that use one.
+            token_classes: (B, N) a class for each patch, for quantizers that use one.
             return_loss: Whether to compute the loss where patches are hidden. (By its default `Trainer` knows that
                 evaluation has a loss although there are no labels.)
             interpolate_pos_encoding: Whether images of another size than the configured one are allowed.
@@ -131,7 +131,7 @@ class CBViLAForMaskedImageModeling(CBViLAModelWithReconstruction):
             input_ids, attention_mask, position_ids=position_ids, inputs_embeds=inputs_embeds
         ).last_hidden_state
         tokens = image.last_hidden_state
-        hints = CBViLAQuantizerHints.of(token_labels)
+        hints = CBViLAQuantizerHints.of(token_classes)
         whole = EncodedImage(tokens[:, 0], self.cbvila.quantizer(tokens[:, 1:], hints=hints))
         visible = whole if hidden is None else self.encode_visible(pixel_values, whole, hidden, hints)
         fuse = self.fusion_with(pixel_values, text, attention_mask)

@@ -173,9 +173,8 @@ class CBViLAForPreTraining(CBViLAModelWithReconstruction):
         objectives = self.active_objectives(weights)
         image = self.cbvila.get_image_features(pixel_values, interpolate_pos_encoding, return_dict=True)
         text, masked_text = self._encode_texts(input_ids, attention_mask, input_ids_masked, objectives)
-        hints, quantized = CBViLAQuantizerHints.of(token_labels), None
+        hints, quantized = CBViLAQuantizerHints.of(token_classes), None
         if self.cbvila.has_quantizer:
-            hints = None if token_classes is None else CBViLAQuantizerHints(token_classes)
             quantized = self.cbvila.quantizer(image.last_hidden_state[:, 1:], hints=hints)
         ids = pair_ids(pixel_values, input_ids, attention_mask, image_ids, text_ids)
         processes = Processes.gather_sizes(self.training, input_ids, known_text_ids)
