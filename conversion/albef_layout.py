@@ -89,7 +89,7 @@ def _text_step(key: str, fusion_layer: int, layout: str, task: str) -> Step | No
         if found.part == "embeddings":
             return f"cbvila.text_model.embeddings.{found.name}"
         if found.part == "head":
-            heads = {"pretrain": "mlm_head", "vqa": "answer_decoder.lm_head"}
+            heads = {"pretrain": "objectives.mlm.head", "vqa": "answer_decoder.lm_head"}
             return f"{heads[task]}.{found.name}" if task in heads else Step(note=f"{task} names no tokens")
         if found.layer < fusion_layer:
             return f"cbvila.text_model.layers.{found.layer}.{found.name}"

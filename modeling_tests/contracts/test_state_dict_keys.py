@@ -33,7 +33,6 @@ CONFIGURATIONS = {
 NAMES_OF_0_1 = {
     r"^(cbvila\.)?quantizer\.table\.": r"\1codebook.",
     r"^(cbvila\.)?quantizer\.gumbel\.scale$": r"\1codebook.gumbel_scale",
-    r"^(cbvila\.)?quantizer\.": r"\1codebook.",
     r"^objectives\.mim_cls_bag\.head\.": "mim_cls_head.",
     r"^objectives\.(\w+)\.head\.": r"\1_head.",
 }

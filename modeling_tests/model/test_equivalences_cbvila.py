@@ -244,7 +244,7 @@ def test_half_precision(head, dtype, tmp_path):
     assert half.dtype == half.config.dtype == dtype
     for name, tensor in half.state_dict().items():
         if tensor.is_floating_point():
-            assert tensor.dtype == (torch.float32 if "codebook." in name or "logit_scale" in name else dtype), name
+            assert tensor.dtype == (torch.float32 if "quantizer." in name or "logit_scale" in name else dtype), name
     expected, actual = run(model, inputs), run(half, inputs)
     same = torch.ones(4, dtype=torch.bool)
     if "codebook_indices" in expected:

@@ -349,7 +349,7 @@ def messages(caplog):
 @pytest.mark.parametrize(
     "source, head, parts",
     [
-        (CBViLAModel, CBViLAForVisualEntailment, "quantizer (10 tensors), logit_scale (1 tensor)"),
+        (CBViLAModel, CBViLAForVisualEntailment, "logit_scale (1 tensor), quantizer (10 tensors)"),
         (CBViLAModel, CBViLAForImageTextRetrieval, "quantizer (10 tensors), text_key_projection (2 tensors)"),
         (CBViLAForPreTraining, CBViLAForMaskedImageModeling, "objectives.itm (2 tensors), objectives.mlm (5 tensors)"),
         (CBViLAForPreTraining, CBViLAModel, "objectives.pixel (2 tensors)"),
@@ -483,6 +483,6 @@ def test_our_trainer_moves_the_codebook_of_the_masked_model(tmp_path):
     before = model.cbvila.quantizer.table.codes.clone()
     arguments = CBViLATrainingArguments(output_dir=str(tmp_path), max_steps=2, use_cpu=True, disable_tqdm=True)
     CBViLATrainer(model, arguments, train_dataset=Rows(batch), data_collator=default_data_collator).train()
-    codebook = model.cbvila.quantizer
-    assert bool(codebook.initialized) and not torch.equal(before, codebook.codes)
-    assert not codebook.pending_counts.any()
+    table = model.cbvila.quantizer.table
+    assert bool(table.initialized) and not torch.equal(before, table.codes)
+    assert not table.pending_counts.any()

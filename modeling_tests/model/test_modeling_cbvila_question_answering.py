@@ -93,7 +93,7 @@ def test_gradients_reach_everything_but_what_answers_do_not_need(model):
 
 def test_there_is_no_module_that_the_loss_cannot_reach(model):
     names = " ".join(name for name, _ in model.named_parameters())
-    assert "codebook" not in names and "logit_scale" not in names and "visual_queries" not in names
+    assert "quantizer" not in names and "logit_scale" not in names and "visual_queries" not in names
 
 
 def test_answers_can_be_learnt():

@@ -14,8 +14,6 @@ from transformers_cbvila.model.modeling_cbvila import CBViLAModel
 from transformers_cbvila.model.modeling_cbvila_pretraining import CBViLAForPreTraining
 from transformers_cbvila.model.nearest_codes_cbvila import nearest_codes
 
-BUFFERS = ("ema_counts", "ema_sums", "pending_counts", "pending_sums", "initialized")
-
 
 def codebook(preset="recommended", seed=0, **fields):
     """A codebook whose codes lie among the latents of `tokens()`, in training mode."""

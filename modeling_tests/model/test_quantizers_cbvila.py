@@ -113,11 +113,11 @@ def test_an_empty_batch(options):
 @one_of_each
 def test_hints_that_it_does_not_use_are_refused(options):
     quantizer = tiny_quantizer(options)
-    hints = CBViLAQuantizerHints(token_labels=torch.zeros(4, PATCHES, dtype=torch.long))
-    if "token_labels" in quantizer.takes_hints:
+    hints = CBViLAQuantizerHints(token_classes=torch.zeros(4, PATCHES, dtype=torch.long))
+    if "token_classes" in quantizer.takes_hints:
         quantizer(visual_tokens(), hints=hints)
     else:
-        with pytest.raises(ValueError, match=f"token_labels given to the quantizer '{options['type']}'"):
+        with pytest.raises(ValueError, match=f"token_classes given to the quantizer '{options['type']}'"):
             quantizer(visual_tokens(), hints=hints)
     quantizer(visual_tokens(), hints=CBViLAQuantizerHints())
 

@@ -20,6 +20,7 @@ from ..model.item_lists_cbvila import by_position
 from ..model.losses_cbvila import by_book
 from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
 from ..model.nearest_codes_cbvila import count_codes
+from ..model.objective_mim_cbvila import CBViLAMIM
 from ..model.objective_pixel_cbvila import CBViLAPixel
 from ..model.processing_cbvila import CBViLAProcessor
 from .intervals import bootstrap_interval
@@ -119,7 +120,9 @@ def _measure_batch(model: CBViLAForPreTraining, batch: dict[str, Tensor], found:
     output = model(**batch, loss_weights=_of_images_alone(model))
     found.add_words(model.cbvila.quantizer.global_indices(output.codebook_indices))
     if CBViLAPixel.name in output.losses:
-        found.per_image["pixel"].append(output.losses[CBViLAPixel.name].expand(len(output.codebook_indices)).cpu())
+        found.per_image[CBViLAPixel.name].append(
+            output.losses[CBViLAPixel.name].expand(len(output.codebook_indices)).cpu()
+        )
         found.add_colours(batch["pixel_values"])
     if output.mim_logits is not None:
         _measure_mim(model, batch, output, found)
@@ -169,7 +172,7 @@ def _mim(found: _Found, seed: int) -> dict[str, float]:
     images = books[0][0].sum()
     likeliest = torch.stack([book.amax(1) for book in books])
     return {
-        "mim": float(true.mean()),
+        CBViLAMIM.name: float(true.mean()),
         "mim_shuffled_caption": float(shuffled.mean()),
         "mim_advantage_low": low,
         "mim_advantage_high": high,
@@ -181,8 +184,8 @@ def _mim(found: _Found, seed: int) -> dict[str, float]:
 
 def _pixels(found: _Found) -> dict[str, float]:
     """Error of drawing images from their words, and of predicting the mean colour."""
-    if not found.per_image["pixel"]:
+    if not found.per_image[CBViLAPixel.name]:
         return {}
     pixels, total, squares = found.colours.unbind(1)
     variance = squares / pixels - (total / pixels).square()
-    return {"pixel": found.mean("pixel"), "pixel_floor": float(variance.mean())}
+    return {CBViLAPixel.name: found.mean(CBViLAPixel.name), "pixel_floor": float(variance.mean())}

@@ -38,7 +38,7 @@ def retrieval_figures(
 
     Args:
         rerank_k: How many candidates per query matching orders anew; `None` or 0: none. Nor is there anything to
-            order by in a model that was trained without matching (`itm_weight=0`).
+            order by in a model that was trained without matching (ITM has weight 0).
 
     Returns:
         `text_retrieval_r1`, `_r5`, `_r10` (texts found by images) and `image_retrieval_r1` … by cosine similarity;
@@ -49,7 +49,7 @@ def retrieval_figures(
     widths = model.config.vision_config.hidden_size, model.config.text_config.hidden_size
     if not model.cbvila.has_contrastive_head and widths[0] != widths[1]:
         warnings.warn(
-            f"No retrieval figures: this model has no contrastive head (itc_weight=0), and its encoders' widths "
+            f"No retrieval figures: this model has no contrastive head (ITC has weight 0), and its encoders' widths "
             f"{widths[0]} and {widths[1]} differ, so that similarities are not defined.",
             stacklevel=2,
         )

@@ -27,6 +27,7 @@ from .nested_options_cbvila import (
     preset_options,
     quantizer_options,
 )
+from .objective_cbvila import CBViLAObjectiveOptions
 from .objectives_cbvila import OBJECTIVES
 from .remote_code_cbvila import saved_with_its_code
 
@@ -75,13 +76,13 @@ class CBViLAConfig(PreTrainedConfig):
             `{"mim": {"weight": 0.5, "head": "tied"}}`; see the options of each, [`CBViLAMIMOptions`] and so on.
             Objectives and options that are not named keep their defaults. A weight of 0 leaves an objective out, and
             with the last one that needs it the quantizer, too.
-        fusion_visual_pos (`"learned"` or `"none"`, defaults to `"learned"`): Positions of visual words when they ask.
-            Without them (the paper names none) all hidden words of an image are the same question.
-        fusion_visual_cls (`"learned"`, `"vit"` or `"none"`, defaults to `"learned"`): What stands before the visual
-            words when they ask: a learned token, the image encoder's class token (never quantised), or nothing.
-        itm_kv (`"continuous"`, `"quantized"` or `"both"`, defaults to `"continuous"`): What texts see of an image, in
-            ITM, MLM and every model that asks images with texts: the image encoder's tokens, its class token and the
-            visual words, or both (tokens first).
+        fusion_visual_pos (`"learned"` or `"none"`, defaults to `"learned"`): Positions of visual queries. Without them
+            (the paper names none) all hidden tokens of an image are the same query.
+        fusion_visual_cls (`"learned"`, `"vit"` or `"none"`, defaults to `"learned"`): What stands before visual
+            queries: a learned token, the image encoder's class token (never quantized), or nothing.
+        itm_kv (`"continuous"`, `"quantized"` or `"both"`, defaults to `"continuous"`): What texts attend to, in ITM,
+            MLM and every model whose texts attend to images: the image encoder's tokens, its class token and the
+            quantized tokens, or both (continuous ones first).
         projection_dim (`int`, defaults to 256): Width of the contrastive embeddings.
         logit_scale_init_value (`float`, defaults to 2.6592): Logarithm of the initial 1 / temperature (ln 1/0.07).
         num_images (`int`, defaults to 2): Images per statement in visual reasoning.
@@ -158,7 +159,7 @@ class CBViLAConfig(PreTrainedConfig):
         nested |= {name: kwargs.pop(name) for name in FLAT_NAMES if name in kwargs}
         nest(nested)
         self.quantizer_config, self.objectives = (nested[name] for name in NESTED)
-        refuse_misspelt(kwargs, type(self))
+        refuse_misspelt(kwargs, type(self), FLAT_NAMES)
         self.check()
         said = {name: kwargs.pop(name, None) for name in ("num_labels",)}
         said |= {name: getattr(self, name) for name in ("id2label", "label2id")}
@@ -178,7 +179,10 @@ class CBViLAConfig(PreTrainedConfig):
         elif name in RENAMED:
             name = RENAMED[name]
         elif name in FLAT_NAMES:
-            setattr(*self._options_at(name), value)
+            options, option = self._options_at(name)
+            setattr(options, option, value)
+            if isinstance(options, CBViLAObjectiveOptions):
+                self.objectives[FLAT_NAMES[name][1]] = options
             return
         super().__setattr__(name, value)
 
@@ -189,10 +193,15 @@ class CBViLAConfig(PreTrainedConfig):
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
     def _options_at(self, flat_name: str) -> tuple[Any, str]:
-        """The options that a flat name of version 0.1 is one of, and its name there."""
+        """The options that a flat name of version 0.1 is one of, and its name there.
+
+        An objective that the configuration does not have has the defaults of its options.
+        """
         where, objective, option = FLAT_NAMES[flat_name]
         found = getattr(self, where)
-        return (found if objective is None else found[objective]), option
+        if objective is not None:
+            found = found[objective] if objective in found else OBJECTIVES[objective].options_class()
+        return found, option
 
     @property
     def num_labels(self) -> int:
@@ -222,7 +231,8 @@ class CBViLAConfig(PreTrainedConfig):
         Raises:
             ValueError: If an option of the caller is misspelt, or his classes contradict each other.
         """
-        refuse_misspelt(kwargs, cls)
+        kwargs = with_new_names(kwargs)
+        refuse_misspelt(kwargs, cls, FLAT_NAMES)
         for name, config_class in _SUB_CONFIGS.items():
             if kwargs.get(name) is not None:
                 check_part(name, kwargs[name])
@@ -324,6 +334,11 @@ class CBViLAConfig(PreTrainedConfig):
             )
 
     @property
+    def hides_patches(self) -> bool:
+        """Whether an active objective hides patches."""
+        return any(OBJECTIVES[name].hides_patches(self.objectives[name]) for name in self.active_objectives())
+
+    @property
     def masks_before_encoder(self) -> bool:
         """Whether patches are hidden before the image encoder, and not behind it."""
         return any(getattr(options, "mask_stage", "post") == "pre" for options in self.objectives.values())
@@ -389,6 +404,11 @@ class CBViLAConfig(PreTrainedConfig):
                 f"itm_kv={self.itm_kv!r} shows texts the quantized tokens, whose gradients to the image encoder "
                 "grad_to_vit=False of the pixel objective cuts: leave one of both at its default."
             )
+
+
+def with_new_names(options: dict[str, Any]) -> dict[str, Any]:
+    """Options of a caller, those that version 0.1 called otherwise under their names of now."""
+    return {RENAMED.get(name, name): value for name, value in options.items()}
 
 
 def check_part(name: str, value: Any) -> None:

@@ -58,9 +58,9 @@ class CBViLAForImageTextRetrieval(CBViLAModelWithObjectives):
     """CB-ViLA with the contrastive projections and the matching head.
 
     To search, embed images and texts once (`model.cbvila.get_image_features`, `get_text_features`), take the most
-    similar, and order these by `itm_logits.softmax(-1)[:, 1]`; [`CBViLARetriever`] does. With `itc_weight=0` there are
-    no projections: similarities come from the encoders' first tokens at the initial temperature, and the loss is ITM
-    alone.
+    similar, and order these by `itm_logits.softmax(-1)[:, 1]`; [`CBViLARetriever`] does. With a weight of 0 for ITC
+    there are no projections: similarities come from the encoders' first tokens at the initial temperature, and the
+    loss is ITM alone.
 
     Example:
 
@@ -143,18 +143,18 @@ class CBViLAForImageTextRetrieval(CBViLAModelWithObjectives):
         Raises:
             ValueError: If image or text is missing; if a loss is asked for, their numbers differ and there is no
                 `image_index`; or if candidates are the same tokens, or the model was not trained to compare
-                (`itc_weight=0`).
+                (ITC has weight 0).
         """
         options = self.states_to_return(output_attentions, output_hidden_states)
-        words = input_ids if inputs_embeds is None else inputs_embeds
-        if pixel_values is None or words is None:
+        texts = input_ids if inputs_embeds is None else inputs_embeds
+        if pixel_values is None or texts is None:
             missing = "pixel_values" if pixel_values is None else "input_ids"
             raise ValueError(f"Retrieval compares images with texts: {missing} is missing.")
-        are_candidates = image_index is None and not return_loss and pixel_values.shape[0] != words.shape[0]
+        are_candidates = image_index is None and not return_loss and pixel_values.shape[0] != texts.shape[0]
         if are_candidates:
             self._check_candidates(input_ids, attention_mask)
         else:
-            check_pair_counts(pixel_values, words, image_index, self)
+            check_pair_counts(pixel_values, texts, image_index, self)
         image = self.cbvila.get_image_features(pixel_values, interpolate_pos_encoding, return_dict=True)
         text = self.cbvila.get_text_features(
             input_ids, attention_mask, position_ids=position_ids, inputs_embeds=inputs_embeds, return_dict=True
@@ -163,11 +163,11 @@ class CBViLAForImageTextRetrieval(CBViLAModelWithObjectives):
         if are_candidates:
             return output
 
-        rows = torch.arange(words.shape[0], device=words.device)
+        rows = torch.arange(texts.shape[0], device=texts.device)
         own = rows if image_index is None else image_index  # the image of each text
         if return_loss:
-            ids = pair_ids(pixel_values, words, attention_mask, image_ids, text_ids)
-            processes = Processes.gather_sizes(self.training, words, known_text_ids)
+            ids = pair_ids(pixel_values, texts, attention_mask, image_ids, text_ids)
+            processes = Processes.gather_sizes(self.training, texts, known_text_ids)
             embeds = output.image_embeds.index_select(0, own), output.text_embeds
             step = CBViLAStep(
                 weights=dict.fromkeys(self.objectives, 1.0),
@@ -220,7 +220,7 @@ class CBViLAForImageTextRetrieval(CBViLAModelWithObjectives):
         if not self.cbvila.has_contrastive_head:
             raise ValueError(
                 "There are other numbers of images and of texts, to be compared by their embeddings, and this model's "
-                "were never trained for it (itc_weight=0). Pass pairs, with image_index, and use itm_logits."
+                "were never trained for it (ITC has weight 0). Pass pairs, with image_index, and use itm_logits."
             )
         if input_ids is None or torch.compiler.is_compiling():
             return

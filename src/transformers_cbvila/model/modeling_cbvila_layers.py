@@ -20,7 +20,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import ModelOutput, logging
 
 from .activations_cbvila import activation
-from .configuration_cbvila import CBViLAConfig
+from .configuration_cbvila import CBViLAConfig, with_new_names
 from .messages_cbvila import shown
 from .objectives_cbvila import OBJECTIVES
 from .quantizers_cbvila import QUANTIZERS
@@ -315,6 +315,8 @@ class CBViLAPreTrainedModel(PreTrainedModel):
             ValueError: If no weight of the checkpoint belongs to this model, which would be random altogether (unless
                 `output_loading_info` is asked for, which says so).
         """
+        if cls.config_class is CBViLAConfig:  # before transformers takes `fusion_config` for an argument of its own
+            kwargs = with_new_names(kwargs)
         renamed = {**keys_of_0_1(), **cls._names_in_other_checkpoints}
         if renamed:
             kwargs["key_mapping"] = {**renamed, **(kwargs.get("key_mapping") or {})}
@@ -346,7 +348,7 @@ class CBViLAPreTrainedModel(PreTrainedModel):
         left_out = sorted(there - set(loading_info.unexpected_keys))
         if left_out:
             names = (key.removeprefix("cbvila.").removeprefix("fusion_model.") for key in left_out)
-            parts = Counter(name.partition(".")[0] for name in names)
+            parts = Counter(re.match(r"(objectives\.)?[^.]*", name)[0] for name in names)  # type: ignore[index]
             logger.info(
                 "%s has no use for %s of this checkpoint: left out, as intended.",
                 type(self).__name__,

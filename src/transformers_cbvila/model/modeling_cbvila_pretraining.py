@@ -119,7 +119,7 @@ class CBViLAForPreTraining(CBViLAModelWithReconstruction):
         negative_seed: int | Tensor | None = None,
         loss_weights: dict[str, float] | None = None,
         mim_targets: Tensor | None = None,
-        token_labels: Tensor | None = None,
+        token_classes: Tensor | None = None,
         momentum: MomentumTargets | None = None,
         interpolate_pos_encoding: bool = False,
         output_attentions: bool | None = None,
@@ -151,7 +151,8 @@ class CBViLAForPreTraining(CBViLAModelWithReconstruction):
             loss_weights: Weight of each term by name; the configuration's when absent. A term of weight 0 is skipped.
             mim_targets: (B, N) or (B, N, books) code indices that MIM predicts in place of the images' own, such as
                 those of a slower copy of the image encoder.
-            token_labels: (B, N) a class for each patch, for quantizers that use one.
+            token_classes: (B, N) a class for each patch, for quantizers that use one. (An argument with `label` in its
+                name is one that transformers' Trainer does not evaluate without.)
             momentum: Outputs of momentum copies of the model, as soft targets for ITC and MLM; see
                 [`MomentumTargets`]. ITM negatives stay those of the batch.
             interpolate_pos_encoding: Whether images of another size than the configured one are allowed.
@@ -172,9 +173,8 @@ class CBViLAForPreTraining(CBViLAModelWithReconstruction):
         objectives = self.active_objectives(weights)
         image = self.cbvila.get_image_features(pixel_values, interpolate_pos_encoding, return_dict=True)
         text, masked_text = self._encode_texts(input_ids, attention_mask, input_ids_masked, objectives)
-        quantized = None
+        hints, quantized = CBViLAQuantizerHints.of(token_classes), None
         if self.cbvila.has_quantizer:
-            hints = None if token_labels is None else CBViLAQuantizerHints(token_labels)
             quantized = self.cbvila.quantizer(image.last_hidden_state[:, 1:], hints=hints)
         ids = pair_ids(pixel_values, input_ids, attention_mask, image_ids, text_ids)
         processes = Processes.gather_sizes(self.training, input_ids, known_text_ids)
@@ -195,6 +195,7 @@ class CBViLAForPreTraining(CBViLAModelWithReconstruction):
             masked_texts=masked_text,
             mlm_labels=mlm_labels,
             quantized=quantized,
+            hints=hints,
             bool_masked_pos=None if bool_masked_pos is None else bool_masked_pos.bool(),
             caption_dropped=caption_dropped,
             mim_targets=mim_targets,

@@ -81,7 +81,7 @@ class CBViLAMIM(CBViLAObjective):
     name = "mim"
     options_class = CBViLAMIMOptions
     keys_of_0_1 = {r"^mim_head\.": "objectives.mim.head."}
-    phase = "mim"
+    phase = "stable"
     needs = frozenset({"quantizer", "visual_queries", "code_targets"})
     is_default = True
     reads = "detached"
@@ -95,6 +95,10 @@ class CBViLAMIM(CBViLAObjective):
             if options.head == "tied"
             else nn.Linear(size, sum(self.book_sizes))
         )
+
+    @classmethod
+    def hides_patches(cls, options: Any) -> bool:
+        return True
 
     def visual_queries(self, step: CBViLAStep) -> list[VisualQuery]:
         return mim_queries(step, self.options.grad_to_vit)

@@ -34,7 +34,7 @@ class CBViLAMIMClsBag(CBViLAObjective):
     name = "mim_cls_bag"
     options_class = CBViLAMIMClsBagOptions
     keys_of_0_1 = {r"^mim_cls_head\.": "objectives.mim_cls_bag.head."}
-    phase = "mim"
+    phase = "stable"
     needs = frozenset({"quantizer", "visual_queries", "code_targets"})
 
     def __init__(self, options: Any, config: Any, quantizer: Any = None):
@@ -50,6 +50,10 @@ class CBViLAMIMClsBag(CBViLAObjective):
                 f"objectives[{cls.name!r}] asks the query [CLS] (weight={options.weight}), which "
                 "fusion_visual_cls='none' leaves out: choose 'learned' or 'vit', or a weight of 0."
             )
+
+    @classmethod
+    def hides_patches(cls, options: Any) -> bool:
+        return True
 
     def visual_queries(self, step: CBViLAStep) -> list[VisualQuery]:
         return mim_queries(step, self.grad_to_vit)

@@ -91,7 +91,7 @@ def gather_ids(processes: Processes, image_ids: Tensor, text_ids: Tensor, known_
 
 def pair_ids(
     pixel_values: Tensor,
-    words: Tensor,
+    texts: Tensor,
     attention_mask: Tensor | None,
     image_ids: Tensor | None,
     text_ids: Tensor | None,
@@ -103,10 +103,10 @@ def pair_ids(
     if image_ids is None:
         image_ids = fingerprints(pixel_values)
     if text_ids is None:
-        words = words.detach()
+        texts = texts.detach()
         if attention_mask is not None:
-            words = words * attention_mask.view(*attention_mask.shape, *[1] * (words.dim() - 2)).to(words.dtype)
-        text_ids = fingerprints(words)
+            texts = texts * attention_mask.view(*attention_mask.shape, *[1] * (texts.dim() - 2)).to(texts.dtype)
+        text_ids = fingerprints(texts)
     return image_ids, text_ids
 
 

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from .label_checks_cbvila import check_ids
 from .momentum_cbvila import MomentumTargets
+from .objectives_cbvila import OBJECTIVES
 
 
 def check_pretraining_inputs(pixel_values, input_ids, input_ids_masked, mlm_labels, caption_dropped) -> None:
@@ -28,9 +29,9 @@ def check_pretraining_inputs(pixel_values, input_ids, input_ids_masked, mlm_labe
 def check_targets(model: Any, mlm_labels: Tensor | None, mim_targets: Tensor | None, hidden: Tensor | None) -> None:
     """Raises a ValueError unless targets are tokens of the vocabulary and codes of the quantizer."""
     if mlm_labels is not None:
-        words = model.config.text_config.vocab_size
-        rule = f"the vocabulary has {words} tokens, and -100 stands where none is to be predicted"
-        check_ids("mlm_labels", mlm_labels, tuple(mlm_labels.shape), words, rule, model)
+        vocabulary = model.config.text_config.vocab_size
+        rule = f"the vocabulary has {vocabulary} tokens, and -100 stands where none is to be predicted"
+        check_ids("mlm_labels", mlm_labels, tuple(mlm_labels.shape), vocabulary, rule, model)
     if mim_targets is None:
         return
     if not model.cbvila.has_quantizer:
@@ -53,10 +54,11 @@ def check_momentum(model: Any, momentum: MomentumTargets | None) -> None:
 
 def check_loss_weights(model: Any, changes: dict[str, float]) -> None:
     """Raises a ValueError for weights of terms that there are not."""
-    weights = model.config.loss_weights()
-    unknown = sorted(set(changes) - set(weights))
+    registered = [cls.loss_weights(cls.options_class()) for cls in OBJECTIVES.values()]
+    known = [name for terms in (*registered, model.config.loss_weights()) for name in terms]
+    unknown = sorted(set(changes) - set(known))
     if unknown:
-        raise ValueError(f"loss_weights names {', '.join(unknown)}; the losses are {', '.join(weights)}.")
+        raise ValueError(f"loss_weights names {', '.join(unknown)}; the losses are {', '.join(dict.fromkeys(known))}.")
     built = {name for objective in model.active_objectives(None) for name in objective.loss_weights(objective.options)}
     missing = [name for name, weight in changes.items() if weight > 0 and name not in built]
     if missing:

@@ -21,9 +21,14 @@ DEFAULT_GRADIENTS = CBViLAGradients()
 
 
 class CBViLAQuantizerHints(NamedTuple):
-    """What a quantizer may know of the tokens beside themselves: `token_labels` (B, N), a class for each of them."""
+    """What a quantizer may know of the tokens beside themselves: `token_classes` (B, N), a class for each of them."""
 
-    token_labels: Tensor | None = None
+    token_classes: Tensor | None = None
+
+    @classmethod
+    def of(cls, token_labels: Tensor | None) -> "CBViLAQuantizerHints | None":
+        """Hints, or `None` if nothing is known."""
+        return None if token_labels is None else cls(token_labels)
 
 
 @dataclass

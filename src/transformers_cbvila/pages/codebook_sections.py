@@ -13,6 +13,8 @@ import numpy as np
 from PIL import Image
 
 from ..evaluation.visual_words import DrawnExample, VisualWords
+from ..model.objective_mim_cbvila import CBViLAMIM
+from ..model.objective_pixel_cbvila import CBViLAPixel
 from .codebook_pictures import distinct_colours, index_map, numbered_patches, outlined, patch_strip
 from .document import counted, percent, picture, table, tile
 
@@ -76,7 +78,11 @@ def _unused(counts: np.ndarray) -> str:
 def _comparisons(figures: Mapping[str, float]) -> str:
     low, high = figures["mim_advantage_low"], figures["mim_advantage_high"]
     lines = [
-        ("MIM cross-entropy", f"{figures['mim']:.3f}", f"{figures['ln_perplexity']:.3f}, from frequencies alone"),
+        (
+            "MIM cross-entropy",
+            f"{figures[CBViLAMIM.name]:.3f}",
+            f"{figures['ln_perplexity']:.3f}, from frequencies alone",
+        ),
         ("saved by the true caption", f"{low:.4f} to {high:.4f} nats", "0; 95 % interval over images"),
         (
             "MIM accuracy",
@@ -84,7 +90,11 @@ def _comparisons(figures: Mapping[str, float]) -> str:
             f"{percent(figures['mim_accuracy_shuffled_caption'], 1)} with another caption, "
             f"{percent(figures['mim_accuracy_position_floor'], 1)} by the most frequent code of each position",
         ),
-        ("pixel error", f"{figures['pixel']:.3f}", f"{figures['pixel_floor']:.3f}, the mean colour everywhere"),
+        (
+            "pixel error",
+            f"{figures[CBViLAPixel.name]:.3f}",
+            f"{figures['pixel_floor']:.3f}, the mean colour everywhere",
+        ),
     ]
     for way, title in (("text", "texts found by image"), ("image", "images found by text")):
         name = f"{way}_retrieval_r1"

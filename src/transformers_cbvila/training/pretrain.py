@@ -207,7 +207,7 @@ def _parsed(model_config: str) -> dict:
     if not isinstance(fields, dict):
         raise ValueError(
             f"model_config={shown(model_config)} names no fields; expected something like "
-            "'{\"codebook_size\": 256}'."
+            '\'{"quantizer_config": {"size": 256}}\'.'
         )
     return fields
 

@@ -36,12 +36,12 @@ def objective_weights(
     """Loss weights at a global step.
 
     Before `align_steps` only terms of phase `"align"` are on; then, before `burn_in_steps`, those of `"start"`, too
-    (and of `"burn_in"` with `mlm_from_start`); then all, those of `"mim"` once their gate is open (Sec. IV-C).
+    (and of `"burn_in"` with `mlm_from_start`); then all, those of `"stable"` once their gate is open (Sec. IV-C).
     """
     on = {"align"}
     if step >= align_steps:
         on |= {"start"} | ({"burn_in"} if mlm_from_start or step >= burn_in_steps else set())
-        on |= {"mim"} if mim_open and step >= burn_in_steps else set()
+        on |= {"stable"} if mim_open and step >= burn_in_steps else set()
     return {name: weight if loss_phases[name] in on else 0.0 for name, weight in configured.items()}
 
 

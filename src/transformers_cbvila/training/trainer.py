@@ -16,6 +16,7 @@ from ..data.masking import generator_for
 from ..data.streams import ReplayCollator, StreamedImageTextPairs
 from ..model.losses_cbvila import answer_loss
 from ..model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
+from ..model.modeling_cbvila_objectives import CBViLAModelWithObjectives
 from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
 from ..model.modeling_cbvila_question_answering import CBViLAForQuestionAnswering
 from .arguments import CBViLATrainingArguments
@@ -24,6 +25,7 @@ from .codebook.callback import CodebookCallback
 from .fsdp import complete_optimizer_state, local_part, scalars_again, scalars_as_vectors
 from .learning_rates import check_schedule, entries_in_steps
 from .momentum.callback import MomentumCallback
+from .objective_callback import ObjectiveCallback
 from .optimizer_groups import parameter_groups
 from .option_checks import check_options, require_mismatches, require_one_device
 from .peft import base_model, check_adapters, own_name, quantizer_of
@@ -79,6 +81,8 @@ class CBViLATrainer(Trainer):
         if getattr(self.unwrapped_model, "learns_codes", False):
             self.codebook_callback = CodebookCallback(self)
             self.add_callback(self.codebook_callback)
+        if isinstance(self.unwrapped_model, CBViLAModelWithObjectives):
+            self.add_callback(ObjectiveCallback(self))
         self.momentum: MomentumCallback | None = None
         if self.args.keeps_momentum_copies:
             self.momentum = MomentumCallback(self)
