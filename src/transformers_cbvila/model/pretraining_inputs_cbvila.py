@@ -54,11 +54,10 @@ def check_momentum(model: Any, momentum: MomentumTargets | None) -> None:
 
 def check_loss_weights(model: Any, changes: dict[str, float]) -> None:
     """Raises a ValueError for weights of terms that there are not."""
-    registered = [cls.loss_weights(cls.options_class()) for cls in OBJECTIVES.values()]
-    known = [name for terms in (*registered, model.config.loss_weights()) for name in terms]
+    known = [*OBJECTIVES, *(name for name in model.config.loss_weights() if name not in OBJECTIVES)]
     unknown = sorted(set(changes) - set(known))
     if unknown:
-        raise ValueError(f"loss_weights names {', '.join(unknown)}; the losses are {', '.join(dict.fromkeys(known))}.")
+        raise ValueError(f"loss_weights names {', '.join(unknown)}; the losses are {', '.join(known)}.")
     built = {name for objective in model.active_objectives(None) for name in objective.loss_weights(objective.options)}
     missing = [name for name, weight in changes.items() if weight > 0 and name not in built]
     if missing:
