@@ -164,6 +164,8 @@ class CBViLAForPreTraining(CBViLAModelWithReconstruction):
         """
         options = self.states_to_return(output_attentions, output_hidden_states)
         self.watch_codes()
+        if (negative_image_index is None) != (negative_text_index is None):
+            raise ValueError("ITM needs both negative_image_index and negative_text_index, or neither.")
         check_pretraining_inputs(pixel_values, input_ids, input_ids_masked, mlm_labels, caption_dropped)
         self.check_mask(pixel_values, bool_masked_pos)
         check_targets(self, mlm_labels, mim_targets, bool_masked_pos)
@@ -236,7 +238,8 @@ class CBViLAForPreTraining(CBViLAModelWithReconstruction):
         )
         output.loss = weighted_sum(output.losses, step.weights)
         for term in scored.values():
-            output |= term.predictions
+            for name, predictions in term.predictions.items():
+                setattr(output, name, predictions)
         if step.quantized is not None:
             output.codebook_indices, output.codebook_counts = step.quantized.indices, step.quantized.counts
             statistics = codebook_statistics(step.quantized.counts, self.cbvila.quantizer.book_sizes)
