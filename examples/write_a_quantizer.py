@@ -38,10 +38,11 @@ from transformers_cbvila import (
 )
 from transformers_cbvila.model.autocast_cbvila import without_autocast
 from transformers_cbvila.model.code_gradients_cbvila import straight_through
-from transformers_cbvila.model.code_table_cbvila import count_codes, nearest_codes
 from transformers_cbvila.model.losses_cbvila import at_least_fp32
+from transformers_cbvila.model.nearest_codes_cbvila import count_codes, nearest_codes
 from transformers_cbvila.model.options_cbvila import options, require_range
-from transformers_cbvila.model.quantizer_cbvila import project, token_codes
+from transformers_cbvila.model.projections_cbvila import project
+from transformers_cbvila.model.quantizer_cbvila import token_codes
 from transformers_cbvila.model.quantizer_output_cbvila import DEFAULT_GRADIENTS, CBViLAGradients, CBViLAQuantizerHints
 
 

@@ -22,7 +22,7 @@ from transformers_cbvila import (
     register_quantizer,
 )
 from transformers_cbvila.model.code_gradients_cbvila import straight_through
-from transformers_cbvila.model.code_table_cbvila import count_codes
+from transformers_cbvila.model.nearest_codes_cbvila import count_codes
 from transformers_cbvila.model.objective_cbvila import Scored
 from transformers_cbvila.model.objectives_cbvila import OBJECTIVES
 from transformers_cbvila.model.options_cbvila import options

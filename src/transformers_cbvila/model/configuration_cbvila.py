@@ -334,6 +334,11 @@ class CBViLAConfig(PreTrainedConfig):
             )
 
     @property
+    def hides_patches(self) -> bool:
+        """Whether an active objective hides patches."""
+        return any(OBJECTIVES[name].hides_patches(self.objectives[name]) for name in self.active_objectives())
+
+    @property
     def masks_before_encoder(self) -> bool:
         """Whether patches are hidden before the image encoder, and not behind it."""
         return any(getattr(options, "mask_stage", "post") == "pre" for options in self.objectives.values())

@@ -84,6 +84,7 @@ class CBViLAModel(CBViLAPreTrainedModel):
             needs them. Heads whose texts attend to the image leave both out, so that they hold no weight their loss
             cannot reach (with `itm_kv` other than `"continuous"` texts see quantized tokens, and the quantizer is
             there in any case).
+        hides_patches: Whether patches are hidden although no objective with a weight hides any.
         fusion_class: The fusion encoder's class.
 
     Example:
@@ -115,6 +116,7 @@ class CBViLAModel(CBViLAPreTrainedModel):
         config: CBViLAConfig,
         add_contrastive: bool = True,
         add_quantizer: bool = True,
+        hides_patches: bool = False,
         fusion_class: type[CBViLAFusionModel] = CBViLAFusionModel,
     ):
         super().__init__(config)
@@ -134,9 +136,10 @@ class CBViLAModel(CBViLAPreTrainedModel):
             self.quantizer = quantizer_class(config.quantizer_config, vision.hidden_size, gradients)
             self._no_split_modules = [*type(self)._no_split_modules, quantizer_class.__name__]
         if add_quantizer and config.needs("visual_queries"):
-            if config.masks_before_encoder:
+            hides_patches = config.hides_patches or hides_patches
+            if hides_patches and config.masks_before_encoder:
                 self.patch_mask_token = nn.Parameter(torch.zeros(1, 1, vision.hidden_size))
-            self.visual_queries = CBViLAVisualQueries(config)
+            self.visual_queries = CBViLAVisualQueries(config, hides_patches)
             same = vision.hidden_size == text.hidden_size
             self.text_key_projection = nn.Identity() if same else nn.Linear(text.hidden_size, vision.hidden_size)
         # Distances, statistics and the temperature lose their meaning in half precision. By tensor: what names the

@@ -149,7 +149,7 @@ class CBViLAVisualQueries(nn.Module):
     (`fusion_visual_pos` and `fusion_visual_cls` of the configuration).
     """
 
-    def __init__(self, config: CBViLAConfig):
+    def __init__(self, config: CBViLAConfig, hides_patches: bool = True):
         super().__init__()
         vision, size = config.vision_config, config.multimodal_config.hidden_size
         same = vision.hidden_size == size
@@ -158,7 +158,8 @@ class CBViLAVisualQueries(nn.Module):
         self.projection = nn.Identity() if same else nn.Linear(vision.hidden_size, size)
         if self.cls_source == "learned":
             self.cls_token = nn.Parameter(torch.zeros(1, 1, size))
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, size))
+        if hides_patches:
+            self.mask_token = nn.Parameter(torch.zeros(1, 1, size))
         if self.has_positions:
             # One for [CLS] in any case: the table then fits, whatever stands there.
             self.position_embeddings = nn.Parameter(torch.zeros(1, 1 + vision.num_patches, size))

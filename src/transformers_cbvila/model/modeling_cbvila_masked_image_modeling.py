@@ -19,6 +19,7 @@ from .objective_cbvila import CBViLAStep
 from .objective_mim_cbvila import CBViLAMIM
 from .objective_pixel_cbvila import CBViLAPixel
 from .objectives_cbvila import OBJECTIVES
+from .quantizer_output_cbvila import CBViLAQuantizerHints
 
 
 @dataclass
@@ -78,7 +79,7 @@ class CBViLAForMaskedImageModeling(CBViLAModelWithReconstruction):
     def __init__(self, config: CBViLAConfig):
         super().__init__(config)
         config.require_quantizer()
-        self.cbvila = CBViLAModel(config, add_contrastive=False)
+        self.cbvila = CBViLAModel(config, add_contrastive=False, hides_patches=True)
         self.add_objectives(
             [CBViLAMIM.name, *(n for n in config.active_objectives() if "quantizer" in OBJECTIVES[n].needs)]
         )
@@ -93,6 +94,7 @@ class CBViLAForMaskedImageModeling(CBViLAModelWithReconstruction):
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
+        token_classes: Tensor | None = None,
         return_loss: bool = True,
         interpolate_pos_encoding: bool = False,
         output_attentions: bool | None = None,
@@ -107,6 +109,7 @@ class CBViLAForMaskedImageModeling(CBViLAModelWithReconstruction):
             input_ids: (B, L) captions, or `inputs_embeds` (B, L, D) in their place; empty ones when absent.
             attention_mask: (B, L), 0 on padding.
             position_ids: (B, L); counted from 0 when absent.
+            token_classes: (B, N) a class for each patch, for quantizers that use one.
             return_loss: Whether to compute the loss where patches are hidden. (By its default `Trainer` knows that
                 evaluation has a loss although there are no labels.)
             interpolate_pos_encoding: Whether images of another size than the configured one are allowed.
@@ -128,8 +131,9 @@ class CBViLAForMaskedImageModeling(CBViLAModelWithReconstruction):
             input_ids, attention_mask, position_ids=position_ids, inputs_embeds=inputs_embeds
         ).last_hidden_state
         tokens = image.last_hidden_state
-        whole = EncodedImage(tokens[:, 0], self.cbvila.quantizer(tokens[:, 1:]))
-        visible = whole if hidden is None else self.encode_visible(pixel_values, whole, hidden)
+        hints = CBViLAQuantizerHints.of(token_classes)
+        whole = EncodedImage(tokens[:, 0], self.cbvila.quantizer(tokens[:, 1:], hints=hints))
+        visible = whole if hidden is None else self.encode_visible(pixel_values, whole, hidden, hints)
         fuse = self.fusion_with(pixel_values, text, attention_mask)
         answer, fused = self.predict_codes(fuse, visible, hidden, **options)
         output = CBViLAForMaskedImageModelingOutput(
@@ -149,6 +153,7 @@ class CBViLAForMaskedImageModeling(CBViLAModelWithReconstruction):
                 texts=text,
                 attention_mask=attention_mask,
                 quantized=whole.quantized,
+                hints=hints,
                 bool_masked_pos=hidden,
             )
             scored, _ = self.score(step, self.active_objectives(weights), known=[answer])

@@ -18,10 +18,11 @@ from .losses_cbvila import equal_parts
 from .modeling_cbvila_layers import CBViLAPreTrainedModel
 from .objective_cbvila import Answer, CBViLAObjective, CBViLAStep, Scored, TextQuery, VisualQuery
 from .objectives_cbvila import OBJECTIVES
-from .quantizer_output_cbvila import CBViLAQuantizerOutput
+from .quantizer_output_cbvila import CBViLAQuantizerHints, CBViLAQuantizerOutput
 
 logger = logging.get_logger(__name__)
 
+_OF_IMAGES = ("quantizer", "visual_queries", "text_key_projection")  # which no objective may need
 _WATCHED = 64  # tensors of weights by which a step of an optimizer is noticed
 
 
@@ -51,8 +52,9 @@ class CBViLAModelWithObjectives(CBViLAPreTrainedModel):
             }
         )
         others = "|".join(self.objectives) or "-"
-        ignored = [*(type(self)._keys_to_ignore_on_load_unexpected or []), rf"objectives\.(?!({others})\.)"]
-        self._keys_to_ignore_on_load_unexpected = ignored
+        parts = [rf"{part}\." for part in _OF_IMAGES if not hasattr(self.cbvila, part)]
+        ignored = [rf"objectives\.(?!({others})\.)", r"mask_token$", *parts]
+        self._keys_to_ignore_on_load_unexpected = [*(type(self)._keys_to_ignore_on_load_unexpected or []), *ignored]
         absent = tuple(f"objectives.{name}." for name in OBJECTIVES if name not in self.objectives)
         tied = type(self)._tied_weights_keys or {}
         self._tied_weights_keys = {name: source for name, source in tied.items() if not name.startswith(absent)}
@@ -157,7 +159,7 @@ class CBViLAModelWithObjectives(CBViLAPreTrainedModel):
         texts, mask = self._captions(step)
         whole = EncodedImage(step.images[:, 0], step.quantized)
         hidden = next((q.bool_masked_pos for q in asked if q.bool_masked_pos is not None), None)
-        visible = whole if hidden is None else self.encode_visible(step.pixel_values, whole, hidden)
+        visible = whole if hidden is None else self.encode_visible(step.pixel_values, whole, hidden, step.hints)
         fused = self.fuse_visual_queries(
             [(whole if query.bool_masked_pos is None else visible, query) for query in asked],
             self.patch_grid(step.pixel_values),
@@ -211,7 +213,13 @@ class CBViLAModelWithObjectives(CBViLAPreTrainedModel):
             image_cls = torch.cat([i.cls if query.trains_encoder else i.cls.detach() for i, query in queries])
         return self.cbvila.fuse_visual_queries(tokens, grid, texts, attention_mask, mask, image_cls, **options)
 
-    def encode_visible(self, pixel_values: Tensor, whole: EncodedImage, bool_masked_pos: Tensor) -> EncodedImage:
+    def encode_visible(
+        self,
+        pixel_values: Tensor,
+        whole: EncodedImage,
+        bool_masked_pos: Tensor,
+        hints: CBViLAQuantizerHints | None = None,
+    ) -> EncodedImage:
         """The image as queries with hidden patches (b, N) show it.
 
         With `mask_stage="post"` it is the whole image, whose tokens are hidden in the query itself; with `"pre"` the
@@ -220,7 +228,7 @@ class CBViLAModelWithObjectives(CBViLAPreTrainedModel):
         if not self.config.masks_before_encoder:
             return whole
         tokens = self.cbvila.encode_visible_patches(pixel_values, bool_masked_pos, interpolate_pos_encoding=True)
-        return EncodedImage(tokens[:, 0], self.cbvila.quantizer(tokens[:, 1:], remember=False))
+        return EncodedImage(tokens[:, 0], self.cbvila.quantizer(tokens[:, 1:], remember=False, hints=hints))
 
     def patch_grid(self, pixel_values: Tensor) -> tuple[int, int]:
         """Rows and columns of patches of images (b, 3, H, W)."""

@@ -175,9 +175,8 @@ class CBViLAForPreTraining(CBViLAModelWithReconstruction):
         objectives = self.active_objectives(weights)
         image = self.cbvila.get_image_features(pixel_values, interpolate_pos_encoding, return_dict=True)
         text, masked_text = self._encode_texts(input_ids, attention_mask, input_ids_masked, objectives)
-        quantized = None
+        hints, quantized = CBViLAQuantizerHints.of(token_classes), None
         if self.cbvila.has_quantizer:
-            hints = None if token_classes is None else CBViLAQuantizerHints(token_classes)
             quantized = self.cbvila.quantizer(image.last_hidden_state[:, 1:], hints=hints)
         ids = pair_ids(pixel_values, input_ids, attention_mask, image_ids, text_ids)
         processes = Processes.gather_sizes(self.training, input_ids, known_text_ids)
@@ -198,6 +197,7 @@ class CBViLAForPreTraining(CBViLAModelWithReconstruction):
             masked_texts=masked_text,
             mlm_labels=mlm_labels,
             quantized=quantized,
+            hints=hints,
             bool_masked_pos=None if bool_masked_pos is None else bool_masked_pos.bool(),
             caption_dropped=caption_dropped,
             mim_targets=mim_targets,

@@ -18,7 +18,7 @@ from .distributed_cbvila import Processes
 from .momentum_cbvila import MomentumTargets
 from .options_cbvila import CBViLAOptions, options, require_range
 from .pair_similarity_cbvila import PairSimilarity
-from .quantizer_output_cbvila import CBViLAQuantizerOutput
+from .quantizer_output_cbvila import CBViLAQuantizerHints, CBViLAQuantizerOutput
 
 Phase = Literal["align", "start", "burn_in", "stable"]
 
@@ -83,6 +83,7 @@ class CBViLAStep:
         image_index: (b,) the row of each text's image.
         mlm_labels: (b, L).
         quantized: Of the whole images.
+        hints: What the quantizer was told of them.
         bool_masked_pos: (b', N) bool.
         caption_dropped: (b,) bool, images that attend to an empty caption.
         mim_targets: (b', N) or (b', N, books) indices that MIM predicts in place of the quantizer's.
@@ -110,6 +111,7 @@ class CBViLAStep:
     masked_texts: Tensor | None = None
     mlm_labels: Tensor | None = None
     quantized: CBViLAQuantizerOutput | None = None
+    hints: CBViLAQuantizerHints | None = None
     bool_masked_pos: Tensor | None = None
     caption_dropped: Tensor | None = None
     mim_targets: Tensor | None = None
@@ -187,6 +189,11 @@ class CBViLAObjective(nn.Module):
     def loss_weights(cls, options: Any) -> dict[str, float]:
         """Weight of each of its terms by name; an objective with several terms has several."""
         return {cls.name: float(options.weight)}
+
+    @classmethod
+    def hides_patches(cls, options: Any) -> bool:
+        """Whether its queries hide patches."""
+        return False
 
     @classmethod
     def check_with(cls, options: Any, config: Any) -> None:

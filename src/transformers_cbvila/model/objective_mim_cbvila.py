@@ -96,6 +96,10 @@ class CBViLAMIM(CBViLAObjective):
             else nn.Linear(size, sum(self.book_sizes))
         )
 
+    @classmethod
+    def hides_patches(cls, options: Any) -> bool:
+        return True
+
     def visual_queries(self, step: CBViLAStep) -> list[VisualQuery]:
         return mim_queries(step, self.options.grad_to_vit)
 

@@ -51,6 +51,10 @@ class CBViLAMIMClsBag(CBViLAObjective):
                 "fusion_visual_cls='none' leaves out: choose 'learned' or 'vit', or a weight of 0."
             )
 
+    @classmethod
+    def hides_patches(cls, options: Any) -> bool:
+        return True
+
     def visual_queries(self, step: CBViLAStep) -> list[VisualQuery]:
         return mim_queries(step, self.grad_to_vit)
 

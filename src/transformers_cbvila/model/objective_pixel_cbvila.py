@@ -72,6 +72,10 @@ class CBViLAPixel(CBViLAObjective):
         self.patch_size = vision.patch_size
         self.head = nn.Linear(config.multimodal_config.hidden_size, vision.num_channels * self.patch_size**2)
 
+    @classmethod
+    def hides_patches(cls, options: Any) -> bool:
+        return options.on != "all"
+
     def visual_queries(self, step: CBViLAStep) -> list[VisualQuery]:
         masks: list[Tensor | None] = [None] if self.options.on in ("all", "both") else []
         if self.options.on in ("masked", "both") and step.bool_masked_pos is not None:

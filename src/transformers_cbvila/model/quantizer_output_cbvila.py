@@ -25,6 +25,11 @@ class CBViLAQuantizerHints(NamedTuple):
 
     token_classes: Tensor | None = None
 
+    @classmethod
+    def of(cls, token_labels: Tensor | None) -> "CBViLAQuantizerHints | None":
+        """Hints, or `None` if nothing is known."""
+        return None if token_labels is None else cls(token_labels)
+
 
 @dataclass
 class CBViLAQuantizerOutput(ModelOutput):
