@@ -256,7 +256,7 @@ class CBViLAForPreTraining(CBViLAModelWithReconstruction):
         output.loss = weighted_sum(output.losses, step.weights)
         for term in scored.values():
             for name, value in term.predictions.items():
-                output[name] = value
+                setattr(output, name, value)
         if step.quantized is not None:
             output.codebook_indices, output.codebook_counts = step.quantized.indices, step.quantized.counts
             statistics = codebook_statistics(step.quantized.counts, self.cbvila.quantizer.book_sizes)
