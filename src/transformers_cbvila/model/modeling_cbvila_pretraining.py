@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
@@ -26,6 +26,7 @@ from .modeling_cbvila_objectives import weighted_sum
 from .modeling_cbvila_reconstruction import CBViLAModelWithReconstruction
 from .momentum_cbvila import MomentumTargets
 from .objective_cbvila import CBViLAObjective, CBViLAStep, Scored
+from .objective_mlm_cbvila import CBViLAMLM
 from .pair_similarity_cbvila import pair_ids, pair_similarity
 from .pretraining_inputs_cbvila import check_loss_weights, check_momentum, check_negatives, check_pairs, check_targets
 from .quantizer_output_cbvila import CBViLAQuantizerHints
@@ -99,6 +100,12 @@ class CBViLAForPreTraining(CBViLAModelWithReconstruction):
         self.cbvila = CBViLAModel(config)
         self.add_objectives(config.active_objectives())
         self.post_init()
+
+    def get_output_embeddings(self) -> nn.Module | None:
+        return self.objectives[CBViLAMLM.name].head.decoder if CBViLAMLM.name in self.objectives else None
+
+    def set_output_embeddings(self, value: nn.Module) -> None:
+        self.objectives[CBViLAMLM.name].head.decoder = value
 
     @can_return_tuple
     def forward(
