@@ -48,8 +48,8 @@ class TrainingStep:
         times.append(self.now())
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
-        if hasattr(self.model, "update_codebook"):
-            self.model.update_codebook()
+        if hasattr(self.model, "after_step"):
+            self.model.after_step()
         self.optimizer.zero_grad()
         times.append(self.now())
         phases = [end - start for start, end in zip(times, times[1:], strict=False)]

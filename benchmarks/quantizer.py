@@ -1,28 +1,28 @@
-"""Training forward of the codebook, beside vector-quantize-pytorch and beside the bare product and argmin.
+"""Training forward of the quantizer, beside vector-quantize-pytorch and beside the bare product and argmin.
 
 4,096 tokens of width 768, 3,000 codes, Euclidean distance, straight-through gradient, moving averages (EMA).
-Ours includes `update`, which a training run calls once per optimiser step; theirs updates in its forward.
+Ours includes `after_step`, which a training run calls once per optimiser step; theirs updates in its forward.
 """
 
 import torch
 from measuring import Spread, clock, in_turns, parser, show
 from transformers import set_seed
 
-from transformers_cbvila import CBViLAConfig
-from transformers_cbvila.model.modeling_cbvila_codebook import CBViLACodebook
+from transformers_cbvila.model.quantizer_nearest_cbvila import CBViLANearestQuantizer, CBViLANearestQuantizerOptions
 
 TOKENS, WIDTH, CODES = 4096, 768, 3000
 
 
-def our_codebook(codes: torch.Tensor) -> CBViLACodebook:
-    """A codebook in the features' own space, as Eq. 1 reads literally, with moving averages."""
-    config = CBViLAConfig(codebook_size=codes.shape[0], codebook_dim=None, codebook_norm="none")
-    codebook = CBViLACodebook(config).train()
-    codebook.set_codes(codes)
-    return codebook
+def our_quantizer(codes: torch.Tensor) -> CBViLANearestQuantizer:
+    """A quantizer in the features' own space, as Eq. 1 reads literally, with moving averages."""
+    size, width = codes.shape
+    options = CBViLANearestQuantizerOptions(size=size, dim=None, norm="none")
+    quantizer = CBViLANearestQuantizer(options, width).train()
+    quantizer.table.set_codes(codes)
+    return quantizer
 
 
-def their_codebook(codes: torch.Tensor) -> torch.nn.Module | None:
+def their_quantizer(codes: torch.Tensor) -> torch.nn.Module | None:
     """vector-quantize-pytorch with the same settings and codes, or None when it is not installed."""
     try:
         from vector_quantize_pytorch import VectorQuantize
@@ -36,8 +36,8 @@ def their_codebook(codes: torch.Tensor) -> torch.nn.Module | None:
 
 @torch.no_grad()
 def agreement(codes: torch.Tensor, tokens: torch.Tensor) -> float:
-    """Share of the tokens to which fresh codebooks of both kinds give the same code: whether they do the same work."""
-    return float((our_codebook(codes)(tokens).indices == their_codebook(codes)(tokens)[1]).float().mean())
+    """Share of tokens to which fresh quantizers of both kinds give the same code: whether they do the same work."""
+    return float((our_quantizer(codes)(tokens).indices == their_quantizer(codes)(tokens)[1]).float().mean())
 
 
 def main() -> None:
@@ -50,23 +50,23 @@ def main() -> None:
     codes = torch.randn(CODES, WIDTH)
     tokens = (codes[torch.randint(CODES, (TOKENS,))] + 0.5 * torch.randn(TOKENS, WIDTH)).view(16, 256, WIDTH)
     tokens.requires_grad_()  # in training they come from the image encoder
-    flat, ours, theirs = tokens.detach().view(TOKENS, WIDTH), our_codebook(codes), their_codebook(codes)
+    flat, ours, theirs = tokens.detach().view(TOKENS, WIDTH), our_quantizer(codes), their_quantizer(codes)
 
     def our_step() -> None:
         ours(tokens)
-        ours.update()
+        ours.after_step()
 
     tasks = {
         "product and argmin": lambda: (flat @ codes.T).argmin(-1),
         "ours, forward": lambda: ours(tokens),
-        "ours, forward and update": our_step,
+        "ours, forward and step": our_step,
     }
     if theirs is not None:
         tasks["vector-quantize-pytorch"] = lambda: theirs(tokens)
     times = in_turns(tasks, options.rounds, clock(tokens.device))
     print(f"{TOKENS:,} tokens x {WIDTH}, {CODES:,} codes, Euclidean, EMA, float32, {options.threads} thread(s)")
     show({name: f"{Spread([1000 * value for value in taken.values])} CPU-ms" for name, taken in times.items()})
-    mine = times["ours, forward and update"].median
+    mine = times["ours, forward and step"].median
     ratios = {"ours / product and argmin": f"{mine / times['product and argmin'].median:.2f}"}
     if theirs is None:
         ratios["ours / vector-quantize-pytorch"] = "not installed: pip install vector-quantize-pytorch"

@@ -64,7 +64,7 @@ def tasks(ours, blip, lengths: torch.Tensor) -> dict[str, Callable[[], torch.Ten
     def naive() -> torch.Tensor:
         text = ours.cbvila.text_model(ids, mask).last_hidden_state
         fused = ours.cbvila.fuse_text_with_image(text, mask, each)
-        return matching_scores(ours.itm_head(fused.last_hidden_state[:, 0]))
+        return matching_scores(ours.objectives["itm"].head(fused.last_hidden_state[:, 0]))
 
     @torch.no_grad()
     def theirs() -> torch.Tensor:

@@ -64,7 +64,7 @@ def albef_layout(sizes: Sizes, layout: str, task: str, image_size: int) -> Calla
         simple = {
             "vision_proj": f"cbvila.vision_projection.{rest}",
             "text_proj": f"cbvila.text_projection.{rest}",
-            "itm_head": f"itm_head.{rest}",
+            "itm_head": f"objectives.itm.head.{rest}",
         }
         if root in simple:
             return Step((simple[root],)) if has_queue else Step(note=f"the model for {task} compares nothing")
@@ -89,7 +89,7 @@ def _text_step(key: str, fusion_layer: int, layout: str, task: str) -> Step | No
         if found.part == "embeddings":
             return f"cbvila.text_model.embeddings.{found.name}"
         if found.part == "head":
-            heads = {"pretrain": "mlm_head", "vqa": "answer_decoder.lm_head"}
+            heads = {"pretrain": "objectives.mlm.head", "vqa": "answer_decoder.lm_head"}
             return f"{heads[task]}.{found.name}" if task in heads else Step(note=f"{task} names no tokens")
         if found.layer < fusion_layer:
             return f"cbvila.text_model.layers.{found.layer}.{found.name}"

@@ -179,7 +179,7 @@ def config_fields(sizes: Sizes, given: Mapping[str, Any] | None, image_size: int
     fields = {
         "vision_config": vision,
         "text_config": text,
-        "fusion_config": {"num_hidden_layers": sizes.fusion_layers},
+        "multimodal_config": {"num_hidden_layers": sizes.fusion_layers},
     }
     if "embed_dim" in read:
         fields["projection_dim"] = read["embed_dim"]

@@ -113,7 +113,9 @@ def convert(
 def _reason_to_start(name: str, layout: str, task: str) -> str | None:
     """Why a weight is not in a checkpoint of `layout`; `None` if it should be there."""
     part = name.removeprefix("cbvila.").partition(".")[0]
-    if part in ("codebook", "visual_queries", "text_key_projection", "mim_head", "pixel_head"):
+    if part in ("quantizer", "visual_queries", "text_key_projection"):
+        return NO_ORIGIN
+    if name.startswith(("objectives.mim.", "objectives.pixel.")):
         return NO_ORIGIN
     if layout == task:
         return None

@@ -47,7 +47,7 @@ def initialised(
         preset,
         vision_config=vision.config.to_dict() | {"image_size": image_size},
         text_config=text.config.to_dict(),
-        fusion_config={"num_hidden_layers": len(text.fusion_layers)},
+        multimodal_config={"num_hidden_layers": len(text.fusion_layers)},
     )
     layouts: dict[str, Callable[[str], Step | None]] = {
         "vision": vision.layout(image_size, "cbvila.vision_model."),
@@ -75,7 +75,7 @@ def _reason_to_start(name: str, text: TextSource) -> str | None:
     """Why neither ViT nor BERT has a weight; `None` if one should."""
     if ".crossattention" in name:
         return "BERT has no cross-attention"
-    if name.startswith("mlm_head."):
+    if name.startswith("objectives.mlm.head."):
         return None if text.has_head else "this BERT has no head for masked tokens"
     encoders = ("cbvila.vision_model.", "cbvila.text_model.", "cbvila.fusion_model.")
     return None if name.startswith(encoders) else "neither has anything of the kind"

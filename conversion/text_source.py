@@ -58,7 +58,7 @@ class TextSource:
             if found.part == "embeddings":
                 return Step((f"cbvila.text_model.embeddings.{found.name}",))
             if found.part == "head":
-                return Step((f"mlm_head.{found.name}",))
+                return Step((f"objectives.mlm.head.{found.name}",))
             if found.layer not in places:
                 return Step(note=f"layer {found.layer} was not asked for")
             return Step((f"cbvila.{places[found.layer]}.{found.name}",))

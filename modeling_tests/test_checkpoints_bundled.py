@@ -47,7 +47,7 @@ def test_the_base_model_and_the_processor_fit_each_other():
     model = AutoModel.from_pretrained(folder).eval()
     assert model.config.text_config.vocab_size == len(processor.tokenizer)
     assert processor.tokenizer.model_max_length == model.config.text_config.max_position_embeddings
-    assert bool(model.codebook.initialized)
+    assert bool(model.quantizer.table.initialized)
 
 
 @pytest.mark.parametrize("name", NAMES)

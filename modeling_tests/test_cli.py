@@ -32,7 +32,7 @@ TINY_RECIPE = {
             "intermediate_size": 32,
             "max_position_embeddings": 16,
         },
-        "fusion_config": {"num_hidden_layers": 1},
+        "multimodal_config": {"num_hidden_layers": 1},
         "codebook_size": 8,
         "projection_dim": 8,
     },
@@ -268,7 +268,9 @@ def test_values_of_a_recipe_are_those_of_flags(tmp_path):
     )
     job, args, rest = parse_pretrain(["--config", str(path)])
     assert (job.train_data, job.train_data_weights, job.caption_column) == (["easy-vqa"], [2.0], "7")
-    assert job.model_config == {"codebook_size": 8} and job.model is None and job.streaming and rest.resume
+    assert (
+        job.model_config == {"quantizer_config": {"size": 8}} and job.model is None and job.streaming and rest.resume
+    )
     assert (args.max_steps, args.learning_rate, args.lr_scheduler_kwargs["power"]) == (3, 1.0, 2)
 
 
@@ -290,7 +292,8 @@ def test_pretraining_on_a_folder_of_ones_own_then_inspecting_it(recipe, picture_
     assert record["steps"] == 4 and record["pairs"] == 8
     assert record["job"]["train_data"] == ["pictures"]
     assert record["preset"] == record["config"]["preset"] == "recommended"
-    assert record["config"]["codebook_update"] == "ema" and record["config"]["codebook_size"] == 8
+    quantizer = record["config"]["quantizer_config"]
+    assert quantizer["update"] == "ema" and quantizer["size"] == 8
     assert record["arguments"]["burn_in_steps"] == 0.5 and record["arguments"]["negative_hardening"] is None
     assert "output_dir" not in record["arguments"] and str(tmp_path) not in json.dumps(record)
     assert {"torch", "transformers", "accelerate", "datasets"} <= set(record["versions"])

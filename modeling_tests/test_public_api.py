@@ -96,7 +96,8 @@ print(*sorted(seen))
 def test_import_leaves_code_of_models_training_and_data_alone():
     loaded = loaded_after("import transformers_cbvila, transformers")
     assert "transformers_cbvila.registration" in loaded
-    ours = "model.modeling|model.pipeline|model.losses|training|data|evaluation|demo|hub|cli"
+    # quantizers and objectives, and with them the losses, are what a configuration knows
+    ours = "model.modeling|model.pipeline|training|data|evaluation|demo|hub|cli"
     assert [name for name in loaded if re.match(rf"transformers_cbvila\.({ours})", name)] == []
 
 

@@ -16,7 +16,7 @@ def test_a_bundled_recipe_by_any_of_its_names(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert recipe_path(name) == FOLDER / "pretrain-tiny.yaml"
     job, args, _ = parse_pretrain(["--config", name, "--train_data", "a", "--output_dir", "out", "--use_cpu"])
-    assert args.max_steps == 22600 and job.model_config["codebook_size"] == 128
+    assert args.max_steps == 22600 and job.model_config["quantizer_config"]["size"] == 128
 
 
 def test_a_file_that_is_there_is_itself(tmp_path, monkeypatch):
@@ -94,7 +94,8 @@ def test_a_model_config_beside_a_recipe_keeps_the_recipes(tmp_path, capsys):
     job, args, _ = parse_pretrain(
         [*command, "--model_config", json.dumps(change), '--lr_scheduler_kwargs={"min_lr_ratio": 0.2}']
     )
-    assert job.model_config["mim_weight"] == 2.0 and job.model_config["codebook_size"] == 8
+    assert job.model_config["objectives"] == {"mim": {"weight": 2.0}}
+    assert job.model_config["quantizer_config"] == {"size": 8}
     assert job.model_config["text_config"] == TINY_RECIPE["model_config"]["text_config"] | {"hidden_size": 32}
     assert job.model_config["vision_config"] == TINY_RECIPE["model_config"]["vision_config"]
     assert args.lr_scheduler_kwargs == {"num_decay_steps": 0.5, "min_lr_ratio": 0.2}
@@ -103,8 +104,8 @@ def test_a_model_config_beside_a_recipe_keeps_the_recipes(tmp_path, capsys):
         "Other than the recipe:",
         "  lr_scheduler_kwargs.min_lr_ratio 0.2 (recipe: 0.1)",
         "  max_steps 9 (recipe: 4)",
-        "  model_config.mim_weight 2.0 (not in the recipe)",
         "  model_config.text_config.hidden_size 32 (recipe: 16)",
+        "  model_config.objectives.mim.weight 2.0 (not in the recipe)",
     ]
     assert args.is_given("max_steps") and args.is_given("learning_rate") and not args.is_given("weight_decay")
     assert job.is_given("vocab_size") and not job.is_given("flip")
@@ -114,3 +115,35 @@ def test_another_schedule_beside_a_recipe(tmp_path):
     command = ["--config", "pretrain-tiny", "--train_data", "a", "--output_dir", str(tmp_path), "--use_cpu"]
     _, args, _ = parse_pretrain([*command, "--lr_scheduler_type", "linear"])
     assert args.lr_scheduler_type == "linear" and args.lr_scheduler_kwargs is None
+
+
+SIZE = "model_config.quantizer_config.size 4 (recipe: 8)"
+
+
+@pytest.mark.parametrize(
+    "recipe, change, told",
+    [
+        ({"codebook_size": 8, "fusion_config": {"num_hidden_layers": 1}}, {"quantizer_config": {"size": 4}}, SIZE),
+        ({"quantizer_config": {"size": 8}, "multimodal_config": {"num_hidden_layers": 1}}, {"codebook_size": 4}, SIZE),
+        (
+            {"codebook_size": 4, "fusion_config": {"num_hidden_layers": 2}},
+            {"multimodal_config": {"num_hidden_layers": 1}},
+            "model_config.multimodal_config.num_hidden_layers 1 (recipe: 2)",
+        ),
+    ],
+)
+def test_names_of_version_0_1_and_those_of_today_mean_the_same_option(recipe, change, told, tmp_path, capsys):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(TINY_RECIPE | {"model_config": recipe}))
+    command = ["--config", str(path), "--train_data", "a", "--output_dir", str(tmp_path)]
+    job, _, _ = parse_pretrain([*command, "--model_config", json.dumps(change)])
+    assert job.model_config == {"quantizer_config": {"size": 4}, "multimodal_config": {"num_hidden_layers": 1}}
+    (difference,) = capsys.readouterr().err.splitlines()[1:]
+    assert difference.strip() == told
+
+
+def test_a_part_that_is_no_mapping_is_an_error_of_one_line(capsys):
+    change = json.dumps({"quantizer_config": 3, "codebook_size": 4})
+    with pytest.raises(SystemExit):
+        parse_pretrain(["--model_config", change, "--train_data", "a", "--output_dir", "out"])
+    assert "quantizer_config is 3; expected a dictionary" in capsys.readouterr().err

@@ -114,7 +114,7 @@ def test_auto_config(config, tmp_path):
         (AutoModel, None, CBViLAModel),
         (AutoModel, "vision_config", CBViLAVisionModel),
         (AutoModel, "text_config", CBViLATextModel),
-        (AutoModel, "fusion_config", CBViLAFusionModel),
+        (AutoModel, "multimodal_config", CBViLAFusionModel),
         (AutoModelForPreTraining, None, CBViLAForPreTraining),
         (AutoModelForVisualQuestionAnswering, None, CBViLAForQuestionAnswering),
     ],

@@ -10,6 +10,8 @@ from transformers_cbvila.model.image_processing_pil_cbvila import CBViLAImagePro
 from transformers_cbvila.model.modeling_cbvila_pretraining import CBViLAForPreTraining
 from transformers_cbvila.model.modeling_cbvila_question_answering import CBViLAForQuestionAnswering
 from transformers_cbvila.model.processing_cbvila import CBViLAProcessor
+from transformers_cbvila.model.quantizer_output_cbvila import CBViLAGradients
+from transformers_cbvila.model.quantizers_cbvila import QUANTIZERS
 
 SIDE, PATCH, PATCHES, CODES = 32, 8, 16, 16
 PAD, UNK, CLS, SEP, MASK = range(5)
@@ -49,7 +51,7 @@ def tiny_config(preset="recommended", *, same_width=False, dropout=0.0, text=Non
     if preset == "recommended":
         sizes["codebook_dim"] = 8
     return CBViLAConfig.from_preset(
-        preset, vision_config=vision, text_config=text, fusion_config=fusion, **(sizes | fields)
+        preset, vision_config=vision, text_config=text, multimodal_config=fusion, **(sizes | fields)
     )
 
 
@@ -57,9 +59,17 @@ def build(model_class, config=None, seed=0, **fields):
     """A model in evaluation mode, with larger weights than usual so that nothing drowns in rounding."""
     set_seed(seed)
     config = tiny_config(**fields) if config is None else config
-    for part in (config, config.vision_config, config.text_config, config.fusion_config):
+    for part in (config, config.vision_config, config.text_config, config.multimodal_config):
         part.initializer_range = 0.1
     return model_class(config).eval()
+
+
+def quantizer_of_config(config):
+    """The quantizer that a model of this configuration has."""
+    gradients = CBViLAGradients(*(config.trains_encoder(tokens) for tokens in CBViLAGradients._fields))
+    return QUANTIZERS[config.quantizer_config.type](
+        config.quantizer_config, config.vision_config.hidden_size, gradients
+    )
 
 
 def pretraining_model(config=None, **fields):

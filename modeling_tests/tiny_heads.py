@@ -45,6 +45,11 @@ def batch_for(head, batch=4, length=7, padding=(0, 2, 1, 3), side=tiny.SIDE):
     return plain
 
 
+def part_of(key):
+    """What a weight is part of, by its name: `objectives.mim`, `entailment_head`."""
+    return ".".join(key.split(".")[: 2 if key.startswith("objectives.") else 1])
+
+
 def floats(output, prefix=""):
     """All floating-point tensors of an output by their path in it."""
     if isinstance(output, torch.Tensor):

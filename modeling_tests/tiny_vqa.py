@@ -37,7 +37,7 @@ def tiny_config() -> CBViLAConfig:
             "bos_token_id": VOCABULARY["[CLS]"],
             "eos_token_id": VOCABULARY["[SEP]"],
         },
-        fusion_config={"num_hidden_layers": 1},
+        multimodal_config={"num_hidden_layers": 1},
         codebook_size=8,
         codebook_dim=4,
         projection_dim=8,

@@ -82,14 +82,14 @@ def test_a_batch_has_all_objectives_on():
 
 def test_a_step_trains_and_leaves_no_gradient():
     model = pretraining_model().train()
-    before, codes = model.itm_head.weight.clone(), model.cbvila.codebook.codes.clone()
+    before, codes = model.objectives["itm"].head.weight.clone(), model.cbvila.quantizer.table.codes.clone()
     step = TrainingStep(model, tiny_pairs(), torch.float32)
     flops = step.flops()
-    assert torch.equal(model.itm_head.weight, before)  # counting does not train
+    assert torch.equal(model.objectives["itm"].head.weight, before)  # counting does not train
     times = step()
     assert set(times) == {"forward", "backward", "optimiser", "wall"} and min(times.values()) >= 0
-    assert not torch.equal(model.itm_head.weight, before)
-    assert not torch.equal(model.cbvila.codebook.codes, codes)
+    assert not torch.equal(model.objectives["itm"].head.weight, before)
+    assert not torch.equal(model.cbvila.quantizer.table.codes, codes)
     assert all(parameter.grad is None for parameter in model.parameters())
     forward = count_flops(lambda: step.loss(model))
     assert 2.5 * forward < flops < 3.1 * forward  # two products back for each one there, but for the first layers

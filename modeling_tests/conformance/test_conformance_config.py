@@ -27,5 +27,5 @@ class TestConfigs(unittest.TestCase):
     def test_vision_config(self):
         self.run_common_tests(CBViLAVisionConfig, hidden_size=36)
 
-    def test_fusion_config(self):
+    def test_multimodal_config(self):
         self.run_common_tests(CBViLAFusionConfig, hidden_size=36)

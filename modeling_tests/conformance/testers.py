@@ -75,7 +75,7 @@ class FusionTester(ModelTester):
     seq_length = ModelTester.hidden_size  # the suite takes the last size of the first input for its length
 
     def get_config(self):
-        return super().get_config().fusion_config
+        return super().get_config().multimodal_config
 
     def prepare_config_and_inputs_for_common(self):
         config, generator = self.get_config(), generator_for(0)

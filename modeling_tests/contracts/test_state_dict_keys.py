@@ -1,21 +1,57 @@
 """The names of the weights of every head, which published checkpoints rely on: held to a recorded list.
 
-Record it anew only with a conversion of what is published: `python modeling_tests/contracts/test_state_dict_keys.py`.
+Record it anew only when loading renames what is published: `python modeling_tests/contracts/test_state_dict_keys.py`.
+What version 0.1 called them is recorded, too, and never anew: its checkpoints load.
 """
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from tiny import build
 from tiny_heads import HEADS
 
+from transformers_cbvila import CBViLAForPreTraining, CBViLAModel
+from transformers_cbvila.model.objective_mim_cls_bag_cbvila import CBViLAMIMClsBagOptions
+
 RECORD = Path(__file__).with_name("state_dict_keys.json")
+RECORD_OF_0_1 = Path(__file__).with_name("state_dict_keys_0_1.json")
 # Options that add weights, beside the two presets.
 CONFIGURATIONS = {
     "recommended": {},
     "paper": {"preset": "paper"},
-    "everything": {"mim_head": "tied", "mim_cls_bag_weight": 1.0, "mim_mask_stage": "pre", "reasoning_fusion": "twin"},
+    "everything": {
+        "objectives": {"mim": {"head": "tied", "mask_stage": "pre"}, "mim_cls_bag": {"weight": 1.0}},
+        "reasoning_fusion": "twin",
+    },
+}
+# What version 0.1 called a weight, from what it is called now.
+NAMES_OF_0_1 = {
+    r"^(cbvila\.)?quantizer\.table\.": r"\1codebook.",
+    r"^(cbvila\.)?quantizer\.gumbel\.scale$": r"\1codebook.gumbel_scale",
+    r"^objectives\.mim_cls_bag\.head\.": "mim_cls_head.",
+    r"^objectives\.(\w+)\.head\.": r"\1_head.",
+}
+# What it called an option, from where it is now: part of the configuration, objective, option.
+FIELDS_OF_0_1 = {
+    **{f"codebook_{name}": ("quantizer_config", name) for name in ("size", "dim", "norm", "update", "decay")},
+    "quantizer_gradient": ("quantizer_config", "gradient"),
+    "gumbel_temperature": ("quantizer_config", "temperature"),
+    **{
+        f"{name}_weight": ("objectives", name, "weight")
+        for name in ("mlm", "itm", "pixel", "codebook", "commitment", "mim", "itc", "mim_cls_bag")
+    },
+    **{f"mim_{name}": ("objectives", "mim", name) for name in ("head", "grad_to_vit", "mask_stage")},
+    **{
+        f"pixel_{name}": ("objectives", "pixel", name)
+        for name in ("on", "likelihood", "reduction", "sigma", "grad_to_vit")
+    },
+    "norm_pix_loss": ("objectives", "pixel", "normalize"),
+    "negative_source": ("objectives", "itm", "negative_source"),
 }
 
 
@@ -33,6 +69,92 @@ def everything():
 @pytest.mark.parametrize("head", HEADS)
 def test_names_and_shapes_are_what_they_were(head, configuration):
     assert keys(head, configuration) == json.loads(RECORD.read_text())[f"{head.__name__} {configuration}"]
+
+
+def in_names_of_0_1(weights):
+    """The weights as version 0.1 saved them."""
+    renamed = {}
+    for name, value in weights.items():
+        pattern = next((pattern for pattern in NAMES_OF_0_1 if re.search(pattern, name)), "^")
+        renamed[re.sub(pattern, NAMES_OF_0_1.get(pattern, ""), name)] = value
+    return renamed
+
+
+def in_fields_of_0_1(fields):
+    """A configuration's dictionary as version 0.1 saved it."""
+    fields = {**fields, "fusion_config": fields["multimodal_config"]}
+    fields["objectives"] = {"mim_cls_bag": {"weight": 0.0}} | fields["objectives"]
+    for old, path in FIELDS_OF_0_1.items():
+        fields[old] = fields
+        for name in path:
+            fields[old] = fields[old][name]
+    return {name: fields[name] for name in fields.keys() - {"quantizer_config", "objectives", "multimodal_config"}}
+
+
+def save_as_0_1(model, folder):
+    """Saves a model with the names that version 0.1 had for weights and options."""
+    model.save_pretrained(folder)
+    shared = model.all_tied_weights_keys  # which a file holds once
+    weights = {name: value.contiguous() for name, value in model.state_dict().items() if name not in shared}
+    save_file(in_names_of_0_1(weights), folder / "model.safetensors", metadata={"format": "pt"})
+    config = folder / "config.json"
+    config.write_text(json.dumps(in_fields_of_0_1(json.loads(config.read_text()))))
+
+
+def assert_equal_weights(weights, expected):
+    assert weights.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(weights[name], value), name
+
+
+@pytest.mark.parametrize("configuration", CONFIGURATIONS)
+@pytest.mark.parametrize("head", HEADS)
+def test_checkpoints_of_0_1_load_into_their_head(head, configuration, tmp_path):
+    model = build(head, seed=1, **CONFIGURATIONS[configuration])
+    expected = model.state_dict()
+    old = in_names_of_0_1(expected)
+    recorded = json.loads(RECORD_OF_0_1.read_text())[f"{head.__name__} {configuration}"]
+    assert {name: list(value.shape) for name, value in old.items()} == recorded
+
+    save_as_0_1(model, tmp_path)
+    loaded, info = head.from_pretrained(tmp_path, output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
+    assert_equal_weights(loaded.state_dict(), expected)
+    assert loaded.config.objectives == {"mim_cls_bag": CBViLAMIMClsBagOptions()} | model.config.objectives
+    assert loaded.config.quantizer_config == model.config.quantizer_config
+
+    other = build(head, seed=2, **CONFIGURATIONS[configuration])
+    assert not all(torch.equal(value, expected[name]) for name, value in other.state_dict().items())
+    other.load_state_dict(old)
+    assert_equal_weights(other.state_dict(), expected)
+    assert old.keys() == recorded.keys(), "the caller's weights were renamed"
+
+
+@pytest.mark.parametrize("source", [CBViLAModel, CBViLAForPreTraining])
+@pytest.mark.parametrize("head", HEADS)
+def test_checkpoints_of_0_1_load_into_other_heads_as_new_ones_do(head, source, tmp_path):
+    model = build(source, seed=1)
+    model.save_pretrained(tmp_path / "new")
+    save_as_0_1(model, tmp_path / "old")
+    loaded = {}
+    for name in ("new", "old"):
+        torch.manual_seed(3)  # of what is not there
+        loaded[name], info = head.from_pretrained(tmp_path / name, output_loading_info=True)
+        loaded[name] = loaded[name].state_dict(), {key: set(value) for key, value in info.items() if value}
+    assert loaded["old"][1] == loaded["new"][1]
+    assert_equal_weights(loaded["old"][0], loaded["new"][0])
+
+
+def test_what_was_loaded_is_saved_with_the_new_names(tmp_path):
+    save_as_0_1(build(CBViLAForPreTraining, **CONFIGURATIONS["everything"]), tmp_path / "old")
+    CBViLAForPreTraining.from_pretrained(tmp_path / "old").save_pretrained(tmp_path / "new")
+    expected = build(CBViLAForPreTraining, **CONFIGURATIONS["everything"])
+    expected.save_pretrained(tmp_path / "expected")
+    with (
+        safe_open(tmp_path / "new" / "model.safetensors", "pt") as ours,
+        safe_open(tmp_path / "expected" / "model.safetensors", "pt") as theirs,
+    ):
+        assert set(ours.keys()) == set(theirs.keys())
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def test_encoders_and_heads(inputs, expected, dtype):
     fused = model.cbvila.fuse_text_with_image(text.last_hidden_state, mask, vision.last_hidden_state)
     assert_parity(fused.last_hidden_state[real], expected["fusion_hidden"][real], dtype)
     assert_parity(fused.last_hidden_state[real], expected["multimodal_hidden"][real], dtype)
-    assert_parity(model.itm_head(fused.last_hidden_state[:, 0]), expected["itm_logits_pos"], dtype)
+    assert_parity(model.objectives["itm"].head(fused.last_hidden_state[:, 0]), expected["itm_logits_pos"], dtype)
 
 
 @PRECISIONS
@@ -58,7 +58,7 @@ def test_masked_tokens(inputs, expected, dtype):
     output = model(inputs["image"].to(dtype), inputs["text_ids"], inputs["text_mask"], **batch)
     masked = inputs["mlm_labels"] != -100
     assert_parity(output.mlm_logits, expected["mlm_logits"][masked], dtype)
-    assert_parity(output.losses.mlm, expected["mlm_loss_hard"], dtype)
+    assert_parity(output.losses["mlm"], expected["mlm_loss_hard"], dtype)
 
 
 @pytest.mark.parametrize("side", [96, 48])
@@ -105,4 +105,4 @@ def test_two_images_in_turns(inputs, expected):
     output = model(images, inputs["text_ids"], inputs["text_mask"], output_hidden_states=True)
     real = inputs["text_mask"].bool()
     assert_parity(output.hidden_states[-1][real], expected["from_pretrain_nlvr.hidden"][real], torch.float32)
-    assert len(output.hidden_states) == 1 + 2 * model.config.fusion_config.num_hidden_layers
+    assert len(output.hidden_states) == 1 + 2 * model.config.multimodal_config.num_hidden_layers

@@ -61,7 +61,7 @@ def test_layers_are_counted_with_twins_or_without():
     tensors = reference.fine_tuned("reasoning")
     for layers in (4, 6):
         given = {"albef": HEADS["albef"], "bert": HEADS["bert"] | {"num_hidden_layers": layers}}
-        assert convert(tensors, given=given)[0].config.fusion_config.num_hidden_layers == 2
+        assert convert(tensors, given=given)[0].config.multimodal_config.num_hidden_layers == 2
     with pytest.raises(ValueError, match=r"bert.num_hidden_layers = 5, the checkpoint's tensors 4"):
         convert(tensors, given={"albef": {}, "bert": {"num_hidden_layers": 5}})
 

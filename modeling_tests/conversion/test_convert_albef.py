@@ -63,8 +63,8 @@ def test_the_folder_and_the_table(tmp_path, capfd):
     for key in albef_fixtures.checkpoint("pretrain"):
         assert [line for line in lines if key in line.split()], f"{key} is not in the table"
     for name in model.state_dict():
-        assert name in table or name == "mlm_head.decoder.weight", f"{name} is not in the table"
-    assert "2 taken, 135 renamed, 18 split, 12 dropped, 19 fresh" in lines
+        assert name in table or name == "objectives.mlm.head.decoder.weight", f"{name} is not in the table"
+    assert "137 renamed, 18 split, 12 dropped, 19 fresh" in lines
     assert model.cbvila.logit_scale.item() == pytest.approx(
         -albef_fixtures.checkpoint("pretrain")["temp"].log().item()
     )
@@ -159,14 +159,18 @@ def without(tensors, *keys):
 @pytest.mark.parametrize(
     "change, arguments, complaint",
     [
-        (lambda t: without(t, "itm_head.bias"), [], "1 key is missing: itm_head.bias. --not_strict"),
+        (
+            lambda t: without(t, "itm_head.bias"),
+            [],
+            "1 key is missing: objectives.itm.head.bias. --not_strict",
+        ),
         (lambda t: t | {"extra.key": torch.ones(1)}, [], "1 key is unknown: extra.key"),
         (lambda t: without(t, "visual_encoder.pos_embed"), [], "'visual_encoder.pos_embed' is not there"),
         (lambda t: {"layers.0.weight": torch.ones(1)}, [], "This is no ALBEF checkpoint"),
         (
             lambda t: t | {"itm_head.bias": torch.ones(3)},
             [],
-            "itm_head.bias the shape (3,); the model's sizes ask (2,)",
+            "itm_head.bias gives objectives.itm.head.bias the shape (3,); the model's sizes ask (2,)",
         ),
         (lambda t: t, ["--task", "nothing"], None),
         (
@@ -192,7 +196,7 @@ def test_going_on_without_what_does_not_fit(tmp_path, capfd):
     assert command("--checkpoint", saved(tmp_path, tensors), *options) == 0
     lines = capfd.readouterr().out.splitlines()
     assert [line for line in lines if line.startswith("unknown  extra.key")]
-    assert [line for line in lines if line.startswith("missing  -") and "itm_head.bias" in line]
+    assert [line for line in lines if line.startswith("missing  -") and "objectives.itm.head.bias" in line]
 
 
 def test_a_wrong_vocabulary_or_none(tmp_path, capfd):

@@ -56,10 +56,11 @@ def test_the_starting_point(originals, tmp_path, capsys):
         for layer in range(2):
             weight = bert[f"bert.encoder.layer.{theirs + layer}.output.dense.weight"]
             assert torch.equal(ours.layers[layer].mlp.fc2.weight, weight)
-    assert torch.equal(model.mlm_head.dense.weight, bert["cls.predictions.transform.dense.weight"])
+    assert torch.equal(model.objectives["mlm"].head.dense.weight, bert["cls.predictions.transform.dense.weight"])
     fresh = [line.split()[2] for line in printed.splitlines() if line.startswith("fresh")]
     assert [name for name in fresh if name.startswith("cbvila.fusion_model.layers.1.crossattention.q_proj")]
-    assert not [name for name in fresh if name.startswith(("mlm_head", "cbvila.text_model", "cbvila.vision_model"))]
+    whole = ("objectives.mlm.", "cbvila.text_model", "cbvila.vision_model")
+    assert not [name for name in fresh if name.startswith(whole)]
     batch = CBViLAProcessor.from_pretrained(out)(images=tiny.half_image("red", "top"), text="red", return_tensors="pt")
     assert model.cbvila(**batch).last_hidden_state.shape == (1, 3, 24)
 
@@ -158,7 +159,7 @@ def test_chosen_layers_are_checked_against_bert(originals, tmp_path, capsys):
     model = CBViLAForPreTraining.from_pretrained(tmp_path / "out")
     weight = load_file(originals / "bert" / "model.safetensors")["bert.encoder.layer.3.output.dense.weight"]
     assert torch.equal(model.cbvila.text_model.layers[1].mlp.fc2.weight, weight)
-    assert model.config.fusion_config.num_hidden_layers == 1
+    assert model.config.multimodal_config.num_hidden_layers == 1
     source = text_source(str(originals / "bert"), "0,3", "1-1")
     with torch.no_grad():
         assert source.check(model) <= 1e-9

@@ -197,7 +197,7 @@ def test_photos_in_a_folder_are_joined_by_their_names(ids, folder, tmp_path):
 def test_rows_know_their_pictures_from_others(tmp_path):
     def content(pictures):
         path = parquet(tmp_path, {"image": pictures, "caption": ["a", "b"]})
-        return load_task_rows([path], "train", RetrievalSettings()).content_id()
+        return load_task_rows([path], "train", RetrievalSettings()).fingerprint()
 
     assert content(PICTURES[:2]) == content(PICTURES[:2])
     assert len({content(PICTURES[:2]), content(PICTURES[1:3]), content(PICTURES[1::-1])}) == 3
@@ -206,10 +206,10 @@ def test_rows_know_their_pictures_from_others(tmp_path):
     lines = [{"image": f"{name}.png", "caption": "a"} for name in "ab"]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, lines)))
     named = load_task_rows([str(tmp_path / "rows.jsonl")], "train", RetrievalSettings())
-    before = named.content_id()
+    before = named.fingerprint()
     PICTURES[1].save(tmp_path / "b.png")
     os.utime(tmp_path / "b.png", ns=(0, 0))
-    assert named.content_id() != before
+    assert named.fingerprint() != before
 
 
 def test_images_of_two_sources_with_the_same_id_are_two_images(tmp_path):

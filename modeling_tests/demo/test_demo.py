@@ -34,7 +34,7 @@ def start(tmp_path, few_images, monkeypatch):
             "bos_token_id": 2,
             "eos_token_id": 3,
         },
-        fusion_config={"num_hidden_layers": 1},
+        multimodal_config={"num_hidden_layers": 1},
         codebook_size=8,
     )
     folder = tmp_path / "pretrained"

@@ -92,7 +92,7 @@ def test_models_without_contrastive_head():
     rows, processor = tiny_rows(4), tiny_processor()
     same = pretraining_model(itc_weight=0.0, same_width=True)
     assert "text_retrieval_r1_reranked" in retrieval_figures(same, processor, rows, **QUIET)
-    with pytest.warns(UserWarning, match="itc_weight=0.*32 and 24 differ"):
+    with pytest.warns(UserWarning, match="ITC.*32 and 24 differ"):
         figures = inspect_pretraining(pretraining_model(itc_weight=0.0), processor, rows, **QUIET)
     assert "mim" in figures and not [name for name in figures if "retrieval" in name]
 

@@ -37,7 +37,7 @@ def naive_logits(model):
         for t, text in enumerate(TEXTS):
             inputs = processor(images=[image], text=[text], return_tensors="pt")
             fused = model.cbvila.encode_pairs(**inputs)
-            wrong, right = model.itm_head(fused.last_hidden_state[:, 0])[0]
+            wrong, right = model.objectives["itm"].head(fused.last_hidden_state[:, 0])[0]
             logits[i, t] = right - wrong
     return logits
 

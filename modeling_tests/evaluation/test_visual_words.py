@@ -22,7 +22,8 @@ def test_words_counts_and_mean_colours():
     words = collect_visual_words(model, processor, rows, batch_size=2, progress=False)
     pixel_values = pixel_values_of(model, processor, [row["image"] for row in rows])
     expected = model.cbvila(pixel_values).codebook_indices.numpy()
-    np.testing.assert_array_equal(words.indices, expected)
+    assert words.indices.shape == (5, PATCHES, 1)
+    np.testing.assert_array_equal(words.indices, expected[..., None])  # of one book
     assert words.counts.tolist() == np.bincount(expected.flatten(), minlength=CODES).tolist()
     assert words.grid == (4, 4)
     pictures = pictures_of(processor, pixel_values).astype(float) / 255
@@ -57,11 +58,12 @@ def test_codes_to_show_are_the_most_used_and_others_in_use():
 
 
 def test_places_are_of_the_code_and_of_different_images():
-    indices = np.random.default_rng(0).integers(4, size=(30, 9))
+    indices = np.random.default_rng(0).integers(4, size=(30, 9, 2)) + np.array([0, 4])  # of two books
     places = places_of(2, indices, limit=16)
     assert len(places) == 16 == len({image for image, _ in places})
-    assert all(indices[image, patch] == 2 for image, patch in places)
-    assert places_of(7, indices) == []
+    assert all(indices[image, patch, 0] == 2 for image, patch in places)
+    assert all(indices[image, patch, 1] == 6 for image, patch in places_of(6, indices))
+    assert places_of(8, indices) == []
 
 
 def test_rows_with_captions_of_their_own_come_first():

@@ -57,7 +57,7 @@ MAPPINGS = [
 ]
 MAPPINGS += [
     '{"vision_config": {"patch_size": 7}}',
-    '{"fusion_config": {"num_hidden_layers": -1}}',
+    '{"multimodal_config": {"num_hidden_layers": -1}}',
     '{"dropout": NaN}',
 ]
 SWITCHES = ["true", "false", "maybe", "", "2"]
@@ -252,7 +252,7 @@ TINY = json.dumps(
             "intermediate_size": 16,
             "max_position_embeddings": 16,
         },
-        "fusion_config": {"num_hidden_layers": 1},
+        "multimodal_config": {"num_hidden_layers": 1},
         "codebook_size": 8,
         "projection_dim": 8,
     }

@@ -53,7 +53,7 @@ def test_the_example_asks_for_every_weight(head):
         total = sum(value.sum() for value in output.values() if torch.is_tensor(value) and value.requires_grad)
     total.backward()
     idle = {name for name, parameter in model.named_parameters() if parameter.requires_grad and parameter.grad is None}
-    heads_only = ("visual_queries.", "text_key_projection.", "patch_mask_token", "codebook.")
+    heads_only = ("visual_queries.", "text_key_projection.", "patch_mask_token", "quantizer.")
     assert not idle if head is not CBViLAModel else all(name.startswith(heads_only) for name in idle), idle
 
 
@@ -83,14 +83,15 @@ def test_a_staged_folder_that_does_not_do_what_the_original_does(tmp_path):
 
     other = shutil.copytree(good, tmp_path / "other")
     weights = load_file(other / "model.safetensors")
-    weights["itm_head.bias"] += 0.1
+    weights["objectives.itm.head.bias"] += 0.1
     save_file(weights, other / "model.safetensors", {"format": "pt"})
     with pytest.raises(ValueError, match="other gives another model.itm_logits than the original, by up to 0.1"):
         verify(other, original)
 
     lacking = shutil.copytree(good, tmp_path / "lacking")
-    (lacking / "comparing_cbvila.py").unlink()
-    with pytest.raises(ValueError, match="does not load in a fresh process without this package: .*comparing_cbvila"):
+    (lacking / "pair_similarity_cbvila.py").unlink()
+    message = "does not load in a fresh process without this package: .*pair_similarity_cbvila"
+    with pytest.raises(ValueError, match=message):
         verify(lacking, original)
 
     leaning = shutil.copytree(good, tmp_path / "leaning")

@@ -2,7 +2,8 @@ import json
 
 import pytest
 import torch
-from tiny import pretraining_model, tiny_config, tiny_images
+from huggingface_hub.errors import StrictDataclassFieldValidationError
+from tiny import pretraining_model, quantizer_of_config, tiny_config, tiny_images
 
 from transformers_cbvila.model.configuration_cbvila import (
     PRESETS,
@@ -15,6 +16,7 @@ from transformers_cbvila.model.modeling_cbvila import CBViLAModel
 from transformers_cbvila.model.modeling_cbvila_pretraining import CBViLAForPreTraining
 from transformers_cbvila.model.modeling_cbvila_text import CBViLATextModel
 from transformers_cbvila.model.modeling_cbvila_vision import CBViLAVisionModel
+from transformers_cbvila.model.nested_options_cbvila import FLAT_NAMES
 
 
 def round_trip(config, folder):
@@ -24,76 +26,84 @@ def round_trip(config, folder):
 
 def test_defaults_are_the_papers_sizes():
     config = CBViLAConfig()
-    vision, text, fusion = config.vision_config, config.text_config, config.fusion_config
+    vision, text, fusion = config.vision_config, config.text_config, config.multimodal_config
     assert (vision.image_size, vision.patch_size, vision.num_patches) == (256, 16, 256)
     assert (vision.hidden_size, vision.num_hidden_layers, vision.num_attention_heads) == (768, 12, 12)
     assert (text.hidden_size, text.num_hidden_layers, text.vocab_size) == (768, 6, 30522)
     assert (fusion.hidden_size, fusion.num_hidden_layers, fusion.encoder_hidden_size) == (768, 6, 768)
-    assert config.codebook_size == 3000
+    assert config.quantizer_config.size == 3000
 
 
 def test_defaults_are_the_recommended_preset():
     config = CBViLAConfig()
+    quantizer, objectives = config.quantizer_config, config.objectives
     assert config.to_dict() == CBViLAConfig.from_preset("recommended").to_dict()
-    assert (config.codebook_dim, config.codebook_norm, config.codebook_update) == (32, "l2", "ema")
-    assert config.quantizer_gradient == "straight_through"
-    assert config.itc_weight == 1 and not config.mim_grad_to_vit and config.pixel_on == "all"
-    assert config.pixel_weight == 3 and config.commitment_weight == 1 and not config.norm_pix_loss
+    assert (quantizer.dim, quantizer.norm, quantizer.update) == (32, "l2", "ema")
+    assert (quantizer.type, quantizer.gradient) == ("nearest", "straight_through")
+    assert objectives["itc"].weight == 1 and not objectives["mim"].grad_to_vit and objectives["pixel"].on == "all"
+    assert objectives["pixel"].weight == 3 and objectives["commitment"].weight == 1
+    assert not objectives["pixel"].normalize
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_what_no_preset_changes(preset):
     config = CBViLAConfig.from_preset(preset)
-    assert (config.mim_mask_stage, config.fusion_visual_pos, config.fusion_visual_cls) == (
-        "post",
-        "learned",
-        "learned",
-    )
-    assert (config.itm_kv, config.mim_cls_bag_weight, config.mim_head) == ("continuous", 0, "linear")
-    assert (config.pixel_likelihood, config.pixel_reduction, config.pixel_sigma) == ("gaussian", "mean", None)
-    assert config.pixel_grad_to_vit and not config.norm_pix_loss and config.codebook_size == 3000
-    assert config.negative_source == "similarity"
+    mim, pixel, itm = (config.objectives[name] for name in ("mim", "pixel", "itm"))
+    assert (mim.mask_stage, config.fusion_visual_pos, config.fusion_visual_cls) == ("post", "learned", "learned")
+    assert (config.itm_kv, config.mim_cls_bag_weight, mim.head) == ("continuous", 0, "linear")
+    assert (pixel.likelihood, pixel.reduction, pixel.sigma) == ("gaussian", "mean", None)
+    assert pixel.grad_to_vit and not pixel.normalize and config.quantizer_config.size == 3000
+    assert itm.negative_source == "similarity"
 
 
 def test_paper_preset_is_the_literal_reading():
     config = CBViLAConfig.from_preset("paper")
-    assert (config.codebook_dim, config.codebook_norm, config.codebook_update) == (768, "none", "loss")
-    assert config.quantizer_gradient == "gumbel"
+    quantizer, objectives = config.quantizer_config, config.objectives
+    # without a width of its own, codes have that of the image encoder
+    assert (quantizer.dim, quantizer.norm, quantizer.update) == (None, "none", "loss")
+    with torch.device("meta"):
+        assert quantizer_of_config(config).table.codes.shape == (3000, 768)
+    assert quantizer.gradient == "gumbel"
     assert config.loss_weights() == {
-        "pixel": 1, "codebook": 1, "commitment": 0.25, "mim": 1, "itm": 1, "mlm": 1, "itc": 0, "mim_cls_bag": 0
+        "pixel": 1, "codebook": 1, "commitment": 0.25, "mim": 1, "itm": 1, "mlm": 1, "itc": 0
     }  # fmt: skip
-    assert config.mim_grad_to_vit and config.pixel_on == "both" and not config.has_contrastive_head
+    assert config.active_objectives() == ["mlm", "itm", "pixel", "codebook", "commitment", "mim"]
+    assert objectives["mim"].grad_to_vit and objectives["pixel"].on == "both" and not config.has_contrastive_head
 
 
 def test_arguments_take_precedence_over_a_preset():
-    config = CBViLAConfig.from_preset("paper", commitment_weight=0.5)
-    assert config.commitment_weight == 0.5 and config.preset == "paper"
+    for fields in ({"objectives": {"commitment": {"weight": 0.5}}}, {"commitment_weight": 0.5}):
+        config = CBViLAConfig.from_preset("paper", **fields)
+        assert config.objectives["commitment"].weight == 0.5 and config.preset == "paper"
+        assert config.objectives["mim"].grad_to_vit, "what else the preset says"
 
 
 def test_unknown_preset():
-    with pytest.raises(ValueError, match="'literal'.*paper, recommended"):
+    with pytest.raises(ValueError, match="'literal'.*recommended, paper"):
         CBViLAConfig.from_preset("literal")
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_round_trip(preset, tmp_path):
-    config = tiny_config(preset, mim_head="tied", norm_pix_loss=True)
+    config = tiny_config(preset, objectives={"mim": {"head": "tied"}, "pixel": {"normalize": True}})
     assert round_trip(config, tmp_path).to_dict() == config.to_dict()
 
 
 def test_saved_file_says_which_choices_were_made(tmp_path):
-    CBViLAConfig(codebook_size=7).save_pretrained(tmp_path)
+    CBViLAConfig(quantizer_config={"size": 7}).save_pretrained(tmp_path)
     saved = json.loads((tmp_path / "config.json").read_text())
-    assert (saved["preset"], saved["codebook_size"], saved["codebook_update"]) == ("recommended", 7, "ema")
+    quantizer = saved["quantizer_config"]
+    assert (saved["preset"], quantizer["size"], quantizer["update"]) == ("recommended", 7, "ema")
+    assert quantizer["type"] == "nearest" and saved["objectives"]["pixel"]["weight"] == 3
 
 
 def test_fusion_follows_text_and_vision():
     config = CBViLAConfig(
         vision_config={"hidden_size": 64, "num_attention_heads": 4},
         text_config={"hidden_size": 48, "num_attention_heads": 6, "hidden_act": "relu", "hidden_dropout_prob": 0.3},
-        fusion_config={"intermediate_size": 96},
+        multimodal_config={"intermediate_size": 96},
     )
-    fusion = config.fusion_config
+    fusion = config.multimodal_config
     assert (fusion.hidden_size, fusion.encoder_hidden_size, fusion.num_attention_heads) == (48, 64, 6)
     assert (fusion.hidden_act, fusion.hidden_dropout_prob, fusion.intermediate_size) == ("relu", 0.3, 96)
 
@@ -101,49 +111,64 @@ def test_fusion_follows_text_and_vision():
 def test_round_trip_keeps_what_fusion_does_not_take_from_text(tmp_path):
     """Also where fusion has the default of its class: what is left out of the file would follow the text encoder."""
     config = tiny_config(text={"hidden_dropout_prob": 0.0}, fusion={"hidden_dropout_prob": 0.1, "hidden_act": "gelu"})
-    assert round_trip(config, tmp_path).fusion_config.hidden_dropout_prob == 0.1
+    assert round_trip(config, tmp_path).multimodal_config.hidden_dropout_prob == 0.1
 
 
 def test_sub_configurations_may_be_objects():
     config = CBViLAConfig(
         vision_config=CBViLAVisionConfig(hidden_size=24),
         text_config=CBViLATextConfig(hidden_size=12),
-        fusion_config=CBViLAFusionConfig(hidden_size=12, encoder_hidden_size=24),
+        multimodal_config=CBViLAFusionConfig(hidden_size=12, encoder_hidden_size=24),
     )
-    assert config.vision_config.hidden_size == 24 and config.fusion_config.encoder_hidden_size == 24
+    assert config.vision_config.hidden_size == 24 and config.multimodal_config.encoder_hidden_size == 24
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"codebook_norm": "l1"}, "codebook_norm='l1'.*'l2', 'none'"),
-        ({"codebook_update": "sgd"}, "codebook_update='sgd'.*'loss', 'ema'"),
-        ({"quantizer_gradient": "st"}, "quantizer_gradient='st'.*'straight_through'"),
-        ({"mim_head": "mlp"}, "mim_head='mlp'"),
-        ({"pixel_on": "none"}, "pixel_on='none'"),
-        ({"negative_source": "queue"}, "negative_source='queue'"),
-        ({"mim_mask_stage": "before"}, "mim_mask_stage='before'.*'post', 'pre'"),
+        ({"quantizer_config": {"norm": "l1"}}, "quantizer_config: norm='l1'.*'l2', 'none'"),
+        ({"quantizer_config": {"update": "sgd"}}, "quantizer_config: update='sgd'.*'ema', 'loss'"),
+        ({"quantizer_config": {"gradient": "st"}}, "quantizer_config: gradient='st'.*'straight_through'"),
+        ({"quantizer_config": {"type": "farthest"}}, "quantizer_config: type='farthest'.*'nearest'"),
+        ({"quantizer_config": {"sizes": 9}}, "quantizer_config has no option 'sizes'; did you mean 'size'"),
+        ({"quantizer_config": 3}, "quantizer_config is 3; expected a dictionary of options"),
+        ({"objectives": {"mim": {"head": "mlp"}}}, r"objectives\['mim'\]: head='mlp'"),
+        ({"objectives": {"mip": {}}}, "objectives: the name='mip' is not one of 'mlm', 'itm'"),
+        (
+            {"objectives": {"mim": {"heads": "tied"}}},
+            r"objectives\['mim'\] has no option 'heads'; did you mean 'head'",
+        ),
+        ({"objectives": {"mim": 0.5}}, r"objectives\['mim'\] is 0.5; expected a dictionary"),
+        ({"objectives": {"pixel": {"on": "none"}}}, r"objectives\['pixel'\]: on='none'"),
+        ({"objectives": {"itm": {"negative_source": "queue"}}}, r"objectives\['itm'\]: negative_source='queue'"),
+        ({"objectives": {"mim": {"mask_stage": "before"}}}, r"\['mim'\]: mask_stage='before'.*'post', 'pre'"),
         ({"fusion_visual_pos": "fixed"}, "fusion_visual_pos='fixed'"),
         ({"fusion_visual_cls": "mean"}, "fusion_visual_cls='mean'.*'vit'"),
         ({"itm_kv": "words"}, "itm_kv='words'.*'quantized'"),
-        ({"pixel_likelihood": "l1"}, "pixel_likelihood='l1'.*'laplace'"),
-        ({"pixel_reduction": "sum"}, "pixel_reduction='sum'.*'sum_patch'"),
-        ({"pixel_sigma": 0}, "pixel_sigma=0"),
-        ({"mim_cls_bag_weight": -1}, "mim_cls_bag_weight=-1"),
-        ({"mim_cls_bag_weight": 1, "fusion_visual_cls": "none"}, "mim_cls_bag_weight=1.*fusion_visual_cls='none'"),
-        ({"itm_kv": "both", "pixel_grad_to_vit": False}, "itm_kv='both'.*pixel_grad_to_vit=False"),
-        ({"codebook_size": 1}, "codebook_size=1"),
-        ({"codebook_dim": 0}, "codebook_dim=0"),
-        ({"codebook_decay": 1.0}, r"codebook_decay=1\.0"),
-        ({"gumbel_temperature": 0}, "gumbel_temperature=0"),
+        ({"objectives": {"pixel": {"likelihood": "l1"}}}, r"\['pixel'\]: likelihood='l1'.*'laplace'"),
+        ({"objectives": {"pixel": {"reduction": "sum"}}}, r"\['pixel'\]: reduction='sum'.*'sum_patch'"),
+        ({"objectives": {"pixel": {"sigma": 0}}}, r"\['pixel'\]: sigma=0"),
+        ({"objectives": {"mim_cls_bag": {"weight": -1}}}, r"\['mim_cls_bag'\]: weight=-1"),
+        (
+            {"objectives": {"mim_cls_bag": {"weight": 1}}, "fusion_visual_cls": "none"},
+            r"objectives\['mim_cls_bag'\].*weight=1.*fusion_visual_cls='none'",
+        ),
+        (
+            {"itm_kv": "both", "objectives": {"pixel": {"grad_to_vit": False}}},
+            "itm_kv='both'.*grad_to_vit=False of the pixel objective",
+        ),
+        ({"quantizer_config": {"size": 1}}, "quantizer_config: size=1"),
+        ({"quantizer_config": {"dim": 0}}, "quantizer_config: dim=0"),
+        ({"quantizer_config": {"decay": 1.0}}, r"quantizer_config: decay=1\.0"),
+        ({"quantizer_config": {"temperature": 0}}, "quantizer_config: temperature=0"),
         ({"projection_dim": 0}, "projection_dim=0"),
-        ({"itm_weight": -1}, r"itm_weight=-1"),
+        ({"objectives": {"itm": {"weight": -1}}}, r"objectives\['itm'\]: weight=-1"),
         ({"text_config": {"hidden_size": 100}}, "text_config.*100.*12"),
         ({"vision_config": {"hidden_size": 768, "num_attention_heads": 7}}, "vision_config.*768.*7"),
         ({"vision_config": {"image_size": 250}}, "250.*16.*240"),
         ({"vision_config": {"patch_size": 0}}, "patch_size=0"),
-        ({"fusion_config": {"hidden_size": 384}}, "384.*768"),
-        ({"fusion_config": {"encoder_hidden_size": 384}}, "384.*768"),
+        ({"multimodal_config": {"hidden_size": 384}}, "384.*768"),
+        ({"multimodal_config": {"encoder_hidden_size": 384}}, "384.*768"),
     ],
 )
 def test_bad_values_are_value_errors_that_name_the_value(fields, message):
@@ -152,16 +177,21 @@ def test_bad_values_are_value_errors_that_name_the_value(fields, message):
 
 
 def test_bad_types_are_refused():
-    with pytest.raises(Exception, match="codebook_size"):
-        CBViLAConfig(codebook_size="many")
+    with pytest.raises(ValueError, match="quantizer_config: size='many' is not of type int"):
+        CBViLAConfig(quantizer_config={"size": "many"})
+    with pytest.raises(Exception, match="projection_dim"):
+        CBViLAConfig(projection_dim="many")
 
 
-def test_models_load_although_transformers_reads_fusion_config_itself(tmp_path):
+def test_models_of_0_1_load_although_transformers_reads_fusion_config_itself(tmp_path):
     model = pretraining_model()
     model.save_pretrained(tmp_path)
+    written = json.loads((tmp_path / "config.json").read_text())
+    written["fusion_config"] = written.pop("multimodal_config")
+    (tmp_path / "config.json").write_text(json.dumps(written))
     loaded = CBViLAForPreTraining.from_pretrained(tmp_path)
-    assert loaded.config.fusion_config.hidden_size == 24
-    assert isinstance(loaded.config.fusion_config, CBViLAFusionConfig)
+    assert loaded.config.multimodal_config.hidden_size == 24
+    assert isinstance(loaded.config.multimodal_config, CBViLAFusionConfig)
 
 
 def test_models_can_be_made_on_the_meta_device():
@@ -174,18 +204,17 @@ def test_models_can_be_made_on_the_meta_device():
 # Values that change after a configuration was made
 
 OVERRIDES = [
-    ({"codebook_update": "emma"}, "codebook_update='emma' is not one of"),
-    ({"pixel_likelihood": "laplac"}, "pixel_likelihood='laplac'"),
-    ({"mim_weight": -3}, "mim_weight=-3.0 is negative"),
-    ({"codebook_decay": 1.0}, "codebook_decay=1.0"),
+    ({"quantizer_config": {"decay": 1.0}}, "quantizer_config: decay=1.0"),
+    ({"objectives": {"mim": {"weight": -3}}}, r"objectives\['mim'\]: weight=-3"),
+    ({"codebook_decay": 1.0}, "quantizer_config: decay=1.0"),  # names of version 0.1
+    ({"mim_weight": -3}, r"objectives\['mim'\]: weight=-3"),
     ({"reasoning_fusion": "twin", "num_images": 3}, "reasoning_fusion='twin'"),
     ({"text_config": {"num_attention_heads": 5}}, "text_config: hidden_size 24 is not a multiple"),
     ({"text_config": {"hidden_dropout_prob": -1}}, "text_config: hidden_dropout_prob=-1"),
     ({"vision_config": {"image_size": 33}}, "image_size 33 is not a multiple of patch_size 8"),
     ({"vision_config": {"num_hidden_layers": -1}}, "vision_config: num_hidden_layers=-1"),
+    ({"multimodal_config": {"hidden_size": 32}}, "must equal text_config.hidden_size"),
 ]
-# transformers takes from_pretrained's fusion_config for a choice of kernels, and refuses ours.
-FUSION = ({"fusion_config": {"hidden_size": 32}}, "must equal text_config.hidden_size")
 
 
 @pytest.mark.parametrize("fields, message", OVERRIDES)
@@ -196,15 +225,39 @@ def test_overrides_are_checked_as_the_constructors_values_are(fields, message, t
             model_class.from_pretrained(tmp_path, **fields)
 
 
-@pytest.mark.parametrize("fields, message", [*OVERRIDES, FUSION])
+def change(options, changes):
+    """Sets attributes, or what is in them."""
+    for name, value in changes.items():
+        if isinstance(value, dict):
+            change(options[name] if isinstance(options, dict) else getattr(options, name), value)
+        else:
+            setattr(options, name, value)
+
+
+@pytest.mark.parametrize("fields, message", OVERRIDES)
 def test_changed_values_are_checked_when_a_model_is_made(fields, message):
     config = tiny_config()
-    for name, value in fields.items():
-        parts = value.items() if isinstance(value, dict) else [(name, value)]
-        for field, changed in parts:
-            setattr(getattr(config, name) if isinstance(value, dict) else config, field, changed)
+    change(config, fields)
     with pytest.raises(ValueError, match=message):
         CBViLAForPreTraining(config)
+
+
+CHOICES = [
+    ({"quantizer_config": {"update": "emma"}}, "update='emma' is not one of", "'update' expected one of"),
+    ({"objectives": {"pixel": {"likelihood": "laplac"}}}, "likelihood='laplac'", "'likelihood' expected one of"),
+    ({"codebook_update": "emma"}, "update='emma' is not one of", "'update' expected one of"),
+    ({"pixel_likelihood": "laplac"}, "likelihood='laplac'", "'likelihood' expected one of"),
+]
+
+
+@pytest.mark.parametrize("fields, message, at_once", CHOICES)
+def test_choices_are_checked_wherever_they_are_made(fields, message, at_once, tmp_path):
+    CBViLAModel(tiny_config()).save_pretrained(tmp_path)
+    for model_class in (CBViLAForPreTraining, CBViLAModel):
+        with pytest.raises(ValueError, match=message):
+            model_class.from_pretrained(tmp_path, **fields)
+    with pytest.raises(StrictDataclassFieldValidationError, match=at_once):
+        change(tiny_config(), fields)
 
 
 @pytest.mark.parametrize("model_class, part", [(CBViLAVisionModel, "vision_config"), (CBViLATextModel, "text_config")])
@@ -219,6 +272,9 @@ def test_towers_check_theirs(model_class, part):
     "fields, message",
     [
         ({"codebok_update": "ema"}, "there is no option 'codebok_update'; did you mean 'codebook_update'?"),
+        ({"quantizer_confg": {}}, "there is no option 'quantizer_confg'; did you mean 'quantizer_config'?"),
+        ({"quantizer_config": {"updat": "ema"}}, "quantizer_config has no option 'updat'; did you mean 'update'?"),
+        ({"objectives": {"mim": {"wait": 1}}}, r"objectives\['mim'\] has no option 'wait'"),
         ({"text_config": {"hiden_size": 24}}, "text_config: there is no option 'hiden_size'"),
         ({"vision_config": {"image_sizes": 24}}, "vision_config: there is no option 'image_sizes'"),
     ],
@@ -241,7 +297,7 @@ def test_unknown_names_are_refused_by_models_and_kept_from_files(tmp_path):
     assert CBViLAModel.from_pretrained(tmp_path).config.codebook_sizes == [1, 2]  # of a later version, say
 
 
-@pytest.mark.parametrize("part", ["vision_config", "text_config", "fusion_config"])
+@pytest.mark.parametrize("part", ["vision_config", "text_config", "multimodal_config"])
 @pytest.mark.parametrize("value", [3, "x", [1]])
 def test_parts_that_are_no_configurations(part, value, tmp_path):
     CBViLAForPreTraining(tiny_config()).save_pretrained(tmp_path)
@@ -250,14 +306,23 @@ def test_parts_that_are_no_configurations(part, value, tmp_path):
             make(**{part: value})
 
 
-@pytest.mark.parametrize("name", ["itc_weight", "mim_weight", "gumbel_temperature", "pixel_sigma"])
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        (lambda value: {"objectives": {"itc": {"weight": value}}}, r"objectives\['itc'\]: weight="),
+        (lambda value: {"objectives": {"mim": {"weight": value}}}, r"objectives\['mim'\]: weight="),
+        (lambda value: {"quantizer_config": {"temperature": value}}, "quantizer_config: temperature="),
+        (lambda value: {"objectives": {"pixel": {"sigma": value}}}, r"objectives\['pixel'\]: sigma="),
+        (lambda value: {"mim_weight": value}, r"objectives\['mim'\]: weight="),
+    ],
+)
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_numbers_are_finite(name, value):
-    with pytest.raises(ValueError, match=f"{name}={value} "):
-        CBViLAConfig(**{name: value})
+def test_numbers_are_finite(fields, message, value):
+    with pytest.raises(ValueError, match=f"{message}{value} "):
+        CBViLAConfig(**fields(value))
 
 
-@pytest.mark.parametrize("part", ["vision_config", "text_config", "fusion_config"])
+@pytest.mark.parametrize("part", ["vision_config", "text_config", "multimodal_config"])
 def test_activations_that_there_are_not(part):
     fields = tiny_config().to_dict()
     fields[part]["hidden_act"] = "gelo"
@@ -266,17 +331,63 @@ def test_activations_that_there_are_not(part):
 
 
 def test_fields_of_the_fusion_encoder_can_be_overridden_as_those_of_others(tmp_path):
-    """transformers has an argument of the same name, for something else."""
+    """Also by its name of version 0.1, of which transformers has an argument, for something else."""
     CBViLAForPreTraining(tiny_config()).save_pretrained(tmp_path)
-    for part in ("vision_config", "text_config", "fusion_config"):
-        for more in ({}, {"mim_weight": 0.5}):
+    for part in ("vision_config", "text_config", "multimodal_config", "fusion_config"):
+        for more in ({}, {"objectives": {"mim": {"weight": 0.5}}}):
             config = CBViLAForPreTraining.from_pretrained(
                 tmp_path, **{part: {"hidden_dropout_prob": 0.25}}, **more
             ).config
-            assert getattr(config, part).hidden_dropout_prob == 0.25
-            assert getattr(config, part).hidden_size == getattr(tiny_config(), part).hidden_size
-            assert config.mim_weight == more.get("mim_weight", tiny_config().mim_weight)
+            name = "multimodal_config" if part == "fusion_config" else part
+            assert getattr(config, name).hidden_dropout_prob == 0.25
+            assert getattr(config, name).hidden_size == getattr(tiny_config(), name).hidden_size
+            assert config.objectives["mim"].weight == (0.5 if more else tiny_config().objectives["mim"].weight)
         with pytest.raises(ValueError, match="did you mean 'hidden_dropout_prob'"):
             CBViLAForPreTraining.from_pretrained(tmp_path, **{part: {"hidden_dropout_prop": 0.25}})
         with pytest.raises(ValueError, match="hidden_dropout_prob=5"):
             CBViLAForPreTraining.from_pretrained(tmp_path, **{part: {"hidden_dropout_prob": 5}})
+
+
+# Names of version 0.1, which had no nested options
+
+
+@pytest.mark.parametrize("name", FLAT_NAMES)
+def test_flat_names_are_the_nested_options(name, tmp_path):
+    where, objective, option = FLAT_NAMES[name]
+
+    def nested(config):
+        found = getattr(config, where)
+        return getattr(found if objective is None else found[objective], option)
+
+    given = {"dim": 7, "size": 7, "norm": "none", "update": "loss", "decay": 0.5, "gradient": "rotation"} | {
+        "temperature": 0.5, "weight": 0.5, "head": "tied", "grad_to_vit": True, "mask_stage": "pre", "on": "both",
+        "likelihood": "laplace", "reduction": "sum_patch", "sigma": 0.5, "normalize": True,
+        "negative_source": "uniform",
+    }  # fmt: skip
+    config = CBViLAConfig(**{name: given[option]})
+    assert nested(config) == getattr(config, name) == given[option]
+    config = CBViLAConfig()
+    before = config.to_dict()
+    assert hasattr(config, name) and config.to_dict() == before, "reading changes nothing"
+    setattr(config, name, given[option])
+    assert nested(config) == getattr(config, name) == given[option]
+    CBViLAConfig().save_pretrained(tmp_path)
+    assert nested(CBViLAConfig.from_pretrained(tmp_path, **{name: given[option]})) == given[option]
+
+
+def test_options_that_are_not_named_stay(tmp_path):
+    config = CBViLAConfig(quantizer_config={"size": 7, "decay": 0.5}, objectives={"mim": {"head": "tied"}})
+    config.save_pretrained(tmp_path)
+    changes = {"quantizer_config": {"size": 9}, "objectives": {"mim": {"weight": 0.5}}, "itm_weight": 2.0}
+    loaded = CBViLAConfig.from_pretrained(tmp_path, **changes)
+    assert (loaded.quantizer_config.size, loaded.quantizer_config.decay) == (9, 0.5)
+    assert (loaded.objectives["mim"].weight, loaded.objectives["mim"].head) == (0.5, "tied")
+    assert loaded.objectives["itm"].weight == 2 and loaded.objectives["mlm"].weight == 1
+
+
+def test_null_leaves_an_objective_out():
+    config = CBViLAConfig(objectives={"itc": None, "pixel": None, "mim": None, "codebook": None, "commitment": None})
+    assert config.active_objectives() == ["mlm", "itm"]
+    assert not config.has_contrastive_head and not config.has_quantizer
+    with pytest.raises(ValueError, match="has no quantizer: give one of them a weight"):
+        config.require_quantizer()

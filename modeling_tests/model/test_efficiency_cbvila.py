@@ -36,7 +36,7 @@ def inputs_seen(model, names):
 def test_one_fusion_pass_per_direction_and_one_of_each_encoder(preset, word_passes):
     model = pretraining_model(preset=preset).train()
     seen = inputs_seen(model, ["vision_model.layers.0", "text_model.layers.0", "fusion_model.layers.0"])
-    fusion = model.config.fusion_config.hidden_size
+    fusion = model.config.multimodal_config.hidden_size
     assert seen["cbvila.vision_model.layers.0"] == [(BATCH, 1 + PATCHES, 32)]
     assert seen["cbvila.text_model.layers.0"] == [(2 * BATCH, LENGTH, fusion)]  # as they are, and with masked tokens
     assert seen["cbvila.fusion_model.layers.0"] == [
@@ -49,18 +49,18 @@ def test_one_fusion_pass_per_direction_and_one_of_each_encoder(preset, word_pass
 def test_keys_and_values_are_projected_once_per_image_and_per_text(preset):
     model = pretraining_model(preset=preset).train()
     seen = inputs_seen(model, ["crossattention.k_proj", "crossattention.v_proj"])
-    assert len(seen) == 2 * model.config.fusion_config.num_hidden_layers
+    assert len(seen) == 2 * model.config.multimodal_config.num_hidden_layers
     for shapes in seen.values():
         assert shapes == [(BATCH, 1 + PATCHES, 32), (BATCH, LENGTH, 32)]
 
 
 def test_mlm_and_mim_heads_see_masked_places_only():
     model, batch = pretraining_model().train(), tiny_pairs(BATCH, LENGTH)
-    seen = inputs_seen(model, ["mlm_head", "mim_head", "pixel_head", "itm_head"])
-    assert seen["mlm_head"] == [(int((batch["mlm_labels"] != -100).sum()), 24)]
-    assert seen["mim_head"] == [(int(batch["bool_masked_pos"].sum()), 24)]
-    assert seen["pixel_head"] == [(BATCH, PATCHES, 24)]
-    assert seen["itm_head"] == [(3 * BATCH, 24)]
+    seen = inputs_seen(model, ["mlm.head", "mim.head", "pixel.head", "itm.head"])
+    assert seen["objectives.mlm.head"] == [(int((batch["mlm_labels"] != -100).sum()), 24)]
+    assert seen["objectives.mim.head"] == [(int(batch["bool_masked_pos"].sum()), 24)]
+    assert seen["objectives.pixel.head"] == [(BATCH, PATCHES, 24)]
+    assert seen["objectives.itm.head"] == [(3 * BATCH, 24)]
 
 
 def layer(rows, tokens, size, inner, keys=0, key_rows=0, key_size=0):
@@ -76,7 +76,7 @@ def test_forward_costs_what_is_counted_by_hand():
     config = tiny_config()
     config._attn_implementation = "eager"  # torch counts no fused attention on the CPU
     model, batch = pretraining_model(config).train(), tiny_pairs(BATCH, LENGTH)
-    vision, text, fusion = config.vision_config, config.text_config, config.fusion_config
+    vision, text, fusion = config.vision_config, config.text_config, config.multimodal_config
     image, words, inner, width = vision.hidden_size, text.hidden_size, text.intermediate_size, config.codebook_dim
     patches, images = BATCH * PATCHES, 1 + PATCHES  # tokens of all images, and of one with [CLS]
     masked_tokens, masked_patches = (batch["mlm_labels"] != -100).sum(), batch["bool_masked_pos"].sum()

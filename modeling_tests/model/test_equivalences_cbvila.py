@@ -15,7 +15,7 @@ from transformers_cbvila import (
     CBViLAForQuestionAnswering,
     CBViLAForVisualReasoning,
 )
-from transformers_cbvila.model import modeling_cbvila_codebook
+from transformers_cbvila.model import nearest_codes_cbvila
 
 every_head = pytest.mark.parametrize("head", HEADS, ids=lambda head: head.__name__)
 
@@ -143,7 +143,7 @@ def served(head, **sizes):
 @every_head
 def test_export_for_any_batch_and_text_length(head, monkeypatch):
     """With more tokens than are compared with the codes at once in some batches, and fewer in others."""
-    monkeypatch.setattr(modeling_cbvila_codebook, "_CHUNK", 50)
+    monkeypatch.setattr(nearest_codes_cbvila, "_CHUNK", 50)
     model, inputs = build(head), served(head, batch=4, length=7)
     with torch.no_grad():
         shapes = {name: DYNAMIC[name] for name in inputs}
@@ -244,7 +244,7 @@ def test_half_precision(head, dtype, tmp_path):
     assert half.dtype == half.config.dtype == dtype
     for name, tensor in half.state_dict().items():
         if tensor.is_floating_point():
-            assert tensor.dtype == (torch.float32 if "codebook." in name or "logit_scale" in name else dtype), name
+            assert tensor.dtype == (torch.float32 if "quantizer." in name or "logit_scale" in name else dtype), name
     expected, actual = run(model, inputs), run(half, inputs)
     same = torch.ones(4, dtype=torch.bool)
     if "codebook_indices" in expected:
@@ -332,7 +332,7 @@ def test_offloading_to_disk(way, preset, head, tmp_path):
     # Not an embedding that is tied to a head elsewhere: accelerate refuses that.
     text = "layers.0" if head is CBViLAForPreTraining else "embeddings"
     parts = ["vision_model.layers.1", f"text_model.{text}", "fusion_model.layers.0"]
-    parts += ["codebook", "visual_queries"] if base.has_codebook else []
+    parts += ["quantizer", "visual_queries"] if base.has_quantizer else []
     parts = {part if base is model else f"cbvila.{part}" for part in parts}
     options = {"device_map": map_with(parts, "", model)}
     if way == "auto":

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from tiny import PATCHES, build, tiny_config, tiny_pairs
-from tiny_heads import HEADS, batch_for
+from tiny_heads import HEADS, batch_for, part_of
 from transformers import AutoModelForMaskedImageModeling, Trainer, TrainingArguments, default_data_collator
 
 from transformers_cbvila import (
@@ -20,10 +20,10 @@ from transformers_cbvila import (
 )
 
 NEW_MODULES = {
-    CBViLAForImageTextRetrieval: {"itm_head"},
+    CBViLAForImageTextRetrieval: {"objectives.itm"},
     CBViLAForVisualEntailment: {"entailment_head"},
     CBViLAForVisualReasoning: {"reasoning_head"},
-    CBViLAForMaskedImageModeling: {"pixel_head", "mim_head"},
+    CBViLAForMaskedImageModeling: {"objectives.pixel", "objectives.mim"},
 }
 
 
@@ -40,7 +40,7 @@ def test_from_the_base_only_the_head_is_new(head, tmp_path):
     base = build(CBViLAModel)
     base.save_pretrained(tmp_path)
     model, info = head.from_pretrained(tmp_path, output_loading_info=True)
-    assert {name.partition(".")[0] for name in info["missing_keys"]} == NEW_MODULES[head]
+    assert {part_of(name) for name in info["missing_keys"]} == NEW_MODULES[head]
     assert not info["unexpected_keys"] and not info["mismatched_keys"]
     for name, value in model.cbvila.state_dict().items():
         assert torch.equal(value, base.state_dict()[name]), name
@@ -50,8 +50,8 @@ def test_from_the_base_only_the_head_is_new(head, tmp_path):
 def test_from_pretraining_its_heads_are_taken_over(head, tmp_path):
     build(CBViLAForPreTraining).save_pretrained(tmp_path)
     _, info = head.from_pretrained(tmp_path, output_loading_info=True)
-    taken = {"itm_head", "pixel_head", "mim_head"}
-    assert {name.partition(".")[0] for name in info["missing_keys"]} == NEW_MODULES[head] - taken
+    taken = {"objectives.itm", "objectives.pixel", "objectives.mim"}
+    assert {part_of(name) for name in info["missing_keys"]} == NEW_MODULES[head] - taken
     assert not info["unexpected_keys"]
 
 
@@ -68,11 +68,11 @@ def test_the_base_takes_back_what_it_has(head, tmp_path):
 
 
 def test_no_head_holds_what_it_cannot_use():
-    parts = {"codebook", "visual_queries", "vision_projection", "logit_scale", "text_key_projection"}
+    parts = {"quantizer", "visual_queries", "vision_projection", "logit_scale", "text_key_projection"}
     have = {head: {name for name in parts if hasattr(head(tiny_config()).cbvila, name)} for head in HEADS[1:]}
     assert have.pop(CBViLAForPreTraining) == parts
     assert have.pop(CBViLAForImageTextRetrieval) == {"vision_projection", "logit_scale"}
-    assert have.pop(CBViLAForMaskedImageModeling) == {"codebook", "visual_queries", "text_key_projection"}
+    assert have.pop(CBViLAForMaskedImageModeling) == {"quantizer", "visual_queries", "text_key_projection"}
     assert all(not there for there in have.values())
 
 
@@ -94,7 +94,7 @@ def test_retrieval_agrees_with_the_models_it_is_made_of():
     inputs = small_batch(CBViLAForImageTextRetrieval)
     output, base = model(**inputs), model.cbvila(**inputs)
     torch.testing.assert_close(output.logits_per_image, base.logits_per_image)
-    torch.testing.assert_close(output.itm_logits, model.itm_head(base.pooler_output))
+    torch.testing.assert_close(output.itm_logits, model.objectives["itm"].head(base.pooler_output))
     assert output.loss is None and output.itc_loss is None
 
 
@@ -104,8 +104,8 @@ def test_retrieval_loss_is_that_of_pretraining(tmp_path):
     model = CBViLAForImageTextRetrieval.from_pretrained(tmp_path).eval()
     inputs = small_batch(CBViLAForImageTextRetrieval)
     ours, theirs = model(**inputs, return_loss=True), pretraining(**inputs)
-    torch.testing.assert_close(ours.itc_loss, theirs.losses.itc)
-    torch.testing.assert_close(ours.itm_loss, theirs.losses.itm)
+    torch.testing.assert_close(ours.itc_loss, theirs.losses["itc"])
+    torch.testing.assert_close(ours.itm_loss, theirs.losses["itm"])
     torch.testing.assert_close(ours.itm_logits, theirs.itm_logits)
     torch.testing.assert_close(ours.loss, ours.itc_loss + ours.itm_loss)
 
@@ -290,14 +290,14 @@ def test_a_reconstruction_is_what_the_pixel_loss_scores():
     texts = {name: inputs[name] for name in ("input_ids", "attention_mask")}
     drawn = model.reconstruct(inputs["pixel_values"], **texts).pixel_values
     error = (drawn - inputs["pixel_values"]).square().mean()
-    torch.testing.assert_close(error, model(inputs["pixel_values"], **texts).losses.pixel)
+    torch.testing.assert_close(error, model(inputs["pixel_values"], **texts).losses["pixel"])
     assert not drawn.requires_grad
 
 
 def test_normalised_patches_are_drawn_with_the_moments_of_the_image():
     model, inputs = build(CBViLAForPreTraining, norm_pix_loss=True), tiny_pairs()
-    torch.nn.init.zeros_(model.pixel_head.weight)
-    torch.nn.init.zeros_(model.pixel_head.bias)
+    torch.nn.init.zeros_(model.objectives["pixel"].head.weight)
+    torch.nn.init.zeros_(model.objectives["pixel"].head.bias)
     images = inputs["pixel_values"]
     drawn = model.reconstruct(images, inputs["input_ids"]).pixel_values
     # a head that says nothing leaves the mean of each patch, over its pixels and channels
@@ -333,10 +333,10 @@ def test_a_mask_that_does_not_fit():
 
 def test_the_codebook_of_the_masked_model_moves():
     model, inputs = build(CBViLAForMaskedImageModeling).train(), batch_for(CBViLAForMaskedImageModeling)
-    before = model.cbvila.codebook.codes.clone()
+    before = model.cbvila.quantizer.table.codes.clone()
     model(**inputs)
-    model.update_codebook()
-    assert not torch.equal(before, model.cbvila.codebook.codes)
+    model.after_step()
+    assert not torch.equal(before, model.cbvila.quantizer.table.codes)
 
 
 # What is said about loading, and about arguments that are none
@@ -349,10 +349,10 @@ def messages(caplog):
 @pytest.mark.parametrize(
     "source, head, parts",
     [
-        (CBViLAModel, CBViLAForVisualEntailment, "codebook (10 tensors), logit_scale (1 tensor)"),
-        (CBViLAModel, CBViLAForImageTextRetrieval, "codebook (10 tensors), text_key_projection (2 tensors)"),
-        (CBViLAForPreTraining, CBViLAForMaskedImageModeling, "itm_head (2 tensors), mlm_head (5 tensors)"),
-        (CBViLAForPreTraining, CBViLAModel, "pixel_head (2 tensors)"),
+        (CBViLAModel, CBViLAForVisualEntailment, "logit_scale (1 tensor), quantizer (10 tensors)"),
+        (CBViLAModel, CBViLAForImageTextRetrieval, "quantizer (10 tensors), text_key_projection (2 tensors)"),
+        (CBViLAForPreTraining, CBViLAForMaskedImageModeling, "objectives.itm (2 tensors), objectives.mlm (5 tensors)"),
+        (CBViLAForPreTraining, CBViLAModel, "objectives.pixel (2 tensors)"),
         (CBViLAForVisualReasoning, CBViLAModel, "reasoning_head (4 tensors)"),
     ],
 )
@@ -480,9 +480,9 @@ def test_the_plain_trainer_trains_and_evaluates(head, tmp_path):
 
 def test_our_trainer_moves_the_codebook_of_the_masked_model(tmp_path):
     model, batch = build(CBViLAForMaskedImageModeling), batch_for(CBViLAForMaskedImageModeling)
-    before = model.cbvila.codebook.codes.clone()
+    before = model.cbvila.quantizer.table.codes.clone()
     arguments = CBViLATrainingArguments(output_dir=str(tmp_path), max_steps=2, use_cpu=True, disable_tqdm=True)
     CBViLATrainer(model, arguments, train_dataset=Rows(batch), data_collator=default_data_collator).train()
-    codebook = model.cbvila.codebook
-    assert bool(codebook.initialized) and not torch.equal(before, codebook.codes)
-    assert not codebook.pending_counts.any()
+    table = model.cbvila.quantizer.table
+    assert bool(table.initialized) and not torch.equal(before, table.codes)
+    assert not table.pending_counts.any()

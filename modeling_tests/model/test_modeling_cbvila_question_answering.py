@@ -93,7 +93,7 @@ def test_gradients_reach_everything_but_what_answers_do_not_need(model):
 
 def test_there_is_no_module_that_the_loss_cannot_reach(model):
     names = " ".join(name for name, _ in model.named_parameters())
-    assert "codebook" not in names and "logit_scale" not in names and "visual_queries" not in names
+    assert "quantizer" not in names and "logit_scale" not in names and "visual_queries" not in names
 
 
 def test_answers_can_be_learnt():
@@ -358,7 +358,7 @@ def test_the_decoder_starts_from_the_fusion_encoder(source, same_width, tmp_path
         assert torch.equal(value, text[name]), name
     if source == "pretraining":
         for name, value in decoder.lm_head.state_dict().items():
-            assert torch.equal(value, pretrained.mlm_head.state_dict()[name]), name
+            assert torch.equal(value, pretrained.objectives["mlm"].head.state_dict()[name]), name
     torch.testing.assert_close(
         model.encode_question(**inputs()), pretrained.cbvila(**inputs()).last_hidden_state, atol=1e-6, rtol=1e-6
     )

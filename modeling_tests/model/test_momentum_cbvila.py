@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from tiny import VOCABULARY, pretraining_model, tiny_pairs
 
 from transformers_cbvila.data.masking import generator_for
-from transformers_cbvila.model.comparing_cbvila import compare
-from transformers_cbvila.model.losses_cbvila import distilled, known_match_loss
-from transformers_cbvila.model.momentum_cbvila import Momentum, MomentumPairs, contrast_with_momentum
+from transformers_cbvila.model.losses_cbvila import distilled_loss, known_match_loss
+from transformers_cbvila.model.momentum_cbvila import MomentumPairs, MomentumTargets, momentum_itc_loss
+from transformers_cbvila.model.pair_similarity_cbvila import pair_similarity
 
 ONE, OTHER = [1.0, 0.0], [0.0, 1.0]
 
@@ -46,7 +46,7 @@ def test_a_queue_adds_negatives_by_hand():
     own = torch.tensor([ONE, OTHER])
     images = (math.log(7 / 3) + math.log(5 / 3)) / 2
     texts = (math.log(5 / 3) + math.log(7 / 3)) / 2
-    loss = contrast_with_momentum(log_three, own, own, Momentum(0.0, keys))
+    loss = momentum_itc_loss(log_three, own, own, MomentumTargets(0.0, keys))
     assert loss.item() == pytest.approx((images + texts) / 2)
 
 
@@ -56,7 +56,7 @@ def test_known_matches_in_the_queue_are_positives_by_hand():
     own = torch.tensor([ONE, OTHER])
     first = (math.log(5 / 3) + math.log(5)) / 2  # shares 3/5 1/5 1/5, targets 1/2 0 1/2
     second = math.log(7 / 3)  # shares 1/7 3/7 3/7, targets 0 1 0
-    loss = contrast_with_momentum(log_three, own, own, Momentum(0.0, keys))
+    loss = momentum_itc_loss(log_three, own, own, MomentumTargets(0.0, keys))
     assert loss.item() == pytest.approx((first + second) / 2)
 
 
@@ -74,16 +74,16 @@ def test_soft_targets_by_hand():
     first = math.log(7) / 7 + math.log(7 / 3) * 6 / 7
     second = math.log(5 / 3) * 3 / 5 + math.log(5) * 2 / 5
     texts = 0.6 * known + 0.4 * (first + second) / 2
-    loss = contrast_with_momentum(log_three, own, own, Momentum(0.4, keys))
+    loss = momentum_itc_loss(log_three, own, own, MomentumTargets(0.4, keys))
     assert loss.item() == pytest.approx((images + texts) / 2)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.4])
+@pytest.mark.parametrize("alpha", [0.0, 0.4])
 @pytest.mark.parametrize("queue", [0, 5])
-def test_identical_embeddings_cost_the_log_of_their_number(share, queue):
+def test_identical_embeddings_cost_the_log_of_their_number(alpha, queue):
     keys = pairs_of([ONE] * (2 + queue), [ONE] * (2 + queue), list(range(2 + queue)))
     own = torch.tensor([ONE, ONE])
-    loss = contrast_with_momentum(log_three, own, own, Momentum(share, keys))
+    loss = momentum_itc_loss(log_three, own, own, MomentumTargets(alpha, keys))
     assert loss.item() == pytest.approx(math.log(2 + queue))
 
 
@@ -95,51 +95,51 @@ def is_known(keys, image, text):
     return bool(same) or int(keys.text_ids[text]) in keys.known_text_ids[image].tolist()
 
 
-def slow_direction(rows, columns, taught_rows, known, share):
+def slow_direction(rows, columns, teacher_rows, known, alpha):
     """Mean over rows of the cross-entropy with ALBEF's targets, one product at a time."""
     total = 0.0
     for i, row in enumerate(rows):
         shares = [math.exp(4 * float(row @ column)) for column in columns]
-        teacher = [math.exp(4 * float(taught_rows[i] @ column)) for column in columns]
+        teacher = [math.exp(4 * float(teacher_rows[i] @ column)) for column in columns]
         matching = sum(known(i, j) for j in range(len(columns)))
         for j in range(len(columns)):
-            target = share * teacher[j] / sum(teacher) + (1 - share) * known(i, j) / matching
+            target = alpha * teacher[j] / sum(teacher) + (1 - alpha) * known(i, j) / matching
             total -= target * math.log(shares[j] / sum(shares))
     return total / len(rows)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.4])
+@pytest.mark.parametrize("alpha", [0.0, 0.4])
 @pytest.mark.parametrize("first", [0, 2])
-def test_contrast_is_the_slow_loops(share, first):
+def test_contrast_is_the_slow_loops(alpha, first):
     """Also where the pairs at hand are not the first, on a process among others."""
     keys, own = random_pairs(12, ids=12), random_pairs(3, seed=1)
     found = [is_known(keys, i, j) for i in range(12) for j in range(12) if i != j]
     assert any(found) and not all(found)
-    momentum = Momentum(share, keys)
-    fast = contrast_with_momentum(lambda i, t: 4 * i @ t.T, own.image_embeds, own.text_embeds, momentum, first)
-    taught = slice(first, first + 3)
+    momentum = MomentumTargets(alpha, keys)
+    fast = momentum_itc_loss(lambda i, t: 4 * i @ t.T, own.image_embeds, own.text_embeds, momentum, first)
+    local = slice(first, first + 3)
     images = slow_direction(
         own.image_embeds,
         keys.text_embeds,
-        keys.image_embeds[taught],
+        keys.image_embeds[local],
         lambda i, j: is_known(keys, first + i, j),
-        share,
+        alpha,
     )
     texts = slow_direction(
-        own.text_embeds, keys.image_embeds, keys.text_embeds[taught], lambda i, j: is_known(keys, j, first + i), share
+        own.text_embeds, keys.image_embeds, keys.text_embeds[local], lambda i, j: is_known(keys, j, first + i), alpha
     )
     assert fast.item() == pytest.approx((images + texts) / 2, rel=1e-10)
 
 
-def test_without_queue_and_share_it_is_the_plain_contrast():
+def test_without_queue_and_alpha_it_is_the_plain_contrast():
     """... of copies that are the model, where nothing else is known to match."""
     keys = random_pairs(5)._replace(image_ids=torch.arange(5), text_ids=torch.arange(5))
     keys = keys._replace(known_text_ids=torch.full((5, 2), -1))
     embeds = keys.image_embeds, keys.text_embeds
-    plain = compare(None, log_three, *embeds, keys.image_ids, keys.text_ids, None).contrast()
-    momentum = contrast_with_momentum(log_three, *embeds, Momentum(0.0, keys))
+    plain = pair_similarity(None, log_three, *embeds, keys.image_ids, keys.text_ids, None).itc_loss()
+    momentum = momentum_itc_loss(log_three, *embeds, MomentumTargets(0.0, keys))
     torch.testing.assert_close(momentum, plain, rtol=1e-12, atol=0)
-    nearly = contrast_with_momentum(log_three, *embeds, Momentum(1e-9, keys))
+    nearly = momentum_itc_loss(log_three, *embeds, MomentumTargets(1e-9, keys))
     torch.testing.assert_close(nearly, plain, rtol=1e-8, atol=0)
 
 
@@ -149,27 +149,27 @@ def test_the_copies_and_the_queue_get_no_gradient():
         image_embeds=keys.image_embeds.requires_grad_(), text_embeds=keys.text_embeds.requires_grad_()
     )
     images, texts = (rows[:2].clone().requires_grad_() for rows in random_pairs(6, seed=1)[:2])
-    contrast_with_momentum(log_three, images, texts, Momentum(0.4, keys)).backward()
+    momentum_itc_loss(log_three, images, texts, MomentumTargets(0.4, keys)).backward()
     assert keys.image_embeds.grad is None and keys.text_embeds.grad is None
     assert images.grad.abs().max() > 1e-3 and texts.grad.abs().max() > 1e-3
 
 
-def test_distilled_by_hand():
+def test_distilled_loss_by_hand():
     logits = torch.tensor([[0.0, math.log(3)], [0.0, 0.0]])  # shares 1/4 3/4 and 1/2 1/2
-    taught = torch.tensor([[math.log(4), 0.0], [0.0, 0.0]], requires_grad=True)  # shares 4/5 1/5 and 1/2 1/2
+    teacher = torch.tensor([[math.log(4), 0.0], [0.0, 0.0]], requires_grad=True)  # shares 4/5 1/5 and 1/2 1/2
     soft = (0.8 * math.log(4) + 0.2 * math.log(4 / 3) + math.log(2)) / 2
-    loss = distilled(torch.tensor(2.0), logits.requires_grad_(), taught, 0.25)
+    loss = distilled_loss(torch.tensor(2.0), logits.requires_grad_(), teacher, 0.25)
     assert loss.item() == pytest.approx(0.75 * 2 + 0.25 * soft)
     loss.backward()
-    assert taught.grad is None
-    # the gradient of a cross-entropy: share / rows · (softmax - target)
+    assert teacher.grad is None
+    # the gradient of a cross-entropy: alpha / rows · (softmax - target)
     torch.testing.assert_close(logits.grad, 0.125 * torch.tensor([[0.25 - 0.8, 0.75 - 0.2], [0.0, 0.0]]))
-    assert distilled(torch.tensor(2.0), logits, None, 0.25).item() == 2
+    assert distilled_loss(torch.tensor(2.0), logits, None, 0.25).item() == 2
 
 
 def test_nothing_to_distil_is_zero_with_a_zero_gradient():
     logits = torch.randn(2, 3, requires_grad=True)
-    value = distilled(logits.sum() * 0, logits[:0], torch.zeros(0, 3), 0.4)
+    value = distilled_loss(logits.sum() * 0, logits[:0], torch.zeros(0, 3), 0.4)
     value = value + known_match_loss(logits[:0], torch.ones(0, 3, dtype=torch.bool))
     assert value.item() == 0
     value.backward()
@@ -191,39 +191,39 @@ def test_pairs_follow_each_other_whatever_captions_they_know():
 # In the model
 
 
-def batch_and_momentum(model, share=0.4, queue=3):
+def batch_and_momentum(model, alpha=0.4, queue=3):
     """A batch, and what some other model could say of it."""
     batch = tiny_pairs() | {"image_ids": torch.arange(4), "text_ids": torch.arange(10, 14)}
     embeds = F.normalize(torch.randn(2, 4 + queue, 16, generator=generator_for(5)), dim=-1)
     known = torch.empty(4 + queue, 0, dtype=torch.long)
     pairs = MomentumPairs(*embeds, torch.arange(4 + queue), torch.arange(10, 14 + queue), known)
     masked = int((batch["mlm_labels"] != -100).sum())
-    return batch, Momentum(share, pairs, torch.randn(masked, VOCABULARY, generator=generator_for(6)))
+    return batch, MomentumTargets(alpha, pairs, torch.randn(masked, VOCABULARY, generator=generator_for(6)))
 
 
 def test_only_itc_and_mlm_listen():
     model = pretraining_model()
     batch, momentum = batch_and_momentum(model)
-    plain, taught = model(**batch), model(**batch, momentum=momentum)
-    assert plain.losses.keys() == taught.losses.keys()
-    for name, value in taught.losses.items():
+    plain, distilled = model(**batch), model(**batch, momentum=momentum)
+    assert plain.losses.keys() == distilled.losses.keys()
+    for name, value in distilled.losses.items():
         assert torch.equal(value, plain.losses[name]) == (name not in ("itc", "mlm")), name
-    assert torch.equal(plain.itm_logits, taught.itm_logits), "negatives are those of the batch"
+    assert torch.equal(plain.itm_logits, distilled.itm_logits), "negatives are those of the batch"
     scale = model.cbvila.logit_scale.exp().clamp(2, 100)
-    by_hand = contrast_with_momentum(lambda i, t: scale * i @ t.T, taught.image_embeds, taught.text_embeds, momentum)
-    torch.testing.assert_close(taught.losses.itc, by_hand)
-    soft = -(momentum.mlm_logits.softmax(-1) * taught.mlm_logits.log_softmax(-1)).sum(-1).mean()
-    torch.testing.assert_close(taught.losses.mlm, 0.6 * plain.losses.mlm + 0.4 * soft)
+    by_hand = momentum_itc_loss(lambda i, t: scale * i @ t.T, distilled.image_embeds, distilled.text_embeds, momentum)
+    torch.testing.assert_close(distilled.losses["itc"], by_hand)
+    soft = -(momentum.mlm_logits.softmax(-1) * distilled.mlm_logits.log_softmax(-1)).sum(-1).mean()
+    torch.testing.assert_close(distilled.losses["mlm"], 0.6 * plain.losses["mlm"] + 0.4 * soft)
 
 
-@pytest.mark.parametrize("momentum", [None, Momentum(0.4)])
+@pytest.mark.parametrize("momentum", [None, MomentumTargets(0.4)])
 def test_copies_that_say_nothing_change_nothing(momentum):
     model, batch = pretraining_model(), tiny_pairs()
-    plain, taught = model(**batch), model(**batch, momentum=momentum)
-    assert all(torch.equal(value, plain.losses[name]) for name, value in taught.losses.items())
+    plain, distilled = model(**batch), model(**batch, momentum=momentum)
+    assert all(torch.equal(value, plain.losses[name]) for name, value in distilled.losses.items())
 
 
-def test_contrast_with_momentum_reaches_what_contrast_reaches():
+def test_momentum_itc_loss_reaches_what_contrast_reaches():
     model = pretraining_model().train()
     batch, momentum = batch_and_momentum(model)
     off = dict.fromkeys(("pixel", "codebook", "commitment", "mim", "itm", "mlm"), 0.0)
@@ -253,5 +253,5 @@ def test_a_momentum_that_does_not_fit(change, message):
 
 def test_pairs_without_a_contrastive_head():
     batch, momentum = batch_and_momentum(None)
-    with pytest.raises(ValueError, match="itc_weight=0"):
+    with pytest.raises(ValueError, match="ITC"):
         pretraining_model(preset="paper")(**batch, momentum=momentum)

@@ -135,7 +135,7 @@ def test_the_model_keeps_copies_apart(training):
     batch |= {"image_ids": torch.tensor([1, 1, 2, 2]), "loss_weights": {"itm": 1.0}}
     everything = batch | {"image_ids": torch.tensor([1, 1, 1, 1])}
     assert model(**batch).itm_logits.shape == (12, 2)
-    only_matches = model(**everything).losses.itm
+    only_matches = model(**everything).losses["itm"]
     only_matches.backward()
     assert only_matches == 0, "true pairs alone would teach that everything matches"
-    assert not any(weight.grad.any() for weight in model.itm_head.parameters())
+    assert not any(weight.grad.any() for weight in model.objectives["itm"].head.parameters())

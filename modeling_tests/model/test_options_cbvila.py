@@ -46,7 +46,10 @@ def with_other_hidden_patches(batch):
 def test_options_add_no_weight_unless_they_are_chosen():
     default = names()
     assert names(mim_mask_stage="pre") - default == {"cbvila.patch_mask_token"}
-    assert names(mim_cls_bag_weight=1.0) - default == {"mim_cls_head.weight", "mim_cls_head.bias"}
+    assert names(mim_cls_bag_weight=1.0) - default == {
+        "objectives.mim_cls_bag.head.weight",
+        "objectives.mim_cls_bag.head.bias",
+    }
     assert default - names(fusion_visual_pos="none") == {"cbvila.visual_queries.position_embeddings"}
     for source in ("vit", "none"):
         assert default - names(fusion_visual_cls=source) == {"cbvila.visual_queries.cls_token"}
@@ -92,10 +95,10 @@ def test_masked_before_the_encoder_targets_are_of_the_whole_image():
     output, hidden = ask(model, batch, "mim"), batch["bool_masked_pos"]
     with torch.no_grad():
         tokens = model.cbvila.vision_model(batch["pixel_values"]).last_hidden_state[:, 1:]
-        targets = model.cbvila.codebook(tokens).indices
+        targets = model.cbvila.quantizer(tokens).indices
         seen = model.cbvila.encode_visible_patches(batch["pixel_values"], hidden)[:, 1:]
-    torch.testing.assert_close(output.losses.mim, F.cross_entropy(output.mim_logits, targets[hidden]))
-    assert not torch.equal(model.cbvila.codebook(seen).indices, targets)
+    torch.testing.assert_close(output.losses["mim"], F.cross_entropy(output.mim_logits, targets[hidden]))
+    assert not torch.equal(model.cbvila.quantizer(seen).indices, targets)
 
 
 def test_a_second_look_counts_no_token_twice_and_is_only_taken_for_masks():
@@ -103,7 +106,7 @@ def test_a_second_look_counts_no_token_twice_and_is_only_taken_for_masks():
     looks = []
     model.cbvila.vision_model.register_forward_hook(lambda *_: looks.append(1))
     model(**batch)
-    assert len(looks) == 2 and model.cbvila.codebook.pending_counts.sum() == 4 * PATCHES
+    assert len(looks) == 2 and model.cbvila.quantizer.table.pending_counts.sum() == 4 * PATCHES
     model(**batch, loss_weights={"mim": 0.0})
     assert len(looks) == 3, "in burn-in one look is enough"
 
@@ -117,8 +120,8 @@ def test_mask_embedding_of_the_encoder_learns_with_mim():
 
 def test_hiding_patches_takes_both_arguments():
     model, batch = pretraining_model(), tiny_pairs()
-    with pytest.raises(ValueError, match="both hidden_patches and mask_token"):
-        model.cbvila.vision_model(batch["pixel_values"], hidden_patches=batch["bool_masked_pos"])
+    with pytest.raises(ValueError, match="both bool_masked_pos and mask_token"):
+        model.cbvila.vision_model(batch["pixel_values"], bool_masked_pos=batch["bool_masked_pos"])
 
 
 # A03 and A09: positions and class token of the questions
@@ -175,8 +178,8 @@ def test_bag_of_words_is_one_more_term(head):
         model.load_state_dict(build(head).state_dict(), strict=False)
         output = model(**batch)
     assert set(output.losses) - set(without.losses) == {"mim_cls_bag"}
-    assert output.losses.mim_cls_bag.item() == pytest.approx(torch.tensor(CODES).log().item(), abs=1.0)
-    torch.testing.assert_close(output.loss, without.loss + 0.5 * output.losses.mim_cls_bag)
+    assert output.losses["mim_cls_bag"].item() == pytest.approx(torch.tensor(CODES).log().item(), abs=1.0)
+    torch.testing.assert_close(output.loss, without.loss + 0.5 * output.losses["mim_cls_bag"])
 
 
 # A10: what texts see of an image
@@ -187,9 +190,9 @@ def test_what_texts_see(keys, count):
     model, batch = pretraining_model(itm_kv=keys), tiny_pairs()
     with torch.no_grad():
         image = model.cbvila.vision_model(batch["pixel_values"]).last_hidden_state
-        seen = model.cbvila.image_keys(image)
-        codebook = model.cbvila.codebook
-        words = codebook.indices_to_words(codebook(image[:, 1:]).indices)
+        seen = model.cbvila.image_states_for_text(image)
+        quantizer = model.cbvila.quantizer
+        words = quantizer.indices_to_quantized(quantizer(image[:, 1:]).indices)
     parts = {"continuous": [image], "quantized": [image[:, :1], words], "both": [image, image[:, :1], words]}
     assert seen.shape[1] == count
     torch.testing.assert_close(seen, torch.cat(parts[keys], dim=1))
@@ -213,7 +216,7 @@ def test_models_that_ask_images_see_what_was_pretrained(keys, tmp_path):
 def test_keys_count_no_token_twice():
     model = pretraining_model(itm_kv="both").train()
     model(**tiny_pairs())
-    assert model.cbvila.codebook.pending_counts.sum() == 4 * PATCHES
+    assert model.cbvila.quantizer.table.pending_counts.sum() == 4 * PATCHES
 
 
 # A12 and A25: the likelihood of pixels
@@ -225,7 +228,7 @@ def test_models_score_pixels_as_configured(head):
 
     def pixel(**fields):
         with torch.no_grad():
-            return build(head, **fields)(**batch).losses.pixel
+            return build(head, **fields)(**batch).losses["pixel"]
 
     default, laplace = pixel(), pixel(pixel_likelihood="laplace")
     pixels = 3 * PATCH**2
@@ -259,9 +262,9 @@ def test_images_of_dropped_captions_ask_an_empty_one():
 def test_captions_without_a_mask_can_be_dropped():
     model, batch = pretraining_model(), tiny_pairs(padding=(0,))
     dropped = {"caption_dropped": torch.tensor([True, False, False, False])}
-    expected = ask(model, batch | dropped, "pixel").losses.pixel
+    expected = ask(model, batch | dropped, "pixel").losses["pixel"]
     batch.pop("attention_mask")
-    torch.testing.assert_close(ask(model, batch | dropped, "pixel").losses.pixel, expected)
+    torch.testing.assert_close(ask(model, batch | dropped, "pixel").losses["pixel"], expected)
     with pytest.raises(ValueError, match=r"caption_dropped.*\(3,\).*4"):
         model(**batch, caption_dropped=torch.ones(3, dtype=torch.bool))
 

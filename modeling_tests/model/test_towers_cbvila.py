@@ -58,7 +58,7 @@ def test_towers_come_out_of_bundled_checkpoints(name, caplog, capsys):
     capsys.readouterr()
     caplog.clear()
     for part, tower in TOWERS.items():
-        own_config = getattr(config, part.replace("model", "config"))
+        own_config = getattr(config, TOWERS[part].config_class.base_config_key)
         loaded = load_quietly(lambda own=own_config: AutoModel.from_pretrained(folder, config=own), caplog, capsys)
         assert type(loaded) is tower
         assert_same_weights(loaded, getattr(whole, part))
@@ -96,7 +96,7 @@ def test_a_checkpoint_of_something_else_is_refused(name, capsys, tmp_path):
 @pytest.mark.parametrize("head", [*TOWERS.values(), *HEADS])
 def test_a_checkpoint_of_another_model_is_refused(head, capsys, tmp_path):
     whole = build(CBViLAModel).config
-    part = {tower: getattr(whole, name.replace("model", "config")) for name, tower in TOWERS.items()}
+    part = {tower: getattr(whole, tower.config_class.base_config_key) for tower in TOWERS.values()}
     part.get(head, whole).save_pretrained(tmp_path)
     save_file({"encoder.layer.0.weight": torch.ones(3, 3)}, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match=f"'encoder.layer.0.weight' …\\) belongs to a {head.__name__}"):

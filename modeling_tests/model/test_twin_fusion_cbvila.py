@@ -30,7 +30,8 @@ def slow_logits(model, pixel_values, input_ids, attention_mask):
     """One statement at a time, without padding, each twin as a whole layer with keys and values of its pair."""
     encoders, rows = model.cbvila, []
     for images, ids, mask in zip(pixel_values, input_ids, attention_mask, strict=True):
-        states = [encoders.image_keys(encoders.vision_model(image[None]).last_hidden_state) for image in images]
+        tokens = [encoders.vision_model(image[None]).last_hidden_state for image in images]
+        states = [encoders.image_states_for_text(image) for image in tokens]
         text = encoders.text_model(ids[mask.bool()][None]).last_hidden_state
         for layer, twin in zip(encoders.fusion_model.layers, encoders.fusion_model.twin_layers, strict=True):
             config = encoders.fusion_model.config

@@ -164,7 +164,7 @@ def test_a_study_from_pack_to_table(pack, tmp_path):
         "model_config": {
             "vision_config": {**encoder, "image_size": 32, "patch_size": 16},
             "text_config": {**encoder, "max_position_embeddings": 64},
-            "fusion_config": {"num_hidden_layers": 1},
+            "multimodal_config": {"num_hidden_layers": 1},
             "codebook_size": 4,
             "projection_dim": 16,
         },

@@ -14,7 +14,7 @@ from transformers_cbvila.data.collators import CBViLADataCollatorForPreTraining
 from transformers_cbvila.data.pairs import ImageTextPairs
 from transformers_cbvila.data.sources import load_pair_stream
 from transformers_cbvila.data.streams import StreamedImageTextPairs
-from transformers_cbvila.training.checkpoints import last_complete_checkpoint
+from transformers_cbvila.training.runs.checkpoints import last_complete_checkpoint
 from transformers_cbvila.training.trainer import CBViLATrainer
 
 COLOURS = ["red", "green", "blue", "grey"]

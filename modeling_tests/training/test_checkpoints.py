@@ -2,7 +2,7 @@
 
 import pytest
 
-from transformers_cbvila.training.checkpoints import last_complete_checkpoint, step_of
+from transformers_cbvila.training.runs.checkpoints import last_complete_checkpoint, step_of
 
 
 def checkpoint(folder, step, state='{"global_step": 1}'):

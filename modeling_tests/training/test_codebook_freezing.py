@@ -10,7 +10,7 @@ from transformers import Trainer, TrainingArguments
 from transformers_cbvila import CBViLAForMaskedImageModeling, CBViLAForPreTraining
 
 HEADS = (CBViLAForPreTraining, CBViLAForMaskedImageModeling)
-WARNING = "A training step has passed without update_codebook()"
+WARNING = "A training step has passed without after_step()"
 # Codes that are moved outside autograd, or whose noise is scaled there.
 MOVED = [
     {},
@@ -28,7 +28,7 @@ def steps(model, count, update=False, accumulate=1, fused=False):
         optimizer.step()
         optimizer.zero_grad()
         if update:
-            model.update_codebook()
+            model.after_step()
 
 
 def warnings(caplog):
@@ -53,7 +53,7 @@ def test_who_moves_the_codes_or_has_none_to_move_is_not_told(head, caplog):
     steps(build(head).train(), 3, update=True, accumulate=3)
     steps(build(head, codebook_update="loss").train(), 3)
     model = build(head).train()
-    model.cbvila.codebook.requires_grad_(False)
+    model.cbvila.quantizer.requires_grad_(False)
     steps(model, 3, fused=True)
     model = build(head).eval()
     for _ in range(2):
@@ -80,12 +80,12 @@ def test_our_trainer_moves_them(tmp_path, caplog):
 
 
 def codes_of(model):
-    codebook = model.cbvila.codebook
+    codebook = model.cbvila.quantizer
     return {name: value.clone() for name, value in codebook.state_dict().items()}
 
 
 def frozen_codebook(model):
-    model.cbvila.codebook.requires_grad_(False)
+    model.cbvila.quantizer.requires_grad_(False)
 
 
 def frozen_all_but_heads(model):
@@ -108,7 +108,7 @@ def test_frozen_codes_stay_with_our_trainer(freeze, fields, fitted, tmp_path, ca
     """Through k-means at the beginning and at the end of burn-in, moving averages and restarts."""
     config = tiny_config(**fields)
     model = pretraining_model(config)
-    model.cbvila.codebook.initialized.fill_(fitted)
+    model.cbvila.quantizer.table.initialized.fill_(fitted)
     freeze(model)
     before = codes_of(model)
     options = RESTARTS if config.codebook_update == "ema" else {}
@@ -126,12 +126,13 @@ def test_codes_that_are_not_frozen_move(freeze, fields, tmp_path):
     model = pretraining_model(tiny_config(**fields))
     before = codes_of(model)
     pretrainer(tmp_path, model=model, max_steps=2).train()
-    assert not torch.equal(codes_of(model)["codes"], before["codes"]) and model.cbvila.codebook.initialized
+    assert not torch.equal(codes_of(model)["table.codes"], before["table.codes"])
+    assert model.cbvila.quantizer.is_fitted
 
 
 def test_frozen_codes_stay_in_a_loop_of_ones_own():
     model = pretraining_model().train()
-    model.cbvila.codebook.requires_grad_(False)
+    model.cbvila.quantizer.requires_grad_(False)
     before = codes_of(model)
     steps(model, 3, update=True)
     assert all(torch.equal(value, before[name]) for name, value in codes_of(model).items())

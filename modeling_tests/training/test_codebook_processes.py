@@ -25,10 +25,10 @@ class Track(TrainerCallback):
         self.states, self.restarts = [], []
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
-        book = model.cbvila.codebook
-        names = ("codes", "ema_counts", "ema_sums", "ages", "expected_count", "initialized", "gumbel_scale")
-        self.states.append({name: getattr(book, name).clone() for name in names if hasattr(book, name)})
-        self.restarts.append(bool((book.ages == 0).any()))
+        table = model.cbvila.quantizer.table
+        names = ("codes", "ema_counts", "ema_sums", "ages", "expected_count", "initialized")
+        self.states.append({name: getattr(table, name).clone() for name in names})
+        self.restarts.append(bool((table.ages == 0).any()))
 
 
 def train(folder, rank, batch_size, **options):
@@ -42,11 +42,11 @@ def train(folder, rank, batch_size, **options):
         per_device_train_batch_size=batch_size,
         **(OPTIONS | options),
     )
-    trainer.model.cbvila.codebook.codes += rank
+    trainer.model.cbvila.quantizer.table.codes += rank
     trainer.add_callback(track)
     trainer.train()
     logs = [{k: v for k, v in log.items() if k.startswith("codebook_")} for log in step_logs(trainer)]
-    return track.states, track.restarts, logs, trainer.codebook_care.watch.alarmed
+    return track.states, track.restarts, logs, trainer.codebook_callback.monitor.alarmed
 
 
 def train_half(rank, folder, options):
@@ -73,26 +73,26 @@ def test_two_processes_have_the_codebook_of_one(options, tmp_path):
 
 def restart(rank):
     """Ranks hold 3 and 5 tokens: an uneven last batch."""
-    from tiny import tiny_config
+    from tiny import quantizer_of_config, tiny_config
 
     from transformers_cbvila.data.masking import generator_for
-    from transformers_cbvila.model.modeling_cbvila_codebook import CBViLACodebook
 
-    book = CBViLACodebook(tiny_config(codebook_norm="none", quantizer_gradient="gumbel")).train()
-    book.set_codes(torch.randn(CODES, 8, generator=generator_for(1)))
+    quantizer = quantizer_of_config(tiny_config(codebook_norm="none", quantizer_gradient="gumbel")).train()
+    table = quantizer.table
+    table.set_codes(torch.randn(CODES, 8, generator=generator_for(1)))
     tokens = torch.randn(1, 8, 32, generator=generator_for(2))
-    book.in_proj.load_state_dict(
+    quantizer.table.in_proj.load_state_dict(
         {
             n: torch.full_like(p, 0.1) + torch.arange(p.numel()).view_as(p).sin()
-            for n, p in book.in_proj.state_dict().items()
+            for n, p in quantizer.table.in_proj.state_dict().items()
         }
     )
-    book(tokens[:, :3] if rank == 0 else tokens[:, 3:])
-    book.update()
-    book.ema_counts[:8] = torch.arange(8.0)
-    moved = book.restart_unused(20.0, limit=4, generator=generator_for(3))
-    state = {"codes": book.codes, "counts": book.ema_counts, "expected": book.expected_count, "moved": moved}
-    return {**state, "scale": book.gumbel_scale, "latents": book.encode(tokens)[0].detach()}
+    quantizer(tokens[:, :3] if rank == 0 else tokens[:, 3:])
+    quantizer.after_step()
+    table.ema_counts[:8] = torch.arange(8.0)
+    moved = table.restart_unused(20.0, limit=4, generator=generator_for(3))
+    state = {"codes": table.codes, "counts": table.ema_counts, "expected": table.expected_count, "moved": moved}
+    return {**state, "scale": quantizer.gumbel.scale, "latents": quantizer.encode(tokens)[0].detach()}
 
 
 @pytest.mark.slow

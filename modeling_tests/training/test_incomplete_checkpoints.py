@@ -5,7 +5,7 @@ import shutil
 import pytest
 from test_trainer import pretrainer
 
-from transformers_cbvila.training import checkpoints
+from transformers_cbvila.training.runs import checkpoints
 
 RUN = {"max_steps": 3, "save_strategy": "steps", "save_steps": 1, "queue_size": 8, "burn_in_steps": 1}
 LEFT_OUT = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "run_conditions.json", "codebook_care.pt", "momentum.pt")
@@ -67,4 +67,4 @@ def test_a_tied_matrix_is_not_missing_and_another_one_is(run, tmp_path, monkeypa
     result = trainer.model.load_state_dict({}, strict=False)
     trainer._issue_warnings_after_load(result)
     (warned,) = (text for text in said if "missing keys" in text)
-    assert "itm_head.weight" in warned and "mlm_head.decoder.weight" not in warned
+    assert "objectives.itm.head.weight" in warned and "objectives.mlm.head.decoder.weight" not in warned

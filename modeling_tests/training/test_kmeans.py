@@ -3,7 +3,8 @@ import torch
 from torch.nn.functional import normalize
 
 from transformers_cbvila.data.masking import generator_for
-from transformers_cbvila.training.kmeans import kmeans
+from transformers_cbvila.model.kmeans_cbvila import kmeans
+from transformers_cbvila.model.nearest_codes_cbvila import nearest_codes
 
 
 def blobs(count=60, width=5, spread=0.01):
@@ -12,7 +13,7 @@ def blobs(count=60, width=5, spread=0.01):
 
 
 def run(points, clusters, seed=0, **options):
-    return kmeans(points, clusters, generator_for(seed), **options)
+    return kmeans(points, clusters, generator_for(seed), nearest_codes, **options)
 
 
 def test_finds_clusters_far_apart():

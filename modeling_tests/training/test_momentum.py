@@ -11,9 +11,9 @@ from tiny import answering_model, pretraining_model
 
 from transformers_cbvila.data.masking import generator_for
 from transformers_cbvila.model.momentum_cbvila import MomentumPairs
-from transformers_cbvila.training import momentum as momentum_module
-from transformers_cbvila.training.momentum_copies import MomentumCopies
-from transformers_cbvila.training.pair_queue import PairQueue
+from transformers_cbvila.training.momentum import callback as momentum_module
+from transformers_cbvila.training.momentum.encoder import MomentumEncoder
+from transformers_cbvila.training.momentum.queue import PairQueue
 from transformers_cbvila.training.trainer import CBViLATrainer
 
 ALBEF = {"momentum_distill": 0.4, "momentum_distill_ramp_steps": 0}
@@ -90,48 +90,48 @@ def disturb(model, seed):
 @pytest.mark.parametrize("predicts", [True, False])
 def test_copies_follow_the_model_at_a_distance(predicts, tmp_path):
     trainer = pretrainer(tmp_path)
-    copies = MomentumCopies(trainer, decay=0.75, predicts=predicts)
-    expected = {name: weight.detach().clone() for name, weight in copies.model.named_parameters()}
+    encoder = MomentumEncoder(trainer, decay=0.75, predicts=predicts)
+    expected = {name: weight.detach().clone() for name, weight in encoder.model.named_parameters()}
     assert all(torch.equal(trainer.model.get_parameter(name), weight) for name, weight in expected.items())
     for step in range(3):
         disturb(trainer.model, step)
-        copies.update()
+        encoder.update()
         for name, weight in expected.items():
             expected[name] = 0.75 * weight + 0.25 * trainer.model.get_parameter(name).detach()
-    for name, weight in copies.model.named_parameters():
+    for name, weight in encoder.model.named_parameters():
         torch.testing.assert_close(weight, expected[name], msg=name)
-    assert not any(weight.requires_grad for weight in copies.model.parameters())
+    assert not any(weight.requires_grad for weight in encoder.model.parameters())
     kept = {"vision_model", "text_model", "vision_projection", "text_projection"}
-    assert {name for name, _ in copies.model.cbvila.named_children()} == kept | (
+    assert {name for name, _ in encoder.model.cbvila.named_children()} == kept | (
         {"fusion_model"} if predicts else set()
     )
-    assert hasattr(copies.model, "mlm_head") == predicts and not hasattr(copies.model, "itm_head")
+    assert list(encoder.model.objectives) == (["mlm"] if predicts else [])
 
 
 @pytest.mark.parametrize("preset", ["recommended", "paper"])
 def test_copies_see_the_codes_of_now(preset, tmp_path):
     """Where texts see visual words: codes that k-means has replaced are no weights to be averaged."""
     trainer = pretrainer(tmp_path, model=pretraining_model(preset=preset, itm_kv="quantized"))
-    copies = MomentumCopies(trainer, decay=0.9, predicts=True)
-    book = trainer.model.cbvila.codebook
-    book.set_codes(torch.randn(book.codes.shape, generator=generator_for(3)))
+    encoder = MomentumEncoder(trainer, decay=0.9, predicts=True)
+    table = trainer.model.cbvila.quantizer.table
+    table.set_codes(torch.randn(table.codes.shape, generator=generator_for(3)))
     disturb(trainer.model.cbvila.vision_model, 1)
-    copies.update()
-    assert torch.equal(copies.model.cbvila.codebook.codes, book.codes)
+    encoder.update()
+    assert torch.equal(encoder.model.cbvila.quantizer.table.codes, table.codes)
     assert not torch.equal(
-        copies.model.cbvila.vision_model.embeddings.cls_token, trainer.model.cbvila.vision_model.embeddings.cls_token
+        encoder.model.cbvila.vision_model.embeddings.cls_token, trainer.model.cbvila.vision_model.embeddings.cls_token
     )
 
 
 def test_copies_may_go_on_with_other_options(tmp_path):
     """A run with a queue that is resumed with distillation: the fusion encoder's copy begins then."""
     trainer = pretrainer(tmp_path)
-    embedding = MomentumCopies(trainer, decay=0.75, predicts=False)
+    embedding = MomentumEncoder(trainer, decay=0.75, predicts=False)
     disturb(trainer.model, 0)
-    predicting = MomentumCopies(trainer, decay=0.75, predicts=True)
+    predicting = MomentumEncoder(trainer, decay=0.75, predicts=True)
     predicting.load_state_dict(embedding.state_dict())
     for name, weight in predicting.model.named_parameters():
-        begins = name.startswith(("cbvila.fusion_model.", "mlm_head."))
+        begins = name.startswith(("cbvila.fusion_model.", "objectives.mlm.head."))
         source = trainer.model if begins else embedding.model
         assert torch.equal(weight, source.get_parameter(name)), name
     embedding.load_state_dict(predicting.state_dict())
@@ -158,7 +158,7 @@ def slow_says(model, inputs):
     with torch.no_grad():
         both = model.cbvila(inputs["pixel_values"], inputs["input_ids"], inputs["attention_mask"])
         masked = model.cbvila(inputs["pixel_values"], inputs["input_ids_masked"], inputs["attention_mask"])
-        logits = model.mlm_head(masked.last_hidden_state)[inputs["mlm_labels"] != -100]
+        logits = model.objectives["mlm"].head(masked.last_hidden_state)[inputs["mlm_labels"] != -100]
     return both.image_embeds, both.text_embeds, logits
 
 
@@ -182,7 +182,7 @@ def test_copies_speak_before_the_step_and_the_queue_follows_the_loss(accumulatio
     assert len(heard) == 4 * accumulation
     for i, inputs in enumerate(heard):
         momentum, says = inputs["momentum"], slow_says(averages[i // accumulation], inputs)
-        assert momentum.share == 0.4
+        assert momentum.alpha == 0.4
         torch.testing.assert_close(momentum.pairs.image_embeds[:2], says[0])
         torch.testing.assert_close(momentum.pairs.text_embeds[:2], says[1])
         torch.testing.assert_close(momentum.mlm_logits, says[2])
@@ -197,7 +197,7 @@ def test_distillation_rises(tmp_path):
     trainer = pretrainer(tmp_path, momentum_distill=0.4, momentum_distill_ramp_steps=4)
     heard = Heard(trainer).inputs
     trainer.train()
-    assert [inputs["momentum"].share for inputs in heard] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.4])
+    assert [inputs["momentum"].alpha for inputs in heard] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.4])
     assert [inputs["momentum"].mlm_logits is None for inputs in heard] == [True] + [False] * 5
 
 
@@ -241,12 +241,12 @@ def test_batches_without_ids_take_those_of_their_contents(tmp_path):
 
 def test_the_copies_do_not_follow_a_skipped_step(tmp_path, monkeypatch):
     trainer = pretrainer(tmp_path, **ALBEF)
-    before = copy.deepcopy(trainer.momentum.copies.state_dict())
+    before = copy.deepcopy(trainer.momentum.encoder.state_dict())
     disturb(trainer.model, 0)
     for skipped in (True, False):
         monkeypatch.setattr(type(trainer.accelerator), "optimizer_step_was_skipped", skipped)
         trainer.momentum.on_optimizer_step(trainer.args, trainer.state, trainer.control)
-        same = all(torch.equal(value, before[name]) for name, value in trainer.momentum.copies.state_dict().items())
+        same = all(torch.equal(value, before[name]) for name, value in trainer.momentum.encoder.state_dict().items())
         assert same == skipped
 
 
@@ -307,7 +307,7 @@ def test_a_resumed_run_ends_with_the_same_weights(save_steps, options, tmp_path)
     resumed.train(resume_from_checkpoint=str(tmp_path / "broken" / f"checkpoint-{save_steps}"))
     pairs = [
         (whole.model.state_dict(), resumed.model.state_dict()),
-        (whole.momentum.copies.state_dict(), resumed.momentum.copies.state_dict()),
+        (whole.momentum.encoder.state_dict(), resumed.momentum.encoder.state_dict()),
         (whole.momentum.queue.read()._asdict(), resumed.momentum.queue.read()._asdict()),
     ]
     for ours, theirs in pairs:
@@ -361,7 +361,7 @@ def test_arguments_that_do_not_fit(options, message, tmp_path):
 @pytest.mark.parametrize(
     "fields, options, message",
     [
-        ({"preset": "paper"}, {"queue_size": 2}, "queue_size=2 is for ITC, which itc_weight=0"),
+        ({"preset": "paper"}, {"queue_size": 2}, "queue_size=2 is for ITC, which a weight of 0"),
         ({"itc_weight": 0.0, "mlm_weight": 0.0}, ALBEF, "momentum_distill=0.4 is for ITC and MLM"),
     ],
 )

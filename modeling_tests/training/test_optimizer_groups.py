@@ -26,14 +26,14 @@ def test_without_rates_of_their_own_the_groups_are_trainers(tmp_path):
 def test_each_tower_has_its_rate_and_every_parameter_one_group(tmp_path):
     rates = {"vision_learning_rate": 1e-4, "codebook_learning_rate": 5e-4, "text_learning_rate": 2e-4}
     trainer = pretrainer(tmp_path, model=pretraining_model(), weight_decay=0.02, **rates)
-    trainer.model.itm_head.requires_grad_(False)
+    trainer.model.objectives["itm"].head.requires_grad_(False)
     made = groups(trainer)
     expected = [(rate, decay) for rate in (1e-3, 1e-4, 2e-4, 5e-4) for decay in (0.02, 0.0)]
     assert [(rate, decay) for _, rate, decay in made] == expected, "the rest first: its rate is the one logged"
     everything = [name for members, *_ in made for name in members]
     assert sorted(everything) == sorted(n for n, p in trainer.model.named_parameters() if p.requires_grad)
     for (members, _, _), tower in zip(
-        made[2:], ["vision_model"] * 2 + ["text_model"] * 2 + ["codebook"] * 2, strict=True
+        made[2:], ["vision_model"] * 2 + ["text_model"] * 2 + ["quantizer"] * 2, strict=True
     ):
         assert members and all(name.startswith(f"cbvila.{tower}.") for name in members)
     decayed = set(trainer.get_decay_parameter_names(trainer.model))
@@ -49,7 +49,7 @@ def test_a_frozen_tower_stays_as_it_is_and_the_schedule_scales_all_rates(tmp_pat
     assert trainer.lr_scheduler.base_lrs == [1e-3, 1e-3, 0.0, 0.0, 1e-4, 1e-4]
     for name, value in trainer.model.named_parameters():
         assert torch.equal(value, before[name]) or "vision_model" not in name, name
-    assert not torch.equal(before["itm_head.weight"], trainer.model.itm_head.weight)
+    assert not torch.equal(before["objectives.itm.head.weight"], trainer.model.objectives["itm"].head.weight)
 
 
 def test_impossible_rates_and_optimizers(tmp_path):
@@ -101,24 +101,40 @@ def test_pretrain_tiny_builds(tmp_path, picture_folder):
     assert rates == pytest.approx([1e-5, 1e-3, 1e-3, 1e-5])
 
 
-def test_a_checkpoint_goes_on_with_another_configuration(tmp_path, picture_folder):
-    _, first = recipe_trainer("pretrain-tiny.yaml", tmp_path, picture_folder)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mim_weight": 0.0, "pixel_weight": 2.0, "fusion_config": {"layer_norm_eps": 1e-6}},
+        {
+            "objectives": {"mim": {"weight": 0.0}, "pixel": {"weight": 2.0}},
+            "multimodal_config": {"layer_norm_eps": 1e-6},
+        },
+    ],
+)
+def test_a_checkpoint_goes_on_with_another_configuration(changes, tmp_path, picture_folder):
+    given = TINY_RECIPE["model_config"] | {"codebook_decay": 0.9, "itm_weight": 0.5}
+    _, first = recipe_trainer("pretrain-tiny.yaml", tmp_path, picture_folder, model_config=given)
     first.save_model(str(tmp_path / "start"))
     text = {"hidden_dropout_prob": 0.3}
-    changes = {"mim_weight": 0.0, "pixel_weight": 3.0, "text_config": text}
+    changes = changes | {"quantizer_config": {"temperature": 0.5}, "text_config": text}
     path = tmp_path / "more.yaml"
     path.write_text(yaml.safe_dump({"model": str(tmp_path / "start"), "model_config": changes, "use_cpu": True}))
     data = ["--train_data", picture_folder, "--output_dir", str(tmp_path / "more"), "--report_to", "none"]
     job, args, _ = parse_pretrain(["--config", str(path), *data])
     model = build_trainer(job, args).model
-    before = first.model.config
-    assert (model.config.mim_weight, model.config.pixel_weight, model.config.itm_weight) == (
-        0.0,
-        3.0,
-        before.itm_weight,
-    )
+    before, config = first.model.config, model.config
+    assert {name: config.objectives[name].weight for name in ("mim", "pixel", "itm")} == {
+        "mim": 0.0,
+        "pixel": 2.0,
+        "itm": 0.5,
+    }
+    assert (config.quantizer_config.temperature, config.quantizer_config.decay) == (0.5, 0.9)
+    fusion = before.multimodal_config.to_dict() | {"layer_norm_eps": 1e-6}
+    assert config.multimodal_config.to_dict() | {"dtype": None} == fusion | {"dtype": None}
     assert model.config.text_config.to_dict() | {"dtype": None} == {**before.text_config.to_dict(), **text}
-    for name, weight in first.model.state_dict().items():
+    expected = {n: w for n, w in first.model.state_dict().items() if not n.startswith("objectives.mim.")}
+    assert model.state_dict().keys() == expected.keys(), "an objective without a weight has no head"
+    for name, weight in expected.items():
         assert torch.equal(model.state_dict()[name], weight), name
 
 

@@ -59,7 +59,7 @@ def run(folder, processes, **options):
 def _beside(momentum):
     if momentum is None:
         return {}
-    copies = {f"copies.{name}": value for name, value in momentum.copies.state_dict().items()}
+    copies = {f"copies.{name}": value for name, value in momentum.encoder.state_dict().items()}
     return copies | momentum.queue.read()._asdict()
 
 
@@ -185,7 +185,9 @@ def test_sharded_weights_train_as_whole_ones(name, tmp_path):
     models = [CBViLAForPreTraining.from_pretrained(Path(folder) / "final") for folder in (whole, parts)]
     (state, other) = (model.state_dict() for model in models)
     assert {key: value.shape for key, value in state.items()} == {key: value.shape for key, value in other.items()}
-    torch.testing.assert_close(other["cbvila.codebook.codes"], state["cbvila.codebook.codes"], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        other["cbvila.quantizer.table.codes"], state["cbvila.quantizer.table.codes"], rtol=1e-4, atol=1e-4
+    )
     checkpoint = f"{parts}/checkpoint-2"
     resumed, _ = run_in_two(sharded, tmp_path, parts, name, True, checkpoint, joined=False)
     assert_same_logs(resumed, logs)

@@ -10,9 +10,10 @@ from test_cli import parse_pretrain
 from transformers import TrainingArguments
 
 from transformers_cbvila.bundled import bundled_checkpoint
-from transformers_cbvila.cli.recipe_files import FOLDER
+from transformers_cbvila.cli.recipe_files import FOLDER, with_nested_options
+from transformers_cbvila.model.configuration_cbvila import CBViLAConfig
 from transformers_cbvila.training.learning_rates import entries_in_steps
-from transformers_cbvila.training.run_record import recorded_options
+from transformers_cbvila.training.runs.run_record import recorded_options
 
 RECIPE = FOLDER / "pretrain-tiny.yaml"
 DATA = ["easy-vqa", "emoji", "openclipart"]
@@ -43,7 +44,8 @@ def test_the_checkpoint_was_made_by_its_recipe(record):
     weights = re.search(r"--train_data_weights ([\d ]+\d)", RECIPE.read_text()).group(1).split()
     expected = options("--config", str(RECIPE), "--train_data_weights", *weights)
     # A record leaves out what transformers' arguments have by default, and options that came after it.
-    found, expected = in_steps(options() | record["job"] | record["arguments"]), in_steps(expected)
+    found = with_nested_options(options() | record["job"] | record["arguments"])
+    found, expected = in_steps(found), in_steps(expected)
     differing = {
         name: f"{found.get(name)} recorded, {expected.get(name)} by the recipe"
         for name in sorted(expected | found)
@@ -55,6 +57,12 @@ def test_the_checkpoint_was_made_by_its_recipe(record):
 def test_its_configuration_is_the_recipes(record):
     recipe = yaml.safe_load(RECIPE.read_text())
     assert record["config"]["text_config"]["vocab_size"] == recipe["vocab_size"]
-    for name, value in recipe["model_config"].items():
-        kept = record["config"][name]
-        assert kept == value if not isinstance(value, dict) else kept | value == kept, name
+    assert_holds(CBViLAConfig.from_dict(record["config"]).to_dict(), with_nested_options(recipe)["model_config"])
+
+
+def assert_holds(config, fields):
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            assert_holds(config[name], value)
+        else:
+            assert config[name] == value, name

@@ -23,8 +23,8 @@ from tiny import PATCH, pretraining_model, tiny_processor, tiny_rows
 
 from transformers_cbvila.data.collators import CBViLADataCollatorForPreTraining
 from transformers_cbvila.data.streams import StreamedImageTextPairs
-from transformers_cbvila.training import run_conditions
-from transformers_cbvila.training.checkpoints import last_complete_checkpoint
+from transformers_cbvila.training.runs import run_conditions
+from transformers_cbvila.training.runs.checkpoints import last_complete_checkpoint
 from transformers_cbvila.training.trainer import CBViLATrainer
 
 

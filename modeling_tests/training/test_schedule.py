@@ -1,15 +1,17 @@
 import pytest
+from tiny import tiny_config
 
 from transformers_cbvila.training.arguments import CBViLATrainingArguments
 from transformers_cbvila.training.schedule import (
     as_steps,
-    distillation_share,
+    distillation_alpha,
     negative_hardness,
     objective_weights,
     phases,
     restart_steps,
 )
 
+PHASES = tiny_config(mim_cls_bag_weight=1.0).loss_phases()  # as the objectives have them
 WEIGHTS = {"pixel": 10.0, "mim": 1.0, "mlm": 0.5, "itm": 1.0}
 
 
@@ -22,21 +24,21 @@ def test_steps_and_shares(value, steps):
 
 @pytest.mark.parametrize("step, on", [(0, False), (9, False), (10, True), (500, True)])
 def test_mim_and_mlm_wait_for_the_end_of_burn_in(step, on):
-    weights = objective_weights(WEIGHTS, step, burn_in_steps=10)
+    weights = objective_weights(WEIGHTS, PHASES, step, burn_in_steps=10)
     assert weights == (WEIGHTS if on else WEIGHTS | {"mim": 0.0, "mlm": 0.0})
     assert WEIGHTS["mim"] == 1.0, "the configured weights stay as they are"
 
 
 def test_mlm_need_not_wait():
-    assert objective_weights(WEIGHTS, 0, 10, mlm_from_start=True) == WEIGHTS | {"mim": 0.0}
-    assert objective_weights(WEIGHTS, 10, 10, mlm_from_start=True) == WEIGHTS
+    assert objective_weights(WEIGHTS, PHASES, 0, 10, mlm_from_start=True) == WEIGHTS | {"mim": 0.0}
+    assert objective_weights(WEIGHTS, PHASES, 10, 10, mlm_from_start=True) == WEIGHTS
 
 
 def test_contrast_is_alone_until_the_towers_are_aligned():
     weights, alone = WEIGHTS | {"itc": 0.5}, dict.fromkeys(WEIGHTS, 0.0) | {"itc": 0.5}
-    assert objective_weights(weights, 4, 10, align_steps=5, mlm_from_start=True) == alone
-    assert objective_weights(weights, 5, 10, align_steps=5) == weights | {"mim": 0.0, "mlm": 0.0}
-    assert objective_weights(weights, 10, 10, align_steps=5) == weights
+    assert objective_weights(weights, PHASES, 4, 10, align_steps=5, mlm_from_start=True) == alone
+    assert objective_weights(weights, PHASES, 5, 10, align_steps=5) == weights | {"mim": 0.0, "mlm": 0.0}
+    assert objective_weights(weights, PHASES, 10, 10, align_steps=5) == weights
 
 
 @pytest.mark.parametrize(
@@ -62,11 +64,11 @@ def test_codes_restart_between_alignment_and_the_end_of_burn_in(align, burn_in, 
 
 def test_all_that_needs_words_to_predict_waits():
     weights = WEIGHTS | {"mim_cls_bag": 1.0}
-    assert objective_weights(weights, 0, 10) == WEIGHTS | {"mim": 0.0, "mlm": 0.0, "mim_cls_bag": 0.0}
+    assert objective_weights(weights, PHASES, 0, 10) == WEIGHTS | {"mim": 0.0, "mlm": 0.0, "mim_cls_bag": 0.0}
 
 
 def test_without_burn_in_everything_is_on_from_the_start():
-    assert objective_weights(WEIGHTS, 0, 0) == WEIGHTS
+    assert objective_weights(WEIGHTS, PHASES, 0, 0) == WEIGHTS
 
 
 @pytest.mark.parametrize(
@@ -141,7 +143,7 @@ def test_heads_that_wait_for_burn_in_do_not_stop_distributed_training(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "step, ramp, share",
+    "step, ramp, alpha",
     [
         (0, 10, 0.0),
         (5, 10, 0.2),
@@ -154,5 +156,5 @@ def test_heads_that_wait_for_burn_in_do_not_stop_distributed_training(tmp_path):
         (1, 0.001, 0.4),
     ],
 )
-def test_distillation_rises_linearly(step, ramp, share):
-    assert distillation_share(step, 100, 0.4, ramp) == pytest.approx(share)
+def test_distillation_rises_linearly(step, ramp, alpha):
+    assert distillation_alpha(step, 100, 0.4, ramp) == pytest.approx(alpha)

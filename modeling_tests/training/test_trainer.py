@@ -20,7 +20,7 @@ from transformers_cbvila.data.collators import CBViLADataCollatorForPreTraining,
 from transformers_cbvila.data.pairs import ImageTextPairs
 from transformers_cbvila.model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
 from transformers_cbvila.training.arguments import CBViLATrainingArguments
-from transformers_cbvila.training.codebook_care import CodebookCallback
+from transformers_cbvila.training.codebook.callback import CodebookCallback
 from transformers_cbvila.training.trainer import CBViLATrainer
 
 BURN_IN_TERMS = {"loss_pixel", "loss_commitment", "loss_itm", "loss_itc"}
@@ -93,8 +93,10 @@ class Movements(TrainerCallback):
         self.before = None
 
     def _state(self):
-        codes = self.model.cbvila.codebook.codes.detach().clone()
-        rest = torch.cat([p.detach().flatten() for n, p in self.model.named_parameters() if "codebook.codes" not in n])
+        codes = self.model.cbvila.quantizer.table.codes.detach().clone()
+        rest = torch.cat(
+            [p.detach().flatten() for n, p in self.model.named_parameters() if "quantizer.table.codes" not in n]
+        )
         return codes, rest
 
     def on_step_begin(self, args, state, control, **kwargs):
@@ -122,7 +124,7 @@ def test_codes_and_the_rest_move_in_turns(turns, expected, tmp_path):
 
 
 def test_turns_need_codes_that_learn_by_loss(tmp_path):
-    with pytest.raises(ValueError, match="alternate_updates='1,1'.*codebook_update='ema'"):
+    with pytest.raises(ValueError, match="alternate_updates='1,1'.*needs codes.*by loss.*update='ema'"):
         pretrainer(tmp_path, alternate_updates="1,1")
     with pytest.raises(ValueError, match="alternate_updates='1,1'"):
         CBViLATrainer(model=answering_model(preset="paper"), args=arguments(tmp_path, alternate_updates="1,1"))
@@ -172,7 +174,7 @@ def test_contrast_is_learned_alone_first(tmp_path):
 
 
 def test_alignment_needs_contrast(tmp_path):
-    with pytest.raises(ValueError, match="align_steps=2: only pretraining with itc_weight > 0"):
+    with pytest.raises(ValueError, match=r"align_steps=2: only pretraining with contrast \(ITC\)"):
         pretrainer(tmp_path, model=pretraining_model(itc_weight=0.0), align_steps=2)
 
 
@@ -221,7 +223,7 @@ def test_negatives_harden(tmp_path):
 
 
 def test_weight_decay_spares_what_is_no_matrix(tmp_path):
-    model = pretraining_model(preset="paper", mim_head="tied", itc_weight=1.0)
+    model = pretraining_model(preset="paper", objectives={"mim": {"head": "tied"}, "itc": {"weight": 1.0}})
     decayed = set(pretrainer(tmp_path, model=model).get_decay_parameter_names(model))
     for name in (
         "codes",
@@ -250,7 +252,7 @@ def test_one_process_with_several_devices_is_refused(model, tmp_path, monkeypatc
 
 
 def test_batches_of_a_single_pair_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="per_device_train_batch_size=1 on 1 process.*or set itm_weight"):
+    with pytest.raises(ValueError, match="per_device_train_batch_size=1 on 1 process.*set the weights of both to 0"):
         pretrainer(tmp_path, per_device_train_batch_size=1, gradient_accumulation_steps=2)
     model = pretraining_model(itm_weight=0.0, itc_weight=0.0)
     pretrainer(tmp_path, model=model, per_device_train_batch_size=1, max_steps=1).train()
@@ -278,7 +280,7 @@ def test_codes_start_from_features(tmp_path, fits):
     for codebook_init in (True, False):
         trainer = pretrainer(tmp_path, codebook_init=codebook_init, max_steps=1)
         trainer.train()
-        assert bool(trainer.model.cbvila.codebook.initialized) == codebook_init
+        assert bool(trainer.model.cbvila.quantizer.table.initialized) == codebook_init
         distances.append(step_logs(trainer)[0]["loss_commitment"])
     assert fits == [0]
     assert distances[0] < 0.5 * distances[1]
@@ -286,7 +288,7 @@ def test_codes_start_from_features(tmp_path, fits):
 
 def test_fitted_codes_are_not_fitted_again(tmp_path, fits):
     model = pretraining_model()
-    model.cbvila.codebook.set_codes(torch.randn(CODES, 8))
+    model.cbvila.quantizer.table.set_codes(torch.randn(CODES, 8))
     pretrainer(tmp_path, model=model).train()
     pretrainer(tmp_path, codebook_init=False).train()
     assert fits == []
@@ -326,15 +328,15 @@ class PendingTokens(TrainerCallback):
     """How many tokens the codebook has counted before and after each optimiser step."""
 
     def __init__(self, model):
-        self.codebook, self.before, self.after = model.cbvila.codebook, [], []
+        self.table, self.before, self.after = model.cbvila.quantizer.table, [], []
 
     def on_pre_optimizer_step(self, args, state, control, **kwargs):
-        self.before.append(int(self.codebook.pending_counts.sum()))
-        self.expected = self.codebook.ema_counts.lerp(self.codebook.pending_counts, 0.01)
+        self.before.append(int(self.table.pending_counts.sum()))
+        self.expected = self.table.ema_counts.lerp(self.table.pending_counts, 0.01)
 
     def on_step_end(self, args, state, control, **kwargs):
-        self.after.append(int(self.codebook.pending_counts.sum()))
-        torch.testing.assert_close(self.codebook.ema_counts, self.expected)
+        self.after.append(int(self.table.pending_counts.sum()))
+        torch.testing.assert_close(self.table.ema_counts, self.expected)
 
 
 def test_codes_move_once_per_optimiser_step_with_all_micro_batches(tmp_path):
@@ -360,17 +362,17 @@ def test_unused_codes_are_restarted_during_burn_in_only(tmp_path):
 
     class Watch(TrainerCallback):
         def on_pre_optimizer_step(self, args, state, control, **kwargs):
-            book = trainer.model.cbvila.codebook
-            book.ema_counts[3] = 0.0
-            book.ema_sums[3] = 0.0
-            self.before = book.codes[3].clone()
+            table = trainer.model.cbvila.quantizer.table
+            table.ema_counts[3] = 0.0
+            table.ema_sums[3] = 0.0
+            self.before = table.codes[3].clone()
 
         def on_step_end(self, args, state, control, **kwargs):
-            moved.append(not torch.allclose(trainer.model.cbvila.codebook.codes[3], self.before, atol=1e-3))
+            moved.append(not torch.allclose(trainer.model.cbvila.quantizer.table.codes[3], self.before, atol=1e-3))
 
     # a code whose latents no token has: it lies opposite of the mean
     trainer = pretrainer(tmp_path, callbacks=[Watch()], burn_in_steps=4, **RESTARTS)
-    trainer.model.cbvila.codebook.set_codes(torch.randn(CODES, 8))
+    trainer.model.cbvila.quantizer.table.set_codes(torch.randn(CODES, 8))
     trainer.train()
     assert moved[:3] == [True] * 3
 
@@ -432,7 +434,7 @@ def test_a_resumed_run_ends_with_the_same_weights(save_steps, options, tmp_path,
 
 def spoil(model):
     with torch.no_grad():
-        model.itm_head.bias.fill_(math.nan)
+        model.objectives["itm"].head.bias.fill_(math.nan)
 
 
 @pytest.mark.parametrize("logging_steps", [1, 100])
@@ -449,7 +451,9 @@ def test_weights_that_are_not_finite_are_not_written(tmp_path):
     """The loss of the step that spoils them is fine: only the next one would show it."""
     model = pretraining_model()
     hooks = []
-    spoil_gradient = At(1, lambda: hooks.append(model.pixel_head.bias.register_hook(lambda g: g * math.nan)))
+    spoil_gradient = At(
+        1, lambda: hooks.append(model.objectives["pixel"].head.bias.register_hook(lambda g: g * math.nan))
+    )
     options = {"save_strategy": "steps", "save_steps": 2}
     trainer = pretrainer(tmp_path, model=model, callbacks=[spoil_gradient], **options)
     with pytest.raises(FloatingPointError, match="weights are NaN or infinite at step 2"):
@@ -462,7 +466,7 @@ def test_the_final_model_is_not_written_either(tmp_path):
     trainer = pretrainer(tmp_path, model=model, logging_steps=100, max_steps=1)
     trainer.train()
     spoil(model)
-    with pytest.raises(FloatingPointError, match="itm_head"):
+    with pytest.raises(FloatingPointError, match="objectives.itm.head"):
         trainer.save_model()
 
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     )
     from .evaluation.retriever import CBViLARetriever, CBViLARetrieverOutput
     from .hub.publishing import publish
+    from .model.code_table_cbvila import CBViLACodeTable
     from .model.configuration_cbvila import CBViLAConfig, CBViLAFusionConfig, CBViLATextConfig, CBViLAVisionConfig
     from .model.image_processing_cbvila import CBViLAImageProcessor
     from .model.image_processing_pil_cbvila import CBViLAImageProcessorPil
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
         CBViLAForMaskedImageModeling,
         CBViLAForMaskedImageModelingOutput,
     )
-    from .model.modeling_cbvila_pretraining import CBViLAForPreTraining, CBViLAForPreTrainingOutput, CBViLALosses
+    from .model.modeling_cbvila_pretraining import CBViLAForPreTraining, CBViLAForPreTrainingOutput
     from .model.modeling_cbvila_question_answering import (
         CBViLAAnswerRanking,
         CBViLAForQuestionAnswering,
@@ -59,8 +60,13 @@ if TYPE_CHECKING:
     from .model.modeling_cbvila_vision import CBViLAVisionModel
     from .model.modeling_cbvila_visual_entailment import CBViLAForVisualEntailment
     from .model.modeling_cbvila_visual_reasoning import CBViLAForVisualReasoning
+    from .model.objective_cbvila import CBViLAObjective, CBViLAObjectiveOptions
+    from .model.objectives_cbvila import register_objective
     from .model.pipeline_cbvila import CBViLAVisualQuestionAnsweringPipeline
     from .model.processing_cbvila import CBViLAProcessor
+    from .model.quantizer_cbvila import CBViLAQuantizer, CBViLAQuantizerOptions
+    from .model.quantizer_output_cbvila import CBViLAQuantizerOutput
+    from .model.quantizers_cbvila import register_quantizer
     from .training.arguments import CBViLATrainingArguments
     from .training.trainer import CBViLATrainer
 
@@ -90,7 +96,6 @@ _MODULE_OF_LAZY_NAME = {
     "CBViLAFusionModel": "model.modeling_cbvila_fusion",
     "CBViLAImageProcessor": "model.image_processing_cbvila",
     "CBViLAImageProcessorPil": "model.image_processing_pil_cbvila",
-    "CBViLALosses": "model.modeling_cbvila_pretraining",
     "CBViLAModel": "model.modeling_cbvila",
     "CBViLAModelOutput": "model.modeling_cbvila",
     "CBViLAProcessor": "model.processing_cbvila",
@@ -103,10 +108,18 @@ _MODULE_OF_LAZY_NAME = {
     "CBViLAVisionConfig": "model.configuration_cbvila",
     "CBViLAVisionModel": "model.modeling_cbvila_vision",
     "CBViLAVisualQuestionAnsweringPipeline": "model.pipeline_cbvila",
+    "CBViLACodeTable": "model.code_table_cbvila",
+    "CBViLAObjective": "model.objective_cbvila",
+    "CBViLAObjectiveOptions": "model.objective_cbvila",
+    "CBViLAQuantizer": "model.quantizer_cbvila",
+    "CBViLAQuantizerOptions": "model.quantizer_cbvila",
+    "CBViLAQuantizerOutput": "model.quantizer_output_cbvila",
     "ImageTextPairs": "data.pairs",
     "load_pairs": "data.sources",
     "StreamedImageTextPairs": "data.streams",
     "publish": "hub.publishing",
+    "register_objective": "model.objectives_cbvila",
+    "register_quantizer": "model.quantizers_cbvila",
 }
 
 
@@ -142,6 +155,7 @@ if not _is_command_line():
 __all__ = [
     "CBViLAAnswerRanking",
     "CBViLAClassificationOutput",
+    "CBViLACodeTable",
     "CBViLAConfig",
     "CBViLADataCollatorForImageTextRetrieval",
     "CBViLADataCollatorForPreTraining",
@@ -162,10 +176,14 @@ __all__ = [
     "CBViLAFusionModel",
     "CBViLAImageProcessor",
     "CBViLAImageProcessorPil",
-    "CBViLALosses",
     "CBViLAModel",
     "CBViLAModelOutput",
+    "CBViLAObjective",
+    "CBViLAObjectiveOptions",
     "CBViLAProcessor",
+    "CBViLAQuantizer",
+    "CBViLAQuantizerOptions",
+    "CBViLAQuantizerOutput",
     "CBViLARetriever",
     "CBViLARetrieverOutput",
     "CBViLATextConfig",
@@ -181,4 +199,6 @@ __all__ = [
     "bundled_checkpoints",
     "load_pairs",
     "publish",
+    "register_objective",
+    "register_quantizer",
 ]

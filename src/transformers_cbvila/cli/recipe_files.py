@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..model.messages_cbvila import shown
+from ..model.nested_options_cbvila import with_current_names
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 _ENDING = ".yaml"
@@ -39,6 +40,16 @@ def recipe_path(name: str) -> Path:
         f"--config {shown(name)}: there is no such file, nor a recipe of that name; there are "
         f"{', '.join(recipe_names())}."
     )
+
+
+def with_nested_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options whose `model_config` has the names of today, nested, so that a recipe's and a command's can be merged.
+
+    Raises:
+        ValueError: If a part of it, such as `quantizer_config`, is no mapping.
+    """
+    fields = _mapping(options.get("model_config"))
+    return {**options} if fields is None else {**options, "model_config": with_current_names(fields)}
 
 
 def beside(recipe: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from ..data.given_options import GivenOptions
 from ..model.messages_cbvila import one_line, shown
 from ..nearest import nearest
 from .parsing import Parser
-from .recipe_files import beside, differences, merged, recipe_path
+from .recipe_files import beside, differences, merged, recipe_path, with_nested_options
 
 # Shown by --help among ours; a run needs them.
 _TOLD_WITH_OURS = {"output_dir", "max_steps"}
@@ -92,7 +92,10 @@ def parse_job(
         SystemExit: With a message, for unknown flags, unknown recipe entries and missing required options.
     """
     parser = JobParser(dataclasses, command, description=description, epilog=example)
-    recipe, said = _read_recipe(parser, argv), _said(parser, argv)
+    try:
+        recipe, said = map(with_nested_options, (_read_recipe(parser, argv), _said(parser, argv)))
+    except ValueError as error:
+        parser.error(f"model_config: {error}")
     kept = beside(recipe, said)
     protocol = {} if preset is None else _preset(parser, preset, kept, argv)
     parser.set_defaults(**protocol)

@@ -72,8 +72,8 @@ class TaskRows(Sequence):
         """One field of all rows, without reading an image."""
         return [record.fields[name] for record in self.records]
 
-    def content_id(self) -> int:
-        """A number that other pictures, or files that were changed, do not have; nothing is decoded."""
+    def fingerprint(self) -> int:
+        """A hash of the images, which changes when a file changes; no image is decoded."""
         return stable_id(*(self._identity(*place) for record in self.records for place in record.pictures))
 
     def _identity(self, source: int, row: int) -> bytes:

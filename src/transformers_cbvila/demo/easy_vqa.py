@@ -22,7 +22,7 @@ from ..evaluation.load_metric import load_vqa_accuracy
 from ..model.modeling_cbvila_question_answering import CBViLAForQuestionAnswering
 from ..model.processing_cbvila import CBViLAProcessor
 from ..training.arguments import CBViLATrainingArguments
-from ..training.checkpoints import last_complete_checkpoint
+from ..training.runs.checkpoints import last_complete_checkpoint
 from ..training.task_models import starting_model
 from ..training.trainer import CBViLATrainer
 from .demo_run import DemoRun, Example

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
-from transformers_cbvila.model.modeling_cbvila_codebook import codebook_statistics, count_codes
+from transformers_cbvila.model.codebook_statistics_cbvila import codebook_statistics
+from transformers_cbvila.model.nearest_codes_cbvila import count_codes
 
 
 def codebook_use(indices: Iterable[Sequence[int]], codebook_size: int) -> dict[str, float]:

@@ -231,6 +231,6 @@ def check_comparable(images: Gallery, texts: Gallery) -> None:
     if of_images != of_texts:
         raise ValueError(
             f"Embeddings of images are {of_images} wide and those of texts {of_texts}: this model was built with "
-            "itc_weight=0 and has no projections that would make them comparable. Match pairs with match_pairs, or "
-            "use a model that was trained with itc_weight > 0."
+            "weight 0 for ITC and has no projections that would make them comparable. Match pairs with match_pairs, "
+            "or use a model that was trained with ITC."
         )

@@ -15,9 +15,13 @@ from tqdm.auto import tqdm
 from ..data.collators import CBViLADataCollatorForPreTraining
 from ..data.masking import generator_for
 from ..data.measured_pairs import MeasuredPairs
+from ..model.codebook_statistics_cbvila import codebook_statistics
 from ..model.item_lists_cbvila import by_position
-from ..model.modeling_cbvila_codebook import codebook_statistics, count_codes
+from ..model.losses_cbvila import by_book
 from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
+from ..model.nearest_codes_cbvila import count_codes
+from ..model.objective_mim_cbvila import CBViLAMIM
+from ..model.objective_pixel_cbvila import CBViLAPixel
 from ..model.processing_cbvila import CBViLAProcessor
 from .intervals import bootstrap_interval
 from .retrieval_figures import retrieval_figures
@@ -58,7 +62,7 @@ def inspect_pretraining(
     model.eval()
     rows = rows if isinstance(rows, MeasuredPairs) else MeasuredPairs(rows)  # which name what cannot be read
     collate = CBViLADataCollatorForPreTraining(processor, model.config.vision_config.patch_size)
-    found = _Found(model.config.codebook_size)
+    found = _Found(model.cbvila.quantizer.book_sizes)
     for start in tqdm(range(0, len(rows), batch_size), desc="Inspecting", disable=not progress):
         chunk = [(i, rows[i]) for i in range(start, min(start + batch_size, len(rows)))]
         examples = [
@@ -75,25 +79,25 @@ class _Found:
     """What was measured so far: a few numbers per image, and of words and pixels only what their figures are made of.
 
     Args:
-        num_codes: K.
+        book_sizes: K of each of R books.
 
     Attributes:
         per_image: Numbers (B,) of each batch, by name.
-        words: (N, K) how often each code was chosen at each place.
+        words: (N, ΣK) how often each code was chosen at each place.
         colours: (3, 3) for each channel the number of pixels, their sum and the sum of their squares, in fp64.
     """
 
-    def __init__(self, num_codes: int):
-        self.num_codes = num_codes
+    def __init__(self, book_sizes: Sequence[int]):
+        self.book_sizes = list(book_sizes)
         self.per_image: dict[str, list[Tensor]] = defaultdict(list)
         self.words: Tensor | None = None
         self.colours = torch.zeros(3, 3, dtype=torch.float64)
 
     def add_words(self, indices: Tensor) -> None:
-        """Counts words (B, N)."""
-        patches = indices.shape[1]
-        places = torch.arange(patches, device=indices.device) * self.num_codes + indices
-        counts = count_codes(places, patches * self.num_codes).view(patches, self.num_codes).cpu()
+        """Counts codes (B, N, R), numbered through all books."""
+        patches, num_codes = indices.shape[1], sum(self.book_sizes)
+        places = torch.arange(patches, device=indices.device).unsqueeze(-1) * num_codes + indices
+        counts = count_codes(places, patches * num_codes).view(patches, num_codes).cpu()
         self.words = counts if self.words is None else self.words + counts
 
     def add_colours(self, pixel_values: Tensor) -> None:
@@ -102,16 +106,23 @@ class _Found:
         pixels = torch.full((3,), channels.shape[1], dtype=torch.float64)
         self.colours += torch.stack([pixels, channels.sum(1), channels.square().sum(1)], dim=1)
 
+    def words_by_book(self) -> list[Tensor]:
+        """How often each code of a book was chosen at each place, (N, K)."""
+        assert self.words is not None
+        return list(self.words.split(self.book_sizes, dim=1))
+
     def mean(self, name: str) -> float:
         return float(torch.cat(self.per_image[name]).mean())
 
 
 def _measure_batch(model: CBViLAForPreTraining, batch: dict[str, Tensor], found: _Found) -> None:
     """Adds a batch's measurements to what was found."""
-    output = model(**batch, loss_weights={"mlm": 0.0, "itm": 0.0})
-    found.add_words(output.codebook_indices)
-    if output.losses.pixel is not None:
-        found.per_image["pixel"].append(output.losses.pixel.expand(len(output.codebook_indices)).cpu())
+    output = model(**batch, loss_weights=_of_images_alone(model))
+    found.add_words(model.cbvila.quantizer.global_indices(output.codebook_indices))
+    if CBViLAPixel.name in output.losses:
+        found.per_image[CBViLAPixel.name].append(
+            output.losses[CBViLAPixel.name].expand(len(output.codebook_indices)).cpu()
+        )
         found.add_colours(batch["pixel_values"])
     if output.mim_logits is not None:
         _measure_mim(model, batch, output, found)
@@ -122,23 +133,32 @@ def _measure_mim(model: CBViLAForPreTraining, batch, output, found: _Found) -> N
     mask = batch["bool_masked_pos"]
     targets = output.codebook_indices[mask]
     shuffled = {**batch, **{name: batch[name].roll(1, dims=0) for name in _TEXT_INPUTS}}
-    wrong = model(**shuffled, loss_weights={"mlm": 0.0, "itm": 0.0})
+    wrong = model(**shuffled, loss_weights=_of_images_alone(model))
+    sizes = model.cbvila.quantizer.book_sizes
     for name, logits in (("true", output.mim_logits), ("shuffled", wrong.mim_logits)):
-        logits = logits.float()
-        entropy = F.cross_entropy(logits, targets, reduction="none").view(len(mask), -1).mean(-1)
-        right = (logits.argmax(-1) == targets).float().view(len(mask), -1).mean(-1)
+        books = list(zip(logits.float().split(list(sizes), dim=-1), by_book(targets, sizes), strict=True))
+        entropy = torch.stack([F.cross_entropy(scores, codes, reduction="none") for scores, codes in books]).mean(0)
+        right = torch.stack([(scores.argmax(-1) == codes).float() for scores, codes in books]).mean(0)
+        entropy, right = (value.view(len(mask), -1).mean(-1) for value in (entropy, right))
         found.per_image[f"mim_{name}"].append(entropy.cpu())
         found.per_image[f"accuracy_{name}"].append(right.cpu())
 
 
+def _of_images_alone(model: CBViLAForPreTraining) -> dict[str, float]:
+    """Loss weights that leave out every term but those of visual queries."""
+    others = [o for o in model.active_objectives(None) if "visual_queries" not in o.needs]
+    return {term: 0.0 for objective in others for term in objective.loss_weights(objective.options)}
+
+
 def _codebook(found: _Found) -> dict[str, float]:
     """Figures of the words."""
-    assert found.words is not None
-    statistics = codebook_statistics(found.words.sum(0))
+    books = found.words_by_book()
+    statistics = codebook_statistics(torch.cat([book.sum(0) for book in books]), found.book_sizes)
+    perplexities = torch.stack([codebook_statistics(book.sum(0))["perplexity"] for book in books])
     return {
         **{f"codebook_{name}": float(value) for name, value in statistics.items()},
-        "codebook_window_tokens": int(found.words.sum()),
-        "ln_perplexity": float(statistics["perplexity"].log()),
+        "codebook_window_tokens": int(books[0].sum()),
+        "ln_perplexity": float(perplexities.log().mean()),
     }
 
 
@@ -146,25 +166,26 @@ def _mim(found: _Found, seed: int) -> dict[str, float]:
     """Figures of MIM, with the accuracy of the best guess that knows a word's place alone."""
     if not found.per_image["mim_true"]:
         return {}
-    assert found.words is not None
+    books = found.words_by_book()
     true, shuffled = (torch.cat(found.per_image[f"mim_{name}"]).numpy() for name in ("true", "shuffled"))
     low, high = bootstrap_interval(shuffled - true, seed)
-    images = found.words[0].sum()
+    images = books[0][0].sum()
+    likeliest = torch.stack([book.amax(1) for book in books])
     return {
-        "mim": float(true.mean()),
+        CBViLAMIM.name: float(true.mean()),
         "mim_shuffled_caption": float(shuffled.mean()),
         "mim_advantage_low": low,
         "mim_advantage_high": high,
         "mim_accuracy": found.mean("accuracy_true"),
         "mim_accuracy_shuffled_caption": found.mean("accuracy_shuffled"),
-        "mim_accuracy_position_floor": float((found.words.amax(1) / images).mean()),
+        "mim_accuracy_position_floor": float((likeliest / images).mean()),
     }
 
 
 def _pixels(found: _Found) -> dict[str, float]:
     """Error of drawing images from their words, and of predicting the mean colour."""
-    if not found.per_image["pixel"]:
+    if not found.per_image[CBViLAPixel.name]:
         return {}
     pixels, total, squares = found.colours.unbind(1)
     variance = squares / pixels - (total / pixels).square()
-    return {"pixel": found.mean("pixel"), "pixel_floor": float(variance.mean())}
+    return {CBViLAPixel.name: found.mean(CBViLAPixel.name), "pixel_floor": float(variance.mean())}

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..model.losses_cbvila import matching_scores
+from ..model.objective_itm_cbvila import CBViLAITM
 
 KeysValues = list[tuple[Tensor, Tensor]]
 
@@ -106,4 +107,4 @@ def match_texts(model: Any, hidden: Tensor, run: TextRun, keys_values: KeysValue
         elif last == 0:
             hidden = hidden[:, run.first_tokens]
         hidden = _ask_images(layer, hidden, keys_values[i], run.texts_of_images if i == last else run.tokens_of_images)
-    return matching_scores(model.itm_head(hidden[0]))
+    return matching_scores(model.objectives[CBViLAITM.name].head(hidden[0]))

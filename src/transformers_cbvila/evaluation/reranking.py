@@ -254,7 +254,7 @@ def _matched(
         for rows, sizes in zip(image_rows.split(images_per_chunk), counts.split(images_per_chunk), strict=True):
             with evaluating(model):
                 tokens = torch.stack([images.states[row] for row in rows.tolist()]).to(model.device)
-                keys_values = model.cbvila.fusion_model.keys_values(model.cbvila.image_keys(tokens))
+                keys_values = model.cbvila.fusion_model.keys_values(model.cbvila.image_states_for_text(tokens))
             for batch in torch.arange(len(rows)).repeat_interleave(sizes).split(pairs_per_batch):
                 states = [texts.states[row] for row in pairs[done : done + len(batch), 1].tolist()]
                 with evaluating(model):

@@ -38,7 +38,7 @@ def retrieval_figures(
 
     Args:
         rerank_k: How many candidates per query matching orders anew; `None` or 0: none. Nor is there anything to
-            order by in a model that was trained without matching (`itm_weight=0`).
+            order by in a model that was trained without matching (ITM has weight 0).
 
     Returns:
         `text_retrieval_r1`, `_r5`, `_r10` (texts found by images) and `image_retrieval_r1` … by cosine similarity;
@@ -49,7 +49,7 @@ def retrieval_figures(
     widths = model.config.vision_config.hidden_size, model.config.text_config.hidden_size
     if not model.cbvila.has_contrastive_head and widths[0] != widths[1]:
         warnings.warn(
-            f"No retrieval figures: this model has no contrastive head (itc_weight=0), and its encoders' widths "
+            f"No retrieval figures: this model has no contrastive head (ITC has weight 0), and its encoders' widths "
             f"{widths[0]} and {widths[1]} differ, so that similarities are not defined.",
             stacklevel=2,
         )
@@ -88,7 +88,7 @@ def gallery_figures(
         together.
     """
     texts, owners = [text for row in captions for text in row], owners_of(captions)
-    matches = bool(rerank_k) and model.config.itm_weight > 0
+    matches = bool(rerank_k) and model.config.needs("hard_negatives")
     # a folder may be asked again, for matching
     kept = matches or folder is not None
     galleries = encode_both(model, processor, images, texts, batch_size, progress, folder, max_length, kept)
@@ -203,6 +203,6 @@ class ImagesOfRows(Sequence):
     def __getitem__(self, index):
         return self.rows[index]["image"]
 
-    def content_id(self) -> int | None:
-        """What tells the images from others, where the rows know."""
-        return self.rows.content_id() if hasattr(self.rows, "content_id") else None
+    def fingerprint(self) -> int | None:
+        """The fingerprint of the rows, if they have one."""
+        return self.rows.fingerprint() if hasattr(self.rows, "fingerprint") else None

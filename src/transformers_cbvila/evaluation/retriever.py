@@ -206,7 +206,7 @@ class CBViLARetriever:
             rerank_k: How many of the most similar items matching orders, at least `top_k`. 0: similarity decides.
                 Without, as `retriever.rerank_k` says, which is 0 where it was not measured; and similarity where there
                 is nothing to match: between items of one kind, without states, and in a model that was trained without
-                matching (`itm_weight=0`).
+                matching (ITM has weight 0).
             max_length: Tokens that are read of a text.
             batch_size: How many queries are encoded at a time.
             progress: Whether to show progress bars.
@@ -263,7 +263,8 @@ class CBViLARetriever:
             return f"{kind} are indexed, and matching is of an image with a text"
         if not len(self._indexed().states):
             return "what was indexed has no states to match (keep_states=False)"
-        return "" if self.model.config.itm_weight else "the model was trained without matching (itm_weight=0)"
+        matches = self.model.config.needs("hard_negatives")
+        return "" if matches else "the model was trained without matching (ITM has weight 0)"
 
     def _shortlist(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
         if self._faiss is not None:

@@ -172,10 +172,10 @@ def processor_id(processor: CBViLAProcessor, kind: str) -> int:
 def _content(items: Any, kind: str) -> int | None:
     """What tells items from others without decoding them: texts by what they say, paths also by the files there.
 
-    Unknown of anything else, but where the items know it themselves (`content_id()`).
+    Unknown of anything else, but where the items know it themselves (`fingerprint()`).
     """
-    if hasattr(items, "content_id"):
-        return items.content_id()
+    if hasattr(items, "fingerprint"):
+        return items.fingerprint()
     if not isinstance(items, list | tuple) or not all(isinstance(item, str | os.PathLike) for item in items):
         return None
     return stable_id("\0".join(file_identity(item) if kind == "images" else str(item) for item in items))

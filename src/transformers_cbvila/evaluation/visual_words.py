@@ -17,8 +17,8 @@ from tqdm.auto import tqdm
 from ..data.masking import generator_for, mask_patches
 from ..model.item_lists_cbvila import by_position
 from ..model.losses_cbvila import patchify
-from ..model.modeling_cbvila_codebook import count_codes
-from ..model.modeling_cbvila_image_objectives import CBViLAImageObjectives
+from ..model.modeling_cbvila_reconstruction import CBViLAModelWithReconstruction
+from ..model.nearest_codes_cbvila import count_codes
 from ..model.processing_cbvila import CBViLAProcessor
 from .gallery import evaluating, pixel_values_of, tokens_of
 
@@ -28,7 +28,7 @@ class VisualWords:
     """The visual words of M images.
 
     Attributes:
-        indices: (M, N) codes, Eq. 1.
+        indices: (M, N, R) codes of R books (one for most quantizers), numbered through all books.
         counts: (K,) how often each code was chosen.
         colours: (K, 3) mean colour, 0 to 1, of the patches of each code; grey where there are none.
         grid: Rows and columns of patches of an image.
@@ -74,7 +74,7 @@ def pictures_of(processor: CBViLAProcessor, pixel_values: Tensor) -> np.ndarray:
 
 
 def collect_visual_words(
-    model: CBViLAImageObjectives,
+    model: CBViLAModelWithReconstruction,
     processor: CBViLAProcessor,
     rows: Sequence[dict[str, Any]],
     batch_size: int = 64,
@@ -88,7 +88,8 @@ def collect_visual_words(
     rows = by_position(rows, "rows")
     if len(rows) == 0:
         raise ValueError("There are no images to look at: rows is empty.")
-    num_codes, patch = model.config.codebook_size, model.config.vision_config.patch_size
+    quantizer = model.cbvila.quantizer
+    num_codes, patch = quantizer.num_codes, model.config.vision_config.patch_size
     colours, indices, grid = torch.zeros(num_codes, 3), [], (0, 0)
     counts = torch.zeros(num_codes, dtype=torch.long)
     with evaluating(model):
@@ -96,9 +97,10 @@ def collect_visual_words(
             images = [rows[i]["image"] for i in range(start, min(start + batch_size, len(rows)))]
             pixel_values = pixel_values_of(model, processor, images)
             tokens = model.cbvila.vision_model(pixel_values).last_hidden_state
-            found = model.cbvila.codebook(tokens[:, 1:]).indices.cpu()
+            found = quantizer.global_indices(quantizer(tokens[:, 1:]).indices).cpu()
             patches = patchify(colours_of(processor, pixel_values), patch)
-            colours.index_add_(0, found.flatten(), patches.view(-1, patch**2, 3).mean(1))
+            means = patches.view(-1, patch**2, 3).mean(1)
+            colours.index_add_(0, found.flatten(), means.repeat_interleave(found.shape[-1], dim=0))
             indices.append(found.to(torch.int16 if num_codes <= 2**15 else torch.int32))  # of every row
             grid = model.patch_grid(pixel_values)
             counts += count_codes(found, num_codes)
@@ -117,13 +119,14 @@ def choose_codes(counts: np.ndarray, most_used: int = 16, others: int = 8, seed:
 
 
 def places_of(code: int, indices: np.ndarray, limit: int = 16, seed: int = 0) -> list[tuple[int, int]]:
-    """Where a code is among indices (M, N): (image, patch) at random in at most `limit` images, all different."""
-    images = np.flatnonzero((indices == code).any(axis=1))
+    """Where a code is among indices (M, N, R): (image, patch) at random in at most `limit` images, all different."""
+    has_code = (indices == code).any(axis=2)
+    images = np.flatnonzero(has_code.any(axis=1))
     generator = generator_for(seed, 6, code)
     chosen = images[torch.randperm(len(images), generator=generator)[:limit].numpy()]
     places = []
     for image in chosen.tolist():
-        patches = np.flatnonzero(indices[image] == code)
+        patches = np.flatnonzero(has_code[image])
         places.append((image, int(patches[int(torch.randint(len(patches), (), generator=generator))])))
     return places
 
@@ -144,7 +147,7 @@ def choose_rows(rows: Sequence[dict[str, Any]], limit: int = 16, seed: int = 0) 
 
 
 def draw_examples(
-    model: CBViLAImageObjectives,
+    model: CBViLAModelWithReconstruction,
     processor: CBViLAProcessor,
     rows: Sequence[dict[str, Any]],
     mask_ratio: float = 0.75,

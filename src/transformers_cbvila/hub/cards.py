@@ -5,6 +5,8 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from ..model.configuration_cbvila import CBViLAConfig
+from ..model.quantizers_cbvila import QUANTIZERS
 from .checking import Checkpoint
 from .facts import Facts
 from .results import results_table
@@ -97,7 +99,10 @@ def _labels(config: dict[str, Any]) -> str:
 
 def _parts_table(checkpoint: Checkpoint) -> str:
     config = checkpoint.config
-    vision, text, fusion = (config.get(f"{part}_config", {}) for part in ("vision", "text", "fusion"))
+    whole = CBViLAConfig.from_dict(config)  # whichever version wrote it
+    vision, text, fusion = (
+        part.to_dict() for part in (whole.vision_config, whole.text_config, whole.multimodal_config)
+    )
     sides = [f"{vision.get(name, '?')}×{vision.get(name, '?')}" for name in ("image_size", "patch_size")]
     rows = {
         "class": f"`{checkpoint.kind.model_class.__name__}`",
@@ -108,9 +113,16 @@ def _parts_table(checkpoint: Checkpoint) -> str:
         "fusion encoder": _encoder(fusion),
     }
     if checkpoint.kind.has_codebook or checkpoint.kind.auto_class == "AutoModel":
-        rows["codebook"] = f"{config.get('codebook_size'):,} visual words"
+        rows["quantizer"] = _quantizer(whole.quantizer_config)
     rows["preset"] = f"`{config.get('preset')}`; every choice is in `config.json`"
     return _table(["", ""], [[name, value] for name, value in rows.items()])
+
+
+def _quantizer(options: Any) -> str:
+    sizes = QUANTIZERS[options.type].sizes(options)
+    books = f"{len(sizes)} books of " if len(sizes) > 1 else ""
+    each = f"{sizes[0]:,}" if len(set(sizes)) == 1 else " and ".join(f"{size:,}" for size in sizes)
+    return f"`{options.type}`, {books}{each} visual words"
 
 
 def _encoder(config: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from ..output_folders import is_free
 from .cards import read_card, render_card
 from .checking import Checkpoint, check_repo_id, find_checkpoint
 from .facts import collect_facts
+from .outside_classes import outside_code
 from .staging import stage
 from .uploading import check_access, upload
 from .verifying import Original, ask_original, verify
@@ -39,6 +40,8 @@ def publish(
     """
     Put a checkpoint on the Hub, so that anybody can load it with this package and without it.
 
+    A quantizer or objective that was registered from outside the package travels with it, see docs/extending.md.
+
     The files are put together in a temporary folder and loaded from there in a fresh process that does not have this
     package; if every output is the original's, they are uploaded in one commit, and loaded once more from the Hub.
 
@@ -53,7 +56,8 @@ def publish(
         api: another Hub or token than the environment's.
 
     Raises:
-        ValueError: the folder, the repository's name, the card, the token, or what was staged is not right.
+        ValueError: the folder, the repository's name, the card, the token, or what was staged is not right; a
+            quantizer or objective from outside is not registered, or cannot travel.
         ConnectionError: the Hub cannot be reached, or the upload failed; the repository is as it was.
 
     Example:
@@ -124,6 +128,7 @@ def _prepare(
     if facts is not None and card is not None:
         raise ValueError(f"a card of your own ({card}) says its facts itself: leave out --facts or --card")
     checkpoint = find_checkpoint(source)
+    outside_code(checkpoint.config)  # raises early
     if card is not None:
         return checkpoint, read_card(card)
     facts = checkpoint.facts_file if facts is None else facts

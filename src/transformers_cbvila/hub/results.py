@@ -4,6 +4,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..model.objective_mim_cbvila import CBViLAMIM
+from ..model.objective_pixel_cbvila import CBViLAPixel
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -42,10 +45,10 @@ METRICS: dict[str, Metric] = {
     ),
     "consistency": Metric("consistency"),
     **_recalls(),
-    "mim": Metric("MIM cross-entropy, nats", False, {"ln_perplexity": "the words' frequencies alone"}),
+    CBViLAMIM.name: Metric("MIM cross-entropy, nats", False, {"ln_perplexity": "the words' frequencies alone"}),
     "mim_shuffled_caption": Metric("the same with another caption", False),
     "mim_accuracy": Metric("MIM accuracy", floors={"mim_accuracy_position_floor": "best word of each position"}),
-    "pixel": Metric("pixel error", False, {"pixel_floor": "mean colour"}),
+    CBViLAPixel.name: Metric("pixel error", False, {"pixel_floor": "mean colour"}),
     "codebook_usage": Metric("codes in use"),
     "codebook_perplexity": Metric("codebook perplexity", False),
     "codebook_top_share": Metric("share of the most frequent code"),

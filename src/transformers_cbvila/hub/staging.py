@@ -15,6 +15,7 @@ from ..model.remote_code_cbvila import (
     save_code,
 )
 from .checking import Checkpoint
+from .outside_classes import outside_code
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
 
@@ -24,11 +25,17 @@ def stage(checkpoint: Checkpoint, card: str, folder: str | Path) -> None:
     Write into an empty folder what the Hub is to have: weights, configurations, tokenizer, code and card.
 
     Everything else in the checkpoint's folder (optimizer, logs, pickled arguments) stays where it is.
+
+    Raises:
+        ValueError: a quantizer or objective from outside the package cannot travel; nothing is written then.
     """
+    additions = outside_code(checkpoint.config)
     folder = Path(folder)
     for name in checkpoint.files:
         shutil.copyfile(checkpoint.folder / name, folder / name)
     save_code(folder)
+    for name, text in additions.items():
+        (folder / name).write_text(text, encoding="utf-8")
     _write_json(folder / CONFIG_NAME, _published_config(checkpoint))
     _write_json(folder / PROCESSOR_NAME, _published_processor(checkpoint))
     _write_json(folder / TOKENIZER_CONFIG, _published_tokenizer(checkpoint))

@@ -1,5 +1,6 @@
 """Configurations of the three encoders, which a [`CBViLAConfig`] holds, and checks that all configurations share."""
 
+from collections.abc import Iterable
 from dataclasses import fields
 from difflib import get_close_matches
 from typing import Any
@@ -151,7 +152,7 @@ class CBViLAFusionConfig(PreTrainedConfig):
     """
 
     model_type = "cbvila_fusion_model"
-    base_config_key = "fusion_config"
+    base_config_key = "multimodal_config"
 
     hidden_size: int = 768
     encoder_hidden_size: int = 768
@@ -174,21 +175,16 @@ class CBViLAFusionConfig(PreTrainedConfig):
         """Raises a ValueError for values that no model can have. Models ask again: values may have changed since."""
         _check_encoder(self)
         if self.encoder_hidden_size < 1:
-            raise ValueError(f"fusion_config: encoder_hidden_size={self.encoder_hidden_size} must be positive.")
-
-    def items(self) -> tuple[()]:
-        """Nothing. `from_pretrained` takes any `config.fusion_config` for a mapping of *kernel* fusions and walks its
-        items (transformers 5.18 to 5.24 at least); ours, the field's name for a fusion encoder, asks for none."""
-        return ()
+            raise ValueError(f"multimodal_config: encoder_hidden_size={self.encoder_hidden_size} must be positive.")
 
 
-def refuse_misspelt(options: Any, config_class: Any) -> None:
-    """Raises a ValueError for a name that is nearly a field's.
+def refuse_misspelt(options: Any, config_class: Any, other_names: Iterable[str] = ()) -> None:
+    """Raises a ValueError for a name that is nearly a field's, or one of `other_names`.
 
     Other unknown names pass, as transformers keeps them as attributes; and so do all names of a file (which says its
     `model_type`), as it may be of a later version.
     """
-    known = [field.name for field in fields(config_class)]
+    known = [*(field.name for field in fields(config_class)), *other_names]
     for name in () if "model_type" in options else options:
         nearest = [] if hasattr(config_class, name) else get_close_matches(name, known, n=1, cutoff=0.85)
         if nearest and name not in known:

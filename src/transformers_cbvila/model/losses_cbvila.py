@@ -1,11 +1,13 @@
-"""The loss terms of CB-ViLA as pure functions: tensors in, a scalar out, no weights, no state.
+"""The loss terms of CB-ViLA as pure functions of tensors.
 
-Every term is a mean (over tokens and dimensions, over pixels, over labelled tokens), computed in at least fp32, and
-exactly 0 with a graph when there is nothing to score, so that an empty mask never turns into NaN.
+Every term is a mean (over tokens and dimensions, over pixels, over labelled tokens), computed in at least fp32. With
+nothing to score it is exactly 0 and still has a graph, so that an empty mask never results in NaN.
 
-Shapes: B batch, b some of its rows, N visual tokens, P pixels of a patch (3 * patch_size ** 2), C code width, K codes,
-V vocabulary.
+Shapes: B batch, b local rows of the batch, N visual tokens, P pixels of a patch (3 * patch_size ** 2), C code width,
+K codes, V vocabulary.
 """
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -13,15 +15,14 @@ from torch import Tensor
 
 
 def at_least_fp32(x: Tensor) -> Tensor:
-    """`x` in fp32, or as it is when it is wider: fp64 is never cast down."""
+    """Casts `x` to fp32, unless it is wider: fp64 is never cast down."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def equal_parts(values: Tensor, number: int) -> tuple[Tensor, ...]:
-    """Values (number * B, …) as `number` parts (B, …).
+    """Splits values (number * B, …) into `number` parts (B, …).
 
-    Not by `chunk`, which makes fewer of them where they do not come out even, so that an exported program would hold
-    for the B of its example only.
+    `chunk` may return fewer parts, so a program exported with it would be valid for the B of its example only.
     """
     return values.unflatten(0, (number, -1)).unbind(0)
 
@@ -33,16 +34,16 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def masked_rows(mask: Tensor) -> Tensor:
-    """Which rows (M,) of a flattened batch a mask (B, …) has; to be taken with [`take_rows`].
+    """Indices (M,) of the true elements of a mask (B, …), flattened; for [`take_rows`].
 
-    How many there are is known on the device only: this is where the host waits for it. `x[mask]` waits every time it
-    is used, and once more in its backward pass.
+    Their number depends on the data, so the host waits for the device here. `x[mask]` would wait each time it is used,
+    and once more in its backward pass.
     """
     return mask.flatten().nonzero().squeeze(-1)
 
 
 def take_rows(values: Tensor, rows: Tensor) -> Tensor:
-    """The rows (M, …) of values (B, N, …) at places (M,) among all B * N."""
+    """Selects rows (M, …) of values (B, N, …) by their indices (M,) into all B * N."""
     return values.flatten(0, 1).index_select(0, rows)
 
 
@@ -116,18 +117,18 @@ def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def matching_scores(itm_logits: Tensor) -> Tensor:
-    """Log-odds of "matches" (...) from logits (..., 2), in at least fp32: they order pairs as p_itm of Eq. 5 does.
+    """Log-odds (…) of a match from logits (…, 2), in at least fp32: they rank pairs as p_itm of Eq. 5 does.
 
-    The second logit alone, by which ALBEF ranks, does not: what it shares with the first cancels in p_itm only.
+    The second logit alone, by which ALBEF ranks, does not: an offset common to both logits cancels in p_itm only.
     """
-    mismatch, match = at_least_fp32(itm_logits).unbind(-1)
-    return match - mismatch
+    no_match, match = at_least_fp32(itm_logits).unbind(-1)
+    return match - no_match
 
 
 def bag_loss(logits: Tensor, indices: Tensor, mask: Tensor) -> Tensor:
-    """Cross-entropy of one prediction per image with the codes of its hidden patches, their order left open.
+    """Cross-entropy of one prediction per image with the codes of its masked patches, in any order.
 
-    With equally many hidden patches per image it is the soft cross-entropy with the histogram of their codes.
+    With the same number of masked patches per image this is the cross-entropy with the histogram of their codes.
 
     Args:
         logits: (B, K).
@@ -137,6 +138,31 @@ def bag_loss(logits: Tensor, indices: Tensor, mask: Tensor) -> Tensor:
     return masked_mean(-at_least_fp32(logits).log_softmax(-1).gather(1, indices), mask)
 
 
+def books_loss(logits: Tensor, labels: Tensor, book_sizes: Sequence[int]) -> Tensor:
+    """Mean cross-entropy of logits (M, ΣK) over labels (M,), or (M, R) with several books: the mean over books."""
+    books = zip(logits.split(list(book_sizes), dim=-1), by_book(labels, book_sizes), strict=True)
+    losses = [classification_loss(scores, codes) for scores, codes in books]
+    return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
+
+
+def books_bag_loss(logits: Tensor, indices: Tensor, mask: Tensor, book_sizes: Sequence[int]) -> Tensor:
+    """[`bag_loss`] of logits (B, ΣK) and indices (B, N), or (B, N, R) with several books: the mean over books."""
+    books = zip(logits.split(list(book_sizes), dim=-1), by_book(indices, book_sizes), strict=True)
+    losses = [bag_loss(scores, codes, mask) for scores, codes in books]
+    return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
+
+
+def likeliest_codes(logits: Tensor, book_sizes: Sequence[int]) -> Tensor:
+    """The indices (…), or (…, R) with several books, with the highest of the logits (…, ΣK)."""
+    best = [scores.argmax(-1) for scores in logits.split(list(book_sizes), dim=-1)]
+    return best[0] if len(best) == 1 else torch.stack(best, dim=-1)
+
+
+def by_book(indices: Tensor, book_sizes: Sequence[int]) -> tuple[Tensor, ...]:
+    """Indices (…), or (…, R) with several books, as one tensor (…) per book."""
+    return (indices,) if len(book_sizes) == 1 else indices.unbind(-1)
+
+
 def itc_loss(
     per_image: Tensor,
     matches: Tensor,
@@ -144,52 +170,54 @@ def itc_loss(
     text_matches: Tensor | None = None,
     first: int = 0,
 ) -> Tensor:
-    """Image-text contrast over the batch, the mean of both directions.
+    """Image-text contrastive loss over the batch, the mean of both directions.
 
     Args:
         per_image: (b, B) similarities of images with all texts, divided by the temperature.
-        matches: (b, B) bool, true where the text is known to be true of the image. Known matches other than the
-            image's own text are neither positives nor negatives: they leave the sum.
-        per_text, text_matches: (b, B) the same of texts with all images; the transposes when absent.
-        first: Column of the first row's partner; the others follow.
+        matches: (b, B) bool, whether the text is known to match the image. Known matches other than the image's own
+            text are neither positives nor negatives: they are left out of the sum.
+        per_text, text_matches: (b, B) the same for texts with all images; the transposes by default.
+        first: Column of the first row's own pair; those of the other rows follow.
     """
     if per_text is None:
         per_text, text_matches = per_image.T, matches.T
-    return (_contrast(per_image, matches, first) + _contrast(per_text, text_matches, first)) / 2
+    return (_one_direction(per_image, matches, first) + _one_direction(per_text, text_matches, first)) / 2
 
 
-def _contrast(logits: Tensor, matches: Tensor, first: int) -> Tensor:
-    """Cross-entropy of rows (b, B) whose partners are the columns from `first` on."""
-    partners = torch.arange(logits.shape[0], device=logits.device) + first
-    others = matches & (partners.unsqueeze(1) != torch.arange(logits.shape[1], device=logits.device))
-    return F.cross_entropy(at_least_fp32(logits).masked_fill(others, float("-inf")), partners)
+def _one_direction(logits: Tensor, matches: Tensor, first: int) -> Tensor:
+    """Cross-entropy of rows (b, B) whose targets are the columns from `first` on."""
+    targets = torch.arange(logits.shape[0], device=logits.device) + first
+    others = matches & (targets.unsqueeze(1) != torch.arange(logits.shape[1], device=logits.device))
+    return F.cross_entropy(at_least_fp32(logits).masked_fill(others, float("-inf")), targets)
 
 
 def known_match_loss(logits: Tensor, matches: Tensor) -> Tensor:
-    """Mean cross-entropy of logits (M, n) with targets that share 1 equally among the known matches (M, n) bool."""
+    """Mean cross-entropy of logits (M, n) and uniform targets over the known matches (M, n) bool."""
     logits = at_least_fp32(logits)
     known = matches.to(logits.dtype)
     return _soft_cross_entropy(logits, known / known.sum(-1, keepdim=True).clamp_min(1))
 
 
-def distilled(loss: Tensor, logits: Tensor, taught: Tensor | None, share: float) -> Tensor:
-    """(1 - share) · loss + share · cross-entropy of `logits` with what a teacher says of the same (ALBEF, Eq. 6, 7).
+def distilled_loss(loss: Tensor, logits: Tensor, teacher_logits: Tensor | None, alpha: float) -> Tensor:
+    """(1 - alpha) · loss + alpha · cross-entropy of `logits` with a teacher's soft targets (ALBEF, Eq. 6 and 7).
 
     Args:
-        loss: (), the mean loss of `logits` with what is known.
+        loss: (), the mean loss of `logits` with the hard targets.
         logits: (M, n).
-        taught: (M, n) the teacher's logits, which get no gradient; `loss` is returned as it is without.
-        share: ALBEF's α, from 0 to 1.
+        teacher_logits: (M, n) logits of the teacher, which get no gradient; `None` returns `loss` unchanged.
+        alpha: Weight of the soft targets, from 0 to 1.
 
     Raises:
         ValueError: If the teacher's logits are of another shape.
     """
-    if taught is None:
+    if teacher_logits is None:
         return loss
-    if taught.shape != logits.shape:
-        raise ValueError(f"A teacher's logits have shape {tuple(taught.shape)}; they must be {tuple(logits.shape)}.")
-    opinion = at_least_fp32(taught.detach()).softmax(-1)
-    return (1 - share) * loss + share * _soft_cross_entropy(logits, opinion)
+    if teacher_logits.shape != logits.shape:
+        raise ValueError(
+            f"A teacher's logits have shape {tuple(teacher_logits.shape)}; they must be {tuple(logits.shape)}."
+        )
+    soft_targets = at_least_fp32(teacher_logits.detach()).softmax(-1)
+    return (1 - alpha) * loss + alpha * _soft_cross_entropy(logits, soft_targets)
 
 
 def _soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
@@ -199,15 +227,15 @@ def _soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def answer_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None, label_smoothing: float = 0.0) -> Tensor:
-    """Negative log-likelihood of whole answers: a sum over an answer's tokens, a weighted mean over answers.
+    """Negative log-likelihood of whole answers: the sum over an answer's tokens, the weighted mean over answers.
 
-    When the weights of a question's answers sum to 1 this is ALBEF's loss per question.
+    If the weights of each question's answers sum to 1, this is ALBEF's loss per question.
 
     Args:
-        logits: (B, A, V), position t scores token t of the answer.
+        logits: (B, A, V); position t predicts token t of the answer.
         labels: (B, A), padded with -100.
-        weights: (B,) non-negative; equal when absent.
-        label_smoothing: Share of a token's target that all tokens of the vocabulary have alike.
+        weights: (B,) non-negative; equal by default.
+        label_smoothing: Share of the target distribution that is uniform over the vocabulary.
     """
     by_class = at_least_fp32(logits).transpose(1, 2)
     per_token = F.cross_entropy(by_class, labels, ignore_index=-100, reduction="none", label_smoothing=label_smoothing)

@@ -1,4 +1,4 @@
-"""CB-ViLA without a task head: image encoder, text encoder, fusion encoder and codebook put together (Fig. 1).
+"""CB-ViLA without a task head: image encoder, text encoder, fusion encoder and quantizer (Fig. 1).
 
 Shapes: B batch, N patches, L text tokens, D hidden, Dv vision width, E projection width.
 """
@@ -17,25 +17,27 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import TransformersKwargs, can_return_tuple
 
 from .arguments_cbvila import takes_no_other_arguments
+from .autocast_cbvila import without_autocast
 from .configuration_cbvila import CBViLAConfig
 from .label_checks_cbvila import INDEX, check_ids
 from .losses_cbvila import at_least_fp32
-from .modeling_cbvila_codebook import CBViLACodebook
 from .modeling_cbvila_fusion import CBViLAFusionModel, CBViLAVisualQueries
-from .modeling_cbvila_layers import CBViLAPreTrainedModel, in_field_order, without_autocast
+from .modeling_cbvila_layers import CBViLAPreTrainedModel, reorder_fields
 from .modeling_cbvila_text import CBViLATextModel
 from .modeling_cbvila_vision import CBViLAVisionModel
+from .quantizer_output_cbvila import CBViLAGradients
+from .quantizers_cbvila import QUANTIZERS
 
 # What a pretraining checkpoint has (or one for visual reasoning, `twin_layers`) and a head that asks images with text
 # has no use for: weights that its loss cannot reach. Left out on purpose, so loading does not warn about them.
 PRETRAINING_ONLY = [
-    r"codebook\.",
+    r"quantizer\.",
     r"visual_queries\.",
     r"text_key_projection\.",
     r"patch_mask_token",
     r"(vision|text)_projection\.",
     r"logit_scale",
-    r"(mlm|mim|mim_cls|itm|pixel)_head\.",
+    r"objectives\.",
     r"twin_layers\.",
 ]
 
@@ -54,7 +56,7 @@ class CBViLAModelOutput(ModelOutput):
         logits_per_image, logits_per_text (`torch.FloatTensor` (B, B)): Similarities over the temperature.
         vision_last_hidden_state (`torch.FloatTensor` (B, 1 + N, Dv)): Visual tokens, class token first.
         text_last_hidden_state (`torch.FloatTensor` (B, L, D)): Text tokens before fusion.
-        codebook_indices (`torch.LongTensor` (B, N)): Visual words of the image, Eq. 1.
+        codebook_indices (`torch.LongTensor` (B, N) or (B, N, books)): Codes of the image's patches, Eq. 1.
         hidden_states, attentions, cross_attentions (tuples, *optional*): Of the fusion layers.
     """
 
@@ -73,14 +75,16 @@ class CBViLAModelOutput(ModelOutput):
 
 
 class CBViLAModel(CBViLAPreTrainedModel):
-    """The encoders and the codebook.
+    """The encoders and the quantizer.
 
     Args:
         config: The configuration.
-        add_contrastive: Whether to build the projections of the contrastive loss (they also need `itc_weight` > 0).
-        add_codebook: Whether to build the codebook and what turns its words into queries. Heads that only ask the
-            image with text leave both out, so that they hold no weight their loss cannot reach (with `itm_kv` other
-            than `"continuous"` texts see visual words, and the codebook is there in any case).
+        add_contrastive: Whether to build the projections of the contrastive loss (an objective must need them, too).
+        add_quantizer: Whether to build the quantizer and what turns quantized tokens into queries, where an objective
+            needs them. Heads whose texts attend to the image leave both out, so that they hold no weight their loss
+            cannot reach (with `itm_kv` other than `"continuous"` texts see quantized tokens, and the quantizer is
+            there in any case).
+        hides_patches: Whether patches are hidden although no objective with a weight hides any.
         fusion_class: The fusion encoder's class.
 
     Example:
@@ -90,7 +94,7 @@ class CBViLAModel(CBViLAPreTrainedModel):
     >>> from transformers_cbvila import CBViLAConfig, CBViLAModel
 
     >>> small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
-    >>> config = CBViLAConfig(vision_config={**small, "image_size": 32}, text_config=small, fusion_config=small)
+    >>> config = CBViLAConfig(vision_config={**small, "image_size": 32}, text_config=small, multimodal_config=small)
     >>> model = CBViLAModel(config)
     >>> output = model(torch.randn(1, 3, 32, 32), torch.tensor([[101, 7, 102]]))
     >>> output.last_hidden_state.shape, output.codebook_indices.shape, output.logits_per_image.shape
@@ -101,7 +105,8 @@ class CBViLAModel(CBViLAPreTrainedModel):
 
     _tied_weights_keys: dict[str, str] = {}
     _keys_to_ignore_on_load_unexpected = [
-        r"(mlm|mim|mim_cls|itm|pixel|entailment|reasoning)_head\.",
+        r"objectives\.",
+        r"(entailment|reasoning)_head\.",
         r"answer_decoder\.",
         r"twin_layers\.",
     ]
@@ -110,32 +115,37 @@ class CBViLAModel(CBViLAPreTrainedModel):
         self,
         config: CBViLAConfig,
         add_contrastive: bool = True,
-        add_codebook: bool = True,
+        add_quantizer: bool = True,
+        hides_patches: bool = False,
         fusion_class: type[CBViLAFusionModel] = CBViLAFusionModel,
     ):
         super().__init__(config)
         vision, text = config.vision_config, config.text_config
         self.vision_model = CBViLAVisionModel._from_config(vision)
         self.text_model = CBViLATextModel._from_config(text)
-        self.fusion_model = fusion_class._from_config(config.fusion_config)
+        self.fusion_model = fusion_class._from_config(config.multimodal_config)
         self.has_contrastive_head = add_contrastive and config.has_contrastive_head
         if self.has_contrastive_head:
             self.vision_projection = nn.Linear(vision.hidden_size, config.projection_dim)
             self.text_projection = nn.Linear(text.hidden_size, config.projection_dim)
             self.logit_scale = nn.Parameter(at_least_fp32(torch.tensor(config.logit_scale_init_value)))
-        self.has_codebook = add_codebook or config.itm_kv != "continuous"
-        if self.has_codebook:
-            self.codebook = CBViLACodebook(config)
-        if add_codebook:
-            if config.mim_mask_stage == "pre":
+        self.has_quantizer = config.has_quantizer and (add_quantizer or config.itm_kv != "continuous")
+        if self.has_quantizer:
+            gradients = CBViLAGradients(*(config.trains_encoder(tokens) for tokens in CBViLAGradients._fields))
+            quantizer_class = QUANTIZERS[config.quantizer_config.type]
+            self.quantizer = quantizer_class(config.quantizer_config, vision.hidden_size, gradients)
+            self._no_split_modules = [*type(self)._no_split_modules, quantizer_class.__name__]
+        if add_quantizer and config.needs("visual_queries"):
+            hides_patches = config.hides_patches or hides_patches
+            if hides_patches and config.masks_before_encoder:
                 self.patch_mask_token = nn.Parameter(torch.zeros(1, 1, vision.hidden_size))
-            self.visual_queries = CBViLAVisualQueries(config)
+            self.visual_queries = CBViLAVisualQueries(config, hides_patches)
             same = vision.hidden_size == text.hidden_size
             self.text_key_projection = nn.Identity() if same else nn.Linear(text.hidden_size, vision.hidden_size)
         # Distances, statistics and the temperature lose their meaning in half precision. By tensor: what names the
         # whole codebook makes a number of its bool, too. (Heads take this over in their `post_init`.)
         kept = {name: tensor for name, tensor in self.state_dict().items() if tensor.is_floating_point()}
-        self._keep_in_fp32_modules_strict = [name for name in kept if re.match(r"codebook\.|logit_scale$", name)]
+        self._keep_in_fp32_modules_strict = [name for name in kept if re.match(r"quantizer\.|logit_scale$", name)]
         self.post_init()
 
     def init_own_weights(self, std: float) -> None:
@@ -202,47 +212,47 @@ class CBViLAModel(CBViLAPreTrainedModel):
         self, text: Tensor, attention_mask: Tensor | None, image: Tensor, image_index: Tensor | None = None, **kwargs
     ):
         """Text queries (B, L, D), visual tokens (B', 1 + N, Dv): the direction of ITM, MLM and question answering."""
-        keys = self.image_keys(image)
+        states = self.image_states_for_text(image)
         if image_index is not None:  # a fusion encoder of two images has no such argument
             kwargs["encoder_index"] = image_index
-        return self.fusion_model(text, attention_mask, encoder_hidden_states=keys, **kwargs)
+        return self.fusion_model(text, attention_mask, encoder_hidden_states=states, **kwargs)
 
-    def image_keys(self, image: Tensor) -> Tensor:
-        """What texts see of visual tokens (B', 1 + N, Dv), as `itm_kv` says: (B', 1 + N or 2 + 2 N, Dv)."""
+    def image_states_for_text(self, image: Tensor) -> Tensor:
+        """Cross-attention states of visual tokens (B', 1 + N, Dv), as `itm_kv` says: (B', 1 + N or 2 + 2 N, Dv)."""
         if self.config.itm_kv == "continuous":
             return image
-        words = self.codebook(image[:, 1:], remember=False).words.to(image.dtype)
-        quantized = torch.cat([image[:, :1], words], dim=1)
+        patches = self.quantizer(image[:, 1:], remember=False).quantized.to(image.dtype)
+        quantized = torch.cat([image[:, :1], patches], dim=1)
         return quantized if self.config.itm_kv == "quantized" else torch.cat([image, quantized], dim=1)
 
     def encode_visible_patches(
-        self, pixel_values: Tensor, hidden: Tensor, interpolate_pos_encoding: bool = False
+        self, pixel_values: Tensor, bool_masked_pos: Tensor, interpolate_pos_encoding: bool = False
     ) -> Tensor:
-        """Visual tokens (B, 1 + N, Dv) of images whose `hidden` (B, N) patches the image encoder does not see."""
+        """Visual tokens (B, 1 + N, Dv) of images whose masked patches (B, N) are replaced by the mask token."""
         return self.vision_model(
             pixel_values,
             interpolate_pos_encoding=interpolate_pos_encoding,
-            hidden_patches=hidden,
+            bool_masked_pos=bool_masked_pos,
             mask_token=self.patch_mask_token,
         ).last_hidden_state
 
-    def fuse_words(
+    def fuse_visual_queries(
         self,
-        words: Tensor,
+        tokens: Tensor,
         grid: tuple[int, int],
         text: Tensor,
         attention_mask: Tensor | None = None,
-        mask: Tensor | None = None,
+        bool_masked_pos: Tensor | None = None,
         image_cls: Tensor | None = None,
         **kwargs,
     ):
-        """Visual-word queries (R * B, N, Dv), text keys (B, L, D): the direction of the pixel loss and MIM.
+        """Quantized tokens (R * B, N, Dv) attend to texts (B, L, D): the direction of the pixel loss and MIM.
 
-        R questions may be asked of the same texts at once, one after the other in the batch. Returns the fusion
-        encoder's output, (R * B, 1 + N, D) with the query [CLS] first (N without it); `mask` (R * B, N) hides words.
-        `image_cls` (R * B, Dv) asks, too, with `fusion_visual_cls="vit"`.
+        R queries may attend to the same texts at once, one after the other in the batch. Returns the fusion encoder's
+        output, (R * B, 1 + N, D) with the query [CLS] first (N without it); `bool_masked_pos` (R * B, N) hides tokens.
+        `image_cls` (R * B, Dv) is one of the queries with `fusion_visual_cls="vit"`.
         """
-        queries = self.visual_queries(words, grid, mask, image_cls)
+        queries = self.visual_queries(tokens, grid, bool_masked_pos, image_cls)
         repeats, index = queries.shape[0] // text.shape[0], None
         if repeats > 1:
             index = torch.arange(text.shape[0], device=text.device).repeat(repeats)
@@ -254,8 +264,8 @@ class CBViLAModel(CBViLAPreTrainedModel):
             **kwargs,
         )
 
-    def patch_states(self, states: Tensor) -> Tensor:
-        """Those of the patches (B, N, D) among the states that [`fuse_words`] gives, the query [CLS] left out."""
+    def drop_cls(self, states: Tensor) -> Tensor:
+        """The patch states (B, N, D) of the output of [`fuse_visual_queries`], without the query [CLS]."""
         return states[:, self.visual_queries.first_patch :]
 
     def encode_pairs(
@@ -322,11 +332,11 @@ class CBViLAModel(CBViLAPreTrainedModel):
             vision = self.get_image_features(pixel_values, interpolate_pos_encoding, return_dict=True)
             output.vision_last_hidden_state = vision.last_hidden_state
             output.image_embeds = F.normalize(at_least_fp32(vision.pooler_output), dim=-1)
-            if self.has_codebook:
+            if self.has_quantizer:
                 # Its forward, which moves weights that are elsewhere here; without gradients, so that no assignment
                 # counts for a moving average that nobody is going to update.
                 with torch.no_grad():
-                    output.codebook_indices = self.codebook(vision.last_hidden_state[:, 1:]).indices
+                    output.codebook_indices = self.quantizer(vision.last_hidden_state[:, 1:]).indices
         if has_text:
             text = self.get_text_features(
                 input_ids,
@@ -350,7 +360,7 @@ class CBViLAModel(CBViLAPreTrainedModel):
         else:
             alone = text if has_text else vision
             output.last_hidden_state, output.pooler_output = alone.last_hidden_state, alone.pooler_output
-        return in_field_order(output)
+        return reorder_fields(output)
 
 
 def check_pair_counts(images: Tensor, texts: Tensor, image_index: Tensor | None, owner: nn.Module) -> None:

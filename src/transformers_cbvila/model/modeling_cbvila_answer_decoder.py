@@ -24,7 +24,8 @@ from .modeling_cbvila_layers import (
     CBViLASelfAttention,
     CBViLATextLayer,
 )
-from .modeling_cbvila_text import CBViLATextEmbeddings, CBViLATextHead
+from .modeling_cbvila_text import CBViLATextEmbeddings
+from .text_head_cbvila import CBViLATextHead
 
 
 class CBViLAAnswerDecoder(CBViLAPreTrainedModel, GenerationMixin):
@@ -139,7 +140,7 @@ def decoder_config(config: CBViLAConfig) -> CBViLATextConfig:
     """The answer decoder's configuration: the text encoder's, causal, as deep as the fusion encoder."""
     decoder = deepcopy(config.text_config)
     decoder.is_decoder = True
-    decoder.num_hidden_layers = config.fusion_config.num_hidden_layers
+    decoder.num_hidden_layers = config.multimodal_config.num_hidden_layers
     decoder.tie_word_embeddings = config.tie_word_embeddings
     return decoder
 

@@ -149,21 +149,22 @@ class CBViLAVisualQueries(nn.Module):
     (`fusion_visual_pos` and `fusion_visual_cls` of the configuration).
     """
 
-    def __init__(self, config: CBViLAConfig):
+    def __init__(self, config: CBViLAConfig, hides_patches: bool = True):
         super().__init__()
-        vision, size = config.vision_config, config.fusion_config.hidden_size
+        vision, size = config.vision_config, config.multimodal_config.hidden_size
         same = vision.hidden_size == size
         self.cls_source = config.fusion_visual_cls
         self.has_positions = config.fusion_visual_pos == "learned"
         self.projection = nn.Identity() if same else nn.Linear(vision.hidden_size, size)
         if self.cls_source == "learned":
             self.cls_token = nn.Parameter(torch.zeros(1, 1, size))
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, size))
+        if hides_patches:
+            self.mask_token = nn.Parameter(torch.zeros(1, 1, size))
         if self.has_positions:
             # One for [CLS] in any case: the table then fits, whatever stands there.
             self.position_embeddings = nn.Parameter(torch.zeros(1, 1 + vision.num_patches, size))
-        self.layernorm = nn.LayerNorm(size, eps=config.fusion_config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.fusion_config.hidden_dropout_prob)
+        self.layernorm = nn.LayerNorm(size, eps=config.multimodal_config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.multimodal_config.hidden_dropout_prob)
 
     def init_own_weights(self, std: float) -> None:
         for parameter in self.parameters(recurse=False):
@@ -176,7 +177,7 @@ class CBViLAVisualQueries(nn.Module):
 
     def forward(
         self,
-        words: Tensor,
+        tokens: Tensor,
         grid: tuple[int, int],
         bool_masked_pos: Tensor | None = None,
         image_cls: Tensor | None = None,
@@ -187,7 +188,7 @@ class CBViLAVisualQueries(nn.Module):
         N queries.
         """
         dtype = self.layernorm.weight.dtype
-        queries = self.projection(words.to(dtype))
+        queries = self.projection(tokens.to(dtype))
         if bool_masked_pos is not None:
             queries = torch.where(bool_masked_pos.unsqueeze(-1), self.mask_token.to(queries.dtype), queries)
         if self.cls_source == "learned":

@@ -4,21 +4,25 @@ Shapes: B texts, B' images, L text tokens, D hidden, E projection width.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from .answer_lists_cbvila import require_distinct
-from .comparing_cbvila import Comparison, Matching, compare, mismatch, pair_ids
 from .configuration_cbvila import CBViLAConfig
-from .gathering_cbvila import Processes
-from .losses_cbvila import at_least_fp32, classification_loss
+from .distributed_cbvila import Processes
+from .losses_cbvila import at_least_fp32
 from .modeling_cbvila import CBViLAModel, check_pair_counts
-from .modeling_cbvila_layers import CBViLAPreTrainedModel, in_field_order
-from .negatives_cbvila import itm_labels
+from .modeling_cbvila_layers import reorder_fields
+from .modeling_cbvila_objectives import CBViLAModelWithObjectives, weighted_sum
+from .objective_cbvila import CBViLAStep
+from .objective_itc_cbvila import CBViLAITC
+from .objective_itm_cbvila import CBViLAITM
+from .pair_similarity_cbvila import PairSimilarity, pair_ids, pair_similarity
 
 
 @dataclass
@@ -50,13 +54,13 @@ class CBViLAForImageTextRetrievalOutput(ModelOutput):
     cross_attentions: tuple[Tensor, ...] | None = None
 
 
-class CBViLAForImageTextRetrieval(CBViLAPreTrainedModel):
+class CBViLAForImageTextRetrieval(CBViLAModelWithObjectives):
     """CB-ViLA with the contrastive projections and the matching head.
 
     To search, embed images and texts once (`model.cbvila.get_image_features`, `get_text_features`), take the most
-    similar, and order these by `itm_logits.softmax(-1)[:, 1]`; [`CBViLARetriever`] does. With `itc_weight=0` there are
-    no projections: similarities come from the encoders' first tokens at the initial temperature, and the loss is ITM
-    alone.
+    similar, and order these by `itm_logits.softmax(-1)[:, 1]`; [`CBViLARetriever`] does. With a weight of 0 for ITC
+    there are no projections: similarities come from the encoders' first tokens at the initial temperature, and the
+    loss is ITM alone.
 
     Example:
 
@@ -65,7 +69,7 @@ class CBViLAForImageTextRetrieval(CBViLAPreTrainedModel):
     >>> from transformers_cbvila import CBViLAConfig, CBViLAForImageTextRetrieval
 
     >>> small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
-    >>> config = CBViLAConfig(vision_config={**small, "image_size": 32}, text_config=small, fusion_config=small)
+    >>> config = CBViLAConfig(vision_config={**small, "image_size": 32}, text_config=small, multimodal_config=small)
     >>> model = CBViLAForImageTextRetrieval(config)
     >>> texts = torch.tensor([[101, 7, 102], [101, 8, 102]])
     >>> output = model(torch.randn(2, 3, 32, 32), input_ids=texts)
@@ -78,18 +82,18 @@ class CBViLAForImageTextRetrieval(CBViLAPreTrainedModel):
     """
 
     _keys_to_ignore_on_load_unexpected = [
-        r"codebook\.",
+        r"quantizer\.",
         r"visual_queries\.",
         r"text_key_projection\.",
         r"patch_mask_token",
-        r"(mlm|mim|mim_cls|pixel)_head\.",
         r"twin_layers\.",
     ]
 
     def __init__(self, config: CBViLAConfig):
         super().__init__(config)
-        self.cbvila = CBViLAModel(config, add_codebook=False)
-        self.itm_head = nn.Linear(config.fusion_config.hidden_size, 2)
+        self.cbvila = CBViLAModel(config, add_quantizer=False)
+        contrast = [CBViLAITC.name] if self.cbvila.has_contrastive_head else []
+        self.add_objectives([*contrast, CBViLAITM.name])
         self.post_init()
 
     @can_return_tuple
@@ -127,8 +131,8 @@ class CBViLAForImageTextRetrieval(CBViLAPreTrainedModel):
             image_index: (B,) for each text its image.
             image_ids: (B',), text_ids: (B,), known_text_ids: (B', C): What is known to match, see [`known_matches`],
                 and never is a negative. Equal images and equal texts are found without.
-            negative_hardness: How strongly training prefers similar negatives, from 0 (uniform) to 1 (the default). In
-                evaluation the most similar are taken.
+            negative_hardness: How strongly training prefers similar negatives, from 0 (uniform) to 1; by
+                default as the objective's `negative_source` says. In evaluation the most similar are taken.
             negative_seed: Of the draws, a number or a tensor () or (1,), the same on all processes; see
                 [`choose_negatives`]. Without, torch's random state decides.
             return_loss: Whether to compute the loss; ITM then needs three fusion passes instead of one.
@@ -139,18 +143,18 @@ class CBViLAForImageTextRetrieval(CBViLAPreTrainedModel):
         Raises:
             ValueError: If image or text is missing; if a loss is asked for, their numbers differ and there is no
                 `image_index`; or if candidates are the same tokens, or the model was not trained to compare
-                (`itc_weight=0`).
+                (ITC has weight 0).
         """
         options = self.states_to_return(output_attentions, output_hidden_states)
-        words = input_ids if inputs_embeds is None else inputs_embeds
-        if pixel_values is None or words is None:
+        texts = input_ids if inputs_embeds is None else inputs_embeds
+        if pixel_values is None or texts is None:
             missing = "pixel_values" if pixel_values is None else "input_ids"
             raise ValueError(f"Retrieval compares images with texts: {missing} is missing.")
-        are_candidates = image_index is None and not return_loss and pixel_values.shape[0] != words.shape[0]
+        are_candidates = image_index is None and not return_loss and pixel_values.shape[0] != texts.shape[0]
         if are_candidates:
             self._check_candidates(input_ids, attention_mask)
         else:
-            check_pair_counts(pixel_values, words, image_index, self)
+            check_pair_counts(pixel_values, texts, image_index, self)
         image = self.cbvila.get_image_features(pixel_values, interpolate_pos_encoding, return_dict=True)
         text = self.cbvila.get_text_features(
             input_ids, attention_mask, position_ids=position_ids, inputs_embeds=inputs_embeds, return_dict=True
@@ -159,27 +163,46 @@ class CBViLAForImageTextRetrieval(CBViLAPreTrainedModel):
         if are_candidates:
             return output
 
-        rows = torch.arange(words.shape[0], device=words.device)
+        rows = torch.arange(texts.shape[0], device=texts.device)
         own = rows if image_index is None else image_index  # the image of each text
-        matching = Matching(text.last_hidden_state, attention_mask, image.last_hidden_state, own)
-        itc = labels = processes = None
         if return_loss:
-            processes = Processes.join(self.training, words, known_text_ids)
-            ids = pair_ids(pixel_values, words, attention_mask, image_ids, text_ids)
-            comparison = self._compare(processes, own, output.image_embeds, output.text_embeds, *ids, known_text_ids)
-            matching, labels = self._mismatch(processes, comparison, matching, negative_hardness, negative_seed)
-            itc = comparison.contrast() if self.cbvila.has_contrastive_head else None
-        fused = self.cbvila.fuse_text_with_image(*matching, **options)
-        itm_logits = self.itm_head(fused.last_hidden_state[:, 0])
-        itm = None if labels is None else classification_loss(itm_logits, labels)
-        if processes is not None:
-            shares = processes.shares(torch.stack([(labels != -100).sum(), torch.ones_like(own).sum()]))
-            itm, itc = itm * shares[0], None if itc is None else itc * shares[1]
-        output.loss, output.itm_loss, output.itc_loss = itm if itc is None else itm + itc, itm, itc
-        output.itm_logits = itm_logits
+            ids = pair_ids(pixel_values, texts, attention_mask, image_ids, text_ids)
+            processes = Processes.gather_sizes(self.training, texts, known_text_ids)
+            embeds = output.image_embeds.index_select(0, own), output.text_embeds
+            step = CBViLAStep(
+                weights=dict.fromkeys(self.objectives, 1.0),
+                training=self.training,
+                pixel_values=pixel_values,
+                images=image.last_hidden_state,
+                texts=text.last_hidden_state,
+                attention_mask=attention_mask,
+                image_index=own,
+                image_embeds=embeds[0],
+                text_embeds=embeds[1],
+                pairs=self._pair_similarity(processes, own, *embeds, *ids, known_text_ids),
+                similarity=self.cbvila.similarity_logits,
+                processes=processes,
+                negative_hardness=negative_hardness,
+                negative_seed=negative_seed,
+            )
+            scored, fused = self.score(step, self.active_objectives(None), **options)
+            losses = self.scale_for_ranks(step, scored)
+            output.loss = weighted_sum(losses, step.weights)
+            output.itm_loss, output.itc_loss = losses[CBViLAITM.name], losses.get(CBViLAITC.name)
+            output.itm_logits = scored[CBViLAITM.name].predictions["itm_logits"]
+        else:
+            fused = self.cbvila.fuse_text_with_image(
+                text.last_hidden_state, attention_mask, image.last_hidden_state, own, **options
+            )
+            output.itm_logits = self.itm.head(fused.last_hidden_state[:, 0])
         output.hidden_states, output.attentions = fused.hidden_states, fused.attentions
         output.cross_attentions = fused.get("cross_attentions")
-        return in_field_order(output)
+        return reorder_fields(output)
+
+    @property
+    def itm(self) -> Any:
+        """The objective that scores whether texts match images."""
+        return self.objectives[CBViLAITM.name]
 
     def _similarities(self, images: Tensor, texts: Tensor) -> CBViLAForImageTextRetrievalOutput:
         """The normalised embeddings of images (B', E) and texts (B, E), and the similarity of each to each."""
@@ -197,7 +220,7 @@ class CBViLAForImageTextRetrieval(CBViLAPreTrainedModel):
         if not self.cbvila.has_contrastive_head:
             raise ValueError(
                 "There are other numbers of images and of texts, to be compared by their embeddings, and this model's "
-                "were never trained for it (itc_weight=0). Pass pairs, with image_index, and use itm_logits."
+                "were never trained for it (ITC has weight 0). Pass pairs, with image_index, and use itm_logits."
             )
         if input_ids is None or torch.compiler.is_compiling():
             return
@@ -208,20 +231,14 @@ class CBViLAForImageTextRetrieval(CBViLAPreTrainedModel):
         ]
         require_distinct(rows, [f"text {number}" for number in range(len(rows))], "Texts to choose from")
 
-    def _compare(
+    def _pair_similarity(
         self, processes, own: Tensor, images: Tensor, texts: Tensor, image_ids, text_ids, known_text_ids
-    ) -> Comparison:
-        """Compares texts (B, E) and the images (B', E) they bring, `own` (B,), with those of all processes."""
+    ) -> PairSimilarity:
+        """Compares texts (B, E) and their images (B, E), `own` (B,) among those given, with those of all processes."""
         known_text_ids = None if known_text_ids is None else known_text_ids.index_select(0, own)
-        images, image_ids = images.index_select(0, own), image_ids.index_select(0, own)
-        return compare(processes, self.cbvila.similarity_logits, images, texts, image_ids, text_ids, known_text_ids)
-
-    def _mismatch(self, processes, comparison: Comparison, pairs: Matching, hardness: float | None, seed):
-        """The rows that matching is trained on, and whether they match (3B,)."""
-        draw = (1.0 if hardness is None else hardness) if self.training else None
-        negatives = comparison.negatives(draw, seed)
-        matching = mismatch(processes, pairs.images, pairs.image_index, pairs.texts, pairs.mask, negatives)
-        return matching, itm_labels(*negatives)
+        image_ids = image_ids.index_select(0, own)
+        similarity = self.cbvila.similarity_logits
+        return pair_similarity(processes, similarity, images, texts, image_ids, text_ids, known_text_ids)
 
 
 __all__ = ["CBViLAForImageTextRetrieval"]

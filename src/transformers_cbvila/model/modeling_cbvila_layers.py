@@ -3,27 +3,27 @@
 Shapes: B batch, T query tokens, S key tokens, H heads, D hidden.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import fields
-from difflib import get_close_matches
-from functools import wraps
+from functools import cache
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.activations import ACT2FN
 from transformers.cache_utils import EncoderDecoderCache
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import ModelOutput, logging
-from transformers.utils.generic import maybe_autocast
 
-from .configuration_cbvila import CBViLAConfig, check_part
-from .encoder_configurations_cbvila import CBViLAFusionConfig, refuse_misspelt
+from .activations_cbvila import activation
+from .configuration_cbvila import CBViLAConfig, with_new_names
 from .messages_cbvila import shown
+from .objectives_cbvila import OBJECTIVES
+from .quantizers_cbvila import QUANTIZERS
 
 logger = logging.get_logger(__name__)
 
@@ -36,29 +36,15 @@ _wants_loading_info = ContextVar("wants_loading_info", default=False)
 
 # What the keys of a whole model's checkpoint begin with; of these, one encoder has its own only.
 PARTS_OF_A_MODEL = [
-    r"^(cbvila\.)?(vision_model|text_model|fusion_model|codebook|visual_queries)\.",
+    r"^(cbvila\.)?(vision_model|text_model|fusion_model|codebook|quantizer|visual_queries)\.",
     r"^(cbvila\.)?(text_key_projection|vision_projection|text_projection)\.",
     r"^(cbvila\.)?(patch_mask_token|logit_scale)$",
-    r"^(\w+_head|answer_decoder)\.",
+    r"^(objectives|\w+_head|answer_decoder)\.",
 ]
 
 
-def without_autocast(method: Callable) -> Callable:
-    """Has a method whose first argument is a tensor compute in its tensors' own precision, also in mixed precision.
-
-    Casting inputs to fp32 is not enough there: autocast casts them back for every matrix product.
-    """
-
-    @wraps(method)
-    def in_own_precision(self, tensor: Tensor, *args, **kwargs):
-        with maybe_autocast(tensor.device.type, enabled=False):
-            return method(self, tensor, *args, **kwargs)
-
-    return in_own_precision
-
-
-def in_field_order(output: Output) -> Output:
-    """An output that was filled bit by bit, as one whose tuple has the order of the declared fields."""
+def reorder_fields(output: Output) -> Output:
+    """Returns a copy of an output whose fields are in the order of their declaration, not that of assignment."""
     return type(output)(**{field.name: getattr(output, field.name) for field in fields(output)})  # type: ignore[arg-type]
 
 
@@ -188,15 +174,6 @@ class CBViLACrossAttention(CBViLAAttention):
         return self.attend(hidden_states, key, value, mask, **kwargs)
 
 
-def activation(name: str) -> nn.Module:
-    """The activation function of a name in `hidden_act`; ValueError for one that transformers does not know."""
-    if name not in ACT2FN:
-        nearest = get_close_matches(str(name), list(ACT2FN), n=1)
-        hint = f"; did you mean {nearest[0]!r}?" if nearest else f"; choose one of {', '.join(ACT2FN)}."
-        raise ValueError(f"hidden_act={shown(name)} is no activation of transformers{hint}")
-    return ACT2FN[name]
-
-
 class CBViLAMLP(nn.Module):
     """The feed-forward part of a layer."""
 
@@ -274,6 +251,24 @@ class CBViLATextLayer(GradientCheckpointingLayer):
         return self.output_layernorm(hidden_states + self.dropout(self.mlp(hidden_states)))
 
 
+@cache
+def keys_of_0_1() -> dict[str, str]:
+    """Patterns of keys in checkpoints of version 0.1, with what they are called now."""
+    classes: tuple[Any, ...] = (*QUANTIZERS.values(), *OBJECTIVES.values())
+    return {pattern: key for cls in classes for pattern, key in cls.keys_of_0_1.items()}
+
+
+def _rename_keys_of_0_1(module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *args) -> None:
+    """Has `load_state_dict`, which resuming a run calls, take what version 0.1 has saved."""
+    if prefix:
+        return
+    for key in list(state_dict):
+        for pattern, replacement in keys_of_0_1().items():
+            if re.search(pattern, key):
+                state_dict[re.sub(pattern, replacement, key)] = state_dict.pop(key)
+                break
+
+
 class CBViLAPreTrainedModel(PreTrainedModel):
     """What all CB-ViLA models share: the configuration class, initialisation, loading and saving."""
 
@@ -287,7 +282,7 @@ class CBViLAPreTrainedModel(PreTrainedModel):
     accepts_loss_kwargs = False
     # Patterns of keys in checkpoints of other classes, with what this one calls them.
     _names_in_other_checkpoints: dict[str, str] = {}
-    _no_split_modules = ["CBViLAVisionLayer", "CBViLATextLayer", "CBViLACodebook"]
+    _no_split_modules = ["CBViLAVisionLayer", "CBViLATextLayer"]
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -298,6 +293,7 @@ class CBViLAPreTrainedModel(PreTrainedModel):
         # Again: `from_pretrained` sets what a caller overrides when the configuration is made, and checked, already.
         config.check()
         super().__init__(config)
+        self.register_load_state_dict_pre_hook(_rename_keys_of_0_1)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -319,9 +315,9 @@ class CBViLAPreTrainedModel(PreTrainedModel):
             ValueError: If no weight of the checkpoint belongs to this model, which would be random altogether (unless
                 `output_loading_info` is asked for, which says so).
         """
-        if kwargs.get("fusion_config") is not None and cls.config_class is CBViLAConfig:
-            kwargs["fusion_config"] = cls._merged_fusion_config(pretrained_model_name_or_path, kwargs)
-        renamed = cls._names_in_other_checkpoints
+        if cls.config_class is CBViLAConfig:  # before transformers takes `fusion_config` for an argument of its own
+            kwargs = with_new_names(kwargs)
+        renamed = {**keys_of_0_1(), **cls._names_in_other_checkpoints}
         if renamed:
             kwargs["key_mapping"] = {**renamed, **(kwargs.get("key_mapping") or {})}
         asked = _wants_loading_info.set(bool(kwargs.get("output_loading_info")))
@@ -336,21 +332,6 @@ class CBViLAPreTrainedModel(PreTrainedModel):
             c for c in conversions if not renamed.keys() & {*getattr(c, "source_patterns", ())}
         ]
         return loaded
-
-    @classmethod
-    def _merged_fusion_config(cls, checkpoint: Any, options: dict[str, Any]) -> CBViLAFusionConfig:
-        """The checkpoint's fusion encoder with the caller's fields. transformers merges those of other parts itself,
-        and takes a dictionary of this name for something of its own (see `CBViLAFusionConfig.items`)."""
-        config = options.get("config")
-        if not isinstance(config, CBViLAConfig):
-            where = {name: options[name] for name in _OF_LOADING if name in options}
-            config = CBViLAConfig.from_pretrained(checkpoint if config is None else config, **where)
-        changes = options["fusion_config"]
-        if isinstance(changes, CBViLAFusionConfig):
-            return changes
-        check_part("fusion_config", changes)
-        refuse_misspelt(changes, CBViLAFusionConfig)
-        return CBViLAFusionConfig(**{**config.fusion_config.to_dict(), **changes})
 
     def _adjust_missing_and_unexpected_keys(self, loading_info: Any) -> None:
         """Refuses a checkpoint of something else; says, to whoever has logging at info, what this model leaves out."""
@@ -367,7 +348,7 @@ class CBViLAPreTrainedModel(PreTrainedModel):
         left_out = sorted(there - set(loading_info.unexpected_keys))
         if left_out:
             names = (key.removeprefix("cbvila.").removeprefix("fusion_model.") for key in left_out)
-            parts = Counter(name.partition(".")[0] for name in names)
+            parts = Counter(re.match(r"(objectives\.)?[^.]*", name)[0] for name in names)  # type: ignore[index]
             logger.info(
                 "%s has no use for %s of this checkpoint: left out, as intended.",
                 type(self).__name__,

@@ -19,7 +19,8 @@ from .losses_cbvila import answer_loss, at_least_fp32
 from .messages_cbvila import shown
 from .modeling_cbvila import PRETRAINING_ONLY, CBViLAModel
 from .modeling_cbvila_answer_decoder import CBViLAAnswerDecoder, decoder_config
-from .modeling_cbvila_layers import CBViLAPreTrainedModel, in_field_order
+from .modeling_cbvila_layers import CBViLAPreTrainedModel, reorder_fields
+from .objective_mlm_cbvila import HEAD_OF_CHECKPOINT
 
 logger = logging.get_logger(__name__)
 
@@ -69,7 +70,7 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel, GenerationMixin):
     >>> from transformers_cbvila import CBViLAConfig, CBViLAForQuestionAnswering
 
     >>> small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
-    >>> config = CBViLAConfig(vision_config={**small, "image_size": 32}, text_config=small, fusion_config=small)
+    >>> config = CBViLAConfig(vision_config={**small, "image_size": 32}, text_config=small, multimodal_config=small)
     >>> model = CBViLAForQuestionAnswering(config).eval()
     >>> question = {"pixel_values": torch.randn(1, 3, 32, 32), "input_ids": torch.tensor([[101, 7, 102]])}
     >>> answers = torch.tensor([[8, 102], [9, 102]])  # tokens and [SEP]; -100 pads
@@ -85,14 +86,14 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel, GenerationMixin):
 
     _keys_to_ignore_on_load_unexpected = PRETRAINING_ONLY
     # The head that named masked tokens in pretraining names answer tokens here.
-    _names_in_other_checkpoints = {r"^mlm_head\.": "answer_decoder.lm_head."}
+    _names_in_other_checkpoints = {HEAD_OF_CHECKPOINT: "answer_decoder.lm_head."}
     _tied_weights_keys = {
         "answer_decoder.lm_head.decoder.weight": "answer_decoder.embeddings.word_embeddings.weight",
     }
 
     def __init__(self, config: CBViLAConfig):
         super().__init__(config)
-        self.cbvila = CBViLAModel(config, add_contrastive=False, add_codebook=False)
+        self.cbvila = CBViLAModel(config, add_contrastive=False, add_quantizer=False)
         self.answer_decoder = CBViLAAnswerDecoder._from_config(decoder_config(config))
         self.post_init()
 
@@ -242,7 +243,7 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel, GenerationMixin):
                 use_cache=False,
             ).logits
             output.loss = answer_loss(output.logits, labels, answer_weights)
-        return in_field_order(output)
+        return reorder_fields(output)
 
     def _check_labels(self, labels: Tensor, answer_weights: Tensor | None, questions: int) -> None:
         check_answers("labels", labels, self.config.text_config, self)

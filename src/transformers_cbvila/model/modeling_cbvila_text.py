@@ -1,6 +1,6 @@
-"""The text encoder of CB-ViLA: the lower half of BERT (Sec. IV-C), and the head that names tokens (MLM, answers).
+"""The text encoder of CB-ViLA: the lower half of BERT (Sec. IV-C).
 
-Shapes: B batch, L text tokens, D hidden, V vocabulary.
+Shapes: B batch, L text tokens, D hidden size.
 """
 
 from typing import Any
@@ -21,7 +21,6 @@ from .modeling_cbvila_layers import (
     CBViLAPreTrainedModel,
     CBViLASelfAttention,
     CBViLATextLayer,
-    activation,
 )
 
 
@@ -77,21 +76,6 @@ def _number_of(embeddings: nn.Module) -> int:
     """How many embeddings there are. (Not by the weight's shape, which is empty where processes share it out.)"""
     plain: Any = getattr(embeddings, "base_layer", embeddings)  # PEFT's layers hold the one that they adapt
     return plain.num_embeddings
-
-
-class CBViLATextHead(nn.Module):
-    """BERT's prediction head: a transform, then scores over the vocabulary with the (tied) word embeddings."""
-
-    def __init__(self, config: CBViLATextConfig):
-        super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.activation = activation(config.hidden_act)
-        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
-
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        """(…, D) to logits (…, V)."""
-        return self.decoder(self.layernorm(self.activation(self.dense(hidden_states))))
 
 
 class CBViLATextModel(CBViLAPreTrainedModel):

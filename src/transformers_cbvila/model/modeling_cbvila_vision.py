@@ -51,14 +51,14 @@ class CBViLAVisionEmbeddings(nn.Module):
         self,
         pixel_values: Tensor,
         interpolate_pos_encoding: bool = False,
-        hidden_patches: Tensor | None = None,
+        bool_masked_pos: Tensor | None = None,
         mask_token: Tensor | None = None,
     ) -> Tensor:
-        """(B, 3, H, W) to (B, 1 + N, D); `mask_token` (1, 1, D) takes the place of masked patches (B, N)."""
+        """(B, 3, H, W) to (B, 1 + N, D); `mask_token` (1, 1, D) replaces the masked patches (B, N)."""
         grid = self._checked_grid(pixel_values, interpolate_pos_encoding)
         patches = self.patch_embedding(pixel_values.to(self.patch_embedding.weight.dtype)).flatten(2).transpose(1, 2)
-        if hidden_patches is not None and mask_token is not None:
-            patches = torch.where(hidden_patches.unsqueeze(-1), mask_token.to(patches.dtype), patches)
+        if bool_masked_pos is not None and mask_token is not None:
+            patches = torch.where(bool_masked_pos.unsqueeze(-1), mask_token.to(patches.dtype), patches)
         tokens = torch.cat([self.cls_token.expand(patches.shape[0], -1, -1), patches], dim=1)
         return self.dropout(tokens + interpolate_positions(self.position_embeddings, grid))
 
@@ -120,7 +120,7 @@ class CBViLAVisionModel(CBViLAPreTrainedModel):
         self,
         pixel_values: Tensor,
         interpolate_pos_encoding: bool = False,
-        hidden_patches: Tensor | None = None,
+        bool_masked_pos: Tensor | None = None,
         mask_token: Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPooling:
@@ -128,16 +128,16 @@ class CBViLAVisionModel(CBViLAPreTrainedModel):
 
         Args:
             pixel_values: (B, 3, H, W) from the image processor.
-            interpolate_pos_encoding: Whether other sizes than the configured one are allowed.
-            hidden_patches: (B, N) bool, patches to hide from the encoder, and
-            mask_token: (1, 1, D) what it sees in their place; pass both or neither.
+            interpolate_pos_encoding: Whether to allow image sizes other than the configured one.
+            bool_masked_pos: (B, N) bool, patches to mask; needs `mask_token`.
+            mask_token: (1, 1, D) embedding that replaces the masked patches; needs `bool_masked_pos`.
 
         Returns:
             `last_hidden_state` (B, 1 + N, D), class token first, and `pooler_output` (B, D), the class token.
         """
-        if (hidden_patches is None) != (mask_token is None):
-            raise ValueError("Hiding patches from the image encoder takes both hidden_patches and mask_token.")
-        hidden_states = self.embeddings(pixel_values, interpolate_pos_encoding, hidden_patches, mask_token)
+        if (bool_masked_pos is None) != (mask_token is None):
+            raise ValueError("Masking patches of the image encoder takes both bool_masked_pos and mask_token.")
+        hidden_states = self.embeddings(pixel_values, interpolate_pos_encoding, bool_masked_pos, mask_token)
         for layer in self.layers:
             hidden_states = layer(hidden_states, None, **kwargs)
         hidden_states = self.layernorm(hidden_states)

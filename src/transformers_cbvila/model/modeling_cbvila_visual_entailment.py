@@ -33,7 +33,7 @@ class CBViLAForVisualEntailment(CBViLAPreTrainedModel):
     >>> from transformers_cbvila import CBViLAConfig, CBViLAForVisualEntailment
 
     >>> small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
-    >>> config = CBViLAConfig(vision_config={**small, "image_size": 32}, text_config=small, fusion_config=small)
+    >>> config = CBViLAConfig(vision_config={**small, "image_size": 32}, text_config=small, multimodal_config=small)
     >>> model = CBViLAForVisualEntailment(config)
     >>> labels = model.label_ids(["neutral", "contradiction"])
     >>> texts = torch.tensor([[101, 7, 102], [101, 8, 102]])
@@ -49,8 +49,8 @@ class CBViLAForVisualEntailment(CBViLAPreTrainedModel):
     def __init__(self, config: CBViLAConfig):
         config = with_labels(config, ENTAILMENT_LABELS, type(self).__name__)
         super().__init__(config)
-        size = config.fusion_config.hidden_size
-        self.cbvila = CBViLAModel(config, add_contrastive=False, add_codebook=False)
+        size = config.multimodal_config.hidden_size
+        self.cbvila = CBViLAModel(config, add_contrastive=False, add_quantizer=False)
         self.entailment_head = CBViLAClassificationHead(size, size, config.num_labels)
         self.post_init()
 

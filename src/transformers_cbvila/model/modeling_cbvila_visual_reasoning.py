@@ -42,7 +42,7 @@ class CBViLAForVisualReasoning(CBViLAPreTrainedModel):
     >>> from transformers_cbvila import CBViLAConfig, CBViLAForVisualReasoning
 
     >>> small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
-    >>> config = CBViLAConfig(vision_config={**small, "image_size": 32}, text_config=small, fusion_config=small)
+    >>> config = CBViLAConfig(vision_config={**small, "image_size": 32}, text_config=small, multimodal_config=small)
     >>> model = CBViLAForVisualReasoning(config)
     >>> images = torch.zeros(1, 2, 3, 32, 32)  # one statement about two images
     >>> model(images, input_ids=torch.tensor([[101, 7, 102]]), labels=torch.tensor([1])).logits.shape
@@ -56,10 +56,10 @@ class CBViLAForVisualReasoning(CBViLAPreTrainedModel):
     def __init__(self, config: CBViLAConfig):
         config = with_labels(config, REASONING_LABELS, type(self).__name__)
         super().__init__(config)
-        size = config.fusion_config.hidden_size
+        size = config.multimodal_config.hidden_size
         self.is_twin = config.reasoning_fusion == "twin"
         fusion_class = CBViLATwinFusionModel if self.is_twin else CBViLAFusionModel
-        self.cbvila = CBViLAModel(config, add_contrastive=False, add_codebook=False, fusion_class=fusion_class)
+        self.cbvila = CBViLAModel(config, add_contrastive=False, add_quantizer=False, fusion_class=fusion_class)
         representations = 1 if self.is_twin else config.num_images
         self.reasoning_head = CBViLAClassificationHead(representations * size, size, config.num_labels)
         self.post_init()

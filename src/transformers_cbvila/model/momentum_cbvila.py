@@ -1,9 +1,10 @@
-"""What momentum copies of a model say of its batch, and contrast with it (ALBEF, arXiv 2107.07651; not in the paper).
+"""Soft targets from momentum copies of a model, and the contrastive loss with them (ALBEF, arXiv 2107.07651).
 
-The copies and their queue are with whoever trains. A model only takes tensors of them, and gives them no gradient.
+Not in the paper. The copies and their queue belong to the training code. The model only receives their outputs as
+tensors, through which no gradient flows.
 
-Shapes: b pairs at hand, B pairs of all processes (in training; else b), Q pairs of the queue, n pairs, C known
-captions, E embedding width, V vocabulary.
+Shapes: b local pairs, B pairs of all processes in training (otherwise b), Q pairs of the queue, n pairs, C known
+captions, E projection size, V vocabulary size.
 """
 
 from collections.abc import Callable
@@ -13,17 +14,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .comparing_cbvila import gather_ids
-from .gathering_cbvila import Processes
-from .losses_cbvila import distilled, known_match_loss
+from .distributed_cbvila import Processes
+from .losses_cbvila import distilled_loss, known_match_loss
 from .negatives_cbvila import matches_between
+from .pair_similarity_cbvila import gather_ids
 
 
 class MomentumPairs(NamedTuple):
-    """Pairs as momentum copies embed them.
+    """Embeddings of pairs from momentum copies.
 
-    `image_embeds` and `text_embeds` (n, E) have length 1. `image_ids` (n,), `text_ids` (n,) and `known_text_ids`
-    (n, C), padded with -1 (C may be 0), say what of them is known to match, see [`known_matches`].
+    Args:
+        image_embeds, text_embeds: (n, E) embeddings of unit length.
+        image_ids, text_ids: (n,) ids, see [`known_matches`].
+        known_text_ids: (n, C) ids of the known captions of each image, padded with -1; C may be 0.
     """
 
     image_embeds: Tensor
@@ -33,20 +36,20 @@ class MomentumPairs(NamedTuple):
     known_text_ids: Tensor
 
     def padded(self, captions: int) -> "MomentumPairs":
-        """The same with at least so many known captions per image."""
+        """Pads `known_text_ids` to at least `captions` known captions per image."""
         missing = captions - self.known_text_ids.shape[1]
         return (
             self if missing <= 0 else self._replace(known_text_ids=F.pad(self.known_text_ids, (0, missing), value=-1))
         )
 
     def followed_by(self, others: "MomentumPairs") -> "MomentumPairs":
-        """These pairs, then the others."""
+        """These pairs, followed by the others."""
         captions = max(self.known_text_ids.shape[1], others.known_text_ids.shape[1])
         both = zip(self.padded(captions), others.padded(captions), strict=True)
         return MomentumPairs(*(torch.cat(rows) for rows in both))
 
     def of_all(self, processes: Processes) -> "MomentumPairs":
-        """The pairs of all processes, in the order of ranks."""
+        """The pairs of all processes, in rank order."""
         width = self.image_embeds.shape[1]
         embeds = processes.gather(torch.cat([self.image_embeds, self.text_embeds], dim=1))
         image_ids, text_ids, known = gather_ids(processes, self.image_ids, self.text_ids, self.known_text_ids)
@@ -55,41 +58,45 @@ class MomentumPairs(NamedTuple):
         return MomentumPairs(image_embeds, text_embeds, image_ids, text_ids, known)
 
 
-class Momentum(NamedTuple):
-    """What momentum copies say of a batch.
+class MomentumTargets(NamedTuple):
+    """Outputs of momentum copies for a batch, the source of soft targets for ITC and MLM.
 
-    `share` (ALBEF's α) is the weight of their opinion beside what is known, from 0 to 1. `pairs` are those that ITC
-    compares with: the B of all processes, then a queue's; without, ITC is as ever. `mlm_logits` (masked tokens, V) are
-    their predictions in the order of `mlm_labels != -100`; without, MLM is as ever.
+    Args:
+        alpha: Weight of the soft targets relative to the hard ones, from 0 to 1 (ALBEF's α).
+        pairs: Embeddings that ITC compares with: the B pairs of all processes, then those of the queue. `None` leaves
+            ITC unchanged.
+        mlm_logits: (masked tokens, V) logits of the copies, in the order of `mlm_labels != -100`. `None` leaves MLM
+            unchanged.
     """
 
-    share: float
+    alpha: float
     pairs: MomentumPairs | None = None
     mlm_logits: Tensor | None = None
 
 
-def contrast_with_momentum(
+def momentum_itc_loss(
     similarity: Callable[[Tensor, Tensor], Tensor],
     image_embeds: Tensor,
     text_embeds: Tensor,
-    momentum: Momentum,
+    momentum: MomentumTargets,
     first: int = 0,
 ) -> Tensor:
-    """ITC with the pairs of momentum copies (ALBEF, Eq. 6), the mean of both directions over the pairs at hand.
+    """The contrastive loss with pairs of momentum copies (ALBEF, Eq. 6), the mean of both directions over local pairs.
 
-    An image's targets are share · softmax(its copy's logits) + (1 - share) · (all texts known to be true of it, in
-    equal parts), and so for texts. That is ALBEF in fine-tuning, where ids are known; in its pretraining only a pair's
-    own image and text match, and what a queue still has of them are negatives. Without momentum, [`itc_loss`] leaves
-    other known matches out of the sum; with as many of them as a queue holds, that would leave out much.
+    The targets of an image are alpha · softmax(teacher logits) + (1 - alpha) · (uniform over all texts known to match
+    it), and likewise for texts. ALBEF does so in fine-tuning, where ids are known; in its pretraining only the two
+    parts of a pair match, and earlier copies of them in the queue count as negatives. Without momentum, [`itc_loss`]
+    leaves other known matches out of the sum; a queue holds so many of them that this would discard much.
 
     Args:
-        similarity: Logits of images (rows) and texts (columns); the temperature is the model's for both.
-        image_embeds, text_embeds: (b, E) of length 1, the model's.
-        momentum: With `pairs`, (B + Q).
-        first: Place of the first pair at hand among them.
+        similarity: Maps embeddings of images (rows) and texts (columns) to logits. Student and teacher share the
+            model's temperature.
+        image_embeds, text_embeds: (b, E) embeddings of the model, of unit length.
+        momentum: Targets with `pairs` (B + Q of them).
+        first: Index of the first local pair among them.
 
     Raises:
-        ValueError: If there are fewer momentum pairs than pairs at hand.
+        ValueError: If there are fewer momentum pairs than local pairs.
     """
     keys, count = MomentumPairs(*(rows.detach() for rows in momentum.pairs)), image_embeds.shape[0]
     if keys.text_ids.shape[0] < first + count:
@@ -98,22 +105,22 @@ def contrast_with_momentum(
             "the queue's."
         )
     own = MomentumPairs(*(rows.narrow(0, first, count) for rows in keys))
-    taught_per_image = taught_per_text = None
-    if momentum.share > 0:
+    teacher_per_image = teacher_per_text = None
+    if momentum.alpha > 0:
         with torch.no_grad():
-            taught_per_image = similarity(own.image_embeds, keys.text_embeds)
-            taught_per_text = similarity(keys.image_embeds, own.text_embeds).T
+            teacher_per_image = similarity(own.image_embeds, keys.text_embeds)
+            teacher_per_text = similarity(keys.image_embeds, own.text_embeds).T
     per_image = similarity(image_embeds, keys.text_embeds)
     per_text = similarity(keys.image_embeds, text_embeds).T
     of_images = known_match_loss(per_image, _matches(own, keys))
     of_texts = known_match_loss(per_text, _matches(keys, own).T)
     both = (
-        distilled(of_images, per_image, taught_per_image, momentum.share),
-        distilled(of_texts, per_text, taught_per_text, momentum.share),
+        distilled_loss(of_images, per_image, teacher_per_image, momentum.alpha),
+        distilled_loss(of_texts, per_text, teacher_per_text, momentum.alpha),
     )
     return (both[0] + both[1]) / 2
 
 
 def _matches(images: MomentumPairs, texts: MomentumPairs) -> Tensor:
-    """Which texts (columns) are known to be true of which images (rows)."""
+    """Which texts (columns) are known to match which images (rows)."""
     return matches_between(images.image_ids, images.text_ids, images.known_text_ids, texts.image_ids, texts.text_ids)

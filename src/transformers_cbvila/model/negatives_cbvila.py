@@ -1,6 +1,6 @@
-"""Which image and which text are shown together as a mismatch in image-text matching (Sec. III-C).
+"""Known matches, and hard negatives for image-text matching (Sec. III-C).
 
-Shapes: B batch, b those of its rows that are at hand: all of them, but for training on several processes.
+Shapes: B pairs of the batch, b local pairs: all B, except in training on several processes.
 """
 
 import torch
@@ -16,15 +16,15 @@ def known_matches(
     text_ids: Tensor | None = None,
     known_text_ids: Tensor | None = None,
 ) -> Tensor:
-    """Which texts (columns) are known to be true of which images (rows): (B, B) bool.
+    """Which texts (columns) are known to match which images (rows): (B, B) bool.
 
-    A pair's own text is true of its image, a text is true of every copy of that image, equal texts share their
-    images, and a text listed among an image's other captions is true of it. None of these is a negative.
+    A text matches the image of its pair and every copy of that image, equal texts match the same images, and a text
+    listed among an image's other captions matches it. None of these is used as a negative.
 
     Args:
         image_ids: (B,) int, equal for equal images.
         text_ids: (B,) int, equal for equal texts.
-        known_text_ids: (B, C) int, ids of all texts known to be true of the image, padded with -1.
+        known_text_ids: (B, C) int, ids of all texts known to match the image, padded with -1.
     """
     rows = torch.arange(batch_size, device=device)
     if text_ids is None:
@@ -40,7 +40,7 @@ def matches_between(
     other_image_ids: Tensor,
     other_text_ids: Tensor,
 ) -> Tensor:
-    """[`known_matches`] of the images of some pairs (rows, B) with the texts of others (columns, n): (B, n) bool."""
+    """[`known_matches`] between the images of B pairs (rows) and the texts of n others (columns): (B, n) bool."""
     matches = image_ids.unsqueeze(1) == other_image_ids.unsqueeze(0)
     matches = matches | (text_ids.unsqueeze(1) == other_text_ids.unsqueeze(0))
     if known_text_ids is not None:
@@ -49,22 +49,22 @@ def matches_between(
 
 
 @torch.no_grad()
-def content_ids(values: Tensor) -> Tensor:
-    """Ids (B,) that equal rows of (B, …) share, for batches that say nothing about what is the same.
+def fingerprints(values: Tensor) -> Tensor:
+    """Integer hashes (B,) of the rows of (B, …), equal for equal rows; for batches that come without ids.
 
-    The bits of each row are weighted and summed as integers: exact, whatever the order of summation, where a sum of
-    floats may differ between two places in a batch.
+    The bits of each row are weighted and summed as integers, which is exact in any order of summation; a sum of floats
+    could differ between equal rows of a batch.
     """
     rows = values.flatten(1)
     if rows.is_floating_point():
         rows = rows.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[rows.element_size()])
-    # One scrambled 64-bit weight per place: with regular weights small numbers would collide.
+    # One scrambled 64-bit weight per position: with regular weights small numbers would collide.
     weights = scramble(torch.arange(1, rows.shape[1] + 1, device=rows.device))
     return (rows.long() * weights).sum(-1)  # wraps around
 
 
 def scramble(numbers: Tensor) -> Tensor:
-    """64-bit integers as others that look random (splitmix64); equal ones stay equal, on every device."""
+    """Hashes 64-bit integers with splitmix64; the result is the same on every device."""
     numbers = numbers * -0x61C8864680B583EB
     numbers = (numbers ^ (numbers >> 30 & 0x3FFFFFFFF)) * -0x40A7B892E31B1A47
     numbers = (numbers ^ (numbers >> 27 & 0x1FFFFFFFFF)) * -0x6B2FB644ECCEEE15
@@ -81,17 +81,18 @@ def choose_negatives(
     first: int = 0,
     seed: int | Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """One mismatched image for every text and one mismatched text for every image.
+    """Chooses a negative image for every text and a negative text for every image.
 
     Args:
-        per_image: (b, B) similarities of images with all texts, on the scale of logits.
+        per_image: (b, B) similarity logits of images with all texts.
         matches: (b, B) bool, pairs that may not be chosen.
-        hardness: Draw in proportion to exp(hardness * similarity): 1 is the paper's choice, 0 is uniform. `None` draws
-            nothing and takes the most similar, so that evaluation is deterministic.
-        per_text, text_matches: (b, B) the same of texts with all images; the transposes when absent.
-        first: Place of the first row among all.
-        seed: Of the draws, a number or a tensor () or (1,): each is a function of the seed and of the places of the
-            pair, however the rows are spread over processes. Without, torch's random state decides.
+        hardness: Draw with probability proportional to exp(hardness * similarity): 1 is the paper's choice, 0 is
+            uniform. `None` takes the most similar instead, so that evaluation is deterministic.
+        per_text, text_matches: (b, B) the same for texts with all images; the transposes by default.
+        first: Index of the first local pair in the batch.
+        seed: Seed of the draws, a number or a tensor () or (1,). A draw depends on the seed and the indices of image
+            and text in the batch only, not on how the batch is split over processes. By default torch's random state
+            is used.
 
     Returns:
         Image index for each text and text index for each image, (b,) each; -1 where everything matches.
@@ -105,7 +106,7 @@ def choose_negatives(
 
 def _choose(similarity: Tensor, matches: Tensor, hardness: float | None, seed, first: int) -> Tensor:
     # -inf before the softmax: zeroing after it leaves rows that sum to 0 when one similarity dominates.
-    # A diverged model's NaN and infinities become numbers: its loss is to say what went wrong, not the draw here.
+    # NaN and infinities of a diverged model become finite: its loss should show the problem, not an error here.
     logits = at_least_fp32(similarity).nan_to_num(nan=0.0)
     if hardness is not None:
         logits = logits * hardness
@@ -116,32 +117,32 @@ def _choose(similarity: Tensor, matches: Tensor, hardness: float | None, seed, f
     if hardness is None or seed is not None:
         chosen = logits.argmax(-1)
     else:
-        # A row without any candidate gets an arbitrary one, and is marked below.
+        # A row without candidates gets an arbitrary one and is set to -1 below.
         logits = torch.where(possible.unsqueeze(-1), logits, torch.zeros_like(logits))
         chosen = torch.multinomial(logits.softmax(-1), 1).squeeze(-1)
     return torch.where(possible, chosen, torch.full_like(chosen, -1))
 
 
 def gumbel_noise(seed: int | Tensor, first: int, like: Tensor) -> Tensor:
-    """Standard Gumbel draws (b, B) of the rows from `first` on, each a function of (seed, row, column) alone."""
+    """Standard Gumbel noise (b, B) for the rows from `first` on, each value a function of (seed, row, column) only."""
     rows = torch.arange(like.shape[0], device=like.device) + first
     columns = torch.arange(like.shape[1], device=like.device)
     bits = scramble(scramble(scramble(rows * 0 + seed) + rows).unsqueeze(1) + columns)
-    # 40 bits: what decides is the small end, where a uniform number of 24 bits would be coarse.
+    # 40 bits: values close to 0 decide the argmax, and 24 uniform bits would be too coarse there.
     uniform = ((bits >> 24 & 0xFFFFFFFFFF).to(like.dtype) + 0.5) * 2.0**-40
     return -(-(-uniform.clamp(max=1 - 2.0**-24)).log1p()).log()
 
 
 def itm_labels(negative_image_index: Tensor, negative_text_index: Tensor) -> Tensor:
-    """Labels (3B,) of [true pairs, wrong images, wrong texts]: 1 matches, 0 does not, -100 is not scored.
+    """Labels (3b,) of [true pairs, negative images, negative texts]: 1 matches, 0 does not, -100 is ignored.
 
-    Where there was no negative there is nothing to score, and a true pair without any negative is not scored either:
-    true pairs alone would teach that everything matches.
+    Missing negatives are ignored, and so is a true pair without any negative: true pairs alone would teach the model
+    that everything matches.
     """
-    wrong = torch.cat([negative_image_index, negative_text_index])
+    negative = torch.cat([negative_image_index, negative_text_index])
     true = torch.maximum(negative_image_index, negative_text_index)
-    return torch.cat([_where_there(true, 1), _where_there(wrong, 0)])
+    return torch.cat([_label_valid(true, 1), _label_valid(negative, 0)])
 
 
-def _where_there(negatives: Tensor, label: int) -> Tensor:
+def _label_valid(negatives: Tensor, label: int) -> Tensor:
     return torch.where(negatives < 0, torch.full_like(negatives, -100), torch.full_like(negatives, label))

@@ -18,7 +18,9 @@ from ..evaluation.visual_words import (
     pictures_of,
     places_of,
 )
-from ..model.modeling_cbvila_image_objectives import CBViLAImageObjectives
+from ..model.modeling_cbvila_reconstruction import CBViLAModelWithReconstruction
+from ..model.objective_mim_cbvila import CBViLAMIM
+from ..model.objective_pixel_cbvila import CBViLAPixel
 from ..model.processing_cbvila import CBViLAProcessor
 from . import codebook_sections as sections
 from .codebook_pictures import crop_with_neighbours
@@ -31,7 +33,7 @@ _PATCHES_A_LINE = 8
 
 def write_codebook_page(
     path: Path | str,
-    model: CBViLAImageObjectives,
+    model: CBViLAModelWithReconstruction,
     processor: CBViLAProcessor,
     rows: Sequence[dict[str, Any]],
     figures: Mapping[str, float],
@@ -57,9 +59,12 @@ def write_codebook_page(
     Raises:
         ValueError: If there are no rows, or the model was trained without MIM or the pixel loss, which draw here.
     """
-    untrained = [name for name in ("pixel_weight", "mim_weight") if getattr(model.config, name) == 0]
+    untrained = [kind.name for kind in (CBViLAPixel, CBViLAMIM) if kind.name not in model.objectives]
     if untrained:
-        raise ValueError(f"No page: {' and '.join(untrained)} of this model is 0, so that nothing learned to draw it.")
+        raise ValueError(
+            f"No page: this model was trained without {' and '.join(untrained)} (weight 0), so that nothing learned "
+            "to draw it."
+        )
     words = collect_visual_words(model, processor, rows, progress=progress)
     patch_size = model.config.vision_config.patch_size
     numbers = choose_rows(rows, _EXAMPLES, seed)

@@ -13,6 +13,8 @@ import numpy as np
 from PIL import Image
 
 from ..evaluation.visual_words import DrawnExample, VisualWords
+from ..model.objective_mim_cbvila import CBViLAMIM
+from ..model.objective_pixel_cbvila import CBViLAPixel
 from .codebook_pictures import distinct_colours, index_map, numbered_patches, outlined, patch_strip
 from .document import counted, percent, picture, table, tile
 
@@ -37,7 +39,7 @@ def note(text: str) -> str:
 def intro_section(words: VisualWords, row: int, image: np.ndarray, caption: str) -> str:
     """What a visual word is, with one of the M images cut into numbered patches."""
     rows, columns = words.grid
-    codes = [f"{code:,}" for code in words.indices[row].tolist()]
+    codes = [" + ".join(f"{code:,}" for code in patch) for patch in words.indices[row].tolist()]
     listed = ", ".join(codes[:_LISTED]) + (" …" if len(codes) > _LISTED else "")
     alt = f"{caption}: the picture cut into {rows} by {columns} numbered patches"
     cut = picture(numbered_patches(image, words.grid), alt)
@@ -76,7 +78,11 @@ def _unused(counts: np.ndarray) -> str:
 def _comparisons(figures: Mapping[str, float]) -> str:
     low, high = figures["mim_advantage_low"], figures["mim_advantage_high"]
     lines = [
-        ("MIM cross-entropy", f"{figures['mim']:.3f}", f"{figures['ln_perplexity']:.3f}, from frequencies alone"),
+        (
+            "MIM cross-entropy",
+            f"{figures[CBViLAMIM.name]:.3f}",
+            f"{figures['ln_perplexity']:.3f}, from frequencies alone",
+        ),
         ("saved by the true caption", f"{low:.4f} to {high:.4f} nats", "0; 95 % interval over images"),
         (
             "MIM accuracy",
@@ -84,7 +90,11 @@ def _comparisons(figures: Mapping[str, float]) -> str:
             f"{percent(figures['mim_accuracy_shuffled_caption'], 1)} with another caption, "
             f"{percent(figures['mim_accuracy_position_floor'], 1)} by the most frequent code of each position",
         ),
-        ("pixel error", f"{figures['pixel']:.3f}", f"{figures['pixel_floor']:.3f}, the mean colour everywhere"),
+        (
+            "pixel error",
+            f"{figures[CBViLAPixel.name]:.3f}",
+            f"{figures['pixel_floor']:.3f}, the mean colour everywhere",
+        ),
     ]
     for way, title in (("text", "texts found by image"), ("image", "images found by text")):
         name = f"{way}_retrieval_r1"
@@ -183,7 +193,7 @@ def codes_section(
     total = max(1, int(words.counts.sum()))
     rows = []
     for code, crops in crops_of_code.items():
-        count, images = int(words.counts[code]), int((words.indices == code).any(axis=1).sum())
+        count, images = int(words.counts[code]), int((words.indices == code).any(axis=(1, 2)).sum())
         colour = ",".join(f"{255 * value:.0f}" for value in words.colours[code])
         rows.append(
             f'<tr><th scope="row"><span class="swatch" style="background:rgb({colour})"></span>{code}'
@@ -202,8 +212,17 @@ def _strip_alt(code: int, crops: int, colour: str) -> str:
     return f"{counted(crops, 'place')} of code {code} in pictures, framed; mean colour rgb({colour})"
 
 
-def _different(words: VisualWords, row: int) -> str:
-    return f"{counted(len(np.unique(words.indices[row])), 'different code')}, a colour each"
+def _maps_of(words: VisualWords, row: int, caption: str, distinct: np.ndarray) -> str:
+    """Two maps of an image's codes for each book: in their mean colours, and in colours that stand for them."""
+    maps = []
+    for book in range(words.indices.shape[2]):
+        indices, which = words.indices[row, :, book], f" of book {book + 1}" if words.indices.shape[2] > 1 else ""
+        different = f"{counted(len(np.unique(indices)), 'different code')}, a colour each"
+        maps += [
+            picture(index_map(indices, words.grid, words.colours), f"{caption}: mean colours of its codes{which}"),
+            picture(index_map(indices, words.grid, distinct), f"{caption}: its {different}{which}"),
+        ]
+    return "".join(maps)
 
 
 def maps_section(words: VisualWords, shown: Mapping[int, tuple[np.ndarray, str]]) -> str:
@@ -211,8 +230,7 @@ def maps_section(words: VisualWords, shown: Mapping[int, tuple[np.ndarray, str]]
     distinct = distinct_colours(words.counts)
     maps = [
         f'<div class="map">{picture(Image.fromarray(image), caption)}'
-        f"{picture(index_map(words.indices[row], words.grid, words.colours), f'{caption}: mean colours of its codes')}"
-        f"{picture(index_map(words.indices[row], words.grid, distinct), f'{caption}: its {_different(words, row)}')}"
+        f"{_maps_of(words, row, caption, distinct)}"
         f'<span class="soft">{escape(caption)}</span></div>'
         for row, (image, caption) in shown.items()
     ]

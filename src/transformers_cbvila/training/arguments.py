@@ -198,7 +198,7 @@ class CBViLATrainingArguments(GivenOptions, TrainingArguments):
             _require_steps(name, getattr(self, name))
         if not 0 <= self.codebook_restart_threshold < 1:
             raise ValueError(f"codebook_restart_threshold={self.codebook_restart_threshold} must be in [0, 1).")
-        self._check_codebook_care()
+        self._check_codebook_options()
         self._check_momentum()
         for tower, rate in self.tower_learning_rates().items():
             if rate < 0:
@@ -218,7 +218,7 @@ class CBViLATrainingArguments(GivenOptions, TrainingArguments):
             )
         return int(parts[0]), int(parts[1])
 
-    def _check_codebook_care(self) -> None:
+    def _check_codebook_options(self) -> None:
         if self.codebook_restart_grace < 0:
             raise ValueError(f"codebook_restart_grace={self.codebook_restart_grace} is negative; 0 is no grace.")
         if self.mim_gate is not None and not 0 < self.mim_gate <= 1:

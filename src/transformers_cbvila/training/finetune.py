@@ -28,9 +28,9 @@ from ..evaluation.task_evaluation import task_classes
 from ..evaluation.task_figures import TaskEvaluation
 from ..model.processing_cbvila import CBViLAProcessor
 from .arguments import CBViLATrainingArguments
-from .checkpoints import checkpoint_to_resume
-from .progress import say
-from .run_record import run_record
+from .runs.checkpoints import checkpoint_to_resume
+from .runs.progress import log_main_process
+from .runs.run_record import run_record
 from .task_defaults import Situation, use_defaults
 from .task_models import start_of, starting_model
 from .task_trainer import TaskTrainer
@@ -120,7 +120,7 @@ def finetune(task: str, job: FinetuningJob, settings: Any, args: CBViLATrainingA
     trainer.save_state()
     if trainer.is_world_process_zero():
         if kept := keep_better_order(output_dir, figures, getattr(settings, "rerank_k", 0), prefix="eval_"):
-            say(args, kept)
+            log_main_process(args, kept)
         write_json(output_dir / RECORD, _record(task, job, settings, trainer, figures))
         if figures:
             print_figures(figures, "eval_")
@@ -147,7 +147,7 @@ def build_trainer(task: str, job: FinetuningJob, settings: Any, args: CBViLATrai
             test = check_texts(test, processor, settings.skip_bad_rows)
     for rows in (train, test):
         if rows is not None and rows.skipped:
-            say(args, rows.summary_of_skipped())
+            log_main_process(args, rows.summary_of_skipped())
     if args.process_index == 0:
         warn_of_unknown_tokens(processor.tokenizer, texts_of_rows(train, training=True))
     _use_defaults(situation_of(task, job, model, processor, train, args), job, settings, args)
@@ -173,7 +173,7 @@ def _evaluate_nothing(args: CBViLATrainingArguments) -> None:
     """Turns off what needs eval_data, as recipes ask for it whatever the data, and says so."""
     asked = [name for name in _EVALUATING if _is_on(args, name)]
     if asked:
-        say(args, f"Without eval_data, {', '.join(asked)} can do nothing, and is off.")
+        log_main_process(args, f"Without eval_data, {', '.join(asked)} can do nothing, and is off.")
     for name in _EVALUATING:
         setattr(args, name, IntervalStrategy.NO if name == "eval_strategy" else False)
 
@@ -209,7 +209,7 @@ def _use_defaults(situation: Situation, job: FinetuningJob, settings: Any, args:
     used = use_defaults(situation, job, settings, args)
     if used:
         lines = "".join(f"\n  {name} {getattr(value, 'value', value)}: {reason}" for name, value, reason in used)
-        say(args, f"Defaults for {situation.task}, of what was not given:{lines}")
+        log_main_process(args, f"Defaults for {situation.task}, of what was not given:{lines}")
 
 
 def training_examples(task: str, rows: TaskRows, job: FinetuningJob, seed: int) -> Any:

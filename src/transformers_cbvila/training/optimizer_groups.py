@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 # How the names of a tower's parameters look in every CB-ViLA model.
-TOWERS = {"vision": "vision_model.", "text": "text_model.", "codebook": "codebook."}
+TOWERS = {"vision": "vision_model.", "text": "text_model.", "codebook": "quantizer."}
 
 
 def parameter_groups(

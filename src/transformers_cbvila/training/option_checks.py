@@ -25,12 +25,12 @@ def check_options(trainer) -> None:
     """Raises a ValueError that names an option of which nothing would come with the trainer's model."""
     args, model = trainer.args, trainer.unwrapped_model
     of = f"for {type(model).__name__}"
-    if not (trainer.is_pretraining and model.config.itc_weight > 0):
-        refuse(args, ["align_steps"], "only pretraining with itc_weight > 0 has ITC to begin with alone")
+    if not (trainer.is_pretraining and "align" in active_phases(model.config)):
+        refuse(args, ["align_steps"], "only pretraining with contrast (ITC) has an objective to begin with alone")
     if not trainer.is_pretraining:
         schedule = ["burn_in_steps", "mlm_from_start", "mim_gate", "codebook_refit", "codebook_target_decay"]
         refuse(args, schedule, f"{of} there is no burn-in, which CBViLAForPreTraining has")
-    if not hasattr(model, "update_codebook"):
+    if not getattr(model, "learns_codes", False):
         refuse(args, ["codebook_restart_threshold"], f"{of} there is no codebook that learns")
     if not trainer.draws_negatives:
         refuse(args, ["negative_hardening"], f"{of} there is no image-text matching to draw them for")
@@ -41,14 +41,20 @@ def check_options(trainer) -> None:
     check_optimizer(trainer)
 
 
+def active_phases(config: Any) -> set[str]:
+    """The phases of training from which the terms with a weight are on."""
+    weights = config.loss_weights()
+    return {phase for term, phase in config.loss_phases().items() if weights[term] > 0}
+
+
 def require_mismatches(trainer) -> None:
     """Raises a ValueError where a batch is a single pair, and contrast and matching have nothing to tell it from."""
     args, config = trainer.args, trainer.unwrapped_model.config
-    compares = trainer.draws_negatives and not (trainer.is_pretraining and config.itm_weight == config.itc_weight == 0)
+    compares = trainer.draws_negatives and not (trainer.is_pretraining and not config.needs("other_pairs"))
     if trainer.train_dataset is not None and compares and args.per_device_train_batch_size * args.world_size < 2:
         raise ValueError(
             f"per_device_train_batch_size={args.per_device_train_batch_size} on {args.world_size} process: a single "
             "pair has no mismatch, and neither contrast (ITC) nor matching (ITM) would learn. Take 2 pairs or "
             "more at once, on all processes together (gradient_accumulation_steps does not count)"
-            + ("; or set itm_weight and itc_weight to 0." if trainer.is_pretraining else ".")
+            + ("; or set the weights of both to 0." if trainer.is_pretraining else ".")
         )

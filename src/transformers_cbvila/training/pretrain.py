@@ -20,12 +20,13 @@ from ..model.configuration_cbvila import CBViLAConfig
 from ..model.image_processing_pil_cbvila import CBViLAImageProcessorPil
 from ..model.messages_cbvila import shown
 from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
+from ..model.nested_options_cbvila import NESTED, merge, with_current_names
 from ..model.processing_cbvila import CBViLAProcessor
 from .arguments import CBViLATrainingArguments
-from .checkpoints import checkpoint_to_resume
 from .inherited_options import OF_EVALUATION, WITH_EVALUATION, refuse
-from .progress import say
-from .run_record import run_record
+from .runs.checkpoints import checkpoint_to_resume
+from .runs.progress import log_main_process
+from .runs.run_record import run_record
 from .trainer import CBViLATrainer
 from .view_options import ViewOptions
 
@@ -142,7 +143,7 @@ def pretrain(job: PretrainingJob, args: CBViLATrainingArguments) -> Path:
     if job.skip_bad_rows:
         pairs.share_bad_rows(lambda found: trainer.accelerator.reduce(found.to(args.device), "sum").cpu())
     if pairs.bad_rows:
-        say(args, pairs.summary_of_bad_rows())
+        log_main_process(args, pairs.summary_of_bad_rows())
     if trainer.is_world_process_zero():
         record = {"bad_rows": pairs.bad_rows, **run_record(job, trainer)}
         write_json(output_dir / "pretraining.json", record)
@@ -206,7 +207,7 @@ def _parsed(model_config: str) -> dict:
     if not isinstance(fields, dict):
         raise ValueError(
             f"model_config={shown(model_config)} names no fields; expected something like "
-            "'{\"codebook_size\": 256}'."
+            '\'{"quantizer_config": {"size": 256}}\'.'
         )
     return fields
 
@@ -222,7 +223,7 @@ def _start(
 ) -> tuple[CBViLAForPreTraining, CBViLAProcessor]:
     if job.model is not None:
         if job.tokenizer:
-            say(args, f"{job.model} brings its tokenizer: {job.tokenizer} is not used.")
+            log_main_process(args, f"{job.model} brings its tokenizer: {job.tokenizer} is not used.")
         source = checkpoint_source(job.model)
         config = _changed(CBViLAConfig.from_pretrained(source), job.model_config or {})
         return (
@@ -251,8 +252,11 @@ def _changed(config: CBViLAConfig, changes: Any) -> CBViLAConfig:
     """A checkpoint's configuration with other loss weights, dropout and the like; what weights do not fit is an error
     when they are loaded."""
     fields = config.to_dict()
-    for name, value in changes.items():
-        fields[name] = {**fields[name], **value} if name in CBViLAConfig.sub_configs else value
+    for name, value in with_current_names(changes).items():
+        if name in NESTED:
+            fields[name] = merge(name, fields[name], value)
+        else:
+            fields[name] = {**fields[name], **value} if name in CBViLAConfig.sub_configs else value
     return CBViLAConfig.from_dict(fields)
 
 
@@ -260,7 +264,7 @@ def _tokenizer(job: PretrainingJob, args: CBViLATrainingArguments, sources, max_
     if job.tokenizer is not None:
         return AutoTokenizer.from_pretrained(bundled_or_same(job.tokenizer), model_max_length=max_length)
     begin = time.perf_counter()
-    say(args, f"Training a vocabulary of {job.vocab_size} pieces on the captions ...")
+    log_main_process(args, f"Training a vocabulary of {job.vocab_size} pieces on the captions ...")
     tokenizer = train_wordpiece(training_texts(sources, job.train_data), job.vocab_size, max_length)
-    say(args, f"... which has {len(tokenizer)} pieces ({time.perf_counter() - begin:.1f} s).")
+    log_main_process(args, f"... which has {len(tokenizer)} pieces ({time.perf_counter() - begin:.1f} s).")
     return tokenizer

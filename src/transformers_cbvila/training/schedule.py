@@ -6,7 +6,6 @@ Nothing is counted along the way, so that a resumed run is in the right phase fr
 import math
 from collections.abc import Mapping
 
-BURN_IN_OFF = {"mim", "mim_cls_bag", "mlm"}  # what waits for the codebook (Sec. IV-C)
 _RESTART_UNTIL = 0.9  # of burn-in: the last restarts must settle before MIM learns their indices
 
 
@@ -27,23 +26,23 @@ def phases(align_steps: float, burn_in_steps: float, max_steps: int) -> tuple[in
 
 def objective_weights(
     configured: Mapping[str, float],
+    loss_phases: Mapping[str, str],
     step: int,
     burn_in_steps: int,
     mim_open: bool = True,
     mlm_from_start: bool = False,
     align_steps: int = 0,
 ) -> dict[str, float]:
-    """Loss weights at a global step: before `align_steps` all but ITC are off, then, before `burn_in_steps`, MIM and,
-    unless it is on from the start, MLM.
+    """Loss weights at a global step.
 
-    MIM stays off until its gate is open, too.
+    Before `align_steps` only terms of phase `"align"` are on; then, before `burn_in_steps`, those of `"start"`, too
+    (and of `"burn_in"` with `mlm_from_start`); then all, those of `"stable"` once their gate is open (Sec. IV-C).
     """
-    if step < align_steps:
-        return {name: weight if name == "itc" else 0.0 for name, weight in configured.items()}
-    off = set() if mim_open else {"mim", "mim_cls_bag"}
-    if step < burn_in_steps:
-        off |= BURN_IN_OFF - ({"mlm"} if mlm_from_start else set())
-    return {name: 0.0 if name in off else weight for name, weight in configured.items()}
+    on = {"align"}
+    if step >= align_steps:
+        on |= {"start"} | ({"burn_in"} if mlm_from_start or step >= burn_in_steps else set())
+        on |= {"stable"} if mim_open and step >= burn_in_steps else set()
+    return {name: weight if loss_phases[name] in on else 0.0 for name, weight in configured.items()}
 
 
 def restart_steps(align_steps: int, burn_in_steps: int) -> range:
@@ -96,7 +95,7 @@ def hardening_steps(window: tuple[float, float], max_steps: int) -> tuple[int, i
     return start, end
 
 
-def distillation_share(step: int, max_steps: int, share: float, ramp_steps: float) -> float:
-    """ALBEF's α at a global step: from 0 to `share` in so many steps (a share of all below 1), and then `share`."""
+def distillation_alpha(step: int, max_steps: int, alpha: float, ramp_steps: float) -> float:
+    """ALBEF's α at a global step: linear from 0 to `alpha` in `ramp_steps` (below 1, a share of all steps)."""
     ramp = as_steps(ramp_steps, max_steps)
-    return share * min(1.0, step / ramp) if ramp > 0 else share
+    return alpha * min(1.0, step / ramp) if ramp > 0 else alpha

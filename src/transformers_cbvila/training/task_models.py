@@ -38,7 +38,7 @@ def starting_model(
     if dropout is not None:
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout={dropout} must be in [0, 1).")
-        for part in (config.text_config, config.fusion_config):
+        for part in (config.text_config, config.multimodal_config):
             part.hidden_dropout_prob = part.attention_probs_dropout_prob = dropout
     if num_images is not None:
         config.num_images = num_images

@@ -16,22 +16,24 @@ from ..data.masking import generator_for
 from ..data.streams import ReplayCollator, StreamedImageTextPairs
 from ..model.losses_cbvila import answer_loss
 from ..model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
+from ..model.modeling_cbvila_objectives import CBViLAModelWithObjectives
 from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
 from ..model.modeling_cbvila_question_answering import CBViLAForQuestionAnswering
-from .adapters import base_model, check_adapters, own_name
-from .alternation import AlternationCallback
 from .arguments import CBViLATrainingArguments
-from .checkpoints import check_complete, last_complete_checkpoint, step_of
-from .codebook_care import CodebookCallback
-from .data_callback import DataCallback
+from .codebook.alternating_updates import AlternationCallback
+from .codebook.callback import CodebookCallback
+from .fsdp import complete_optimizer_state, local_part, scalars_again, scalars_as_vectors
 from .learning_rates import check_schedule, entries_in_steps
-from .momentum import MomentumCallback
+from .momentum.callback import MomentumCallback
+from .objective_callback import ObjectiveCallback
 from .optimizer_groups import parameter_groups
 from .option_checks import check_options, require_mismatches, require_one_device
-from .progress import say
-from .run_conditions import save_conditions, warn_of_other_conditions
+from .peft import base_model, check_adapters, own_name, quantizer_of
+from .runs.checkpoints import check_complete, last_complete_checkpoint, step_of
+from .runs.data_callback import DataCallback
+from .runs.progress import log_main_process
+from .runs.run_conditions import save_conditions, warn_of_other_conditions
 from .schedule import negative_hardness, objective_weights, phases
-from .sharding import complete_optimizer_state, local_part, scalars_again, scalars_as_vectors
 
 
 class CBViLATrainer(Trainer):
@@ -62,7 +64,7 @@ class CBViLATrainer(Trainer):
         self._sums: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros((), device=self.args.device))
         self._times: dict[str, int] = defaultdict(int)
         self._micro_step = (0, 0)  # an optimiser step and the number of its next micro-batch
-        self.codebook_care: CodebookCallback | None = None
+        self.codebook_callback: CodebookCallback | None = None
         self.is_pretraining = isinstance(self.unwrapped_model, CBViLAForPreTraining)
         self.draws_negatives = self.is_pretraining or isinstance(self.unwrapped_model, CBViLAForImageTextRetrieval)
         check_options(self)
@@ -74,9 +76,11 @@ class CBViLATrainer(Trainer):
         self._scalars = scalars_as_vectors(self.unwrapped_model) if self.accelerator.is_fsdp2 else []
         self.data_callback = DataCallback(self.train_dataset)
         self.add_callback(self.data_callback)
-        if hasattr(self.unwrapped_model, "update_codebook"):
-            self.codebook_care = CodebookCallback(self)
-            self.add_callback(self.codebook_care)
+        if getattr(self.unwrapped_model, "learns_codes", False):
+            self.codebook_callback = CodebookCallback(self)
+            self.add_callback(self.codebook_callback)
+        if isinstance(self.unwrapped_model, CBViLAModelWithObjectives):
+            self.add_callback(ObjectiveCallback(self))
         self.momentum: MomentumCallback | None = None
         if self.args.keeps_momentum_copies:
             self.momentum = MomentumCallback(self)
@@ -99,7 +103,7 @@ class CBViLATrainer(Trainer):
         if isinstance(resume_from_checkpoint, str) and not self.is_fsdp_enabled:
             step = step_of(resume_from_checkpoint)
             if step >= self.args.max_steps > 0:  # Trainer would take one more
-                say(self.args, f"{resume_from_checkpoint} is at the last step: nothing is left to train.")
+                log_main_process(self.args, f"{resume_from_checkpoint} is at the last step: nothing is left to train.")
                 self._load_from_checkpoint(resume_from_checkpoint)
                 self.state = TrainerState.load_from_json(os.path.join(resume_from_checkpoint, TRAINER_STATE_NAME))
                 return TrainOutput(step, math.nan, {})
@@ -110,11 +114,11 @@ class CBViLATrainer(Trainer):
     def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch=None):
         if self.is_pretraining and model.training:
             inputs = {**inputs, **self._objectives()}
-            targets = None if self.codebook_care is None else self.codebook_care.targets
-            if targets is not None and inputs["loss_weights"]["mim"] > 0:
-                inputs["mim_targets"] = targets.indices(inputs["pixel_values"])
+            teacher = None if self.codebook_callback is None else self.codebook_callback.teacher
+            if teacher is not None and self.unwrapped_model.needs("code_targets", inputs["loss_weights"]):
+                inputs["mim_targets"] = teacher.indices(inputs["pixel_values"])
             if self.momentum is not None:
-                inputs["momentum"] = self.momentum.advise(inputs)
+                inputs["momentum"] = self.momentum.teach(inputs)
         if self.draws_negatives and model.training:
             hardness = negative_hardness(self.state.global_step, self.state.max_steps, self.args.hardening_window())
             inputs = {"negative_hardness": hardness, **inputs, "negative_seed": self._negative_seed()}
@@ -186,10 +190,13 @@ class CBViLATrainer(Trainer):
         super().log(logs, start_time)
 
     def get_decay_parameter_names(self, model) -> list[str]:
-        """Weight decay would pull codes, positions, single tokens and the temperature to 0: it is for matrices."""
-        spared = ("codebook.codes", "position_embeddings", "cls_token", "mask_token", "logit_scale", "mim_head.scale")
+        """Weight decay would pull codes, positions, single tokens and temperatures to 0: it is for matrices."""
+        spared = ("position_embeddings", "cls_token", "mask_token")
+        quantizer = quantizer_of(self.unwrapped_model)
+        codes = set() if quantizer is None else {id(parameter) for parameter in quantizer.code_parameters()}
+        alone = {name for name, p in model.named_parameters() if p.numel() == 1 or id(p) in codes}
         names = super().get_decay_parameter_names(model)
-        return [name for name in names if not any(part in own_name(name) for part in spared)]
+        return [name for name in names if name not in alone and not any(part in own_name(name) for part in spared)]
 
     def save_model(self, *args, **kwargs):
         self._require_finite_weights()
@@ -210,8 +217,8 @@ class CBViLATrainer(Trainer):
             complete_optimizer_state(self.optimizer)
         super()._save_optimizer_and_scheduler(output_dir)
         save_conditions(self, output_dir)
-        if self.codebook_care is not None:
-            self.codebook_care.save(output_dir)
+        if self.codebook_callback is not None:
+            self.codebook_callback.save(output_dir)
         if self.momentum is not None:
             self.momentum.save(output_dir)
 
@@ -225,8 +232,8 @@ class CBViLATrainer(Trainer):
         if checkpoint is None:
             return
         warn_of_other_conditions(self, checkpoint)
-        if self.codebook_care is not None:
-            self.codebook_care.load(checkpoint)
+        if self.codebook_callback is not None:
+            self.codebook_callback.load(checkpoint)
         if self.momentum is not None and checkpoint is not None:
             self.momentum.load(checkpoint)
 
@@ -235,12 +242,12 @@ class CBViLATrainer(Trainer):
 
     def _objectives(self) -> dict[str, Any]:
         """Loss weights and hardness of negatives at the current global step, as keyword arguments of the model."""
-        step, max_steps = self.state.global_step, self.state.max_steps
+        config, step, max_steps = self.unwrapped_model.config, self.state.global_step, self.state.max_steps
         align, burn_in = phases(self.args.align_steps, self.args.burn_in_steps, max_steps)
-        mim_open = self.codebook_care is None or self.codebook_care.mim_open
+        mim_open = self.codebook_callback is None or self.codebook_callback.mim_open
         return {
             "loss_weights": objective_weights(
-                self.unwrapped_model.config.loss_weights(), step, burn_in, mim_open, self.args.mlm_from_start, align
+                config.loss_weights(), config.loss_phases(), step, burn_in, mim_open, self.args.mlm_from_start, align
             ),
         }
 
@@ -257,15 +264,15 @@ class CBViLATrainer(Trainer):
         for name, value in {"total": loss, **(outputs.get("losses") or {})}.items():
             self._sums[name] += value.detach()
             self._times[name] += 1  # a term that is on for part of the window is averaged over that part
-        if self.codebook_care is not None:
-            self.codebook_care.watch.observe(outputs)
+        if self.codebook_callback is not None:
+            self.codebook_callback.monitor.observe(outputs)
 
     def _component_logs(self) -> dict[str, float]:
         self._require_finite()
         means = self._mean_sums()
         logs = {f"loss_{name}": value / self._times[name] for name, value in means.items() if name != "total"}
-        if self.codebook_care is not None:
-            logs |= self.codebook_care.logs()
+        if self.codebook_callback is not None:
+            logs |= self.codebook_callback.logs()
         self._forget_sums()
         return logs
 

@@ -1,7 +1,7 @@
 """Images to look at besides training on them: the same on every process, and without a trace in the training data."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ..data.epoch_rows import sample_examples
-from .sharding import latents_of_sharded
+from .fsdp import latents_of_sharded
 
 _ROWS_AT_ONCE = 16  # whatever the batch size and the number of processes, so that rounding does not depend on them
 
@@ -33,20 +33,23 @@ def image_batches(trainer, seed: int) -> Iterator[Tensor]:
 
 @torch.no_grad()
 def image_latents(
-    trainer, pixel_values: Tensor, vision_model: nn.Module | None = None, in_proj: nn.Module | None = None
+    trainer,
+    pixel_values: Tensor,
+    vision_model: nn.Module | None = None,
+    modules: Mapping[str, nn.Module] | None = None,
 ) -> Tensor:
     """Latents (B, N, C) that the codebook compares with its codes, in training precision but in evaluation mode.
 
-    `vision_model` and `in_proj` replace the model's own, for example by their moving averages.
+    `vision_model`, and `modules` of the quantizer, replace the model's own, for example by their moving averages.
     """
     if getattr(trainer.accelerator, "is_fsdp2", False):
         with _evaluating(trainer.unwrapped_model), trainer.accelerator.autocast():
             return latents_of_sharded(trainer.unwrapped_model, pixel_values.to(trainer.args.device))
     model = trainer.unwrapped_model.cbvila
     vision_model = model.vision_model if vision_model is None else vision_model
-    with _evaluating(vision_model), _evaluating(model.codebook), trainer.accelerator.autocast():
+    with _evaluating(vision_model), _evaluating(model.quantizer), trainer.accelerator.autocast():
         tokens = vision_model(pixel_values.to(trainer.args.device)).last_hidden_state[:, 1:]
-        return model.codebook.encode(tokens, in_proj)
+        return model.quantizer.encode(tokens, modules)
 
 
 def _rows(dataset, seed: int) -> Iterator[Any]:

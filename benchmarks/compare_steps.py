@@ -1,0 +1,106 @@
+"""CPU time and FLOPs of a pretraining step of this working tree, beside another commit's.
+
+Each tree has a process of its own, with its own `pretraining_step.py`; they step in turns, so that a load of the
+machine falls on both. FLOPs must be equal; times are shown as the median ratio of neighbouring turns.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+# What runs in each tree; only what the benchmark has had since version 0.1 is used.
+WORKER = """
+import sys, time, torch
+from transformers import set_seed
+from transformers_cbvila import CBViLAForPreTraining
+from pretraining_step import TrainingStep, model_config, random_batch
+torch.set_num_threads(1)
+set_seed(0)
+config, batch, tokens = model_config(sys.argv[1], "recommended")
+step = TrainingStep(
+    CBViLAForPreTraining(config).train(), random_batch(config, batch, tokens, torch.device("cpu")), torch.float32
+)
+print(step.flops(), flush=True)
+step()
+for line in sys.stdin:
+    begin = time.process_time()
+    for _ in range(int(line)):
+        step()
+    print(time.process_time() - begin, flush=True)
+"""
+
+
+class Tree:
+    """A process that steps with the code of one checkout."""
+
+    def __init__(self, path: Path, size: str):
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join(str(path / name) for name in ("src", "benchmarks")),
+            "OMP_NUM_THREADS": "1",
+            "HF_HUB_OFFLINE": "1",
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", WORKER, size],
+            env=environment,
+            cwd=path,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.flops = int(self._answer())
+
+    def seconds(self, steps: int) -> float:
+        """CPU seconds of so many steps."""
+        self.process.stdin.write(f"{steps}\n")
+        self.process.stdin.flush()
+        return float(self._answer())
+
+    def _answer(self) -> str:
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit("a process ended early; what it said is above")
+        return line
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("base", help="commit to compare with")
+    parser.add_argument("--size", choices=["tiny", "base"], default="tiny")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--steps", type=int, default=5, help="steps in a turn")
+    options = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory() as scratch:
+        tree = Path(scratch) / "base"
+        git = ["git", "-C", str(ROOT)]
+        subprocess.run([*git, "worktree", "add", "--quiet", "--detach", str(tree), options.base], check=True)
+        try:
+            before, after = Tree(tree, options.size), Tree(ROOT, options.size)
+            pairs = []
+            for turn in range(options.rounds):
+                order = (before, after) if turn % 2 == 0 else (after, before)  # neither is always the second
+                taken = {id(side): side.seconds(options.steps) for side in order}
+                pairs.append((taken[id(before)], taken[id(after)]))
+            before.close()
+            after.close()
+        finally:
+            subprocess.run([*git, "worktree", "remove", "--force", str(tree)], check=True)
+    ratios = sorted(now / then for then, now in pairs)
+    seconds = [statistics.median(side) / options.steps for side in zip(*pairs, strict=True)]
+    print(f"FLOPs of forward and backward: {before.flops:,} before, {after.flops:,} now")
+    print(f"CPU seconds of a step: {seconds[0]:.4f} before, {seconds[1]:.4f} now")
+    print(f"ratio: {statistics.median(ratios):.4f} ({ratios[0]:.4f} to {ratios[-1]:.4f}), {len(ratios)} turns")
+    return 0 if before.flops == after.flops else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""The examples of docs/extending.md run, and what the page shows of them is what they say."""
+
+import re
+import sys
+
+import pytest
+import torch
+from extending import EXAMPLES, load_module, registered_for_now
+
+import transformers_cbvila
+from transformers_cbvila import CBViLAForPreTraining
+from transformers_cbvila.hub.kinds import KINDS
+from transformers_cbvila.hub.verifying import example_inputs
+
+PAGE = EXAMPLES.parent / "docs" / "extending.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
+SCRIPTS = {"write_a_quantizer": "codebook_perplexity", "write_an_objective": "loss_caption_length"}
+
+
+@pytest.fixture(autouse=True)
+def registries():
+    with registered_for_now():
+        yield
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_trains_saves_and_loads(name, tmp_path, capsys):
+    script = load_module(EXAMPLES / f"{name}.py")
+    models = []
+    script.build = lambda processor, build=script.build: models.append(build(processor)) or models[-1]
+    script.main(["--max_steps", "3", "--output_dir", str(tmp_path)])
+    last = capsys.readouterr().out.splitlines()[-1]
+    losses = dict(part.split("=") for part in last.split())
+    assert {"loss", "loss_pixel", "loss_mim", SCRIPTS[name]} <= losses.keys()
+    assert all(float(value) > 0 for value in losses.values())
+    trained, loaded = models[0].eval().cpu(), CBViLAForPreTraining.from_pretrained(tmp_path)
+    inputs = example_inputs(KINDS["CBViLAForPreTraining"], loaded.config)
+    with torch.no_grad():
+        before, after = trained(**inputs), loaded(**inputs)
+    assert before.losses.keys() == after.losses.keys()
+    for found in ("mim_logits", "pixel_predictions", "codebook_indices", "loss"):
+        assert torch.equal(before[found], after[found])
+
+
+SHOWN = [re.fullmatch(r"# (examples/\S+)\n(.*)", block, flags=re.DOTALL) for block in BLOCKS]
+OTHERS = [block for block, shown in zip(BLOCKS, SHOWN, strict=True) if shown is None]
+
+
+@pytest.mark.parametrize("file, code", [shown.groups() for shown in SHOWN if shown is not None])
+def test_the_page_shows_what_the_script_says(file, code):
+    """Part by part: `...` stands for what is left out."""
+    text = (EXAMPLES.parent / file).read_text()
+    for part in re.split(r"^ *\.\.\.\n", code, flags=re.MULTILINE):
+        assert part.strip() in text, part
+
+
+def test_the_other_code_runs(monkeypatch, capsys):
+    """In order, beside the scripts, and with nothing sent anywhere."""
+    published = []
+    monkeypatch.setattr(transformers_cbvila, "publish", lambda *given, **options: published.append(given))
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    names = {}
+    for code in OTHERS:
+        exec(code, names)
+    for name in SCRIPTS:
+        sys.modules.pop(name, None)
+    assert published == [("runs/random-projection", "my-org/cbvila-random-projection")]
+
+
+def test_the_page_is_short():
+    assert len(PAGE.read_text().splitlines()) <= 200

@@ -1,0 +1,25 @@
+"""Equal rows, and only they, share a fingerprint."""
+
+import pytest
+import torch
+
+from transformers_cbvila.model.negatives_cbvila import fingerprints
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_equal_images_share_their_id_wherever_they_stand(dtype):
+    images = torch.randn(7, 3, 5, 5).to(dtype)
+    images[6] = images[1]
+    ids = fingerprints(images).tolist()
+    assert ids[6] == ids[1] and len(set(ids)) == 6
+
+
+@pytest.mark.parametrize("values", [2, 3, 2000])
+def test_as_many_ids_as_different_rows(values):
+    rows = torch.randint(values, (5000, 8))
+    assert len(fingerprints(rows).unique()) == len(rows.unique(dim=0))
+
+
+def test_order_matters():
+    first, second = fingerprints(torch.tensor([[1, 2, 0], [2, 1, 0]]))
+    assert first != second

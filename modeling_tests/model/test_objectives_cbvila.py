@@ -1,0 +1,232 @@
+import pytest
+import torch
+from tiny import PATCHES, build, pretraining_model, tiny_config, tiny_pairs
+from torch import nn
+
+from transformers_cbvila.model import pair_similarity_cbvila
+from transformers_cbvila.model.configuration_cbvila import CBViLAConfig
+from transformers_cbvila.model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
+from transformers_cbvila.model.modeling_cbvila_masked_image_modeling import CBViLAForMaskedImageModeling
+from transformers_cbvila.model.modeling_cbvila_pretraining import CBViLAForPreTraining
+from transformers_cbvila.model.objectives_cbvila import OBJECTIVES
+
+OFF = {"weight": 0.0}
+OF_IMAGES = ("pixel", "codebook", "commitment", "mim", "mim_cls_bag")
+
+
+def without_gradient(model, batch):
+    model.train()
+    model(**batch).loss.backward()
+    return [name for name, parameter in model.named_parameters() if parameter.grad is None]
+
+
+def texts_and_images(batch):
+    return {name: batch[name] for name in ("pixel_values", "input_ids", "attention_mask")}
+
+
+# Nothing is built that no weight reaches
+
+
+def test_without_objectives_of_images_there_is_no_quantizer():
+    model = pretraining_model(objectives=dict.fromkeys(OF_IMAGES, OFF))
+    built = ("quantizer", "visual_queries", "text_key_projection", "patch_mask_token", "pixel", "mim")
+    assert not [name for name, _ in model.named_parameters() if any(part in name for part in built)]
+    assert not [name for name in model.state_dict() if "quantizer" in name]
+    assert list(model.objectives) == ["mlm", "itm", "itc"]
+    output = model(**tiny_pairs())
+    assert list(output.losses) == ["mlm", "itm", "itc"] and output.codebook_indices is None
+    assert without_gradient(model, tiny_pairs()) == []
+    model.after_step()  # there is nothing to move
+
+
+@pytest.mark.parametrize(
+    "objectives",
+    [
+        {},
+        {"mlm": OFF, "itm": OFF},
+        {"itc": OFF},
+        {"mim": OFF},
+        {"pixel": OFF, "codebook": OFF, "commitment": OFF, "mim": {"weight": 1.0, "grad_to_vit": True}},
+        {"mim_cls_bag": {"weight": 1.0}, "mim": {"mask_stage": "pre", "grad_to_vit": True}},
+        {"pixel": {"on": "both"}, "mim": {"head": "tied"}},
+    ],
+    ids=str,
+)
+def test_every_parameter_gets_a_gradient(objectives):
+    # the paper's codes learn by loss, and the others not at all by gradients
+    assert without_gradient(pretraining_model(objectives=objectives), tiny_pairs()) == []
+
+
+def test_masked_image_modelling_needs_an_objective_of_images():
+    with pytest.raises(ValueError, match="no quantizer"):
+        CBViLAForMaskedImageModeling(tiny_config(objectives=dict.fromkeys(OF_IMAGES, OFF)))
+
+
+def test_masked_image_modelling_without_pixels_names_codes_and_draws_nothing():
+    model = build(CBViLAForMaskedImageModeling, objectives={"pixel": OFF})
+    batch = tiny_pairs()
+    output = model(batch["pixel_values"], batch["bool_masked_pos"], batch["input_ids"], batch["attention_mask"])
+    assert "pixel" not in output.losses and output.reconstruction is None and output.logits.shape[1] == PATCHES
+    with pytest.raises(ValueError, match="without the objective 'pixel'"):
+        model.reconstruct(batch["pixel_values"])
+
+
+def test_targets_for_a_model_without_a_quantizer_are_refused():
+    model = pretraining_model(objectives=dict.fromkeys(OF_IMAGES, OFF))
+    with pytest.raises(ValueError, match="no quantizer"):
+        model(**tiny_pairs(), mim_targets=torch.zeros(4, PATCHES, dtype=torch.long))
+
+
+def test_a_weight_for_an_objective_that_was_not_built_is_refused():
+    model = pretraining_model(objectives={"mim": OFF})
+    with pytest.raises(ValueError, match="asks for mim, and this model was made without"):
+        model(**tiny_pairs(), loss_weights={"mim": 1.0})
+
+
+# The heads are sets of the same objectives
+
+
+@pytest.mark.parametrize(("source", "hardness"), [("similarity", 1.0), ("uniform", 0.0)])
+@pytest.mark.parametrize("head", [CBViLAForPreTraining, CBViLAForImageTextRetrieval])
+def test_negatives_are_drawn_as_the_objective_says(head, source, hardness, monkeypatch):
+    asked = []
+    choose = pair_similarity_cbvila.choose_negatives
+
+    def watched(logits, matches, how_hard, *args, **kwargs):
+        asked.append(how_hard)
+        return choose(logits, matches, how_hard, *args, **kwargs)
+
+    monkeypatch.setattr(pair_similarity_cbvila, "choose_negatives", watched)
+    model = build(head, objectives={"itm": {"negative_source": source}}).train()
+    batch = texts_and_images(tiny_pairs())
+    extra = {} if head is CBViLAForPreTraining else {"return_loss": True}
+    model(**batch, **extra)
+    model(**batch, **extra, negative_hardness=0.25)
+    model.eval()(**batch, **extra)
+    assert asked == [hardness, 0.25, None]
+
+
+def test_retrieval_and_pretraining_score_alike():
+    """The terms of the same weights on the same pairs, without dropout."""
+    pretraining = pretraining_model(tiny_config())
+    retrieval = build(CBViLAForImageTextRetrieval, tiny_config())
+    weights = pretraining.state_dict()
+    retrieval.load_state_dict({name: weights[name] for name in retrieval.state_dict()})
+    batch = texts_and_images(tiny_pairs())
+    expected, found = pretraining(**batch).losses, retrieval(**batch, return_loss=True)
+    torch.testing.assert_close(found.itm_loss, expected["itm"])
+    torch.testing.assert_close(found.itc_loss, expected["itc"])
+    torch.testing.assert_close(found.loss, expected["itm"] + expected["itc"])
+
+
+def test_masked_image_modelling_and_pretraining_score_alike():
+    fields = {"objectives": {"mim_cls_bag": {"weight": 1.0}, "pixel": {"on": "both"}}}
+    pretraining = pretraining_model(tiny_config(**fields))
+    model = build(CBViLAForMaskedImageModeling, tiny_config(**fields))
+    weights = pretraining.state_dict()
+    model.load_state_dict({name: weights[name] for name in model.state_dict()})
+    batch = tiny_pairs()
+    expected = pretraining(**batch).losses
+    names = ("pixel_values", "bool_masked_pos", "input_ids", "attention_mask")
+    found = model(**{name: batch[name] for name in names}).losses
+    assert set(found) == {"pixel", "commitment", "mim", "mim_cls_bag"}
+    for name, loss in found.items():
+        torch.testing.assert_close(loss, expected[name], msg=name)
+
+
+def test_mim_and_bag_ask_one_query(monkeypatch):
+    model = pretraining_model(objectives={"mim_cls_bag": {"weight": 1.0}, "pixel": OFF})
+    rows = []
+    fuse = model.cbvila.fuse_visual_queries
+
+    def watched(tokens, *args, **kwargs):
+        rows.append(tokens.shape[0])
+        return fuse(tokens, *args, **kwargs)
+
+    monkeypatch.setattr(model.cbvila, "fuse_visual_queries", watched)
+    batch = tiny_pairs()
+    assert {"mim", "mim_cls_bag"} <= set(model(**batch).losses) and rows == [len(batch["input_ids"])]
+
+
+# The configuration
+
+
+def test_what_is_not_named_keeps_its_default():
+    config = CBViLAConfig(objectives={"mim": {"weight": 0.5}}, quantizer_config={"size": 64})
+    assert config.objectives["mim"].weight == 0.5 and config.objectives["pixel"].weight == 3.0
+    assert config.quantizer_config.type == "nearest" and config.quantizer_config.dim == 32
+
+
+def test_null_leaves_an_objective_out():
+    assert CBViLAConfig(objectives={"itm": None}).loss_weights()["itm"] == 0
+
+
+def test_flat_and_nested_names_are_the_same():
+    flat = CBViLAConfig(codebook_size=64, quantizer_gradient="rotation", mim_head="tied", norm_pix_loss=True)
+    nested = CBViLAConfig(
+        quantizer_config={"size": 64, "gradient": "rotation"},
+        objectives={"mim": {"head": "tied"}, "pixel": {"normalize": True}},
+    )
+    assert flat.to_dict() == nested.to_dict()
+    flat.mim_weight = 0.25
+    assert flat.objectives["mim"].weight == flat.mim_weight == 0.25
+
+
+def test_the_file_has_every_option_nested(tmp_path):
+    config = CBViLAConfig(objectives={"mim_cls_bag": {"weight": 0.5}})
+    config.save_pretrained(tmp_path)
+    loaded = CBViLAConfig.from_pretrained(tmp_path)
+    assert loaded.to_dict()["objectives"] == config.to_dict()["objectives"]
+    assert set(loaded.to_dict()["objectives"]) == set(OBJECTIVES)
+    assert not {"codebook_size", "mim_weight", "fusion_config"} & set(loaded.to_dict())
+
+
+@pytest.mark.parametrize("changes", [{"objectives": {"mim": {"weight": 0.0}}}, {"mim_weight": 0.0}])
+def test_from_pretrained_merges_what_the_caller_says(changes, tmp_path):
+    pretraining_model(objectives={"itc": {"weight": 0.5}}).save_pretrained(tmp_path)
+    loaded = CBViLAForPreTraining.from_pretrained(tmp_path, **changes)
+    assert loaded.config.loss_weights()["itc"] == 0.5 and "mim" not in loaded.objectives
+    assert loaded.config.quantizer_config.size == tiny_config().quantizer_config.size
+
+
+def test_another_quantizer_begins_with_its_own_defaults():
+    config = tiny_config(quantizer_config={"type": "nearest", "size": 7, "decay": 0.5})
+    assert config.quantizer_config.size != 7  # the flat codebook_size of the tiny configuration is said over it
+    other = CBViLAConfig.from_dict(config.to_dict(), quantizer_config={"type": "residual"})
+    assert other.quantizer_config.type == "residual" and other.quantizer_config.decay == 0.99
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"quantizer_config": {"type": "nearst"}}, "type='nearst' is not one of 'fsq', 'nearest'"),
+        ({"quantizer_config": {"siz": 3}}, "no option 'siz'; did you mean 'size'"),
+        ({"quantizer_config": {"update": "sgd"}}, "update='sgd' is not one of 'ema', 'loss'"),
+        ({"quantizer_config": {"size": 1}}, "size=1 must be at least 2"),
+        ({"quantizer_config": {"size": "many"}}, "size='many' is not of type int"),
+        ({"quantizer_config": 3}, "quantizer_config is 3; expected a dictionary"),
+        ({"objectives": {"mimm": {}}}, "'mimm' is not one of"),
+        ({"objectives": {"mim": 1.0}}, r"objectives\['mim'\] is 1.0; expected a dictionary"),
+        ({"objectives": {"mim": {"weight": -1.0}}}, r"objectives\['mim'\]: weight=-1.0 must be at least 0"),
+        ({"objectives": {"mim": {"weight": float("nan")}}}, "weight=nan must be at least 0 and finite"),
+        ({"objectives": {"pixel": {"on": "some"}}}, "on='some' is not one of 'all', 'masked', 'both'"),
+        ({"objectives": ["mim"]}, r"objectives is \['mim'\]; expected a dictionary"),
+        ({"codebook_sise": 3}, "did you mean 'codebook_size'"),
+    ],
+)
+def test_bad_options_are_named(fields, message):
+    with pytest.raises(ValueError, match=message):
+        CBViLAConfig(**fields)
+
+
+def test_an_objective_scores_after_every_step():
+    calls = []
+
+    class Counting(nn.Module):
+        def after_step(self):
+            calls.append(torch.is_grad_enabled())
+
+    model = pretraining_model()
+    model.objectives["counting"] = Counting()
+    model.after_step()
+    assert calls == [False]

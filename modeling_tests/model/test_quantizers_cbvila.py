@@ -1,0 +1,331 @@
+"""The contract of a quantizer, for every one that is registered."""
+
+import copy
+
+import pytest
+import torch
+from tiny import PATCHES, tiny_pairs
+from tiny_quantizers import WIDTH, fitted_model, latents_of, tiny_quantizer, visual_tokens
+
+from transformers_cbvila.data.masking import generator_for
+from transformers_cbvila.model.modeling_cbvila_pretraining import CBViLAForPreTraining
+from transformers_cbvila.model.quantizer_output_cbvila import CBViLAGradients, CBViLAQuantizerHints
+from transformers_cbvila.model.quantizers_cbvila import QUANTIZERS
+
+# Small options of each kind, and further ones that are worth a test of their own. A new quantizer without an entry is
+# tested with its defaults.
+VARIANTS = {
+    "nearest": [
+        {"size": 16, "dim": 8},
+        {"size": 16, "dim": None, "norm": "none", "update": "loss", "gradient": "gumbel"},
+        {"size": 16, "dim": 8, "gradient": "rotation"},
+    ],
+    "fsq": [{"levels": [3, 5]}, {"levels": [4, 3, 2]}],
+    "residual": [{"depth": 3, "size": 8, "dim": 6}, {"size": 8, "dim": None, "update": "loss"}],
+}
+ALL = [{"type": name, **options} for name in QUANTIZERS for options in VARIANTS.get(name, [{}])]
+ONE_OF_EACH = [{"type": name, **VARIANTS.get(name, [{}])[0]} for name in QUANTIZERS]
+
+
+def shown(options):
+    return "-".join(str(value) for value in options.values()).replace(" ", "")
+
+
+each = pytest.mark.parametrize("options", ALL, ids=shown)
+one_of_each = pytest.mark.parametrize("options", ONE_OF_EACH, ids=shown)
+
+
+def by_book(quantizer, indices):
+    """Indices (B, N) or (B, N, R) as (B, N, R)."""
+    return indices.unsqueeze(-1) if len(quantizer.book_sizes) == 1 else indices
+
+
+def state(quantizer):
+    return {name: value.clone() for name, value in quantizer.state_dict().items()}
+
+
+# What it gives
+
+
+@each
+def test_indices_are_the_same_in_training_and_evaluation(options):
+    quantizer = tiny_quantizer(options)
+    tokens = visual_tokens()
+    in_training = quantizer(tokens, remember=False).indices
+    assert torch.equal(in_training, quantizer.eval()(tokens).indices)
+    assert torch.equal(in_training, quantizer.lookup(quantizer.encode(tokens)))
+    assert len(by_book(quantizer, in_training).flatten(0, 1).unique(dim=0)) > 3
+
+
+@each
+def test_shapes(options):
+    quantizer = tiny_quantizer(options)
+    output = quantizer(visual_tokens())
+    books = quantizer.book_sizes
+    assert type(quantizer).sizes(quantizer.options) == books and quantizer.num_codes == sum(books)
+    assert output.indices.shape == ((4, PATCHES) if len(books) == 1 else (4, PATCHES, len(books)))
+    assert output.indices.dtype == output.counts.dtype == torch.long
+    assert output.quantized.shape == output.detached.shape == (4, PATCHES, WIDTH)
+    assert [len(codes) for codes in output.codes] == list(books)
+    assert not any(codes.requires_grad for codes in output.codes)
+    assert all(torch.equal(*pair) for pair in zip(output.codes, quantizer.head_codes(), strict=True))
+    assert all(term.shape == () and term.isfinite() for term in (output.terms or {}).values())
+
+
+@each
+def test_counts_are_those_of_each_book(options):
+    quantizer = tiny_quantizer(options)
+    output = quantizer(visual_tokens())
+    of_books = by_book(quantizer, output.indices).unbind(-1)
+    expected = [
+        torch.bincount(indices.flatten(), minlength=size)
+        for indices, size in zip(of_books, quantizer.book_sizes, strict=True)
+    ]
+    assert torch.equal(output.counts, torch.cat(expected))
+
+
+@each
+def test_indices_say_what_the_quantized_tokens_are(options):
+    quantizer = tiny_quantizer(options).eval()
+    output = quantizer(visual_tokens())
+    assert torch.equal(quantizer.indices_to_quantized(output.indices), output.quantized)
+    torch.testing.assert_close(output.detached, output.quantized)
+    one = output.indices[0, 0]
+    torch.testing.assert_close(quantizer.indices_to_quantized(one), output.quantized[0, 0])
+
+
+@each
+def test_training_shows_the_same_tokens(options):
+    quantizer = tiny_quantizer(options)
+    output = quantizer(visual_tokens(), remember=False)
+    torch.testing.assert_close(output.detached, quantizer.indices_to_quantized(output.indices))
+    if options.get("gradient") != "gumbel":
+        torch.testing.assert_close(output.quantized, output.detached)
+
+
+@each
+def test_an_empty_batch(options):
+    output = tiny_quantizer(options)(visual_tokens(0))
+    assert output.indices.shape[:2] == (0, PATCHES) and output.quantized.shape == (0, PATCHES, WIDTH)
+    assert output.counts.sum() == 0
+
+
+@one_of_each
+def test_hints_that_it_does_not_use_are_refused(options):
+    quantizer = tiny_quantizer(options)
+    hints = CBViLAQuantizerHints(token_classes=torch.zeros(4, PATCHES, dtype=torch.long))
+    if "token_classes" in quantizer.takes_hints:
+        quantizer(visual_tokens(), hints=hints)
+    else:
+        with pytest.raises(ValueError, match=f"token_classes given to the quantizer '{options['type']}'"):
+            quantizer(visual_tokens(), hints=hints)
+    quantizer(visual_tokens(), hints=CBViLAQuantizerHints())
+
+
+# Gradients
+
+
+@each
+@pytest.mark.parametrize("quantized", [True, False])
+@pytest.mark.parametrize("detached", [True, False])
+def test_the_flags_say_which_tokens_train_the_image_encoder(options, quantized, detached):
+    quantizer = tiny_quantizer(options, CBViLAGradients(quantized, detached))
+    for name, flag in (("quantized", quantized), ("detached", detached)):
+        tokens = visual_tokens().requires_grad_()
+        shown_tokens = quantizer(tokens)[name]
+        if not shown_tokens.requires_grad:  # nothing is behind them
+            assert not flag
+            continue
+        upstream = torch.randn(shown_tokens.shape, generator=generator_for(3))
+        (gradient,) = torch.autograd.grad((shown_tokens * upstream).sum(), tokens, allow_unused=True)
+        assert (gradient is not None and bool(gradient.any())) == flag, name
+
+
+@each
+def test_detached_tokens_do_not_train_the_codes(options):
+    quantizer = tiny_quantizer(options)
+    codes = list(quantizer.code_parameters())
+    detached = quantizer(visual_tokens().requires_grad_()).detached
+    if codes:
+        assert torch.autograd.grad(detached.sum(), codes, allow_unused=True) == (None,) * len(codes)
+
+
+@each
+def test_its_terms_train_the_tokens_or_the_codes(options):
+    quantizer = tiny_quantizer(options)
+    tokens = visual_tokens().requires_grad_()
+    terms = quantizer(tokens).terms or {}
+    for name, term in terms.items():
+        inputs = list(quantizer.code_parameters()) if name == "codebook" else [tokens]
+        others = [tokens] if name == "codebook" else list(quantizer.code_parameters())
+        assert all(part.any() for part in torch.autograd.grad(term, inputs, retain_graph=True)), name
+        if others:
+            assert not any(
+                part is not None and part.any()
+                for part in torch.autograd.grad(term, others, allow_unused=True, retain_graph=True)
+            ), name
+
+
+# Precision
+
+
+@each
+def test_autocast_stays_outside(options):
+    quantizer = tiny_quantizer(options).eval()
+    tokens = visual_tokens(32)
+    plain = quantizer(tokens)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = quantizer(tokens)
+        assert torch.equal(quantizer.lookup(quantizer.encode(tokens)), plain.indices)
+        assert torch.equal(quantizer.indices_to_quantized(plain.indices), plain.quantized)
+    assert torch.equal(mixed.indices, plain.indices) and torch.equal(mixed.quantized, plain.quantized)
+
+
+@each
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_a_quantizer_that_is_cast_as_a_whole_computes_in_at_least_fp32(options, dtype):
+    quantizer = tiny_quantizer(options)
+    before = quantizer(visual_tokens(), remember=False).indices
+    output = quantizer.to(dtype)(visual_tokens().to(dtype))
+    wide = torch.promote_types(dtype, torch.float32)
+    assert quantizer.encode(visual_tokens().to(dtype)).dtype == wide
+    assert all(codes.dtype == wide for codes in output.codes)
+    assert all(term.dtype == wide for term in (output.terms or {}).values())
+    assert (output.indices == before).float().mean() > 0.8
+    quantizer.after_step()
+
+
+@one_of_each
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_it_stays_in_fp32_in_a_model_in_half_precision(options, dtype, tmp_path):
+    model = fitted_model(options)
+    model.save_pretrained(tmp_path)
+    half = CBViLAForPreTraining.from_pretrained(tmp_path, dtype=dtype)
+    assert half.dtype == dtype
+    quantizer = half.cbvila.quantizer
+    tensors = [*quantizer.parameters(), *quantizer.buffers()]
+    assert all(tensor.dtype == torch.float32 for tensor in tensors if tensor.is_floating_point())
+    tokens = visual_tokens()
+    assert torch.equal(quantizer(tokens).indices, model.cbvila.quantizer(tokens).indices)
+    pairs = {name: value.to(dtype) if value.is_floating_point() else value for name, value in tiny_pairs().items()}
+    output = half.train()(**pairs)
+    output.loss.backward()
+    assert output.loss.isfinite()
+
+
+# In a model
+
+
+@one_of_each
+def test_saving_and_loading_changes_nothing(options, tmp_path):
+    model = fitted_model(options)
+    model.save_pretrained(tmp_path)
+    loaded = CBViLAForPreTraining.from_pretrained(tmp_path)
+    assert loaded.config.quantizer_config == model.config.quantizer_config
+    for name, value in model.cbvila.quantizer.state_dict().items():
+        assert torch.equal(value, loaded.cbvila.quantizer.state_dict()[name]), name
+    assert loaded.cbvila.quantizer.is_fitted
+    batch = tiny_pairs()
+    before, after = model(**batch), loaded(**batch)
+    assert torch.equal(before.codebook_indices, after.codebook_indices)
+    assert torch.equal(before.mim_logits, after.mim_logits) and torch.equal(before.loss, after.loss)
+
+
+@each
+@pytest.mark.parametrize("training", [True, False])
+def test_it_compiles_without_a_break(options, training):
+    quantizer = tiny_quantizer(options).train(training)
+    twin = copy.deepcopy(quantizer)
+    torch.compiler.reset()
+    compiled = torch.compile(twin, backend="eager", fullgraph=True)
+    torch.manual_seed(0)
+    expected = quantizer(visual_tokens())
+    torch.manual_seed(0)
+    output = compiled(visual_tokens())
+    assert torch.equal(output.indices, expected.indices)
+    torch.testing.assert_close(output.quantized, expected.quantized)
+    quantizer.after_step()
+    twin.after_step()
+    for name, value in quantizer.state_dict().items():
+        torch.testing.assert_close(twin.state_dict()[name], value)
+
+
+# Hooks of training
+
+
+@each
+def test_steps_move_codes_that_are_averages(options):
+    quantizer = tiny_quantizer(options)
+    before = state(quantizer)
+    moves = any(table.is_moving_average for table in quantizer.tables())
+    assert not quantizer.waits_for_step
+    quantizer(visual_tokens(seed=1))
+    assert quantizer.waits_for_step or not moves
+    quantizer.after_skipped_step()
+    quantizer.after_step()
+    for name, value in state(quantizer).items():
+        torch.testing.assert_close(value, before[name])
+    quantizer(visual_tokens(seed=1))
+    quantizer.after_step()
+    assert not quantizer.waits_for_step
+    changed = [name for name, value in state(quantizer).items() if not torch.allclose(value, before[name])]
+    assert any("codes" in name for name in changed) == moves
+
+
+@each
+def test_only_training_is_remembered(options):
+    quantizer = tiny_quantizer(options)
+    quantizer(visual_tokens(), remember=False)
+    with torch.no_grad():
+        quantizer(visual_tokens())
+    quantizer.eval()(visual_tokens())
+    assert not any(table.waits_for_step for table in quantizer.tables())
+
+
+@each
+def test_a_frozen_quantizer_stays(options):
+    quantizer = tiny_quantizer(options)
+    has_parameters = any(True for _ in quantizer.parameters())
+    assert not quantizer.is_frozen and quantizer.learns
+    quantizer.requires_grad_(False)
+    assert quantizer.is_frozen == has_parameters and not quantizer.learns
+    before = state(quantizer)
+    quantizer(visual_tokens(seed=1))
+    quantizer.after_step()
+    assert quantizer.restart(1e9, 1.0, generator_for(0)) == 0
+    assert all(torch.equal(value, before[name]) for name, value in state(quantizer).items())
+
+
+@each
+def test_unused_codes_are_restarted(options):
+    quantizer = tiny_quantizer(options)
+    quantizer(visual_tokens())
+    quantizer.after_step()
+    moved = quantizer.restart(1e9, 1.0, generator_for(0))
+    assert moved == (quantizer.num_codes if quantizer.can_restart else 0)
+    assert quantizer(visual_tokens(), remember=False).indices.shape[:2] == (4, PATCHES)
+
+
+@each
+def test_the_state_of_training_is_tensors(options):
+    quantizer = tiny_quantizer(options)
+    quantizer(visual_tokens())
+    quantizer.after_step()
+    held = quantizer.training_state()
+    tables = [table for table in quantizer.tables() if table.is_moving_average]
+    assert len(held) == 2 * len(tables) and all(isinstance(value, torch.Tensor) for value in held.values())
+    quantizer.synchronize()
+
+
+@each
+def test_a_slower_copy_of_what_it_follows_encodes(options):
+    quantizer = tiny_quantizer(options)
+    slower = {name: copy.deepcopy(module) for name, module in quantizer.followed().items()}
+    tokens = visual_tokens()
+    expected = quantizer.encode(tokens)
+    assert torch.equal(quantizer.encode(tokens, slower), expected)
+    with torch.no_grad():
+        for parameter in quantizer.parameters():
+            parameter.add_(0.1)
+    assert torch.equal(quantizer.encode(tokens, slower), expected)
+    assert latents_of(quantizer, tokens).shape == (4 * PATCHES, expected.shape[-1])

@@ -1,0 +1,180 @@
+"""A model wrapped by PEFT is trained as the model inside is, or refused with what would be lost."""
+
+import pytest
+import torch
+from test_trainer import (
+    ALL_TERMS,
+    BURN_IN_TERMS,
+    HEALTH,
+    At,
+    Interrupted,
+    arguments,
+    interrupt,
+    names,
+    pretrainer,
+    step_logs,
+)
+from tiny import CODES, PATCH, answering_model, build, pretraining_model, tiny_processor, tiny_rows
+
+from transformers_cbvila.data.collators import CBViLADataCollatorForPreTraining
+from transformers_cbvila.data.pairs import ImageTextPairs
+from transformers_cbvila.model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
+from transformers_cbvila.model.modeling_cbvila_pretraining import CBViLAForPreTraining
+from transformers_cbvila.training.peft import own_name
+from transformers_cbvila.training.trainer import CBViLATrainer
+
+peft = pytest.importorskip("peft")
+
+EVERYTHING = ["quantizer", "objectives.mim.head"]
+
+
+def adapted(saved=EVERYTHING, model=None, **options):
+    model = pretraining_model() if model is None else model
+    options = {"r": 2, "target_modules": ["q_proj", "v_proj"], "modules_to_save": saved} | options
+    return peft.get_peft_model(model, peft.LoraConfig(**options))
+
+
+def pretrained(**fields):
+    model = pretraining_model(**fields)
+    model.cbvila.quantizer.table.set_codes(torch.randn(model.cbvila.quantizer.table.codes.shape))
+    return model
+
+
+def test_the_schedule_and_the_care_of_codes_reach_the_model(tmp_path):
+    named = []
+    trainer = pretrainer(tmp_path, model=adapted(), align_steps=1, burn_in_steps=3, negative_hardening="0,6")
+    trainer.unwrapped_model.register_forward_pre_hook(
+        lambda module, inputs, given: named.append(given), with_kwargs=True
+    )
+    before = trainer.unwrapped_model.cbvila.quantizer.table.codes.clone()
+    trainer.train()
+    assert isinstance(trainer.unwrapped_model, CBViLAForPreTraining) and trainer.is_pretraining
+    on = [names(log) - HEALTH for log in step_logs(trainer)]
+    assert on == [{"loss_itc"}] + [BURN_IN_TERMS] * 2 + [ALL_TERMS] * 3
+    assert all(names(log) >= HEALTH for log in step_logs(trainer))
+    assert [given["negative_hardness"] for given in named] == [pytest.approx(step / 6) for step in range(6)]
+    assert all("negative_seed" in given and "loss_weights" in given for given in named)
+    assert not torch.equal(trainer.unwrapped_model.cbvila.quantizer.table.codes, before)
+
+
+def test_the_adapters_file_holds_the_codes(tmp_path):
+    trainer = pretrainer(tmp_path, model=adapted(), max_steps=3)
+    trainer.train()
+    trainer.save_model()
+    loaded = peft.PeftModel.from_pretrained(pretraining_model(), tmp_path).get_base_model()
+    for name, value in trainer.unwrapped_model.cbvila.quantizer.state_dict().items():
+        assert torch.equal(loaded.cbvila.quantizer.state_dict()[name], value), name
+    assert torch.equal(loaded.objectives["mim"].head.weight, trainer.unwrapped_model.objectives["mim"].head.weight)
+
+
+def test_a_resumed_run_with_adapters_ends_the_same(tmp_path):
+    options = {"max_steps": 5, "burn_in_steps": 2, "save_strategy": "steps", "save_steps": 3}
+    whole = pretrainer(tmp_path / "whole", model=adapted(), **options)
+    whole.train()
+    with pytest.raises(Interrupted):
+        pretrainer(tmp_path / "broken", [At(4, interrupt)], adapted(), **options).train()
+    resumed = pretrainer(tmp_path / "broken", model=adapted(), **options)
+    resumed.train(resume_from_checkpoint=True)
+    for (name, value), other in zip(
+        whole.model.state_dict().items(), resumed.model.state_dict().values(), strict=True
+    ):
+        assert torch.equal(value, other), name
+
+
+def test_momentum_copies_and_averaged_targets_follow_an_adapted_model(tmp_path):
+    options = {"queue_size": 2, "momentum_distill": 0.4, "burn_in_steps": 1, "codebook_target_decay": 0.9}
+    trainer = pretrainer(tmp_path, model=adapted(), max_steps=4, **options)
+    trainer.train()
+    assert trainer.codebook_callback.teacher is not None and trainer.momentum.queue.read() is not None
+    assert names(step_logs(trainer)[-1]) >= ALL_TERMS
+
+
+def test_retrieval_draws_its_negatives_by_the_trainers_seed(tmp_path):
+    named, model = [], adapted(None, build(CBViLAForImageTextRetrieval))
+    model.get_base_model().register_forward_pre_hook(lambda m, i, given: named.append(given), with_kwargs=True)
+    collator = CBViLADataCollatorForPreTraining(tiny_processor(), PATCH, max_length=16)
+
+    def pairs(rows):
+        return {name: collator(rows)[name] for name in ("pixel_values", "input_ids", "attention_mask")} | {
+            "return_loss": True
+        }
+
+    CBViLATrainer(
+        model=model,
+        args=arguments(tmp_path, max_steps=2, negative_hardening="0,2"),
+        train_dataset=ImageTextPairs(tiny_rows(8)),
+        data_collator=pairs,
+    ).train()
+    assert [given["negative_hardness"] for given in named] == [0, 0.5]
+    assert len({int(given["negative_seed"]) for given in named}) == 2
+
+
+@pytest.mark.parametrize(
+    "saved, fields, options, message",
+    [
+        (None, {}, {}, r"its codes move \(codebook_init\).*'quantizer' to modules_to_save"),
+        (["quantizer"], {}, {}, "codebook_init.*a head with weights for each code.*'objectives.mim.head'"),
+        (["objectives.mim.head"], {"start": True}, {}, "its codes move .they are moving averages.*'quantizer'"),
+        (
+            ["quantizer"],
+            {"start": True},
+            {"codebook_refit": True, "burn_in_steps": 1},
+            "codebook_refit.*'objectives.mim.head'",
+        ),
+        (None, {"preset": "paper", "start": True}, {"alternate_updates": "1,1"}, "alternate_updates.*'quantizer'"),
+    ],
+)
+def test_what_an_adapter_would_lose_is_refused(saved, fields, options, message, tmp_path):
+    model = (pretrained if fields.pop("start", False) else pretraining_model)(**fields)
+    with pytest.raises(ValueError, match=message):
+        pretrainer(tmp_path, model=adapted(saved, model), **options)
+
+
+@pytest.mark.parametrize(
+    "saved, fields",
+    [(["quantizer"], {"objectives": {"mim": {"head": "tied"}}}), (["quantizer"], {}), (None, {"preset": "paper"})],
+)
+def test_codes_that_stay_or_are_kept_need_no_more(saved, fields, tmp_path):
+    pretrainer(tmp_path, model=adapted(saved, pretrained(**fields)), max_steps=1).train()
+
+
+def test_adapters_of_models_of_words_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="task_type=FEATURE_EXTRACTION.*Leave task_type out"):
+        pretrainer(tmp_path, model=adapted(task_type="FEATURE_EXTRACTION"))
+
+
+def test_turns_and_weight_decay_know_the_codes_of_an_adapter(tmp_path):
+    trainer = pretrainer(tmp_path, model=adapted(model=pretraining_model(preset="paper")), alternate_updates="1,1")
+    decayed = trainer.get_decay_parameter_names(trainer.model)
+    assert not any(own_name(name).endswith("quantizer.table.codes") for name in decayed)
+    seen = []
+    codes = trainer.unwrapped_model.cbvila.quantizer.table.codes
+    trainer.add_callback(At(1, lambda: seen.append(codes.detach().clone())))
+    trainer.add_callback(At(2, lambda: seen.append(codes.detach().clone())))
+    trainer.train()
+    assert codes.shape[0] == CODES and torch.equal(seen[0], seen[1]), "the second step is not theirs"
+    assert not torch.equal(seen[1], codes)
+
+
+def test_names():
+    inside = "base_model.model.cbvila.quantizer.modules_to_save.default.table.codes"
+    assert own_name(inside) == "base_model.model.cbvila.quantizer.table.codes"
+
+
+@pytest.mark.parametrize("wrap", [False, True])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"burn_in_steps": 2}, "burn_in_steps=2: for CBViLAForQuestionAnswering there is no burn-in"),
+        ({"mlm_from_start": True}, "mlm_from_start=True.*set it to False"),
+        ({"mim_gate": 0.8, "burn_in_steps": 0.5}, "burn_in_steps=0.5.*set it to 0.0"),
+        ({"codebook_target_decay": 0.9}, "codebook_target_decay=0.9.*set it to None"),
+        ({"codebook_restart_threshold": 0.3}, "codebook_restart_threshold=0.3.*no codebook that learns"),
+        ({"negative_hardening": "0,1"}, "negative_hardening='0,1'.*no image-text matching"),
+        ({"align_steps": 1}, "align_steps=1: only pretraining"),
+    ],
+)
+def test_a_schedule_that_a_model_does_not_have_is_refused(options, message, wrap, tmp_path):
+    model = adapted(None, answering_model()) if wrap else answering_model()
+    with pytest.raises(ValueError, match=message):
+        CBViLATrainer(model=model, args=arguments(tmp_path, **options))

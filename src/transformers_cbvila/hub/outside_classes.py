@@ -1,0 +1,241 @@
+"""Quantizers and objectives that were registered from outside the package, as files that travel with weights.
+
+transformers' remote-code loader follows only `from .name import Name`, so that such a class becomes a file of its own
+beside the package's files of model/: the class with whatever it needs of its module, and no more. The published copy
+of `quantizers_cbvila.py` or `objectives_cbvila.py` imports and registers it.
+"""
+
+import ast
+import inspect
+import symtable
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import packages_distributions
+from pathlib import Path
+from typing import Any, NoReturn
+
+import transformers_cbvila
+
+from ..model import objectives_cbvila, quantizers_cbvila
+from ..model.nested_options_cbvila import DEFAULT_QUANTIZER
+from ..model.registry_cbvila import find_registered
+from ..model.remote_code_cbvila import code_files
+
+_PACKAGE = transformers_cbvila.__name__
+_MODEL = f"{_PACKAGE}.model"
+_OWN = "put what it needs of it into the file of the class"
+
+
+@dataclass(frozen=True)
+class OutsideClass:
+    """A class that a checkpoint needs and the package does not have.
+
+    Args:
+        kind: `"quantizer"` or `"objective"`.
+        name: What it is registered as.
+        cls: The class.
+    """
+
+    kind: str
+    name: str
+    cls: type
+
+    @property
+    def module(self) -> str:
+        """The name of its file, without ending."""
+        return f"{self.kind}_{self.name}_cbvila"
+
+    def refuse(self, why: str) -> NoReturn:
+        """Raises the ValueError for a class that cannot travel."""
+        raise ValueError(
+            f"The {self.kind} {self.name!r} ({self.cls.__name__} of {self.cls.__module__}) cannot be published: {why}"
+        )
+
+
+def outside_classes(config: Mapping[str, Any]) -> list[OutsideClass]:
+    """The classes from outside that a config.json names.
+
+    Raises:
+        ValueError: If a name is not registered.
+    """
+    quantizer = _mapping(config.get("quantizer_config")).get("type", DEFAULT_QUANTIZER)
+    quantizers, objectives = quantizers_cbvila.QUANTIZERS, objectives_cbvila.OBJECTIVES
+    found = [
+        OutsideClass("quantizer", quantizer, find_registered(quantizers, quantizer, "quantizer_config: type")),
+        *(
+            OutsideClass("objective", name, find_registered(objectives, name, "objectives: the name"))
+            for name in _mapping(config.get("objectives"))
+        ),
+    ]
+    return [each for each in found if each.cls.__module__.rpartition(".")[0] != _MODEL]
+
+
+def outside_code(config: Mapping[str, Any]) -> dict[str, str]:
+    """What a repository needs beside the package's code, or in place of a part of it: texts by name of the file.
+
+    Raises:
+        ValueError: If a class that config.json names is not registered, or cannot travel.
+    """
+    files: dict[str, str] = {}
+    names = {path.name for path in code_files()}
+    for found in outside_classes(config):
+        file = f"{found.module}.py"
+        if file in names:
+            found.refuse(f"its file would be {file}, which the package has; register it under another name")
+        files[file] = _file_of(found)
+        registry = quantizers_cbvila if found.kind == "quantizer" else objectives_cbvila
+        path = Path(inspect.getfile(registry))
+        files[path.name] = files.get(path.name, path.read_text(encoding="utf-8")) + _registration(found)
+    return files
+
+
+def _registration(found: OutsideClass) -> str:
+    """The end of the registry's file: behind everything, as the class may import from there."""
+    cls = found.cls.__name__
+    return f'\n\nfrom .{found.module} import {cls}  # noqa: E402\n\nregister_{found.kind}("{found.name}", {cls})\n'
+
+
+def _file_of(found: OutsideClass) -> str:
+    if "." in found.cls.__qualname__:
+        found.refuse("it is defined inside a function or another class; define it at the top level of a file")
+    try:
+        text = inspect.getsource(sys.modules[found.cls.__module__])
+    except (KeyError, OSError, TypeError):
+        found.refuse("its source was not found, as in a notebook; write it into a .py file, and import it from there")
+    head = f'"""The {found.kind} {found.name!r}, as its author published it with these weights."""\n'
+    return "\n".join([head, *_needed_statements(found, text)]) + "\n"
+
+
+def _needed_statements(found: OutsideClass, text: str) -> Iterator[str]:
+    """The statements of a module that its class needs, in their order, with imports as they are where it travels."""
+    statements = [node for node in ast.parse(text).body if not _is_main(node)]
+    lines = text.splitlines()
+    sources = [_source(node, lines) for node in statements]
+    places: dict[str, list[int]] = defaultdict(list)
+    for place, (node, source) in enumerate(zip(statements, sources, strict=True)):
+        if isinstance(node, ast.ImportFrom) and node.names[0].name == "*":
+            found.refuse(f"its file has `{ast.unparse(node)}`; name what it imports")
+        for name in _bound_names(source):
+            places[name].append(place)
+    kept, seen, pending = set(), set(), [found.cls.__name__]
+    while pending:
+        name = pending.pop()
+        new = [] if name in seen else [place for place in places[name] if place not in kept]
+        seen.add(name)
+        kept |= set(new)
+        for place in new:
+            if not isinstance(statements[place], ast.Import | ast.ImportFrom):  # whose names are asked for one by one
+                pending += _used_names(statements[place], sources[place])
+    for place, (node, source) in enumerate(zip(statements, sources, strict=True)):
+        if isinstance(node, ast.ImportFrom) and node.module == "__future__":
+            yield source
+        elif place in kept and isinstance(node, ast.Import | ast.ImportFrom):
+            node.names = [alias for alias in node.names if (alias.asname or alias.name.partition(".")[0]) in seen]
+            yield "\n".join(_imports(found, node))
+        elif place in kept:
+            definition = isinstance(node, ast.ClassDef | ast.FunctionDef)
+            yield ("\n\n" if definition else "") + _with_imports_rewritten(found, node, source)
+
+
+def _is_main(node: ast.stmt) -> bool:
+    """Whether it is `if __name__ == "__main__":`, which is for the script that the file is, too."""
+    return isinstance(node, ast.If) and any(
+        isinstance(part, ast.Name) and part.id == "__name__" for part in ast.walk(node.test)
+    )
+
+
+def _source(node: ast.stmt, lines: list[str]) -> str:
+    """A statement with its decorators and the comments right above."""
+    first = _first_line(node)
+    while first > 1 and lines[first - 2].startswith("#"):
+        first -= 1
+    return "\n".join(lines[first - 1 : node.end_lineno])
+
+
+def _first_line(node: Any) -> int:
+    return min([node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", ()))])
+
+
+def _bound_names(source: str) -> list[str]:
+    """Names that a top-level statement gives a meaning to."""
+    table = symtable.symtable(source, "<source>", "exec")
+    return [symbol.get_name() for symbol in table.get_symbols() if symbol.is_assigned() or symbol.is_imported()]
+
+
+def _used_names(node: ast.stmt, source: str) -> set[str]:
+    """Names of its module that a statement uses, inside functions and in annotations that are strings, too."""
+    used, tables = set(), [symtable.symtable(source, "<source>", "exec")]
+    while tables:
+        table = tables.pop()
+        is_module = table.get_type() == "module"
+        used |= {symbol.get_name() for symbol in table.get_symbols() if is_module or symbol.is_global()}
+        tables += table.get_children()
+    for part in ast.walk(node):
+        for field in ("annotation", "returns"):
+            for quoted in ast.walk(getattr(part, field, None) or ast.Pass()):
+                if isinstance(quoted, ast.Constant) and isinstance(quoted.value, str):
+                    used |= _names_in_quotes(quoted.value)
+    return used
+
+
+def _names_in_quotes(annotation: str) -> set[str]:
+    try:
+        tree = ast.parse(annotation, mode="eval")
+    except SyntaxError:  # a string of a Literal, say
+        return set()
+    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+
+
+def _with_imports_rewritten(found: OutsideClass, node: ast.stmt, source: str) -> str:
+    """A statement whose inner imports, such as those of a function, are those of where it travels."""
+    lines = source.splitlines()
+    offset = node.end_lineno - len(lines) + 1  # type: ignore[operator]  # the number of its first line in the file
+    inner = [part for part in ast.walk(node) if isinstance(part, ast.Import | ast.ImportFrom)]
+    for part in sorted(inner, key=lambda part: -part.lineno):
+        indent = " " * part.col_offset
+        first, last = part.lineno - offset, part.end_lineno - offset  # type: ignore[operator]
+        lines[first : last + 1] = [indent + line for line in _imports(found, part)]
+    return "\n".join(lines)
+
+
+def _imports(found: OutsideClass, node: ast.Import | ast.ImportFrom) -> list[str]:
+    """The lines that import the same where the class travels; ValueError where nothing does."""
+    shown = f"`{ast.unparse(node)}`"
+    if isinstance(node, ast.Import):
+        for alias in node.names:
+            root = alias.name.partition(".")[0]
+            if root == _PACKAGE:
+                found.refuse(f"it uses {shown}; import the names themselves: from {_PACKAGE} import CBViLAQuantizer")
+            _require_installed(found, root, shown)
+        return [ast.unparse(node)]
+    module = node.module or ""
+    if node.level:
+        found.refuse(f"it uses {shown}, and the file of that does not travel; {_OWN}")
+    if module.partition(".")[0] != _PACKAGE:
+        _require_installed(found, module.partition(".")[0], shown)
+        return [ast.unparse(node)]
+    names: dict[str, list[str]] = defaultdict(list)
+    for alias in node.names:
+        names[_model_file(found, module, alias.name, shown)].append(ast.unparse(alias))
+    return [f"from .{file} import {', '.join(own)}" for file, own in names.items()]
+
+
+def _model_file(found: OutsideClass, module: str, name: str, shown: str) -> str:
+    """The file of model/, which travels, that a name of the package is in."""
+    if module == _PACKAGE:
+        module = getattr(getattr(transformers_cbvila, name, None), "__module__", module)
+    folder, _, file = module.rpartition(".")
+    if folder != _MODEL or f"{file}.py" not in {path.name for path in code_files()}:
+        found.refuse(f"it uses {shown}, and only names of {_MODEL}.* travel with weights; do without {name}")
+    return file
+
+
+def _require_installed(found: OutsideClass, root: str, shown: str) -> None:
+    if root not in sys.stdlib_module_names and root not in packages_distributions():
+        found.refuse(f"it uses {shown}, which is no installed package; {_OWN}")
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

@@ -1,0 +1,134 @@
+"""Masked image modelling (MIM, Eq. 4): the codes of hidden patches, from the visible ones and from the caption.
+
+Shapes: b images, N patches, M hidden patches, D hidden, R books, K codes of a book, ΣK those of all books.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import initialization as init
+
+from .autocast_cbvila import without_autocast
+from .losses_cbvila import at_least_fp32, books_loss, masked_rows, take_rows
+from .objective_cbvila import Answer, CBViLAObjective, CBViLAObjectiveOptions, CBViLAStep, Scored, VisualQuery
+from .options_cbvila import options
+
+_LN_10 = 2.3026
+
+
+@options
+class CBViLAMIMOptions(CBViLAObjectiveOptions):
+    """Options of [`CBViLAMIM`].
+
+    Args:
+        weight: Of the term.
+        head: A classifier over codes (`"linear"`), or scores by cosine with the codes themselves (`"tied"`).
+        grad_to_vit: Whether the term trains the image encoder through the visible tokens. It makes codes more varied
+            and their indices less stable, and recall no better (docs/study.md).
+        mask_stage: Whether patches are hidden behind the image encoder (`"post"`, Sec. III-B), or before it (`"pre"`):
+            then a second pass of the image encoder, with a mask embedding in the place of hidden patches, gives the
+            visible tokens; what is to be predicted still comes from the whole image.
+    """
+
+    head: Literal["linear", "tied"] = "linear"
+    grad_to_vit: bool = False
+    mask_stage: Literal["post", "pre"] = "post"
+
+    flat_names = {
+        "mim_weight": "weight",
+        "mim_head": "head",
+        "mim_grad_to_vit": "grad_to_vit",
+        "mim_mask_stage": "mask_stage",
+    }
+    presets = {"paper": {"grad_to_vit": True}}
+
+
+class CBViLATiedMIMHead(nn.Module):
+    """Scores codes by their cosine with a prediction, so that a code that moved keeps its meaning.
+
+    Args:
+        hidden_size: D.
+        dims: Width of the codes of each book.
+    """
+
+    def __init__(self, hidden_size: int, dims: Sequence[int]):
+        super().__init__()
+        self.dims = list(dims)
+        self.dense = nn.Linear(hidden_size, sum(dims))
+        self.scale = nn.Parameter(torch.tensor(_LN_10))
+
+    def init_own_weights(self, std: float) -> None:
+        init.constant_(self.scale, _LN_10)
+
+    @without_autocast
+    def forward(self, hidden_states: Tensor, books: Sequence[Tensor]) -> Tensor:
+        """States (M, D) and codes (K, C) of each book to logits (M, ΣK)."""
+        dense = at_least_fp32(self.dense(hidden_states.to(self.dense.weight.dtype)))
+        scale = self.scale.exp().clamp(max=100)
+        logits = []
+        for predictions, codes in zip(dense.split(self.dims, dim=-1), books, strict=True):
+            predictions, targets = F.normalize(predictions, dim=-1), F.normalize(at_least_fp32(codes.detach()), dim=-1)
+            logits.append(scale * predictions @ targets.to(predictions).T)
+        return torch.cat(logits, dim=-1)
+
+
+class CBViLAMIM(CBViLAObjective):
+    """Scores the codes of every book at hidden patches."""
+
+    name = "mim"
+    options_class = CBViLAMIMOptions
+    keys_of_0_1 = {r"^mim_head\.": "objectives.mim.head."}
+    phase = "stable"
+    needs = frozenset({"quantizer", "visual_queries", "code_targets"})
+    is_default = True
+    reads = "detached"
+
+    def __init__(self, options: Any, config: Any, quantizer: Any = None):
+        super().__init__(options, config, quantizer)
+        size = config.multimodal_config.hidden_size
+        self.book_sizes = quantizer.book_sizes
+        self.head: nn.Module = (
+            CBViLATiedMIMHead(size, [codes.shape[1] for codes in quantizer.head_codes()])
+            if options.head == "tied"
+            else nn.Linear(size, sum(self.book_sizes))
+        )
+
+    @classmethod
+    def hides_patches(cls, options: Any) -> bool:
+        return True
+
+    def visual_queries(self, step: CBViLAStep) -> list[VisualQuery]:
+        return mim_queries(step, self.options.grad_to_vit)
+
+    def forward(self, step: CBViLAStep, answers: list[Answer]) -> dict[str, Scored]:
+        if not answers:
+            return {}
+        (answer,), rows = answers, masked_rows(step.bool_masked_pos)
+        if answer.logits is None:
+            logits = self.scores(take_rows(answer.states, rows), step.quantized.codes)
+        else:
+            logits = take_rows(answer.logits, rows)
+        loss = books_loss(logits, take_rows(mim_targets(step), rows), self.book_sizes)
+        return {self.name: Scored(loss, step.bool_masked_pos, {"mim_logits": logits})}
+
+    def scores(self, states: Tensor, books: Sequence[Tensor]) -> Tensor:
+        """Scores (…, ΣK) of codes, those (K, C) of each book, at states (…, D)."""
+        return self.head(states, books) if self.options.head == "tied" else self.head(states)
+
+    def code_weights(self) -> list[nn.Module]:
+        return [] if self.options.head == "tied" else [self.head]
+
+
+def mim_queries(step: CBViLAStep, grad_to_vit: bool) -> list[VisualQuery]:
+    """The query whose hidden patches are to be predicted, if the batch says which ones."""
+    if step.bool_masked_pos is None:
+        return []
+    return [VisualQuery("detached", step.bool_masked_pos, grad_to_vit)]
+
+
+def mim_targets(step: CBViLAStep) -> Tensor:
+    """Indices (b, N) or (b, N, R) to predict: given ones, or the quantizer's."""
+    return step.quantized.indices if step.mim_targets is None else step.mim_targets

@@ -1,0 +1,68 @@
+"""The hidden codes of an image from its query [CLS] alone, in whatever order.
+
+Fig. 1 speaks of "the cls token" where Eq. 4 is per token; this is that reading, as a term of its own.
+
+Shapes: b images, N patches, ΣK codes of all books.
+"""
+
+from typing import Any
+
+from torch import nn
+
+from .losses_cbvila import books_bag_loss
+from .objective_cbvila import Answer, CBViLAObjective, CBViLAObjectiveOptions, CBViLAStep, Scored, VisualQuery
+from .objective_mim_cbvila import mim_queries, mim_targets
+from .options_cbvila import options
+
+
+@options
+class CBViLAMIMClsBagOptions(CBViLAObjectiveOptions):
+    """Options of [`CBViLAMIMClsBag`].
+
+    Args:
+        weight: Of the term; off unless it is set.
+    """
+
+    weight: float | int = 0.0
+
+    flat_names = {"mim_cls_bag_weight": "weight"}
+
+
+class CBViLAMIMClsBag(CBViLAObjective):
+    """Predicts which codes are hidden from the state of the query [CLS]."""
+
+    name = "mim_cls_bag"
+    options_class = CBViLAMIMClsBagOptions
+    keys_of_0_1 = {r"^mim_cls_head\.": "objectives.mim_cls_bag.head."}
+    phase = "stable"
+    needs = frozenset({"quantizer", "visual_queries", "code_targets"})
+
+    def __init__(self, options: Any, config: Any, quantizer: Any = None):
+        super().__init__(options, config, quantizer)
+        self.book_sizes = quantizer.book_sizes
+        self.grad_to_vit = config.trains_encoder("detached")  # the query of MIM, which is asked once for both
+        self.head = nn.Linear(config.multimodal_config.hidden_size, sum(self.book_sizes))
+
+    @classmethod
+    def check_with(cls, options: Any, config: Any) -> None:
+        if options.weight > 0 and config.fusion_visual_cls == "none":
+            raise ValueError(
+                f"objectives[{cls.name!r}] asks the query [CLS] (weight={options.weight}), which "
+                "fusion_visual_cls='none' leaves out: choose 'learned' or 'vit', or a weight of 0."
+            )
+
+    @classmethod
+    def hides_patches(cls, options: Any) -> bool:
+        return True
+
+    def visual_queries(self, step: CBViLAStep) -> list[VisualQuery]:
+        return mim_queries(step, self.grad_to_vit)
+
+    def forward(self, step: CBViLAStep, answers: list[Answer]) -> dict[str, Scored]:
+        if not answers:
+            return {}
+        logits, mask = self.head(answers[0].cls), step.bool_masked_pos
+        return {self.name: Scored(books_bag_loss(logits, mim_targets(step), mask, self.book_sizes), mask)}
+
+    def code_weights(self) -> list[nn.Module]:
+        return [self.head]

@@ -1,0 +1,105 @@
+"""Pixel reconstruction (first term of Eq. 3): the image from its quantized tokens and the caption.
+
+Shapes: b images, N patches, P pixels of a patch.
+"""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from .losses_cbvila import patchify, pixel_loss
+from .objective_cbvila import Answer, CBViLAObjective, CBViLAObjectiveOptions, CBViLAStep, Scored, VisualQuery
+from .options_cbvila import options, require_range
+
+
+@options
+class CBViLAPixelOptions(CBViLAObjectiveOptions):
+    """Options of [`CBViLAPixel`].
+
+    Args:
+        weight: Of the term. All terms are means (over tokens, dimensions or pixels), so that it is above 1 by default:
+            3 costs contrast less than 10 does, and reconstructs nearly as well (docs/study.md, on emoji).
+        on: What is reconstructed from: all quantized tokens, those left by the mask (scored on masked patches), or
+            both.
+        likelihood: p(x | z_q(x), l) of Eq. 3: squared (`"gaussian"`) or absolute errors (`"laplace"`).
+        reduction: Mean over the pixels of a patch, or their sum, as a log-likelihood has it; always a mean over
+            patches.
+        sigma: Scale σ of that likelihood: squared errors over 2 σ², absolute ones over σ. `None` leaves errors as they
+            are.
+        grad_to_vit: Whether the term trains the image encoder through the quantized tokens (Sec. IV-F).
+        normalize: Whether each patch of the target is normalised (MAE's `norm_pix_loss`).
+    """
+
+    weight: float | int = 3.0
+    on: Literal["all", "masked", "both"] = "all"
+    likelihood: Literal["gaussian", "laplace"] = "gaussian"
+    reduction: Literal["mean", "sum_patch"] = "mean"
+    sigma: float | int | None = None
+    grad_to_vit: bool = True
+    normalize: bool = False
+
+    flat_names = {
+        "pixel_weight": "weight",
+        "pixel_on": "on",
+        "pixel_likelihood": "likelihood",
+        "pixel_reduction": "reduction",
+        "pixel_sigma": "sigma",
+        "pixel_grad_to_vit": "grad_to_vit",
+        "norm_pix_loss": "normalize",
+    }
+    presets = {"paper": {"weight": 1.0, "on": "both"}}
+
+    def check(self, where: str) -> None:
+        super().check(where)
+        if self.sigma is not None:
+            require_range(where, "sigma", self.sigma, 0, above=True)
+
+
+class CBViLAPixel(CBViLAObjective):
+    """Predicts the pixels of patches from the states of their quantized tokens."""
+
+    name = "pixel"
+    options_class = CBViLAPixelOptions
+    keys_of_0_1 = {r"^pixel_head\.": "objectives.pixel.head."}
+    needs = frozenset({"quantizer", "visual_queries"})
+    is_default = True
+    reads = "quantized"
+
+    def __init__(self, options: Any, config: Any, quantizer: nn.Module | None = None):
+        super().__init__(options, config, quantizer)
+        vision = config.vision_config
+        self.patch_size = vision.patch_size
+        self.head = nn.Linear(config.multimodal_config.hidden_size, vision.num_channels * self.patch_size**2)
+
+    @classmethod
+    def hides_patches(cls, options: Any) -> bool:
+        return options.on != "all"
+
+    def visual_queries(self, step: CBViLAStep) -> list[VisualQuery]:
+        masks: list[Tensor | None] = [None] if self.options.on in ("all", "both") else []
+        if self.options.on in ("masked", "both") and step.bool_masked_pos is not None:
+            masks.append(step.bool_masked_pos)
+        return [VisualQuery("quantized", mask, self.options.grad_to_vit) for mask in masks]
+
+    def forward(self, step: CBViLAStep, answers: list[Answer]) -> dict[str, Scored]:
+        if not answers:
+            return {}
+        options = self.options
+        predictions = [self.head(answer.states) for answer in answers]
+        targets = patchify(step.pixel_values, self.patch_size)
+        losses = [
+            pixel_loss(
+                prediction,
+                targets,
+                answer.query.bool_masked_pos,
+                normalize=options.normalize,
+                likelihood=options.likelihood,
+                reduction=options.reduction,
+                sigma=options.sigma,
+            )
+            for prediction, answer in zip(predictions, answers, strict=True)
+        ]
+        # With "both" images count alike, which is exact where all hide as many patches.
+        counted = step.bool_masked_pos if options.on == "masked" else None
+        return {self.name: Scored(torch.stack(losses).mean(), counted, {"pixel_predictions": predictions[0]})}

@@ -1,0 +1,77 @@
+"""Options of quantizers and objectives: strict dataclasses beside the class they belong to, checked by annotation."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from difflib import get_close_matches
+from math import inf
+from typing import Any, ClassVar, Literal, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints
+
+from huggingface_hub.dataclasses import strict, type_validator
+
+from .messages_cbvila import listed, shown
+
+Options = TypeVar("Options", bound="CBViLAOptions")
+
+
+@dataclass_transform(kw_only_default=True)
+def options(cls: type[Options]) -> type[Options]:
+    """Class decorator: a dataclass with keyword arguments whose values are checked whenever they are set."""
+    return strict(dataclass(kw_only=True)(cls))
+
+
+class CBViLAOptions:
+    """Base of the options of a quantizer or an objective.
+
+    Attributes:
+        flat_names: What configurations of version 0.1, which had no nested options, called these: option by old name.
+        presets: What presets other than `"recommended"`, which is the defaults, set: options by name of the preset.
+    """
+
+    flat_names: ClassVar[dict[str, str]] = {}
+    presets: ClassVar[dict[str, dict[str, Any]]] = {}
+
+    @classmethod
+    def build(cls: type[Options], values: Mapping[str, Any], where: str) -> Options:
+        """Options with the given values, defaults for the rest.
+
+        Args:
+            where: What messages call them, such as `"quantizer_config"`.
+
+        Raises:
+            ValueError: For an unknown name, or a value of another type than the annotation says.
+        """
+        hints = get_type_hints(cls)
+        known = [field.name for field in fields(cls)]  # type: ignore[arg-type]
+        for name, value in values.items():
+            if name not in known:
+                near = get_close_matches(str(name), known, n=1)
+                meant = f"did you mean {near[0]!r}?" if near else f"its options are {listed(known)}."
+                raise ValueError(f"{where} has no option {shown(name)}; {meant}")
+            try:
+                type_validator(name, value, hints[name])
+            except TypeError:
+                raise ValueError(f"{where}: {name}={shown(value)} is not {_expected(hints[name])}.") from None
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The options as config.json has them."""
+        return asdict(self)  # type: ignore[call-overload]
+
+    def check(self, where: str) -> None:
+        """Raises a ValueError for values of the right type that make no sense."""
+
+
+def require_range(where: str, name: str, value: Any, least: float, below: float = inf, above: bool = False) -> None:
+    """Raises a ValueError unless `least` <= value < `below` (`least` < value with `above`)."""
+    if (value > least if above else value >= least) and value < below:
+        return
+    expected = f"above {least:g}" if above else f"at least {least:g}"
+    raise ValueError(
+        f"{where}: {name}={value} must be {expected}{f' and below {below:g}' if below < inf else ' and finite'}."
+    )
+
+
+def _expected(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return f"one of {', '.join(map(repr, get_args(hint)))}"
+    return f"of type {getattr(hint, '__name__', str(hint))}" if not get_args(hint) else f"of type {hint}"

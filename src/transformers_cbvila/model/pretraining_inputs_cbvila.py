@@ -1,0 +1,73 @@
+"""Checks of what pretraining is given, with errors that name what does not fit."""
+
+from typing import Any
+
+from torch import Tensor
+
+from .label_checks_cbvila import check_ids
+from .momentum_cbvila import MomentumTargets
+from .objectives_cbvila import OBJECTIVES
+
+
+def check_pairs(pixel_values, input_ids, input_ids_masked, mlm_labels, caption_dropped) -> None:
+    """Raises a ValueError that names what is missing or does not fit."""
+    if pixel_values is None or input_ids is None:
+        missing = "pixel_values" if pixel_values is None else "input_ids"
+        raise ValueError(f"Pretraining needs pairs of an image and a caption: {missing} is missing.")
+    images, captions = pixel_values.shape[0], input_ids.shape[0]
+    if images != captions:
+        raise ValueError(f"Got {images} image(s) and {captions} caption(s): they must be pairs.")
+    if (input_ids_masked is None) != (mlm_labels is None):
+        raise ValueError("MLM needs both input_ids_masked and mlm_labels, or neither.")
+    for name, value in (("input_ids_masked", input_ids_masked), ("mlm_labels", mlm_labels)):
+        if value is not None and value.shape != input_ids.shape:
+            raise ValueError(f"{name} has shape {tuple(value.shape)}; it must be input_ids' {tuple(input_ids.shape)}.")
+    if caption_dropped is not None and tuple(caption_dropped.shape) != (captions,):
+        raise ValueError(f"caption_dropped has shape {tuple(caption_dropped.shape)} for {captions} caption(s).")
+
+
+def check_targets(model: Any, mlm_labels: Tensor | None, mim_targets: Tensor | None, hidden: Tensor | None) -> None:
+    """Raises a ValueError unless targets are tokens of the vocabulary and codes of the quantizer."""
+    if mlm_labels is not None:
+        vocabulary = model.config.text_config.vocab_size
+        rule = f"the vocabulary has {vocabulary} tokens, and -100 stands where none is to be predicted"
+        check_ids("mlm_labels", mlm_labels, tuple(mlm_labels.shape), vocabulary, rule, model)
+    if mim_targets is None:
+        return
+    if not model.cbvila.has_quantizer:
+        raise ValueError("mim_targets are given, and this model has no quantizer: no objective needs one.")
+    sizes = model.cbvila.quantizer.book_sizes
+    shape = None if hidden is None else (*hidden.shape, *([len(sizes)] if len(sizes) > 1 else []))
+    if tuple(mim_targets.shape) != shape:
+        raise ValueError(f"mim_targets has shape {tuple(mim_targets.shape)}; with bool_masked_pos it must be {shape}.")
+    for book, size in zip([mim_targets] if len(sizes) == 1 else mim_targets.unbind(-1), sizes, strict=True):
+        check_ids("mim_targets", book, tuple(book.shape), size, f"the codebook has {size} codes", model)
+
+
+def check_negatives(negative_image_index: Tensor | None, negative_text_index: Tensor | None) -> None:
+    """Raises a ValueError for negatives of one kind alone."""
+    if (negative_image_index is None) != (negative_text_index is None):
+        raise ValueError("ITM needs both negative_image_index and negative_text_index, or neither.")
+
+
+def check_momentum(model: Any, momentum: MomentumTargets | None) -> None:
+    """Raises a ValueError for pairs of a momentum encoder that a model without projections cannot be compared with."""
+    if momentum is not None and momentum.pairs is not None and not model.cbvila.has_contrastive_head:
+        raise ValueError(
+            "momentum has pairs for ITC to compare with, and this model has no projections: leave them out."
+        )
+
+
+def check_loss_weights(model: Any, changes: dict[str, float]) -> None:
+    """Raises a ValueError for weights of terms that there are not."""
+    known = [*OBJECTIVES, *(name for name in model.config.loss_weights() if name not in OBJECTIVES)]
+    unknown = sorted(set(changes) - set(known))
+    if unknown:
+        raise ValueError(f"loss_weights names {', '.join(unknown)}; the losses are {', '.join(known)}.")
+    built = {name for objective in model.active_objectives(None) for name in objective.loss_weights(objective.options)}
+    missing = [name for name, weight in changes.items() if weight > 0 and name not in built]
+    if missing:
+        raise ValueError(
+            f"loss_weights asks for {', '.join(missing)}, and this model was made without (weight 0 in its "
+            "configuration): give it a weight above 0 there."
+        )

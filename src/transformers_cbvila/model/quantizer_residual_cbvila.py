@@ -1,0 +1,153 @@
+"""Residual quantization: several books per token, each for what the books before it left over (arXiv 2107.03312).
+
+Shapes: B batch, N visual tokens, D vision width, C code width, R books, K codes of a book.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from .autocast_cbvila import without_autocast
+from .code_gradients_cbvila import straight_through
+from .code_table_cbvila import CBViLACodeTable
+from .losses_cbvila import at_least_fp32, codebook_loss, commitment_loss
+from .nearest_codes_cbvila import count_codes
+from .options_cbvila import options, require_range
+from .projections_cbvila import project, projections
+from .quantizer_cbvila import CBViLAQuantizer, CBViLAQuantizerOptions, token_codes
+from .quantizer_output_cbvila import DEFAULT_GRADIENTS, CBViLAGradients, CBViLAQuantizerHints, CBViLAQuantizerOutput
+
+
+@options
+class CBViLAResidualQuantizerOptions(CBViLAQuantizerOptions):
+    """Options of [`CBViLAResidualQuantizer`].
+
+    Args:
+        depth: Number of books R, at least 2 (with one book it is the quantizer `"nearest"`).
+        size: Number of codes K of each book.
+        dim: Code width C. `None` is the width of the vision encoder; then there are no projections around the look-up.
+        update: How codes learn: by a moving average of the residuals assigned to them (`"ema"`), or by the second term
+            of Eq. 3 (`"loss"`).
+        decay: Of that moving average, per optimizer step.
+    """
+
+    depth: int = 2
+    size: int = 1024
+    dim: int | None = 32
+    update: Literal["ema", "loss"] = "ema"
+    decay: float = 0.99
+
+    def check(self, where: str) -> None:
+        require_range(where, "depth", self.depth, 2)
+        require_range(where, "size", self.size, 2)
+        if self.dim is not None:
+            require_range(where, "dim", self.dim, 1)
+        require_range(where, "decay", self.decay, 0, 1)
+
+
+class CBViLAResidualQuantizer(CBViLAQuantizer):
+    """Sum of the nearest codes of R books, between two projections where codes have a width of their own.
+
+    Latents and codes are not unit vectors: residuals have lengths, and what is left over is theirs, too.
+    """
+
+    name = "residual"
+    options_class = CBViLAResidualQuantizerOptions
+    collapse_advice = "update='ema', or a small dim, in quantizer_config; fewer codes"
+
+    def __init__(self, options: Any, width: int, gradients: CBViLAGradients = DEFAULT_GRADIENTS):
+        super().__init__(options, width, gradients)
+        dim, decay = options.dim or width, options.decay if options.update == "ema" else None
+        self.in_proj: nn.Module = nn.Identity()
+        self.out_proj: nn.Module = nn.Identity()
+        if dim != width:
+            self.in_proj, self.out_proj = projections(width, dim)
+        self.book_sizes = self.sizes(options)
+        self.books = nn.ModuleList(CBViLACodeTable(size, dim, decay=decay) for size in self.book_sizes)
+        # Always in fp32 at least (see CBViLAModel), also in a model that is made in half precision.
+        self.to(torch.promote_types(torch.get_default_dtype(), torch.float32))
+
+    @classmethod
+    def sizes(cls, options: Any) -> tuple[int, ...]:
+        return (options.size,) * options.depth
+
+    def tables(self) -> tuple[CBViLACodeTable, ...]:
+        return tuple(self.books)  # type: ignore[arg-type]
+
+    def followed(self) -> dict[str, nn.Module]:
+        return {"in_proj": self.in_proj}
+
+    def head_codes(self) -> tuple[Tensor, ...]:
+        return tuple(at_least_fp32(table.codes).detach() for table in self.tables())
+
+    @without_autocast
+    def encode(self, tokens: Tensor, modules: Mapping[str, nn.Module] | None = None) -> Tensor:
+        return at_least_fp32(project(self.in_proj if modules is None else modules["in_proj"], tokens))
+
+    @without_autocast
+    def decode(self, codes: Tensor) -> Tensor:
+        """Sums of codes (…, C) to quantized tokens (…, D)."""
+        return project(self.out_proj, codes)
+
+    @without_autocast
+    def lookup(self, latents: Tensor, hints: CBViLAQuantizerHints | None = None) -> Tensor:
+        with torch.no_grad():
+            return torch.stack([indices for _, indices, _ in self._by_book(latents)], dim=-1)
+
+    def indices_to_quantized(self, indices: Tensor) -> Tensor:
+        books = zip(indices.unbind(-1), self.tables(), strict=True)
+        return self.decode(_total(token_codes(of_book, table.codes) for of_book, table in books))
+
+    @without_autocast
+    def forward(
+        self, tokens: Tensor, remember: bool = True, hints: CBViLAQuantizerHints | None = None
+    ) -> CBViLAQuantizerOutput:
+        self.check_hints(hints)
+        latents = self.encode(tokens)
+        books, counts = self._by_book(latents), []
+        takes_in = remember and self.learns and self.options.update == "ema"
+        for table, (residuals, indices, _) in zip(self.tables(), books, strict=True):
+            counts.append(count_codes(indices, table.num_codes))
+            if takes_in:
+                table.remember(residuals.detach(), indices, counts[-1])
+        codes = _total(of_book for _, _, of_book in books)
+        source = latents if self.gradients.quantized else latents.detach()
+        detached = codes.detach()
+        if self.gradients.detached:
+            detached = straight_through(latents, detached)
+        terms = {"commitment": torch.stack([commitment_loss(left, of_book) for left, _, of_book in books]).mean()}
+        if self.options.update == "loss":
+            terms["codebook"] = torch.stack([codebook_loss(left, of_book) for left, _, of_book in books]).mean()
+        return CBViLAQuantizerOutput(
+            quantized=self.decode(straight_through(source, codes) if self.training else codes),
+            detached=self.decode(detached),
+            indices=torch.stack([indices for _, indices, _ in books], dim=-1),
+            counts=torch.cat(counts),
+            codes=self.head_codes(),
+            terms=terms,
+        )
+
+    def _by_book(self, latents: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """For each book what is left of latents (…, C), the indices (…) of the nearest codes, and these (…, C)."""
+        books, left = [], latents
+        for table in self.tables():
+            indices = table.lookup(left)
+            codes = token_codes(indices, table.codes)
+            books.append((left, indices, codes))
+            left = left - codes.detach()
+        return books
+
+    @torch.no_grad()
+    def fit(self, latents: Tensor, generator: torch.Generator, scale: float) -> None:
+        left = latents
+        for table in self.tables():
+            table.fit(left, generator, scale)
+            codes = table.whole_codes()
+            left = left - token_codes(table.lookup(left), codes)
+
+
+def _total(codes: Iterable[Tensor]) -> Tensor:
+    """The sum of codes (…, C), in the same order everywhere, so that it is the same to the last bit."""
+    return torch.stack(list(codes)).sum(0)

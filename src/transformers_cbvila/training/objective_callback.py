@@ -1,0 +1,18 @@
+"""What objectives do between steps."""
+
+import torch
+from transformers import TrainerCallback
+
+
+class ObjectiveCallback(TrainerCallback):
+    """Calls `after_step` of every objective after an optimizer step; [`CBViLATrainer`] adds it by itself."""
+
+    def __init__(self, trainer):
+        self.trainer = trainer
+
+    def on_optimizer_step(self, args, state, control, **kwargs):
+        if self.trainer.accelerator.optimizer_step_was_skipped:  # after an overflow in fp16
+            return
+        with torch.no_grad():
+            for objective in self.trainer.unwrapped_model.active_objectives(None):
+                objective.after_step()

@@ -1,0 +1,104 @@
+"""Training with adapters (PEFT): the wrapped CB-ViLA model, and checks of what an adapter's file leaves out."""
+
+import re
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
+
+_COPY = re.compile(r"modules_to_save\.[^.]+\.")  # where PEFT puts what it trains whole
+
+
+def base_model(model: nn.Module) -> Any:
+    """The model that PEFT wrapped, or the model itself."""
+    if isinstance(model, PreTrainedModel) or not hasattr(model, "peft_config"):
+        return model
+    # A mix of kinds of adapters (PeftMixedModel) has no such method.
+    return model.get_base_model() if hasattr(model, "get_base_model") else model.base_model.model  # type: ignore
+
+
+def trained_module(module: Any) -> Any:
+    """The copy of a module that PEFT trains in its place (`modules_to_save`), or the module itself.
+
+    PEFT's wrapper passes most attributes on, but methods of its own (`update`) hide those of a module.
+    """
+    return module.modules_to_save[module.active_adapters[0]] if _saves(module) else module
+
+
+def quantizer_of(model: Any) -> Any:
+    """The quantizer of a CB-ViLA model, that is, the copy of it that is trained; `None` where there is none."""
+    return trained_module(model.cbvila.quantizer) if getattr(model.cbvila, "has_quantizer", False) else None
+
+
+def own_name(name: str) -> str:
+    """A parameter's name as the model itself gives it, where PEFT trains a copy of its module."""
+    return _COPY.sub("", name)
+
+
+def check_adapters(trainer, wrapper: nn.Module) -> None:
+    """Raises a ValueError where a model's codes would be lost, or its heads left behind.
+
+    An adapter's file holds the adapter and what `modules_to_save` names. Codes that move on their own are neither,
+    unless the codebook is named.
+
+    Args:
+        trainer: Its trainer.
+        wrapper: The model as the trainer got it, wrapped or not.
+    """
+    model = trainer.unwrapped_model
+    if model is wrapper and not getattr(model, "_hf_peft_config_loaded", False):
+        return
+    _check_kind(wrapper, model)
+    quantizer = quantizer_of(model)
+    if quantizer is None or not hasattr(model, "objectives"):
+        return
+    args, fits = trainer.args, _fits(trainer.args, quantizer)
+    moves = fits or _update_reason(args, quantizer)
+    if moves and not _saves(model.cbvila.quantizer):
+        raise ValueError(
+            f"The model is trained with adapters (PEFT), and its codes move ({moves}): an adapter's file would not "
+            "hold them. Add 'quantizer' to modules_to_save of the adapter's configuration."
+        )
+    frozen = [
+        f"objectives.{name}.head"
+        for name, objective in model.objectives.items()
+        for head in objective.code_weights()
+        if not _saves(head)
+    ]
+    if fits and frozen:
+        raise ValueError(
+            f"The model is trained with adapters (PEFT), and its codes are fitted anew ({fits}): a head with weights "
+            f"for each code that is frozen cannot learn their indices. Add {', '.join(map(repr, frozen))} to "
+            "modules_to_save of the adapter's configuration."
+        )
+
+
+def _check_kind(wrapper: nn.Module, model: Any) -> None:
+    for name, config in getattr(wrapper, "peft_config", {}).items():
+        kind = getattr(config, "task_type", None)
+        if kind is not None or config.is_prompt_learning:
+            raise ValueError(
+                f"The adapter {name!r} is of task_type={getattr(kind, 'value', kind)} and peft_type="
+                f"{getattr(config.peft_type, 'value', config.peft_type)}: PEFT would call {type(model).__name__} as "
+                "a model of words alone. Leave task_type out, and use an adapter of weights, such as LoraConfig."
+            )
+
+
+def _fits(args: Any, quantizer: Any) -> str | None:
+    """The option by which k-means will place the codes, if one does."""
+    if not quantizer.tables():
+        return None
+    if args.codebook_refit:
+        return "codebook_refit"
+    return "codebook_init" if args.codebook_init and (not quantizer.is_fitted or args.align_steps > 0) else None
+
+
+def _update_reason(args: Any, quantizer: Any) -> str | None:
+    """What moves the codes outside the optimizer's way, if anything does."""
+    if quantizer.can_restart:
+        return "they are moving averages"
+    return "alternate_updates" if args.alternate_updates else None
+
+
+def _saves(module: Any) -> bool:
+    return hasattr(module, "modules_to_save")
