@@ -13,6 +13,7 @@ import random
 import re
 import shlex
 import signal
+import sys
 import tempfile
 import warnings
 from collections import Counter
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where pytest finds what tests share, for a run by hand
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 import datasets

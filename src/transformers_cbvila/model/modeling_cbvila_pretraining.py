@@ -28,7 +28,7 @@ from .momentum_cbvila import MomentumTargets
 from .objective_cbvila import CBViLAObjective, CBViLAStep, Scored
 from .objective_mlm_cbvila import CBViLAMLM
 from .pair_similarity_cbvila import pair_ids, pair_similarity
-from .pretraining_inputs_cbvila import check_loss_weights, check_momentum, check_pretraining_inputs, check_targets
+from .pretraining_inputs_cbvila import check_loss_weights, check_momentum, check_negatives, check_pairs, check_targets
 from .quantizer_output_cbvila import CBViLAQuantizerHints
 
 
@@ -173,44 +173,25 @@ class CBViLAForPreTraining(CBViLAModelWithReconstruction):
         """
         options = self.states_to_return(output_attentions, output_hidden_states)
         self.watch_codes()
-        if (negative_image_index is None) != (negative_text_index is None):
-            raise ValueError("ITM needs both negative_image_index and negative_text_index, or neither.")
-        check_pretraining_inputs(pixel_values, input_ids, input_ids_masked, mlm_labels, caption_dropped)
+        check_pairs(pixel_values, input_ids, input_ids_masked, mlm_labels, caption_dropped)
         self.check_mask(pixel_values, bool_masked_pos)
         check_targets(self, mlm_labels, mim_targets, bool_masked_pos)
+        check_negatives(negative_image_index, negative_text_index)
         check_momentum(self, momentum)
-        check_loss_weights(self, loss_weights or {})
-        weights = {**self.config.loss_weights(), **(loss_weights or {})}
-        objectives = self.active_objectives(weights)
-        image = self.cbvila.get_image_features(pixel_values, interpolate_pos_encoding, return_dict=True)
-        text, masked_text = self._encode_texts(input_ids, attention_mask, input_ids_masked, objectives)
-        hints, quantized = CBViLAQuantizerHints.of(token_classes), None
-        if self.cbvila.has_quantizer:
-            quantized = self.cbvila.quantizer(image.last_hidden_state[:, 1:], hints=hints)
-        ids = pair_ids(pixel_values, input_ids, attention_mask, image_ids, text_ids)
-        processes = Processes.gather_sizes(self.training, input_ids, known_text_ids)
-        embeds = self._embeds(image.pooler_output, text)
-        step = CBViLAStep(
+        objectives, weights = self._objectives(loss_weights or {})
+        step = self._encode(
+            input_ids_masked if any("masked_text" in objective.needs for objective in objectives) else None,
+            (image_ids, text_ids, known_text_ids),
+            CBViLAQuantizerHints.of(token_classes),
+            interpolate_pos_encoding,
             weights=weights,
-            training=self.training,
             pixel_values=pixel_values,
-            images=image.last_hidden_state,
-            texts=text,
-            image_index=torch.arange(text.shape[0], device=text.device),
-            image_embeds=embeds[0],
-            text_embeds=embeds[1],
-            pairs=pair_similarity(processes, self.cbvila.similarity_logits, *embeds, *ids, known_text_ids),
-            similarity=self.cbvila.similarity_logits,
             input_ids=input_ids,
             attention_mask=attention_mask,
-            masked_texts=masked_text,
             mlm_labels=mlm_labels,
-            quantized=quantized,
-            hints=hints,
             bool_masked_pos=None if bool_masked_pos is None else bool_masked_pos.bool(),
             caption_dropped=caption_dropped,
             mim_targets=mim_targets,
-            processes=processes,
             momentum=momentum,
             negatives=None if negative_image_index is None else (negative_image_index, negative_text_index),
             negative_hardness=negative_hardness,
@@ -219,15 +200,51 @@ class CBViLAForPreTraining(CBViLAModelWithReconstruction):
         scored, fused = self.score(step, objectives, **options)
         return self._output(step, scored, fused)
 
-    def _encode_texts(
+    def _objectives(self, changes: dict[str, float]) -> tuple[list[CBViLAObjective], dict[str, float]]:
+        """The objectives that are on, and the weights of all terms."""
+        check_loss_weights(self, changes)
+        weights = {**self.config.loss_weights(), **changes}
+        return self.active_objectives(weights), weights
+
+    def _encode(
         self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None,
-        masked: Tensor | None,
-        objectives: list[CBViLAObjective],
+        masked_ids: Tensor | None,
+        ids: tuple[Tensor | None, Tensor | None, Tensor | None],
+        hints: CBViLAQuantizerHints | None,
+        interpolate_pos_encoding: bool,
+        **given: Any,
+    ) -> CBViLAStep:
+        """Encodes a batch; `given` are the fields of the step that need no encoding."""
+        pixel_values, input_ids, attention_mask = (given[n] for n in ("pixel_values", "input_ids", "attention_mask"))
+        image = self.cbvila.get_image_features(pixel_values, interpolate_pos_encoding, return_dict=True)
+        text, masked_text = self._encode_texts(input_ids, attention_mask, masked_ids)
+        quantized = None
+        if self.cbvila.has_quantizer:
+            quantized = self.cbvila.quantizer(image.last_hidden_state[:, 1:], hints=hints)
+        image_ids, text_ids = pair_ids(pixel_values, input_ids, attention_mask, *ids[:2])
+        processes = Processes.gather_sizes(self.training, input_ids, ids[2])
+        embeds, similarity = self._embeds(image.pooler_output, text), self.cbvila.similarity_logits
+        return CBViLAStep(
+            training=self.training,
+            images=image.last_hidden_state,
+            texts=text,
+            masked_texts=masked_text,
+            image_index=torch.arange(text.shape[0], device=text.device),
+            image_embeds=embeds[0],
+            text_embeds=embeds[1],
+            pairs=pair_similarity(processes, similarity, *embeds, image_ids, text_ids, ids[2]),
+            similarity=similarity,
+            quantized=quantized,
+            hints=hints,
+            processes=processes,
+            **given,
+        )
+
+    def _encode_texts(
+        self, input_ids: Tensor, attention_mask: Tensor | None, masked: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """States of the captions and, in the same pass, of their corrupted copies, if an objective needs them."""
-        if masked is None or not any("masked_text" in objective.needs for objective in objectives):
+        """States of the captions and, in the same pass, of their corrupted copies (or `None`)."""
+        if masked is None:
             return self.cbvila.text_model(input_ids, attention_mask=attention_mask).last_hidden_state, None
         mask = None if attention_mask is None else attention_mask.repeat(2, 1)
         both = self.cbvila.text_model(torch.cat([input_ids, masked]), attention_mask=mask).last_hidden_state
@@ -247,8 +264,8 @@ class CBViLAForPreTraining(CBViLAModelWithReconstruction):
         )
         output.loss = weighted_sum(output.losses, step.weights)
         for term in scored.values():
-            for name, predictions in term.predictions.items():
-                setattr(output, name, predictions)
+            for name, value in term.predictions.items():
+                setattr(output, name, value)
         if step.quantized is not None:
             output.codebook_indices, output.codebook_counts = step.quantized.indices, step.quantized.counts
             statistics = codebook_statistics(step.quantized.counts, self.cbvila.quantizer.book_sizes)

@@ -9,7 +9,7 @@ from .momentum_cbvila import MomentumTargets
 from .objectives_cbvila import OBJECTIVES
 
 
-def check_pretraining_inputs(pixel_values, input_ids, input_ids_masked, mlm_labels, caption_dropped) -> None:
+def check_pairs(pixel_values, input_ids, input_ids_masked, mlm_labels, caption_dropped) -> None:
     """Raises a ValueError that names what is missing or does not fit."""
     if pixel_values is None or input_ids is None:
         missing = "pixel_values" if pixel_values is None else "input_ids"
@@ -42,6 +42,12 @@ def check_targets(model: Any, mlm_labels: Tensor | None, mim_targets: Tensor | N
         raise ValueError(f"mim_targets has shape {tuple(mim_targets.shape)}; with bool_masked_pos it must be {shape}.")
     for book, size in zip([mim_targets] if len(sizes) == 1 else mim_targets.unbind(-1), sizes, strict=True):
         check_ids("mim_targets", book, tuple(book.shape), size, f"the codebook has {size} codes", model)
+
+
+def check_negatives(negative_image_index: Tensor | None, negative_text_index: Tensor | None) -> None:
+    """Raises a ValueError for negatives of one kind alone."""
+    if (negative_image_index is None) != (negative_text_index is None):
+        raise ValueError("ITM needs both negative_image_index and negative_text_index, or neither.")
 
 
 def check_momentum(model: Any, momentum: MomentumTargets | None) -> None:

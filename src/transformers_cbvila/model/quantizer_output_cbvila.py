@@ -26,9 +26,9 @@ class CBViLAQuantizerHints(NamedTuple):
     token_classes: Tensor | None = None
 
     @classmethod
-    def of(cls, token_labels: Tensor | None) -> "CBViLAQuantizerHints | None":
+    def of(cls, token_classes: Tensor | None) -> "CBViLAQuantizerHints | None":
         """Hints, or `None` if nothing is known."""
-        return None if token_labels is None else cls(token_labels)
+        return None if token_classes is None else cls(token_classes)
 
 
 @dataclass

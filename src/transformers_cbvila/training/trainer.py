@@ -60,8 +60,6 @@ class CBViLATrainer(Trainer):
         if args is not None and not isinstance(args, CBViLATrainingArguments):
             raise ValueError(f"args is a {type(args).__name__}; CBViLATrainer takes CBViLATrainingArguments.")
         super().__init__(model=model, args=args or CBViLATrainingArguments(), **kwargs)
-        # Trainer takes every argument with "label" in its name for one that a batch has when there is a loss.
-        self.label_names = [name for name in self.label_names if name != "token_labels"]
         require_one_device(self.args)  # here: a model that is laid out over several devices has changed it by now
         self._sums: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros((), device=self.args.device))
         self._times: dict[str, int] = defaultdict(int)
