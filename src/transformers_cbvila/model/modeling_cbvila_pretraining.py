@@ -102,8 +102,10 @@ class CBViLAForPreTraining(CBViLAModelWithReconstruction):
         self.post_init()
 
     def get_output_embeddings(self) -> nn.Module | None:
-        mlm: Any = self.objectives[CBViLAMLM.name] if CBViLAMLM.name in self.objectives else None
-        return None if mlm is None else mlm.head.decoder
+        if CBViLAMLM.name not in self.objectives:
+            return None
+        mlm: Any = self.objectives[CBViLAMLM.name]
+        return mlm.head.decoder
 
     def set_output_embeddings(self, value: nn.Module) -> None:
         mlm: Any = self.objectives[CBViLAMLM.name]
