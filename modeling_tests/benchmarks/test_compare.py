@@ -54,4 +54,8 @@ def test_every_run_has_its_options_and_its_model(name, monkeypatch, tmp_path):
     ((job, args),) = seen
     assert args.max_steps == RUNS[name][1].get("max_steps", recorded_runs.VARIANT)
     fields = job.model_config if isinstance(job.model_config, dict) else recorded_runs.json.loads(job.model_config)
-    assert CBViLAConfig(**fields).codebook_size == 128 and fields.items() >= RUNS[name][0].items()
+    config = CBViLAConfig(**fields)
+    assert {flat: getattr(config, flat) for flat in ("codebook_size", *RUNS[name][0])} == {
+        "codebook_size": 128,
+        **RUNS[name][0],
+    }

@@ -226,7 +226,7 @@ def test_no_items_is_an_error():
 
 def test_towers_of_different_widths_cannot_be_compared_without_projections():
     model = build(CBViLAForImageTextRetrieval, itc_weight=0.0)
-    with pytest.raises(ValueError, match="images are 32 wide and those of texts 24.*itc_weight"):
+    with pytest.raises(ValueError, match="images are 32 wide and those of texts 24.*ITC"):
         cosine_similarity(*encoded(model))
     assert cosine_similarity(*encoded(build(CBViLAForImageTextRetrieval, itc_weight=0.0, same_width=True))).shape == (
         len(IMAGES),

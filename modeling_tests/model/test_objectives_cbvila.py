@@ -9,6 +9,7 @@ from transformers_cbvila.model.modeling_cbvila_image_text_retrieval import CBViL
 from transformers_cbvila.model.modeling_cbvila_masked_image_modeling import CBViLAForMaskedImageModeling
 from transformers_cbvila.model.modeling_cbvila_pretraining import CBViLAForPreTraining
 from transformers_cbvila.model.objectives_cbvila import OBJECTIVES
+from transformers_cbvila.model.quantizers_cbvila import QUANTIZERS
 
 OFF = {"weight": 0.0}
 OF_IMAGES = ("pixel", "codebook", "commitment", "mim", "mim_cls_bag")
@@ -199,7 +200,7 @@ def test_another_quantizer_begins_with_its_own_defaults():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"quantizer_config": {"type": "nearst"}}, "type='nearst' is not one of 'fsq', 'nearest'"),
+        ({"quantizer_config": {"type": "nearst"}}, f"type='nearst' is not one of {', '.join(map(repr, QUANTIZERS))}"),
         ({"quantizer_config": {"siz": 3}}, "no option 'siz'; did you mean 'size'"),
         ({"quantizer_config": {"update": "sgd"}}, "update='sgd' is not one of 'ema', 'loss'"),
         ({"quantizer_config": {"size": 1}}, "size=1 must be at least 2"),

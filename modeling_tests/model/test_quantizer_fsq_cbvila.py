@@ -14,6 +14,9 @@ from torch import nn
 
 import transformers_cbvila
 from transformers_cbvila.model.configuration_cbvila import CBViLAConfig
+from transformers_cbvila.model.quantizers_cbvila import QUANTIZERS
+
+pytestmark = pytest.mark.skipif("fsq" not in QUANTIZERS, reason="the quantizer was taken out")
 
 FILE, REGISTRY = "quantizer_fsq_cbvila.py", "quantizers_cbvila.py"
 
