@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import yaml
 
-from transformers_cbvila.evaluation.codebook_metrics import codebook_use
-from transformers_cbvila.evaluation.floors import chance_recall, guesses_by_text, majority
-from transformers_cbvila.evaluation.intervals import bootstrap_interval
-from transformers_cbvila.evaluation.load_metric import METRICS, load_metric, metric_folder
-from transformers_cbvila.evaluation.reasoning_metrics import consistency
+from transformers_cbvila.metrics.baselines import chance_recall, guesses_by_text, majority
+from transformers_cbvila.metrics.codebook_metrics import codebook_use
+from transformers_cbvila.metrics.intervals import bootstrap_interval
+from transformers_cbvila.metrics.load_metric import METRICS, load_metric, metric_folder
+from transformers_cbvila.metrics.reasoning_metrics import consistency
 
 
 def test_consistency_is_the_share_of_groups_without_a_mistake():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from transformers_cbvila.evaluation.retrieval_metrics import recall_at_k
+from transformers_cbvila.metrics.retrieval_metrics import recall_at_k
 
 EYE = np.eye(3, dtype=bool)
 
