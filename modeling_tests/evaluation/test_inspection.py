@@ -7,13 +7,13 @@ import torch
 from tiny import CODES, PATCHES, pretraining_model, tiny_processor, tiny_rows
 
 from transformers_cbvila.evaluation import inspection
-from transformers_cbvila.evaluation import retrieval_figures as retrieval
 from transformers_cbvila.evaluation.inspection import inspect_pretraining
-from transformers_cbvila.evaluation.reranking import Candidates, TwoStageRetrieval
-from transformers_cbvila.evaluation.retrieval_figures import retrieval_figures
 from transformers_cbvila.evaluation.visual_words import collect_visual_words
 from transformers_cbvila.metrics.intervals import bootstrap_interval
 from transformers_cbvila.metrics.retrieval_metrics import first_relevant_ranks
+from transformers_cbvila.retrieval import retrieval_figures as retrieval
+from transformers_cbvila.retrieval.reranking import Candidates, TwoStageRetrieval
+from transformers_cbvila.retrieval.retrieval_figures import retrieval_figures
 
 QUIET = {"progress": False}
 

@@ -18,11 +18,11 @@ from transformers_cbvila.data.task_settings import (
 from transformers_cbvila.evaluation.answer_lists import ceiling, read_answer_list
 from transformers_cbvila.evaluation.answering import answer_questions
 from transformers_cbvila.evaluation.protocols import PROTOCOLS, check_protocol, protocol_defaults
-from transformers_cbvila.evaluation.retrieval_figures import gallery_figures, true_matches
 from transformers_cbvila.evaluation.task_figures import TaskEvaluation, scorer_of
 from transformers_cbvila.model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
 from transformers_cbvila.model.modeling_cbvila_visual_entailment import CBViLAForVisualEntailment
 from transformers_cbvila.model.modeling_cbvila_visual_reasoning import CBViLAForVisualReasoning
+from transformers_cbvila.retrieval.retrieval_figures import gallery_figures, true_matches
 
 PICTURES = [half_image(c, h, s) for c, h, s in (("red", "top", 32), ("blue", "left", 20), ("green", "right", 60))]
 

@@ -24,7 +24,7 @@ from ..model.nearest_codes_cbvila import count_codes
 from ..model.objective_mim_cbvila import CBViLAMIM
 from ..model.objective_pixel_cbvila import CBViLAPixel
 from ..model.processing_cbvila import CBViLAProcessor
-from .retrieval_figures import retrieval_figures
+from ..retrieval.retrieval_figures import retrieval_figures
 
 _TEXT_INPUTS = ("input_ids", "attention_mask")
 

@@ -16,10 +16,10 @@ from ..metrics.reasoning_metrics import consistency
 from ..metrics.vqa_metrics import ANNOTATORS_PER_QUESTION, answers_match, vqa_soft_scores
 from ..model.processing_cbvila import CBViLAProcessor
 from ..model.unknown_tokens_cbvila import unknown_token_share
+from ..retrieval.retrieval_figures import DEPTHS, ImagesOfRows, TrueMatches, gallery_figures, owners_of
 from .answer_lists import Scorer, ceiling, read_answer_list
 from .answering import answer_questions
 from .classification import classify
-from .retrieval_figures import DEPTHS, ImagesOfRows, TrueMatches, gallery_figures, owners_of
 
 Figures = dict[str, Any]
 
