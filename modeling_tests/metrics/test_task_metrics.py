@@ -63,6 +63,14 @@ def test_intervals_over_groups_are_wider_where_a_group_is_right_or_wrong_as_one(
     assert bootstrap_interval(np.ones(3), 0, groups=np.zeros(3)) == (1.0, 1.0)
 
 
+def test_bootstrap_interval_of_a_proportion():
+    hits = np.repeat([1.0, 0.0], [100, 300])
+    low, high = bootstrap_interval(hits, seed=0)
+    spread = 1.96 * np.sqrt(0.25 * 0.75 / 400)  # the normal approximation
+    assert low == pytest.approx(0.25 - spread, abs=0.008) and high == pytest.approx(0.25 + spread, abs=0.008)
+    assert bootstrap_interval(np.ones(9), seed=0) == (1.0, 1.0)
+
+
 def test_unknown_metrics_are_named():
     with pytest.raises(ValueError, match="no metric is called 'bleu'; there are vqa_accuracy"):
         metric_folder("bleu")

@@ -47,7 +47,7 @@ def run(options: Any) -> int:
     from ..data.source_rows import usual_split
     from ..data.sources import load_pairs
     from ..devices import placed
-    from ..evaluation.inspection import inspect_pretraining
+    from ..inspection.measure import inspect_pretraining
     from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
     from ..model.processing_cbvila import CBViLAProcessor
     from ..output_files import require_folder, write_json

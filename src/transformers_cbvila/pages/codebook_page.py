@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..evaluation.visual_words import (
+from ..inspection.visual_words import (
     VisualWords,
     choose_codes,
     choose_rows,

@@ -5,7 +5,7 @@ import pytest
 import torch
 from tiny import CODES, PATCH, PATCHES, SIDE, pretraining_model, tiny_processor, tiny_rows
 
-from transformers_cbvila.evaluation.visual_words import (
+from transformers_cbvila.inspection.visual_words import (
     choose_codes,
     choose_rows,
     collect_visual_words,
