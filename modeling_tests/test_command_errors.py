@@ -3,6 +3,7 @@
 import pytest
 from torch._utils import ExceptionWrapper
 
+from transformers_cbvila.cli import main
 from transformers_cbvila.cli.errors import OUR_FAULT, USERS_FAULT, in_one_line
 from transformers_cbvila.data.bad_rows import BadRowError
 
@@ -30,3 +31,10 @@ def test_the_error_of_a_loader_worker_is_what_it_said(kind, capsys):
 def test_a_fault_of_ours_is_said_to_be_one(capsys):
     status, text = said(KeyError("captions"), capsys)
     assert status == OUR_FAULT and "please report" in text and len(text.splitlines()) == 1
+
+
+@pytest.mark.parametrize("option", ["--output", "--data"])
+def test_a_nul_character_is_said_to_be_one(option, capsys):
+    argv = ["evaluate", "retrieval", "--model", "cbvila-tiny", "--data", "easy-vqa", option, "figures\0.json"]
+    assert main(argv) == USERS_FAULT
+    assert "'figures\\x00.json' has a NUL character in it" in capsys.readouterr().err

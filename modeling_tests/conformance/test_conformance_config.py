@@ -19,7 +19,7 @@ class TestConfigs(unittest.TestCase):
 
     def test_config(self):
         self.model_tester = ModelTester()
-        self.run_common_tests(CBViLAConfig, codebook_size=37, common_properties=["text_config", "vision_config"])
+        self.run_common_tests(CBViLAConfig, projection_dim=37, common_properties=["text_config", "vision_config"])
 
     def test_text_config(self):
         self.run_common_tests(CBViLATextConfig, hidden_size=36)

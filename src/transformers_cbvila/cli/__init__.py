@@ -7,7 +7,7 @@ import argparse
 import sys
 from importlib import import_module
 
-from .errors import TRACEBACK, in_one_line
+from .errors import TRACEBACK, in_one_line, refuse_nul
 from .parsing import Parser
 
 # Each is a file of this folder, with `parse(argv)` and `run(*parsed)`, and INTERRUPTED if Ctrl-C leaves something.
@@ -30,6 +30,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     name = parser.parse_args(argv[:1]).command
     with in_one_line(f"cbvila {name}") as outcome:
+        refuse_nul(argv)
         command = import_module(f".{name}", __name__)
         outcome.when_interrupted = getattr(command, "INTERRUPTED", outcome.when_interrupted)
         parsed = command.parse(argv[1:])

@@ -28,6 +28,16 @@ class Outcome:
     when_interrupted: str = "Interrupted."
 
 
+def refuse_nul(arguments: list[str]) -> None:
+    """Raises a ValueError for an argument with a NUL character, which Python's files would call an embedded byte.
+
+    No shell passes one; a program that calls `main` can.
+    """
+    for argument in arguments:
+        if "\0" in argument:
+            raise ValueError(f"{shown(argument)} has a NUL character in it, which the name of no file or option has.")
+
+
 @contextmanager
 def in_one_line(command: str) -> Iterator[Outcome]:
     """Says an exception of the block in one line of stderr, and puts the exit status into the outcome."""

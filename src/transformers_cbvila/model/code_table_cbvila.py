@@ -102,9 +102,14 @@ class CBViLACodeTable(nn.Module):
         """Names of buffers that a resumed run needs and weights do not hold."""
         return ("ages", "expected_count") if self.is_moving_average else ()
 
+    def forward(self) -> Tensor:
+        """The codes (K, C) in at least fp32. A call, so that codes which are offloaded come back for it."""
+        return at_least_fp32(self.codes)
+
     def whole_codes(self) -> Tensor:
         """The codes (K, C) in at least fp32; outside the model's forward, FSDP2 has sharded a parameter."""
-        return at_least_fp32(self.codes.full_tensor() if hasattr(self.codes, "full_tensor") else self.codes)
+        codes = self()
+        return codes.full_tensor() if hasattr(codes, "full_tensor") else codes
 
     @without_autocast
     def encode(self, tokens: Tensor, in_proj: nn.Module | None = None) -> Tensor:

@@ -102,10 +102,14 @@ class CBViLAForPreTraining(CBViLAModelWithReconstruction):
         self.post_init()
 
     def get_output_embeddings(self) -> nn.Module | None:
-        return self.objectives[CBViLAMLM.name].head.decoder if CBViLAMLM.name in self.objectives else None
+        if CBViLAMLM.name not in self.objectives:
+            return None
+        mlm: Any = self.objectives[CBViLAMLM.name]
+        return mlm.head.decoder
 
     def set_output_embeddings(self, value: nn.Module) -> None:
-        self.objectives[CBViLAMLM.name].head.decoder = value
+        mlm: Any = self.objectives[CBViLAMLM.name]
+        mlm.head.decoder = value
 
     @can_return_tuple
     def forward(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
-from math import inf
+from math import inf, isfinite
 from typing import Any, ClassVar, Literal, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints
 
 from huggingface_hub.dataclasses import strict, type_validator
@@ -65,10 +65,10 @@ def require_range(where: str, name: str, value: Any, least: float, below: float 
     """Raises a ValueError unless `least` <= value < `below` (`least` < value with `above`)."""
     if (value > least if above else value >= least) and value < below:
         return
-    expected = f"above {least:g}" if above else f"at least {least:g}"
-    raise ValueError(
-        f"{where}: {name}={value} must be {expected}{f' and below {below:g}' if below < inf else ' and finite'}."
-    )
+    limits = [f"above {least:g}" if above else f"at least {least:g}"]
+    limits += [f"below {below:g}"] if below < inf else []
+    limits += ["finite"] if isinstance(value, float) and not isfinite(value) else []
+    raise ValueError(f"{where}: {name}={value} must be {' and '.join(limits)}.")
 
 
 def _expected(hint: Any) -> str:

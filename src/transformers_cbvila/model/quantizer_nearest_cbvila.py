@@ -10,7 +10,7 @@ from .autocast_cbvila import without_autocast
 from .code_gradients_cbvila import rotate_to, straight_through
 from .code_table_cbvila import CBViLACodeTable
 from .gumbel_cbvila import CBViLAGumbelChoice, choice_alarm
-from .losses_cbvila import at_least_fp32, codebook_loss, commitment_loss
+from .losses_cbvila import codebook_loss, commitment_loss
 from .nearest_codes_cbvila import count_codes
 from .options_cbvila import options, require_range
 from .quantizer_cbvila import CBViLAQuantizer, CBViLAQuantizerOptions, token_codes
@@ -92,7 +92,7 @@ class CBViLANearestQuantizer(CBViLAQuantizer):
         return {"in_proj": self.table.in_proj}
 
     def head_codes(self) -> tuple[Tensor, ...]:
-        return (at_least_fp32(self.table.codes).detach(),)
+        return (self.table().detach(),)
 
     def encode(self, tokens: Tensor, modules: Mapping[str, nn.Module] | None = None) -> Tensor:
         return self.table.encode(tokens, None if modules is None else modules["in_proj"])
@@ -101,7 +101,7 @@ class CBViLANearestQuantizer(CBViLAQuantizer):
         return self.table.lookup(latents)
 
     def indices_to_quantized(self, indices: Tensor) -> Tensor:
-        return self.table.decode(token_codes(indices, self.table.codes))
+        return self.table.decode(token_codes(indices, self.table()))
 
     @without_autocast
     def forward(
@@ -113,12 +113,12 @@ class CBViLANearestQuantizer(CBViLAQuantizer):
         metrics = {}
         if self.training and self.gumbel is not None:
             flat = source.reshape(-1, source.shape[-1])
-            sampled, nearest, share = self.gumbel(flat, at_least_fp32(self.table.codes), self.learns)
+            sampled, nearest, share = self.gumbel(flat, self.table(), self.learns)
             indices, passed = nearest.view(latents.shape[:-1]), sampled.view_as(latents)
-            codes, metrics = token_codes(indices, self.table.codes), {"argmin_share": share}
+            codes, metrics = token_codes(indices, self.table()), {"argmin_share": share}
         else:
             indices = self.lookup(latents)
-            codes = token_codes(indices, self.table.codes)
+            codes = token_codes(indices, self.table())
             passed = self._pass_gradient(source, codes)
         counts = count_codes(indices, self.num_codes)
         if remember and self.learns and self.table.is_moving_average:

@@ -80,7 +80,7 @@ class CBViLAResidualQuantizer(CBViLAQuantizer):
         return {"in_proj": self.in_proj}
 
     def head_codes(self) -> tuple[Tensor, ...]:
-        return tuple(at_least_fp32(table.codes).detach() for table in self.tables())
+        return tuple(table().detach() for table in self.tables())
 
     @without_autocast
     def encode(self, tokens: Tensor, modules: Mapping[str, nn.Module] | None = None) -> Tensor:
@@ -98,7 +98,7 @@ class CBViLAResidualQuantizer(CBViLAQuantizer):
 
     def indices_to_quantized(self, indices: Tensor) -> Tensor:
         books = zip(indices.unbind(-1), self.tables(), strict=True)
-        return self.decode(_total(token_codes(of_book, table.codes) for of_book, table in books))
+        return self.decode(_total(token_codes(of_book, table()) for of_book, table in books))
 
     @without_autocast
     def forward(
@@ -134,7 +134,7 @@ class CBViLAResidualQuantizer(CBViLAQuantizer):
         books, left = [], latents
         for table in self.tables():
             indices = table.lookup(left)
-            codes = token_codes(indices, table.codes)
+            codes = token_codes(indices, table())
             books.append((left, indices, codes))
             left = left - codes.detach()
         return books
