@@ -16,10 +16,10 @@ from PIL import Image
 from torch.testing import assert_close
 
 from transformers_cbvila import CBViLAForImageTextRetrieval, CBViLAProcessor, bundled_checkpoint
-from transformers_cbvila.evaluation.reranking import TwoStageRetrieval, rerank
-from transformers_cbvila.evaluation.shards import read_shards
-from transformers_cbvila.evaluation.stored_gallery import store_gallery
 from transformers_cbvila.model.losses_cbvila import matching_scores
+from transformers_cbvila.retrieval.reranking import TwoStageRetrieval, rerank
+from transformers_cbvila.retrieval.shards import read_shards
+from transformers_cbvila.retrieval.stored_gallery import store_gallery
 
 CHECKED = 64  # pairs
 SIDE, CELLS = 64, 4

@@ -14,10 +14,10 @@ from torch.testing import assert_close
 from transformers import BlipConfig, BlipForImageTextRetrieval, set_seed
 
 from transformers_cbvila import CBViLAConfig, CBViLAForImageTextRetrieval
-from transformers_cbvila.evaluation.gallery import Encoded
-from transformers_cbvila.evaluation.matching import text_questions
-from transformers_cbvila.evaluation.reranking import match_pairs
 from transformers_cbvila.model.losses_cbvila import matching_scores
+from transformers_cbvila.retrieval.gallery import Encoded
+from transformers_cbvila.retrieval.matching import text_questions
+from transformers_cbvila.retrieval.reranking import match_pairs
 
 TOKENS, FEWEST_TOKENS, FIRST_WORD = 30, 6, 1000
 OURS, NAIVE, BLIP = "ours", "pair by pair", "BLIP"

@@ -4,6 +4,7 @@ Run on made-up sources too: a checker that finds nothing would pass on anything.
 """
 
 import ast
+import graphlib
 import re
 import sys
 from pathlib import Path
@@ -14,44 +15,54 @@ PACKAGE = "transformers_cbvila"
 SOURCES = Path(__file__).parents[1] / "src" / PACKAGE
 CONVERSION = Path(__file__).parents[1] / "conversion"  # scripts, which import each other by name
 
-# What each layer's files may import besides the standard library and themselves. The root layer is the package's
-# __init__.py and the small files beside it that any layer but model/ may use.
+# What each layer's files may import besides the standard library and themselves. The root layer is the small files
+# beside the package's __init__.py, which any layer but model/ may use.
 MODEL_PACKAGES = {"torch", "transformers", "huggingface_hub", "numpy", "PIL"}
 PACKAGES_OF_LAYER = {
     "model": MODEL_PACKAGES,
     "data": MODEL_PACKAGES | {"tokenizers", "datasets", "easy_vqa"},
-    "evaluation": {"numpy", "torch", "tqdm", "transformers", "evaluate", "datasets"},
+    "metrics": {"numpy", "torch", "datasets", "evaluate"},
+    "retrieval": {"numpy", "torch", "tqdm", "transformers", "datasets"},
+    "inspection": {"numpy", "torch", "tqdm"},
+    "evaluation": {"numpy", "torch", "tqdm", "transformers"},
     "training": MODEL_PACKAGES | {"accelerate", "safetensors", "datasets", "evaluate", "peft"},
     "pages": {"numpy", "PIL"},
     "hub": MODEL_PACKAGES | {"safetensors", "yaml"},
     "demo": MODEL_PACKAGES | {"accelerate", "safetensors", "datasets", "evaluate", "matplotlib"},
-    "root": MODEL_PACKAGES | {"safetensors", "packaging"},
+    "root": {"torch", "transformers", "packaging"},
+    "__init__.py": set(),
     "conversion": MODEL_PACKAGES | {"safetensors", "timm"} | {path.stem for path in CONVERSION.glob("*.py")},
     "cli": MODEL_PACKAGES
     | {"accelerate", "safetensors", "yaml", "datasets", "evaluate", "peft", "timm", "matplotlib"},
 }
 LAYERS_OF_LAYER = {
     "model": set(),
+    "root": {"model"},
     "data": {"root", "model"},
-    "evaluation": {"root", "model", "data"},
-    "training": {"root", "model", "data", "evaluation"},
-    "pages": {"root", "model", "data", "evaluation"},
+    "metrics": {"root", "model"},
+    "retrieval": {"root", "model", "data", "metrics"},
+    "inspection": {"model", "data", "metrics", "retrieval"},
+    "evaluation": {"root", "model", "data", "metrics", "retrieval"},
+    "training": {"root", "model", "data", "retrieval", "evaluation"},
+    "pages": {"model", "retrieval", "inspection"},
     "hub": {"root", "model"},
-    "demo": {"root", "model", "data", "evaluation", "training", "pages"},
-    "root": {"model", "data", "evaluation", "training", "hub"},
+    "demo": {"root", "model", "data", "metrics", "evaluation", "training", "pages"},
+    "__init__.py": {"root", "model", "data", "retrieval", "training", "hub"},
     "conversion": {"root", "model"},
-    "cli": {"root", "model", "data", "evaluation", "training", "pages", "demo", "hub"},
+    "cli": {"root", "model", "data", "retrieval", "inspection", "evaluation", "training", "pages", "demo", "hub"},
 }
 # Optional packages: a top-level import would make the package fail without their extra, and start slowly with it.
 GUARDED = {"datasets", "evaluate", "peft", "timm", "torchvision", "easy_vqa", "matplotlib", "faiss"}
 # evaluate reads a metric script's imports from its first column, so they cannot be guarded.
-METRIC_SCRIPT = re.compile(r"evaluation/(\w+)/\1\.py")
+METRIC_SCRIPT = re.compile(r"metrics/(\w+)/\1\.py")
 # How transformers' remote-code loader finds a file's relative imports: anywhere in the text, docstrings included.
 LOADER_PATTERN = re.compile(r"^\s*(?:from|import)\s+\.", re.MULTILINE)
 
 
 def layer_of(path):
     """The layer of a source, from its path relative to the package (with forward slashes)."""
+    if path == "__init__.py":
+        return path
     if path == "__main__.py":
         return "cli"
     return path.partition("/")[0] if "/" in path else "root"
@@ -152,7 +163,11 @@ def test_sources_hold_the_table():
     assert found == []
 
 
-@pytest.mark.parametrize("layer", ["model", "data", "evaluation", "training", "pages", "demo", "hub", "cli"])
+def test_layers_depend_on_each_other_one_way():
+    graphlib.TopologicalSorter(LAYERS_OF_LAYER).prepare()
+
+
+@pytest.mark.parametrize("layer", sorted(LAYERS_OF_LAYER.keys() - {"root", "__init__.py", "conversion"}))
 def test_table_names_the_folders_that_are_there(layer):
     assert (SOURCES / layer / "__init__.py").is_file()
 
@@ -165,7 +180,7 @@ def test_table_names_the_folders_that_are_there(layer):
         ("data/a.py", "from ..model.b import B\nfrom . import c"),
         ("data/a.py", "def load():\n    import datasets"),
         ("data/a.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from datasets import Dataset"),
-        ("evaluation/metric/metric.py", "import datasets\nimport evaluate"),
+        ("metrics/metric/metric.py", "import datasets\nimport evaluate"),
         ("__init__.py", "def __getattr__(name):\n    from transformers_cbvila.training.trainer import T"),
         ("cli/a.py", "from ..demo import report"),
         ("__main__.py", "from transformers_cbvila.cli import main"),
@@ -197,16 +212,22 @@ def test_checker_lets_allowed_imports_pass(path, source):
         ("data/a.py", "class A:\n    import datasets", "is optional"),
         ("data/a.py", "import pandas", "may not import pandas"),
         ("evaluation/a.py", "from transformers_cbvila.training.b import B", "may not import training"),
-        ("evaluation/metric/other.py", "import evaluate", "is optional"),
+        ("metrics/metric/other.py", "import evaluate", "is optional"),
+        ("metrics/a.py", "from ..retrieval.b import B", "may not import retrieval"),
+        ("retrieval/a.py", "from ..evaluation.b import B", "may not import evaluation"),
+        ("inspection/a.py", "from ..evaluation.b import B", "may not import evaluation"),
         ("training/a.py", "from transformers_cbvila.cli import main", "may not import cli"),
         ("training/a.py", "from ..demo.report import write_report", "may not import demo"),
         ("pages/a.py", "from ..training.trainer import T", "may not import training"),
-        ("evaluation/a.py", "from ..pages.document import png", "may not import pages"),
+        ("evaluation/a.py", "from ..inspection.b import B", "may not import inspection"),
+        ("inspection/a.py", "from ..pages.document import png", "may not import pages"),
         ("pages/a.py", "import torch", "may not import torch"),
         ("conversion/a.py", "from transformers_cbvila.training.trainer import T", "may not import training"),
         ("conversion/a.py", "import timm", "is optional"),
         ("model/a.py", "import key_table", "may not import key_table"),
         ("extras.py", "from transformers_cbvila.cli import main", "may not import cli"),
+        ("extras.py", "from .training.trainer import T", "may not import training"),
+        ("__init__.py", "from .demo.report import R", "may not import demo"),
         ("extras.py", "from transformers_cbvila.__main__ import main", "may not import cli"),
         ("hub/a.py", "from ..training.runs.run_record import run_record", "may not import training"),
         ("other/a.py", "x = 1", "no layer"),

@@ -11,7 +11,7 @@ import yaml
 from transformers_cbvila import __version__
 from transformers_cbvila.cli import COMMANDS, main
 from transformers_cbvila.cli.recipes import parse_job
-from transformers_cbvila.evaluation.retrieval_order import better_rerank_k
+from transformers_cbvila.retrieval.retrieval_order import better_rerank_k
 from transformers_cbvila.training.arguments import CBViLATrainingArguments
 from transformers_cbvila.training.pretrain import PretrainingJob
 

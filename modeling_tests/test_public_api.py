@@ -97,7 +97,7 @@ def test_import_leaves_code_of_models_training_and_data_alone():
     loaded = loaded_after("import transformers_cbvila, transformers")
     assert "transformers_cbvila.registration" in loaded
     # quantizers and objectives, and with them the losses, are what a configuration knows
-    ours = "model.modeling|model.pipeline|training|data|evaluation|demo|hub|cli"
+    ours = "model.modeling|model.pipeline|training|data|metrics|retrieval|inspection|evaluation|demo|hub|cli"
     assert [name for name in loaded if re.match(rf"transformers_cbvila\.({ours})", name)] == []
 
 

@@ -16,7 +16,7 @@ from transformers import PrinterCallback
 
 from benchmarks.measuring import count_flops
 from transformers_cbvila.data.sources import load_pairs
-from transformers_cbvila.evaluation.inspection import inspect_pretraining
+from transformers_cbvila.inspection.measure import inspect_pretraining
 from transformers_cbvila.training.arguments import CBViLATrainingArguments
 from transformers_cbvila.training.pretrain import PretrainingJob, build_trainer
 from transformers_cbvila.training.schedule import objective_weights, phases

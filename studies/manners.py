@@ -18,7 +18,7 @@ from transformers_cbvila import CBViLAForImageTextRetrieval
 from transformers_cbvila.bundled import checkpoint_source
 from transformers_cbvila.data.distortions import inked
 from transformers_cbvila.data.sources import load_pairs
-from transformers_cbvila.evaluation.retrieval_figures import gallery_figures
+from transformers_cbvila.retrieval.retrieval_figures import gallery_figures
 
 from .artists import split_by_artist
 from .table import markdown

@@ -11,7 +11,7 @@ from PIL import Image
 from transformers_cbvila.demo.curves import curve_names, draw_curves
 from transformers_cbvila.demo.demo_run import DemoRun
 from transformers_cbvila.demo.report import write_report
-from transformers_cbvila.evaluation.intervals import wilson_interval
+from transformers_cbvila.metrics.intervals import wilson_interval
 
 
 def example(color, prediction, score=0.987):

@@ -12,6 +12,7 @@ from huggingface_hub import HfApi
 from publishable import LONG, in_another_process, inherited_environment, save_checkpoint
 from tiny import half_image
 from tiny_heads import HEADS
+from version_0_1 import save_as_0_1
 
 from transformers_cbvila import (
     CBViLAForQuestionAnswering,
@@ -238,13 +239,17 @@ for name, (head, auto_class, code) in {repositories}.items():
 
 
 @pytest.mark.slow
-def test_every_head_in_clean_environments_and_with_the_package(hub, api, facts, tmp_path):
+@pytest.mark.parametrize("version", ["now", "0.1"])
+def test_every_head_in_clean_environments_and_with_the_package(version, hub, api, facts, tmp_path):
     """`publish` compares outputs; here every Auto class loads, and the cards' code runs as it stands."""
     half_image("red", "left").save(tmp_path / "picture.png")
     clean, ours = {}, {}
     for head in HEADS:
         name = f"org/{head.__name__.lower()}"
-        publish(save_checkpoint(head, tmp_path / head.__name__), name, facts=facts, api=api)
+        folder = save_checkpoint(head, tmp_path / head.__name__)
+        if version == "0.1":
+            save_as_0_1(head.from_pretrained(folder), folder)
+        publish(folder, name, facts=facts, api=api)
         card = hub.repositories[name].files["README.md"].decode()
         blocks = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
         for repositories, code in zip((ours, clean), blocks, strict=True):

@@ -1,4 +1,4 @@
-"""The templates of cards and the recipes go along in a wheel; those stay out of a source folder."""
+"""The templates of cards, the recipes and the metrics go along in a wheel; the first stay out of a source folder."""
 
 import subprocess
 import sys
@@ -10,6 +10,7 @@ import pytest
 from transformers_cbvila import bundled_checkpoints
 from transformers_cbvila.cli.recipe_files import FOLDER
 from transformers_cbvila.hub.cards import cards_folder
+from transformers_cbvila.metrics.load_metric import METRICS, metric_folder
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,3 +34,7 @@ def test_a_wheel_has_them_where_the_code_looks_for_them(tmp_path):
     folder = "transformers_cbvila/recipes/"
     assert recipes and {name[len(folder) :]: packed[name] for name in packed if name.startswith(folder)} == recipes
     assert all(f"transformers_cbvila/checkpoints/{name}/facts.yaml" in packed for name in bundled_checkpoints())
+    for folder in map(metric_folder, METRICS):
+        parts = {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix in (".md", ".py")}
+        assert len(parts) == 3
+        assert {name: packed[f"transformers_cbvila/metrics/{folder.name}/{name}"] for name in parts} == parts

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from tiny import CODES, PATCHES, SIDE, pretraining_model, tiny_processor, tiny_rows
 
-from transformers_cbvila.evaluation.inspection import inspect_pretraining
-from transformers_cbvila.evaluation.visual_words import VisualWords
+from transformers_cbvila.inspection.measure import inspect_pretraining
+from transformers_cbvila.inspection.visual_words import VisualWords
 from transformers_cbvila.pages.codebook_page import write_codebook_page
 from transformers_cbvila.pages.codebook_pictures import (
     crop_with_neighbours,

@@ -29,9 +29,9 @@ from transformers_cbvila.data.task_settings import (
     ReasoningSettings,
     RetrievalSettings,
 )
-from transformers_cbvila.evaluation import gallery, stored_gallery
-from transformers_cbvila.evaluation.retrieval_order import better_rerank_k
 from transformers_cbvila.evaluation.task_evaluation import EvaluationJob, evaluate_task
+from transformers_cbvila.retrieval import gallery, stored_gallery
+from transformers_cbvila.retrieval.retrieval_order import better_rerank_k
 from transformers_cbvila.training.finetune import FinetuningJob, build_trainer, finetune
 from transformers_cbvila.training.task_models import starting_model
 

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
         CBViLADataCollatorForVisualEntailment,
         CBViLADataCollatorForVisualReasoning,
     )
-    from .evaluation.retriever import CBViLARetriever, CBViLARetrieverOutput
     from .hub.publishing import publish
     from .model.code_table_cbvila import CBViLACodeTable
     from .model.configuration_cbvila import CBViLAConfig, CBViLAFusionConfig, CBViLATextConfig, CBViLAVisionConfig
@@ -67,6 +66,7 @@ if TYPE_CHECKING:
     from .model.quantizer_cbvila import CBViLAQuantizer, CBViLAQuantizerOptions
     from .model.quantizer_output_cbvila import CBViLAQuantizerOutput
     from .model.quantizers_cbvila import register_quantizer
+    from .retrieval.retriever import CBViLARetriever, CBViLARetrieverOutput
     from .training.arguments import CBViLATrainingArguments
     from .training.trainer import CBViLATrainer
 
@@ -99,8 +99,8 @@ _MODULE_OF_LAZY_NAME = {
     "CBViLAModel": "model.modeling_cbvila",
     "CBViLAModelOutput": "model.modeling_cbvila",
     "CBViLAProcessor": "model.processing_cbvila",
-    "CBViLARetriever": "evaluation.retriever",
-    "CBViLARetrieverOutput": "evaluation.retriever",
+    "CBViLARetriever": "retrieval.retriever",
+    "CBViLARetrieverOutput": "retrieval.retriever",
     "CBViLATextConfig": "model.configuration_cbvila",
     "CBViLATextModel": "model.modeling_cbvila_text",
     "CBViLATrainer": "training.trainer",

@@ -46,12 +46,12 @@ def run(options: Any) -> int:
     from ..data.measured_pairs import MeasuredPairs
     from ..data.source_rows import usual_split
     from ..data.sources import load_pairs
-    from ..evaluation.devices import placed
-    from ..evaluation.inspection import inspect_pretraining
-    from ..evaluation.output_files import require_folder, write_json
-    from ..evaluation.retrieval_order import keep_better_order
+    from ..devices import placed
+    from ..inspection.measure import inspect_pretraining
     from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
     from ..model.processing_cbvila import CBViLAProcessor
+    from ..output_files import require_folder, write_json
+    from ..retrieval.retrieval_order import keep_better_order
 
     require_folder("output", options.output)
     source = checkpoint_source(options.model)

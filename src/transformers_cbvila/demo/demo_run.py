@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 
 from PIL import Image
 
-from transformers_cbvila.evaluation.intervals import wilson_interval
+from transformers_cbvila.metrics.intervals import wilson_interval
 
 YES_NO = "yes/no"
 

@@ -17,8 +17,8 @@ from ..data.collators import CBViLADataCollatorForQuestionAnswering
 from ..data.easy_vqa import load_easy_vqa
 from ..data.questions import SampledQuestions
 from ..evaluation.answering import answer_questions
-from ..evaluation.floors import majority_accuracy, question_only_accuracy
-from ..evaluation.load_metric import load_vqa_accuracy
+from ..metrics.baselines import majority_accuracy, question_only_accuracy
+from ..metrics.load_metric import load_vqa_accuracy
 from ..model.modeling_cbvila_question_answering import CBViLAForQuestionAnswering
 from ..model.processing_cbvila import CBViLAProcessor
 from ..training.arguments import CBViLATrainingArguments

@@ -6,8 +6,8 @@ from html import escape
 
 from transformers_cbvila.demo.curves import draw_curves
 from transformers_cbvila.demo.demo_run import DemoRun, Example
-from transformers_cbvila.evaluation.intervals import wilson_interval
-from transformers_cbvila.evaluation.vqa_metrics import answers_match
+from transformers_cbvila.metrics.intervals import wilson_interval
+from transformers_cbvila.metrics.vqa_metrics import answers_match
 from transformers_cbvila.pages.document import UNKNOWN, data_uri, percent, picture, table, tile
 
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from .answer_normalization import normalize_answer
+from ..metrics.answer_normalization import normalize_answer
 
 # Scores of answers (0 to 1), one for each question, against what people answered.
 Scorer = Callable[[Sequence[str], Sequence[Sequence[str]]], list[float]]

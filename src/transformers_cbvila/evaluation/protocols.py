@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..data.task_rows import TaskRows
+from ..metrics.vqa_metrics import ANNOTATORS_PER_QUESTION
 from ..model.messages_cbvila import shown
-from .vqa_metrics import ANNOTATORS_PER_QUESTION
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from ..data.task_rows import load_task_rows
 from ..data.task_settings import QuestionSettings, Repeatable
 from ..data.task_texts import check_texts, texts_of_rows
 from ..data.unknown_texts import warn_of_unknown_tokens
+from ..devices import placed
 from ..model.configuration_cbvila import CBViLAConfig
 from ..model.modeling_cbvila_classification import ENTAILMENT_LABELS, REASONING_LABELS, with_labels
 from ..model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
@@ -18,8 +19,7 @@ from ..model.modeling_cbvila_question_answering import CBViLAForQuestionAnswerin
 from ..model.modeling_cbvila_visual_entailment import CBViLAForVisualEntailment
 from ..model.modeling_cbvila_visual_reasoning import CBViLAForVisualReasoning
 from ..model.processing_cbvila import CBViLAProcessor
-from .devices import placed
-from .output_files import require_folder, write_json
+from ..output_files import require_folder, write_json
 from .protocols import check_protocol
 from .task_figures import Figures, TaskEvaluation
 

@@ -9,17 +9,17 @@ import numpy as np
 from ..data.questions import usual_answer
 from ..data.task_rows import TaskRows
 from ..data.task_settings import EntailmentSettings, QuestionSettings, ReasoningSettings, RetrievalSettings
+from ..metrics.answer_normalization import normalize_answer
+from ..metrics.baselines import chance_recall, guesses_by_text, majority
+from ..metrics.intervals import bootstrap_interval
+from ..metrics.reasoning_metrics import consistency
+from ..metrics.vqa_metrics import ANNOTATORS_PER_QUESTION, answers_match, vqa_soft_scores
 from ..model.processing_cbvila import CBViLAProcessor
 from ..model.unknown_tokens_cbvila import unknown_token_share
+from ..retrieval.retrieval_figures import DEPTHS, ImagesOfRows, TrueMatches, gallery_figures, owners_of
 from .answer_lists import Scorer, ceiling, read_answer_list
-from .answer_normalization import normalize_answer
 from .answering import answer_questions
 from .classification import classify
-from .floors import chance_recall, guesses_by_text, majority
-from .intervals import bootstrap_interval
-from .reasoning_metrics import consistency
-from .retrieval_figures import DEPTHS, ImagesOfRows, TrueMatches, gallery_figures, owners_of
-from .vqa_metrics import ANNOTATORS_PER_QUESTION, answers_match, vqa_soft_scores
 
 Figures = dict[str, Any]
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..evaluation.gallery import pixel_values_of
-from ..evaluation.visual_words import (
+from ..inspection.visual_words import (
     VisualWords,
     choose_codes,
     choose_rows,
@@ -22,6 +21,7 @@ from ..model.modeling_cbvila_reconstruction import CBViLAModelWithReconstruction
 from ..model.objective_mim_cbvila import CBViLAMIM
 from ..model.objective_pixel_cbvila import CBViLAPixel
 from ..model.processing_cbvila import CBViLAProcessor
+from ..retrieval.gallery import pixel_values_of
 from . import codebook_sections as sections
 from .codebook_pictures import crop_with_neighbours
 from .document import html_page

@@ -12,7 +12,7 @@ from math import ceil, floor, log10
 import numpy as np
 from PIL import Image
 
-from ..evaluation.visual_words import DrawnExample, VisualWords
+from ..inspection.visual_words import DrawnExample, VisualWords
 from ..model.objective_mim_cbvila import CBViLAMIM
 from ..model.objective_pixel_cbvila import CBViLAPixel
 from .codebook_pictures import distinct_colours, index_map, numbered_patches, outlined, patch_strip

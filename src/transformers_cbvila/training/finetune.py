@@ -21,12 +21,12 @@ from ..data.task_settings import Repeatable
 from ..data.task_texts import check_texts, texts_of_rows, usual_length
 from ..data.unknown_texts import warn_of_unknown_tokens
 from ..evaluation.figure_lines import print_figures
-from ..evaluation.output_files import write_json
 from ..evaluation.protocols import check_protocol
-from ..evaluation.retrieval_order import keep_better_order
 from ..evaluation.task_evaluation import task_classes
 from ..evaluation.task_figures import TaskEvaluation
 from ..model.processing_cbvila import CBViLAProcessor
+from ..output_files import write_json
+from ..retrieval.retrieval_order import keep_better_order
 from .arguments import CBViLATrainingArguments
 from .runs.checkpoints import checkpoint_to_resume
 from .runs.progress import log_main_process

@@ -15,13 +15,13 @@ from ..data.sources import check_weights, concatenate, interleave, load_pair_str
 from ..data.streams import StreamedImageTextPairs
 from ..data.unknown_texts import warn_of_unknown_tokens
 from ..data.vocabulary import train_wordpiece
-from ..evaluation.output_files import write_json
 from ..model.configuration_cbvila import CBViLAConfig
 from ..model.image_processing_pil_cbvila import CBViLAImageProcessorPil
 from ..model.messages_cbvila import shown
 from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
 from ..model.nested_options_cbvila import NESTED, merge, with_current_names
 from ..model.processing_cbvila import CBViLAProcessor
+from ..output_files import write_json
 from .arguments import CBViLATrainingArguments
 from .inherited_options import OF_EVALUATION, WITH_EVALUATION, refuse
 from .runs.checkpoints import checkpoint_to_resume

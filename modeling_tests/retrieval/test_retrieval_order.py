@@ -7,7 +7,7 @@ import pytest
 from tiny import build, tiny_processor
 
 from transformers_cbvila import CBViLAForImageTextRetrieval, CBViLAForPreTraining, CBViLARetriever, bundled_checkpoint
-from transformers_cbvila.evaluation.retrieval_order import better_rerank_k, keep_better_order
+from transformers_cbvila.retrieval.retrieval_order import better_rerank_k, keep_better_order
 
 NAMES = [f"{way}_retrieval_r{depth}" for way in ("text", "image") for depth in (1, 5, 10)]
 
@@ -55,7 +55,7 @@ def test_a_folder_that_cannot_be_written_to_loses_no_figures(tmp_path, monkeypat
     def refuse(*args):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("transformers_cbvila.evaluation.output_files.os.replace", refuse)
+    monkeypatch.setattr("transformers_cbvila.output_files.os.replace", refuse)
     said = keep_better_order(tmp_path, figures(0.3, 0.4), 16)
     assert "rerank_k=16, which could not be kept" in said and "Permission denied" in said
 

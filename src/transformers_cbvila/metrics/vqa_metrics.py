@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from typing import TypeVar
 
-from transformers_cbvila.evaluation.answer_normalization import normalize_answer, strip_punctuation
+from transformers_cbvila.metrics.answer_normalization import normalize_answer, strip_punctuation
 
 ANNOTATORS_PER_QUESTION = 10
 

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..model.messages_cbvila import shown
+from .model.messages_cbvila import shown
 
 
 def require_folder(option: str, path: str | Path | None) -> None:

@@ -1,9 +1,9 @@
-"""Recall at k against values worked out by hand."""
+"""Ranks and recall at k against values worked out by hand."""
 
 import numpy as np
 import pytest
 
-from transformers_cbvila.evaluation.retrieval_metrics import recall_at_k
+from transformers_cbvila.metrics.retrieval_metrics import first_relevant_ranks, recall_at_k
 
 EYE = np.eye(3, dtype=bool)
 
@@ -16,6 +16,12 @@ def test_perfect_and_reversed_rankings():
 def test_counts_the_best_of_several_relevant_items():
     similarity = np.array([[0.9, 0.5, 0.1]])
     assert recall_at_k(similarity, np.array([[False, True, True]]), ks=(1, 2)) == {1: 0.0, 2: 1.0}
+
+
+def test_ranks_count_what_stands_before_the_best_relevant_item():
+    similarity = np.array([[0.9, 0.5, 0.5, 0.1], [0.2, 0.2, 0.2, 0.2]])
+    relevant = np.array([[False, True, False, True], [True, False, False, False]])
+    assert first_relevant_ranks(similarity, relevant).tolist() == [2, 3]
 
 
 def test_equal_scores_earn_nothing():

@@ -6,9 +6,11 @@ import torch
 from tiny import SIDE, build, tiny_config, tiny_processor, tiny_rows, tiny_texts
 from torch.testing import assert_close
 
-from transformers_cbvila.evaluation import reranking
-from transformers_cbvila.evaluation.gallery import Encoded, cosine_similarity, encode_images, encode_texts
-from transformers_cbvila.evaluation.reranking import (
+from transformers_cbvila.model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
+from transformers_cbvila.model.modeling_cbvila_pretraining import CBViLAForPreTraining
+from transformers_cbvila.retrieval import reranking
+from transformers_cbvila.retrieval.gallery import Encoded, cosine_similarity, encode_images, encode_texts
+from transformers_cbvila.retrieval.reranking import (
     Candidates,
     match_pairs,
     most_similar,
@@ -16,8 +18,6 @@ from transformers_cbvila.evaluation.reranking import (
     reranked_scores,
     retrieve_in_two_stages,
 )
-from transformers_cbvila.model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
-from transformers_cbvila.model.modeling_cbvila_pretraining import CBViLAForPreTraining
 
 IMAGES = [row["image"] for row in tiny_rows(5)]
 TEXTS = ["left half red", "right", "a red half is left", "top half blue ?", "green", "it is bottom"]

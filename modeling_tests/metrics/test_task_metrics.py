@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import yaml
 
-from transformers_cbvila.evaluation.codebook_metrics import codebook_use
-from transformers_cbvila.evaluation.floors import chance_recall, guesses_by_text, majority
-from transformers_cbvila.evaluation.intervals import bootstrap_interval
-from transformers_cbvila.evaluation.load_metric import METRICS, load_metric, metric_folder
-from transformers_cbvila.evaluation.reasoning_metrics import consistency
+from transformers_cbvila.metrics.baselines import chance_recall, guesses_by_text, majority
+from transformers_cbvila.metrics.codebook_metrics import codebook_use
+from transformers_cbvila.metrics.intervals import bootstrap_interval
+from transformers_cbvila.metrics.load_metric import METRICS, load_metric, metric_folder
+from transformers_cbvila.metrics.reasoning_metrics import consistency
 
 
 def test_consistency_is_the_share_of_groups_without_a_mistake():
@@ -61,6 +61,14 @@ def test_intervals_over_groups_are_wider_where_a_group_is_right_or_wrong_as_one(
     assert together[1] - together[0] > 2.5 * (alone[1] - alone[0])  # sqrt(10) times, but for sampling
     assert bootstrap_interval(values, 0, groups=np.arange(200)) == pytest.approx(alone)
     assert bootstrap_interval(np.ones(3), 0, groups=np.zeros(3)) == (1.0, 1.0)
+
+
+def test_bootstrap_interval_of_a_proportion():
+    hits = np.repeat([1.0, 0.0], [100, 300])
+    low, high = bootstrap_interval(hits, seed=0)
+    spread = 1.96 * np.sqrt(0.25 * 0.75 / 400)  # the normal approximation
+    assert low == pytest.approx(0.25 - spread, abs=0.008) and high == pytest.approx(0.25 + spread, abs=0.008)
+    assert bootstrap_interval(np.ones(9), seed=0) == (1.0, 1.0)
 
 
 def test_unknown_metrics_are_named():

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..extras import require
 from ..model.messages_cbvila import shown
-from .output_files import write_json
+from ..output_files import write_json
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -5,8 +5,7 @@ import pytest
 import torch
 from tiny import CODES, PATCH, PATCHES, SIDE, pretraining_model, tiny_processor, tiny_rows
 
-from transformers_cbvila.evaluation.gallery import pixel_values_of
-from transformers_cbvila.evaluation.visual_words import (
+from transformers_cbvila.inspection.visual_words import (
     choose_codes,
     choose_rows,
     collect_visual_words,
@@ -15,6 +14,7 @@ from transformers_cbvila.evaluation.visual_words import (
     pictures_of,
     places_of,
 )
+from transformers_cbvila.retrieval.gallery import pixel_values_of
 
 
 def test_words_counts_and_mean_colours():

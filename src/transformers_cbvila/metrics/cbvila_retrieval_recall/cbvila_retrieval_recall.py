@@ -5,7 +5,7 @@ import datasets
 import evaluate
 import numpy as np
 
-from transformers_cbvila.evaluation.retrieval_metrics import recall_at_k
+from transformers_cbvila.metrics.retrieval_metrics import recall_at_k
 
 _DESCRIPTION = """\
 Share of queries that find at least one of their relevant items among the k that score highest. Equal scores count

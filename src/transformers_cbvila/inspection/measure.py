@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from ..data.collators import CBViLADataCollatorForPreTraining
 from ..data.masking import generator_for
 from ..data.measured_pairs import MeasuredPairs
+from ..metrics.intervals import bootstrap_interval
 from ..model.codebook_statistics_cbvila import codebook_statistics
 from ..model.item_lists_cbvila import by_position
 from ..model.losses_cbvila import by_book
@@ -23,8 +24,7 @@ from ..model.nearest_codes_cbvila import count_codes
 from ..model.objective_mim_cbvila import CBViLAMIM
 from ..model.objective_pixel_cbvila import CBViLAPixel
 from ..model.processing_cbvila import CBViLAProcessor
-from .intervals import bootstrap_interval
-from .retrieval_figures import retrieval_figures
+from ..retrieval.retrieval_figures import retrieval_figures
 
 _TEXT_INPUTS = ("input_ids", "attention_mask")
 

@@ -4,7 +4,7 @@
 import datasets
 import evaluate
 
-from transformers_cbvila.evaluation.reasoning_metrics import consistency
+from transformers_cbvila.metrics.reasoning_metrics import consistency
 
 _DESCRIPTION = """\
 Accuracy of statements judged true or false, and consistency: the share of groups, such as all pairs of images that one

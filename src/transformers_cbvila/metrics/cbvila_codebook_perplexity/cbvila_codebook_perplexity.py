@@ -4,7 +4,7 @@
 import datasets
 import evaluate
 
-from transformers_cbvila.evaluation.codebook_metrics import codebook_use
+from transformers_cbvila.metrics.codebook_metrics import codebook_use
 
 _DESCRIPTION = """\
 How varied visual words are: the share of codes in use, the perplexity of their distribution (how many equally frequent

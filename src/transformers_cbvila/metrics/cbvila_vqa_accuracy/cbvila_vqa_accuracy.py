@@ -4,7 +4,7 @@
 import datasets
 import evaluate
 
-from transformers_cbvila.evaluation.vqa_metrics import accuracy_by_group, exact_match_accuracy, vqa_soft_accuracy
+from transformers_cbvila.metrics.vqa_metrics import accuracy_by_group, exact_match_accuracy, vqa_soft_accuracy
 
 _DESCRIPTION = """\
 Accuracy of answers to questions about images. Configuration "exact_match" (default) compares each prediction with one

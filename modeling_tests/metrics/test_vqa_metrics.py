@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from transformers_cbvila.evaluation.answer_normalization import normalize_answer
-from transformers_cbvila.evaluation.load_metric import VQA_ACCURACY_FOLDER
-from transformers_cbvila.evaluation.vqa_metrics import accuracy_by_group, exact_match_accuracy, vqa_soft_accuracy
+from transformers_cbvila.metrics.answer_normalization import normalize_answer
+from transformers_cbvila.metrics.load_metric import VQA_ACCURACY_FOLDER
+from transformers_cbvila.metrics.vqa_metrics import accuracy_by_group, exact_match_accuracy, vqa_soft_accuracy
 
 
 def test_exact_match_ignores_case_and_outer_spaces_only():
@@ -122,7 +122,7 @@ def test_normalize_answer(answer, normalised):
 
 METRIC_SESSION = """
 import evaluate, sys
-from transformers_cbvila.evaluation.load_metric import load_vqa_accuracy
+from transformers_cbvila.metrics.load_metric import load_vqa_accuracy
 
 metric = evaluate.load(sys.argv[1])
 metric.add_batch(predictions=["red", "no"], references=["red", "yes"])

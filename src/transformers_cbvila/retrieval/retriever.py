@@ -11,11 +11,11 @@ from transformers.utils import ModelOutput
 
 from ..bundled import local_or_hub_id
 from ..data.picture_files import picture_files
+from ..devices import placed
 from ..model.item_lists_cbvila import holds_several, items_of
 from ..model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
 from ..model.number_checks_cbvila import check_number, check_whole
 from ..model.processing_cbvila import CBViLAProcessor
-from .devices import placed
 from .faiss_index import FaissIndex
 from .gallery import Encoded, Gallery, check_comparable, encode_batches, gather, weights_id
 from .reranking import match_pairs, most_similar

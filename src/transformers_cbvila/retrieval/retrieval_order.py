@@ -13,7 +13,7 @@ from typing import Any
 from transformers.utils import CONFIG_NAME
 
 from ..bundled import CHECKPOINTS
-from .output_files import write_json
+from ..output_files import write_json
 from .retrieval_figures import DEPTHS
 
 

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..metrics.intervals import bootstrap_interval
+from ..metrics.retrieval_metrics import first_relevant_ranks
 from ..model.item_lists_cbvila import by_position
 from ..model.processing_cbvila import CBViLAProcessor
 from .gallery import Encoded, RetrievalModel, cosine_similarity
-from .intervals import bootstrap_interval
 from .reranking import Candidates, TwoStageRetrieval, encode_both, rerank, reranked_scores
-from .retrieval_metrics import first_relevant_ranks
 
 DEPTHS = (1, 5, 10)
 _QUERIES = 512  # ranked at a time: their scores, in fp64, are all that grows with them

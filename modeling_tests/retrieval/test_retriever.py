@@ -19,7 +19,7 @@ from transformers_cbvila import (
     CBViLARetriever,
     bundled_checkpoint,
 )
-from transformers_cbvila.evaluation.faiss_index import FaissIndex
+from transformers_cbvila.retrieval.faiss_index import FaissIndex
 
 IMAGES = [row["image"] for row in tiny_rows(9)]
 TEXTS = ["left half red", "right", "a red half is left", "right", "top half blue ?", "green"]

@@ -11,21 +11,21 @@ from PIL import Image
 from tiny import build, half_image, tiny_processor, tiny_rows
 from torch.testing import assert_close
 
-from transformers_cbvila.evaluation import reranking
-from transformers_cbvila.evaluation.gallery import Encoded, encode_images, encode_texts
-from transformers_cbvila.evaluation.reranking import match_pairs, rerank, retrieve_in_two_stages
-from transformers_cbvila.evaluation.retriever import CBViLARetriever
-from transformers_cbvila.evaluation.shards import Shards, read_shards, shard_files
-from transformers_cbvila.evaluation.stored_gallery import (
+from transformers_cbvila.model.image_processing_pil_cbvila import CBViLAImageProcessorPil
+from transformers_cbvila.model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
+from transformers_cbvila.model.processing_cbvila import CBViLAProcessor
+from transformers_cbvila.retrieval import reranking
+from transformers_cbvila.retrieval.gallery import Encoded, encode_images, encode_texts
+from transformers_cbvila.retrieval.reranking import match_pairs, rerank, retrieve_in_two_stages
+from transformers_cbvila.retrieval.retriever import CBViLARetriever
+from transformers_cbvila.retrieval.shards import Shards, read_shards, shard_files
+from transformers_cbvila.retrieval.stored_gallery import (
     StoredGallery,
     describe,
     processor_id,
     save_gallery,
     store_gallery,
 )
-from transformers_cbvila.model.image_processing_pil_cbvila import CBViLAImageProcessorPil
-from transformers_cbvila.model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
-from transformers_cbvila.model.processing_cbvila import CBViLAProcessor
 
 IMAGES = [row["image"] for row in tiny_rows(7)]
 TEXTS = ["left half red", "right", "a red half is left", "right", "top half blue ?", "green"]
