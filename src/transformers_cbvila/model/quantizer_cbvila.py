@@ -33,8 +33,8 @@ class CBViLAQuantizerOptions(CBViLAOptions):
 class CBViLAQuantizer(CBViLAQuantizerHooks):
     """Base class of quantizers. Indices never have noise in them: the same in training and evaluation.
 
-    A subclass sets `name` and `options_class`, and implements `sizes`, `forward`, `encode`, `lookup`,
-    `indices_to_quantized` and `head_codes`.
+    A subclass sets `name` and, if it has options, `options_class`; it implements `sizes`, `forward`, `encode`,
+    `lookup`, `indices_to_quantized` and `head_codes`.
 
     Args:
         options: An `options_class`.
@@ -49,7 +49,7 @@ class CBViLAQuantizer(CBViLAQuantizerHooks):
     """
 
     name: ClassVar[str]
-    options_class: ClassVar[type[CBViLAQuantizerOptions]]
+    options_class: ClassVar[type[CBViLAQuantizerOptions]] = CBViLAQuantizerOptions
     takes_hints: ClassVar[frozenset[str]] = frozenset()
     keys_of_0_1: ClassVar[dict[str, str]] = {}
     collapse_advice: ClassVar[str] = "fewer codes"
