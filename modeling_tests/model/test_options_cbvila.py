@@ -120,8 +120,8 @@ def test_mask_embedding_of_the_encoder_learns_with_mim():
 
 def test_hiding_patches_takes_both_arguments():
     model, batch = pretraining_model(), tiny_pairs()
-    with pytest.raises(ValueError, match="both bool_masked_pos and mask_token"):
-        model.cbvila.vision_model(batch["pixel_values"], bool_masked_pos=batch["bool_masked_pos"])
+    with pytest.raises(ValueError, match="both masked_patches and mask_token"):
+        model.cbvila.vision_model(batch["pixel_values"], masked_patches=batch["bool_masked_pos"])
 
 
 # A03 and A09: positions and class token of the questions

@@ -232,7 +232,7 @@ class CBViLAModel(CBViLAPreTrainedModel):
         return self.vision_model(
             pixel_values,
             interpolate_pos_encoding=interpolate_pos_encoding,
-            bool_masked_pos=bool_masked_pos,
+            masked_patches=bool_masked_pos,
             mask_token=self.patch_mask_token,
         ).last_hidden_state
 

@@ -51,14 +51,14 @@ class CBViLAVisionEmbeddings(nn.Module):
         self,
         pixel_values: Tensor,
         interpolate_pos_encoding: bool = False,
-        bool_masked_pos: Tensor | None = None,
+        masked_patches: Tensor | None = None,
         mask_token: Tensor | None = None,
     ) -> Tensor:
         """(B, 3, H, W) to (B, 1 + N, D); `mask_token` (1, 1, D) replaces the masked patches (B, N)."""
         grid = self._checked_grid(pixel_values, interpolate_pos_encoding)
         patches = self.patch_embedding(pixel_values.to(self.patch_embedding.weight.dtype)).flatten(2).transpose(1, 2)
-        if bool_masked_pos is not None and mask_token is not None:
-            patches = torch.where(bool_masked_pos.unsqueeze(-1), mask_token.to(patches.dtype), patches)
+        if masked_patches is not None and mask_token is not None:
+            patches = torch.where(masked_patches.unsqueeze(-1), mask_token.to(patches.dtype), patches)
         tokens = torch.cat([self.cls_token.expand(patches.shape[0], -1, -1), patches], dim=1)
         return self.dropout(tokens + interpolate_positions(self.position_embeddings, grid))
 
@@ -120,7 +120,7 @@ class CBViLAVisionModel(CBViLAPreTrainedModel):
         self,
         pixel_values: Tensor,
         interpolate_pos_encoding: bool = False,
-        bool_masked_pos: Tensor | None = None,
+        masked_patches: Tensor | None = None,
         mask_token: Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPooling:
@@ -129,15 +129,16 @@ class CBViLAVisionModel(CBViLAPreTrainedModel):
         Args:
             pixel_values: (B, 3, H, W) from the image processor.
             interpolate_pos_encoding: Whether to allow image sizes other than the configured one.
-            bool_masked_pos: (B, N) bool, patches to mask; needs `mask_token`.
-            mask_token: (1, 1, D) embedding that replaces the masked patches; needs `bool_masked_pos`.
+            masked_patches: (B, N) bool, patches to mask; needs `mask_token`. (Called `bool_masked_pos`, transformers'
+                own tests and tools would give it alone, to a model that has a mask token of its own.)
+            mask_token: (1, 1, D) embedding that replaces the masked patches; needs `masked_patches`.
 
         Returns:
             `last_hidden_state` (B, 1 + N, D), class token first, and `pooler_output` (B, D), the class token.
         """
-        if (bool_masked_pos is None) != (mask_token is None):
-            raise ValueError("Masking patches of the image encoder takes both bool_masked_pos and mask_token.")
-        hidden_states = self.embeddings(pixel_values, interpolate_pos_encoding, bool_masked_pos, mask_token)
+        if (masked_patches is None) != (mask_token is None):
+            raise ValueError("Masking patches of the image encoder takes both masked_patches and mask_token.")
+        hidden_states = self.embeddings(pixel_values, interpolate_pos_encoding, masked_patches, mask_token)
         for layer in self.layers:
             hidden_states = layer(hidden_states, None, **kwargs)
         hidden_states = self.layernorm(hidden_states)
