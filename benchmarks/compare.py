@@ -11,10 +11,25 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 RECORDER = ROOT / "benchmarks" / "recorded_runs.py"
+
+
+@contextmanager
+def checkout(commit: str) -> Iterator[Path]:
+    """A folder with a commit's files, for as long as the block lasts."""
+    git = ["git", "-C", str(ROOT)]
+    with tempfile.TemporaryDirectory() as scratch:
+        tree = Path(scratch) / "base"
+        subprocess.run([*git, "worktree", "add", "--quiet", "--detach", str(tree), commit], check=True)
+        try:
+            yield tree
+        finally:
+            subprocess.run([*git, "worktree", "remove", "--force", str(tree)], check=True)
 
 
 def record(tree: Path, output: Path, runs: list[str]) -> dict[str, dict[str, str]]:
@@ -44,13 +59,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--runs", nargs="*", default=[], help="which runs (default: all)")
     options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as scratch:
-        tree = Path(scratch) / "base"
-        git = ["git", "-C", str(ROOT)]
-        subprocess.run([*git, "worktree", "add", "--quiet", "--detach", str(tree), options.base], check=True)
-        try:
+        with checkout(options.base) as tree:
             before = record(tree, Path(scratch) / "before.json", options.runs)
-        finally:
-            subprocess.run([*git, "worktree", "remove", "--force", str(tree)], check=True)
         after = record(ROOT, Path(scratch) / "after.json", options.runs)
     found = {name: differences(before[name], after[name]) for name in before}
     for name, lines in found.items():

@@ -9,10 +9,9 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from compare import ROOT, checkout
 
 # What runs in each tree; only what the benchmark has had since version 0.1 is used.
 WORKER = """
@@ -79,21 +78,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--steps", type=int, default=5, help="steps in a turn")
     options = parser.parse_args(argv)
-    with tempfile.TemporaryDirectory() as scratch:
-        tree = Path(scratch) / "base"
-        git = ["git", "-C", str(ROOT)]
-        subprocess.run([*git, "worktree", "add", "--quiet", "--detach", str(tree), options.base], check=True)
-        try:
-            before, after = Tree(tree, options.size), Tree(ROOT, options.size)
-            pairs = []
-            for turn in range(options.rounds):
-                order = (before, after) if turn % 2 == 0 else (after, before)  # neither is always the second
-                taken = {id(side): side.seconds(options.steps) for side in order}
-                pairs.append((taken[id(before)], taken[id(after)]))
-            before.close()
-            after.close()
-        finally:
-            subprocess.run([*git, "worktree", "remove", "--force", str(tree)], check=True)
+    with checkout(options.base) as tree:
+        before, after = Tree(tree, options.size), Tree(ROOT, options.size)
+        pairs = []
+        for turn in range(options.rounds):
+            order = (before, after) if turn % 2 == 0 else (after, before)  # neither is always the second
+            taken = {id(side): side.seconds(options.steps) for side in order}
+            pairs.append((taken[id(before)], taken[id(after)]))
+        before.close()
+        after.close()
     ratios = sorted(now / then for then, now in pairs)
     seconds = [statistics.median(side) / options.steps for side in zip(*pairs, strict=True)]
     print(f"FLOPs of forward and backward: {before.flops:,} before, {after.flops:,} now")

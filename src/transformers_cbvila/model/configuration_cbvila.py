@@ -26,6 +26,7 @@ from .nested_options_cbvila import (
     objective_options,
     preset_options,
     quantizer_options,
+    with_new_names,
 )
 from .objective_cbvila import CBViLAObjectiveOptions
 from .objectives_cbvila import OBJECTIVES
@@ -295,21 +296,19 @@ class CBViLAConfig(PreTrainedConfig):
 
     def loss_weights(self) -> dict[str, float]:
         """Weight of each loss term by name."""
-        terms = [OBJECTIVES[name].loss_weights(options) for name, options in self.objectives.items()]
-        return {name: weight for weights in terms for name, weight in weights.items()}
+        return {term: weight for weights in self._terms().values() for term, weight in weights.items()}
 
     def loss_phases(self) -> dict[str, str]:
         """Phase of training from which each loss term is on, by name; see [`CBViLAObjective`]."""
-        terms = {name: OBJECTIVES[name].loss_weights(options) for name, options in self.objectives.items()}
-        return {term: OBJECTIVES[name].phase for name, weights in terms.items() for term in weights}
+        return {term: OBJECTIVES[name].phase for name, weights in self._terms().items() for term in weights}
 
     def active_objectives(self) -> list[str]:
         """Names of the objectives that have a term with a weight above 0."""
-        return [
-            name
-            for name, options in self.objectives.items()
-            if any(weight > 0 for weight in OBJECTIVES[name].loss_weights(options).values())
-        ]
+        return [name for name, weights in self._terms().items() if any(weight > 0 for weight in weights.values())]
+
+    def _terms(self) -> dict[str, dict[str, float]]:
+        """Weight of each loss term by name, of each objective."""
+        return {name: OBJECTIVES[name].loss_weights(options) for name, options in self.objectives.items()}
 
     def needs(self, what: str) -> bool:
         """Whether an active objective needs something, such as `"quantizer"`; see [`CBViLAObjective`]."""
@@ -404,11 +403,6 @@ class CBViLAConfig(PreTrainedConfig):
                 f"itm_kv={self.itm_kv!r} shows texts the quantized tokens, whose gradients to the image encoder "
                 "grad_to_vit=False of the pixel objective cuts: leave one of both at its default."
             )
-
-
-def with_new_names(options: dict[str, Any]) -> dict[str, Any]:
-    """Options of a caller, those that version 0.1 called otherwise under their names of now."""
-    return {RENAMED.get(name, name): value for name, value in options.items()}
 
 
 def check_part(name: str, value: Any) -> None:

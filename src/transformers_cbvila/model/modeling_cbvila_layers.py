@@ -20,8 +20,9 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import ModelOutput, logging
 
 from .activations_cbvila import activation
-from .configuration_cbvila import CBViLAConfig, with_new_names
+from .configuration_cbvila import CBViLAConfig
 from .messages_cbvila import shown
+from .nested_options_cbvila import with_new_names
 from .objectives_cbvila import OBJECTIVES
 from .quantizers_cbvila import QUANTIZERS
 

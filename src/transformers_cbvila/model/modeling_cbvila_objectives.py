@@ -75,9 +75,13 @@ class CBViLAModelWithObjectives(CBViLAPreTrainedModel):
         """
         if self.learns_codes:
             self.cbvila.quantizer.after_step()
-        with torch.no_grad():
-            for objective in self.active_objectives(None):
-                objective.after_step()
+        self.step_objectives()
+
+    @torch.no_grad()
+    def step_objectives(self) -> None:
+        """The objectives' part of `after_step`."""
+        for objective in self.active_objectives(None):
+            objective.after_step()
 
     def update_codebook(self) -> None:
         """[`~CBViLAModelWithObjectives.after_step`] by the name that it had in version 0.1."""
@@ -158,10 +162,12 @@ class CBViLAModelWithObjectives(CBViLAPreTrainedModel):
         """Answers to visual queries, in one pass."""
         texts, mask = self._captions(step)
         whole = EncodedImage(step.images[:, 0], step.quantized)
-        hidden = next((q.bool_masked_pos for q in asked if q.bool_masked_pos is not None), None)
-        visible = whole if hidden is None else self.encode_visible(step.pixel_values, whole, hidden, step.hints)
+        images: list[tuple[Tensor | None, EncodedImage]] = [(None, whole)]  # what each mask leaves visible
+        for hidden in (query.bool_masked_pos for query in asked):
+            if not any(hidden is mask_of for mask_of, _ in images):
+                images.append((hidden, self.encode_visible(step.pixel_values, whole, hidden, step.hints)))
         fused = self.fuse_visual_queries(
-            [(whole if query.bool_masked_pos is None else visible, query) for query in asked],
+            [(next(i for mask_of, i in images if mask_of is query.bool_masked_pos), query) for query in asked],
             self.patch_grid(step.pixel_values),
             texts,
             mask,

@@ -65,9 +65,14 @@ def nest(fields: MutableMapping[str, Any]) -> None:
         fields[where] = merge(where, fields.get(where), part if objective is None else {objective: part})
 
 
+def with_new_names(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a caller, those that version 0.1 called otherwise under their names of now."""
+    return {RENAMED.get(name, name): value for name, value in options.items()}
+
+
 def with_current_names(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of a configuration, some of them by names of version 0.1, by the names that they have now."""
-    renamed = {RENAMED.get(name, name): value for name, value in fields.items()}
+    """The same of fields of a configuration, with flat names moved to where they belong."""
+    renamed = with_new_names(fields)
     nest(renamed)
     return renamed
 

@@ -8,7 +8,7 @@ from .objective_mim_cbvila import CBViLAMIM
 from .objective_mim_cls_bag_cbvila import CBViLAMIMClsBag
 from .objective_mlm_cbvila import CBViLAMLM
 from .objective_pixel_cbvila import CBViLAPixel
-from .registry_cbvila import check_registered
+from .registry_cbvila import register_class
 
 # In the order in which a new model draws the weights of their heads.
 OBJECTIVES: dict[str, type[CBViLAObjective]] = {
@@ -34,6 +34,4 @@ def register_objective(name: str, cls: type[CBViLAObjective]) -> None:
     Raises:
         ValueError: If it is no objective, or another one has the name.
     """
-    check_registered(OBJECTIVES, name, cls, CBViLAObjective)
-    cls.name = name
-    OBJECTIVES[name] = cls
+    register_class(OBJECTIVES, name, cls, CBViLAObjective)

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .code_gradients_cbvila import straight_through
 from .losses_cbvila import at_least_fp32
 from .options_cbvila import CBViLAOptions, options
 from .quantizer_hooks_cbvila import CBViLAQuantizerHooks
@@ -101,6 +102,15 @@ class CBViLAQuantizer(CBViLAQuantizerHooks):
     def head_codes(self) -> tuple[Tensor, ...]:
         """The codes (K, C) of each book, which a tied MIM head compares its predictions with; without gradient."""
         raise NotImplementedError
+
+    def source_of(self, latents: Tensor) -> Tensor:
+        """Latents (…, C) that quantized tokens pass their gradients to, as `gradients` says."""
+        return latents if self.gradients.quantized else latents.detach()
+
+    def detached_codes(self, latents: Tensor, codes: Tensor) -> Tensor:
+        """Codes (…, C) without their gradient, with one to the latents (…, C) if `gradients` says so."""
+        codes = codes.detach()
+        return straight_through(latents, codes) if self.gradients.detached else codes
 
     def global_indices(self, indices: Tensor) -> Tensor:
         """Indices (…) or (…, R) as (…, R), counted through all books."""

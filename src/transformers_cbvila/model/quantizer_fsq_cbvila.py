@@ -119,10 +119,10 @@ class CBViLAFSQuantizer(CBViLAQuantizer):
         latents, books = self.encode(tokens), self.head_codes()
         indices = self.lookup(latents)
         codes = token_codes(indices, *books)
-        source = latents if self.gradients.quantized else latents.detach()
+        source = self.source_of(latents)
         return CBViLAQuantizerOutput(
             quantized=self.decode(straight_through(source, codes) if self.training else codes),
-            detached=self.decode(straight_through(latents, codes) if self.gradients.detached else codes),
+            detached=self.decode(self.detached_codes(latents, codes)),
             indices=indices,
             counts=count_codes(indices, self.num_codes),
             codes=books,

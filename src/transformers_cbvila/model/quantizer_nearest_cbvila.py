@@ -109,7 +109,7 @@ class CBViLANearestQuantizer(CBViLAQuantizer):
     ) -> CBViLAQuantizerOutput:
         self.check_hints(hints)
         latents = self.encode(tokens)
-        source = latents if self.gradients.quantized else latents.detach()
+        source = self.source_of(latents)
         metrics = {}
         if self.training and self.gumbel is not None:
             flat = source.reshape(-1, source.shape[-1])
@@ -123,15 +123,12 @@ class CBViLANearestQuantizer(CBViLAQuantizer):
         counts = count_codes(indices, self.num_codes)
         if remember and self.learns and self.table.is_moving_average:
             self.table.remember(latents.detach(), indices, counts)
-        detached = codes.detach()
-        if self.gradients.detached:
-            detached = straight_through(latents, detached)
         terms = {"commitment": commitment_loss(latents, codes)}
         if not self.table.is_moving_average:
             terms["codebook"] = codebook_loss(latents, codes)
         return CBViLAQuantizerOutput(
             quantized=self.table.decode(passed),
-            detached=self.table.decode(detached),
+            detached=self.table.decode(self.detached_codes(latents, codes)),
             indices=indices,
             counts=counts,
             codes=self.head_codes(),

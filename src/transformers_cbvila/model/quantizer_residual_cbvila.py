@@ -113,16 +113,13 @@ class CBViLAResidualQuantizer(CBViLAQuantizer):
             if takes_in:
                 table.remember(residuals.detach(), indices, counts[-1])
         codes = _total(of_book for _, _, of_book in books)
-        source = latents if self.gradients.quantized else latents.detach()
-        detached = codes.detach()
-        if self.gradients.detached:
-            detached = straight_through(latents, detached)
+        source = self.source_of(latents)
         terms = {"commitment": torch.stack([commitment_loss(left, of_book) for left, _, of_book in books]).mean()}
         if self.options.update == "loss":
             terms["codebook"] = torch.stack([codebook_loss(left, of_book) for left, _, of_book in books]).mean()
         return CBViLAQuantizerOutput(
             quantized=self.decode(straight_through(source, codes) if self.training else codes),
-            detached=self.decode(detached),
+            detached=self.decode(self.detached_codes(latents, codes)),
             indices=torch.stack([indices for _, indices, _ in books], dim=-1),
             counts=torch.cat(counts),
             codes=self.head_codes(),

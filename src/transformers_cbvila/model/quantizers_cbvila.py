@@ -4,7 +4,7 @@ from .quantizer_cbvila import CBViLAQuantizer
 from .quantizer_fsq_cbvila import CBViLAFSQuantizer as CBViLAFSQuantizer
 from .quantizer_nearest_cbvila import CBViLANearestQuantizer as CBViLANearestQuantizer
 from .quantizer_residual_cbvila import CBViLAResidualQuantizer as CBViLAResidualQuantizer
-from .registry_cbvila import check_registered, classes_by_name
+from .registry_cbvila import classes_by_name, register_class
 
 QUANTIZERS: dict[str, type[CBViLAQuantizer]] = classes_by_name(globals(), CBViLAQuantizer)
 
@@ -17,6 +17,4 @@ def register_quantizer(name: str, cls: type[CBViLAQuantizer]) -> None:
     Raises:
         ValueError: If it is no quantizer, or another one has the name.
     """
-    check_registered(QUANTIZERS, name, cls, CBViLAQuantizer)
-    cls.name = name
-    QUANTIZERS[name] = cls
+    register_class(QUANTIZERS, name, cls, CBViLAQuantizer)

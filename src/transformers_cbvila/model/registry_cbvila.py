@@ -1,6 +1,6 @@
 """Classes by name: those of the package, and what is registered from outside."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from .messages_cbvila import listed, shown
@@ -13,8 +13,8 @@ def classes_by_name(module: Mapping[str, Any], base: type) -> dict[str, Any]:
     return {cls.name: cls for cls in found if hasattr(cls, "name")}  # type: ignore[attr-defined]
 
 
-def check_registered(known: Mapping[str, type], name: str, cls: Any, base: type) -> None:
-    """Raises a ValueError unless `cls` can be registered under a name."""
+def register_class(known: MutableMapping[str, Any], name: str, cls: Any, base: type) -> None:
+    """Adds a class under a name, which becomes its own; ValueError unless it can have it."""
     if not (isinstance(cls, type) and issubclass(cls, base)):
         raise ValueError(
             f"{shown(cls)} cannot be registered as {shown(name)}: it must be a subclass of {base.__name__}."
@@ -28,6 +28,8 @@ def check_registered(known: Mapping[str, type], name: str, cls: Any, base: type)
         raise ValueError(
             f"{cls.__name__}.options_class is {shown(options_class)}; expected a subclass of CBViLAOptions."
         )
+    cls.name = name
+    known[name] = cls
 
 
 def find_registered(known: Mapping[str, Any], name: Any, where: str) -> Any:

@@ -1,6 +1,5 @@
 """What objectives do between steps."""
 
-import torch
 from transformers import TrainerCallback
 
 
@@ -13,6 +12,4 @@ class ObjectiveCallback(TrainerCallback):
     def on_optimizer_step(self, args, state, control, **kwargs):
         if self.trainer.accelerator.optimizer_step_was_skipped:  # after an overflow in fp16
             return
-        with torch.no_grad():
-            for objective in self.trainer.unwrapped_model.active_objectives(None):
-                objective.after_step()
+        self.trainer.unwrapped_model.step_objectives()

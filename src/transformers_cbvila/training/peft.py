@@ -30,6 +30,12 @@ def quantizer_of(model: Any) -> Any:
     return trained_module(model.cbvila.quantizer) if getattr(model.cbvila, "has_quantizer", False) else None
 
 
+def ids_of_codes(model: Any) -> set[int]:
+    """`id` of each parameter that is a code of the model."""
+    quantizer = quantizer_of(model)
+    return set() if quantizer is None else {id(parameter) for parameter in quantizer.code_parameters()}
+
+
 def own_name(name: str) -> str:
     """A parameter's name as the model itself gives it, where PEFT trains a copy of its module."""
     return _COPY.sub("", name)

@@ -28,7 +28,7 @@ from .momentum.callback import MomentumCallback
 from .objective_callback import ObjectiveCallback
 from .optimizer_groups import parameter_groups
 from .option_checks import check_options, require_mismatches, require_one_device
-from .peft import base_model, check_adapters, own_name, quantizer_of
+from .peft import base_model, check_adapters, ids_of_codes, own_name
 from .runs.checkpoints import check_complete, last_complete_checkpoint, step_of
 from .runs.data_callback import DataCallback
 from .runs.progress import log_main_process
@@ -192,8 +192,7 @@ class CBViLATrainer(Trainer):
     def get_decay_parameter_names(self, model) -> list[str]:
         """Weight decay would pull codes, positions, single tokens and temperatures to 0: it is for matrices."""
         spared = ("position_embeddings", "cls_token", "mask_token")
-        quantizer = quantizer_of(self.unwrapped_model)
-        codes = set() if quantizer is None else {id(parameter) for parameter in quantizer.code_parameters()}
+        codes = ids_of_codes(self.unwrapped_model)
         alone = {name for name, p in model.named_parameters() if p.numel() == 1 or id(p) in codes}
         names = super().get_decay_parameter_names(model)
         return [name for name in names if name not in alone and not any(part in own_name(name) for part in spared)]

@@ -2,7 +2,7 @@
 
 from transformers import TrainerCallback
 
-from ..peft import quantizer_of
+from ..peft import ids_of_codes, quantizer_of
 
 
 class AlternationCallback(TrainerCallback):
@@ -30,7 +30,7 @@ class AlternationCallback(TrainerCallback):
 
     def on_pre_optimizer_step(self, args, state, control, **kwargs):
         codes_turn = state.global_step % (self.for_codes + self.for_rest) < self.for_codes
-        codes = {id(codes) for codes in quantizer_of(self.trainer.unwrapped_model).code_parameters()}
+        codes = ids_of_codes(self.trainer.unwrapped_model)
         for parameter in self.trainer.unwrapped_model.parameters():
             if (id(parameter) in codes) != codes_turn:
                 parameter.grad = None

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...model.losses_cbvila import at_least_fp32, masked_rows, take_rows
-from ..peft import quantizer_of
+from ..peft import ids_of_codes
 
 # Of CBViLAModel; the fusion encoder and MLM's head only to predict masked tokens.
 _EMBEDDING = ("vision_model", "text_model", "vision_projection", "text_projection")
@@ -45,8 +45,7 @@ class MomentumEncoder:
     def update(self) -> None:
         """Updates the average; call it once per optimiser step."""
         model = self.trainer.unwrapped_model
-        quantizer = quantizer_of(model)
-        codes = set() if quantizer is None else {id(parameter) for parameter in quantizer.code_parameters()}
+        codes = ids_of_codes(model)
         for name, own in self.model.named_parameters():
             followed = model.get_parameter(name)
             if id(followed) in codes:
