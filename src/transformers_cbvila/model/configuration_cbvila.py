@@ -96,7 +96,6 @@ class CBViLAConfig(PreTrainedConfig):
         initializer_range (`float`, defaults to 0.02): Standard deviation of the initial weights.
 
     Example:
-
     ```python
     >>> from transformers_cbvila import CBViLAConfig
 

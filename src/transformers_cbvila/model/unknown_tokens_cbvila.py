@@ -8,8 +8,7 @@ from .messages_cbvila import shown
 
 
 def unknown_token_share(tokenizer: Any, texts: Sequence[str]) -> float:
-    """
-    The share of tokens that stand for something unknown, 0 to 1, among the tokens of all texts.
+    """The share of tokens that stand for something unknown, 0 to 1, among the tokens of all texts.
 
     Args:
         tokenizer: one of transformers' tokenizers; one without an unknown token (a byte-level one) knows everything.
@@ -23,8 +22,7 @@ def unknown_token_share(tokenizer: Any, texts: Sequence[str]) -> float:
 
 
 def warn_of_unknown_texts(tokenizer: Any, texts: Sequence[str], kind: str, stacklevel: int = 2) -> bool:
-    """
-    Warn, once, if some of the texts consist of unknown tokens alone: a model cannot tell such texts apart.
+    """Warn, once, if some of the texts consist of unknown tokens alone: a model cannot tell such texts apart.
 
     Args:
         tokenizer: as of `unknown_token_share`.
