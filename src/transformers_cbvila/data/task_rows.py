@@ -16,7 +16,7 @@ from .bad_rows import WAY_OUT, BadRowError, key_columns, row_origin, summary_of_
 from .easy_vqa import load_easy_vqa
 from .pairs import file_identity, stable_id
 from .pictures import picture_column, read_picture
-from .source_rows import EASY_VQA, encoded_images, load_rows, missing_column, usual_split
+from .source_rows import encoded_images, load_rows, missing_column, usual_split
 from .task_fields import Fields, field_reader, find_columns, image_id_of
 from .task_settings import QuestionSettings, ReasoningSettings, RetrievalSettings, TaskSettings
 from .texts import is_missing
@@ -24,6 +24,7 @@ from .texts import is_missing
 if TYPE_CHECKING:
     from datasets import Dataset
 
+EASY_VQA = "easy-vqa"
 _ENDINGS = (".jpg", ".jpeg", ".png")  # of file names that others name without, as SNLI-VE does
 _LISTS = ("captions", "question", "answer")  # fields that rows of one image put together
 
