@@ -181,13 +181,13 @@ def stream(folder, bad=(1, 10, 11), **options):
     return StreamedImageTextPairs(rows, **({"skip_bad_rows": True, "keyword_probability": 0.0} | options))
 
 
-def test_the_next_row_takes_its_place_in_a_stream(tmp_path, caplog):
+def test_the_next_row_takes_its_place_in_a_stream(tmp_path, logged):
     pairs = stream(tmp_path, shuffle_buffer=0)
     texts = [example["text"] for example in islice(pairs, 24)]
     numbers = [0, 2, *range(2, 10), 0, 0]
     assert texts == [f"caption {number}" for number in numbers * 2]
-    assert pairs.bad_rows == 6 and caplog.text.count("Another row takes its place.") == 5, "the first five are named"
-    assert "Sample '01' of " in caplog.text and "6 time(s)" in pairs.summary_of_bad_rows()
+    assert pairs.bad_rows == 6 and logged.text.count("Another row takes its place.") == 5, "the first five are named"
+    assert "Sample '01' of " in logged.text and "6 time(s)" in pairs.summary_of_bad_rows()
     assert len(list(pairs.sample(0))) == 9
 
 
@@ -219,10 +219,10 @@ def test_nothing_but_bad_rows_is_an_error(tmp_path):
         load_task_rows([source], "train", RetrievalSettings(skip_bad_rows=True))
 
 
-def test_rows_without_a_caption_are_counted(tmp_path, caplog):
+def test_rows_without_a_caption_are_counted(tmp_path, logged):
     source = write(tmp_path / "a.csv", "image,caption\na.png,x\na.png,\n")
     assert len(concatenate([load_pairs(source)])) == 1
-    assert "1 of 2 rows have no caption and are left out" in caplog.text
+    assert "1 of 2 rows have no caption and are left out" in logged.text
     with pytest.raises(ValueError, match=f"Row 1 of {source}: its image|Row 1 of {source}: it has no caption"):
         MeasuredPairs(load_pairs(source))[1]
 
@@ -231,7 +231,7 @@ NO_TEXTS = {"a list of numbers": [0.5, 1.5], "a record of other things": {"box":
 
 
 @pytest.mark.parametrize("caption", NO_TEXTS.values(), ids=NO_TEXTS)
-def test_a_caption_of_a_stream_that_is_no_text_is_named_or_counted(caption, tmp_path, caplog):
+def test_a_caption_of_a_stream_that_is_no_text_is_named_or_counted(caption, tmp_path, logged):
     write(tmp_path / "red.png", picture("red"))
     rows = [{"image": "red.png", "caption": value} for value in (["a"], caption, ["b"], ["c"])]
     files = [write(tmp_path / f"{i}.jsonl", json.dumps(row) + "\n") for i, row in enumerate(rows)]
@@ -241,7 +241,7 @@ def test_a_caption_of_a_stream_that_is_no_text_is_named_or_counted(caption, tmp_
         list(islice(StreamedImageTextPairs(from_files, shuffle_buffer=0), 4))
     pairs = StreamedImageTextPairs(from_files, shuffle_buffer=0, skip_bad_rows=True)
     assert [example["text"] for example in islice(pairs, 4)] == ["a", "b", "b", "c"]
-    assert pairs.bad_rows == 1 and f"Row 0 of {files[1]}: its caption" in caplog.text
+    assert pairs.bad_rows == 1 and f"Row 0 of {files[1]}: its caption" in logged.text
 
 
 def test_a_table_of_many_columns_is_told_in_a_short_message(tmp_path):

@@ -62,7 +62,9 @@ def test_shares_of_masked_random_and_kept_tokens(replace, shares):
     masked, kept = (chosen == MASK).float().mean(), (chosen == 7).float().mean()
     assert (masked, 1 - masked - kept, kept) == pytest.approx(shares, abs=0.02)
     random = chosen[(chosen != MASK) & (chosen != 7)]
-    assert not len(random) or (random.min() < 50 and 950 < random.max() < VOCABULARY)
+    assert bool(len(random)) == (shares[1] > 0)
+    if len(random):
+        assert random.min() < 50 and 950 < random.max() < VOCABULARY, "drawn from the whole vocabulary"
 
 
 def test_inputs_stay_as_they_are():

@@ -20,33 +20,33 @@ def test_a_text_has_a_caption_on_each_line(tmp_path):
         assert sorted(row["captions"] for row in load(str(tmp_path))) == [["a cat", "on a mat"], ["a dog"]]
 
 
-def test_pictures_and_texts_without_a_partner_are_counted(tmp_path, caplog):
+def test_pictures_and_texts_without_a_partner_are_counted(tmp_path, logged):
     with_texts(tmp_path / "photos")
     write(tmp_path / "photos" / "lonely.png", picture("red"))
     write(tmp_path / "photos" / "notes.txt", "x")
     assert len(load_pairs(str(tmp_path / "photos"))) == 4
-    assert "(lonely.png) is left out, of 5 pictures: there is no .txt of the same name" in caplog.text
-    assert "(notes.txt) is left out, of 5 texts: there is no picture of that name" in caplog.text
+    assert "(lonely.png) is left out, of 5 pictures: there is no .txt of the same name" in logged.text
+    assert "(notes.txt) is left out, of 5 texts: there is no picture of that name" in logged.text
 
 
-def test_pictures_that_no_line_names_are_counted(tmp_path, caplog):
+def test_pictures_that_no_line_names_are_counted(tmp_path, logged):
     folder = described(tmp_path / "photos")
-    assert len(load_pairs(folder)) == 4 and not caplog.records
+    assert len(load_pairs(folder)) == 4 and not logged()
     for number in range(7):
         write(tmp_path / "photos" / f"{number}.png", picture("red"))
     assert len(load_pairs(folder)) == 4
-    assert "7 files of" in caplog.text and "(0.png, 1.png, 2.png, 3.png, 4.png, …)" in caplog.text
-    assert "are left out, of 11 pictures: no line of the metadata names them" in caplog.text
+    assert "7 files of" in logged.text and "(0.png, 1.png, 2.png, 3.png, 4.png, …)" in logged.text
+    assert "are left out, of 11 pictures: no line of the metadata names them" in logged.text
 
 
 @pytest.mark.parametrize("name", ["metadata.jsonl", "metadata.csv", "metadata.parquet"])
-def test_metadata_above_the_splits_are_named(name, tmp_path, caplog):
+def test_metadata_above_the_splits_are_named(name, tmp_path, logged):
     for split in ("train", "test"):
         pictures(tmp_path / "photos" / split)
     write(tmp_path / "photos" / name, jsonl("file_name", "train/"))
     with pytest.raises(ValueError, match=f"no column called captions.*/photos/{name} is passed over: a metadata file"):
         load_pairs(str(tmp_path / "photos"))
-    assert f"1 file of {tmp_path / 'photos'} ({name}) is passed over" in caplog.text
+    assert f"1 file of {tmp_path / 'photos'} ({name}) is passed over" in logged.text
 
 
 def test_metadata_beside_an_archive_are_named(tmp_path):

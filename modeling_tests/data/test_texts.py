@@ -89,10 +89,10 @@ def test_lists_of_numbers_are_answers(tmp_path):
     assert load_task_rows([source], "train", QuestionSettings()).column("answer") == [[["2", "2", "3"]]]
 
 
-def test_rows_whose_captions_are_no_texts_are_left_out_and_counted(tmp_path, caplog):
+def test_rows_whose_captions_are_no_texts_are_left_out_and_counted(tmp_path, logged):
     good, bad = {"raw": "a", "x": None}, {"raw": None, "x": [1.0]}
     values = [[good], [bad], [good]]
     source = parquet(tmp_path, [{"a": "x"}, {"a": "y"}])
     rows = load_pairs(source, skip_bad_rows=True)
-    assert len(rows) == 0 and "Left out 2 bad row(s)" in caplog.text and f"Row 0 of {source}" in caplog.text
+    assert len(rows) == 0 and "Left out 2 bad row(s)" in logged.text and f"Row 0 of {source}" in logged.text
     assert load_pairs(parquet(tmp_path, values))["captions"] == [["a"], [], ["a"]]

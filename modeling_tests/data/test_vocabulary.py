@@ -60,7 +60,7 @@ def test_real_texts_against_the_naive_trainer():
 
 def test_texts_and_tokens():
     tokenizer = train_wordpiece(["A Lowest, lower low!", "low low"], 60, 8)
-    assert tokenizer.tokenize("LOW lower") == ["low", "##er"] or tokenizer.tokenize("low") == ["low"]
+    assert tokenizer.tokenize("LOW lower") == ["low", "lowe", "##r"]
     assert tokenizer.tokenize("low q") == ["low", "[UNK]"]
     assert tokenizer.decode(tokenizer("a lower").input_ids, skip_special_tokens=True) == "a lower"
     assert tokenizer.model_max_length == 8

@@ -138,7 +138,7 @@ def test_what_names_no_code_brings_none(tmp_path):
 
 
 def test_whichever_class_is_loaded_all_files_come_along():
-    """transformers takes those that a file imports; from each that can be asked for, all are reached."""
+    """The files that transformers copies for a class are those that its file imports, and their imports."""
     from transformers.dynamic_module_utils import get_relative_import_files
 
     for found in published_classes().values():

@@ -145,21 +145,16 @@ def test_two_names_at_once_are_refused(model):
     assert with_cache_named({"past_key_values": None, "num_beams": 2}) == {"num_beams": 2}
 
 
-def test_generating_and_stepping_warn_of_nothing(model, caplog, recwarn):
-    library = logging.get_logger("transformers")
-    library.propagate = True
+def test_generating_and_stepping_warn_of_nothing(model, logged, recwarn):
     logging.warning_once.cache_clear()  # or what an earlier test was warned of would not be said again
-    try:
-        for way in WAYS.values():
-            write(model, **way)
-        write(model, cache_implementation="static")
-        answers, question = forced(model)
-        output = model.answer_decoder(answers[:, :3], **question, use_cache=True)
-        model.answer_decoder(answers[:, 3:], **question, use_cache=True, **{CACHE_NAME: output[CACHE_NAME]})
-        write(model, **{CACHE_NAME: DynamicCache(config=model.answer_decoder.config)})
-    finally:
-        library.propagate = False
-    assert "deprecated" not in caplog.text
+    for way in WAYS.values():
+        write(model, **way)
+    write(model, cache_implementation="static")
+    answers, question = forced(model)
+    output = model.answer_decoder(answers[:, :3], **question, use_cache=True)
+    model.answer_decoder(answers[:, 3:], **question, use_cache=True, **{CACHE_NAME: output[CACHE_NAME]})
+    write(model, **{CACHE_NAME: DynamicCache(config=model.answer_decoder.config)})
+    assert "deprecated" not in logged.text
     assert not [warning for warning in recwarn if "past_key_values" in str(warning.message)]
 
 

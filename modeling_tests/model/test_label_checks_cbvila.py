@@ -163,12 +163,12 @@ def test_lists_in_the_form_of_texts_are_refused(choose):
         getattr(build(VQA), choose)(**question, answer_labels=answers([CLS, 5, SEP], [CLS, 6, SEP]))
 
 
-def test_an_evaluation_leaves_out_what_it_cannot_tell_apart(caplog):
+def test_an_evaluation_leaves_out_what_it_cannot_tell_apart(logged):
     rows = [{"image": half_image("red", "left"), "question": "is it red"}]
     listed = ["red", "Red", "blue", "蓝"]
     ranked = answer_questions(build(VQA), tiny_processor(), rows, progress=False, answer_list=listed)
     assert ranked == answer_questions(build(VQA), tiny_processor(), rows, progress=False, answer_list=["red", "blue"])
-    assert "2 of 4 answers of the list are left out" in caplog.text and "'Red' (as 'red')" in caplog.text
+    assert "2 of 4 answers of the list are left out" in logged.text and "'Red' (as 'red')" in logged.text
 
 
 @pytest.mark.parametrize("head", HEADS)

@@ -212,7 +212,7 @@ def untrained(request):
 
 @pytest.mark.parametrize("term, classes", [("mim", 3000), ("mlm", 30522), ("itm", 2)])
 def test_untrained_classifiers_know_nothing(untrained, term, classes):
-    """ln K + σ²/2, with σ the spread of the logits over the classes."""
+    """Their loss is ln K + σ²/2, with σ the standard deviation of the logits over the classes."""
     _, _, output = untrained
     variance = output[f"{term}_logits"].var(-1).mean().item()
     assert output.losses[term].item() == pytest.approx(math.log(classes) + variance / 2, abs=0.1)

@@ -426,13 +426,12 @@ def test_generation_settings_are_the_models_and_saved(model, tmp_path):
     assert torch.equal(loaded.generate(**inputs()), expected)
 
 
-def test_generation_says_nothing(model, caplog):
+def test_generation_says_nothing(model, logged):
     model.generation_config.max_length = 9
-    with caplog.at_level("WARNING"):
-        short = model.generate(**inputs(), max_new_tokens=2, num_beams=2)
-        model.generate(**inputs(), answer_labels=CANDIDATES)
-        model.generate(**inputs())
-    assert short.shape[1] <= 3 and not caplog.records
+    short = model.generate(**inputs(), max_new_tokens=2, num_beams=2)
+    model.generate(**inputs(), answer_labels=CANDIDATES)
+    model.generate(**inputs())
+    assert short.shape[1] <= 3 and not logged()
     assert model.generation_config.max_length == 9 and model.generation_config.num_beams in (None, 1)
 
 

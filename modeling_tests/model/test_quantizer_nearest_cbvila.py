@@ -177,7 +177,7 @@ def test_gumbel_survives_codes_that_are_all_the_same():
 
 
 def slow_gumbel(book, latents, noise_seed):
-    """torch's own hard gumbel softmax, on whole distances."""
+    """The hard Gumbel softmax of torch, on all distances at once."""
     flat = latents.flatten(0, 1)
     distances = (flat.unsqueeze(1) - book.table.codes).square().sum(-1)
     nearest = distances.detach().sort().values[:, :8]

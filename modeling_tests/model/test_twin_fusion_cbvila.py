@@ -1,7 +1,5 @@
 """Visual reasoning with two images in turns, against the layers called one by one."""
 
-import logging
-
 import pytest
 import tiny
 import torch
@@ -117,14 +115,11 @@ def test_gradient_checkpointing_changes_nothing():
     assert_close(gradients[0], gradients[1])
 
 
-def test_twins_start_from_a_pretrained_fusion_encoder(tmp_path, caplog):
+def test_twins_start_from_a_pretrained_fusion_encoder(tmp_path, logged):
     pretrained = tiny.build(CBViLAForPreTraining)
     pretrained.save_pretrained(tmp_path)
-    with caplog.at_level(logging.WARNING):
-        model, info = CBViLAForVisualReasoning.from_pretrained(
-            tmp_path, reasoning_fusion="twin", output_loading_info=True
-        )
-    assert "were started from those that ask the first" in caplog.text
+    model, info = CBViLAForVisualReasoning.from_pretrained(tmp_path, reasoning_fusion="twin", output_loading_info=True)
+    assert "were started from those that ask the first" in logged.text
     assert {name.partition(".")[0] for name in info["missing_keys"]} == {"reasoning_head"}
     layers = pretrained.cbvila.fusion_model.layers.state_dict()
     for name, value in model.cbvila.fusion_model.twin_layers.state_dict().items():
@@ -145,12 +140,12 @@ def test_a_twin_that_lacks_a_weight_is_not_started_anew(tmp_path):
 @pytest.mark.parametrize(
     "head", [head for head in HEADS if head not in (CBViLAForPreTraining, CBViLAForVisualReasoning)]
 )
-def test_other_heads_leave_the_twins(tmp_path, caplog, head):
+def test_other_heads_leave_the_twins(tmp_path, logged, head):
     model = twin_model()
     model.save_pretrained(tmp_path)
-    with caplog.at_level(logging.INFO, "transformers_cbvila"):
+    with logged.at_level("INFO"):
         loaded, info = head.from_pretrained(tmp_path, output_loading_info=True)
-    assert "twin_layers (44 tensors)" in caplog.text
+    assert "twin_layers (44 tensors)" in logged.text
     assert not [name for name in info["unexpected_keys"] if "twin" in name]
     fusion = loaded.fusion_model if head is CBViLAModel else loaded.cbvila.fusion_model
     for name, value in fusion.state_dict().items():

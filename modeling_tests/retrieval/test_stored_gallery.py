@@ -41,15 +41,15 @@ def store(folder, model, kind="texts", items=TEXTS, **options):
     return store_gallery(folder, model, tiny_processor(), kind, items, **{"batch_size": 2, **QUIET, **options})
 
 
-class Killed(Exception):
-    pass
+class KilledProcessError(Exception):
+    """Stands for the death of the process while items are read."""
 
 
 def dying(items, after):
     """The items, until the process is killed."""
     for row, item in enumerate(items):
         if row == after:
-            raise Killed
+            raise KilledProcessError
         yield item
 
 
@@ -79,7 +79,7 @@ def test_half_precision_survives_bit_for_bit(tmp_path):
 
 
 def test_a_killed_run_goes_on_and_a_half_written_shard_is_thrown_away(model, tmp_path):
-    with pytest.raises(Killed):
+    with pytest.raises(KilledProcessError):
         store(tmp_path, model, "images", dying(IMAGES, 5), shard_bytes=1)
     assert len(shard_files(tmp_path)) == 2  # of two images each; the fifth was not in a batch yet
     (tmp_path / "shard-00002.arrow.unfinished").write_bytes(b"half a shard")
@@ -103,7 +103,7 @@ def test_a_killed_run_goes_on_and_a_half_written_shard_is_thrown_away(model, tmp
 
 
 def test_a_killed_run_over_a_generator_goes_on(model, tmp_path):
-    with pytest.raises(Killed):
+    with pytest.raises(KilledProcessError):
         store(tmp_path, model, items=dying(TEXTS, 3), shard_bytes=1)
     gallery = store(tmp_path, model, items=iter(TEXTS), shard_bytes=1)
     assert_same(gallery, encode_texts(model, tiny_processor(), TEXTS, **QUIET))
@@ -189,7 +189,7 @@ def other_processor():
 
 @pytest.mark.parametrize("kind, items", [("images", IMAGES), ("texts", TEXTS)])
 def test_a_gallery_of_another_processor_is_not_gone_on_with(model, tmp_path, kind, items):
-    with pytest.raises(Killed):
+    with pytest.raises(KilledProcessError):
         store(tmp_path, model, kind, dying(items, 5), shard_bytes=1)
     with pytest.raises(ValueError, match="was written with processor="):
         store_gallery(tmp_path, model, other_processor(), kind, iter(items), **QUIET)
@@ -276,13 +276,13 @@ def test_logits_of_a_killed_run_are_not_computed_again(model, tmp_path, monkeypa
 
     def counted(*args):
         if len(calls) == limit:
-            raise Killed
+            raise KilledProcessError
         calls.append(1)
         return match(*args)
 
     monkeypatch.setattr(reranking, "_match", counted)
     limit = 9  # batches of 4 and 2 pairs: four images, and the first batch of the fifth
-    with pytest.raises(Killed):
+    with pytest.raises(KilledProcessError):
         match_pairs(model, images, texts, ALL, **options)
     assert [len(part) for part in read_shards(tmp_path / "m")] == [4, 2, 4, 2, 4, 2, 4, 2, 4]
     calls, limit = [], None

@@ -149,12 +149,18 @@ def test_split_by_artist(pack, tmp_path):
         split_by_artist(pack, ["one"], "four", tmp_path / "other")
 
 
-def test_a_finished_cell_is_not_run_again(tmp_path):
+def test_a_finished_cell_is_not_run_again(tmp_path, monkeypatch, capsys):
     cells = list(Study.read(write_study(tmp_path)).cells(("nowhere",), "nowhere", tmp_path))
     for cell in cells:
         cell.result.parent.mkdir(parents=True, exist_ok=True)
         cell.result.write_text("{}")
-    run_cells(cells, jobs=1)  # would fail on its data
+    started = []
+    monkeypatch.setattr(studies.run, "_run", lambda cells, jobs: started.append([cell.result for cell in cells]))
+    run_cells(cells, jobs=1)
+    assert started == [] and f"{len(cells)} of {len(cells)} cells are there; 0 to run." in capsys.readouterr().err
+    cells[-1].result.unlink()
+    run_cells(cells, jobs=1)
+    assert started == [[cells[-1].result]]
 
 
 @pytest.mark.slow

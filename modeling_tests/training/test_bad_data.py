@@ -118,10 +118,10 @@ def test_a_resumed_run_that_skips_rows_ends_with_the_same_weights(pairs, tmp_pat
 
 
 @pytest.mark.parametrize("name", ["pretrain", "finetune"])
-def test_an_unknown_language_is_said_before_the_first_step(name, pretrained, tmp_path, caplog):
+def test_an_unknown_language_is_said_before_the_first_step(name, pretrained, tmp_path, logged):
     columns = {"image": [picture("red")] * 4, "caption": ["红色的圆圈"] * 4, "text": ["圆"] * 4}
     datasets.Dataset.from_dict(columns).to_parquet(tmp_path / "rows.parquet")
     task = ["finetune", "retrieval"] if name == "finetune" else ["pretrain"]
     data = ["--train_data", str(tmp_path / "rows.parquet"), "--output_dir", str(tmp_path / "out")]
     assert main([*task, "--model", pretrained, *data, *TRAINING]) == 0
-    assert "does not know 100% of the tokens" in caplog.text
+    assert "does not know 100% of the tokens" in logged.text

@@ -13,8 +13,6 @@ from transformers import TrainerCallback
 
 from transformers_cbvila.data.pairs import ImageTextPairs
 from transformers_cbvila.model.codebook_statistics_cbvila import codebook_statistics
-from transformers_cbvila.training.codebook import callback as callback_module
-from transformers_cbvila.training.codebook import monitor as monitor_module
 from transformers_cbvila.training.codebook.callback import CodebookCallback
 from transformers_cbvila.training.codebook.ema_teacher import EMATeacher
 from transformers_cbvila.training.codebook.stability import CodeStability
@@ -270,10 +268,9 @@ def test_options_that_cannot_be_followed_are_refused_before_training(tmp_path, m
 
 
 @pytest.mark.parametrize("burn_in, heard", [(3, 0), (4, 1), (0.5, 0)])
-def test_burn_in_without_an_end_is_named(burn_in, heard, tmp_path, monkeypatch):
-    said = []
-    monkeypatch.setattr(callback_module.logger, "warning", said.append)
+def test_burn_in_without_an_end_is_named(burn_in, heard, tmp_path, logged):
     pretrainer(tmp_path, max_steps=4, burn_in_steps=burn_in).train()
+    said = logged("codebook.callback")
     assert len(said) == heard
     assert all(
         "burn_in_steps=4 (after align_steps=0.0) lasts for all of the 4 steps: MIM never begins" in text
@@ -284,10 +281,9 @@ def test_burn_in_without_an_end_is_named(burn_in, heard, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "hardening, heard", [("1,3", 1), ("0,0.5", 1), ("2,4", 0), ("0.5,1", 0), ("3,6", 0), (None, 0)]
 )
-def test_negatives_that_are_hard_from_the_first_one_are_named(hardening, heard, tmp_path, monkeypatch):
-    said = []
-    monkeypatch.setattr(callback_module.logger, "warning", said.append)
+def test_negatives_that_are_hard_from_the_first_one_are_named(hardening, heard, tmp_path, logged):
     pretrainer(tmp_path, max_steps=6, align_steps=3, burn_in_steps=4, negative_hardening=hardening).train()
+    said = logged("codebook.callback")
     assert len(said) == heard
     assert all("ends at step 3, and ITM begins at step 3" in text for text in said)
 
@@ -328,12 +324,10 @@ def head_before_and_after(tmp_path, given, fields=None, **options):
         (True, {"objectives": {"mim": {"head": "tied"}}}, {"align_steps": 2, "burn_in_steps": 9}, False),
     ],
 )
-def test_a_linear_head_that_knew_other_codes_begins_anew(given, fields, options, begins, tmp_path, monkeypatch):
-    said = []
-    monkeypatch.setattr(callback_module.logger, "warning", said.append)
+def test_a_linear_head_that_knew_other_codes_begins_anew(given, fields, options, begins, tmp_path, logged):
     before, after = head_before_and_after(tmp_path, given, fields, **options)
     assert all(torch.equal(before[name], after[name]) for name in before) != begins
-    said = [text for text in said if "came with fitted codes" in text]
+    said = [text for text in logged("codebook.callback") if "came with fitted codes" in text]
     assert len(said) == int(given and options.get("codebook_init", True))
     assert not begins or "mim.head scored these and begins anew" in said[0]
 
@@ -364,19 +358,12 @@ def test_a_resumed_run_knows_that_the_codes_were_given(tmp_path):
 # Alarm and figures
 
 
-@pytest.fixture
-def warnings(monkeypatch):
-    heard = []
-    monkeypatch.setattr(monitor_module.logger, "warning", heard.append)
-    return heard
-
-
 def chosen(counts, argmin_share=None):
     statistics = {} if argmin_share is None else {"argmin_share": torch.tensor(argmin_share)}
     return {"codebook_counts": torch.tensor(counts), "codebook_statistics": statistics}
 
 
-def test_the_alarm_warns_once_per_collapse(tmp_path, warnings):
+def test_the_alarm_warns_once_per_collapse(tmp_path, logged):
     trainer = pretrainer(tmp_path, codebook_alarm_usage=0.2, codebook_alarm_steps=7)
     monitor, alarms = trainer.codebook_callback.monitor, []
     healthy, one_code, few = [1] * CODES, [6] + [1] * (CODES - 12) + [0] * 11, [2, 2, 2] + [0] * (CODES - 3)
@@ -385,28 +372,36 @@ def test_the_alarm_warns_once_per_collapse(tmp_path, warnings):
         monitor.check()
         alarms.append(monitor.alarmed)
     assert alarms == [False, True, True, False, True, False]
-    assert len(warnings) == 2
-    assert "over the last 7 steps 18.8% of its 16 codes" in warnings[0] and "below 20%" in warnings[0]
-    assert "codebook_restart_threshold=0.3" in warnings[0] and "60.0% of the tokens (alarm above 50%)" in warnings[1]
+    assert len(logged("codebook.monitor")) == 2
+    assert (
+        "over the last 7 steps 18.8% of its 16 codes" in logged("codebook.monitor")[0]
+        and "below 20%" in logged("codebook.monitor")[0]
+    )
+    assert (
+        "codebook_restart_threshold=0.3" in logged("codebook.monitor")[0]
+        and "60.0% of the tokens (alarm above 50%)" in logged("codebook.monitor")[1]
+    )
 
 
-def test_the_alarm_judges_all_its_steps_together(tmp_path, warnings):
+def test_the_alarm_judges_all_its_steps_together(tmp_path, logged):
     trainer = pretrainer(tmp_path)
     monitor = trainer.codebook_callback.monitor
     for code in range(CODES):  # one code per step, but all of them in the end
         monitor.observe(chosen([int(k == code) for k in range(CODES)]))
     monitor.check()
-    assert not monitor.alarmed and not warnings
+    assert not monitor.alarmed and not logged("codebook.monitor")
 
 
 @pytest.mark.parametrize("share, heard", [(0.29, 1), (0.31, 0), (0.94, 0), (0.97, 1)])
-def test_gumbel_noise_has_an_alarm_of_its_own(share, heard, tmp_path, warnings):
+def test_gumbel_noise_has_an_alarm_of_its_own(share, heard, tmp_path, logged):
     monitor = pretrainer(tmp_path).codebook_callback.monitor
     for _ in range(2):
         monitor.observe(chosen([1] * CODES, share))
         monitor.observe(chosen([1] * CODES, share))
         monitor.check()
-    assert len(warnings) == heard and all(f"{share:.0%}" in text for text in warnings)
+    assert len(logged("codebook.monitor")) == heard and all(
+        f"{share:.0%}" in text for text in logged("codebook.monitor")
+    )
 
 
 def test_logs_say_what_gumbel_noise_leaves_alone(tmp_path):
@@ -416,7 +411,7 @@ def test_logs_say_what_gumbel_noise_leaves_alone(tmp_path):
     assert all(0 < share < 1 for share in shares)
 
 
-def test_after_burn_in_only_the_alarm_restarts_codes(tmp_path, warnings):
+def test_after_burn_in_only_the_alarm_restarts_codes(tmp_path, logged):
     moved = {}
     for top_share in (0.0, 1.0):
         options = {
@@ -431,20 +426,23 @@ def test_after_burn_in_only_the_alarm_restarts_codes(tmp_path, warnings):
         trainer.train()
         moved[top_share] = ["codebook_restarted" in log for log in step_logs(trainer)]
     assert moved == {0.0: [True, False, True, True, True, True], 1.0: [True] + [False] * 5}
-    assert len(warnings) == 1 and "Unused codes restart until it recovers" in warnings[0]
+    assert (
+        len(logged("codebook.monitor")) == 1
+        and "Unused codes restart until it recovers" in logged("codebook.monitor")[0]
+    )
 
 
-def test_codes_restart_only_when_alignment_is_over(tmp_path, warnings):
+def test_codes_restart_only_when_alignment_is_over(tmp_path, logged):
     """Neither the window nor an alarm restarts codes that k-means is about to replace."""
     options = {"align_steps": 3, "burn_in_steps": 5, "codebook_alarm_steps": 2, "codebook_alarm_usage": 0.0}
     always = {"codebook_restart_threshold": 0.999, "codebook_restart_grace": 0, "codebook_alarm_top_share": 0.0}
     trainer = pretrainer(tmp_path, max_steps=7, **options, **always)
     trainer.train()
     assert ["codebook_restarted" in log for log in step_logs(trainer)] == [False] * 3 + [True] * 4
-    assert "Unused codes restart until it recovers, once align_steps are over" in warnings[0]
+    assert "Unused codes restart until it recovers, once align_steps are over" in logged("codebook.monitor")[0]
 
 
-def test_a_fit_ends_the_alarm_of_the_codes_before(tmp_path, warnings):
+def test_a_fit_ends_the_alarm_of_the_codes_before(tmp_path, logged):
     trainer = pretrainer(tmp_path, codebook_alarm_usage=0.2)
     callback = trainer.codebook_callback
     few = [2, 2, 2] + [0] * (CODES - 3)
@@ -470,10 +468,9 @@ def test_a_fit_ends_the_alarm_of_the_codes_before(tmp_path, warnings):
         ({"burn_in_steps": 0, "codebook_restart_threshold": 0.0}, 0),
     ],
 )
-def test_a_schedule_without_a_step_for_restarts_is_named(options, heard, tmp_path, monkeypatch):
-    said = []
-    monkeypatch.setattr(callback_module.logger, "warning", said.append)
+def test_a_schedule_without_a_step_for_restarts_is_named(options, heard, tmp_path, logged):
     pretrainer(tmp_path, **({**RESTARTS, "max_steps": 6} | options)).train()
+    said = logged("codebook.callback")
     assert len(said) == heard
     assert all("codebook_restart_threshold=0.3" in text and "Only after an alarm" in text for text in said)
 
@@ -537,16 +534,16 @@ EVERYTHING = {
         pytest.param(7, {"gradient_accumulation_steps": 2, "stability_window": 3}, marks=pytest.mark.slow),
     ],
 )
-def test_a_resumed_run_takes_the_same_care(save_steps, options, tmp_path, warnings):
+def test_a_resumed_run_takes_the_same_care(save_steps, options, tmp_path, logged):
     options = EVERYTHING | {"save_steps": save_steps} | options
     whole = pretrainer(tmp_path / "whole", **options)
     whole.train()
-    heard = len(warnings)
+    heard = len(logged("codebook.monitor"))
     with pytest.raises(InterruptedRunError):
         pretrainer(tmp_path / "broken", callbacks=[AtStep(save_steps + 1, interrupt)], **options).train()
     resumed = pretrainer(tmp_path / "broken", model=pretraining_model(seed=7, dropout=0.1), **options)
     resumed.train(resume_from_checkpoint=str(tmp_path / "broken" / f"checkpoint-{save_steps}"))
-    assert heard == 1 and len(warnings) == 2, "one warning per run, not one more for the resumed one"
+    assert heard == 1 and len(logged("codebook.monitor")) == 2, "one warning per run, not one more for the resumed one"
     for (name, value), other in zip(whole.model.cbvila.named_buffers(), resumed.model.cbvila.buffers(), strict=True):
         assert torch.equal(value, other), name
     ours, theirs = whole.codebook_callback, resumed.codebook_callback

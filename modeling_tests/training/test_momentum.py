@@ -386,10 +386,9 @@ def test_copies_of_sharded_weights_are_refused(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("size, warned", [(2, 0), (3, 1)])
-def test_a_queue_larger_than_a_quarter_of_the_data_warns_once(size, warned, tmp_path, monkeypatch):
-    heard = []
-    monkeypatch.setattr(momentum_module.logger, "warning", heard.append)
+def test_a_queue_larger_than_a_quarter_of_the_data_warns_once(size, warned, tmp_path, logged):
     trainer = pretrainer(tmp_path, queue_size=size, max_steps=3)
     trainer.train()
-    assert len(heard) == warned
-    assert all("queue_size=3 is more than a quarter of the 8 training pairs" in message for message in heard)
+    messages = logged("momentum.callback")
+    assert len(messages) == warned
+    assert all("queue_size=3 is more than a quarter of the 8 training pairs" in message for message in messages)

@@ -125,7 +125,13 @@ def test_what_an_adapter_would_lose_is_refused(saved, fields, options, message, 
     [(["quantizer"], {"objectives": {"mim": {"head": "tied"}}}), (["quantizer"], {}), (None, {"preset": "paper"})],
 )
 def test_codes_that_stay_or_are_kept_need_no_more(saved, fields, tmp_path):
-    pretrainer(tmp_path, model=adapted(saved, pretrained(**fields)), max_steps=1).train()
+    """Codes that are saved with the adapter move, others stay: nothing of the run is lost with the base model."""
+    trainer = pretrainer(tmp_path, model=adapted(saved, pretrained(**fields)), max_steps=1)
+    codes = trainer.unwrapped_model.cbvila.quantizer.table.codes
+    before = codes.detach().clone()
+    trainer.train()
+    assert trainer.state.global_step == 1
+    assert torch.equal(codes, before) == (saved is None)
 
 
 def test_adapters_of_models_of_words_are_refused(tmp_path):

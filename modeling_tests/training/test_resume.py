@@ -128,13 +128,6 @@ def test_the_last_complete_checkpoint_is_what_true_means(tmp_path):
 # Under other conditions
 
 
-@pytest.fixture
-def warnings(monkeypatch):
-    heard = []
-    monkeypatch.setattr(run_conditions.logger, "warning", heard.append)
-    return heard
-
-
 def resumed_otherwise(folder, make, first, second):
     """A run of three steps that goes on from its first, with other options."""
     options = {"max_steps": 3, "save_strategy": "steps", "save_steps": 1}
@@ -178,10 +171,10 @@ def resumed_otherwise(folder, make, first, second):
         ),
     ],
 )
-def test_other_conditions_are_named(make, changes, expected, tmp_path, warnings):
+def test_other_conditions_are_named(make, changes, expected, tmp_path, logged):
     resumed_otherwise(tmp_path, make, {}, changes)
-    lines = warnings[0].split("\n  ")[1:] if warnings else []
-    assert len(lines) == len(expected) and len(warnings) == bool(expected)
+    lines = logged("run_conditions")[0].split("\n  ")[1:] if logged("run_conditions") else []
+    assert len(lines) == len(expected) and len(logged("run_conditions")) == bool(expected)
     for line, beginning in zip(lines, expected, strict=True):
         assert line.startswith(beginning)
 
@@ -193,16 +186,16 @@ def test_workers_change_nothing_for_rows_that_can_be_indexed(tmp_path):
         assert torch.equal(value, other.model.state_dict()[name]), name
 
 
-def test_processes_are_a_condition(tmp_path, warnings):
+def test_processes_are_a_condition(tmp_path, logged):
     resumed_otherwise(tmp_path, pretrainer, {}, {})
     checkpoint = tmp_path / "checkpoint-1"
     path = checkpoint / "run_conditions.json"
     path.write_text(path.read_text().replace('"processes": 1', '"processes": 8'))
     run_conditions.warn_of_other_conditions(pretrainer(tmp_path, max_steps=3), str(checkpoint))
-    assert "processes was 8, is 1: batches and negatives are others" in warnings[0]
+    assert "processes was 8, is 1: batches and negatives are others" in logged("run_conditions")[0]
     path.unlink()
     run_conditions.warn_of_other_conditions(pretrainer(tmp_path, max_steps=9), str(checkpoint))
-    assert len(warnings) == 1, "a checkpoint of an earlier version says nothing"
+    assert len(logged("run_conditions")) == 1, "a checkpoint of an earlier version says nothing"
 
 
 # With a real process
