@@ -16,7 +16,7 @@ from transformers_cbvila.data.unknown_texts import warn_of_unknown_tokens
         ([], None),
     ],
 )
-def test_a_tenth_of_unknown_tokens_is_a_warning(texts, share, logged):
+def test_warn_of_unknown_tokens_from_a_tenth_on(texts, share, logged):
     warn_of_unknown_tokens(tiny_processor().tokenizer, iter(texts), "captions")
     if share is None:
         assert not logged()

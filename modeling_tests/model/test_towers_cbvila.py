@@ -30,7 +30,7 @@ def assert_same_weights(tower, part):
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_towers_come_out_of_every_head(head, logged, tmp_path):
+def test_tower_loads_from_every_head(head, logged, tmp_path):
     whole = build(head)
     whole.save_pretrained(tmp_path)
     base = getattr(whole, "cbvila", whole)
@@ -42,7 +42,7 @@ def test_towers_come_out_of_every_head(head, logged, tmp_path):
 
 
 @pytest.mark.parametrize("name", bundled_checkpoints())
-def test_towers_come_out_of_bundled_checkpoints(name, logged):
+def test_tower_loads_from_bundled_checkpoints(name, logged):
     folder = bundled_checkpoint(name)
     whole = CBViLAForPreTraining.from_pretrained(folder).cbvila
     config = AutoConfig.from_pretrained(folder)
@@ -55,7 +55,7 @@ def test_towers_come_out_of_bundled_checkpoints(name, logged):
     assert not logged()
 
 
-def test_the_fusion_encoder_of_two_images_gives_its_layers(logged, tmp_path):
+def test_tower_loads_from_twin_fusion(logged, tmp_path):
     whole = build(CBViLAForVisualReasoning, reasoning_fusion="twin")
     whole.save_pretrained(tmp_path)
     loaded = CBViLAFusionModel.from_pretrained(tmp_path)
@@ -64,7 +64,7 @@ def test_the_fusion_encoder_of_two_images_gives_its_layers(logged, tmp_path):
 
 
 @pytest.mark.parametrize("name", TOWERS)
-def test_a_tower_is_saved_under_its_own_names(name, tmp_path):
+def test_tower_is_saved_with_its_own_names(name, tmp_path):
     build(CBViLAModel).save_pretrained(tmp_path / "whole")
     tower = TOWERS[name].from_pretrained(tmp_path / "whole")
     tower.save_pretrained(tmp_path / "tower")
@@ -74,7 +74,7 @@ def test_a_tower_is_saved_under_its_own_names(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", TOWERS)
-def test_a_checkpoint_of_something_else_is_refused(name, logged, tmp_path):
+def test_head_rejects_a_tower_checkpoint(name, logged, tmp_path):
     build(CBViLAModel).save_pretrained(tmp_path / "whole")
     tower = TOWERS[name].from_pretrained(tmp_path / "whole")
     tower.save_pretrained(tmp_path / "tower")
@@ -85,7 +85,7 @@ def test_a_checkpoint_of_something_else_is_refused(name, logged, tmp_path):
 
 
 @pytest.mark.parametrize("head", [*TOWERS.values(), *HEADS])
-def test_a_checkpoint_of_another_model_is_refused(head, logged, tmp_path):
+def test_from_pretrained_rejects_checkpoints_of_other_models(head, logged, tmp_path):
     whole = build(CBViLAModel).config
     part = {tower: getattr(whole, tower.config_class.base_config_key) for tower in TOWERS.values()}
     part.get(head, whole).save_pretrained(tmp_path)
@@ -101,7 +101,7 @@ def test_a_checkpoint_of_another_model_is_refused(head, logged, tmp_path):
 
 @pytest.mark.parametrize("saved", TOWERS)
 @pytest.mark.parametrize("asked", TOWERS)
-def test_an_encoder_of_another_kind_is_refused_although_layers_have_names_in_common(saved, asked, tmp_path):
+def test_tower_rejects_a_checkpoint_of_another_tower(saved, asked, tmp_path):
     getattr(build(CBViLAModel), saved).save_pretrained(tmp_path)
     if saved == asked:
         TOWERS[asked].from_pretrained(tmp_path)

@@ -38,7 +38,7 @@ def after_step_warnings(logged):
 @pytest.mark.parametrize("fused", [False, True], ids=["loop", "fused"])
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("fields", MOVED, ids=str)
-def test_a_loop_that_forgets_the_codes_is_told_once(head, fields, fused, logged):
+def test_missing_after_step_is_warned_of_once(head, fields, fused, logged):
     model = build(head, **fields).train()
     steps(model, 1, fused=fused)
     assert not after_step_warnings(logged)
@@ -48,7 +48,7 @@ def test_a_loop_that_forgets_the_codes_is_told_once(head, fields, fused, logged)
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_who_moves_the_codes_or_has_none_to_move_is_not_told(head, logged):
+def test_missing_after_step_is_not_warned_of_without_need(head, logged):
     steps(build(head).train(), 3, update=True)
     steps(build(head).train(), 3, update=True, accumulate=3)
     steps(build(head, codebook_update="loss").train(), 3)
@@ -63,7 +63,7 @@ def test_who_moves_the_codes_or_has_none_to_move_is_not_told(head, logged):
     assert not after_step_warnings(logged)
 
 
-def test_the_plain_trainer_moves_no_codes(tmp_path, logged):
+def test_missing_after_step_of_the_plain_trainer_is_warned_of(tmp_path, logged):
     """With its own optimiser, which is a fused one."""
     ours = pretrainer(tmp_path, max_steps=3)
     options = {"max_steps": 3, "remove_unused_columns": False, "report_to": "none", "save_strategy": "no"}
@@ -73,7 +73,7 @@ def test_the_plain_trainer_moves_no_codes(tmp_path, logged):
     assert len(after_step_warnings(logged)) == 1
 
 
-def test_our_trainer_moves_them(tmp_path, logged):
+def test_trainer_calls_after_step(tmp_path, logged):
     pretrainer(tmp_path, max_steps=3).train()
     pretrainer(tmp_path, max_steps=2, gradient_accumulation_steps=2, per_device_train_batch_size=2).train()
     assert not after_step_warnings(logged)
@@ -104,7 +104,7 @@ RESTARTS = {"codebook_restart_threshold": 0.9, "codebook_restart_grace": 0, "cod
 
 @pytest.mark.parametrize("freeze, fields", FROZEN)
 @pytest.mark.parametrize("fitted", [True, False])
-def test_frozen_codes_stay_with_our_trainer(freeze, fields, fitted, tmp_path, logged):
+def test_frozen_codes_stay_with_the_trainer(freeze, fields, fitted, tmp_path, logged):
     """Through k-means at the beginning and at the end of burn-in, moving averages and restarts."""
     config = tiny_config(**fields)
     model = pretraining_model(config)
@@ -122,7 +122,7 @@ def test_frozen_codes_stay_with_our_trainer(freeze, fields, fitted, tmp_path, lo
 
 
 @pytest.mark.parametrize("freeze, fields", FROZEN[:2])
-def test_codes_that_are_not_frozen_move(freeze, fields, tmp_path):
+def test_codes_not_frozen_move(freeze, fields, tmp_path):
     model = pretraining_model(tiny_config(**fields))
     before = codes_of(model)
     pretrainer(tmp_path, model=model, max_steps=2).train()
@@ -130,7 +130,7 @@ def test_codes_that_are_not_frozen_move(freeze, fields, tmp_path):
     assert model.cbvila.quantizer.is_fitted
 
 
-def test_frozen_codes_stay_in_a_loop_of_ones_own():
+def test_frozen_codes_stay_in_a_custom_loop():
     model = pretraining_model().train()
     model.cbvila.quantizer.requires_grad_(False)
     before = codes_of(model)
