@@ -80,7 +80,7 @@ def test_targets_for_a_model_without_a_quantizer_are_refused():
 
 def test_a_weight_for_an_objective_that_was_not_built_is_refused():
     model = pretraining_model(objectives={"mim": OFF})
-    with pytest.raises(ValueError, match="asks for mim, and this model was made without"):
+    with pytest.raises(ValueError, match="asks for mim, but this model was built without"):
         model(**tiny_pairs(), loss_weights={"mim": 1.0})
 
 

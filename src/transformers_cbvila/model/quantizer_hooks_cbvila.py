@@ -83,7 +83,7 @@ class CBViLAQuantizerHooks(nn.Module):
     def after_skipped_step(self) -> None:
         """Drops what was assigned since the last step, as after an overflow in fp16."""
         for table in self.tables():
-            table.forget_pending()
+            table.discard_pending()
 
     def restart(self, threshold: float, share: float, generator: torch.Generator, grace: int = 0) -> Tensor:
         """Moves unused codes to latents of the last batch, see [`CBViLACodeTable.restart_unused`].

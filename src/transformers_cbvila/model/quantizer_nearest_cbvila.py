@@ -161,7 +161,7 @@ class CBViLANearestQuantizer(CBViLAQuantizer):
     def after_skipped_step(self) -> None:
         super().after_skipped_step()
         if self.gumbel is not None:
-            self.gumbel.forget_pending()
+            self.gumbel.discard_pending()
 
     def synchronize(self) -> None:
         super().synchronize()
