@@ -21,8 +21,8 @@ from .autocast_cbvila import without_autocast
 from .configuration_cbvila import CBViLAConfig
 from .label_checks_cbvila import INDEX, check_ids
 from .losses_cbvila import at_least_fp32
+from .modeling_cbvila_base import CBViLAPreTrainedModel, reorder_fields
 from .modeling_cbvila_fusion import CBViLAFusionModel, CBViLAVisualQueries
-from .modeling_cbvila_layers import CBViLAPreTrainedModel, reorder_fields
 from .modeling_cbvila_text import CBViLATextModel
 from .modeling_cbvila_vision import CBViLAVisionModel
 from .quantizer_output_cbvila import CBViLAGradients

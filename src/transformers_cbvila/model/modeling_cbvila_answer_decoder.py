@@ -18,12 +18,8 @@ from transformers.utils.output_capturing import capture_outputs
 from .arguments_cbvila import takes_no_other_arguments
 from .caching_cbvila import as_cross_cache, named_cache, one_cache, with_cache_named
 from .configuration_cbvila import CBViLAConfig, CBViLATextConfig
-from .modeling_cbvila_layers import (
-    CBViLACrossAttention,
-    CBViLAPreTrainedModel,
-    CBViLASelfAttention,
-    CBViLATextLayer,
-)
+from .modeling_cbvila_base import CBViLAPreTrainedModel
+from .modeling_cbvila_layers import CBViLACrossAttention, CBViLASelfAttention, CBViLATextLayer
 from .modeling_cbvila_text import CBViLATextEmbeddings
 from .text_head_cbvila import CBViLATextHead
 

@@ -16,13 +16,8 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .arguments_cbvila import takes_no_other_arguments
 from .configuration_cbvila import CBViLAConfig, CBViLAFusionConfig
-from .modeling_cbvila_layers import (
-    PARTS_OF_A_MODEL,
-    CBViLACrossAttention,
-    CBViLAPreTrainedModel,
-    CBViLASelfAttention,
-    CBViLATextLayer,
-)
+from .modeling_cbvila_base import PARTS_OF_A_MODEL, CBViLAPreTrainedModel
+from .modeling_cbvila_layers import CBViLACrossAttention, CBViLASelfAttention, CBViLATextLayer
 from .modeling_cbvila_vision import interpolate_positions
 
 

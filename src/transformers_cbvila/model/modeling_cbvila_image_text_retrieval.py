@@ -17,7 +17,7 @@ from .configuration_cbvila import CBViLAConfig
 from .distributed_cbvila import Processes
 from .losses_cbvila import at_least_fp32
 from .modeling_cbvila import CBViLAModel, check_pair_counts
-from .modeling_cbvila_layers import reorder_fields
+from .modeling_cbvila_base import reorder_fields
 from .modeling_cbvila_objectives import CBViLAModelWithObjectives, weighted_sum
 from .objective_cbvila import CBViLAStep
 from .objective_itc_cbvila import CBViLAITC

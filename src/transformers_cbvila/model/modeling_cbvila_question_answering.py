@@ -19,7 +19,7 @@ from .losses_cbvila import answer_loss, at_least_fp32
 from .messages_cbvila import shown
 from .modeling_cbvila import PRETRAINING_ONLY, CBViLAModel
 from .modeling_cbvila_answer_decoder import CBViLAAnswerDecoder, decoder_config
-from .modeling_cbvila_layers import CBViLAPreTrainedModel, reorder_fields
+from .modeling_cbvila_base import CBViLAPreTrainedModel, reorder_fields
 from .objective_mlm_cbvila import HEAD_OF_CHECKPOINT
 
 logger = logging.get_logger(__name__)

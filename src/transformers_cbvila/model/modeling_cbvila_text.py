@@ -16,12 +16,8 @@ from transformers.utils.output_capturing import capture_outputs
 from .arguments_cbvila import takes_no_other_arguments
 from .configuration_cbvila import CBViLATextConfig
 from .label_checks_cbvila import INDEX, check_ids
-from .modeling_cbvila_layers import (
-    PARTS_OF_A_MODEL,
-    CBViLAPreTrainedModel,
-    CBViLASelfAttention,
-    CBViLATextLayer,
-)
+from .modeling_cbvila_base import PARTS_OF_A_MODEL, CBViLAPreTrainedModel
+from .modeling_cbvila_layers import CBViLASelfAttention, CBViLATextLayer
 
 
 class CBViLATextEmbeddings(nn.Module):

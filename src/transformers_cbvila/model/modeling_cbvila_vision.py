@@ -13,7 +13,8 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .arguments_cbvila import takes_no_other_arguments
 from .configuration_cbvila import CBViLAVisionConfig
-from .modeling_cbvila_layers import PARTS_OF_A_MODEL, CBViLAPreTrainedModel, CBViLASelfAttention, CBViLAVisionLayer
+from .modeling_cbvila_base import PARTS_OF_A_MODEL, CBViLAPreTrainedModel
+from .modeling_cbvila_layers import CBViLASelfAttention, CBViLAVisionLayer
 
 
 def interpolate_positions(positions: Tensor, grid: tuple[int, int]) -> Tensor:

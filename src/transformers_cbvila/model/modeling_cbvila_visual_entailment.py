@@ -9,6 +9,7 @@ from transformers.utils.generic import can_return_tuple
 from .configuration_cbvila import CBViLAConfig
 from .losses_cbvila import classification_loss
 from .modeling_cbvila import PRETRAINING_ONLY, CBViLAModel
+from .modeling_cbvila_base import CBViLAPreTrainedModel
 from .modeling_cbvila_classification import (
     ENTAILMENT_LABELS,
     CBViLAClassificationHead,
@@ -17,7 +18,6 @@ from .modeling_cbvila_classification import (
     label_ids,
     with_labels,
 )
-from .modeling_cbvila_layers import CBViLAPreTrainedModel
 
 
 class CBViLAForVisualEntailment(CBViLAPreTrainedModel):

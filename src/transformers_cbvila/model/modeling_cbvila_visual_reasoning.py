@@ -15,6 +15,7 @@ from transformers.utils.generic import can_return_tuple
 from .configuration_cbvila import CBViLAConfig
 from .losses_cbvila import classification_loss
 from .modeling_cbvila import PRETRAINING_ONLY, CBViLAModel
+from .modeling_cbvila_base import CBViLAPreTrainedModel
 from .modeling_cbvila_classification import (
     REASONING_LABELS,
     CBViLAClassificationHead,
@@ -23,7 +24,6 @@ from .modeling_cbvila_classification import (
     with_labels,
 )
 from .modeling_cbvila_fusion import CBViLAFusionModel
-from .modeling_cbvila_layers import CBViLAPreTrainedModel
 from .modeling_cbvila_twin_fusion import CBViLATwinFusionModel
 
 logger = logging.get_logger(__name__)
