@@ -8,13 +8,11 @@ import pytest
 import torch
 import yaml
 from tiny import half_image, pretraining_model
+from tiny_finetuning import TASKS, finetuning_arguments
 from transformers import TrainerCallback
 
 from transformers_cbvila import (
     CBViLAForImageTextRetrieval,
-    CBViLAForQuestionAnswering,
-    CBViLAForVisualEntailment,
-    CBViLAForVisualReasoning,
     CBViLATrainingArguments,
 )
 from transformers_cbvila.cli import main
@@ -26,7 +24,6 @@ from transformers_cbvila.data.task_settings import (
     SETTINGS,
     EntailmentSettings,
     QuestionSettings,
-    ReasoningSettings,
     RetrievalSettings,
 )
 from transformers_cbvila.evaluation.task_evaluation import EvaluationJob, evaluate_task
@@ -39,31 +36,13 @@ RECIPES = sorted(FOLDER.glob("finetune-*.yaml"))
 COLOURS = ("red", "green", "blue", "grey")
 
 
-def arguments(folder, **options):
-    defaults = {"max_steps": 2, "per_device_train_batch_size": 4, "logging_steps": 1, "disable_tqdm": True}
-    defaults |= {"report_to": "none", "use_cpu": True}
-    return CBViLATrainingArguments(str(folder), **{**defaults, **options})
-
-
-TASKS = {
-    "retrieval": (RetrievalSettings(rerank_k=2), CBViLAForImageTextRetrieval, "mean_recall_reranked"),
-    "vqa": (QuestionSettings(), CBViLAForQuestionAnswering, "accuracy"),
-    "entailment": (EntailmentSettings(), CBViLAForVisualEntailment, "accuracy"),
-    "reasoning": (
-        ReasoningSettings(image_column=["image", "other"], label_column="true", group_column="set"),
-        CBViLAForVisualReasoning,
-        "consistency",
-    ),
-}
-
-
 @pytest.mark.parametrize("task", TASKS)
 def test_every_task_is_trained_measured_and_evaluated_anew(task, pretrained, data, tmp_path):
     settings, head, figure = TASKS[task]
     views = {"crop_scale": 0.5, "flip": True, "distortions": 2}
     start = {"image_size": 40, "dropout": 0.0, "from_scratch": task == "vqa"}
     job = FinetuningJob(pretrained, [data], eval_data=[data], **start, **views)
-    folder = finetune(task, job, settings, arguments(tmp_path / "out", eval_strategy="steps", eval_steps=1))
+    folder = finetune(task, job, settings, finetuning_arguments(tmp_path / "out", eval_strategy="steps", eval_steps=1))
     record = json.loads((folder / "finetuning.json").read_text())
     assert record["job"]["eval_split"] == "validation"
     assert record["task"] == task and record["steps"] == 2 and record["skipped_rows"] == {"train": 0, "eval": 0}
@@ -115,7 +94,9 @@ def test_floors_come_from_training_rows_and_not_from_those_that_are_evaluated(pr
         line |= {"part": ("train", "test")[i % 2], "label": ("neutral", "entailment")[i % 2]}
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, lines)))
     both, output = [str(tmp_path / "rows.jsonl")], str(tmp_path / "figures.json")
-    finetune("entailment", FinetuningJob(pretrained, [data]), EntailmentSettings(), arguments(tmp_path / "out"))
+    finetune(
+        "entailment", FinetuningJob(pretrained, [data]), EntailmentSettings(), finetuning_arguments(tmp_path / "out")
+    )
     job = EvaluationJob(str(tmp_path / "out"), both, output, "a", train_data=both, train_split="b")
     settings = EntailmentSettings(where=["part=test"])
     floors = [
@@ -159,12 +140,12 @@ def test_a_resumed_run_ends_with_the_same_weights(pretrained, data, tmp_path):
     settings, weights = TASKS["retrieval"][0], []
     for name in ("whole", "broken"):
         options = {"max_steps": 4, "save_steps": 2, "negative_hardening": "0.0,0.5"}
-        args = arguments(tmp_path / name, **options)
+        args = finetuning_arguments(tmp_path / name, **options)
         if name == "broken":
             trainer = build_trainer("retrieval", job, settings, args)
             trainer.add_callback(StopAfter(2))
             trainer.train()
-            args = arguments(tmp_path / name, **options, resume_from_checkpoint="True")
+            args = finetuning_arguments(tmp_path / name, **options, resume_from_checkpoint="True")
         finetune("retrieval", job, settings, args)
         weights.append(CBViLAForImageTextRetrieval.from_pretrained(tmp_path / name).state_dict())
     for name, value in weights[0].items():
@@ -187,8 +168,10 @@ def test_a_broken_image_stops_training_by_name(pretrained, data, tmp_path):
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, broken)))
     job = FinetuningJob(pretrained, [str(tmp_path / "rows.jsonl")])
     with pytest.raises(ValueError, match="Row 3 of .*rows.jsonl: its image cannot be read"):
-        finetune("entailment", job, EntailmentSettings(), arguments(tmp_path / "out", max_steps=4))
-    finetune("entailment", job, EntailmentSettings(skip_bad_rows=True), arguments(tmp_path / "out", max_steps=4))
+        finetune("entailment", job, EntailmentSettings(), finetuning_arguments(tmp_path / "out", max_steps=4))
+    finetune(
+        "entailment", job, EntailmentSettings(skip_bad_rows=True), finetuning_arguments(tmp_path / "out", max_steps=4)
+    )
     assert json.loads((tmp_path / "out/finetuning.json").read_text())["skipped_rows"] == {"train": 1}
 
 
@@ -204,7 +187,7 @@ def test_a_text_that_the_tokenizer_cannot_take_stops_before_training_and_a_long_
 
     empty, long = written("empty.jsonl", question="\ufffd"), written("long.jsonl", answers=["no", "a " * 40])
     asked = written("asked.jsonl", question="is it red " * 20)
-    skip, args = QuestionSettings(skip_bad_rows=True), arguments(tmp_path / "out", max_steps=1)
+    skip, args = QuestionSettings(skip_bad_rows=True), finetuning_arguments(tmp_path / "out", max_steps=1)
     for job, reason in (
         (FinetuningJob(pretrained, [long]), "Row 3 of .*long.jsonl: its answer 'a a .*41 tokens.*takes 16"),
         (
@@ -237,9 +220,9 @@ def test_a_list_of_answers_is_read_before_training(answers, message, pretrained,
         path.write_text(answers)
     job = FinetuningJob(pretrained, [data], eval_data=[data], eval_split="train")
     with pytest.raises((FileNotFoundError, ValueError), match=f"answer_list.*{message}"):
-        build_trainer("vqa", job, QuestionSettings(answer_list=str(path)), arguments(tmp_path / "out"))
+        build_trainer("vqa", job, QuestionSettings(answer_list=str(path)), finetuning_arguments(tmp_path / "out"))
     path.write_text("no\nYes\n")
-    build_trainer("vqa", job, QuestionSettings(answer_list=str(path)), arguments(tmp_path / "out"))
+    build_trainer("vqa", job, QuestionSettings(answer_list=str(path)), finetuning_arguments(tmp_path / "out"))
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -333,7 +316,9 @@ def test_a_run_prints_what_it_measured_and_evaluate_cuts_texts_as_it_did(pretrai
 
 @pytest.mark.parametrize("task", TASKS)
 def test_a_floor_that_is_left_out_for_want_of_training_data_is_said(task, pretrained, data, tmp_path, capsys):
-    folder = finetune(task, FinetuningJob(pretrained, [data]), TASKS[task][0], arguments(tmp_path, max_steps=1))
+    folder = finetune(
+        task, FinetuningJob(pretrained, [data]), TASKS[task][0], finetuning_arguments(tmp_path, max_steps=1)
+    )
     capsys.readouterr()
     figures = evaluate_task(task, EvaluationJob(str(folder), [data]), TASKS[task][0], progress=False)
     said = "Without train_data there is no text-only floor" in capsys.readouterr().out

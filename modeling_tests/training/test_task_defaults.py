@@ -5,8 +5,8 @@ import math
 
 import pytest
 import yaml
-from test_finetune import TASKS, arguments
-from test_trainer import arguments as plain_arguments
+from tiny_finetuning import TASKS, finetuning_arguments
+from tiny_trainer import training_arguments
 
 from transformers_cbvila import CBViLATrainingArguments
 from transformers_cbvila.cli import main
@@ -138,8 +138,10 @@ def test_a_run_prints_its_defaults_with_their_reasons_and_records_them(task, pre
 
 def test_a_model_that_was_trained_for_the_task_learns_slower(pretrained, data, tmp_path, capsys):
     job, settings = FinetuningJob(pretrained, [data]), TASKS["vqa"][0]
-    finetune("vqa", job, settings, arguments(tmp_path / "first"))
-    trainer = build_trainer("vqa", FinetuningJob(str(tmp_path / "first"), [data]), settings, arguments(tmp_path))
+    finetune("vqa", job, settings, finetuning_arguments(tmp_path / "first"))
+    trainer = build_trainer(
+        "vqa", FinetuningJob(str(tmp_path / "first"), [data]), settings, finetuning_arguments(tmp_path)
+    )
     assert trainer.args.learning_rate == pytest.approx(TABLE["vqa"].narrow_rate / 2)
     assert "trained for the task before" in capsys.readouterr().err
 
@@ -160,5 +162,5 @@ def test_the_command_line_takes_the_defaults_below_recipe_and_flags(pretrained, 
 
 
 def test_other_trainers_keep_transformers_defaults(tmp_path):
-    assert plain_arguments(tmp_path, learning_rate=5e-5).learning_rate == 5e-5
+    assert training_arguments(tmp_path, learning_rate=5e-5).learning_rate == 5e-5
     assert math.isclose(CBViLATrainingArguments(str(tmp_path), use_cpu=True, report_to="none").learning_rate, 5e-5)

@@ -1,0 +1,34 @@
+"""The tasks of `cbvila finetune` with settings for the data of conftest.py, and arguments of a short run."""
+
+from transformers_cbvila import (
+    CBViLAForImageTextRetrieval,
+    CBViLAForQuestionAnswering,
+    CBViLAForVisualEntailment,
+    CBViLAForVisualReasoning,
+    CBViLATrainingArguments,
+)
+from transformers_cbvila.data.task_settings import (
+    EntailmentSettings,
+    QuestionSettings,
+    ReasoningSettings,
+    RetrievalSettings,
+)
+
+# Of each task: its settings, its head, and the metric that a run reports.
+TASKS = {
+    "retrieval": (RetrievalSettings(rerank_k=2), CBViLAForImageTextRetrieval, "mean_recall_reranked"),
+    "vqa": (QuestionSettings(), CBViLAForQuestionAnswering, "accuracy"),
+    "entailment": (EntailmentSettings(), CBViLAForVisualEntailment, "accuracy"),
+    "reasoning": (
+        ReasoningSettings(image_column=["image", "other"], label_column="true", group_column="set"),
+        CBViLAForVisualReasoning,
+        "consistency",
+    ),
+}
+
+
+def finetuning_arguments(folder, **options):
+    """Arguments of two steps on a CPU with batches of four, logged at every step."""
+    defaults = {"max_steps": 2, "per_device_train_batch_size": 4, "logging_steps": 1, "disable_tqdm": True}
+    defaults |= {"report_to": "none", "use_cpu": True}
+    return CBViLATrainingArguments(str(folder), **{**defaults, **options})
