@@ -115,5 +115,5 @@ def test_an_encoder_of_another_kind_is_refused_although_layers_have_names_in_com
     if saved == asked:
         TOWERS[asked].from_pretrained(tmp_path)
         return
-    with pytest.raises(ValueError, match=f"of a 'cbvila_{saved}'; a {TOWERS[asked].config_class.__name__} is one"):
+    with pytest.raises(ValueError, match=f"of a 'cbvila_{saved}'; a {TOWERS[asked].config_class.__name__} is that"):
         TOWERS[asked].from_pretrained(tmp_path)
