@@ -124,7 +124,7 @@ def test_twins_start_from_a_pretrained_fusion_encoder(tmp_path, caplog):
         model, info = CBViLAForVisualReasoning.from_pretrained(
             tmp_path, reasoning_fusion="twin", output_loading_info=True
         )
-    assert "were started from those that ask the first" in caplog.text
+    assert "were copied from the fusion layers" in caplog.text
     assert {name.partition(".")[0] for name in info["missing_keys"]} == {"reasoning_head"}
     layers = pretrained.cbvila.fusion_model.layers.state_dict()
     for name, value in model.cbvila.fusion_model.twin_layers.state_dict().items():

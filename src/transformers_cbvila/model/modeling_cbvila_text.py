@@ -69,7 +69,8 @@ class CBViLATextEmbeddings(nn.Module):
 
 
 def _num_embeddings(embeddings: nn.Module) -> int:
-    """Returns the number of embeddings. (The weight's shape does not tell it, as FSDP shards have none.)"""
+    """Returns the number of embeddings."""
+    # Not from the shape of the weight, which is empty on ranks without a shard of it.
     plain: Any = getattr(embeddings, "base_layer", embeddings)  # the layer that PEFT adapts
     return plain.num_embeddings
 
