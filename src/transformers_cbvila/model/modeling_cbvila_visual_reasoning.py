@@ -152,8 +152,8 @@ class CBViLAForVisualReasoning(CBViLAPreTrainedModel):
             )
         if pixel_values.shape[0] != texts.shape[0]:
             raise ValueError(
-                f"Got {pixel_values.shape[0]} group(s) of images and {texts.shape[0]} statement(s); pass one group per "
-                "statement."
+                f"Got {pixel_values.shape[0]} group(s) of images and {texts.shape[0]} statement(s); pass one group "
+                "for each statement."
             )
 
 
