@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 import pytest
 import torch
 from tiny import build
-from tiny_finetuning import TASKS, finetuning_arguments
+from tiny_finetuning import TINY_TASKS, finetuning_arguments
 from tiny_heads import batch_for
 from tiny_trainer import pretrainer
 from transformers import TrainingArguments
@@ -139,7 +139,7 @@ def test_every_option_of_this_transformers_is_classified():
 
 def task_trainer(folder, model, rows, task="vqa", **options):
     job = FinetuningJob(model, [rows], eval_data=[rows])
-    return build_trainer(task, job, TASKS[task][0], finetuning_arguments(folder, **options))
+    return build_trainer(TINY_TASKS[task][0], job, finetuning_arguments(folder, **options))
 
 
 def test_options_that_work_work_together(pretrained, data, tmp_path):
@@ -261,7 +261,7 @@ def test_pretraining_refuses_to_evaluate_before_it_reads_data(options, tmp_path)
 
 def test_evaluation_without_data_is_off_and_said(pretrained, data, tmp_path, capsys):
     args = finetuning_arguments(tmp_path, eval_strategy="steps", eval_on_start=True, save_strategy="no")
-    finetune("vqa", FinetuningJob(pretrained, [data]), TASKS["vqa"][0], args)
+    finetune(TINY_TASKS["vqa"][0], FinetuningJob(pretrained, [data]), args)
     assert "Without eval_data, eval_strategy, eval_on_start can do nothing" in capsys.readouterr().err
 
 

@@ -7,20 +7,18 @@ from transformers_cbvila import (
     CBViLAForVisualReasoning,
     CBViLATrainingArguments,
 )
-from transformers_cbvila.data.task_settings import (
-    EntailmentSettings,
-    QuestionSettings,
-    ReasoningSettings,
-    RetrievalSettings,
-)
+from transformers_cbvila.tasks.entailment import VisualEntailment
+from transformers_cbvila.tasks.reasoning import VisualReasoning
+from transformers_cbvila.tasks.retrieval import ImageTextRetrieval
+from transformers_cbvila.tasks.vqa import VisualQuestionAnswering
 
 # Of each task: its settings, its head, and the metric that a run reports.
-TASKS = {
-    "retrieval": (RetrievalSettings(rerank_k=2), CBViLAForImageTextRetrieval, "mean_recall_reranked"),
-    "vqa": (QuestionSettings(), CBViLAForQuestionAnswering, "accuracy"),
-    "entailment": (EntailmentSettings(), CBViLAForVisualEntailment, "accuracy"),
+TINY_TASKS = {
+    "retrieval": (ImageTextRetrieval(rerank_k=2), CBViLAForImageTextRetrieval, "mean_recall_reranked"),
+    "vqa": (VisualQuestionAnswering(), CBViLAForQuestionAnswering, "accuracy"),
+    "entailment": (VisualEntailment(), CBViLAForVisualEntailment, "accuracy"),
     "reasoning": (
-        ReasoningSettings(image_column=["image", "other"], label_column="true", group_column="set"),
+        VisualReasoning(image_column=["image", "other"], label_column="true", group_column="set"),
         CBViLAForVisualReasoning,
         "consistency",
     ),
