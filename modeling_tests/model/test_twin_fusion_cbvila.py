@@ -158,7 +158,7 @@ def test_twin_fusion_rejects_impossible_options():
     with pytest.raises(ValueError, match="takes two images and num_images=3"):
         tiny.tiny_config(reasoning_fusion="twin", num_images=3)
     fusion, text = twin_model().cbvila.fusion_model, torch.zeros(2, 3, 24)
-    with pytest.raises(ValueError, match=r"Got 3 image\(s\) for 2 text\(s\): twin layers take two for each"):
+    with pytest.raises(ValueError, match=r"Got 3 image\(s\) for 2 text\(s\): twin layers need two for each"):
         fusion(text, encoder_hidden_states=torch.zeros(3, 5, 32))
     with pytest.raises(ValueError, match=r"Got 0 image\(s\)"):
         fusion(text)

@@ -12,7 +12,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_cbvila import CBViLAConfig
 from .modeling_cbvila import CBViLAModel
-from .modeling_cbvila_layers import reorder_fields
+from .modeling_cbvila_base import reorder_fields
 from .modeling_cbvila_objectives import EncodedImage, weighted_sum
 from .modeling_cbvila_reconstruction import CBViLAModelWithReconstruction
 from .objective_cbvila import CBViLAStep
