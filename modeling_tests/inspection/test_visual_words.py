@@ -14,7 +14,7 @@ from transformers_cbvila.inspection.visual_words import (
     pictures_of,
     places_of,
 )
-from transformers_cbvila.retrieval.gallery import pixel_values_of
+from transformers_cbvila.retrieval.encoding import pixel_values_of
 
 
 def test_words_counts_and_mean_colours():

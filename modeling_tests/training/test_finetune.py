@@ -30,7 +30,7 @@ from transformers_cbvila.data.task_settings import (
     RetrievalSettings,
 )
 from transformers_cbvila.evaluation.task_evaluation import EvaluationJob, evaluate_task
-from transformers_cbvila.retrieval import gallery, stored_gallery
+from transformers_cbvila.retrieval.encoding import GalleryEncoder
 from transformers_cbvila.retrieval.retrieval_order import better_rerank_k
 from transformers_cbvila.training.finetune import FinetuningJob, build_trainer, finetune
 from transformers_cbvila.training.task_models import starting_model
@@ -101,8 +101,7 @@ def test_retrieval_kept_in_a_folder_has_the_same_figures_and_goes_on(pretrained,
     figures = evaluate_task("retrieval", job, RetrievalSettings(rerank_k=2), progress=False)
     kept = replace(job, folder=str(tmp_path / "kept"))
     assert evaluate_task("retrieval", kept, RetrievalSettings(rerank_k=2), progress=False) == figures
-    monkeypatch.setattr(gallery, "encode_batches", lambda *args: pytest.fail("encoded anew"))
-    monkeypatch.setattr(stored_gallery, "encode_batches", lambda *args: pytest.fail("encoded anew"))
+    monkeypatch.setattr(GalleryEncoder, "batches", lambda *args, **options: pytest.fail("encoded again"))
     assert evaluate_task("retrieval", kept, RetrievalSettings(rerank_k=2), progress=False) == figures
     with pytest.raises(ValueError, match="folder=.* is for retrieval; vqa keeps nothing"):
         evaluate_task("vqa", kept, TASKS["vqa"][0], progress=False)

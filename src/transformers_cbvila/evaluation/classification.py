@@ -10,7 +10,7 @@ from ..model.item_lists_cbvila import by_position
 from ..model.modeling_cbvila_visual_entailment import CBViLAForVisualEntailment
 from ..model.modeling_cbvila_visual_reasoning import CBViLAForVisualReasoning
 from ..model.processing_cbvila import CBViLAProcessor
-from ..retrieval.gallery import evaluating
+from ..retrieval.encoding import evaluating
 
 
 def classify(

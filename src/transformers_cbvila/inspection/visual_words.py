@@ -20,7 +20,7 @@ from ..model.losses_cbvila import patchify
 from ..model.modeling_cbvila_reconstruction import CBViLAModelWithReconstruction
 from ..model.nearest_codes_cbvila import count_codes
 from ..model.processing_cbvila import CBViLAProcessor
-from ..retrieval.gallery import evaluating, pixel_values_of, tokens_of
+from ..retrieval.encoding import evaluating, pixel_values_of, tokens_of
 
 
 @dataclass

@@ -21,7 +21,7 @@ from ..model.modeling_cbvila_reconstruction import CBViLAModelWithReconstruction
 from ..model.objective_mim_cbvila import CBViLAMIM
 from ..model.objective_pixel_cbvila import CBViLAPixel
 from ..model.processing_cbvila import CBViLAProcessor
-from ..retrieval.gallery import pixel_values_of
+from ..retrieval.encoding import pixel_values_of
 from . import codebook_sections as sections
 from .codebook_pictures import crop_with_neighbours
 from .document import html_page
