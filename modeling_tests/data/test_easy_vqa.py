@@ -62,7 +62,7 @@ def test_unseen_question_gets_the_most_frequent_answer():
 
 @pytest.mark.parametrize("floor", [lambda: majority_accuracy([], ["x"]), lambda: majority_accuracy(["x"], [])])
 def test_floors_of_nothing_are_an_error(floor):
-    with pytest.raises(ValueError, match="floors need answers"):
+    with pytest.raises(ValueError, match="baselines need answers"):
         floor()
 
 
