@@ -119,7 +119,7 @@ def test_twin_layers_start_from_the_fusion_encoder(tmp_path, logged):
     pretrained = tiny.build(CBViLAForPreTraining)
     pretrained.save_pretrained(tmp_path)
     model, info = CBViLAForVisualReasoning.from_pretrained(tmp_path, reasoning_fusion="twin", output_loading_info=True)
-    assert "were started from those that ask the first" in logged.text
+    assert "were copied from the fusion layers" in logged.text
     assert {name.partition(".")[0] for name in info["missing_keys"]} == {"reasoning_head"}
     layers = pretrained.cbvila.fusion_model.layers.state_dict()
     for name, value in model.cbvila.fusion_model.twin_layers.state_dict().items():
