@@ -10,6 +10,7 @@ import yaml
 
 from transformers_cbvila import __version__
 from transformers_cbvila.cli import COMMANDS, main
+from transformers_cbvila.cli.inspect import parse as parse_inspect
 from transformers_cbvila.cli.recipes import parse_job
 from transformers_cbvila.retrieval.retrieval_order import better_rerank_k
 from transformers_cbvila.training.arguments import CBViLATrainingArguments
@@ -318,6 +319,27 @@ def test_pretraining_on_a_folder_of_ones_own_then_inspecting_it(recipe, picture_
     assert "On 8 images of pictures, train." in html and "Inside the codebook of out<" in html
     assert str(tmp_path) not in html and html.count("<img") > 8 * 5
     assert re.search(r"codebook_window_tokens +128\n", printed)
+
+
+@pytest.mark.parametrize(
+    "argv", [["m", "--data", "d"], ["--data", "d", "m"], ["--split", "test", "m", "--data", "d"], ["--data=d", "m"]]
+)
+def test_inspect_takes_its_model_before_and_after_one_source(argv):
+    (options,) = parse_inspect(argv)
+    assert (options.model, options.data) == ("m", ["d"])
+
+
+def test_inspect_takes_several_sources(capsys):
+    (options,) = parse_inspect(["m", "--data", "a", "b", "--split", "test"])
+    assert (options.model, options.data) == ("m", ["a", "b"])
+    assert "arguments are required: model" in refusal(capsys, ["inspect", "--data", "d"])
+
+
+def test_pretraining_reads_the_split_that_train_split_names(recipe, picture_folder, tmp_path):
+    command = ["pretrain", "--config", recipe, "--train_data", picture_folder, "--train_split", "train[:5]"]
+    assert main([*command, "--output_dir", str(tmp_path / "out"), "--max_steps", "1"]) == 0
+    record = json.loads((tmp_path / "out" / "pretraining.json").read_text())
+    assert record["pairs"] == 5 and record["job"]["train_split"] == "train[:5]"
 
 
 def test_inspect_asks_for_its_output_folder_before_it_measures(capsys, tmp_path):

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..extras import require
-from ..model.messages_cbvila import listed, one_line, shown
+from ..model.messages_cbvila import one_line, shown
 from .builtin_source import BuiltinSource
 from .builtin_sources import check_task, find_builtin
 from .picture_folders import picture_rows
 from .pictures import is_complete, locate
-from .source_files import SourceFiles, find_source, is_metadata, kind_of, passed_over, shown_name
+from .source_files import SourceFiles, find_source, kind_of, shown_name
 from .tables import load_tables
 from .tar_rows import tar_rows
 
@@ -116,27 +115,6 @@ def picture_locator(source: str) -> Callable[[Any], Any]:
         return locate(value, found.folder)
 
     return place
-
-
-def missing_column(source: str, what: str, option: str, names: Sequence[str]) -> ValueError:
-    """The error of a source without a column, with the columns that there are and files that may have it."""
-    message = f"{shown_name(source)} has no {what}; set {option} to one of {listed(names)}."
-    if len(names) == 1 and (divider := re.search(r"[;\t|]", names[0])):
-        return ValueError(f"{message} The columns seem to be divided by {divider[0]!r}: divide them by commas.")
-    found = find_source(source)
-    aside = passed_over(source, found.files) if found is not None and found.kind == "pictures" else []
-    if not aside:
-        return ValueError(message)
-    described = any(map(is_metadata, aside))
-    return ValueError(
-        f"{message} {shown_name(aside[0])} is passed over: "
-        + (
-            "a metadata file describes the pictures of its own split, so put one into the folder of each."
-            if described
-            else "name that file instead of its folder, or call it metadata"
-            f"{Path(aside[0]).suffix} and its column of pictures file_name."
-        )
-    )
 
 
 def _builtin_rows(source: BuiltinSource, split: str, task: str, streaming: bool) -> Dataset | IterableDataset:

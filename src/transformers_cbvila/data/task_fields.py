@@ -6,13 +6,14 @@ from types import MappingProxyType
 from typing import Any
 
 from ..model.messages_cbvila import shown
-from .source_rows import missing_column
+from .column_names import CAPTION_COLUMNS
+from .columns import find_column
 from .task_settings import EntailmentSettings, QuestionSettings, ReasoningSettings, RetrievalSettings
 from .texts import class_names, is_list, is_missing, items_of, named, text_of, texts_of, whole
 
 # Columns that are looked for, in this order, when none is named.
 USUAL_COLUMNS = {
-    "caption_column": ("captions", "caption", "text", "txt", "sentences_raw", "sentences"),
+    "caption_column": CAPTION_COLUMNS,
     "question_column": ("question",),
     "answer_column": ("answers", "answer", "multiple_choice_answer"),
     "text_column": ("hypothesis", "sentence2", "sentence", "statement", "text", "caption", "txt"),
@@ -33,12 +34,7 @@ def find_columns(settings: Any, names: Sequence[str], source: str) -> dict[str, 
     for option, usual in USUAL_COLUMNS.items():
         if not hasattr(settings, option):
             continue
-        given = getattr(settings, option)
-        column = given or next((name for name in usual if name in names), None)
-        if column is None or column not in names:
-            what = f"column {given!r}" if given else f"column called {', '.join(usual)}"
-            raise missing_column(source, what, option, names)
-        found[option] = column
+        found[option] = find_column(getattr(settings, option), usual, names, source, option)
     return found
 
 

@@ -13,10 +13,11 @@ from PIL import Image
 from ..extras import require
 from ..model.messages_cbvila import listed, shown
 from .bad_rows import WAY_OUT, BadRowError, key_columns, row_origin, summary_of_bad_rows
+from .columns import missing_column
 from .easy_vqa import load_easy_vqa
 from .pairs import file_identity, stable_id
 from .pictures import picture_column, read_picture
-from .source_rows import encoded_images, load_rows, missing_column, usual_split
+from .source_rows import encoded_images, load_rows, usual_split
 from .task_fields import Fields, field_reader, find_columns, image_id_of
 from .task_settings import QuestionSettings, ReasoningSettings, RetrievalSettings, TaskSettings
 from .texts import is_missing
