@@ -9,8 +9,8 @@ from transformers_cbvila.data.column_names import CAPTION_COLUMNS
 from transformers_cbvila.data.pairs import ImageTextPairs
 from transformers_cbvila.data.sources import concatenate, load_pair_stream, load_pairs
 from transformers_cbvila.data.streams import StreamedImageTextPairs
-from transformers_cbvila.data.task_rows import load_task_rows
-from transformers_cbvila.data.task_settings import RetrievalSettings
+from transformers_cbvila.tasks.retrieval import ImageTextRetrieval
+from transformers_cbvila.tasks.row_reading import load_task_rows
 
 
 def read_pairs(source, split="train", image="image", caption=None, skip=False):
@@ -40,8 +40,8 @@ def read_inspected(source, split="train", image="image", caption=None, skip=Fals
 
 
 def read_task(source, split="train", image="image", caption=None, skip=False):
-    settings = RetrievalSettings(image_column=[image], caption_column=caption, skip_bad_rows=skip)
-    return load_task_rows([source], split, settings)
+    task = ImageTextRetrieval(image_column=[image], caption_column=caption, skip_bad_rows=skip)
+    return load_task_rows(task, [source], split)
 
 
 READERS = {"pairs": read_pairs, "stream": read_stream, "inspect": read_inspected, "retrieval": read_task}

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..evaluation.figure_lines import print_figures
+from ..metric_lines import print_metrics
 from .parsing import Parser
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def run(options: Any) -> int:
         print(rows.summary_of_skipped(), file=sys.stderr)
     measured = inspect_pretraining(model, processor, rows, rerank_k=options.rerank_k)
     metrics = {"data": " ".join(Path(name).name for name in options.data), "split": split, **measured}
-    print_figures(metrics)
+    print_metrics(metrics)
     if kept := keep_better_order(source, measured, options.rerank_k):
         print(kept)
     if options.output:
