@@ -282,7 +282,7 @@ def test_easy_vqa_has_all_questions_of_an_image_in_a_row():
     assert len(rows) == 1000 and sum(map(len, rows.column("question"))) == 9673
     assert all(len(answers) == 1 for answers in rows[0]["answer"])
     assert len(load_task_rows(VisualQuestionAnswering(image_id_column="image_id"), ["easy-vqa"], "test")) == 1000
-    with pytest.raises(ValueError, match="data for the task vqa"):
+    with pytest.raises(ValueError, match="easy-vqa has no rows for retrieval; it has rows for pretraining, vqa"):
         load_task_rows(ImageTextRetrieval(), ["easy-vqa"], "test")
 
 
