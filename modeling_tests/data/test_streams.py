@@ -138,8 +138,8 @@ def test_weighted_sources_are_shared_out_and_replayed(shards, process):
 def test_a_replay_decodes_nothing(monkeypatch):
     pairs = stream(shuffle_buffer=4)
     pairs.start_after(4, 2)
-    decoded, decode = [], streams.with_pictures
-    monkeypatch.setattr(streams, "with_pictures", lambda *row: decoded.append(1) or decode(*row))
+    decoded, decode = [], streams.with_images
+    monkeypatch.setattr(streams, "with_images", lambda *row: decoded.append(1) or decode(*row))
     assert list(islice(pairs, 10))[:8] == [None] * 8 and len(decoded) == 2
 
 

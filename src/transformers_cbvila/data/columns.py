@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..model.messages_cbvila import listed
-from .pictures import picture_column
+from .images import resolve_image_column
 from .source_files import find_source, is_metadata, passed_over, shown_name
 
 
@@ -35,12 +35,12 @@ def find_column(given: str | None, usual: Sequence[str], names: Sequence[str], s
 
 
 def find_image_column(given: str, names: Sequence[str], source: str) -> str:
-    """Returns the column that an image column means in a source; see [`picture_column`].
+    """Returns the column that an image column means in a source; see [`resolve_image_column`].
 
     Raises:
         ValueError: If there is none.
     """
-    column = picture_column(given, names)
+    column = resolve_image_column(given, names)
     if column is None:
         raise missing_column(source, f"column {given!r}", "image_column", names)
     return column
@@ -52,7 +52,7 @@ def missing_column(source: str, what: str, option: str, names: Sequence[str]) ->
     if len(names) == 1 and (divider := re.search(r"[;\t|]", names[0])):
         return ValueError(f"{message} The columns seem to be divided by {divider[0]!r}: divide them by commas.")
     found = find_source(source)
-    aside = passed_over(source, found.files) if found is not None and found.kind == "pictures" else []
+    aside = passed_over(source, found.files) if found is not None and found.kind == "images" else []
     if not aside:
         return ValueError(message)
     described = any(map(is_metadata, aside))

@@ -12,8 +12,8 @@ from ..extras import require
 from ..model.messages_cbvila import one_line, shown
 from .builtin_source import BuiltinSource
 from .builtin_sources import check_task, find_builtin
-from .picture_folders import picture_rows
-from .pictures import is_complete, locate
+from .image_folders import image_folder_rows
+from .images import is_complete, locate
 from .source_files import SourceFiles, find_source, kind_of, shown_name
 from .tables import load_tables
 from .tar_rows import tar_rows
@@ -90,12 +90,12 @@ def encoded_images(rows: Dataset, column: str, source: str) -> Dataset:
     if column != "image":
         rows = rows.rename_column(column, "image")
     if getattr(rows.features["image"], "dtype", None) in ("string", "large_string"):  # the latter of CSV files
-        place = picture_locator(source)
+        place = image_locator(source)
         rows = datasets.Dataset.from_dict({"image": [place(path) for path in rows["image"]]}, split=rows.split)
     return rows.cast_column("image", datasets.Image(decode=False))
 
 
-def picture_locator(source: str) -> Callable[[Any], Any]:
+def image_locator(source: str) -> Callable[[Any], Any]:
     """What makes complete paths of those that a source's rows have; other values are left as they are."""
     look = cache(lambda: find_source(source))  # large folders take long to list
 
@@ -132,8 +132,8 @@ def _local_rows(found: SourceFiles, split: str, streaming: bool) -> Dataset | It
         return _part(datasets.load_from_disk(found.folder), split)
     if found.kind == "rows":
         return _part({"": datasets.load_from_disk(found.folder)}, split)
-    if found.kind == "pictures":
-        return _part(_Read(found.splits, lambda files: picture_rows(found.name, files, _whole_table)), split)
+    if found.kind == "images":
+        return _part(_Read(found.splits, lambda files: image_folder_rows(found.name, files, _whole_table)), split)
     if found.kind == "tar" and not streaming:
         return _part(_Read(found.splits, tar_rows), split)
     name = split.partition("[")[0]
