@@ -10,6 +10,7 @@ from tiny import VOCABULARY, pretraining_model, tiny_pairs
 from transformers_cbvila.data.masking import generator_for
 from transformers_cbvila.model.losses_cbvila import distilled_loss, known_match_loss
 from transformers_cbvila.model.momentum_cbvila import MomentumPairs, MomentumTargets, momentum_itc_loss
+from transformers_cbvila.model.pair_ids_cbvila import PairIds
 from transformers_cbvila.model.pair_similarity_cbvila import pair_similarity
 
 ONE, OTHER = [1.0, 0.0], [0.0, 1.0]
@@ -136,7 +137,7 @@ def test_without_queue_and_alpha_it_is_the_plain_contrast():
     keys = random_pairs(5)._replace(image_ids=torch.arange(5), text_ids=torch.arange(5))
     keys = keys._replace(known_text_ids=torch.full((5, 2), -1))
     embeds = keys.image_embeds, keys.text_embeds
-    plain = pair_similarity(None, log_three, *embeds, keys.image_ids, keys.text_ids, None).itc_loss()
+    plain = pair_similarity(PairIds(keys.image_ids, keys.text_ids), log_three, *embeds).itc_loss()
     momentum = momentum_itc_loss(log_three, *embeds, MomentumTargets(0.0, keys))
     torch.testing.assert_close(momentum, plain, rtol=1e-12, atol=0)
     nearly = momentum_itc_loss(log_three, *embeds, MomentumTargets(1e-9, keys))

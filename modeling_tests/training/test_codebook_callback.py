@@ -14,6 +14,7 @@ from transformers_cbvila.data.pairs import ImageTextPairs
 from transformers_cbvila.model.codebook_statistics_cbvila import codebook_statistics
 from transformers_cbvila.training.codebook import callback as callback_module
 from transformers_cbvila.training.codebook import monitor as monitor_module
+from transformers_cbvila.training.codebook import option_warnings
 from transformers_cbvila.training.codebook.callback import CodebookCallback
 from transformers_cbvila.training.codebook.ema_teacher import EMATeacher
 from transformers_cbvila.training.codebook.stability import CodeStability
@@ -48,7 +49,7 @@ class Stream(IterableDataset):
 
 def test_images_are_read_in_an_order_of_the_seed(tmp_path):
     trainer = pretrainer(tmp_path)
-    first, again, other = (torch.cat(list(image_batches(trainer, seed))) for seed in (0, 0, 1))
+    first, again, other = (torch.cat(list(image_batches(trainer.context, seed))) for seed in (0, 0, 1))
     assert first.shape == (8, 3, 32, 32) and torch.equal(first, again) and not torch.equal(first, other)
     # the same pictures in another order
     assert torch.equal(first.sum((1, 2, 3)).sort().values, other.sum((1, 2, 3)).sort().values)
@@ -69,8 +70,8 @@ def test_latents_are_those_of_evaluation_and_modes_stay(tmp_path):
     model = trainer.model.train()
     model.cbvila.vision_model.embeddings.eval()  # a part that someone froze
     modes = [part.training for part in model.modules()]
-    images = next(image_batches(trainer, 0))
-    latents = image_latents(trainer, images)
+    images = next(image_batches(trainer.context, 0))
+    latents = image_latents(trainer.context, images)
     assert [part.training for part in model.modules()] == modes
     model.eval()
     tokens = model.cbvila.vision_model(images).last_hidden_state[:, 1:]
@@ -84,7 +85,7 @@ def test_stability_is_the_share_of_indices_that_stayed(tmp_path):
     seen = {}
 
     def look(step):
-        latents = image_latents(trainer, trainer.codebook_callback.probe.pixel_values)
+        latents = image_latents(trainer.context, trainer.codebook_callback.probe.pixel_values)
         seen[step] = trainer.model.cbvila.quantizer.lookup(latents)
 
     options = {"max_steps": 9, "stability_window": 4, "stability_every": 2, "learning_rate": 1e-2}
@@ -104,7 +105,7 @@ def test_stability_is_the_share_of_indices_that_stayed(tmp_path):
 
 def test_stability_looks_back_to_the_window_or_the_start(monkeypatch, tmp_path):
     trainer = pretrainer(tmp_path)
-    probe = CodeStability(trainer, images=2, window=10)
+    probe = CodeStability(trainer.context, images=2, window=10)
     book = trainer.model.cbvila.quantizer
     indices = torch.zeros(2, PATCHES, dtype=torch.long)
     monkeypatch.setattr(book, "lookup", lambda latents: indices.clone())
@@ -209,7 +210,7 @@ def test_targets_follow_the_encoder_at_a_distance(tmp_path):
     trainer = pretrainer(tmp_path)
     model = trainer.model.cbvila
     followed = {"vision_model": model.vision_model, "in_proj": model.quantizer.table.in_proj}
-    teacher = EMATeacher(trainer, decay=0.75)
+    teacher = EMATeacher(trainer.context, decay=0.75)
     expected = {f"{part}.{n}": w.clone() for part, module in followed.items() for n, w in module.state_dict().items()}
     assert len(expected) > 10
     for _ in range(3):
@@ -262,14 +263,14 @@ def test_options_that_cannot_be_followed_are_refused_before_training(tmp_path, m
         pretrainer(tmp_path, model=pretraining_model(preset="paper"), codebook_restart_threshold=0.3)
     trainer = pretrainer(tmp_path, codebook_target_decay=0.9)
     monkeypatch.setattr(trainer, "is_fsdp_enabled", True)
-    with pytest.raises(ValueError, match="codebook_target_decay keeps a whole copy"):
-        CodebookCallback(trainer)
+    with pytest.raises(ValueError, match="codebook_target_decay needs a whole copy"):
+        CodebookCallback(trainer.context)
 
 
 @pytest.mark.parametrize("burn_in, heard", [(3, 0), (4, 1), (0.5, 0)])
 def test_burn_in_without_an_end_is_named(burn_in, heard, tmp_path, monkeypatch):
     said = []
-    monkeypatch.setattr(callback_module.logger, "warning", said.append)
+    monkeypatch.setattr(option_warnings.logger, "warning", said.append)
     pretrainer(tmp_path, max_steps=4, burn_in_steps=burn_in).train()
     assert len(said) == heard
     assert all(
@@ -283,7 +284,7 @@ def test_burn_in_without_an_end_is_named(burn_in, heard, tmp_path, monkeypatch):
 )
 def test_negatives_that_are_hard_from_the_first_one_are_named(hardening, heard, tmp_path, monkeypatch):
     said = []
-    monkeypatch.setattr(callback_module.logger, "warning", said.append)
+    monkeypatch.setattr(option_warnings.logger, "warning", said.append)
     pretrainer(tmp_path, max_steps=6, align_steps=3, burn_in_steps=4, negative_hardening=hardening).train()
     assert len(said) == heard
     assert all("ends at step 3, and ITM begins at step 3" in text for text in said)
@@ -325,14 +326,14 @@ def head_before_and_after(tmp_path, given, fields=None, **options):
         (True, {"objectives": {"mim": {"head": "tied"}}}, {"align_steps": 2, "burn_in_steps": 9}, False),
     ],
 )
-def test_a_linear_head_that_knew_other_codes_begins_anew(given, fields, options, begins, tmp_path, monkeypatch):
+def test_a_linear_head_that_knew_other_codes_is_reset(given, fields, options, begins, tmp_path, monkeypatch):
     said = []
     monkeypatch.setattr(callback_module.logger, "warning", said.append)
     before, after = head_before_and_after(tmp_path, given, fields, **options)
     assert all(torch.equal(before[name], after[name]) for name in before) != begins
     said = [text for text in said if "came with fitted codes" in text]
     assert len(said) == int(given and options.get("codebook_init", True))
-    assert not begins or "mim.head scored these and begins anew" in said[0]
+    assert not begins or "mim.head scored them and was reset" in said[0]
 
 
 def test_a_head_begins_like_a_new_one_and_alike_in_every_run(tmp_path):
@@ -469,7 +470,7 @@ def test_a_fit_ends_the_alarm_of_the_codes_before(tmp_path, warnings):
 )
 def test_a_schedule_without_a_step_for_restarts_is_named(options, heard, tmp_path, monkeypatch):
     said = []
-    monkeypatch.setattr(callback_module.logger, "warning", said.append)
+    monkeypatch.setattr(option_warnings.logger, "warning", said.append)
     pretrainer(tmp_path, **({**RESTARTS, "max_steps": 6} | options)).train()
     assert len(said) == heard
     assert all("codebook_restart_threshold=0.3" in text and "Only after an alarm" in text for text in said)
@@ -534,7 +535,7 @@ EVERYTHING = {
         pytest.param(7, {"gradient_accumulation_steps": 2, "stability_window": 3}, marks=pytest.mark.slow),
     ],
 )
-def test_a_resumed_run_takes_the_same_care(save_steps, options, tmp_path, warnings):
+def test_a_resumed_run_has_the_same_codebook(save_steps, options, tmp_path, warnings):
     options = EVERYTHING | {"save_steps": save_steps} | options
     whole = pretrainer(tmp_path / "whole", **options)
     whole.train()
@@ -561,7 +562,7 @@ def test_a_resumed_run_takes_the_same_care(save_steps, options, tmp_path, warnin
 def test_a_checkpoint_without_such_a_state_can_be_resumed(tmp_path):
     options = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "burn_in_steps": 1}
     pretrainer(tmp_path, **options).train()
-    (tmp_path / "checkpoint-2" / "codebook_care.pt").unlink()
+    (tmp_path / "checkpoint-2" / "codebook_state.pt").unlink()
     trainer = pretrainer(tmp_path, codebook_target_decay=0.9, **options)
     trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
     assert len(step_logs(trainer)) == 4 and "loss_mim" in step_logs(trainer)[-1]

@@ -8,7 +8,7 @@ from test_trainer import pretrainer
 from transformers_cbvila.training.runs import checkpoints
 
 RUN = {"max_steps": 3, "save_strategy": "steps", "save_steps": 1, "queue_size": 8, "burn_in_steps": 1}
-LEFT_OUT = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "run_conditions.json", "codebook_care.pt", "momentum.pt")
+LEFT_OUT = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "run_conditions.json", "codebook_state.pt", "momentum.pt")
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Momentum copies and their queue from step to step; `test_processes.py` has them on two processes."""
+"""The momentum encoder and its queue from step to step; `test_processes.py` has them on two processes."""
 
 import copy
 from collections import deque
@@ -78,7 +78,7 @@ def test_a_queue_goes_on_where_it_was():
     assert other.read() is None, "of another size: it begins empty"
 
 
-# The copies
+# The encoder
 
 
 def disturb(model, seed):
@@ -88,9 +88,9 @@ def disturb(model, seed):
 
 
 @pytest.mark.parametrize("predicts", [True, False])
-def test_copies_follow_the_model_at_a_distance(predicts, tmp_path):
+def test_the_encoder_is_a_moving_average_of_the_model(predicts, tmp_path):
     trainer = pretrainer(tmp_path)
-    encoder = MomentumEncoder(trainer, decay=0.75, predicts=predicts)
+    encoder = MomentumEncoder(trainer.context, decay=0.75, predicts=predicts)
     expected = {name: weight.detach().clone() for name, weight in encoder.model.named_parameters()}
     assert all(torch.equal(trainer.model.get_parameter(name), weight) for name, weight in expected.items())
     for step in range(3):
@@ -109,10 +109,10 @@ def test_copies_follow_the_model_at_a_distance(predicts, tmp_path):
 
 
 @pytest.mark.parametrize("preset", ["recommended", "paper"])
-def test_copies_see_the_codes_of_now(preset, tmp_path):
+def test_the_encoder_has_the_current_codes(preset, tmp_path):
     """Where texts see visual words: codes that k-means has replaced are no weights to be averaged."""
     trainer = pretrainer(tmp_path, model=pretraining_model(preset=preset, itm_kv="quantized"))
-    encoder = MomentumEncoder(trainer, decay=0.9, predicts=True)
+    encoder = MomentumEncoder(trainer.context, decay=0.9, predicts=True)
     table = trainer.model.cbvila.quantizer.table
     table.set_codes(torch.randn(table.codes.shape, generator=generator_for(3)))
     disturb(trainer.model.cbvila.vision_model, 1)
@@ -123,12 +123,12 @@ def test_copies_see_the_codes_of_now(preset, tmp_path):
     )
 
 
-def test_copies_may_go_on_with_other_options(tmp_path):
-    """A run with a queue that is resumed with distillation: the fusion encoder's copy begins then."""
+def test_an_encoder_may_be_resumed_with_other_options(tmp_path):
+    """A run with a queue that is resumed with distillation: the average of the fusion encoder begins then."""
     trainer = pretrainer(tmp_path)
-    embedding = MomentumEncoder(trainer, decay=0.75, predicts=False)
+    embedding = MomentumEncoder(trainer.context, decay=0.75, predicts=False)
     disturb(trainer.model, 0)
-    predicting = MomentumEncoder(trainer, decay=0.75, predicts=True)
+    predicting = MomentumEncoder(trainer.context, decay=0.75, predicts=True)
     predicting.load_state_dict(embedding.state_dict())
     for name, weight in predicting.model.named_parameters():
         begins = name.startswith(("cbvila.fusion_model.", "objectives.mlm.head."))
@@ -153,8 +153,8 @@ class Heard:
             self.inputs.append({**inputs, "momentum": copy.deepcopy(momentum)})
 
 
-def slow_says(model, inputs):
-    """Embeddings and masked tokens as a model that does nothing else says them."""
+def plain_outputs(model, inputs):
+    """Embeddings, and logits of masked tokens, of a model's own forward."""
     with torch.no_grad():
         both = model.cbvila(inputs["pixel_values"], inputs["input_ids"], inputs["attention_mask"])
         masked = model.cbvila(inputs["pixel_values"], inputs["input_ids_masked"], inputs["attention_mask"])
@@ -163,9 +163,9 @@ def slow_says(model, inputs):
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
-def test_copies_speak_before_the_step_and_the_queue_follows_the_loss(accumulation, tmp_path):
-    """Every forward hears copies that follow the steps before it, this batch, and the batches before it."""
-    averages, heard_of = [], []
+def test_targets_precede_the_step_and_the_queue_follows_the_loss(accumulation, tmp_path):
+    """Every forward gets targets of an encoder that follows the steps before, this batch, and the queue."""
+    averages, pairs_seen = [], []
 
     def average():
         model = copy.deepcopy(trainer.model).eval()
@@ -181,15 +181,15 @@ def test_copies_speak_before_the_step_and_the_queue_follows_the_loss(accumulatio
     trainer.train()
     assert len(heard) == 4 * accumulation
     for i, inputs in enumerate(heard):
-        momentum, says = inputs["momentum"], slow_says(averages[i // accumulation], inputs)
+        momentum, expected = inputs["momentum"], plain_outputs(averages[i // accumulation], inputs)
         assert momentum.alpha == 0.4
-        torch.testing.assert_close(momentum.pairs.image_embeds[:2], says[0])
-        torch.testing.assert_close(momentum.pairs.text_embeds[:2], says[1])
-        torch.testing.assert_close(momentum.mlm_logits, says[2])
+        torch.testing.assert_close(momentum.pairs.image_embeds[:2], expected[0])
+        torch.testing.assert_close(momentum.pairs.text_embeds[:2], expected[1])
+        torch.testing.assert_close(momentum.mlm_logits, expected[2])
         assert momentum.pairs.image_ids[:2].tolist() == inputs["image_ids"].tolist()
         earlier = sorted(zip(momentum.pairs.image_ids[2:].tolist(), momentum.pairs.text_ids[2:].tolist(), strict=True))
-        assert earlier == sorted(heard_of[-5:])
-        heard_of += zip(inputs["image_ids"].tolist(), inputs["text_ids"].tolist(), strict=True)
+        assert earlier == sorted(pairs_seen[-5:])
+        pairs_seen += zip(inputs["image_ids"].tolist(), inputs["text_ids"].tolist(), strict=True)
     assert trainer.momentum.queue.count == 5
 
 
@@ -239,7 +239,7 @@ def test_batches_without_ids_take_those_of_their_contents(tmp_path):
     assert pairs.known_text_ids.shape == (4, 0)
 
 
-def test_the_copies_do_not_follow_a_skipped_step(tmp_path, monkeypatch):
+def test_a_skipped_step_does_not_update_the_encoder(tmp_path, monkeypatch):
     trainer = pretrainer(tmp_path, **ALBEF)
     before = copy.deepcopy(trainer.momentum.encoder.state_dict())
     disturb(trainer.model, 0)
@@ -250,7 +250,7 @@ def test_the_copies_do_not_follow_a_skipped_step(tmp_path, monkeypatch):
         assert same == skipped
 
 
-def test_copies_draw_no_random_numbers(tmp_path):
+def test_the_encoder_draws_no_random_numbers(tmp_path):
     """What else a step draws, dropout and negatives, is what it would have been: every term but ITC is the same."""
     states = []
     for options in ({}, {"momentum_distill": 1e-12, "momentum_distill_ramp_steps": 1000}):
@@ -263,7 +263,7 @@ def test_copies_draw_no_random_numbers(tmp_path):
     assert torch.equal(states[0], states[2]) and states[1] == states[3]
 
 
-def test_without_an_option_there_is_nothing_of_it(tmp_path):
+def test_it_is_off_by_default(tmp_path):
     trainer = pretrainer(tmp_path, max_steps=2, save_strategy="steps", save_steps=1)
     heard = []
     trainer.model.register_forward_pre_hook(lambda m, a, inputs: heard.append("momentum" in inputs), with_kwargs=True)
@@ -273,7 +273,7 @@ def test_without_an_option_there_is_nothing_of_it(tmp_path):
 
 
 def test_without_contrast_only_mlm_is_distilled(tmp_path):
-    """Preset paper; in burn-in there is nothing to say."""
+    """Preset paper; in burn-in there are no targets."""
     trainer = pretrainer(tmp_path, model=pretraining_model(preset="paper"), burn_in_steps=2, max_steps=4, **ALBEF)
     heard = Heard(trainer).inputs
     trainer.train()
@@ -337,7 +337,7 @@ def test_published_weights_are_those_of_any_model(tmp_path):
     trainer.train(resume_from_checkpoint=str(folders[1]))
     loaded = pretraining_model()
     loaded.load_state_dict(weights[1], strict=False)
-    torch.testing.assert_close(heard[0]["momentum"].pairs.image_embeds, slow_says(loaded, heard[0])[0])
+    torch.testing.assert_close(heard[0]["momentum"].pairs.image_embeds, plain_outputs(loaded, heard[0])[0])
 
 
 # What does not fit
@@ -365,21 +365,21 @@ def test_arguments_that_do_not_fit(options, message, tmp_path):
         ({"itc_weight": 0.0, "mlm_weight": 0.0}, ALBEF, "momentum_distill=0.4 is for ITC and MLM"),
     ],
 )
-def test_models_that_nothing_can_be_taught(fields, options, message, tmp_path):
+def test_models_without_a_loss_for_it(fields, options, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         pretrainer(tmp_path, model=pretraining_model(**fields), **options)
 
 
-def test_other_heads_have_no_momentum_copies(tmp_path):
-    with pytest.raises(ValueError, match="momentum copies are for CBViLAForPreTraining, not for CBViLAForQuestion"):
+def test_other_heads_have_no_momentum_encoder(tmp_path):
+    with pytest.raises(ValueError, match="a momentum encoder is for CBViLAForPreTraining, not for CBViLAForQuestion"):
         CBViLATrainer(model=answering_model(), args=arguments(tmp_path, queue_size=2))
 
 
-def test_copies_of_sharded_weights_are_refused(tmp_path, monkeypatch):
+def test_sharded_weights_are_refused(tmp_path, monkeypatch):
     trainer = pretrainer(tmp_path, queue_size=2)
     monkeypatch.setattr(trainer, "is_deepspeed_enabled", True)
-    with pytest.raises(ValueError, match="queue_size=2 keeps whole copies of the encoders, which sharded weights"):
-        momentum_module.MomentumCallback(trainer)
+    with pytest.raises(ValueError, match="queue_size=2 needs a whole copy of the encoders, which sharded weights"):
+        momentum_module.MomentumCallback(trainer.context)
 
 
 @pytest.mark.parametrize("size, warned", [(2, 0), (3, 1)])

@@ -81,7 +81,7 @@ def test_a_resumed_run_with_adapters_ends_the_same(tmp_path):
         assert torch.equal(value, other), name
 
 
-def test_momentum_copies_and_averaged_targets_follow_an_adapted_model(tmp_path):
+def test_moving_averages_follow_an_adapted_model(tmp_path):
     options = {"queue_size": 2, "momentum_distill": 0.4, "burn_in_steps": 1, "codebook_target_decay": 0.9}
     trainer = pretrainer(tmp_path, model=adapted(), max_steps=4, **options)
     trainer.train()
