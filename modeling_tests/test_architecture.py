@@ -249,3 +249,20 @@ def test_files_are_put_in_place_by_replace(folder):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "rename"
     ]
     assert calls == []
+
+
+def test_no_test_file_imports_from_another():
+    """What several test files share is in a helper module beside them, so that each can be moved or read alone."""
+    folder = Path(__file__).parent
+    test_files = sorted(folder.rglob("test_*.py"))
+    names = {path.stem for path in test_files}
+    assert Path(__file__).stem in names
+    imports = {
+        f"{path.relative_to(folder)}:{node.lineno}": module
+        for path in sorted(folder.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for module in imported_names("", node)
+        if module.rpartition(".")[2] in names or module.partition(".")[0] == folder.name
+    }
+    assert imports == {}

@@ -19,7 +19,7 @@ from transformers import (
 
 from transformers_cbvila import bundled_checkpoint
 from transformers_cbvila.data.easy_vqa import load_easy_vqa
-from transformers_cbvila.evaluation.answering import answer_questions
+from transformers_cbvila.tasks.answering import answer_questions
 
 NAMES = ("cbvila-tiny", "cbvila-tiny-easyvqa")
 ROOT = Path(__file__).parents[1]

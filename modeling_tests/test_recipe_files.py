@@ -4,7 +4,7 @@ import json
 
 import pytest
 import yaml
-from test_cli import TINY_RECIPE, parse_pretrain
+from tiny_recipe import TINY_RECIPE, parse_pretrain
 
 from transformers_cbvila.cli.recipe_files import FOLDER, beside, differences, merged, recipe_names, recipe_path
 

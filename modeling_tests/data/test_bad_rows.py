@@ -19,8 +19,8 @@ from transformers_cbvila.data.pictures import read_picture
 from transformers_cbvila.data.sources import concatenate, load_pair_stream, load_pairs
 from transformers_cbvila.data.streams import ReplayCollator, StreamedImageTextPairs
 from transformers_cbvila.data.task_examples import CaptionedImages, ViewedRows
-from transformers_cbvila.data.task_rows import load_task_rows
-from transformers_cbvila.data.task_settings import RetrievalSettings
+from transformers_cbvila.tasks.retrieval import ImageTextRetrieval
+from transformers_cbvila.tasks.row_reading import load_task_rows
 
 
 def _bomb():
@@ -58,7 +58,7 @@ BAD_NAMES = {
 READERS = {
     "pairs": lambda source: [ImageTextPairs(concatenate([load_pairs(source)]))[i] for i in range(4)],
     "stream": lambda source: list(islice(StreamedImageTextPairs(load_pair_stream(source), shuffle_buffer=0), 4)),
-    "task": lambda source: list(load_task_rows([source], "train", RetrievalSettings())),
+    "task": lambda source: list(load_task_rows(ImageTextRetrieval(), [source], "train")),
     "inspection": lambda source: list(MeasuredPairs(load_pairs(source))),
 }
 
@@ -216,7 +216,7 @@ def test_nothing_but_bad_rows_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="no row that can be used. Left out 5 bad"):
         MeasuredPairs(load_pairs(source), skip_bad_rows=True)
     with pytest.raises(ValueError, match="no row that can be used. Left out 5 bad"):
-        load_task_rows([source], "train", RetrievalSettings(skip_bad_rows=True))
+        load_task_rows(ImageTextRetrieval(skip_bad_rows=True), [source], "train")
 
 
 def test_rows_without_a_caption_are_counted(tmp_path, caplog):
@@ -247,8 +247,8 @@ def test_a_caption_of_a_stream_that_is_no_text_is_named_or_counted(caption, tmp_
 def test_a_table_of_many_columns_is_told_in_a_short_message(tmp_path):
     row = {"image": "red.png", **{f"a_column_with_a_long_name_{i}": "a" for i in range(1000)}}
     source = write(tmp_path / "rows.jsonl", json.dumps(row) + "\n")
-    settings = RetrievalSettings(caption_column="a_column_with_a_long_name_1", where=["nowhere=1"])
-    for read in (load_pairs, lambda source: load_task_rows([source], "train", settings)):
+    settings = ImageTextRetrieval(caption_column="a_column_with_a_long_name_1", where=["nowhere=1"])
+    for read in (load_pairs, lambda source: load_task_rows(settings, [source], "train")):
         with pytest.raises(ValueError, match="a_column_with_a_long_name_0, .*1,001 in all") as caught:
             read(source)
         assert len(str(caught.value)) < 1500

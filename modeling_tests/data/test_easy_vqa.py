@@ -5,7 +5,7 @@ from itertools import chain
 import pytest
 
 from transformers_cbvila.data.easy_vqa import load_easy_vqa, load_easy_vqa_captions
-from transformers_cbvila.data.easy_vqa_facts import COLORS, SHAPES, derive_facts, question_type, true_captions
+from transformers_cbvila.data.easy_vqa.facts import COLORS, SHAPES, derive_facts, question_type, true_captions
 from transformers_cbvila.metrics.baselines import majority_accuracy, question_only_accuracy
 
 

@@ -7,8 +7,9 @@ from source_forms import COLOURS, described, jsonl, picture, pictures, with_text
 
 from transformers_cbvila.data.pairs import ImageTextPairs
 from transformers_cbvila.data.sources import load_pair_stream, load_pairs
-from transformers_cbvila.data.task_rows import load_task_rows
-from transformers_cbvila.data.task_settings import QuestionSettings, ReasoningSettings
+from transformers_cbvila.tasks.reasoning import VisualReasoning
+from transformers_cbvila.tasks.row_reading import load_task_rows
+from transformers_cbvila.tasks.vqa import VisualQuestionAnswering
 
 
 def test_a_text_has_a_caption_on_each_line(tmp_path):
@@ -62,7 +63,7 @@ def test_a_file_of_questions_beside_pictures_is_named(tmp_path):
     with pytest.raises(
         ValueError, match="no column called question; .*questions.jsonl is passed over: name that file instead"
     ):
-        load_task_rows([str(tmp_path / "myvqa")], "train", QuestionSettings())
+        load_task_rows(VisualQuestionAnswering(), [str(tmp_path / "myvqa")], "train")
 
 
 def test_metadata_that_name_no_file(tmp_path):
@@ -85,8 +86,8 @@ def test_several_pictures_of_a_line(tmp_path):
     pictures(tmp_path)
     line = {"left_file_name": "red.png", "right_file_name": "blue.png", "sentence": "x", "label": "true"}
     write(tmp_path / "metadata.jsonl", json.dumps(line))
-    settings = ReasoningSettings(image_column=["left", "right"])
-    (row,) = load_task_rows([str(tmp_path)], "train", settings, ("False", "True"))
+    settings = VisualReasoning(image_column=["left", "right"])
+    (row,) = load_task_rows(settings, [str(tmp_path)], "train", ("False", "True"))
     assert [image.getpixel((0, 0)) for image in row["images"]] == [(255, 0, 0), (0, 0, 255)]
 
 

@@ -10,8 +10,8 @@ from transformers_cbvila.data.pictures import read_picture
 from transformers_cbvila.data.source_files import find_source
 from transformers_cbvila.data.source_rows import load_rows, usual_split
 from transformers_cbvila.data.sources import load_pair_stream, load_pairs
-from transformers_cbvila.data.task_rows import load_task_rows
-from transformers_cbvila.data.task_settings import RetrievalSettings
+from transformers_cbvila.tasks.retrieval import ImageTextRetrieval
+from transformers_cbvila.tasks.row_reading import load_task_rows
 
 LOADERS = [load_pairs, load_pair_stream]
 
@@ -33,7 +33,7 @@ def test_every_form_is_read(form, load, tmp_path):
 
 @pytest.mark.parametrize("form", ["tsv", "csv with brackets", "folder with brackets", "texts", "tar", "zip"])
 def test_tasks_read_the_same_forms(form, tmp_path):
-    check(load_task_rows([FORMS[form](tmp_path)], "train", RetrievalSettings()))
+    check(load_task_rows(ImageTextRetrieval(), [FORMS[form](tmp_path)], "train"))
 
 
 @pytest.mark.parametrize("source", ["a.tsv", "./a.tsv", "~/a.tsv", Path("a.tsv")])
@@ -42,7 +42,7 @@ def test_names_in_the_current_folder_are_files(source, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     check(load_pairs(source))
-    check(load_task_rows([source], "train", RetrievalSettings()))
+    check(load_task_rows(ImageTextRetrieval(), [source], "train"))
 
 
 @pytest.mark.parametrize("name", ["a.xyz", "captions.txt", "a.csv.old", "README"])

@@ -9,7 +9,7 @@ from PIL import Image, ImageColor
 
 from transformers_cbvila.data.pairs import ImageTextPairs
 from transformers_cbvila.data.pictures import read_picture, undecoded
-from transformers_cbvila.data.source_rows import EASY_VQA, usual_split
+from transformers_cbvila.data.source_rows import usual_split
 from transformers_cbvila.data.sources import (
     concatenate,
     interleave,
@@ -157,7 +157,7 @@ def test_several_sources_are_measured_on_a_split_that_all_have(tmp_path):
     one = folder_with_splits(tmp_path / "one", "train", "validation")
     file = str(tmp_path / "one" / "data" / "train-0.parquet")
     assert usual_split([both, one]) == "validation" == usual_split([file, one])
-    assert usual_split([file]) == "test" == usual_split([EASY_VQA, both, file]), "files go by any name"
+    assert usual_split([file]) == "test" == usual_split(["easy-vqa", both, file]), "files go by any name"
     assert len(load_pairs(file, usual_split([file]))) == 6
     table(folder=tmp_path / "one" / "pictures-train").save_to_disk(tmp_path / "rows")
     assert usual_split([str(tmp_path / "rows"), one]) == "validation"
@@ -170,7 +170,7 @@ def test_splits_that_cannot_be_chosen(tmp_path):
     with pytest.raises(ValueError, match="no split test or validation: .*several has train, extra. Name one as"):
         usual_split([str(tmp_path / "several")])
     with pytest.raises(ValueError, match="easy-vqa has train, test; .*one has extra. Name one as the split"):
-        usual_split([EASY_VQA, str(tmp_path / "one")])
+        usual_split(["easy-vqa", str(tmp_path / "one")])
     for nowhere in ("./nowhere", "nowhere.parquet"):
         with pytest.raises(FileNotFoundError, match="nowhere.* isn't there"):
             usual_split([nowhere])
@@ -352,7 +352,7 @@ def test_relative_paths_of_several_folders_are_refused(load, tmp_path):
 
 
 def test_easy_vqa_as_a_stream():
-    rows = load_pair_stream(EASY_VQA)
+    rows = load_pair_stream("easy-vqa")
     first = next(iter(rows))
     assert decoded(first).size == (64, 64) and first["captions"] and first["keywords"] == []
     assert rows.num_shards == 64

@@ -6,8 +6,10 @@ import pytest
 from source_forms import pictures, write
 
 from transformers_cbvila.data.sources import load_pair_stream, load_pairs
-from transformers_cbvila.data.task_rows import load_task_rows
-from transformers_cbvila.data.task_settings import EntailmentSettings, QuestionSettings, RetrievalSettings
+from transformers_cbvila.tasks.entailment import VisualEntailment
+from transformers_cbvila.tasks.retrieval import ImageTextRetrieval
+from transformers_cbvila.tasks.row_reading import load_task_rows
+from transformers_cbvila.tasks.vqa import VisualQuestionAnswering
 
 TEXTS = ["None", "NA", "null", "nan", "N/A", "007", "1.50", "1e5", "true", "2020-01-01", "12:30", "inf", "-", "#N/A"]
 VE = ("entailment", "neutral", "contradiction")
@@ -39,7 +41,7 @@ def test_columns_of_nothing_but_values_are_texts(name, texts, tmp_path):
     source = str(tmp_path) if described else path
     for load in (load_pairs, load_pair_stream):
         assert [row["captions"] for row in load(source)] == [[text] for text in texts]
-    assert load_task_rows([source], "train", RetrievalSettings()).column("captions") == [[text] for text in texts]
+    assert load_task_rows(ImageTextRetrieval(), [source], "train").column("captions") == [[text] for text in texts]
 
 
 def test_dates_in_lists_are_texts(tmp_path):
@@ -55,7 +57,7 @@ def test_empty_cells_are_missing(name, divider, tmp_path):
     source = write(tmp_path / name, "\n".join(lines).replace(",", divider))
     for load in (load_pairs, load_pair_stream):
         assert [row["captions"] for row in load(source)] == [["x"], [], ["y"], []]
-    rows = load_task_rows([source], "train", RetrievalSettings(skip_bad_rows=True))
+    rows = load_task_rows(ImageTextRetrieval(skip_bad_rows=True), [source], "train")
     assert rows.column("captions") == [["x"]]
     assert [reason.split(": ", 1)[1].split(" (")[0] for reason in rows.skipped] == [
         "it has no caption in column 'caption'",
@@ -68,7 +70,7 @@ def test_questions_and_answers_are_texts(tmp_path):
     pictures(tmp_path)
     answers = ["None", "NA", "007", "1.50"]
     lines = ["image,question,answer", *(f"red.png,{text}?,{text}" for text in answers)]
-    rows = load_task_rows([write(tmp_path / "a.csv", "\n".join(lines))], "train", QuestionSettings())
+    rows = load_task_rows(VisualQuestionAnswering(), [write(tmp_path / "a.csv", "\n".join(lines))], "train")
     assert rows.column("answer") == [[[text]] for text in answers]
     assert rows.column("question") == [[f"{text}?"] for text in answers]
 
@@ -82,12 +84,12 @@ def test_classes_may_be_numbers_that_are_texts(name, tmp_path):
         "a.jsonl": "\n".join(json.dumps({"image": "red.png", "text": t, "label": label}) for t, label in rows),
     }
     source = write(tmp_path / name, lines[name])
-    named = load_task_rows([source], "train", EntailmentSettings(class_names=["neutral", "x", "contradiction"]), VE)
+    named = load_task_rows(VisualEntailment(class_names=["neutral", "x", "contradiction"]), [source], "train", VE)
     assert named.column("label") == ["neutral", "contradiction"] and named.column("text") == ["None", "x"]
     with pytest.raises(ValueError, match="Row 0 of .*: its label is '0'. Column 'label' has numbers and no names"):
-        load_task_rows([source], "train", EntailmentSettings(), VE)
+        load_task_rows(VisualEntailment(), [source], "train", VE)
     with pytest.raises(ValueError, match="Row 1 of .*: its label is 'class 2'"):
-        load_task_rows([source], "train", EntailmentSettings(class_names=["neutral", "contradiction"]), VE)
+        load_task_rows(VisualEntailment(class_names=["neutral", "contradiction"]), [source], "train", VE)
 
 
 @pytest.mark.parametrize("load", [load_pairs, load_pair_stream])

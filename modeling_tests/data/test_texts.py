@@ -7,14 +7,16 @@ import pytest
 from source_forms import picture, pictures
 
 from transformers_cbvila.data.sources import load_pair_stream, load_pairs
-from transformers_cbvila.data.task_rows import load_task_rows
-from transformers_cbvila.data.task_settings import EntailmentSettings, QuestionSettings, RetrievalSettings
+from transformers_cbvila.tasks.entailment import VisualEntailment
+from transformers_cbvila.tasks.retrieval import ImageTextRetrieval
+from transformers_cbvila.tasks.row_reading import load_task_rows
+from transformers_cbvila.tasks.vqa import VisualQuestionAnswering
 
 READERS = {
     "pairs": lambda source, column=None: load_pairs(source, caption_column=column)["captions"],
     "stream": lambda source, column=None: [r["captions"] for r in load_pair_stream(source, caption_column=column)],
     "task": lambda source, column=None: load_task_rows(
-        [source], "train", RetrievalSettings(caption_column=column)
+        ImageTextRetrieval(caption_column=column), [source], "train"
     ).column("captions"),
 }
 
@@ -72,9 +74,9 @@ def test_classes_go_by_their_names(tmp_path):
     assert load_pairs(parquet(tmp_path, [-1, 0], names))["captions"] == [[], ["cat"]], "-1 is no class"
     columns = {"text": [1, 0], "answer": [0, 1]}
     source = parquet(tmp_path, [1, 0], names, "question", **columns)
-    assert load_task_rows([source], "train", QuestionSettings()).column("question") == [["dog"], ["cat"]]
+    assert load_task_rows(VisualQuestionAnswering(), [source], "train").column("question") == [["dog"], ["cat"]]
     source = parquet(tmp_path, [1, 0], names, "text", label=["a", "b"])
-    assert load_task_rows([source], "train", EntailmentSettings(), ("a", "b")).column("text") == ["dog", "cat"]
+    assert load_task_rows(VisualEntailment(), [source], "train", ("a", "b")).column("text") == ["dog", "cat"]
 
 
 @pytest.mark.parametrize("read", READERS.values(), ids=READERS)
@@ -86,7 +88,7 @@ def test_a_folder_for_each_class_has_captions(read, tmp_path):
 
 def test_lists_of_numbers_are_answers(tmp_path):
     source = parquet(tmp_path, [[2, 2, 3]], column="answers", question=["how many?"])
-    assert load_task_rows([source], "train", QuestionSettings()).column("answer") == [[["2", "2", "3"]]]
+    assert load_task_rows(VisualQuestionAnswering(), [source], "train").column("answer") == [[["2", "2", "3"]]]
 
 
 def test_rows_whose_captions_are_no_texts_are_left_out_and_counted(tmp_path, caplog):

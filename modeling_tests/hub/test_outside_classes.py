@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 import transformers_cbvila.hub.publishing as publishing
 from transformers_cbvila import CBViLAForPreTraining, CBViLAObjective, publish, register_objective
 from transformers_cbvila.hub.checking import find_checkpoint
-from transformers_cbvila.hub.kinds import KINDS
+from transformers_cbvila.hub.kinds import kinds
 from transformers_cbvila.hub.outside_classes import outside_code
 from transformers_cbvila.hub.staging import stage
 from transformers_cbvila.hub.verifying import example_inputs
@@ -234,7 +234,7 @@ def test_both_load_without_the_package_and_can_be_saved_again(tmp_path):
     published.mkdir()
     stage(found, "# card\n", published)
     model = CBViLAForPreTraining.from_pretrained(found.folder)
-    inputs = example_inputs(KINDS["CBViLAForPreTraining"], model.config)
+    inputs = example_inputs(kinds()["CBViLAForPreTraining"], model.config)
     save_file(inputs, tmp_path / "inputs")
     run_offline(AGAIN, tmp_path, published, tmp_path / "again", tmp_path / "inputs", tmp_path / "outputs")
     given = load_file(tmp_path / "outputs")

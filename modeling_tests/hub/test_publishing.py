@@ -23,7 +23,7 @@ from transformers_cbvila import (
 from transformers_cbvila.cli import main
 from transformers_cbvila.hub import publishing
 from transformers_cbvila.hub.checking import find_checkpoint
-from transformers_cbvila.hub.kinds import KINDS
+from transformers_cbvila.hub.kinds import kinds
 from transformers_cbvila.hub.publishing import publish, stage_repository
 from transformers_cbvila.hub.staging import stage
 from transformers_cbvila.hub.verifying import ask_original, verify
@@ -253,7 +253,7 @@ def test_every_head_in_clean_environments_and_with_the_package(version, hub, api
         card = hub.repositories[name].files["README.md"].decode()
         blocks = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
         for repositories, code in zip((ours, clean), blocks, strict=True):
-            repositories[name] = (head.__name__, KINDS[head.__name__].auto_class, code)
+            repositories[name] = (head.__name__, kinds()[head.__name__].auto_class, code)
     printed = in_another_process(CLEAN.format(repositories=clean), hub, tmp_path, without_package=True)
     assert printed.count("loaded org/") == len(HEADS)
     printed = in_another_process(WITH_HEADS.format(repositories=ours), hub, tmp_path)

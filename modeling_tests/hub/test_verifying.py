@@ -17,7 +17,7 @@ from transformers_cbvila import (
     CBViLAModel,
 )
 from transformers_cbvila.hub.checking import find_checkpoint
-from transformers_cbvila.hub.kinds import KINDS
+from transformers_cbvila.hub.kinds import kinds
 from transformers_cbvila.hub.staging import stage
 from transformers_cbvila.hub.verifying import ask_original, compare, example_inputs, verify
 
@@ -46,7 +46,7 @@ def test_other_outputs_do_not(given, sentence):
 def test_the_example_asks_for_every_weight(head):
     """Weights that no output depends on could be lost unseen; the base model has some for its heads only."""
     model = build(head)
-    output = model(**example_inputs(KINDS[head.__name__], model.config))
+    output = model(**example_inputs(kinds()[head.__name__], model.config))
     if output.get("loss") is not None:
         total = output.loss
     else:

@@ -125,7 +125,7 @@ class Waits(TorchDispatchMode):
 def test_a_step_waits_for_its_device_once_per_masked_objective(preset, monkeypatch):
     """Forward and backward: where tokens are masked (MLM) and where patches are (MIM)."""
     # labels are looked at on the CPU, and of a model on an accelerator with its first batch
-    monkeypatch.setattr(label_checks_cbvila, "may_look_at", lambda *_: False)
+    monkeypatch.setattr(label_checks_cbvila, "may_read_values", lambda *_: False)
     model, batch = pretraining_model(preset=preset).train(), tiny_pairs(BATCH, LENGTH)
     del batch["attention_mask"]  # transformers asks of it, once per encoder, whether there is padding at all
     with Waits() as waits:

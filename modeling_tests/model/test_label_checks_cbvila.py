@@ -14,8 +14,8 @@ from transformers_cbvila import (
     CBViLAForVisualReasoning,
     CBViLAModel,
 )
-from transformers_cbvila.evaluation.answering import answer_questions
 from transformers_cbvila.model.label_checks_cbvila import check_ids
+from transformers_cbvila.tasks.answering import answer_questions
 
 VQA, PRETRAINING, MASKED = CBViLAForQuestionAnswering, CBViLAForPreTraining, CBViLAForMaskedImageModeling
 CLASSIFIERS = (CBViLAForVisualEntailment, CBViLAForVisualReasoning)

@@ -160,7 +160,7 @@ def test_other_heads_leave_the_twins(tmp_path, caplog, head):
 def test_what_is_refused():
     with pytest.raises(ValueError, match="reasoning_fusion='both' is not one of 'separate', 'twin'"):
         tiny.tiny_config(reasoning_fusion="both")
-    with pytest.raises(ValueError, match="asks two images in turns and num_images=3"):
+    with pytest.raises(ValueError, match="takes two images and num_images=3"):
         tiny.tiny_config(reasoning_fusion="twin", num_images=3)
     fusion, text = twin_model().cbvila.fusion_model, torch.zeros(2, 3, 24)
     with pytest.raises(ValueError, match=r"Got 3 image\(s\) for 2 text\(s\): twin layers take two for each"):

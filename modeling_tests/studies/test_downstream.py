@@ -9,7 +9,7 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Image, Value
 
 import studies.downstream as downstream
-import transformers_cbvila.evaluation.task_evaluation as task_evaluation
+import transformers_cbvila.tasks.evaluate as task_evaluation
 import transformers_cbvila.training.finetune as finetuning
 from studies.blank import blank_copy
 from studies.downstream import STARTS, TASKS, Run, main, table
@@ -30,7 +30,8 @@ def test_commands_are_what_the_command_line_takes(name, start, monkeypatch, tmp_
     monkeypatch.setattr(task_evaluation, "evaluate_task", lambda *call: measured.append(call) or {})
     finetune, evaluate = run(name, start, seed=3, folder=tmp_path).commands
     assert cli.main(finetune) == cli.main(evaluate) == 0
-    (task, job, settings, args), (_, measurement, measured_by) = trained[0], measured[0]
+    (settings, job, args), (measured_by, measurement) = trained[0], measured[0]
+    task = settings.name
     assert task == TASKS[name].task and args.seed == 3 and job.from_scratch == start.endswith("random")
     assert measurement.model == args.output_dir != job.model == "cbvila-tiny"
     if task == "retrieval":  # whose default, 30, may be less than the recipe's

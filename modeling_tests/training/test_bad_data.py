@@ -4,10 +4,11 @@ import datasets
 import pytest
 import torch
 import yaml
+from interrupted_runs import RESUMED, AtStep, InterruptedRunError, interrupt
 from source_forms import picture, samples, tar
-from test_cli import TINY_RECIPE
-from test_trainer import RESUMED, At, Interrupted, arguments, interrupt
 from tiny import PATCH, half_image, pretraining_model, tiny_processor
+from tiny_recipe import TINY_RECIPE
+from tiny_trainer import training_arguments
 
 from transformers_cbvila.cli import main
 from transformers_cbvila.data.collators import CBViLADataCollatorForPreTraining
@@ -83,7 +84,7 @@ def test_a_command_names_the_row_or_leaves_it_out(name, rows, pretrained, answer
 def trainer(folder, pairs, seed=0, callbacks=()):
     return CBViLATrainer(
         model=pretraining_model(seed=seed, dropout=0.1),
-        args=arguments(folder, **RESUMED | {"save_steps": 3}),
+        args=training_arguments(folder, **RESUMED | {"save_steps": 3}),
         train_dataset=pairs,
         data_collator=CBViLADataCollatorForPreTraining(tiny_processor(), PATCH, max_length=16),
         callbacks=list(callbacks),
@@ -108,8 +109,8 @@ def test_a_resumed_run_that_skips_rows_ends_with_the_same_weights(pairs, tmp_pat
     whole = trainer(tmp_path / "whole", pairs(tmp_path))
     whole.train()
     assert whole.train_dataset.bad_rows
-    with pytest.raises(Interrupted):
-        trainer(tmp_path / "broken", pairs(tmp_path), callbacks=[At(4, interrupt)]).train()
+    with pytest.raises(InterruptedRunError):
+        trainer(tmp_path / "broken", pairs(tmp_path), callbacks=[AtStep(4, interrupt)]).train()
     resumed = trainer(tmp_path / "broken", pairs(tmp_path), seed=7)
     resumed.train(resume_from_checkpoint=last_complete_checkpoint(tmp_path / "broken"))
     expected = whole.model.state_dict()

@@ -5,8 +5,9 @@ import math
 
 import pytest
 import torch
-from test_trainer import ALL_TERMS, RESTARTS, At, Interrupted, arguments, interrupt, names, pretrainer, step_logs
+from interrupted_runs import RESTARTS, AtStep, InterruptedRunError, interrupt
 from tiny import CODES, PATCHES, pretraining_model, tiny_rows
+from tiny_trainer import ALL_TERMS, logged_terms, pretrainer, step_logs, training_arguments
 from torch.utils.data import IterableDataset
 from transformers import TrainerCallback
 
@@ -89,7 +90,7 @@ def test_stability_is_the_share_of_indices_that_stayed(tmp_path):
         seen[step] = trainer.model.cbvila.quantizer.lookup(latents)
 
     options = {"max_steps": 9, "stability_window": 4, "stability_every": 2, "learning_rate": 1e-2}
-    trainer = pretrainer(tmp_path, callbacks=[At(0, lambda: look(0)), AtEnd(look)], **options)
+    trainer = pretrainer(tmp_path, callbacks=[AtStep(0, lambda: look(0)), AtEnd(look)], **options)
     trainer.train()
     logged = [log.get("codebook_stability") for log in step_logs(trainer)]
     expected = {}
@@ -233,7 +234,9 @@ def test_mim_learns_the_indices_of_the_averaged_encoder(tmp_path):
         for weight in trainer.codebook_callback.teacher.parts.parameters():
             weight += torch.randn(weight.shape)
 
-    trainer = pretrainer(tmp_path, [At(4, disturb)], burn_in_steps=2, codebook_target_decay=0.99, learning_rate=5e-3)
+    trainer = pretrainer(
+        tmp_path, [AtStep(4, disturb)], burn_in_steps=2, codebook_target_decay=0.99, learning_rate=5e-3
+    )
 
     def look(module, inputs, named):
         if named["loss_weights"]["mim"] == 0:
@@ -352,8 +355,8 @@ def test_a_resumed_run_knows_that_the_codes_were_given(tmp_path):
     options = {"max_steps": 5, "align_steps": 3, "save_strategy": "steps", "save_steps": 2}
     whole = pretrainer(tmp_path / "whole", model=model(), **options)
     whole.train()
-    with pytest.raises(Interrupted):
-        pretrainer(tmp_path / "broken", [At(2, interrupt)], model(), **options).train()
+    with pytest.raises(InterruptedRunError):
+        pretrainer(tmp_path / "broken", [AtStep(2, interrupt)], model(), **options).train()
     resumed = pretrainer(tmp_path / "broken", model=model(), **options)
     resumed.train(resume_from_checkpoint=True)
     assert torch.equal(whole.model.objectives["mim"].head.weight, resumed.model.objectives["mim"].head.weight)
@@ -540,8 +543,8 @@ def test_a_resumed_run_has_the_same_codebook(save_steps, options, tmp_path, warn
     whole = pretrainer(tmp_path / "whole", **options)
     whole.train()
     heard = len(warnings)
-    with pytest.raises(Interrupted):
-        pretrainer(tmp_path / "broken", callbacks=[At(save_steps + 1, interrupt)], **options).train()
+    with pytest.raises(InterruptedRunError):
+        pretrainer(tmp_path / "broken", callbacks=[AtStep(save_steps + 1, interrupt)], **options).train()
     resumed = pretrainer(tmp_path / "broken", model=pretraining_model(seed=7, dropout=0.1), **options)
     resumed.train(resume_from_checkpoint=str(tmp_path / "broken" / f"checkpoint-{save_steps}"))
     assert heard == 1 and len(warnings) == 2, "one warning per run, not one more for the resumed one"
@@ -553,9 +556,11 @@ def test_a_resumed_run_has_the_same_codebook(save_steps, options, tmp_path, warn
     ):
         assert torch.equal(value, other), name
     assert torch.equal(ours.probe.pixel_values, theirs.probe.pixel_values)
-    logs = [[{name: log[name] for name in names(log)} for log in step_logs(trainer)] for trainer in (whole, resumed)]
+    logs = [
+        [{name: log[name] for name in logged_terms(log)} for log in step_logs(trainer)] for trainer in (whole, resumed)
+    ]
     assert logs[0] == logs[1]
-    assert names(logs[0][-1]) >= ALL_TERMS and "codebook_restarted" in logs[0][-1]
+    assert logged_terms(logs[0][-1]) >= ALL_TERMS and "codebook_restarted" in logs[0][-1]
     assert "loss_mim" not in logs[0][3], "the gate had to wait"
 
 
@@ -601,7 +606,7 @@ def test_a_second_run_of_a_trainer_begins_anew(tmp_path):
 )
 def test_arguments_that_do_not_fit(options, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        arguments(tmp_path, **options)
+        training_arguments(tmp_path, **options)
 
 
 # Entropy and drift in the log

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from test_trainer import pretrainer
 from tiny import build, pretraining_model, tiny_config
 from tiny_heads import batch_for
+from tiny_trainer import pretrainer
 from transformers import Trainer, TrainingArguments
 
 from transformers_cbvila import CBViLAForMaskedImageModeling, CBViLAForPreTraining

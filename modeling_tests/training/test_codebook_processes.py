@@ -3,6 +3,7 @@
 import pytest
 import torch
 from tiny import CODES, pretraining_model
+from tiny_trainer import pretrainer, step_logs
 from transformers import TrainerCallback
 from two_processes import run_in_two
 
@@ -32,7 +33,6 @@ class Track(TrainerCallback):
 
 
 def train(folder, rank, batch_size, **options):
-    from test_trainer import pretrainer, step_logs
 
     track = Track()
     trainer = pretrainer(

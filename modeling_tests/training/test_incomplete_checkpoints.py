@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from test_trainer import pretrainer
+from tiny_trainer import pretrainer
 
 from transformers_cbvila.training.runs import checkpoints
 

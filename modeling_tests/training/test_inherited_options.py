@@ -4,10 +4,10 @@ from dataclasses import dataclass, fields
 
 import pytest
 import torch
-from test_finetune import TASKS, arguments
-from test_trainer import pretrainer
 from tiny import build
+from tiny_finetuning import TINY_TASKS, finetuning_arguments
 from tiny_heads import batch_for
+from tiny_trainer import pretrainer
 from transformers import TrainingArguments
 from transformers.training_args import OptimizerNames
 
@@ -139,7 +139,7 @@ def test_every_option_of_this_transformers_is_classified():
 
 def task_trainer(folder, model, rows, task="vqa", **options):
     job = FinetuningJob(model, [rows], eval_data=[rows])
-    return build_trainer(task, job, TASKS[task][0], arguments(folder, **options))
+    return build_trainer(TINY_TASKS[task][0], job, finetuning_arguments(folder, **options))
 
 
 def test_options_that_work_work_together(pretrained, data, tmp_path):
@@ -171,14 +171,14 @@ def test_options_that_nothing_would_come_of_are_refused_by_name(name, task, pret
 @pytest.mark.parametrize("name", sorted(NEVER_AS))
 def test_values_that_nothing_would_come_of_are_refused_by_name(name, tmp_path):
     with pytest.raises(ValueError, match=f"^{name}="):
-        arguments(tmp_path, **{name: NEVER_AS[name][0]})
+        finetuning_arguments(tmp_path, **{name: NEVER_AS[name][0]})
 
 
 @pytest.mark.parametrize("name", sorted({*BOUNDS} & HERE))
 def test_numbers_out_of_their_bounds_are_refused_by_name(name, tmp_path):
     for value in (-1, float("nan"), float("inf"), "many"):
         with pytest.raises(ValueError, match=f"^{name}="):
-            arguments(tmp_path, **{name: value})
+            finetuning_arguments(tmp_path, **{name: value})
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_numbers_out_of_their_bounds_are_refused_by_name(name, tmp_path):
 )
 def test_values_that_nobody_can_follow(options, message, tmp_path):
     with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
-        arguments(tmp_path, **options)
+        finetuning_arguments(tmp_path, **options)
     assert len(str(caught.value)) < 2000
 
 
@@ -256,12 +256,12 @@ def test_the_best_model_is_the_tasks_unless_somebody_says(pretrained, data, tmp_
 @pytest.mark.parametrize("options", [{"eval_strategy": "steps"}, {"eval_delay": 1}, {"metric_for_best_model": "loss"}])
 def test_pretraining_refuses_to_evaluate_before_it_reads_data(options, tmp_path):
     with pytest.raises(ValueError, match=f"^{next(iter(options))}=.*pretraining evaluates nothing"):
-        pretrain(PretrainingJob(["nowhere"]), arguments(tmp_path, **options))
+        pretrain(PretrainingJob(["nowhere"]), finetuning_arguments(tmp_path, **options))
 
 
 def test_evaluation_without_data_is_off_and_said(pretrained, data, tmp_path, capsys):
-    args = arguments(tmp_path, eval_strategy="steps", eval_on_start=True, save_strategy="no")
-    finetune("vqa", FinetuningJob(pretrained, [data]), TASKS["vqa"][0], args)
+    args = finetuning_arguments(tmp_path, eval_strategy="steps", eval_on_start=True, save_strategy="no")
+    finetune(TINY_TASKS["vqa"][0], FinetuningJob(pretrained, [data]), args)
     assert "Without eval_data, eval_strategy, eval_on_start can do nothing" in capsys.readouterr().err
 
 
@@ -274,7 +274,7 @@ def smoothed(logits, labels, epsilon):
 @pytest.mark.parametrize("head", [CBViLAForQuestionAnswering, CBViLAForVisualEntailment])
 def test_smoothed_labels(head, tmp_path):
     model, batch = build(head), batch_for(head)
-    trainer = CBViLATrainer(model, arguments(tmp_path, label_smoothing_factor=0.2))
+    trainer = CBViLATrainer(model, finetuning_arguments(tmp_path, label_smoothing_factor=0.2))
     model.train()
     loss = trainer.compute_loss(model, dict(batch))
     logits, labels = model(**batch).logits, batch["labels"]
@@ -282,7 +282,7 @@ def test_smoothed_labels(head, tmp_path):
     per_target = smoothed(logits, labels.clamp_min(0), 0.2) * kept
     expected = per_target.sum(-1).mean() if labels.dim() == 2 else per_target.mean()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
-    plain = CBViLATrainer(model, arguments(tmp_path)).compute_loss(model, dict(batch))
+    plain = CBViLATrainer(model, finetuning_arguments(tmp_path)).compute_loss(model, dict(batch))
     assert abs(plain.item() - loss.item()) > 1e-3
 
 

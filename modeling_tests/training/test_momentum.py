@@ -5,9 +5,10 @@ from collections import deque
 
 import pytest
 import torch
+from interrupted_runs import AtStep, InterruptedRunError, interrupt
 from safetensors.torch import load_file
-from test_trainer import At, Interrupted, arguments, interrupt, names, pretrainer, step_logs
 from tiny import answering_model, pretraining_model
+from tiny_trainer import logged_terms, pretrainer, step_logs, training_arguments
 
 from transformers_cbvila.data.masking import generator_for
 from transformers_cbvila.model.momentum_cbvila import MomentumPairs
@@ -174,7 +175,7 @@ def test_targets_precede_the_step_and_the_queue_follows_the_loss(accumulation, t
                 own.data = 0.6 * before.data + 0.4 * own.data
         averages.append(model)
 
-    steps = [At(step, average) for step in range(4)]
+    steps = [AtStep(step, average) for step in range(4)]
     options = {"gradient_accumulation_steps": accumulation, "learning_rate": 1e-2, "max_steps": 4}
     trainer = pretrainer(tmp_path, steps, queue_size=5, momentum_decay=0.6, **ALBEF, **options)
     heard = Heard(trainer).inputs
@@ -301,8 +302,8 @@ def test_a_resumed_run_ends_with_the_same_weights(save_steps, options, tmp_path)
     options = RUN | {"save_steps": save_steps} | options
     whole = pretrainer(tmp_path / "whole", **options)
     whole.train()
-    with pytest.raises(Interrupted):
-        pretrainer(tmp_path / "broken", callbacks=[At(save_steps + 1, interrupt)], **options).train()
+    with pytest.raises(InterruptedRunError):
+        pretrainer(tmp_path / "broken", callbacks=[AtStep(save_steps + 1, interrupt)], **options).train()
     resumed = pretrainer(tmp_path / "broken", model=pretraining_model(seed=7, dropout=0.1), **options)
     resumed.train(resume_from_checkpoint=str(tmp_path / "broken" / f"checkpoint-{save_steps}"))
     pairs = [
@@ -314,7 +315,9 @@ def test_a_resumed_run_ends_with_the_same_weights(save_steps, options, tmp_path)
         assert ours.keys() == theirs.keys()
         for name, value in ours.items():
             assert torch.equal(value, theirs[name]), name
-    logs = [[{name: log[name] for name in names(log)} for log in step_logs(trainer)] for trainer in (whole, resumed)]
+    logs = [
+        [{name: log[name] for name in logged_terms(log)} for log in step_logs(trainer)] for trainer in (whole, resumed)
+    ]
     assert logs[0] == logs[1]
 
 
@@ -355,7 +358,7 @@ def test_published_weights_are_those_of_any_model(tmp_path):
 )
 def test_arguments_that_do_not_fit(options, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        arguments(tmp_path, **options)
+        training_arguments(tmp_path, **options)
 
 
 @pytest.mark.parametrize(
@@ -372,7 +375,7 @@ def test_models_without_a_loss_for_it(fields, options, message, tmp_path):
 
 def test_other_heads_have_no_momentum_encoder(tmp_path):
     with pytest.raises(ValueError, match="a momentum encoder is for CBViLAForPreTraining, not for CBViLAForQuestion"):
-        CBViLATrainer(model=answering_model(), args=arguments(tmp_path, queue_size=2))
+        CBViLATrainer(model=answering_model(), args=training_arguments(tmp_path, queue_size=2))
 
 
 def test_sharded_weights_are_refused(tmp_path, monkeypatch):

@@ -3,9 +3,9 @@
 import pytest
 import torch
 import yaml
-from test_cli import TINY_RECIPE, parse_pretrain
-from test_trainer import arguments, pretrainer
 from tiny import pretraining_model
+from tiny_recipe import TINY_RECIPE, parse_pretrain
+from tiny_trainer import pretrainer, training_arguments
 
 from transformers_cbvila.bundled import bundled_checkpoint
 from transformers_cbvila.cli.recipe_files import FOLDER as RECIPES
@@ -54,7 +54,7 @@ def test_a_frozen_tower_stays_as_it_is_and_the_schedule_scales_all_rates(tmp_pat
 
 def test_impossible_rates_and_optimizers(tmp_path):
     with pytest.raises(ValueError, match="text_learning_rate=-1 is negative"):
-        arguments(tmp_path, text_learning_rate=-1)
+        training_arguments(tmp_path, text_learning_rate=-1)
     trainer = pretrainer(tmp_path, vision_learning_rate=1e-4)
     trainer.optimizer_cls_and_kwargs = (torch.optim.SGD, {"lr": 1.0, "params": []})
     with pytest.raises(ValueError, match="leave vision learning rates out"):
@@ -186,7 +186,7 @@ def test_a_short_run_of_a_recipe_decays_in_as_short_a_part(tmp_path):
 def test_steps_that_have_no_place_in_the_run(steps, tmp_path):
     schedule = {"lr_scheduler_type": "warmup_stable_decay", "lr_scheduler_kwargs": {"num_decay_steps": steps}}
     with pytest.raises(ValueError, match=f"are {steps + 10} together, and the run has 500"):
-        arguments(tmp_path, max_steps=500, warmup_steps=10, **schedule)
+        training_arguments(tmp_path, max_steps=500, warmup_steps=10, **schedule)
     trainer = pretrainer(tmp_path, max_steps=-1, num_train_epochs=1, **schedule)
     with pytest.raises(ValueError, match="Give shares of the run"):
         trainer.train()

@@ -2,19 +2,9 @@
 
 import pytest
 import torch
-from test_trainer import (
-    ALL_TERMS,
-    BURN_IN_TERMS,
-    HEALTH,
-    At,
-    Interrupted,
-    arguments,
-    interrupt,
-    names,
-    pretrainer,
-    step_logs,
-)
+from interrupted_runs import AtStep, InterruptedRunError, interrupt
 from tiny import CODES, PATCH, answering_model, build, pretraining_model, tiny_processor, tiny_rows
+from tiny_trainer import ALL_TERMS, BURN_IN_TERMS, HEALTH, logged_terms, pretrainer, step_logs, training_arguments
 
 from transformers_cbvila.data.collators import CBViLADataCollatorForPreTraining
 from transformers_cbvila.data.pairs import ImageTextPairs
@@ -49,9 +39,9 @@ def test_the_schedule_and_the_care_of_codes_reach_the_model(tmp_path):
     before = trainer.unwrapped_model.cbvila.quantizer.table.codes.clone()
     trainer.train()
     assert isinstance(trainer.unwrapped_model, CBViLAForPreTraining) and trainer.is_pretraining
-    on = [names(log) - HEALTH for log in step_logs(trainer)]
+    on = [logged_terms(log) - HEALTH for log in step_logs(trainer)]
     assert on == [{"loss_itc"}] + [BURN_IN_TERMS] * 2 + [ALL_TERMS] * 3
-    assert all(names(log) >= HEALTH for log in step_logs(trainer))
+    assert all(logged_terms(log) >= HEALTH for log in step_logs(trainer))
     assert [given["negative_hardness"] for given in named] == [pytest.approx(step / 6) for step in range(6)]
     assert all("negative_seed" in given and "loss_weights" in given for given in named)
     assert not torch.equal(trainer.unwrapped_model.cbvila.quantizer.table.codes, before)
@@ -71,8 +61,8 @@ def test_a_resumed_run_with_adapters_ends_the_same(tmp_path):
     options = {"max_steps": 5, "burn_in_steps": 2, "save_strategy": "steps", "save_steps": 3}
     whole = pretrainer(tmp_path / "whole", model=adapted(), **options)
     whole.train()
-    with pytest.raises(Interrupted):
-        pretrainer(tmp_path / "broken", [At(4, interrupt)], adapted(), **options).train()
+    with pytest.raises(InterruptedRunError):
+        pretrainer(tmp_path / "broken", [AtStep(4, interrupt)], adapted(), **options).train()
     resumed = pretrainer(tmp_path / "broken", model=adapted(), **options)
     resumed.train(resume_from_checkpoint=True)
     for (name, value), other in zip(
@@ -86,7 +76,7 @@ def test_moving_averages_follow_an_adapted_model(tmp_path):
     trainer = pretrainer(tmp_path, model=adapted(), max_steps=4, **options)
     trainer.train()
     assert trainer.codebook_callback.teacher is not None and trainer.momentum.queue.read() is not None
-    assert names(step_logs(trainer)[-1]) >= ALL_TERMS
+    assert logged_terms(step_logs(trainer)[-1]) >= ALL_TERMS
 
 
 def test_retrieval_draws_its_negatives_by_the_trainers_seed(tmp_path):
@@ -101,7 +91,7 @@ def test_retrieval_draws_its_negatives_by_the_trainers_seed(tmp_path):
 
     CBViLATrainer(
         model=model,
-        args=arguments(tmp_path, max_steps=2, negative_hardening="0,2"),
+        args=training_arguments(tmp_path, max_steps=2, negative_hardening="0,2"),
         train_dataset=ImageTextPairs(tiny_rows(8)),
         data_collator=pairs,
     ).train()
@@ -149,8 +139,8 @@ def test_turns_and_weight_decay_know_the_codes_of_an_adapter(tmp_path):
     assert not any(own_name(name).endswith("quantizer.table.codes") for name in decayed)
     seen = []
     codes = trainer.unwrapped_model.cbvila.quantizer.table.codes
-    trainer.add_callback(At(1, lambda: seen.append(codes.detach().clone())))
-    trainer.add_callback(At(2, lambda: seen.append(codes.detach().clone())))
+    trainer.add_callback(AtStep(1, lambda: seen.append(codes.detach().clone())))
+    trainer.add_callback(AtStep(2, lambda: seen.append(codes.detach().clone())))
     trainer.train()
     assert codes.shape[0] == CODES and torch.equal(seen[0], seen[1]), "the second step is not theirs"
     assert not torch.equal(seen[1], codes)
@@ -177,4 +167,4 @@ def test_names():
 def test_a_schedule_that_a_model_does_not_have_is_refused(options, message, wrap, tmp_path):
     model = adapted(None, answering_model()) if wrap else answering_model()
     with pytest.raises(ValueError, match=message):
-        CBViLATrainer(model=model, args=arguments(tmp_path, **options))
+        CBViLATrainer(model=model, args=training_arguments(tmp_path, **options))

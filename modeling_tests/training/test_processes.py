@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
-import test_trainer
+import tiny_trainer
 import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType
-from test_trainer import ALL_TERMS, pretrainer, step_logs
 from tiny import pretraining_model
+from tiny_trainer import ALL_TERMS, pretrainer, step_logs
 from two_processes import run_in_two
 
 from transformers_cbvila.model.modeling_cbvila_pretraining import CBViLAForPreTraining
@@ -152,7 +152,7 @@ SHARDED = {
 
 def sharded(rank, folder, name, fsdp, resume=None):
     """Logs of three steps with checkpoints, on sharded weights or not."""
-    plain_arguments = test_trainer.arguments
+    plain_arguments = tiny_trainer.training_arguments
 
     def arguments(*args, **options):
         made = plain_arguments(*args, **options)
@@ -161,7 +161,7 @@ def sharded(rank, folder, name, fsdp, resume=None):
             PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
         return made
 
-    test_trainer.arguments = arguments
+    tiny_trainer.training_arguments = arguments
     options = SHARDED[name] | {"save_strategy": "steps", "save_steps": 2}
     if fsdp:
         options |= {"fsdp": True, "fsdp_config": {"version": 2}}

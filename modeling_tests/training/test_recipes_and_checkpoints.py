@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from test_cli import parse_pretrain
+from tiny_recipe import parse_pretrain
 from transformers import TrainingArguments
 
 from transformers_cbvila.bundled import bundled_checkpoint

@@ -16,10 +16,11 @@ import datasets
 import pytest
 import torch
 import yaml
+from interrupted_runs import RESUMED, AtStep, InterruptedRunError, interrupt
 from safetensors.torch import load_file
-from test_cli import TINY_RECIPE
-from test_trainer import RESUMED, At, Interrupted, arguments, interrupt, pretrainer, step_logs
 from tiny import PATCH, pretraining_model, tiny_processor, tiny_rows
+from tiny_recipe import TINY_RECIPE
+from tiny_trainer import pretrainer, step_logs, training_arguments
 
 from transformers_cbvila.data.collators import CBViLADataCollatorForPreTraining
 from transformers_cbvila.data.streams import StreamedImageTextPairs
@@ -41,7 +42,7 @@ def small_stream(shards=3, rows=10, **options):
 def stream_trainer(folder, callbacks=(), model=None, stream=None, **options):
     return CBViLATrainer(
         model=pretraining_model(dropout=0.1) if model is None else model,
-        args=arguments(folder, **options),
+        args=training_arguments(folder, **options),
         train_dataset=small_stream() if stream is None else stream,
         data_collator=CBViLADataCollatorForPreTraining(tiny_processor(), PATCH, max_length=16),
         callbacks=list(callbacks),
@@ -60,8 +61,8 @@ def test_a_resumed_stream_ends_with_the_same_weights(save_steps, options, tmp_pa
     options = RESUMED | {"save_steps": save_steps} | options
     whole = stream_trainer(tmp_path / "whole", **options)
     whole.train()
-    with pytest.raises(Interrupted):
-        stream_trainer(tmp_path / "broken", callbacks=[At(save_steps + 1, interrupt)], **options).train()
+    with pytest.raises(InterruptedRunError):
+        stream_trainer(tmp_path / "broken", callbacks=[AtStep(save_steps + 1, interrupt)], **options).train()
     capsys.readouterr()
     resumed = stream_trainer(tmp_path / "broken", model=pretraining_model(seed=7, dropout=0.1), **options)
     resumed.train(resume_from_checkpoint=last_complete_checkpoint(tmp_path / "broken"))
@@ -79,8 +80,8 @@ def test_a_resumed_stream_ends_with_the_same_weights(save_steps, options, tmp_pa
 
 def test_a_stream_may_start_over_in_place_of_a_replay(tmp_path, capsys):
     options = RESUMED | {"save_steps": 3}
-    with pytest.raises(Interrupted):
-        stream_trainer(tmp_path, callbacks=[At(4, interrupt)], **options).train()
+    with pytest.raises(InterruptedRunError):
+        stream_trainer(tmp_path, callbacks=[AtStep(4, interrupt)], **options).train()
     capsys.readouterr()
     resumed = stream_trainer(tmp_path, ignore_data_skip=True, **options)
     resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))

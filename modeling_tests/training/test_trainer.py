@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from interrupted_runs import RESTARTS, RESUMED, AtStep, InterruptedRunError, interrupt
 from tiny import (
     CODES,
-    PATCH,
     PATCHES,
     answering_model,
     build,
@@ -14,66 +14,15 @@ from tiny import (
     tiny_processor,
     tiny_rows,
 )
+from tiny_trainer import ALL_TERMS, BURN_IN_TERMS, HEALTH, logged_terms, pretrainer, step_logs, training_arguments
 from transformers import TrainerCallback, TrainingArguments
 
-from transformers_cbvila.data.collators import CBViLADataCollatorForPreTraining, CBViLADataCollatorForQuestionAnswering
+from transformers_cbvila.data.collators import CBViLADataCollatorForQuestionAnswering
 from transformers_cbvila.data.pairs import ImageTextPairs
 from transformers_cbvila.model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
 from transformers_cbvila.training.arguments import CBViLATrainingArguments
 from transformers_cbvila.training.codebook.callback import CodebookCallback
 from transformers_cbvila.training.trainer import CBViLATrainer
-
-BURN_IN_TERMS = {"loss_pixel", "loss_commitment", "loss_itm", "loss_itc"}
-ALL_TERMS = BURN_IN_TERMS | {"loss_mim", "loss_mlm"}
-HEALTH = {f"codebook_{name}" for name in ("usage", "perplexity", "entropy", "top_share", "dead", "drift", "stability")}
-RESTARTS = {"codebook_restart_threshold": 0.3, "codebook_restart_grace": 0}
-
-
-def arguments(folder, **options):
-    defaults = {
-        "max_steps": 6,
-        "per_device_train_batch_size": 2,
-        "learning_rate": 1e-3,
-        "logging_steps": 1,
-        "save_strategy": "no",
-        "report_to": "none",
-        "disable_tqdm": True,
-        "use_cpu": True,
-        "seed": 0,
-    }
-    return CBViLATrainingArguments(output_dir=str(folder), **(defaults | options))
-
-
-def pretrainer(folder, callbacks=(), model=None, rows=8, **options):
-    pairs = ImageTextPairs(tiny_rows(rows), crop_scale=0.75, flip=True)
-    return CBViLATrainer(
-        model=pretraining_model(dropout=0.1) if model is None else model,
-        args=arguments(folder, **options),
-        train_dataset=pairs,
-        eval_dataset=ImageTextPairs(tiny_rows(rows)),
-        data_collator=CBViLADataCollatorForPreTraining(tiny_processor(), PATCH, max_length=16),
-        callbacks=list(callbacks),
-    )
-
-
-def step_logs(trainer):
-    return [log for log in trainer.state.log_history if "loss" in log]
-
-
-def names(log):
-    return {name for name in log if name.startswith(("loss_", "codebook_"))}
-
-
-class At(TrainerCallback):
-    """Does something at the beginning of one global step."""
-
-    def __init__(self, step, action):
-        self.step, self.action = step, action
-
-    def on_step_begin(self, args, state, control, **kwargs):
-        if state.global_step == self.step:
-            self.action()
-
 
 # The schedule
 
@@ -81,7 +30,7 @@ class At(TrainerCallback):
 def test_mlm_may_begin_before_mim(tmp_path):
     trainer = pretrainer(tmp_path, burn_in_steps=3, mlm_from_start=True)
     trainer.train()
-    on = [names(log) - HEALTH for log in step_logs(trainer)]
+    on = [logged_terms(log) - HEALTH for log in step_logs(trainer)]
     assert on == [BURN_IN_TERMS | {"loss_mlm"}] * 3 + [ALL_TERMS] * 3
 
 
@@ -127,7 +76,9 @@ def test_turns_need_codes_that_learn_by_loss(tmp_path):
     with pytest.raises(ValueError, match="alternate_updates='1,1'.*needs codes.*by loss.*update='ema'"):
         pretrainer(tmp_path, alternate_updates="1,1")
     with pytest.raises(ValueError, match="alternate_updates='1,1'"):
-        CBViLATrainer(model=answering_model(preset="paper"), args=arguments(tmp_path, alternate_updates="1,1"))
+        CBViLATrainer(
+            model=answering_model(preset="paper"), args=training_arguments(tmp_path, alternate_updates="1,1")
+        )
 
 
 # Logs
@@ -139,7 +90,7 @@ def test_every_log_has_every_loss_and_the_codebooks_health(tmp_path):
     logs = step_logs(trainer)
     assert len(logs) == 6
     for log in logs:
-        assert names(log) == ALL_TERMS | HEALTH
+        assert logged_terms(log) == ALL_TERMS | HEALTH
         assert all(math.isfinite(log[name]) for name in ALL_TERMS)
         assert 0 < log["codebook_usage"] <= 1 <= log["codebook_perplexity"] <= CODES
         weights = trainer.model.config.loss_weights()
@@ -162,14 +113,14 @@ def test_logs_are_means_over_the_window(tmp_path):
 def test_burn_in_turns_mim_and_mlm_on_by_global_step(burn_in, tmp_path):
     trainer = pretrainer(tmp_path, burn_in_steps=burn_in)
     trainer.train()
-    on = [names(log) - HEALTH for log in step_logs(trainer)]
+    on = [logged_terms(log) - HEALTH for log in step_logs(trainer)]
     assert on == [BURN_IN_TERMS] * 3 + [ALL_TERMS] * 3
 
 
 def test_contrast_is_learned_alone_first(tmp_path):
     trainer = pretrainer(tmp_path, align_steps=2, burn_in_steps=4)
     trainer.train()
-    on = [names(log) - HEALTH for log in step_logs(trainer)]
+    on = [logged_terms(log) - HEALTH for log in step_logs(trainer)]
     assert on == [{"loss_itc"}] * 2 + [BURN_IN_TERMS] * 2 + [ALL_TERMS] * 2
 
 
@@ -182,8 +133,8 @@ def test_evaluation_has_a_loss_and_leaves_training_logs_alone(tmp_path):
     trainer = pretrainer(tmp_path, eval_strategy="steps", eval_steps=3, burn_in_steps=3)
     trainer.train()
     evaluations = [log for log in trainer.state.log_history if "eval_loss" in log]
-    assert len(evaluations) == 2 and not any(names(log) for log in evaluations)
-    assert names(step_logs(trainer)[2]) == BURN_IN_TERMS | HEALTH
+    assert len(evaluations) == 2 and not any(logged_terms(log) for log in evaluations)
+    assert logged_terms(step_logs(trainer)[2]) == BURN_IN_TERMS | HEALTH
     assert trainer.evaluate()["eval_loss"] == pytest.approx(evaluations[-1]["eval_loss"], rel=1e-5)
 
 
@@ -248,7 +199,7 @@ def test_other_arguments_are_refused(tmp_path):
 def test_one_process_with_several_devices_is_refused(model, tmp_path, monkeypatch):
     monkeypatch.setattr(CBViLATrainingArguments, "n_gpu", 2)
     with pytest.raises(ValueError, match="2 devices.*accelerate launch.*CUDA_VISIBLE_DEVICES=0"):
-        CBViLATrainer(model=model(), args=arguments(tmp_path))
+        CBViLATrainer(model=model(), args=training_arguments(tmp_path))
 
 
 def test_batches_of_a_single_pair_are_refused(tmp_path):
@@ -259,7 +210,7 @@ def test_batches_of_a_single_pair_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"a single pair has no mismatch.*does not count\)\.$"):
         CBViLATrainer(
             model=build(CBViLAForImageTextRetrieval),
-            args=arguments(tmp_path, per_device_train_batch_size=1),
+            args=training_arguments(tmp_path, per_device_train_batch_size=1),
             train_dataset=ImageTextPairs(tiny_rows()),
         )
 
@@ -314,7 +265,7 @@ def test_a_burn_in_that_ends_with_alignment_refits_once(codebook_init, expected,
     trainer = pretrainer(tmp_path, align_steps=2, codebook_refit=True, codebook_init=codebook_init)
     trainer.train()
     assert fits == expected
-    assert [names(log) - HEALTH for log in step_logs(trainer)] == [{"loss_itc"}] * 2 + [ALL_TERMS] * 4
+    assert [logged_terms(log) - HEALTH for log in step_logs(trainer)] == [{"loss_itc"}] * 2 + [ALL_TERMS] * 4
 
 
 def test_fitting_disturbs_neither_global_random_state_nor_training_mode(tmp_path):
@@ -382,25 +333,6 @@ def test_unused_codes_are_restarted_during_burn_in_only(tmp_path):
 # Resuming
 
 
-class Interrupted(Exception):
-    pass
-
-
-def interrupt():
-    raise Interrupted
-
-
-RESUMED = {
-    "burn_in_steps": 4,
-    "codebook_refit": True,
-    **RESTARTS,
-    "negative_hardening": "0.1,0.9",
-    "max_steps": 9,
-    "save_strategy": "steps",
-    "lr_scheduler_type": "cosine",
-}
-
-
 @pytest.mark.parametrize(
     "save_steps, options",
     [
@@ -418,8 +350,8 @@ def test_a_resumed_run_ends_with_the_same_weights(save_steps, options, tmp_path,
     whole.train()
     whole_fits, stop = list(fits), save_steps + 1
     fits.clear()
-    with pytest.raises(Interrupted):
-        pretrainer(tmp_path / "broken", callbacks=[At(stop, interrupt)], **options).train()
+    with pytest.raises(InterruptedRunError):
+        pretrainer(tmp_path / "broken", callbacks=[AtStep(stop, interrupt)], **options).train()
     resumed = pretrainer(tmp_path / "broken", model=pretraining_model(seed=7, dropout=0.1), **options)
     resumed.train(resume_from_checkpoint=str(tmp_path / "broken" / f"checkpoint-{save_steps}"))
     assert whole_fits == [0, 1]
@@ -443,7 +375,7 @@ def spoil(model):
 def test_a_loss_that_is_not_finite_is_named_before_a_checkpoint_is_written(logging_steps, tmp_path):
     model = pretraining_model()
     options = {"save_strategy": "steps", "save_steps": 2, "logging_steps": logging_steps}
-    trainer = pretrainer(tmp_path, model=model, callbacks=[At(3, lambda: spoil(model))], **options)
+    trainer = pretrainer(tmp_path, model=model, callbacks=[AtStep(3, lambda: spoil(model))], **options)
     with pytest.raises(FloatingPointError, match="Loss itm became NaN or infinite"):
         trainer.train()
     assert [path.name for path in Path(tmp_path).glob("checkpoint-*")] == ["checkpoint-2"]
@@ -453,7 +385,7 @@ def test_weights_that_are_not_finite_are_not_written(tmp_path):
     """The loss of the step that spoils them is fine: only the next one would show it."""
     model = pretraining_model()
     hooks = []
-    spoil_gradient = At(
+    spoil_gradient = AtStep(
         1, lambda: hooks.append(model.objectives["pixel"].head.bias.register_hook(lambda g: g * math.nan))
     )
     options = {"save_strategy": "steps", "save_steps": 2}
@@ -482,12 +414,12 @@ def test_question_answering(tmp_path):
     ]
     trainer = CBViLATrainer(
         model=answering_model(),
-        args=arguments(tmp_path, max_steps=30, learning_rate=5e-3),
+        args=training_arguments(tmp_path, max_steps=30, learning_rate=5e-3),
         train_dataset=rows,
         eval_dataset=rows,
         data_collator=CBViLADataCollatorForQuestionAnswering(tiny_processor(), max_length=16),
     )
     trainer.train()
     logs = step_logs(trainer)
-    assert logs[-1]["loss"] < 0.5 * logs[0]["loss"] and not names(logs[0])
+    assert logs[-1]["loss"] < 0.5 * logs[0]["loss"] and not logged_terms(logs[0])
     assert trainer.evaluate()["eval_loss"] < 1.5 * logs[-1]["loss"] + 0.5

@@ -1,8 +1,8 @@
 """What TrainingArguments offers works on these models and changes the losses by rounding only."""
 
 import pytest
-from test_trainer import ALL_TERMS, pretrainer, step_logs
 from tiny import pretraining_model
+from tiny_trainer import ALL_TERMS, pretrainer, step_logs
 
 
 def losses(folder, **options):

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.figure_lines import print_figures
+from ..metric_lines import print_metrics
 from .parsing import Parser
 
 EXAMPLE = """\
@@ -63,7 +63,7 @@ def run(options: Any) -> int:
         print(rows.summary_of_skipped(), file=sys.stderr)
     measured = inspect_pretraining(model, processor, rows, rerank_k=options.rerank_k)
     figures = {"data": Path(options.data).name, "split": split, **measured}
-    print_figures(figures)
+    print_metrics(figures)
     if kept := keep_better_order(source, measured, options.rerank_k):
         print(kept)
     if options.output:

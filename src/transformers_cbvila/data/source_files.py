@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..extras import require
 from ..model.messages_cbvila import shown
+from .builtin_sources import find_builtin
 from .pictures import PICTURE_ENDINGS, is_picture
 
 TABLES = {
@@ -59,12 +60,14 @@ class SourceFiles:
 
 
 def find_source(source: str) -> SourceFiles | None:
-    """The files that a source names; None if it can only be the id of a data set of the Hub.
+    """Returns the files that a source names; None if it is built in, or can only be the id of a dataset of the Hub.
 
     Raises:
         FileNotFoundError: If it can only be a path, and isn't there.
         ValueError: If it is there, and of no kind that can be read; the message lists these kinds.
     """
+    if find_builtin(source) is not None:
+        return None
     # os.path takes names that no file can have, such as too long ones, for what they are: not there
     path = source if os.path.exists(source) else os.path.expanduser(source)
     if os.path.isdir(path):

@@ -11,11 +11,11 @@ from transformers.utils import logging
 
 from ..extras import require
 from .bad_rows import FAULT, reason, summary_of_bad_rows
-from .easy_vqa import load_easy_vqa, load_easy_vqa_captions
+from .builtin_sources import find_builtin
 from .pair_reader import Columns, PairReader
 from .pairs import CAPTION_COLUMNS
 from .pictures import picture_column
-from .source_rows import EASY_VQA, encoded_images, load_rows, missing_column
+from .source_rows import encoded_images, load_rows, missing_column, splits_in
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features, IterableDataset
@@ -56,10 +56,6 @@ def load_pairs(
         ValueError: If the source has no such column (the message lists those it has), or a caption is no text.
     """
     source = os.fspath(source)
-    if source == EASY_VQA:
-        rows = load_easy_vqa_captions(split).remove_columns("image_id")
-        origins = [f"Image {number} of {EASY_VQA}" for number in range(len(rows))]
-        return rows.add_column("keywords", [[] for _ in origins], feature=_texts()).add_column("origin", origins)
     table = load_rows(source, split)
     names = _columns(source, table.column_names, image_column, caption_column, keyword_columns)
     return _pairs(source, table, names, skip_bad_rows).cast_column("image", require("datasets").Image())
@@ -80,8 +76,6 @@ def load_pair_stream(
     """
     datasets = require("datasets")
     source = os.fspath(source)
-    if source == EASY_VQA:
-        return _as_stream(load_pairs(source, split).cast(_pair_features()), skip_bad_rows)
     rows = load_rows(source, split, streaming=True)
     names = list(rows.features or next(iter(rows)))  # of the Hub, JSON Lines have no declared columns
     columns = _columns(source, names, image_column, caption_column, keyword_columns)
@@ -134,12 +128,18 @@ def check_weights(weights: Sequence[float], sources: int) -> None:
 
 
 def training_texts(
-    sources: Sequence[Dataset | IterableDataset], names: Sequence[str], stream_rows: int = 100_000
+    sources: Sequence[Dataset | IterableDataset],
+    names: Sequence[str],
+    stream_rows: int = 100_000,
+    split: str = "train",
 ) -> Iterator[str]:
-    """Every text that a vocabulary for these sources should know, easy-VQA's questions and answers included.
+    """Yields every text that a vocabulary for these sources should know.
 
     Args:
-        stream_rows: Of a stream, how many rows are read for it.
+        sources: Pairs, as [`load_pairs`] or [`load_pair_stream`] return them.
+        names: Names of the sources: of built-in ones, texts for other tasks come after all captions.
+        stream_rows: How many rows of a stream are read.
+        split: The split of these texts.
     """
     datasets = require("datasets")
     for rows in sources:
@@ -147,11 +147,11 @@ def training_texts(
         for row in texts if isinstance(rows, datasets.Dataset) else islice(texts, stream_rows):
             yield from row["captions"]
             yield from row["keywords"]
-    if EASY_VQA in names:
-        questions = load_easy_vqa("train")
-        for column in ("question", "answer"):
-            for row in questions[column]:
-                yield from row
+    for name in dict.fromkeys(names):
+        builtin = find_builtin(name)
+        if builtin is not None:
+            for part in splits_in(split):
+                yield from builtin.texts(part)
 
 
 def _mix(sources: Sequence[Any], weights: Sequence[float], seed: int) -> Any:

@@ -23,8 +23,7 @@ def is_unit_float(values: np.ndarray) -> bool:
 
 
 def to_levels(values: np.ndarray) -> np.ndarray:
-    """
-    Map numbers of any shape to uint8 levels 0..255.
+    """Map numbers of any shape to uint8 levels 0..255.
 
     Booleans become 0 and 255. Integers must lie in 0..255. Floats are read as 0..1 if none is above 1, otherwise they
     must be whole numbers in 0..255: anything else (an overshoot of a resize, a normalised image) would be a guess.
@@ -69,8 +68,7 @@ def _check_range(values: np.ndarray, kind: str) -> None:
 
 
 def to_channels_last(values: np.ndarray, input_data_format: Any = None) -> np.ndarray:
-    """
-    Lay an image out as (H, W, C), C in {1, 3, 4}.
+    """Lay an image out as (H, W, C), C in {1, 3, 4}.
 
     Args:
         values: (H, W), (H, W, C) or (C, H, W).

@@ -14,8 +14,7 @@ from .item_lists_cbvila import by_position, holds_several
 
 
 def to_rgb_inputs(processor: BaseImageProcessor, images: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """
-    Bring the arguments of `preprocess` to one form, so that the backends cannot differ in how they read images.
+    """Bring the arguments of `preprocess` to one form, so that the backends cannot differ in how they read images.
 
     `do_rescale=False` says that the pixels are on their final scale. Floats in [0, 1] are then converted to 8 bits, as
     all images are, and scaled back.

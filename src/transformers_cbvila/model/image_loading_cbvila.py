@@ -1,5 +1,4 @@
-"""
-Open images and convert them to RGB the way a viewer shows them.
+"""Open images and convert them to RGB the way a viewer shows them.
 
 This exists because transformers' own conversion differs between the versions we support and from what people see:
 5.17 drops the alpha channel, so that the transparent part of a web picture shows whatever colour lies beneath it,
@@ -34,8 +33,7 @@ _LONGEST_PATH = 255  # of what is longer only the beginning is shown: it is no p
 
 
 def load_image(source: Any, timeout: float = 30.0) -> Image.Image:
-    """
-    Open an image and convert it to RGB.
+    """Open an image and convert it to RGB.
 
     Args:
         source: a path, an http(s) or file URL, a `data:image/...;base64,` URL, base64 text, the bytes of an image
@@ -66,8 +64,7 @@ def load_image(source: Any, timeout: float = 30.0) -> Image.Image:
 
 
 def to_rgb(image: Any, input_data_format: Any = None) -> Image.Image:
-    """
-    Convert an image in memory to a PIL image of mode RGB.
+    """Convert an image in memory to a PIL image of mode RGB.
 
     Transparency (alpha channel, transparent palette entry or colour) is composited over white. A PIL image is turned
     by its EXIF orientation. 16-bit grey is scaled to 8 bits. An animated PIL image gives its current frame, which is

@@ -29,8 +29,7 @@ _PASSED_JPEG = {*range(0xE1, 0xEE), 0xEF, 0xFE}
 
 
 def turn_upright(image: Image.Image, name: str) -> Image.Image:
-    """
-    Turn an image by its EXIF orientation. Where nobody can read that, it stays as it lies, with a warning.
+    """Turn an image by its EXIF orientation. Where nobody can read that, it stays as it lies, with a warning.
 
     `ImageOps.exif_transpose` would write all other EXIF tags anew, which fails for wrong ones.
     """

@@ -13,8 +13,7 @@ from .remote_code_cbvila import saved_with_its_code
 
 @saved_with_its_code
 class CBViLAImageProcessor(TorchvisionBackend):
-    """
-    Images of any kind to `pixel_values` (B, 3, height, width), resized, rescaled to 0..1 and normalised.
+    """Images of any kind to `pixel_values` (B, 3, height, width), resized, rescaled to 0..1 and normalised.
 
     `CBViLAImageProcessorPil` does the same without torchvision and agrees within one 8-bit level.
 

@@ -12,8 +12,7 @@ from .remote_code_cbvila import saved_with_its_code
 
 @saved_with_its_code
 class CBViLAImageProcessorPil(PilBackend):
-    """
-    Images of any kind to `pixel_values` (B, 3, height, width), resized, rescaled to 0..1 and normalised.
+    """Images of any kind to `pixel_values` (B, 3, height, width), resized, rescaled to 0..1 and normalised.
 
     Files saved by either backend load in the other.
     """

@@ -35,8 +35,7 @@ def path_of(source: str) -> str:
 
 
 def download(url: str, timeout: float) -> bytes:
-    """
-    Fetch a URL. Letters beyond ASCII and spaces are quoted as browsers do; what is quoted already stays.
+    """Fetch a URL. Letters beyond ASCII and spaces are quoted as browsers do; what is quoted already stays.
 
     Raises:
         ValueError: it cannot be fetched.
@@ -72,8 +71,7 @@ def _quoted(part: str) -> str:
 
 
 def decode_data_url(url: str) -> bytes:
-    """
-    The bytes that a `data:` URL holds.
+    """The bytes that a `data:` URL holds.
 
     Raises:
         ValueError: it is not one of base64.

@@ -1,5 +1,4 @@
-"""
-Tells one image or text from many, and says how many are read: by position, or by iteration.
+"""Tells one image or text from many, and says how many are read: by position, or by iteration.
 
 `len()` and `[...]` do not make a list. What `[3]` gives is the row labelled 3 of a pandas Series, the value of the key
 3 of a dictionary, and nothing of a set. Whatever takes many images or texts asks here, so that all of it reads the
@@ -32,8 +31,7 @@ _ONE = (
 
 
 def holds_several(value: Any) -> bool:
-    """
-    Whether a value is many items, however many, and not one.
+    """Whether a value is many items, however many, and not one.
 
     Many are what can be read item by item, arrays of four dimensions (a batch of images) and arrays of objects or
     texts. A dictionary is one: a row.
@@ -48,8 +46,7 @@ def holds_several(value: Any) -> bool:
 
 
 def is_by_position(values: Any) -> bool:
-    """
-    Whether `values[i]` is item i, for i from 0 to `len(values)`, and can be had without those before it.
+    """Whether `values[i]` is item i, for i from 0 to `len(values)`, and can be had without those before it.
 
     So it is for sequences, torch's data sets, those of `datasets` (which give several rows at once, as torch asks of
     such), and for what iteration itself would read by number.
@@ -63,8 +60,7 @@ def is_by_position(values: Any) -> bool:
 
 
 def items_of(values: Any, name: str) -> Any:
-    """
-    Many items in a form that says how to read them.
+    """Many items in a form that says how to read them.
 
     Args:
         values: a list, an array, a column, a data set, a generator ...
@@ -107,8 +103,7 @@ def by_position(values: Any, name: str) -> Any:
 
 
 def check_item(item: Any, name: str) -> None:
-    """
-    Refuse what is no single image or text. Of one kind or another, whoever reads it says the rest.
+    """Refuse what is no single image or text. Of one kind or another, whoever reads it says the rest.
 
     Args:
         item: an element of what `items_of` gave.

@@ -88,7 +88,6 @@ class CBViLAModel(CBViLAPreTrainedModel):
         fusion_class: The fusion encoder's class.
 
     Example:
-
     ```python
     >>> import torch
     >>> from transformers_cbvila import CBViLAConfig, CBViLAModel

@@ -33,7 +33,6 @@ class CBViLAFusionModel(CBViLAPreTrainedModel):
     the identity when both widths agree.
 
     Example:
-
     ```python
     >>> import torch
     >>> from transformers_cbvila import CBViLAFusionConfig, CBViLAFusionModel

@@ -63,7 +63,6 @@ class CBViLAForImageTextRetrieval(CBViLAModelWithObjectives):
     loss is ITM alone.
 
     Example:
-
     ```python
     >>> import torch
     >>> from transformers_cbvila import CBViLAConfig, CBViLAForImageTextRetrieval

@@ -162,7 +162,8 @@ class CBViLACrossAttention(CBViLAAttention):
     ):
         """`encoder_index` (B,) names for each query row the row of `encoder_hidden_states` it attends to, so that the
         projections, the larger part of the cost, run once per image however many texts look at it. They run before
-        this pass, for several, when it is given what `keys_values` made of these states."""
+        this pass, for several, when it is given what `keys_values` made of these states.
+        """
         if layer_past is not None and layer_past.is_updated.get(self.layer_idx):
             layer: Any = layer_past.cross_attention_cache.layers[self.layer_idx]
             return self.attend(hidden_states, layer.keys, layer.values, mask, **kwargs)

@@ -64,7 +64,6 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel, GenerationMixin):
     the fusion encoder and the text embeddings, as in ALBEF.
 
     Example:
-
     ```python
     >>> import torch
     >>> from transformers_cbvila import CBViLAConfig, CBViLAForQuestionAnswering

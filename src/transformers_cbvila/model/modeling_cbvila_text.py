@@ -82,7 +82,6 @@ class CBViLATextModel(CBViLAPreTrainedModel):
     """BERT encoder without a pooler. The first token is the text's pooled representation.
 
     Example:
-
     ```python
     >>> import torch
     >>> from transformers_cbvila import CBViLATextConfig, CBViLATextModel

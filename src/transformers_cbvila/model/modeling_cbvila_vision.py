@@ -84,7 +84,6 @@ class CBViLAVisionModel(CBViLAPreTrainedModel):
     """ViT without a head. The class token is the image's pooled representation.
 
     Example:
-
     ```python
     >>> import torch
     >>> from transformers_cbvila import CBViLAVisionConfig, CBViLAVisionModel

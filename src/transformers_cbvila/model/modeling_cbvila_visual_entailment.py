@@ -27,7 +27,6 @@ class CBViLAForVisualEntailment(CBViLAPreTrainedModel):
     order them differently: go by name, with [`~CBViLAForVisualEntailment.label_ids`].
 
     Example:
-
     ```python
     >>> import torch
     >>> from transformers_cbvila import CBViLAConfig, CBViLAForVisualEntailment

@@ -36,7 +36,6 @@ class CBViLAForVisualReasoning(CBViLAPreTrainedModel):
     one), these start as copies of the fusion layers, as in ALBEF.
 
     Example:
-
     ```python
     >>> import torch
     >>> from transformers_cbvila import CBViLAConfig, CBViLAForVisualReasoning

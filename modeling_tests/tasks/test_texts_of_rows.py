@@ -3,8 +3,8 @@
 import pytest
 from tiny import tiny_processor
 
-from transformers_cbvila.data.task_rows import Record, TaskRows
-from transformers_cbvila.data.task_texts import check_texts
+from transformers_cbvila.tasks.rows import Record, TaskRows
+from transformers_cbvila.tasks.texts import check_texts
 
 GOOD = {"question": ["is it red ?", "red " * 70], "answer": [["yes", ""], ["no"]]}
 BAD = {

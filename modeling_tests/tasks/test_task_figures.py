@@ -7,21 +7,20 @@ import pytest
 import torch
 from tiny import answering_model, build, half_image, tiny_processor
 
-from transformers_cbvila.data.task_rows import Record, TaskRows
-from transformers_cbvila.data.task_settings import (
-    EntailmentSettings,
-    QuestionSettings,
-    ReasoningSettings,
-    RetrievalSettings,
-)
-from transformers_cbvila.evaluation.answer_lists import ceiling, read_answer_list
-from transformers_cbvila.evaluation.answering import answer_questions
-from transformers_cbvila.evaluation.protocols import PROTOCOLS, check_protocol, protocol_defaults
-from transformers_cbvila.evaluation.task_figures import TaskEvaluation, scorer_of
 from transformers_cbvila.model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
 from transformers_cbvila.model.modeling_cbvila_visual_entailment import CBViLAForVisualEntailment
 from transformers_cbvila.model.modeling_cbvila_visual_reasoning import CBViLAForVisualReasoning
 from transformers_cbvila.retrieval.retrieval_figures import gallery_figures, true_matches
+from transformers_cbvila.tasks.answer_lists import ceiling, read_answer_list
+from transformers_cbvila.tasks.answer_scores import scorer_of
+from transformers_cbvila.tasks.answering import answer_questions
+from transformers_cbvila.tasks.entailment import VisualEntailment
+from transformers_cbvila.tasks.evaluation import Evaluation, evaluate_rows
+from transformers_cbvila.tasks.protocol import check_protocol, protocol_options
+from transformers_cbvila.tasks.reasoning import VisualReasoning
+from transformers_cbvila.tasks.retrieval import ImageTextRetrieval
+from transformers_cbvila.tasks.rows import Record, TaskRows
+from transformers_cbvila.tasks.vqa import VisualQuestionAnswering
 
 PICTURES = [half_image(c, h, s) for c, h, s in (("red", "top", 32), ("blue", "left", 20), ("green", "right", 60))]
 
@@ -42,7 +41,9 @@ class Rows(TaskRows):
 
 
 def measured(model, settings, rows, train=None):
-    return TaskEvaluation(settings, train, batch_size=2, progress=False).figures(model, tiny_processor(), Rows(rows))
+    return evaluate_rows(
+        settings, model, tiny_processor(), Rows(rows), Evaluation(train, batch_size=2, progress=False)
+    )
 
 
 CAPTIONS = [["red half", "top"], ["left half blue", "half", "it is left"], ["green"]]
@@ -53,7 +54,7 @@ GALLERY = [{"image": image, "captions": texts} for image, texts in zip(PICTURES,
 def test_retrieval_with_several_captions_per_image_as_in_a_slow_pass(rerank_k):
     """Every pair on its own; k larger than the gallery orders all of it."""
     model, processor = build(CBViLAForImageTextRetrieval), tiny_processor()
-    figures = measured(model, RetrievalSettings(rerank_k=rerank_k), GALLERY)
+    figures = measured(model, ImageTextRetrieval(rerank_k=rerank_k), GALLERY)
     texts = [text for row in CAPTIONS for text in row]
     owners = [i for i, row in enumerate(CAPTIONS) for _ in row]
     output = [[model(**processor(images=[p], text=[t], return_tensors="pt")) for t in texts] for p in PICTURES]
@@ -81,7 +82,7 @@ def test_retrieval_with_several_captions_per_image_as_in_a_slow_pass(rerank_k):
 
 
 def test_a_gallery_of_one_is_found():
-    figures = measured(build(CBViLAForImageTextRetrieval), RetrievalSettings(), GALLERY[:1])
+    figures = measured(build(CBViLAForImageTextRetrieval), ImageTextRetrieval(), GALLERY[:1])
     assert figures["text_retrieval_r1"] == figures["image_retrieval_r10_reranked"] == 1.0
     assert figures["text_retrieval_r1_floor"] == 1.0
 
@@ -91,7 +92,7 @@ def test_equal_captions_are_true_of_each_others_images_unless_only_the_own_count
     assert true_matches(texts, owners, own_only=False).tolist() == [[True, True, True], [True, False, True]]
     assert true_matches(texts, owners, own_only=True).tolist() == [[True, True, False], [False, False, True]]
     rows = [{"image": image, "captions": ["red"]} for image in PICTURES]
-    figures = measured(build(CBViLAForImageTextRetrieval), RetrievalSettings(rerank_k=0), rows)
+    figures = measured(build(CBViLAForImageTextRetrieval), ImageTextRetrieval(rerank_k=0), rows)
     assert figures["text_retrieval_r1"] == figures["image_retrieval_r1"] == 1.0
     assert figures["duplicate_captions"] == 2
     strict = gallery_figures(
@@ -117,7 +118,9 @@ def test_answers_are_ranked_from_a_list_and_measured_beside_the_floors(tmp_path)
             labels = processor.encode_answers(listed)["labels"]
             assert answer == listed[int(model.rank_answers(**inputs, answer_labels=labels).scores.argmax())]
     train = Rows([asked(["is it ?", "is it ?", "red ?"], [["green"], ["green"], ["red"]])])
-    figures = measured(model, QuestionSettings(answer_list=str(tmp_path / "answers.txt"), answer_k=0), rows, train)
+    figures = measured(
+        model, VisualQuestionAnswering(answer_list=str(tmp_path / "answers.txt"), answer_k=0), rows, train
+    )
     flat = [answer for row in answers for answer in row]
     assert figures["accuracy"] == pytest.approx(
         np.mean([a == b for a, b in zip(flat, ["yes", "red", "green"], strict=True)])
@@ -202,11 +205,11 @@ def test_entailment_beside_its_floors():
             for t, label in [("red", "neutral"), ("x", "entailment"), ("y", "entailment")]
         ]
     )
-    figures = measured(model, EntailmentSettings(), rows, train)
+    figures = measured(model, VisualEntailment(), rows, train)
     assert figures["accuracy"] == pytest.approx(np.mean(right)) and "consistency" not in figures
     assert figures["accuracy_majority_floor"] == pytest.approx(1 / 3)
     assert figures["accuracy_text_only_floor"] == pytest.approx(1.0)
-    assert measured(model, EntailmentSettings(), rows)["accuracy_majority_floor"] == pytest.approx(2 / 3)
+    assert measured(model, VisualEntailment(), rows)["accuracy_majority_floor"] == pytest.approx(2 / 3)
 
 
 def test_reasoning_has_consistency_over_groups():
@@ -220,7 +223,7 @@ def test_reasoning_has_consistency_over_groups():
         }
         for i in range(6)
     ]
-    figures = measured(model, ReasoningSettings(image_column=["a", "b"], group_column="g"), rows)
+    figures = measured(model, VisualReasoning(image_column=["a", "b"], group_column="g"), rows)
     processor = tiny_processor()
     right = []
     for row in rows:
@@ -236,39 +239,45 @@ def test_words_of_a_language_that_the_model_never_saw_are_counted():
         {"image": PICTURES[0], "text": "白い 犬", "label": "neutral"},
         {"image": PICTURES[0], "text": "red", "label": "neutral"},
     ]
-    figures = measured(build(CBViLAForVisualEntailment), EntailmentSettings(), rows)
+    figures = measured(build(CBViLAForVisualEntailment), VisualEntailment(), rows)
     assert figures["unknown_token_share"] == pytest.approx(3 / 4)  # each sign is a token
 
 
 def test_protocols_refuse_what_would_not_be_comparable():
-    defaults = protocol_defaults("retrieval", "coco-5k")
+    defaults = protocol_options(ImageTextRetrieval, "coco-5k")
     assert defaults == {"rerank_k": 256, "own_captions_only": True}
-    assert protocol_defaults("vqa", None) == {}
+    assert protocol_options(VisualQuestionAnswering, None) == {}
     with pytest.raises(ValueError, match="protocol='coco-5k' is none for vqa; there are vqav2"):
-        protocol_defaults("vqa", "coco-5k")
+        protocol_options(VisualQuestionAnswering, "coco-5k")
     with pytest.raises(ValueError, match="coco-5k is over 5,000 rows, and there are 3 here"):
-        check_protocol("coco-5k", RetrievalSettings(**defaults), Rows(GALLERY))
+        check_protocol("coco-5k", ImageTextRetrieval(**defaults), Rows(GALLERY))
     with pytest.raises(ValueError, match="own_captions_only is True and not False"):
-        check_protocol("coco-5k", RetrievalSettings(), Rows(GALLERY))
+        check_protocol("coco-5k", ImageTextRetrieval(), Rows(GALLERY))
     with pytest.raises(ValueError, match="coco-5k is over 25,010 or 25,000 captions, and there are 10,000 here"):
-        check_protocol("coco-5k", RetrievalSettings(**defaults), Rows([GALLERY[0]] * 5000))
+        check_protocol("coco-5k", ImageTextRetrieval(**defaults), Rows([GALLERY[0]] * 5000))
     five, six = ({**GALLERY[0], "captions": ["red"] * count} for count in (5, 6))
     whole = Rows([five] * 5000)
-    check_protocol("coco-5k", RetrievalSettings(**defaults), whole)
-    check_protocol("coco-5k", RetrievalSettings(**defaults), Rows([five] * 4990 + [six] * 10))
-    flickr = RetrievalSettings(**protocol_defaults("retrieval", "flickr30k-1k"))
+    check_protocol("coco-5k", ImageTextRetrieval(**defaults), whole)
+    check_protocol("coco-5k", ImageTextRetrieval(**defaults), Rows([five] * 4990 + [six] * 10))
+    flickr = ImageTextRetrieval(**protocol_options(ImageTextRetrieval, "flickr30k-1k"))
     check_protocol("flickr30k-1k", flickr, Rows([five] * 1000))
     with pytest.raises(ValueError, match="flickr30k-1k is over 5,000 captions, and there are 5,010 here"):
         check_protocol("flickr30k-1k", flickr, Rows([five] * 990 + [six] * 10))
-    check_protocol(None, RetrievalSettings(), whole)
-    nlvr1 = protocol_defaults("reasoning", "nlvr1") | {"group_parts": []}
+    check_protocol(None, ImageTextRetrieval(), whole)
+    nlvr1 = protocol_options(VisualReasoning, "nlvr1") | {"group_parts": []}
     with pytest.raises(ValueError, match=r"Under nlvr1, group_parts is \[0\] and not \[\]"):
-        check_protocol("nlvr1", ReasoningSettings(**nlvr1), Rows(GALLERY))
-    questions = Rows([asked(["a"], [["yes"]])] * PROTOCOLS["vqav2"].sizes[0])
-    with pytest.raises(ValueError, match=r"10 answers to each question; here are \[1\]"):
-        check_protocol("vqav2", QuestionSettings(**protocol_defaults("vqa", "vqav2"), answer_list="a.txt"), questions)
+        check_protocol("nlvr1", VisualReasoning(**nlvr1), Rows(GALLERY))
+    questions = Rows([asked(["a"], [["yes"]])] * VisualQuestionAnswering.protocols["vqav2"].counts["rows"][0])
+    with pytest.raises(ValueError, match="is over 10 answers to each question, and there are 1 here"):
+        check_protocol(
+            "vqav2",
+            VisualQuestionAnswering(**protocol_options(VisualQuestionAnswering, "vqav2"), answer_list="a.txt"),
+            questions,
+        )
     with pytest.raises(ValueError, match="vqav2 needs answer_list, and none is given"):
-        check_protocol("vqav2", QuestionSettings(**protocol_defaults("vqa", "vqav2")), questions)
+        check_protocol(
+            "vqav2", VisualQuestionAnswering(**protocol_options(VisualQuestionAnswering, "vqav2")), questions
+        )
 
 
 def test_ten_answers_as_people_write_them_are_normalised_but_under_the_protocol():
@@ -289,4 +298,4 @@ def test_logits_that_are_not_finite_stop_with_their_row():
         next(model.entailment_head.parameters()).fill_(torch.nan)
     rows = [{"image": PICTURES[0], "text": "red", "label": "neutral"}]
     with pytest.raises(ValueError, match="logits of row 0 are not finite"):
-        measured(model, EntailmentSettings(), rows)
+        measured(model, VisualEntailment(), rows)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from transformers_cbvila.data.easy_vqa_facts import derive_facts, question_type, true_captions
-from transformers_cbvila.extras import require
+from ...extras import require
+from .facts import derive_facts, question_type, true_captions
 
 if TYPE_CHECKING:
     from datasets import Dataset

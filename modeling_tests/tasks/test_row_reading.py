@@ -10,14 +10,13 @@ from PIL import Image
 from tiny import half_image
 
 from transformers_cbvila.data.source_rows import load_rows
-from transformers_cbvila.data.task_rows import cut, load_task_rows
-from transformers_cbvila.data.task_settings import (
-    EntailmentSettings,
-    QuestionSettings,
-    ReasoningSettings,
-    RetrievalSettings,
-)
-from transformers_cbvila.evaluation.protocols import protocol_defaults
+from transformers_cbvila.tasks.entailment import VisualEntailment
+from transformers_cbvila.tasks.image_layout import split_horizontally
+from transformers_cbvila.tasks.protocol import protocol_options
+from transformers_cbvila.tasks.reasoning import VisualReasoning
+from transformers_cbvila.tasks.retrieval import ImageTextRetrieval
+from transformers_cbvila.tasks.row_reading import load_task_rows
+from transformers_cbvila.tasks.vqa import VisualQuestionAnswering
 
 VE = ("entailment", "neutral", "contradiction")
 NLVR = ("False", "True")
@@ -55,12 +54,12 @@ def test_vqav2_as_on_the_hub(tmp_path):
             "question_id": [70, 71, 80],
         },
     )
-    rows = load_task_rows([path], "train", QuestionSettings(image_id_column="image_id"))
+    rows = load_task_rows(VisualQuestionAnswering(image_id_column="image_id"), [path], "train")
     assert len(rows) == 2
     assert rows[0]["question"] == ["how many?", "what colour?"]
     assert rows[0]["answer"] == [["two"] * 8 + ["2", "three"], ["red"] * 10]
     assert rows[0]["image"].tobytes() == PICTURES[0].tobytes()
-    apart = load_task_rows([path], "train", QuestionSettings(answer_column="multiple_choice_answer"))
+    apart = load_task_rows(VisualQuestionAnswering(answer_column="multiple_choice_answer"), [path], "train")
     assert [fields["answer"] for fields in plain(apart)] == [[["two"]], [["red"]], [["no"]]]
 
 
@@ -87,9 +86,9 @@ def test_each_question_has_its_own_answers(question, answers, asked, given, tmp_
     (tmp_path / "a.json").write_text(json.dumps([{"image": "a.png", "question": question, "answers": answers}]))
     if asked is None:
         with pytest.raises(ValueError, match=f"Row 0 of .*a.json: .*{given}"):
-            load_task_rows([str(tmp_path / "a.json")], "train", QuestionSettings())
+            load_task_rows(VisualQuestionAnswering(), [str(tmp_path / "a.json")], "train")
         return
-    [fields] = plain(load_task_rows([str(tmp_path / "a.json")], "train", QuestionSettings()))
+    [fields] = plain(load_task_rows(VisualQuestionAnswering(), [str(tmp_path / "a.json")], "train"))
     assert fields == {"question": asked, "answer": given}
 
 
@@ -104,7 +103,7 @@ def test_flickr30k_as_on_the_hub(tmp_path):
             "filename": ["0.jpg", "1.jpg", "2.jpg"],
         },
     )
-    rows = load_task_rows([path], "test", RetrievalSettings(where=["split=test"]))
+    rows = load_task_rows(ImageTextRetrieval(where=["split=test"]), [path], "test")
     assert rows.column("captions") == [["a", "b", "c", "d", "e"], ["g", "h"]]
     assert rows[1]["image"].tobytes() == PICTURES[2].tobytes()
 
@@ -112,17 +111,17 @@ def test_flickr30k_as_on_the_hub(tmp_path):
 def test_coco_as_on_the_hub_has_a_caption_per_row(tmp_path):
     sentences = [{"tokens": [text], "raw": text, "imgid": 1, "sentid": i} for i, text in enumerate("abc")]
     path = parquet(tmp_path, {"sentences": sentences, "cocoid": [9, 9, 4], "sentids": [[0], [1], [2]]})
-    rows = load_task_rows([path], "train", RetrievalSettings(image_id_column="cocoid"))
+    rows = load_task_rows(ImageTextRetrieval(image_id_column="cocoid"), [path], "train")
     assert rows.column("captions") == [["a", "b"], ["c"]]
     karpathy = [[{"raw": "a", "sentid": 1}, {"raw": "b", "sentid": 2}], [{"raw": "c", "sentid": 3}]]
     path = parquet(tmp_path, {"sentences": karpathy})
-    assert load_task_rows([path], "train", RetrievalSettings()).column("captions") == [["a", "b"], ["c"]]
+    assert load_task_rows(ImageTextRetrieval(), [path], "train").column("captions") == [["a", "b"], ["c"]]
 
 
 def test_entailment_classes_go_by_name(tmp_path):
     names = datasets.ClassLabel(names=["contradiction", "entailment", "neutral"])  # in another order than ours
     columns = {"hypothesis": ["a", "b", "c"], "premise": ["x"] * 3, "label": [0, 1, 2], "filename": ["1", "2", "3"]}
-    rows = load_task_rows([parquet(tmp_path, columns, {"label": names})], "train", EntailmentSettings(), VE)
+    rows = load_task_rows(VisualEntailment(), [parquet(tmp_path, columns, {"label": names})], "train", VE)
     assert [(f["text"], f["label"]) for f in plain(rows)] == [("a", VE[2]), ("b", VE[0]), ("c", VE[1])]
 
 
@@ -135,10 +134,10 @@ def test_nlvr2_as_on_the_hub(tmp_path):
         "label": [0, 1, 0],
     }
     path = parquet(tmp_path, columns, {"label": datasets.ClassLabel(names=["True", "False"])})
-    settings = ReasoningSettings(
+    settings = VisualReasoning(
         image_column=["left_image", "right_image"], group_column="identifier", group_parts=[0, 1, 3]
     )
-    rows = load_task_rows([path], "train", settings, NLVR)
+    rows = load_task_rows(settings, [path], "train", NLVR)
     assert rows.column("label") == ["True", "False", "True"]
     assert rows.column("group") == ["dev-850-1", "dev-850-1", "dev-850-0"]
     assert [image.tobytes() for image in rows[1]["images"]] == [PICTURES[1].tobytes(), PICTURES[2].tobytes()]
@@ -150,8 +149,8 @@ def test_nlvr1_pictures_are_cut_into_their_boxes(tmp_path):
     for i, colour in enumerate(["red", "green", "blue"]):
         picture.paste(Image.new("RGB", (100, 100), colour), (150 * i, 0))
     path = parquet(tmp_path, {"image": [picture], "sentence": ["s"], "label": [True], "identifier": ["3-1"]})
-    settings = ReasoningSettings(**protocol_defaults("reasoning", "nlvr1"))
-    row = load_task_rows([path], "train", settings, NLVR)[0]
+    settings = VisualReasoning(**protocol_options(VisualReasoning, "nlvr1"))
+    row = load_task_rows(settings, [path], "train", NLVR)[0]
     assert row["label"] == "True" and row["group"] == "3", "of the sentence, whatever its picture"
     assert settings.num_images == 3
     for image, colour in zip(row["images"], ["red", "green", "blue"], strict=True):
@@ -159,9 +158,9 @@ def test_nlvr1_pictures_are_cut_into_their_boxes(tmp_path):
 
 
 def test_cuts_of_pictures_that_do_not_divide_evenly():
-    assert [part.size for part in cut(Image.new("RGB", (10, 4)), 3)] == [(3, 4), (4, 4), (3, 4)]
+    assert [part.size for part in split_horizontally(Image.new("RGB", (10, 4)), 3)] == [(3, 4), (4, 4), (3, 4)]
     with pytest.raises(ValueError, match="2 pixels wide and cannot be cut into 3"):
-        cut(Image.new("RGB", (2, 4)), 3)
+        split_horizontally(Image.new("RGB", (2, 4)), 3)
 
 
 def test_texts_get_their_images_from_other_data_by_id(tmp_path):
@@ -169,13 +168,13 @@ def test_texts_get_their_images_from_other_data_by_id(tmp_path):
     pairs = tmp_path / "pairs.jsonl"
     lines = [{"image_id": i, "hypothesis": t, "label": "neutral"} for i, t in (("b", "x"), ("a", "y"), ("b", "z"))]
     pairs.write_text("\n".join(map(json.dumps, lines)))
-    settings = EntailmentSettings(image_id_column="image_id", image_data=[images])
-    rows = load_task_rows([str(pairs)], "train", settings, VE)
+    settings = VisualEntailment(image_id_column="image_id", image_data=[images])
+    rows = load_task_rows(settings, [str(pairs)], "train", VE)
     assert [rows[i]["image"].tobytes() for i in range(3)] == [PICTURES[i].tobytes() for i in (1, 0, 1)]
     assert rows.column("text") == ["x", "y", "z"]
     pairs.write_text(json.dumps({"image_id": "c", "hypothesis": "x", "label": "neutral"}))
     with pytest.raises(ValueError, match="Row 0 of .*pairs.jsonl: no image of image_data has the id 'c'"):
-        load_task_rows([str(pairs)], "train", settings, VE)
+        load_task_rows(settings, [str(pairs)], "train", VE)
 
 
 @pytest.mark.parametrize("ids", [["b.png", "a.png"], ["b", "a"]], ids=["names", "names without endings"])
@@ -186,18 +185,18 @@ def test_photos_in_a_folder_are_joined_by_their_names(ids, folder, tmp_path):
         picture.save(tmp_path / folder / f"{name}.png")
     lines = [{"photo": i, "hypothesis": "x", "label": "neutral"} for i in ids]
     (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    settings = EntailmentSettings(image_id_column="photo", image_data=[str(tmp_path / folder)])
-    rows = load_task_rows([str(tmp_path / "pairs.jsonl")], "train", settings, VE)
+    settings = VisualEntailment(image_id_column="photo", image_data=[str(tmp_path / folder)])
+    rows = load_task_rows(settings, [str(tmp_path / "pairs.jsonl")], "train", VE)
     assert [row["image"].tobytes() for row in rows] == [PICTURES[i].tobytes() for i in (1, 0)]
     settings = replace(settings, image_data_id_column="name")
     with pytest.raises(ValueError, match="image_data .* has no column 'name'"):
-        load_task_rows([str(tmp_path / "pairs.jsonl")], "train", settings, VE)
+        load_task_rows(settings, [str(tmp_path / "pairs.jsonl")], "train", VE)
 
 
 def test_rows_know_their_pictures_from_others(tmp_path):
     def content(pictures):
         path = parquet(tmp_path, {"image": pictures, "caption": ["a", "b"]})
-        return load_task_rows([path], "train", RetrievalSettings()).fingerprint()
+        return load_task_rows(ImageTextRetrieval(), [path], "train").fingerprint()
 
     assert content(PICTURES[:2]) == content(PICTURES[:2])
     assert len({content(PICTURES[:2]), content(PICTURES[1:3]), content(PICTURES[1::-1])}) == 3
@@ -205,7 +204,7 @@ def test_rows_know_their_pictures_from_others(tmp_path):
         PICTURES[0].save(tmp_path / f"{name}.png")
     lines = [{"image": f"{name}.png", "caption": "a"} for name in "ab"]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    named = load_task_rows([str(tmp_path / "rows.jsonl")], "train", RetrievalSettings())
+    named = load_task_rows(ImageTextRetrieval(), [str(tmp_path / "rows.jsonl")], "train")
     before = named.fingerprint()
     PICTURES[1].save(tmp_path / "b.png")
     os.utime(tmp_path / "b.png", ns=(0, 0))
@@ -217,7 +216,7 @@ def test_images_of_two_sources_with_the_same_id_are_two_images(tmp_path):
         parquet(tmp_path, {"image": PICTURES[i : i + 2], "caption": texts, "id": [0, 0]}, name=f"{i}.parquet")
         for i, texts in enumerate((["a", "b"], ["c", "d"]))
     ]
-    rows = load_task_rows(paths, "train", RetrievalSettings(image_id_column="id"))
+    rows = load_task_rows(ImageTextRetrieval(image_id_column="id"), paths, "train")
     assert rows.column("captions") == [["a", "b"], ["c", "d"]]
     assert [row["image"].tobytes() for row in rows] == [PICTURES[0].tobytes(), PICTURES[1].tobytes()]
 
@@ -230,8 +229,8 @@ def captioned(folder, *rows, name="texts.jsonl"):
 def test_rows_of_two_sources_joined_with_one_picture_are_put_together(tmp_path):
     images = parquet(tmp_path, {"image_id": [0, 1]}, name="images.parquet")
     texts = [captioned(tmp_path, (0, "a"), (1, "b"), name="1.jsonl"), captioned(tmp_path, (0, "c"), name="2.jsonl")]
-    settings = RetrievalSettings(image_id_column="image_id", image_data=[images])
-    assert load_task_rows(texts, "train", settings).column("captions") == [["a", "c"], ["b"]]
+    settings = ImageTextRetrieval(image_id_column="image_id", image_data=[images])
+    assert load_task_rows(settings, texts, "train").column("captions") == [["a", "c"], ["b"]]
 
 
 def test_an_id_of_image_data_is_that_of_one_picture(tmp_path):
@@ -241,8 +240,8 @@ def test_an_id_of_image_data_is_that_of_one_picture(tmp_path):
     texts = captioned(tmp_path, (0, "a"), (1, "b"))
 
     def load(*sources):
-        settings = RetrievalSettings(image_id_column="image_id", image_data=list(sources))
-        return load_task_rows([texts], "train", settings)
+        settings = ImageTextRetrieval(image_id_column="image_id", image_data=list(sources))
+        return load_task_rows(settings, [texts], "train")
 
     assert len(load(images)) == len(load(images, images)) == 2, "the same picture twice is one"
     with pytest.raises(ValueError, match="two pictures with the id '1': row 2 of .*images.* row 0 of .*other.*Leave"):
@@ -261,30 +260,30 @@ def test_a_row_without_an_id_is_bad_and_spoils_no_others(tmp_path):
     (tmp_path / "rows.csv").write_text("image,image_id,caption\na.png,7,x\nb.png,,y\nc.png,7,z\n")  # as 7.0, NaN, 7.0
     settings = {"image_id_column": "image_id"}
     with pytest.raises(ValueError, match="Row 1 of .*rows.csv: it has no image id"):
-        load_task_rows([str(tmp_path / "rows.csv")], "train", RetrievalSettings(**settings))
-    rows = load_task_rows([str(tmp_path / "rows.csv")], "train", RetrievalSettings(**settings, skip_bad_rows=True))
+        load_task_rows(ImageTextRetrieval(**settings), [str(tmp_path / "rows.csv")], "train")
+    rows = load_task_rows(ImageTextRetrieval(**settings, skip_bad_rows=True), [str(tmp_path / "rows.csv")], "train")
     assert plain(rows) == [{"captions": ["x", "z"], "image_id": "7"}]
 
 
 def test_csv_and_folders_and_several_sources(picture_folder, tmp_path):
     Image.new("RGB", (5, 4), "red").save(tmp_path / "red.png")
     (tmp_path / "pairs.csv").write_text("photo,text,label\nred.png,it is red,ENTAILMENT\nred.png,白い犬,neutral\n")
-    settings = EntailmentSettings(image_column=["photo"])
-    rows = load_task_rows([str(tmp_path / "pairs.csv")] * 2, "train", settings, VE)
+    settings = VisualEntailment(image_column=["photo"])
+    rows = load_task_rows(settings, [str(tmp_path / "pairs.csv")] * 2, "train", VE)
     assert len(rows) == 4 and rows[3]["text"] == "白い犬" and rows[2]["label"] == "entailment"
     assert rows[1]["image"].size == (5, 4)
-    assert len(load_task_rows([picture_folder], "train", RetrievalSettings())) == 8
+    assert len(load_task_rows(ImageTextRetrieval(), [picture_folder], "train")) == 8
     part = load_rows(str(tmp_path / "pairs.csv"), "train[:1]")
     assert part["text"] == ["it is red"]
 
 
 def test_easy_vqa_has_all_questions_of_an_image_in_a_row():
-    rows = load_task_rows(["easy-vqa"], "test", QuestionSettings())
+    rows = load_task_rows(VisualQuestionAnswering(), ["easy-vqa"], "test")
     assert len(rows) == 1000 and sum(map(len, rows.column("question"))) == 9673
     assert all(len(answers) == 1 for answers in rows[0]["answer"])
-    assert len(load_task_rows(["easy-vqa"], "test", QuestionSettings(image_id_column="image_id"))) == 1000
+    assert len(load_task_rows(VisualQuestionAnswering(image_id_column="image_id"), ["easy-vqa"], "test")) == 1000
     with pytest.raises(ValueError, match="data for the task vqa"):
-        load_task_rows(["easy-vqa"], "test", RetrievalSettings())
+        load_task_rows(ImageTextRetrieval(), ["easy-vqa"], "test")
 
 
 BAD = {
@@ -316,8 +315,8 @@ def bad_file(tmp_path):
 def test_a_bad_row_is_named_or_left_out_and_counted(reason, change, bad_file):
     path = bad_file(change)
     with pytest.raises(ValueError, match=f"Row 1 of {path}: {reason}.*skip_bad_rows"):
-        list(load_task_rows([path], "train", EntailmentSettings(), VE))
-    rows = load_task_rows([path], "train", EntailmentSettings(skip_bad_rows=True), VE)
+        list(load_task_rows(VisualEntailment(), [path], "train", VE))
+    rows = load_task_rows(VisualEntailment(skip_bad_rows=True), [path], "train", VE)
     assert len(list(rows)) == 2 and len(rows.skipped) == 1
     assert f"Left out 1 bad row(s):\n  Row 1 of {path}" in rows.summary_of_skipped()
 
@@ -325,73 +324,71 @@ def test_a_bad_row_is_named_or_left_out_and_counted(reason, change, bad_file):
 def test_nothing_but_bad_rows_is_an_error_with_the_reasons(tmp_path):
     (tmp_path / "rows.jsonl").write_text(json.dumps({"image": "nowhere.png", "text": "x", "label": "neutral"}))
     with pytest.raises(ValueError, match="no row that can be used.*Left out 1 bad row"):
-        load_task_rows([str(tmp_path / "rows.jsonl")], "train", EntailmentSettings(skip_bad_rows=True), VE)
+        load_task_rows(VisualEntailment(skip_bad_rows=True), [str(tmp_path / "rows.jsonl")], "train", VE)
 
 
 def test_numbers_as_labels_need_names_unless_they_are_true_and_false(tmp_path):
     path = parquet(tmp_path, {"sentence": ["a", "b"], "label": [1, 0]})
     with pytest.raises(ValueError, match="numbers and no names for them.*--class_names entailment neutral"):
-        load_task_rows([path], "train", EntailmentSettings(), VE)
+        load_task_rows(VisualEntailment(), [path], "train", VE)
     for classes in (NLVR, NLVR[::-1]):  # of a model, in any order
-        assert load_task_rows([path], "train", ReasoningSettings(), classes).column("label") == ["True", "False"]
-    rows = load_task_rows([path], "train", ReasoningSettings(class_names=["True", "False"]), NLVR)
+        assert load_task_rows(VisualReasoning(), [path], "train", classes).column("label") == ["True", "False"]
+    rows = load_task_rows(VisualReasoning(class_names=["True", "False"]), [path], "train", NLVR)
     assert rows.column("label") == ["False", "True"]
 
 
 def test_numbers_that_are_neither_true_nor_false(tmp_path):
     path = parquet(tmp_path, {"sentence": ["a", "b"], "label": [1, 7]})
     with pytest.raises(ValueError, match="Row 1 of .*: its label is 'class 7'; the classes are False, True"):
-        load_task_rows([path], "train", ReasoningSettings(), NLVR)
+        load_task_rows(VisualReasoning(), [path], "train", NLVR)
 
 
 def test_a_missing_label_is_that_of_its_row_only(tmp_path):
     (tmp_path / "rows.csv").write_text("image,text,label\na.png,x,1\nb.png,y,\nc.png,z,0\n")  # read as 1.0, NaN, 0.0
     settings = {"class_names": ["neutral", "entailment"]}
     with pytest.raises(ValueError, match="Row 1 of .*rows.csv: it has no label"):
-        load_task_rows([str(tmp_path / "rows.csv")], "train", EntailmentSettings(**settings), VE)
+        load_task_rows(VisualEntailment(**settings), [str(tmp_path / "rows.csv")], "train", VE)
     for name in "ac":
         PICTURES[0].save(tmp_path / f"{name}.png")
-    rows = load_task_rows(
-        [str(tmp_path / "rows.csv")], "train", EntailmentSettings(**settings, skip_bad_rows=True), VE
-    )
+    rows = load_task_rows(VisualEntailment(**settings, skip_bad_rows=True), [str(tmp_path / "rows.csv")], "train", VE)
     assert rows.column("label") == ["entailment", "neutral"] and len(rows.skipped) == 1
 
 
 def test_snli_ve_as_its_authors_give_it(tmp_path):
     line = {"sentence1": "premise", "sentence2": "hypothesis", "gold_label": "neutral", "image": "a.png"}
     (tmp_path / "dev.jsonl").write_text(json.dumps(line))
-    rows = load_task_rows([str(tmp_path / "dev.jsonl")], "train", EntailmentSettings(), VE)
+    rows = load_task_rows(VisualEntailment(), [str(tmp_path / "dev.jsonl")], "train", VE)
     assert plain(rows) == [{"text": "hypothesis", "label": "neutral"}]
 
 
 @pytest.mark.parametrize(
     "settings, message",
     [
-        (RetrievalSettings(), "no column called captions, caption, text.*set caption_column to one of image, words"),
-        (RetrievalSettings(caption_column="titel"), "no column 'titel'; set caption_column to one of image, words"),
-        (RetrievalSettings(caption_column="words", image_column=["photo"]), "no column 'photo'; set image_column"),
-        (RetrievalSettings(caption_column="words", where=["part=1"]), "no column 'part'"),
-        (QuestionSettings(), "no column called question"),
-        (EntailmentSettings(text_column="words"), "no column called label"),
+        (ImageTextRetrieval(), "no column called captions, caption, text.*set caption_column to one of image, words"),
+        (ImageTextRetrieval(caption_column="titel"), "no column 'titel'; set caption_column to one of image, words"),
+        (ImageTextRetrieval(caption_column="words", image_column=["photo"]), "no column 'photo'; set image_column"),
+        (ImageTextRetrieval(caption_column="words", where=["part=1"]), "no column 'part'"),
+        (VisualQuestionAnswering(), "no column called question"),
+        (VisualEntailment(text_column="words"), "no column called label"),
     ],
 )
 def test_columns_that_are_not_there(settings, message, tmp_path):
     path = parquet(tmp_path, {"words": ["a", "b"]})
     with pytest.raises(ValueError, match=message):
-        load_task_rows([path], "train", settings, VE)
+        load_task_rows(settings, [path], "train", VE)
 
 
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: RetrievalSettings(image_column=["a", "b"]), "this task has one image"),
-        (lambda: RetrievalSettings(image_column=[]), "image_column is empty"),
-        (lambda: RetrievalSettings(where=["split"]), "COLUMN=VALUE"),
-        (lambda: RetrievalSettings(image_data=["x"]), "joined by image_id_column"),
-        (lambda: RetrievalSettings(rerank_k=-1), "rerank_k=-1"),
-        (lambda: QuestionSettings(answer_k=-1), "answer_k=-1"),
-        (lambda: ReasoningSettings(image_parts=0), "image_parts=0"),
-        (lambda: ReasoningSettings(image_parts=3, image_gap=0.5), "leaves no room"),
+        (lambda: ImageTextRetrieval(image_column=["a", "b"]), "this task has one image"),
+        (lambda: ImageTextRetrieval(image_column=[]), "image_column is empty"),
+        (lambda: ImageTextRetrieval(where=["split"]), "COLUMN=VALUE"),
+        (lambda: ImageTextRetrieval(image_data=["x"]), "joined by image_id_column"),
+        (lambda: ImageTextRetrieval(rerank_k=-1), "rerank_k=-1"),
+        (lambda: VisualQuestionAnswering(answer_k=-1), "answer_k=-1"),
+        (lambda: VisualReasoning(image_parts=0), "image_parts=0"),
+        (lambda: VisualReasoning(image_parts=3, image_gap=0.5), "leaves no room"),
     ],
 )
 def test_settings_that_make_no_sense(make, message):
@@ -421,12 +418,12 @@ def test_snli_ve_is_joined_with_flickr30k_as_on_the_hub(tmp_path):
     ]
     (tmp_path / "snli_ve_test.jsonl").write_text("\n".join(map(json.dumps, texts)))
     photos = parquet(tmp_path, {"filename": ["11.jpg", "22.jpg"], "caption": [["p"], ["q"]]}, name="flickr30k.parquet")
-    settings = EntailmentSettings(
+    settings = VisualEntailment(
         image_data=[photos],
         image_data_split="test",  # all of nlphuji/flickr30k is in it
         image_id_column="Flickr30K_ID",
         image_data_id_column="filename",
     )
-    rows = load_task_rows([str(tmp_path / "snli_ve_test.jsonl")], "train", settings, VE)
+    rows = load_task_rows(settings, [str(tmp_path / "snli_ve_test.jsonl")], "train", VE)
     assert [(f["text"], f["label"]) for f in plain(rows)] == [("a", VE[0]), ("b", VE[1])]
     assert [row["image"].tobytes() for row in rows] == [PICTURES[1].tobytes(), PICTURES[0].tobytes()]

@@ -28,9 +28,11 @@ def answer_questions(
     answer_list: Sequence[str] | None = None,
     answer_k: int | None = None,
 ) -> list[list[str]]:
-    """Answers to the questions of every row: written greedily, or the likeliest of a list.
+    """Returns answers to the questions of every row: written greedily, or the likeliest of a list.
 
     Args:
+        model: The model.
+        processor: Of the model.
         rows: Rows with `image` and `question` (a string or a list of strings).
         batch_size: Rows (images) per batch.
         max_new_tokens: Longest answer in tokens, end token included; longer ones are cut.

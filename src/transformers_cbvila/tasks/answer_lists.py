@@ -1,21 +1,19 @@
 """Lists of all answers that may be given: reading them, and how good an answer from them can be."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..metrics.answer_normalization import normalize_answer
-
-# Scores of answers (0 to 1), one for each question, against what people answered.
-Scorer = Callable[[Sequence[str], Sequence[Sequence[str]]], list[float]]
+from .answer_scores import Scorer
 
 
 def read_answer_list(path: str) -> list[str]:
-    """The answers of a file: a JSON list, or one a line. Those that come twice are taken once.
+    """Returns the answers of a file: a JSON list, or one a line. Those that come twice are taken once.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it holds no answer, or a JSON value that is no list of texts.
+        FileNotFoundError: If there is no such file.
+        ValueError: If it holds no answer, or a JSON value that is no list of texts.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"answer_list={path} isn't there; give a file with a JSON list, or an answer a line.")
@@ -30,10 +28,10 @@ def read_answer_list(path: str) -> list[str]:
 
 
 def ceiling(answer_list: Sequence[str], references: Sequence[Sequence[str]], score: Scorer) -> float:
-    """Accuracy, 0 to 1, of the best answer of a list to each question.
+    """Returns the accuracy, 0 to 1, of the best answer of a list to each question.
 
     Raises:
-        ValueError: no question has a right answer in the list.
+        ValueError: If no question has a right answer in the list.
     """
     literal = {_literal_key(answer): answer for answer in answer_list}
     normalized = {normalize_answer(answer): answer for answer in answer_list}
