@@ -78,7 +78,7 @@ class CBViLATrainingArguments(GivenOptions, TrainingArguments):
     codebook_restart_threshold: float = field(
         default=0.0,
         metadata={
-            "help": "Replace codes used less than this share of what an average code is, from the end of align_steps "
+            "help": "Replace codes used less than this share of the average code's use, from the end of align_steps "
             "until shortly before burn-in ends, and after an alarm. 0: never."
         },
     )
@@ -129,7 +129,7 @@ class CBViLATrainingArguments(GivenOptions, TrainingArguments):
     stability_window: int = field(
         default=100,
         metadata={
-            "help": "Code stability is the share of a probe's indices that are what they were so many steps ago."
+            "help": "Code stability is the share of a probe's indices that are the same as this many steps ago."
         },
     )
     stability_every: int = field(
@@ -191,8 +191,8 @@ class CBViLATrainingArguments(GivenOptions, TrainingArguments):
             # Heads whose loss is off during burn-in get no gradient. (Trainer's default is False with checkpointing.)
             self.ddp_find_unused_parameters = True
         if self.ddp_broadcast_buffers is None:
-            # The codebook's buffers are equal by construction; sent around before a forward, they would replace what
-            # the other processes have counted by then.
+            # The codebook's buffers are equal by construction; a broadcast before a forward would replace the counts
+            # of the other processes.
             self.ddp_broadcast_buffers = False
         for name in ("align_steps", "burn_in_steps", "momentum_distill_ramp_steps"):
             _require_steps(name, getattr(self, name))

@@ -12,7 +12,7 @@ from .context import TrainingContext
 def scalars_as_vectors(model: nn.Module) -> list[str]:
     """Turns scalar parameters, which have no dimension to shard, into vectors of one element; returns their names.
 
-    Everything computes with these as before. `scalars_again` undoes it in what is saved.
+    Computations do not change. `scalars_again` restores them in saved state dicts.
     """
     names = [name for name, parameter in model.named_parameters() if parameter.dim() == 0]
     for name in names:
@@ -29,7 +29,7 @@ def scalars_again(state_dict: dict[str, Tensor], names: list[str]) -> dict[str, 
 
 
 def require_whole_weights(context: TrainingContext, what: str) -> None:
-    """Raises a ValueError that begins with `what`, a main clause, if weights are sharded."""
+    """Raises a ValueError if weights are sharded; `what`, such as "option=1 needs …", is its beginning."""
     if context.has_sharded_weights:
         raise ValueError(
             f"{what}, which sharded weights (FSDP, DeepSpeed) do not allow: leave it out, or train with plain data "

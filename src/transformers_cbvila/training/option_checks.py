@@ -20,8 +20,8 @@ def require_one_device(args: TrainingArguments) -> None:
     """Raises a ValueError for one process with several devices, which transformers would wrap in DataParallel."""
     if args.n_gpu > 1:
         raise ValueError(
-            f"One process has {args.n_gpu} devices (DataParallel): copies of the model on these would keep codes and "
-            "queues of their own, and lose them. Start a process for each device, with accelerate launch or torchrun; "
+            f"One process has {args.n_gpu} devices (DataParallel): copies of the model on these would have their own "
+            "codes and queues, and lose them. Start a process for each device, with accelerate launch or torchrun; "
             "or show it one device, with CUDA_VISIBLE_DEVICES=0."
         )
 
@@ -31,7 +31,7 @@ def check_options(context: TrainingContext) -> None:
     args, model = context.args, context.model
     of = f"for {type(model).__name__}"
     if not (context.is_pretraining and "align" in active_phases(model.config)):
-        refuse(args, ["align_steps"], "only pretraining with contrast (ITC) has an objective to begin with alone")
+        refuse(args, ["align_steps"], "only pretraining with contrast (ITC) has an alignment phase")
     if not context.is_pretraining:
         schedule = ["burn_in_steps", "mlm_from_start", "mim_gate", "codebook_refit", "codebook_target_decay"]
         refuse(args, schedule, f"{of} there is no burn-in, which CBViLAForPreTraining has")

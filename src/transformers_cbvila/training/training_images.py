@@ -21,7 +21,7 @@ def image_batches(context: TrainingContext, seed: int) -> Iterator[Tensor]:
     """Yields images (up to 16, 3, H, W) of the training set, on the device of this process.
 
     Process 0 reads them and sends them to the others. Rows come in an order drawn from the seed alone; a data set
-    without length (a stream) begins at its first row, on a copy, so that training reads what it would have read.
+    without length (a stream) is read from its first row, on a copy, so that training reads the same rows as without.
     """
     args, collate = context.args, context.data_collator
     examples = _rows(context.train_dataset, seed) if args.process_index == 0 else iter(())

@@ -139,7 +139,7 @@ class CodebookCallback(TrainerCallback):
     ) -> None:
         """Updates codes and teacher, and restarts unused codes."""
         if self.context.accelerator.optimizer_step_was_skipped:
-            # The gradient scaler of fp16 found an overflow, which may have begun in what these averages would take in.
+            # The gradient scaler of fp16 found an overflow, which may be in the features that these averages would add.
             self.quantizer.after_skipped_step()
             return
         is_frozen = self.is_frozen
@@ -189,7 +189,7 @@ class CodebookCallback(TrainerCallback):
         self.monitor.load_state_dict(state["monitor"])
         self.probe.load_state_dict(state["probe"])
         self.mim_open = state["mim_open"]
-        self.codes_given = state.get("codes_given", False)  # older checkpoints do not say
+        self.codes_given = state.get("codes_given", False)  # missing in older checkpoints
         self.teacher = None
         if state["teacher"] is not None and args.codebook_target_decay is not None:
             self.teacher = EMATeacher(self.context, args.codebook_target_decay)
