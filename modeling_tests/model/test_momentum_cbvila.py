@@ -52,7 +52,7 @@ def test_a_queue_adds_negatives_by_hand():
 
 
 def test_known_matches_in_the_queue_are_positives_by_hand():
-    """The queue's pair is of the first image: half of its row's targets, though the encoder puts it with the second."""
+    """The queue's pair is of the first image: half of its row's targets, but the encoder puts it with the second."""
     keys = pairs_of([ONE, OTHER, OTHER], [ONE, OTHER, OTHER], [1, 2, 1])
     own = torch.tensor([ONE, OTHER])
     first = (math.log(5 / 3) + math.log(5)) / 2  # shares 3/5 1/5 1/5, targets 1/2 0 1/2

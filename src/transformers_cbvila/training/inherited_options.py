@@ -12,6 +12,7 @@ from multiprocessing import get_all_start_methods
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from transformers import TrainingArguments
 from transformers.utils import logging
 
 from ..model.messages_cbvila import shown
@@ -116,7 +117,7 @@ BOUNDS = {
 }
 
 
-def check_values(args: Any) -> None:
+def check_values(args: TrainingArguments) -> None:
     """Raises a ValueError for a value out of an option's range, before transformers computes with it.
 
     Raises:
@@ -137,7 +138,7 @@ def check_values(args: Any) -> None:
             _check_mapping(name, value)
 
 
-def check_inherited(args: Any) -> None:
+def check_inherited(args: TrainingArguments) -> None:
     """Raises a ValueError that names an option without effect, whatever is trained."""
     for name, why in NEVER.items():
         refuse(args, [name], why)
@@ -177,7 +178,7 @@ def _check_mapping(name: str, text: str) -> None:
     raise ValueError(f"{name}={shown(text)} is no JSON mapping; expected something like '{{\"key\": 0.1}}'.")
 
 
-def refuse(args: Any, names: Iterable[str], why: str) -> None:
+def refuse(args: TrainingArguments, names: Iterable[str], why: str) -> None:
     """Raises a ValueError for the first of the options that is not at its default; unknown ones are skipped."""
     for name in names:
         if _is_set(args, name):
@@ -185,14 +186,14 @@ def refuse(args: Any, names: Iterable[str], why: str) -> None:
             raise ValueError(f"{name}={shown(getattr(args, name))}: {why}; set it to {off} or leave it out.")
 
 
-def _check_reports(names: Iterable[str]) -> None:
+def _check_reports(names: str | list[str] | None) -> None:
     from transformers.integrations.integration_utils import (
         INTEGRATION_TO_CALLBACK,
         get_available_reporting_integrations,
     )
 
     usable = {*get_available_reporting_integrations(), *(["flyte"] if find_spec("flytekit") else []), "kubeflow"}
-    for name in names:
+    for name in names or ():  # transformers has made a list of them
         if name not in INTEGRATION_TO_CALLBACK:
             known = ", ".join(sorted(INTEGRATION_TO_CALLBACK))
             raise ValueError(f"report_to={shown(name)} is none of {known}, all, none.")
@@ -200,15 +201,15 @@ def _check_reports(names: Iterable[str]) -> None:
             raise ValueError(f"report_to={name}: its package is not installed. Install it, or leave report_to out.")
 
 
-def _is_set(args: Any, name: str) -> bool:
+def _is_set(args: TrainingArguments, name: str) -> bool:
     value = getattr(args, name, None)
     return name in _names(args) and value != _default(args, name)
 
 
-def _names(args: Any) -> set[str]:
+def _names(args: TrainingArguments) -> set[str]:
     return {option.name for option in fields(args)}
 
 
-def _default(args: Any, name: str) -> Any:
+def _default(args: TrainingArguments, name: str) -> Any:
     option = type(args).__dataclass_fields__[name]
     return option.default if option.default_factory is MISSING else option.default_factory()

@@ -139,7 +139,7 @@ class CodebookCallback(TrainerCallback):
     ) -> None:
         """Updates codes and teacher, and restarts unused codes."""
         if self.context.accelerator.optimizer_step_was_skipped:
-            # The gradient scaler of fp16 found an overflow, which may be in the features that these averages would add.
+            # The gradient scaler of fp16 found an overflow, which may be in the features that would be averaged.
             self.quantizer.after_skipped_step()
             return
         is_frozen = self.is_frozen
