@@ -73,7 +73,6 @@ class CBViLATrainer(Trainer):
         self._times: dict[str, int] = defaultdict(int)
         self._micro_step = (0, 0)  # an optimizer step and the number of its next micro-batch
         self.codebook_callback: CodebookCallback | None = None
-        self.is_pretraining, self.draws_negatives = self.context.is_pretraining, self.context.draws_negatives
         check_options(self.context)
         check_optimizer(self)
         require_mismatches(self.context)
@@ -127,14 +126,14 @@ class CBViLATrainer(Trainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         """Computes the loss with the schedule's weights, targets and negatives, and records its terms for the log."""
-        if self.is_pretraining and model.training:
+        if self.context.is_pretraining and model.training:
             inputs = {**inputs, "loss_weights": self._loss_weights()}
             teacher = None if self.codebook_callback is None else self.codebook_callback.teacher
             if teacher is not None and self.unwrapped_model.needs("code_targets", inputs["loss_weights"]):
                 inputs["mim_targets"] = teacher.indices(inputs["pixel_values"])
             if self.momentum is not None:
                 inputs["momentum"] = self.momentum.targets(inputs, self.state)
-        if self.draws_negatives and model.training:
+        if self.context.draws_negatives and model.training:
             hardness = negative_hardness(self.state.global_step, self.state.max_steps, self.args.hardening_window())
             inputs = {"negative_hardness": hardness, **inputs, "negative_seed": self._negative_seed()}
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
