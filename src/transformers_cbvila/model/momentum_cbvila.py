@@ -42,7 +42,7 @@ class MomentumPairs(NamedTuple):
         )
 
     def followed_by(self, others: "MomentumPairs") -> "MomentumPairs":
-        """These pairs, followed by the others."""
+        """Returns these pairs, followed by the others."""
         captions = max(self.known_text_ids.shape[1], others.known_text_ids.shape[1])
         both = zip(self.padded(captions), others.padded(captions), strict=True)
         return MomentumPairs(*(torch.cat(rows) for rows in both))
@@ -100,8 +100,8 @@ def momentum_itc_loss(
     keys, count = MomentumPairs(*(rows.detach() for rows in momentum.pairs)), image_embeds.shape[0]
     if keys.text_ids.shape[0] < first + count:
         raise ValueError(
-            f"momentum has {keys.text_ids.shape[0]} pair(s); ITC needs those of the batch, {first + count}, and then "
-            "the queue's."
+            f"momentum has {keys.text_ids.shape[0]} pair(s); expected those of the batch, {first + count}, followed by "
+            "those of the queue."
         )
     own = MomentumPairs(*(rows.narrow(0, first, count) for rows in keys))
     teacher_per_image = teacher_per_text = None
@@ -111,15 +111,13 @@ def momentum_itc_loss(
             teacher_per_text = similarity(keys.image_embeds, own.text_embeds).T
     per_image = similarity(image_embeds, keys.text_embeds)
     per_text = similarity(keys.image_embeds, text_embeds).T
-    of_images = known_match_loss(per_image, _matches(own, keys))
-    of_texts = known_match_loss(per_text, _matches(keys, own).T)
-    both = (
-        distilled_loss(of_images, per_image, teacher_per_image, momentum.alpha),
-        distilled_loss(of_texts, per_text, teacher_per_text, momentum.alpha),
-    )
-    return (both[0] + both[1]) / 2
+    image_loss = known_match_loss(per_image, _matches(own, keys))
+    text_loss = known_match_loss(per_text, _matches(keys, own).T)
+    image_loss = distilled_loss(image_loss, per_image, teacher_per_image, momentum.alpha)
+    text_loss = distilled_loss(text_loss, per_text, teacher_per_text, momentum.alpha)
+    return (image_loss + text_loss) / 2
 
 
 def _matches(images: MomentumPairs, texts: MomentumPairs) -> Tensor:
-    """Which texts (columns) are known to match which images (rows)."""
+    """Returns which texts (columns) are known to match which images (rows)."""
     return matches_between(images.image_ids, images.text_ids, images.known_text_ids, texts.image_ids, texts.text_ids)
