@@ -35,7 +35,10 @@ _CONFIG = "Recipe, a file or the name of a bundled one: defaults for any of thes
 class JobParser(Parser, HfArgumentParser):
     """Options of dataclasses; those that every training with transformers has are told by `--help-all` only."""
 
-    def __init__(self, dataclasses: list[Any], command: str, **kwargs: Any) -> None:
+    def __init__(
+        self, dataclasses: list[Any], command: str, left_out: frozenset[str] = frozenset(), **kwargs: Any
+    ) -> None:
+        self.left_out = left_out
         self.trains = any(issubclass(part, TrainingArguments) for part in dataclasses)
         if self.trains:
             self._help_all_text = _HELP_ALL
@@ -49,6 +52,13 @@ class JobParser(Parser, HfArgumentParser):
             self._tell_inherited_options_seldom()
             self.add_argument("--resume", action="store_true", help="Go on from the last complete checkpoint, if any.")
         self.add_argument("--config", metavar="RECIPE.yaml", help=_CONFIG)
+
+    @staticmethod
+    def _parse_dataclass_field(parser: Any, field: Any) -> None:
+        if field.name in parser.left_out:
+            parser.set_defaults(**{field.name: field.default})
+        else:
+            HfArgumentParser._parse_dataclass_field(parser, field)
 
     def kinds(self, option: str) -> set[Any]:
         """The types that the dataclasses' hints allow for an option, such as `dict` beside `str`."""
@@ -82,16 +92,23 @@ def parse_job(
     dataclasses: list[Any],
     argv: list[str],
     preset: Callable[[str | None], dict[str, Any]] | None = None,
+    left_out: frozenset[str] = frozenset(),
 ) -> tuple:
     """Instances of the dataclasses, and a namespace with the options of the parser itself, such as `resume`.
 
     Args:
+        command: The command, without `cbvila`.
+        description: What it does.
+        example: The end of its help.
+        dataclasses: Parts of the command line.
+        argv: Its arguments.
         preset: Gives the options that a `--protocol` sets, below those of the recipe.
+        left_out: Fields of the dataclasses that are no options of this command.
 
     Raises:
         SystemExit: With a message, for unknown flags, unknown recipe entries and missing required options.
     """
-    parser = JobParser(dataclasses, command, description=description, epilog=example)
+    parser = JobParser(dataclasses, command, left_out, description=description, epilog=example)
     try:
         recipe, said = map(with_nested_options, (_read_recipe(parser, argv), _said(parser, argv)))
     except ValueError as error:
