@@ -36,15 +36,16 @@ class FullDescription:
         return all(relation(boxes[one], boxes[other]) == name for one, name, other in self.relations)
 
     def text(self, draws: Draws) -> str:
-        """Returns it in words: "a big red circle left of a small blue square and a small green ring below the circle"."""
+        """Returns it in words: "a big red circle left of a small blue square and a big red ring below the blue square"."""
+        beginning = draws.choice(_BEGINNINGS)
         phrases = [noun_phrase(kind, draws, size) for kind, size in self.objects]
         clauses: list[str] = []
         told: set[int] = set()
         for one, name, other in self.relations:
             second = f"the {noun_phrase(self.objects[other][0], draws)}" if other in told else phrases[other]
-            clauses.append(related(phrases[one], name, second, draws))
+            clauses.append(related(phrases[one], name, second, draws, may_be_sentence=not beginning))
             told |= {one, other}
-        return draws.choice(_BEGINNINGS) + (" and ".join(clauses) or phrases[0])
+        return beginning + (" and ".join(clauses) or phrases[0])
 
 
 def describe(scene: Scene, order: list[int]) -> FullDescription:

@@ -12,6 +12,7 @@ GALLERY_TASKS = ("pretraining", "retrieval")  # that the split of confusers is f
 PLACES = 4  # two rows of two of the largest objects always fit
 SMALLEST, LARGEST = 32, 1024  # pixels; in 32 a small object has 6 or 7, which show its shape just so
 _ROWS = {"train": 24_000, "validation": 1_000, "test": 2_000, "test_compositional": 2_000, "confusers": 1_000}
+_MOST_ROWS = 2**40
 _MOST_CONFUSERS = 10_000  # captions that are true of one image are hard to find in larger galleries
 
 
@@ -55,7 +56,7 @@ class SceneOptions:
                 f"fewest={self.fewest} must be from 1 to objects={self.objects}; lower it, or give more objects."
             )
         if self.style not in STYLES:
-            raise ValueError(f"style={shown(self.style)} is none of {', '.join(STYLES)}{nearest(self.style, STYLES)}.")
+            raise ValueError(f"style={shown(self.style)} is none of {', '.join(STYLES)}{nearest(self.style, STYLES) or '.'}")
         if self.rows is not None and self.rows < 1:
             raise ValueError(f"rows={self.rows} must be at least 1; leave it out for the usual numbers.")
 
@@ -66,13 +67,15 @@ class SceneOptions:
             ValueError: If there is no such split, or it cannot have so many rows.
         """
         if split not in SPLITS:
-            raise ValueError(f"scenes has no split {shown(split)}; it has {', '.join(SPLITS)}{nearest(split, SPLITS)}.")
-        rows = _ROWS[split] if self.rows is None else self.rows
-        if split == "confusers" and rows > _MOST_CONFUSERS:
-            raise ValueError(
-                f"rows={rows} is more than a gallery of confusers has; give at most {_MOST_CONFUSERS:,} for this split."
-            )
+            raise ValueError(f"scenes has no split {shown(split)}; it has {', '.join(SPLITS)}{nearest(split, SPLITS) or '.'}")
+        rows, most = _ROWS[split] if self.rows is None else self.rows, self.most_rows(split)
+        if rows > most:
+            raise ValueError(f"rows={rows} is more than the split {split} can have; give at most {most}.")
         return rows
+
+    def most_rows(self, split: str) -> int:
+        """Returns the largest number of rows of a split."""
+        return _MOST_CONFUSERS if split == "confusers" else _MOST_ROWS
 
     def check_task(self, split: str, task: str) -> None:
         """Raises a ValueError if a split has no rows for a task."""

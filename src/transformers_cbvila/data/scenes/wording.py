@@ -20,9 +20,9 @@ def noun_phrase(kind: Kind, draws: Draws, size: str | None = None) -> str:
     return phrase if size is None else f"a {word(size, draws)} {phrase}"
 
 
-def related(first: str, relation: str, second: str, draws: Draws) -> str:
-    """Returns "a red circle left of a blue square" or "a red circle is left of a blue square"."""
-    verb = " is " if draws.chance(_SYNONYM) else " "
+def related(first: str, relation: str, second: str, draws: Draws, may_be_sentence: bool = True) -> str:
+    """Returns "a red circle left of a blue square" or, as a sentence, "a red circle is left of a blue square"."""
+    verb = " is " if may_be_sentence and draws.chance(_SYNONYM) else " "
     return f"{first}{verb}{word(relation, draws)} {second}"
 
 
