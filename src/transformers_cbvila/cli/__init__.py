@@ -16,6 +16,7 @@ COMMANDS = {
     "finetune": "fine-tune for vqa, retrieval, entailment or reasoning",
     "evaluate": "measure a model on vqa, retrieval, entailment or reasoning, with floors and intervals",
     "inspect": "measure a pretrained model: codebook, MIM against its floors, retrieval; show its visual words",
+    "data": "write drawn scenes, with everything that is true of them, to Parquet files",
     "demo": "fine-tune the bundled checkpoint on easy-VQA, evaluate it and write a report",
     "publish": "put a model on the Hub with a card and its code, loadable without this package, too",
 }
