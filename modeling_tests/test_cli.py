@@ -65,7 +65,7 @@ def refusal(capsys, argv):
         (["inspect", "m", "--data", "d", "--rerank", "3"], "--rerank_k"),
         (["inspect", "m", "--dat", "d"], "--data"),
         (["publish", "m", "o/n", "--private_"], "--private"),
-        (["demo", "--epoch=3"], "--epochs"),
+        (["demo", "--max_step=3"], "--max_steps"),
         (["pretrain", "--epochs", "3"], "--num_train_epochs"),
         (["pretrain", "--wd", "3"], "--weight_decay"),
         (["finetune", "vqa", "--lr", "3"], "--local_rank or --learning_rate"),
