@@ -4,7 +4,7 @@ import datasets
 import pytest
 import torch
 import yaml
-from interrupted_runs import RESUMED, AtStep, InterruptedRunError, interrupt
+from interrupted_runs import RESUMED, train_until
 from source_forms import picture, samples, tar
 from tiny import PATCH, half_image, pretraining_model, tiny_processor
 from tiny_recipe import TINY_RECIPE
@@ -109,8 +109,7 @@ def test_skip_bad_rows_resumed_run_equals_unbroken_run(pairs, tmp_path):
     whole = trainer(tmp_path / "whole", pairs(tmp_path))
     whole.train()
     assert whole.train_dataset.bad_rows
-    with pytest.raises(InterruptedRunError):
-        trainer(tmp_path / "broken", pairs(tmp_path), callbacks=[AtStep(4, interrupt)]).train()
+    train_until(4, trainer, tmp_path / "broken", pairs(tmp_path))
     resumed = trainer(tmp_path / "broken", pairs(tmp_path), seed=7)
     resumed.train(resume_from_checkpoint=last_complete_checkpoint(tmp_path / "broken"))
     expected = whole.model.state_dict()

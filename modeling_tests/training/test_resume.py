@@ -16,7 +16,7 @@ import datasets
 import pytest
 import torch
 import yaml
-from interrupted_runs import RESUMED, AtStep, InterruptedRunError, interrupt
+from interrupted_runs import RESUMED, train_until
 from safetensors.torch import load_file
 from tiny import PATCH, pretraining_model, tiny_processor, tiny_rows
 from tiny_recipe import TINY_RECIPE
@@ -61,8 +61,7 @@ def test_resume_stream_equals_unbroken_run(save_steps, options, tmp_path, capsys
     options = RESUMED | {"save_steps": save_steps} | options
     whole = stream_trainer(tmp_path / "whole", **options)
     whole.train()
-    with pytest.raises(InterruptedRunError):
-        stream_trainer(tmp_path / "broken", callbacks=[AtStep(save_steps + 1, interrupt)], **options).train()
+    train_until(save_steps + 1, stream_trainer, tmp_path / "broken", **options)
     capsys.readouterr()
     resumed = stream_trainer(tmp_path / "broken", model=pretraining_model(seed=7, dropout=0.1), **options)
     resumed.train(resume_from_checkpoint=last_complete_checkpoint(tmp_path / "broken"))
@@ -80,8 +79,7 @@ def test_resume_stream_equals_unbroken_run(save_steps, options, tmp_path, capsys
 
 def test_resume_stream_ignore_data_skip(tmp_path, capsys):
     options = RESUMED | {"save_steps": 3}
-    with pytest.raises(InterruptedRunError):
-        stream_trainer(tmp_path, callbacks=[AtStep(4, interrupt)], **options).train()
+    train_until(4, stream_trainer, tmp_path, **options)
     capsys.readouterr()
     resumed = stream_trainer(tmp_path, ignore_data_skip=True, **options)
     resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
