@@ -62,7 +62,7 @@ def test_question_only_accuracy_of_unseen_questions_uses_the_majority_answer():
 
 @pytest.mark.parametrize("floor", [lambda: majority_accuracy([], ["x"]), lambda: majority_accuracy(["x"], [])])
 def test_baselines_reject_no_answers(floor):
-    with pytest.raises(ValueError, match="floors need answers"):
+    with pytest.raises(ValueError, match="baselines need answers"):
         floor()
 
 

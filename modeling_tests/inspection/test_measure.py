@@ -54,8 +54,8 @@ def test_retrieval_figures_without_contrastive_head():
 def spied(monkeypatch):
     """What the inspections collect, in the order in which they start."""
     collected = []
-    found = measure._Found
-    monkeypatch.setattr(measure, "_Found", lambda codes: collected.append(found(codes)) or collected[-1])
+    found = measure._Sums
+    monkeypatch.setattr(measure, "_Sums", lambda codes: collected.append(found(codes)) or collected[-1])
     return collected
 
 
@@ -77,7 +77,7 @@ def test_inspect_pretraining_memory_does_not_grow_with_images(monkeypatch):
     for rows in (4, 16):
         inspect_pretraining(pretraining_model(), tiny_processor(), tiny_rows(rows), batch_size=4, rerank_k=0, **QUIET)
     few, many = collected
-    assert few.words.shape == many.words.shape and few.colours.shape == many.colours.shape
+    assert few.code_counts.shape == many.code_counts.shape and few.pixel_sums.shape == many.pixel_sums.shape
     per_image = [sum(part.numel() for parts in found.per_image.values() for part in parts) for found in collected]
     assert per_image == [5 * 4, 5 * 16]  # numbers, not pixels: bootstrap intervals are made of them
     assert not [part for parts in many.per_image.values() for part in parts if part.untyped_storage().nbytes() > 64]

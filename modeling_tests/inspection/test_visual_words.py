@@ -9,12 +9,12 @@ from transformers_cbvila.inspection.visual_words import (
     choose_codes,
     choose_rows,
     collect_visual_words,
-    draw_examples,
+    find_patches,
     hide_patches,
-    pictures_of,
-    places_of,
+    reconstruct_examples,
+    to_uint8,
 )
-from transformers_cbvila.retrieval.gallery import pixel_values_of
+from transformers_cbvila.retrieval.encoding import pixel_values_of
 
 
 def test_collect_visual_words_counts_and_mean_colours():
@@ -26,7 +26,7 @@ def test_collect_visual_words_counts_and_mean_colours():
     np.testing.assert_array_equal(words.indices, expected[..., None])  # of one book
     assert words.counts.tolist() == np.bincount(expected.flatten(), minlength=CODES).tolist()
     assert words.grid == (4, 4)
-    pictures = pictures_of(processor, pixel_values).astype(float) / 255
+    pictures = to_uint8(processor, pixel_values).astype(float) / 255
     for code in range(CODES):
         patches = [
             pictures[i, n // 4 * PATCH : (n // 4 + 1) * PATCH, n % 4 * PATCH : (n % 4 + 1) * PATCH].mean((0, 1))
@@ -39,7 +39,7 @@ def test_collect_visual_words_counts_and_mean_colours():
 def test_pictures_of_returns_model_images():
     rows = tiny_rows(3)  # of the model's size: nothing is resized
     pixel_values = pixel_values_of(pretraining_model(), tiny_processor(), [row["image"] for row in rows])
-    for picture, row in zip(pictures_of(tiny_processor(), pixel_values), rows, strict=True):
+    for picture, row in zip(to_uint8(tiny_processor(), pixel_values), rows, strict=True):
         np.testing.assert_array_equal(picture, np.asarray(row["image"]))
 
 
@@ -59,11 +59,11 @@ def test_choose_codes_takes_most_used_and_others():
 
 def test_places_of_a_code_are_in_different_images():
     indices = np.random.default_rng(0).integers(4, size=(30, 9, 2)) + np.array([0, 4])  # of two books
-    places = places_of(2, indices, limit=16)
+    places = find_patches(2, indices, limit=16)
     assert len(places) == 16 == len({image for image, _ in places})
     assert all(indices[image, patch, 0] == 2 for image, patch in places)
-    assert all(indices[image, patch, 1] == 6 for image, patch in places_of(6, indices))
-    assert places_of(8, indices) == []
+    assert all(indices[image, patch, 1] == 6 for image, patch in find_patches(6, indices))
+    assert find_patches(8, indices) == []
 
 
 def test_choose_rows_prefers_distinct_captions():
@@ -83,21 +83,23 @@ def test_hide_patches_paints_grey():
 def test_draw_examples_with_own_and_other_caption():
     model, processor, rows = pretraining_model(), tiny_processor(), tiny_rows(3)
     rows.append({**rows[2], "captions": rows[0]["captions"]})
-    whole = draw_examples(model, processor, rows)
+    whole = reconstruct_examples(model, processor, rows)
     assert [e.caption for e in whole] == [row["captions"][0] for row in rows]
     assert [e.other_caption for e in whole] == [whole[1].caption, whole[2].caption, whole[3].caption, whole[1].caption]
-    for one, two in zip(whole, draw_examples(model, processor, rows, batch_size=3), strict=True):
-        np.testing.assert_allclose(one.from_predicted.astype(int), two.from_predicted.astype(int), atol=1)
+    for one, two in zip(whole, reconstruct_examples(model, processor, rows, batch_size=3), strict=True):
+        np.testing.assert_allclose(one.predicted.astype(int), two.predicted.astype(int), atol=1)
     for example in whole:
-        assert example.image.shape == example.from_own_words.shape == (SIDE, SIDE, 3)
+        assert example.image.shape == example.reconstructed.shape == (SIDE, SIDE, 3)
         assert (example.masked == 128).all(-1).sum() >= 0.75 * SIDE * SIDE
-        assert 0 <= example.named <= 1 and example.named * PATCHES * 0.75 == pytest.approx(round(example.named * 12))
-    assert any((e.from_predicted != e.from_predicted_otherwise).any() for e in whole)
+        assert 0 <= example.accuracy <= 1 and example.accuracy * PATCHES * 0.75 == pytest.approx(
+            round(example.accuracy * 12)
+        )
+    assert any((e.predicted != e.predicted_other).any() for e in whole)
 
 
 @torch.no_grad()
 def test_draw_examples_with_mask_ratio_0():
     model, processor = pretraining_model(), tiny_processor()
-    (example,) = draw_examples(model, processor, tiny_rows(1), mask_ratio=0.0)
-    np.testing.assert_array_equal(example.from_predicted, example.from_own_words)
+    (example,) = reconstruct_examples(model, processor, tiny_rows(1), mask_ratio=0.0)
+    np.testing.assert_array_equal(example.predicted, example.reconstructed)
     np.testing.assert_array_equal(example.masked, example.image)

@@ -31,7 +31,7 @@ def test_codebook_use_equals_hand_computed_values():
     for codes in ([], [[]]):
         with pytest.raises(ValueError, match="no codes"):
             codebook_use(codes, 4)
-    with pytest.raises(ValueError, match="code 4 is none of the codebook's, 0 to 3"):
+    with pytest.raises(ValueError, match="code 4 is not in the codebook, which has 0 to 3"):
         codebook_use([[4]], 4)
 
 

@@ -10,7 +10,7 @@ import torch
 import transformers_cbvila
 from transformers_cbvila import CBViLAForVisualReasoning
 from transformers_cbvila.model.arguments_cbvila import takes_no_other_arguments
-from transformers_cbvila.model.modeling_cbvila_layers import CBViLAPreTrainedModel
+from transformers_cbvila.model.modeling_cbvila_base import CBViLAPreTrainedModel
 
 # Misspelt, of other models, and what transformers hands to every model that would swallow it.
 STRANGERS = (

@@ -192,8 +192,8 @@ def test_unregistered_types_of_a_checkpoint_are_named(registry, name, message, t
     [
         (register_quantizer, "mine", Variance, "must be a subclass of CBViLAQuantizer"),
         (register_objective, "mine", SignQuantizer, "must be a subclass of CBViLAObjective"),
-        (register_quantizer, "nearest", SignQuantizer, "is the name of CBViLANearestQuantizer already"),
-        (register_quantizer, "my quantizer", SignQuantizer, "is no name to register SignQuantizer under"),
+        (register_quantizer, "nearest", SignQuantizer, "is already the name of CBViLANearestQuantizer"),
+        (register_quantizer, "my quantizer", SignQuantizer, "is not a valid name to register SignQuantizer under"),
     ],
 )
 def test_register_rejects_invalid_names_and_classes(register, name, cls, message):

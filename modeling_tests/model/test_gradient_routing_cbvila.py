@@ -206,7 +206,7 @@ def test_gradient_routing_of_every_group(variant, term):
     model, expected = model_of(variant), routes(variant).get(term)
     if term not in model.objectives:
         assert expected is None
-        with pytest.raises(ValueError, match=f"asks for {term}, and this model was made without"):
+        with pytest.raises(ValueError, match=f"asks for {term}, but this model was built without"):
             run_alone(model, term)
         return
     output = run_alone(model, term)

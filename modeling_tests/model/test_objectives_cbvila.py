@@ -80,7 +80,7 @@ def test_mim_targets_without_quantizer_are_rejected():
 
 def test_loss_weights_of_missing_objectives_are_rejected():
     model = pretraining_model(objectives={"mim": OFF})
-    with pytest.raises(ValueError, match="asks for mim, and this model was made without"):
+    with pytest.raises(ValueError, match="asks for mim, but this model was built without"):
         model(**tiny_pairs(), loss_weights={"mim": 1.0})
 
 

@@ -106,5 +106,5 @@ def test_tower_rejects_a_checkpoint_of_another_tower(saved, asked, tmp_path):
     if saved == asked:
         TOWERS[asked].from_pretrained(tmp_path)
         return
-    with pytest.raises(ValueError, match=f"of a 'cbvila_{saved}'; a {TOWERS[asked].config_class.__name__} is one"):
+    with pytest.raises(ValueError, match=f"of a 'cbvila_{saved}'; a {TOWERS[asked].config_class.__name__} is that"):
         TOWERS[asked].from_pretrained(tmp_path)

@@ -119,7 +119,7 @@ def test_twin_layers_start_from_the_fusion_encoder(tmp_path, logged):
     pretrained = tiny.build(CBViLAForPreTraining)
     pretrained.save_pretrained(tmp_path)
     model, info = CBViLAForVisualReasoning.from_pretrained(tmp_path, reasoning_fusion="twin", output_loading_info=True)
-    assert "were started from those that ask the first" in logged.text
+    assert "were copied from the fusion layers" in logged.text
     assert {name.partition(".")[0] for name in info["missing_keys"]} == {"reasoning_head"}
     layers = pretrained.cbvila.fusion_model.layers.state_dict()
     for name, value in model.cbvila.fusion_model.twin_layers.state_dict().items():
@@ -158,7 +158,7 @@ def test_twin_fusion_rejects_impossible_options():
     with pytest.raises(ValueError, match="takes two images and num_images=3"):
         tiny.tiny_config(reasoning_fusion="twin", num_images=3)
     fusion, text = twin_model().cbvila.fusion_model, torch.zeros(2, 3, 24)
-    with pytest.raises(ValueError, match=r"Got 3 image\(s\) for 2 text\(s\): twin layers take two for each"):
+    with pytest.raises(ValueError, match=r"Got 3 image\(s\) for 2 text\(s\): twin layers need two for each"):
         fusion(text, encoder_hidden_states=torch.zeros(3, 5, 32))
     with pytest.raises(ValueError, match=r"Got 0 image\(s\)"):
         fusion(text)

@@ -11,15 +11,15 @@ from tiny import CODES, PATCHES, SIDE, pretraining_model, tiny_processor, tiny_r
 
 from transformers_cbvila.inspection.measure import inspect_pretraining
 from transformers_cbvila.inspection.visual_words import VisualWords
-from transformers_cbvila.pages.codebook_page import write_codebook_page
-from transformers_cbvila.pages.codebook_pictures import (
+from transformers_cbvila.pages.codebook_images import (
     crop_with_neighbours,
     distinct_colours,
     index_map,
     numbered_patches,
-    outlined,
+    outlined_patches,
     patch_strip,
 )
+from transformers_cbvila.pages.codebook_page import write_codebook_page
 from transformers_cbvila.pages.codebook_sections import codes_section, health_section
 
 NASTY = '<script>alert("red")</script> & co'
@@ -173,7 +173,7 @@ def test_patch_strip_wraps_lines():
 
 
 def test_outlined_marks_hidden_patches_only():
-    drawn = outlined(np.full((16, 16, 3), 255, dtype=np.uint8), np.array([False, True, False, False]), 8)
+    drawn = outlined_patches(np.full((16, 16, 3), 255, dtype=np.uint8), np.array([False, True, False, False]), 8)
     assert drawn.size == (272, 272)
     assert drawn.getpixel((136, 60)) == drawn.getpixel((271, 0)) == (150, 158, 168)
     assert drawn.getpixel((135, 60)) == drawn.getpixel((200, 60)) == drawn.getpixel((0, 200)) == (255, 255, 255)

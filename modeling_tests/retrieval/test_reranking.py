@@ -9,7 +9,8 @@ from torch.testing import assert_close
 from transformers_cbvila.model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
 from transformers_cbvila.model.modeling_cbvila_pretraining import CBViLAForPreTraining
 from transformers_cbvila.retrieval import reranking
-from transformers_cbvila.retrieval.gallery import Encoded, cosine_similarity, encode_images, encode_texts
+from transformers_cbvila.retrieval.encoding import GalleryEncoder
+from transformers_cbvila.retrieval.gallery import Encoded, cosine_similarity
 from transformers_cbvila.retrieval.reranking import (
     Candidates,
     match_pairs,
@@ -26,7 +27,8 @@ QUIET = {"progress": False}
 
 def encoded(model):
     processor = tiny_processor()
-    return encode_images(model, processor, IMAGES, 2, False), encode_texts(model, processor, TEXTS, 30, 4, False)
+    images = GalleryEncoder(model, processor, "images", batch_size=2, **QUIET).encode(IMAGES)
+    return images, GalleryEncoder(model, processor, "texts", batch_size=4, **QUIET).encode(TEXTS)
 
 
 @torch.no_grad()
@@ -221,7 +223,7 @@ def test_candidates_with_similarity_restores_complementary_scores():
 def test_encode_texts_rejects_no_items():
     model = build(CBViLAForImageTextRetrieval)
     with pytest.raises(ValueError, match="Encoding texts: there are none"):
-        encode_texts(model, tiny_processor(), [], **QUIET)
+        GalleryEncoder(model, tiny_processor(), "texts", **QUIET).encode([])
 
 
 def test_cosine_similarity_rejects_other_widths_without_projections():

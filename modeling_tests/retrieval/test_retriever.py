@@ -382,7 +382,7 @@ def test_search_rejects_rerank_k_where_matching_is_impossible(pictures):
     ):
         with pytest.raises(ValueError, match=f"rerank_k=5: .*{reason}"):
             searched.search(**query, rerank_k=5)
-        with pytest.raises(ValueError, match="similarity_weight=1.0 is added to what matching says"):
+        with pytest.raises(ValueError, match="similarity_weight=1.0 is added to matching scores"):
             searched.search(**query, similarity_weight=1.0)
     with pytest.raises(ValueError, match="similarity_weight=0.5 .* pass rerank_k=64"):
         pictures.search(text="left", similarity_weight=0.5)
@@ -464,12 +464,12 @@ class SomeFaiss:
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("IVF1024,Flat", r"'IVF1024,Flat' has too few items to learn from: 9 \(1,024 are needed\).*\"IVF1,Flat\""),
+        ("IVF1024,Flat", r"'IVF1024,Flat' has too few items to train on: 9 \(1,024 are needed\).*\"IVF1,Flat\""),
         ("IVF4,PQ16", r"9 \(256 are needed"),
         ("IVF4,PQ16x4", r"9 \(16 are needed"),
-        ("Other", r"too few items to learn from: 9 \(Number of training points \(9\)"),
+        ("Other", r"too few items to train on: 9 \(Number of training points \(9\)"),
         ("IFV64,Flat", "'IFV64,Flat': FAISS makes no such index of embeddings 16 wide .could not parse.*\"HNSW32\""),
-        (64, "string_factory=64.*FAISS takes a text"),
+        (64, "string_factory=64.*FAISS takes a string"),
     ],
 )
 def test_add_faiss_index_explains_faiss_errors(pictures, monkeypatch, text, message):

@@ -16,7 +16,8 @@ from transformers_cbvila.model.image_processing_pil_cbvila import CBViLAImagePro
 from transformers_cbvila.model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
 from transformers_cbvila.model.processing_cbvila import CBViLAProcessor
 from transformers_cbvila.retrieval import reranking
-from transformers_cbvila.retrieval.gallery import Encoded, encode_images, encode_texts
+from transformers_cbvila.retrieval.encoding import GalleryEncoder
+from transformers_cbvila.retrieval.gallery import Encoded
 from transformers_cbvila.retrieval.reranking import match_pairs, rerank, retrieve_in_two_stages
 from transformers_cbvila.retrieval.retriever import CBViLARetriever
 from transformers_cbvila.retrieval.shards import Shards, read_shards, shard_files
@@ -38,7 +39,12 @@ def model():
 
 
 def store(folder, model, kind="texts", items=TEXTS, **options):
-    return store_gallery(folder, model, tiny_processor(), kind, items, **{"batch_size": 2, **QUIET, **options})
+    files = {"shard_bytes": options.pop("shard_bytes")} if "shard_bytes" in options else {}
+    return store_gallery(folder, encoder(model, kind, **{"batch_size": 2, **options}), items, **files)
+
+
+def encoder(model, kind, **options):
+    return GalleryEncoder(model, tiny_processor(), kind, **QUIET, **options)
 
 
 class KilledProcessError(Exception):
@@ -64,8 +70,8 @@ def assert_same(gallery, expected):
 def test_store_gallery_equals_encoded_items(model, tmp_path, shard_bytes):
     texts = store(tmp_path / "t", model, shard_bytes=shard_bytes)
     images = store(tmp_path / "i", model, "images", IMAGES, shard_bytes=shard_bytes)
-    assert_same(texts, encode_texts(model, tiny_processor(), TEXTS, **QUIET))
-    assert_same(images, encode_images(model, tiny_processor(), IMAGES, **QUIET))
+    assert_same(texts, encoder(model, "texts").encode(TEXTS))
+    assert_same(images, encoder(model, "images").encode(IMAGES))
     assert len(shard_files(tmp_path / "t")) == {1: 3, 3000: 1, 2**28: 1}[shard_bytes]
     with pytest.raises(IndexError):
         texts.states[len(TEXTS)]
@@ -73,7 +79,7 @@ def test_store_gallery_equals_encoded_items(model, tmp_path, shard_bytes):
 
 def test_store_gallery_keeps_bfloat16_exactly(tmp_path):
     model = build(CBViLAForImageTextRetrieval).to(torch.bfloat16)
-    stored, texts = store(tmp_path, model), encode_texts(model, tiny_processor(), TEXTS, batch_size=2, **QUIET)
+    stored, texts = store(tmp_path, model), encoder(model, "texts", batch_size=2).encode(TEXTS)
     assert stored.states[0].dtype == torch.bfloat16
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(stored.states, texts.states, strict=True))
 
@@ -96,7 +102,7 @@ def test_store_gallery_resumes_and_drops_unfinished_shards(model, tmp_path):
     looked_at, encoded = seen[:3], seen[3:]
     assert looked_at == [0, 2, 3] and encoded == [4, 5, 6]
     assert not list(tmp_path.glob("*.unfinished"))
-    assert_same(gallery, encode_images(model, tiny_processor(), IMAGES, **QUIET))
+    assert_same(gallery, encoder(model, "images").encode(IMAGES))
     seen.clear()
     assert_same(store(tmp_path, model, "images", Watched(IMAGES)), gallery)  # nothing is left to do
     assert seen == [0, 3, 6], "looked at alone"
@@ -106,7 +112,7 @@ def test_store_gallery_resumes_with_a_generator(model, tmp_path):
     with pytest.raises(KilledProcessError):
         store(tmp_path, model, items=dying(TEXTS, 3), shard_bytes=1)
     gallery = store(tmp_path, model, items=iter(TEXTS), shard_bytes=1)
-    assert_same(gallery, encode_texts(model, tiny_processor(), TEXTS, **QUIET))
+    assert_same(gallery, encoder(model, "texts").encode(TEXTS))
 
 
 def test_store_gallery_rejects_folders_of_other_contents(model, tmp_path):
@@ -192,11 +198,11 @@ def test_store_gallery_rejects_another_processor(model, tmp_path, kind, items):
     with pytest.raises(KilledProcessError):
         store(tmp_path, model, kind, dying(items, 5), shard_bytes=1)
     with pytest.raises(ValueError, match="was written with processor="):
-        store_gallery(tmp_path, model, other_processor(), kind, iter(items), **QUIET)
+        store_gallery(tmp_path, GalleryEncoder(model, other_processor(), kind, **QUIET), iter(items))
     tiny_processor().save_pretrained(tmp_path / "p")
     same = CBViLAProcessor.from_pretrained(tmp_path / "p")
     shutil.rmtree(tmp_path / "p")
-    store_gallery(tmp_path, model, same, kind, iter(items), **QUIET)
+    store_gallery(tmp_path, GalleryEncoder(model, same, kind, **QUIET), iter(items))
     assert CBViLARetriever(model, tiny_processor()).load(tmp_path)
     with pytest.raises(ValueError, match="encoded with another processor"):
         CBViLARetriever(model, other_processor()).load(tmp_path)
@@ -227,19 +233,19 @@ def test_store_gallery_without_processor_id_can_be_searched_only(model, tmp_path
     file.write_text(json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != "processor"}))
     assert_same(StoredGallery(tmp_path), texts)
     assert CBViLARetriever(model, other_processor()).load(tmp_path)
-    with pytest.raises(ValueError, match="from before galleries noted what the processor does"):
+    with pytest.raises(ValueError, match="from before galleries recorded their processor"):
         store(tmp_path, model)
 
 
 def test_save_gallery_replaces_galleries_only(model, tmp_path):
     folder, first = tmp_path / "g", Encoded(torch.eye(3), [])
-    save_gallery(folder, describe(model, tiny_processor(), "texts", False), first)
-    texts = encode_texts(model, tiny_processor(), TEXTS, **QUIET)
-    save_gallery(folder, describe(model, tiny_processor(), "texts", True), texts)
+    save_gallery(folder, describe(encoder(model, "texts", keep_states=False)), first)
+    texts = encoder(model, "texts").encode(TEXTS)
+    save_gallery(folder, describe(encoder(model, "texts")), texts)
     assert_same(StoredGallery(folder), texts)
     (tmp_path / "a.txt").write_text("mine")
     with pytest.raises(ValueError, match="holds other files"):
-        save_gallery(tmp_path, describe(model, tiny_processor(), "texts", True), texts)
+        save_gallery(tmp_path, describe(encoder(model, "texts")), texts)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "g"]
 
 
@@ -304,9 +310,7 @@ def test_retrieve_in_two_stages_on_disk_equals_in_memory(model, tmp_path, k):
 
 
 def test_rerank_scores_equal_texts_alike(model):
-    images, texts = (
-        f(model, tiny_processor(), i, **QUIET) for f, i in ((encode_images, IMAGES), (encode_texts, TEXTS))
-    )
+    images, texts = (encoder(model, kind).encode(items) for kind, items in (("images", IMAGES), ("texts", TEXTS)))
     found = rerank(model, images, texts, k=len(TEXTS), progress=False)
     logits = torch.empty(len(IMAGES), len(TEXTS)).scatter_(1, found.texts_of_images.rows, found.texts_of_images.scores)
     assert_close(logits[:, 1], logits[:, 3], atol=1e-6, rtol=0)
@@ -329,7 +333,7 @@ def test_read_shards_reads_several_batches(model, tmp_path):
     stored = store(tmp_path / "texts", model, items=texts, batch_size=256)
     (part,) = read_shards(tmp_path / "texts")
     assert part.data.column("embeds").num_chunks > 1
-    encoded = encode_texts(model, tiny_processor(), texts, batch_size=256, **QUIET)
+    encoded = encoder(model, "texts", batch_size=256).encode(texts)
     assert_close(torch.cat(stored.blocks), encoded.embeds)
     assert len(stored.states) == len(texts)
     for row in (0, 999, 1000, 1001, 2000, 2299):

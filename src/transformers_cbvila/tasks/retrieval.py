@@ -26,6 +26,8 @@ from .training_defaults import CROPS_AND_FLIPS, TrainingDefaults
 
 _WAYS = ("text", "image")  # what is found
 
+_CAPTIONS = ("captions", "caption", "text", "txt", "sentences_raw", "sentences")
+
 
 @dataclass
 class ImageTextRetrieval(Task):
@@ -35,6 +37,7 @@ class ImageTextRetrieval(Task):
     head = CBViLAForImageTextRetrieval
     card = "retrieval.md"
     hub_task = "image-text-retrieval"
+    columns = {"caption_column": _CAPTIONS}
     main_metric = "mean_recall"
     defaults = TrainingDefaults(
         "nothing in the head is new",
@@ -69,7 +72,7 @@ class ImageTextRetrieval(Task):
 
     caption_column: str | None = column_option(
         "Column with a caption or a list of captions",
-        ("captions", "caption", "text", "txt", "sentences_raw", "sentences"),
+        _CAPTIONS,
         aliases=["--text_column"],
     )
     rerank_k: int = field(
