@@ -77,7 +77,11 @@ def test_evaluate_retrieval_folder_resumes_with_the_same_metrics(pretrained, dat
     job = EvaluationJob(pretrained, [data], str(tmp_path / "a.json"), split="train")
     figures = evaluate_task(ImageTextRetrieval(rerank_k=2), job, progress=False)
     kept = replace(job, folder=str(tmp_path / "kept"))
-from transformers_cbvila.retrieval.encoding import GalleryEncoder
+    assert evaluate_task(ImageTextRetrieval(rerank_k=2), kept, progress=False) == figures
+    monkeypatch.setattr(GalleryEncoder, "batches", lambda *args, **options: pytest.fail("encoded again"))
+    assert evaluate_task(ImageTextRetrieval(rerank_k=2), kept, progress=False) == figures
+    with pytest.raises(ValueError, match="folder=.*: vqa keeps no finished work"):
+        evaluate_task(TINY_TASKS["vqa"][0], kept, progress=False)
 
 
 def test_evaluate_baselines_come_from_training_rows(pretrained, data, tmp_path):
