@@ -282,6 +282,27 @@ def test_pretrain_and_inspect_an_image_folder(recipe, picture_folder, tmp_path, 
     assert re.search(r"codebook_window_tokens +128\n", printed)
 
 
+@pytest.mark.parametrize(
+    "argv", [["m", "--data", "d"], ["--data", "d", "m"], ["--split", "test", "m", "--data", "d"], ["--data=d", "m"]]
+)
+def test_inspect_takes_its_model_before_and_after_one_source(argv):
+    (options,) = parse_inspect(argv)
+    assert (options.model, options.data) == ("m", ["d"])
+
+
+def test_inspect_takes_several_sources(capsys):
+    (options,) = parse_inspect(["m", "--data", "a", "b", "--split", "test"])
+    assert (options.model, options.data) == ("m", ["a", "b"])
+    assert "arguments are required: model" in refusal(capsys, ["inspect", "--data", "d"])
+
+
+def test_pretraining_reads_the_split_that_train_split_names(recipe, picture_folder, tmp_path):
+    command = ["pretrain", "--config", recipe, "--train_data", picture_folder, "--train_split", "train[:5]"]
+    assert main([*command, "--output_dir", str(tmp_path / "out"), "--max_steps", "1"]) == 0
+    record = json.loads((tmp_path / "out" / "pretraining.json").read_text())
+    assert record["pairs"] == 5 and record["job"]["train_split"] == "train[:5]"
+
+
 def test_inspect_checks_its_output_folder_first(capsys, tmp_path):
     argv = ["inspect", "cbvila-tiny", "--data", "easy-vqa", "--output", str(tmp_path / "nowhere" / "figures.json")]
     assert_says(capsys, argv, "output=", "make it first")

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from transformers_cbvila.data.measured_pairs import MeasuredPairs
 from transformers_cbvila.data.pairs import ImageTextPairs
-from transformers_cbvila.data.pictures import read_picture
+from transformers_cbvila.data.images import read_image
 from transformers_cbvila.data.sources import concatenate, load_pair_stream, load_pairs
 from transformers_cbvila.data.streams import ReplayCollator, StreamedImageTextPairs
 from transformers_cbvila.data.task_examples import CaptionedImages, ViewedRows
@@ -141,7 +141,7 @@ def test_read_picture_takes_every_form(tmp_path):
     array = torch.zeros(3, 4, 4)
     array[0] = 1.0
     for value in (path, tmp_path / "red.png", picture("red"), {"bytes": None, "path": path}, array.numpy(), array):
-        assert read_picture(value).getpixel((0, 0)) == (255, 0, 0)
+        assert read_image(value).getpixel((0, 0)) == (255, 0, 0)
 
 
 @pytest.mark.parametrize("kind", BAD)

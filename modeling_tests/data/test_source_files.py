@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from source_forms import CAPTIONS, COLOURS, FORMS, csv, described, pictures, tar, with_texts, write, zipped
 
-from transformers_cbvila.data.pictures import read_picture
+from transformers_cbvila.data.images import read_image
 from transformers_cbvila.data.source_files import find_source
 from transformers_cbvila.data.source_rows import load_rows, usual_split
 from transformers_cbvila.data.sources import load_pair_stream, load_pairs
@@ -18,7 +18,7 @@ LOADERS = [load_pairs, load_pair_stream]
 
 def check(rows):
     """The rows are the four pairs, in any order."""
-    found = {row["captions"][0]: read_picture(row["image"]).getpixel((8, 8)) for row in rows}
+    found = {row["captions"][0]: read_image(row["image"]).getpixel((8, 8)) for row in rows}
     assert set(found) == CAPTIONS
     for colour in COLOURS:
         expected = Image.new("RGB", (1, 1), colour).getpixel((0, 0))
@@ -67,7 +67,7 @@ def test_find_source_leaves_hub_names_to_the_hub(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert find_source("user/name") is None and find_source("user/name@refs/convert/parquet") is None
     described(tmp_path / "user" / "name")
-    assert find_source("user/name").kind == "pictures", "a folder of that name is itself"
+    assert find_source("user/name").kind == "images", "a folder of that name is itself"
 
 
 def test_load_pairs_rejects_folders_and_patterns_without_one_kind(tmp_path):

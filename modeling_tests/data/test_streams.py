@@ -138,8 +138,8 @@ def test_stream_of_weighted_sources_is_shared_and_replayed(shards, process):
 def test_stream_replay_decodes_no_pictures(monkeypatch):
     pairs = stream(shuffle_buffer=4)
     pairs.start_after(4, 2)
-    decoded, decode = [], streams.with_pictures
-    monkeypatch.setattr(streams, "with_pictures", lambda *row: decoded.append(1) or decode(*row))
+    decoded, decode = [], streams.with_images
+    monkeypatch.setattr(streams, "with_images", lambda *row: decoded.append(1) or decode(*row))
     assert list(islice(pairs, 10))[:8] == [None] * 8 and len(decoded) == 2
 
 

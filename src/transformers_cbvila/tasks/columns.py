@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import field
 from typing import Any
 
-from ..data.source_rows import missing_column
+from ..data.columns import missing_column
 from .task import Task
 
 
