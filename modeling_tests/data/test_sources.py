@@ -7,8 +7,8 @@ import datasets
 import pytest
 from PIL import Image, ImageColor
 
-from transformers_cbvila.data.pairs import ImageTextPairs
 from transformers_cbvila.data.images import read_image, undecoded
+from transformers_cbvila.data.pairs import ImageTextPairs
 from transformers_cbvila.data.source_rows import usual_split
 from transformers_cbvila.data.sources import (
     concatenate,
