@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from equal_tensors import assert_equal_tensors
 from tiny import half_image, pretraining_model
 from tiny_finetuning import TINY_TASKS, finetuning_arguments
 from transformers import TrainerCallback
@@ -143,8 +144,7 @@ def test_finetune_resumed_equals_unbroken_run(pretrained, data, tmp_path):
             args = finetuning_arguments(tmp_path / name, **options, resume_from_checkpoint="True")
         finetune(settings, job, args)
         weights.append(CBViLAForImageTextRetrieval.from_pretrained(tmp_path / name).state_dict())
-    for name, value in weights[0].items():
-        assert torch.equal(value, weights[1][name]), name
+    assert_equal_tensors(weights[0], weights[1])
 
 
 class StopAfter(TrainerCallback):

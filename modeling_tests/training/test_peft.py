@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from equal_tensors import assert_equal_weights
 from interrupted_runs import AtStep, train_until
 from tiny import CODES, PATCH, answering_model, build, pretraining_model, tiny_processor, tiny_rows
 from tiny_trainer import ALL_TERMS, BURN_IN_TERMS, HEALTH, logged_terms, pretrainer, step_logs, training_arguments
@@ -64,10 +65,7 @@ def test_peft_resumed_equals_unbroken_run(tmp_path):
     train_until(4, pretrainer, tmp_path / "broken", model=adapted(), **options)
     resumed = pretrainer(tmp_path / "broken", model=adapted(), **options)
     resumed.train(resume_from_checkpoint=True)
-    for (name, value), other in zip(
-        whole.model.state_dict().items(), resumed.model.state_dict().values(), strict=True
-    ):
-        assert torch.equal(value, other), name
+    assert_equal_weights(resumed.model, whole.model)
 
 
 def test_peft_model_with_momentum_and_ema_teacher(tmp_path):

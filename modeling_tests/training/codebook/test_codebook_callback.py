@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from equal_tensors import assert_equal_weights
 from interrupted_runs import RESTARTS, AtStep, train_until
 from tiny import CODES, PATCHES, pretraining_model, tiny_rows
 from tiny_trainer import ALL_TERMS, logged_terms, pretrainer, step_logs, training_arguments
@@ -545,10 +546,7 @@ def test_resume_restores_the_codebook_callback(save_steps, options, tmp_path, lo
     for (name, value), other in zip(whole.model.cbvila.named_buffers(), resumed.model.cbvila.buffers(), strict=True):
         assert torch.equal(value, other), name
     ours, theirs = whole.codebook_callback, resumed.codebook_callback
-    for (name, value), other in zip(
-        ours.teacher.state_dict().items(), theirs.teacher.state_dict().values(), strict=True
-    ):
-        assert torch.equal(value, other), name
+    assert_equal_weights(theirs.teacher, ours.teacher)
     assert torch.equal(ours.probe.pixel_values, theirs.probe.pixel_values)
     logs = [
         [{name: log[name] for name in logged_terms(log)} for log in step_logs(trainer)] for trainer in (whole, resumed)
