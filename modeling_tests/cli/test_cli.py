@@ -1,4 +1,4 @@
-"""The command line as a user meets it: help with an example, recipes, flags over them, a run on one's own folder."""
+"""The command line: help, recipes, flags, errors, and runs on an image folder."""
 
 import json
 import re

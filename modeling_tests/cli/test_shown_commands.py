@@ -1,4 +1,4 @@
-"""Every `cbvila finetune` and `cbvila evaluate` that the README, the pages and the recipes show is taken."""
+"""Every `cbvila finetune` and `cbvila evaluate` in the README, the pages and the recipes parses."""
 
 import re
 import shlex

@@ -1,4 +1,4 @@
-"""The command: what it writes, what it prints, and what it refuses."""
+"""`convert_albef.py`: its output folder, its key table, and the input it rejects."""
 
 import json
 import os

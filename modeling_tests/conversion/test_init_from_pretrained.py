@@ -1,4 +1,4 @@
-"""A model started from small ViTs and BERTs, against the originals."""
+"""`init_from_pretrained.py` on small ViTs and BERTs, against the originals."""
 
 import sys
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What training sees of an image: reproducible draws, distortions within bounds, nothing where nothing is asked."""
+"""Distortions and views of training images: reproducible draws within bounds."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The demo's path from end to end on a few images and steps: train, save, reload, answer, ask, report; and go on."""
+"""The demo from end to end on a few images and steps."""
 
 import json
 

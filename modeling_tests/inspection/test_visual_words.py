@@ -1,4 +1,4 @@
-"""What the page about a codebook is made of, against slow references and made-up indices."""
+"""Contents of the codebook page, against slow references and made-up indices."""
 
 import numpy as np
 import pytest

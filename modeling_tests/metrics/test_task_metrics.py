@@ -1,4 +1,4 @@
-"""Consistency, codebook use, chance and grouped intervals by hand or by brute force, and the metrics of `evaluate`."""
+"""Consistency, codebook use, baselines and bootstrap intervals by hand or enumeration; the modules of `evaluate`."""
 
 import ast
 import math

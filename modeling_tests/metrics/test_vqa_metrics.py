@@ -1,4 +1,4 @@
-"""Accuracies for visual question answering, with values worked out by hand."""
+"""Accuracies for visual question answering against hand-computed values."""
 
 import pytest
 from offline_process import run_offline

@@ -1,4 +1,4 @@
-"""The heads beside pretraining and question answering: what they compute, load and refuse."""
+"""Heads other than pretraining and question answering: outputs, loading and errors."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Images from the web, from data: URLs and from base64."""
+"""Images from URLs, data URLs and base64."""
 
 import base64
 from io import BytesIO

@@ -1,4 +1,4 @@
-"""The contract of a quantizer, for every one that is registered."""
+"""The contract of quantizers, for every registered one."""
 
 import copy
 

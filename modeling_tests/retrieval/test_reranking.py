@@ -1,4 +1,4 @@
-"""Two-stage retrieval against the plain pass over every single pair, and by hand where numbers are made up."""
+"""Two-stage retrieval against a pass per pair, and by hand."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Search in pictures and texts, against the model's own scores of every pair."""
+"""CBViLARetriever against the model's scores of every pair."""
 
 import sys
 from collections import deque

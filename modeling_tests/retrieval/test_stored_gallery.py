@@ -1,4 +1,4 @@
-"""Galleries on disk: the same as in memory, whatever the shards, and whatever a killed run left behind."""
+"""Galleries on disk equal those in memory, for every shard size and after interrupted runs."""
 
 import json
 import os

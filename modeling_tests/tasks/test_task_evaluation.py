@@ -1,4 +1,4 @@
-"""Figures of the tasks against slow references, their floors, what answer lists allow, and the named protocols."""
+"""Metrics of the tasks against slow references, their baselines, answer lists and protocols."""
 
 import json
 
@@ -52,7 +52,7 @@ GALLERY = [{"image": image, "captions": texts} for image, texts in zip(PICTURES,
 
 @pytest.mark.parametrize("rerank_k", [0, 2, 100])
 def test_retrieval_metrics_equal_slow_reference(rerank_k):
-    """Every pair on its own; k larger than the gallery orders all of it."""
+    """Every pair on its own; k larger than the gallery orders all items."""
     model, processor = build(CBViLAForImageTextRetrieval), tiny_processor()
     figures = measured(model, ImageTextRetrieval(rerank_k=rerank_k), GALLERY)
     texts = [text for row in CAPTIONS for text in row]

@@ -1,4 +1,4 @@
-"""The job `cbvila finetune`, task by task: trained, measured, recorded, evaluated anew from its folder, resumed."""
+"""`cbvila finetune` for every task: training, metrics, records, evaluation and resuming."""
 
 import json
 from dataclasses import replace

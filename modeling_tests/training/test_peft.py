@@ -1,4 +1,4 @@
-"""A model wrapped by PEFT is trained as the model inside is, or refused with what would be lost."""
+"""Models wrapped by PEFT train like the model inside, or are rejected with what would be lost."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Training on two processes (gloo, CPU) beside training on one with batches twice as large."""
+"""Training on two processes (gloo, CPU) equals training on one with batches twice as large."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Bad rows through the commands: one line that names the row, or a count; and resumed runs that skip them."""
+"""Bad rows in commands: one line that names the row, or a count; and resumed runs that skip them."""
 
 import datasets
 import pytest

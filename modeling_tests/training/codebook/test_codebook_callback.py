@@ -1,4 +1,4 @@
-"""What the trainer does for the codebook: probe, gate, targets, alarm, and their way through checkpoints."""
+"""The codebook callback: stability, MIM gate, EMA targets, alarm and restarts, and their state in checkpoints."""
 
 import copy
 import math

@@ -1,4 +1,4 @@
-"""The codebook on two processes: the same on both, and that of one process with the same global batch."""
+"""The codebook on two processes: equal on both, and equal to one process with the same global batch."""
 
 import pytest
 import torch

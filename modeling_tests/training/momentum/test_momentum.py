@@ -1,4 +1,4 @@
-"""The momentum encoder and its queue from step to step; `test_processes.py` has them on two processes."""
+"""Momentum encoder and queue over training steps; `test_processes.py` has them on two processes."""
 
 import copy
 from collections import deque
