@@ -243,7 +243,7 @@ def test_metrics_count_unknown_tokens():
     assert figures["unknown_token_share"] == pytest.approx(3 / 4)  # each sign is a token
 
 
-def test_protocol_defaults_reject_other_tasks_and_options():
+def test_protocol_options_reject_other_tasks_and_options():
     defaults = protocol_options(ImageTextRetrieval, "coco-5k")
     assert defaults == {"rerank_k": 256, "own_captions_only": True}
     assert protocol_options(VisualQuestionAnswering, None) == {}
