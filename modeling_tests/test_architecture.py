@@ -251,7 +251,7 @@ def test_sources_replace_files_instead_of_renaming(folder):
     assert calls == []
 
 
-def test_test_files_do_not_import_each_other():
+def test_files_do_not_import_each_other():
     """What several test files share is in a helper module beside them, so that each can be moved or read alone."""
     folder = Path(__file__).parent
     test_files = sorted(folder.rglob("test_*.py"))

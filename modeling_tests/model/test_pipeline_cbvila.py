@@ -1,4 +1,4 @@
-"""The pipeline on a tiny random model: forms of input, scores against slow references, batching, saving, bad input."""
+"""The pipeline on a tiny random model: input forms, scores against slow references, batching, saving, errors."""
 
 import json
 from collections import deque
