@@ -102,8 +102,8 @@ def momentum_itc_loss(
     keys, count = MomentumPairs(*(rows.detach() for rows in momentum.pairs)), image_embeds.shape[0]
     if keys.text_ids.shape[0] < first + count:
         raise ValueError(
-            f"momentum has {keys.text_ids.shape[0]} pair(s); expected those of the batch, {first + count}, followed by "
-            "those of the queue."
+            f"momentum has {keys.text_ids.shape[0]} pair(s); expected those of the batch, {first + count}, followed "
+            "by those of the queue."
         )
     own = MomentumPairs(*(rows.narrow(0, first, count) for rows in keys))
     teacher_per_image = teacher_per_text = None
