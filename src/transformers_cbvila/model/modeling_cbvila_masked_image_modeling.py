@@ -11,7 +11,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_cbvila import CBViLAConfig
 from .modeling_cbvila import CBViLAModel
-from .modeling_cbvila_layers import reorder_fields
+from .modeling_cbvila_base import reorder_fields
 from .modeling_cbvila_objectives import weighted_sum
 from .modeling_cbvila_queries import EncodedImage
 from .modeling_cbvila_reconstruction import CBViLAModelWithReconstruction

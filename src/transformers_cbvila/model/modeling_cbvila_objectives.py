@@ -14,7 +14,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import logging
 
 from .label_checks_cbvila import ANY_INTEGER, check_ids
-from .modeling_cbvila_layers import CBViLAPreTrainedModel
+from .modeling_cbvila_base import CBViLAPreTrainedModel
 from .modeling_cbvila_queries import CBViLAQueryPasses
 from .objective_cbvila import Answer, CBViLAObjective, CBViLAStep, Scored
 from .objectives_cbvila import OBJECTIVES
