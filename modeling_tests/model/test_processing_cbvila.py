@@ -255,7 +255,7 @@ def test_texts_without_special_tokens_or_mask(processor: CBViLAProcessor):
             ValueError,
             "return_tensors is given twice",
         ),
-        ({"videos": [1]}, ValueError, r"videos is \[1\]: CB-ViLA sees images and reads texts only"),
+        ({"videos": [1]}, ValueError, r"videos is \[1\]: CB-ViLA takes images and texts only"),
     ],
 )
 def test_groups_and_options_that_are_refused(processor: CBViLAProcessor, image: np.ndarray, options, error, message):
