@@ -37,7 +37,8 @@ PARTS_OF_A_MODEL = [
 
 def reorder_fields(output: Output) -> Output:
     """Returns a copy of an output with its fields in order of declaration instead of assignment."""
-    return type(output)(**{field.name: getattr(output, field.name) for field in fields(output)})  # type: ignore[arg-type]
+    declared: Any = type(output)  # a dataclass, which the base class ModelOutput is not
+    return declared(**{field.name: getattr(output, field.name) for field in fields(declared)})
 
 
 @cache

@@ -92,6 +92,7 @@ class CBViLAVisualQuestionAnsweringPipeline(Pipeline):
             **kwargs,
         )
 
+    # Pipelines replace the generic signatures of the base class by those of their task, here and below.
     def __call__(self, image: Any = None, question: Any = None, **kwargs: Any) -> Any:  # type: ignore[override]
         """Answers one or more questions.
 

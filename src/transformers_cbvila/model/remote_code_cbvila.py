@@ -109,7 +109,8 @@ def saved_with_its_code(kind: type[Kind]) -> type[Kind]:
     The decorator wraps `to_json_file`, which all ways of saving call before an upload. (It is not a base class, as
     transformers' tests inspect those.)
     """
-    write: Any = kind.to_json_file  # type: ignore[attr-defined]
+    decorated: Any = kind
+    write = decorated.to_json_file
 
     @wraps(write)
     def to_json_file(self: Any, json_file_path: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
@@ -120,7 +121,7 @@ def saved_with_its_code(kind: type[Kind]) -> type[Kind]:
             path.write_text(json.dumps(_update_names(written), indent=2, sort_keys=True) + "\n", encoding="utf-8")
             save_code(path.parent)
 
-    kind.to_json_file = to_json_file  # type: ignore[attr-defined]
+    decorated.to_json_file = to_json_file
     return kind
 
 
