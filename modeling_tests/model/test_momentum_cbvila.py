@@ -1,4 +1,4 @@
-"""Losses with what momentum copies say: by hand, by slow loops, at their limits, and which weights they reach."""
+"""Losses with soft targets of a momentum encoder: by hand, by slow loops, at limits, and which weights they reach."""
 
 import math
 
@@ -10,6 +10,7 @@ from tiny import VOCABULARY, pretraining_model, tiny_pairs
 from transformers_cbvila.data.masking import generator_for
 from transformers_cbvila.model.losses_cbvila import distilled_loss, known_match_loss
 from transformers_cbvila.model.momentum_cbvila import MomentumPairs, MomentumTargets, momentum_itc_loss
+from transformers_cbvila.model.pair_ids_cbvila import PairIds, gather_pair_ids
 from transformers_cbvila.model.pair_similarity_cbvila import pair_similarity
 
 ONE, OTHER = [1.0, 0.0], [0.0, 1.0]
@@ -40,7 +41,7 @@ def random_pairs(count, seed=0, ids=50, captions=2):
 # By hand: two pairs at hand and one in the queue. What a queue adds to each row is its third column.
 
 
-def test_a_queue_adds_negatives_by_hand():
+def test_momentum_itc_loss_with_queue_by_hand():
     """Rows of images have shares 3 1 3 and 1 3 1 (of 7 and 5), rows of texts 3 1 1 and 1 3 3."""
     keys = pairs_of([ONE, OTHER, OTHER], [ONE, OTHER, ONE], [1, 2, 3])
     own = torch.tensor([ONE, OTHER])
@@ -50,8 +51,8 @@ def test_a_queue_adds_negatives_by_hand():
     assert loss.item() == pytest.approx((images + texts) / 2)
 
 
-def test_known_matches_in_the_queue_are_positives_by_hand():
-    """The queue's pair is of the first image: half of its row's targets, though the copies put it with the second."""
+def test_momentum_itc_loss_known_matches_in_queue_by_hand():
+    """The queue's pair is of the first image: half of its row's targets, but the encoder puts it with the second."""
     keys = pairs_of([ONE, OTHER, OTHER], [ONE, OTHER, OTHER], [1, 2, 1])
     own = torch.tensor([ONE, OTHER])
     first = (math.log(5 / 3) + math.log(5)) / 2  # shares 3/5 1/5 1/5, targets 1/2 0 1/2
@@ -60,8 +61,8 @@ def test_known_matches_in_the_queue_are_positives_by_hand():
     assert loss.item() == pytest.approx((first + second) / 2)
 
 
-def test_soft_targets_by_hand():
-    """The copies have both images for the other one: they would give 3/5 to a pair that does not match."""
+def test_momentum_itc_loss_soft_targets_by_hand():
+    """The encoder takes both images for the other one: it would give 3/5 to a pair that does not match."""
     keys = pairs_of([OTHER, ONE, ONE], [ONE, OTHER, OTHER], [1, 2, 3])
     own = torch.tensor([ONE, OTHER])
     # images: student 3/5 1/5 1/5 and 1/7 3/7 3/7; teacher 1/7 3/7 3/7 and 3/5 1/5 1/5; known columns 0 and 1
@@ -80,7 +81,7 @@ def test_soft_targets_by_hand():
 
 @pytest.mark.parametrize("alpha", [0.0, 0.4])
 @pytest.mark.parametrize("queue", [0, 5])
-def test_identical_embeddings_cost_the_log_of_their_number(alpha, queue):
+def test_momentum_itc_loss_of_identical_embeddings_is_log_of_their_number(alpha, queue):
     keys = pairs_of([ONE] * (2 + queue), [ONE] * (2 + queue), list(range(2 + queue)))
     own = torch.tensor([ONE, ONE])
     loss = momentum_itc_loss(log_three, own, own, MomentumTargets(alpha, keys))
@@ -110,7 +111,7 @@ def slow_direction(rows, columns, teacher_rows, known, alpha):
 
 @pytest.mark.parametrize("alpha", [0.0, 0.4])
 @pytest.mark.parametrize("first", [0, 2])
-def test_contrast_is_the_slow_loops(alpha, first):
+def test_momentum_itc_loss_equals_slow_loop(alpha, first):
     """Also where the pairs at hand are not the first, on a process among others."""
     keys, own = random_pairs(12, ids=12), random_pairs(3, seed=1)
     found = [is_known(keys, i, j) for i in range(12) for j in range(12) if i != j]
@@ -131,19 +132,19 @@ def test_contrast_is_the_slow_loops(alpha, first):
     assert fast.item() == pytest.approx((images + texts) / 2, rel=1e-10)
 
 
-def test_without_queue_and_alpha_it_is_the_plain_contrast():
-    """... of copies that are the model, where nothing else is known to match."""
+def test_momentum_itc_loss_without_queue_and_alpha_is_itc_loss():
+    """... with an encoder equal to the model, if nothing else is known to match."""
     keys = random_pairs(5)._replace(image_ids=torch.arange(5), text_ids=torch.arange(5))
     keys = keys._replace(known_text_ids=torch.full((5, 2), -1))
     embeds = keys.image_embeds, keys.text_embeds
-    plain = pair_similarity(None, log_three, *embeds, keys.image_ids, keys.text_ids, None).itc_loss()
+    plain = pair_similarity(PairIds(keys.image_ids, keys.text_ids), log_three, *embeds).itc_loss()
     momentum = momentum_itc_loss(log_three, *embeds, MomentumTargets(0.0, keys))
     torch.testing.assert_close(momentum, plain, rtol=1e-12, atol=0)
     nearly = momentum_itc_loss(log_three, *embeds, MomentumTargets(1e-9, keys))
     torch.testing.assert_close(nearly, plain, rtol=1e-8, atol=0)
 
 
-def test_the_copies_and_the_queue_get_no_gradient():
+def test_momentum_itc_loss_gives_teacher_and_queue_no_gradient():
     keys = random_pairs(6)
     keys = keys._replace(
         image_embeds=keys.image_embeds.requires_grad_(), text_embeds=keys.text_embeds.requires_grad_()
@@ -167,7 +168,7 @@ def test_distilled_loss_by_hand():
     assert distilled_loss(torch.tensor(2.0), logits, None, 0.25).item() == 2
 
 
-def test_nothing_to_distil_is_zero_with_a_zero_gradient():
+def test_distilled_loss_of_nothing_is_zero_with_zero_gradient():
     logits = torch.randn(2, 3, requires_grad=True)
     value = distilled_loss(logits.sum() * 0, logits[:0], torch.zeros(0, 3), 0.4)
     value = value + known_match_loss(logits[:0], torch.ones(0, 3, dtype=torch.bool))
@@ -179,7 +180,7 @@ def test_nothing_to_distil_is_zero_with_a_zero_gradient():
 # Pairs
 
 
-def test_pairs_follow_each_other_whatever_captions_they_know():
+def test_momentum_pairs_followed_by_pads_known_text_ids():
     one, other = random_pairs(2, captions=3), random_pairs(3, seed=1, captions=1)
     both = one.followed_by(other)
     assert both.known_text_ids.tolist() == [*one.known_text_ids.tolist(), *[[*r, -1, -1] for r in other[4].tolist()]]
@@ -192,7 +193,7 @@ def test_pairs_follow_each_other_whatever_captions_they_know():
 
 
 def batch_and_momentum(model, alpha=0.4, queue=3):
-    """A batch, and what some other model could say of it."""
+    """A batch, and targets of some other model."""
     batch = tiny_pairs() | {"image_ids": torch.arange(4), "text_ids": torch.arange(10, 14)}
     embeds = F.normalize(torch.randn(2, 4 + queue, 16, generator=generator_for(5)), dim=-1)
     known = torch.empty(4 + queue, 0, dtype=torch.long)
@@ -201,7 +202,7 @@ def batch_and_momentum(model, alpha=0.4, queue=3):
     return batch, MomentumTargets(alpha, pairs, torch.randn(masked, VOCABULARY, generator=generator_for(6)))
 
 
-def test_only_itc_and_mlm_listen():
+def test_momentum_changes_itc_and_mlm_only():
     model = pretraining_model()
     batch, momentum = batch_and_momentum(model)
     plain, distilled = model(**batch), model(**batch, momentum=momentum)
@@ -216,14 +217,27 @@ def test_only_itc_and_mlm_listen():
     torch.testing.assert_close(distilled.losses["mlm"], 0.6 * plain.losses["mlm"] + 0.4 * soft)
 
 
+@pytest.mark.parametrize("given", ["image_ids", "nothing"])
+def test_ids_that_were_gathered_before_change_nothing(given):
+    model = pretraining_model()
+    batch, momentum = batch_and_momentum(model)
+    if given == "nothing":
+        batch = {name: value for name, value in batch.items() if name not in ("image_ids", "text_ids")}
+    contents = batch["pixel_values"], batch["input_ids"], batch["attention_mask"]
+    ids = gather_pair_ids(True, *contents, batch.get("image_ids"), batch.get("text_ids"))
+    outputs = [model(**batch, momentum=momentum._replace(ids=known)) for known in (None, ids)]
+    assert all(torch.equal(value, outputs[1].losses[name]) for name, value in outputs[0].losses.items())
+    assert torch.equal(outputs[0].itm_logits, outputs[1].itm_logits)
+
+
 @pytest.mark.parametrize("momentum", [None, MomentumTargets(0.4)])
-def test_copies_that_say_nothing_change_nothing(momentum):
+def test_momentum_without_targets_changes_nothing(momentum):
     model, batch = pretraining_model(), tiny_pairs()
     plain, distilled = model(**batch), model(**batch, momentum=momentum)
     assert all(torch.equal(value, plain.losses[name]) for name, value in distilled.losses.items())
 
 
-def test_momentum_itc_loss_reaches_what_contrast_reaches():
+def test_momentum_itc_loss_reaches_the_weights_of_itc_loss():
     model = pretraining_model().train()
     batch, momentum = batch_and_momentum(model)
     off = dict.fromkeys(("pixel", "codebook", "commitment", "mim", "itm", "mlm"), 0.0)
@@ -244,14 +258,14 @@ def test_momentum_itc_loss_reaches_what_contrast_reaches():
         (lambda m: m._replace(mlm_logits=m.mlm_logits[:2]), r"shape \(2, 60\); they must be \(4, 60\)"),
     ],
 )
-def test_a_momentum_that_does_not_fit(change, message):
+def test_momentum_inputs_of_other_shapes_are_rejected(change, message):
     model = pretraining_model()
     batch, momentum = batch_and_momentum(model)
     with pytest.raises(ValueError, match=message):
         model(**batch, momentum=change(momentum))
 
 
-def test_pairs_without_a_contrastive_head():
+def test_momentum_pairs_need_itc():
     batch, momentum = batch_and_momentum(None)
     with pytest.raises(ValueError, match="ITC"):
         pretraining_model(preset="paper")(**batch, momentum=momentum)

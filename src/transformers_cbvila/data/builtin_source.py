@@ -39,7 +39,7 @@ class BuiltinSource(ABC):
 
     @abstractmethod
     def rows(self, split: str, task: str, streaming: bool = False) -> Dataset | IterableDataset:
-        """Returns the rows of a split for a task, in columns with the usual names (`columns.py`, `task_fields.py`).
+        """Returns the rows of a split for a task, in columns with the usual names of that task.
 
         Args:
             split: One of `splits`.

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..extras import require
-from ..model.messages_cbvila import listed, one_line, shown
+from ..model.messages_cbvila import one_line, shown
 from .builtin_source import BuiltinSource
 from .builtin_sources import check_task, find_builtin
-from .picture_folders import picture_rows
-from .pictures import is_complete, locate
-from .source_files import SourceFiles, find_source, is_metadata, kind_of, passed_over, shown_name
+from .image_folders import image_folder_rows
+from .images import is_complete, locate
+from .source_files import SourceFiles, find_source, kind_of, shown_name
 from .tables import load_tables
 from .tar_rows import tar_rows
 
@@ -91,12 +90,12 @@ def encoded_images(rows: Dataset, column: str, source: str) -> Dataset:
     if column != "image":
         rows = rows.rename_column(column, "image")
     if getattr(rows.features["image"], "dtype", None) in ("string", "large_string"):  # the latter of CSV files
-        place = picture_locator(source)
+        place = image_locator(source)
         rows = datasets.Dataset.from_dict({"image": [place(path) for path in rows["image"]]}, split=rows.split)
     return rows.cast_column("image", datasets.Image(decode=False))
 
 
-def picture_locator(source: str) -> Callable[[Any], Any]:
+def image_locator(source: str) -> Callable[[Any], Any]:
     """What makes complete paths of those that a source's rows have; other values are left as they are."""
     look = cache(lambda: find_source(source))  # large folders take long to list
 
@@ -118,27 +117,6 @@ def picture_locator(source: str) -> Callable[[Any], Any]:
     return place
 
 
-def missing_column(source: str, what: str, option: str, names: Sequence[str]) -> ValueError:
-    """The error of a source without a column, with the columns that there are and files that may have it."""
-    message = f"{shown_name(source)} has no {what}; set {option} to one of {listed(names)}."
-    if len(names) == 1 and (divider := re.search(r"[;\t|]", names[0])):
-        return ValueError(f"{message} The columns seem to be divided by {divider[0]!r}: divide them by commas.")
-    found = find_source(source)
-    aside = passed_over(source, found.files) if found is not None and found.kind == "pictures" else []
-    if not aside:
-        return ValueError(message)
-    described = any(map(is_metadata, aside))
-    return ValueError(
-        f"{message} {shown_name(aside[0])} is passed over: "
-        + (
-            "a metadata file describes the pictures of its own split, so put one into the folder of each."
-            if described
-            else "name that file instead of its folder, or call it metadata"
-            f"{Path(aside[0]).suffix} and its column of pictures file_name."
-        )
-    )
-
-
 def _builtin_rows(source: BuiltinSource, split: str, task: str, streaming: bool) -> Dataset | IterableDataset:
     if streaming and split in source.splits:
         return source.rows(split, task, streaming=True)
@@ -154,8 +132,8 @@ def _local_rows(found: SourceFiles, split: str, streaming: bool) -> Dataset | It
         return _part(datasets.load_from_disk(found.folder), split)
     if found.kind == "rows":
         return _part({"": datasets.load_from_disk(found.folder)}, split)
-    if found.kind == "pictures":
-        return _part(_Read(found.splits, lambda files: picture_rows(found.name, files, _whole_table)), split)
+    if found.kind == "images":
+        return _part(_Read(found.splits, lambda files: image_folder_rows(found.name, files, _whole_table)), split)
     if found.kind == "tar" and not streaming:
         return _part(_Read(found.splits, tar_rows), split)
     name = split.partition("[")[0]

@@ -12,10 +12,10 @@ from transformers.utils import logging
 from ..extras import require
 from .bad_rows import FAULT, reason, summary_of_bad_rows
 from .builtin_sources import find_builtin
+from .column_names import CAPTION_COLUMNS
+from .columns import find_column, find_image_column, usual_column
 from .pair_reader import Columns, PairReader
-from .pairs import CAPTION_COLUMNS
-from .pictures import picture_column
-from .source_rows import encoded_images, load_rows, missing_column, splits_in
+from .source_rows import encoded_images, load_rows, splits_in
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features, IterableDataset
@@ -96,10 +96,13 @@ def concatenate(sources: Sequence[Dataset], weights: Sequence[float] = (), seed:
             rows of the others more than once. Without weights every row comes once: the larger source, the more often.
         seed: Seed of the draws that weights decide.
     """
-    datasets = require("datasets")
-    features = datasets.Features({**_pair_features(), "image": datasets.Image()})
-    parts = [_with_captions(source.cast(features)) for source in sources]
-    return _mix(parts, weights, seed) if weights else datasets.concatenate_datasets(parts)
+    parts = [_with_captions(source) for source in _in_one_form(sources)]
+    return _mix(parts, weights, seed) if weights else require("datasets").concatenate_datasets(parts)
+
+
+def join(sources: Sequence[Dataset]) -> Dataset:
+    """Returns the rows of several sources, one after the other, each row once, with or without a caption."""
+    return require("datasets").concatenate_datasets(_in_one_form(sources))
 
 
 def interleave(sources: Sequence[IterableDataset], weights: Sequence[float] = (), seed: int = 0) -> IterableDataset:
@@ -152,6 +155,12 @@ def training_texts(
         if builtin is not None:
             for part in splits_in(split):
                 yield from builtin.texts(part)
+
+
+def _in_one_form(sources: Sequence[Dataset]) -> list[Dataset]:
+    datasets = require("datasets")
+    features = datasets.Features({**_pair_features(), "image": datasets.Image()})
+    return [source.cast(features) for source in sources]
 
 
 def _mix(sources: Sequence[Any], weights: Sequence[float], seed: int) -> Any:
@@ -224,12 +233,7 @@ def _as_stream(rows: Dataset, with_faults: bool) -> IterableDataset:
 
 
 def _columns(source: str, names: Sequence[str], image: str, caption: str | None, keywords: Sequence[str]) -> Columns:
-    """The columns of a source with columns of these names. ValueError if it lacks one."""
-    images = picture_column(image, names)
-    if images is None:
-        raise missing_column(source, f"column {image!r}", "image_column", names)
-    found = next((name for name in CAPTION_COLUMNS if name in names), None) if caption is None else caption
-    if found is None or found not in names:
-        what = f"column {found!r}" if found else f"column called {', '.join(CAPTION_COLUMNS)}"
-        raise missing_column(source, what, "caption_column", names)
-    return Columns(images, found, next((name for name in keywords if name in names), None))
+    """Returns the columns to read in a source with columns of these names. ValueError if it lacks one."""
+    images = find_image_column(image, names, source)
+    captions = find_column(caption, CAPTION_COLUMNS, names, source, "caption_column")
+    return Columns(images, captions, usual_column(keywords, names))

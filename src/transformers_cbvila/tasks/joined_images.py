@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..data.pictures import picture_column
+from ..data.images import resolve_image_column
 from ..data.source_rows import encoded_images, load_rows, usual_split
 from ..data.texts import is_missing, whole
 from ..model.messages_cbvila import listed, shown
@@ -30,7 +30,7 @@ def image_index(image_sources: list[Dataset], task: Task) -> dict[str, Place]:
     stems: dict[str, Place] = {}
     for source in task.image_data:
         table: Any = load_rows(source, task.image_data_split or usual_split([source], ("train",)))
-        column = picture_column(task.image_column[0], table.column_names)
+        column = resolve_image_column(task.image_column[0], table.column_names)
         if column is None:
             raise ValueError(
                 f"image_data {source} has no column {task.image_column[0]!r}; it has {listed(table.column_names)}."

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..data.bad_rows import WAY_OUT, key_columns, row_origin
-from ..data.pictures import picture_column
-from ..data.source_rows import encoded_images, load_rows, missing_column
+from ..data.columns import missing_column
+from ..data.images import resolve_image_column
+from ..data.source_rows import encoded_images, load_rows
 from ..model.messages_cbvila import listed
 from .columns import find_columns
 from .joined_images import Place, image_id_of, image_index, joined_image
@@ -80,7 +81,7 @@ def _read(
 
 def _add_images(task: Task, rows: TaskRows, table: Any, source: str, can_join: bool) -> int:
     """Adds the image columns of a source to `rows`; returns the number of the first, -1 if all are joined."""
-    found = {column: picture_column(column, table.column_names) for column in task.image_column}
+    found = {column: resolve_image_column(column, table.column_names) for column in task.image_column}
     missing = [column for column, name in found.items() if name is None]
     if missing and can_join:
         return -1

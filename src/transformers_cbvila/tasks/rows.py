@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from PIL import Image
 
 from ..data.bad_rows import WAY_OUT, BadRowError, summary_of_bad_rows
+from ..data.images import read_image
 from ..data.pairs import file_identity, stable_id
-from ..data.pictures import read_picture
 from ..extras import require
 from .image_layout import ImageLayout
 from .task import Fields
@@ -75,7 +75,7 @@ class TaskRows(Sequence):
         Raises:
             ValueError: If one is missing or cannot be read.
         """
-        return self.layout.split([read_picture(self.image_sources[s][row]["image"]) for s, row in record.images])
+        return self.layout.split([read_image(self.image_sources[s][row]["image"]) for s, row in record.images])
 
     def without_broken_images(self) -> TaskRows:
         """Returns the rows whose images can be read; reads them all."""

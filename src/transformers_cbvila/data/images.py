@@ -15,7 +15,7 @@ from ..model.messages_cbvila import shown, shown_error
 from .bad_rows import WAY_OUT, BadRowError
 
 # Endings of files that are taken for pictures.
-PICTURE_ENDINGS = (
+IMAGE_ENDINGS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif"),
     *(".jp2", ".ico", ".tga", ".ppm", ".pgm", ".pbm", ".pnm"),
 )
@@ -25,7 +25,7 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]{64,}=*\s*")  # a picture itself: names 
 _FETCHED = ("http://", "https://", "file://", "data:")  # what `load_image` takes beside paths
 
 
-def read_picture(value: Any) -> Image.Image:
+def read_image(value: Any) -> Image.Image:
     """The picture of a row as RGB, from a PIL image, a path, a URL, bytes, an array, or a record of bytes and path.
 
     Raises:
@@ -44,8 +44,8 @@ def read_picture(value: Any) -> Image.Image:
         raise ValueError(f"its image cannot be read ({shown_error(error)})") from error
 
 
-def with_pictures(row: Mapping[str, Any], origin: str) -> dict[str, Any]:
-    """A row whose `image`, or each of whose `images`, is decoded by [`read_picture`].
+def with_images(row: Mapping[str, Any], origin: str) -> dict[str, Any]:
+    """A row whose `image`, or each of whose `images`, is decoded by [`read_image`].
 
     Args:
         row: With `image` or `images`.
@@ -58,14 +58,14 @@ def with_pictures(row: Mapping[str, Any], origin: str) -> dict[str, Any]:
         raise ValueError(f"{origin} has no column 'image'; it has {shown(list(row), 200)}.")
     try:
         if "images" in row:
-            return {**row, "images": [read_picture(image) for image in row["images"]]}
-        return {**row, "image": read_picture(row["image"])}
+            return {**row, "images": [read_image(image) for image in row["images"]]}
+        return {**row, "image": read_image(row["image"])}
     except ValueError as error:
         raise BadRowError(f"{origin}: {error}. {WAY_OUT}.") from error
 
 
 def undecoded(rows: Any, column: str = "image") -> Any:
-    """A data set whose pictures come as they are kept, so that [`read_picture`] decodes them; other rows unchanged."""
+    """A data set whose pictures come as they are kept, so that [`read_image`] decodes them; other rows unchanged."""
     features = getattr(rows, "features", None)
     feature = features.get(column) if features else None
     if getattr(feature, "decode", False) is not True:
@@ -73,7 +73,7 @@ def undecoded(rows: Any, column: str = "image") -> Any:
     return rows.cast_column(column, require("datasets").Image(decode=False))
 
 
-def picture_column(column: str, names: Sequence[str]) -> str | None:
+def resolve_image_column(column: str, names: Sequence[str]) -> str | None:
     """The column that is meant by an image column among those that there are; None if there is none.
 
     Where files of pictures are named in `file_name` (or `left_file_name`), their column is `image` (or `left`). A
@@ -83,10 +83,10 @@ def picture_column(column: str, names: Sequence[str]) -> str | None:
     if column in names or named in names:
         return column if column in names else named
     is_sample = "__key__" in names and "image" in names
-    return "image" if is_sample and f".{column.rpartition('.')[2].lower()}" in PICTURE_ENDINGS else None
+    return "image" if is_sample and f".{column.rpartition('.')[2].lower()}" in IMAGE_ENDINGS else None
 
 
-def picture_names(names: Sequence[str]) -> dict[str, str]:
+def image_columns(names: Sequence[str]) -> dict[str, str]:
     """Of columns that name files of pictures, the column of their pictures: `image` of `file_name`."""
     ends = {name: name.removesuffix(_FILE_NAME) for name in names if name.endswith(_FILE_NAME)}
     return {name: start.removesuffix("_") or "image" for name, start in ends.items()}
@@ -127,6 +127,6 @@ def _decoded(value: Any) -> Image.Image:
     return to_rgb(Image.open(BytesIO(value)) if isinstance(value, bytes) else value)
 
 
-def is_picture(path: str) -> bool:
+def is_image_file(path: str) -> bool:
     """Whether a file is a picture, by its ending."""
-    return Path(path).suffix.lower() in PICTURE_ENDINGS
+    return Path(path).suffix.lower() in IMAGE_ENDINGS

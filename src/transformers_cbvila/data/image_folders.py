@@ -11,7 +11,7 @@ from transformers.utils import logging
 
 from ..extras import require
 from ..model.messages_cbvila import listed
-from .pictures import is_picture, locate, picture_names
+from .images import image_columns, is_image_file, locate
 from .source_files import is_metadata, passed_over, shown_name
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ logger = logging.get_logger(__name__)
 _NAMED = 5  # files that a message names
 
 
-def picture_rows(source: str, files: Sequence[str], read_table: Callable[[str], Dataset]) -> Dataset:
+def image_folder_rows(source: str, files: Sequence[str], read_table: Callable[[str], Dataset]) -> Dataset:
     """The rows of a folder of pictures; their column `image` is not decoded.
 
     - With metadata files, a row for each of their lines: their columns, and for `file_name` (or `left_file_name`) the
@@ -40,7 +40,7 @@ def picture_rows(source: str, files: Sequence[str], read_table: Callable[[str], 
     Raises:
         ValueError: If metadata files name no pictures or do not go together.
     """
-    pictures = [file for file in files if is_picture(file)]
+    pictures = [file for file in files if is_image_file(file)]
     metadata = [file for file in files if is_metadata(file)]
     if metadata:
         return _described(source, pictures, metadata, read_table)
@@ -75,7 +75,7 @@ def _described(source: str, pictures: Sequence[str], metadata: Sequence[str], re
 
 def _located(file: str, table: Dataset) -> Dataset:
     """The rows of a metadata file, with a column of pictures for each that names their files."""
-    columns = picture_names(table.column_names)
+    columns = image_columns(table.column_names)
     if not columns:
         raise ValueError(
             f"{shown_name(file)} has no column file_name, which names each row's picture; it has "
@@ -96,7 +96,7 @@ def _located(file: str, table: Dataset) -> Dataset:
 
 
 def _pictures_of(table: Dataset) -> Any:
-    for column in picture_names(table.column_names).values():
+    for column in image_columns(table.column_names).values():
         yield from table[column]
 
 

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from ..model.messages_cbvila import listed, shown
-from .pictures import PICTURE_ENDINGS, is_picture
+from .images import IMAGE_ENDINGS, is_image_file
 
 
-def picture_files(folder: str | Path) -> list[Path]:
+def image_files(folder: str | Path) -> list[Path]:
     """The files of a folder and its subfolders with endings of pictures, sorted; hidden ones are passed over.
 
     Raises:
@@ -17,10 +17,10 @@ def picture_files(folder: str | Path) -> list[Path]:
         raise ValueError(
             f"images is one string, {shown(str(folder), 255)}, and no folder: pass a list, even of one item."
         )
-    files = [file for file in path.rglob("*") if is_picture(str(file)) and file.is_file()]
+    files = [file for file in path.rglob("*") if is_image_file(str(file)) and file.is_file()]
     shown_ones = [file for file in files if not any(part.startswith(".") for part in file.relative_to(path).parts)]
     if not shown_ones:
-        raise ValueError(f"The folder {shown(str(folder), 255)} has no picture ({listed(PICTURE_ENDINGS)}).")
+        raise ValueError(f"The folder {shown(str(folder), 255)} has no picture ({listed(IMAGE_ENDINGS)}).")
     return sorted(shown_ones)
 
 
