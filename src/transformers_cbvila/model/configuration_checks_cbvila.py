@@ -29,8 +29,8 @@ def check_spelling(options: Any, config_class: Any, other_names: Iterable[str] =
     for name in () if "model_type" in options else options:
         nearest = [] if hasattr(config_class, name) else get_close_matches(name, known, n=1, cutoff=0.85)
         if nearest and name not in known:
-            place = f"{config_class.base_config_key}: " if config_class.base_config_key else ""
-            raise ValueError(f"{place}there is no option {shown(name)}; did you mean {nearest[0]!r}?")
+            prefix = f"{config_class.base_config_key}: " if config_class.base_config_key else ""
+            raise ValueError(f"{prefix}there is no option {shown(name)}; did you mean {nearest[0]!r}?")
 
 
 def check_model_type(options: Any, config_class: Any) -> None:

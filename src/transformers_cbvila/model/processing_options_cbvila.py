@@ -100,9 +100,9 @@ def _groups(options: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def _check_known(members: dict[str, Any], known: set[str], group: str, image_names: set[str]) -> None:
     unknown = sorted(set(members) - known)
     if unknown:
-        place = f" in {group}" if group else ""
+        where = f" in {group}" if group else ""
         raise TypeError(
-            f"CBViLAProcessor got unknown options {shown(unknown)}{place}; it accepts {', '.join(TEXT_OPTIONS)} for "
+            f"CBViLAProcessor got unknown options {shown(unknown)}{where}; it accepts {', '.join(TEXT_OPTIONS)} for "
             f"texts and {', '.join(sorted(image_names))} for images"
         )
 
@@ -110,13 +110,13 @@ def _check_known(members: dict[str, Any], known: set[str], group: str, image_nam
 def _check_once(name: str, value: Any, group: str, found: dict[str, tuple[Any, str]]) -> None:
     if name not in found:
         return
-    other, place = found[name]
+    other, other_group = found[name]
     # Single and in the group of one modality is an error in all of transformers, even with equal values.
-    is_single = place == "" and group in (TEXT_GROUP, IMAGE_GROUP)
+    is_single = other_group == "" and group in (TEXT_GROUP, IMAGE_GROUP)
     if is_single or type(other) is not type(value) or other != value:
+        where = f" in {other_group}" if other_group else ""
         raise ValueError(
-            f"{name} is given twice, as {shown(value)} in {group} and as {shown(other)}{' in ' * bool(place)}{place}; "
-            "leave one out"
+            f"{name} is given twice, as {shown(value)} in {group} and as {shown(other)}{where}; leave one out"
         )
 
 
