@@ -237,7 +237,7 @@ def test_processor_without_special_tokens_or_mask(processor: CBViLAProcessor):
     "options, error, message",
     [
         ({"padding_side": "left"}, ValueError, "padding_side='left': positions are counted from the left"),
-        ({"text_kwargs": {"return_token_type_ids": True}}, ValueError, "return_token_type_ids=True: all texts are of"),
+        ({"text_kwargs": {"return_token_type_ids": True}}, ValueError, "return_token_type_ids=True: the models take no token types"),
         ({"return_offsets_mapping": True}, ValueError, "return_offsets_mapping=True.*processor.tokenizer"),
         ({"text_pair": "a circle"}, ValueError, "text_pair='a circle'"),
         ({"is_split_into_words": True}, ValueError, "is_split_into_words=True"),
@@ -254,7 +254,7 @@ def test_processor_without_special_tokens_or_mask(processor: CBViLAProcessor):
             ValueError,
             "return_tensors is given twice",
         ),
-        ({"videos": [1]}, ValueError, r"videos is \[1\]: CB-ViLA sees images and reads texts only"),
+        ({"videos": [1]}, ValueError, r"videos is \[1\]: CB-ViLA takes images and texts only"),
     ],
 )
 def test_processor_rejects_unsupported_options(processor: CBViLAProcessor, image: np.ndarray, options, error, message):

@@ -5,7 +5,6 @@ Importing the package registers its classes with transformers' Auto classes, and
 used.
 
 Example:
-
 ```python
 import transformers_cbvila
 from transformers import pipeline
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
         CBViLADataCollatorForVisualReasoning,
     )
     from .hub.publishing import publish
+    from .model.answer_ranking_cbvila import CBViLAAnswerRanking
     from .model.code_table_cbvila import CBViLACodeTable
     from .model.configuration_cbvila import CBViLAConfig, CBViLAFusionConfig, CBViLATextConfig, CBViLAVisionConfig
     from .model.image_processing_cbvila import CBViLAImageProcessor
@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     )
     from .model.modeling_cbvila_pretraining import CBViLAForPreTraining, CBViLAForPreTrainingOutput
     from .model.modeling_cbvila_question_answering import (
-        CBViLAAnswerRanking,
         CBViLAForQuestionAnswering,
         CBViLAForQuestionAnsweringOutput,
     )
@@ -74,7 +73,7 @@ __version__ = "0.1.0"
 
 # Where the names of the block above are, relative to the package.
 _MODULE_OF_LAZY_NAME = {
-    "CBViLAAnswerRanking": "model.modeling_cbvila_question_answering",
+    "CBViLAAnswerRanking": "model.answer_ranking_cbvila",
     "CBViLAClassificationOutput": "model.modeling_cbvila_classification",
     "CBViLAConfig": "model.configuration_cbvila",
     "CBViLADataCollatorForImageTextRetrieval": "data.task_collators",
