@@ -47,8 +47,8 @@ def intro_section(words: VisualWords, row: int, image: np.ndarray, caption: str)
 to a sentence, so the code of a patch is called its <em>visual word</em>. The words of this picture, from patch 1 on,
 are {listed}.</p>
 <p>In training, words are hidden and predicted from the others and the caption (masked image modelling, MIM), and
-pictures are reconstructed from their words. This page shows how much of the codebook is used, how well both work, and which
-patches share a word.</p></div></div></section>"""
+pictures are reconstructed from their words. This page shows how much of the codebook is used, how well both work,
+and which patches share a word.</p></div></div></section>"""
 
 
 def health_section(metrics: Mapping[str, float], counts: np.ndarray) -> str:
