@@ -31,8 +31,8 @@ from odd_calls import Calls
 from odd_commands import Commands
 
 from transformers_cbvila.cli import main
-from transformers_cbvila.evaluation.task_evaluation import HEADS
 from transformers_cbvila.model.modeling_cbvila_pretraining import CBViLAForPreTraining
+from transformers_cbvila.tasks.registry import TASKS
 
 SURFACES = ["pretrain", "stream", "finetune", "evaluate", "inspect", "publish", "pipeline", "retriever"]
 SECONDS = 120  # of one case; publishing compares in a fresh process
@@ -151,7 +151,10 @@ class Fuzz:
 
 def _save_models(folder: Path) -> dict[str, str]:
     models = {}
-    for name, head in {"pretrained": CBViLAForPreTraining, **HEADS}.items():
+    for name, head in {
+        "pretrained": CBViLAForPreTraining,
+        **{name: task.head for name, task in TASKS.items()},
+    }.items():
         models[name] = str(folder / name)
         fields = {"num_images": 1} if name == "reasoning" else {}
         tiny.build(head, **fields).save_pretrained(models[name])

@@ -47,15 +47,15 @@ def encoder(model, kind, **options):
     return GalleryEncoder(model, tiny_processor(), kind, **QUIET, **options)
 
 
-class Killed(Exception):
-    pass
+class KilledProcessError(Exception):
+    """Stands for the death of the process while items are read."""
 
 
 def dying(items, after):
     """The items, until the process is killed."""
     for row, item in enumerate(items):
         if row == after:
-            raise Killed
+            raise KilledProcessError
         yield item
 
 
@@ -67,7 +67,7 @@ def assert_same(gallery, expected):
 
 
 @pytest.mark.parametrize("shard_bytes", [1, 3000, 2**28])
-def test_what_is_stored_is_what_was_encoded(model, tmp_path, shard_bytes):
+def test_store_gallery_equals_encoded_items(model, tmp_path, shard_bytes):
     texts = store(tmp_path / "t", model, shard_bytes=shard_bytes)
     images = store(tmp_path / "i", model, "images", IMAGES, shard_bytes=shard_bytes)
     assert_same(texts, encoder(model, "texts").encode(TEXTS))
@@ -77,15 +77,15 @@ def test_what_is_stored_is_what_was_encoded(model, tmp_path, shard_bytes):
         texts.states[len(TEXTS)]
 
 
-def test_half_precision_survives_bit_for_bit(tmp_path):
+def test_store_gallery_keeps_bfloat16_exactly(tmp_path):
     model = build(CBViLAForImageTextRetrieval).to(torch.bfloat16)
     stored, texts = store(tmp_path, model), encoder(model, "texts", batch_size=2).encode(TEXTS)
     assert stored.states[0].dtype == torch.bfloat16
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(stored.states, texts.states, strict=True))
 
 
-def test_a_killed_run_goes_on_and_a_half_written_shard_is_thrown_away(model, tmp_path):
-    with pytest.raises(Killed):
+def test_store_gallery_resumes_and_drops_unfinished_shards(model, tmp_path):
+    with pytest.raises(KilledProcessError):
         store(tmp_path, model, "images", dying(IMAGES, 5), shard_bytes=1)
     assert len(shard_files(tmp_path)) == 2  # of two images each; the fifth was not in a batch yet
     (tmp_path / "shard-00002.arrow.unfinished").write_bytes(b"half a shard")
@@ -108,14 +108,14 @@ def test_a_killed_run_goes_on_and_a_half_written_shard_is_thrown_away(model, tmp
     assert seen == [0, 3, 6], "looked at alone"
 
 
-def test_a_killed_run_over_a_generator_goes_on(model, tmp_path):
-    with pytest.raises(Killed):
+def test_store_gallery_resumes_with_a_generator(model, tmp_path):
+    with pytest.raises(KilledProcessError):
         store(tmp_path, model, items=dying(TEXTS, 3), shard_bytes=1)
     gallery = store(tmp_path, model, items=iter(TEXTS), shard_bytes=1)
     assert_same(gallery, encoder(model, "texts").encode(TEXTS))
 
 
-def test_a_folder_of_something_else_is_left_alone(model, tmp_path):
+def test_store_gallery_rejects_folders_of_other_contents(model, tmp_path):
     store(tmp_path / "texts", model)
     for items, message in ((TEXTS[:3], "content="), (TEXTS[:-1] + ["red"], "content=")):
         with pytest.raises(ValueError, match=message):
@@ -145,7 +145,7 @@ def saved(folder, colours):
 
 
 @pytest.mark.parametrize("kind", [str, Path], ids=["strings", "paths"])
-def test_other_files_or_files_that_changed_are_other_images(model, tmp_path, kind):
+def test_store_gallery_notices_changed_files(model, tmp_path, kind):
     paths = [kind(path) for path in saved(tmp_path / "one", ["red", "green", "blue"])]
     first = store(tmp_path / "gallery", model, "images", paths)
     assert_same(store(tmp_path / "gallery", model, "images", tuple(paths)), first)
@@ -157,7 +157,7 @@ def test_other_files_or_files_that_changed_are_other_images(model, tmp_path, kin
         store(tmp_path / "gallery", model, "images", paths)
 
 
-def test_other_images_in_memory_are_noticed(model, tmp_path):
+def test_store_gallery_notices_other_images_in_memory(model, tmp_path):
     gallery = store(tmp_path, model, "images", IMAGES)
     assert_same(store(tmp_path, model, "images", dying(IMAGES, None)), gallery)
     for other, place in ((IMAGES[1:] + IMAGES[:1], 0), (IMAGES[:-1] + [half_image("grey", "top")], 6)):
@@ -167,7 +167,7 @@ def test_other_images_in_memory_are_noticed(model, tmp_path):
         store(tmp_path, model, "images", dying(IMAGES[1:], None))
 
 
-def test_saving_leaves_what_lies_beside_it(model, tmp_path):
+def test_save_gallery_leaves_neighbouring_folders_alone(model, tmp_path):
     (tmp_path / "gallery.unfinished").mkdir()
     (tmp_path / "gallery.unfinished" / "mine.txt").write_text("mine")
     retriever = CBViLARetriever(model, tiny_processor()).index(IMAGES, **QUIET)
@@ -178,7 +178,7 @@ def test_saving_leaves_what_lies_beside_it(model, tmp_path):
 
 
 @pytest.mark.parametrize("kind, items, tower", [("images", IMAGES, "vision"), ("texts", TEXTS, "text")])
-def test_embeddings_that_are_not_finite_stop_with_their_item(kind, items, tower, tmp_path):
+def test_store_gallery_rejects_embeddings_that_are_not_finite(kind, items, tower, tmp_path):
     broken = build(CBViLAForImageTextRetrieval)
     with torch.no_grad():
         broken.cbvila.get_parameter(f"{tower}_projection.weight").fill_(torch.nan)
@@ -194,8 +194,8 @@ def other_processor():
 
 
 @pytest.mark.parametrize("kind, items", [("images", IMAGES), ("texts", TEXTS)])
-def test_a_gallery_of_another_processor_is_not_gone_on_with(model, tmp_path, kind, items):
-    with pytest.raises(Killed):
+def test_store_gallery_rejects_another_processor(model, tmp_path, kind, items):
+    with pytest.raises(KilledProcessError):
         store(tmp_path, model, kind, dying(items, 5), shard_bytes=1)
     with pytest.raises(ValueError, match="was written with processor="):
         store_gallery(tmp_path, GalleryEncoder(model, other_processor(), kind, **QUIET), iter(items))
@@ -212,7 +212,7 @@ class Renamed(CBViLAImageProcessorPil):
     """As the class on torchvision: the same under another name."""
 
 
-def test_what_a_processor_does_is_told_apart_and_not_what_it_is_called():
+def test_processor_id_depends_on_behaviour_only():
     ours = processor_id(tiny_processor(), "images")
     for change in ({"image_mean": [0.5] * 3}, {"do_normalize": False}, {"resample": 2}, {"rescale_factor": 1.0}):
         changed = tiny_processor()
@@ -227,7 +227,7 @@ def test_what_a_processor_does_is_told_apart_and_not_what_it_is_called():
     assert processor_id(without_end, "images") == ours
 
 
-def test_a_gallery_from_before_processors_were_noted_can_be_searched_but_not_gone_on_with(model, tmp_path):
+def test_store_gallery_without_processor_id_can_be_searched_only(model, tmp_path):
     texts = store(tmp_path, model)
     file = tmp_path / "description.json"
     file.write_text(json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != "processor"}))
@@ -237,7 +237,7 @@ def test_a_gallery_from_before_processors_were_noted_can_be_searched_but_not_gon
         store(tmp_path, model)
 
 
-def test_saving_replaces_a_gallery_and_nothing_else(model, tmp_path):
+def test_save_gallery_replaces_galleries_only(model, tmp_path):
     folder, first = tmp_path / "g", Encoded(torch.eye(3), [])
     save_gallery(folder, describe(encoder(model, "texts", keep_states=False)), first)
     texts = encoder(model, "texts").encode(TEXTS)
@@ -249,7 +249,7 @@ def test_saving_replaces_a_gallery_and_nothing_else(model, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "g"]
 
 
-def test_the_bad_item_is_named(model, tmp_path):
+def test_store_gallery_names_a_bad_item(model, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")
     with pytest.raises(ValueError, match=r"images\[3\] cannot be encoded: .*broken.png"):
@@ -265,7 +265,7 @@ def test_the_bad_item_is_named(model, tmp_path):
         store(tmp_path / "r", model, "images", unreadable())
 
 
-def test_images_of_all_sizes_are_one_gallery(model, tmp_path):
+def test_store_gallery_of_images_of_all_sizes(model, tmp_path):
     mixed = [Image.new("RGB", size, "red") for size in ((5, 40), (64, 64), (31, 7))]
     gallery = store(tmp_path, model, "images", mixed)
     assert {tuple(states.shape) for states in gallery.states} == {(17, 32)}
@@ -274,7 +274,7 @@ def test_images_of_all_sizes_are_one_gallery(model, tmp_path):
 ALL = torch.cartesian_prod(torch.arange(len(IMAGES)), torch.arange(len(TEXTS)))
 
 
-def test_logits_of_a_killed_run_are_not_computed_again(model, tmp_path, monkeypatch):
+def test_match_pairs_resumes_stored_logits(model, tmp_path, monkeypatch):
     images, texts = (store(tmp_path / k, model, k, i) for k, i in (("images", IMAGES), ("texts", TEXTS)))
     expected = match_pairs(model, images, texts, ALL, progress=False)
     options = {"images_per_chunk": 1, "pairs_per_batch": 4, "folder": tmp_path / "m", "seconds_per_shard": 0, **QUIET}
@@ -282,13 +282,13 @@ def test_logits_of_a_killed_run_are_not_computed_again(model, tmp_path, monkeypa
 
     def counted(*args):
         if len(calls) == limit:
-            raise Killed
+            raise KilledProcessError
         calls.append(1)
         return match(*args)
 
     monkeypatch.setattr(reranking, "_match", counted)
     limit = 9  # batches of 4 and 2 pairs: four images, and the first batch of the fifth
-    with pytest.raises(Killed):
+    with pytest.raises(KilledProcessError):
         match_pairs(model, images, texts, ALL, **options)
     assert [len(part) for part in read_shards(tmp_path / "m")] == [4, 2, 4, 2, 4, 2, 4, 2, 4]
     calls, limit = [], None
@@ -301,7 +301,7 @@ def test_logits_of_a_killed_run_are_not_computed_again(model, tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("k", [2, 100])
-def test_on_disk_as_in_memory(model, tmp_path, k):
+def test_retrieve_in_two_stages_on_disk_equals_in_memory(model, tmp_path, k):
     on_disk = retrieve_in_two_stages(model, tiny_processor(), IMAGES, TEXTS, k, 2, False, tmp_path)
     in_memory = retrieve_in_two_stages(model, tiny_processor(), IMAGES, TEXTS, k, progress=False)
     for ours, theirs in zip(on_disk, in_memory, strict=True):
@@ -309,7 +309,7 @@ def test_on_disk_as_in_memory(model, tmp_path, k):
         assert_close(ours.scores, theirs.scores, atol=1e-5, rtol=0)
 
 
-def test_equal_texts_score_alike(model):
+def test_rerank_scores_equal_texts_alike(model):
     images, texts = (encoder(model, kind).encode(items) for kind, items in (("images", IMAGES), ("texts", TEXTS)))
     found = rerank(model, images, texts, k=len(TEXTS), progress=False)
     logits = torch.empty(len(IMAGES), len(TEXTS)).scatter_(1, found.texts_of_images.rows, found.texts_of_images.scores)
@@ -317,7 +317,7 @@ def test_equal_texts_score_alike(model):
     assert_close(found.images_of_texts.scores[1], found.images_of_texts.scores[3], atol=1e-6, rtol=0)
 
 
-def test_shards_count_their_rows(tmp_path):
+def test_shards_count_rows_and_completeness(tmp_path):
     shards = Shards(tmp_path, {"of": "numbers"})
     shards.append({"n": [1, 2]})
     shards.append({"n": [3]})
@@ -327,7 +327,7 @@ def test_shards_count_their_rows(tmp_path):
     assert [row for part in read_shards(tmp_path) for row in part["n"]] == [1, 2, 3]
 
 
-def test_a_shard_of_several_batches_is_read_whole(model, tmp_path):
+def test_read_shards_reads_several_batches(model, tmp_path):
     """`datasets` writes a shard's rows in batches of a thousand."""
     texts = (TEXTS * 400)[:2300]
     stored = store(tmp_path / "texts", model, items=texts, batch_size=256)

@@ -4,10 +4,11 @@ import datasets
 import pytest
 import torch
 import yaml
+from interrupted_runs import RESUMED, AtStep, InterruptedRunError, interrupt
 from source_forms import picture, samples, tar
-from test_cli import TINY_RECIPE
-from test_trainer import RESUMED, At, Interrupted, arguments, interrupt
 from tiny import PATCH, half_image, pretraining_model, tiny_processor
+from tiny_recipe import TINY_RECIPE
+from tiny_trainer import training_arguments
 
 from transformers_cbvila.cli import main
 from transformers_cbvila.data.collators import CBViLADataCollatorForPreTraining
@@ -68,7 +69,7 @@ NAMES = ["pretrain", "streaming", "finetune", "evaluate", "inspect"]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_command_names_the_row_or_leaves_it_out(name, rows, pretrained, answering, tmp_path, capsys):
+def test_skip_bad_rows_of_commands_names_or_skips_rows(name, rows, pretrained, answering, tmp_path, capsys):
     line = command(name, rows, pretrained, answering, tmp_path)
     assert main(line) == 1
     said = capsys.readouterr().err.strip().splitlines()[-1]
@@ -83,7 +84,7 @@ def test_a_command_names_the_row_or_leaves_it_out(name, rows, pretrained, answer
 def trainer(folder, pairs, seed=0, callbacks=()):
     return CBViLATrainer(
         model=pretraining_model(seed=seed, dropout=0.1),
-        args=arguments(folder, **RESUMED | {"save_steps": 3}),
+        args=training_arguments(folder, **RESUMED | {"save_steps": 3}),
         train_dataset=pairs,
         data_collator=CBViLADataCollatorForPreTraining(tiny_processor(), PATCH, max_length=16),
         callbacks=list(callbacks),
@@ -104,12 +105,12 @@ def streamed(folder):
 
 
 @pytest.mark.parametrize("pairs", [indexed, streamed])
-def test_a_resumed_run_that_skips_rows_ends_with_the_same_weights(pairs, tmp_path):
+def test_skip_bad_rows_resumed_run_equals_unbroken_run(pairs, tmp_path):
     whole = trainer(tmp_path / "whole", pairs(tmp_path))
     whole.train()
     assert whole.train_dataset.bad_rows
-    with pytest.raises(Interrupted):
-        trainer(tmp_path / "broken", pairs(tmp_path), callbacks=[At(4, interrupt)]).train()
+    with pytest.raises(InterruptedRunError):
+        trainer(tmp_path / "broken", pairs(tmp_path), callbacks=[AtStep(4, interrupt)]).train()
     resumed = trainer(tmp_path / "broken", pairs(tmp_path), seed=7)
     resumed.train(resume_from_checkpoint=last_complete_checkpoint(tmp_path / "broken"))
     expected = whole.model.state_dict()
@@ -117,10 +118,10 @@ def test_a_resumed_run_that_skips_rows_ends_with_the_same_weights(pairs, tmp_pat
 
 
 @pytest.mark.parametrize("name", ["pretrain", "finetune"])
-def test_an_unknown_language_is_said_before_the_first_step(name, pretrained, tmp_path, caplog):
+def test_training_commands_warn_of_unknown_tokens(name, pretrained, tmp_path, logged):
     columns = {"image": [picture("red")] * 4, "caption": ["红色的圆圈"] * 4, "text": ["圆"] * 4}
     datasets.Dataset.from_dict(columns).to_parquet(tmp_path / "rows.parquet")
     task = ["finetune", "retrieval"] if name == "finetune" else ["pretrain"]
     data = ["--train_data", str(tmp_path / "rows.parquet"), "--output_dir", str(tmp_path / "out")]
     assert main([*task, "--model", pretrained, *data, *TRAINING]) == 0
-    assert "does not know 100% of the tokens" in caplog.text
+    assert "does not know 100% of the tokens" in logged.text

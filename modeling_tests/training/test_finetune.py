@@ -8,30 +8,25 @@ import pytest
 import torch
 import yaml
 from tiny import half_image, pretraining_model
+from tiny_finetuning import TINY_TASKS, finetuning_arguments
 from transformers import TrainerCallback
 
 from transformers_cbvila import (
     CBViLAForImageTextRetrieval,
-    CBViLAForQuestionAnswering,
-    CBViLAForVisualEntailment,
-    CBViLAForVisualReasoning,
     CBViLATrainingArguments,
 )
 from transformers_cbvila.cli import main
 from transformers_cbvila.cli.recipe_files import FOLDER
 from transformers_cbvila.cli.recipes import parse_job
 from transformers_cbvila.cli.tasks import task_parts
-from transformers_cbvila.data.task_rows import load_task_rows
-from transformers_cbvila.data.task_settings import (
-    SETTINGS,
-    EntailmentSettings,
-    QuestionSettings,
-    ReasoningSettings,
-    RetrievalSettings,
-)
-from transformers_cbvila.evaluation.task_evaluation import EvaluationJob, evaluate_task
 from transformers_cbvila.retrieval.encoding import GalleryEncoder
 from transformers_cbvila.retrieval.retrieval_order import better_rerank_k
+from transformers_cbvila.tasks.entailment import VisualEntailment
+from transformers_cbvila.tasks.evaluate import EvaluationJob, evaluate_task
+from transformers_cbvila.tasks.registry import TASKS
+from transformers_cbvila.tasks.retrieval import ImageTextRetrieval
+from transformers_cbvila.tasks.row_reading import load_task_rows
+from transformers_cbvila.tasks.vqa import VisualQuestionAnswering
 from transformers_cbvila.training.finetune import FinetuningJob, build_trainer, finetune
 from transformers_cbvila.training.task_models import starting_model
 
@@ -39,31 +34,13 @@ RECIPES = sorted(FOLDER.glob("finetune-*.yaml"))
 COLOURS = ("red", "green", "blue", "grey")
 
 
-def arguments(folder, **options):
-    defaults = {"max_steps": 2, "per_device_train_batch_size": 4, "logging_steps": 1, "disable_tqdm": True}
-    defaults |= {"report_to": "none", "use_cpu": True}
-    return CBViLATrainingArguments(str(folder), **{**defaults, **options})
-
-
-TASKS = {
-    "retrieval": (RetrievalSettings(rerank_k=2), CBViLAForImageTextRetrieval, "mean_recall_reranked"),
-    "vqa": (QuestionSettings(), CBViLAForQuestionAnswering, "accuracy"),
-    "entailment": (EntailmentSettings(), CBViLAForVisualEntailment, "accuracy"),
-    "reasoning": (
-        ReasoningSettings(image_column=["image", "other"], label_column="true", group_column="set"),
-        CBViLAForVisualReasoning,
-        "consistency",
-    ),
-}
-
-
-@pytest.mark.parametrize("task", TASKS)
-def test_every_task_is_trained_measured_and_evaluated_anew(task, pretrained, data, tmp_path):
-    settings, head, figure = TASKS[task]
+@pytest.mark.parametrize("task", TINY_TASKS)
+def test_finetune_and_evaluate_every_task(task, pretrained, data, tmp_path):
+    settings, head, figure = TINY_TASKS[task]
     views = {"crop_scale": 0.5, "flip": True, "distortions": 2}
     start = {"image_size": 40, "dropout": 0.0, "from_scratch": task == "vqa"}
     job = FinetuningJob(pretrained, [data], eval_data=[data], **start, **views)
-    folder = finetune(task, job, settings, arguments(tmp_path / "out", eval_strategy="steps", eval_steps=1))
+    folder = finetune(settings, job, finetuning_arguments(tmp_path / "out", eval_strategy="steps", eval_steps=1))
     record = json.loads((folder / "finetuning.json").read_text())
     assert record["job"]["eval_split"] == "validation"
     assert record["task"] == task and record["steps"] == 2 and record["skipped_rows"] == {"train": 0, "eval": 0}
@@ -75,7 +52,7 @@ def test_every_task_is_trained_measured_and_evaluated_anew(task, pretrained, dat
     # the folder alone gives the same figures
     output = tmp_path / "figures.json"
     job = EvaluationJob(str(folder), [data], str(output), train_data=[data], batch_size=8)
-    figures = evaluate_task(task, job, settings, progress=False)
+    figures = evaluate_task(settings, job, progress=False)
     assert figures == json.loads(output.read_text())
     for name, value in record["figures"].items():
         same = figures[name.removeprefix("eval_")]
@@ -85,51 +62,47 @@ def test_every_task_is_trained_measured_and_evaluated_anew(task, pretrained, dat
     assert any(name.endswith("_floor") for name in figures)
 
 
-def test_a_pretrained_model_retrieves_without_fine_tuning_and_answers_nothing(pretrained, data, tmp_path):
+def test_evaluate_pretrained_model_zero_shot(pretrained, data, tmp_path):
     job = EvaluationJob(pretrained, [data], str(tmp_path / "a.json"), split="train")
-    figures = evaluate_task("retrieval", job, RetrievalSettings(rerank_k=2), progress=False)
+    figures = evaluate_task(ImageTextRetrieval(rerank_k=2), job, progress=False)
     assert figures["zero_shot"] and figures["gallery_images"] == 8
     for task in ("vqa", "entailment"):
         with pytest.raises(ValueError, match=f"CBViLAForPreTraining, which was not trained for {task}"):
-            evaluate_task(task, job, TASKS[task][0], progress=False)
+            evaluate_task(TINY_TASKS[task][0], job, progress=False)
     with pytest.raises(FileNotFoundError, match="make it first"):
-        evaluate_task("retrieval", replace(job, output=str(tmp_path / "no" / "a.json")), RetrievalSettings())
+        evaluate_task(ImageTextRetrieval(), replace(job, output=str(tmp_path / "no" / "a.json")))
 
 
-def test_retrieval_kept_in_a_folder_has_the_same_figures_and_goes_on(pretrained, data, tmp_path, monkeypatch):
+def test_evaluate_retrieval_folder_resumes_with_the_same_metrics(pretrained, data, tmp_path, monkeypatch):
     job = EvaluationJob(pretrained, [data], str(tmp_path / "a.json"), split="train")
-    figures = evaluate_task("retrieval", job, RetrievalSettings(rerank_k=2), progress=False)
+    figures = evaluate_task(ImageTextRetrieval(rerank_k=2), job, progress=False)
     kept = replace(job, folder=str(tmp_path / "kept"))
-    assert evaluate_task("retrieval", kept, RetrievalSettings(rerank_k=2), progress=False) == figures
-    monkeypatch.setattr(GalleryEncoder, "batches", lambda *args, **options: pytest.fail("encoded again"))
-    assert evaluate_task("retrieval", kept, RetrievalSettings(rerank_k=2), progress=False) == figures
-    with pytest.raises(ValueError, match="folder=.* is for retrieval; vqa keeps nothing"):
-        evaluate_task("vqa", kept, TASKS["vqa"][0], progress=False)
+from transformers_cbvila.retrieval.encoding import GalleryEncoder
 
 
-def test_floors_come_from_training_rows_and_not_from_those_that_are_evaluated(pretrained, data, tmp_path):
+def test_evaluate_baselines_come_from_training_rows(pretrained, data, tmp_path):
     lines = [json.loads(line) for line in Path(data).read_text().splitlines()]
     lines = [{**line, "image": str(Path(data).parent / line["image"])} for line in lines]
     for i, line in enumerate(lines):
         line |= {"part": ("train", "test")[i % 2], "label": ("neutral", "entailment")[i % 2]}
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, lines)))
     both, output = [str(tmp_path / "rows.jsonl")], str(tmp_path / "figures.json")
-    finetune("entailment", FinetuningJob(pretrained, [data]), EntailmentSettings(), arguments(tmp_path / "out"))
+    finetune(VisualEntailment(), FinetuningJob(pretrained, [data]), finetuning_arguments(tmp_path / "out"))
     job = EvaluationJob(str(tmp_path / "out"), both, output, "a", train_data=both, train_split="b")
-    settings = EntailmentSettings(where=["part=test"])
+    settings = VisualEntailment(where=["part=test"])
     floors = [
-        evaluate_task("entailment", replace(job, train_where=conditions), settings)["accuracy_text_only_floor"]
+        evaluate_task(settings, replace(job, train_where=conditions))["accuracy_text_only_floor"]
         for conditions in (["part=train"], ["part=test"], [])
     ]
     assert floors == [0.0, 1.0, 1.0], "texts differ by colour, and each colour is in one part"
     with pytest.raises(ValueError, match="'train' is no condition"):
-        evaluate_task("entailment", replace(job, train_where=["train"]), settings)
-    assert len(load_task_rows(both, "a", settings, ("neutral", "entailment"))) == 4
+        evaluate_task(settings, replace(job, train_where=["train"]))
+    assert len(load_task_rows(settings, both, "a", ("neutral", "entailment"))) == 4
 
 
-def test_random_weights_differ_from_pretrained_ones_and_share_everything_else(pretrained):
-    model, processor = starting_model("entailment", pretrained)
-    fresh, same = starting_model("entailment", pretrained, from_scratch=True)
+def test_starting_model_from_scratch_changes_weights_only(pretrained):
+    model, processor = starting_model(VisualEntailment(), pretrained)
+    fresh, same = starting_model(VisualEntailment(), pretrained, from_scratch=True)
     name = next(name for name in model.state_dict() if name.endswith("q_proj.weight"))
     assert not torch.equal(model.state_dict()[name], fresh.state_dict()[name])
     assert torch.equal(model.state_dict()[name], pretraining_model().state_dict()[name])
@@ -138,9 +111,9 @@ def test_random_weights_differ_from_pretrained_ones_and_share_everything_else(pr
     assert processor.tokenizer.get_vocab() == same.tokenizer.get_vocab()
 
 
-def test_another_resolution_gives_what_interpolation_gives(pretrained):
-    model, processor = starting_model("retrieval", pretrained, image_size=48)
-    small = starting_model("retrieval", pretrained)[0]
+def test_starting_model_image_size_equals_interpolation(pretrained):
+    model, processor = starting_model(ImageTextRetrieval(), pretrained, image_size=48)
+    small = starting_model(ImageTextRetrieval(), pretrained)[0]
     inputs = processor(images=half_image("red", "top", 90), text="red half", return_tensors="pt")
     assert inputs["pixel_values"].shape[-1] == 48
     with torch.no_grad():
@@ -148,23 +121,23 @@ def test_another_resolution_gives_what_interpolation_gives(pretrained):
         interpolated = small.eval()(**inputs, interpolate_pos_encoding=True).itm_logits
     assert torch.allclose(resized, interpolated, atol=1e-5)
     with pytest.raises(ValueError, match="image_size=50 is no multiple of the patch size, 8"):
-        starting_model("retrieval", pretrained, image_size=50)
+        starting_model(ImageTextRetrieval(), pretrained, image_size=50)
     with pytest.raises(ValueError, match="dropout=1.0"):
-        starting_model("retrieval", pretrained, dropout=1.0)
+        starting_model(ImageTextRetrieval(), pretrained, dropout=1.0)
 
 
-def test_a_resumed_run_ends_with_the_same_weights(pretrained, data, tmp_path):
+def test_finetune_resumed_equals_unbroken_run(pretrained, data, tmp_path):
     job = FinetuningJob(pretrained, [data], crop_scale=0.5, flip=True)
-    settings, weights = TASKS["retrieval"][0], []
+    settings, weights = TINY_TASKS["retrieval"][0], []
     for name in ("whole", "broken"):
         options = {"max_steps": 4, "save_steps": 2, "negative_hardening": "0.0,0.5"}
-        args = arguments(tmp_path / name, **options)
+        args = finetuning_arguments(tmp_path / name, **options)
         if name == "broken":
-            trainer = build_trainer("retrieval", job, settings, args)
+            trainer = build_trainer(settings, job, args)
             trainer.add_callback(StopAfter(2))
             trainer.train()
-            args = arguments(tmp_path / name, **options, resume_from_checkpoint="True")
-        finetune("retrieval", job, settings, args)
+            args = finetuning_arguments(tmp_path / name, **options, resume_from_checkpoint="True")
+        finetune(settings, job, args)
         weights.append(CBViLAForImageTextRetrieval.from_pretrained(tmp_path / name).state_dict())
     for name, value in weights[0].items():
         assert torch.equal(value, weights[1][name]), name
@@ -178,7 +151,7 @@ class StopAfter(TrainerCallback):
         control.should_training_stop = state.global_step >= self.step
 
 
-def test_a_broken_image_stops_training_by_name(pretrained, data, tmp_path):
+def test_finetune_names_a_broken_image(pretrained, data, tmp_path):
     lines = Path(data).read_text().splitlines()
     broken = [{**json.loads(line), "image": str(Path(data).parent / json.loads(line)["image"])} for line in lines]
     (tmp_path / "broken.png").write_bytes(b"no picture")
@@ -186,14 +159,12 @@ def test_a_broken_image_stops_training_by_name(pretrained, data, tmp_path):
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, broken)))
     job = FinetuningJob(pretrained, [str(tmp_path / "rows.jsonl")])
     with pytest.raises(ValueError, match="Row 3 of .*rows.jsonl: its image cannot be read"):
-        finetune("entailment", job, EntailmentSettings(), arguments(tmp_path / "out", max_steps=4))
-    finetune("entailment", job, EntailmentSettings(skip_bad_rows=True), arguments(tmp_path / "out", max_steps=4))
+        finetune(VisualEntailment(), job, finetuning_arguments(tmp_path / "out", max_steps=4))
+    finetune(VisualEntailment(skip_bad_rows=True), job, finetuning_arguments(tmp_path / "out", max_steps=4))
     assert json.loads((tmp_path / "out/finetuning.json").read_text())["skipped_rows"] == {"train": 1}
 
 
-def test_a_text_that_the_tokenizer_cannot_take_stops_before_training_and_a_long_question_does_not(
-    pretrained, data, tmp_path
-):
+def test_finetune_checks_texts_before_training(pretrained, data, tmp_path):
     def written(name, **changed):
         lines = [json.loads(line) for line in Path(data).read_text().splitlines()]
         lines = [{**line, "image": str(Path(data).parent / line["image"])} for line in lines]
@@ -203,7 +174,7 @@ def test_a_text_that_the_tokenizer_cannot_take_stops_before_training_and_a_long_
 
     empty, long = written("empty.jsonl", question="\ufffd"), written("long.jsonl", answers=["no", "a " * 40])
     asked = written("asked.jsonl", question="is it red " * 20)
-    skip, args = QuestionSettings(skip_bad_rows=True), arguments(tmp_path / "out", max_steps=1)
+    skip, args = VisualQuestionAnswering(skip_bad_rows=True), finetuning_arguments(tmp_path / "out", max_steps=1)
     for job, reason in (
         (FinetuningJob(pretrained, [long]), "Row 3 of .*long.jsonl: its answer 'a a .*41 tokens.*takes 16"),
         (
@@ -212,39 +183,40 @@ def test_a_text_that_the_tokenizer_cannot_take_stops_before_training_and_a_long_
         ),
     ):
         with pytest.raises(ValueError, match=reason):
-            build_trainer("vqa", job, QuestionSettings(), args)
+            build_trainer(VisualQuestionAnswering(), job, args)
     job = FinetuningJob(pretrained, [long], eval_data=[empty], eval_split="train")
-    finetune("vqa", job, skip, args)
+    finetune(skip, job, args)
     record = json.loads((tmp_path / "out/finetuning.json").read_text())
     assert record["skipped_rows"] == {"train": 1, "eval": 1} and record["figures"]["eval_rows"] == 7
     output = str(tmp_path / "figures.json")
-    figures = evaluate_task("vqa", EvaluationJob(str(tmp_path / "out"), [asked], output, "train"), QuestionSettings())
+    figures = evaluate_task(VisualQuestionAnswering(), EvaluationJob(str(tmp_path / "out"), [asked], output, "train"))
     assert figures["rows"] == 8, "the long question was cut"
     job = EvaluationJob(str(tmp_path / "out"), [empty], output, "train")
     with pytest.raises(ValueError, match="Row 3 of .*empty.jsonl: its question"):
-        evaluate_task("vqa", job, QuestionSettings())
-    assert evaluate_task("vqa", job, skip)["skipped_rows"] == 1
+        evaluate_task(VisualQuestionAnswering(), job)
+    assert evaluate_task(skip, job)["skipped_rows"] == 1
 
 
 @pytest.mark.parametrize(
     "answers, message",
     [(None, "answers.txt isn't there"), ("red\n", "none is right for any question"), ("no\n\ufffd\n", "answer 1 is")],
 )
-def test_a_list_of_answers_is_read_before_training(answers, message, pretrained, data, tmp_path):
+def test_finetune_reads_answer_list_before_training(answers, message, pretrained, data, tmp_path):
     path = tmp_path / "answers.txt"
     if answers is not None:
         path.write_text(answers)
     job = FinetuningJob(pretrained, [data], eval_data=[data], eval_split="train")
     with pytest.raises((FileNotFoundError, ValueError), match=f"answer_list.*{message}"):
-        build_trainer("vqa", job, QuestionSettings(answer_list=str(path)), arguments(tmp_path / "out"))
+        build_trainer(VisualQuestionAnswering(answer_list=str(path)), job, finetuning_arguments(tmp_path / "out"))
     path.write_text("no\nYes\n")
-    build_trainer("vqa", job, QuestionSettings(answer_list=str(path)), arguments(tmp_path / "out"))
+    build_trainer(VisualQuestionAnswering(answer_list=str(path)), job, finetuning_arguments(tmp_path / "out"))
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_recipes_hold_options_that_there_are_and_name_themselves(path, tmp_path):
+def test_finetune_recipes_have_existing_options_and_their_commands(path, tmp_path):
     task = path.stem.split("-")[1]
-    settings_class, end, preset = task_parts(task, "")
+    kind = TASKS[task]
+    end, preset = task_parts(kind, "")
     recipe = yaml.safe_load(path.read_text())
     if "bf16" in recipe:  # what a CPU may lack
         path = tmp_path / path.name
@@ -261,7 +233,7 @@ def test_recipes_hold_options_that_there_are_and_name_themselves(path, tmp_path)
         "--output_dir",
         str(tmp_path),
     ]
-    parts = [FinetuningJob, settings_class, CBViLATrainingArguments]
+    parts = [FinetuningJob, kind, CBViLATrainingArguments]
     job, settings, args, _ = parse_job("finetune", "", end, parts, argv, preset)
     for name, value in recipe.items():
         owner = next(part for part in (job, settings, args) if hasattr(part, name))
@@ -271,12 +243,12 @@ def test_recipes_hold_options_that_there_are_and_name_themselves(path, tmp_path)
     assert f"recipes/{path.name}" in head and f"cbvila evaluate {task}" in head
 
 
-def test_protocols_set_options_below_recipe_and_flags(tmp_path):
+def test_protocol_options_are_below_recipe_and_flags(tmp_path):
     def parsed(*argv, recipe="seed: 0\n"):
         (tmp_path / "r.yaml").write_text(recipe)
-        settings_class, end, preset = task_parts("retrieval", "")
+        end, preset = task_parts(ImageTextRetrieval, "")
         argv = ["--model", "m", "--data", "d", "--output", "o.json", "--config", str(tmp_path / "r.yaml"), *argv]
-        return parse_job("evaluate retrieval", "", end, [EvaluationJob, settings_class], argv, preset)[1]
+        return parse_job("evaluate retrieval", "", end, [EvaluationJob, ImageTextRetrieval], argv, preset)[1]
 
     assert parsed().rerank_k == 64 and not parsed().own_captions_only
     assert parsed("--protocol", "coco-5k").rerank_k == 256 and parsed("--protocol", "coco-5k").own_captions_only
@@ -287,14 +259,14 @@ def test_protocols_set_options_below_recipe_and_flags(tmp_path):
         parsed("--protocol", "vqav2")
 
 
-def test_image_columns_may_be_repeated_or_listed(tmp_path):
+def test_image_column_may_be_repeated_or_listed(tmp_path):
     base = ["--model", "m", "--data", "d", "--output", "o.json"]
     for given in (["--image_column", "a", "b"], ["--image_column", "a", "--image_column", "b"]):
-        parts = [EvaluationJob, SETTINGS["reasoning"]]
+        parts = [EvaluationJob, TASKS["reasoning"]]
         assert parse_job("evaluate reasoning", "", "", parts, [*base, *given])[1].image_column == ["a", "b"]
 
 
-def test_the_commands(pretrained, data, tmp_path, capsys):
+def test_finetune_and_evaluate_commands(pretrained, data, tmp_path, capsys):
     out, figures = tmp_path / "out", tmp_path / "figures.json"
     train = ["--model", pretrained, "--train_data", data, "--output_dir", str(out), "--max_steps", "1"]
     train += ["--report_to", "none", "--use_cpu", "--answer_column", "answers", "--disable_tqdm", "true"]
@@ -311,7 +283,7 @@ def test_the_commands(pretrained, data, tmp_path, capsys):
             main(argv)
 
 
-def test_a_run_prints_what_it_measured_and_evaluate_cuts_texts_as_it_did(pretrained, data, tmp_path, capsys):
+def test_finetune_prints_metrics_and_evaluate_uses_its_max_length(pretrained, data, tmp_path, capsys):
     out = tmp_path / "out"
     train = ["--model", pretrained, "--train_data", data, "--eval_data", data, "--output_dir", str(out)]
     train += ["--max_steps", "1", "--report_to", "none", "--use_cpu", "--disable_tqdm", "true", "--max_length", "5"]
@@ -330,10 +302,12 @@ def test_a_run_prints_what_it_measured_and_evaluate_cuts_texts_as_it_did(pretrai
     assert "is measured on up to 6: --max_length 5 measures on the same" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_a_floor_that_is_left_out_for_want_of_training_data_is_said(task, pretrained, data, tmp_path, capsys):
-    folder = finetune(task, FinetuningJob(pretrained, [data]), TASKS[task][0], arguments(tmp_path, max_steps=1))
+@pytest.mark.parametrize("task", TINY_TASKS)
+def test_evaluate_without_train_data_names_missing_baseline(task, pretrained, data, tmp_path, capsys):
+    folder = finetune(
+        TINY_TASKS[task][0], FinetuningJob(pretrained, [data]), finetuning_arguments(tmp_path, max_steps=1)
+    )
     capsys.readouterr()
-    figures = evaluate_task(task, EvaluationJob(str(folder), [data]), TASKS[task][0], progress=False)
+    figures = evaluate_task(TINY_TASKS[task][0], EvaluationJob(str(folder), [data]), progress=False)
     said = "Without train_data there is no text-only floor" in capsys.readouterr().out
     assert said == (task != "retrieval") and "accuracy_text_only_floor" not in figures

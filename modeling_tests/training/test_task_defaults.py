@@ -5,15 +5,16 @@ import math
 
 import pytest
 import yaml
-from test_finetune import TASKS, arguments
-from test_trainer import arguments as plain_arguments
+from tiny_finetuning import TINY_TASKS, finetuning_arguments
+from tiny_trainer import training_arguments
 
 from transformers_cbvila import CBViLATrainingArguments
 from transformers_cbvila.cli import main
 from transformers_cbvila.cli.recipe_files import FOLDER
-from transformers_cbvila.data.task_settings import SETTINGS, RetrievalSettings
+from transformers_cbvila.tasks.registry import TASKS
+from transformers_cbvila.tasks.retrieval import ImageTextRetrieval
 from transformers_cbvila.training.finetune import FinetuningJob, build_trainer, finetune
-from transformers_cbvila.training.task_defaults import TABLE, Situation, use_defaults
+from transformers_cbvila.training.task_defaults import Situation, use_defaults
 
 RECIPES = {path.stem: yaml.safe_load(path.read_text()) for path in FOLDER.glob("finetune-*.yaml")}
 OF_TASK = {
@@ -26,12 +27,12 @@ OF_TASK = {
 
 def parts(task, folder, given=None, **options):
     job = FinetuningJob("cbvila-tiny", ["rows"])
-    return job, SETTINGS[task](), CBViLATrainingArguments(str(folder), use_cpu=True, report_to="none", **options)
+    return job, TASKS[task](), CBViLATrainingArguments(str(folder), use_cpu=True, report_to="none", **options)
 
 
 def situation(task="retrieval", **changes):
     values = {"width": 128, "start": "pretrained", "rows": 40_000, "text_length": 41, "text_limit": 64}
-    return Situation(task, **(values | changes))
+    return Situation(TASKS[task].defaults, **(values | changes))
 
 
 def used(folder, task="retrieval", options=None, **changes):
@@ -42,15 +43,15 @@ def used(folder, task="retrieval", options=None, **changes):
     return {default.name: default.value for default in found}, of_task
 
 
-@pytest.mark.parametrize("task", TABLE)
-def test_rates_are_those_of_the_recipes_at_their_widths_and_fall_between_them(task, tmp_path):
+@pytest.mark.parametrize("task", TASKS)
+def test_task_defaults_learning_rate_follows_width(task, tmp_path):
     rates = {width: used(tmp_path, task, width=width)[0]["learning_rate"] for width in (16, 128, 256, 768, 1024)}
     narrow, wide = (RECIPES[name]["learning_rate"] for name in OF_TASK[task])
     assert (rates[128], rates[768]) == (pytest.approx(narrow), pytest.approx(wide))
     assert rates[16] == rates[128] > rates[256] > rates[768] > rates[1024] > 0
 
 
-def test_what_is_new_decides_the_rate(tmp_path):
+def test_task_defaults_learning_rate_follows_the_start(tmp_path):
     rates = {
         start: used(tmp_path, "vqa", width=768, start=start)[0]["learning_rate"]
         for start in ("random", "pretrained", "trained")
@@ -70,30 +71,30 @@ def test_what_is_new_decides_the_rate(tmp_path):
         ("reasoning", 1, 4, 40),
     ],
 )
-def test_few_rows_are_passed_over_more_often_in_smaller_batches(task, rows, batch, passes, tmp_path):
+def test_task_defaults_epochs_and_batch_size_follow_rows(task, rows, batch, passes, tmp_path):
     found, (_, _, args) = used(tmp_path, task, rows=rows)
     assert (found["per_device_train_batch_size"], found["num_train_epochs"]) == (batch, passes)
     assert (args.per_device_train_batch_size, args.num_train_epochs) == (batch, passes)
 
 
-def test_a_step_is_as_large_on_several_processes(tmp_path):
+def test_task_defaults_batch_size_is_shared_by_processes(tmp_path):
     found, _ = used(tmp_path, options={"gradient_accumulation_steps": 2}, processes=4)
     assert found["per_device_train_batch_size"] == 8
     assert used(tmp_path)[0]["num_train_epochs"] == found["num_train_epochs"]
 
 
-def test_texts_are_cut_by_tokenizer_and_data(tmp_path):
+def test_task_defaults_max_length_follows_tokenizer_and_data(tmp_path):
     assert used(tmp_path)[0]["max_length"] == 48
     assert used(tmp_path, text_length=400)[0]["max_length"] == 64
     assert used(tmp_path, text_length=5)[1][1].max_length == 8
 
 
-def test_what_is_given_counts_even_where_it_is_the_default(tmp_path):
+def test_task_defaults_keep_given_options(tmp_path):
     options = {"learning_rate": 5e-5, "weight_decay": 0.0, "num_train_epochs": 3, "warmup_steps": 0}
     found, (_, _, args) = used(tmp_path, options=options)
     assert not set(options) & set(found)
     assert {name: getattr(args, name) for name in options} == options
-    settings = RetrievalSettings(max_length=30)
+    settings = ImageTextRetrieval(max_length=30)
     names = {
         default.name for default in use_defaults(situation(), FinetuningJob("m", ["d"], flip=False), settings, args)
     }
@@ -109,42 +110,42 @@ def test_what_is_given_counts_even_where_it_is_the_default(tmp_path):
         ({"lr_scheduler_kwargs": {}, "lr_scheduler_type": "cosine"}, {"lr_scheduler_type"}),
     ],
 )
-def test_defaults_that_would_not_go_with_what_is_given_are_left_out(options, left, tmp_path):
+def test_task_defaults_conflicting_with_given_options_are_left_out(options, left, tmp_path):
     everything = set(used(tmp_path)[0])
     assert everything - set(used(tmp_path, options=options)[0]) == left
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_leaves_no_default_to_the_task(name, tmp_path):
+def test_task_defaults_do_not_apply_to_recipes(name, tmp_path):
     """So that what it reached does not change with the table."""
     task = name.split("-")[1]
     names = set(used(tmp_path, task)[0]) - ({"num_train_epochs"} if "max_steps" in RECIPES[name] else set())
     assert names <= set(RECIPES[name])
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_a_run_prints_its_defaults_with_their_reasons_and_records_them(task, pretrained, data, tmp_path, capsys):
-    job, settings = FinetuningJob(pretrained, [data]), type(TASKS[task][0])
-    settings = TASKS[task][0] if task == "reasoning" else settings()
+@pytest.mark.parametrize("task", TINY_TASKS)
+def test_task_defaults_are_printed_and_recorded(task, pretrained, data, tmp_path, capsys):
+    job, settings = FinetuningJob(pretrained, [data]), type(TINY_TASKS[task][0])
+    settings = TINY_TASKS[task][0] if task == "reasoning" else settings()
     args = CBViLATrainingArguments(str(tmp_path), max_steps=1, report_to="none", use_cpu=True)
-    record = json.loads((finetune(task, job, settings, args) / "finetuning.json").read_text())
+    record = json.loads((finetune(settings, job, args) / "finetuning.json").read_text())
     said = capsys.readouterr().err.partition(f"Defaults for {task}, of what was not given:")[2]
-    assert f"learning_rate {TABLE[task].narrow_rate}: width 24; {TABLE[task].start}" in said
+    assert f"learning_rate {TASKS[task].defaults.narrow_rate}: width 24; {TASKS[task].defaults.new_parts}" in said
     assert "lr_scheduler_type cosine: " in said and "num_train_epochs" not in said
-    assert record["learning_rate"] == TABLE[task].narrow_rate and record["arguments"]["warmup_steps"] == 0.05
+    assert record["learning_rate"] == TASKS[task].defaults.narrow_rate and record["arguments"]["warmup_steps"] == 0.05
     assert record["settings"]["max_length"] % 8 == 0 or record["settings"]["max_length"] == 12
     assert f"\n  max_length {record['settings']['max_length']}: " in said
 
 
-def test_a_model_that_was_trained_for_the_task_learns_slower(pretrained, data, tmp_path, capsys):
-    job, settings = FinetuningJob(pretrained, [data]), TASKS["vqa"][0]
-    finetune("vqa", job, settings, arguments(tmp_path / "first"))
-    trainer = build_trainer("vqa", FinetuningJob(str(tmp_path / "first"), [data]), settings, arguments(tmp_path))
-    assert trainer.args.learning_rate == pytest.approx(TABLE["vqa"].narrow_rate / 2)
+def test_task_defaults_of_a_trained_model_are_slower(pretrained, data, tmp_path, capsys):
+    job, settings = FinetuningJob(pretrained, [data]), TINY_TASKS["vqa"][0]
+    finetune(settings, job, finetuning_arguments(tmp_path / "first"))
+    trainer = build_trainer(settings, FinetuningJob(str(tmp_path / "first"), [data]), finetuning_arguments(tmp_path))
+    assert trainer.args.learning_rate == pytest.approx(TASKS["vqa"].defaults.narrow_rate / 2)
     assert "trained for the task before" in capsys.readouterr().err
 
 
-def test_the_command_line_takes_the_defaults_below_recipe_and_flags(pretrained, data, tmp_path, capsys):
+def test_task_defaults_are_below_recipe_and_flags(pretrained, data, tmp_path, capsys):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("weight_decay: 0.0\nmax_steps: 1\nreport_to: none\nuse_cpu: true\nmax_length: 9\n")
     command = ["finetune", "retrieval", "--config", str(recipe), "--model", pretrained, "--train_data", data]
@@ -159,6 +160,6 @@ def test_the_command_line_takes_the_defaults_below_recipe_and_flags(pretrained, 
     )
 
 
-def test_other_trainers_keep_transformers_defaults(tmp_path):
-    assert plain_arguments(tmp_path, learning_rate=5e-5).learning_rate == 5e-5
+def test_task_defaults_do_not_change_training_arguments(tmp_path):
+    assert training_arguments(tmp_path, learning_rate=5e-5).learning_rate == 5e-5
     assert math.isclose(CBViLATrainingArguments(str(tmp_path), use_cpu=True, report_to="none").learning_rate, 5e-5)

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from interrupted_runs import RESTARTS, RESUMED, AtStep, InterruptedRunError, interrupt
 from tiny import (
     CODES,
-    PATCH,
     PATCHES,
     answering_model,
     build,
@@ -14,74 +14,23 @@ from tiny import (
     tiny_processor,
     tiny_rows,
 )
+from tiny_trainer import ALL_TERMS, BURN_IN_TERMS, HEALTH, logged_terms, pretrainer, step_logs, training_arguments
 from transformers import TrainerCallback, TrainingArguments
 
-from transformers_cbvila.data.collators import CBViLADataCollatorForPreTraining, CBViLADataCollatorForQuestionAnswering
+from transformers_cbvila.data.collators import CBViLADataCollatorForQuestionAnswering
 from transformers_cbvila.data.pairs import ImageTextPairs
 from transformers_cbvila.model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
 from transformers_cbvila.training.arguments import CBViLATrainingArguments
 from transformers_cbvila.training.codebook.callback import CodebookCallback
 from transformers_cbvila.training.trainer import CBViLATrainer
 
-BURN_IN_TERMS = {"loss_pixel", "loss_commitment", "loss_itm", "loss_itc"}
-ALL_TERMS = BURN_IN_TERMS | {"loss_mim", "loss_mlm"}
-HEALTH = {f"codebook_{name}" for name in ("usage", "perplexity", "entropy", "top_share", "dead", "drift", "stability")}
-RESTARTS = {"codebook_restart_threshold": 0.3, "codebook_restart_grace": 0}
-
-
-def arguments(folder, **options):
-    defaults = {
-        "max_steps": 6,
-        "per_device_train_batch_size": 2,
-        "learning_rate": 1e-3,
-        "logging_steps": 1,
-        "save_strategy": "no",
-        "report_to": "none",
-        "disable_tqdm": True,
-        "use_cpu": True,
-        "seed": 0,
-    }
-    return CBViLATrainingArguments(output_dir=str(folder), **(defaults | options))
-
-
-def pretrainer(folder, callbacks=(), model=None, rows=8, **options):
-    pairs = ImageTextPairs(tiny_rows(rows), crop_scale=0.75, flip=True)
-    return CBViLATrainer(
-        model=pretraining_model(dropout=0.1) if model is None else model,
-        args=arguments(folder, **options),
-        train_dataset=pairs,
-        eval_dataset=ImageTextPairs(tiny_rows(rows)),
-        data_collator=CBViLADataCollatorForPreTraining(tiny_processor(), PATCH, max_length=16),
-        callbacks=list(callbacks),
-    )
-
-
-def step_logs(trainer):
-    return [log for log in trainer.state.log_history if "loss" in log]
-
-
-def names(log):
-    return {name for name in log if name.startswith(("loss_", "codebook_"))}
-
-
-class At(TrainerCallback):
-    """Does something at the beginning of one global step."""
-
-    def __init__(self, step, action):
-        self.step, self.action = step, action
-
-    def on_step_begin(self, args, state, control, **kwargs):
-        if state.global_step == self.step:
-            self.action()
-
-
 # The schedule
 
 
-def test_mlm_may_begin_before_mim(tmp_path):
+def test_mlm_from_start_begins_before_mim(tmp_path):
     trainer = pretrainer(tmp_path, burn_in_steps=3, mlm_from_start=True)
     trainer.train()
-    on = [names(log) - HEALTH for log in step_logs(trainer)]
+    on = [logged_terms(log) - HEALTH for log in step_logs(trainer)]
     assert on == [BURN_IN_TERMS | {"loss_mlm"}] * 3 + [ALL_TERMS] * 3
 
 
@@ -114,7 +63,7 @@ CODES_TURN, OTHERS_TURN, JOINT = {"codes"}, {"rest"}, {"codes", "rest"}
     "turns, expected",
     [(None, [JOINT] * 5), ("1,2", [CODES_TURN, OTHERS_TURN, OTHERS_TURN, CODES_TURN, OTHERS_TURN])],
 )
-def test_codes_and_the_rest_move_in_turns(turns, expected, tmp_path):
+def test_alternate_updates_move_codes_and_the_rest_in_turns(turns, expected, tmp_path):
     """Weight decay and momentum move nothing out of turn either."""
     model = pretraining_model(preset="paper")
     movements = Movements(model)
@@ -123,23 +72,25 @@ def test_codes_and_the_rest_move_in_turns(turns, expected, tmp_path):
     assert movements.moved == expected
 
 
-def test_turns_need_codes_that_learn_by_loss(tmp_path):
+def test_alternate_updates_need_codes_learned_by_loss(tmp_path):
     with pytest.raises(ValueError, match="alternate_updates='1,1'.*needs codes.*by loss.*update='ema'"):
         pretrainer(tmp_path, alternate_updates="1,1")
     with pytest.raises(ValueError, match="alternate_updates='1,1'"):
-        CBViLATrainer(model=answering_model(preset="paper"), args=arguments(tmp_path, alternate_updates="1,1"))
+        CBViLATrainer(
+            model=answering_model(preset="paper"), args=training_arguments(tmp_path, alternate_updates="1,1")
+        )
 
 
 # Logs
 
 
-def test_every_log_has_every_loss_and_the_codebooks_health(tmp_path):
+def test_logs_have_every_loss_and_codebook_metric(tmp_path):
     trainer = pretrainer(tmp_path)
     trainer.train()
     logs = step_logs(trainer)
     assert len(logs) == 6
     for log in logs:
-        assert names(log) == ALL_TERMS | HEALTH
+        assert logged_terms(log) == ALL_TERMS | HEALTH
         assert all(math.isfinite(log[name]) for name in ALL_TERMS)
         assert 0 < log["codebook_usage"] <= 1 <= log["codebook_perplexity"] <= CODES
         weights = trainer.model.config.loss_weights()
@@ -159,35 +110,35 @@ def test_logs_are_means_over_the_window(tmp_path):
 
 
 @pytest.mark.parametrize("burn_in", [3, 0.5])
-def test_burn_in_turns_mim_and_mlm_on_by_global_step(burn_in, tmp_path):
+def test_burn_in_steps_turn_mim_and_mlm_on(burn_in, tmp_path):
     trainer = pretrainer(tmp_path, burn_in_steps=burn_in)
     trainer.train()
-    on = [names(log) - HEALTH for log in step_logs(trainer)]
+    on = [logged_terms(log) - HEALTH for log in step_logs(trainer)]
     assert on == [BURN_IN_TERMS] * 3 + [ALL_TERMS] * 3
 
 
-def test_contrast_is_learned_alone_first(tmp_path):
+def test_align_steps_learn_itc_alone_first(tmp_path):
     trainer = pretrainer(tmp_path, align_steps=2, burn_in_steps=4)
     trainer.train()
-    on = [names(log) - HEALTH for log in step_logs(trainer)]
+    on = [logged_terms(log) - HEALTH for log in step_logs(trainer)]
     assert on == [{"loss_itc"}] * 2 + [BURN_IN_TERMS] * 2 + [ALL_TERMS] * 2
 
 
-def test_alignment_needs_contrast(tmp_path):
+def test_align_steps_need_itc(tmp_path):
     with pytest.raises(ValueError, match=r"align_steps=2: only pretraining with contrast \(ITC\)"):
         pretrainer(tmp_path, model=pretraining_model(itc_weight=0.0), align_steps=2)
 
 
-def test_evaluation_has_a_loss_and_leaves_training_logs_alone(tmp_path):
+def test_evaluation_logs_its_loss_only(tmp_path):
     trainer = pretrainer(tmp_path, eval_strategy="steps", eval_steps=3, burn_in_steps=3)
     trainer.train()
     evaluations = [log for log in trainer.state.log_history if "eval_loss" in log]
-    assert len(evaluations) == 2 and not any(names(log) for log in evaluations)
-    assert names(step_logs(trainer)[2]) == BURN_IN_TERMS | HEALTH
+    assert len(evaluations) == 2 and not any(logged_terms(log) for log in evaluations)
+    assert logged_terms(step_logs(trainer)[2]) == BURN_IN_TERMS | HEALTH
     assert trainer.evaluate()["eval_loss"] == pytest.approx(evaluations[-1]["eval_loss"], rel=1e-5)
 
 
-def test_a_second_run_of_a_trainer_logs_its_own_steps_only(tmp_path):
+def test_trainer_second_run_logs_its_own_steps(tmp_path):
     trainer = pretrainer(tmp_path, logging_steps=2, max_steps=3, learning_rate=0.0)
     trainer.train()
     times = []
@@ -196,7 +147,7 @@ def test_a_second_run_of_a_trainer_logs_its_own_steps_only(tmp_path):
     assert times == [dict.fromkeys([*(name.removeprefix("loss_") for name in ALL_TERMS), "total"], 2)]
 
 
-def test_a_second_run_of_a_trainer_draws_the_same_negatives(tmp_path):
+def test_trainer_second_run_draws_the_same_negatives(tmp_path):
     seeds, trainer = [], pretrainer(tmp_path, max_steps=1, gradient_accumulation_steps=2)
     trainer.model.register_forward_pre_hook(
         lambda module, inputs, named: seeds.append(int(named["negative_seed"])), with_kwargs=True
@@ -206,14 +157,14 @@ def test_a_second_run_of_a_trainer_draws_the_same_negatives(tmp_path):
     assert len(set(seeds)) == 2 and seeds[:2] == seeds[2:]
 
 
-def test_training_lowers_the_loss(tmp_path):
+def test_trainer_lowers_the_loss(tmp_path):
     trainer = pretrainer(tmp_path, max_steps=30, learning_rate=3e-3)
     trainer.train()
     losses = [log["loss"] for log in step_logs(trainer)]
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
 
 
-def test_negatives_harden(tmp_path):
+def test_negative_hardening_raises_hardness(tmp_path):
     hardness, trainer = [], pretrainer(tmp_path, negative_hardening="0.25,0.75", max_steps=8)
     trainer.model.register_forward_pre_hook(
         lambda module, inputs, named: hardness.append(named["negative_hardness"]), with_kwargs=True
@@ -222,7 +173,7 @@ def test_negatives_harden(tmp_path):
     assert hardness == [0, 0, 0, 0.25, 0.5, 0.75, 1, 1]
 
 
-def test_weight_decay_spares_what_is_no_matrix(tmp_path):
+def test_weight_decay_applies_to_matrices_only(tmp_path):
     model = pretraining_model(preset="paper", objectives={"mim": {"head": "tied"}, "itc": {"weight": 1.0}})
     decayed = set(pretrainer(tmp_path, model=model).get_decay_parameter_names(model))
     for name in (
@@ -239,19 +190,19 @@ def test_weight_decay_spares_what_is_no_matrix(tmp_path):
     assert "cbvila.fusion_model.layers.0.mlp.fc1.weight" in decayed
 
 
-def test_other_arguments_are_refused(tmp_path):
+def test_trainer_rejects_plain_training_arguments(tmp_path):
     with pytest.raises(ValueError, match="TrainingArguments; CBViLATrainer takes CBViLATrainingArguments"):
         CBViLATrainer(model=pretraining_model(), args=TrainingArguments(output_dir=str(tmp_path)))
 
 
 @pytest.mark.parametrize("model", [pretraining_model, answering_model])
-def test_one_process_with_several_devices_is_refused(model, tmp_path, monkeypatch):
+def test_trainer_rejects_data_parallel_devices(model, tmp_path, monkeypatch):
     monkeypatch.setattr(CBViLATrainingArguments, "n_gpu", 2)
     with pytest.raises(ValueError, match="2 devices.*accelerate launch.*CUDA_VISIBLE_DEVICES=0"):
-        CBViLATrainer(model=model(), args=arguments(tmp_path))
+        CBViLATrainer(model=model(), args=training_arguments(tmp_path))
 
 
-def test_batches_of_a_single_pair_are_refused(tmp_path):
+def test_trainer_rejects_batches_of_a_single_pair(tmp_path):
     with pytest.raises(ValueError, match="per_device_train_batch_size=1 on 1 process.*set the weights of both to 0"):
         pretrainer(tmp_path, per_device_train_batch_size=1, gradient_accumulation_steps=2)
     model = pretraining_model(itm_weight=0.0, itc_weight=0.0)
@@ -259,7 +210,7 @@ def test_batches_of_a_single_pair_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"a single pair has no mismatch.*does not count\)\.$"):
         CBViLATrainer(
             model=build(CBViLAForImageTextRetrieval),
-            args=arguments(tmp_path, per_device_train_batch_size=1),
+            args=training_arguments(tmp_path, per_device_train_batch_size=1),
             train_dataset=ImageTextPairs(tiny_rows()),
         )
 
@@ -275,7 +226,7 @@ def fits(monkeypatch):
     return seeds
 
 
-def test_codes_start_from_features(tmp_path, fits):
+def test_codebook_init_fits_codes_to_features(tmp_path, fits):
     distances = []
     for codebook_init in (True, False):
         trainer = pretrainer(tmp_path, codebook_init=codebook_init, max_steps=1)
@@ -286,7 +237,7 @@ def test_codes_start_from_features(tmp_path, fits):
     assert distances[0] < 0.5 * distances[1]
 
 
-def test_fitted_codes_are_not_fitted_again(tmp_path, fits):
+def test_codebook_init_skips_fitted_codes(tmp_path, fits):
     model = pretraining_model()
     model.cbvila.quantizer.table.set_codes(torch.randn(CODES, 8))
     pretrainer(tmp_path, model=model).train()
@@ -294,12 +245,12 @@ def test_fitted_codes_are_not_fitted_again(tmp_path, fits):
     assert fits == []
 
 
-def test_codes_are_fitted_again_when_burn_in_ends(tmp_path, fits):
+def test_codebook_refit_fits_when_burn_in_ends(tmp_path, fits):
     pretrainer(tmp_path, codebook_refit=True, burn_in_steps=3).train()
     assert fits == [0, 1]
 
 
-def test_codes_are_fitted_again_when_the_towers_are_aligned(tmp_path, fits):
+def test_codebook_init_fits_again_after_align_steps(tmp_path, fits):
     pretrainer(tmp_path, align_steps=2).train()
     pretrainer(tmp_path, align_steps=2, burn_in_steps=4, codebook_refit=True).train()
     assert fits == [0, 1, 0, 1, 1]
@@ -308,14 +259,14 @@ def test_codes_are_fitted_again_when_the_towers_are_aligned(tmp_path, fits):
 
 
 @pytest.mark.parametrize("codebook_init, expected", [(True, [0, 1]), (False, [1])])
-def test_a_burn_in_that_ends_with_alignment_refits_once(codebook_init, expected, tmp_path, fits):
+def test_codebook_refit_once_if_burn_in_ends_with_alignment(codebook_init, expected, tmp_path, fits):
     trainer = pretrainer(tmp_path, align_steps=2, codebook_refit=True, codebook_init=codebook_init)
     trainer.train()
     assert fits == expected
-    assert [names(log) - HEALTH for log in step_logs(trainer)] == [{"loss_itc"}] * 2 + [ALL_TERMS] * 4
+    assert [logged_terms(log) - HEALTH for log in step_logs(trainer)] == [{"loss_itc"}] * 2 + [ALL_TERMS] * 4
 
 
-def test_fitting_disturbs_neither_global_random_state_nor_training_mode(tmp_path):
+def test_codebook_fit_keeps_random_state_and_training_mode(tmp_path):
     trainer = pretrainer(tmp_path)
     trainer.model.train()
     torch.manual_seed(5)
@@ -339,7 +290,7 @@ class PendingTokens(TrainerCallback):
         torch.testing.assert_close(self.table.ema_counts, self.expected)
 
 
-def test_codes_move_once_per_optimiser_step_with_all_micro_batches(tmp_path):
+def test_codes_move_once_per_optimizer_step(tmp_path):
     model = pretraining_model()
     tokens = PendingTokens(model)
     trainer = pretrainer(tmp_path, model=model, callbacks=[tokens], gradient_accumulation_steps=4, max_steps=3)
@@ -347,7 +298,7 @@ def test_codes_move_once_per_optimiser_step_with_all_micro_batches(tmp_path):
     assert tokens.before == [4 * 2 * PATCHES] * 2 + [4 * 2 * PATCHES] and tokens.after == [0] * 3
 
 
-def test_the_loss_does_not_grow_with_accumulation(tmp_path):
+def test_gradient_accumulation_does_not_scale_the_loss(tmp_path):
     losses = []
     for steps in (1, 4):
         trainer = pretrainer(tmp_path, gradient_accumulation_steps=steps, max_steps=1, learning_rate=0.0)
@@ -357,7 +308,7 @@ def test_the_loss_does_not_grow_with_accumulation(tmp_path):
     assert losses[1]["grad_norm"] < 2 * losses[0]["grad_norm"]
 
 
-def test_unused_codes_are_restarted_during_burn_in_only(tmp_path):
+def test_codebook_restarts_during_burn_in_only(tmp_path):
     moved = []
 
     class Watch(TrainerCallback):
@@ -380,25 +331,6 @@ def test_unused_codes_are_restarted_during_burn_in_only(tmp_path):
 # Resuming
 
 
-class Interrupted(Exception):
-    pass
-
-
-def interrupt():
-    raise Interrupted
-
-
-RESUMED = {
-    "burn_in_steps": 4,
-    "codebook_refit": True,
-    **RESTARTS,
-    "negative_hardening": "0.1,0.9",
-    "max_steps": 9,
-    "save_strategy": "steps",
-    "lr_scheduler_type": "cosine",
-}
-
-
 @pytest.mark.parametrize(
     "save_steps, options",
     [
@@ -410,14 +342,14 @@ RESUMED = {
         (3, {"dataloader_num_workers": 1}),
     ],
 )
-def test_a_resumed_run_ends_with_the_same_weights(save_steps, options, tmp_path, fits):
+def test_resume_equals_unbroken_run(save_steps, options, tmp_path, fits):
     options = RESUMED | {"save_steps": save_steps} | options
     whole = pretrainer(tmp_path / "whole", **options)
     whole.train()
     whole_fits, stop = list(fits), save_steps + 1
     fits.clear()
-    with pytest.raises(Interrupted):
-        pretrainer(tmp_path / "broken", callbacks=[At(stop, interrupt)], **options).train()
+    with pytest.raises(InterruptedRunError):
+        pretrainer(tmp_path / "broken", callbacks=[AtStep(stop, interrupt)], **options).train()
     resumed = pretrainer(tmp_path / "broken", model=pretraining_model(seed=7, dropout=0.1), **options)
     resumed.train(resume_from_checkpoint=str(tmp_path / "broken" / f"checkpoint-{save_steps}"))
     assert whole_fits == [0, 1]
@@ -438,20 +370,20 @@ def spoil(model):
 
 
 @pytest.mark.parametrize("logging_steps", [1, 100])
-def test_a_loss_that_is_not_finite_is_named_before_a_checkpoint_is_written(logging_steps, tmp_path):
+def test_nan_loss_is_named_before_a_checkpoint_is_written(logging_steps, tmp_path):
     model = pretraining_model()
     options = {"save_strategy": "steps", "save_steps": 2, "logging_steps": logging_steps}
-    trainer = pretrainer(tmp_path, model=model, callbacks=[At(3, lambda: spoil(model))], **options)
+    trainer = pretrainer(tmp_path, model=model, callbacks=[AtStep(3, lambda: spoil(model))], **options)
     with pytest.raises(FloatingPointError, match="Loss itm became NaN or infinite"):
         trainer.train()
     assert [path.name for path in Path(tmp_path).glob("checkpoint-*")] == ["checkpoint-2"]
 
 
-def test_weights_that_are_not_finite_are_not_written(tmp_path):
+def test_nan_weights_are_not_written(tmp_path):
     """The loss of the step that spoils them is fine: only the next one would show it."""
     model = pretraining_model()
     hooks = []
-    spoil_gradient = At(
+    spoil_gradient = AtStep(
         1, lambda: hooks.append(model.objectives["pixel"].head.bias.register_hook(lambda g: g * math.nan))
     )
     options = {"save_strategy": "steps", "save_steps": 2}
@@ -461,7 +393,7 @@ def test_weights_that_are_not_finite_are_not_written(tmp_path):
     assert not list(Path(tmp_path).glob("checkpoint-*"))
 
 
-def test_the_final_model_is_not_written_either(tmp_path):
+def test_nan_weights_are_not_written_by_save_model(tmp_path):
     model = pretraining_model()
     trainer = pretrainer(tmp_path, model=model, logging_steps=100, max_steps=1)
     trainer.train()
@@ -473,19 +405,19 @@ def test_the_final_model_is_not_written_either(tmp_path):
 # Question answering
 
 
-def test_question_answering(tmp_path):
+def test_trainer_trains_question_answering(tmp_path):
     rows = [
         {"image": half_image(colour, "top"), "question": ["is it red ?", "is it a half ?"], "answer": [answer, "yes"]}
         for colour, answer in (("red", "yes"), ("blue", "no"), ("green", "no"))
     ]
     trainer = CBViLATrainer(
         model=answering_model(),
-        args=arguments(tmp_path, max_steps=30, learning_rate=5e-3),
+        args=training_arguments(tmp_path, max_steps=30, learning_rate=5e-3),
         train_dataset=rows,
         eval_dataset=rows,
         data_collator=CBViLADataCollatorForQuestionAnswering(tiny_processor(), max_length=16),
     )
     trainer.train()
     logs = step_logs(trainer)
-    assert logs[-1]["loss"] < 0.5 * logs[0]["loss"] and not names(logs[0])
+    assert logs[-1]["loss"] < 0.5 * logs[0]["loss"] and not logged_terms(logs[0])
     assert trainer.evaluate()["eval_loss"] < 1.5 * logs[-1]["loss"] + 0.5

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..evaluation.figure_lines import print_figures
+from ..metric_lines import print_metrics
 from .tasks import parse_task, task_parts
 
 EXAMPLE = """\
@@ -18,21 +18,22 @@ what the protocol leaves open (metric, rerank_k, gallery_images …). `cbvila ev
 
 
 def parse(argv: list[str]) -> tuple[Any, ...]:
-    """The task, the job and the task's settings."""
-    task = parse_task("evaluate", EXAMPLE, argv)
-    from ..evaluation.task_evaluation import EvaluationJob
+    """Returns the task with its options, and the job."""
+    kind = parse_task("evaluate", EXAMPLE, argv)
+    from ..tasks.evaluate import EvaluationJob
     from .recipes import parse_job
 
-    settings_class, end, preset = task_parts(task, EXAMPLE)
-    parts = [EvaluationJob, settings_class]
-    job, settings, _ = parse_job(f"evaluate {task}", settings_class.__doc__, end, parts, argv[1:], preset)
-    return task, job, settings
+    end, preset = task_parts(kind, EXAMPLE)
+    parts, left_out = [EvaluationJob, kind], kind.training_options
+    job, task, _ = parse_job(f"evaluate {kind.name}", kind.__doc__, end, parts, argv[1:], preset, left_out)
+    return task, job
 
 
-def run(task: str, job: Any, settings: Any) -> int:
-    from ..evaluation.task_evaluation import evaluate_task
+def run(task: Any, job: Any) -> int:
+    """Evaluates, prints the metrics, and returns the exit status."""
+    from ..tasks.evaluate import evaluate_task
 
-    print_figures(evaluate_task(task, job, settings))
+    print_metrics(evaluate_task(task, job))
     if job.output is not None:
         print(f"Figures: {job.output}")
     return 0

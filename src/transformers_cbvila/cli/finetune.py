@@ -23,22 +23,23 @@ INTERRUPTED = "Interrupted. The last checkpoint is kept: the same command with -
 
 
 def parse(argv: list[str]) -> tuple[Any, ...]:
-    """The task, the job, the task's settings and the training arguments."""
-    task = parse_task("finetune", EXAMPLE, argv)
+    """Returns the task with its options, the job, and the training arguments."""
+    kind = parse_task("finetune", EXAMPLE, argv)
     from ..training.arguments import CBViLATrainingArguments
     from ..training.finetune import FinetuningJob
     from .recipes import parse_job
 
-    settings_class, end, preset = task_parts(task, EXAMPLE)
-    parts = [FinetuningJob, settings_class, CBViLATrainingArguments]
-    job, settings, args, rest = parse_job(f"finetune {task}", settings_class.__doc__, end, parts, argv[1:], preset)
+    end, preset = task_parts(kind, EXAMPLE)
+    parts = [FinetuningJob, kind, CBViLATrainingArguments]
+    job, task, args, rest = parse_job(f"finetune {kind.name}", kind.__doc__, end, parts, argv[1:], preset)
     if rest.resume:
         args.resume_from_checkpoint = "True"
-    return task, job, settings, args
+    return task, job, args
 
 
-def run(task: str, job: Any, settings: Any, args: Any) -> int:
+def run(task: Any, job: Any, args: Any) -> int:
+    """Fine-tunes, and returns the exit status."""
     from ..training.finetune import finetune
 
-    print(f"Trained model: {finetune(task, job, settings, args)}")
+    print(f"Trained model: {finetune(task, job, args)}")
     return 0

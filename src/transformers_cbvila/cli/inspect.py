@@ -1,51 +1,63 @@
 """`cbvila inspect`."""
 
+from __future__ import annotations
+
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..evaluation.figure_lines import print_figures
+from ..metric_lines import print_metrics
 from .parsing import Parser
+
+if TYPE_CHECKING:
+    from ..data.measured_pairs import MeasuredPairs
 
 EXAMPLE = """\
 example:
   cbvila inspect cbvila-tiny --data data/emoji --split test --output emoji.json --page emoji.html
-  cbvila inspect runs/mine --data easy-vqa --rerank_k 0
+  cbvila inspect runs/mine --data easy-vqa data/emoji --split train --rerank_k 0
 
-The figures say how many codes are used, what masked image modelling and the pixel head reach beside their floors, and
-how often the right caption or image is found, by similarity and when matching orders the best --rerank_k candidates
-anew. The page shows pictures drawn from visual words (the paper's Fig. 2), patches that share a code (Fig. 3) and maps
-of codes; it is one file with everything in it.
+The metrics say how many codes are used, what masked image modelling and the pixel head reach beside their baselines,
+and how often the right caption or image is found, by similarity and when matching orders the best --rerank_k
+candidates. The page shows images drawn from visual words (the paper's Fig. 2), patches that share a code (Fig. 3) and
+maps of codes; it is one file with everything in it.
 """
 
 
 def parse(argv: list[str]) -> tuple[Any, ...]:
+    """Returns the options."""
+    from ..data import option_texts
+
     parser = Parser(
         prog="cbvila inspect",
         description="Measure a pretrained model on images with captions.",
         epilog=EXAMPLE,
     )
-    parser.add_argument("model", help="folder, Hub id, or the name of a bundled checkpoint")
-    parser.add_argument("--data", required=True, help="folder, file (Parquet, CSV, .tar …), Hub id, or easy-vqa")
-    parser.add_argument("--split", help="split of the data (default: test, else validation, else the only one)")
-    parser.add_argument("--image_column", default="image")
-    parser.add_argument("--caption_column", help="default: captions, caption or text, whichever there is")
+    model = parser.add_argument("model", help="folder, Hub id, or the name of a bundled checkpoint")
+    model.required = False  # asked for below
+    parser.add_argument(
+        "--data", nargs="+", required=True, metavar="DATA", help=f"{option_texts.SOURCES}; all rows of all"
+    )
+    parser.add_argument("--split", help=option_texts.MEASURED_SPLIT)
+    parser.add_argument("--image_column", default="image", help=option_texts.IMAGE_COLUMN)
+    parser.add_argument("--caption_column", help=option_texts.CAPTION_COLUMN)
     parser.add_argument(
         "--rerank_k", type=int, default=64, help="candidates per query that matching orders; 0: none (default: 64)"
     )
-    parser.add_argument(
-        "--skip_bad_rows", action="store_true", help="leave out rows with a broken image or no caption, and count them"
-    )
-    parser.add_argument("--output", metavar="FILE.json", help="file to write the figures to")
-    parser.add_argument("--page", metavar="FILE.html", help="file to write a page of pictures to")
-    return (parser.parse_args(argv),)
+    parser.add_argument("--skip_bad_rows", action="store_true", help=option_texts.SKIP_BAD_ROWS)
+    parser.add_argument("--output", metavar="FILE.json", help="file to write the metrics to")
+    parser.add_argument("--page", metavar="FILE.html", help="file to write a page of images to")
+    options = parser.parse_args(argv)
+    if options.model is None and len(options.data) > 1:
+        options.model = options.data.pop()  # `--data DATA MODEL`, as was possible before there were several
+    if options.model is None:
+        parser.error("the following arguments are required: model")
+    return (options,)
 
 
 def run(options: Any) -> int:
+    """Measures the model, prints what was found and writes it where the options say."""
     from ..bundled import checkpoint_source
-    from ..data.measured_pairs import MeasuredPairs
-    from ..data.source_rows import usual_split
-    from ..data.sources import load_pairs
     from ..devices import placed
     from ..inspection.measure import inspect_pretraining
     from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
@@ -56,24 +68,35 @@ def run(options: Any) -> int:
     require_folder("output", options.output)
     source = checkpoint_source(options.model)
     model, processor = placed(CBViLAForPreTraining.from_pretrained(source)), CBViLAProcessor.from_pretrained(source)
-    split = options.split or usual_split([options.data])
-    columns, skip = (options.image_column, options.caption_column), options.skip_bad_rows
-    rows = MeasuredPairs(load_pairs(options.data, split, *columns, skip_bad_rows=skip), skip)
+    split, rows = _load(options)
     if rows.skipped:
         print(rows.summary_of_skipped(), file=sys.stderr)
     measured = inspect_pretraining(model, processor, rows, rerank_k=options.rerank_k)
-    figures = {"data": Path(options.data).name, "split": split, **measured}
-    print_figures(figures)
+    metrics = {"data": " ".join(Path(name).name for name in options.data), "split": split, **measured}
+    print_metrics(metrics)
     if kept := keep_better_order(source, measured, options.rerank_k):
         print(kept)
     if options.output:
-        write_json(options.output, figures)
+        write_json(options.output, metrics)
     if options.page:
         from ..pages.codebook_page import write_codebook_page
         from ..pages.document import counted
 
         # names and not paths: a page is shown to others
         title = f"Inside the codebook of {Path(options.model).absolute().name}"
-        note = f"On {counted(len(rows), 'image')} of {Path(options.data).absolute().name}, {split}."
+        data = ", ".join(Path(name).absolute().name for name in options.data)
+        note = f"On {counted(len(rows), 'image')} of {data}, {split}."
         print(f"Page: {write_codebook_page(options.page, model, processor, rows, measured, title, note)}")
     return 0
+
+
+def _load(options: Any) -> tuple[str, MeasuredPairs]:
+    """Returns the split that is measured, and its rows of all sources."""
+    from ..data.measured_pairs import MeasuredPairs
+    from ..data.source_rows import usual_split
+    from ..data.sources import join, load_pairs
+
+    split, skip = options.split or usual_split(options.data), options.skip_bad_rows
+    columns = (options.image_column, options.caption_column)
+    pairs = [load_pairs(name, split, *columns, skip_bad_rows=skip) for name in options.data]
+    return split, MeasuredPairs(join(pairs), skip)

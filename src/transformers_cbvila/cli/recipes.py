@@ -37,10 +37,14 @@ class JobParser(Parser, HfArgumentParser):
     Args:
         dataclasses: The dataclasses.
         command: The command, such as `"pretrain"`.
+        left_out: Fields of the dataclasses that are not options of this command.
         **kwargs: Passed to `ArgumentParser`.
     """
 
-    def __init__(self, dataclasses: list[Any], command: str, **kwargs: Any) -> None:
+    def __init__(
+        self, dataclasses: list[Any], command: str, left_out: frozenset[str] = frozenset(), **kwargs: Any
+    ) -> None:
+        self.left_out = left_out
         self.trains = any(issubclass(part, TrainingArguments) for part in dataclasses)
         if self.trains:
             self._help_all_text = _HELP_ALL
@@ -54,6 +58,13 @@ class JobParser(Parser, HfArgumentParser):
             self._move_inherited_options()
             self.add_argument("--resume", action="store_true", help="Go on from the last complete checkpoint, if any.")
         self.add_argument("--config", metavar="RECIPE.yaml", help=_CONFIG)
+
+    @staticmethod
+    def _parse_dataclass_field(parser: Any, field: Any) -> None:
+        if field.name in parser.left_out:
+            parser.set_defaults(**{field.name: field.default})
+        else:
+            HfArgumentParser._parse_dataclass_field(parser, field)
 
     def kinds(self, option: str) -> set[Any]:
         """Returns the types that the dataclasses' hints allow for an option, such as `dict` and `str`."""
@@ -88,6 +99,7 @@ def parse_job(
     dataclasses: list[Any],
     argv: list[str],
     preset: Callable[[str | None], dict[str, Any]] | None = None,
+    left_out: frozenset[str] = frozenset(),
 ) -> tuple:
     """Parses a command's options into dataclasses.
 
@@ -98,6 +110,7 @@ def parse_job(
         dataclasses: The dataclasses.
         argv: The arguments.
         preset: Returns the options that a `--protocol` sets; the recipe overrides them.
+        left_out: Fields of the dataclasses that are not options of this command.
 
     Returns:
         Instances of the dataclasses, and a namespace with the options of the parser itself, such as `resume`.
@@ -105,7 +118,7 @@ def parse_job(
     Raises:
         SystemExit: With a message, for unknown options, unknown recipe entries and missing required options.
     """
-    parser = JobParser(dataclasses, command, description=description, epilog=example)
+    parser = JobParser(dataclasses, command, left_out, description=description, epilog=example)
     try:
         recipe, given = map(with_nested_options, (_read_recipe(parser, argv), _given_options(parser, argv)))
     except ValueError as error:

@@ -6,9 +6,9 @@ from typing import Any
 from .parsing import Parser
 
 
-def parse_task(command: str, example: str, argv: list[str]) -> str:
-    """The task that a command is for; its own help, without one."""
-    from ..data.task_settings import SETTINGS
+def parse_task(command: str, example: str, argv: list[str]) -> Any:
+    """Returns the task's class that a command is for; prints the command's own help without one."""
+    from ..tasks.registry import TASKS
 
     parser = Parser(
         prog=f"cbvila {command}",
@@ -16,15 +16,14 @@ def parse_task(command: str, example: str, argv: list[str]) -> str:
         description=f"{command.capitalize()} a model for a task.",
         epilog=example,
     )
-    parser.add_argument("task", choices=SETTINGS, metavar="TASK", help=f"one of {', '.join(SETTINGS)}")
-    return parser.parse_args(argv[:1]).task
+    parser.add_argument("task", choices=TASKS, metavar="TASK", help=f"one of {', '.join(TASKS)}")
+    return TASKS[parser.parse_args(argv[:1]).task]
 
 
-def task_parts(task: str, example: str) -> tuple[Any, str, Callable[[str | None], dict[str, Any]]]:
-    """The settings class of a task, the end of its help, and what its protocols set."""
-    from ..data.task_settings import SETTINGS
-    from ..evaluation.protocols import PROTOCOLS, protocol_defaults
+def task_parts(task: Any, example: str) -> tuple[str, Callable[[str | None], dict[str, Any]]]:
+    """Returns the end of a task's help, and what gives the options that its protocols set."""
+    from ..tasks.protocol import protocol_options
 
-    named = "".join(f"\n  {name}: {p.text}" for name, p in PROTOCOLS.items() if p.task == task)
-    lines = f"{example}\nprotocols (--protocol):{named}\n"
-    return SETTINGS[task], lines, lambda name: protocol_defaults(task, name)
+    named = "".join(f"\n  {name}: {protocol.text}" for name, protocol in task.protocols.items())
+    end = f"{example}\nprotocols (--protocol):{named}\n" if named else example
+    return end, lambda name: protocol_options(task, name)

@@ -10,8 +10,8 @@ from torch.utils.data import Dataset
 from ..model.image_loading_cbvila import DECODING_ERRORS
 from ..model.messages_cbvila import shown_error
 from .bad_rows import BadRowError
+from .images import undecoded, with_images
 from .masking import generator_for
-from .pictures import undecoded, with_pictures
 
 
 def sample_examples(dataset: Any, seed: int) -> Iterator[dict[str, Any]]:
@@ -64,7 +64,7 @@ class EpochRows(Dataset):
             raise
         except (*DECODING_ERRORS, Image.DecompressionBombError) as error:  # rows that decode their images themselves
             raise ValueError(f"{origin} cannot be read ({shown_error(error)}); leave it out.") from error
-        return with_pictures(row, row.get("origin") or origin)
+        return with_images(row, row.get("origin") or origin)
 
     def generator(self, index: int) -> torch.Generator:
         """The source of a row's draws in this epoch."""

@@ -1,8 +1,26 @@
-"""Options that know whether somebody gave them or they have their default, whatever the values."""
+"""Options of commands: whether somebody gave them, whatever their values, and how often they may be given."""
 
-from collections.abc import Iterable
+import argparse
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, Self
+
+
+class Repeatable(argparse.Action):
+    """An option that may be given once with several values or several times; both replace its default."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        """Adds the values to those that were given before."""
+        repeated = vars(namespace).setdefault("repeated_options", set())
+        before = getattr(namespace, self.dest) if self.dest in repeated else []
+        repeated.add(self.dest)
+        setattr(namespace, self.dest, [*before, *(values or ())])
 
 
 class GivenOptions:
@@ -14,7 +32,7 @@ class GivenOptions:
 
     _given: frozenset[str]
 
-    def __new__(cls, *args: Any, **kwargs: Any):
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         options = super().__new__(cls)
         by_position = [field.name for field in fields(cls) if field.init and not field.kw_only]  # type: ignore[arg-type]
         options._given = frozenset(by_position[: len(args)]) | frozenset(kwargs)
@@ -25,5 +43,5 @@ class GivenOptions:
         return name in self._given
 
     def set_given(self, names: Iterable[str]) -> None:
-        """Says anew which options were given; for parsers, which make every field from a value."""
+        """Sets which options were given; for parsers, which make every field from a value."""
         self._given = frozenset(names)

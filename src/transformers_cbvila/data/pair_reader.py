@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 from ..model.messages_cbvila import shown
 from .bad_rows import FAULT, WAY_OUT, key_columns, reason, row_origin
-from .pictures import encoded
-from .source_rows import picture_locator
+from .images import encoded
+from .source_rows import image_locator
 from .texts import class_names, named, texts_in
 
 
@@ -32,7 +32,7 @@ class PairReader:
         self.source = source
         self.columns = columns
         self.counts_rows = counts_rows
-        self._place = picture_locator(source)
+        self._place = image_locator(source)
         self._names = {column: class_names(features.get(column)) for column in columns if column is not None}
 
     def __call__(self, row: Mapping[str, Any], number: int) -> dict[str, Any]:

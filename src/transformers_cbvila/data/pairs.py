@@ -10,12 +10,13 @@ import torch
 
 from ..model.messages_cbvila import shown
 from .bad_rows import NAMED, TRIES, WAY_OUT, reason, summary_of_bad_rows
+from .column_names import CAPTION_COLUMNS
+from .columns import usual_column
 from .epoch_rows import EpochRows
 from .image_views import ImageViews, integer, uniform
 from .masking import generator_for
 from .texts import class_names, named, texts_of
 
-CAPTION_COLUMNS = ("captions", "caption", "text", "txt")  # looked for, in this order, when none is named
 _SUBSTITUTE = 1  # what the draw of another row in a bad one's place has as its fourth key
 
 
@@ -174,7 +175,7 @@ class ImageTextPairs(EpochRows):
 
 def caption_column(names: Sequence[str], what: str) -> str:
     """The first of the usual columns of captions that there is. ValueError, which begins with `what`, if none is."""
-    column = next((name for name in CAPTION_COLUMNS if name in names), None)
+    column = usual_column(CAPTION_COLUMNS, names)
     if column is None:
         raise ValueError(
             f"{what} has the columns {shown(list(names), 200)}, and none is called {', '.join(CAPTION_COLUMNS)}: "

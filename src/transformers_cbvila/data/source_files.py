@@ -12,7 +12,8 @@ from pathlib import Path
 
 from ..extras import require
 from ..model.messages_cbvila import shown
-from .pictures import PICTURE_ENDINGS, is_picture
+from .builtin_sources import find_builtin
+from .images import IMAGE_ENDINGS, is_image_file
 
 TABLES = {
     ".parquet": "parquet",
@@ -23,7 +24,7 @@ TABLES = {
     ".csv": "csv",
     ".tsv": "tsv",
 }
-_KINDS = {**TABLES, ".tar": "tar", ".tgz": "tar", ".zip": "zip", **dict.fromkeys(PICTURE_ENDINGS, "pictures")}
+_KINDS = {**TABLES, ".tar": "tar", ".tgz": "tar", ".zip": "zip", **dict.fromkeys(IMAGE_ENDINGS, "images")}
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".lz4")  # unpacked while a file is read
 _METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")  # they describe the pictures beside them
 _READABLE = f"{', '.join(TABLES)}, .tar (all these as .gz, too), .zip, or pictures"
@@ -36,7 +37,7 @@ class SourceFiles:
 
     Args:
         name: The source as it was given.
-        kind: "parquet", "arrow", "json", "csv", "tsv", "tar" or "pictures"; "rows" or "splits" for what `save_to_disk`
+        kind: "parquet", "arrow", "json", "csv", "tsv", "tar" or "images"; "rows" or "splits" for what `save_to_disk`
             wrote; "card" for a folder whose README.md says what is in it.
         splits: Files by split; of files that go by any name, those of the split "".
         folder: The folder that paths of pictures count from; None if files of several folders were named.
@@ -59,12 +60,14 @@ class SourceFiles:
 
 
 def find_source(source: str) -> SourceFiles | None:
-    """The files that a source names; None if it can only be the id of a data set of the Hub.
+    """Returns the files that a source names; None if it is built in, or can only be the id of a dataset of the Hub.
 
     Raises:
         FileNotFoundError: If it can only be a path, and isn't there.
         ValueError: If it is there, and of no kind that can be read; the message lists these kinds.
     """
+    if find_builtin(source) is not None:
+        return None
     # os.path takes names that no file can have, such as too long ones, for what they are: not there
     path = source if os.path.exists(source) else os.path.expanduser(source)
     if os.path.isdir(path):
@@ -123,7 +126,7 @@ def _of_files(source: str, files: Sequence[str]) -> SourceFiles:
     if kinds == {"zip"}:
         return _of_archives(source, files, any_split=True)
     folders = {os.path.dirname(file) for file in files}
-    if kinds == {"pictures"}:
+    if kinds == {"images"}:
         texts = [os.path.splitext(file)[0] + ".txt" for file in files]
         files = [*files, *filter(os.path.isfile, texts)]
     return SourceFiles(source, str(kinds.pop()), {"": files}, folders.pop() if len(folders) == 1 else None)
@@ -152,12 +155,12 @@ def _of_folder(source: str, path: Path) -> SourceFiles:
 
 def _kind_in_folder(file: str) -> str | None:
     """What a file says of the kind of its folder: metadata mean pictures, even where these are elsewhere."""
-    return "pictures" if is_metadata(file) else kind_of(file)
+    return "images" if is_metadata(file) else kind_of(file)
 
 
 def _belongs(file: str, kind: str) -> bool:
-    if kind == "pictures":  # with what is said of them
-        return is_picture(file) or is_metadata(file) or file.lower().endswith(".txt")
+    if kind == "images":  # with what is said of them
+        return is_image_file(file) or is_metadata(file) or file.lower().endswith(".txt")
     return kind_of(file) == kind
 
 

@@ -3,39 +3,56 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..extras import require
-from ..model.messages_cbvila import listed, one_line, shown
-from .picture_folders import picture_rows
-from .pictures import is_complete, locate
-from .source_files import SourceFiles, find_source, is_metadata, kind_of, passed_over, shown_name
+from ..model.messages_cbvila import one_line, shown
+from .builtin_source import BuiltinSource
+from .builtin_sources import check_task, find_builtin
+from .image_folders import image_folder_rows
+from .images import is_complete, locate
+from .source_files import SourceFiles, find_source, kind_of, shown_name
 from .tables import load_tables
 from .tar_rows import tar_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
 
-EASY_VQA = "easy-vqa"  # the name that stands for the PyPI package instead of a folder
 _SAID = 600  # characters of what a reader says is wrong with a file
 
 
-def load_rows(source: str, split: str, streaming: bool = False) -> Dataset | IterableDataset:
-    """The rows of a source as they are; see [`load_pairs`]. A Hub id may name a revision: `"user/name@revision"`.
+def load_rows(
+    source: str, split: str, streaming: bool = False, task: str = "pretraining"
+) -> Dataset | IterableDataset:
+    """Returns the rows of a source as they are.
 
-    Texts of CSV files stay as they are written. What lies on this machine in another form than tables comes as a data
-    set that can be indexed, whether or not a stream was asked for.
+    Texts of CSV files stay as they are written. Local data in another form than tables come as a `Dataset`, with
+    `streaming` as well.
 
-    Data sets of the Hub that are made by a script of their own, which `datasets` runs no longer, have their rows as
-    Parquet in the revision `refs/convert/parquet`.
+    Datasets of the Hub that a script of their own makes, which `datasets` no longer runs, have their rows as Parquet
+    in the revision `refs/convert/parquet`.
+
+    Args:
+        source: See [`load_pairs`]. A Hub id may name a revision: `"user/name@revision"`.
+        split: A split, a part of one ("test[:100]"), or several ("train+test").
+        streaming: Whether to return a stream where there can be one.
+        task: What the rows are for: a built-in source may have others for each task; the rest has the same for all.
+
+    Raises:
+        FileNotFoundError: If the source is a path and isn't there.
+        ValueError: If it cannot be read, has no such split or, built in, no rows for the task.
     """
     datasets = require("datasets")
+    builtin = find_builtin(source)
+    if builtin is not None:
+        check_task(source, builtin, task)
     found = find_source(source)
     try:
+        if builtin is not None:
+            return _builtin_rows(builtin, split, task, streaming)
         if found is None:
             name, revision = _name_and_revision(source)
             return datasets.load_dataset(name, revision=revision, split=split, streaming=streaming)
@@ -73,14 +90,14 @@ def encoded_images(rows: Dataset, column: str, source: str) -> Dataset:
     if column != "image":
         rows = rows.rename_column(column, "image")
     if getattr(rows.features["image"], "dtype", None) in ("string", "large_string"):  # the latter of CSV files
-        place = picture_locator(source)
+        place = image_locator(source)
         rows = datasets.Dataset.from_dict({"image": [place(path) for path in rows["image"]]}, split=rows.split)
     return rows.cast_column("image", datasets.Image(decode=False))
 
 
-def picture_locator(source: str) -> Callable[[Any], Any]:
+def image_locator(source: str) -> Callable[[Any], Any]:
     """What makes complete paths of those that a source's rows have; other values are left as they are."""
-    look = cache(lambda: None if source == EASY_VQA else find_source(source))  # large folders take long to list
+    look = cache(lambda: find_source(source))  # large folders take long to list
 
     def place(value: Any) -> Any:
         if not isinstance(value, str):
@@ -100,25 +117,11 @@ def picture_locator(source: str) -> Callable[[Any], Any]:
     return place
 
 
-def missing_column(source: str, what: str, option: str, names: Sequence[str]) -> ValueError:
-    """The error of a source without a column, with the columns that there are and files that may have it."""
-    message = f"{shown_name(source)} has no {what}; set {option} to one of {listed(names)}."
-    if len(names) == 1 and (divider := re.search(r"[;\t|]", names[0])):
-        return ValueError(f"{message} The columns seem to be divided by {divider[0]!r}: divide them by commas.")
-    found = None if source == EASY_VQA else find_source(source)
-    aside = passed_over(source, found.files) if found is not None and found.kind == "pictures" else []
-    if not aside:
-        return ValueError(message)
-    described = any(map(is_metadata, aside))
-    return ValueError(
-        f"{message} {shown_name(aside[0])} is passed over: "
-        + (
-            "a metadata file describes the pictures of its own split, so put one into the folder of each."
-            if described
-            else "name that file instead of its folder, or call it metadata"
-            f"{Path(aside[0]).suffix} and its column of pictures file_name."
-        )
-    )
+def _builtin_rows(source: BuiltinSource, split: str, task: str, streaming: bool) -> Dataset | IterableDataset:
+    if streaming and split in source.splits:
+        return source.rows(split, task, streaming=True)
+    splits = {name: [name] for name in source.splits}
+    return _part(_Read(splits, lambda names: source.rows(names[0], task)), split)
 
 
 def _local_rows(found: SourceFiles, split: str, streaming: bool) -> Dataset | IterableDataset:
@@ -129,8 +132,8 @@ def _local_rows(found: SourceFiles, split: str, streaming: bool) -> Dataset | It
         return _part(datasets.load_from_disk(found.folder), split)
     if found.kind == "rows":
         return _part({"": datasets.load_from_disk(found.folder)}, split)
-    if found.kind == "pictures":
-        return _part(_Read(found.splits, lambda files: picture_rows(found.name, files, _whole_table)), split)
+    if found.kind == "images":
+        return _part(_Read(found.splits, lambda files: image_folder_rows(found.name, files, _whole_table)), split)
     if found.kind == "tar" and not streaming:
         return _part(_Read(found.splits, tar_rows), split)
     name = split.partition("[")[0]
@@ -159,10 +162,15 @@ class _Read(Mapping):
         return len(self._splits)
 
 
+def splits_in(split: str) -> list[str]:
+    """Returns the names of the splits in "train", "test[:100]" or "train+test"."""
+    return list(dict.fromkeys(part.partition("[")[0] for part in split.split("+")))
+
+
 def _part(splits: Mapping[str, Dataset], split: str) -> Dataset:
-    """The rows that `split` names, a split, a part of one ("test[:100]"), or several ("train+test")."""
+    """Returns the rows that `split` names, a split, a part of one ("test[:100]"), or several ("train+test")."""
     datasets = require("datasets")
-    wanted = [part.partition("[")[0] for part in split.split("+")]
+    wanted = splits_in(split)
     rows = {name: splits["" if "" in splits else name] for name in wanted if name in splits or "" in splits}
     names = [name for name in dict.fromkeys([*splits, *rows]) if name]
     lengths = {name: len(rows[name]) if name in rows else 0 for name in names}
@@ -178,8 +186,9 @@ def _whole_table(file: str) -> Dataset:
 def _split_names(source: str) -> list[str] | None:
     """Names of the splits of a source; None if it goes by any, or if they are not known before it is read."""
     datasets = require("datasets")
-    if source == EASY_VQA:
-        return ["train", "test"]
+    builtin = find_builtin(source)
+    if builtin is not None:
+        return list(builtin.splits)
     found = find_source(source)
     if found is not None and found.kind == "splits":
         return json.loads((Path(str(found.folder)) / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]

@@ -11,11 +11,11 @@ from transformers.utils import logging
 
 from ..extras import require
 from .bad_rows import FAULT, reason, summary_of_bad_rows
-from .easy_vqa import load_easy_vqa, load_easy_vqa_captions
+from .builtin_sources import find_builtin
+from .column_names import CAPTION_COLUMNS
+from .columns import find_column, find_image_column, usual_column
 from .pair_reader import Columns, PairReader
-from .pairs import CAPTION_COLUMNS
-from .pictures import picture_column
-from .source_rows import EASY_VQA, encoded_images, load_rows, missing_column
+from .source_rows import encoded_images, load_rows, splits_in
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features, IterableDataset
@@ -56,10 +56,6 @@ def load_pairs(
         ValueError: If the source has no such column (the message lists those it has), or a caption is no text.
     """
     source = os.fspath(source)
-    if source == EASY_VQA:
-        rows = load_easy_vqa_captions(split).remove_columns("image_id")
-        origins = [f"Image {number} of {EASY_VQA}" for number in range(len(rows))]
-        return rows.add_column("keywords", [[] for _ in origins], feature=_texts()).add_column("origin", origins)
     table = load_rows(source, split)
     names = _columns(source, table.column_names, image_column, caption_column, keyword_columns)
     return _pairs(source, table, names, skip_bad_rows).cast_column("image", require("datasets").Image())
@@ -80,8 +76,6 @@ def load_pair_stream(
     """
     datasets = require("datasets")
     source = os.fspath(source)
-    if source == EASY_VQA:
-        return _as_stream(load_pairs(source, split).cast(_pair_features()), skip_bad_rows)
     rows = load_rows(source, split, streaming=True)
     names = list(rows.features or next(iter(rows)))  # of the Hub, JSON Lines have no declared columns
     columns = _columns(source, names, image_column, caption_column, keyword_columns)
@@ -102,10 +96,13 @@ def concatenate(sources: Sequence[Dataset], weights: Sequence[float] = (), seed:
             rows of the others more than once. Without weights every row comes once: the larger source, the more often.
         seed: Seed of the draws that weights decide.
     """
-    datasets = require("datasets")
-    features = datasets.Features({**_pair_features(), "image": datasets.Image()})
-    parts = [_with_captions(source.cast(features)) for source in sources]
-    return _mix(parts, weights, seed) if weights else datasets.concatenate_datasets(parts)
+    parts = [_with_captions(source) for source in _in_one_form(sources)]
+    return _mix(parts, weights, seed) if weights else require("datasets").concatenate_datasets(parts)
+
+
+def join(sources: Sequence[Dataset]) -> Dataset:
+    """Returns the rows of several sources, one after the other, each row once, with or without a caption."""
+    return require("datasets").concatenate_datasets(_in_one_form(sources))
 
 
 def interleave(sources: Sequence[IterableDataset], weights: Sequence[float] = (), seed: int = 0) -> IterableDataset:
@@ -134,12 +131,18 @@ def check_weights(weights: Sequence[float], sources: int) -> None:
 
 
 def training_texts(
-    sources: Sequence[Dataset | IterableDataset], names: Sequence[str], stream_rows: int = 100_000
+    sources: Sequence[Dataset | IterableDataset],
+    names: Sequence[str],
+    stream_rows: int = 100_000,
+    split: str = "train",
 ) -> Iterator[str]:
-    """Every text that a vocabulary for these sources should know, easy-VQA's questions and answers included.
+    """Yields every text that a vocabulary for these sources should know.
 
     Args:
-        stream_rows: Of a stream, how many rows are read for it.
+        sources: Pairs, as [`load_pairs`] or [`load_pair_stream`] return them.
+        names: Names of the sources: of built-in ones, texts for other tasks come after all captions.
+        stream_rows: How many rows of a stream are read.
+        split: The split of these texts.
     """
     datasets = require("datasets")
     for rows in sources:
@@ -147,11 +150,17 @@ def training_texts(
         for row in texts if isinstance(rows, datasets.Dataset) else islice(texts, stream_rows):
             yield from row["captions"]
             yield from row["keywords"]
-    if EASY_VQA in names:
-        questions = load_easy_vqa("train")
-        for column in ("question", "answer"):
-            for row in questions[column]:
-                yield from row
+    for name in dict.fromkeys(names):
+        builtin = find_builtin(name)
+        if builtin is not None:
+            for part in splits_in(split):
+                yield from builtin.texts(part)
+
+
+def _in_one_form(sources: Sequence[Dataset]) -> list[Dataset]:
+    datasets = require("datasets")
+    features = datasets.Features({**_pair_features(), "image": datasets.Image()})
+    return [source.cast(features) for source in sources]
 
 
 def _mix(sources: Sequence[Any], weights: Sequence[float], seed: int) -> Any:
@@ -224,12 +233,7 @@ def _as_stream(rows: Dataset, with_faults: bool) -> IterableDataset:
 
 
 def _columns(source: str, names: Sequence[str], image: str, caption: str | None, keywords: Sequence[str]) -> Columns:
-    """The columns of a source with columns of these names. ValueError if it lacks one."""
-    images = picture_column(image, names)
-    if images is None:
-        raise missing_column(source, f"column {image!r}", "image_column", names)
-    found = next((name for name in CAPTION_COLUMNS if name in names), None) if caption is None else caption
-    if found is None or found not in names:
-        what = f"column {found!r}" if found else f"column called {', '.join(CAPTION_COLUMNS)}"
-        raise missing_column(source, what, "caption_column", names)
-    return Columns(images, found, next((name for name in keywords if name in names), None))
+    """Returns the columns to read in a source with columns of these names. ValueError if it lacks one."""
+    images = find_image_column(image, names, source)
+    captions = find_column(caption, CAPTION_COLUMNS, names, source, "caption_column")
+    return Columns(images, captions, usual_column(keywords, names))

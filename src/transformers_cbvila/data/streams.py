@@ -15,9 +15,9 @@ from ..extras import require
 from ..model.messages_cbvila import shown
 from .bad_rows import FAULT, NAMED, TRIES, WAY_OUT, BadRowError, reason
 from .image_views import ImageViews
+from .images import undecoded, with_images
 from .masking import generator_for
 from .pairs import PairDraws, caption_column
-from .pictures import undecoded, with_pictures
 from .texts import texts_in
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ class StreamedImageTextPairs(IterableDataset):
             raise BadRowError(f"{row[FAULT]}. {WAY_OUT}.")
         origin = row.get("origin") or f"The row with {shown(row['captions'][0])}"
         where = "a look ahead" if key[1] == _SAMPLE else f"pass {key[1]}"
-        return with_pictures(row, f"{origin} (number {key[2]} of {where})")
+        return with_images(row, f"{origin} (number {key[2]} of {where})")
 
     def _next_readable(self, rows: Iterator[tuple[Key, Row]], ahead: deque, key: Key, error: ValueError) -> Row:
         """The next row that can be read, looked for in the rest of this pass and the next."""

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from ..extras import require
 from ..model.messages_cbvila import shown
 from .bad_rows import KEY, URL
+from .image_folders import caption_lines
+from .images import is_image_file
 from .pairs import file_identity
-from .picture_folders import caption_lines
-from .pictures import is_picture
 from .texts import is_missing
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def _samples(file: str) -> Iterator[Sample]:
 
 def _add(sample: Sample, ending: str, content: bytes) -> None:
     last = ending.rpartition(".")[2]
-    if is_picture(f"{sample[KEY]}.{ending}"):
+    if is_image_file(f"{sample[KEY]}.{ending}"):
         sample[ending] = {"path": f"{sample[KEY]}.{ending}", "bytes": content}
     elif last in _TEXTS:
         text = content.decode("utf-8-sig", errors="replace")
@@ -95,7 +95,7 @@ def _parsed(content: bytes, sample: Sample) -> Any:
 
 def _with_one_picture(sample: Sample) -> Sample:
     """A sample whose only picture is `image`: endings may change from one sample to the next."""
-    pictures = [name for name in sample if is_picture(f"{sample[KEY]}.{name}") and name != "image"]
+    pictures = [name for name in sample if is_image_file(f"{sample[KEY]}.{name}") and name != "image"]
     if len(pictures) == 1:
         sample["image"] = sample.pop(pictures[0])
     return sample

@@ -16,7 +16,7 @@ from transformers import AutoModelForVisualQuestionAnswering, AutoProcessor, Tra
 from ..data.collators import CBViLADataCollatorForQuestionAnswering
 from ..data.easy_vqa import load_easy_vqa
 from ..data.questions import SampledQuestions
-from ..evaluation.answering import answer_questions
+from ..tasks.answering import answer_questions
 from ..metrics.baselines import majority_accuracy, question_only_accuracy
 from ..metrics.load_metric import load_vqa_accuracy
 from ..model.modeling_cbvila_question_answering import CBViLAForQuestionAnswering

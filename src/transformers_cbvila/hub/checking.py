@@ -21,7 +21,7 @@ from transformers.utils import (
 from ..bundled import bundled_or_same, no_checkpoint
 from ..model.configuration_cbvila import CBViLAConfig
 from ..model.messages_cbvila import one_line, shown
-from .kinds import KINDS, Kind
+from .kinds import Kind, kinds
 
 FACTS_NAME = "facts.yaml"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
@@ -48,7 +48,7 @@ class Checkpoint:
     @property
     def kind(self) -> Kind:
         """Its kind, by its architecture."""
-        return KINDS[self.config["architectures"][0]]
+        return kinds()[self.config["architectures"][0]]
 
     @property
     def files(self) -> list[str]:
@@ -133,8 +133,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
             f"{path} is of a model of type {shown(found)}; this publishes {CBViLAConfig.model_type!r} only"
         )
     architecture = (config.get("architectures") or [None])[0]
-    if architecture not in KINDS:
-        raise ValueError(f"{path} names the architecture {shown(architecture)}; expected one of {', '.join(KINDS)}")
+    if architecture not in kinds():
+        raise ValueError(f"{path} names the architecture {shown(architecture)}; expected one of {', '.join(kinds())}")
     return config
 
 

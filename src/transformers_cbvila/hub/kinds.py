@@ -4,13 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..model.modeling_cbvila import CBViLAModel
-from ..model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
 from ..model.modeling_cbvila_masked_image_modeling import CBViLAForMaskedImageModeling
 from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
-from ..model.modeling_cbvila_question_answering import CBViLAForQuestionAnswering
-from ..model.modeling_cbvila_visual_entailment import CBViLAForVisualEntailment
-from ..model.modeling_cbvila_visual_reasoning import CBViLAForVisualReasoning
 from ..model.remote_code_cbvila import VQA_TASK, auto_class_of
+from ..tasks.registry import TASKS
 
 
 @dataclass(frozen=True)
@@ -41,26 +38,18 @@ class Kind:
 
     @property
     def auto_class(self) -> str:
-        """transformers' Auto class that loads it without this package, with `trust_remote_code=True`."""
+        """The Auto class of transformers that loads it without this package, with `trust_remote_code=True`."""
         return auto_class_of(self.model_class.__name__)
 
 
 _KINDS = (
     Kind(CBViLAModel, "base.md", "feature-extraction", "feature-extraction"),
     Kind(CBViLAForPreTraining, "pretraining.md", "vision-language-pretraining"),
-    Kind(
-        CBViLAForQuestionAnswering,
-        "question_answering.md",
-        VQA_TASK,
-        VQA_TASK,
-    ),
-    Kind(
-        CBViLAForMaskedImageModeling,
-        "masked_image_modeling.md",
-        "masked-image-modeling",
-    ),
-    Kind(CBViLAForImageTextRetrieval, "retrieval.md", "image-text-retrieval"),
-    Kind(CBViLAForVisualEntailment, "entailment.md", "visual-entailment"),
-    Kind(CBViLAForVisualReasoning, "reasoning.md", "visual-reasoning"),
+    Kind(CBViLAForMaskedImageModeling, "masked_image_modeling.md", "masked-image-modeling"),
 )
-KINDS: dict[str, Kind] = {kind.model_class.__name__: kind for kind in _KINDS}
+
+
+def kinds() -> dict[str, Kind]:
+    """Returns the kinds of checkpoints by the class of their model, those of registered tasks among them."""
+    of_tasks = (Kind(task.head, task.card, task.hub_task, task.pipeline_tag) for task in TASKS.values())
+    return {kind.model_class.__name__: kind for kind in (*_KINDS, *of_tasks)}

@@ -1,4 +1,4 @@
-"""Answers as tokens: what they must look like, what tells those of a list apart, and generation of no other ones.
+"""Lists of tokenized answers: checks, duplicates and constrained generation.
 
 Shapes: R answers, A tokens of the longest.
 """
@@ -8,20 +8,22 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .label_checks_cbvila import IGNORED_LABEL, LABEL, may_look_at
+from .label_checks_cbvila import IGNORED_LABEL, LABEL, may_read_values
 from .messages_cbvila import shown
 
 _ADVICE = "processor.encode_answers(answers)['labels'] makes them from texts."
 
 
 def check_answers(name: str, labels: Any, text_config: Any, owner: nn.Module) -> None:
-    """Raises a ValueError unless `labels` (R, A) are answers in the form of [`CBViLAProcessor.encode_answers`].
+    """Raises a ValueError unless `labels` (R, A) have the form of [`CBViLAProcessor.encode_answers`].
 
-    Texts in another form would be learned, start token and padding included, without a complaint.
+    Labels in another form (with a start token, or padded with the padding token) would be learned without an error.
 
     Args:
-        text_config: The text encoder's configuration, which names the vocabulary and the special tokens.
-        owner: The model that is given them.
+        name: Name of the argument, for messages.
+        labels: The value to check.
+        text_config: The text encoder's configuration, which has the vocabulary size and the special tokens.
+        owner: The model that received them.
     """
     if not isinstance(labels, Tensor):
         raise ValueError(f"{name} is {type(labels).__name__}; expected an integer tensor (answers, tokens). {_ADVICE}")
@@ -30,20 +32,23 @@ def check_answers(name: str, labels: Any, text_config: Any, owner: nn.Module) ->
             f"{name} is {tuple(labels.shape)}; expected an integer tensor (answers, tokens) of torch.int64, got "
             f"{labels.dtype}. {_ADVICE}"
         )
-    for row, tokens in enumerate(labels.tolist() if may_look_at(name, labels, owner) else ()):
-        fault = _fault_of(tokens, text_config)
-        if fault:
-            raise ValueError(f"{name} row {row} is {shown(tokens)}: {fault}. {_ADVICE}")
+    for row, tokens in enumerate(labels.tolist() if may_read_values(name, labels, owner) else ()):
+        problem = _find_problem(tokens, text_config)
+        if problem:
+            raise ValueError(f"{name} row {row} is {shown(tokens)}: {problem}. {_ADVICE}")
 
 
 def check_answer_list(answer_labels: Any, text_config: Any, owner: nn.Module, needs_end: bool = False) -> Tensor:
-    """`answer_labels` (R, A) if it is a list of answers to choose from.
+    """Returns `answer_labels` (R, A) if they are a valid list of candidate answers.
 
     Args:
-        needs_end: Whether every answer must end in the end token.
+        answer_labels: The value to check.
+        text_config: The text encoder's configuration.
+        owner: The model that received them.
+        needs_end: Whether every answer must end with the end token.
 
     Raises:
-        ValueError: If it is no such tensor, if there is no answer, or if one has no token or lacks its end.
+        ValueError: If they do not have the form of labels, there are no answers, or one has no tokens or no end token.
     """
     check_answers("answer_labels", answer_labels, text_config, owner)
     rows = [[token for token in row if token != IGNORED_LABEL] for row in answer_labels.tolist()]
@@ -59,25 +64,25 @@ def check_answer_list(answer_labels: Any, text_config: Any, owner: nn.Module, ne
 
 
 def distinct_rows(answer_labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The answers (R', A) of a list (R, A), each once, and the place (R,) among them of every answer of the list."""
+    """Returns the distinct answers (R', A) of a list (R, A), and for each answer its index (R,) among them."""
     rows = answer_labels.tolist()
     same = indistinct(rows)
     kept = [row for row in range(len(rows)) if row not in same]
-    place = {row: number for number, row in enumerate(kept)}
-    places = [place[row if row in place else same[row]] for row in range(len(rows))]  # type: ignore[index]
-    return answer_labels[kept], answer_labels.new_tensor(places)
+    position: dict[Any, int] = {row: number for number, row in enumerate(kept)}
+    indices = [position[row if row in position else same[row]] for row in range(len(rows))]
+    return answer_labels[kept], answer_labels.new_tensor(indices)
 
 
 def require_distinct(
     rows: Iterable[Sequence[int]], texts: Sequence[str], name: str, unknown: int | None = None
 ) -> None:
-    """Raises a ValueError if a list holds what cannot be chosen between, which would be ranked as a tie.
+    """Raises a ValueError if two texts have the same tokens or one is unknown to the tokenizer: they would be tied.
 
     Args:
-        rows: Tokens of each, without padding.
-        texts: What messages call each.
-        name: What they call the list.
-        unknown: The token that stands for whatever the vocabulary does not have.
+        rows: Tokens of each text, without padding.
+        texts: What messages call each text.
+        name: What messages call the list.
+        unknown: The id of [UNK]; unknown texts are allowed when absent.
     """
     for row, same in indistinct(rows, unknown).items():
         if same is None:
@@ -96,7 +101,7 @@ def require_distinct(
 
 
 def indistinct(rows: Iterable[Sequence[int]], unknown: int | None = None) -> dict[int, int | None]:
-    """The rows that nothing tells from an earlier one, with its number; `None` for one that is `unknown` alone."""
+    """Returns the rows that equal an earlier one, with its index, and those that are `unknown` only, with `None`."""
     first: dict[tuple[int, ...], int] = {}
     found: dict[int, int | None] = {}
     for number, row in enumerate(map(tuple, rows)):
@@ -107,8 +112,8 @@ def indistinct(rows: Iterable[Sequence[int]], unknown: int | None = None) -> dic
     return found
 
 
-def _fault_of(tokens: list[int], text_config: Any) -> str:
-    """What is wrong with the tokens (A,) of an answer, or nothing."""
+def _find_problem(tokens: list[int], text_config: Any) -> str:
+    """Returns what is wrong with the tokens (A,) of an answer; empty if nothing is."""
     start, end, padding = text_config.bos_token_id, text_config.end_token_id, text_config.pad_token_id
     written = [token for token in tokens if token != IGNORED_LABEL]
     if not all(0 <= token < text_config.vocab_size for token in written):
@@ -125,14 +130,14 @@ def _fault_of(tokens: list[int], text_config: Any) -> str:
 
 
 class CBViLAAnswerTrie:
-    """The `prefix_allowed_tokens_fn` of [`~transformers.GenerationMixin.generate`] for a list of answers.
+    """A `prefix_allowed_tokens_fn` for [`~transformers.GenerationMixin.generate`] that only allows given answers.
 
     Args:
         answer_labels: (R, A) answers in the form of `labels`: their tokens and [SEP], padded with -100.
-        end_token_id: [SEP], all that may follow an answer.
+        end_token_id: The id of [SEP], the only token allowed after a complete answer.
     """
 
-    def __init__(self, answer_labels: Tensor, end_token_id: int):
+    def __init__(self, answer_labels: Tensor, end_token_id: int) -> None:
         self.end_token_id = end_token_id
         self.root: dict[int, dict] = {}
         for labels in answer_labels.tolist():
@@ -142,7 +147,7 @@ class CBViLAAnswerTrie:
                     node = node.setdefault(token, {})
 
     def __call__(self, batch_id: int, tokens: Tensor) -> list[int]:
-        """Tokens that may follow `tokens` (T,), the token that the decoder starts from and what was written since."""
+        """Returns the tokens that may follow `tokens` (T,), the start token and what was generated after it."""
         node = self.root
         for token in tokens[1:].tolist():
             node = node.get(token, {})

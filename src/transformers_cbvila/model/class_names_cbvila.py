@@ -1,8 +1,7 @@
-"""The classes that a configuration names, and whether anybody chose them.
+"""The class names of a configuration, `id2label` and `label2id`.
 
-transformers fills in two, LABEL_0 and LABEL_1, when nobody says anything. Heads that classify have names of their own
-to put in their place, and must not do so to somebody's choice, which may well look the same: what was chosen is
-therefore of a type of its own.
+transformers fills in LABEL_0 and LABEL_1 by default. Classification heads replace these by names of their own, but
+keep what a user chose, even if it looks the same. Chosen names therefore have their own type, [`ChosenClasses`].
 """
 
 from typing import Any
@@ -13,14 +12,18 @@ CLASS_FIELDS = ("id2label", "label2id")
 
 
 class ChosenClasses(dict):
-    """An `id2label` or a `label2id` that somebody chose; in everything else a dictionary."""
+    """An `id2label` or `label2id` that a user chose; otherwise a plain dictionary."""
 
     @classmethod
     def of(cls, field: str, value: Any) -> "ChosenClasses":
-        """What somebody gives as `field`, with whole numbers as ids (JSON has texts in their place).
+        """Returns the value of `field` with ids as integers (JSON has strings), ordered by id.
+
+        Args:
+            field: `"id2label"` or `"label2id"`.
+            value: A mapping.
 
         Raises:
-            ValueError: If it does not name the classes from 0 on, each differently.
+            ValueError: If the ids are not consecutive from 0, or two names are equal.
         """
         advice = 'expected ids from 0 on with a name each, such as {0: "no", 1: "yes"}'
         try:
@@ -36,10 +39,10 @@ class ChosenClasses(dict):
 
 
 def generic_names(number: Any) -> list[str]:
-    """The names that transformers gives so many classes.
+    """Returns the default names of transformers for a number of classes: LABEL_0, LABEL_1 and so on.
 
     Raises:
-        ValueError: If it is no number of classes.
+        ValueError: If `number` is not a positive integer.
     """
     if not isinstance(number, int) or isinstance(number, bool) or number < 1:
         raise ValueError(f"num_labels={shown(number)} is no number of classes: choose 1 or more.")
@@ -47,25 +50,25 @@ def generic_names(number: Any) -> list[str]:
 
 
 def both_fields(kind: type, names: Any) -> dict[str, Any]:
-    """`id2label` and `label2id` of classes with these names, in this order."""
+    """Returns `id2label` and `label2id` for class names in order."""
     return {"id2label": kind(enumerate(names)), "label2id": kind((name, i) for i, name in enumerate(names))}
 
 
-def require_one_story(said: dict[str, Any]) -> None:
+def check_consistent_classes(given: dict[str, Any]) -> None:
     """Raises a ValueError if `num_labels`, `id2label` and `label2id` contradict each other."""
-    chosen = {name: ChosenClasses.of(name, said[name]) for name in CLASS_FIELDS if name in said}
+    chosen = {name: ChosenClasses.of(name, given[name]) for name in CLASS_FIELDS if name in given}
     ids = {name: value if name == "id2label" else invert(value) for name, value in chosen.items()}
     if len(ids) == 2 and ids["id2label"] != ids["label2id"]:
         raise ValueError(
-            f"id2label is {shown(said['id2label'])} and label2id {shown(said['label2id'])}: they contradict each "
+            f"id2label is {shown(given['id2label'])} and label2id {shown(given['label2id'])}: they contradict each "
             "other. Leave one of them out."
         )
-    number = said.get("num_labels")
+    number = given.get("num_labels")
     for name, value in ids.items():
         if number is not None and number != len(value):
             raise ValueError(f"num_labels={shown(number)}, and {name} has {len(value)} classes: leave one out.")
 
 
 def invert(names: dict) -> dict:
-    """An `id2label` of a `label2id`, and the other way round."""
+    """Returns the `id2label` of a `label2id`, or the reverse."""
     return {value: key for key, value in names.items()}

@@ -1,6 +1,6 @@
-"""The configuration of every CB-ViLA model; those of its encoders are in encoder_configurations_cbvila.py.
+"""The configuration of CB-ViLA models.
 
-Nothing here computes: every choice the paper leaves open is a field, and a preset is a named set of choices.
+Every choice that the paper leaves open is a field; a preset is a named set of choices.
 """
 
 from math import isfinite
@@ -9,12 +9,12 @@ from typing import Any, Literal, get_args
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig, configuration_utils
 
-from .class_names_cbvila import CLASS_FIELDS, ChosenClasses, both_fields, generic_names, require_one_story
+from .class_names_cbvila import CLASS_FIELDS, ChosenClasses, both_fields, check_consistent_classes, generic_names
 from .encoder_configurations_cbvila import (
     CBViLAFusionConfig,
     CBViLATextConfig,
     CBViLAVisionConfig,
-    refuse_misspelt,
+    check_spelling,
 )
 from .messages_cbvila import shown
 from .nested_options_cbvila import (
@@ -44,10 +44,10 @@ _SUB_CONFIGS = {
     "text_config": CBViLATextConfig,
     "multimodal_config": CBViLAFusionConfig,
 }
-# transformers 5.20 needs specifications; later versions take the classes themselves, too, and earlier ones neither.
+# transformers 5.20 needs specifications; later versions also take classes, and earlier ones neither.
 _specification = getattr(configuration_utils, "SubConfigSpec", lambda config_class: config_class)
 _SUB_CONFIG_SPECIFICATIONS = {name: _specification(config_class) for name, config_class in _SUB_CONFIGS.items()}
-# A fusion layer is a text layer with cross-attention: what is not said about it is taken from the text encoder.
+# A fusion layer is a text layer with cross-attention: fields that are not given are taken from the text encoder.
 _FUSION_FOLLOWS_TEXT = (
     "hidden_size",
     "num_attention_heads",
@@ -63,40 +63,39 @@ _FUSION_FOLLOWS_TEXT = (
 @saved_with_its_code
 @strict
 class CBViLAConfig(PreTrainedConfig):
-    r"""Configuration of every CB-ViLA model. The defaults are the paper's sizes and the preset `recommended`.
+    r"""Configuration of CB-ViLA models. The defaults are the paper's sizes and the preset `recommended`.
 
-    The names of version 0.1, which had the options of quantizer and objectives side by side (`codebook_size`,
-    `mim_weight` …; `fusion_config` for `multimodal_config`), are understood wherever fields are.
+    The flat names of version 0.1 for the options of quantizer and objectives (`codebook_size`, `mim_weight` …), and
+    `fusion_config` for `multimodal_config`, are still accepted.
 
     Args:
         vision_config, text_config, multimodal_config (`dict` or config, *optional*): The three encoders.
-        preset (`str`, defaults to `"recommended"`): Name of the preset the configuration started from, for the record.
+        preset (`str`, defaults to `"recommended"`): Name of the preset that the configuration started from.
         quantizer_config (`dict`, *optional*): The quantizer and its options, such as
-            `{"type": "nearest", "size": 256}`; see [`CBViLANearestQuantizerOptions`] and those of the others.
+            `{"type": "nearest", "size": 256}`; see [`CBViLANearestQuantizerOptions`] and those of other quantizers.
         objectives (`dict`, *optional*): Options of the pretraining objectives by name, such as
-            `{"mim": {"weight": 0.5, "head": "tied"}}`; see the options of each, [`CBViLAMIMOptions`] and so on.
-            Objectives and options that are not named keep their defaults. A weight of 0 leaves an objective out, and
-            with the last one that needs it the quantizer, too.
+            `{"mim": {"weight": 0.5, "head": "tied"}}`; see [`CBViLAMIMOptions`] and those of other objectives.
+            Objectives and options that are not given keep their defaults. An objective with a weight of 0 is not
+            built, and neither is the quantizer if no other objective needs it.
         fusion_visual_pos (`"learned"` or `"none"`, defaults to `"learned"`): Positions of visual queries. Without them
-            (the paper names none) all hidden tokens of an image are the same query.
-        fusion_visual_cls (`"learned"`, `"vit"` or `"none"`, defaults to `"learned"`): What stands before visual
-            queries: a learned token, the image encoder's class token (never quantized), or nothing.
+            (the paper mentions none) all masked tokens of an image are the same query.
+        fusion_visual_cls (`"learned"`, `"vit"` or `"none"`, defaults to `"learned"`): The first visual query: a
+            learned token, the image encoder's class token (never quantized), or none.
         itm_kv (`"continuous"`, `"quantized"` or `"both"`, defaults to `"continuous"`): What texts attend to, in ITM,
-            MLM and every model whose texts attend to images: the image encoder's tokens, its class token and the
+            MLM and all heads in which texts attend to images: the image encoder's tokens, its class token with the
             quantized tokens, or both (continuous ones first).
         projection_dim (`int`, defaults to 256): Width of the contrastive embeddings.
         logit_scale_init_value (`float`, defaults to 2.6592): Logarithm of the initial 1 / temperature (ln 1/0.07).
         num_images (`int`, defaults to 2): Images per statement in visual reasoning.
         reasoning_fusion (`"separate"` or `"twin"`, defaults to `"separate"`): How visual reasoning fuses a statement
-            with its images: with each on its own, all joint representations going into the classifier; or with two
-            in turns, as ALBEF does, by twice as many fusion layers, of which two share keys and values.
-        rerank_k (`int`, defaults to 0): How many of the most similar items matching orders anew when a
-            `CBViLARetriever` searches and is not told; 0: similarity alone, which is cheap. `cbvila inspect` and the
-            evaluation of `cbvila finetune retrieval` set it to what ranks better on what they measure.
+            with its images: with each separately, and the classifier reads all joint representations; or, as in ALBEF,
+            with two images in alternation, by twice as many fusion layers that share keys and values in pairs.
+        rerank_k (`int`, defaults to 0): Default number of most similar items that a `CBViLARetriever` reranks by
+            matching; 0 ranks by similarity only, which is cheap. `cbvila inspect` and the evaluation of
+            `cbvila finetune retrieval` set it to what ranks better on their data.
         initializer_range (`float`, defaults to 0.02): Standard deviation of the initial weights.
 
     Example:
-
     ```python
     >>> from transformers_cbvila import CBViLAConfig
 
@@ -127,7 +126,7 @@ class CBViLAConfig(PreTrainedConfig):
         "question_hidden_states",
     ]
 
-    # a dict or nothing on the way in, a configuration afterwards
+    # Given as a dictionary or None, a configuration after __post_init__.
     vision_config: Any = None
     text_config: Any = None
     multimodal_config: Any = None
@@ -145,7 +144,7 @@ class CBViLAConfig(PreTrainedConfig):
     initializer_range: float = 0.02
     tie_word_embeddings: bool = True
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any) -> None:
         if "use_cache" in kwargs:
             raise ValueError(
                 f"use_cache={shown(kwargs['use_cache'])} of the whole model: the cache is the answer decoder's. Set "
@@ -160,15 +159,14 @@ class CBViLAConfig(PreTrainedConfig):
         nested |= {name: kwargs.pop(name) for name in FLAT_NAMES if name in kwargs}
         nest(nested)
         self.quantizer_config, self.objectives = (nested[name] for name in NESTED)
-        refuse_misspelt(kwargs, type(self), FLAT_NAMES)
+        check_spelling(kwargs, type(self), FLAT_NAMES)
         self.check()
-        said = {name: kwargs.pop(name, None) for name in ("num_labels",)}
-        said |= {name: getattr(self, name) for name in ("id2label", "label2id")}
-        nobodys = both_fields(dict, generic_names(2))
-        self.__dict__.update(nobodys)
+        given = {"num_labels": kwargs.pop("num_labels", None), "id2label": self.id2label, "label2id": self.label2id}
+        default_classes = both_fields(dict, generic_names(2))
+        self.__dict__.update(default_classes)
         super().__post_init__(**kwargs)
-        self.__dict__.update(nobodys)  # transformers sets them, too, as if somebody chose
-        self._choose_classes({name: value for name, value in said.items() if value is not None})
+        self.__dict__.update(default_classes)  # transformers has set them like chosen ones
+        self._choose_classes({name: value for name, value in given.items() if value is not None})
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in CLASS_FIELDS and value is not None:
@@ -188,15 +186,15 @@ class CBViLAConfig(PreTrainedConfig):
         super().__setattr__(name, value)
 
     def __getattr__(self, name: str) -> Any:
-        """The option of a flat name of version 0.1."""
+        """Returns the option of a flat name of version 0.1."""
         if name in FLAT_NAMES and "objectives" in self.__dict__:
             return getattr(*self._options_at(name))
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
     def _options_at(self, flat_name: str) -> tuple[Any, str]:
-        """The options that a flat name of version 0.1 is one of, and its name there.
+        """Returns the options that have the option of a flat name, and its name among them.
 
-        An objective that the configuration does not have has the defaults of its options.
+        For an objective that the configuration does not have, they are the default options.
         """
         where, objective, option = FLAT_NAMES[flat_name]
         found = getattr(self, where)
@@ -206,7 +204,7 @@ class CBViLAConfig(PreTrainedConfig):
 
     @property
     def num_labels(self) -> int:
-        """Number of classes of the heads that classify."""
+        """Number of classes of classification heads."""
         return len(self.id2label or ())
 
     @num_labels.setter
@@ -216,31 +214,38 @@ class CBViLAConfig(PreTrainedConfig):
             both_fields(ChosenClasses, self.id2label.values() if number == self.num_labels else names)
         )
 
-    def _choose_classes(self, said: dict[str, Any]) -> None:
-        """Takes over what somebody says of the classes: `num_labels`, `id2label`, `label2id`, or several of them."""
-        require_one_story(said)
+    def _choose_classes(self, given: dict[str, Any]) -> None:
+        """Sets the classes that a user chose by one or more of `num_labels`, `id2label` and `label2id`."""
+        check_consistent_classes(given)
         for name in ("num_labels", "id2label", "label2id"):
-            if name in said and not (name == "num_labels" and len(said) > 1):
-                setattr(self, name, said[name])
+            if name in given and not (name == "num_labels" and len(given) > 1):
+                setattr(self, name, given[name])
 
     @classmethod
-    def from_dict(cls, config_dict: dict[str, Any], **kwargs):
-        """A configuration from what a file holds, with `kwargs`, what the caller says, over it.
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Creates a configuration from the contents of a file and the options of a caller.
 
-        The two are told apart for classes: those of a file are its model's, and a head of another kind has its own.
+        Classes of the file belong to its model, and heads for other tasks replace them; those of the caller are kept.
+
+        Args:
+            config_dict: The contents of the file.
+            kwargs: Options that override it.
+
+        Returns:
+            The configuration; with `return_unused_kwargs=True` also the unused options.
 
         Raises:
-            ValueError: If an option of the caller is misspelt, or his classes contradict each other.
+            ValueError: If an option of the caller is misspelt, or its classes contradict each other.
         """
         kwargs = with_new_names(kwargs)
-        refuse_misspelt(kwargs, cls, FLAT_NAMES)
+        check_spelling(kwargs, cls, FLAT_NAMES)
         for name, config_class in _SUB_CONFIGS.items():
             if kwargs.get(name) is not None:
                 check_part(name, kwargs[name])
             if isinstance(kwargs.get(name), dict):
-                refuse_misspelt(kwargs[name], config_class)
-        said = {name: kwargs.pop(name) for name in ("num_labels", *CLASS_FIELDS) if kwargs.get(name) is not None}
-        # the `use_cache` of an older checkpoint is Trainer's, see `to_dict`
+                check_spelling(kwargs[name], config_class)
+        given = {name: kwargs.pop(name) for name in ("num_labels", *CLASS_FIELDS) if kwargs.get(name) is not None}
+        # In older checkpoints `use_cache` was set by Trainer, see `to_dict`.
         fields = {k: v for k, v in config_dict.items() if k != "use_cache"}
         changes = {name: kwargs.pop(name) for name in (*NESTED, *FLAT_NAMES) if name in kwargs}
         nest(fields)
@@ -249,13 +254,13 @@ class CBViLAConfig(PreTrainedConfig):
         loaded = super().from_dict(fields, **kwargs)
         config = loaded[0] if isinstance(loaded, tuple) else loaded
         config.__dict__.update({name: dict(getattr(config, name) or {}) for name in CLASS_FIELDS})
-        config._choose_classes(said)
+        config._choose_classes(given)
         return loaded
 
     def check(self) -> None:
-        """Raises a ValueError for values that no model can have.
+        """Raises a ValueError for invalid values.
 
-        Models ask again: `from_pretrained` and people change values of a configuration that was fine when it was made.
+        Models call it again, as `from_pretrained` and users set fields of configurations that have been checked.
         """
         for name, config_class in _SUB_CONFIGS.items():
             if not isinstance(getattr(self, name), config_class):
@@ -270,12 +275,12 @@ class CBViLAConfig(PreTrainedConfig):
         self._check_combinations()
 
     @classmethod
-    def from_preset(cls, name: str, **kwargs) -> "CBViLAConfig":
-        """A configuration that starts from a preset.
+    def from_preset(cls, name: str, **kwargs: Any) -> "CBViLAConfig":
+        """Creates a configuration from a preset.
 
         Args:
-            name: `"recommended"`, or `"paper"` for the literal reading of the paper, which may collapse.
-            kwargs: Any field, taking precedence over the preset.
+            name: `"recommended"`, or `"paper"` for the literal reading of the paper, whose codebook may collapse.
+            kwargs: Fields that override the preset.
 
         Raises:
             ValueError: If there is no preset of that name.
@@ -286,32 +291,32 @@ class CBViLAConfig(PreTrainedConfig):
             kwargs[where] = merge(where, fields, kwargs.get(where))
         return cls(**{"preset": name, **kwargs})
 
-    # Trainer writes `use_cache` on every configuration, False by default: its own choice while it trains, which would
-    # have a trained model generate without a cache for ever.
+    # Trainer sets `use_cache` of every configuration, False by default. Saved, it would disable the cache of trained
+    # models.
     def to_dict(self) -> dict[str, Any]:
-        """As of [`~transformers.PreTrainedConfig`]; without a `use_cache` of the whole model."""
+        """Returns the fields as a dictionary, without a `use_cache` of the whole model."""
         fields = {name: value for name, value in super().to_dict().items() if name != "use_cache"}
         objectives = {name: options.to_dict() for name, options in self.objectives.items()}
         return {**fields, "quantizer_config": self.quantizer_config.to_dict(), "objectives": objectives}
 
     def loss_weights(self) -> dict[str, float]:
-        """Weight of each loss term by name."""
+        """Returns the weight of each loss term by name."""
         return {term: weight for weights in self._terms().values() for term, weight in weights.items()}
 
     def loss_phases(self) -> dict[str, str]:
-        """Phase of training from which each loss term is on, by name; see [`CBViLAObjective`]."""
+        """Returns the phase of training in which each loss term starts, by name; see [`CBViLAObjective`]."""
         return {term: OBJECTIVES[name].phase for name, weights in self._terms().items() for term in weights}
 
     def active_objectives(self) -> list[str]:
-        """Names of the objectives that have a term with a weight above 0."""
+        """Returns the names of the objectives with a positive weight."""
         return [name for name, weights in self._terms().items() if any(weight > 0 for weight in weights.values())]
 
     def _terms(self) -> dict[str, dict[str, float]]:
-        """Weight of each loss term by name, of each objective."""
+        """Returns the weight of each loss term by name, by objective."""
         return {name: OBJECTIVES[name].loss_weights(options) for name, options in self.objectives.items()}
 
     def needs(self, what: str) -> bool:
-        """Whether an active objective needs something, such as `"quantizer"`; see [`CBViLAObjective`]."""
+        """Returns whether an active objective needs `what`, such as `"quantizer"`; see [`CBViLAObjective`]."""
         return any(what in OBJECTIVES[name].needs for name in self.active_objectives())
 
     @property
@@ -321,11 +326,11 @@ class CBViLAConfig(PreTrainedConfig):
 
     @property
     def has_quantizer(self) -> bool:
-        """Whether anything needs quantized tokens."""
+        """Whether the model needs quantized tokens."""
         return self.needs("quantizer") or self.itm_kv != "continuous"
 
     def require_quantizer(self) -> None:
-        """Raises a ValueError for a configuration in which nothing needs a quantizer."""
+        """Raises a ValueError if no active objective needs a quantizer."""
         if not self.needs("visual_queries"):
             raise ValueError(
                 "No objective of this configuration predicts codes or pixels (all have weight 0), so that it has no "
@@ -334,16 +339,16 @@ class CBViLAConfig(PreTrainedConfig):
 
     @property
     def hides_patches(self) -> bool:
-        """Whether an active objective hides patches."""
+        """Whether an active objective masks patches."""
         return any(OBJECTIVES[name].hides_patches(self.objectives[name]) for name in self.active_objectives())
 
     @property
     def masks_before_encoder(self) -> bool:
-        """Whether patches are hidden before the image encoder, and not behind it."""
+        """Whether patches are masked before the image encoder instead of after it."""
         return any(getattr(options, "mask_stage", "post") == "pre" for options in self.objectives.values())
 
     def trains_encoder(self, tokens: str) -> bool:
-        """Whether an objective that reads `"quantized"` or `"detached"` tokens trains the image encoder by them."""
+        """Returns whether an objective trains the image encoder through `"quantized"` or `"detached"` tokens."""
         readers = [options for name, options in self.objectives.items() if OBJECTIVES[name].reads == tokens]
         return any(options.grad_to_vit for options in readers)
 
@@ -395,8 +400,8 @@ class CBViLAConfig(PreTrainedConfig):
             OBJECTIVES[name].check_with(options, self)
         if self.reasoning_fusion == "twin" and self.num_images != 2:
             raise ValueError(
-                f"reasoning_fusion='twin' asks two images in turns and num_images={self.num_images}: choose "
-                "'separate' for other numbers of images."
+                f"reasoning_fusion='twin' takes two images and num_images={self.num_images}: choose 'separate' for "
+                "other numbers of images."
             )
         if self.itm_kv != "continuous" and not self.trains_encoder("quantized"):
             raise ValueError(
@@ -406,7 +411,7 @@ class CBViLAConfig(PreTrainedConfig):
 
 
 def check_part(name: str, value: Any) -> None:
-    """Raises a ValueError unless `value` can be the configuration of an encoder."""
+    """Raises a ValueError unless `value` is the configuration of an encoder or a dictionary."""
     if not isinstance(value, dict | PreTrainedConfig):
         expected = f"a {_SUB_CONFIGS[name].__name__} or a dictionary of its fields"
         raise ValueError(f"{name} is {shown(value)}; expected {expected}.")

@@ -1,4 +1,4 @@
-"""Configurations of the three encoders, which a [`CBViLAConfig`] holds, and checks that all configurations share."""
+"""Configurations of the three encoders in a [`CBViLAConfig`], and checks shared by all configurations."""
 
 from collections.abc import Iterable
 from dataclasses import fields
@@ -53,14 +53,14 @@ class CBViLAVisionConfig(PreTrainedConfig):
         """Number of visual tokens N of an image of the configured size."""
         return (self.image_size // self.patch_size) ** 2
 
-    def __post_init__(self, **kwargs):
-        _refuse_other_kinds(kwargs, type(self))
-        refuse_misspelt(kwargs, type(self))
+    def __post_init__(self, **kwargs: Any) -> None:
+        _check_model_type(kwargs, type(self))
+        check_spelling(kwargs, type(self))
         self.check()
         super().__post_init__(**kwargs)
 
     def check(self) -> None:
-        """Raises a ValueError for values that no model can have. Models ask again: values may have changed since."""
+        """Raises a ValueError for invalid values; models call it again, as fields may have been set since."""
         _check_encoder(self)
         for name in ("patch_size", "image_size", "num_channels"):
             if getattr(self, name) < 1:
@@ -119,17 +119,17 @@ class CBViLATextConfig(PreTrainedConfig):
 
     @property
     def end_token_id(self) -> int | None:
-        """[SEP], which ends texts and answers: `eos_token_id`, or the first if there are several."""
+        """Id of [SEP], which ends texts and answers: `eos_token_id`, or the first of several."""
         return self.eos_token_id[0] if isinstance(self.eos_token_id, list) else self.eos_token_id
 
-    def __post_init__(self, **kwargs):
-        _refuse_other_kinds(kwargs, type(self))
-        refuse_misspelt(kwargs, type(self))
+    def __post_init__(self, **kwargs: Any) -> None:
+        _check_model_type(kwargs, type(self))
+        check_spelling(kwargs, type(self))
         self.check()
         super().__post_init__(**kwargs)
 
     def check(self) -> None:
-        """Raises a ValueError for values that no model can have. Models ask again: values may have changed since."""
+        """Raises a ValueError for invalid values; models call it again, as fields may have been set since."""
         _check_encoder(self)
         for name in ("vocab_size", "max_position_embeddings", "type_vocab_size"):
             if getattr(self, name) < 1:
@@ -138,10 +138,10 @@ class CBViLATextConfig(PreTrainedConfig):
 
 @strict
 class CBViLAFusionConfig(PreTrainedConfig):
-    r"""Configuration of the fusion encoder: layers of the text encoder's form plus cross-attention (Sec. IV-C).
+    r"""Configuration of the fusion encoder: text layers with cross-attention (Sec. IV-C).
 
-    Inside a [`CBViLAConfig`], sizes that are not given follow the text encoder, and `encoder_hidden_size` the vision
-    encoder.
+    In a [`CBViLAConfig`], sizes that are not given are taken from the text encoder, and `encoder_hidden_size` from the
+    image encoder.
 
     Args:
         hidden_size (`int`, defaults to 768): Width D; must equal the text encoder's.
@@ -165,24 +165,24 @@ class CBViLAFusionConfig(PreTrainedConfig):
     layer_norm_eps: float = 1e-12
     initializer_range: float = 0.02
 
-    def __post_init__(self, **kwargs):
-        _refuse_other_kinds(kwargs, type(self))
-        refuse_misspelt(kwargs, type(self))
+    def __post_init__(self, **kwargs: Any) -> None:
+        _check_model_type(kwargs, type(self))
+        check_spelling(kwargs, type(self))
         self.check()
         super().__post_init__(**kwargs)
 
     def check(self) -> None:
-        """Raises a ValueError for values that no model can have. Models ask again: values may have changed since."""
+        """Raises a ValueError for invalid values; models call it again, as fields may have been set since."""
         _check_encoder(self)
         if self.encoder_hidden_size < 1:
             raise ValueError(f"multimodal_config: encoder_hidden_size={self.encoder_hidden_size} must be positive.")
 
 
-def refuse_misspelt(options: Any, config_class: Any, other_names: Iterable[str] = ()) -> None:
-    """Raises a ValueError for a name that is nearly a field's, or one of `other_names`.
+def check_spelling(options: Any, config_class: Any, other_names: Iterable[str] = ()) -> None:
+    """Raises a ValueError for a name that is close to a field, or to one of `other_names`.
 
-    Other unknown names pass, as transformers keeps them as attributes; and so do all names of a file (which says its
-    `model_type`), as it may be of a later version.
+    Other unknown names are allowed, as transformers keeps them as attributes. All names of a file (recognized by its
+    `model_type`) are allowed, as it may have been saved by a later version.
     """
     known = [*(field.name for field in fields(config_class)), *other_names]
     for name in () if "model_type" in options else options:
@@ -192,21 +192,21 @@ def refuse_misspelt(options: Any, config_class: Any, other_names: Iterable[str] 
             raise ValueError(f"{place}there is no option {shown(name)}; did you mean {nearest[0]!r}?")
 
 
-def _refuse_other_kinds(options: Any, config_class: Any) -> None:
-    """Raises a ValueError for what a file says of a model of another kind.
+def _check_model_type(options: Any, config_class: Any) -> None:
+    """Raises a ValueError for the configuration of another type of model.
 
-    Layers of encoders have names in common: weights of one would be taken for those of another.
+    The layers of the encoders have the same names: weights of one would load into another.
     """
     kind = options.get("model_type", config_class.model_type)
     if kind != config_class.model_type:
         raise ValueError(
-            f"This is the configuration of a {shown(kind)}; a {config_class.__name__} is one of a "
+            f"This is the configuration of a {shown(kind)}; a {config_class.__name__} is that of a "
             f"{config_class.model_type!r}. Load the class that config.json names under architectures."
         )
 
 
 def _check_encoder(config: Any) -> None:
-    """Raises a ValueError for sizes and shares that no encoder can have."""
+    """Raises a ValueError for sizes and probabilities that an encoder cannot have."""
     where = config.base_config_key
     for name in ("hidden_size", "num_attention_heads", "intermediate_size"):
         if getattr(config, name) < 1:
@@ -223,7 +223,7 @@ def _check_encoder(config: Any) -> None:
             raise ValueError(f"{where}: {name}={getattr(config, name)} must be in [0, 1).")
     for name in ("layer_norm_eps", "initializer_range"):
         if not getattr(config, name) >= 0:
-            raise ValueError(f"{where}: {name}={getattr(config, name)} is no positive number.")
+            raise ValueError(f"{where}: {name}={getattr(config, name)} must be 0 or more.")
 
 
 __all__ = ["CBViLAFusionConfig", "CBViLATextConfig", "CBViLAVisionConfig"]

@@ -1,4 +1,4 @@
-"""How messages show a value that somebody gave: recognisable, on one line and never longer than it needs to be."""
+"""Formats values for messages: on one line and shortened."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -7,12 +7,13 @@ SHOWN_CHARACTERS = 80
 
 
 def shown(value: Any, limit: int = SHOWN_CHARACTERS) -> str:
-    """The `repr` of a value, cut where it grows too long: "'data:image/png;base64,iVBOR…' (400,152 characters)".
+    """Returns the `repr` of a value, shortened: `'data:image/png;base64,iVBOR…' (400,152 characters)`.
 
     Args:
-        limit: Characters of the `repr` that are kept.
+        value: Any value.
+        limit: Number of characters that are kept.
     """
-    # a repr is as long as its value: of a long text only the beginning is asked for
+    # The repr of a long text takes time: only that of its beginning is computed.
     if isinstance(value, str | bytes) and len(value) > limit:
         unit = "characters" if isinstance(value, str) else "bytes"
         return f"{value[:limit]!r}… ({len(value):,} {unit})"
@@ -21,22 +22,20 @@ def shown(value: Any, limit: int = SHOWN_CHARACTERS) -> str:
 
 
 def shown_error(error: BaseException, limit: int = 300) -> str:
-    """What an error says and of which kind it is, cut where it grows too long: "OSError: image file is truncated"."""
+    """Returns the type and the message of an error, shortened: `OSError: image file is truncated`."""
     return one_line(f"{type(error).__name__}: {error}", limit)
 
 
 def one_line(text: str, limit: int = 300) -> str:
-    """A text that somebody else wrote, such as a library's error, on one line, cut where it grows too long."""
+    """Returns a text, such as the error of a library, on one line, shortened."""
     text = " ".join(text.split())
     return text if len(text) <= limit else f"{text[:limit]}…"
 
 
 def listed(names: Iterable[Any], limit: int = 500) -> str:
-    """Names with commas between them, as many as there is room for: "id, image, … (1,024 in all)"."""
+    """Returns names separated by commas, shortened: `id, image, … (1,024 in all)`."""
     names = list(map(str, names))
     text = ", ".join(names)
-    return (
-        text
-        if len(text) <= limit
-        else f"{text[:limit].rpartition(', ')[0] or text[:limit]}, … ({len(names):,} in all)"
-    )
+    if len(text) <= limit:
+        return text
+    return f"{text[:limit].rpartition(', ')[0] or text[:limit]}, … ({len(names):,} in all)"

@@ -1,4 +1,4 @@
-"""What the heads that classify a text about images share: their output, and the classifier on joint representations.
+"""Output, classifier and class names shared by the classification heads (visual entailment and reasoning).
 
 Shapes: B batch, D hidden.
 """
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
-from .class_names_cbvila import CLASS_FIELDS, ChosenClasses, both_fields, invert, require_one_story
+from .class_names_cbvila import CLASS_FIELDS, ChosenClasses, both_fields, check_consistent_classes, invert
 from .configuration_cbvila import CBViLAConfig
 from .label_checks_cbvila import check_ids
 from .messages_cbvila import shown
@@ -26,9 +26,9 @@ class CBViLAClassificationOutput(ModelOutput):
     Args:
         loss (`torch.FloatTensor` ()): Mean cross-entropy, when `labels` are given.
         logits (`torch.FloatTensor` (B, classes)): Scores of the classes, named by `config.id2label`.
-        hidden_states, attentions, cross_attentions (tuples, *optional*): Of the fusion layers; in visual reasoning
-            with n rows for each statement, one per image (with `reasoning_fusion="twin"` one row, and twice as many
-            layers).
+        hidden_states, attentions, cross_attentions (tuples, *optional*): States of the fusion layers. In visual
+            reasoning they have n rows per statement, one per image (with `reasoning_fusion="twin"` one row, and twice
+            as many layers).
     """
 
     loss: Tensor | None = None
@@ -41,15 +41,23 @@ class CBViLAClassificationOutput(ModelOutput):
 class CBViLAClassificationHead(nn.Sequential):
     """Linear, ReLU, Linear on a joint representation, as in ALBEF."""
 
-    def __init__(self, in_size: int, hidden_size: int, num_labels: int):
+    def __init__(self, in_size: int, hidden_size: int, num_labels: int) -> None:
         super().__init__(nn.Linear(in_size, hidden_size), nn.ReLU(), nn.Linear(hidden_size, num_labels))
 
 
 def with_labels(config: CBViLAConfig, names: tuple[str, ...], head: str) -> CBViLAConfig:
-    """The configuration of a head (`head` is its class's name), with `names` as its classes unless it has others.
+    """Returns the configuration with `names` as classes, unless it has classes of its own.
 
-    What somebody chose counts, whatever it is, and so does what the head's own checkpoint says. Another checkpoint's
-    default classes, those of its task or the two that transformers fills in, say nothing of this head.
+    Classes that a user chose are kept, and so are those of a checkpoint of this head. The default classes of another
+    task, or those that transformers fills in, are replaced.
+
+    Args:
+        config: The configuration; it is not modified.
+        names: The default classes of the head.
+        head: The name of the head's class.
+
+    Raises:
+        ValueError: If the chosen `id2label` and `label2id` contradict each other.
     """
     chosen = [name for name in CLASS_FIELDS if isinstance(getattr(config, name), ChosenClasses)]
     if not chosen and head in (config.architectures or ()):
@@ -61,21 +69,21 @@ def with_labels(config: CBViLAConfig, names: tuple[str, ...], head: str) -> CBVi
     if not chosen:
         config.__dict__.update(both_fields(dict, names))
         return config
-    require_one_story({name: getattr(config, name) for name in chosen})
+    check_consistent_classes({name: getattr(config, name) for name in chosen})
     ids = config.id2label if "id2label" in chosen else invert(config.label2id)
     config.__dict__.update(both_fields(ChosenClasses, [ids[i] for i in sorted(ids)]))
     return config
 
 
 def check_labels(labels: Tensor, batch_size: int, config: CBViLAConfig, owner: nn.Module) -> None:
-    """Raises a ValueError unless `labels` are (B,) ids of classes; -100, which leaves a row out, is one."""
+    """Raises a ValueError unless `labels` (B,) are class ids, or -100 for rows that the loss ignores."""
     names = shown(list((config.id2label or {}).values()))
     rule = f"the model has {config.num_labels} classes, numbered from 0: {names}; set id2label for others"
     check_ids("labels", labels, (batch_size,), config.num_labels, rule, owner)
 
 
 def label_ids(names: str | list[str], config: CBViLAConfig) -> Tensor:
-    """Ids (B,) of classes given by their names, in whatever order `config.id2label` has them; case does not matter.
+    """Returns the ids (B,) of classes given by name, ignoring case.
 
     Raises:
         ValueError: If a name is not among `config.id2label`.

@@ -34,8 +34,7 @@ _OWN_OPTIONS = {
 
 
 class CBViLAVisualQuestionAnsweringPipeline(Pipeline):
-    """
-    Answers questions about images, in words of its own or by ranking given answers.
+    """Answers questions about images, in words of its own or by ranking given answers.
 
     Args:
         model: a `CBViLAForQuestionAnswering`.
@@ -49,7 +48,6 @@ class CBViLAVisualQuestionAnsweringPipeline(Pipeline):
         ValueError: there is no processor, the model cannot answer, or the tokenizer is not the one of the model.
 
     Example:
-
     ```python
     import transformers_cbvila  # makes the task known to transformers
     from transformers import pipeline
@@ -99,8 +97,7 @@ class CBViLAVisualQuestionAnsweringPipeline(Pipeline):
         )
 
     def __call__(self, image: Any = None, question: Any = None, **kwargs: Any) -> Any:  # type: ignore[override]
-        """
-        Answer one question or many.
+        """Answer one question or many.
 
         Args:
             image: an image (a path, a URL, a PIL image, an array) or many of them (a list, an array of four
@@ -138,8 +135,7 @@ class CBViLAVisualQuestionAnsweringPipeline(Pipeline):
         return [] if isinstance(pairs, list) and not pairs else super().__call__(pairs, **kwargs)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
-        """
-        Save the model and the processor in a folder that `pipeline("visual-question-answering", model=...)` takes.
+        """Save the model and the processor in a folder that `pipeline("visual-question-answering", model=...)` takes.
 
         transformers' own method would copy a registered pipeline's code into the folder, which `pipeline` then refuses
         to load without `trust_remote_code=True`, and would leave out the processor.

@@ -76,8 +76,7 @@ class NumberedStream(IterableDataset):
 
 
 def to_pairs(image: Any, question: Any) -> dict[str, Any] | list[dict[str, Any]] | Dataset | Iterator[dict[str, Any]]:
-    """
-    Bring the two arguments of a call of the pipeline to pairs.
+    """Bring the two arguments of a call of the pipeline to pairs.
 
     Args:
         image: one image or many: whatever `items_of` takes. Without `question`, one pair
@@ -119,8 +118,7 @@ def to_pairs(image: Any, question: Any) -> dict[str, Any] | list[dict[str, Any]]
 
 
 def check_pair(pair: Any, name: str = "the pair") -> tuple[Any, str]:
-    """
-    The image and the question of one pair.
+    """The image and the question of one pair.
 
     Args:
         name: what to call it in an error.

@@ -28,8 +28,7 @@ UNLIMITED = 1_000_000
 
 @saved_with_its_code
 class CBViLAProcessor(ProcessorMixin):
-    """
-    An image processor and a tokenizer behind one call.
+    """An image processor and a tokenizer behind one call.
 
     Args:
         image_processor: a `CBViLAImageProcessor` or `CBViLAImageProcessorPil`.
@@ -37,7 +36,6 @@ class CBViLAProcessor(ProcessorMixin):
         add_sep_token: whether texts end in [SEP]. False is ALBEF's convention, `[CLS] tokens`.
 
     Example:
-
     ```python
     >>> from PIL import Image
     >>> from transformers import BertTokenizer
@@ -75,8 +73,7 @@ class CBViLAProcessor(ProcessorMixin):
         image_index: Any = None,
         **kwargs: Any,
     ) -> BatchFeature:
-        """
-        Process images, texts or both.
+        """Process images, texts or both.
 
         Args:
             images: one image or a list, as the image processor takes them; I images in all. A list of lists has the
@@ -123,8 +120,7 @@ class CBViLAProcessor(ProcessorMixin):
         return BatchFeature(data, tensor_type=return_tensors)
 
     def encode_answers(self, answers: str | list[str], return_tensors: str | None = "pt") -> BatchFeature:
-        """
-        Encode answers as labels for the answer decoder.
+        """Encode answers as labels for the answer decoder.
 
         Args:
             answers: B answers.
@@ -145,8 +141,7 @@ class CBViLAProcessor(ProcessorMixin):
         return BatchFeature({"labels": labels}, tensor_type=return_tensors)
 
     def encode_candidates(self, answers: Any) -> torch.Tensor:
-        """
-        Encode answers to choose from.
+        """Encode answers to choose from.
 
         Args:
             answers: R answers, all of them different to the tokenizer.
@@ -163,8 +158,7 @@ class CBViLAProcessor(ProcessorMixin):
         return labels
 
     def decode_answers(self, ids: Any) -> list[str]:
-        """
-        Read the texts of generated answers, or of labels.
+        """Read the texts of generated answers, or of labels.
 
         Args:
             ids: (B, A) token ids, with or without the token that the decoder starts from. Each row is read up to the

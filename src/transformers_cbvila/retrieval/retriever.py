@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers.utils import ModelOutput
 
 from ..bundled import local_or_hub_id
-from ..data.picture_files import picture_files
+from ..data.image_files import image_files
 from ..devices import placed
 from ..model.item_lists_cbvila import holds_several, items_of
 from ..model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
@@ -169,7 +169,7 @@ class CBViLARetriever:
             raise ValueError("Index images or texts: exactly one of the two.")
         items, kind, self.files = texts if images is None else images, "texts" if images is None else "images", []
         if kind == "images" and isinstance(items, str | Path):
-            items = self.files = picture_files(items)
+            items = self.files = image_files(items)
         items = items_of(items, kind)
         encoder = GalleryEncoder(self.model, self.processor, kind, max_length, batch_size, progress, keep_states)
         self._gallery = encoder.encode(items) if folder is None else store_gallery(folder, encoder, items, shard_bytes)

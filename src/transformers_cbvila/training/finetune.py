@@ -2,31 +2,25 @@
 
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from transformers import set_seed
 from transformers.trainer_utils import IntervalStrategy
 
-from ..data.collators import CBViLADataCollatorForQuestionAnswering, token_limit
-from ..data.questions import SampledQuestions
+from ..data.collators import token_limit
+from ..data.given_options import Repeatable
 from ..data.source_rows import usual_split
-from ..data.task_collators import (
-    CBViLADataCollatorForImageTextRetrieval,
-    CBViLADataCollatorForVisualEntailment,
-    CBViLADataCollatorForVisualReasoning,
-)
-from ..data.task_examples import CaptionedImages, ViewedRows
-from ..data.task_rows import TaskRows, load_task_rows
-from ..data.task_settings import Repeatable
-from ..data.task_texts import check_texts, texts_of_rows, usual_length
 from ..data.unknown_texts import warn_of_unknown_tokens
-from ..evaluation.figure_lines import print_figures
-from ..evaluation.protocols import check_protocol
-from ..evaluation.task_evaluation import task_classes
-from ..evaluation.task_figures import TaskEvaluation
+from ..metric_lines import print_metrics
 from ..model.processing_cbvila import CBViLAProcessor
 from ..output_files import write_json
 from ..retrieval.retrieval_order import keep_better_order
+from ..tasks.evaluation import Evaluation
+from ..tasks.protocol import check_protocol
+from ..tasks.row_reading import load_task_rows
+from ..tasks.rows import TaskRows
+from ..tasks.task import Metrics, Task
+from ..tasks.texts import check_texts, texts_of_rows, usual_length
 from .arguments import CBViLATrainingArguments
 from .runs.checkpoints import checkpoint_to_resume
 from .runs.progress import log_main_process
@@ -38,7 +32,6 @@ from .view_options import ViewOptions
 
 RECORD = "finetuning.json"
 _EVALUATING = ("eval_strategy", "eval_on_start", "load_best_model_at_end")
-MAIN_FIGURE = {"retrieval": "mean_recall", "vqa": "accuracy", "entailment": "accuracy", "reasoning": "accuracy"}
 
 
 @dataclass
@@ -80,12 +73,8 @@ class FinetuningJob(ViewOptions):
     dropout: float | None = field(
         default=None, metadata={"help": "Dropout of the text and fusion encoders; default: the model's."}
     )
-    closed_questions: int | None = field(
-        default=None,
-        metadata={"help": "Of vqa, yes/no questions per image and epoch beside all others; default: all of them."},
-    )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _ = self.views  # raises early
         if not self.train_data:
             raise ValueError("train_data is empty; name at least one folder, file or data set.")
@@ -96,15 +85,14 @@ class FinetuningJob(ViewOptions):
         return self.eval_split or usual_split(self.eval_data, ("validation", "test"))
 
 
-def finetune(task: str, job: FinetuningJob, settings: Any, args: CBViLATrainingArguments) -> Path:
+def finetune(task: Task, job: FinetuningJob, args: CBViLATrainingArguments) -> Path:
     """Runs the job (or goes on with it, with `resume_from_checkpoint`) and returns the folder of the trained model.
 
     Beside the model, `finetuning.json` says what was done, and what `eval_data` gave.
 
     Args:
-        task: `vqa`, `retrieval`, `entailment` or `reasoning`.
+        task: The task, with its options.
         job: Model and data.
-        settings: The task's, see `data/task_settings.py`.
         args: How to train.
 
     Raises:
@@ -113,137 +101,123 @@ def finetune(task: str, job: FinetuningJob, settings: Any, args: CBViLATrainingA
     """
     output_dir = Path(args.output_dir or "trainer_output")
     checkpoint = checkpoint_to_resume(args, output_dir)
-    trainer = build_trainer(task, job, settings, args)
+    trainer = build_trainer(task, job, args)
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
-    figures = trainer.evaluate() if job.eval_data else {}
+    metrics = trainer.evaluate() if job.eval_data else {}
     trainer.save_state()
     if trainer.is_world_process_zero():
-        if kept := keep_better_order(output_dir, figures, getattr(settings, "rerank_k", 0), prefix="eval_"):
+        if kept := keep_better_order(output_dir, metrics, getattr(task, "rerank_k", 0), prefix="eval_"):
             log_main_process(args, kept)
-        write_json(output_dir / RECORD, _record(task, job, settings, trainer, figures))
-        if figures:
-            print_figures(figures, "eval_")
+        write_json(output_dir / RECORD, _record(task, job, trainer, metrics))
+        if metrics:
+            print_metrics(metrics, "eval_")
     return output_dir
 
 
-def build_trainer(task: str, job: FinetuningJob, settings: Any, args: CBViLATrainingArguments) -> TaskTrainer:
-    """The trainer of a job, with its data, model and collator; nothing is trained yet."""
+def build_trainer(task: Task, job: FinetuningJob, args: CBViLATrainingArguments) -> TaskTrainer:
+    """Returns the trainer of a job, with its data, model and collator; nothing is trained yet."""
     set_seed(args.seed)
     if not job.eval_data:
-        _evaluate_nothing(args)
+        _turn_evaluation_off(args)
     elif not args.is_given("metric_for_best_model"):
         _measure_best_by_task(task, args)
-    num_images = settings.num_images if task == "reasoning" else None
-    model, processor = starting_model(task, job.model, job.from_scratch, job.image_size, job.dropout, num_images)
-    classes = task_classes(task, model.config)
+    model, processor = starting_model(task, job.model, job.from_scratch, job.image_size, job.dropout)
     with args.main_process_first(desc="reading the data"):
-        train = load_task_rows(job.train_data, job.train_split, settings, classes)
-        train = check_texts(train, processor, settings.skip_bad_rows, training=True)
-        test = None
-        if job.eval_data:
-            conditions = replace(settings, where=job.eval_where or settings.where)
-            test = load_task_rows(job.eval_data, job.measured_split, conditions, classes)
-            test = check_texts(test, processor, settings.skip_bad_rows)
-    for rows in (train, test):
-        if rows is not None and rows.skipped:
-            log_main_process(args, rows.summary_of_skipped())
+        rows = read_rows(task, job, processor, task.classes(model.config))
+    for skipped in (part for part in rows if part is not None and part.skipped):
+        log_main_process(args, skipped.summary_of_skipped())
     if args.process_index == 0:
-        warn_of_unknown_tokens(processor.tokenizer, texts_of_rows(train, training=True))
-    _use_defaults(situation_of(task, job, model, processor, train, args), job, settings, args)
-    if test is not None:
-        check_protocol(job.protocol, settings, test)
-    quiet = bool(args.disable_tqdm)
-    evaluation = TaskEvaluation(
-        settings, train, args.per_device_eval_batch_size, progress=not quiet, protocol=job.protocol
-    )
-    evaluation.check(processor, test)
+        warn_of_unknown_tokens(processor.tokenizer, texts_of_rows(task, rows.train, training=True))
+    _set_defaults(situation_of(task, job, model, processor, rows.train, args), task, job, args)
+    if rows.evaluated is not None:
+        check_protocol(job.protocol, task, rows.evaluated)
+    task.check_evaluation(processor, rows.evaluated, official=job.protocol is not None)
     return TaskTrainer(
         model=model,
         args=args,
-        train_dataset=training_examples(task, train, job, args.seed),
-        eval_dataset=test,
-        data_collator=_collator(task, processor, model, settings),
+        train_dataset=task.training_set(rows.train, args.seed, job.views),
+        eval_dataset=rows.evaluated,
+        data_collator=task.collator(processor, model.config),
         processing_class=processor,
-        evaluation=evaluation,
+        task=task,
+        evaluation=Evaluation(
+            rows.train, args.per_device_eval_batch_size, progress=not args.disable_tqdm, protocol=job.protocol
+        ),
     )
 
 
-def _evaluate_nothing(args: CBViLATrainingArguments) -> None:
-    """Turns off what needs eval_data, as recipes ask for it whatever the data, and says so."""
-    asked = [name for name in _EVALUATING if _is_on(args, name)]
-    if asked:
-        log_main_process(args, f"Without eval_data, {', '.join(asked)} can do nothing, and is off.")
-    for name in _EVALUATING:
-        setattr(args, name, IntervalStrategy.NO if name == "eval_strategy" else False)
+class RowsOfJob(NamedTuple):
+    """Rows of training, and those that the task is measured on, if any."""
+
+    train: TaskRows
+    evaluated: TaskRows | None
 
 
-def _is_on(args: CBViLATrainingArguments, name: str) -> bool:
-    return getattr(args, name) not in (False, IntervalStrategy.NO)
-
-
-def _measure_best_by_task(task: str, args: CBViLATrainingArguments) -> None:
-    """Where a best checkpoint is asked for: Trainer's own choice is the loss, which evaluation does not measure."""
-    if args.metric_for_best_model is not None:
-        args.metric_for_best_model, args.greater_is_better = MAIN_FIGURE[task], True
+def read_rows(task: Task, job: FinetuningJob, processor: CBViLAProcessor, classes: tuple[str, ...]) -> RowsOfJob:
+    """Reads the rows of a job, and checks that the tokenizer can take their texts."""
+    train = load_task_rows(task, job.train_data, job.train_split, classes)
+    train = check_texts(task, train, processor, training=True)
+    if not job.eval_data:
+        return RowsOfJob(train, None)
+    conditions = replace(task, where=job.eval_where or task.where)
+    evaluated = load_task_rows(conditions, job.eval_data, job.measured_split, classes)
+    return RowsOfJob(train, check_texts(task, evaluated, processor))
 
 
 def situation_of(
-    task: str,
+    task: Task,
     job: FinetuningJob,
     model: Any,
     processor: CBViLAProcessor,
     rows: TaskRows,
     args: CBViLATrainingArguments,
 ) -> Situation:
-    """What the task's defaults depend on."""
-    positions = model.config.text_config.max_position_embeddings
-    limit = token_limit(processor, positions) or positions
+    """Returns what the defaults of training depend on."""
+    config = model.config.text_config
+    limit = token_limit(processor, config.max_position_embeddings) or config.max_position_embeddings
     start = "random" if job.from_scratch else start_of(task, job.model)
-    examples = len(training_examples(task, rows, job, args.seed))
-    width = model.config.text_config.hidden_size
-    return Situation(task, width, start, examples, usual_length(rows, processor), limit, args.world_size)
+    examples = len(task.training_set(rows, args.seed, job.views))
+    length = usual_length(task, rows, processor)
+    return Situation(task.defaults, config.hidden_size, start, examples, length, limit, args.world_size)
 
 
-def _use_defaults(situation: Situation, job: FinetuningJob, settings: Any, args: CBViLATrainingArguments) -> None:
-    used = use_defaults(situation, job, settings, args)
+def _set_defaults(situation: Situation, task: Task, job: FinetuningJob, args: CBViLATrainingArguments) -> None:
+    used = use_defaults(situation, job, task, args)
     if used:
         lines = "".join(f"\n  {name} {getattr(value, 'value', value)}: {reason}" for name, value, reason in used)
-        log_main_process(args, f"Defaults for {situation.task}, of what was not given:{lines}")
+        log_main_process(args, f"Defaults for {task.name}, of what was not given:{lines}")
 
 
-def training_examples(task: str, rows: TaskRows, job: FinetuningJob, seed: int) -> Any:
-    """The training set of a task: its rows, seen another way every epoch."""
-    if task == "retrieval":
-        return CaptionedImages(rows, [len(captions) for captions in rows.column("captions")], seed, job.views)
-    if task == "vqa":
-        return SampledQuestions(rows, job.closed_questions, seed, job.views)
-    return ViewedRows(rows, seed, job.views)
+def _turn_evaluation_off(args: CBViLATrainingArguments) -> None:
+    """Turns off what needs eval_data, as recipes ask for it whatever the data, and says so."""
+    asked = [name for name in _EVALUATING if getattr(args, name) not in (False, IntervalStrategy.NO)]
+    if asked:
+        log_main_process(args, f"Without eval_data, {', '.join(asked)} can do nothing, and is off.")
+    for name in _EVALUATING:
+        setattr(args, name, IntervalStrategy.NO if name == "eval_strategy" else False)
 
 
-def _collator(task: str, processor, model, settings: Any) -> Any:
-    if task == "retrieval":
-        return CBViLADataCollatorForImageTextRetrieval(processor, settings.max_length)
-    if task == "vqa":
-        return CBViLADataCollatorForQuestionAnswering(processor, settings.max_length)
-    collator = {"entailment": CBViLADataCollatorForVisualEntailment, "reasoning": CBViLADataCollatorForVisualReasoning}
-    return collator[task](processor, model.config.id2label, settings.max_length)
+def _measure_best_by_task(task: Task, args: CBViLATrainingArguments) -> None:
+    """Where a best checkpoint is asked for: Trainer's own choice is the loss, which evaluation does not measure."""
+    if args.metric_for_best_model is not None:
+        args.metric_for_best_model, args.greater_is_better = task.main_metric, True
 
 
-def _record(task: str, job: FinetuningJob, settings: Any, trainer: TaskTrainer, figures: dict) -> dict[str, Any]:
+def _record(task: Task, job: FinetuningJob, trainer: TaskTrainer, metrics: Metrics) -> dict[str, Any]:
     """Everything needed to repeat the run, without where files lay on this machine."""
     record = run_record(job, trainer)
     record["job"] |= {"model": Path(job.model).name, "eval_data": [Path(name).name for name in job.eval_data]}
     if job.eval_data:
         record["job"]["eval_split"] = job.measured_split
-    chosen = asdict(settings) | {"image_data": [Path(name).name for name in settings.image_data]}
-    if chosen.get("answer_list"):
-        chosen["answer_list"] = Path(chosen["answer_list"]).name
+    options = asdict(task) | {"image_data": [Path(name).name for name in task.image_data]}
+    if options.get("answer_list"):
+        options["answer_list"] = Path(options["answer_list"]).name
     skipped: dict[str, Any] = {"train": trainer.evaluation.train_rows, "eval": trainer.eval_dataset}
     return {
-        "task": task,
-        "figures": figures,
+        "task": task.name,
+        "figures": metrics,
         "skipped_rows": {name: len(rows.skipped) for name, rows in skipped.items() if rows is not None},
-        "settings": chosen,
+        "settings": options,
         **record,
     }

@@ -9,6 +9,7 @@ from typing import Any
 from transformers import AutoTokenizer, set_seed
 
 from ..bundled import bundled_or_same, checkpoint_source
+from ..data import option_texts
 from ..data.collators import CBViLADataCollatorForPreTraining
 from ..data.pairs import ImageTextPairs
 from ..data.sources import check_weights, concatenate, interleave, load_pair_stream, load_pairs, training_texts
@@ -37,13 +38,7 @@ _LOOKED_AT = 1000  # rows of a stream whose captions the tokenizer is tried on
 class PretrainingJob(ViewOptions):
     """What to pretrain on what; the rest is [`CBViLATrainingArguments`]."""
 
-    train_data: list[str] = field(
-        metadata={
-            "help": "Folders (pictures with a metadata.jsonl or .csv, or with a .txt each; Parquet files; written by "
-            "save_to_disk), Parquet, JSON Lines, CSV, TSV or WebDataset .tar files, Hub ids, or easy-vqa; several are "
-            "mixed."
-        }
-    )
+    train_data: list[str] = field(metadata={"help": f"Training data: {option_texts.SOURCES}; several are mixed."})
     train_data_weights: list[float] = field(
         default_factory=list,
         metadata={
@@ -52,14 +47,9 @@ class PretrainingJob(ViewOptions):
             "comes once in a pass; a stream takes rows of each in turn, so that the largest is alone in the end."
         },
     )
-    image_column: str = field(default="image", metadata={"help": "Column with the images."})
-    caption_column: str | None = field(
-        default=None,
-        metadata={
-            "help": "Column with the caption, or a list of captions, of an image; default: captions, caption or text, "
-            "whichever there is."
-        },
-    )
+    train_split: str = field(default="train", metadata={"help": option_texts.TRAIN_SPLIT})
+    image_column: str = field(default="image", metadata={"help": option_texts.IMAGE_COLUMN})
+    caption_column: str | None = field(default=None, metadata={"help": option_texts.CAPTION_COLUMN})
     keyword_columns: list[str] = field(
         default_factory=list, metadata={"help": "Columns with keywords, some of which are added to the caption."}
     )
@@ -168,7 +158,7 @@ def build_trainer(job: PretrainingJob, args: CBViLATrainingArguments, checkpoint
         sources = _load(job)
     model, processor = _start(job, args, sources, checkpoint)
     if args.process_index == 0:
-        texts = training_texts(sources, job.train_data, stream_rows=_LOOKED_AT)
+        texts = training_texts(sources, job.train_data, _LOOKED_AT, job.train_split)
         warn_of_unknown_tokens(processor.tokenizer, texts, "captions")
     options: dict[str, Any] = {
         "keyword_probability": job.keyword_probability,
@@ -215,7 +205,7 @@ def _parsed(model_config: str) -> dict:
 def _load(job: PretrainingJob) -> list[Any]:
     load = load_pair_stream if job.streaming else load_pairs
     columns = (job.image_column, job.caption_column, job.keyword_columns)
-    return [load(name, "train", *columns, skip_bad_rows=job.skip_bad_rows) for name in job.train_data]
+    return [load(name, job.train_split, *columns, skip_bad_rows=job.skip_bad_rows) for name in job.train_data]
 
 
 def _start(
@@ -265,6 +255,7 @@ def _tokenizer(job: PretrainingJob, args: CBViLATrainingArguments, sources, max_
         return AutoTokenizer.from_pretrained(bundled_or_same(job.tokenizer), model_max_length=max_length)
     begin = time.perf_counter()
     log_main_process(args, f"Training a vocabulary of {job.vocab_size} pieces on the captions ...")
-    tokenizer = train_wordpiece(training_texts(sources, job.train_data), job.vocab_size, max_length)
+    texts = training_texts(sources, job.train_data, split=job.train_split)
+    tokenizer = train_wordpiece(texts, job.vocab_size, max_length)
     log_main_process(args, f"... which has {len(tokenizer)} pieces ({time.perf_counter() - begin:.1f} s).")
     return tokenizer

@@ -1,16 +1,17 @@
 """What `finetune` does where neither a flag nor a recipe or protocol says it: by task, width, tokenizer and data.
 
-Figures are those of the recipes, which are of two widths: 128 (`cbvila-tiny`, measured in docs/results.md) and 768
-(ALBEF's settings, as the paper has them).
+Each task's numbers (`tasks/training_defaults.py`) are those of its recipes, which are of two widths: 128
+(`cbvila-tiny`, measured in docs/results.md) and 768 (ALBEF's settings, as the paper has them).
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 from transformers.trainer_utils import SchedulerType
 
+from ..tasks.training_defaults import TrainingDefaults
 from .learning_rates import has_warmup
 
 _NARROW, _WIDE = 128, 768  # widths of the two kinds of recipes
@@ -18,6 +19,9 @@ _RANDOM_FALL = 10.0  # how much lower the rate of pretraining from random weight
 _MOST_PASSES = 40  # over few rows, more of them are learned by heart
 _LEAST_BATCHES = 8  # of a pass: fewer are hardly a random order
 _LEAST_ROWS = 4  # of a batch
+
+Current = Callable[[str], Any]  # the value of an option
+Given = Callable[[str], bool]  # whether somebody gave it
 
 
 class Default(NamedTuple):
@@ -29,69 +33,11 @@ class Default(NamedTuple):
 
 
 @dataclass(frozen=True)
-class TaskDefaults:
-    """What a task's recipes have in common.
-
-    Attributes:
-        start: What is new in the head of a pretrained checkpoint, which is why tasks want other rates.
-        narrow_rate, wide_rate: Learning rates of the recipes at widths 128 and 768.
-        batch_size: Rows of a step, over all processes.
-        passes: Over the data, as ALBEF.
-        least_steps: Steps that the recipes of width 128 take; fewer have not learned the task.
-        views: What training sees of images, with the reason of each.
-        hardening: `negative_hardening`, of a task that draws negatives.
-    """
-
-    start: str
-    narrow_rate: float
-    wide_rate: float
-    batch_size: int
-    passes: int
-    least_steps: int
-    views: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
-    hardening: str | None = None
-
-
-_CROPS = (0.5, "random crops of half the picture or more, as ALBEF")
-TABLE = {
-    "retrieval": TaskDefaults(
-        "nothing in the head is new",
-        5e-4,
-        1e-5,
-        batch_size=64,  # contrast learns from the others of its batch
-        passes=5,
-        least_steps=600,
-        views={
-            "crop_scale": _CROPS,
-            "flip": (True, "pictures are mirrored; --flip false where texts tell left from right"),
-        },
-        hardening="0.1,0.5",
-    ),
-    "vqa": TaskDefaults(
-        "the answer decoder starts from the fusion encoder", 4e-4, 2e-5, batch_size=32, passes=8, least_steps=1000
-    ),
-    "entailment": TaskDefaults(
-        "the classifier is new",
-        2e-4,
-        2e-5,
-        batch_size=32,
-        passes=4,
-        least_steps=800,
-        views={
-            "crop_scale": _CROPS,
-            "flip": (True, "pictures are mirrored; --flip false where texts tell left from right"),
-        },
-    ),
-    "reasoning": TaskDefaults("the classifier is new", 3e-4, 2e-5, batch_size=32, passes=5, least_steps=1000),
-}
-
-
-@dataclass(frozen=True)
 class Situation:
     """What the defaults depend on.
 
     Args:
-        task: `vqa`, `retrieval`, `entailment` or `reasoning`.
+        task: What the task's recipes have in common.
         width: Of the text and fusion encoders.
         start: `random` weights, a `pretrained` model, or one `trained` for the task before.
         rows: Examples of a pass.
@@ -100,7 +46,7 @@ class Situation:
         processes: That train together.
     """
 
-    task: str
+    task: TrainingDefaults
     width: int
     start: str
     rows: int
@@ -110,10 +56,11 @@ class Situation:
 
 
 def use_defaults(situation: Situation, *parts: Any) -> list[Default]:
-    """Sets the task's defaults in place of the options that nobody gave, and returns those that were set.
+    """Sets the task's defaults for the options that nobody gave, and returns those that were set.
 
     Args:
-        parts: The job, the settings and the training arguments ([`GivenOptions`]).
+        situation: What they depend on.
+        parts: The job, the task and the training arguments ([`GivenOptions`]).
     """
     by_option = {option.name: part for part in parts for option in fields(part)}
 
@@ -133,20 +80,20 @@ def use_defaults(situation: Situation, *parts: Any) -> list[Default]:
     return used
 
 
-def _learning_rate(situation: Situation, current, given) -> list[Default]:
-    task, width = TABLE[situation.task], max(_NARROW, situation.width)
+def _learning_rate(situation: Situation, current: Current, given: Given) -> list[Default]:
+    task, width = situation.task, max(_NARROW, situation.width)
     if situation.start == "random":
         fall, why = _RANDOM_FALL, "all weights are random, and falls with the width as that of pretraining"
     else:
-        fall, why = task.narrow_rate / task.wide_rate, task.start
+        fall, why = task.narrow_rate / task.wide_rate, task.new_parts
     rate = task.narrow_rate * (width / _NARROW) ** (-math.log(fall) / math.log(_WIDE / _NARROW))
     if situation.start == "trained":
         rate, why = rate / 2, "half of what a pretrained model gets: this one was trained for the task before"
     return [Default("learning_rate", float(f"{rate:.1e}"), f"width {situation.width}; {why}")]
 
 
-def _batch_size(situation: Situation, current, given) -> list[Default]:
-    wanted = TABLE[situation.task].batch_size
+def _batch_size(situation: Situation, current: Current, given: Given) -> list[Default]:
+    wanted = situation.task.batch_size
     few = 2 ** int(math.log2(max(_LEAST_ROWS, situation.rows / _LEAST_BATCHES)))
     total, together = min(wanted, few), current("gradient_accumulation_steps") * situation.processes
     why = f"{total} rows a step"
@@ -154,7 +101,7 @@ def _batch_size(situation: Situation, current, given) -> list[Default]:
     return [Default("per_device_train_batch_size", max(1, total // together), why)]
 
 
-def _schedule(situation: Situation, current, given) -> list[Default]:
+def _schedule(situation: Situation, current: Current, given: Given) -> list[Default]:
     found = [
         Default("weight_decay", 0.02, "as ALBEF"),
         Default("logging_steps", 0.02, "a share of the run: 50 lines"),
@@ -163,7 +110,7 @@ def _schedule(situation: Situation, current, given) -> list[Default]:
         found.append(Default("lr_scheduler_type", SchedulerType.COSINE, "the rate ends at 0, however long the run"))
     if not given("lr_scheduler_type") or has_warmup(current("lr_scheduler_type")):
         found.append(Default("warmup_steps", 0.05, "a share of the run; new parts settle before others move far"))
-    hardening = TABLE[situation.task].hardening
+    hardening = situation.task.hardening
     if hardening is not None:
         found.append(
             Default("negative_hardening", hardening, "shares of the run; hard negatives teach nothing at first")
@@ -171,16 +118,16 @@ def _schedule(situation: Situation, current, given) -> list[Default]:
     return found
 
 
-def _length(situation: Situation, current, given) -> list[Default]:
+def _length(situation: Situation, current: Current, given: Given) -> list[Default]:
     eights = min(situation.text_limit, 8 * math.ceil(situation.text_length / 8))
     why = f"nearly all training texts have up to {situation.text_length} tokens, and the model takes"
     return [Default("max_length", eights, f"{why} {situation.text_limit}")]
 
 
-def _passes(situation: Situation, current, given) -> list[Default]:
+def _passes(situation: Situation, current: Current, given: Given) -> list[Default]:
     if current("max_steps") > 0:
         return []
-    task = TABLE[situation.task]
+    task = situation.task
     rows_of_a_step = (
         current("per_device_train_batch_size") * current("gradient_accumulation_steps") * situation.processes
     )
@@ -189,5 +136,5 @@ def _passes(situation: Situation, current, given) -> list[Default]:
     return [Default("num_train_epochs", float(passes), f"{passes * steps:,} steps of {rows_of_a_step} rows")]
 
 
-def _views(situation: Situation, current, given) -> list[Default]:
-    return [Default(name, value, why) for name, (value, why) in TABLE[situation.task].views.items()]
+def _views(situation: Situation, current: Current, given: Given) -> list[Default]:
+    return [Default(name, value, why) for name, (value, why) in situation.task.views.items()]

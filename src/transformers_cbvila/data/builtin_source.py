@@ -1,0 +1,53 @@
+"""The contract of built-in sources: data that a name stands for instead of files or a Hub id."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from datasets import Dataset, IterableDataset
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """The options of a source that has none."""
+
+
+class BuiltinSource(ABC):
+    """Data with a name of its own. A source is a subclass and one line in `BUILTIN_SOURCES`.
+
+    Args:
+        options: An instance of `options_type`.
+
+    Attributes:
+        splits: Names of its splits.
+        tasks: What it has rows for, such as "pretraining" or "vqa".
+        options_type: Dataclass of its options, whose `__post_init__` raises a ValueError for values out of range. Its
+            fields may be of the types `int`, `float`, `bool`, `str`, `Literal[...]`, `tuple[T, ...]` and `T | None`,
+            and all have defaults.
+    """
+
+    splits: ClassVar[tuple[str, ...]]
+    tasks: ClassVar[tuple[str, ...]]
+    options_type: ClassVar[type] = NoOptions
+
+    def __init__(self, options: Any = None) -> None:
+        self.options = self.options_type() if options is None else options
+
+    @abstractmethod
+    def rows(self, split: str, task: str, streaming: bool = False) -> Dataset | IterableDataset:
+        """Returns the rows of a split for a task, in columns with the usual names of that task.
+
+        Args:
+            split: One of `splits`.
+            task: One of `tasks`.
+            streaming: Whether a stream is wanted. A source may return a `Dataset` nevertheless; without `streaming`
+                it has to.
+        """
+
+    def texts(self, split: str) -> Iterator[str]:
+        """Yields texts for a vocabulary that its rows for pretraining do not have, such as questions and answers."""
+        yield from ()

@@ -1,0 +1,38 @@
+"""All built-in sources by name."""
+
+import re
+
+from ..model.messages_cbvila import shown
+from .builtin_options import parse_options
+from .builtin_source import BuiltinSource
+from .easy_vqa.source import EasyVQASource
+
+# Names have no brackets. A path with such a name is given as ./NAME.
+BUILTIN_SOURCES: dict[str, type[BuiltinSource]] = {
+    "easy-vqa": EasyVQASource,
+}
+_NAME_AND_OPTIONS = re.compile(r"(?P<name>[^\[\]]+)(?:\[(?P<options>.*)\])?", re.DOTALL)
+
+
+def find_builtin(source: str) -> BuiltinSource | None:
+    """Returns the built-in source that `NAME` or `NAME[key=value,…]` names, or None if it names none.
+
+    Raises:
+        ValueError: If the options are not ones that the source takes.
+    """
+    name = source.partition("[")[0]
+    if name not in BUILTIN_SOURCES:
+        return None
+    parts = _NAME_AND_OPTIONS.fullmatch(source)
+    if parts is None and "]" in source:  # a pattern of files, such as easy-vqa[12].csv
+        return None
+    if parts is None:
+        raise ValueError(f"{shown(source)} lacks the closing bracket of its options; expected {name}[key=value].")
+    kind = BUILTIN_SOURCES[name]
+    return kind(parse_options(name, parts["options"] or "", kind.options_type))
+
+
+def check_task(name: str, source: BuiltinSource, task: str) -> None:
+    """Raises a ValueError if a built-in source, called `name`, has no rows for a task."""
+    if task not in source.tasks:
+        raise ValueError(f"{name} has no rows for {task}; it has rows for {', '.join(source.tasks)}.")

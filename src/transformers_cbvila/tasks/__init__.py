@@ -1,0 +1,1 @@
+"""Downstream tasks, one file each: their options, rows, collators, training sets, measures, protocols and cards."""

@@ -1,0 +1,37 @@
+"""Which columns of a source a task reads: those that its options name, or the first of the usual names."""
+
+from collections.abc import Sequence
+from dataclasses import field
+from typing import Any
+
+from ..data.columns import missing_column
+from .task import Task
+
+
+def column_option(text: str, usual: Sequence[str], **metadata: Any) -> Any:
+    """Returns a field of a task that names a column of every row.
+
+    Args:
+        text: What is in the column.
+        usual: The columns that are looked for, in this order, when none is named: those of `Task.columns`.
+        metadata: Further metadata of the option, such as aliases.
+    """
+    names = ", ".join(usual[:-1]) + (f" or {usual[-1]}, whichever there is" if len(usual) > 1 else usual[0])
+    return field(default=None, metadata={"help": f"{text}; default: {names}.", **metadata})
+
+
+def find_columns(task: Task, names: Sequence[str], source: str) -> dict[str, str]:
+    """Returns the column of each option of a task that names one, in a source with columns `names`.
+
+    Raises:
+        ValueError: If there is none; the message lists the columns that there are.
+    """
+    found: dict[str, str] = {}
+    for option, usual in task.columns.items():
+        given = getattr(task, option)
+        column = given or next((name for name in usual if name in names), None)
+        if column is None or column not in names:
+            what = f"column {given!r}" if given else f"column called {', '.join(usual)}"
+            raise missing_column(source, what, option, names)
+        found[option] = column
+    return found

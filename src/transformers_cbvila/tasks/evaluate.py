@@ -1,0 +1,156 @@
+"""The `cbvila evaluate` job: a fine-tuned model and data in, metrics in a JSON file out."""
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ..bundled import checkpoint_source
+from ..data.given_options import Repeatable
+from ..data.source_rows import usual_split
+from ..data.unknown_texts import warn_of_unknown_tokens
+from ..devices import placed
+from ..model.configuration_cbvila import CBViLAConfig
+from ..model.processing_cbvila import CBViLAProcessor
+from ..output_files import require_folder, write_json
+from .evaluation import Evaluation, evaluate_rows
+from .protocol import check_protocol
+from .row_reading import load_task_rows
+from .task import Metrics, Task
+from .texts import check_texts, texts_of_rows
+
+
+@dataclass
+class EvaluationJob:
+    """What to evaluate on what."""
+
+    model: str = field(
+        metadata={
+            "help": "Folder, Hub id, or the name of a bundled checkpoint: a fine-tuned model, or for retrieval a "
+            "pretrained one, too (zero-shot)."
+        }
+    )
+    data: list[str] = field(
+        metadata={
+            "help": "Folders, Parquet, JSON Lines, CSV, TSV or WebDataset .tar files, Hub ids (user/name@revision), "
+            "or easy-vqa."
+        }
+    )
+    output: str | None = field(
+        default=None, metadata={"help": "JSON file to write the figures to; without, they are printed only."}
+    )
+    split: str | None = field(
+        default=None, metadata={"help": "Split of the data; default: test, else validation, else the only one."}
+    )
+    protocol: str | None = field(
+        default=None, metadata={"help": "Name of a protocol, listed below; it sets options and checks the data."}
+    )
+    train_data: list[str] = field(default_factory=list, metadata={"help": "Training data, for floors that know them."})
+    train_split: str = field(default="train", metadata={"help": "Split of train_data."})
+    train_where: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "As where, for train_data: 'split=train'; default: all rows, whatever where says.",
+            "action": Repeatable,
+        },
+    )
+    batch_size: int = field(default=32, metadata={"help": "Rows at a time."})
+    seed: int = field(default=0, metadata={"help": "Seed of the bootstrap intervals."})
+    folder: str | None = field(
+        default=None,
+        metadata={
+            "help": "Of retrieval: where to keep what is encoded and matched, for more than memory holds (COCO at "
+            "base size: 9 GB); 5 bytes for each pair of an image and a text stay in memory (COCO: 0.6 GB). Killed, "
+            "the same command goes on; delete it afterwards."
+        },
+    )
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size={self.batch_size} must be positive.")
+
+
+def evaluate_task(task: Task, job: EvaluationJob, progress: bool = True) -> Metrics:
+    """Evaluates a model, writes the metrics to `job.output`, if there is one, and returns them.
+
+    Args:
+        task: The task, with its options.
+        job: Model and data.
+        progress: Whether to show bars.
+
+    Raises:
+        FileNotFoundError: If a source, or the folder of the output, isn't there.
+        ValueError: If the model has no trained head for the task, the data lack a column, a row is bad, or the data
+            are not those of the protocol.
+    """
+    if job.folder is not None and not task.resumes_evaluation:
+        raise ValueError(f"folder={job.folder}: {task.name} keeps no finished work in a folder, so leave it out.")
+    require_folder("output", job.output)
+    model, processor = load_trained(type(task), job.model)
+    task = _with_trained_length(job.model, task)
+    task.check_model(model.config)
+    classes, split = task.classes(model.config), job.split or usual_split(job.data)
+    rows = check_texts(task, load_task_rows(task, job.data, split, classes), processor)
+    warn_of_unknown_tokens(processor.tokenizer, texts_of_rows(task, rows), "texts")
+    check_protocol(job.protocol, task, rows)
+    train_rows = None
+    if job.train_data:
+        # not the conditions of the data: baselines would know their answers
+        train_rows = load_task_rows(replace(task, where=job.train_where), job.train_data, job.train_split, classes)
+    elif task.has_text_baseline:
+        print("Without train_data there is no text-only floor: what the texts alone give away is not measured.")
+    how = Evaluation(train_rows, job.batch_size, job.seed, progress, job.folder, job.protocol)
+    metrics = {
+        "task": task.name,
+        "model": Path(job.model).name,
+        "data": " ".join(Path(name).name for name in job.data),
+        "split": split,
+        "protocol": job.protocol or "own",
+        "zero_shot": _architecture(model.config) in task.zero_shot_heads,
+        **evaluate_rows(task, model, processor, rows, how),
+        "skipped_rows": len(rows.skipped),
+    }
+    if rows.skipped:
+        print(rows.summary_of_skipped())
+    if job.output is not None:
+        write_json(job.output, metrics)
+    return metrics
+
+
+def load_trained(task: type[Task], name: str) -> tuple[Any, CBViLAProcessor]:
+    """Returns a checkpoint's model, on the accelerator if there is one, and its processor.
+
+    Raises:
+        ValueError: If the checkpoint has another head than the task's.
+    """
+    source = checkpoint_source(name)
+    architecture = _architecture(CBViLAConfig.from_pretrained(source))
+    if architecture not in (None, task.head.__name__, *task.zero_shot_heads):
+        raise ValueError(
+            f"{name} is a {architecture}, which was not trained for {task.name}; fine-tune it with "
+            f"`cbvila finetune {task.name}` and evaluate what that writes, a {task.head.__name__}."
+        )
+    return placed(task.head.from_pretrained(source)), CBViLAProcessor.from_pretrained(source)
+
+
+def _with_trained_length(name: str, task: Task) -> Task:
+    """The task with texts as long as in the model's training, unless another length was given, which is said."""
+    used = getattr(task, "max_length", None)
+    record = Path(checkpoint_source(name)) / "finetuning.json"
+    if "max_length" in task.training_options or not record.is_file():
+        return task
+    trained = json.loads(record.read_text(encoding="utf-8")).get("settings", {}).get("max_length", used)
+    if trained == used:
+        return task
+    if not task.is_given("max_length"):
+        print(f"max_length {trained}: texts are cut as in the fine-tuning of {name}.")
+        return replace(task, **{"max_length": trained})
+    print(
+        f"{name} was fine-tuned on texts of up to {trained} tokens, and is measured on up to {used}: "
+        f"--max_length {trained} measures on the same."
+    )
+    return task
+
+
+def _architecture(config: CBViLAConfig) -> str | None:
+    return config.architectures[0] if config.architectures else None

@@ -1,0 +1,155 @@
+"""Image-text retrieval."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..data.image_views import ImageViews
+from ..data.task_collators import CBViLADataCollatorForImageTextRetrieval
+from ..data.task_examples import CaptionedImages
+from ..data.texts import class_names, named, texts_of
+from ..metrics.baselines import chance_recall
+from ..model.configuration_cbvila import CBViLAConfig
+from ..model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
+from ..model.processing_cbvila import CBViLAProcessor
+from ..retrieval.retrieval_figures import DEPTHS, ImagesOfRows, TrueMatches, gallery_figures, owners_of
+from .columns import column_option
+from .evaluation import Evaluation
+from .protocol import Protocol
+from .rows import TaskRows
+from .task import FieldReader, Fields, Metrics, Task, called, check_at_least, text_fields
+from .training_defaults import CROPS_AND_FLIPS, TrainingDefaults
+
+_WAYS = ("text", "image")  # what is found
+
+_CAPTIONS = ("captions", "caption", "text", "txt", "sentences_raw", "sentences")
+
+
+@dataclass
+class ImageTextRetrieval(Task):
+    """Image-text retrieval: an image, and what is true of it."""
+
+    name = "retrieval"
+    head = CBViLAForImageTextRetrieval
+    card = "retrieval.md"
+    hub_task = "image-text-retrieval"
+    columns = {"caption_column": _CAPTIONS}
+    main_metric = "mean_recall"
+    defaults = TrainingDefaults(
+        "nothing in the head is new",
+        5e-4,
+        1e-5,
+        batch_size=64,  # contrast learns from the others of its batch
+        passes=5,
+        least_steps=600,
+        views=CROPS_AND_FLIPS,
+        hardening="0.1,0.5",
+    )
+    protocols = {
+        "coco-5k": Protocol(
+            "COCO's 5,000 test images of Karpathy's split with all their captions, 256 candidates re-ranked; "
+            "nlphuji/mscoco_2014_5k_test_image_text_retrieval@refs/convert/parquet",
+            {"rerank_k": 256},
+            {"own_captions_only": True},
+            {"rows": (5000,), "captions": (25_010, 25_000)},  # all that there are, and five of each image
+        ),
+        "flickr30k-1k": Protocol(
+            "Flickr30K's 1,000 test images with their 5,000 captions, 128 candidates re-ranked; "
+            "nlphuji/flickr30k@refs/convert/parquet --where split=test",
+            {"rerank_k": 128},
+            {"own_captions_only": True},
+            {"rows": (1000,), "captions": (5000,)},
+        ),
+    }
+    zero_shot_heads = ("CBViLAForPreTraining",)
+    merged_fields = ("captions",)
+    has_text_baseline = False
+    resumes_evaluation = True
+
+    caption_column: str | None = column_option(
+        "Column with a caption or a list of captions",
+        _CAPTIONS,
+        aliases=["--text_column"],
+    )
+    rerank_k: int = field(
+        default=64, metadata={"help": "Most similar candidates per query that matching re-ranks; 0: none."}
+    )
+    own_captions_only: bool = field(
+        default=False,
+        metadata={
+            "help": "Only an image's own captions are right, as in the published protocols; otherwise equal captions "
+            "are right for each other's images as well."
+        },
+    )
+    max_length: int = field(default=30, metadata={"help": "Longest caption in tokens; longer ones are cut."})
+
+    def __post_init__(self) -> None:
+        """Raises a ValueError for options that cannot be."""
+        super().__post_init__()
+        check_at_least("rerank_k", self.rerank_k, 0)
+
+    def field_reader(self, columns: Mapping[str, str], features: Any, classes: Sequence[str]) -> FieldReader:
+        """Returns what reads the captions of a row."""
+        column = columns["caption_column"]
+        names, what = class_names(features[column]), called("caption", columns)
+        return lambda row: {"captions": texts_of(named(row[column], names), what)}
+
+    def texts(self, fields: Fields) -> Iterator[tuple[str, str]]:
+        """Yields captions of a row."""
+        return text_fields(fields, ("captions",))
+
+    def training_set(self, rows: TaskRows, seed: int, views: ImageViews) -> CaptionedImages:
+        """Returns one example for every caption of every image."""
+        return CaptionedImages(rows, [len(captions) for captions in rows.column("captions")], seed, views)
+
+    def collator(self, processor: CBViLAProcessor, config: CBViLAConfig) -> CBViLADataCollatorForImageTextRetrieval:
+        """Returns the collator of captions, cut to `max_length`."""
+        return CBViLADataCollatorForImageTextRetrieval(processor, self.max_length)
+
+    def compared_metrics(self) -> tuple[str, ...]:
+        """Returns the names of the recalls, and of their mean."""
+        endings = ("", "_reranked", "_combined") if self.rerank_k else ("",)
+        recalls = [f"{way}_retrieval_r{k}" for way in _WAYS for k in DEPTHS]
+        return tuple(f"{name}{ending}" for ending in endings for name in ("mean_recall", *recalls))
+
+    def counts(self, rows: TaskRows) -> dict[str, set[int]]:
+        """Returns the numbers of images and captions."""
+        return {**super().counts(rows), "captions": {sum(map(len, rows.column("captions")))}}
+
+    def measure(self, model: Any, processor: CBViLAProcessor, rows: TaskRows, evaluation: Evaluation) -> Metrics:
+        """Returns recall at 1, 5 and 10 both ways: by similarity, re-ranked by matching, and by both combined."""
+        captions = rows.column("captions")
+        texts = [text for row in captions for text in row]
+        found: Metrics = gallery_figures(
+            model,
+            processor,
+            ImagesOfRows(rows),
+            captions,
+            self.rerank_k,
+            evaluation.batch_size,
+            evaluation.seed,
+            evaluation.progress,
+            self.max_length,
+            self.own_captions_only,
+            evaluation.folder,
+        )
+        of_images, of_texts = TrueMatches(texts, owners_of(captions), self.own_captions_only).counts()
+        for way, relevant, gallery in zip(_WAYS, (of_images, of_texts), (len(texts), len(rows)), strict=True):
+            for k in DEPTHS:
+                found[f"{way}_retrieval_r{k}_floor"] = chance_recall(relevant.tolist(), gallery, k)
+        for ending in ("", "_reranked", "_combined"):
+            names = [f"{way}_retrieval_r{k}{ending}" for way in _WAYS for k in DEPTHS]
+            if names[0] in found:
+                found[f"mean_recall{ending}"] = float(np.mean([found[name] for name in names]))
+        return {
+            **found,
+            "metric": "recall at 1, 5 and 10",
+            "rerank_k": self.rerank_k if "mean_recall_reranked" in found else 0,
+            "gallery_images": len(rows),
+            "gallery_texts": len(texts),
+            "duplicate_captions": len(texts) - len(set(texts)),
+        }

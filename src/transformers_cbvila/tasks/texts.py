@@ -1,0 +1,87 @@
+"""Texts of a task's rows against a tokenizer: which have no token, how long they are."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from ..data.bad_rows import WAY_OUT
+from ..data.collators import token_limit
+from ..model.messages_cbvila import shown
+from ..model.processing_cbvila import UNLIMITED, CBViLAProcessor
+from .rows import Record, TaskRows
+from .task import Task
+
+_AT_A_TIME = 10_000  # texts whose tokens are in memory
+_USUAL = 0.995  # share of texts that are not cut: a few are no measure of the others
+
+
+def check_texts(task: Task, rows: TaskRows, processor: CBViLAProcessor, training: bool = False) -> TaskRows:
+    """Returns the rows whose texts have a token each; too long ones are no fault, as collators cut them.
+
+    Args:
+        task: The task; its `skip_bad_rows` leaves bad rows out, and says why in `skipped`, instead of an error.
+        rows: The rows.
+        processor: Of the model.
+        training: Whether texts that training predicts count: each needs a token then, and nothing cuts it.
+
+    Raises:
+        ValueError: If a row is bad, or with `skip_bad_rows` all are; the message names the row.
+    """
+    counts = _token_counts(processor, set(texts_of_rows(task, rows, training)))
+    limit = token_limit(processor, UNLIMITED) or UNLIMITED
+    kept, skipped = list[Record](), list(rows.skipped)
+    for record in rows.records:
+        reason = _fault(task, record, counts, limit, training)
+        if reason is None:
+            kept.append(record)
+        elif task.skip_bad_rows:
+            skipped.append(f"{record.origin}: {reason}")
+        else:
+            raise ValueError(f"{record.origin}: {reason}. {WAY_OUT}.")
+    checked = replace(rows, records=kept, skipped=skipped)
+    if not kept:
+        raise ValueError(f"There is no row that can be used. {checked.summary_of_skipped()}")
+    return checked
+
+
+def texts_of_rows(task: Task, rows: TaskRows, training: bool = False) -> Iterator[str]:
+    """Yields every text of rows that the tokenizer is asked for, in training those that it predicts among them."""
+    for record in rows.records:
+        yield from (text for _, text in task.texts(record.fields))
+        if training:
+            yield from (text for _, text in task.targets(record.fields))
+
+
+def usual_length(task: Task, rows: TaskRows, processor: CBViLAProcessor) -> int:
+    """Returns how many tokens, special ones among them, all but the longest of the rows' texts have at most.
+
+    Every so many rows are read, so that millions cost no more than thousands.
+    """
+    sample = replace(rows, records=rows.records[:: max(1, len(rows.records) // _AT_A_TIME)])
+    lengths = sorted(_token_counts(processor, set(texts_of_rows(task, sample))).values())
+    longest = lengths[round(_USUAL * (len(lengths) - 1))] if lengths else 0
+    return longest + processor.tokenizer.num_special_tokens_to_add()
+
+
+def _token_counts(processor: CBViLAProcessor, texts: set[str]) -> dict[str, int]:
+    """Tokens of each text, special ones left out."""
+    different, counts = list(texts), dict[str, int]()
+    for start in range(0, len(different), _AT_A_TIME):
+        part = different[start : start + _AT_A_TIME]
+        ids = processor.tokenizer(part, add_special_tokens=False, verbose=False)["input_ids"]
+        counts.update(zip(part, map(len, ids), strict=True))
+    return counts
+
+
+def _fault(task: Task, record: Record, counts: Mapping[str, int], limit: int, training: bool) -> str | None:
+    """Why a row cannot be used; None if it can."""
+    targets = list(task.targets(record.fields)) if training else []
+    for what, text in [*task.texts(record.fields), *targets]:
+        if counts[text] == 0:
+            return f"its {what} {shown(text)} has nothing that the tokenizer knows"
+    for what, text in targets:
+        if counts[text] + 1 > limit:  # with the token that ends it
+            return (
+                f"its {what} {shown(text)} has {counts[text] + 1} tokens with the one that ends it, and the model "
+                f"takes {limit}"
+            )
+    return None
