@@ -18,7 +18,7 @@ from transformers_cbvila import CBViLAConfig, CBViLAForImageTextRetrieval
 from transformers_cbvila.model.losses_cbvila import matching_scores
 from transformers_cbvila.retrieval.gallery import Encoded
 from transformers_cbvila.retrieval.matching import text_query_states
-from transformers_cbvila.retrieval.reranking import match_pairs
+from transformers_cbvila.retrieval.pair_matching import match_pairs
 
 TOKENS, FEWEST_TOKENS, FIRST_WORD = 30, 6, 1000
 OURS, NAIVE, BLIP = "ours", "pair by pair", "BLIP"

@@ -113,9 +113,7 @@ class KeyTable:
                 raise ValueError(f"{row.source} would be {row.target}, which this model does not have.")
             found, expected = tuple(self.tensors[row.target].shape), tuple(model[row.target].shape)
             if found != expected:
-                raise ValueError(
-                    f"{row.source} gives {row.target} the shape {found}; the model's sizes ask {expected}."
-                )
+                raise ValueError(f"{row.source} gives {row.target} the shape {found}; the model needs {expected}.")
         for name in model:
             if name not in self.tensors:
                 reason = fresh(name)

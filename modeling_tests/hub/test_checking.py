@@ -124,7 +124,7 @@ def test_find_checkpoint_rejects_missing_and_unfinished_runs(folder, tmp_path):
     with pytest.raises(ValueError, match=r"is no folder and no bundled checkpoint \(cbvila-tiny, "):
         find_checkpoint(tmp_path / "nowhere")
     shutil.move(folder, tmp_path / "unfinished" / "checkpoint-3")
-    with pytest.raises(ValueError, match="is not finished; finish it, or publish what there is of it: .*checkpoint-3"):
+    with pytest.raises(ValueError, match="is not finished; finish it, or publish its last checkpoint: .*checkpoint-3"):
         find_checkpoint(tmp_path / "unfinished")
 
 

@@ -119,7 +119,7 @@ def _model_folder(run: Path) -> Path:
     checkpoints = sorted(run.glob("checkpoint-*"), key=lambda path: path.stat().st_mtime)
     if checkpoints:
         raise ValueError(
-            f"the run in {run} is not finished; finish it, or publish what there is of it: {checkpoints[-1]}"
+            f"the run in {run} is not finished; finish it, or publish its last checkpoint: {checkpoints[-1]}"
         )
     raise ValueError(f"{run} is no model folder: it has no {CONFIG_NAME}; {_REMEDY}")
 

@@ -132,7 +132,7 @@ def _prepare(
     """Returns the checked folder and the text of its card; writes nothing."""
     check_repo_id(repo_id)
     if facts is not None and card is not None:
-        raise ValueError(f"a card of your own ({card}) says its facts itself: leave out --facts or --card")
+        raise ValueError(f"a card of your own ({card}) has its own facts: leave out --facts or --card")
     checkpoint = find_checkpoint(source)
     outside_code(checkpoint.config)  # only for its errors, before anything is loaded
     if card is not None:

@@ -19,7 +19,8 @@ from ..model.processing_cbvila import CBViLAProcessor
 from .encoding import GalleryEncoder, weights_id
 from .faiss_index import FaissIndex
 from .gallery import Encoded, Gallery, check_comparable
-from .reranking import match_pairs, most_similar
+from .pair_matching import match_pairs
+from .similarity import most_similar
 from .stored_gallery import SHARD_BYTES, StoredGallery, describe, processor_id, save_gallery, store_gallery
 
 _FAISS_FILE = "index.faiss"
