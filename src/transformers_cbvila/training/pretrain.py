@@ -31,7 +31,7 @@ from .runs.run_record import run_record
 from .trainer import CBViLATrainer
 from .view_options import ViewOptions
 
-_LOOKED_AT = 1000  # rows of a stream whose captions the tokenizer is tried on
+_CHECKED_ROWS = 1000  # of a stream, whose captions are checked for unknown tokens
 
 
 @dataclass
@@ -108,7 +108,7 @@ class PretrainingJob(ViewOptions):
     )
     keyword_probability: float = field(default=0.5, metadata={"help": "How often keywords are added."})
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if isinstance(self.model_config, str):
             self.model_config = _parsed(self.model_config)
         if not self.train_data:
@@ -118,7 +118,7 @@ class PretrainingJob(ViewOptions):
 
 
 def pretrain(job: PretrainingJob, args: CBViLATrainingArguments) -> Path:
-    """Runs the job (or goes on with it, with `resume_from_checkpoint`) and returns the folder of the trained model.
+    """Runs the job, or resumes it (`resume_from_checkpoint`), and returns the folder of the trained model.
 
     Raises:
         ValueError: For a stream without `max_steps`; for columns that the data lack.
@@ -141,10 +141,12 @@ def pretrain(job: PretrainingJob, args: CBViLATrainingArguments) -> Path:
 
 
 def build_trainer(job: PretrainingJob, args: CBViLATrainingArguments, checkpoint: str | None = None) -> CBViLATrainer:
-    """The trainer of a job, with its data, model and collator; nothing is trained yet.
+    """Builds the trainer of a job, with its data, model and collator.
 
     Args:
-        checkpoint: A checkpoint of the same job that training is to go on from: its vocabulary is used.
+        job: What to pretrain on what.
+        args: How to train.
+        checkpoint: A checkpoint of the same job to resume from: its vocabulary is used.
     """
     if job.streaming and args.max_steps <= 0:
         raise ValueError(
@@ -156,9 +158,9 @@ def build_trainer(job: PretrainingJob, args: CBViLATrainingArguments, checkpoint
     set_seed(args.seed)
     with args.main_process_first(desc="reading the data"):
         sources = _load(job)
-    model, processor = _start(job, args, sources, checkpoint)
+    model, processor = _model_and_processor(job, args, sources, checkpoint)
     if args.process_index == 0:
-        texts = training_texts(sources, job.train_data, _LOOKED_AT, job.train_split)
+        texts = training_texts(sources, job.train_data, _CHECKED_ROWS, job.train_split)
         warn_of_unknown_tokens(processor.tokenizer, texts, "captions")
     options: dict[str, Any] = {
         "keyword_probability": job.keyword_probability,
@@ -208,8 +210,8 @@ def _load(job: PretrainingJob) -> list[Any]:
     return [load(name, job.train_split, *columns, skip_bad_rows=job.skip_bad_rows) for name in job.train_data]
 
 
-def _start(
-    job: PretrainingJob, args: CBViLATrainingArguments, sources, checkpoint: str | None
+def _model_and_processor(
+    job: PretrainingJob, args: CBViLATrainingArguments, sources: list[Any], checkpoint: str | None
 ) -> tuple[CBViLAForPreTraining, CBViLAProcessor]:
     if job.model is not None:
         if job.tokenizer:
@@ -220,7 +222,8 @@ def _start(
             CBViLAForPreTraining.from_pretrained(source, config=config),
             CBViLAProcessor.from_pretrained(source),
         )
-    fields = dict(job.model_config or {})  # type: ignore[arg-type]
+    given: Any = job.model_config or {}  # a mapping, as __post_init__ has read a string
+    fields = dict(given)
     text = dict(fields.pop("text_config", None) or {})
     if checkpoint is not None:
         tokenizer = CBViLAProcessor.from_pretrained(checkpoint).tokenizer
@@ -239,8 +242,10 @@ def _start(
 
 
 def _changed(config: CBViLAConfig, changes: Any) -> CBViLAConfig:
-    """A checkpoint's configuration with other loss weights, dropout and the like; what weights do not fit is an error
-    when they are loaded."""
+    """Returns a checkpoint's configuration with changes, such as other loss weights or dropout.
+
+    Changes that its weights do not fit are an error when they are loaded.
+    """
     fields = config.to_dict()
     for name, value in with_current_names(changes).items():
         if name in NESTED:
@@ -250,7 +255,7 @@ def _changed(config: CBViLAConfig, changes: Any) -> CBViLAConfig:
     return CBViLAConfig.from_dict(fields)
 
 
-def _tokenizer(job: PretrainingJob, args: CBViLATrainingArguments, sources, max_length: int):
+def _tokenizer(job: PretrainingJob, args: CBViLATrainingArguments, sources: list[Any], max_length: int) -> Any:
     if job.tokenizer is not None:
         return AutoTokenizer.from_pretrained(bundled_or_same(job.tokenizer), model_max_length=max_length)
     begin = time.perf_counter()
