@@ -19,9 +19,9 @@ from torch.testing import assert_close
 from transformers_cbvila import CBViLAForImageTextRetrieval, CBViLAProcessor, bundled_checkpoint
 from transformers_cbvila.model.losses_cbvila import matching_scores
 from transformers_cbvila.retrieval.encoding import GalleryEncoder
+from transformers_cbvila.retrieval.gallery_writing import store_gallery
 from transformers_cbvila.retrieval.reranking import TwoStageRetrieval, rerank
 from transformers_cbvila.retrieval.shards import read_shards
-from transformers_cbvila.retrieval.stored_gallery import store_gallery
 
 CHECKED = 64  # pairs
 SIDE, CELLS = 64, 4

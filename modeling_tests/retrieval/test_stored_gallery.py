@@ -17,17 +17,13 @@ from transformers_cbvila.model.processing_cbvila import CBViLAProcessor
 from transformers_cbvila.retrieval import pair_matching
 from transformers_cbvila.retrieval.encoding import GalleryEncoder
 from transformers_cbvila.retrieval.gallery import Encoded
+from transformers_cbvila.retrieval.gallery_identity import describe, processor_id
+from transformers_cbvila.retrieval.gallery_writing import save_gallery, store_gallery
 from transformers_cbvila.retrieval.pair_matching import match_pairs
 from transformers_cbvila.retrieval.reranking import rerank, retrieve_in_two_stages
 from transformers_cbvila.retrieval.retriever import CBViLARetriever
 from transformers_cbvila.retrieval.shards import Shards, read_shards, shard_files
-from transformers_cbvila.retrieval.stored_gallery import (
-    StoredGallery,
-    describe,
-    processor_id,
-    save_gallery,
-    store_gallery,
-)
+from transformers_cbvila.retrieval.stored_gallery import StoredGallery
 
 IMAGES = [row["image"] for row in tiny_rows(7)]
 TEXTS = ["left half red", "right", "a red half is left", "right", "top half blue ?", "green"]

@@ -49,8 +49,10 @@ def offer_pipeline() -> None:
     if hasattr(pipelines, "_resolve_deprecated_task"):
         pipelines._resolve_deprecated_task = _wrapping(resolve_task, resolve)
     # On the instance, which `pipeline()` uses; the class and the registered pipelines are left unchanged.
-    pipelines.PIPELINE_REGISTRY.check_task = _wrapping(check_task, check)  # type: ignore[method-assign]
-    CBViLAConfig.custom_pipelines = _HiddenPipelines()  # type: ignore[attr-defined]
+    registry: Any = pipelines.PIPELINE_REGISTRY
+    registry.check_task = _wrapping(check_task, check)
+    config_class: Any = CBViLAConfig
+    config_class.custom_pipelines = _HiddenPipelines()
 
 
 class _HiddenPipelines:
@@ -63,8 +65,9 @@ class _HiddenPipelines:
         return {}
 
 
-def _wrapping(wrapper: Callable, original: Callable) -> Callable:
-    wrapper.without_cbvila = original  # type: ignore[attr-defined]
+def _wrapping(wrapper: Any, original: Callable) -> Callable:
+    """Marks a function as the wrapper of another one."""
+    wrapper.without_cbvila = original
     return wrapper
 
 

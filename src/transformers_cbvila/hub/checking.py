@@ -69,7 +69,8 @@ class Checkpoint:
         for name in self.weights:
             if name.endswith(".safetensors"):
                 with safe_open(self.folder / name, "pt") as file:
-                    total += sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
+                    keys = file.keys()  # the file itself is not iterable
+                    total += sum(math.prod(file.get_slice(key).get_shape()) for key in keys)
         return total
 
 

@@ -151,11 +151,16 @@ def _source(node: ast.stmt, lines: list[str]) -> str:
     first = _first_line(node)
     while first > 1 and lines[first - 2].startswith("#"):
         first -= 1
-    return "\n".join(lines[first - 1 : node.end_lineno])
+    return "\n".join(lines[first - 1 : _last_line(node)])
 
 
 def _first_line(node: Any) -> int:
     return min([node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", ()))])
+
+
+def _last_line(node: ast.stmt) -> int:
+    assert node.end_lineno is not None  # ast.parse sets it
+    return node.end_lineno
 
 
 def _bound_names(source: str) -> list[str]:
@@ -191,11 +196,11 @@ def _names_in_quotes(annotation: str) -> set[str]:
 def _with_imports_rewritten(found: OutsideClass, node: ast.stmt, source: str) -> str:
     """Returns a statement with its inner imports, such as those of a function, rewritten for the repository."""
     lines = source.splitlines()
-    offset = node.end_lineno - len(lines) + 1  # type: ignore[operator]  # the number of its first line in the file
+    offset = _last_line(node) - len(lines) + 1  # the number of its first line in the file
     inner = [part for part in ast.walk(node) if isinstance(part, ast.Import | ast.ImportFrom)]
     for part in sorted(inner, key=lambda part: -part.lineno):
         indent = " " * part.col_offset
-        first, last = part.lineno - offset, part.end_lineno - offset  # type: ignore[operator]
+        first, last = part.lineno - offset, _last_line(part) - offset
         lines[first : last + 1] = [indent + line for line in _imports(found, part)]
     return "\n".join(lines)
 

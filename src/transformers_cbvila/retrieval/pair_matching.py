@@ -14,8 +14,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..data.pairs import stable_id
-from .encoding import evaluating, weights_id
+from .encoding import evaluating
 from .gallery import Gallery, RetrievalModel
+from .gallery_identity import weights_id
 from .matching import KeysValues, PackedTexts, match_texts
 from .shards import Shards, tables
 

@@ -16,9 +16,9 @@ from torch import Tensor
 from ..model.processing_cbvila import CBViLAProcessor
 from .encoding import GalleryEncoder
 from .gallery import Gallery, RetrievalModel, check_comparable
+from .gallery_writing import store_gallery
 from .pair_matching import match_pairs
 from .similarity import most_similar
-from .stored_gallery import store_gallery
 
 
 class Candidates(NamedTuple):
