@@ -170,7 +170,7 @@ def without(tensors, *keys):
         (
             lambda t: t | {"itm_head.bias": torch.ones(3)},
             [],
-            "itm_head.bias gives objectives.itm.head.bias the shape (3,); the model's sizes ask (2,)",
+            "itm_head.bias gives objectives.itm.head.bias the shape (3,); the model needs (2,)",
         ),
         (lambda t: t, ["--task", "nothing"], None),
         (

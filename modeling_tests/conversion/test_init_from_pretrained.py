@@ -155,7 +155,7 @@ def test_init_from_tensorflow_bert_key_names(originals, tmp_path, capsys):
 def test_init_chosen_layers_are_checked_against_bert(originals, tmp_path, capsys):
     options = "--vision", originals / "vit", "--text", originals / "bert", "--output_dir", tmp_path / "out"
     assert converted(*options, "--text_layers", "0,3", "--fusion_layers", "1-1", "--no_processor") == 0
-    assert "layer 2 was not asked for" in capsys.readouterr().out
+    assert "layer 2 was not chosen" in capsys.readouterr().out
     model = CBViLAForPreTraining.from_pretrained(tmp_path / "out")
     weight = load_file(originals / "bert" / "model.safetensors")["bert.encoder.layer.3.output.dense.weight"]
     assert torch.equal(model.cbvila.text_model.layers[1].mlp.fc2.weight, weight)
@@ -217,7 +217,7 @@ def test_init_from_pretrained_rejects_other_models_and_options(originals, tmp_pa
         (vit, vit, "is a model of type 'vit'; the text encoder is a BERT"),
         (tmp_path / "distilled.safetensors", bert, "pos_embed has 6 rows"),
         (tmp_path / "other.safetensors", bert, "no ViT with timm's names: 'pos_embed' is not among"),
-        (tmp_path / "nowhere", bert, "nowhere is no file or folder, and the Hub does not give it either"),
+        (tmp_path / "nowhere", bert, "nowhere is no file or folder, and it cannot be loaded from the Hub"),
         (vit, tmp_path, "has no readable config.json"),
     ):
         assert converted("--vision", vision, "--text", text, "--output_dir", out) == 1

@@ -11,14 +11,14 @@ from transformers_cbvila.model.modeling_cbvila_pretraining import CBViLAForPreTr
 from transformers_cbvila.retrieval import reranking
 from transformers_cbvila.retrieval.encoding import GalleryEncoder
 from transformers_cbvila.retrieval.gallery import Encoded, cosine_similarity
+from transformers_cbvila.retrieval.pair_matching import match_pairs
 from transformers_cbvila.retrieval.reranking import (
     Candidates,
-    match_pairs,
-    most_similar,
     rerank,
     reranked_scores,
     retrieve_in_two_stages,
 )
+from transformers_cbvila.retrieval.similarity import most_similar
 
 IMAGES = [row["image"] for row in tiny_rows(5)]
 TEXTS = ["left half red", "right", "a red half is left", "top half blue ?", "green", "it is bottom"]
