@@ -80,7 +80,7 @@ def test_easy_vqa_has_captions_for_pretraining_and_questions_for_vqa():
     assert load_rows("easy-vqa", "test").column_names == ["image", "captions", "image_id"]
     rows = load_rows("easy-vqa", "test", task="vqa")
     assert {"image", "image_id", "question", "answer"} <= set(rows.column_names) and len(rows) == 1000
-    with pytest.raises(ValueError, match="^easy-vqa has no rows for entailment; it has rows for pretraining, vqa"):
+    with pytest.raises(ValueError, match="^easy-vqa has no rows for entailment; it has rows for pretraining, retrieval, vqa"):
         load_rows("easy-vqa", "test", task="entailment")
     with pytest.raises(ValueError, match=r"^easy-vqa \(split dev\) cannot be read: .*dev.*'train', 'test'"):
         load_pairs("easy-vqa", "dev")

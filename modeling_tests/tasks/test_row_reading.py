@@ -282,8 +282,11 @@ def test_easy_vqa_has_all_questions_of_an_image_in_a_row():
     assert len(rows) == 1000 and sum(map(len, rows.column("question"))) == 9673
     assert all(len(answers) == 1 for answers in rows[0]["answer"])
     assert len(load_task_rows(VisualQuestionAnswering(image_id_column="image_id"), ["easy-vqa"], "test")) == 1000
-    with pytest.raises(ValueError, match="easy-vqa has no rows for retrieval; it has rows for pretraining, vqa"):
-        load_task_rows(ImageTextRetrieval(), ["easy-vqa"], "test")
+    assert len(load_task_rows(ImageTextRetrieval(), ["easy-vqa"], "test")) == 1000
+    with pytest.raises(
+        ValueError, match="easy-vqa has no rows for entailment; it has rows for pretraining, retrieval, vqa"
+    ):
+        load_task_rows(VisualEntailment(), ["easy-vqa"], "test", VE)
 
 
 BAD = {
@@ -381,7 +384,7 @@ def test_columns_that_are_not_there(settings, message, tmp_path):
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: ImageTextRetrieval(image_column=["a", "b"]), "this task has one image"),
+        (lambda: ImageTextRetrieval(image_column=["a", "b"]), "has one image per row"),
         (lambda: ImageTextRetrieval(image_column=[]), "image_column is empty"),
         (lambda: ImageTextRetrieval(where=["split"]), "COLUMN=VALUE"),
         (lambda: ImageTextRetrieval(image_data=["x"]), "joined by image_id_column"),

@@ -253,7 +253,7 @@ def test_protocols_refuse_what_would_not_be_comparable():
         check_protocol("coco-5k", ImageTextRetrieval(**defaults), Rows(GALLERY))
     with pytest.raises(ValueError, match="own_captions_only is True and not False"):
         check_protocol("coco-5k", ImageTextRetrieval(), Rows(GALLERY))
-    with pytest.raises(ValueError, match="coco-5k is over 25,010 or 25,000 captions, and there are 10,000 here"):
+    with pytest.raises(ValueError, match="coco-5k is over 25,000 or 25,010 captions, and there are 10,000 here"):
         check_protocol("coco-5k", ImageTextRetrieval(**defaults), Rows([GALLERY[0]] * 5000))
     five, six = ({**GALLERY[0], "captions": ["red"] * count} for count in (5, 6))
     whole = Rows([five] * 5000)

@@ -3,8 +3,11 @@
 import pytest
 from tiny import tiny_processor
 
+from transformers_cbvila.tasks.entailment import VisualEntailment
+from transformers_cbvila.tasks.retrieval import ImageTextRetrieval
 from transformers_cbvila.tasks.rows import Record, TaskRows
 from transformers_cbvila.tasks.texts import check_texts
+from transformers_cbvila.tasks.vqa import VisualQuestionAnswering
 
 GOOD = {"question": ["is it red ?", "red " * 70], "answer": [["yes", ""], ["no"]]}
 BAD = {
@@ -24,27 +27,30 @@ def rows_of(*fields):
 def test_a_bad_text_is_named_by_its_row_or_the_row_left_out(reason, change):
     rows = rows_of({}, {}, change, {})
     with pytest.raises(ValueError, match=f"Row 2 of FILE: {reason}.*skip_bad_rows"):
-        check_texts(rows, tiny_processor(), False, training=True)
-    kept = check_texts(rows, tiny_processor(), True, training=True)
+        check_texts(VisualQuestionAnswering(), rows, tiny_processor(), training=True)
+    kept = check_texts(VisualQuestionAnswering(skip_bad_rows=True), rows, tiny_processor(), training=True)
     assert [record.origin[4] for record in kept.records] == ["0", "1", "3"] and len(kept.skipped) == 1
     assert kept.skipped[0].startswith("Row 2 of FILE: its ") and not rows.skipped
     with pytest.raises(ValueError, match="no row that can be used. Left out 1 bad"):
-        check_texts(rows_of(change), tiny_processor(), True, training=True)
+        check_texts(VisualQuestionAnswering(skip_bad_rows=True), rows_of(change), tiny_processor(), training=True)
 
 
 def test_answers_to_compare_with_need_no_tokens():
     rows = rows_of({}, {"answer": [["\ufffd"], ["red " * 40]]})
-    assert len(check_texts(rows, tiny_processor(), False)) == 2
+    assert len(check_texts(VisualQuestionAnswering(), rows, tiny_processor())) == 2
 
 
-@pytest.mark.parametrize("field, value", [("captions", ["red", "\ufffd"]), ("text", "\ufffd")])
-def test_texts_of_other_tasks(field, value):
+@pytest.mark.parametrize(
+    "task, field, value",
+    [(ImageTextRetrieval(), "captions", ["red", "\ufffd"]), (VisualEntailment(), "text", "\ufffd")],
+)
+def test_texts_of_other_tasks(task, field, value):
     rows = TaskRows([], [Record("Row 0", [], {field: value})])
     with pytest.raises(ValueError, match=f"Row 0: its {field.removesuffix('s')} '\ufffd'"):
-        check_texts(rows, tiny_processor(), False)
+        check_texts(task, rows, tiny_processor())
 
 
 def test_many_texts_are_tokenized_part_by_part(monkeypatch):
-    monkeypatch.setattr("transformers_cbvila.data.task_texts._AT_A_TIME", 2)
+    monkeypatch.setattr("transformers_cbvila.tasks.texts._AT_A_TIME", 2)
     with pytest.raises(ValueError, match="Row 5"):
-        check_texts(rows_of(*[{}] * 5, {"question": ["a", "\ufffd"]}), tiny_processor(), False)
+        check_texts(VisualQuestionAnswering(), rows_of(*[{}] * 5, {"question": ["a", "\ufffd"]}), tiny_processor())

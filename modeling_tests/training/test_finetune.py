@@ -81,7 +81,7 @@ def test_retrieval_kept_in_a_folder_has_the_same_figures_and_goes_on(pretrained,
     monkeypatch.setattr(gallery, "encode_batches", lambda *args: pytest.fail("encoded anew"))
     monkeypatch.setattr(stored_gallery, "encode_batches", lambda *args: pytest.fail("encoded anew"))
     assert evaluate_task(ImageTextRetrieval(rerank_k=2), kept, progress=False) == figures
-    with pytest.raises(ValueError, match="folder=.* is for retrieval; vqa keeps nothing"):
+    with pytest.raises(ValueError, match="folder=.*: vqa keeps no finished work"):
         evaluate_task(TINY_TASKS["vqa"][0], kept, progress=False)
 
 

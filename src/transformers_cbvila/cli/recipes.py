@@ -55,7 +55,9 @@ class JobParser(Parser, HfArgumentParser):
 
     @staticmethod
     def _parse_dataclass_field(parser: Any, field: Any) -> None:
-        if field.name not in parser.left_out:
+        if field.name in parser.left_out:
+            parser.set_defaults(**{field.name: field.default})
+        else:
             HfArgumentParser._parse_dataclass_field(parser, field)
 
     def kinds(self, option: str) -> set[Any]:

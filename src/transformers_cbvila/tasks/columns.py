@@ -1,13 +1,12 @@
 """Which columns of a source a task reads: those that its options name, or the first of the usual names."""
 
 from collections.abc import Sequence
-from dataclasses import field, fields
+from dataclasses import field
 from typing import Any
 
-from ..data.columns import missing_column
+from ..data.column_names import column_help
+from ..data.columns import find_column
 from .task import Task
-
-_USUAL = "usual_columns"
 
 
 def column_option(text: str, usual: Sequence[str], **metadata: Any) -> Any:
@@ -15,11 +14,10 @@ def column_option(text: str, usual: Sequence[str], **metadata: Any) -> Any:
 
     Args:
         text: What is in the column.
-        usual: The columns that are looked for, in this order, when none is named.
+        usual: The columns that are looked for, in this order, when none is named: those of `Task.columns`.
         metadata: Further metadata of the option, such as aliases.
     """
-    names = ", ".join(usual[:-1]) + (f" or {usual[-1]}, whichever there is" if len(usual) > 1 else usual[0])
-    return field(default=None, metadata={"help": f"{text}; default: {names}.", _USUAL: tuple(usual), **metadata})
+    return field(default=None, metadata={"help": column_help(text, usual), **metadata})
 
 
 def find_columns(task: Task, names: Sequence[str], source: str) -> dict[str, str]:
@@ -28,15 +26,7 @@ def find_columns(task: Task, names: Sequence[str], source: str) -> dict[str, str
     Raises:
         ValueError: If there is none; the message lists the columns that there are.
     """
-    found: dict[str, str] = {}
-    for option in fields(task):
-        usual = option.metadata.get(_USUAL)
-        if usual is None:
-            continue
-        given = getattr(task, option.name)
-        column = given or next((name for name in usual if name in names), None)
-        if column is None or column not in names:
-            what = f"column {given!r}" if given else f"column called {', '.join(usual)}"
-            raise missing_column(source, what, option.name, names)
-        found[option.name] = column
-    return found
+    return {
+        option: find_column(getattr(task, option), usual, names, source, option)
+        for option, usual in task.columns.items()
+    }

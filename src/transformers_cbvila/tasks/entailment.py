@@ -24,6 +24,9 @@ from .rows import TaskRows
 from .task import FieldReader, Fields, Metrics, Task, called, text_fields
 from .training_defaults import CROPS_AND_FLIPS, TrainingDefaults
 
+_TEXTS = ("hypothesis", "sentence2", "sentence", "statement", "text", "caption", "txt")
+_LABELS = ("label", "gold_label", "cls")
+
 
 @dataclass
 class TextClassification(Task):
@@ -34,14 +37,15 @@ class TextClassification(Task):
     """
 
     default_classes: ClassVar[tuple[str, ...]]
+    columns = {"text_column": _TEXTS, "label_column": _LABELS}
 
     text_column: str | None = column_option(
         "Column with the text",
-        ("hypothesis", "sentence2", "sentence", "statement", "text", "caption", "txt"),
+        _TEXTS,
         aliases=["--caption_column"],
     )
     label_column: str | None = column_option(
-        "Column with the class, by name (text, true or false, or a ClassLabel)", ("label", "gold_label", "cls")
+        "Column with the class, by name (text, true or false, or a ClassLabel)", _LABELS
     )
     class_names: list[str] = field(
         default_factory=list,

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ..data import option_texts
+from ..data.column_names import CAPTION_COLUMNS
 from ..data.image_views import ImageViews
 from ..data.task_collators import CBViLADataCollatorForImageTextRetrieval
 from ..data.task_examples import CaptionedImages
@@ -35,6 +37,7 @@ class ImageTextRetrieval(Task):
     head = CBViLAForImageTextRetrieval
     card = "retrieval.md"
     hub_task = "image-text-retrieval"
+    columns = {"caption_column": CAPTION_COLUMNS}
     main_metric = "mean_recall"
     defaults = TrainingDefaults(
         "nothing in the head is new",
@@ -67,11 +70,7 @@ class ImageTextRetrieval(Task):
     has_text_baseline = False
     resumes_evaluation = True
 
-    caption_column: str | None = column_option(
-        "Column with a caption or a list of captions",
-        ("captions", "caption", "text", "txt", "sentences_raw", "sentences"),
-        aliases=["--text_column"],
-    )
+    caption_column: str | None = column_option(option_texts.CAPTIONS, CAPTION_COLUMNS, aliases=["--text_column"])
     rerank_k: int = field(
         default=64, metadata={"help": "Most similar candidates per query that matching re-ranks; 0: none."}
     )

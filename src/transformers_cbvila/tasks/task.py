@@ -43,6 +43,7 @@ class Task(GivenOptions, ABC):
         defaults: How it is trained where no option says it.
         protocols: Protocols of the literature, by name.
         zero_shot_heads: Names of other heads that have all weights that it needs.
+        columns: Options that name a column of every row, and the columns that are looked for without them.
         merged_fields: Lists, which rows of the same image put together (`image_id_column`).
         training_options: Options of this class that `cbvila evaluate` does not have.
         has_text_baseline: Whether training data give a baseline that looks at texts alone.
@@ -58,6 +59,7 @@ class Task(GivenOptions, ABC):
     defaults: ClassVar[TrainingDefaults]
     protocols: ClassVar[Mapping[str, Protocol]] = {}
     zero_shot_heads: ClassVar[tuple[str, ...]] = ()
+    columns: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     merged_fields: ClassVar[tuple[str, ...]] = ()
     training_options: ClassVar[frozenset[str]] = frozenset()
     has_text_baseline: ClassVar[bool] = True

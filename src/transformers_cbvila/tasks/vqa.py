@@ -31,6 +31,9 @@ from .training_defaults import TrainingDefaults
 
 _LONGEST_ANSWER = 20  # tokens
 
+_QUESTIONS = ("question",)
+_ANSWERS = ("answers", "answer", "multiple_choice_answer")
+
 
 @dataclass
 class VisualQuestionAnswering(Task):
@@ -41,6 +44,7 @@ class VisualQuestionAnswering(Task):
     card = "question_answering.md"
     hub_task = VQA_TASK
     pipeline_tag = VQA_TASK
+    columns = {"question_column": _QUESTIONS, "answer_column": _ANSWERS}
     defaults = TrainingDefaults(
         "the answer decoder starts from the fusion encoder", 4e-4, 2e-5, batch_size=32, passes=8, least_steps=1000
     )
@@ -56,11 +60,11 @@ class VisualQuestionAnswering(Task):
     merged_fields = ("question", "answer")
     training_options = frozenset({"max_length", "closed_questions"})
 
-    question_column: str | None = column_option("Column with the question, or a list of questions", ("question",))
+    question_column: str | None = column_option("Column with the question, or a list of questions", _QUESTIONS)
     answer_column: str | None = column_option(
         "Column with the answer, a list of answers, or VQA's ten answers; of a list of questions, one of these for "
         "each",
-        ("answers", "answer", "multiple_choice_answer"),
+        _ANSWERS,
     )
     answer_list: str | None = field(
         default=None,

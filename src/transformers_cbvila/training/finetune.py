@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from transformers import set_seed
 from transformers.trainer_utils import IntervalStrategy
 
+from ..data import option_texts
 from ..data.collators import token_limit
 from ..data.given_options import Repeatable
 from ..data.source_rows import usual_split
@@ -41,14 +42,8 @@ class FinetuningJob(ViewOptions):
     model: str = field(
         metadata={"help": "Checkpoint to start from: folder, Hub id, or the name of a bundled one (cbvila-tiny)."}
     )
-    train_data: list[str] = field(
-        metadata={
-            "help": "Folders (pictures with a metadata.jsonl or .csv, or with a .txt each; Parquet files; written by "
-            "save_to_disk), Parquet, JSON Lines, CSV, TSV or WebDataset .tar files, Hub ids (user/name@revision), or "
-            "easy-vqa; all rows of all."
-        }
-    )
-    train_split: str = field(default="train", metadata={"help": "Split of the training data."})
+    train_data: list[str] = field(metadata={"help": f"Training data: {option_texts.SOURCES}; all rows of all."})
+    train_split: str = field(default="train", metadata={"help": option_texts.TRAIN_SPLIT})
     eval_data: list[str] = field(
         default_factory=list,
         metadata={"help": "Data to measure the task on, at the end and as often as eval_strategy says."},

@@ -16,10 +16,10 @@ class EasyVQASource(BuiltinSource):
     """Images of easy-VQA with all captions that follow from their questions, or with the questions themselves."""
 
     splits = SPLITS
-    tasks = ("pretraining", "vqa")
+    tasks = ("pretraining", "retrieval", "vqa")
 
     def rows(self, split: str, task: str, streaming: bool = False) -> Dataset:
-        """Returns one row per image: with `captions` for pretraining, with `question` and `answer` for vqa."""
+        """Returns one row per image, with `question` and `answer` for vqa and with `captions` otherwise."""
         return load_easy_vqa(split) if task == "vqa" else load_easy_vqa_captions(split)
 
     def texts(self, split: str) -> Iterator[str]:
