@@ -17,6 +17,7 @@ from torch.testing import assert_close
 
 from transformers_cbvila import CBViLAForImageTextRetrieval, CBViLAProcessor, bundled_checkpoint
 from transformers_cbvila.model.losses_cbvila import matching_scores
+from transformers_cbvila.retrieval.encoding import GalleryEncoder
 from transformers_cbvila.retrieval.reranking import TwoStageRetrieval, rerank
 from transformers_cbvila.retrieval.shards import read_shards
 from transformers_cbvila.retrieval.stored_gallery import store_gallery
@@ -96,9 +97,9 @@ def main() -> None:
     folders = {name: options.output_dir / name for name in ("images", "texts", "matches")}
     before = {name: written(folder) for name, folder in folders.items()}
     clocks = [now()]
-    encoded_images = store_gallery(folders["images"], model, processor, "images", images)
+    encoded_images = store_gallery(folders["images"], GalleryEncoder(model, processor, "images"), images)
     clocks.append(now())
-    encoded_texts = store_gallery(folders["texts"], model, processor, "texts", texts)
+    encoded_texts = store_gallery(folders["texts"], GalleryEncoder(model, processor, "texts"), texts)
     clocks.append(now())
     found = rerank(model, encoded_images, encoded_texts, options.k, folder=folders["matches"])
     clocks.append(now())

@@ -16,7 +16,7 @@ from transformers import BlipConfig, BlipForImageTextRetrieval, set_seed
 from transformers_cbvila import CBViLAConfig, CBViLAForImageTextRetrieval
 from transformers_cbvila.model.losses_cbvila import matching_scores
 from transformers_cbvila.retrieval.gallery import Encoded
-from transformers_cbvila.retrieval.matching import text_questions
+from transformers_cbvila.retrieval.matching import text_query_states
 from transformers_cbvila.retrieval.reranking import match_pairs
 
 TOKENS, FEWEST_TOKENS, FIRST_WORD = 30, 6, 1000
@@ -52,7 +52,7 @@ def tasks(ours, blip, lengths: torch.Tensor) -> dict[str, Callable[[], torch.Ten
     ids = torch.randint(FIRST_WORD, ours.config.text_config.vocab_size, (candidates, int(lengths.max())))
     mask = (torch.arange(ids.shape[1]) < lengths.unsqueeze(1)).long()
     states = ours.cbvila.get_text_features(ids, mask, return_dict=True).last_hidden_state
-    texts = Encoded(torch.zeros(candidates, 1), text_questions(ours, states, mask))
+    texts = Encoded(torch.zeros(candidates, 1), text_query_states(ours, states, mask))
     pairs = torch.stack([torch.zeros(candidates, dtype=torch.long), torch.arange(candidates)], dim=1)
     each = image.expand(candidates, -1, -1)
 

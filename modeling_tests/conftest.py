@@ -1,6 +1,8 @@
 """Fixtures of more than one folder."""
 
 import json
+import logging
+from contextlib import contextmanager
 
 import pytest
 from PIL import Image
@@ -18,3 +20,52 @@ def picture_folder(tmp_path):
         lines.append(json.dumps({"file_name": f"{colour}.png", "text": f"a {colour} square"}))
     (folder / "metadata.jsonl").write_text("\n".join(lines))
     return str(folder)
+
+
+class LoggedMessages(logging.Handler):
+    """The messages of all loggers, those of transformers included, which do not reach the root logger."""
+
+    LOGGERS = (logging.getLogger(), logging.getLogger("transformers"))
+
+    def __init__(self):
+        super().__init__()
+        self.records = []
+
+    def emit(self, record):
+        if not any(record is other for other in self.records):
+            self.records.append(record)
+
+    def __call__(self, module=""):
+        """Returns the messages of the loggers whose names end in `module`; of all loggers without one."""
+        known = any(name.endswith(module) for name in logging.root.manager.loggerDict)
+        assert known, f"no logger is called {module}"
+        return [record.getMessage() for record in self.records if record.name.endswith(module)]
+
+    @property
+    def text(self):
+        return "\n".join(self())
+
+    def clear(self):
+        self.records.clear()
+
+    @contextmanager
+    def at_level(self, level):
+        """Lets this package's loggers say what is of `level` or above; it is WARNING otherwise."""
+        logger = logging.getLogger("transformers_cbvila")
+        before = logger.level
+        logger.setLevel(level)
+        try:
+            yield
+        finally:
+            logger.setLevel(before)
+
+
+@pytest.fixture
+def logged():
+    """What loggers say during the test: `logged()` is a list of messages, `logged.text` all of them."""
+    messages = LoggedMessages()
+    for logger in LoggedMessages.LOGGERS:
+        logger.addHandler(messages)
+    yield messages
+    for logger in LoggedMessages.LOGGERS:
+        logger.removeHandler(messages)

@@ -152,7 +152,7 @@ def island_violations(path, source, imports):
             yield f"{path}:{line}: the remote-code loader takes this line of text for an import"
 
 
-def test_sources_hold_the_table():
+def test_sources_follow_the_import_table():
     sources = sorted(SOURCES.rglob("*.py"))
     assert len(sources) > 10
     found = []
@@ -163,12 +163,12 @@ def test_sources_hold_the_table():
     assert found == []
 
 
-def test_layers_depend_on_each_other_one_way():
+def test_import_table_has_no_cycles():
     graphlib.TopologicalSorter(LAYERS_OF_LAYER).prepare()
 
 
 @pytest.mark.parametrize("layer", sorted(LAYERS_OF_LAYER.keys() - {"root", "__init__.py", "conversion"}))
-def test_table_names_the_folders_that_are_there(layer):
+def test_import_table_names_existing_folders(layer):
     assert (SOURCES / layer / "__init__.py").is_file()
 
 
@@ -187,7 +187,7 @@ def test_table_names_the_folders_that_are_there(layer):
         ("conversion/a.py", "import key_table\nfrom transformers_cbvila import CBViLAModel"),
     ],
 )
-def test_checker_lets_allowed_imports_pass(path, source):
+def test_violations_accepts_allowed_imports(path, source):
     assert violations(path, source) == []
 
 
@@ -233,12 +233,12 @@ def test_checker_lets_allowed_imports_pass(path, source):
         ("other/a.py", "x = 1", "no layer"),
     ],
 )
-def test_checker_finds_violations(path, source, complaint):
+def test_violations_finds_forbidden_imports(path, source, complaint):
     assert [sentence for sentence in violations(path, source) if complaint in sentence]
 
 
 @pytest.mark.parametrize("folder", ["src", "conversion", "studies", "benchmarks"])
-def test_files_are_put_in_place_by_replace(folder):
+def test_sources_replace_files_instead_of_renaming(folder):
     """`Path.rename` and `os.rename` fail on Windows where the target exists."""
     sources = list((SOURCES.parents[1] / folder).rglob("*.py"))
     assert sources
@@ -251,7 +251,7 @@ def test_files_are_put_in_place_by_replace(folder):
     assert calls == []
 
 
-def test_no_test_file_imports_from_another():
+def test_test_files_do_not_import_each_other():
     """What several test files share is in a helper module beside them, so that each can be moved or read alone."""
     folder = Path(__file__).parent
     test_files = sorted(folder.rglob("test_*.py"))

@@ -16,7 +16,7 @@ def checkpoints(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_folder_of_a_checkpoint(checkpoints):
+def test_bundled_checkpoint_returns_its_folder(checkpoints):
     tiny_model().save_pretrained(checkpoints / "cbvila-b")
     tiny_processor().save_pretrained(checkpoints / "cbvila-b")
     folder = bundled_checkpoint("cbvila-b")
@@ -26,7 +26,7 @@ def test_folder_of_a_checkpoint(checkpoints):
     assert {answer["answer"] for answer in answers} == {"yes", "no"}
 
 
-def test_names_are_the_folders_with_a_configuration(checkpoints):
+def test_bundled_checkpoints_are_folders_with_a_config(checkpoints):
     for name in ("cbvila-b", "cbvila-a", "not-a-checkpoint"):
         (checkpoints / name).mkdir()
     for name in ("cbvila-b", "cbvila-a"):
@@ -36,7 +36,7 @@ def test_names_are_the_folders_with_a_configuration(checkpoints):
 
 
 @pytest.mark.parametrize("name", ["cbvila-huge", "", "..", "cbvila-a/../cbvila-a"])
-def test_unknown_name(checkpoints, name):
+def test_bundled_checkpoint_rejects_unknown_names(checkpoints, name):
     (checkpoints / "cbvila-a").mkdir()
     (checkpoints / "cbvila-a" / "config.json").write_text("{}")
     with pytest.raises(ValueError, match=r"choose one of cbvila-a$") as caught:
@@ -44,17 +44,17 @@ def test_unknown_name(checkpoints, name):
     assert repr(name) in str(caught.value)
 
 
-def test_none_there(checkpoints):
+def test_bundled_checkpoint_without_any(checkpoints):
     assert bundled_checkpoints() == []
     with pytest.raises(ValueError, match="none"):
         bundled_checkpoint("cbvila-tiny")
 
 
-def test_folder_is_inside_the_package():
+def test_bundled_folder_is_inside_the_package():
     assert Path(bundled.__file__).parent / "checkpoints" == bundled.CHECKPOINTS
 
 
-def test_a_checkpoint_is_bundled_or_a_folder_or_told_to_be_neither(checkpoints, tmp_path):
+def test_checkpoint_source_of_bundled_names_folders_and_others(checkpoints, tmp_path):
     for folder in ("cbvila-b", "mine"):
         tiny_model().save_pretrained(checkpoints / folder)
     assert checkpoint_source("cbvila-b") == str(checkpoints / "cbvila-b")
@@ -67,7 +67,7 @@ def test_a_checkpoint_is_bundled_or_a_folder_or_told_to_be_neither(checkpoints, 
     "name", ["cbvila-tinny", "./nowhere", "/no/where", "a/b/c", "bert", "", "\0", "x" * 5000, "~/model"]
 )
 @pytest.mark.parametrize("look_up", [checkpoint_source, CBViLARetriever.from_pretrained])
-def test_a_name_that_can_be_no_hub_id_asks_nobody(name, look_up, monkeypatch):
+def test_checkpoint_source_asks_no_hub_for_invalid_ids(name, look_up, monkeypatch):
     monkeypatch.setattr(hub, "cached_file", None)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", None)
     with pytest.raises(FileNotFoundError, match=r"is no folder and no bundled checkpoint \(cbvila-tiny,") as caught:
@@ -76,6 +76,6 @@ def test_a_name_that_can_be_no_hub_id_asks_nobody(name, look_up, monkeypatch):
     assert str(caught.value).endswith("; did you mean cbvila-tiny?") == (name == "cbvila-tinny")
 
 
-def test_a_file_is_no_checkpoint():
+def test_checkpoint_source_rejects_a_file():
     with pytest.raises(FileNotFoundError, match="is a file, no folder"):
         checkpoint_source(__file__)

@@ -26,14 +26,14 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_small_and_without_pickles(name):
+def test_bundled_checkpoint_is_small_and_without_pickles(name):
     files = list(Path(bundled_checkpoint(name)).iterdir())
     assert (Path(bundled_checkpoint(name)) / "model.safetensors").stat().st_size <= 12_000_000
     assert {file.suffix for file in files} <= {".json", ".md", ".safetensors", ".yaml"}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_loads_without_a_missing_weight(name):
+def test_bundled_checkpoint_loads_without_missing_weights(name):
     auto = AutoModelForPreTraining if name == "cbvila-tiny" else AutoModelForVisualQuestionAnswering
     model, info = auto.from_pretrained(bundled_checkpoint(name), output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]
@@ -41,7 +41,7 @@ def test_loads_without_a_missing_weight(name):
     assert AutoConfig.from_pretrained(bundled_checkpoint(name)).preset == "recommended"
 
 
-def test_the_base_model_and_the_processor_fit_each_other():
+def test_bundled_base_model_fits_its_processor():
     folder = bundled_checkpoint("cbvila-tiny")
     processor = AutoProcessor.from_pretrained(folder)
     model = AutoModel.from_pretrained(folder).eval()
@@ -51,7 +51,7 @@ def test_the_base_model_and_the_processor_fit_each_other():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_tokenizer_and_the_models_fit_each_other(name):
+def test_bundled_models_fit_their_tokenizer(name):
     folder = bundled_checkpoint(name)
     texts = AutoTokenizer.from_pretrained(folder)(["a red circle", "blue"], return_tensors="pt", padding=True)
     model = AutoModel.from_pretrained(folder).eval()
@@ -63,7 +63,7 @@ def test_the_tokenizer_and_the_models_fit_each_other(name):
     torch.testing.assert_close(torch.tensor(features), output.last_hidden_state[:1], atol=1e-5, rtol=1e-5)
 
 
-def test_answers_unseen_questions():
+def test_bundled_checkpoint_answers_unseen_questions():
     folder = bundled_checkpoint("cbvila-tiny-easyvqa")
     model, processor = (
         AutoModelForVisualQuestionAnswering.from_pretrained(folder),
@@ -75,7 +75,7 @@ def test_answers_unseen_questions():
     assert sum(map(str.__eq__, given, wanted)) / len(wanted) > 0.96
 
 
-def test_a_wheel_takes_every_file_that_is_no_code():
+def test_package_data_covers_every_other_file():
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     package = ROOT / "src" / "transformers_cbvila"
@@ -102,7 +102,7 @@ print(ask(image, "what shape is in the image?")[0]["answer"], ask(image, "what c
 
 
 @pytest.mark.slow
-def test_a_wheel_installed_elsewhere_answers_without_network(tmp_path):
+def test_wheel_installed_elsewhere_answers_offline(tmp_path):
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, "wheel", str(ROOT), "--no-deps", "--no-build-isolation", "-w", str(tmp_path)], check=True)
     (wheel,) = tmp_path.glob("*.whl")

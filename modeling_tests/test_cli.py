@@ -11,11 +11,6 @@ from tiny_recipe import TINY_RECIPE, parse_pretrain
 
 from transformers_cbvila import __version__
 from transformers_cbvila.cli import COMMANDS, main
-<<<<<<< HEAD
-from transformers_cbvila.cli.inspect import parse as parse_inspect
-from transformers_cbvila.cli.recipes import parse_job
-=======
->>>>>>> main
 from transformers_cbvila.retrieval.retrieval_order import better_rerank_k
 from transformers_cbvila.training.pretrain import PretrainingJob
 
@@ -28,14 +23,14 @@ def recipe(tmp_path):
 
 
 @pytest.mark.parametrize("command", ["pretrain", "finetune", "evaluate", "inspect", "demo", "publish"])
-def test_every_command_has_help_with_an_example(command, capsys):
+def test_help_of_every_command_has_an_example(command, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([command, "--help"])
     assert stopped.value.code == 0
     assert f"cbvila {command} " in capsys.readouterr().out.partition("example")[2]
 
 
-def test_help_shows_defaults_and_our_options_before_those_of_transformers(recipe, capsys):
+def test_help_all_shows_defaults_and_own_options_first(recipe, capsys):
     with pytest.raises(SystemExit):
         main(["pretrain", "--config", recipe, "--help-all"])
     said = " ".join(capsys.readouterr().out.split())
@@ -46,7 +41,7 @@ def test_help_shows_defaults_and_our_options_before_those_of_transformers(recipe
 
 
 @pytest.mark.parametrize("given, message", [("{codes: 1}", "is no JSON"), ("[1]", "names no fields")])
-def test_model_configs_that_are_no_json(given, message):
+def test_model_config_rejects_other_text(given, message):
     with pytest.raises(ValueError, match=message):
         PretrainingJob(train_data=["a"], model_config=given)
 
@@ -80,7 +75,7 @@ def refusal(capsys, argv):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_what_is_misspelt_is_answered_with_the_nearest_there_is(argv, meant, capsys):
+def test_command_line_suggests_the_nearest_name(argv, meant, capsys):
     assert refusal(capsys, argv).endswith(f"; did you mean {meant}?\n")
 
 
@@ -105,11 +100,11 @@ def test_what_is_misspelt_is_answered_with_the_nearest_there_is(argv, meant, cap
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else None,
 )
-def test_what_is_wrong_is_said_in_a_line(argv, message, capsys):
+def test_command_line_errors_are_one_line(argv, message, capsys):
     assert message in refusal(capsys, argv)
 
 
-def test_without_a_command_there_is_the_help(capsys):
+def test_main_without_a_command_prints_help(capsys):
     assert main([]) == 0
     bare = capsys.readouterr().out
     with pytest.raises(SystemExit) as stopped:
@@ -118,7 +113,7 @@ def test_without_a_command_there_is_the_help(capsys):
     assert all(f"  {command} " in bare for command in COMMANDS)
 
 
-def test_help_of_training_commands_is_short_and_names_where_the_rest_is(capsys):
+def test_help_of_training_commands_is_short_and_names_help_all(capsys):
     for command in (["pretrain"], ["finetune", "vqa"]):
         for option in ("--help", "--help-all"):
             with pytest.raises(SystemExit):
@@ -134,7 +129,7 @@ def test_help_of_training_commands_is_short_and_names_where_the_rest_is(capsys):
     [["--version"], ["--help"], [], ["pretrian"], ["finetune", "vpa"], ["inspect", "m", "--dta"], ["publish", "-h"]],
     ids=" ".join,
 )
-def test_help_version_and_mistakes_load_neither_torch_nor_transformers(arguments):
+def test_help_version_and_errors_do_not_import_torch(arguments):
     code = """
 import atexit, runpy, sys
 heavy = {"torch", "transformers", "numpy", "datasets"}
@@ -150,7 +145,7 @@ runpy.run_module("transformers_cbvila", run_name="__main__")
         assert done.stdout.startswith(f"cbvila {__version__}\n")
 
 
-def test_the_command_line_registers_what_it_needs(picture_folder, tmp_path):
+def test_evaluate_command_registers_classes_in_a_process(picture_folder, tmp_path):
     command = ["evaluate", "vqa", "--model", "cbvila-tiny-easyvqa", "--data", picture_folder, "--output", "o.json"]
     command = [sys.executable, "-m", "transformers_cbvila", *command]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path)
@@ -176,7 +171,7 @@ def test_the_command_line_registers_what_it_needs(picture_folder, tmp_path):
     ],
     ids=repr,
 )
-def test_errors_of_users_are_told_from_ours(error, status, message, capsys, monkeypatch):
+def test_exit_status_tells_user_errors_from_faults(error, status, message, capsys, monkeypatch):
     def fail(options):
         raise error
 
@@ -186,7 +181,7 @@ def test_errors_of_users_are_told_from_ours(error, status, message, capsys, monk
     assert message in said and "\n" not in said and len(said) < 2000
 
 
-def test_flags_win_over_the_recipe_and_the_recipe_over_defaults(recipe, tmp_path):
+def test_recipe_is_between_flags_and_defaults(recipe, tmp_path):
     job, args, rest = parse_pretrain(
         ["--config", recipe, "--train_data", "a", "b", "--output_dir", str(tmp_path), "--max_steps", "9", "--resume"]
     )
@@ -216,7 +211,7 @@ def test_flags_win_over_the_recipe_and_the_recipe_over_defaults(recipe, tmp_path
         ("a: \x00", "is no YAML"),
     ],
 )
-def test_a_mistake_in_a_recipe_is_named(recipe, message, tmp_path, capsys):
+def test_recipe_errors_are_named_in_one_line(recipe, message, tmp_path, capsys):
     path = tmp_path / "typo.yaml"
     path.write_text(recipe)
     with pytest.raises(SystemExit):
@@ -225,7 +220,7 @@ def test_a_mistake_in_a_recipe_is_named(recipe, message, tmp_path, capsys):
     assert message in said and said.count("\n") == 1
 
 
-def test_values_of_a_recipe_are_those_of_flags(tmp_path):
+def test_recipe_values_are_parsed_like_flags(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text(
         "train_data: easy-vqa\ntrain_data_weights: [2]\nmodel_config: {codebook_size: 8}\ncaption_column: 7\n"
@@ -242,14 +237,14 @@ def test_values_of_a_recipe_are_those_of_flags(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["nowhere.yaml", ".", "x" * 3000])
-def test_a_recipe_that_is_not_there_is_named(name, tmp_path, capsys):
+def test_recipe_missing_is_named(name, tmp_path, capsys):
     with pytest.raises(SystemExit):
         parse_pretrain(["--config", name, "--train_data", "a", "--output_dir", str(tmp_path)])
     said = capsys.readouterr().err
     assert name[:70] in said and "pretrain-tiny" in said and len(said) < 700
 
 
-def test_pretraining_on_a_folder_of_ones_own_then_inspecting_it(recipe, picture_folder, tmp_path, capsys):
+def test_pretrain_and_inspect_an_image_folder(recipe, picture_folder, tmp_path, capsys):
     out = tmp_path / "out"
     command = ["pretrain", "--config", recipe, "--train_data", picture_folder, "--caption_column", "text"]
     assert main([*command, "--output_dir", str(out), "--max_steps", "4"]) == 0
@@ -308,7 +303,7 @@ def test_pretraining_reads_the_split_that_train_split_names(recipe, picture_fold
     assert record["pairs"] == 5 and record["job"]["train_split"] == "train[:5]"
 
 
-def test_inspect_asks_for_its_output_folder_before_it_measures(capsys, tmp_path):
+def test_inspect_checks_its_output_folder_first(capsys, tmp_path):
     argv = ["inspect", "cbvila-tiny", "--data", "easy-vqa", "--output", str(tmp_path / "nowhere" / "figures.json")]
     assert_says(capsys, argv, "output=", "make it first")
 
@@ -332,7 +327,7 @@ def assert_says(capsys, argv, *messages):
     ],
     ids=lambda command: command[0],
 )
-def test_every_command_says_its_error_in_a_line(command, tmp_path, capsys, monkeypatch):
+def test_command_errors_are_one_line_without_traceback(command, tmp_path, capsys, monkeypatch):
     command = [word.replace("OUT", str(tmp_path / "out")) for word in command]
     assert_says(capsys, command, "./nowhere isn't there")
     monkeypatch.setenv("CBVILA_TRACEBACK", "1")
@@ -340,12 +335,12 @@ def test_every_command_says_its_error_in_a_line(command, tmp_path, capsys, monke
         main(command)
 
 
-def test_a_stream_needs_to_know_its_steps(recipe, picture_folder, tmp_path, capsys):
+def test_pretrain_streaming_needs_max_steps(recipe, picture_folder, tmp_path, capsys):
     command = ["pretrain", "--config", recipe, "--train_data", picture_folder, "--output_dir", str(tmp_path / "out")]
     assert_says(capsys, [*command, "--streaming", "--max_steps", "-1"], "streaming needs max_steps")
 
 
-def test_a_stream_resumed_by_the_command(recipe, picture_folder, tmp_path, capsys):
+def test_pretrain_streaming_resumes(recipe, picture_folder, tmp_path, capsys):
     command = ["pretrain", "--config", recipe, "--train_data", picture_folder, "--output_dir", str(tmp_path / "out")]
     assert main([*command, "--streaming", "--resume"]) == 0
     assert "No complete checkpoint yet" in capsys.readouterr().err
@@ -358,7 +353,7 @@ def test_a_stream_resumed_by_the_command(recipe, picture_folder, tmp_path, capsy
     assert record["pairs"] is None and record["steps"] == 4
 
 
-def test_a_missing_column_is_named_with_those_there_are(recipe, picture_folder, tmp_path, capsys):
+def test_pretrain_names_missing_columns(recipe, picture_folder, tmp_path, capsys):
     command = ["pretrain", "--config", recipe, "--train_data", picture_folder, "--output_dir", str(tmp_path / "out")]
     for option, column in (("caption_column", "words"), ("image_column", "photo")):
         message = f"no column {column!r}; set {option} to one of image, text"

@@ -15,7 +15,7 @@ def said(error, capsys):
 
 
 @pytest.mark.parametrize("kind", [ValueError, BadRowError, FileNotFoundError])
-def test_the_error_of_a_loader_worker_is_what_it_said(kind, capsys):
+def test_command_error_unwraps_data_loader_workers(kind, capsys):
     try:
         raise kind("row 3 of birds.csv: it has no image (None)")
     except kind as error:
@@ -28,13 +28,13 @@ def test_the_error_of_a_loader_worker_is_what_it_said(kind, capsys):
     assert text == "cbvila pretrain: row 3 of birds.csv: it has no image (None)\n"
 
 
-def test_a_fault_of_ours_is_said_to_be_one(capsys):
+def test_command_error_asks_to_report_faults(capsys):
     status, text = said(KeyError("captions"), capsys)
     assert status == OUR_FAULT and "please report" in text and len(text.splitlines()) == 1
 
 
 @pytest.mark.parametrize("option", ["--output", "--data"])
-def test_a_nul_character_is_said_to_be_one(option, capsys):
+def test_command_error_names_nul_characters(option, capsys):
     argv = ["evaluate", "retrieval", "--model", "cbvila-tiny", "--data", "easy-vqa", option, "figures\0.json"]
     assert main(argv) == USERS_FAULT
     assert "'figures\\x00.json' has a NUL character in it" in capsys.readouterr().err

@@ -17,11 +17,11 @@ from conformance.report import HARDWARE, INAPPLICABLE, PACKAGE, kind_of, lines, 
         ("CBViLAModel does not support SDPA", INAPPLICABLE),
     ],
 )
-def test_kinds_of_skips(reason, kind):
+def test_kind_of_classifies_skips(reason, kind):
     assert kind_of(reason) == kind
 
 
-def test_reasons_of_several_classes_are_one():
+def test_without_names_unifies_reasons():
     texts = (
         "Skipped: <class 'transformers_cbvila.model.modeling_cbvila.CBViLAModel'> has no axial RoPE",
         "CBViLATextModel class has no axial RoPE",
@@ -29,7 +29,7 @@ def test_reasons_of_several_classes_are_one():
     assert {without_names(text) for text in texts} == {"the class has no axial RoPE"}
 
 
-def test_counts_and_verdicts():
+def test_report_counts_and_verdicts():
     outcomes = {
         "conformance/a.py::TestCBViLAModel::test_1": ("passed", ""),
         "conformance/a.py::TestCBViLAModel::test_2": ("failed", ""),

@@ -16,7 +16,7 @@ def examples(value):
 
 
 @pytest.mark.parametrize("name", [name for name in transformers_cbvila.__all__ if name.startswith("CBViLA")])
-def test_examples(name):
+def test_docstring_examples_run(name):
     runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
     for test in examples(getattr(transformers_cbvila, name)):
         assert runner.run(test).failed == 0
@@ -25,5 +25,5 @@ def test_examples(name):
 @pytest.mark.parametrize(
     "name", ["CBViLAModel", "CBViLATextModel", "CBViLAVisionModel", "CBViLAFusionModel", "CBViLAProcessor", *MODELS]
 )
-def test_every_model_has_an_example(name):
+def test_docstring_of_every_model_has_an_example(name):
     assert examples(getattr(transformers_cbvila, name))

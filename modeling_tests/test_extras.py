@@ -12,7 +12,7 @@ from transformers_cbvila import extras
 from transformers_cbvila.extras import require
 
 
-def test_installed_module_is_returned():
+def test_require_returns_an_installed_module():
     import matplotlib.figure
 
     assert require("matplotlib.figure") is matplotlib.figure
@@ -27,7 +27,7 @@ def test_installed_module_is_returned():
         ("datasets", ["datasets", "evaluate", "easy-vqa", "matplotlib"]),
     ],
 )
-def test_missing_package_names_what_can_be_installed(monkeypatch, module, packages):
+def test_require_names_the_install_command(monkeypatch, module, packages):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ImportError, match=rf"'{module}' is not installed.*: pip install ") as caught:
         require(module)
@@ -35,7 +35,7 @@ def test_missing_package_names_what_can_be_installed(monkeypatch, module, packag
     assert named == packages
 
 
-def test_requirements_are_those_of_setup_cfg():
+def test_require_uses_requirements_of_setup_cfg():
     setup = configparser.ConfigParser()
     setup.read(Path(__file__).parents[1] / "setup.cfg")
     for extra in set(extras._EXTRA_OF_MODULE.values()):
@@ -43,14 +43,14 @@ def test_requirements_are_those_of_setup_cfg():
         assert [Requirement(line) for line in lines] == [Requirement(text) for text in extras._requirements(extra)]
 
 
-def test_sources_that_are_not_installed_name_the_package(monkeypatch):
+def test_require_without_distribution_names_the_package(monkeypatch):
     monkeypatch.setattr(extras, "_DISTRIBUTION", "no-such-distribution")
     monkeypatch.setitem(sys.modules, "easy_vqa", None)
     with pytest.raises(ImportError, match='pip install "easy-vqa"$'):
         require("easy_vqa")
 
 
-def test_failure_inside_an_installed_package_is_not_hidden(monkeypatch, tmp_path):
+def test_require_does_not_hide_failures_inside_a_package(monkeypatch, tmp_path):
     (tmp_path / "timm.py").write_text("import a_module_that_is_nowhere")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "timm", raising=False)
@@ -58,6 +58,6 @@ def test_failure_inside_an_installed_package_is_not_hidden(monkeypatch, tmp_path
         require("timm")
 
 
-def test_package_of_no_extra_is_an_error():
+def test_require_rejects_packages_of_no_extra():
     with pytest.raises(ValueError, match="'pandas'"):
         require("pandas")

@@ -3,7 +3,7 @@
 from transformers_cbvila.output_folders import is_free
 
 
-def test_what_is_free(tmp_path):
+def test_is_free_of_missing_and_empty_folders(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
     (tmp_path / "full").mkdir()

@@ -54,7 +54,7 @@ PUBLIC = {
 }
 
 
-def test_names():
+def test_public_names_are_listed_and_documented():
     assert PUBLIC <= set(transformers_cbvila.__all__) <= set(dir(transformers_cbvila))
     for name in transformers_cbvila.__all__:
         value = getattr(transformers_cbvila, name)
@@ -62,18 +62,18 @@ def test_names():
         assert inspect.getdoc(value), f"{name} has no docstring"
 
 
-def test_unknown_name():
+def test_package_rejects_unknown_attributes():
     with pytest.raises(AttributeError, match="'transformers_cbvila' has no attribute 'CBViLANothing'"):
         transformers_cbvila.CBViLANothing  # noqa: B018
 
 
-def test_version():
+def test_package_version_is_that_of_setup_cfg():
     assert re.fullmatch(r"\d+\.\d+\.\d+", transformers_cbvila.__version__)
     setup = Path(__file__).parents[1].joinpath("setup.cfg").read_text()
     assert "version = attr: transformers_cbvila.__version__" in setup
 
 
-def test_type_checkers_see_the_lazy_names():
+def test_type_checking_block_lists_lazy_names():
     tree = ast.parse(Path(transformers_cbvila.__file__).read_text())
     (block,) = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
     seen = {alias.name: statement.module for statement in block.body for alias in statement.names}
@@ -93,7 +93,7 @@ print(*sorted(seen))
     return done.stdout.splitlines()[-1].split()
 
 
-def test_import_leaves_code_of_models_training_and_data_alone():
+def test_import_does_not_load_models_training_and_data():
     loaded = loaded_after("import transformers_cbvila, transformers")
     assert "transformers_cbvila.registration" in loaded
     # quantizers and objectives, and with them the losses, are what a configuration knows
@@ -109,12 +109,12 @@ USES = {
 
 
 @pytest.mark.parametrize("use", USES.values(), ids=USES)
-def test_who_looks_for_a_registered_class_gets_it(use):
+def test_late_classes_load_when_used(use):
     code = f"import pickle, transformers_cbvila\nfrom transformers import AutoModelForVisualQuestionAnswering\n{use}"
     assert "transformers_cbvila.model.modeling_cbvila_question_answering" in loaded_after(code)
 
 
-def test_registries_hold_classes():
+def test_auto_registries_hold_classes():
     for auto_class, config, _, name in registration._MODELS:
         assert auto_class._model_mapping[config] is getattr(transformers_cbvila, name)
         content = auto_class._model_mapping._extra_content
@@ -127,7 +127,7 @@ def test_registries_hold_classes():
         assert auto_class._model_mapping[config] is getattr(transformers_cbvila, name)
 
 
-def test_somebody_elses_class_can_take_the_place_of_ours(monkeypatch):
+def test_auto_model_register_replaces_our_class(monkeypatch):
     mapping = AutoModel._model_mapping
     monkeypatch.setattr(mapping, "_extra_content", copy.copy(mapping._extra_content))
 
@@ -151,7 +151,7 @@ def test_somebody_elses_class_can_take_the_place_of_ours(monkeypatch):
         ([], [], False),
     ],
 )
-def test_which_processes_are_the_command_line(monkeypatch, argv, orig_argv, is_command_line):
+def test_is_command_line_by_argv(monkeypatch, argv, orig_argv, is_command_line):
     scripts = sysconfig.get_path("scripts")
     monkeypatch.setattr(sys, "argv", [word.replace("SCRIPTS", scripts) for word in argv])
     monkeypatch.setattr(sys, "orig_argv", [word.replace("SCRIPTS", scripts) for word in orig_argv])

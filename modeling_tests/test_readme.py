@@ -18,12 +18,12 @@ def percent(share, digits=1):
     return f"{100 * share:.{digits}f} %"
 
 
-def test_the_example_answers(capsys):
+def test_readme_example_answers(capsys):
     exec(PYTHON_BLOCKS[0], {})
     assert "'answer': 'red'" in capsys.readouterr().out
 
 
-def test_fine_tuning_with_the_plain_trainer(capsys, tmp_path, monkeypatch):
+def test_readme_plain_trainer_example_runs(capsys, tmp_path, monkeypatch):
     (block,) = (block for block in PYTHON_BLOCKS if "Trainer(" in block)
     monkeypatch.chdir(tmp_path)
     exec(block, {})
@@ -32,18 +32,18 @@ def test_fine_tuning_with_the_plain_trainer(capsys, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("block", [block for block in PYTHON_BLOCKS[1:] if "Trainer(" not in block])
-def test_the_other_code_runs(block):
+def test_readme_other_code_runs(block):
     exec(block, {})
 
 
-def test_accuracies_are_those_of_the_committed_runs():
+def test_readme_accuracies_are_those_of_committed_runs():
     runs = json.loads((ROOT / "src/transformers_cbvila/demo/committed_runs.json").read_text())
     for name in ("pretrained", "random weights"):
         assert percent(runs[name]["accuracy"], 2) in README
         assert percent(runs[name]["shape_color_accuracy"], 2) in README
 
 
-def test_other_tasks_are_means_of_the_committed_runs():
+def test_readme_other_tasks_are_means_of_committed_runs():
     def means(name, start, figures):
         runs = [json.loads(file.read_text()) for file in (ROOT / "docs/downstream" / name).glob(f"{start}-seed?.json")]
         assert len(runs) == 3
@@ -60,14 +60,14 @@ def test_other_tasks_are_means_of_the_committed_runs():
         assert f"| {' | '.join(shown)} |" in README
 
 
-def test_the_answering_card_tells_its_report():
+def test_answering_card_shows_its_report():
     folder = Path(bundled_checkpoint("cbvila-tiny-easyvqa"))
     report, card = json.loads((folder / "report.json").read_text()), (folder / "README.md").read_text()
     for accuracy in (report["accuracy"], report["shape_color_accuracy"], *report["accuracy_by_type"].values()):
         assert percent(accuracy, 2) in card
 
 
-def test_the_pretraining_card_tells_its_measurements():
+def test_pretraining_card_shows_its_inspection():
     folder = Path(bundled_checkpoint("cbvila-tiny"))
     measured, card = json.loads((folder / "inspection.json").read_text()), (folder / "README.md").read_text()
     for figures in measured.values():

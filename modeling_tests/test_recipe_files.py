@@ -12,14 +12,14 @@ from transformers_cbvila.cli.recipe_files import FOLDER, beside, differences, me
 @pytest.mark.parametrize(
     "name", ["pretrain-tiny", "recipes/pretrain-tiny", "pretrain-tiny.yaml", "recipes/pretrain-tiny.yaml"]
 )
-def test_a_bundled_recipe_by_any_of_its_names(name, tmp_path, monkeypatch):
+def test_recipe_path_finds_bundled_recipes(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert recipe_path(name) == FOLDER / "pretrain-tiny.yaml"
     job, args, _ = parse_pretrain(["--config", name, "--train_data", "a", "--output_dir", "out", "--use_cpu"])
     assert args.max_steps == 22600 and job.model_config["quantizer_config"]["size"] == 128
 
 
-def test_a_file_that_is_there_is_itself(tmp_path, monkeypatch):
+def test_recipe_path_prefers_existing_files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pretrain-tiny").write_text("max_steps: 3\n")
     assert recipe_path("pretrain-tiny").read_text() == "max_steps: 3\n"
@@ -28,7 +28,7 @@ def test_a_file_that_is_there_is_itself(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "name", ["pretrain-tny", "nowhere/pretrain-tiny.yaml", "../recipes/pretrain-tiny", "", "x" * 9999]
 )
-def test_one_that_is_not_there_is_answered_with_those_that_are(name, tmp_path, monkeypatch, capsys):
+def test_recipe_path_missing_names_bundled_recipes(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match="finetune-vqa-easy") as caught:
         recipe_path(name)
@@ -38,7 +38,7 @@ def test_one_that_is_not_there_is_answered_with_those_that_are(name, tmp_path, m
     assert "pretrain-tiny" in capsys.readouterr().err
 
 
-def test_all_recipes_have_a_name():
+def test_recipe_names_lists_bundled_recipes():
     assert {"pretrain-tiny", "pretrain-base", "finetune-vqa-easy"} <= set(recipe_names())
 
 
@@ -50,7 +50,7 @@ RECIPE = {
 }
 
 
-def test_mappings_are_merged_at_any_depth_and_null_removes():
+def test_recipe_merged_enters_mappings_and_null_removes():
     said = {"model_config": '{"mim_weight": 2, "vision_config": {"hidden_size": null, "image_size": 8}}'}
     assert merged(RECIPE, said) == {
         "model_config": {"codebook_size": 128, "mim_weight": 2, "vision_config": {"patch_size": 4, "image_size": 8}}
@@ -62,7 +62,7 @@ def test_mappings_are_merged_at_any_depth_and_null_removes():
     assert merged(RECIPE, {"model_config": "{no json", "max_steps": 3, "other": "{}"}) == {}
 
 
-def test_what_belongs_to_another_choice_goes_with_it():
+def test_recipe_beside_drops_options_of_another_choice():
     assert "lr_scheduler_kwargs" not in beside(RECIPE, {"lr_scheduler_type": "linear"})
     assert beside(RECIPE, {"lr_scheduler_type": "cosine_with_min_lr"}) == RECIPE == beside(RECIPE, {})
     lines = differences(RECIPE, {"lr_scheduler_type": "linear"})
@@ -72,7 +72,7 @@ def test_what_belongs_to_another_choice_goes_with_it():
     ]
 
 
-def test_every_difference_is_told_entry_by_entry():
+def test_recipe_differences_are_listed_by_entry():
     said = {"model_config": {"codebook_size": 64, "vision_config": {"patch_size": 4, "image_size": 8}}}
     assert differences(RECIPE, said | {"max_steps": 7, "weight_decay": 0.1, "output_dir": "out"}) == [
         "max_steps 7 (recipe: 100)",
@@ -83,7 +83,7 @@ def test_every_difference_is_told_entry_by_entry():
     assert differences(RECIPE, {"max_steps": 100}) == []
 
 
-def test_a_model_config_beside_a_recipe_keeps_the_recipes(tmp_path, capsys):
+def test_recipe_model_config_is_merged_with_the_given_one(tmp_path, capsys):
     path = tmp_path / "recipe.yaml"
     kwargs = {"num_decay_steps": 0.5, "min_lr_ratio": 0.1}
     path.write_text(
@@ -111,7 +111,7 @@ def test_a_model_config_beside_a_recipe_keeps_the_recipes(tmp_path, capsys):
     assert job.is_given("vocab_size") and not job.is_given("flip")
 
 
-def test_another_schedule_beside_a_recipe(tmp_path):
+def test_recipe_schedule_is_replaced_by_the_given_one(tmp_path):
     command = ["--config", "pretrain-tiny", "--train_data", "a", "--output_dir", str(tmp_path), "--use_cpu"]
     _, args, _ = parse_pretrain([*command, "--lr_scheduler_type", "linear"])
     assert args.lr_scheduler_type == "linear" and args.lr_scheduler_kwargs is None
@@ -132,7 +132,7 @@ SIZE = "model_config.quantizer_config.size 4 (recipe: 8)"
         ),
     ],
 )
-def test_names_of_version_0_1_and_those_of_today_mean_the_same_option(recipe, change, told, tmp_path, capsys):
+def test_recipe_names_of_version_0_1_are_read(recipe, change, told, tmp_path, capsys):
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(TINY_RECIPE | {"model_config": recipe}))
     command = ["--config", str(path), "--train_data", "a", "--output_dir", str(tmp_path)]
@@ -142,7 +142,7 @@ def test_names_of_version_0_1_and_those_of_today_mean_the_same_option(recipe, ch
     assert difference.strip() == told
 
 
-def test_a_part_that_is_no_mapping_is_an_error_of_one_line(capsys):
+def test_recipe_part_that_is_no_mapping_is_rejected(capsys):
     change = json.dumps({"quantizer_config": 3, "codebook_size": 4})
     with pytest.raises(SystemExit):
         parse_pretrain(["--model_config", change, "--train_data", "a", "--output_dir", "out"])

@@ -87,7 +87,7 @@ def all_found(check):
     return [f"{path.relative_to(SOURCES)}:{line}: {name}" for path in sources() for line, name in check(path)]
 
 
-def test_no_term_is_named_outside_its_objectives_file():
+def test_terms_are_named_in_their_objective_file_only():
     def check(path):
         own = {cls.name for cls in OBJECTIVES.values() if own_file(cls) == path.name}
         # a quantizer names its own terms by the objective that weighs them
@@ -97,7 +97,7 @@ def test_no_term_is_named_outside_its_objectives_file():
     assert all_found(check) == []
 
 
-def test_no_flat_name_is_read_outside_the_file_of_its_option():
+def test_flat_names_are_read_in_their_file_only():
     def check(path):
         kinds = [cls for cls in (*QUANTIZERS.values(), *OBJECTIVES.values()) if own_file(cls) == path.name]
         flat = {name for cls in kinds for name in cls.options_class.flat_names}
@@ -107,7 +107,7 @@ def test_no_flat_name_is_read_outside_the_file_of_its_option():
     assert all_found(check) == []
 
 
-def test_no_option_is_read_outside_the_file_that_has_it():
+def test_options_are_read_in_their_file_only():
     kinds = options_of_kinds()
 
     def check(path):
@@ -131,5 +131,5 @@ def test_no_option_is_read_outside_the_file_that_has_it():
         (lambda s: options_read(s, {"head"}), "self.head(x)", []),
     ],
 )
-def test_the_checks_find_what_they_look_for(check, source, expected):
+def test_seam_checks_find_violations(check, source, expected):
     assert [name for _, name in check(source)] == expected

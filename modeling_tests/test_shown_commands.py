@@ -36,7 +36,7 @@ def shown_in(path):
 SHOWN = [(path.name, command) for path in PAGES + RECIPES for command in shown_in(path)]
 
 
-def test_there_are_commands_for_every_task():
+def test_shown_commands_cover_every_task():
     assert {tuple(command[:2]) for _, command in SHOWN} == {
         (verb, task) for verb in ("finetune", "evaluate") for task in ("vqa", "retrieval", "entailment", "reasoning")
     }
@@ -46,7 +46,7 @@ def test_there_are_commands_for_every_task():
 @pytest.mark.parametrize(
     ("page", "command"), SHOWN, ids=[f"{page}-{number}" for number, (page, _) in enumerate(SHOWN)]
 )
-def test_a_command_is_taken(page, command, monkeypatch, tmp_path, capsys):
+def test_shown_command_parses(page, command, monkeypatch, tmp_path, capsys):
     called = []
     monkeypatch.setattr(finetuning, "finetune", lambda *call: called.append(call))
     monkeypatch.setattr(task_evaluation, "evaluate_task", lambda *call: called.append(call) or {})

@@ -25,9 +25,11 @@ def _run(rank, work, folder, port, joined, args):
 
 
 def run_in_two(work, folder, *args, joined=True):
-    """What `work(rank, *args)`, a function of a module, returns in each process.
+    """Returns what `work(rank, *args)` returns in each process.
 
     Args:
+        work: A function of a module.
+        *args: Its arguments after the rank.
         folder: Where the results pass through.
         joined: Whether the processes are a group already (a Trainer makes them one by itself).
     """

@@ -30,33 +30,33 @@ def run(module, monkeypatch, *arguments):
 @pytest.mark.parametrize(
     "module", [pretraining_step, quantizer, peers, reranking, large_gallery, answering, index_memory, start]
 )
-def test_help_ends_with_an_example(module, monkeypatch, capsys):
+def test_benchmark_help_ends_with_an_example(module, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run(module, monkeypatch, "--help")
     assert f"python benchmarks/{module.__name__}.py" in capsys.readouterr().out.splitlines()[-1]
 
 
-def test_the_step_is_measured(monkeypatch, capsys):
+def test_pretraining_step_prints_its_rates(monkeypatch, capsys):
     run(pretraining_step, monkeypatch, "--size", "tiny", "--batch_size", "2", "--rounds", "1", "--product", "32")
     printed = capsys.readouterr().out
     for line in ("batch 2, 64 px", "pairs per CPU-second", "GMAC per pair", "share of it", "GFLOP-eq", "peak memory"):
         assert line in printed
 
 
-def test_the_quantizer_is_measured(monkeypatch, capsys):
+def test_quantizer_prints_its_ratio(monkeypatch, capsys):
     monkeypatch.setattr(quantizer, "CODES", 32)
     run(quantizer, monkeypatch, "--rounds", "1")
     assert "ours / product and argmin" in capsys.readouterr().out
 
 
-def test_the_start_is_measured(monkeypatch, capsys):
+def test_start_prints_its_times(monkeypatch, capsys):
     monkeypatch.setattr(start, "COMMANDS", [["--version"]])
     run(start, monkeypatch, "--rounds", "1")
     imported, version = capsys.readouterr().out.splitlines()
     assert imported.endswith("CPU-s   torch, transformers") and version.endswith("CPU-s   nothing heavy")
 
 
-def test_figures_by_hand():
+def test_figures_equal_hand_computed_ones():
     times = {name: Spread([value]) for name, value in {"forward": 2.0, "backward": 3.0, "optimiser": 1.0}.items()}
     derived = figures(200 * 10**9, 4, Spread([80e9]), times)
     assert derived == pytest.approx(
@@ -64,14 +64,14 @@ def test_figures_by_hand():
     )
 
 
-def test_sizes():
+def test_model_config_has_the_named_size_and_preset():
     config, batch, tokens = model_config("base", "paper")
     assert (config.preset, config.vision_config.hidden_size, batch, tokens) == ("paper", 768, 2, 30)
     config, batch, tokens = model_config("tiny", "recommended")
     assert (config.vision_config.hidden_size, config.text_config.vocab_size, batch, tokens) == (128, 2000, 64, 16)
 
 
-def test_a_batch_has_all_objectives_on():
+def test_random_batch_has_targets_for_all_objectives():
     config, _, _ = model_config("tiny", "recommended")
     batch = random_batch(config, 3, 9, CPU)
     assert (batch["mlm_labels"] != -100).any(-1).all()
@@ -80,7 +80,7 @@ def test_a_batch_has_all_objectives_on():
     assert all(torch.equal(batch[name], again[name]) for name in batch)
 
 
-def test_a_step_trains_and_leaves_no_gradient():
+def test_training_step_updates_weights_and_clears_gradients():
     model = pretraining_model().train()
     before, codes = model.objectives["itm"].head.weight.clone(), model.cbvila.quantizer.table.codes.clone()
     step = TrainingStep(model, tiny_pairs(), torch.float32)
@@ -95,7 +95,7 @@ def test_a_step_trains_and_leaves_no_gradient():
     assert 2.5 * forward < flops < 3.1 * forward  # two products back for each one there, but for the first layers
 
 
-def test_flava_trains_on_our_batch():
+def test_flava_model_trains_on_random_batch():
     small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     words = {"num_groups": 4, "hidden_size": 8, "vocab_size": 12}
     model = peers.flava_model(
@@ -127,7 +127,7 @@ def small_models(monkeypatch):
     return ours, reranking.blip_model(32)
 
 
-def test_reranking_is_measured(monkeypatch, capsys):
+def test_reranking_prints_its_ratios(monkeypatch, capsys):
     small_models(monkeypatch)
     run(reranking, monkeypatch, "--rounds", "1", "--candidates", "4", "--image_sizes", "32")
     printed = capsys.readouterr().out
@@ -135,14 +135,14 @@ def test_reranking_is_measured(monkeypatch, capsys):
         assert line in printed
 
 
-def test_wrong_scores_are_not_timed(monkeypatch):
+def test_reranking_compare_rejects_wrong_scores(monkeypatch):
     ours, theirs = small_models(monkeypatch)
     monkeypatch.setattr(reranking, "match_pairs", lambda *args, **options: torch.zeros(4))
     with pytest.raises(AssertionError, match="not close"):
         reranking.compare(ours, theirs, torch.full((4,), 9), 1)
 
 
-def test_what_reranking_leaves_out(monkeypatch):
+def test_reranking_tasks_flops_equal_hand_computed_ones(monkeypatch):
     """Multiply-adds per pair by hand: 2 layers of width 32 and 48, 17 visual tokens, 4 texts of 9 tokens."""
     ours, theirs = small_models(monkeypatch)
     tasks = reranking.tasks(ours, theirs, torch.full((4,), 9))
@@ -158,7 +158,7 @@ def test_what_reranking_leaves_out(monkeypatch):
     assert count_flops(tasks[reranking.OURS]) == 2 * (4 * (first + last + 2 * 32) + shared)
 
 
-def test_ratios_are_of_each_round():
+def test_reranking_ratios_are_taken_per_round():
     times = {"ours": Spread([1.0, 2.0]), "pair by pair": Spread([3.0, 10.0]), "BLIP": Spread([4.0, 4.0])}
     assert {name: ratio.values for name, ratio in reranking.ratios(times).items()} == {
         "pair by pair": [3.0, 5.0],
@@ -166,7 +166,7 @@ def test_ratios_are_of_each_round():
     }
 
 
-def test_a_large_gallery_goes_on(monkeypatch, capsys, tmp_path):
+def test_large_gallery_resumes_its_folder(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(large_gallery, "CHECKED", 4)
     size = ["--images", "6", "--texts", "9", "--k", "4", "--output_dir", str(tmp_path)]
     run(large_gallery, monkeypatch, *size)
@@ -178,20 +178,20 @@ def test_a_large_gallery_goes_on(monkeypatch, capsys, tmp_path):
     assert f"6 images, 9 texts, {matches} matches" in capsys.readouterr().out
 
 
-def test_drawn_texts_have_8_to_24_tokens():
+def test_large_gallery_draw_texts_have_8_to_24_tokens():
     texts = large_gallery.draw_texts(400, ["a", "b"])
     lengths = {len(text.split()) + 2 for text in texts}
     assert lengths == set(range(8, 25)) and texts == large_gallery.draw_texts(400, ["a", "b"])
 
 
-def test_the_pipeline_is_measured(monkeypatch, capsys):
+def test_pipeline_prints_its_times(monkeypatch, capsys):
     run(answering, monkeypatch, "--batch_size", "4", "--rounds", "1")
     printed = capsys.readouterr().out
     assert "4 questions, 1 about each picture" in printed and "4 questions, 10 about each picture" in printed
     assert "CPU time beside the model" in printed
 
 
-def test_the_memory_of_indexing_is_measured(monkeypatch, capsys):
+def test_index_memory_prints_and_checks_its_limit(monkeypatch, capsys):
     assert run(index_memory, monkeypatch, "--images", "70", "--limit", "10000") == 0
     assert "70 pictures indexed into a folder" in capsys.readouterr().out
     monkeypatch.setattr(index_memory, "resident", iter(range(0, 10**9, 10**8)).__next__)

@@ -7,7 +7,7 @@ import torch
 from recorded_runs import RUNS, command, fingerprint
 
 
-def test_equal_is_equal_whatever_the_order():
+def test_differences_ignore_the_order():
     assert compare.differences({"a": "1", "b": "2"}, {"b": "2", "a": "1"}) == []
 
 
@@ -21,18 +21,18 @@ def test_equal_is_equal_whatever_the_order():
         ({"a": "1", "c": "7"}, ["b is gone", "c is new"]),
     ],
 )
-def test_a_tensor_may_change_its_name_and_nothing_else(after, lines):
+def test_differences_follow_renamed_tensors(after, lines):
     assert compare.differences({"a": "1", "b": "2"}, after) == lines
 
 
-def test_one_bit_shape_and_type_show():
+def test_fingerprint_depends_on_bits_shape_and_dtype():
     zeros = torch.zeros(2, 3)
     others = [zeros.view(3, 2), zeros.double(), -zeros, zeros.int()]
     assert fingerprint(zeros) == fingerprint(torch.zeros(2, 3))
     assert len({fingerprint(tensor) for tensor in [zeros, *others]}) == 5
 
 
-def test_the_runs_are_held_to_each_other(monkeypatch, capsys):
+def test_main_prints_tensors_that_differ(monkeypatch, capsys):
     records = iter([{"recipe": {"a": "1"}}, {"recipe": {"a": "2"}}])
     monkeypatch.setattr(compare, "record", lambda *_: next(records))
     monkeypatch.setattr(compare.subprocess, "run", lambda *_, **__: None)
@@ -41,7 +41,7 @@ def test_the_runs_are_held_to_each_other(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("name", [name for name in RUNS if name != "two processes"])
-def test_every_run_has_its_options_and_its_model(name, monkeypatch, tmp_path):
+def test_recorded_runs_parse_their_options(name, monkeypatch, tmp_path):
     from transformers_cbvila import CBViLAConfig
     from transformers_cbvila.training import pretrain
 

@@ -14,12 +14,12 @@ def test_spread_is_median_and_range():
     assert str(spread) == "3 (1 to 20)"
 
 
-def test_seconds_is_the_difference_of_two_readings():
+def test_seconds_is_the_difference_of_two_clock_readings():
     readings = iter([10.0, 12.5])
     assert seconds(lambda: None, lambda: next(readings)) == 2.5
 
 
-def test_tasks_take_turns_and_the_first_round_does_not_count():
+def test_in_turns_alternates_tasks_and_skips_the_first_round():
     order, time = [], [0.0]
 
     def task(name, cost):
@@ -34,21 +34,21 @@ def test_tasks_take_turns_and_the_first_round_does_not_count():
     assert times["a"].values == [1.0, 1.0] and times["b"].values == [4.0, 4.0]
 
 
-def test_a_product_of_side_n_is_2_n_cubed(monkeypatch):
+def test_product_flops_are_two_n_cubed(monkeypatch):
     readings = iter([0.0, 2.0])
     monkeypatch.setattr(measuring, "clock", lambda device: lambda: next(readings))
     product = Product(8, torch.float32, torch.device("cpu"), repeats=5)
     assert product.flops_per_second() == 5 * 2 * 8**3 / 2.0
 
 
-def test_flops_of_a_linear_layer_and_its_gradients():
+def test_count_flops_of_linear_layer_and_its_gradients():
     layer, x = torch.nn.Linear(3, 5), torch.randn(7, 3, requires_grad=True)
     assert count_flops(lambda: layer(x)) == 2 * 7 * 3 * 5
     assert count_flops(lambda: layer(x).sum().backward()) == 3 * 2 * 7 * 3 * 5
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])  # fused, which torch has no formula for on the CPU; written out
-def test_flops_of_attention(dropout):
+def test_count_flops_of_attention(dropout):
     query, key, value = (torch.randn(2, 3, tokens, 8, requires_grad=True) for tokens in (5, 7, 7))
     one_product = 2 * 2 * 3 * 5 * 7 * 8
 
@@ -60,12 +60,12 @@ def test_flops_of_attention(dropout):
     assert count_flops(lambda: attend().sum().backward()) == (2 + 4 + recomputed) * one_product
 
 
-def test_peak_memory_holds_what_was_allocated():
+def test_peak_memory_includes_allocated_tensors():
     block = torch.ones(2**25)
     assert peak_memory(torch.device("cpu")) > block.numel() * 4
 
 
 @pytest.mark.parametrize("text", ["0", "-1"])
-def test_counts_are_positive(text):
+def test_positive_rejects_other_texts(text):
     with pytest.raises(argparse.ArgumentTypeError, match=text):
         positive(text)

@@ -66,7 +66,7 @@ found: dict[str, tuple[str, str]] = {}
 
 
 def outcome_of(entry):
-    """ "passed", "skipped" or "failed", and the reason of a skip; an expected failure has failed all the same."""
+    """Returns an outcome (passed, skipped or failed) and the reason of a skip; an expected failure is a failed one."""
     if hasattr(entry, "wasxfail") and entry.outcome == "skipped":
         return "failed", ""
     return entry.outcome, entry.longrepr[2] if isinstance(entry.longrepr, tuple) else ""

@@ -53,7 +53,7 @@ def outputs(name):
 
 
 @pytest.mark.parametrize("name", ["cbvila-tiny", "cbvila-tiny-easyvqa"])
-def test_the_bundled_checkpoint_says_what_it_said(name):
+def test_bundled_checkpoint_outputs_equal_recorded_ones(name):
     recorded = {key.partition("/")[2]: value for key, value in load_file(RECORD).items() if key.startswith(f"{name}/")}
     given = outputs(name)
     assert given.keys() == recorded.keys()

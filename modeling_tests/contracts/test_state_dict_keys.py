@@ -42,7 +42,7 @@ def everything():
 
 @pytest.mark.parametrize("configuration", CONFIGURATIONS)
 @pytest.mark.parametrize("head", HEADS)
-def test_names_and_shapes_are_what_they_were(head, configuration):
+def test_state_dict_keys_and_shapes_equal_recorded_ones(head, configuration):
     assert keys(head, configuration) == json.loads(RECORD.read_text())[f"{head.__name__} {configuration}"]
 
 
@@ -54,7 +54,7 @@ def assert_equal_weights(weights, expected):
 
 @pytest.mark.parametrize("configuration", CONFIGURATIONS)
 @pytest.mark.parametrize("head", HEADS)
-def test_checkpoints_of_0_1_load_into_their_head(head, configuration, tmp_path):
+def test_version_0_1_checkpoint_loads_into_its_head(head, configuration, tmp_path):
     model = build(head, seed=1, **CONFIGURATIONS[configuration])
     expected = model.state_dict()
     old = in_names_of_0_1(expected)
@@ -77,7 +77,7 @@ def test_checkpoints_of_0_1_load_into_their_head(head, configuration, tmp_path):
 
 @pytest.mark.parametrize("source", [CBViLAModel, CBViLAForPreTraining])
 @pytest.mark.parametrize("head", HEADS)
-def test_checkpoints_of_0_1_load_into_other_heads_as_new_ones_do(head, source, tmp_path):
+def test_version_0_1_checkpoint_loads_into_other_heads(head, source, tmp_path):
     model = build(source, seed=1)
     model.save_pretrained(tmp_path / "new")
     save_as_0_1(model, tmp_path / "old")
@@ -90,7 +90,7 @@ def test_checkpoints_of_0_1_load_into_other_heads_as_new_ones_do(head, source, t
     assert_equal_weights(loaded["old"][0], loaded["new"][0])
 
 
-def test_what_was_loaded_is_saved_with_the_new_names(tmp_path):
+def test_version_0_1_checkpoint_is_saved_with_current_names(tmp_path):
     save_as_0_1(build(CBViLAForPreTraining, **CONFIGURATIONS["everything"]), tmp_path / "old")
     CBViLAForPreTraining.from_pretrained(tmp_path / "old").save_pretrained(tmp_path / "new")
     expected = build(CBViLAForPreTraining, **CONFIGURATIONS["everything"])

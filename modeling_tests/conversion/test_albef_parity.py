@@ -34,7 +34,7 @@ def expected():
 
 @PRECISIONS
 @torch.no_grad()
-def test_encoders_and_heads(inputs, expected, dtype):
+def test_pretraining_encoders_and_heads_equal_albef(inputs, expected, dtype):
     model = converted("pretrain", dtype=dtype)
     image, mask = inputs["image"].to(dtype), inputs["text_mask"]
     vision = model.cbvila.get_image_features(image, return_dict=True)
@@ -52,7 +52,7 @@ def test_encoders_and_heads(inputs, expected, dtype):
 
 @PRECISIONS
 @torch.no_grad()
-def test_masked_tokens(inputs, expected, dtype):
+def test_mlm_logits_and_loss_equal_albef(inputs, expected, dtype):
     model = converted("pretrain", dtype=dtype)
     batch = {"input_ids_masked": inputs["mlm_ids"], "mlm_labels": inputs["mlm_labels"]}
     output = model(inputs["image"].to(dtype), inputs["text_ids"], inputs["text_mask"], **batch)
@@ -62,7 +62,7 @@ def test_masked_tokens(inputs, expected, dtype):
 
 
 @pytest.mark.parametrize("side", [96, 48])
-def test_resized_positions(expected, side):
+def test_resized_position_embeddings_equal_albef(expected, side):
     model = converted("pretrain", image_size=side)
     table = model.cbvila.vision_model.embeddings.position_embeddings
     assert model.config.vision_config.image_size == side
@@ -72,7 +72,7 @@ def test_resized_positions(expected, side):
 @PRECISIONS
 @pytest.mark.parametrize("name", ["pretrain", "vqa"])
 @torch.no_grad()
-def test_question_answering(name, dtype):
+def test_question_answering_equals_albef(name, dtype):
     model = converted(name, "vqa", dtype=dtype)
     prefix = "from_pretrain_vqa." if name == "pretrain" else ""
     inputs, expected = albef_fixtures.tensors(name, "inputs"), albef_fixtures.tensors(name, "expected")
@@ -99,7 +99,7 @@ def test_question_answering(name, dtype):
 
 
 @torch.no_grad()
-def test_two_images_in_turns(inputs, expected):
+def test_reasoning_fusion_states_equal_albef(inputs, expected):
     model = converted("pretrain", "reasoning")
     images = torch.stack([inputs["image"], inputs["from_pretrain_nlvr.image1"]], dim=1)
     output = model(images, inputs["text_ids"], inputs["text_mask"], output_hidden_states=True)

@@ -12,7 +12,7 @@ from convert_albef import convert
 HEADS = {"albef": {"vit_heads": 4}, "bert": {"num_attention_heads": 4}}
 
 
-def test_the_reference_computes_what_albef_computed():
+def test_reference_equals_albef_outputs():
     tensors = {k: v.double() for k, v in albef_fixtures.checkpoint("pretrain").items() if v.is_floating_point()}
     inputs, expected = (albef_fixtures.tensors("pretrain", which) for which in ("inputs", "expected"))
     image = reference.image_states(tensors, inputs["image"][1].double(), heads=4)
@@ -28,7 +28,7 @@ def texts():
 
 
 @torch.no_grad()
-def test_entailment():
+def test_entailment_equals_reference():
     tensors = reference.fine_tuned("entailment")
     model = convert(tensors, given=HEADS)[0].double()
     tensors = {name: value.double() for name, value in tensors.items()}
@@ -43,7 +43,7 @@ def test_entailment():
 
 @pytest.mark.parametrize("fusion", [1, 2])
 @torch.no_grad()
-def test_reasoning(fusion):
+def test_reasoning_equals_reference(fusion):
     tensors = reference.fine_tuned("reasoning", fusion=fusion)
     model = convert(tensors, given=HEADS)[0].double()
     tensors = {name: value.double() for name, value in tensors.items()}
@@ -57,7 +57,7 @@ def test_reasoning(fusion):
     assert (logits - swapped).abs().max() > 1e-3  # the order of the images counts
 
 
-def test_layers_are_counted_with_twins_or_without():
+def test_convert_counts_fusion_layers_with_twins_or_without():
     tensors = reference.fine_tuned("reasoning")
     for layers in (4, 6):
         given = {"albef": HEADS["albef"], "bert": HEADS["bert"] | {"num_hidden_layers": layers}}
@@ -66,7 +66,7 @@ def test_layers_are_counted_with_twins_or_without():
         convert(tensors, given={"albef": {}, "bert": {"num_hidden_layers": 5}})
 
 
-def test_keys_of_its_own_make_no_twin():
+def test_convert_rejects_twin_layers_with_different_keys():
     tensors = reference.fine_tuned("reasoning")
     tensors["text_encoder.encoder.layer.3.crossattention.self.key.bias"] += 1
     with pytest.raises(ValueError, match=r"layer.3.crossattention.self.key.bias and .*layer.2.* differ"):

@@ -53,7 +53,7 @@ def assert_refused(tmp_path, capfd, complaint, *arguments):
     assert contents(tmp_path) == before
 
 
-def test_the_folder_and_the_table(tmp_path, capfd):
+def test_convert_albef_writes_model_and_prints_key_table(tmp_path, capfd):
     out = tmp_path / "out"
     options = "--checkpoint", PRETRAINED, "--albef_config", CONFIG, "--no_processor", "--output_dir", out
     assert command(*options) == 0
@@ -76,7 +76,7 @@ def test_the_folder_and_the_table(tmp_path, capfd):
     assert not (out / "notes.txt").exists() and (out / "model.safetensors").is_file()
 
 
-def test_the_processor_is_albefs(tmp_path, capfd):
+def test_convert_albef_writes_albef_processor(tmp_path, capfd):
     tensors = albef_reference.fine_tuned("entailment", vocabulary=len(tiny.WORDS))
     tiny.tiny_processor().tokenizer.save_pretrained(tmp_path / "tokenizer")
     given = {"albef": {"vit_heads": 4}, "bert": {"num_attention_heads": 4}, "special_tokens": {"cls": 101}}
@@ -103,7 +103,7 @@ def bare(task="retrieval"):
     return tensors | {"idx_queue": torch.full((1, 16), -100)}
 
 
-def test_retrieval(tmp_path):
+def test_convert_guesses_retrieval_layout(tmp_path):
     tensors, given = bare(), albef_fixtures.albef_config("pretrain")
     assert layout_of(tensors) == "retrieval"
     model, table, _ = convert(tensors, given=given)
@@ -113,7 +113,7 @@ def test_retrieval(tmp_path):
         assert torch.equal(value, model.state_dict()[name]), name
 
 
-def test_what_starts_from_pretraining(tmp_path):
+def test_convert_pretraining_to_tasks_names_fresh_weights(tmp_path):
     tensors, given = albef_fixtures.checkpoint("pretrain"), albef_fixtures.albef_config("pretrain")
     model, table, _ = convert(tensors, "reasoning", given)
     assert {row.target.partition(".")[0] for row in table.of("fresh")} == {"reasoning_head"}
@@ -124,7 +124,7 @@ def test_what_starts_from_pretraining(tmp_path):
     assert not table.of("fresh") and {row.target.partition(".")[0] for row in table.of("copied")} == {"answer_decoder"}
 
 
-def test_a_decoder_of_another_width_keeps_two_matrices_of_its_own(tmp_path):
+def test_convert_decoder_of_another_width_keeps_two_matrices(tmp_path):
     tensors = dict(albef_reference.fine_tuned("entailment"))
     pretrained = {k.replace("text_encoder.", "text_encoder.bert."): v for k, v in tensors.items() if "cls_" not in k}
     pretrained |= {f"text_encoder.cls.predictions.transform.{n}": torch.ones(32) for n in ("dense.bias",)}
@@ -144,7 +144,7 @@ def test_a_decoder_of_another_width_keeps_two_matrices_of_its_own(tmp_path):
     }
 
 
-def test_heads_are_guessed_and_the_guess_is_stated():
+def test_convert_guesses_attention_heads_and_notes_it():
     _, _, notes = convert(albef_fixtures.checkpoint("pretrain"))  # 64 wide, without a configuration
     assert [note for note in notes if note.startswith("Guessed: 1 attention heads of 64 (albef.vit_heads")]
     assert [note for note in notes if note.startswith("Guessed: 1 attention heads of 64 (bert.num_attention_heads")]
@@ -180,7 +180,7 @@ def without(tensors, *keys):
         ),
     ],
 )
-def test_keys_that_do_not_fit(tmp_path, capfd, change, arguments, complaint):
+def test_convert_albef_rejects_unknown_and_missing_keys(tmp_path, capfd, change, arguments, complaint):
     file = saved(tmp_path, change(albef_fixtures.checkpoint("pretrain")))
     options = "--checkpoint", file, "--albef_config", CONFIG, "--no_processor", "--output_dir", tmp_path / "out"
     if complaint is None:  # argparse's own way of saying so
@@ -190,7 +190,7 @@ def test_keys_that_do_not_fit(tmp_path, capfd, change, arguments, complaint):
         assert_refused(tmp_path, capfd, complaint, *options, *arguments)
 
 
-def test_going_on_without_what_does_not_fit(tmp_path, capfd):
+def test_convert_albef_not_strict_skips_keys(tmp_path, capfd):
     tensors = without(albef_fixtures.checkpoint("pretrain"), "itm_head.bias") | {"extra.key": torch.ones(1)}
     options = "--albef_config", CONFIG, "--no_processor", "--output_dir", tmp_path / "out", "--not_strict"
     assert command("--checkpoint", saved(tmp_path, tensors), *options) == 0
@@ -199,7 +199,7 @@ def test_going_on_without_what_does_not_fit(tmp_path, capfd):
     assert [line for line in lines if line.startswith("missing  -") and "objectives.itm.head.bias" in line]
 
 
-def test_a_wrong_vocabulary_or_none(tmp_path, capfd):
+def test_convert_albef_rejects_wrong_or_missing_tokenizer(tmp_path, capfd):
     tiny.tiny_processor().tokenizer.save_pretrained(tmp_path / "tokenizer")
     options = "--checkpoint", PRETRAINED, "--albef_config", CONFIG, "--output_dir", tmp_path / "out", "--tokenizer"
     words = len(tiny.WORDS)
@@ -208,13 +208,13 @@ def test_a_wrong_vocabulary_or_none(tmp_path, capfd):
     assert_refused(tmp_path, capfd, "There is no tokenizer", *options, tmp_path / "nowhere")
 
 
-def test_no_tokenizer_that_fits_and_none_asked_for(tmp_path, capfd):
+def test_convert_albef_without_tokenizer_writes_no_processor(tmp_path, capfd):
     assert command("--checkpoint", PRETRAINED, "--albef_config", CONFIG, "--output_dir", tmp_path / "out") == 0
     assert "No processor beside the model: its 1000 tokens are not bert-base-uncased's" in capfd.readouterr().out
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["config.json", "model.safetensors"]
 
 
-def test_a_configuration_that_contradicts(tmp_path, capfd):
+def test_convert_albef_rejects_contradicting_config(tmp_path, capfd):
     options = "--checkpoint", PRETRAINED, "--no_processor", "--output_dir", tmp_path / "out", "--albef_config"
     given = albef_fixtures.albef_config("pretrain")
     for content, complaint in (
@@ -236,13 +236,13 @@ def test_a_configuration_that_contradicts(tmp_path, capfd):
     assert_refused(tmp_path, capfd, "c.json is no JSON", *options, tmp_path / "c.json")
 
 
-def test_a_task_that_the_checkpoint_is_not_of(tmp_path, capfd):
+def test_convert_albef_rejects_wrong_task(tmp_path, capfd):
     file, config = albef_fixtures.CHECKPOINTS["vqa"], albef_fixtures.FIXTURES / "vqa" / "config.json"
     options = "--checkpoint", file, "--albef_config", config, "--no_processor", "--output_dir", tmp_path / "out"
     assert_refused(tmp_path, capfd, "a checkpoint for vqa: it does not convert", *options, "--task", "retrieval")
 
 
-def test_nothing_is_left_of_a_conversion_that_fails_while_it_writes(tmp_path, capfd, monkeypatch):
+def test_convert_albef_failed_write_leaves_nothing(tmp_path, capfd, monkeypatch):
     def fail(self, folder):
         (Path(folder) / "half").write_text("written")
         raise OSError("no space left")
@@ -256,7 +256,7 @@ def test_nothing_is_left_of_a_conversion_that_fails_while_it_writes(tmp_path, ca
     assert [path.name for path in tmp_path.rglob("*")] == ["kept", "config.json"]
 
 
-def test_what_is_never_replaced(tmp_path, capfd):
+def test_convert_albef_overwrite_keeps_other_folders_and_files(tmp_path, capfd):
     file = saved(tmp_path, albef_fixtures.checkpoint("pretrain"))
     options = "--albef_config", CONFIG, "--no_processor", "--overwrite", "--output_dir"
     assert_refused(tmp_path, capfd, "is no model's folder", "--checkpoint", PRETRAINED, *options, tmp_path)
@@ -266,7 +266,7 @@ def test_what_is_never_replaced(tmp_path, capfd):
 
 
 @pytest.mark.slow
-def test_a_pickle_with_code_as_a_process(tmp_path):
+def test_convert_albef_process_runs_no_pickled_code(tmp_path):
     class Code:
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "written"),)
@@ -279,7 +279,7 @@ def test_a_pickle_with_code_as_a_process(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["x.pth"]
 
 
-def test_twin_weights_load_elsewhere(tmp_path):
+def test_converted_twin_weights_load_into_other_heads(tmp_path):
     model, _, _ = convert(albef_fixtures.checkpoint("pretrain"), "reasoning", albef_fixtures.albef_config("pretrain"))
     model.save_pretrained(tmp_path)
     loaded, info = CBViLAForVisualReasoning.from_pretrained(tmp_path, output_loading_info=True)

@@ -23,7 +23,7 @@ def converted(*arguments):
 
 
 @torch.no_grad()
-def test_text(folder, tmp_path, capsys):
+def test_export_text_tower_as_bert(folder, tmp_path, capsys):
     assert converted("--model", folder, "--tower", "text", "--output_dir", tmp_path / "bert") == 0
     assert "states within " in capsys.readouterr().out
     bert, tokenizer = BertModel.from_pretrained(tmp_path / "bert"), AutoTokenizer.from_pretrained(tmp_path / "bert")
@@ -34,7 +34,7 @@ def test_text(folder, tmp_path, capsys):
 
 
 @torch.no_grad()
-def test_vision(folder, tmp_path):
+def test_export_vision_tower_as_vit(folder, tmp_path):
     assert converted("--model", folder, "--tower", "vision", "--output_dir", tmp_path / "vit") == 0
     vit, processor = ViTModel.from_pretrained(tmp_path / "vit"), AutoImageProcessor.from_pretrained(tmp_path / "vit")
     image = tiny.half_image("red", "left", size=50)
@@ -46,7 +46,7 @@ def test_vision(folder, tmp_path):
     torch.testing.assert_close(vit(pixels).last_hidden_state, ours, atol=1e-5, rtol=0)
 
 
-def test_a_tower_that_is_another_is_found(folder, tmp_path):
+def test_export_check_finds_another_tower(folder, tmp_path):
     assert converted("--model", folder, "--tower", "text", "--output_dir", tmp_path / "bert") == 0
     tower = CBViLAModel.from_pretrained(folder).text_model.eval()
     with torch.no_grad():
@@ -55,7 +55,7 @@ def test_a_tower_that_is_another_is_found(folder, tmp_path):
         check(tower, tmp_path / "bert")
 
 
-def test_what_is_refused(folder, tmp_path, capfd):
+def test_export_rejects_other_models_and_options(folder, tmp_path, capfd):
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     options = "--tower", "text", "--output_dir", tmp_path / "out"
     assert converted("--model", tmp_path, *options) == 1

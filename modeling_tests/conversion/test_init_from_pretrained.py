@@ -41,7 +41,7 @@ def converted(*arguments):
     return run(main, "init_from_pretrained", [str(argument) for argument in arguments])
 
 
-def test_the_starting_point(originals, tmp_path, capsys):
+def test_init_from_pretrained_equals_originals(originals, tmp_path, capsys):
     out = tmp_path / "out"
     options = "--vision", originals / "vit", "--text", originals / "bert", "--output_dir", out, "--image_size", 64
     assert converted(*options) == 0
@@ -65,7 +65,7 @@ def test_the_starting_point(originals, tmp_path, capsys):
     assert model.cbvila(**batch).last_hidden_state.shape == (1, 3, 24)
 
 
-def test_new_and_old_names_give_the_same(originals, tmp_path):
+def test_vision_source_reads_new_and_old_key_names(originals, tmp_path):
     source = vision_source(str(originals / "vit"))
     tensors = load_file(originals / "vit" / "model.safetensors")
     renamed = {
@@ -109,7 +109,7 @@ def timm_tensors(originals):
     return found
 
 
-def test_timm_gives_the_same_tower(originals, tmp_path, capsys):
+def test_init_from_timm_file_gives_the_same_tower(originals, tmp_path, capsys):
     save_file(timm_tensors(originals), tmp_path / "vit.safetensors")
     base = "--text", originals / "bert", "--image_size", 32, "--no_processor"
     heads = "--vision_heads", 4
@@ -121,7 +121,7 @@ def test_timm_gives_the_same_tower(originals, tmp_path, capsys):
         assert torch.equal(value, second.state_dict()[name]), name
 
 
-def test_timm_itself(originals):
+def test_timm_source_check_uses_timm(originals):
     pytest.importorskip("timm")
     source = timm_source(timm_tensors(originals), heads=4)
     assert source.check() <= 1e-9
@@ -130,7 +130,7 @@ def test_timm_itself(originals):
         replace(source, original=timm_source(timm_tensors(originals), heads=4).original).check()
 
 
-def test_without_timm_it_says_so(originals, monkeypatch):
+def test_timm_source_without_timm_notes_it(originals, monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     source = timm_source(timm_tensors(originals), heads=4)
     assert source.check() is None and "timm is not installed" in source.notes[0]
@@ -138,7 +138,7 @@ def test_without_timm_it_says_so(originals, monkeypatch):
         vision_source("timm:vit_base_patch16_224")
 
 
-def test_bert_from_tensorflow(originals, tmp_path, capsys):
+def test_init_from_tensorflow_bert_key_names(originals, tmp_path, capsys):
     tensors = load_file(originals / "bert" / "model.safetensors")
     tensors = {k.replace("LayerNorm.weight", "LayerNorm.gamma"): v for k, v in tensors.items()}
     tensors = {k.replace("LayerNorm.bias", "LayerNorm.beta"): v for k, v in tensors.items()}
@@ -152,7 +152,7 @@ def test_bert_from_tensorflow(originals, tmp_path, capsys):
     assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
-def test_chosen_layers_are_checked_against_bert(originals, tmp_path, capsys):
+def test_init_chosen_layers_are_checked_against_bert(originals, tmp_path, capsys):
     options = "--vision", originals / "vit", "--text", originals / "bert", "--output_dir", tmp_path / "out"
     assert converted(*options, "--text_layers", "0,3", "--fusion_layers", "1-1", "--no_processor") == 0
     assert "layer 2 was not asked for" in capsys.readouterr().out
@@ -168,7 +168,7 @@ def test_chosen_layers_are_checked_against_bert(originals, tmp_path, capsys):
         source.check(model)
 
 
-def test_a_vit_that_is_another_is_found(originals):
+def test_vision_source_check_finds_another_vit(originals):
     source = vision_source(str(originals / "vit"))
     assert source.check() <= 1e-9
     source.tensors["layernorm.bias"] = source.tensors["layernorm.bias"] + 1e-3
@@ -186,7 +186,7 @@ def test_a_vit_that_is_another_is_found(originals):
         ("3", None, 4, ((0, 1, 2), (3,))),
     ],
 )
-def test_choosing_layers(text, fusion, layers, expected):
+def test_chosen_layers_of_text_and_fusion(text, fusion, layers, expected):
     assert chosen_layers(text, fusion, layers) == expected
 
 
@@ -201,12 +201,12 @@ def test_choosing_layers(text, fusion, layers, expected):
         ("3-1", None, r"--text_layers are \[\]"),
     ],
 )
-def test_layers_that_cannot_be_chosen(text, fusion, complaint):
+def test_chosen_layers_rejects_impossible_layers(text, fusion, complaint):
     with pytest.raises(ValueError, match=complaint):
         chosen_layers(text, fusion, 4)
 
 
-def test_what_is_refused(originals, tmp_path, capfd):
+def test_init_from_pretrained_rejects_other_models_and_options(originals, tmp_path, capfd):
     vit, bert, out = originals / "vit", originals / "bert", tmp_path / "out"
     positions = torch.ones(1, 6, 64)
     distilled = {"pos_embed": positions, "patch_embed.proj.weight": torch.ones(64, 3, 8, 8)}

@@ -18,7 +18,7 @@ def table_of(**tensors):
     return KeyTable(tensors, LAYOUT.get)
 
 
-def test_every_key_has_a_fate():
+def test_key_table_has_a_fate_for_every_key():
     rows = torch.arange(6.0).view(6, 1)
     table = table_of(same=rows, old=rows, three=rows, table=rows, log=rows[1:2], queue=rows, odd=rows)
     fates = [(row.fate, row.source, row.target) for row in table.rows]
@@ -40,7 +40,7 @@ def test_every_key_has_a_fate():
     assert len(lines) == len(fates) + 1 and lines[7] == "dropped  queue  -  (for training only)"
 
 
-def test_weights_without_a_key_are_fresh_or_missing():
+def test_key_table_fit_marks_weights_fresh_or_missing():
     table = table_of(same=torch.ones(1))
     weights = dict.fromkeys(("same", "new", "head.weight", "twin"), torch.ones(1))
     table.fit(weights, lambda name: "no head there" if name.startswith("head") or name == "twin" else None)
@@ -51,7 +51,7 @@ def test_weights_without_a_key_are_fresh_or_missing():
     assert [row.target for row in table.of("taken")] == ["same"]
 
 
-def test_what_nobody_knows_and_what_is_not_there_is_named():
+def test_key_table_check_names_unknown_and_missing_keys():
     table = table_of(odd=torch.ones(1), even=torch.ones(1))
     table.fit({"new": torch.ones(1)}, lambda name: None)
     with pytest.raises(ValueError, match=r"2 keys are unknown: odd, even; 1 key is missing: new\. --not_strict"):
@@ -65,16 +65,16 @@ def test_what_nobody_knows_and_what_is_not_there_is_named():
         ({"other": torch.ones(1)}, "same would be same, which this model does not have"),
     ],
 )
-def test_weights_that_do_not_fit(weights, complaint):
+def test_key_table_fit_rejects_wrong_shapes(weights, complaint):
     with pytest.raises(ValueError, match=complaint):
         table_of(same=torch.ones(1)).fit(weights, lambda name: None)
 
 
-def test_rows_that_cannot_be_shared():
+def test_key_table_rejects_rows_it_cannot_split():
     with pytest.raises(ValueError, match=r"three has shape \(4,\): its rows cannot be shared by 3"):
         table_of(three=torch.ones(4))
 
 
-def test_two_keys_for_one_weight():
+def test_key_table_rejects_two_keys_for_one_weight():
     with pytest.raises(ValueError, match="Two keys of the checkpoint go to new; the second is old"):
         KeyTable({"older": torch.ones(1), "old": torch.ones(1)}, lambda key: Step(("new",)))

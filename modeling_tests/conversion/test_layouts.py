@@ -11,12 +11,12 @@ SIZES = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "in
 VISION = CBViLAVisionModel(CBViLAVisionConfig(**SIZES, image_size=32)).state_dict().keys()
 
 
-def test_transformers_vit_of_this_version():
+def test_transformers_names_cover_current_vit():
     model = ViTModel(ViTConfig(**SIZES, image_size=32), add_pooling_layer=False)
     assert sorted(name for key in model.state_dict() for name in transformers_names(key)) == sorted(VISION)
 
 
-def test_transformers_vit_of_an_older_version():
+def test_transformers_names_cover_older_vit():
     parts = {
         "attention.attention.query": "attention.q_proj",
         "attention.output.dense": "attention.o_proj",
@@ -35,7 +35,7 @@ def test_transformers_vit_of_an_older_version():
         assert transformers_names(key) == ()
 
 
-def test_timm_vit():
+def test_timm_names_cover_timm_vit():
     keys = ["cls_token", "pos_embed"]
     modules = ["patch_embed.proj", "norm"]
     for block in range(2):
@@ -47,7 +47,7 @@ def test_timm_vit():
     assert timm_names("head.weight") == timm_names("blocks.0.ls1.gamma") == ()
 
 
-def test_bert():
+def test_bert_name_covers_bert():
     model = BertForPreTraining(BertConfig(**SIZES, vocab_size=20))
     found = {key: bert_name(key.removeprefix("bert.")) for key in model.state_dict()}
     ours = CBViLATextModel(CBViLATextConfig(**SIZES, vocab_size=20)).state_dict()
@@ -77,5 +77,5 @@ def test_bert():
         ("encoder.layer.0.attention.self.distance_embedding.weight", None),
     ],
 )
-def test_bert_of_tensorflow_and_albef(key, name):
+def test_bert_name_reads_tensorflow_and_albef_keys(key, name):
     assert bert_name(key) == name

@@ -5,7 +5,7 @@ from output_folder import refuse_existing, written_folder
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_conversions_write_into_an_empty_folder(overwrite, tmp_path):
+def test_written_folder_accepts_an_empty_folder(overwrite, tmp_path):
     target = tmp_path / "out"
     target.mkdir()
     refuse_existing(target, overwrite)

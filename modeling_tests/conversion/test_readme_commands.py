@@ -19,12 +19,12 @@ def commands(text):
     return [line.strip() for line in lines if line.strip().startswith("python conversion/")]
 
 
-def test_every_script_is_shown():
+def test_readme_shows_every_script():
     assert {re.search(r"conversion/(\w+)\.py", line)[1] for line in commands(SECTION)} == set(SCRIPTS)
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_commands_parse(name):
+def test_readme_and_help_commands_parse(name):
     shown = [line for line in commands(SECTION + SCRIPTS[name].EXAMPLE) if f"/{name}.py " in line]
     assert len(shown) >= 3
     for line in shown:

@@ -22,19 +22,19 @@ class Code:
 
 
 @pytest.mark.parametrize("wrap", [lambda w: w, lambda w: {"model": w, "epoch": 3}, lambda w: {"state_dict": w}])
-def test_weights_of_torch(tmp_path, wrap):
+def test_load_tensors_reads_torch_files(tmp_path, wrap):
     torch.save(wrap(WEIGHTS), tmp_path / "x.pth")
     loaded = load_tensors(tmp_path / "x.pth")
     assert loaded.keys() == WEIGHTS.keys() and all(torch.equal(loaded[name], WEIGHTS[name]) for name in WEIGHTS)
 
 
-def test_weights_of_safetensors(tmp_path):
+def test_load_tensors_reads_safetensors(tmp_path):
     save_file(WEIGHTS, tmp_path / "x.safetensors")
     assert torch.equal(load_tensors(tmp_path / "x.safetensors")["a"], WEIGHTS["a"])
 
 
 @pytest.mark.parametrize("legacy", [True, False])
-def test_code_is_named_and_not_run(tmp_path, legacy):
+def test_load_tensors_names_code_and_does_not_run_it(tmp_path, legacy):
     torch.save(
         {"model": WEIGHTS, "args": Code(tmp_path / "written")},
         tmp_path / "x.pth",
@@ -45,7 +45,7 @@ def test_code_is_named_and_not_run(tmp_path, legacy):
     assert not (tmp_path / "written").exists()
 
 
-def test_a_plain_pickle_with_code(tmp_path):
+def test_load_tensors_rejects_plain_pickle(tmp_path):
     (tmp_path / "x.pth").write_bytes(pickle.dumps(Code(tmp_path / "written")))
     with pytest.raises(ValueError, match=r"x.pth"):
         load_tensors(tmp_path / "x.pth")
@@ -54,7 +54,7 @@ def test_a_plain_pickle_with_code(tmp_path):
 
 @pytest.mark.parametrize("legacy", [True, False])
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.9, 0.99])
-def test_a_file_that_was_cut(tmp_path, legacy, share):
+def test_load_tensors_rejects_truncated_files(tmp_path, legacy, share):
     torch.save({"model": WEIGHTS | {"c": torch.ones(500)}}, tmp_path / "x", _use_new_zipfile_serialization=not legacy)
     whole = (tmp_path / "x").read_bytes()
     (tmp_path / "x.pth").write_bytes(whole[: int(len(whole) * share)])
@@ -64,7 +64,7 @@ def test_a_file_that_was_cut(tmp_path, legacy, share):
 
 @pytest.mark.parametrize("content", [b"", b"<!doctype html>\n<html>404</html>", bytes(range(256)) * 4])
 @pytest.mark.parametrize("name", ["x.pth", "x.safetensors"])
-def test_no_checkpoint(tmp_path, name, content):
+def test_load_tensors_rejects_other_files(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=f"{name} is no complete"):
         load_tensors(tmp_path / name)
@@ -79,18 +79,18 @@ def test_no_checkpoint(tmp_path, name, content):
         ({"epoch": 3, "a": torch.ones(1)}, "x.pth: epoch is no tensor"),
     ],
 )
-def test_something_else(tmp_path, content, complaint):
+def test_load_tensors_rejects_other_contents(tmp_path, content, complaint):
     torch.save(content, tmp_path / "x.pth")
     with pytest.raises(ValueError, match=complaint):
         load_tensors(tmp_path / "x.pth")
 
 
-def test_no_file(tmp_path):
+def test_load_tensors_rejects_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"x.pth: there is no such file"):
         load_tensors(tmp_path / "x.pth")
 
 
-def test_a_folder_in_shards(tmp_path):
+def test_load_folder_reads_shards(tmp_path):
     with pytest.raises(ValueError, match="has no model.safetensors and no pytorch_model.bin"):
         load_folder(tmp_path)
     for i, name in enumerate(WEIGHTS):

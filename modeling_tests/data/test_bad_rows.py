@@ -81,7 +81,7 @@ def named(folder, name):
 
 @pytest.mark.parametrize("read", READERS.values(), ids=READERS)
 @pytest.mark.parametrize("kind", [*BAD, *BAD_NAMES])
-def test_its_source_and_row_are_named(kind, read, tmp_path):
+def test_bad_row_error_names_source_and_row(kind, read, tmp_path):
     content, reason = (BAD | BAD_NAMES)[kind]
     source = parquet(tmp_path, content) if kind in BAD else named(tmp_path, content)
     with pytest.raises(ValueError, match=f"^Row 1 of {source}.*: {reason}.*skip_bad_rows") as caught:
@@ -89,7 +89,7 @@ def test_its_source_and_row_are_named(kind, read, tmp_path):
     assert len(str(caught.value)) < 1000 and "\n" not in str(caught.value) and " at 0x" not in str(caught.value)
 
 
-def test_a_sample_of_a_tar_is_named_by_its_key(tmp_path):
+def test_bad_row_error_names_the_key_of_a_tar_sample(tmp_path):
     members = dict(samples())
     members["001.png"] = b"no picture"
     source = tar(tmp_path / "a.tar", members.items())
@@ -98,7 +98,7 @@ def test_a_sample_of_a_tar_is_named_by_its_key(tmp_path):
             read(source)
 
 
-def test_rows_of_a_stream_of_several_files_are_named_by_what_they_hold(tmp_path):
+def test_bad_row_error_in_a_stream_of_files_quotes_the_row(tmp_path):
     for number in range(2):
         (tmp_path / str(number)).mkdir()
         parquet(tmp_path / str(number), b"x")
@@ -111,7 +111,7 @@ def test_rows_of_a_stream_of_several_files_are_named_by_what_they_hold(tmp_path)
 
 @pytest.mark.parametrize("rows", [ImageTextPairs, CaptionedImages, ViewedRows], ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("image", [None, b"x", 7, "nowhere.png", [1, 2], {"path": None, "bytes": None}])
-def test_rows_from_python_are_numbered(rows, image):
+def test_bad_row_error_numbers_rows_from_python(rows, image):
     good = {"image": picture("red"), "captions": ["a"]}
     made = rows([good, {**good, "image": image}])
     assert made[0]["image"].mode == "RGB"
@@ -120,13 +120,13 @@ def test_rows_from_python_are_numbered(rows, image):
 
 
 @pytest.mark.parametrize("column", ["captions", "caption", "text", "txt"])
-def test_usual_columns_of_captions_are_taken(column):
+def test_pairs_find_usual_caption_columns(column):
     row = {"image": Image.new("RGB", (4, 4)), column: "a"}
     for rows in ([row], datasets.Dataset.from_list([{**row, "image": {"bytes": picture("red"), "path": None}}])):
         assert ImageTextPairs(rows)[0]["text"] == "a"
 
 
-def test_rows_without_captions_say_what_to_do():
+def test_pairs_without_caption_column_name_the_option():
     row = {"image": picture("red"), "words": "a"}
     with pytest.raises(ValueError, match=r"The data set has the columns .*'words'.*load_pairs\(…, caption_column=…\)"):
         ImageTextPairs(datasets.Dataset.from_list([row]))
@@ -136,7 +136,7 @@ def test_rows_without_captions_say_what_to_do():
         ImageTextPairs([{"caption": "a"}])[0]
 
 
-def test_pictures_are_read_in_every_form(tmp_path):
+def test_read_picture_takes_every_form(tmp_path):
     path = write(tmp_path / "red.png", picture("red"))
     array = torch.zeros(3, 4, 4)
     array[0] = 1.0
@@ -145,7 +145,7 @@ def test_pictures_are_read_in_every_form(tmp_path):
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_another_row_takes_the_place_of_a_bad_one(kind, tmp_path):
+def test_skip_bad_rows_substitutes_another_row(kind, tmp_path):
     source = parquet(tmp_path, BAD[kind][0])
     pairs = ImageTextPairs(concatenate([load_pairs(source)]), skip_bad_rows=True)
     seen = set()
@@ -162,7 +162,7 @@ def test_another_row_takes_the_place_of_a_bad_one(kind, tmp_path):
     assert len(measured.skipped) == 1 and len(measured[1:]) == 2
 
 
-def test_what_takes_its_place_depends_on_seed_epoch_and_row_only(tmp_path):
+def test_skip_bad_rows_substitute_depends_on_seed_epoch_and_row_only(tmp_path):
     rows = concatenate([load_pairs(parquet(tmp_path, b"x", b"y", b"z", good=20))])
     first, again = (ImageTextPairs(rows, skip_bad_rows=True) for _ in range(2))
     forward = [first[row]["text"] for row in range(len(rows))]
@@ -181,19 +181,19 @@ def stream(folder, bad=(1, 10, 11), **options):
     return StreamedImageTextPairs(rows, **({"skip_bad_rows": True, "keyword_probability": 0.0} | options))
 
 
-def test_the_next_row_takes_its_place_in_a_stream(tmp_path, caplog):
+def test_skip_bad_rows_in_a_stream_takes_the_next_row(tmp_path, logged):
     pairs = stream(tmp_path, shuffle_buffer=0)
     texts = [example["text"] for example in islice(pairs, 24)]
     numbers = [0, 2, *range(2, 10), 0, 0]
     assert texts == [f"caption {number}" for number in numbers * 2]
-    assert pairs.bad_rows == 6 and caplog.text.count("Another row takes its place.") == 5, "the first five are named"
-    assert "Sample '01' of " in caplog.text and "6 time(s)" in pairs.summary_of_bad_rows()
+    assert pairs.bad_rows == 6 and logged.text.count("Another row takes its place.") == 5, "the first five are named"
+    assert "Sample '01' of " in logged.text and "6 time(s)" in pairs.summary_of_bad_rows()
     assert len(list(pairs.sample(0))) == 9
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("replayed", [1, 4, 9])
-def test_a_replay_ends_where_the_run_was_though_rows_are_bad(workers, replayed, tmp_path):
+def test_skip_bad_rows_replay_ends_where_the_run_was(workers, replayed, tmp_path):
     def batches(pairs):
         collate = ReplayCollator(lambda examples: {"text": [example["text"] for example in examples]})
         loader = DataLoader(pairs, batch_size=2, num_workers=workers, collate_fn=collate)
@@ -205,7 +205,7 @@ def test_a_replay_ends_where_the_run_was_though_rows_are_bad(workers, replayed, 
     assert batches(pairs) == [None] * replayed + whole[replayed:]
 
 
-def test_nothing_but_bad_rows_is_an_error(tmp_path):
+def test_skip_bad_rows_rejects_data_of_bad_rows_only(tmp_path):
     source = parquet(tmp_path, *[b"x"] * 6, good=0)
     rows = datasets.load_dataset("parquet", data_files=source, split="train").select(range(1, 6))
     rows.to_parquet(source)
@@ -219,10 +219,10 @@ def test_nothing_but_bad_rows_is_an_error(tmp_path):
         load_task_rows(ImageTextRetrieval(skip_bad_rows=True), [source], "train")
 
 
-def test_rows_without_a_caption_are_counted(tmp_path, caplog):
+def test_concatenate_counts_rows_without_caption(tmp_path, logged):
     source = write(tmp_path / "a.csv", "image,caption\na.png,x\na.png,\n")
     assert len(concatenate([load_pairs(source)])) == 1
-    assert "1 of 2 rows have no caption and are left out" in caplog.text
+    assert "1 of 2 rows have no caption and are left out" in logged.text
     with pytest.raises(ValueError, match=f"Row 1 of {source}: its image|Row 1 of {source}: it has no caption"):
         MeasuredPairs(load_pairs(source))[1]
 
@@ -231,7 +231,7 @@ NO_TEXTS = {"a list of numbers": [0.5, 1.5], "a record of other things": {"box":
 
 
 @pytest.mark.parametrize("caption", NO_TEXTS.values(), ids=NO_TEXTS)
-def test_a_caption_of_a_stream_that_is_no_text_is_named_or_counted(caption, tmp_path, caplog):
+def test_skip_bad_rows_in_a_stream_counts_captions_that_are_no_text(caption, tmp_path, logged):
     write(tmp_path / "red.png", picture("red"))
     rows = [{"image": "red.png", "caption": value} for value in (["a"], caption, ["b"], ["c"])]
     files = [write(tmp_path / f"{i}.jsonl", json.dumps(row) + "\n") for i, row in enumerate(rows)]
@@ -241,10 +241,10 @@ def test_a_caption_of_a_stream_that_is_no_text_is_named_or_counted(caption, tmp_
         list(islice(StreamedImageTextPairs(from_files, shuffle_buffer=0), 4))
     pairs = StreamedImageTextPairs(from_files, shuffle_buffer=0, skip_bad_rows=True)
     assert [example["text"] for example in islice(pairs, 4)] == ["a", "b", "b", "c"]
-    assert pairs.bad_rows == 1 and f"Row 0 of {files[1]}: its caption" in caplog.text
+    assert pairs.bad_rows == 1 and f"Row 0 of {files[1]}: its caption" in logged.text
 
 
-def test_a_table_of_many_columns_is_told_in_a_short_message(tmp_path):
+def test_missing_column_error_of_many_columns_is_short(tmp_path):
     row = {"image": "red.png", **{f"a_column_with_a_long_name_{i}": "a" for i in range(1000)}}
     source = write(tmp_path / "rows.jsonl", json.dumps(row) + "\n")
     settings = ImageTextRetrieval(caption_column="a_column_with_a_long_name_1", where=["nowhere=1"])

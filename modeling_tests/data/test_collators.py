@@ -16,7 +16,7 @@ def examples(count=4, epoch=0, **options):
     return [pairs[row] for row in range(count)]
 
 
-def test_batches_have_what_the_model_takes():
+def test_pretraining_collator_returns_model_inputs():
     batch = collator()(examples())
     assert set(batch) == {
         "pixel_values", "input_ids", "attention_mask", "input_ids_masked", "mlm_labels", "bool_masked_pos",
@@ -26,7 +26,7 @@ def test_batches_have_what_the_model_takes():
     assert set(pretraining_model()(**batch).losses) == {"pixel", "commitment", "mim", "itm", "mlm", "itc"}
 
 
-def test_corruption_leaves_specials_and_padding_alone():
+def test_pretraining_collator_masks_no_special_tokens():
     batch = collator(mlm_probability=1.0, mlm_replace=1.0)(examples())
     special = torch.isin(batch["input_ids"], torch.tensor([PAD, UNK, CLS, SEP]))
     assert special.any() and (batch["mlm_labels"][special] == -100).all()
@@ -35,14 +35,14 @@ def test_corruption_leaves_specials_and_padding_alone():
     assert torch.equal(batch["mlm_labels"][~special], batch["input_ids"][~special])
 
 
-def test_every_text_has_a_target_and_every_image_the_same_number_of_hidden_patches():
+def test_pretraining_collator_masks_every_text_and_image():
     batch = collator()(examples(8))
     assert ((batch["mlm_labels"] != -100).sum(1) >= 1).all()
     assert (batch["bool_masked_pos"].sum(1) == 12).all()
     assert (collator(mim_mask_ratio=0.5)(examples())["bool_masked_pos"].sum(1) == 8).all()
 
 
-def test_corruption_depends_on_seed_epoch_and_row_and_not_on_the_batch():
+def test_pretraining_collator_masks_by_seed_epoch_and_row():
     first, again = collator()(examples(keyword_probability=0.0)), collator()(examples(keyword_probability=0.0)[::-1])
     for name in ("bool_masked_pos", "mlm_labels"):
         assert torch.equal(first[name], again[name].flip(0)), name
@@ -51,7 +51,7 @@ def test_corruption_depends_on_seed_epoch_and_row_and_not_on_the_batch():
         assert not torch.equal(other["bool_masked_pos"], first["bool_masked_pos"])
 
 
-def test_examples_without_a_generator_are_not_all_masked_alike():
+def test_pretraining_collator_without_generator_masks_differently():
     """The same place in two batches: masks must differ, or some patches would never be predicted."""
     rows = [{"image": row["image"], "text": row["captions"][0]} for row in tiny_rows()]
     first, second, again = collator()(rows[:4]), collator()(rows[4:]), collator()(rows[:4])
@@ -61,7 +61,7 @@ def test_examples_without_a_generator_are_not_all_masked_alike():
     assert "image_ids" not in first and "known_text_ids" not in first
 
 
-def test_captions_are_dropped_at_a_rate_and_by_row():
+def test_pretraining_collator_text_dropout_is_drawn_by_row():
     """Drawn last: the masks are those of a collator that drops nothing."""
     rows = [row for epoch in range(40) for row in examples(8, epoch)]
     again = [row for epoch in range(40) for row in examples(8, epoch)]
@@ -77,12 +77,12 @@ def test_captions_are_dropped_at_a_rate_and_by_row():
 
 @pytest.mark.parametrize("name", ["mlm_probability", "mlm_replace", "mim_mask_ratio", "text_drop_prob"])
 @pytest.mark.parametrize("share", [-0.1, 15])
-def test_shares_are_checked(name, share):
+def test_pretraining_collator_rejects_shares_out_of_range(name, share):
     with pytest.raises(ValueError, match=f"{name}={share}.*0 to 1"):
         collator(**{name: share})
 
 
-def test_known_texts_are_padded():
+def test_pretraining_collator_pads_known_text_ids():
     rows = tiny_rows(2)
     rows[0]["captions"] = ["red", "blue", "green"]
     pairs = ImageTextPairs(rows)
@@ -91,7 +91,7 @@ def test_known_texts_are_padded():
     assert known[1].tolist() == [stable_id(rows[1]["captions"][0]), -1, -1]
 
 
-def test_long_captions_are_cut():
+def test_pretraining_collator_truncates_captions():
     rows = [{"image": half_image("red", "top"), "captions": ["red " * 50]}]
     batch = collator(max_length=9)([ImageTextPairs(rows)[0]])
     assert batch["input_ids"].shape == (1, 9) and batch["input_ids"][0, -1] == SEP
@@ -114,7 +114,7 @@ def questions():
     return CBViLADataCollatorForQuestionAnswering(tiny_processor(), max_length=16)
 
 
-def test_an_image_comes_once_for_all_its_questions(questions):
+def test_question_collator_has_an_image_once_for_its_questions(questions):
     batch = questions([asked("is it red ?", "is it blue ?"), asked("is it green ?", answer="no", colour="blue")])
     assert batch["pixel_values"].shape == (2, 3, 32, 32)
     assert batch["image_index"].tolist() == [0, 0, 1]
@@ -122,7 +122,7 @@ def test_an_image_comes_once_for_all_its_questions(questions):
     assert not torch.equal(batch["pixel_values"][0], batch["pixel_values"][1])
 
 
-def test_grouped_or_not_the_batch_says_the_same(questions):
+def test_question_collator_equals_ungrouped_questions(questions):
     texts = ["is it red ?", "is it a half ?"]
     grouped, single = questions([asked(*texts)]), questions([asked(text) for text in texts])
     for name in ("input_ids", "attention_mask", "labels"):
@@ -131,19 +131,19 @@ def test_grouped_or_not_the_batch_says_the_same(questions):
     assert torch.equal(*images)
 
 
-def test_answers_and_weights_are_optional(questions):
+def test_question_collator_takes_optional_answers_and_weights(questions):
     example = {name: value for name, value in asked("is it red ?").items() if name != "answer"}
     assert set(questions([example])) == {"pixel_values", "input_ids", "attention_mask", "image_index"}
     weighted = questions([asked("is it red ?", "is it blue ?") | {"answer_weight": [0.25, 0.75]}])
     assert weighted["answer_weights"].tolist() == [0.25, 0.75]
 
 
-def test_numbers_of_questions_and_answers_differ(questions):
+def test_question_collator_rejects_other_number_of_answers(questions):
     with pytest.raises(ValueError, match=r"2 question\(s\) but 1 answer\(s\)"):
         questions([asked("is it red ?", "is it blue ?") | {"answer": ["yes"]}])
 
 
-def test_long_questions_are_cut_to_what_is_said_or_to_what_the_model_takes():
+def test_question_collator_truncates_questions():
     long = asked("is " * 30)
     cut = CBViLADataCollatorForQuestionAnswering(tiny_processor(), max_length=8)
     assert cut([long])["input_ids"].shape == (1, 8)
@@ -155,6 +155,6 @@ def test_long_questions_are_cut_to_what_is_said_or_to_what_the_model_takes():
     assert CBViLADataCollatorForQuestionAnswering(free, None)([long])["input_ids"].shape == (1, 32)
 
 
-def test_captions_need_room_for_a_word():
+def test_pretraining_collator_rejects_max_length_without_room():
     with pytest.raises(ValueError, match="max_length=2 leaves no room for a word"):
         collator(max_length=2)

@@ -14,7 +14,7 @@ def noise(size=(40, 30)):
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8))
 
 
-def test_views_depend_on_the_generator_alone():
+def test_image_views_depend_on_the_generator_alone():
     views = ImageViews(crop_scale=0.5, flip=True, distortions=2)
     first, again, other = (views.draw(noise(), generator_for(key)).tobytes() for key in (1, 1, 2))
     assert first == again != other
@@ -33,14 +33,14 @@ def test_distortions_keep_size_and_mode(number, size):
     assert changed == (number not in (0, 1)) or size == (1, 1)
 
 
-def test_shifts_uncover_grey_and_keep_the_rest():
+def test_distortion_shifts_uncover_grey():
     across, down = (DISTORTIONS[number](half_image("red", "top"), 1.0) for number in (7, 8))
     pixels = np.asarray(across)
     assert (pixels[:, -7:] == 128).all() and (pixels[:, :-7] == np.asarray(half_image("red", "top"))[:, 7:]).all()
     assert (np.asarray(down)[-7:] == 128).all()
 
 
-def test_no_distortion_half_of_the_time_and_every_kind_in_turn():
+def test_image_views_apply_distortions_half_of_the_time():
     views, image = ImageViews(distortions=1), noise()
     seen = {views.draw(image, generator_for(key)).tobytes() for key in range(400)}
     unchanged = sum(views.draw(image, generator_for(key)).tobytes() == image.tobytes() for key in range(400))
@@ -48,7 +48,7 @@ def test_no_distortion_half_of_the_time_and_every_kind_in_turn():
     assert 0.5 < unchanged / 400 < 0.7  # 1/2 + 1/2 of the 2 in 10 that change nothing
 
 
-def test_ink_is_where_colours_meet():
+def test_inked_draws_black_where_colours_meet():
     image = half_image("red", "top")
     pixels, ink = np.asarray(image), np.asarray(inked(image))
     border = pixels.shape[0] // 2
@@ -57,7 +57,7 @@ def test_ink_is_where_colours_meet():
     assert inked(Image.new("RGB", (1, 1), "red")).getpixel((0, 0)) == (255, 0, 0)
 
 
-def test_as_many_images_are_inked_as_asked():
+def test_image_views_outlines_is_the_share_of_inked_images():
     image, views = half_image("red", "top"), ImageViews(outlines=0.3)
     views_drawn = [views.draw(image, generator_for(key)).tobytes() for key in range(400)]
     assert set(views_drawn) == {image.tobytes(), inked(image).tobytes()}
@@ -76,6 +76,6 @@ OUT_OF_RANGE = [
 
 
 @pytest.mark.parametrize("options", OUT_OF_RANGE)
-def test_options_out_of_range(options):
+def test_image_views_reject_options_out_of_range(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         ImageViews(**options)

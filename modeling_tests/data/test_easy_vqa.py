@@ -19,20 +19,20 @@ def flat(dataset, column):
 
 
 @pytest.mark.parametrize("split, n_images, n_questions", [("train", 4000, 38575), ("test", 1000, 9673)])
-def test_counts(splits, split, n_images, n_questions):
+def test_load_easy_vqa_counts_images_and_questions(splits, split, n_images, n_questions):
     dataset = splits[split]
     assert dataset["image_id"][:] == list(range(n_images))
     assert len(flat(dataset, "question")) == len(flat(dataset, "answer")) == n_questions
     assert all(len(row["question"]) == len(row["question_type"]) for row in dataset.remove_columns("image"))
 
 
-def test_test_split_has_2537_shape_and_color_questions(splits):
+def test_load_easy_vqa_test_split_has_2537_shape_and_color_questions(splits):
     types = flat(splits["test"], "question_type")
     assert set(types) == {"shape", "color", "yes/no"}
     assert types.count("shape") + types.count("color") == 2537
 
 
-def test_row_holds_a_decoded_image_and_its_own_questions(splits):
+def test_load_easy_vqa_row_has_image_and_its_questions(splits):
     row = splits["test"][0]
     assert row["image"].size == (64, 64) and row["image"].mode == "RGB"
     assert (row["question"][0], row["answer"][0], row["question_type"][0]) == (
@@ -42,7 +42,7 @@ def test_row_holds_a_decoded_image_and_its_own_questions(splits):
     )
 
 
-def test_floors(splits):
+def test_easy_vqa_baselines_are_the_known_ones(splits):
     train_questions, train_answers = flat(splits["train"], "question"), flat(splits["train"], "answer")
     questions, answers = flat(splits["test"], "question"), flat(splits["test"], "answer")
     looks = [kind != "yes/no" for kind in flat(splits["test"], "question_type")]
@@ -56,17 +56,17 @@ def test_floors(splits):
     assert on_open == pytest.approx(0.233, abs=5e-4)
 
 
-def test_unseen_question_gets_the_most_frequent_answer():
+def test_question_only_accuracy_of_unseen_questions_uses_the_majority_answer():
     assert question_only_accuracy(["a?", "b?", "b?"], ["x", "y", "y"], ["a?", "c?"], ["x", "y"]) == 1.0
 
 
 @pytest.mark.parametrize("floor", [lambda: majority_accuracy([], ["x"]), lambda: majority_accuracy(["x"], [])])
-def test_floors_of_nothing_are_an_error(floor):
-    with pytest.raises(ValueError, match="floors need answers"):
+def test_baselines_reject_no_answers(floor):
+    with pytest.raises(ValueError, match="baselines need answers"):
         floor()
 
 
-def test_unknown_split_and_answer_are_named():
+def test_easy_vqa_rejects_unknown_split_and_answer():
     with pytest.raises(ValueError, match="'validation'"):
         load_easy_vqa("validation")
     with pytest.raises(ValueError, match="'purple'"):
@@ -88,7 +88,7 @@ def test_unknown_split_and_answer_are_named():
         ([f"is there a {color} shape?" for color in COLORS[1:]], ["no"] * 7, None, COLORS[0]),
     ],
 )
-def test_facts_follow_from_answers(questions, answers, shape, color):
+def test_derive_facts_from_answers(questions, answers, shape, color):
     facts = derive_facts(questions, answers)
     assert (facts.shape, facts.color) == (shape, color)
     if shape:
@@ -105,12 +105,12 @@ def test_facts_follow_from_answers(questions, answers, shape, color):
         ([f"is there a {shape}?" for shape in SHAPES], ["no"] * 3),
     ],
 )
-def test_contradictory_answers_are_an_error(questions, answers):
+def test_derive_facts_rejects_contradictory_answers(questions, answers):
     with pytest.raises(ValueError, match="contradictory"):
         derive_facts(questions, answers)
 
 
-def test_captions_state_only_what_is_known():
+def test_true_captions_state_known_facts_only():
     unknown_color = true_captions(derive_facts(["what shape is present?"], ["circle"]))
     assert "a circle" in unknown_color and "there is no triangle" in unknown_color
     assert not any(color in caption.split() for caption in unknown_color for color in COLORS)
@@ -122,7 +122,7 @@ def test_captions_state_only_what_is_known():
 
 
 @pytest.mark.parametrize("split, n_images, n_complete", [("train", 4000, 3578), ("test", 1000, 888)])
-def test_caption_rows(split, n_images, n_complete):
+def test_load_easy_vqa_captions_rows(split, n_images, n_complete):
     captions = load_easy_vqa_captions(split)
     assert len(captions) == n_images and set(captions.column_names) == {"image", "captions", "image_id"}
     assert all(captions["captions"])
@@ -130,7 +130,7 @@ def test_caption_rows(split, n_images, n_complete):
     assert len(complete) == n_complete and {len(row) for row in complete["captions"]} == {33}
 
 
-def test_captions_agree_with_the_pixels():
+def test_true_captions_agree_with_the_pixels():
     """The facts never look at the pixels, yet each image holds the colour that they name and none of the others."""
     colors = {
         (0, 0, 0): "black",

@@ -10,7 +10,7 @@ from transformers_cbvila.data.pairs import ImageTextPairs
 
 @pytest.mark.parametrize("size", [(32, 32), (40, 10), (1, 1), (3, 200)])
 @pytest.mark.parametrize("scale", [0.1, 0.75, 0.999])
-def test_crop_boxes_lie_in_the_image_and_keep_enough(size, scale):
+def test_crop_box_lies_in_the_image_and_keeps_crop_scale(size, scale):
     views, (width, height) = ImageViews(crop_scale=scale), size
     for row in range(200):
         left, top, right, bottom = views.crop_box(size, generator_for(row))
@@ -20,7 +20,7 @@ def test_crop_boxes_lie_in_the_image_and_keep_enough(size, scale):
 
 
 @pytest.mark.parametrize("size", [(64, 64), (80, 20)])
-def test_larger_crops_hold_all_of_the_image_along_an_axis(size):
+def test_crop_box_with_max_crop_scale_holds_an_axis(size):
     views, (width, height) = ImageViews(crop_scale=0.5, max_crop_scale=3.0), size
     shares = []
     for row in range(400):
@@ -33,7 +33,7 @@ def test_larger_crops_hold_all_of_the_image_along_an_axis(size):
     assert 1.6 < sum(shares) / 400 < 1.9  # evenly between
 
 
-def test_around_an_image_is_the_colour_of_its_corner():
+def test_max_crop_scale_fills_with_the_corner_colour():
     image = Image.new("RGB", (32, 32), (10, 200, 30))
     image.paste((250, 0, 0), (8, 8, 24, 24))
     sizes = set()
@@ -45,7 +45,7 @@ def test_around_an_image_is_the_colour_of_its_corner():
     assert len(sizes) > 30
 
 
-def test_ink_does_not_become_the_ground():
+def test_max_crop_scale_fills_with_no_outline_colour():
     image = Image.new("RGB", (32, 32), (10, 200, 30))
     image.paste((250, 250, 250), (1, 1, 32, 32))  # an edge along the corner, which ink makes black
     views = ImageViews(max_crop_scale=4.0, outlines=1.0)
@@ -58,7 +58,7 @@ def test_ink_does_not_become_the_ground():
         assert colours[(0, 0, 0)] == 32 * 32 - 30 * 30  # two pixels along two sides
 
 
-def test_crops_of_the_whole_image_and_flips():
+def test_pairs_crop_scale_1_and_flip():
     whole = ImageTextPairs(tiny_rows(1))
     assert whole[0]["image"].tobytes() == tiny_rows(1)[0]["image"].tobytes()
     pairs, original = ImageTextPairs(tiny_rows(1), flip=True), tiny_rows(1)[0]["image"]
@@ -73,12 +73,12 @@ def test_crops_of_the_whole_image_and_flips():
 
 
 @pytest.mark.parametrize("scale", [0, -1, 1.5])
-def test_impossible_crops(scale):
+def test_pairs_reject_impossible_crop_scale(scale):
     with pytest.raises(ValueError, match=f"crop_scale={scale}"):
         ImageTextPairs(tiny_rows(), crop_scale=scale)
 
 
-def test_views_leave_white_white_and_change_the_rest():
+def test_rotation_and_color_jitter_keep_white():
     image = half_image("red", "top")
     white = Image.new("RGB", (8, 8), "white")
     views = ImageViews(rotation=30, color_jitter=0.3)
@@ -88,7 +88,7 @@ def test_views_leave_white_white_and_change_the_rest():
     assert views.draw(image, generator_for(3)).tobytes() == views.draw(image, generator_for(3)).tobytes()
 
 
-def test_the_colour_matrix_deviates_as_said():
+def test_color_matrix_has_the_given_deviation():
     views = ImageViews(color_jitter=0.3)
     matrices = torch.tensor([views.color_matrix(generator_for(seed)) for seed in range(3000)]).view(-1, 3, 4)
     shares = matrices[:, :, :3]
@@ -98,13 +98,13 @@ def test_the_colour_matrix_deviates_as_said():
     assert torch.allclose(shares.std(0), expected, rtol=0.1)
 
 
-def test_what_a_turn_uncovers_has_the_corner_s_colour():
+def test_rotation_fills_with_the_corner_colour():
     image = Image.new("RGB", (32, 32), (10, 200, 30))
     assert ImageViews(rotation=45).draw(image, generator_for(0)).tobytes() == image.tobytes()
 
 
 @pytest.mark.parametrize("option", [{"rotation": -1}, {"rotation": 181}, {"color_jitter": -0.1}, {"color_jitter": 2}])
-def test_impossible_views(option):
+def test_pairs_reject_impossible_view_options(option):
     ((name, value),) = option.items()
     with pytest.raises(ValueError, match=f"{name}={value}"):
         ImageTextPairs(tiny_rows(), **option)

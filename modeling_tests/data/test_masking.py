@@ -10,7 +10,7 @@ def draw(ids, maskable, *key, **options):
     return mask_tokens(ids, maskable, MASK, VOCABULARY, generator_for(*key), **options)
 
 
-def test_equal_keys_draw_equally_and_others_do_not():
+def test_generator_for_depends_on_its_keys():
     keys = [(0,), (1,), (0, 0), (0, 1), (1, 0), (0, 0, 1), (2**62,)]
     draws = [torch.rand(8, generator=generator_for(*key)) for key in keys]
     for key, numbers in zip(keys, draws, strict=True):
@@ -18,26 +18,26 @@ def test_equal_keys_draw_equally_and_others_do_not():
     assert len({tuple(numbers.tolist()) for numbers in draws}) == len(keys)
 
 
-def test_neighbouring_keys_are_not_correlated():
+def test_generator_for_neighbouring_keys_is_uncorrelated():
     first = torch.stack([torch.rand(2, generator=generator_for(0, 0, row)) for row in range(2000)])
     assert first.mean().item() == pytest.approx(0.5, abs=0.03)
     assert abs(torch.corrcoef(torch.stack([first[:-1, 0], first[1:, 0]]))[0, 1]) < 0.1
 
 
 @pytest.mark.parametrize("patches, ratio, hidden", [(16, 0.75, 12), (10, 0.75, 7), (16, 0.0, 0), (16, 1.0, 16)])
-def test_patches_are_hidden_at_the_exact_ratio(patches, ratio, hidden):
+def test_mask_patches_hides_the_exact_ratio(patches, ratio, hidden):
     for row in range(20):
         mask = mask_patches(patches, generator_for(row), ratio)
         assert mask.dtype == torch.bool and mask.shape == (patches,) and mask.sum() == hidden
 
 
-def test_every_patch_is_hidden_equally_often():
+def test_mask_patches_hides_every_patch_equally_often():
     rate = torch.stack([mask_patches(16, generator_for(row)) for row in range(2000)]).float().mean(0)
     torch.testing.assert_close(rate, torch.full((16,), 0.75), atol=0.05, rtol=0)
 
 
 @pytest.mark.parametrize("probability", [0.15, 0.0])
-def test_at_least_one_token_is_to_be_predicted(probability):
+def test_mask_tokens_has_at_least_one_label(probability):
     ids, maskable = torch.tensor([2, 7, 8, 3, 0]), torch.tensor([0, 1, 1, 0, 0]).bool()
     for row in range(50):
         corrupted, labels = draw(ids, maskable, row, probability=probability)
@@ -47,14 +47,14 @@ def test_at_least_one_token_is_to_be_predicted(probability):
         assert not chosen[~maskable].any(), "special tokens and padding are left alone"
 
 
-def test_text_without_a_maskable_token():
+def test_mask_tokens_without_maskable_token():
     ids = torch.tensor([2, 3, 0])
     corrupted, labels = draw(ids, torch.zeros(3).bool(), 0)
     assert torch.equal(corrupted, ids) and (labels == -100).all()
 
 
 @pytest.mark.parametrize("replace, shares", [(0.8, (0.8, 0.1, 0.1)), (1.0, (1.0, 0.0, 0.0)), (0.0, (0.0, 0.5, 0.5))])
-def test_shares_of_masked_random_and_kept_tokens(replace, shares):
+def test_mask_tokens_shares_of_masked_random_and_kept_tokens(replace, shares):
     ids = torch.full((40_000,), 7)
     corrupted, labels = draw(ids, torch.ones(40_000).bool(), 0, replace=replace)
     chosen = corrupted[labels != -100]
@@ -62,16 +62,18 @@ def test_shares_of_masked_random_and_kept_tokens(replace, shares):
     masked, kept = (chosen == MASK).float().mean(), (chosen == 7).float().mean()
     assert (masked, 1 - masked - kept, kept) == pytest.approx(shares, abs=0.02)
     random = chosen[(chosen != MASK) & (chosen != 7)]
-    assert not len(random) or (random.min() < 50 and 950 < random.max() < VOCABULARY)
+    assert bool(len(random)) == (shares[1] > 0)
+    if len(random):
+        assert random.min() < 50 and 950 < random.max() < VOCABULARY, "drawn from the whole vocabulary"
 
 
-def test_inputs_stay_as_they_are():
+def test_mask_tokens_leaves_its_input_unchanged():
     ids = torch.arange(5, 25)
     draw(ids, torch.ones(20).bool(), 0, probability=1.0)
     assert torch.equal(ids, torch.arange(5, 25))
 
 
-def test_padding_changes_nothing():
+def test_mask_tokens_and_patches_do_not_depend_on_padding():
     """A text is masked alike beside shorter and beside longer ones, and so is its image, whose draws come after."""
     ids, maskable = torch.arange(5, 25), torch.ones(20).bool()
     maskable[0] = maskable[-1] = False

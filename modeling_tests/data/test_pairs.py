@@ -19,7 +19,7 @@ def same(first, second):
     return first["text"] == second["text"] and first["image"].tobytes() == second["image"].tobytes()
 
 
-def test_draws_depend_on_seed_epoch_and_row_only():
+def test_pairs_draw_by_seed_epoch_and_row_only():
     options = {"crop_scale": 0.5, "flip": True}
     pairs, again = ImageTextPairs(tiny_rows(), **options), ImageTextPairs(tiny_rows(), **options)
     torch.manual_seed(5)
@@ -35,7 +35,7 @@ def test_draws_depend_on_seed_epoch_and_row_only():
     assert same(again[3], forward[3])
 
 
-def test_the_generator_goes_on_to_the_masks():
+def test_pairs_return_the_generator_for_masks():
     pairs = ImageTextPairs(tiny_rows())
     first, second, other = pairs[2]["generator"], pairs[2]["generator"], pairs[3]["generator"]
     numbers = torch.rand(3, generator=first)
@@ -48,7 +48,7 @@ def _texts_of(pairs, queue, asked):
         queue.put([pairs[row]["text"] for row in range(len(pairs))])
 
 
-def test_workers_see_the_epoch():
+def test_pairs_set_epoch_reaches_forked_workers():
     """A worker forked before the epoch is set must draw for that epoch."""
     context = multiprocessing.get_context("fork")
     pairs, queue, asked = ImageTextPairs(tiny_rows()), context.Queue(), context.Queue()
@@ -62,7 +62,7 @@ def test_workers_see_the_epoch():
     worker.join(30)
 
 
-def test_keywords_are_added_at_their_rate():
+def test_pairs_keyword_probability_is_the_rate_of_keywords():
     rows = [{"image": half_image("red", "top"), "captions": ["a"], "keywords": ["b", "c", "d", "e"]}]
     assert set(captions_of(ImageTextPairs(rows, keyword_probability=0.0))) == {"a"}
     texts = captions_of(ImageTextPairs(rows, keyword_probability=1.0), epochs=200)
@@ -76,12 +76,12 @@ def test_keywords_are_added_at_their_rate():
 
 
 @pytest.mark.parametrize("keywords", [None, [], ...])
-def test_rows_without_keywords(keywords):
+def test_pairs_without_keywords_give_the_caption(keywords):
     row = {"image": half_image("red", "top"), "captions": ["a"]} | ({} if keywords is ... else {"keywords": keywords})
     assert set(captions_of(ImageTextPairs([row], keyword_probability=1.0))) == {"a"}
 
 
-def test_every_caption_has_its_turn_and_all_are_known():
+def test_pairs_draw_every_caption_and_return_known_texts():
     rows = [{"image": half_image("red", "top"), "captions": ["a", "b", "c"], "keywords": ["k"]}]
     pairs, seen = ImageTextPairs(rows, keyword_probability=0.5), set()
     for epoch in range(60):
@@ -94,7 +94,7 @@ def test_every_caption_has_its_turn_and_all_are_known():
     assert seen == set("abc")
 
 
-def test_image_ids_are_of_the_whole_picture():
+def test_pairs_image_id_is_of_the_uncropped_image():
     rows = [{"image": half_image(colour, "top"), "captions": ["a"]} for colour in ("red", "red", "blue")]
     ids = [ImageTextPairs(rows, crop_scale=0.3, flip=True)[row]["image_id"] for row in range(3)]
     assert ids[0] == ids[1] != ids[2]
@@ -102,11 +102,11 @@ def test_image_ids_are_of_the_whole_picture():
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.5])
-def test_impossible_shares_of_keywords(share):
+def test_pairs_reject_impossible_keyword_probability(share):
     with pytest.raises(ValueError, match=f"keyword_probability={share}"):
         ImageTextPairs(tiny_rows(), keyword_probability=share)
 
 
-def test_a_row_without_a_caption_is_named():
+def test_pairs_name_a_row_without_caption():
     with pytest.raises(ValueError, match="Row 1: it has no caption"):
         ImageTextPairs([tiny_rows()[0], {"image": half_image("red", "top"), "captions": []}])[1]

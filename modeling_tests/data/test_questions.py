@@ -18,20 +18,20 @@ def asked(sampler, epoch):
     return sampler[0]["question"]
 
 
-def test_keeps_every_open_question_and_as_many_others_as_said():
+def test_sampled_questions_keep_open_and_closed_questions():
     sampler = SampledQuestions([ROW], closed_questions=2)
     for epoch in range(20):
         questions = asked(sampler, epoch)
         assert {"shape?", "colour?"} <= set(questions) and len(questions) == 4
 
 
-def test_answers_stay_with_their_questions():
+def test_sampled_questions_keep_answers_with_questions():
     example = SampledQuestions([ROW], closed_questions=3)[0]
     pairs = set(zip(ROW["question"], ROW["answer"], strict=True))
     assert set(zip(example["question"], example["answer"], strict=True)) <= pairs
 
 
-def test_draws_change_with_the_epoch_and_the_seed_and_nothing_else():
+def test_sampled_questions_depend_on_epoch_and_seed():
     sampler, twin = SampledQuestions([ROW], 1, seed=3), SampledQuestions([ROW], 1, seed=3)
     draws = [tuple(asked(sampler, epoch)) for epoch in range(20)]
     assert draws == [tuple(asked(twin, epoch)) for epoch in range(20)]
@@ -39,15 +39,15 @@ def test_draws_change_with_the_epoch_and_the_seed_and_nothing_else():
     assert draws != [tuple(asked(SampledQuestions([ROW], 1, seed=4), epoch)) for epoch in range(20)]
 
 
-def test_yes_is_yes_however_it_is_written():
+def test_sampled_questions_normalize_yes_and_no():
     row = {**NOTHING_OPEN, "answer": ["Yes", "NO"]}
     assert len(asked(SampledQuestions([row], closed_questions=1), 0)) == 1
 
 
-def test_no_image_goes_unasked():
+def test_sampled_questions_keep_one_question_per_image():
     assert asked(SampledQuestions([NOTHING_OPEN], closed_questions=0), 0) == ["q1"]
 
 
-def test_a_negative_number_is_refused():
+def test_sampled_questions_reject_a_negative_number():
     with pytest.raises(ValueError, match="-1"):
         SampledQuestions([ROW], closed_questions=-1)

@@ -27,17 +27,17 @@ def check(rows):
 
 @pytest.mark.parametrize("load", LOADERS)
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_is_read(form, load, tmp_path):
+def test_loaders_read_every_file_form(form, load, tmp_path):
     check(load(FORMS[form](tmp_path)))
 
 
 @pytest.mark.parametrize("form", ["tsv", "csv with brackets", "folder with brackets", "texts", "tar", "zip"])
-def test_tasks_read_the_same_forms(form, tmp_path):
+def test_load_task_rows_reads_every_file_form(form, tmp_path):
     check(load_task_rows(ImageTextRetrieval(), [FORMS[form](tmp_path)], "train"))
 
 
 @pytest.mark.parametrize("source", ["a.tsv", "./a.tsv", "~/a.tsv", Path("a.tsv")])
-def test_names_in_the_current_folder_are_files(source, tmp_path, monkeypatch):
+def test_find_source_prefers_files_of_the_current_folder(source, tmp_path, monkeypatch):
     FORMS["tsv"](tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -46,7 +46,7 @@ def test_names_in_the_current_folder_are_files(source, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["a.xyz", "captions.txt", "a.csv.old", "README"])
-def test_files_of_other_kinds_are_there(name, tmp_path, monkeypatch):
+def test_load_pairs_rejects_files_of_other_kinds(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / name, "x")
     for source in (name, str(tmp_path / name)):
@@ -57,20 +57,20 @@ def test_files_of_other_kinds_are_there(name, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "source", ["no.tsv", "no.tar", "NO.CSV", "no.csv.gz", "no[1]", "~/no", "a\\b.png", "x" * 5000, "no.zip", "no/*"]
 )
-def test_what_can_only_be_a_path_is_not_asked_of_the_hub(source):
+def test_load_pairs_asks_no_hub_for_missing_paths(source):
     with pytest.raises(FileNotFoundError, match="isn't there: give a file") as caught:
         load_pairs(source)
     assert len(str(caught.value)) < 500
 
 
-def test_names_of_hub_data_sets_are_left_to_the_hub(tmp_path, monkeypatch):
+def test_find_source_leaves_hub_names_to_the_hub(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert find_source("user/name") is None and find_source("user/name@refs/convert/parquet") is None
     described(tmp_path / "user" / "name")
     assert find_source("user/name").kind == "images", "a folder of that name is itself"
 
 
-def test_folders_and_patterns_that_hold_nothing_of_one_kind(tmp_path):
+def test_load_pairs_rejects_folders_and_patterns_without_one_kind(tmp_path):
     (tmp_path / "empty").mkdir()
     write(tmp_path / "odd" / "a.xyz", "x")
     for folder in ("empty", "odd"):
@@ -83,20 +83,20 @@ def test_folders_and_patterns_that_hold_nothing_of_one_kind(tmp_path):
 
 
 @pytest.mark.parametrize("name, content", [("a.tar", b"x" * 600), ("a.zip", b"PK"), ("a.tar", b"")])
-def test_archives_that_are_none(name, content, tmp_path):
+def test_loaders_name_broken_archives(name, content, tmp_path):
     for load in LOADERS:
         with pytest.raises(ValueError, match=f"{name}.*cannot be read"):
             list(load(write(tmp_path / name, content)))
 
 
-def test_a_csv_file_that_is_divided_otherwise(tmp_path):
+def test_load_pairs_names_another_csv_delimiter(tmp_path):
     with pytest.raises(ValueError, match="no column 'image'.*seem to be divided by ';': divide them by commas"):
         load_pairs(write(tmp_path / "a.csv", csv(";")))
 
 
 @pytest.mark.parametrize("form", [described, with_texts], ids=["described", "texts"])
 @pytest.mark.parametrize("name", ["data", "br[1]"])
-def test_folders_have_splits(form, name, tmp_path):
+def test_load_rows_reads_splits_of_folders(form, name, tmp_path):
     for split in ("train", "validation"):
         form(tmp_path / name / split)
     source = str(tmp_path / name)
@@ -107,7 +107,7 @@ def test_folders_have_splits(form, name, tmp_path):
         load_pairs(source, "dev")
 
 
-def test_files_go_by_any_split(tmp_path):
+def test_load_rows_reads_files_under_any_split(tmp_path):
     for form in ("tsv", "tar", "zip"):
         source = FORMS[form](tmp_path)
         assert usual_split([source]) == "test"
@@ -115,7 +115,7 @@ def test_files_go_by_any_split(tmp_path):
         assert len(load_rows(source, "test[1:3]")) == 2
 
 
-def test_archives_hold_splits(tmp_path):
+def test_load_rows_reads_splits_of_archives(tmp_path):
     pictures_of = {split: pictures(tmp_path / split) for split in ("train", "test")}
     members = [
         (f"{split}/{c}{end}", (folder / f"{c}.png").read_bytes() if end == ".png" else f"a {c}")
@@ -128,7 +128,7 @@ def test_archives_hold_splits(tmp_path):
     check(load_pairs(source, "test"))
 
 
-def test_columns_of_tars_go_by_their_endings_too(tmp_path):
+def test_tar_columns_may_be_named_by_endings(tmp_path):
     members = [("a.png", (pictures(tmp_path) / "red.png").read_bytes()), ("a.txt", "one\n\n two "), ("a.cls", "7")]
     source = tar(tmp_path / "a.tar", members)
     for load in LOADERS:
@@ -138,13 +138,13 @@ def test_columns_of_tars_go_by_their_endings_too(tmp_path):
         assert row["captions"] == ["7"]
 
 
-def test_samples_with_two_pictures_keep_both(tmp_path):
+def test_tar_samples_with_two_pictures_keep_both(tmp_path):
     content = (pictures(tmp_path) / "red.png").read_bytes()
     source = tar(tmp_path / "a.tar", [("a.left.png", content), ("a.right.png", content), ("a.txt", "x")])
     assert {"left.png", "right.png", "txt"} < set(load_rows(source, "train").column_names)
 
 
-def test_a_tar_that_was_made_anew_is_read_anew(tmp_path):
+def test_tar_that_changed_is_read_again(tmp_path):
     def captions(text):
         source = tar(tmp_path / "a.tar", [("a.png", (pictures(tmp_path) / "red.png").read_bytes()), ("a.txt", text)])
         return load_pairs(source)["captions"]
@@ -152,5 +152,5 @@ def test_a_tar_that_was_made_anew_is_read_anew(tmp_path):
     assert captions("before") == [["before"]] and captions("after it") == [["after it"]]
 
 
-def test_each_tar_of_a_stream_is_a_shard(tmp_path):
+def test_load_pair_stream_has_a_shard_per_tar(tmp_path):
     assert load_pair_stream(FORMS["pattern of tars"](tmp_path)).num_shards == 2

@@ -89,7 +89,7 @@ def decoded(row):
 
 @pytest.mark.parametrize("load", [load_pairs, load_pair_stream])
 @pytest.mark.parametrize("kind", KINDS)
-def test_all_kinds_of_sources_give_the_same_rows(kind, load, tmp_path):
+def test_loaders_give_the_same_rows_for_every_source(kind, load, tmp_path):
     rows = list(load(make(kind, tmp_path), keyword_columns=["missing", "tags"]))
     assert [row["captions"] for row in rows] == [[f"a {c}"] for c in COLOURS][: len(rows)]
     assert len(rows) == (3 if kind == "parquet file" else 6)
@@ -101,7 +101,7 @@ def test_all_kinds_of_sources_give_the_same_rows(kind, load, tmp_path):
 
 @pytest.mark.parametrize("load", [load_pairs, load_pair_stream])
 @pytest.mark.parametrize("column", ["captions", "caption", "text"])
-def test_captions_are_found_by_the_usual_names(column, load, tmp_path):
+def test_loaders_find_usual_caption_columns(column, load, tmp_path):
     rows = table(column, several=column == "captions", folder=save_pictures(tmp_path / "p"))
     rows.add_column("title", ["t"] * 6).to_parquet(tmp_path / "a.parquet")
     found = next(iter(load(str(tmp_path / "a.parquet"))))
@@ -110,7 +110,7 @@ def test_captions_are_found_by_the_usual_names(column, load, tmp_path):
 
 
 @pytest.mark.parametrize("load", [load_pairs, load_pair_stream])
-def test_missing_columns_are_named_with_those_there_are(load, tmp_path):
+def test_loaders_name_missing_columns(load, tmp_path):
     table("words", folder=save_pictures(tmp_path / "p")).to_parquet(tmp_path / "a.parquet")
     path = str(tmp_path / "a.parquet")
     with pytest.raises(
@@ -124,7 +124,7 @@ def test_missing_columns_are_named_with_those_there_are(load, tmp_path):
 
 
 @pytest.mark.parametrize("source", ["nowhere/at/all", "./nowhere", "nowhere.parquet", "data/*.jsonl"])
-def test_paths_that_are_not_there(source):
+def test_load_pairs_rejects_missing_paths(source):
     with pytest.raises(FileNotFoundError, match="isn't there"):
         load_pairs(source)
 
@@ -144,7 +144,7 @@ def folder_with_splits(folder, *splits):
         (["train"], ("test", "validation"), "train"),
     ],
 )
-def test_without_a_name_the_preferred_split_or_the_only_one_is_measured(splits, preferred, chosen, tmp_path):
+def test_usual_split_is_the_preferred_or_only_one(splits, preferred, chosen, tmp_path):
     source = folder_with_splits(tmp_path, *splits)
     assert usual_split([source], preferred) == chosen
     rows = datasets.DatasetDict({split: table(folder=tmp_path / f"pictures-{split}") for split in splits})
@@ -152,7 +152,7 @@ def test_without_a_name_the_preferred_split_or_the_only_one_is_measured(splits, 
     assert usual_split([str(tmp_path / "disk")], preferred) == chosen
 
 
-def test_several_sources_are_measured_on_a_split_that_all_have(tmp_path):
+def test_usual_split_is_common_to_all_sources(tmp_path):
     both = folder_with_splits(tmp_path / "both", "train", "validation", "test")
     one = folder_with_splits(tmp_path / "one", "train", "validation")
     file = str(tmp_path / "one" / "data" / "train-0.parquet")
@@ -163,7 +163,7 @@ def test_several_sources_are_measured_on_a_split_that_all_have(tmp_path):
     assert usual_split([str(tmp_path / "rows"), one]) == "validation"
 
 
-def test_splits_that_cannot_be_chosen(tmp_path):
+def test_usual_split_rejects_ambiguous_splits(tmp_path):
     rows = table(folder=save_pictures(tmp_path / "pictures"))
     for folder, splits in (("several", ("train", "extra")), ("one", ("extra",))):
         datasets.DatasetDict(dict.fromkeys(splits, rows)).save_to_disk(tmp_path / folder)
@@ -176,7 +176,7 @@ def test_splits_that_cannot_be_chosen(tmp_path):
             usual_split([nowhere])
 
 
-def test_a_split_that_is_not_there_is_named_with_its_source(tmp_path):
+def test_loaders_name_a_missing_split_and_its_source(tmp_path):
     source = folder_with_splits(tmp_path, "train")
     for load in (load_pairs, load_pair_stream):
         with pytest.raises(
@@ -197,7 +197,7 @@ def test_a_split_that_is_not_there_is_named_with_its_source(tmp_path):
         ("a.csv", "image,text\na.png,caf\xe9\n".encode("latin-1"), "utf-8"),
     ],
 )
-def test_files_that_are_empty_or_broken_are_named_with_what_is_wrong(name, content, message, tmp_path):
+def test_load_pairs_names_empty_or_broken_files(name, content, message, tmp_path):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(
         ValueError, match=rf"^{tmp_path / name} \(split test\) cannot be read: .*({message})"
@@ -213,13 +213,13 @@ def test_files_that_are_empty_or_broken_are_named_with_what_is_wrong(name, conte
         ([["a.png"], ["b.png"]], "holds lists; expected an"),
     ],
 )
-def test_columns_that_hold_no_images_are_named(values, message, tmp_path):
+def test_load_pairs_names_columns_without_images(values, message, tmp_path):
     datasets.Dataset.from_dict({"image": values, "text": ["a", "b"]}).to_parquet(tmp_path / "a.parquet")
     with pytest.raises(ValueError, match=f"Column 'image' of .*a.parquet {message}"):
         load_pairs(str(tmp_path / "a.parquet"))
 
 
-def test_images_may_be_bytes_or_records(tmp_path):
+def test_load_pairs_reads_image_bytes_and_records(tmp_path):
     data = [(save_pictures(tmp_path / "p") / f"{c}.png").read_bytes() for c in COLOURS[:1]]
     for number, values in enumerate((data, [{"bytes": data[0], "path": None}])):
         rows = datasets.Dataset.from_dict({"image": values, "text": ["a"]})
@@ -227,7 +227,7 @@ def test_images_may_be_bytes_or_records(tmp_path):
         assert load_pairs(str(tmp_path / f"{number}.parquet"))[0]["image"].size == (6, 4)
 
 
-def test_missing_captions_are_empty_lists(tmp_path):
+def test_loaders_turn_missing_captions_into_empty_lists(tmp_path):
     rows = table(folder=save_pictures(tmp_path / "p")).remove_columns("caption")
     rows.add_column("caption", ["a", None, "b", None, "c", "d"]).to_parquet(tmp_path / "a.parquet")
     for load in (load_pairs, load_pair_stream):
@@ -235,7 +235,7 @@ def test_missing_captions_are_empty_lists(tmp_path):
         assert captions == [["a"], [], ["b"], [], ["c"], ["d"]]
 
 
-def test_streams_are_interleaved_and_know_their_texts(tmp_path):
+def test_interleave_streams_keeps_captions_and_keywords(tmp_path):
     own = load_pair_stream(make("jsonl", tmp_path), keyword_columns=["tags"])
     captions = [row["captions"][0] for row in interleave([own.take(3), own])]
     first = [f"a {c}" for c in COLOURS]
@@ -258,7 +258,7 @@ def numbered(start, count):
 
 @pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize("weights, share", [([3, 1], 0.75), ([1.0, 9.0], 0.1)])
-def test_weights_say_how_often_a_source_comes_whatever_its_size(streaming, weights, share):
+def test_source_weights_are_shares_whatever_the_size(streaming, weights, share):
     sources, mix = [numbered(0, 100), numbered(1000, 400)], concatenate
     if streaming:
         sources, mix = [source.to_iterable_dataset() for source in sources], interleave
@@ -282,12 +282,12 @@ def test_weights_say_how_often_a_source_comes_whatever_its_size(streaming, weigh
         ([1, float("nan")], "above"),
     ],
 )
-def test_weights_that_do_not_fit(weights, message):
+def test_train_data_weights_that_do_not_fit_are_rejected(weights, message):
     with pytest.raises(ValueError, match=message):
         PretrainingJob(train_data=["a", "b"], train_data_weights=weights)
 
 
-def test_rows_without_a_caption_are_left_out_of_training(tmp_path):
+def test_concatenate_drops_rows_without_caption(tmp_path):
     rows = table(folder=save_pictures(tmp_path / "p")).remove_columns("caption")
     rows.add_column("caption", ["a", None, "b", None, "c", "d"]).to_parquet(tmp_path / "a.parquet")
     whole = concatenate([load_pairs(str(tmp_path / "a.parquet"))])
@@ -295,7 +295,7 @@ def test_rows_without_a_caption_are_left_out_of_training(tmp_path):
     assert whole[1]["image"].getpixel((0, 0)) == Image.new("RGB", (1, 1), "blue").getpixel((0, 0))
 
 
-def test_blank_captions_are_none(tmp_path):
+def test_loaders_drop_blank_captions(tmp_path):
     rows = table(folder=save_pictures(tmp_path / "p")).remove_columns("caption")
     captions = [["a", ""], [" b "], ["  "], [None, "c"], [], None]
     rows.add_column("caption", captions, feature=datasets.List(datasets.Value("string"))).to_parquet(
@@ -307,7 +307,7 @@ def test_blank_captions_are_none(tmp_path):
 
 
 @pytest.mark.parametrize("load", [load_pairs, load_pair_stream])
-def test_what_is_transparent_is_white(load, tmp_path):
+def test_loaders_composite_transparency_on_white(load, tmp_path):
     hidden = Image.new("RGBA", (8, 8), (10, 20, 30, 0))
     hidden.paste((200, 0, 0, 255), (0, 0, 8, 4))
     hidden.save(tmp_path / "a.png")
@@ -320,7 +320,7 @@ def test_what_is_transparent_is_white(load, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["parquet", "save_to_disk"])
-def test_paths_of_a_folder_count_from_it(kind, tmp_path):
+def test_relative_image_paths_count_from_their_folder(kind, tmp_path):
     save_pictures(tmp_path / "own" / "pictures")
     rows = datasets.Dataset.from_dict({"image": ["pictures/blue.png"], "caption": ["a"]})
     if kind == "parquet":
@@ -331,7 +331,7 @@ def test_paths_of_a_folder_count_from_it(kind, tmp_path):
     assert row["image"].convert("RGB").getpixel((0, 0)) == (0, 0, 255)
 
 
-def test_a_broken_picture_is_named(tmp_path):
+def test_pairs_name_the_row_of_a_broken_picture(tmp_path):
     make("jsonl", tmp_path)
     rows = load_pairs(str(tmp_path / "pairs.jsonl"))
     next(tmp_path.rglob("*.png")).write_bytes(b"no picture")
@@ -343,7 +343,7 @@ def test_a_broken_picture_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("load", [load_pairs, load_pair_stream])
-def test_relative_paths_of_several_folders_are_refused(load, tmp_path):
+def test_loaders_reject_relative_paths_of_several_folders(load, tmp_path):
     make("jsonl", tmp_path / "one")
     make("jsonl", tmp_path / "two")
     with pytest.raises(ValueError, match="the pattern has several"):
@@ -351,7 +351,7 @@ def test_relative_paths_of_several_folders_are_refused(load, tmp_path):
     assert next(iter(load(f"{tmp_path}/one/*.jsonl")))["captions"] == ["a red"]
 
 
-def test_easy_vqa_as_a_stream():
+def test_load_pair_stream_reads_easy_vqa():
     rows = load_pair_stream("easy-vqa")
     first = next(iter(rows))
     assert decoded(first).size == (64, 64) and first["captions"] and first["keywords"] == []
@@ -359,7 +359,7 @@ def test_easy_vqa_as_a_stream():
 
 
 @pytest.mark.parametrize("caption", [None, "", " ", []])
-def test_sources_without_any_caption_are_refused(caption, tmp_path):
+def test_concatenate_rejects_sources_without_captions(caption, tmp_path):
     lines = [{"image": f"{c}.png", "caption": caption} for c in COLOURS]
     path = save_pictures(tmp_path / "pictures") / "a.jsonl"
     path.write_text("\n".join(map(json.dumps, lines)))
@@ -372,7 +372,7 @@ def test_sources_without_any_caption_are_refused(caption, tmp_path):
 @pytest.mark.parametrize("load", [load_pairs, load_pair_stream])
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
 @pytest.mark.parametrize("form", ["base64", "data URL", "file URL"])
-def test_pictures_may_be_texts(form, name, load, tmp_path):
+def test_loaders_read_base64_and_path_images(form, name, load, tmp_path):
     save_pictures(tmp_path / "pictures")
     files = [tmp_path / "pictures" / f"{c}.png" for c in COLOURS]
     coded = [base64.b64encode(file.read_bytes()).decode() for file in files]

@@ -63,7 +63,7 @@ def batches(pairs, count, workers=0, batch_size=2):
 UNEVEN = (range(0, 7), range(7, 9), range(9, 12), range(12, 13))
 
 
-def test_without_a_buffer_it_is_the_rows_as_they_come_with_the_draws_of_their_positions():
+def test_stream_without_shuffle_buffer_equals_the_listed_pairs():
     pairs = stream(shuffle_buffer=0, seed=3, crop_scale=0.5, flip=True)
     rows = [{**numbered(i), "image": tiny_rows(16)[i]["image"]} for i in range(12)]
     listed = ImageTextPairs(rows, seed=3, crop_scale=0.5, flip=True, keyword_probability=0.0)
@@ -74,7 +74,7 @@ def test_without_a_buffer_it_is_the_rows_as_they_come_with_the_draws_of_their_po
         assert torch.equal(example["generator"].get_state(), expected["generator"].get_state())
 
 
-def test_passes_follow_each_other_in_other_orders_with_other_draws():
+def test_stream_passes_differ_in_order_and_draws():
     pairs = stream(shuffle_buffer=6, crop_scale=0.5)
     examples = list(islice(pairs, 36))
     passes = [[int(e["text"]) for e in examples[start : start + 12]] for start in (0, 12, 24)]
@@ -88,7 +88,7 @@ def test_passes_follow_each_other_in_other_orders_with_other_draws():
 
 @pytest.mark.parametrize("shards", [UNEVEN, (range(13),)], ids=["shards", "rows"])
 @pytest.mark.parametrize("processes, workers", [(2, 0), (1, 2), (2, 2)])
-def test_readers_have_shares_of_their_own(shards, processes, workers):
+def test_stream_readers_share_rows_without_overlap(shards, processes, workers):
     """In the first pass nothing is read twice, whether shards or rows are shared out, and no reader ever ends."""
     seen, keys = [], []
     for process in range(processes):
@@ -110,7 +110,7 @@ def test_readers_have_shares_of_their_own(shards, processes, workers):
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("replayed", [0, 1, 5, 12])
-def test_a_replay_ends_where_the_run_was(workers, replayed):
+def test_stream_replay_ends_where_the_run_was(workers, replayed):
     whole = batches(stream(UNEVEN, shuffle_buffer=4), 18, workers)
     pairs = stream(UNEVEN, shuffle_buffer=4)
     pairs.start_after(replayed, 2)
@@ -119,7 +119,7 @@ def test_a_replay_ends_where_the_run_was(workers, replayed):
 
 @pytest.mark.parametrize("shards", [[range(0, 3), range(3, 6)], [range(0, 6)]], ids=["shards", "rows"])
 @pytest.mark.parametrize("process", [0, 1])
-def test_weighted_sources_are_shared_out_and_replayed(shards, process):
+def test_stream_of_weighted_sources_is_shared_and_replayed(shards, process):
     others = [range(100, 120), range(120, 140)]
 
     def pairs():
@@ -135,7 +135,7 @@ def test_weighted_sources_are_shared_out_and_replayed(shards, process):
     assert share == pytest.approx(0.75, abs=5 * (0.75 * 0.25 / 400) ** 0.5)
 
 
-def test_a_replay_decodes_nothing(monkeypatch):
+def test_stream_replay_decodes_no_pictures(monkeypatch):
     pairs = stream(shuffle_buffer=4)
     pairs.start_after(4, 2)
     decoded, decode = [], streams.with_images
@@ -143,7 +143,7 @@ def test_a_replay_decodes_nothing(monkeypatch):
     assert list(islice(pairs, 10))[:8] == [None] * 8 and len(decoded) == 2
 
 
-def test_samples_are_the_same_in_every_process_and_in_no_epoch():
+def test_stream_sample_is_the_same_in_every_process():
     first, second = (stream(UNEVEN, process, 2, shuffle_buffer=4, crop_scale=0.5) for process in range(2))
     samples = [list(pairs.sample(5)) for pairs in (first, second)]
     assert [e["text"] for e in samples[0]] == [e["text"] for e in samples[1]]
@@ -151,26 +151,25 @@ def test_samples_are_the_same_in_every_process_and_in_no_epoch():
     assert [e["text"] for e in first.sample(6)] != [e["text"] for e in samples[0]]
 
 
-def test_rows_without_a_caption_are_passed_over(caplog):
+def test_stream_skips_rows_without_caption(logged):
     rows = rows_of([range(3)]).map(
         lambda row: {**row, "captions": row["captions"] if row["captions"] != ["1"] else []}
     )
-    with caplog.at_level("WARNING"):
-        assert texts(StreamedImageTextPairs(rows, shuffle_buffer=0, keyword_probability=0.0), 4) == [0, 2, 0, 2]
-    assert caplog.text.count("has no caption: such rows are passed over") == 1
+    assert texts(StreamedImageTextPairs(rows, shuffle_buffer=0, keyword_probability=0.0), 4) == [0, 2, 0, 2]
+    assert logged.text.count("has no caption: such rows are passed over") == 1
 
 
-def test_fewer_rows_than_readers():
+def test_stream_rejects_fewer_rows_than_readers():
     with pytest.raises(ValueError, match="Reader 2 of 3 .* fewer rows than readers"):
         next(iter(stream([range(2)], 2, 3)))
 
 
-def test_impossible_buffers():
+def test_stream_rejects_negative_shuffle_buffer():
     with pytest.raises(ValueError, match="shuffle_buffer=-1"):
         stream(shuffle_buffer=-1)
 
 
-def test_images_are_rgb():
+def test_stream_images_are_rgb():
     grey = {**numbered(0), "image": encoded(Image.new("L", (4, 4), 7))}
     rows = rows_of([range(1)]).map(lambda row: grey)
     example = next(iter(StreamedImageTextPairs(rows, shuffle_buffer=0)))

@@ -27,14 +27,14 @@ def table(folder, name, texts, image="image"):
 
 @pytest.mark.parametrize("load", [load_pairs, load_pair_stream])
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.json"])
-def test_texts_are_not_taken_for_values(name, load, tmp_path):
+def test_tables_keep_captions_as_text(name, load, tmp_path):
     pictures(tmp_path)
     assert [row["captions"] for row in load(table(tmp_path, name, TEXTS))] == [[text] for text in TEXTS]
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.json", "metadata.csv", "metadata.jsonl"])
 @pytest.mark.parametrize("texts", [["2020-01-01", "2021-12-31"], ["007", "008"], ["1.50", "2.0"], ["true", "false"]])
-def test_columns_of_nothing_but_values_are_texts(name, texts, tmp_path):
+def test_tables_read_columns_of_numbers_as_text(name, texts, tmp_path):
     pictures(tmp_path)
     described = name.startswith("metadata")
     path = table(tmp_path, name, texts, "file_name" if described else "image")
@@ -44,14 +44,14 @@ def test_columns_of_nothing_but_values_are_texts(name, texts, tmp_path):
     assert load_task_rows(ImageTextRetrieval(), [source], "train").column("captions") == [[text] for text in texts]
 
 
-def test_dates_in_lists_are_texts(tmp_path):
+def test_tables_keep_dates_in_lists_as_text(tmp_path):
     pictures(tmp_path)
     line = {"image": "red.png", "caption": ["2020-01-01", "2021-01-01 10:00:00"]}
     assert load_pairs(write(tmp_path / "a.jsonl", json.dumps(line)))["captions"] == [line["caption"]]
 
 
 @pytest.mark.parametrize("name, divider", [("a.csv", ","), ("a.tsv", "\t")])
-def test_empty_cells_are_missing(name, divider, tmp_path):
+def test_tables_read_empty_cells_as_missing(name, divider, tmp_path):
     pictures(tmp_path)
     lines = ["image,caption", "red.png,x", "red.png,", ",y", "red.png,  "]
     source = write(tmp_path / name, "\n".join(lines).replace(",", divider))
@@ -66,7 +66,7 @@ def test_empty_cells_are_missing(name, divider, tmp_path):
     ]
 
 
-def test_questions_and_answers_are_texts(tmp_path):
+def test_tables_keep_questions_and_answers_as_text(tmp_path):
     pictures(tmp_path)
     answers = ["None", "NA", "007", "1.50"]
     lines = ["image,question,answer", *(f"red.png,{text}?,{text}" for text in answers)]
@@ -76,7 +76,7 @@ def test_questions_and_answers_are_texts(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
-def test_classes_may_be_numbers_that_are_texts(name, tmp_path):
+def test_tables_read_class_names_given_as_numbers(name, tmp_path):
     pictures(tmp_path)
     rows = [("None", "0"), ("x", "2")]
     lines = {
@@ -94,7 +94,7 @@ def test_classes_may_be_numbers_that_are_texts(name, tmp_path):
 
 @pytest.mark.parametrize("load", [load_pairs, load_pair_stream])
 @pytest.mark.parametrize("row", ["red.png,a red one,on a hill", "red.png,a red one,", "1,red.png,a red one"])
-def test_cells_do_not_move_where_rows_are_longer_than_the_header(row, load, tmp_path):
+def test_tables_reject_rows_longer_than_the_header(row, load, tmp_path):
     pictures(tmp_path)
     path = write(tmp_path / "a.csv", f"image,caption\n{row}\n{row}\n")
     with pytest.raises(ValueError, match="a.csv .* cannot be read: rows have more cells than the header has names"):

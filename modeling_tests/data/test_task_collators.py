@@ -37,12 +37,12 @@ OTHER_CAPTION = [[False, True, False], [True, False, False], [False, False, Fals
     ],
 )
 @pytest.mark.parametrize("example", [{"label": 1}, {"label": 1, "answer": "x"}])
-def test_examples_whose_columns_were_dropped_say_how_to_keep_them(collate, needed, example):
+def test_task_collators_name_remove_unused_columns(collate, needed, example):
     with pytest.raises(ValueError, match=f"{needed}, only .*'label'.*: set remove_unused_columns=False"):
         collate(tiny_processor())([example])
 
 
-def test_a_pass_has_every_caption_of_every_image_once():
+def test_captioned_images_list_every_caption_once():
     examples = CaptionedImages(CAPTIONED)
     assert len(examples) == 3
     assert [examples[i]["text"] for i in range(3)] == ["top half red", "red", "left half blue"]
@@ -54,7 +54,7 @@ def test_a_pass_has_every_caption_of_every_image_once():
         examples[3]
 
 
-def test_captions_of_one_image_are_never_negatives_of_each_other():
+def test_retrieval_collator_ids_exclude_captions_of_the_same_image():
     batch = CBViLADataCollatorForImageTextRetrieval(tiny_processor())(
         [CaptionedImages(CAPTIONED)[i] for i in range(3)]
     )
@@ -70,7 +70,7 @@ def test_captions_of_one_image_are_never_negatives_of_each_other():
     assert torch.allclose(output.itm_logits[3:5], wrong.itm_logits, atol=1e-5)
 
 
-def test_shares_of_answers_weigh_the_loss_as_albef_does():
+def test_question_collator_answer_weights_give_albef_loss():
     """Per question the sum over different answers of share times negative log-likelihood; the mean over questions."""
     rows = [
         {
@@ -94,7 +94,7 @@ def test_shares_of_answers_weigh_the_loss_as_albef_does():
     assert loss.item() == pytest.approx(sum(by_hand) / 3, abs=1e-4)
 
 
-def test_a_blank_is_nobodys_answer_in_training():
+def test_question_collator_ignores_blank_answers():
     row = {"image": half_image("red", "top"), "question": "is it red ?", "answer": ["yes", "", "no", " ", "yes"]}
     batch = CBViLADataCollatorForQuestionAnswering(tiny_processor())([row])
     assert batch["answer_weights"].tolist() == pytest.approx([2 / 3, 1 / 3])
@@ -102,7 +102,7 @@ def test_a_blank_is_nobodys_answer_in_training():
         CBViLADataCollatorForQuestionAnswering(tiny_processor())([{**row, "answer": ["", ""]}])
 
 
-def test_closed_questions_are_told_by_what_most_people_answered():
+def test_sampled_questions_are_closed_by_majority_answer():
     row = {
         "image": half_image("red", "top"),
         "question": ["a", "b", "c"],
@@ -116,7 +116,7 @@ def test_closed_questions_are_told_by_what_most_people_answered():
 
 
 @pytest.mark.parametrize("label", ["Neutral", 1])
-def test_entailment_batches_go_by_name(label):
+def test_entailment_collator_labels_by_class_name(label):
     model = build(CBViLAForVisualEntailment, id2label={0: "contradiction", 1: "neutral", 2: "entailment"})
     collate = CBViLADataCollatorForVisualEntailment(tiny_processor(), model.config.id2label)
     rows = [{"image": half_image("red", "top"), "text": "red " * 40, "label": label}]
@@ -129,7 +129,7 @@ def test_entailment_batches_go_by_name(label):
 
 
 @pytest.mark.parametrize("images", [1, 2, 3])
-def test_reasoning_batches_of_so_many_images(images):
+def test_reasoning_collator_takes_several_images(images):
     model = build(CBViLAForVisualReasoning, num_images=images)
     pictures = [half_image(colour, "top", size) for colour, size in (("red", 32), ("green", 20), ("blue", 50))]
     rows = [{"images": pictures[:images], "text": "it is red", "label": value} for value in (True, "false")]

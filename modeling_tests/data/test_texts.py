@@ -42,7 +42,7 @@ def parquet(folder, values, feature=None, column="caption", **others):
         ([[{"caption": "a"}, {"caption": "b"}]], [["a", "b"]]),
     ],
 )
-def test_what_is_a_text(values, texts, read, tmp_path):
+def test_captions_read_from_every_text_type(values, texts, read, tmp_path):
     assert read(parquet(tmp_path, values)) == texts
 
 
@@ -58,7 +58,7 @@ def test_what_is_a_text(values, texts, read, tmp_path):
         (b"a", "is of type bytes"),
     ],
 )
-def test_what_is_none_is_named_by_row_and_column(value, reason, read, tmp_path):
+def test_captions_that_are_no_text_are_named_by_row_and_column(value, reason, read, tmp_path):
     source = parquet(tmp_path, [value, value])
     with pytest.raises(ValueError) as caught:
         read(source)
@@ -66,7 +66,7 @@ def test_what_is_none_is_named_by_row_and_column(value, reason, read, tmp_path):
     assert message.startswith(f"Row 0 of {source}: its caption in column 'caption' {reason}") and len(message) < 500
 
 
-def test_classes_go_by_their_names(tmp_path):
+def test_captions_of_class_labels_are_their_names(tmp_path):
     names = datasets.ClassLabel(names=["cat", "dog"])
     for read in READERS.values():
         assert read(parquet(tmp_path, [1, 0], names)) == [["dog"], ["cat"]]
@@ -80,21 +80,21 @@ def test_classes_go_by_their_names(tmp_path):
 
 
 @pytest.mark.parametrize("read", READERS.values(), ids=READERS)
-def test_a_folder_for_each_class_has_captions(read, tmp_path):
+def test_captions_of_class_folders_are_their_names(read, tmp_path):
     for name in ("cat", "dog"):
         pictures(tmp_path / "photos" / name)
     assert read(str(tmp_path / "photos"), "label") == [["cat"]] * 4 + [["dog"]] * 4
 
 
-def test_lists_of_numbers_are_answers(tmp_path):
+def test_answers_may_be_lists_of_numbers(tmp_path):
     source = parquet(tmp_path, [[2, 2, 3]], column="answers", question=["how many?"])
     assert load_task_rows(VisualQuestionAnswering(), [source], "train").column("answer") == [[["2", "2", "3"]]]
 
 
-def test_rows_whose_captions_are_no_texts_are_left_out_and_counted(tmp_path, caplog):
+def test_skip_bad_rows_counts_captions_that_are_no_text(tmp_path, logged):
     good, bad = {"raw": "a", "x": None}, {"raw": None, "x": [1.0]}
     values = [[good], [bad], [good]]
     source = parquet(tmp_path, [{"a": "x"}, {"a": "y"}])
     rows = load_pairs(source, skip_bad_rows=True)
-    assert len(rows) == 0 and "Left out 2 bad row(s)" in caplog.text and f"Row 0 of {source}" in caplog.text
+    assert len(rows) == 0 and "Left out 2 bad row(s)" in logged.text and f"Row 0 of {source}" in logged.text
     assert load_pairs(parquet(tmp_path, values))["captions"] == [["a"], [], ["a"]]

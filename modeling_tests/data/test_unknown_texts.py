@@ -16,10 +16,10 @@ from transformers_cbvila.data.unknown_texts import warn_of_unknown_tokens
         ([], None),
     ],
 )
-def test_a_tenth_of_unknown_tokens_is_a_warning(texts, share, caplog):
+def test_warn_of_unknown_tokens_from_a_tenth_on(texts, share, logged):
     warn_of_unknown_tokens(tiny_processor().tokenizer, iter(texts), "captions")
     if share is None:
-        assert not caplog.records
+        assert not logged()
     else:
-        assert f"does not know {share} of the tokens of the captions, such as '" in caplog.text
-        assert "--tokenizer" in caplog.text and any(text in caplog.text for text in texts if not text.isascii())
+        assert f"does not know {share} of the tokens of the captions, such as '" in logged.text
+        assert "--tokenizer" in logged.text and any(text in logged.text for text in texts if not text.isascii())

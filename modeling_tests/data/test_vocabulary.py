@@ -38,7 +38,7 @@ def pieces_of(tokenizer):
     return sorted(vocabulary, key=vocabulary.get)
 
 
-def test_pieces_are_those_of_the_most_frequent_pairs():
+def test_train_wordpiece_merges_the_most_frequent_pairs():
     letters = pieces_of(train_wordpiece(TEXTS, 0, 16))
     assert letters[:5] == SPECIAL_TOKENS and letters[5:15] == list("deilnorstw")
     assert set(letters[15:]) == {"##" + letter for word in WORDS for letter in word[1:]}
@@ -48,7 +48,7 @@ def test_pieces_are_those_of_the_most_frequent_pairs():
     assert pieces[len(letters) : len(letters) + 3] == ["##es", "##est", "##ow"]
 
 
-def test_real_texts_against_the_naive_trainer():
+def test_train_wordpiece_equals_naive_trainer_on_easy_vqa():
     words = Counter(
         word for text in load_easy_vqa("train")["question"][0] for word in text.lower().rstrip("?").split()
     )
@@ -58,29 +58,29 @@ def test_real_texts_against_the_naive_trainer():
     assert made == naive(words, 20)[: len(made)] and len(made) > 10
 
 
-def test_texts_and_tokens():
+def test_train_wordpiece_tokenizer_encodes_and_decodes():
     tokenizer = train_wordpiece(["A Lowest, lower low!", "low low"], 60, 8)
-    assert tokenizer.tokenize("LOW lower") == ["low", "##er"] or tokenizer.tokenize("low") == ["low"]
+    assert tokenizer.tokenize("LOW lower") == ["low", "lowe", "##r"]
     assert tokenizer.tokenize("low q") == ["low", "[UNK]"]
     assert tokenizer.decode(tokenizer("a lower").input_ids, skip_special_tokens=True) == "a lower"
     assert tokenizer.model_max_length == 8
     assert (tokenizer.pad_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id) == (0, 2, 3)
 
 
-def test_rare_letters_and_rare_pairs_are_left_out():
+def test_train_wordpiece_drops_rare_letters_and_pairs():
     many = "".join(chr(0x4E00 + i) for i in range(300))
     pieces = pieces_of(train_wordpiece(["a b c", "a b c", many], 1000, 8))
     assert len(pieces) == len(SPECIAL_TOKENS) + 200 and {"a", "b", "c"} <= set(pieces)
 
 
-def test_the_order_of_texts_does_not_matter():
+def test_train_wordpiece_does_not_depend_on_text_order():
     texts = load_easy_vqa("train")["question"][0]
     first, second = (train_wordpiece(given, 120, 16).get_vocab() for given in (texts, texts[::-1]))
     assert first == second
 
 
 @pytest.mark.slow
-def test_every_process_has_the_same_ids():
+def test_train_wordpiece_gives_every_process_the_same_ids():
     code = (
         "from transformers_cbvila.data.vocabulary import train_wordpiece\n"
         "print(sorted(train_wordpiece(['a red square', 'a blue one', 'one grey circle'], 60, 8).get_vocab().items()))"

@@ -44,7 +44,7 @@ def start(tmp_path, few_images, monkeypatch):
     return str(folder)
 
 
-def test_trains_reloads_answers_and_reports(start, tmp_path, few_images):
+def test_run_demo_trains_reloads_answers_and_reports(start, tmp_path, few_images):
     out = tmp_path / "demo"
     report = run_demo(DemoJob(output_dir=str(out), model=start, max_steps=2, images_per_batch=4), "cbvila demo")
     figures = json.loads((out / "report.json").read_text())
@@ -55,14 +55,14 @@ def test_trains_reloads_answers_and_reports(start, tmp_path, few_images):
     assert AutoModelForVisualQuestionAnswering.from_pretrained(out / "model").config.model_type == "cbvila"
 
 
-def test_a_finished_training_is_not_repeated(start, tmp_path, monkeypatch):
+def test_run_demo_does_not_repeat_finished_training(start, tmp_path, monkeypatch):
     job = DemoJob(output_dir=str(tmp_path / "demo"), model=start, max_steps=2, images_per_batch=4)
     run_demo(job)
     monkeypatch.setattr(demo.CBViLATrainer, "train", lambda *args, **kwargs: pytest.fail("trained twice"))
     assert run_demo(job).is_file()
 
 
-def test_goes_on_from_the_last_complete_checkpoint(start, tmp_path, monkeypatch):
+def test_run_demo_resumes_the_last_complete_checkpoint(start, tmp_path, monkeypatch):
     out = tmp_path / "demo"
     job = DemoJob(output_dir=str(out), model=start, max_steps=2, images_per_batch=4)
     run_demo(job)
@@ -80,7 +80,7 @@ def test_goes_on_from_the_last_complete_checkpoint(start, tmp_path, monkeypatch)
     assert seen == [str(out / "checkpoint-2")]
 
 
-def test_from_scratch_takes_the_architecture_but_not_the_weights(start):
+def test_from_scratch_takes_the_architecture_without_weights(start):
     scratch, _ = demo._start(DemoJob(model=start, from_scratch=True))
     pretrained, _ = demo._start(DemoJob(model=start))
     ours, theirs = (m.cbvila.vision_model.embeddings.patch_embedding.weight for m in (scratch, pretrained))

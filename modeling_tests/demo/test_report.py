@@ -47,19 +47,19 @@ def page(tmp_path_factory):
     return write_report(tmp_path_factory.mktemp("demo") / "new" / "folder", RUN)
 
 
-def test_page_shows_the_figures(page):
+def test_report_page_shows_the_metrics(page):
     html = page.read_text(encoding="utf-8").replace("\u202f", " ")
     shown = ["98.76 %", "98.10 %", "97.50 %", "98.52 to 98.96 %", "87.65 %", "37.3 %", "67.0 %", "93.8 %"]
     shown += ["6 min 42 s", "1,234 steps", "3.21 M", "10,000", "2,500", "9.9.9", RUN.command, RUN.model_source]
     assert [text for text in shown if text not in html] == []
 
 
-def test_page_escapes_texts(page):
+def test_report_page_escapes_texts(page):
     html = page.read_text(encoding="utf-8")
     assert "A run &amp; its &lt;report&gt;" in html and "<report>" not in html
 
 
-def test_page_needs_nothing_else(page):
+def test_report_page_is_self_contained(page):
     html = page.read_text(encoding="utf-8")
     assert "http:" not in html and "https:" not in html and "@import" not in html and "url(" not in html
     sources = re.findall(r'(?:src|srcset|href)="([^"]{0,30})', html)
@@ -67,7 +67,7 @@ def test_page_needs_nothing_else(page):
     assert all(source.startswith("data:image/png;base64,") for source in sources)
 
 
-def test_pictures_and_tables_say_what_they_show(page):
+def test_report_page_describes_pictures_and_tables(page):
     html = page.read_text(encoding="utf-8")
     alts = re.findall(r'<img [^>]*alt="([^"]*)"', html)
     assert alts and all(len(alt) > 8 for alt in alts) and any(alt.endswith("the right answer is blue") for alt in alts)
@@ -75,14 +75,14 @@ def test_pictures_and_tables_say_what_they_show(page):
     assert html.count("<th ") == html.count('scope="') and "<th>" not in html
 
 
-def test_wrong_examples_come_first_and_are_marked(page):
+def test_report_page_lists_wrong_examples_first(page):
     html = page.read_text(encoding="utf-8")
     assert re.findall(r'<figure class="(\w+)"', html) == ["wrong", "right", "right"]
     assert "✗ said teal, right is blue" in html and "✓ red" in html and "1 of the 124 wrong answers" in html
     assert html.count("score 0.987") == 2
 
 
-def test_json_holds_the_same_figures(page):
+def test_report_json_has_the_metrics_of_the_page(page):
     figures = json.loads((page.parent / "report.json").read_text(encoding="utf-8"))
     assert figures["accuracy"] == 0.9876 and figures["n_questions"] == 10_000 and figures["n_shape_color"] == 2500
     assert figures["accuracy_interval_95"] == pytest.approx([0.98523, 0.98959], abs=2e-5)
@@ -96,12 +96,12 @@ def test_json_holds_the_same_figures(page):
     }
 
 
-def test_a_run_without_logs_examples_and_comparisons_still_has_a_report(tmp_path):
+def test_write_report_without_logs_examples_and_comparisons(tmp_path):
     bare = replace(RUN, log_history=[], examples=[], other_runs={}, floors={})
     assert "Nothing was logged" in write_report(tmp_path, bare).read_text(encoding="utf-8")
 
 
-def test_curves_are_the_losses_and_the_learning_rate():
+def test_curve_names_are_losses_and_learning_rate():
     assert curve_names(RUN.log_history) == ["loss", "loss_answer", "learning_rate"]
     assert curve_names([{"loss": 1.0}]) == [] and draw_curves([], dark=True) is None
 
@@ -109,12 +109,12 @@ def test_curves_are_the_losses_and_the_learning_rate():
 @pytest.mark.parametrize(
     "wrong", [{"accuracy": 98.8}, {"floors": {"x": -0.1}}, {"other_runs": {"x": {"accuracy": 99}}}]
 )
-def test_percentages_are_refused(wrong):
+def test_report_rejects_percentages(wrong):
     with pytest.raises(ValueError, match="share from 0 to 1"):
         replace(RUN, **wrong)
 
 
-def test_types_need_counts():
+def test_report_needs_counts_of_question_types():
     with pytest.raises(ValueError, match="question types differ"):
         replace(RUN, n_by_type={"shape": 3})
 
@@ -133,6 +133,6 @@ def test_wilson_interval(accuracy, n, low, high):
     assert wilson_interval(accuracy, n) == pytest.approx((low, high), abs=2e-5)
 
 
-def test_wilson_interval_of_nothing_is_an_error():
+def test_wilson_interval_rejects_no_samples():
     with pytest.raises(ValueError, match="at least one"):
         wilson_interval(0.5, 0)

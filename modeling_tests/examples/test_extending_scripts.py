@@ -24,7 +24,7 @@ def registries():
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_a_script_trains_saves_and_loads(name, tmp_path, capsys):
+def test_example_script_trains_saves_and_loads(name, tmp_path, capsys):
     script = load_module(EXAMPLES / f"{name}.py")
     models = []
     script.build = lambda processor, build=script.build: models.append(build(processor)) or models[-1]
@@ -47,14 +47,14 @@ OTHERS = [block for block, shown in zip(BLOCKS, SHOWN, strict=True) if shown is 
 
 
 @pytest.mark.parametrize("file, code", [shown.groups() for shown in SHOWN if shown is not None])
-def test_the_page_shows_what_the_script_says(file, code):
+def test_extending_page_code_equals_the_scripts(file, code):
     """Part by part: `...` stands for what is left out."""
     text = (EXAMPLES.parent / file).read_text()
     for part in re.split(r"^ *\.\.\.\n", code, flags=re.MULTILINE):
         assert part.strip() in text, part
 
 
-def test_the_other_code_runs(monkeypatch, capsys):
+def test_extending_page_other_code_runs(monkeypatch, capsys):
     """In order, beside the scripts, and with nothing sent anywhere."""
     published = []
     monkeypatch.setattr(transformers_cbvila, "publish", lambda *given, **options: published.append(given))
@@ -67,5 +67,5 @@ def test_the_other_code_runs(monkeypatch, capsys):
     assert published == [("runs/random-projection", "my-org/cbvila-random-projection")]
 
 
-def test_the_page_is_short():
+def test_extending_page_has_at_most_200_lines():
     assert len(PAGE.read_text().splitlines()) <= 200

@@ -15,7 +15,7 @@ def fuzz(tmp_path_factory):
 
 
 @pytest.mark.parametrize("first", range(0, DEFAULT, len(SURFACES)))
-def test_a_case_of_each_surface(fuzz, first):
+def test_fuzz_case_of_each_surface_ends_well(fuzz, first):
     faults = []
     for number in range(first, first + len(SURFACES)):
         what, ending = fuzz.case(number)
@@ -25,20 +25,20 @@ def test_a_case_of_each_surface(fuzz, first):
 
 
 @pytest.mark.slow
-def test_three_hundred_cases(fuzz):
+def test_fuzz_three_hundred_cases_end_well(fuzz):
     endings = {number: fuzz.case(number) for number in range(DEFAULT, ALL)}
     assert [(number, *end) for number, end in endings.items() if end[1].kind == "fault"] == []
     kinds = [ending.kind for _, ending in endings.values()]
     assert kinds.count("done") > 0.1 * len(kinds) < kinds.count("refused")
 
 
-def test_a_case_is_the_same_for_its_number(fuzz):
+def test_fuzz_case_depends_on_its_number_alone(fuzz):
     drawn = [fuzz.commands.draw("finetune", random.Random("3-7")) for _ in range(2)]
     assert drawn[0] == drawn[1] != fuzz.commands.draw("finetune", random.Random("3-8"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_pictures_are_bytes(kind):
+def test_odd_pictures_are_bytes(kind):
     assert all(isinstance(kind(random.Random(seed)), bytes) for seed in range(20))
 
 
@@ -53,11 +53,11 @@ def test_pictures_are_bytes(kind):
         ("index out of range in self", "fault"),
     ],
 )
-def test_what_is_a_clear_line(message, kind):
+def test_judged_classifies_messages(message, kind):
     assert judged(message, one_line=True).kind == kind
 
 
-def test_endings_of_commands(monkeypatch):
+def test_end_of_command_classifies_endings(monkeypatch):
     assert end_of_command(["--version"]) == Ending("done")
     assert end_of_command(["pretrian"]).kind == "refused"
     for error, kind in ((ValueError("no such row"), "refused"), (KeyError("x"), "fault"), (SystemError(), "fault")):
@@ -69,7 +69,7 @@ def test_endings_of_commands(monkeypatch):
         assert end_of_command(["inspect", "cbvila-tiny", "--data", "x"]).kind == kind
 
 
-def test_endings_of_calls():
+def test_end_of_call_classifies_endings():
     assert end_of_call(lambda: None).kind == "done"
     assert end_of_call(lambda: int("x")).kind == "fault"
     assert end_of_call(lambda: {}["x"]).kind == "fault"

@@ -34,12 +34,12 @@ def card_of(folders, facts):
     return render
 
 
-def test_every_head_has_a_kind():
+def test_kinds_cover_every_head():
     assert set(kinds()) == {head.__name__ for head in HEADS}
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_a_card_has_every_part_and_no_gap(head, card_of):
+def test_card_has_every_section_and_no_placeholder(head, card_of):
     card = card_of(head)
     sections = re.findall(r"^## (.*)$", card, flags=re.MULTILINE)
     codebook = ["Its codebook"] if head in WITH_CODEBOOK else []
@@ -60,7 +60,7 @@ def test_a_card_has_every_part_and_no_gap(head, card_of):
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_its_metadata_are_what_the_hub_reads(head, card_of):
+def test_card_metadata_is_read_by_the_hub(head, card_of):
     card = card_of(head)
     data = ModelCard(card).data.to_dict()
     assert (data["license"], data["language"], data["library_name"]) == ("apache-2.0", ["en"], "transformers")
@@ -72,7 +72,7 @@ def test_its_metadata_are_what_the_hub_reads(head, card_of):
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_its_code_runs(head, card_of, folders, tmp_path, monkeypatch):
+def test_card_code_runs(head, card_of, folders, tmp_path, monkeypatch):
     """With the package there, `trust_remote_code` changes nothing; tests of publishing take the package away."""
     monkeypatch.chdir(tmp_path)
     half_image("red", "left").save("picture.png")
@@ -84,7 +84,7 @@ def test_its_code_runs(head, card_of, folders, tmp_path, monkeypatch):
     assert without.count("trust_remote_code=True") == without.count(".from_pretrained(") + without.count("pipeline(")
 
 
-def test_nothing_measured_is_said(folders):
+def test_card_without_results_says_so(folders):
     checkpoint = find_checkpoint(folders[CBViLAForVisualReasoning])
     facts = Facts(license="mit", data=[{"name": "a", "what": "b", "license": "c"}], recipe="r", results=[], limits="l")
     card = render_card(checkpoint, "org/name", facts)
@@ -92,14 +92,14 @@ def test_nothing_measured_is_said(folders):
     assert "| images | 32×32 pixels, patches of 8×8 |" in card and "takes 2 images" in card
 
 
-def test_a_languages_and_a_base_model(folders):
+def test_card_metadata_has_languages_and_base_model(folders):
     checkpoint = find_checkpoint(folders[CBViLAForVisualReasoning])
     facts = Facts(license="mit", language=["de", "fr"], base_model="org/base", results=[Result("d", "accuracy", 1.0)])
     data = ModelCard(render_card(checkpoint, "org/name", facts)).data.to_dict()
     assert data["language"] == ["de", "fr"] and data["base_model"] == "org/base"
 
 
-def test_a_card_of_ones_own(tmp_path):
+def test_read_card_checks_a_given_card(tmp_path):
     path = tmp_path / "README.md"
     path.write_text("---\nlicense: mit\n---\n# mine\n")
     assert read_card(path) == "---\nlicense: mit\n---\n# mine\n"

@@ -24,7 +24,7 @@ def files(folder):
     return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_model_folder(folder):
+def test_find_checkpoint_of_a_model_folder(folder):
     checkpoint = find_checkpoint(folder)
     assert checkpoint.kind.model_class is CBViLAForQuestionAnswering
     assert checkpoint.folder == checkpoint.run == folder
@@ -36,7 +36,7 @@ def test_a_model_folder(folder):
     }
 
 
-def test_a_run_that_keeps_its_model_in_a_folder_of_its_own(folder, tmp_path):
+def test_find_checkpoint_of_a_run_with_a_model_folder(folder, tmp_path):
     run = tmp_path / "demo"
     run.mkdir()
     shutil.move(folder, run / "model")
@@ -44,7 +44,7 @@ def test_a_run_that_keeps_its_model_in_a_folder_of_its_own(folder, tmp_path):
     assert (checkpoint.folder, checkpoint.run) == (run / "model", run)
 
 
-def test_a_bundled_checkpoint_by_its_name():
+def test_find_checkpoint_of_a_bundled_name():
     checkpoint = find_checkpoint("cbvila-tiny")
     assert str(checkpoint.folder) == bundled_checkpoint("cbvila-tiny")
     assert checkpoint.num_parameters == sum(p.numel() for p in _model("cbvila-tiny").state_dict().values()) - _tied()
@@ -60,7 +60,7 @@ def _tied():
     return 2000 * 128  # the MLM head's words are the text encoder's, and stored once
 
 
-def test_shards_travel_with_their_index(tmp_path):
+def test_find_checkpoint_lists_shards_with_their_index(tmp_path):
     from tiny import build, tiny_processor
 
     build(CBViLAModel).save_pretrained(tmp_path, max_shard_size="20KB")
@@ -112,7 +112,7 @@ def _remove(name):
         (_remove("model.safetensors"), "has no model.safetensors; save model and processor"),
     ],
 )
-def test_a_folder_that_cannot_be_published(spoil, sentence, folder):
+def test_find_checkpoint_rejects_unpublishable_folders(spoil, sentence, folder):
     spoil(folder)
     before = files(folder)
     with pytest.raises(ValueError, match=sentence) as caught:
@@ -120,7 +120,7 @@ def test_a_folder_that_cannot_be_published(spoil, sentence, folder):
     assert "\n" not in str(caught.value) and files(folder) == before
 
 
-def test_no_folder_and_no_finished_run(folder, tmp_path):
+def test_find_checkpoint_rejects_missing_and_unfinished_runs(folder, tmp_path):
     with pytest.raises(ValueError, match=r"is no folder and no bundled checkpoint \(cbvila-tiny, "):
         find_checkpoint(tmp_path / "nowhere")
     shutil.move(folder, tmp_path / "unfinished" / "checkpoint-3")
@@ -129,12 +129,12 @@ def test_no_folder_and_no_finished_run(folder, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["org/name", "a/b-c.d_e"])
-def test_names_of_repositories(name):
+def test_check_repo_id_accepts_names(name):
     check_repo_id(name)
 
 
 @pytest.mark.parametrize("name", ["", "name", "a/b/c", "org/na me", "org/", "/name", "org/..", "-a/b", "org/x--y"])
-def test_what_is_no_name_of_a_repository(name):
+def test_check_repo_id_rejects_other_names(name):
     with pytest.raises(ValueError) as caught:
         check_repo_id(name)
     assert repr(name) in str(caught.value) and "\n" not in str(caught.value)

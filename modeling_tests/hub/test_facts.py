@@ -25,7 +25,7 @@ def write(tmp_path, **facts):
     return path
 
 
-def test_all_that_is_missing_is_named_with_what_to_do(saved):
+def test_collect_facts_names_everything_missing(saved):
     with pytest.raises(ValueError) as caught:
         collect_facts(find_checkpoint(saved["pretraining"]))
     said = str(caught.value)
@@ -34,19 +34,19 @@ def test_all_that_is_missing_is_named_with_what_to_do(saved):
     assert "--facts FILE" in said and "--card FILE" in said and "\n" not in said
 
 
-def test_a_head_without_visual_words_says_nothing_of_a_codebook(saved, tmp_path):
+def test_collect_facts_needs_no_codebook_of_heads_without_one(saved, tmp_path):
     path = write(tmp_path, **{name: value for name, value in FACTS.items() if name != "codebook"})
     assert collect_facts(find_checkpoint(saved["entailment"]), path).codebook == ""
     with pytest.raises(ValueError, match=r"lacks codebook \(how its codebook fares"):
         collect_facts(find_checkpoint(saved["pretraining"]), path)
 
 
-def test_no_result_is_an_answer(saved, tmp_path):
+def test_collect_facts_accepts_no_results(saved, tmp_path):
     facts = collect_facts(find_checkpoint(saved["entailment"]), write(tmp_path, **{**FACTS, "results": []}))
     assert facts.results == []
 
 
-def test_a_run_tells_its_recipe_its_codebook_and_its_figures(saved, tmp_path):
+def test_collect_facts_reads_a_pretraining_record(saved, tmp_path):
     run = shutil.copytree(saved["pretraining"], tmp_path / "run")
     record = {
         "job": {"train_data": ["birds", "birds"]},
@@ -72,7 +72,7 @@ def test_a_run_tells_its_recipe_its_codebook_and_its_figures(saved, tmp_path):
         collect_facts(find_checkpoint(run), write(tmp_path, **said, data=FACTS["data"]))
 
 
-def test_a_fine_tuning_tells_its_task_and_its_evaluations(saved, tmp_path):
+def test_collect_facts_reads_a_finetuning_record(saved, tmp_path):
     run = shutil.copytree(saved["entailment"], tmp_path / "run")
     job = {"train_data": ["colours"], "model": "/somewhere/cbvila-tiny"}
     record = {"task": "entailment", "job": job, "steps": 8, "batch_size": 8, "learning_rate": 2e-05}
@@ -91,7 +91,7 @@ def test_a_fine_tuning_tells_its_task_and_its_evaluations(saved, tmp_path):
     ]
 
 
-def test_what_a_person_says_goes_before_what_the_run_recorded(saved, tmp_path):
+def test_collect_facts_prefers_given_facts_to_the_record(saved, tmp_path):
     run = shutil.copytree(saved["entailment"], tmp_path / "run")
     (run / "trainer_state.json").write_text(json.dumps({"global_step": 1200, "log_history": []}))
     path = write(tmp_path, **{name: value for name, value in FACTS.items() if name != "recipe"})
@@ -99,7 +99,7 @@ def test_what_a_person_says_goes_before_what_the_run_recorded(saved, tmp_path):
     assert collect_facts(find_checkpoint(run), write(tmp_path, **FACTS)).recipe == "Random weights."
 
 
-def test_figures_that_say_nothing_are_left_out(saved, tmp_path):
+def test_collect_facts_leave_out_drops_results(saved, tmp_path):
     results = [{"dataset": name, "metric": "image_retrieval_r1", "value": 0.5} for name in ("a", "b")]
     path = write(tmp_path, **{**FACTS, "results": results, "leave_out": {"a": ["image_retrieval"]}})
     facts = collect_facts(find_checkpoint(saved["entailment"]), path)
@@ -122,13 +122,13 @@ def test_figures_that_say_nothing_are_left_out(saved, tmp_path):
         ({"leave_out": ["a"]}, "expected {data set:"),
     ],
 )
-def test_facts_that_are_none(facts, sentence, saved, tmp_path):
+def test_collect_facts_rejects_invalid_facts(facts, sentence, saved, tmp_path):
     with pytest.raises(ValueError, match=sentence):
         collect_facts(find_checkpoint(saved["entailment"]), write(tmp_path, **{**FACTS, **facts}))
 
 
 @pytest.mark.parametrize("text, sentence", [("{", "is no YAML"), ("- a", "has no 'name: value' lines")])
-def test_a_file_that_holds_no_facts(text, sentence, saved, tmp_path):
+def test_collect_facts_rejects_unreadable_files(text, sentence, saved, tmp_path):
     (tmp_path / "facts.yaml").write_text(text)
     with pytest.raises(ValueError, match=sentence):
         collect_facts(find_checkpoint(saved["entailment"]), tmp_path / "facts.yaml")
@@ -136,7 +136,7 @@ def test_a_file_that_holds_no_facts(text, sentence, saved, tmp_path):
         collect_facts(find_checkpoint(saved["entailment"]), tmp_path / "nowhere.yaml")
 
 
-def test_a_broken_record_is_named(saved, tmp_path):
+def test_collect_facts_names_a_broken_record(saved, tmp_path):
     run = shutil.copytree(saved["entailment"], tmp_path / "run")
     (run / "pretraining.json").write_text("{")
     with pytest.raises(ValueError, match="pretraining.json is no JSON"):
@@ -144,7 +144,7 @@ def test_a_broken_record_is_named(saved, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["cbvila-tiny", "cbvila-tiny-easyvqa"])
-def test_bundled_checkpoints_have_their_facts(name):
+def test_collect_facts_of_bundled_checkpoints_is_complete(name):
     checkpoint = find_checkpoint(bundled_checkpoint(name))
     facts = collect_facts(checkpoint, checkpoint.facts_file)
     assert facts.recipe and facts.results and facts.limits

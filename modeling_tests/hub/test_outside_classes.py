@@ -97,7 +97,7 @@ def written(folder, text, name="written_for_now"):
     return load_module(path)
 
 
-def test_what_travels_is_what_the_class_needs(tmp_path):
+def test_outside_code_holds_what_the_class_needs(tmp_path):
     written(tmp_path, MINE)
     code = outside_code({"objectives": {"itc": {}, "mine": {"weight": 1.0}}})
     assert list(code) == ["objective_mine_cbvila.py", "objectives_cbvila.py"]
@@ -121,12 +121,12 @@ def test_what_travels_is_what_the_class_needs(tmp_path):
     assert code["objectives_cbvila.py"].endswith('register_objective("mine", Mine)\n')
 
 
-def test_the_packages_own_classes_add_nothing(tmp_path):
+def test_outside_code_is_empty_for_own_classes(tmp_path):
     assert outside_code(tiny.tiny_config().to_dict()) == {}
     assert outside_code({}) == {}  # of version 0.1, which had no nested options
 
 
-def test_staged_files(tmp_path):
+def test_stage_writes_outside_code(tmp_path):
     written(tmp_path, MINE)
     found = checkpoint(tmp_path / "model", objectives={"mine": {"power": 3.0}})
     target = tmp_path / "published"
@@ -154,7 +154,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("line, used, message", REFUSED)
-def test_what_cannot_travel_is_refused_before_anything_is_written(line, used, message, tmp_path, monkeypatch):
+def test_outside_code_rejects_imports_that_cannot_travel(line, used, message, tmp_path, monkeypatch):
     # The import is added once the file was run: what it names need not be there.
     result = "    return at_least_fp32(x)"
     text = MINE.replace(result, f"    if x is None:\n        return {used}\n{result}")
@@ -176,14 +176,14 @@ def test_what_cannot_travel_is_refused_before_anything_is_written(line, used, me
     assert not list(target.iterdir())
 
 
-def test_a_class_without_a_file_is_refused(tmp_path):
+def test_outside_code_rejects_classes_without_a_file(tmp_path):
     module = written(tmp_path, MINE)
     Path(module.__file__).unlink()
     with pytest.raises(ValueError, match="its source was not found, as in a notebook; write it into a .py file"):
         outside_code({"objectives": {"mine": {}}})
 
 
-def test_a_class_in_a_function_is_refused():
+def test_outside_code_rejects_local_classes():
     class Local(CBViLAObjective):
         pass
 
@@ -192,14 +192,14 @@ def test_a_class_in_a_function_is_refused():
         outside_code({"objectives": {"local": {}}})
 
 
-def test_a_name_whose_file_the_package_has_is_refused(tmp_path):
+def test_outside_code_rejects_names_of_package_files(tmp_path):
     script = load_module(EXAMPLES / "write_a_quantizer.py")
     script.register_quantizer("output", script.RandomProjectionQuantizer)
     with pytest.raises(ValueError, match="would be quantizer_output_cbvila.py, which the package has; register it"):
         outside_code({"quantizer_config": {"type": "output"}})
 
 
-def test_what_is_not_registered_is_refused(tmp_path):
+def test_outside_code_rejects_unregistered_types(tmp_path):
     for config in ({"quantizer_config": {"type": "mine"}}, {"objectives": {"mine": {}}}):
         with pytest.raises(ValueError, match="'mine' is not one of .* has to be registered before"):
             outside_code(config)
@@ -225,7 +225,7 @@ save_file(given, outputs)
 
 
 @pytest.mark.slow
-def test_both_load_without_the_package_and_can_be_saved_again(tmp_path):
+def test_outside_quantizer_and_objective_load_without_the_package(tmp_path):
     load_module(EXAMPLES / "write_a_quantizer.py")
     written(tmp_path, MINE)
     fields = {"quantizer_config": {"type": "random_projection", "size": 8}, "objectives": {"mine": {"power": 3.0}}}
@@ -257,7 +257,7 @@ def test_both_load_without_the_package_and_can_be_saved_again(tmp_path):
         ("write_an_objective", {"objectives": {"caption_length": {}}}),
     ],
 )
-def test_the_examples_pass_what_publishing_verifies(script, fields, tmp_path, facts):
+def test_outside_code_of_examples_passes_verify(script, fields, tmp_path, facts):
     load_module(EXAMPLES / f"{script}.py")
     found = checkpoint(tmp_path / "model", **fields)
     published = publishing.stage_repository(found.folder, "org/name", tmp_path / "published", facts=facts)

@@ -38,6 +38,6 @@ print("same")
 """
 
 
-def test_answers_are_the_same_with_and_without_a_cache(tmp_path):
+def test_published_code_answers_the_same_with_and_without_cache(tmp_path):
     published = staged(CBViLAForQuestionAnswering, tmp_path)
     assert run_offline(CODE, tmp_path, published).split() == ["same"]

@@ -43,7 +43,7 @@ print(json.dumps([model.num_parameters(), ask(Image.new("RGB", (9, 9)), "red", a
 """
 
 
-def test_published_and_loaded_by_its_name_in_both_ways(hub, api, facts, tmp_path):
+def test_publish_and_load_by_name_with_and_without_the_package(hub, api, facts, tmp_path):
     """`publish` itself loads it without the package, with the pipeline: from the folder and from the Hub."""
     folder = save_checkpoint(CBViLAForQuestionAnswering, tmp_path / "model")
     published = publish(folder, "org/tiny", facts=facts, api=api, commit_message="First")
@@ -73,7 +73,7 @@ def files(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_nothing_is_changed_where_something_is_wrong(hub, api, facts, folder, tmp_path, unverified):
+def test_publish_rejects_bad_arguments_and_changes_nothing(hub, api, facts, folder, tmp_path, unverified):
     before = files(folder)
     wrong = HfApi(endpoint=hub.endpoint, token="wrong")
     for arguments, options, sentence in (
@@ -89,7 +89,7 @@ def test_nothing_is_changed_where_something_is_wrong(hub, api, facts, folder, tm
     assert not [request for request in hub.requests if request.startswith("POST")]
 
 
-def test_a_staged_folder_that_fails_is_not_uploaded(hub, api, facts, folder, monkeypatch):
+def test_publish_uploads_nothing_that_fails_verify(hub, api, facts, folder, monkeypatch):
     def fail(*args, **kwargs):
         raise ValueError("gives another logits")
 
@@ -99,7 +99,7 @@ def test_a_staged_folder_that_fails_is_not_uploaded(hub, api, facts, folder, mon
     assert hub.repositories == {}
 
 
-def test_what_fails_on_the_hub_only_is_said_with_the_commit(hub, api, facts, folder, monkeypatch):
+def test_publish_names_the_commit_that_fails_on_the_hub(hub, api, facts, folder, monkeypatch):
     def fail(source, *args, **kwargs):
         if source == "org/tiny":
             raise ValueError("org/tiny does not load")
@@ -109,7 +109,7 @@ def test_what_fails_on_the_hub_only_is_said_with_the_commit(hub, api, facts, fol
         publish(folder, "org/tiny", facts=facts, api=api)
 
 
-def test_staging_writes_all_or_nothing(facts, folder, tmp_path, monkeypatch):
+def test_stage_repository_writes_all_or_nothing(facts, folder, tmp_path, monkeypatch):
     target = tmp_path / "staged" / "tiny"
     monkeypatch.setattr(publishing, "verify", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -122,7 +122,7 @@ def test_staging_writes_all_or_nothing(facts, folder, tmp_path, monkeypatch):
         stage_repository(folder, "org/tiny", target, facts=facts)
 
 
-def test_relative_names_are_those_of_the_working_folder(facts, folder, tmp_path, monkeypatch):
+def test_publish_takes_relative_names(facts, folder, tmp_path, monkeypatch):
     """Everything given relative, and loaded for good in another process, which has a working folder of its own."""
     monkeypatch.chdir(tmp_path)
     arguments = ["publish", folder.name, "org/tiny", "--facts", facts.name, "--output_dir", "staged/tiny"]
@@ -135,7 +135,7 @@ def test_relative_names_are_those_of_the_working_folder(facts, folder, tmp_path,
     assert (tmp_path / "mine/README.md").read_text() == card.read_text()
 
 
-def test_a_folder_is_verified_by_its_relative_name(folder, tmp_path, monkeypatch):
+def test_verify_takes_a_relative_folder(folder, tmp_path, monkeypatch):
     checkpoint = find_checkpoint(folder)
     (tmp_path / "staged").mkdir()
     stage(checkpoint, "# card\n", tmp_path / "staged")
@@ -144,7 +144,7 @@ def test_a_folder_is_verified_by_its_relative_name(folder, tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("name", bundled_checkpoints())
-def test_a_bundled_checkpoint_is_published_by_its_folder_as_by_its_name(name, tmp_path, unverified):
+def test_stage_repository_of_bundled_checkpoint_by_folder_equals_by_name(name, tmp_path, unverified):
     copied = shutil.copytree(bundled_checkpoint(name), tmp_path / "copied")
     cards = []
     for i, source in enumerate((name, bundled_checkpoint(name), copied)):
@@ -154,7 +154,7 @@ def test_a_bundled_checkpoint_is_published_by_its_folder_as_by_its_name(name, tm
     assert cards[0] == cards[1] == cards[2] and "license: apache-2.0" in cards[0]
 
 
-def test_facts_in_the_folder_count_unless_others_are_given(facts, folder, tmp_path, unverified):
+def test_stage_repository_uses_facts_of_the_folder(facts, folder, tmp_path, unverified):
     shutil.copy(facts, folder / "facts.yaml")
     card = (stage_repository(folder, "org/tiny", tmp_path / "staged") / "README.md").read_text()
     assert "It knows nothing." in card
@@ -163,7 +163,7 @@ def test_facts_in_the_folder_count_unless_others_are_given(facts, folder, tmp_pa
     assert "It knows little." in card and "It knows nothing." not in card
 
 
-def test_an_empty_folder_named_from_the_current_one_is_staged_into(facts, folder, tmp_path, monkeypatch):
+def test_stage_repository_accepts_an_empty_relative_folder(facts, folder, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(publishing, "verify", lambda staged, original: seen.append(str(staged)))
     monkeypatch.chdir(tmp_path)
@@ -175,14 +175,14 @@ def test_an_empty_folder_named_from_the_current_one_is_staged_into(facts, folder
     )
 
 
-def test_a_card_of_ones_own_is_taken_as_it_is(folder, tmp_path, unverified):
+def test_stage_repository_keeps_a_given_card(folder, tmp_path, unverified):
     card = tmp_path / "card.md"
     card.write_text("---\nlicense: mit\n---\n# mine\n")
     staged = stage_repository(folder, "org/tiny", tmp_path / "staged", card=card)
     assert (staged / "README.md").read_text() == card.read_text()
 
 
-def test_the_command_says_what_is_wrong_in_one_line(folder, facts, tmp_path, capsys, unverified):
+def test_publish_command_reports_errors_in_one_line(folder, facts, tmp_path, capsys, unverified):
     for arguments, sentence in (
         ([str(tmp_path / "nowhere"), "org/tiny"], "is no folder"),
         ([str(folder), "org/tiny"], "the model card lacks"),
@@ -197,7 +197,7 @@ def test_the_command_says_what_is_wrong_in_one_line(folder, facts, tmp_path, cap
     assert f"Staged: {staged}" in capsys.readouterr().out
 
 
-def test_an_interruption_says_that_nothing_happened(folder, facts, capsys, monkeypatch):
+def test_publish_command_interrupted_reports_nothing_uploaded(folder, facts, capsys, monkeypatch):
     def interrupt(*args):
         raise KeyboardInterrupt
 
@@ -240,7 +240,7 @@ for name, (head, auto_class, code) in {repositories}.items():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("version", ["now", "0.1"])
-def test_every_head_in_clean_environments_and_with_the_package(version, hub, api, facts, tmp_path):
+def test_publish_every_head_loads_in_clean_environments(version, hub, api, facts, tmp_path):
     """`publish` compares outputs; here every Auto class loads, and the cards' code runs as it stands."""
     half_image("red", "left").save(tmp_path / "picture.png")
     clean, ours = {}, {}
@@ -261,7 +261,7 @@ def test_every_head_in_clean_environments_and_with_the_package(version, hub, api
 
 
 @pytest.mark.slow
-def test_the_command(hub, facts, folder, tmp_path):
+def test_publish_command_in_a_process(hub, facts, folder, tmp_path):
     command = [sys.executable, "-m", "transformers_cbvila", "publish", str(folder), "org/tiny", "--facts", str(facts)]
     environment = {**inherited_environment(), **hub.environment(tmp_path / "publisher")}
     done = subprocess.run([*command, "--private"], env=environment, capture_output=True, text=True, timeout=LONG)
@@ -285,7 +285,7 @@ print(type(AutoModel.from_pretrained("org/tiny", trust_remote_code=True)).__name
 
 
 @pytest.mark.slow
-def test_absent_repositories_wrong_tokens_and_cut_downloads(hub, api, facts, folder, tmp_path):
+def test_published_model_errors_of_missing_repository_token_and_download(hub, api, facts, folder, tmp_path):
     publish(folder, "org/tiny", facts=facts, api=api, private=True)  # which reads it with its token
     hub.cut_download = 60_000  # less than the weights have
     assert (folder / "model.safetensors").stat().st_size > hub.cut_download
@@ -301,7 +301,7 @@ def test_absent_repositories_wrong_tokens_and_cut_downloads(hub, api, facts, fol
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["cbvila-tiny", "cbvila-tiny-easyvqa"])
-def test_bundled_checkpoints_are_published_with_their_own_cards(name, hub, api):
+def test_publish_bundled_checkpoint_with_its_card(name, hub, api):
     published = publish(name, f"org/{name}", api=api)
     card = hub.repositories[published.repo_id].files["README.md"].decode()
     assert f"# {name}\n" in card and "| data | figure | value |" in card

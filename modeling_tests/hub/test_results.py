@@ -3,7 +3,7 @@
 from transformers_cbvila.hub.results import Result, results_of_figures, results_of_report, results_table
 
 
-def test_figures_come_with_their_interval_and_their_floor():
+def test_results_include_intervals_and_baselines():
     figures = {
         "mim": 3.42,
         "ln_perplexity": 4.218,
@@ -27,7 +27,7 @@ def test_figures_come_with_their_interval_and_their_floor():
     ]
 
 
-def test_a_report_of_the_demo():
+def test_results_of_report_reads_a_demo_report():
     report = {
         "accuracy": 0.9,
         "accuracy_interval_95": [0.8, 0.95],
@@ -42,7 +42,7 @@ def test_a_report_of_the_demo():
     ]
 
 
-def test_a_metric_of_ones_own_is_a_share_if_it_can_be_one():
+def test_result_shown_formats_unknown_metrics():
     assert Result("d", "own", 0.5).shown(0.5) == "50.00 %"
     assert Result("d", "own", 12.0).shown(12.0) == "12.000"
     assert Result("d", "codebook_perplexity", 0.9).shown(0.9) == "0.900"

@@ -101,7 +101,7 @@ def code_for(mode, code):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_however_it_is_saved(mode, tmp_path):
+def test_published_model_saved_again_is_complete(mode, tmp_path):
     published = staged(CBViLAForQuestionAnswering, tmp_path)
     run_offline(code_for(mode, SAVE), tmp_path, published, tmp_path, without_package=mode == "without package")
     for name, files in SAVED.items():
@@ -113,7 +113,7 @@ def test_however_it_is_saved(mode, tmp_path):
     assert again == ["transformers_modules"] * 3 + ["asked"]
 
 
-def test_another_head_names_itself(tmp_path):
+def test_published_model_saved_as_another_head_names_it(tmp_path):
     """Fine-tuned from a published checkpoint, it is loaded as what it has become."""
     published = staged(CBViLAForPreTraining, tmp_path)
     for head, auto_class in (
@@ -130,15 +130,15 @@ def test_another_head_names_itself(tmp_path):
         assert ("custom_pipelines" in config) == (head is CBViLAForQuestionAnswering)
 
 
-def test_what_names_no_code_brings_none(tmp_path):
+def test_unpublished_model_saved_again_has_no_code(tmp_path):
     save_checkpoint(CBViLAForQuestionAnswering, tmp_path)
     AutoModelForVisualQuestionAnswering.from_pretrained(tmp_path).save_pretrained(tmp_path / "again")
     AutoProcessor.from_pretrained(tmp_path).save_pretrained(tmp_path / "again")
     assert not [*tmp_path.rglob("*.py")]
 
 
-def test_whichever_class_is_loaded_all_files_come_along():
-    """transformers takes those that a file imports; from each that can be asked for, all are reached."""
+def test_remote_code_of_every_class_imports_all_files():
+    """The files that transformers copies for a class are those that its file imports, and their imports."""
     from transformers.dynamic_module_utils import get_relative_import_files
 
     for found in published_classes().values():
@@ -164,7 +164,7 @@ for auto_class in (AutoModel, AutoModelForPreTraining, AutoProcessor):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
-def test_pushed_again(mode, hub, api, tmp_path):
+def test_published_model_pushed_again_is_complete(mode, hub, api, tmp_path):
     folder = staged(CBViLAForVisualEntailment, tmp_path)
     api.create_repo("org/first")
     api.upload_folder(repo_id="org/first", folder_path=folder)

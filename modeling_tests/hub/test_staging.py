@@ -55,7 +55,7 @@ def staged(tmp_path_factory):
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_every_auto_class_is_mapped_and_its_code_is_there(head, staged):
+def test_stage_maps_every_auto_class_with_its_code(head, staged):
     folder = staged(head)
     config, processor = (json.loads((folder / f"{name}.json").read_text()) for name in ("config", "processor_config"))
     expected = dict(HEADS_OF_AUTO_CLASSES)
@@ -72,7 +72,7 @@ def test_every_auto_class_is_mapped_and_its_code_is_there(head, staged):
         assert name in [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
 
 
-def test_the_published_tokenizer_makes_what_models_take(tmp_path):
+def test_stage_tokenizer_returns_model_inputs(tmp_path):
     """Also of a checkpoint that was saved before tokenizers said so."""
     source, target = tmp_path / "source", tmp_path / "staged"
     save_checkpoint(CBViLAModel, source)
@@ -86,7 +86,7 @@ def test_the_published_tokenizer_makes_what_models_take(tmp_path):
     assert AutoModel.from_pretrained(target)(**texts).last_hidden_state.shape[:2] == texts["input_ids"].shape
 
 
-def test_every_file_that_the_code_imports_travels(staged):
+def test_stage_includes_every_imported_file(staged):
     folder = staged(CBViLAModel)
     for path in folder.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -96,7 +96,7 @@ def test_every_file_that_the_code_imports_travels(staged):
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_the_pipeline_comes_with_answers_only(head, staged):
+def test_stage_adds_the_pipeline_to_answering_heads_only(head, staged):
     config = json.loads((staged(head) / "config.json").read_text())
     expected = {
         "visual-question-answering": {
@@ -107,7 +107,7 @@ def test_the_pipeline_comes_with_answers_only(head, staged):
     assert config.get("custom_pipelines") == (expected if head is CBViLAForQuestionAnswering else None)
 
 
-def test_what_a_run_leaves_beside_its_model_stays_there(staged):
+def test_stage_leaves_files_of_the_run_out(staged):
     names = {path.name for path in staged(CBViLAModel).iterdir() if path.suffix != ".py"}
     assert names == {
         "README.md",
@@ -120,7 +120,7 @@ def test_what_a_run_leaves_beside_its_model_stays_there(staged):
 
 
 @pytest.mark.parametrize("options", [{}, {"trust_remote_code": True}])
-def test_with_the_package_its_own_code_is_used(options, staged):
+def test_staged_model_uses_the_installed_package(options, staged):
     folder = staged(CBViLAForQuestionAnswering)
     assert type(AutoModel.from_pretrained(staged(CBViLAForImageTextRetrieval), **options)) is CBViLAModel
     assert type(AutoProcessor.from_pretrained(folder, **options)) is CBViLAProcessor
@@ -130,7 +130,7 @@ def test_with_the_package_its_own_code_is_used(options, staged):
         assert ask(half_image("red", "left"), "red", answers=["yes", "no"])[0]["answer"] in ("yes", "no")
 
 
-def test_the_pipeline_is_kept_when_the_model_is_saved_again(staged, tmp_path):
+def test_staged_pipeline_is_kept_when_saved_again(staged, tmp_path):
     folder = staged(CBViLAForQuestionAnswering)
     AutoModelForVisualQuestionAnswering.from_pretrained(folder).save_pretrained(tmp_path)
     before, after = (json.loads((path / "config.json").read_text()) for path in (folder, tmp_path))

@@ -15,14 +15,14 @@ def folder(tmp_path):
     return folder
 
 
-def test_an_upload_is_one_commit(hub, api, folder):
+def test_upload_is_one_commit(hub, api, folder):
     commit = upload(api, folder, "org/new")
     repository = hub.repositories["org/new"]
     assert not repository.private and len(repository.commits) == 2
     assert commit == repository.head and set(repository.files) == {".gitattributes", "README.md", "model.safetensors"}
 
 
-def test_weights_and_code_of_before_go_and_the_rest_stays(hub, api, folder):
+def test_upload_replaces_old_weights_and_code_only(hub, api, folder):
     for name in ("modeling_cbvila_old.py", "picture.png", "notes.py"):
         (folder / name).write_text("old")
     upload(api, folder, "org/x")
@@ -36,14 +36,14 @@ def test_weights_and_code_of_before_go_and_the_rest_stays(hub, api, folder):
     assert not names & {"modeling_cbvila_old.py", "model.safetensors"}
 
 
-def test_the_same_again_is_no_new_content(hub, api, folder):
+def test_upload_of_equal_files_changes_nothing(hub, api, folder):
     upload(api, folder, "org/x")
     files = dict(hub.repositories["org/x"].files)
     upload(api, folder, "org/x")
     assert hub.repositories["org/x"].files == files
 
 
-def test_a_new_repository_can_be_private_and_a_public_one_is_not_taken_for_one(hub, api, folder):
+def test_upload_private_repository(hub, api, folder):
     upload(api, folder, "org/hidden", private=True)
     assert hub.repositories["org/hidden"].private
     upload(api, folder, "org/hidden", private=True)
@@ -54,7 +54,7 @@ def test_a_new_repository_can_be_private_and_a_public_one_is_not_taken_for_one(h
     assert hub.repositories["org/seen"].head == head
 
 
-def test_a_connection_cut_in_the_middle_leaves_what_was_there(hub, api, folder):
+def test_upload_cut_leaves_the_repository_unchanged(hub, api, folder):
     upload(api, folder, "org/x")
     head, files = hub.repositories["org/x"].head, dict(hub.repositories["org/x"].files)
     (folder / "model.safetensors").write_bytes(b"x" * 200_000)
@@ -67,7 +67,7 @@ def test_a_connection_cut_in_the_middle_leaves_what_was_there(hub, api, folder):
     assert hub.repositories["org/x"].files["model.safetensors"] == b"x" * 200_000
 
 
-def test_a_cut_upload_to_a_new_repository_names_it(hub, api, folder):
+def test_upload_cut_names_the_new_repository(hub, api, folder):
     hub.cut_upload = 100_000
     with pytest.raises(ConnectionError, match="The repository org/x was made and is empty. The same command starts"):
         upload(api, folder, "org/x")
@@ -75,7 +75,7 @@ def test_a_cut_upload_to_a_new_repository_names_it(hub, api, folder):
 
 
 @pytest.mark.parametrize("status", [403, 500])
-def test_a_refused_commit_leaves_what_was_there(status, hub, api, folder):
+def test_upload_refused_commit_leaves_the_repository_unchanged(status, hub, api, folder):
     upload(api, folder, "org/x")
     head = hub.repositories["org/x"].head
     (folder / "README.md").write_text("new")
@@ -85,7 +85,7 @@ def test_a_refused_commit_leaves_what_was_there(status, hub, api, folder):
     assert hub.repositories["org/x"].head == head
 
 
-def test_an_interrupted_upload_says_how_things_are(hub, api, folder, monkeypatch):
+def test_upload_interrupted_names_the_state(hub, api, folder, monkeypatch):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
@@ -94,7 +94,7 @@ def test_an_interrupted_upload_says_how_things_are(hub, api, folder, monkeypatch
         upload(api, folder, "org/x")
 
 
-def test_somebody_elses_commit_meanwhile_is_not_overwritten(hub, api, folder, monkeypatch):
+def test_upload_does_not_overwrite_a_concurrent_commit(hub, api, folder, monkeypatch):
     upload(api, folder, "org/x")
     repository = hub.repositories["org/x"]
     create = api.create_commit
@@ -110,20 +110,20 @@ def test_somebody_elses_commit_meanwhile_is_not_overwritten(hub, api, folder, mo
     assert "theirs.txt" in repository.files and repository.files["README.md"] != b"new"
 
 
-def test_access(hub, api):
+def test_check_access_refuses_a_wrong_token(hub, api):
     check_access(api)
     with pytest.raises(ValueError, match=f"{hub.endpoint} refuses the token"):
         check_access(HfApi(endpoint=hub.endpoint, token="wrong"))
 
 
-def test_no_token(hub, api, monkeypatch):
+def test_check_access_needs_a_token(hub, api, monkeypatch):
     monkeypatch.delenv("HF_TOKEN", raising=False)
     with pytest.raises(ValueError, match="there is no token for the Hub: run 'hf auth login' or set HF_TOKEN"):
         check_access(HfApi(endpoint=hub.endpoint))
     assert hub.requests == []
 
 
-def test_no_network(hub, api, folder, monkeypatch):
+def test_check_access_and_upload_without_network(hub, api, folder, monkeypatch):
     hub.server.server_close()
     hub.server.shutdown()
     with pytest.raises(ConnectionError, match=f"cannot reach {hub.endpoint}: .*; nothing was changed there"):

@@ -22,7 +22,7 @@ from transformers_cbvila.hub.staging import stage
 from transformers_cbvila.hub.verifying import ask_original, compare, example_inputs, verify
 
 
-def test_outputs_within_rounding_pass():
+def test_compare_accepts_outputs_within_rounding():
     expected = {"a": torch.tensor([1.0, float("nan")]), "b": torch.tensor([1, 2])}
     compare(expected, {"a": torch.tensor([1.000005, float("nan")]), "b": torch.tensor([1, 2])}, "x")
 
@@ -37,13 +37,13 @@ def test_outputs_within_rounding_pass():
         ({}, r"x gives \[\], the original gives \['a'\]"),
     ],
 )
-def test_other_outputs_do_not(given, sentence):
+def test_compare_rejects_other_outputs(given, sentence):
     with pytest.raises(ValueError, match=sentence):
         compare({"a": torch.tensor([1.0, 2.0])}, given, "x")
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_the_example_asks_for_every_weight(head):
+def test_example_inputs_reach_every_weight(head):
     """Weights that no output depends on could be lost unseen; the base model has some for its heads only."""
     model = build(head)
     output = model(**example_inputs(kinds()[head.__name__], model.config))
@@ -57,7 +57,7 @@ def test_the_example_asks_for_every_weight(head):
     assert not idle if head is not CBViLAModel else all(name.startswith(heads_only) for name in idle), idle
 
 
-def test_missing_weights_are_named(tmp_path):
+def test_verify_names_missing_weights(tmp_path):
     folder = save_checkpoint(CBViLAForVisualReasoning, tmp_path)
     weights = load_file(folder / "model.safetensors")
     weights.pop("reasoning_head.2.weight")
@@ -66,14 +66,14 @@ def test_missing_weights_are_named(tmp_path):
         ask_original(find_checkpoint(folder))
 
 
-def test_the_pipeline_is_asked_too(tmp_path):
+def test_ask_original_includes_the_pipeline(tmp_path):
     original = ask_original(find_checkpoint(save_checkpoint(CBViLAForQuestionAnswering, tmp_path)))
     assert original.outputs["pipeline.scores"].shape == (3,)
     assert {"model.logits", "processor.pixel_values", "processor.input_ids"} <= set(original.outputs)
 
 
 @pytest.mark.slow
-def test_a_staged_folder_that_does_not_do_what_the_original_does(tmp_path):
+def test_verify_rejects_a_staged_folder_that_differs(tmp_path):
     checkpoint = find_checkpoint(save_checkpoint(CBViLAForImageTextRetrieval, tmp_path / "model"))
     original = ask_original(checkpoint)
     good = tmp_path / "good"

@@ -15,12 +15,12 @@ from transformers_cbvila.metrics.load_metric import METRICS, metric_folder
 ROOT = Path(__file__).parents[2]
 
 
-def test_a_checkout_has_its_cards_at_the_top():
+def test_cards_folder_of_a_checkout():
     assert cards_folder() == ROOT / "hub_cards"
 
 
 @pytest.mark.slow
-def test_a_wheel_has_them_where_the_code_looks_for_them(tmp_path):
+def test_wheel_contains_cards_recipes_and_metrics(tmp_path):
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "wheel", "--no-deps"]
     subprocess.run([*pip, str(ROOT), "--no-build-isolation", "-w", str(tmp_path)], check=True)
     (wheel,) = tmp_path.glob("*.whl")

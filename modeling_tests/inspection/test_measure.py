@@ -14,7 +14,7 @@ from transformers_cbvila.retrieval.retrieval_figures import retrieval_figures
 QUIET = {"progress": False}
 
 
-def test_figures_say_on_how_many_patches_and_have_intervals():
+def test_inspect_pretraining_returns_counts_and_intervals():
     figures = inspect_pretraining(pretraining_model(), tiny_processor(), tiny_rows(8), rerank_k=3, **QUIET)
     assert figures["codebook_window_tokens"] == 8 * PATCHES
     assert figures["ln_perplexity"] == pytest.approx(np.log(figures["codebook_perplexity"]))
@@ -25,7 +25,7 @@ def test_figures_say_on_how_many_patches_and_have_intervals():
         assert 0 <= figures[f"{name}_low"] <= figures[name] <= figures[f"{name}_high"] <= 1
 
 
-def test_a_row_without_a_caption_is_named():
+def test_inspect_pretraining_names_a_row_without_caption():
     rows = tiny_rows(4)
     rows[2] = {**rows[2], "captions": []}
     with pytest.raises(ValueError, match="Row 2: it has no caption.*skip_bad_rows"):
@@ -33,7 +33,7 @@ def test_a_row_without_a_caption_is_named():
 
 
 @pytest.mark.parametrize(("weight", "left_out"), [("mim_weight", "mim"), ("pixel_weight", "pixel")])
-def test_an_objective_that_was_not_trained_has_no_figures(weight, left_out):
+def test_inspect_pretraining_omits_untrained_objectives(weight, left_out):
     everything = inspect_pretraining(pretraining_model(), tiny_processor(), tiny_rows(4), rerank_k=0, **QUIET)
     figures = inspect_pretraining(
         pretraining_model(**{weight: 0.0}), tiny_processor(), tiny_rows(4), rerank_k=0, **QUIET
@@ -42,7 +42,7 @@ def test_an_objective_that_was_not_trained_has_no_figures(weight, left_out):
     assert set(figures) == expected < set(everything)
 
 
-def test_models_without_contrastive_head():
+def test_retrieval_figures_without_contrastive_head():
     rows, processor = tiny_rows(4), tiny_processor()
     same = pretraining_model(itc_weight=0.0, same_width=True)
     assert "text_retrieval_r1_reranked" in retrieval_figures(same, processor, rows, **QUIET)
@@ -54,12 +54,12 @@ def test_models_without_contrastive_head():
 def spied(monkeypatch):
     """What the inspections collect, in the order in which they start."""
     collected = []
-    found = measure._Found
-    monkeypatch.setattr(measure, "_Found", lambda codes: collected.append(found(codes)) or collected[-1])
+    found = measure._Sums
+    monkeypatch.setattr(measure, "_Sums", lambda codes: collected.append(found(codes)) or collected[-1])
     return collected
 
 
-def test_figures_of_words_and_pixels_are_those_of_all_of_them_at_once():
+def test_inspect_pretraining_batches_equal_one_batch():
     model, processor, rows = pretraining_model(), tiny_processor(), tiny_rows(11)
     figures = inspect_pretraining(model, processor, rows, batch_size=4, rerank_k=0, **QUIET)
     pixels = processor(images=[row["image"] for row in rows], return_tensors="pt")["pixel_values"]
@@ -72,18 +72,18 @@ def test_figures_of_words_and_pixels_are_those_of_all_of_them_at_once():
     assert figures["pixel_floor"] == pytest.approx(float(channels.var(dim=1, correction=0).mean()))
 
 
-def test_what_inspection_holds_does_not_grow_with_the_pictures(monkeypatch):
+def test_inspect_pretraining_memory_does_not_grow_with_images(monkeypatch):
     collected = spied(monkeypatch)
     for rows in (4, 16):
         inspect_pretraining(pretraining_model(), tiny_processor(), tiny_rows(rows), batch_size=4, rerank_k=0, **QUIET)
     few, many = collected
-    assert few.words.shape == many.words.shape and few.colours.shape == many.colours.shape
+    assert few.code_counts.shape == many.code_counts.shape and few.pixel_sums.shape == many.pixel_sums.shape
     per_image = [sum(part.numel() for parts in found.per_image.values() for part in parts) for found in collected]
     assert per_image == [5 * 4, 5 * 16]  # numbers, not pixels: bootstrap intervals are made of them
     assert not [part for parts in many.per_image.values() for part in parts if part.untyped_storage().nbytes() > 64]
 
 
-def test_rows_are_read_in_their_order_whatever_they_are_in():
+def test_inspect_pretraining_reads_rows_by_position():
     rows = tiny_rows(6)
     backwards = pd.Series(rows, index=range(6)[::-1])
     model, processor = pretraining_model(), tiny_processor()

@@ -9,15 +9,15 @@ from transformers_cbvila.inspection.visual_words import (
     choose_codes,
     choose_rows,
     collect_visual_words,
-    draw_examples,
+    find_patches,
     hide_patches,
-    pictures_of,
-    places_of,
+    reconstruct_examples,
+    to_uint8,
 )
-from transformers_cbvila.retrieval.gallery import pixel_values_of
+from transformers_cbvila.retrieval.encoding import pixel_values_of
 
 
-def test_words_counts_and_mean_colours():
+def test_collect_visual_words_counts_and_mean_colours():
     model, processor, rows = pretraining_model(), tiny_processor(), tiny_rows(5)
     words = collect_visual_words(model, processor, rows, batch_size=2, progress=False)
     pixel_values = pixel_values_of(model, processor, [row["image"] for row in rows])
@@ -26,7 +26,7 @@ def test_words_counts_and_mean_colours():
     np.testing.assert_array_equal(words.indices, expected[..., None])  # of one book
     assert words.counts.tolist() == np.bincount(expected.flatten(), minlength=CODES).tolist()
     assert words.grid == (4, 4)
-    pictures = pictures_of(processor, pixel_values).astype(float) / 255
+    pictures = to_uint8(processor, pixel_values).astype(float) / 255
     for code in range(CODES):
         patches = [
             pictures[i, n // 4 * PATCH : (n // 4 + 1) * PATCH, n % 4 * PATCH : (n % 4 + 1) * PATCH].mean((0, 1))
@@ -36,19 +36,19 @@ def test_words_counts_and_mean_colours():
         np.testing.assert_allclose(words.colours[code], colour, atol=2e-3)  # pictures are rounded to 8 bits
 
 
-def test_pictures_are_the_images_the_model_sees():
+def test_pictures_of_returns_model_images():
     rows = tiny_rows(3)  # of the model's size: nothing is resized
     pixel_values = pixel_values_of(pretraining_model(), tiny_processor(), [row["image"] for row in rows])
-    for picture, row in zip(pictures_of(tiny_processor(), pixel_values), rows, strict=True):
+    for picture, row in zip(to_uint8(tiny_processor(), pixel_values), rows, strict=True):
         np.testing.assert_array_equal(picture, np.asarray(row["image"]))
 
 
-def test_no_images_is_an_error():
+def test_collect_visual_words_rejects_no_rows():
     with pytest.raises(ValueError, match="rows is empty"):
         collect_visual_words(pretraining_model(), tiny_processor(), [], progress=False)
 
 
-def test_codes_to_show_are_the_most_used_and_others_in_use():
+def test_choose_codes_takes_most_used_and_others():
     counts = np.array([5, 0, 9, 1, 3, 0, 2, 7])
     assert choose_codes(counts, most_used=3, others=0) == [2, 7, 0]
     chosen = choose_codes(counts, most_used=2, others=2)
@@ -57,47 +57,49 @@ def test_codes_to_show_are_the_most_used_and_others_in_use():
     assert len({tuple(choose_codes(counts, 2, 2, seed)) for seed in range(8)}) > 1
 
 
-def test_places_are_of_the_code_and_of_different_images():
+def test_places_of_a_code_are_in_different_images():
     indices = np.random.default_rng(0).integers(4, size=(30, 9, 2)) + np.array([0, 4])  # of two books
-    places = places_of(2, indices, limit=16)
+    places = find_patches(2, indices, limit=16)
     assert len(places) == 16 == len({image for image, _ in places})
     assert all(indices[image, patch, 0] == 2 for image, patch in places)
-    assert all(indices[image, patch, 1] == 6 for image, patch in places_of(6, indices))
-    assert places_of(8, indices) == []
+    assert all(indices[image, patch, 1] == 6 for image, patch in find_patches(6, indices))
+    assert find_patches(8, indices) == []
 
 
-def test_rows_with_captions_of_their_own_come_first():
+def test_choose_rows_prefers_distinct_captions():
     rows = [{"captions": [caption]} for caption in "aaaabbbc"]
     chosen = choose_rows(rows, 3)
     assert {rows[row]["captions"][0] for row in chosen} == set("abc")
     assert len(set(choose_rows(rows, 6))) == 6 and sorted(choose_rows(rows, 20)) == list(range(8))
 
 
-def test_hidden_patches_are_grey():
+def test_hide_patches_paints_grey():
     pictures = np.zeros((1, 4, 6, 3), np.uint8)
     hidden = np.array([[False, True, False, True, False, False]])  # 2 rows of 3 patches
     grey = hide_patches(pictures, hidden, 2)[0, :, :, 0]
     assert grey.tolist() == [[0, 0, 128, 128, 0, 0]] * 2 + [[128, 128, 0, 0, 0, 0]] * 2
 
 
-def test_examples_are_drawn_with_their_caption_and_with_another():
+def test_draw_examples_with_own_and_other_caption():
     model, processor, rows = pretraining_model(), tiny_processor(), tiny_rows(3)
     rows.append({**rows[2], "captions": rows[0]["captions"]})
-    whole = draw_examples(model, processor, rows)
+    whole = reconstruct_examples(model, processor, rows)
     assert [e.caption for e in whole] == [row["captions"][0] for row in rows]
     assert [e.other_caption for e in whole] == [whole[1].caption, whole[2].caption, whole[3].caption, whole[1].caption]
-    for one, two in zip(whole, draw_examples(model, processor, rows, batch_size=3), strict=True):
-        np.testing.assert_allclose(one.from_predicted.astype(int), two.from_predicted.astype(int), atol=1)
+    for one, two in zip(whole, reconstruct_examples(model, processor, rows, batch_size=3), strict=True):
+        np.testing.assert_allclose(one.predicted.astype(int), two.predicted.astype(int), atol=1)
     for example in whole:
-        assert example.image.shape == example.from_own_words.shape == (SIDE, SIDE, 3)
+        assert example.image.shape == example.reconstructed.shape == (SIDE, SIDE, 3)
         assert (example.masked == 128).all(-1).sum() >= 0.75 * SIDE * SIDE
-        assert 0 <= example.named <= 1 and example.named * PATCHES * 0.75 == pytest.approx(round(example.named * 12))
-    assert any((e.from_predicted != e.from_predicted_otherwise).any() for e in whole)
+        assert 0 <= example.accuracy <= 1 and example.accuracy * PATCHES * 0.75 == pytest.approx(
+            round(example.accuracy * 12)
+        )
+    assert any((e.predicted != e.predicted_other).any() for e in whole)
 
 
 @torch.no_grad()
-def test_nothing_hidden_means_everything_named():
+def test_draw_examples_with_mask_ratio_0():
     model, processor = pretraining_model(), tiny_processor()
-    (example,) = draw_examples(model, processor, tiny_rows(1), mask_ratio=0.0)
-    np.testing.assert_array_equal(example.from_predicted, example.from_own_words)
+    (example,) = reconstruct_examples(model, processor, tiny_rows(1), mask_ratio=0.0)
+    np.testing.assert_array_equal(example.predicted, example.reconstructed)
     np.testing.assert_array_equal(example.masked, example.image)

@@ -18,13 +18,13 @@ from transformers_cbvila.metrics.load_metric import METRICS, load_metric, metric
 from transformers_cbvila.metrics.reasoning_metrics import consistency
 
 
-def test_consistency_is_the_share_of_groups_without_a_mistake():
+def test_consistency_is_the_share_of_correct_groups():
     assert consistency([True, True, False, True, True], ["a", "b", "a", "b", "c"]) == pytest.approx(2 / 3)
     with pytest.raises(ValueError, match="a group for each row"):
         consistency([True], [])
 
 
-def test_codebook_use_by_hand():
+def test_codebook_use_equals_hand_computed_values():
     found = codebook_use([[0, 0, 1], [1]], 4)
     assert found == {"usage": 0.5, "perplexity": pytest.approx(2.0), "top_share": 0.5}
     shares = [0.5, 0.25, 0.25]
@@ -33,29 +33,29 @@ def test_codebook_use_by_hand():
     for codes in ([], [[]]):
         with pytest.raises(ValueError, match="no codes"):
             codebook_use(codes, 4)
-    with pytest.raises(ValueError, match="code 4 is none of the codebook's, 0 to 3"):
+    with pytest.raises(ValueError, match="code 4 is not in the codebook, which has 0 to 3"):
         codebook_use([[4]], 4)
 
 
 @pytest.mark.parametrize("relevant, gallery, k", [(1, 5, 1), (2, 6, 3), (5, 5, 1), (1, 3, 10), (3, 4, 2), (1, 1, 5)])
-def test_chance_of_recall_is_that_of_all_orders(relevant, gallery, k):
+def test_chance_recall_equals_enumeration(relevant, gallery, k):
     shown = list(combinations(range(gallery), min(k, gallery)))
     hits = sum(any(item < relevant for item in items) for items in shown)
     assert chance_recall([relevant], gallery, k) == pytest.approx(hits / len(shown))
 
 
-def test_chance_of_recall_is_a_mean_over_queries():
+def test_chance_recall_is_a_mean_over_queries():
     assert chance_recall([1, 2], 4, 1) == pytest.approx((0.25 + 0.5) / 2)
     with pytest.raises(ValueError, match="1 to 4 relevant"):
         chance_recall([5], 4, 1)
 
 
-def test_guesses_by_text():
+def test_guesses_by_text_use_the_majority_label():
     guesses = guesses_by_text(["a", "a", "b", "a"], ["x", "y", "z", "y"], ["a", "b", "c"])
     assert guesses == ["y", "z", "y"] and majority(["p", "q", "q"]) == "q"
 
 
-def test_intervals_over_groups_are_wider_where_a_group_is_right_or_wrong_as_one():
+def test_bootstrap_interval_over_groups_is_wider():
     values, groups = np.repeat([0.0, 1.0] * 10, 10), np.repeat(np.arange(20), 10)
     alone, together = bootstrap_interval(values, 0), bootstrap_interval(values, 0, groups=groups)
     assert together[1] - together[0] > 2.5 * (alone[1] - alone[0])  # sqrt(10) times, but for sampling
@@ -71,7 +71,7 @@ def test_bootstrap_interval_of_a_proportion():
     assert bootstrap_interval(np.ones(9), seed=0) == (1.0, 1.0)
 
 
-def test_unknown_metrics_are_named():
+def test_metric_folder_rejects_unknown_metrics():
     with pytest.raises(ValueError, match="no metric is called 'bleu'; there are vqa_accuracy"):
         metric_folder("bleu")
 
@@ -108,7 +108,7 @@ def test_metric_folders_load_with_evaluate_offline(tmp_path):
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_a_metrics_card_has_what_a_space_needs_and_its_example_is_true(name):
+def test_metric_card_has_space_fields_and_a_true_example(name):
     folder = metric_folder(name)
     _, front, text = (folder / "README.md").read_text().split("---\n", 2)
     assert yaml.safe_load(front)["sdk"] == "static" and "evaluate" in yaml.safe_load(front)["tags"]

@@ -11,11 +11,11 @@ from transformers_cbvila.metrics.load_metric import VQA_ACCURACY_FOLDER
 from transformers_cbvila.metrics.vqa_metrics import accuracy_by_group, exact_match_accuracy, vqa_soft_accuracy
 
 
-def test_exact_match_ignores_case_and_outer_spaces_only():
+def test_exact_match_accuracy_ignores_case_and_outer_spaces():
     assert exact_match_accuracy(["Red ", "a dog", "no", "2"], ["red", "dog", "no", "two"]) == 0.5
 
 
-def test_accuracy_by_group():
+def test_accuracy_by_group_sorts_by_group_size():
     result = accuracy_by_group(["x", "y", "x", "x"], ["x", "x", "x", "y"], ["b", "a", "b", "b"])
     assert result == {"b": pytest.approx(2 / 3), "a": 0.0}
     assert list(result) == ["b", "a"]
@@ -30,7 +30,7 @@ def test_accuracy_by_group():
         lambda: vqa_soft_accuracy(["a", "b"], [["a"] * 10]),
     ],
 )
-def test_counts_that_differ_are_an_error(call):
+def test_vqa_metrics_reject_lengths_that_differ(call):
     with pytest.raises(ValueError, match="equally many"):
         call()
 
@@ -54,7 +54,7 @@ def test_vqa_soft_accuracy_leaves_one_out(n_matching, score):
     assert vqa_soft_accuracy(["yes"], [references]) == pytest.approx(score)
 
 
-def test_vqa_soft_accuracy_averages_questions_and_normalises():
+def test_vqa_soft_accuracy_averages_questions_and_normalizes():
     references = [["2 dogs"] * 10, ["cat"] * 9 + ["dog"]]
     assert vqa_soft_accuracy(["The two dogs.", "dog"], references) == pytest.approx((1.0 + 0.3) / 2)
 
@@ -69,7 +69,7 @@ def test_vqa_soft_accuracy_averages_questions_and_normalises():
         ("No", ["No"] * 9 + ["no"], 0.3),  # nor are references put in lower case
     ],
 )
-def test_references_are_normalised_less_than_predictions(prediction, references, score):
+def test_vqa_soft_accuracy_normalizes_references_less_than_predictions(prediction, references, score):
     assert vqa_soft_accuracy([prediction], [references]) == pytest.approx(score)
 
 
@@ -145,7 +145,7 @@ else:
 """
 
 
-def test_metric_folder_loads_with_evaluate_offline(tmp_path):
+def test_vqa_accuracy_metric_loads_with_evaluate_offline(tmp_path):
     """In a process of its own: evaluate decides at import where it writes its caches."""
     environment = os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1"}
     command = [sys.executable, "-c", METRIC_SESSION, str(VQA_ACCURACY_FOLDER), str(tmp_path / "cache")]

@@ -26,7 +26,7 @@ def first_token_log_probs(model, question):
     return model(**question, labels=labels).logits[:, 0].log_softmax(-1)
 
 
-def test_the_likeliest_first_tokens_are_scored_and_no_others(model, question):
+def test_rank_answers_top_k_scores_likeliest_first_tokens(model, question):
     plain = model.rank_answers(**question, answer_labels=LISTED)
     first = first_token_log_probs(model, question)[:, LISTED[:, 0]]
     for k in (1, 3, 5):
@@ -41,7 +41,7 @@ def test_the_likeliest_first_tokens_are_scored_and_no_others(model, question):
             assert (ranking.scores[row, ~scored] == 0).all()
 
 
-def test_the_first_token_twice(model, question):
+def test_rank_answers_compat_first_token_twice(model, question):
     plain = model.rank_answers(**question, answer_labels=LISTED).log_likelihoods
     twice = model.rank_answers(**question, answer_labels=LISTED, compat_first_token_twice=True)
     expected = plain + first_token_log_probs(model, question)[:, LISTED[:, 0]]
@@ -50,6 +50,6 @@ def test_the_first_token_twice(model, question):
 
 
 @pytest.mark.parametrize("k", [0, -1, 6])
-def test_more_than_there_are(model, question, k):
+def test_rank_answers_rejects_top_k_above_the_candidates(model, question, k):
     with pytest.raises(ValueError, match=rf"top_k={k}: there are 5 candidate\(s\)"):
         model.rank_answers(**question, answer_labels=LISTED, top_k=k)

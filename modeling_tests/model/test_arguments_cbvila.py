@@ -10,7 +10,7 @@ import torch
 import transformers_cbvila
 from transformers_cbvila import CBViLAForVisualReasoning
 from transformers_cbvila.model.arguments_cbvila import takes_no_other_arguments
-from transformers_cbvila.model.modeling_cbvila_layers import CBViLAPreTrainedModel
+from transformers_cbvila.model.modeling_cbvila_base import CBViLAPreTrainedModel
 
 # Misspelt, of other models, and what transformers hands to every model that would swallow it.
 STRANGERS = (
@@ -49,7 +49,7 @@ def all_models():
     return models()
 
 
-def test_every_public_model_class_is_here(all_models):
+def test_all_models_cover_public_classes(all_models):
     public = {
         name
         for name in transformers_cbvila.__all__
@@ -60,7 +60,7 @@ def test_every_public_model_class_is_here(all_models):
 
 
 @pytest.mark.parametrize("stranger", STRANGERS)
-def test_a_forward_refuses_what_it_does_not_use(all_models, stranger):
+def test_forward_rejects_unknown_arguments(all_models, stranger):
     for name, (model, batch) in all_models.items():
         model(**batch)
         with pytest.raises(TypeError, match=f"forward\\(\\) got an unexpected keyword argument '{stranger}'"):
@@ -69,7 +69,7 @@ def test_a_forward_refuses_what_it_does_not_use(all_models, stranger):
 
 
 @pytest.mark.parametrize("stranger", STRANGERS)
-def test_features_refuse_what_they_do_not_use(all_models, stranger):
+def test_get_features_reject_unknown_arguments(all_models, stranger):
     model, batch = all_models["CBViLAModel"]
     texts = tiny.tiny_texts()
     model.get_text_features(**texts)
@@ -80,7 +80,7 @@ def test_features_refuse_what_they_do_not_use(all_models, stranger):
 
 
 @pytest.mark.parametrize("stranger", ["max_new_token", "num_beam", *STRANGERS])
-def test_generate_refuses_what_it_does_not_use(all_models, stranger):
+def test_generate_rejects_unknown_arguments(all_models, stranger):
     model, batch = all_models["CBViLAForQuestionAnswering"]
     asked = {name: value for name, value in batch.items() if name != "labels"}
     # The first is transformers' own error; what it lets pass for all models is refused by the decoder's forward.
@@ -88,14 +88,14 @@ def test_generate_refuses_what_it_does_not_use(all_models, stranger):
         model.generate(**asked, **{stranger: torch.ones(1)}, max_new_tokens=2)
 
 
-def test_what_the_decorators_of_transformers_read_is_taken(all_models):
+def test_forward_takes_output_options(all_models):
     for model, batch in all_models.values():
         output = model(**batch, output_hidden_states=True, output_attentions=True, return_dict=True)
         assert output.hidden_states or output.attentions
         assert isinstance(model(**batch, return_dict=False), tuple)
 
 
-def test_features_take_what_the_encoder_takes(all_models):
+def test_get_text_features_takes_encoder_arguments(all_models):
     model, _ = all_models["CBViLAModel"]
     texts = tiny.tiny_texts()
     embeds = model.get_input_embeddings()(texts["input_ids"])
@@ -107,7 +107,7 @@ def test_features_take_what_the_encoder_takes(all_models):
     torch.testing.assert_close(given, expected)
 
 
-def test_a_method_keeps_its_signature_and_says_what_it_takes():
+def test_takes_no_other_arguments_keeps_the_signature():
     class Reader:
         @takes_no_other_arguments
         def read(self, page: int, **kwargs):

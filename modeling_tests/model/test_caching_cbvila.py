@@ -57,7 +57,7 @@ def forced(model):
 
 @pytest.mark.parametrize("padding", [PADDED, (0,)], ids=["padded", "whole"])
 @pytest.mark.parametrize("way", WAYS)
-def test_answers_are_the_same_with_and_without_a_cache(model, way, padding):
+def test_generate_is_the_same_with_and_without_cache(model, way, padding):
     cached, uncached = (write(model, padding, use_cache=use, **WAYS[way]) for use in (True, False))
     assert torch.equal(cached, uncached)
     assert cached.shape[1] >= 13 and all(len(set(row.tolist())) > 3 for row in cached)  # rows that say something
@@ -65,13 +65,13 @@ def test_answers_are_the_same_with_and_without_a_cache(model, way, padding):
 
 @pytest.mark.parametrize("way", ["greedy", "sampled", "beams", "among answers"])
 @pytest.mark.parametrize("implementation", ["static", "dynamic"])
-def test_implementations_of_the_cache_agree(model, way, implementation):
+def test_generate_is_the_same_with_every_cache_implementation(model, way, implementation):
     assert torch.equal(
         write(model, cache_implementation=implementation, **WAYS[way]), write(model, use_cache=False, **WAYS[way])
     )
 
 
-def test_a_cache_is_used(model, tokens_seen):
+def test_generate_uses_the_cache(model, tokens_seen):
     write(model)
     with_cache = tokens_seen.pop()
     write(model, use_cache=False)
@@ -98,7 +98,7 @@ def tokens_seen(model):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("first", [1, 5])
-def test_forced_tokens_one_by_one_are_the_full_pass(model, name, first):
+def test_answer_decoder_steps_with_cache_equal_the_full_pass(model, name, first):
     answers, question = forced(model)
     expected = model.answer_decoder(answers, **question, use_cache=False).logits
     output = model.answer_decoder(answers[:, :first], **question, use_cache=True)
@@ -112,7 +112,7 @@ def test_forced_tokens_one_by_one_are_the_full_pass(model, name, first):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("kind", [DynamicCache, StaticCache, EncoderDecoderCache])
-def test_generation_fills_the_cache_that_it_is_given(model, name, kind):
+def test_generate_fills_a_given_cache(model, name, kind):
     config = model.answer_decoder.config
     cache = {
         DynamicCache: lambda: DynamicCache(config=config),
@@ -124,7 +124,7 @@ def test_generation_fills_the_cache_that_it_is_given(model, name, kind):
     assert int(cache.get_seq_length()) == TOKENS
 
 
-def test_the_output_has_the_cache_under_the_name_of_the_installed_transformers(model):
+def test_answer_decoder_output_names_the_cache_like_transformers(model):
     answers, question = forced(model)
     output = model.answer_decoder(answers, **question, use_cache=True)
     assert output[CACHE_NAME].get_seq_length() == TOKENS
@@ -134,7 +134,7 @@ def test_the_output_has_the_cache_under_the_name_of_the_installed_transformers(m
     assert written[CACHE_NAME].get_seq_length() == TOKENS
 
 
-def test_two_names_at_once_are_refused(model):
+def test_answer_decoder_rejects_two_cache_names(model):
     answers, question = forced(model)
     caches = {name: DynamicCache(config=model.answer_decoder.config) for name in NAMES}
     with pytest.raises(ValueError, match="not both"):
@@ -145,25 +145,20 @@ def test_two_names_at_once_are_refused(model):
     assert with_cache_named({"past_key_values": None, "num_beams": 2}) == {"num_beams": 2}
 
 
-def test_generating_and_stepping_warn_of_nothing(model, caplog, recwarn):
-    library = logging.get_logger("transformers")
-    library.propagate = True
+def test_generate_and_answer_decoder_give_no_cache_warnings(model, logged, recwarn):
     logging.warning_once.cache_clear()  # or what an earlier test was warned of would not be said again
-    try:
-        for way in WAYS.values():
-            write(model, **way)
-        write(model, cache_implementation="static")
-        answers, question = forced(model)
-        output = model.answer_decoder(answers[:, :3], **question, use_cache=True)
-        model.answer_decoder(answers[:, 3:], **question, use_cache=True, **{CACHE_NAME: output[CACHE_NAME]})
-        write(model, **{CACHE_NAME: DynamicCache(config=model.answer_decoder.config)})
-    finally:
-        library.propagate = False
-    assert "deprecated" not in caplog.text
+    for way in WAYS.values():
+        write(model, **way)
+    write(model, cache_implementation="static")
+    answers, question = forced(model)
+    output = model.answer_decoder(answers[:, :3], **question, use_cache=True)
+    model.answer_decoder(answers[:, 3:], **question, use_cache=True, **{CACHE_NAME: output[CACHE_NAME]})
+    write(model, **{CACHE_NAME: DynamicCache(config=model.answer_decoder.config)})
+    assert "deprecated" not in logged.text
     assert not [warning for warning in recwarn if "past_key_values" in str(warning.message)]
 
 
-def test_the_older_name_is_said_to_be_one(model, recwarn):
+def test_past_key_values_deprecation_is_warned_of(model, recwarn):
     answers, question = forced(model)
     for name in NAMES:
         cache = {name: DynamicCache(config=model.answer_decoder.config)}
@@ -174,7 +169,7 @@ def test_the_older_name_is_said_to_be_one(model, recwarn):
         recwarn.clear()
 
 
-def test_a_cache_is_left_out_where_a_layer_is_computed_twice(model):
+def test_gradient_checkpointing_leaves_the_cache_out(model):
     """Gradient checkpointing would fill it twice; the gradients are those without a cache."""
     answers, question = forced(model)
     question = {name: value.detach() for name, value in question.items()}
@@ -193,7 +188,7 @@ def test_a_cache_is_left_out_where_a_layer_is_computed_twice(model):
     torch.testing.assert_close(*gradients)
 
 
-def test_a_generation_config_of_ones_own_may_leave_the_cache_out(model, tokens_seen):
+def test_generation_config_use_cache_false(model, tokens_seen):
     written = write(model, generation_config=GenerationConfig(max_new_tokens=TOKENS, use_cache=False))
     assert tokens_seen.pop() > 4 * TOKENS
     assert torch.equal(written, write(model))

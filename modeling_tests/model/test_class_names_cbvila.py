@@ -52,7 +52,7 @@ def checkpoint(request, tmp_path_factory):
 
 @every_head
 @everything_said
-def test_what_is_said_when_loading_counts(head, said, names, checkpoint, tmp_path):
+def test_from_pretrained_class_names_win(head, said, names, checkpoint, tmp_path):
     model = head.from_pretrained(checkpoint, ignore_mismatched_sizes=True, **said)
     if said == {"num_labels": len(HEADS[head])} and head.__name__ in checkpoint.name:
         names = HEADS[head]  # as many as there are: they keep their names
@@ -67,7 +67,7 @@ def test_what_is_said_when_loading_counts(head, said, names, checkpoint, tmp_pat
 
 @every_head
 @everything_said
-def test_what_a_configuration_is_made_with_counts(head, said, names):
+def test_config_class_names_win(head, said, names):
     config = tiny_config(**said)
     assert classes(head(config)) == names
     assert classes(head(head(config).config)) == names
@@ -75,7 +75,7 @@ def test_what_a_configuration_is_made_with_counts(head, said, names):
 
 @every_head
 @everything_said
-def test_what_is_set_later_counts(head, said, names, checkpoint):
+def test_config_class_names_set_later_win(head, said, names, checkpoint):
     config = CBViLAConfig.from_pretrained(checkpoint)
     for name, value in said.items():
         setattr(config, name, value)
@@ -83,7 +83,7 @@ def test_what_is_set_later_counts(head, said, names, checkpoint):
 
 
 @every_head
-def test_what_nobody_chose_is_the_heads_own(head, checkpoint):
+def test_default_class_names_are_those_of_the_head(head, checkpoint):
     assert classes(head(tiny_config())) == classes(head.from_pretrained(checkpoint)) == HEADS[head]
     assert classes(head(CBViLAConfig.from_pretrained(checkpoint))) == HEADS[head]
 
@@ -101,7 +101,7 @@ def test_what_nobody_chose_is_the_heads_own(head, checkpoint):
         ({"id2label": {}}, "id2label is {}"),
     ],
 )
-def test_classes_that_are_none(head, said, message, checkpoint):
+def test_class_names_invalid_are_rejected(head, said, message, checkpoint):
     with pytest.raises(ValueError, match=message):
         tiny_config(**said)
     with pytest.raises(ValueError, match=message):

@@ -24,7 +24,7 @@ def round_trip(config, folder):
     return CBViLAConfig.from_pretrained(folder)
 
 
-def test_defaults_are_the_papers_sizes():
+def test_config_defaults_are_the_paper_sizes():
     config = CBViLAConfig()
     vision, text, fusion = config.vision_config, config.text_config, config.multimodal_config
     assert (vision.image_size, vision.patch_size, vision.num_patches) == (256, 16, 256)
@@ -34,7 +34,7 @@ def test_defaults_are_the_papers_sizes():
     assert config.quantizer_config.size == 3000
 
 
-def test_defaults_are_the_recommended_preset():
+def test_config_defaults_are_the_recommended_preset():
     config = CBViLAConfig()
     quantizer, objectives = config.quantizer_config, config.objectives
     assert config.to_dict() == CBViLAConfig.from_preset("recommended").to_dict()
@@ -46,7 +46,7 @@ def test_defaults_are_the_recommended_preset():
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_what_no_preset_changes(preset):
+def test_from_preset_keeps_common_options(preset):
     config = CBViLAConfig.from_preset(preset)
     mim, pixel, itm = (config.objectives[name] for name in ("mim", "pixel", "itm"))
     assert (mim.mask_stage, config.fusion_visual_pos, config.fusion_visual_cls) == ("post", "learned", "learned")
@@ -56,7 +56,7 @@ def test_what_no_preset_changes(preset):
     assert itm.negative_source == "similarity"
 
 
-def test_paper_preset_is_the_literal_reading():
+def test_from_preset_paper_options():
     config = CBViLAConfig.from_preset("paper")
     quantizer, objectives = config.quantizer_config, config.objectives
     # without a width of its own, codes have that of the image encoder
@@ -71,25 +71,25 @@ def test_paper_preset_is_the_literal_reading():
     assert objectives["mim"].grad_to_vit and objectives["pixel"].on == "both" and not config.has_contrastive_head
 
 
-def test_arguments_take_precedence_over_a_preset():
+def test_from_preset_arguments_win():
     for fields in ({"objectives": {"commitment": {"weight": 0.5}}}, {"commitment_weight": 0.5}):
         config = CBViLAConfig.from_preset("paper", **fields)
         assert config.objectives["commitment"].weight == 0.5 and config.preset == "paper"
         assert config.objectives["mim"].grad_to_vit, "what else the preset says"
 
 
-def test_unknown_preset():
+def test_from_preset_rejects_unknown_names():
     with pytest.raises(ValueError, match="'literal'.*recommended, paper"):
         CBViLAConfig.from_preset("literal")
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_round_trip(preset, tmp_path):
+def test_config_round_trip(preset, tmp_path):
     config = tiny_config(preset, objectives={"mim": {"head": "tied"}, "pixel": {"normalize": True}})
     assert round_trip(config, tmp_path).to_dict() == config.to_dict()
 
 
-def test_saved_file_says_which_choices_were_made(tmp_path):
+def test_config_file_holds_preset_and_options(tmp_path):
     CBViLAConfig(quantizer_config={"size": 7}).save_pretrained(tmp_path)
     saved = json.loads((tmp_path / "config.json").read_text())
     quantizer = saved["quantizer_config"]
@@ -97,7 +97,7 @@ def test_saved_file_says_which_choices_were_made(tmp_path):
     assert quantizer["type"] == "nearest" and saved["objectives"]["pixel"]["weight"] == 3
 
 
-def test_fusion_follows_text_and_vision():
+def test_multimodal_config_follows_text_and_vision():
     config = CBViLAConfig(
         vision_config={"hidden_size": 64, "num_attention_heads": 4},
         text_config={"hidden_size": 48, "num_attention_heads": 6, "hidden_act": "relu", "hidden_dropout_prob": 0.3},
@@ -108,13 +108,13 @@ def test_fusion_follows_text_and_vision():
     assert (fusion.hidden_act, fusion.hidden_dropout_prob, fusion.intermediate_size) == ("relu", 0.3, 96)
 
 
-def test_round_trip_keeps_what_fusion_does_not_take_from_text(tmp_path):
+def test_config_round_trip_keeps_multimodal_options(tmp_path):
     """Also where fusion has the default of its class: what is left out of the file would follow the text encoder."""
     config = tiny_config(text={"hidden_dropout_prob": 0.0}, fusion={"hidden_dropout_prob": 0.1, "hidden_act": "gelu"})
     assert round_trip(config, tmp_path).multimodal_config.hidden_dropout_prob == 0.1
 
 
-def test_sub_configurations_may_be_objects():
+def test_config_takes_sub_configuration_objects():
     config = CBViLAConfig(
         vision_config=CBViLAVisionConfig(hidden_size=24),
         text_config=CBViLATextConfig(hidden_size=12),
@@ -171,19 +171,19 @@ def test_sub_configurations_may_be_objects():
         ({"multimodal_config": {"encoder_hidden_size": 384}}, "384.*768"),
     ],
 )
-def test_bad_values_are_value_errors_that_name_the_value(fields, message):
+def test_config_rejects_bad_values(fields, message):
     with pytest.raises(ValueError, match=message):
         CBViLAConfig(**fields)
 
 
-def test_bad_types_are_refused():
+def test_config_rejects_bad_types():
     with pytest.raises(ValueError, match="quantizer_config: size='many' is not of type int"):
         CBViLAConfig(quantizer_config={"size": "many"})
     with pytest.raises(Exception, match="projection_dim"):
         CBViLAConfig(projection_dim="many")
 
 
-def test_models_of_0_1_load_although_transformers_reads_fusion_config_itself(tmp_path):
+def test_from_pretrained_reads_version_0_1_fusion_config(tmp_path):
     model = pretraining_model()
     model.save_pretrained(tmp_path)
     written = json.loads((tmp_path / "config.json").read_text())
@@ -194,7 +194,7 @@ def test_models_of_0_1_load_although_transformers_reads_fusion_config_itself(tmp
     assert isinstance(loaded.config.multimodal_config, CBViLAFusionConfig)
 
 
-def test_models_can_be_made_on_the_meta_device():
+def test_model_can_be_made_on_the_meta_device():
     with torch.device("meta"):
         model = CBViLAModel(tiny_config())
     assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
@@ -218,7 +218,7 @@ OVERRIDES = [
 
 
 @pytest.mark.parametrize("fields, message", OVERRIDES)
-def test_overrides_are_checked_as_the_constructors_values_are(fields, message, tmp_path):
+def test_from_pretrained_checks_overrides(fields, message, tmp_path):
     CBViLAModel(tiny_config()).save_pretrained(tmp_path)
     for model_class in (CBViLAForPreTraining, CBViLAModel):
         with pytest.raises(ValueError, match=message):
@@ -235,7 +235,7 @@ def change(options, changes):
 
 
 @pytest.mark.parametrize("fields, message", OVERRIDES)
-def test_changed_values_are_checked_when_a_model_is_made(fields, message):
+def test_model_checks_changed_config_values(fields, message):
     config = tiny_config()
     change(config, fields)
     with pytest.raises(ValueError, match=message):
@@ -251,7 +251,7 @@ CHOICES = [
 
 
 @pytest.mark.parametrize("fields, message, at_once", CHOICES)
-def test_choices_are_checked_wherever_they_are_made(fields, message, at_once, tmp_path):
+def test_config_choices_are_checked_everywhere(fields, message, at_once, tmp_path):
     CBViLAModel(tiny_config()).save_pretrained(tmp_path)
     for model_class in (CBViLAForPreTraining, CBViLAModel):
         with pytest.raises(ValueError, match=message):
@@ -261,7 +261,7 @@ def test_choices_are_checked_wherever_they_are_made(fields, message, at_once, tm
 
 
 @pytest.mark.parametrize("model_class, part", [(CBViLAVisionModel, "vision_config"), (CBViLATextModel, "text_config")])
-def test_towers_check_theirs(model_class, part):
+def test_tower_models_check_their_config(model_class, part):
     config = getattr(tiny_config(), part)
     config.attention_probs_dropout_prob = 1.5
     with pytest.raises(ValueError, match=f"{part}: attention_probs_dropout_prob=1.5"):
@@ -279,7 +279,7 @@ def test_towers_check_theirs(model_class, part):
         ({"vision_config": {"image_sizes": 24}}, "vision_config: there is no option 'image_sizes'"),
     ],
 )
-def test_misspelt_names_are_refused(fields, message, tmp_path):
+def test_config_rejects_misspelt_names(fields, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         CBViLAConfig(**fields)
     CBViLAModel(tiny_config()).save_pretrained(tmp_path)
@@ -287,7 +287,7 @@ def test_misspelt_names_are_refused(fields, message, tmp_path):
         CBViLAModel.from_pretrained(tmp_path, **fields)
 
 
-def test_unknown_names_are_refused_by_models_and_kept_from_files(tmp_path):
+def test_config_keeps_unknown_names_of_files(tmp_path):
     CBViLAModel(tiny_config()).save_pretrained(tmp_path)
     with pytest.raises(TypeError, match="something_else"):
         CBViLAModel.from_pretrained(tmp_path, something_else=1)
@@ -299,7 +299,7 @@ def test_unknown_names_are_refused_by_models_and_kept_from_files(tmp_path):
 
 @pytest.mark.parametrize("part", ["vision_config", "text_config", "multimodal_config"])
 @pytest.mark.parametrize("value", [3, "x", [1]])
-def test_parts_that_are_no_configurations(part, value, tmp_path):
+def test_config_rejects_parts_that_are_no_configuration(part, value, tmp_path):
     CBViLAForPreTraining(tiny_config()).save_pretrained(tmp_path)
     for make in (CBViLAConfig, lambda **fields: CBViLAForPreTraining.from_pretrained(tmp_path, **fields)):
         with pytest.raises(ValueError, match=f"{part} is .* expected a CBViLA.*Config or a dictionary of its fields"):
@@ -317,20 +317,20 @@ def test_parts_that_are_no_configurations(part, value, tmp_path):
     ],
 )
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_numbers_are_finite(fields, message, value):
+def test_config_rejects_numbers_that_are_not_finite(fields, message, value):
     with pytest.raises(ValueError, match=f"{message}{value} "):
         CBViLAConfig(**fields(value))
 
 
 @pytest.mark.parametrize("part", ["vision_config", "text_config", "multimodal_config"])
-def test_activations_that_there_are_not(part):
+def test_config_rejects_unknown_hidden_act(part):
     fields = tiny_config().to_dict()
     fields[part]["hidden_act"] = "gelo"
     with pytest.raises(ValueError, match="hidden_act='gelo' is no activation of transformers; did you mean 'gelu'"):
         CBViLAForPreTraining(CBViLAConfig(**fields))
 
 
-def test_fields_of_the_fusion_encoder_can_be_overridden_as_those_of_others(tmp_path):
+def test_from_pretrained_overrides_multimodal_config_fields(tmp_path):
     """Also by its name of version 0.1, of which transformers has an argument, for something else."""
     CBViLAForPreTraining(tiny_config()).save_pretrained(tmp_path)
     for part in ("vision_config", "text_config", "multimodal_config", "fusion_config"):
@@ -352,7 +352,7 @@ def test_fields_of_the_fusion_encoder_can_be_overridden_as_those_of_others(tmp_p
 
 
 @pytest.mark.parametrize("name", FLAT_NAMES)
-def test_flat_names_are_the_nested_options(name, tmp_path):
+def test_flat_names_set_nested_options(name, tmp_path):
     where, objective, option = FLAT_NAMES[name]
 
     def nested(config):
@@ -375,7 +375,7 @@ def test_flat_names_are_the_nested_options(name, tmp_path):
     assert nested(CBViLAConfig.from_pretrained(tmp_path, **{name: given[option]})) == given[option]
 
 
-def test_options_that_are_not_named_stay(tmp_path):
+def test_config_keeps_options_that_are_not_overridden(tmp_path):
     config = CBViLAConfig(quantizer_config={"size": 7, "decay": 0.5}, objectives={"mim": {"head": "tied"}})
     config.save_pretrained(tmp_path)
     changes = {"quantizer_config": {"size": 9}, "objectives": {"mim": {"weight": 0.5}}, "itm_weight": 2.0}
@@ -385,7 +385,7 @@ def test_options_that_are_not_named_stay(tmp_path):
     assert loaded.objectives["itm"].weight == 2 and loaded.objectives["mlm"].weight == 1
 
 
-def test_null_leaves_an_objective_out():
+def test_config_null_removes_an_objective():
     config = CBViLAConfig(objectives={"itc": None, "pixel": None, "mim": None, "codebook": None, "commitment": None})
     assert config.active_objectives() == ["mlm", "itm"]
     assert not config.has_contrastive_head and not config.has_quantizer

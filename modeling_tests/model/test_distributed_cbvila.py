@@ -123,7 +123,7 @@ def results(tmp_path_factory):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_two_processes_are_one(case, results):
+def test_two_processes_equal_one_with_the_whole_batch(case, results):
     expected_terms, expected_gradients = step(case, slice(6))
     found = {cut: both for (name, cut), both in results[0].items() if name == case}
     for cut, (losses, gradients) in found.items():
@@ -134,5 +134,5 @@ def test_two_processes_are_one(case, results):
             torch.testing.assert_close(gradients[name], expected_gradients[name], rtol=1e-5, atol=1e-7)
 
 
-def test_one_process_knows_no_others():
+def test_gather_sizes_of_one_process_is_none():
     assert Processes.gather_sizes(True, torch.zeros(2, 3)) is None

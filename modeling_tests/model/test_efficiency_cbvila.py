@@ -33,7 +33,7 @@ def inputs_seen(model, names):
 
 
 @pytest.mark.parametrize("preset, word_passes", [("recommended", 2), ("paper", 3)])
-def test_one_fusion_pass_per_direction_and_one_of_each_encoder(preset, word_passes):
+def test_training_step_runs_one_pass_per_encoder_and_fusion_direction(preset, word_passes):
     model = pretraining_model(preset=preset).train()
     seen = inputs_seen(model, ["vision_model.layers.0", "text_model.layers.0", "fusion_model.layers.0"])
     fusion = model.config.multimodal_config.hidden_size
@@ -46,7 +46,7 @@ def test_one_fusion_pass_per_direction_and_one_of_each_encoder(preset, word_pass
 
 
 @pytest.mark.parametrize("preset", ["recommended", "paper"])
-def test_keys_and_values_are_projected_once_per_image_and_per_text(preset):
+def test_training_step_projects_keys_and_values_once(preset):
     model = pretraining_model(preset=preset).train()
     seen = inputs_seen(model, ["crossattention.k_proj", "crossattention.v_proj"])
     assert len(seen) == 2 * model.config.multimodal_config.num_hidden_layers
@@ -54,7 +54,7 @@ def test_keys_and_values_are_projected_once_per_image_and_per_text(preset):
         assert shapes == [(BATCH, 1 + PATCHES, 32), (BATCH, LENGTH, 32)]
 
 
-def test_mlm_and_mim_heads_see_masked_places_only():
+def test_training_step_heads_see_masked_places_only():
     model, batch = pretraining_model().train(), tiny_pairs(BATCH, LENGTH)
     seen = inputs_seen(model, ["mlm.head", "mim.head", "pixel.head", "itm.head"])
     assert seen["objectives.mlm.head"] == [(int((batch["mlm_labels"] != -100).sum()), 24)]
@@ -71,7 +71,7 @@ def layer(rows, tokens, size, inner, keys=0, key_rows=0, key_size=0):
     return projections + attention + (cross if keys else 0)
 
 
-def test_forward_costs_what_is_counted_by_hand():
+def test_training_step_flops_equal_hand_count():
     """Every product of the step, at a glance: nothing is computed twice, nothing that no loss needs."""
     config = tiny_config()
     config._attn_implementation = "eager"  # torch counts no fused attention on the CPU
@@ -122,7 +122,7 @@ class Waits(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("preset", ["recommended", "paper"])
-def test_a_step_waits_for_its_device_once_per_masked_objective(preset, monkeypatch):
+def test_training_step_synchronizes_once_per_masked_objective(preset, monkeypatch):
     """Forward and backward: where tokens are masked (MLM) and where patches are (MIM)."""
     # labels are looked at on the CPU, and of a model on an accelerator with its first batch
     monkeypatch.setattr(label_checks_cbvila, "may_read_values", lambda *_: False)

@@ -27,7 +27,7 @@ def run(model, inputs):
 
 @every_head
 @pytest.mark.parametrize("padded", [True, False])
-def test_sdpa_is_eager(head, padded):
+def test_sdpa_equals_eager_attention(head, padded):
     model, inputs = build(head), batch_for(head)
     if not padded:
         inputs.pop("attention_mask")
@@ -40,7 +40,7 @@ def test_sdpa_is_eager(head, padded):
 @every_head
 @pytest.mark.slow
 @pytest.mark.skipif(not is_torch_flex_attn_available(), reason="this torch has no flex attention")
-def test_flex_attention_is_eager(head):
+def test_flex_attention_equals_eager_attention(head):
     model, inputs = build(head), batch_for(head)
     model.set_attn_implementation("eager")
     expected = run(model, inputs)
@@ -52,7 +52,7 @@ def test_flex_attention_is_eager(head):
 
 
 @every_head
-def test_padding_changes_nothing(head):
+def test_padding_does_not_change_outputs(head):
     model = build(head)
     bare = batch_for(head, padding=(0,))
     padded = dict(bare)
@@ -67,7 +67,7 @@ def test_padding_changes_nothing(head):
 
 
 @every_head
-def test_a_batch_of_one_is_a_row_of_a_batch(head):
+def test_batch_of_one_equals_a_row_of_a_batch(head):
     """Losses and similarities are of batches; and pretraining has no negative in a batch of one."""
     model, inputs = build(head), batch_for(head)
     if head in (CBViLAForPreTraining, CBViLAForImageTextRetrieval):
@@ -84,7 +84,7 @@ def test_a_batch_of_one_is_a_row_of_a_batch(head):
 
 
 @every_head
-def test_compiles_as_one_graph(head):
+def test_compile_gives_one_graph(head):
     model, inputs = build(head), batch_for(head)
     expected = run(model, inputs)
     torch._dynamo.reset()
@@ -92,7 +92,7 @@ def test_compiles_as_one_graph(head):
 
 
 @every_head
-def test_training_compiles_as_one_graph(head):
+def test_compile_training_gives_one_graph(head):
     if head is HEADS[0]:
         pytest.skip("the base model has no loss")
     inputs = batch_for(head)
@@ -113,7 +113,7 @@ def test_training_compiles_as_one_graph(head):
 
 @every_head
 @pytest.mark.slow
-def test_inductor(head):
+def test_compile_inductor_equals_eager(head):
     model, inputs = build(head), batch_for(head)
     expected = run(model, inputs)
     torch._dynamo.reset()
@@ -122,7 +122,7 @@ def test_inductor(head):
 
 @every_head
 @pytest.mark.parametrize("strict", [False, True], ids=["non-strict", "strict"])
-def test_export(head, strict):
+def test_export_equals_eager(head, strict):
     model, inputs = build(head), batch_for(head)
     expected = run(model, inputs)
     with torch.no_grad():
@@ -156,7 +156,7 @@ def test_export_for_any_batch_and_text_length(head, monkeypatch):
 @every_head
 @pytest.mark.slow
 @pytest.mark.parametrize("side", [64, 256])
-def test_one_program_takes_any_batch(head, side):
+def test_export_takes_any_batch_size(head, side):
     """At 256 pixels, 17 images have more patches than are compared with the codes at once."""
     vision = {"image_size": side, "patch_size": 16, "num_hidden_layers": 1}
     model = build(head, vision=vision, text={"num_hidden_layers": 1}, fusion={"num_hidden_layers": 1})
@@ -177,7 +177,7 @@ def test_one_program_takes_any_batch(head, side):
 
 
 @every_head
-def test_an_adapter_of_zero(head):
+def test_peft_zero_adapter_does_not_change_outputs(head):
     peft = pytest.importorskip("peft")
     model, inputs = build(head), batch_for(head)
     expected = run(model, inputs)
@@ -202,7 +202,7 @@ EMBEDDINGS = ["word_embeddings", "position_embeddings", "patch_embedding", "q_pr
 
 @pytest.mark.parametrize("targets", ["all-linear", EMBEDDINGS], ids=["linear", "embeddings"])
 @pytest.mark.parametrize("head, fields", ADAPTED, ids=lambda value: getattr(value, "__name__", str(value)))
-def test_a_merged_adapter_is_the_adapter(head, fields, targets):
+def test_peft_merged_adapter_equals_the_adapter(head, fields, targets):
     peft = pytest.importorskip("peft")
     model, inputs = build(head, **fields), batch_for(head)
     if targets == EMBEDDINGS:  # where words are tied, PEFT adapts both or neither; here, neither is merged
@@ -218,7 +218,7 @@ def test_a_merged_adapter_is_the_adapter(head, fields, targets):
 
 
 @every_head
-def test_tied_words_are_named(head):
+def test_output_embeddings_name_all_tied_weights(head):
     """What asks for output embeddings, such as PEFT, is told of all that are tied to a table of words."""
     model = build(head)
     tied = {name.removesuffix(".weight") for name in model._tied_weights_keys or {}}
@@ -232,7 +232,7 @@ def test_tied_words_are_named(head):
 
 @every_head
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_half_precision(head, dtype, tmp_path):
+def test_half_precision_is_close_to_single(head, dtype, tmp_path):
     """Within 4 units of the last place of an output's largest value on average, and 16 at most.
 
     Where rounding changes a decision (the nearest code of a patch, the hardest negative, the likeliest hidden word),
@@ -290,7 +290,7 @@ def test_double_precision_is_kept(head, preset):
 
 
 @every_head
-def test_shards_device_map_and_meta(head, tmp_path):
+def test_sharded_checkpoint_device_map_and_meta_loading(head, tmp_path):
     model, inputs = build(head), batch_for(head)
     expected = run(model, inputs)
     model.save_pretrained(tmp_path, max_shard_size="40KB")
@@ -323,7 +323,7 @@ def map_with(parts, name, module):
 @every_head
 @pytest.mark.parametrize("preset", ["recommended", "paper"])
 @pytest.mark.parametrize("way", ["explicit", "auto"])
-def test_offloading_to_disk(way, preset, head, tmp_path):
+def test_device_map_offload_to_disk(way, preset, head, tmp_path):
     """With a part of every kind on disk, and with whatever does not fit into 60 KB."""
     model, inputs = build(head, preset=preset), batch_for(head)
     expected = run(model, inputs)
@@ -343,7 +343,7 @@ def test_offloading_to_disk(way, preset, head, tmp_path):
 
 
 @every_head
-def test_larger_images(head):
+def test_interpolate_pos_encoding_takes_larger_images(head):
     inputs = batch_for(head, batch=2, side=SIDE * 2)
     model = build(head)
     expected = run(model, {**inputs, "interpolate_pos_encoding": True})
@@ -363,7 +363,7 @@ def test_larger_images(head):
 
 
 @every_head
-def test_embeddings_in_the_place_of_ids(head):
+def test_inputs_embeds_equal_input_ids(head):
     if head is CBViLAForPreTraining:
         pytest.skip("pretraining masks and compares ids")
     model, inputs = build(head), batch_for(head)
@@ -373,7 +373,7 @@ def test_embeddings_in_the_place_of_ids(head):
 
 
 @every_head
-def test_gradient_checkpointing_changes_no_gradient(head):
+def test_gradient_checkpointing_does_not_change_gradients(head):
     if head is HEADS[0]:
         pytest.skip("the base model has no loss")
     inputs, gradients = batch_for(head), []
@@ -390,7 +390,7 @@ def test_gradient_checkpointing_changes_no_gradient(head):
 
 
 @every_head
-def test_every_weight_is_reached_by_the_loss(head):
+def test_loss_reaches_every_weight(head):
     if head is HEADS[0]:
         pytest.skip("the base model has no loss")
     model = build(head).train()
@@ -399,7 +399,7 @@ def test_every_weight_is_reached_by_the_loss(head):
 
 
 @every_head
-def test_options_of_the_configuration(head):
+def test_config_output_options_are_respected(head):
     """What the configuration says to return is returned, and comes last."""
     model, inputs = build(head), batch_for(head)
     model.set_attn_implementation("eager")

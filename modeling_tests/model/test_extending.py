@@ -114,7 +114,7 @@ def extended_model():
     return build(CBViLAForPreTraining, config)
 
 
-def test_every_parameter_gets_a_gradient():
+def test_extended_model_gets_gradients_everywhere():
     model = extended_model().train()
     output = model(**tiny_pairs())
     assert {"variance", "commitment", "mim", "pixel"} <= output.losses.keys()
@@ -123,7 +123,7 @@ def test_every_parameter_gets_a_gradient():
     assert not idle
 
 
-def test_the_weight_of_the_term_counts():
+def test_extended_objective_weight_is_applied():
     model, batch = extended_model(), tiny_pairs()
     with torch.no_grad():
         whole = model(**batch)
@@ -132,7 +132,7 @@ def test_the_weight_of_the_term_counts():
     assert torch.allclose(whole.loss - rest.loss, 0.5 * whole.losses["variance"], atol=1e-5)
 
 
-def test_it_trains_and_loads(tmp_path):
+def test_extended_model_trains_and_loads(tmp_path):
     model = extended_model()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     trainer = CBViLATrainer(
@@ -179,7 +179,7 @@ def test_it_trains_and_loads(tmp_path):
         ),
     ],
 )
-def test_a_checkpoint_of_what_is_not_registered(registry, name, message, tmp_path):
+def test_unregistered_types_of_a_checkpoint_are_named(registry, name, message, tmp_path):
     extended_model().save_pretrained(tmp_path)
     registry.pop(name)
     for load in (CBViLAConfig, CBViLAForPreTraining):
@@ -192,16 +192,16 @@ def test_a_checkpoint_of_what_is_not_registered(registry, name, message, tmp_pat
     [
         (register_quantizer, "mine", Variance, "must be a subclass of CBViLAQuantizer"),
         (register_objective, "mine", SignQuantizer, "must be a subclass of CBViLAObjective"),
-        (register_quantizer, "nearest", SignQuantizer, "is the name of CBViLANearestQuantizer already"),
-        (register_quantizer, "my quantizer", SignQuantizer, "is no name to register SignQuantizer under"),
+        (register_quantizer, "nearest", SignQuantizer, "is already the name of CBViLANearestQuantizer"),
+        (register_quantizer, "my quantizer", SignQuantizer, "is not a valid name to register SignQuantizer under"),
     ],
 )
-def test_what_cannot_be_registered(register, name, cls, message):
+def test_register_rejects_invalid_names_and_classes(register, name, cls, message):
     with pytest.raises(ValueError, match=message):
         register(name, cls)
 
 
-def test_options_are_checked():
+def test_extended_options_are_checked():
     with pytest.raises(ValueError, match="quantizer_config has no option 'bit'; did you mean 'bits'"):
         CBViLAConfig(quantizer_config={"type": "sign", "bit": 3})
     with pytest.raises(ValueError, match="weight='much' is not of type"):

@@ -169,7 +169,7 @@ def gradients(preset, term):
 
 
 @pytest.mark.parametrize("preset, term, column, cell", CELLS, ids=[" ".join(cell[:3]) for cell in CELLS])
-def test_table(preset, term, column, cell):
+def test_gradient_routing_table_cells(preset, term, column, cell):
     largest = gradients(preset, term)
     if column == "own head":
         heads = {group: value for group, value in largest.items() if group.endswith("_head")}
@@ -184,7 +184,7 @@ def test_table(preset, term, column, cell):
         assert largest[column] == 0.0
 
 
-def test_a_moving_average_has_no_gradient():
+def test_ema_codes_have_no_gradient():
     codes = model_of("recommended").cbvila.quantizer.table.codes
     assert not codes.requires_grad and not isinstance(codes, torch.nn.Parameter)
 
@@ -201,12 +201,12 @@ def groups_with_gradient(model):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("term", TERMS)
-def test_routing(variant, term):
+def test_gradient_routing_of_every_group(variant, term):
     """Every group of weights, those of no column of the table included."""
     model, expected = model_of(variant), routes(variant).get(term)
     if term not in model.objectives:
         assert expected is None
-        with pytest.raises(ValueError, match=f"asks for {term}, and this model was made without"):
+        with pytest.raises(ValueError, match=f"asks for {term}, but this model was built without"):
             run_alone(model, term)
         return
     output = run_alone(model, term)
@@ -218,7 +218,7 @@ def test_routing(variant, term):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_groups_are_all_there_is(variant):
+def test_gradient_routing_groups_cover_all_weights(variant):
     model = model_of(variant)
     prefixes = tuple(prefix for group in GROUPS.values() for prefix in group)
     others = {name for name, _ in model.named_parameters() if not name.startswith(prefixes)}
@@ -228,7 +228,7 @@ def test_the_groups_are_all_there_is(variant):
     )
 
 
-def test_text_is_trained_by_both_its_passes():
+def test_mlm_trains_text_encoder_through_both_passes():
     """MLM reads the text encoder on masked ids; with equal ids in both places only the word [MASK] differs."""
     model, batch = pretraining_model().train(), tiny_pairs()
     output = model(**batch, loss_weights=dict.fromkeys(TERMS, 0.0) | {"mlm": 1.0})
@@ -237,7 +237,7 @@ def test_text_is_trained_by_both_its_passes():
     assert words[4].abs().max() > 0, "[MASK] is only in the corrupted text"
 
 
-def test_mim_targets_are_not_trained():
+def test_mim_targets_have_no_gradient():
     """Moving a masked token's latent changes its target, and no gradient may say so, with gradients to the ViT on."""
     model, batch = pretraining_model(preset="paper").train(), tiny_pairs()
     tokens = []

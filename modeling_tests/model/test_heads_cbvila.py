@@ -36,7 +36,7 @@ def small_batch(head):
 
 
 @pytest.mark.parametrize("head", NEW_MODULES)
-def test_from_the_base_only_the_head_is_new(head, tmp_path):
+def test_head_from_base_checkpoint_has_new_head_only(head, tmp_path):
     base = build(CBViLAModel)
     base.save_pretrained(tmp_path)
     model, info = head.from_pretrained(tmp_path, output_loading_info=True)
@@ -47,7 +47,7 @@ def test_from_the_base_only_the_head_is_new(head, tmp_path):
 
 
 @pytest.mark.parametrize("head", NEW_MODULES)
-def test_from_pretraining_its_heads_are_taken_over(head, tmp_path):
+def test_head_from_pretraining_checkpoint_takes_its_heads(head, tmp_path):
     build(CBViLAForPreTraining).save_pretrained(tmp_path)
     _, info = head.from_pretrained(tmp_path, output_loading_info=True)
     taken = {"objectives.itm", "objectives.pixel", "objectives.mim"}
@@ -56,7 +56,7 @@ def test_from_pretraining_its_heads_are_taken_over(head, tmp_path):
 
 
 @pytest.mark.parametrize("head", HEADS[1:])
-def test_the_base_takes_back_what_it_has(head, tmp_path):
+def test_base_from_head_checkpoint(head, tmp_path):
     model = build(head)
     model.save_pretrained(tmp_path)
     base, info = CBViLAModel.from_pretrained(tmp_path, output_loading_info=True)
@@ -67,7 +67,7 @@ def test_the_base_takes_back_what_it_has(head, tmp_path):
         assert torch.equal(base.state_dict()[name], value), name
 
 
-def test_no_head_holds_what_it_cannot_use():
+def test_heads_have_no_unused_parts():
     parts = {"quantizer", "visual_queries", "vision_projection", "logit_scale", "text_key_projection"}
     have = {head: {name for name in parts if hasattr(head(tiny_config()).cbvila, name)} for head in HEADS[1:]}
     assert have.pop(CBViLAForPreTraining) == parts
@@ -77,7 +77,7 @@ def test_no_head_holds_what_it_cannot_use():
 
 
 @pytest.mark.parametrize("head", NEW_MODULES)
-def test_missing_inputs_are_named(head):
+def test_heads_name_missing_inputs(head):
     model = build(head)
     with pytest.raises(ValueError, match="pixel_values"):
         model(input_ids=torch.tensor([[2, 5, 3]]))
@@ -89,7 +89,7 @@ def test_missing_inputs_are_named(head):
 # Retrieval
 
 
-def test_retrieval_agrees_with_the_models_it_is_made_of():
+def test_retrieval_equals_base_and_itm():
     model = build(CBViLAForImageTextRetrieval)
     inputs = small_batch(CBViLAForImageTextRetrieval)
     output, base = model(**inputs), model.cbvila(**inputs)
@@ -98,7 +98,7 @@ def test_retrieval_agrees_with_the_models_it_is_made_of():
     assert output.loss is None and output.itc_loss is None
 
 
-def test_retrieval_loss_is_that_of_pretraining(tmp_path):
+def test_retrieval_loss_equals_pretraining(tmp_path):
     pretraining = build(CBViLAForPreTraining)
     pretraining.save_pretrained(tmp_path)
     model = CBViLAForImageTextRetrieval.from_pretrained(tmp_path).eval()
@@ -110,7 +110,7 @@ def test_retrieval_loss_is_that_of_pretraining(tmp_path):
     torch.testing.assert_close(ours.loss, ours.itc_loss + ours.itm_loss)
 
 
-def test_retrieval_with_several_texts_of_an_image():
+def test_retrieval_image_index_of_several_texts():
     model, inputs = build(CBViLAForImageTextRetrieval), tiny_pairs(4)
     texts = {name: inputs[name] for name in ("input_ids", "attention_mask")}
     images, index = inputs["pixel_values"][:2], torch.tensor([0, 1, 1, 0])
@@ -121,7 +121,7 @@ def test_retrieval_with_several_texts_of_an_image():
     torch.testing.assert_close(shared.itm_logits, repeated.itm_logits)
 
 
-def test_retrieval_without_projections_has_no_contrast():
+def test_retrieval_without_itc_has_no_itc_loss():
     model = build(CBViLAForImageTextRetrieval, same_width=True, itc_weight=0.0)
     output = model(**batch_for(CBViLAForImageTextRetrieval))
     assert output.itc_loss is None and torch.equal(output.loss, output.itm_loss)
@@ -129,7 +129,7 @@ def test_retrieval_without_projections_has_no_contrast():
     assert cosines.abs().max() <= 1 + 1e-5
 
 
-def test_retrieval_refuses_counts_that_differ_for_a_loss():
+def test_retrieval_return_loss_rejects_other_counts():
     inputs = {**small_batch(CBViLAForImageTextRetrieval), "return_loss": True}
     with pytest.raises(ValueError, match="3 image.s. and 4 text"):
         build(CBViLAForImageTextRetrieval)(**{**inputs, "pixel_values": inputs["pixel_values"][:3]})
@@ -139,7 +139,7 @@ def test_retrieval_refuses_counts_that_differ_for_a_loss():
 
 
 @pytest.mark.parametrize("images, texts", [(1, 4), (3, 4), (4, 1), (2, 3)])
-def test_candidates_are_compared_with_every_image(images, texts):
+def test_retrieval_candidates_are_compared_with_every_image(images, texts):
     model, batch = build(CBViLAForImageTextRetrieval), batch_for(CBViLAForImageTextRetrieval)
     del batch["return_loss"]
     expected = model(**batch).logits_per_image[:images, :texts]
@@ -150,7 +150,7 @@ def test_candidates_are_compared_with_every_image(images, texts):
     assert output.itm_logits is None and output.loss is None
 
 
-def test_candidates_that_nothing_tells_apart_or_that_nobody_trained_for():
+def test_retrieval_rejects_equal_candidates_and_untrained_heads():
     model, batch = build(CBViLAForImageTextRetrieval), batch_for(CBViLAForImageTextRetrieval)
     texts = {name: batch[name][[0, 1, 0]] for name in ("input_ids", "attention_mask")}
     texts["input_ids"][2, -1], texts["attention_mask"][2, -1] = 9, 0  # padding tells nothing
@@ -182,7 +182,7 @@ def test_entailment_labels_are_saved(tmp_path):
     assert config.id2label == {0: "entailment", 1: "neutral", 2: "contradiction"}
 
 
-def test_the_given_configuration_is_left_alone():
+def test_head_does_not_change_the_given_config():
     config = tiny_config()
     assert CBViLAForVisualEntailment(config).config.num_labels == 3 and config.num_labels == 2
 
@@ -204,7 +204,7 @@ def test_classification_learns_its_batch(head):
 # Reasoning
 
 
-def test_reasoning_sees_each_image_in_its_place():
+def test_reasoning_depends_on_image_order():
     model, inputs = build(CBViLAForVisualReasoning), small_batch(CBViLAForVisualReasoning)
     logits = model(**inputs).logits
     swapped = model(**{**inputs, "pixel_values": inputs["pixel_values"].flip(1)}).logits
@@ -213,7 +213,7 @@ def test_reasoning_sees_each_image_in_its_place():
     torch.testing.assert_close(logits, model.reasoning_head(torch.cat(joint, -1)), atol=1e-5, rtol=1e-5)
 
 
-def test_reasoning_about_three_images():
+def test_reasoning_num_images_3():
     model, inputs = build(CBViLAForVisualReasoning, num_images=3), small_batch(CBViLAForVisualReasoning)
     images = inputs["pixel_values"]
     assert model(**{**inputs, "pixel_values": torch.cat([images, images[:, :1]], 1)}).logits.shape == (4, 2)
@@ -221,7 +221,7 @@ def test_reasoning_about_three_images():
         model(**inputs)
 
 
-def test_reasoning_refuses_images_in_a_row():
+def test_reasoning_rejects_flat_images():
     inputs = small_batch(CBViLAForVisualReasoning)
     with pytest.raises(ValueError, match=r"unflatten\(0, \(-1, 2\)\)"):
         build(CBViLAForVisualReasoning)(**{**inputs, "pixel_values": inputs["pixel_values"].flatten(0, 1)})
@@ -235,7 +235,7 @@ def test_masked_image_modeling_is_auto_mapped(tmp_path):
     assert type(AutoModelForMaskedImageModeling.from_pretrained(tmp_path)) is CBViLAForMaskedImageModeling
 
 
-def test_masked_losses_are_those_of_pretraining(tmp_path):
+def test_masked_image_modeling_losses_equal_pretraining(tmp_path):
     pretraining = build(CBViLAForPreTraining)
     pretraining.save_pretrained(tmp_path)
     model = CBViLAForMaskedImageModeling.from_pretrained(tmp_path).eval()
@@ -247,7 +247,7 @@ def test_masked_losses_are_those_of_pretraining(tmp_path):
 
 
 @pytest.mark.parametrize("preset", ["recommended", "paper"])
-def test_hidden_patches_do_not_show(preset):
+def test_masked_image_modeling_does_not_see_hidden_patches(preset):
     """Scores of hidden patches depend on nothing behind the mask but what the image encoder mixed into the others."""
     model, inputs = build(CBViLAForMaskedImageModeling, preset=preset), batch_for(CBViLAForMaskedImageModeling)
     hidden = torch.ones_like(inputs["bool_masked_pos"])
@@ -257,7 +257,7 @@ def test_hidden_patches_do_not_show(preset):
     assert not torch.equal(first.codebook_indices, other.codebook_indices)
 
 
-def test_reconstruction_is_in_evaluation_only_and_of_the_image_size():
+def test_masked_image_modeling_reconstruction_in_evaluation_only():
     model, inputs = build(CBViLAForMaskedImageModeling), batch_for(CBViLAForMaskedImageModeling)
     assert model(**inputs).reconstruction.shape == inputs["pixel_values"].shape
     assert model.train()(**inputs).reconstruction is None
@@ -267,7 +267,7 @@ def test_reconstruction_is_in_evaluation_only_and_of_the_image_size():
 @pytest.mark.parametrize(
     "options", [{}, {"mim_mask_stage": "pre"}, {"fusion_visual_cls": "vit"}, {"mim_head": "tied"}]
 )
-def test_pretraining_draws_what_masked_image_modelling_draws(options, pixel_on, tmp_path):
+def test_reconstruct_equals_masked_image_modeling(options, pixel_on, tmp_path):
     pretraining = build(CBViLAForPreTraining, pixel_on=pixel_on, **options)
     pretraining.save_pretrained(tmp_path)
     model, inputs = CBViLAForMaskedImageModeling.from_pretrained(tmp_path).eval(), tiny_pairs()
@@ -285,7 +285,7 @@ def test_pretraining_draws_what_masked_image_modelling_draws(options, pixel_on, 
     torch.testing.assert_close(pretraining.reconstruct(images, bool_masked_pos=hidden).pixel_values, silent)
 
 
-def test_a_reconstruction_is_what_the_pixel_loss_scores():
+def test_reconstruct_pixels_give_the_pixel_loss():
     model, inputs = build(CBViLAForPreTraining), tiny_pairs()
     texts = {name: inputs[name] for name in ("input_ids", "attention_mask")}
     drawn = model.reconstruct(inputs["pixel_values"], **texts).pixel_values
@@ -294,7 +294,7 @@ def test_a_reconstruction_is_what_the_pixel_loss_scores():
     assert not drawn.requires_grad
 
 
-def test_normalised_patches_are_drawn_with_the_moments_of_the_image():
+def test_reconstruct_uses_image_moments_with_norm_pix_loss():
     model, inputs = build(CBViLAForPreTraining, norm_pix_loss=True), tiny_pairs()
     torch.nn.init.zeros_(model.objectives["pixel"].head.weight)
     torch.nn.init.zeros_(model.objectives["pixel"].head.bias)
@@ -306,12 +306,12 @@ def test_normalised_patches_are_drawn_with_the_moments_of_the_image():
     torch.testing.assert_close(drawn, means)
 
 
-def test_a_reconstruction_needs_a_mask_of_all_patches():
+def test_reconstruct_rejects_a_mask_of_other_shape():
     with pytest.raises(ValueError, match="one entry per patch"):
         build(CBViLAForPreTraining).reconstruct(tiny_pairs()["pixel_values"], bool_masked_pos=torch.ones(4, 3).bool())
 
 
-def test_without_a_mask_there_is_no_loss_and_without_a_caption_an_empty_one():
+def test_masked_image_modeling_without_mask_or_caption():
     model, inputs = build(CBViLAForMaskedImageModeling), batch_for(CBViLAForMaskedImageModeling)
     images = inputs["pixel_values"]
     output = model(images)
@@ -320,18 +320,18 @@ def test_without_a_mask_there_is_no_loss_and_without_a_caption_an_empty_one():
     torch.testing.assert_close(output.logits, model(images, input_ids=empty).logits)
 
 
-def test_the_tied_head_scores_by_the_codes():
+def test_masked_image_modeling_tied_head_has_a_loss():
     model = build(CBViLAForMaskedImageModeling, mim_head="tied")
     assert model(**batch_for(CBViLAForMaskedImageModeling)).loss.isfinite()
 
 
-def test_a_mask_that_does_not_fit():
+def test_masked_image_modeling_rejects_a_mask_of_other_shape():
     inputs = batch_for(CBViLAForMaskedImageModeling)
     with pytest.raises(ValueError, match=r"\(4, 15\); expected \(4, 16\)"):
         build(CBViLAForMaskedImageModeling)(**{**inputs, "bool_masked_pos": inputs["bool_masked_pos"][:, 1:]})
 
 
-def test_the_codebook_of_the_masked_model_moves():
+def test_masked_image_modeling_after_step_moves_codes():
     model, inputs = build(CBViLAForMaskedImageModeling).train(), batch_for(CBViLAForMaskedImageModeling)
     before = model.cbvila.quantizer.table.codes.clone()
     model(**inputs)
@@ -340,10 +340,6 @@ def test_the_codebook_of_the_masked_model_moves():
 
 
 # What is said about loading, and about arguments that are none
-
-
-def messages(caplog):
-    return [record.getMessage() for record in caplog.records if record.name.startswith("transformers_cbvila")]
 
 
 @pytest.mark.parametrize(
@@ -356,27 +352,26 @@ def messages(caplog):
         (CBViLAForVisualReasoning, CBViLAModel, "reasoning_head (4 tensors)"),
     ],
 )
-def test_loading_says_what_it_leaves_out_to_whoever_asks(source, head, parts, caplog, tmp_path):
+def test_from_pretrained_logs_left_out_weights_at_info(source, head, parts, logged, tmp_path):
     build(source).save_pretrained(tmp_path)
     head.from_pretrained(tmp_path)
-    assert not messages(caplog)
-    with caplog.at_level("INFO", logger="transformers_cbvila"):
+    assert not logged("modeling_cbvila_layers")
+    with logged.at_level("INFO"):
         head.from_pretrained(tmp_path)
-    (message,) = messages(caplog)
+    (message,) = logged("modeling_cbvila_layers")
     assert message.startswith(f"{head.__name__} has no use for ") and message.endswith(" left out, as intended.")
     assert parts in message
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_loading_what_was_saved_says_nothing(head, caplog, tmp_path):
+def test_from_pretrained_of_saved_model_logs_nothing(head, logged, tmp_path):
     build(head).save_pretrained(tmp_path)
-    with caplog.at_level("WARNING"):
-        head.from_pretrained(tmp_path)
-    assert not messages(caplog) and not caplog.records
+    head.from_pretrained(tmp_path)
+    assert not logged()
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_a_misspelt_argument_is_an_error(head):
+def test_forward_rejects_misspelt_arguments(head):
     with pytest.raises(TypeError, match="atention_mask"):
         build(head)(**batch_for(head), atention_mask=None)
 
@@ -384,7 +379,7 @@ def test_a_misspelt_argument_is_an_error(head):
 # Classes
 
 
-def test_classes_of_ones_own_are_kept():
+def test_head_keeps_given_classes():
     config = tiny_config(num_labels=5)
     assert build(CBViLAForVisualEntailment, config).config.num_labels == 5
     names = {0: "no", 1: "yes"}
@@ -392,7 +387,7 @@ def test_classes_of_ones_own_are_kept():
     assert build(CBViLAForVisualEntailment, config).config.id2label == names
 
 
-def test_a_head_does_not_take_over_the_default_classes_of_another(tmp_path):
+def test_head_does_not_take_default_classes_of_another(tmp_path):
     build(CBViLAForVisualEntailment).save_pretrained(tmp_path)
     assert CBViLAForVisualReasoning.from_pretrained(tmp_path).config.id2label == {0: "False", 1: "True"}
     build(CBViLAForVisualReasoning).save_pretrained(tmp_path)
@@ -409,12 +404,12 @@ def test_a_head_does_not_take_over_the_default_classes_of_another(tmp_path):
         (torch.tensor([0.0, 1.0, 1.0, 0.0]), "of torch.float32"),
     ],
 )
-def test_labels_that_are_none(head, labels, message):
+def test_labels_invalid_are_rejected(head, labels, message):
     with pytest.raises(ValueError, match=message):
         build(head)(**{**batch_for(head), "labels": labels})
 
 
-def test_labels_left_out():
+def test_labels_of_minus_100_are_ignored():
     model, inputs = build(CBViLAForVisualEntailment), batch_for(CBViLAForVisualEntailment)
     labels = torch.tensor([0, -100, 1, -100])
     kept = {k: v[[0, 2]] for k, v in inputs.items()}
@@ -440,7 +435,7 @@ class Rows(torch.utils.data.Dataset):
 
 
 @pytest.mark.parametrize("head", HEADS[1:])
-def test_the_plain_trainer_trains_and_evaluates(head, tmp_path):
+def test_plain_trainer_trains_and_evaluates_heads(head, tmp_path):
     model, batch = build(head), batch_for(head)
 
     def collate(rows):
@@ -478,7 +473,7 @@ def test_the_plain_trainer_trains_and_evaluates(head, tmp_path):
         assert first.shape == expected[head]
 
 
-def test_our_trainer_moves_the_codebook_of_the_masked_model(tmp_path):
+def test_trainer_moves_codes_of_masked_image_modeling(tmp_path):
     model, batch = build(CBViLAForMaskedImageModeling), batch_for(CBViLAForMaskedImageModeling)
     before = model.cbvila.quantizer.table.codes.clone()
     arguments = CBViLATrainingArguments(output_dir=str(tmp_path), max_steps=2, use_cpu=True, disable_tqdm=True)

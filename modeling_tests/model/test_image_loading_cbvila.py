@@ -46,7 +46,7 @@ UPRIGHT = {
 
 @pytest.mark.parametrize("orientation", UPRIGHT)
 @pytest.mark.parametrize("suffix", [".png", ".tiff"])
-def test_exif_orientation_is_applied_once(tmp_path: Path, orientation: int, suffix: str):
+def test_load_image_applies_exif_orientation_once(tmp_path: Path, orientation: int, suffix: str):
     stored = Image.fromarray(np.array([[0, 1], [2, 3]], dtype=np.uint8))
     exif = Image.Exif()
     exif[EXIF_ORIENTATION] = orientation
@@ -57,12 +57,12 @@ def test_exif_orientation_is_applied_once(tmp_path: Path, orientation: int, suff
         assert np.asarray(to_rgb(opened))[..., 0].tolist() == UPRIGHT[orientation]
 
 
-def test_garbage_in_exif_does_not_lose_the_image(tmp_path: Path):
+def test_load_image_ignores_garbage_exif(tmp_path: Path):
     Image.new("RGB", (4, 4), BLUE).save(tmp_path / "x.jpg", exif=b"Exif\0\0garbage", quality=100)
     assert load_image(tmp_path / "x.jpg").size == (4, 4)
 
 
-def test_the_callers_image_is_left_alone():
+def test_to_rgb_leaves_its_input_unchanged():
     image = Image.new("RGBA", (2, 1), (255, 0, 0, 0))
     image.getexif()[EXIF_ORIENTATION] = 6
     assert to_rgb(image).size == (1, 2)
@@ -72,7 +72,7 @@ def test_the_callers_image_is_left_alone():
 @pytest.mark.parametrize(
     ("suffix", "options"), [(".gif", {}), (".webp", {"lossless": True}), (".png", {}), (".tiff", {})]
 )
-def test_animated_images_give_the_first_frame(tmp_path: Path, suffix: str, options: dict):
+def test_load_image_takes_the_first_frame(tmp_path: Path, suffix: str, options: dict):
     frames = [Image.new("RGB", (4, 4), color) for color in (RED, BLUE)]
     path = tmp_path / f"animated{suffix}"
     frames[0].save(path, save_all=True, append_images=frames[1:], **options)
@@ -88,18 +88,18 @@ def palette_image() -> Image.Image:
     return image
 
 
-def test_palette_image():
+def test_to_rgb_palette():
     assert pixels(to_rgb(palette_image())) == [[list(BLUE), list(RED)]]
 
 
 @pytest.mark.parametrize(("transparency", "suffix"), [(0, ".png"), (0, ".gif"), (b"\x00\xff", ".png")])
-def test_transparent_palette_entry_is_white(tmp_path: Path, transparency, suffix: str):
+def test_load_image_transparent_palette_is_white(tmp_path: Path, transparency, suffix: str):
     path = tmp_path / f"palette{suffix}"
     palette_image().save(path, transparency=transparency)
     assert pixels(load_image(path)) == [[list(WHITE), list(RED)]]
 
 
-def test_transparent_colour_of_an_rgb_image_is_white(tmp_path: Path):
+def test_load_image_transparent_rgb_is_white(tmp_path: Path):
     Image.new("RGB", (2, 2), RED).save(tmp_path / "key.png", transparency=RED)
     assert pixel(load_image(tmp_path / "key.png")) == WHITE
 
@@ -116,7 +116,7 @@ def test_transparent_colour_of_an_rgb_image_is_white(tmp_path: Path):
         ("PA", (0, 0), (255, 255, 255)),
     ],
 )
-def test_alpha_is_composited_over_white(mode: str, color: tuple, expected: tuple):
+def test_to_rgb_composites_alpha_on_white(mode: str, color: tuple, expected: tuple):
     assert pixel(to_rgb(Image.new(mode, (1, 1), color))) == expected
 
 
@@ -135,33 +135,33 @@ def test_alpha_is_composited_over_white(mode: str, color: tuple, expected: tuple
         ("F", 51.0, (51, 51, 51)),
     ],
 )
-def test_other_modes(mode: str, color, expected: tuple):
+def test_to_rgb_other_modes(mode: str, color, expected: tuple):
     assert pixel(to_rgb(Image.new(mode, (1, 1), color))) == expected
 
 
-def test_cmyk_jpeg(tmp_path: Path):
+def test_load_image_cmyk_jpeg(tmp_path: Path):
     Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "print.jpg", quality=100)
     assert np.allclose(pixel(load_image(tmp_path / "print.jpg")), RED, atol=3)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tiff"])
-def test_16_bit_grey_is_scaled_not_clipped(tmp_path: Path, suffix: str):
+def test_load_image_scales_16_bit_grey(tmp_path: Path, suffix: str):
     deep = np.array([[0, 128, 129, 25700, 65535]], dtype=np.uint16)
     Image.fromarray(deep).save(tmp_path / f"deep{suffix}")
     assert np.asarray(load_image(tmp_path / f"deep{suffix}"))[0, :, 1].tolist() == [0, 0, 1, 100, 255]
 
 
-def test_big_endian_16_bit_grey():
+def test_to_rgb_big_endian_16_bit_grey():
     assert pixel(to_rgb(Image.new("I;16B", (1, 1), 25700))) == (100, 100, 100)
 
 
-def test_transparent_level_of_16_bit_grey_is_white(tmp_path: Path):
+def test_load_image_transparent_16_bit_grey_is_white(tmp_path: Path):
     Image.fromarray(np.array([[0, 25700]], dtype=np.uint16)).save(tmp_path / "deep.png", transparency=0)
     assert np.asarray(load_image(tmp_path / "deep.png"))[0, :, 0].tolist() == [255, 100]
 
 
 @pytest.mark.parametrize("value", [-1, 70000])
-def test_32_bit_values_that_are_no_levels(value: int):
+def test_to_rgb_rejects_32_bit_values_out_of_range(value: int):
     with pytest.raises(ValueError, match=rf"{value}.*0\.\.255"):
         to_rgb(Image.new("I", (2, 2), value))
 
@@ -183,7 +183,7 @@ COLOR = np.arange(2 * 5 * 3, dtype=np.uint8).reshape(2, 5, 3)
         torch.from_numpy(GREY / 255).to(torch.float32).requires_grad_(),
     ],
 )
-def test_grey_arrays(array):
+def test_to_rgb_grey_arrays(array):
     rgb = np.asarray(to_rgb(array))
     assert rgb.shape == (5, 2, 3)
     assert all((rgb[..., channel] == GREY).all() for channel in range(3))
@@ -201,19 +201,19 @@ def test_grey_arrays(array):
         np.concatenate([COLOR, np.full((2, 5, 1), 255, dtype=np.uint8)], axis=-1),
     ],
 )
-def test_colour_arrays(array):
+def test_to_rgb_colour_arrays(array):
     assert np.array_equal(np.asarray(to_rgb(array)), COLOR)
 
 
-def test_array_with_alpha_is_composited_over_white():
+def test_to_rgb_composites_alpha_arrays_on_white():
     assert pixel(to_rgb(np.array([[[255, 0, 0, 51]]] * 6, dtype=np.uint8))) == (255, 204, 204)
 
 
-def test_bool_array_is_black_and_white():
+def test_to_rgb_bool_array():
     assert np.asarray(to_rgb(np.array([[True, False]])))[0, :, 0].tolist() == [255, 0]
 
 
-def test_given_layout_wins_over_the_guess():
+def test_to_rgb_input_data_format_wins():
     ambiguous = np.arange(9 * 3, dtype=np.uint8).reshape(3, 9, 1).repeat(3, axis=2)
     assert to_rgb(ambiguous, input_data_format="channels_last").size == (9, 3)
     assert to_rgb(ambiguous, input_data_format="channels_first").size == (3, 9)
@@ -239,42 +239,42 @@ def test_given_layout_wins_over_the_guess():
         (np.full((4, 4), "x"), r"<U1"),
     ],
 )
-def test_bad_arrays(array, message: str):
+def test_to_rgb_rejects_bad_arrays(array, message: str):
     with pytest.raises(ValueError, match=message):
         to_rgb(array)
 
 
-def test_wrong_channels_in_the_given_layout():
+def test_to_rgb_rejects_wrong_channels():
     with pytest.raises(ValueError, match="got 5"):
         to_rgb(COLOR.transpose(1, 0, 2), input_data_format="channels_first")
 
 
 @pytest.mark.parametrize("thing", [None, 3, b"bytes", {"image": 1}])
-def test_other_types_are_refused_by_name(thing):
+def test_load_image_rejects_other_types(thing):
     with pytest.raises(ValueError, match=type(thing).__name__):
         load_image(thing)
 
 
 @pytest.mark.parametrize("kind", [str, Path])
-def test_path_that_is_not_there(tmp_path: Path, kind):
+def test_load_image_rejects_missing_path(tmp_path: Path, kind):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.png.*relative paths start at.*URL"):
         load_image(kind(tmp_path / "nowhere.png"))
 
 
-def test_folder(tmp_path: Path):
+def test_load_image_rejects_a_folder(tmp_path: Path):
     with pytest.raises(ValueError, match="is not a file"):
         load_image(tmp_path)
 
 
 @pytest.mark.parametrize(("content", "message"), [(b"", r"empty \(0 bytes\)"), (b"hello", "not an image.*PNG")])
-def test_file_that_is_no_image(tmp_path: Path, content: bytes, message: str):
+def test_load_image_rejects_other_files(tmp_path: Path, content: bytes, message: str):
     (tmp_path / "x.png").write_bytes(content)
     with pytest.raises(ValueError, match=rf"x\.png.*{message}"):
         load_image(tmp_path / "x.png")
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".gif", ".webp", ".tiff", ".bmp"])
-def test_truncated_file(tmp_path: Path, suffix: str):
+def test_load_image_rejects_truncated_file(tmp_path: Path, suffix: str):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     path = tmp_path / f"cut{suffix}"
     Image.fromarray(noise).save(path)
@@ -283,7 +283,7 @@ def test_truncated_file(tmp_path: Path, suffix: str):
         load_image(path)
 
 
-def test_truncated_file_that_the_caller_opened(tmp_path: Path):
+def test_to_rgb_rejects_truncated_opened_file(tmp_path: Path):
     path = tmp_path / "cut.jpg"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path)
     path.write_bytes(path.read_bytes()[:-200])
@@ -292,25 +292,25 @@ def test_truncated_file_that_the_caller_opened(tmp_path: Path):
 
 
 @pytest.mark.parametrize("size", [(0, 5), (5, 0)])
-def test_pil_image_without_pixels(size: tuple):
+def test_to_rgb_rejects_empty_image(size: tuple):
     with pytest.raises(ValueError, match=f"{size[0]} x {size[1]}.*at least 1"):
         to_rgb(Image.new("RGB", size))
 
 
-def test_decompression_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_load_image_rejects_decompression_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     Image.new("RGB", (30, 30)).save(tmp_path / "huge.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(ValueError, match=r"huge\.png.*too large.*900 pixels.*MAX_IMAGE_PIXELS"):
         load_image(tmp_path / "huge.png")
 
 
-def test_data_url():
+def test_load_image_data_url():
     url = "data:image/png;base64," + base64.b64encode(png_bytes()).decode()
     assert pixel(load_image(url)) == RED
 
 
 @pytest.mark.parametrize("url", ["data:image/png;base64,###", "data:image/svg+xml,<svg/>", "data:"])
-def test_bad_data_url(url: str):
+def test_load_image_rejects_bad_data_url(url: str):
     with pytest.raises(ValueError, match="data:image.*base64"):
         load_image(url)
 
@@ -332,12 +332,12 @@ def server():
         httpd.shutdown()
 
 
-def test_url(server: str, monkeypatch: pytest.MonkeyPatch):
+def test_load_image_url(server: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     assert pixel(load_image(f"{server}/red.png")) == RED
 
 
-def test_url_that_is_not_there(server: str, monkeypatch: pytest.MonkeyPatch):
+def test_load_image_rejects_missing_url(server: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with pytest.raises(ValueError, match=r"could not download .*blue\.png.*404.*path"):
         load_image(f"{server}/blue.png")

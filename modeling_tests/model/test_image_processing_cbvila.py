@@ -30,7 +30,7 @@ def normalised(levels: np.ndarray) -> torch.Tensor:
     return (torch.from_numpy(levels).permute(2, 0, 1) / 255 - MEAN) / STD
 
 
-def test_defaults_are_256_pixels_of_three_normalised_channels():
+def test_image_processor_defaults():
     out = CBViLAImageProcessorPil()(Image.new("RGB", (20, 30), (255, 0, 51)), return_tensors="pt")["pixel_values"]
     assert out.shape == (1, 3, 256, 256)
     assert out.dtype == torch.float32
@@ -38,7 +38,7 @@ def test_defaults_are_256_pixels_of_three_normalised_channels():
     torch.testing.assert_close(out[0], expected, atol=1e-6, rtol=0)
 
 
-def test_resize_is_bicubic(processor: CBViLAImageProcessorPil):
+def test_image_processor_resizes_bicubic(processor: CBViLAImageProcessorPil):
     levels = noise(20, 13)
     expected = np.array(Image.fromarray(levels).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
     out = processor(levels, return_tensors="pt")["pixel_values"][0]
@@ -72,19 +72,19 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_of_an_image_gives_the_same(processor: CBViLAImageProcessorPil, tmp_path: Path, form: str):
+def test_image_processor_takes_every_image_form(processor: CBViLAImageProcessorPil, tmp_path: Path, form: str):
     out = processor(FORMS[form](noise(), tmp_path), return_tensors="pt")["pixel_values"]
     assert len(out) == 1
     torch.testing.assert_close(out[0], normalised(noise()), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("grey", [np.zeros((10, 12)), np.zeros((10, 12, 1)), Image.new("L", (12, 10))])
-def test_grey_images_have_three_channels(processor: CBViLAImageProcessorPil, grey):
+def test_image_processor_makes_grey_images_rgb(processor: CBViLAImageProcessorPil, grey):
     out = processor(grey, return_tensors="pt")["pixel_values"]
     torch.testing.assert_close(out[0], (-MEAN / STD).expand(3, SIDE, SIDE), atol=1e-6, rtol=0)
 
 
-def test_batches_keep_their_order(processor: CBViLAImageProcessorPil):
+def test_image_processor_keeps_the_order(processor: CBViLAImageProcessorPil):
     arrays = [noise(seed=seed) for seed in range(4)]
     images = [arrays[0], Image.fromarray(arrays[1]), [torch.from_numpy(arrays[2])], np.stack(arrays[3:])]
     out = processor(images, return_tensors="np")["pixel_values"]
@@ -93,7 +93,7 @@ def test_batches_keep_their_order(processor: CBViLAImageProcessorPil):
         np.testing.assert_allclose(row, normalised(levels).numpy(), atol=1e-6)
 
 
-def test_alpha_16_bit_and_orientation_reach_the_pixels(processor: CBViLAImageProcessorPil):
+def test_image_processor_applies_alpha_16_bit_and_orientation(processor: CBViLAImageProcessorPil):
     clear = Image.new("RGBA", (SIDE, SIDE), (0, 0, 0, 0))
     deep = Image.fromarray(np.full((SIDE, SIDE), 25700, dtype=np.uint16))
     turned = Image.fromarray(noise())
@@ -104,36 +104,36 @@ def test_alpha_16_bit_and_orientation_reach_the_pixels(processor: CBViLAImagePro
     torch.testing.assert_close(out[2], normalised(noise()).flip(1, 2), atol=1e-6, rtol=0)
 
 
-def test_unit_floats_without_rescale_are_used_as_they_are(processor: CBViLAImageProcessorPil):
+def test_image_processor_do_rescale_false_takes_unit_floats(processor: CBViLAImageProcessorPil):
     images = [noise() / 255, torch.from_numpy(noise()).float() / 255]
     out = processor(images, do_rescale=False, return_tensors="pt")["pixel_values"]
     for row in out:
         torch.testing.assert_close(row, normalised(noise()), atol=1e-6, rtol=0)
 
 
-def test_levels_without_rescale_stay_levels(processor: CBViLAImageProcessorPil):
+def test_image_processor_do_rescale_false_keeps_levels(processor: CBViLAImageProcessorPil):
     out = processor(noise(), do_rescale=False, do_normalize=False, return_tensors="np")["pixel_values"]
     assert np.array_equal(out[0], noise().transpose(2, 0, 1))
 
 
-def test_mixed_scales_without_rescale_are_refused(processor: CBViLAImageProcessorPil):
+def test_image_processor_do_rescale_false_rejects_mixed_scales(processor: CBViLAImageProcessorPil):
     with pytest.raises(ValueError, match=r"image 1 holds floats in \[0, 1\] and image 0 levels.*leave do_rescale on"):
         processor([noise(), noise() / 255], do_rescale=False)
 
 
-def test_options_of_the_processor_count_like_options_of_the_call():
+def test_image_processor_options_of_init_equal_those_of_call():
     processor = CBViLAImageProcessorPil(size=SIDE, do_rescale=False, input_data_format="channels_first")
     out = processor(noise().transpose(2, 0, 1) / 255, return_tensors="pt")["pixel_values"]
     torch.testing.assert_close(out[0], normalised(noise()), atol=1e-6, rtol=0)
 
 
-def test_given_layout_is_used(processor: CBViLAImageProcessorPil):
+def test_image_processor_uses_input_data_format(processor: CBViLAImageProcessorPil):
     ambiguous = noise(3, 9)
     out = processor(ambiguous, input_data_format="channels_last", do_resize=False, return_tensors="pt")["pixel_values"]
     torch.testing.assert_close(out[0], normalised(ambiguous), atol=1e-6, rtol=0)
 
 
-def test_conversion_can_be_left_out(processor: CBViLAImageProcessorPil):
+def test_image_processor_do_convert_rgb_false(processor: CBViLAImageProcessorPil):
     out = processor(Image.new("RGBA", (SIDE, SIDE)), do_convert_rgb=False, do_normalize=False, return_tensors="pt")
     assert out["pixel_values"].shape == (1, 4, SIDE, SIDE)
 
@@ -147,7 +147,7 @@ def test_conversion_can_be_left_out(processor: CBViLAImageProcessorPil):
         (None, ValueError, "image 1 of 2: .*NoneType"),
     ],
 )
-def test_an_error_says_which_image(processor: CBViLAImageProcessorPil, bad, error: type, message: str):
+def test_image_processor_error_names_the_image(processor: CBViLAImageProcessorPil, bad, error: type, message: str):
     with pytest.raises(error, match=message):
         processor([noise(), bad])
     with pytest.raises(error) as caught:
@@ -156,12 +156,12 @@ def test_an_error_says_which_image(processor: CBViLAImageProcessorPil, bad, erro
 
 
 @pytest.mark.parametrize("nothing", [[], [[]], np.zeros((0, 3, 4, 4))])
-def test_no_images(processor: CBViLAImageProcessorPil, nothing):
+def test_image_processor_rejects_no_images(processor: CBViLAImageProcessorPil, nothing):
     with pytest.raises(ValueError, match="empty list of images; pass at least one"):
         processor(nothing)
 
 
-def test_save_and_load(tmp_path: Path):
+def test_image_processor_save_and_load(tmp_path: Path):
     CBViLAImageProcessorPil(size={"height": 24, "width": 16}, image_mean=[0.5, 0.5, 0.5]).save_pretrained(tmp_path)
     saved = json.loads((tmp_path / "preprocessor_config.json").read_text())
     assert saved["image_processor_type"] == "CBViLAImageProcessor"
@@ -171,7 +171,7 @@ def test_save_and_load(tmp_path: Path):
     torch.testing.assert_close(out[:, 0], torch.full((1, 24, 16), (128 / 255 - 0.5) / OPENAI_CLIP_STD[0]))
 
 
-def test_both_backends_declare_the_same():
+def test_image_processor_backends_declare_the_same():
     names = (
         "resample",
         "image_mean",
@@ -186,7 +186,7 @@ def test_both_backends_declare_the_same():
         assert getattr(CBViLAImageProcessor, name) == getattr(CBViLAImageProcessorPil, name)
 
 
-def test_torchvision_backend_without_torchvision(monkeypatch: pytest.MonkeyPatch):
+def test_image_processor_without_torchvision_names_the_pil_backend(monkeypatch: pytest.MonkeyPatch):
     module = importlib.import_module(CBViLAImageProcessor.__module__)
     monkeypatch.setattr(module, "is_torchvision_available", lambda: False)
     with pytest.raises(ImportError, match="pip install torchvision, or use CBViLAImageProcessorPil"):
@@ -203,7 +203,7 @@ def torchvision_processor() -> CBViLAImageProcessor:
 
 
 @pytest.mark.parametrize("size", [(SIDE, SIDE), (64, 48), (5, 3), (300, 1)])
-def test_torchvision_agrees_within_one_level(
+def test_image_processor_backends_agree_within_one_level(
     processor: CBViLAImageProcessorPil, torchvision_processor: CBViLAImageProcessor, size: tuple
 ):
     levels = noise(*size)

@@ -65,16 +65,16 @@ def no_proxy(monkeypatch):
         ("/x;v=1,2.png?a=b:c/d@e", "/x;v=1,2.png?a=b:c/d@e"),
     ],
 )
-def test_what_is_asked_for(port, asked, path, sent):
+def test_load_image_url_request_path(port, asked, path, sent):
     assert load_image(f"http://127.0.0.1:{port}{path}").getpixel((0, 0)) == RED
     assert asked[-1][0] == sent
 
 
-def test_schemes_in_capitals(port):
+def test_load_image_url_scheme_in_capitals(port):
     assert load_image(f"HTTP://127.0.0.1:{port}/x.png").getpixel((0, 0)) == RED
 
 
-def test_user_and_password_are_sent_as_such_and_not_to_where_the_host_redirects(port, asked):
+def test_load_image_url_credentials_are_not_sent_to_redirects(port, asked):
     load_image(f"http://me:p%40ss@127.0.0.1:{port}/moved")
     (_, sent, host), (path, later, _) = asked[-2:]
     assert base64.b64decode(sent.removeprefix("Basic ")) == b"me:p@ss" and host == f"127.0.0.1:{port}"
@@ -91,7 +91,7 @@ def test_user_and_password_are_sent_as_such_and_not_to_where_the_host_redirects(
         ("http://[::1]:8080/x.png", "[::1]:8080"),
     ],
 )
-def test_hosts(url, host, monkeypatch):
+def test_load_image_url_host(url, host, monkeypatch):
     asked = []
     monkeypatch.setattr("urllib.request.urlopen", lambda request, timeout: asked.append(request) or BytesIO(png()))
     load_image(url)
@@ -99,7 +99,7 @@ def test_hosts(url, host, monkeypatch):
 
 
 @pytest.mark.parametrize("url", ["http://", "http://127.0.0.1:x/a.png", "http://[::1/a.png", "http://" + "ü" * 70])
-def test_addresses_that_are_none(url):
+def test_load_image_rejects_invalid_urls(url):
     with pytest.raises(ValueError, match="could not download 'http:.*save the image yourself"):
         load_image(url)
 
@@ -121,24 +121,24 @@ ENCODED = base64.b64encode(png()).decode()
         png(),
     ],
 )
-def test_images_in_texts(text):
+def test_load_image_base64_texts(text):
     assert load_image(text).getpixel((0, 0)) == RED
 
 
 @pytest.mark.parametrize("text", [ENCODED[:-8] + "###", "x" * 400_152, "data:image/png;base64," + "#" * 400_000])
-def test_texts_that_hold_no_image_are_cut_in_the_error(text):
+def test_load_image_error_cuts_long_texts(text):
     with pytest.raises((ValueError, FileNotFoundError)) as caught:
         load_image(text)
     assert len(str(caught.value)) < 600
 
 
 @pytest.mark.parametrize("text", [base64.b64encode(b"what is written here is no picture at all").decode(), "a/" * 40])
-def test_what_could_be_base64_and_is_no_image_is_a_path(text):
+def test_load_image_takes_other_base64_for_a_path(text):
     with pytest.raises(FileNotFoundError, match="no image file at"):
         load_image(text)
 
 
-def test_a_path_that_exists_is_itself(tmp_path, monkeypatch):
+def test_load_image_prefers_existing_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     name = "A" * 64
     (tmp_path / name).write_bytes(png())
@@ -146,7 +146,7 @@ def test_a_path_that_exists_is_itself(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("host", ["", "localhost"])
-def test_file_urls_are_paths(host, tmp_path):
+def test_load_image_file_url(host, tmp_path):
     path = tmp_path / "ein b\u00fcld.png"
     path.write_bytes(png())
     assert load_image(path.as_uri().replace("file://", f"FILE://{host}")).getpixel((0, 0)) == RED

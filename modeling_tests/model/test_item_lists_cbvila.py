@@ -110,7 +110,7 @@ BY_ITERATION = {
 
 
 @pytest.mark.parametrize("kind", BY_POSITION)
-def test_these_are_read_by_position(kind):
+def test_items_of_read_by_position(kind):
     given = BY_POSITION[kind]()
     items = items_of(given, "words")
     assert holds_several(given) and is_by_position(items)
@@ -118,20 +118,20 @@ def test_these_are_read_by_position(kind):
 
 
 @pytest.mark.parametrize("kind", BY_ITERATION)
-def test_these_are_read_by_iteration(kind):
+def test_items_of_read_by_iteration(kind):
     given = BY_ITERATION[kind]()
     items = items_of(given, "words")
     assert holds_several(given) and not is_by_position(items)
     assert list(items) == WORDS
 
 
-def test_rows_of_datasets_are_by_position():
+def test_items_of_dataset_rows_by_position():
     rows = items_of(hugging_face(), "rows")
     assert is_by_position(rows) and rows[2] == {"word": "c"}
 
 
 @pytest.mark.parametrize("kind", [np.zeros, torch.zeros])
-def test_an_array_of_four_dimensions_is_a_list_and_one_of_three_an_image(kind):
+def test_items_of_arrays_by_dimensions(kind):
     assert not holds_several(kind((2, 3, 3))) and not holds_several(kind((3, 3)))
     items = items_of(kind((2, 4, 5, 3)), "images")
     assert [tuple(item.shape) for item in items] == [(4, 5, 3)] * 2
@@ -157,13 +157,13 @@ def test_an_array_of_four_dimensions_is_a_list_and_one_of_three_an_image(kind):
         ("x" * 100_000, r"\(100,000 characters\)"),
     ],
 )
-def test_what_is_no_list_is_refused_with_what_to_pass(given, message):
+def test_items_of_rejects_other_types(given, message):
     with pytest.raises(ValueError, match=message) as caught:
         items_of(given, "words")
     assert len(str(caught.value)) < 400
 
 
-def test_other_tables_are_refused():
+def test_items_of_rejects_tables():
     with pytest.raises(ValueError, match="is a table"):
         items_of(pytest.importorskip("pyarrow").table({"a": WORDS}), "words")
     with pytest.raises(ValueError, match="is a table"):
@@ -182,7 +182,7 @@ def test_other_tables_are_refused():
         ((x for x in "ab"), r"images\[3\] holds several items"),
     ],
 )
-def test_what_is_no_single_item_is_refused(item, message):
+def test_check_item_rejects_lists(item, message):
     with pytest.raises(ValueError, match=message):
         check_item(item, "images[3]")
 
@@ -190,5 +190,5 @@ def test_what_is_no_single_item_is_refused(item, message):
 @pytest.mark.parametrize(
     "item", ["a.png", Path("a.png"), b"bytes", Image.new("L", (1, 1)), np.zeros((2, 2)), torch.zeros(1, 3, 2, 2), 3.0]
 )
-def test_single_items_pass(item):
+def test_check_item_accepts_single_items(item):
     check_item(item, "images[3]")

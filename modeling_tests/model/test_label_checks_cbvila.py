@@ -75,13 +75,13 @@ NONE = [
 
 
 @pytest.mark.parametrize("head, name, value, message", NONE, ids=lambda value: getattr(value, "__name__", None))
-def test_what_is_none_is_refused(head, name, value, message):
+def test_labels_and_masks_invalid_are_rejected(head, name, value, message):
     with pytest.raises(ValueError, match=message) as raised:
         build(head)(**{**batch_for(head), name: value})
     assert len(str(raised.value)) < 600
 
 
-def test_labels_as_blips_documentation_makes_them_are_refused():
+def test_labels_in_the_form_of_blip_are_rejected():
     processor, model = tiny_processor(), build(VQA)
     texts = ["red", "left half", "red", "blue"]
     labels = processor(text=texts, return_tensors="pt").input_ids
@@ -92,7 +92,7 @@ def test_labels_as_blips_documentation_makes_them_are_refused():
     assert model(**{**batch_for(VQA), **processor.encode_answers(texts)}).loss.isfinite()
 
 
-def test_integers_of_other_widths_are_masks_and_indices():
+def test_masks_and_indices_of_other_integer_types():
     batch = batch_for(MASKED)
     expected = build(MASKED)(**batch).loss
     for dtype in (torch.uint8, torch.int64):
@@ -102,7 +102,7 @@ def test_integers_of_other_widths_are_masks_and_indices():
     build(VQA)(**batch_for(VQA), image_index=torch.arange(4, dtype=torch.int32))
 
 
-def test_no_step_waits_for_an_accelerator():
+def test_label_checks_look_at_the_first_batch_on_accelerators():
     """There the first batch of a model is looked at and no later one; the shape of all."""
 
     class Elsewhere(torch.Tensor):
@@ -135,7 +135,7 @@ TIES = [
 
 
 @pytest.mark.parametrize("texts, message", TIES)
-def test_candidates_that_nothing_tells_apart(texts, message):
+def test_encode_candidates_rejects_equal_candidates(texts, message):
     processor = tiny_processor()
     with pytest.raises(ValueError, match=message):
         processor.encode_candidates(texts)
@@ -143,7 +143,7 @@ def test_candidates_that_nothing_tells_apart(texts, message):
 
 
 @pytest.mark.parametrize("top_k", [None, 2, 4])
-def test_an_answer_that_comes_twice_is_one_candidate(top_k):
+def test_rank_answers_merges_equal_answers(top_k):
     question = {name: value for name, value in batch_for(VQA).items() if name != "labels"}
     model, listed = build(VQA), answers([5, SEP], [6, SEP], [7, 8, SEP])
     once = model.rank_answers(**question, answer_labels=listed, top_k=top_k and min(top_k, 3))
@@ -157,22 +157,22 @@ def test_an_answer_that_comes_twice_is_one_candidate(top_k):
 
 
 @pytest.mark.parametrize("choose", ["rank_answers", "generate"])
-def test_lists_in_the_form_of_texts_are_refused(choose):
+def test_answer_labels_in_the_form_of_texts_are_rejected(choose):
     question = {name: value for name, value in batch_for(VQA).items() if name != "labels"}
     with pytest.raises(ValueError, match="answer_labels row 0 is .*it begins with"):
         getattr(build(VQA), choose)(**question, answer_labels=answers([CLS, 5, SEP], [CLS, 6, SEP]))
 
 
-def test_an_evaluation_leaves_out_what_it_cannot_tell_apart(caplog):
+def test_answer_questions_drops_equal_candidates(logged):
     rows = [{"image": half_image("red", "left"), "question": "is it red"}]
     listed = ["red", "Red", "blue", "蓝"]
     ranked = answer_questions(build(VQA), tiny_processor(), rows, progress=False, answer_list=listed)
     assert ranked == answer_questions(build(VQA), tiny_processor(), rows, progress=False, answer_list=["red", "blue"])
-    assert "2 of 4 answers of the list are left out" in caplog.text and "'Red' (as 'red')" in caplog.text
+    assert "2 of 4 answers of the list are left out" in logged.text and "'Red' (as 'red')" in logged.text
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_texts_without_a_token_are_refused(head):
+def test_texts_without_tokens_are_rejected(head):
     batch = batch_for(head)
     shape = batch["input_ids"].shape
     empty = {name: value[:, :0] for name, value in batch.items() if getattr(value, "shape", None) == shape}

@@ -30,13 +30,13 @@ def test_pixel_loss_by_hand():
     assert pixel_loss(PREDICTIONS, TARGETS, torch.tensor([[False, True]])).item() == pytest.approx(9 / 3)
 
 
-def test_normalised_pixel_loss_by_hand():
+def test_pixel_loss_normalize_by_hand():
     """The second patch, 3 0 0, has mean 1 and unbiased variance 3: 2/√3 and twice -1/√3, whose squares sum to 2."""
     mask = torch.tensor([[False, True]])
     assert pixel_loss(PREDICTIONS, TARGETS, mask, normalize=True).item() == pytest.approx(2 / 3, abs=1e-5)
 
 
-def test_pixel_likelihoods_by_hand():
+def test_pixel_loss_likelihoods_by_hand():
     """Absolute errors 0 2 3 | 3 0 0; a Gaussian of scale 2 divides squares by 8, a Laplacian the rest by 2."""
     laplace, summed = {"likelihood": "laplace"}, {"reduction": "sum_patch"}
     assert pixel_loss(PREDICTIONS, TARGETS, **laplace).item() == pytest.approx(8 / 6)
@@ -49,7 +49,7 @@ def test_pixel_likelihoods_by_hand():
 
 
 @pytest.mark.parametrize("likelihood", ["gaussian", "laplace"])
-def test_summed_pixel_loss_is_the_negative_log_likelihood(likelihood):
+def test_pixel_loss_sum_patch_is_negative_log_likelihood(likelihood):
     predictions, targets = torch.randn(2, 2, 4, 6, dtype=torch.float64)
     sigma, normal = 0.7, likelihood == "gaussian"
     family = torch.distributions.Normal if normal else torch.distributions.Laplace
@@ -59,7 +59,7 @@ def test_summed_pixel_loss_is_the_negative_log_likelihood(likelihood):
     torch.testing.assert_close(fast + constant, slow)
 
 
-def test_vector_quantisation_losses_by_hand():
+def test_codebook_and_commitment_loss_by_hand():
     latents = torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]], requires_grad=True)
     codes = torch.tensor([[1.0, 0.0, 0.0], [3.0, 0.0, 0.0]], requires_grad=True)
     for loss, moved, kept in ((codebook_loss, codes, latents), (commitment_loss, latents, codes)):
@@ -82,7 +82,7 @@ def test_itc_loss_by_hand():
     assert itc_loss(logits, torch.eye(2, dtype=torch.bool)).item() == pytest.approx(expected)
 
 
-def test_itc_leaves_known_matches_out_of_the_sum():
+def test_itc_loss_ignores_known_matches():
     logits = torch.tensor([[0.0, 5.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
     matches = torch.eye(3, dtype=torch.bool)
     matches[0, 1] = True
@@ -91,7 +91,7 @@ def test_itc_leaves_known_matches_out_of_the_sum():
 
 
 @pytest.mark.parametrize("batch", [1, 2, 8])
-def test_itc_of_identical_embeddings_is_log_of_the_batch(batch):
+def test_itc_loss_of_identical_embeddings_is_log_of_the_batch(batch):
     assert itc_loss(torch.full((batch, batch), 3.0), torch.eye(batch, dtype=torch.bool)).item() == pytest.approx(
         math.log(batch), abs=1e-6
     )
@@ -106,7 +106,7 @@ def test_losses_are_zero_at_the_target():
     assert answer_loss(certain.unsqueeze(0), torch.arange(4).unsqueeze(0)) == 0
 
 
-def test_masked_pixel_loss_is_the_loss_of_the_masked_patches():
+def test_pixel_loss_with_mask_is_that_of_masked_patches():
     predictions, targets = torch.randn(2, 3, 6, 5)
     mask = torch.tensor([[True, False, True, False, False, False]]).repeat(3, 1)
     expected = pixel_loss(predictions[:, [0, 2]], targets[:, [0, 2]])
@@ -127,7 +127,7 @@ def test_masked_pixel_loss_is_the_loss_of_the_masked_patches():
         lambda x: answer_loss(x.view(1, 2, 3), torch.zeros(1, 2, dtype=torch.long), torch.zeros(1)),
     ],
 )
-def test_nothing_to_score_is_zero_with_a_zero_gradient(loss):
+def test_losses_of_nothing_are_zero_with_zero_gradient(loss):
     x = torch.randn(2, 3, requires_grad=True)
     value = loss(x)
     assert value.item() == 0
@@ -144,7 +144,7 @@ def test_losses_are_computed_in_at_least_fp32(given, computed):
     assert {value.dtype for value in values} == {computed}
 
 
-def test_answer_loss_is_the_slow_loops():
+def test_answer_loss_equals_slow_loop():
     logits, weights = torch.randn(3, 4, 7), torch.tensor([0.5, 2.0, 1.0])
     labels = torch.tensor([[1, 2, 3, 6], [5, 6, -100, -100], [0, 1, 6, -100]])
     answers = []
@@ -159,7 +159,7 @@ def test_answer_loss_is_the_slow_loops():
 # Patches
 
 
-def test_patchify_lays_patches_out_row_by_row_with_channels_last():
+def test_patchify_is_row_by_row_with_channels_last():
     images, patch = torch.arange(2 * 3 * 4 * 6.0).view(2, 3, 4, 6), 2
     patches = patchify(images, patch)
     assert patches.shape == (2, 6, 12)
@@ -174,12 +174,12 @@ def test_patchify_lays_patches_out_row_by_row_with_channels_last():
 
 
 @pytest.mark.parametrize("height, width", [(8, 8), (4, 12)])
-def test_unpatchify_is_the_inverse(height, width):
+def test_unpatchify_inverts_patchify(height, width):
     images = torch.randn(2, 3, height, width)
     assert torch.equal(unpatchify(patchify(images, 4), 4, height, width), images)
 
 
-def test_patches_come_in_the_order_of_the_patch_embedding():
+def test_patchify_order_equals_patch_embedding():
     """Patch n of the pixel target must be where the n-th visual token looks."""
     convolution = nn.Conv2d(3, 5, kernel_size=4, stride=4, bias=False)
     images = torch.randn(2, 3, 8, 12)
@@ -211,18 +211,18 @@ def untrained(request):
 
 
 @pytest.mark.parametrize("term, classes", [("mim", 3000), ("mlm", 30522), ("itm", 2)])
-def test_untrained_classifiers_know_nothing(untrained, term, classes):
-    """ln K + σ²/2, with σ the spread of the logits over the classes."""
+def test_untrained_classification_losses_are_log_of_the_classes(untrained, term, classes):
+    """Their loss is ln K + σ²/2, with σ the standard deviation of the logits over the classes."""
     _, _, output = untrained
     variance = output[f"{term}_logits"].var(-1).mean().item()
     assert output.losses[term].item() == pytest.approx(math.log(classes) + variance / 2, abs=0.1)
 
 
-def test_untrained_bag_of_words_knows_nothing(untrained):
+def test_untrained_mim_cls_bag_loss_is_log_of_the_codes(untrained):
     assert untrained[2].losses["mim_cls_bag"].item() == pytest.approx(math.log(3000), abs=0.1)
 
 
-def test_untrained_matching_is_log_2_and_its_floor_is_below():
+def test_untrained_itm_loss_is_log_2():
     """Whoever answers "one of three" whatever the pair scores 0.6365."""
     labels = torch.tensor([1, 0, 0])
     prior = torch.tensor([[math.log(2), 0.0]]).expand(3, 2)
@@ -230,14 +230,14 @@ def test_untrained_matching_is_log_2_and_its_floor_is_below():
     assert classification_loss(torch.zeros(3, 2), labels).item() == pytest.approx(math.log(2))
 
 
-def test_untrained_pixels_are_the_targets_energy_and_the_outputs(untrained):
+def test_untrained_pixel_loss_is_the_energy_of_targets_and_outputs(untrained):
     _, batch, output = untrained
     expected = batch["pixel_values"].square().mean() + output.pixel_predictions.square().mean()
     # a mask, where there is one, leaves three quarters of the patches
     assert output.losses["pixel"].item() == pytest.approx(expected.item(), abs=0.1)
 
 
-def test_floors_of_the_pixel_loss():
+def test_pixel_loss_baselines():
     """Who predicts the mean scores the variance; of patches normalised with the unbiased variance, (P - 1) / P."""
     targets = 3 + 2 * torch.randn(8, 16, 192, dtype=torch.float64)
     mean = pixel_loss(targets.mean().expand_as(targets), targets)
@@ -246,7 +246,7 @@ def test_floors_of_the_pixel_loss():
     assert normalised.item() == pytest.approx(191 / 192, abs=1e-5)
 
 
-def test_untrained_contrast_is_no_better_than_guessing(untrained):
+def test_untrained_itc_loss_is_log_of_the_batch(untrained):
     config, _, output = untrained
     if config.itc_weight == 0:
         assert "itc" not in output.losses
@@ -255,14 +255,14 @@ def test_untrained_contrast_is_no_better_than_guessing(untrained):
     assert output.losses["itc"].item() == pytest.approx(math.log(16) + variance.item() / 2, abs=0.2)
 
 
-def test_commitment_of_unit_vectors_is_at_most_four_over_the_width(untrained):
+def test_commitment_loss_of_unit_vectors_is_at_most_4_over_width(untrained):
     config, _, output = untrained
     assert output.losses["commitment"] > 0
     if config.codebook_norm == "l2":
         assert output.losses["commitment"] <= 4 / WIDTH_OF_CODES
 
 
-def test_matching_scores_order_as_probabilities_do_and_the_second_logit_does_not():
+def test_matching_scores_order_like_probabilities():
     logits = torch.tensor([[0.0, 1.0], [2.0, 2.5], [-3.0, 0.5]])
     scores = matching_scores(logits)
     assert scores.tolist() == [1.0, 0.5, 3.5]

@@ -35,7 +35,7 @@ def assert_same(output, expected, tolerance=1e-5):
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_all_losses_with_all_inputs(preset):
+def test_pretraining_has_all_losses_with_all_inputs(preset):
     output = pretraining_model(preset=preset)(**tiny_pairs())
     assert set(output.losses) == ALL_TERMS[preset]
     assert all(loss.isfinite() and loss > 0 and loss.dim() == 0 for loss in output.losses.values())
@@ -45,7 +45,7 @@ def test_all_losses_with_all_inputs(preset):
 @pytest.mark.parametrize(
     "left_out, term", [(("input_ids_masked", "mlm_labels"), "mlm"), (("bool_masked_pos",), "mim")]
 )
-def test_losses_whose_inputs_are_missing_are_absent(preset, left_out, term):
+def test_pretraining_omits_losses_without_inputs(preset, left_out, term):
     batch = {name: value for name, value in tiny_pairs().items() if name not in left_out}
     output = pretraining_model(preset=preset)(**batch)
     assert set(output.losses) == ALL_TERMS[preset] - {term}
@@ -53,7 +53,7 @@ def test_losses_whose_inputs_are_missing_are_absent(preset, left_out, term):
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_mim_predicts_the_targets_it_is_given(preset):
+def test_mim_targets_are_used(preset):
     model, batch = pretraining_model(preset=preset), tiny_pairs()
     own = model(**batch)
     assert_same(model(**batch, mim_targets=own.codebook_indices), own)
@@ -68,7 +68,7 @@ def test_mim_predicts_the_targets_it_is_given(preset):
 
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("source", ["configuration", "argument"])
-def test_losses_of_weight_0_are_absent_and_the_others_unchanged(preset, source):
+def test_loss_weights_0_omit_losses(preset, source):
     batch = tiny_pairs()
     whole = pretraining_model(preset=preset)
     expected = whole(**batch).losses
@@ -87,7 +87,7 @@ def test_losses_of_weight_0_are_absent_and_the_others_unchanged(preset, source):
             torch.testing.assert_close(value, expected[name], msg=lambda m, n=name, t=term: f"{n} without {t}: {m}")
 
 
-def test_total_is_the_weighted_sum():
+def test_loss_is_the_weighted_sum():
     model, batch = pretraining_model(), tiny_pairs()
     output = model(**batch)
     weights = model.config.loss_weights()
@@ -98,17 +98,17 @@ def test_total_is_the_weighted_sum():
     torch.testing.assert_close(changed.loss, sum(weights[name] * value for name, value in output.losses.items()))
 
 
-def test_without_any_loss_there_is_no_total():
+def test_loss_is_none_without_terms():
     assert pretraining_model()(**tiny_pairs(), loss_weights=off_but()).loss is None
 
 
-def test_without_contrast_there_are_no_projections():
+def test_itc_weight_0_has_no_projections():
     names = [name for name, _ in pretraining_model(itc_weight=0).named_parameters()]
     assert not [name for name in names if "logit_scale" in name or "_projection." in name and "text_key" not in name]
 
 
 @pytest.mark.parametrize("pixel_on", ["all", "masked", "both"])
-def test_pixel_loss_of_the_mask_scores_masked_patches(pixel_on):
+def test_pixel_on_chooses_scored_patches(pixel_on):
     model, batch = pretraining_model(pixel_on=pixel_on), tiny_pairs()
     pixels = batch["pixel_values"].clone()
     output = model(**batch, loss_weights=off_but("pixel"))
@@ -125,7 +125,7 @@ def test_pixel_loss_of_the_mask_scores_masked_patches(pixel_on):
         assert nothing_hidden < output.losses["pixel"]
 
 
-def test_mim_scores_masked_patches_and_mlm_labelled_tokens():
+def test_mim_and_mlm_score_masked_places():
     model, batch = pretraining_model(), tiny_pairs()
     output = model(**batch)
     assert output.mim_logits.shape == (int(batch["bool_masked_pos"].sum()), 16)
@@ -136,7 +136,7 @@ def test_mim_scores_masked_patches_and_mlm_labelled_tokens():
     torch.testing.assert_close(output.losses["mlm"], torch.nn.functional.cross_entropy(output.mlm_logits, labels))
 
 
-def test_masked_visual_words_have_no_influence():
+def test_visual_queries_of_masked_patches_have_no_influence():
     """What a hidden patch was must not reach the prediction of any."""
     model, batch = pretraining_model(), tiny_pairs()
     words = torch.randn(4, PATCHES, 32)
@@ -151,7 +151,7 @@ def test_masked_visual_words_have_no_influence():
     assert not torch.equal(states[0], ask(other, None))
 
 
-def test_statistics_count_the_batch():
+def test_codebook_statistics_count_the_batch():
     output = pretraining_model()(**tiny_pairs())
     assert output.codebook_counts.tolist() == torch.bincount(output.codebook_indices.flatten(), minlength=16).tolist()
     assert 0 < output.codebook_statistics["usage"] <= 1 <= output.codebook_statistics["perplexity"] <= 16
@@ -161,21 +161,21 @@ def test_statistics_count_the_batch():
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_evaluation_is_deterministic(preset):
+def test_pretraining_evaluation_is_deterministic(preset):
     model = pretraining_model(preset=preset, dropout=0.1)
     first = model(**tiny_pairs())
     torch.manual_seed(123)
     assert_same(model(**tiny_pairs()), first, tolerance=0)
 
 
-def test_training_draws():
+def test_pretraining_training_is_random():
     model = pretraining_model(preset="paper").train()
     assert model(**tiny_pairs()).losses["pixel"] != model(**tiny_pairs()).losses["pixel"]
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("same_width", [False, True])
-def test_padding_changes_nothing(preset, same_width):
+def test_pretraining_padding_does_not_change_losses(preset, same_width):
     model, batch = pretraining_model(preset=preset, same_width=same_width), tiny_pairs()
     expected = model(**batch)
     for name, value in {"input_ids": 0, "attention_mask": 0, "input_ids_masked": 0, "mlm_labels": -100}.items():
@@ -183,7 +183,7 @@ def test_padding_changes_nothing(preset, same_width):
     assert_same(model(**batch), expected)
 
 
-def test_what_stands_in_padding_changes_nothing():
+def test_pretraining_padded_ids_do_not_change_losses():
     model, batch = pretraining_model(), tiny_pairs()
     expected = model(**batch)
     for name in ("input_ids", "input_ids_masked"):
@@ -193,7 +193,7 @@ def test_what_stands_in_padding_changes_nothing():
 
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("padded", [False, True])
-def test_sdpa_is_eager(preset, padded):
+def test_pretraining_sdpa_equals_eager_attention(preset, padded):
     model, batch = pretraining_model(preset=preset), tiny_pairs(padding=(0, 2, 1, 3) if padded else (0,))
     if not padded:
         del batch["attention_mask"]
@@ -203,7 +203,7 @@ def test_sdpa_is_eager(preset, padded):
     assert_same(model(**batch), expected)
 
 
-def test_negatives_can_be_passed_in():
+def test_negative_indices_can_be_passed():
     model, batch = pretraining_model().train(), tiny_pairs()
     images, texts = torch.tensor([1, 2, 3, 0]), torch.tensor([3, 0, -1, 2])
     first = model(**batch, negative_image_index=images, negative_text_index=texts)
@@ -219,7 +219,7 @@ def test_negatives_can_be_passed_in():
     torch.testing.assert_close(logits[[8, 9, 11]], pairs.itm_logits[:3], atol=1e-5, rtol=1e-5)
 
 
-def test_one_fusion_pass_is_as_good_as_many():
+def test_shared_fusion_passes_equal_separate_ones():
     """ITM, MLM, pixel and MIM share passes; alone each gives the same."""
     model, batch = pretraining_model(preset="paper"), tiny_pairs()
     together = model(**batch).losses
@@ -230,7 +230,7 @@ def test_one_fusion_pass_is_as_good_as_many():
 
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("side", [48, 16])
-def test_other_image_sizes_with_interpolation(preset, side):
+def test_interpolate_pos_encoding_takes_other_sizes(preset, side):
     model, batch = pretraining_model(preset=preset), tiny_pairs(side=side)
     with pytest.raises(ValueError, match=f"{side}x{side}.*32x32.*interpolate_pos_encoding"):
         model(**batch)
@@ -239,14 +239,14 @@ def test_other_image_sizes_with_interpolation(preset, side):
     assert output.codebook_indices.shape == (4, (side // 8) ** 2)
 
 
-def test_images_need_not_be_square():
+def test_interpolate_pos_encoding_takes_other_aspect_ratios():
     batch = tiny_pairs()
     batch |= {"pixel_values": torch.randn(4, 3, 16, 48), "bool_masked_pos": torch.arange(12).expand(4, 12) % 2 == 0}
     output = pretraining_model()(**batch, interpolate_pos_encoding=True)
     assert output.pixel_predictions.shape == (4, 12, 192)
 
 
-def test_interpolated_positions_of_the_same_grid_are_the_positions():
+def test_interpolate_positions_of_the_same_grid_is_the_identity():
     positions = torch.randn(1, 17, 8)
     assert interpolate_positions(positions, (4, 4)) is positions
     wide = interpolate_positions(positions, (4, 8))
@@ -256,14 +256,14 @@ def test_interpolated_positions_of_the_same_grid_are_the_positions():
 
 
 @pytest.mark.parametrize("same_width", [False, True])
-def test_projections_between_widths_exist_only_if_they_differ(same_width):
+def test_width_projections_exist_if_widths_differ(same_width):
     names = [name for name, _ in pretraining_model(same_width=same_width).named_parameters()]
     between = [name for name in names if "text_key_projection" in name or "visual_queries.projection" in name]
     assert bool(between) != same_width
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_gradient_checkpointing_changes_nothing(preset):
+def test_pretraining_gradient_checkpointing_does_not_change_gradients(preset):
     gradients = []
     for checkpointing in (False, True):
         model = pretraining_model(preset=preset).train()
@@ -279,7 +279,7 @@ def test_gradient_checkpointing_changes_nothing(preset):
         torch.testing.assert_close(gradients[1][name], gradient, atol=1e-5, rtol=1e-4)
 
 
-def test_a_batch_of_one():
+def test_pretraining_batch_of_one():
     output = pretraining_model().train()(**tiny_pairs(batch=1))
     assert output.losses["itc"] == 0
     assert output.losses["itm"] == 0 and output.itm_logits.shape == (3, 2)
@@ -288,7 +288,7 @@ def test_a_batch_of_one():
 
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_loads(preset, dtype, tmp_path):
+def test_pretraining_from_pretrained_half_precision(preset, dtype, tmp_path):
     model, batch = pretraining_model(preset=preset), tiny_pairs()
     expected = model(**batch)
     model.save_pretrained(tmp_path)
@@ -306,7 +306,7 @@ def test_half_precision_loads(preset, dtype, tmp_path):
 
 
 @pytest.mark.parametrize("term", ["pixel", "mim", "itm", "mlm", "itc", "commitment", "codebook"])
-def test_each_objective_can_be_learnt(term):
+def test_objectives_can_be_learned(term):
     """Eight pairs by heart. ITM first finds its floor, 0.6365, and needs longer to get below."""
     model = pretraining_model(preset="paper" if term == "codebook" else "recommended").train()
     batch = tiny_pairs(batch=8)
@@ -332,7 +332,7 @@ def test_each_objective_can_be_learnt(term):
 
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("fields", [{}, {"mim_head": "tied"}])
-def test_saved_and_loaded_is_the_same(preset, fields, tmp_path):
+def test_pretraining_save_and_load(preset, fields, tmp_path):
     model, batch = pretraining_model(preset=preset, **fields), tiny_pairs()
     model.save_pretrained(tmp_path)
     loaded, info = CBViLAForPreTraining.from_pretrained(tmp_path, output_loading_info=True)
@@ -341,7 +341,7 @@ def test_saved_and_loaded_is_the_same(preset, fields, tmp_path):
     assert loaded.objectives["mlm"].head.decoder.weight is loaded.cbvila.text_model.embeddings.word_embeddings.weight
 
 
-def test_base_and_head_load_from_each_other(tmp_path):
+def test_base_and_pretraining_load_from_each_other(tmp_path):
     model, batch = pretraining_model(), tiny_pairs()
     inputs = {name: batch[name] for name in ("pixel_values", "input_ids", "attention_mask")}
     model.save_pretrained(tmp_path / "head")
@@ -358,7 +358,7 @@ def test_base_and_head_load_from_each_other(tmp_path):
     torch.testing.assert_close(head.cbvila(**inputs).pooler_output, base(**inputs).pooler_output)
 
 
-def test_towers_load_on_their_own(tmp_path):
+def test_towers_load_from_their_checkpoints(tmp_path):
     model, batch = pretraining_model(), tiny_pairs()
     model.cbvila.vision_model.save_pretrained(tmp_path / "vision")
     model.cbvila.text_model.save_pretrained(tmp_path / "text")
@@ -368,13 +368,13 @@ def test_towers_load_on_their_own(tmp_path):
     torch.testing.assert_close(text, model.cbvila.text_model(batch["input_ids"]).pooler_output)
 
 
-def test_a_model_can_be_copied_after_training():
+def test_pretraining_model_can_be_copied_after_training():
     model = pretraining_model().train()
     model(**tiny_pairs()).loss.backward()
     assert_same(copy.deepcopy(model).eval()(**tiny_pairs()), model.eval()(**tiny_pairs()), tolerance=0)
 
 
-def test_initial_weights():
+def test_pretraining_initial_weights():
     torch.manual_seed(0)
     model = CBViLAForPreTraining(tiny_config())
     assert model.cbvila.vision_model.embeddings.cls_token.std() > 0
@@ -401,12 +401,12 @@ def test_initial_weights():
         ({"loss_weights": {"contrast": 1.0}}, "contrast"),
     ],
 )
-def test_bad_input_is_named(change, message):
+def test_pretraining_rejects_bad_input(change, message):
     with pytest.raises(ValueError, match=message):
         pretraining_model()(**(tiny_pairs() | change))
 
 
-def test_texts_longer_than_the_position_table():
+def test_pretraining_rejects_texts_longer_than_the_position_table():
     with pytest.raises(ValueError, match="20 tokens.*16 positions"):
         pretraining_model()(**tiny_pairs(length=20))
 
@@ -414,7 +414,7 @@ def test_texts_longer_than_the_position_table():
 # The base model
 
 
-def test_image_index_is_repeating_images():
+def test_base_model_image_index_equals_repeated_images():
     model = pretraining_model().cbvila
     index, texts = torch.tensor([1, 0, 1, 2]), tiny_texts()
     shared = model(tiny_images(3), **texts, image_index=index)
@@ -422,7 +422,7 @@ def test_image_index_is_repeating_images():
     torch.testing.assert_close(shared.last_hidden_state, repeated.last_hidden_state, atol=1e-6, rtol=1e-6)
 
 
-def test_either_modality_may_come_alone():
+def test_base_model_takes_one_modality():
     model = pretraining_model().cbvila
     both, image, text = model(tiny_images(), **tiny_texts()), model(tiny_images()), model(**tiny_texts())
     torch.testing.assert_close(image.image_embeds, both.image_embeds)
@@ -434,14 +434,14 @@ def test_either_modality_may_come_alone():
     torch.testing.assert_close(both.logits_per_text, both.logits_per_image.T)
 
 
-def test_features_are_what_embeddings_are_made_of():
+def test_get_image_features_gives_image_embeds():
     model = pretraining_model().cbvila
     pooled = model.get_image_features(tiny_images()).pooler_output
     expected = torch.nn.functional.normalize(pooled, dim=-1)
     torch.testing.assert_close(model(tiny_images()).image_embeds, expected)
 
 
-def test_word_embeddings_may_be_passed_in():
+def test_base_model_takes_inputs_embeds():
     model, texts = pretraining_model().cbvila, tiny_texts()
     embeds = model.get_input_embeddings()(texts["input_ids"])
     by_ids = model(tiny_images(), **texts).pooler_output
@@ -460,12 +460,12 @@ def test_word_embeddings_may_be_passed_in():
         ),
     ],
 )
-def test_bad_input_of_the_base_model(inputs, message):
+def test_base_model_rejects_bad_input(inputs, message):
     with pytest.raises(ValueError, match=message):
         pretraining_model().cbvila(**inputs)
 
 
-def test_attentions_and_hidden_states_are_returned_on_request():
+def test_base_model_returns_attentions_and_hidden_states():
     model = pretraining_model().cbvila
     model.set_attn_implementation("eager")
     output = model(tiny_images(), **tiny_texts(), output_attentions=True, output_hidden_states=True)
@@ -479,14 +479,14 @@ def test_attentions_and_hidden_states_are_returned_on_request():
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_a_compiled_model_is_the_same_in_one_graph(preset):
+def test_pretraining_compiles_in_one_graph(preset):
     model, batch = pretraining_model(preset=preset), tiny_pairs()
     torch.compiler.reset()
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     assert_same(compiled(**batch), model(**batch))
 
 
-def test_resizing_the_vocabulary_keeps_the_tie(tmp_path):
+def test_resize_token_embeddings_keeps_tied_weights(tmp_path):
     model = pretraining_model()
     model.resize_token_embeddings(70)
     assert model.objectives["mlm"].head.decoder.weight is model.get_input_embeddings().weight

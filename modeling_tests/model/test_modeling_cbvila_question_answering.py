@@ -33,14 +33,14 @@ def model(request):
 # Training
 
 
-def test_outputs(model):
+def test_answering_outputs(model):
     output = model(**inputs(), labels=tiny_answers())
     assert output.loss.dim() == 0 and output.logits.shape == (4, 3, 60)
     assert output.question_hidden_states.shape[:2] == (4, 7)
     assert model(**inputs()).loss is None
 
 
-def test_the_decoder_reads_only_what_stands_before(model):
+def test_answer_decoder_is_causal(model):
     labels = tiny_answers()
     labels[:, 0] = 7
     other = labels.clone()
@@ -50,7 +50,7 @@ def test_the_decoder_reads_only_what_stands_before(model):
     assert not torch.allclose(changed[:, 2], logits[:, 2])
 
 
-def test_padding_of_questions_and_answers_changes_nothing(model):
+def test_answering_padding_does_not_change_outputs(model):
     batch, labels = inputs(), tiny_answers()
     expected = model(**batch, labels=labels)
     batch["input_ids"] = torch.nn.functional.pad(batch["input_ids"], (0, 4), value=PAD)
@@ -60,7 +60,7 @@ def test_padding_of_questions_and_answers_changes_nothing(model):
     torch.testing.assert_close(padded.logits[:, :3], expected.logits, atol=1e-5, rtol=1e-5)
 
 
-def test_sdpa_is_eager(model):
+def test_answering_sdpa_equals_eager_attention(model):
     model.set_attn_implementation("eager")
     expected = model(**inputs(), labels=tiny_answers())
     model.set_attn_implementation("sdpa")
@@ -68,7 +68,7 @@ def test_sdpa_is_eager(model):
     torch.testing.assert_close(output.logits, expected.logits, atol=1e-5, rtol=1e-5)
 
 
-def test_image_index_is_repeating_images(model):
+def test_answering_image_index_equals_repeated_images(model):
     index = torch.tensor([1, 0, 1, 1])
     shared = model(tiny_images(2), **tiny_texts(), labels=tiny_answers(), image_index=index)
     repeated = model(tiny_images(2)[index], **tiny_texts(), labels=tiny_answers())
@@ -76,7 +76,7 @@ def test_image_index_is_repeating_images(model):
     torch.testing.assert_close(shared.loss, repeated.loss, atol=1e-6, rtol=1e-6)
 
 
-def test_loss_is_minus_the_log_likelihood(model):
+def test_answering_loss_is_negative_log_likelihood(model):
     labels, weights = tiny_answers(), torch.tensor([1.0, 0.0, 2.0, 0.5])
     ranking = model.rank_answers(**inputs(), answer_labels=labels)
     per_answer = -ranking.log_likelihoods.diagonal()
@@ -85,18 +85,18 @@ def test_loss_is_minus_the_log_likelihood(model):
     torch.testing.assert_close(weighted, (weights * per_answer).sum() / weights.sum(), atol=1e-5, rtol=1e-5)
 
 
-def test_gradients_reach_everything_but_what_answers_do_not_need(model):
+def test_answering_loss_reaches_every_weight(model):
     model.train()(**inputs(), labels=tiny_answers()).loss.backward()
     unreached = {name for name, p in model.named_parameters() if p.grad is None}
     assert unreached == set()
 
 
-def test_there_is_no_module_that_the_loss_cannot_reach(model):
+def test_answering_model_has_no_unused_modules(model):
     names = " ".join(name for name, _ in model.named_parameters())
     assert "quantizer" not in names and "logit_scale" not in names and "visual_queries" not in names
 
 
-def test_answers_can_be_learnt():
+def test_answers_can_be_learned():
     model, batch, labels = answering_model().train(), inputs(), tiny_answers()
     optimiser = torch.optim.Adam(model.parameters(), 1e-2)
     for _ in range(40):
@@ -111,7 +111,7 @@ def test_answers_can_be_learnt():
         assert row[1 : 1 + len(tokens)] == tokens
 
 
-def test_gradient_checkpointing_changes_nothing(model):
+def test_answering_gradient_checkpointing_does_not_change_gradients(model):
     losses, gradients = [], []
     for checkpointing in (False, True):
         model.zero_grad()
@@ -133,13 +133,13 @@ def generate(model, **options):
     return model.generate(**inputs(), suppress_tokens=[SEP], max_new_tokens=6, **options)
 
 
-def test_answers_are_the_same_with_and_without_a_cache(model):
+def test_generate_is_the_same_with_and_without_cache(model):
     cached = generate(model)
     assert cached.shape == (4, 7) and (cached[:, 0] == CLS).all()
     assert torch.equal(generate(model, use_cache=False), cached)
 
 
-def test_greedy_answers_are_the_stepwise_argmax(model):
+def test_generate_greedy_is_the_stepwise_argmax(model):
     question = model.encode_question(**inputs())
     ids = torch.full((4, 1), CLS)
     for _ in range(6):
@@ -152,7 +152,7 @@ def test_greedy_answers_are_the_stepwise_argmax(model):
 
 
 @pytest.mark.parametrize("cache", [None, DynamicCache])
-def test_the_cache_gives_the_full_pass(model, cache):
+def test_answer_decoder_cache_equals_the_full_pass(model, cache):
     decoder, labels = model.answer_decoder, torch.randint(5, 60, (4, 5))
     question = model.encode_question(**inputs())
     keys = {"encoder_hidden_states": question, "encoder_attention_mask": inputs()["attention_mask"]}
@@ -164,14 +164,14 @@ def test_the_cache_gives_the_full_pass(model, cache):
 
 
 @pytest.mark.parametrize("options", [{"num_beams": 3}, {"do_sample": True}, {"num_beams": 2, "do_sample": True}])
-def test_other_ways_of_generating_run(model, options):
+def test_generate_with_sampling_and_beams(model, options):
     written = model.generate(**inputs(), max_new_tokens=5, **options)
     assert written.shape[0] == 4 and written.shape[1] <= 6
     several = model.generate(**inputs(), max_new_tokens=3, num_beams=3, num_return_sequences=2)
     assert len(several) == 8
 
 
-def test_beams_do_not_find_less_likely_answers_than_greedy(model):
+def test_generate_beams_find_likelier_answers(model):
     def score(**options):
         output = generate(model, return_dict_in_generate=True, output_scores=True, length_penalty=0.0, **options)
         labels = output.sequences[:, 1:]
@@ -181,7 +181,7 @@ def test_beams_do_not_find_less_likely_answers_than_greedy(model):
     assert score(num_beams=8) >= score() - 1e-4
 
 
-def test_padded_questions_get_the_same_answers(model):
+def test_generate_ignores_question_padding(model):
     batch = inputs()
     expected = model.generate(**batch, suppress_tokens=[SEP], max_new_tokens=6)
     for name in ("input_ids", "attention_mask"):
@@ -189,13 +189,13 @@ def test_padded_questions_get_the_same_answers(model):
     assert torch.equal(model.generate(**batch, suppress_tokens=[SEP], max_new_tokens=6), expected)
 
 
-def test_generation_with_image_index(model):
+def test_generate_image_index_equals_repeated_images(model):
     index = torch.tensor([0, 0, 1, 0])
     shared = model.generate(tiny_images(2), **tiny_texts(), image_index=index, max_new_tokens=4)
     assert torch.equal(shared, model.generate(tiny_images(2)[index], **tiny_texts(), max_new_tokens=4))
 
 
-def test_generation_stops_at_the_position_table(model):
+def test_generate_stops_at_the_position_table(model):
     """16 positions: [CLS] and 15 tokens can be read, so that a 16th can be written and no more."""
     longest = model.generate(**inputs(), suppress_tokens=[SEP])
     assert longest.shape == (4, 1 + 16)
@@ -206,7 +206,7 @@ def test_generation_stops_at_the_position_table(model):
 # Ranking
 
 
-def test_ranking_is_the_naive_loop(model):
+def test_rank_answers_equals_naive_loop(model):
     ranking = model.rank_answers(**inputs(), answer_labels=CANDIDATES)
     assert ranking.log_likelihoods.shape == (4, 5)
     batch = inputs()
@@ -221,18 +221,18 @@ def test_ranking_is_the_naive_loop(model):
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 20])
-def test_chunks_do_not_matter(model, chunk):
+def test_rank_answers_does_not_depend_on_chunk_size(model, chunk):
     expected = model.rank_answers(**inputs(), answer_labels=CANDIDATES)
     ranking = model.rank_answers(**inputs(), answer_labels=CANDIDATES, chunk_size=chunk)
     torch.testing.assert_close(ranking.log_likelihoods, expected.log_likelihoods, atol=1e-5, rtol=1e-5)
 
 
-def test_ranking_without_a_mask_and_of_one_pair(model):
+def test_rank_answers_without_mask_of_one_pair(model):
     ranking = model.rank_answers(tiny_images(1), tiny_texts(1)["input_ids"], answer_labels=CANDIDATES[:1])
     assert ranking.scores.tolist() == [[1.0]]
 
 
-def test_ranking_with_image_index(model):
+def test_rank_answers_image_index_equals_repeated_images(model):
     index = torch.tensor([0, 1, 1, 0])
     shared = model.rank_answers(tiny_images(2), **tiny_texts(), answer_labels=CANDIDATES, image_index=index)
     repeated = model.rank_answers(tiny_images(2)[index], **tiny_texts(), answer_labels=CANDIDATES)
@@ -252,7 +252,7 @@ def test_ranking_with_image_index(model):
         (tiny_texts(length=20), "20 tokens.*16 positions"),
     ],
 )
-def test_bad_input_is_named(change, message):
+def test_answering_rejects_bad_input(change, message):
     with pytest.raises(ValueError, match=message):
         answering_model()(**({**inputs(), "labels": tiny_answers()} | change))
 
@@ -267,19 +267,19 @@ def test_bad_input_is_named(change, message):
         (torch.tensor([[5, SEP], [99, SEP]]), "row 1 is .*the vocabulary has 60 tokens"),
     ],
 )
-def test_no_list_of_answers(candidates, message):
+def test_answer_labels_rejects_other_forms(candidates, message):
     model = answering_model()
     for method in (model.rank_answers, model.generate):
         with pytest.raises(ValueError, match=message):
             method(**inputs(), answer_labels=candidates)
 
 
-def test_chunks_of_nothing():
+def test_rank_answers_rejects_chunk_size_0():
     with pytest.raises(ValueError, match="chunk_size=0 must be positive"):
         answering_model().rank_answers(**inputs(), answer_labels=CANDIDATES, chunk_size=0)
 
 
-def test_no_list_to_write_from():
+def test_generate_rejects_invalid_answer_labels():
     with pytest.raises(ValueError, match=f"row 1 is .*must be {SEP}"):
         answering_model().generate(**inputs(), answer_labels=torch.tensor([[5, SEP], [5, 6]]))
     with pytest.raises(ValueError, match="answer_labels or prefix_allowed_tokens_fn"):
@@ -302,13 +302,13 @@ def listed(candidates):
 
 
 @pytest.mark.parametrize("options", [{}, {"num_beams": 3}, {"do_sample": True}, {"use_cache": False}], ids=str)
-def test_only_listed_answers_are_written(model, options):
+def test_generate_answer_labels_writes_listed_answers_only(model, options):
     torch.manual_seed(0)
     answers = written(model.generate(**inputs(), answer_labels=CANDIDATES, **options))
     assert set(answers) <= listed(CANDIDATES)
 
 
-def test_all_beams_over_a_list_find_the_best_ranked(model):
+def test_generate_answer_labels_beams_equal_ranking(model):
     """As many beams as answers cannot lose one, and without a length penalty they order them by likelihood."""
     answers = model.generate(
         **inputs(), answer_labels=CANDIDATES, num_beams=len(CANDIDATES), length_penalty=0.0, early_stopping="never"
@@ -318,7 +318,7 @@ def test_all_beams_over_a_list_find_the_best_ranked(model):
     assert written(answers) == expected
 
 
-def test_the_trie_allows_what_may_follow():
+def test_answer_trie_allows_next_tokens():
     trie = CBViLAAnswerTrie(CANDIDATES, SEP)
     assert sorted(trie(0, torch.tensor([CLS]))) == [5, 6, 8, 9, 11]
     assert trie(0, torch.tensor([CLS, 6])) == [7]
@@ -329,7 +329,7 @@ def test_the_trie_allows_what_may_follow():
 # Saving and loading
 
 
-def test_saved_and_loaded_is_the_same(model, tmp_path):
+def test_answering_save_and_load(model, tmp_path):
     model.save_pretrained(tmp_path)
     loaded, info = CBViLAForQuestionAnswering.from_pretrained(tmp_path, output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]
@@ -342,7 +342,7 @@ def test_saved_and_loaded_is_the_same(model, tmp_path):
 
 @pytest.mark.parametrize("same_width", [False, True])
 @pytest.mark.parametrize("source", ["pretraining", "base"])
-def test_the_decoder_starts_from_the_fusion_encoder(source, same_width, tmp_path):
+def test_answer_decoder_starts_from_the_fusion_encoder(source, same_width, tmp_path):
     pretrained = pretraining_model(same_width=same_width, seed=1)
     (pretrained if source == "pretraining" else pretrained.cbvila).save_pretrained(tmp_path)
     model, info = CBViLAForQuestionAnswering.from_pretrained(tmp_path, output_loading_info=True)
@@ -364,7 +364,7 @@ def test_the_decoder_starts_from_the_fusion_encoder(source, same_width, tmp_path
     )
 
 
-def test_a_model_started_from_pretraining_saves_under_its_own_names(tmp_path):
+def test_answering_from_pretraining_saves_its_own_names(tmp_path):
     pretraining_model(seed=1).save_pretrained(tmp_path / "pretrained")
     model = CBViLAForQuestionAnswering.from_pretrained(tmp_path / "pretrained")
     model.save_pretrained(tmp_path / "saved")
@@ -374,7 +374,7 @@ def test_a_model_started_from_pretraining_saves_under_its_own_names(tmp_path):
         assert torch.equal(again.state_dict()[name], value), name
 
 
-def test_a_decoder_that_lacks_one_weight_is_not_overwritten(tmp_path):
+def test_answer_decoder_lacking_a_weight_is_not_overwritten(tmp_path):
     model = answering_model()
     weights = model.state_dict()
     del weights["answer_decoder.layers.1.mlp.fc1.bias"]
@@ -384,7 +384,7 @@ def test_a_decoder_that_lacks_one_weight_is_not_overwritten(tmp_path):
         assert torch.equal(loaded[name], value), name
 
 
-def test_the_base_loads_from_it(model, tmp_path):
+def test_base_loads_from_answering_checkpoint(model, tmp_path):
     model.save_pretrained(tmp_path)
     base = CBViLAModel.from_pretrained(tmp_path)
     expected = model.encode_question(**inputs())
@@ -392,7 +392,7 @@ def test_the_base_loads_from_it(model, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_loads(model, dtype, tmp_path):
+def test_answering_from_pretrained_half_precision(model, dtype, tmp_path):
     model.save_pretrained(tmp_path)
     loaded = CBViLAForQuestionAnswering.from_pretrained(tmp_path, dtype=dtype).eval()
     assert {p.dtype for p in loaded.parameters()} == {dtype}
@@ -402,7 +402,7 @@ def test_half_precision_loads(model, dtype, tmp_path):
     assert loaded.generate(**inputs(), max_new_tokens=3).shape[0] == 4
 
 
-def test_resizing_the_vocabulary_resizes_both_sides(tmp_path):
+def test_resize_token_embeddings_resizes_encoder_and_decoder(tmp_path):
     model = answering_model()
     model.resize_token_embeddings(70)
     logits = model(**inputs(), labels=torch.full((4, 2), 65)).logits
@@ -415,7 +415,7 @@ def test_resizing_the_vocabulary_resizes_both_sides(tmp_path):
 # What people do with models that generate
 
 
-def test_generation_settings_are_the_models_and_saved(model, tmp_path):
+def test_generation_config_is_used_and_saved(model, tmp_path):
     assert model.can_generate() and model.generation_config.bos_token_id == CLS
     expected = model.generate(**inputs(), num_beams=3, max_new_tokens=5)
     model.generation_config.num_beams, model.generation_config.max_new_tokens = 3, 5
@@ -426,13 +426,12 @@ def test_generation_settings_are_the_models_and_saved(model, tmp_path):
     assert torch.equal(loaded.generate(**inputs()), expected)
 
 
-def test_generation_says_nothing(model, caplog):
+def test_generate_logs_nothing(model, logged):
     model.generation_config.max_length = 9
-    with caplog.at_level("WARNING"):
-        short = model.generate(**inputs(), max_new_tokens=2, num_beams=2)
-        model.generate(**inputs(), answer_labels=CANDIDATES)
-        model.generate(**inputs())
-    assert short.shape[1] <= 3 and not caplog.records
+    short = model.generate(**inputs(), max_new_tokens=2, num_beams=2)
+    model.generate(**inputs(), answer_labels=CANDIDATES)
+    model.generate(**inputs())
+    assert short.shape[1] <= 3 and not logged()
     assert model.generation_config.max_length == 9 and model.generation_config.num_beams in (None, 1)
 
 
@@ -454,13 +453,13 @@ def test_seq2seq_trainer_predicts_by_generating(model, tmp_path):
     assert output.metrics["test_loss"] == pytest.approx(model(**batch).loss.item(), rel=1e-4)
 
 
-def test_answers_of_a_list_are_written_whole_however_long():
+def test_generate_answer_labels_writes_long_answers():
     model = answering_model(text={"max_position_embeddings": 40})
     long = torch.cat([torch.arange(5, 35), torch.tensor([SEP])]).unsqueeze(0)
     assert written(model.generate(**inputs(1), answer_labels=long)) == [tuple(long[0].tolist())]
 
 
-def test_back_ends_of_attention_by_part(model):
+def test_attn_implementation_by_part(model):
     model.set_attn_implementation({"text_config": "eager", "vision_config": "sdpa"})
     assert model.answer_decoder.config._attn_implementation == "eager"
     assert model.cbvila.text_model.config._attn_implementation == "eager"
@@ -468,7 +467,7 @@ def test_back_ends_of_attention_by_part(model):
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_the_configuration_says_whether_words_are_tied(tied, tmp_path):
+def test_tie_word_embeddings_is_respected(tied, tmp_path):
     model = answering_model(tie_word_embeddings=tied)
     decoder = model.answer_decoder
     assert (decoder.lm_head.decoder.weight is decoder.embeddings.word_embeddings.weight) == tied
@@ -477,7 +476,7 @@ def test_the_configuration_says_whether_words_are_tied(tied, tmp_path):
     torch.testing.assert_close(loaded.generate(**inputs()), model.generate(**inputs()))
 
 
-def test_several_end_tokens():
+def test_eos_token_id_may_be_a_list():
     model = answering_model(text={"eos_token_id": [SEP, 5]})
     assert model(**inputs(), labels=tiny_answers()).loss.isfinite()
     assert model.generate(**inputs(), answer_labels=CANDIDATES[1:2]).tolist()[0][1:] == [6, 7, SEP]

@@ -40,7 +40,7 @@ def random_pairs(count, seed=0, ids=50, captions=2):
 # By hand: two pairs at hand and one in the queue. What a queue adds to each row is its third column.
 
 
-def test_a_queue_adds_negatives_by_hand():
+def test_momentum_itc_loss_with_queue_by_hand():
     """Rows of images have shares 3 1 3 and 1 3 1 (of 7 and 5), rows of texts 3 1 1 and 1 3 3."""
     keys = pairs_of([ONE, OTHER, OTHER], [ONE, OTHER, ONE], [1, 2, 3])
     own = torch.tensor([ONE, OTHER])
@@ -50,7 +50,7 @@ def test_a_queue_adds_negatives_by_hand():
     assert loss.item() == pytest.approx((images + texts) / 2)
 
 
-def test_known_matches_in_the_queue_are_positives_by_hand():
+def test_momentum_itc_loss_known_matches_in_queue_by_hand():
     """The queue's pair is of the first image: half of its row's targets, though the copies put it with the second."""
     keys = pairs_of([ONE, OTHER, OTHER], [ONE, OTHER, OTHER], [1, 2, 1])
     own = torch.tensor([ONE, OTHER])
@@ -60,7 +60,7 @@ def test_known_matches_in_the_queue_are_positives_by_hand():
     assert loss.item() == pytest.approx((first + second) / 2)
 
 
-def test_soft_targets_by_hand():
+def test_momentum_itc_loss_soft_targets_by_hand():
     """The copies have both images for the other one: they would give 3/5 to a pair that does not match."""
     keys = pairs_of([OTHER, ONE, ONE], [ONE, OTHER, OTHER], [1, 2, 3])
     own = torch.tensor([ONE, OTHER])
@@ -80,7 +80,7 @@ def test_soft_targets_by_hand():
 
 @pytest.mark.parametrize("alpha", [0.0, 0.4])
 @pytest.mark.parametrize("queue", [0, 5])
-def test_identical_embeddings_cost_the_log_of_their_number(alpha, queue):
+def test_momentum_itc_loss_of_identical_embeddings_is_log_of_their_number(alpha, queue):
     keys = pairs_of([ONE] * (2 + queue), [ONE] * (2 + queue), list(range(2 + queue)))
     own = torch.tensor([ONE, ONE])
     loss = momentum_itc_loss(log_three, own, own, MomentumTargets(alpha, keys))
@@ -110,7 +110,7 @@ def slow_direction(rows, columns, teacher_rows, known, alpha):
 
 @pytest.mark.parametrize("alpha", [0.0, 0.4])
 @pytest.mark.parametrize("first", [0, 2])
-def test_contrast_is_the_slow_loops(alpha, first):
+def test_momentum_itc_loss_equals_slow_loop(alpha, first):
     """Also where the pairs at hand are not the first, on a process among others."""
     keys, own = random_pairs(12, ids=12), random_pairs(3, seed=1)
     found = [is_known(keys, i, j) for i in range(12) for j in range(12) if i != j]
@@ -131,7 +131,7 @@ def test_contrast_is_the_slow_loops(alpha, first):
     assert fast.item() == pytest.approx((images + texts) / 2, rel=1e-10)
 
 
-def test_without_queue_and_alpha_it_is_the_plain_contrast():
+def test_momentum_itc_loss_without_queue_and_alpha_is_itc_loss():
     """... of copies that are the model, where nothing else is known to match."""
     keys = random_pairs(5)._replace(image_ids=torch.arange(5), text_ids=torch.arange(5))
     keys = keys._replace(known_text_ids=torch.full((5, 2), -1))
@@ -143,7 +143,7 @@ def test_without_queue_and_alpha_it_is_the_plain_contrast():
     torch.testing.assert_close(nearly, plain, rtol=1e-8, atol=0)
 
 
-def test_the_copies_and_the_queue_get_no_gradient():
+def test_momentum_itc_loss_gives_teacher_and_queue_no_gradient():
     keys = random_pairs(6)
     keys = keys._replace(
         image_embeds=keys.image_embeds.requires_grad_(), text_embeds=keys.text_embeds.requires_grad_()
@@ -167,7 +167,7 @@ def test_distilled_loss_by_hand():
     assert distilled_loss(torch.tensor(2.0), logits, None, 0.25).item() == 2
 
 
-def test_nothing_to_distil_is_zero_with_a_zero_gradient():
+def test_distilled_loss_of_nothing_is_zero_with_zero_gradient():
     logits = torch.randn(2, 3, requires_grad=True)
     value = distilled_loss(logits.sum() * 0, logits[:0], torch.zeros(0, 3), 0.4)
     value = value + known_match_loss(logits[:0], torch.ones(0, 3, dtype=torch.bool))
@@ -179,7 +179,7 @@ def test_nothing_to_distil_is_zero_with_a_zero_gradient():
 # Pairs
 
 
-def test_pairs_follow_each_other_whatever_captions_they_know():
+def test_momentum_pairs_followed_by_pads_known_text_ids():
     one, other = random_pairs(2, captions=3), random_pairs(3, seed=1, captions=1)
     both = one.followed_by(other)
     assert both.known_text_ids.tolist() == [*one.known_text_ids.tolist(), *[[*r, -1, -1] for r in other[4].tolist()]]
@@ -201,7 +201,7 @@ def batch_and_momentum(model, alpha=0.4, queue=3):
     return batch, MomentumTargets(alpha, pairs, torch.randn(masked, VOCABULARY, generator=generator_for(6)))
 
 
-def test_only_itc_and_mlm_listen():
+def test_momentum_changes_itc_and_mlm_only():
     model = pretraining_model()
     batch, momentum = batch_and_momentum(model)
     plain, distilled = model(**batch), model(**batch, momentum=momentum)
@@ -217,13 +217,13 @@ def test_only_itc_and_mlm_listen():
 
 
 @pytest.mark.parametrize("momentum", [None, MomentumTargets(0.4)])
-def test_copies_that_say_nothing_change_nothing(momentum):
+def test_momentum_without_targets_changes_nothing(momentum):
     model, batch = pretraining_model(), tiny_pairs()
     plain, distilled = model(**batch), model(**batch, momentum=momentum)
     assert all(torch.equal(value, plain.losses[name]) for name, value in distilled.losses.items())
 
 
-def test_momentum_itc_loss_reaches_what_contrast_reaches():
+def test_momentum_itc_loss_reaches_the_weights_of_itc_loss():
     model = pretraining_model().train()
     batch, momentum = batch_and_momentum(model)
     off = dict.fromkeys(("pixel", "codebook", "commitment", "mim", "itm", "mlm"), 0.0)
@@ -244,14 +244,14 @@ def test_momentum_itc_loss_reaches_what_contrast_reaches():
         (lambda m: m._replace(mlm_logits=m.mlm_logits[:2]), r"shape \(2, 60\); they must be \(4, 60\)"),
     ],
 )
-def test_a_momentum_that_does_not_fit(change, message):
+def test_momentum_inputs_of_other_shapes_are_rejected(change, message):
     model = pretraining_model()
     batch, momentum = batch_and_momentum(model)
     with pytest.raises(ValueError, match=message):
         model(**batch, momentum=change(momentum))
 
 
-def test_pairs_without_a_contrastive_head():
+def test_momentum_pairs_need_itc():
     batch, momentum = batch_and_momentum(None)
     with pytest.raises(ValueError, match="ITC"):
         pretraining_model(preset="paper")(**batch, momentum=momentum)

@@ -29,14 +29,14 @@ def eye(batch):
         ({"image_ids": [1, 1, 2, 3], "text_ids": [5, 6, 7, 7]}, [(0, 1), (1, 0), (2, 3), (3, 2)]),
     ],
 )
-def test_known_matches(ids, pairs):
+def test_known_matches_by_ids(ids, pairs):
     expected = eye(4)
     for image, text in pairs:
         expected[image, text] = True
     assert torch.equal(known_matches(4, CPU, **{k: torch.tensor(v) for k, v in ids.items()}), expected)
 
 
-def test_matches_between_two_sets_are_a_part_of_those_of_both():
+def test_matches_between_equals_known_matches_of_both():
     generator = generator_for(0)
     image_ids, text_ids = torch.randint(9, (2, 10), generator=generator)
     known = torch.randint(-1, 9, (10, 2), generator=generator)
@@ -46,7 +46,7 @@ def test_matches_between_two_sets_are_a_part_of_those_of_both():
 
 
 @pytest.mark.parametrize("hardness", HARDNESS)
-def test_known_matches_are_never_chosen(hardness):
+def test_choose_negatives_avoids_known_matches(hardness):
     matches = torch.rand(12, 12, generator=generator_for(0)) < 0.7
     matches |= eye(12)
     for _ in range(50):
@@ -59,7 +59,7 @@ def test_known_matches_are_never_chosen(hardness):
 
 @pytest.mark.parametrize("hardness", HARDNESS)
 @pytest.mark.parametrize("batch", [1, 4])
-def test_without_candidates_there_is_no_negative(batch, hardness):
+def test_choose_negatives_without_candidates_gives_minus_1(batch, hardness):
     everything = torch.ones(batch, batch, dtype=torch.bool)
     for chosen in choose_negatives(torch.randn(batch, batch), everything, hardness):
         assert chosen.tolist() == [-1] * batch
@@ -67,7 +67,7 @@ def test_without_candidates_there_is_no_negative(batch, hardness):
 
 @pytest.mark.parametrize("seed", [None, 0, 2**61, torch.tensor([3])])
 @pytest.mark.parametrize("hardness", [0.0, 0.5, 1.0])
-def test_draws_are_in_proportion_to_exp_of_similarity(hardness, seed):
+def test_choose_negatives_draws_by_exp_similarity(hardness, seed):
     """Pearson's chi-square of 20,000 draws; with 3 degrees of freedom it exceeds 25 once in 65,000 runs."""
     torch.manual_seed(0)
     logits, draws = torch.tensor([0.0, 1.0, 2.0, 0.5, 9.0]), 20_000
@@ -79,7 +79,7 @@ def test_draws_are_in_proportion_to_exp_of_similarity(hardness, seed):
     assert chi_square < 25
 
 
-def test_without_hardness_the_most_similar_mismatch_is_taken():
+def test_choose_negatives_without_hardness_takes_most_similar():
     similarity = torch.tensor([[9.0, 1.0, 2.0], [3.0, 9.0, 1.0], [0.0, 5.0, 9.0]])
     images, texts = choose_negatives(similarity, eye(3), None)
     assert images.tolist() == [1, 2, 0] and texts.tolist() == [2, 0, 1]
@@ -87,7 +87,7 @@ def test_without_hardness_the_most_similar_mismatch_is_taken():
 
 @pytest.mark.parametrize("hardness", HARDNESS)
 @pytest.mark.parametrize("extreme", [1e30, -1e30, float("inf"), float("nan")])
-def test_extreme_similarities_do_not_crash(extreme, hardness):
+def test_choose_negatives_takes_extreme_similarities(extreme, hardness):
     """A diverged model must get as far as its loss, where the trainer names what is not finite."""
     similarity = torch.randn(5, 5, generator=generator_for(0))
     similarity[0, 1] = similarity[2, 3] = similarity[2, 4] = extreme
@@ -96,7 +96,7 @@ def test_extreme_similarities_do_not_crash(extreme, hardness):
         assert (chosen != torch.arange(5)).all() and (chosen >= 0).all()
 
 
-def test_a_seed_decides_whatever_rows_are_at_hand():
+def test_choose_negatives_seed_does_not_depend_on_rows():
     similarity, matches = torch.randn(9, 9, generator=generator_for(1)), eye(9)
     whole = choose_negatives(similarity, matches, 1.0, seed=5)
     for first, end in ((0, 4), (4, 5), (5, 9)):
@@ -108,7 +108,7 @@ def test_a_seed_decides_whatever_rows_are_at_hand():
     assert len({tuple(chosen.tolist()) for chosen in others}) > 15
 
 
-def test_noise_is_standard_gumbel():
+def test_gumbel_noise_is_standard_gumbel():
     """Mean γ and variance π²/6, no two rows or columns alike, and the same in fp64."""
     noise = gumbel_noise(3, 0, torch.zeros(400, 300))
     assert noise.mean().item() == pytest.approx(0.5772, abs=0.02) and noise.isfinite().all()
@@ -118,18 +118,18 @@ def test_noise_is_standard_gumbel():
     torch.testing.assert_close(wide.float(), noise, atol=1e-3, rtol=1e-3)
 
 
-def test_gradients_do_not_pass_the_choice():
+def test_choose_negatives_has_no_gradient():
     similarity = torch.randn(4, 4, requires_grad=True)
     assert not choose_negatives(similarity, eye(4), 1.0)[0].requires_grad
 
 
-def test_a_true_pair_is_scored_beside_a_mismatch_of_its_own():
+def test_itm_labels_pair_matches_with_negatives():
     images, texts = torch.tensor([1, -1, 0, -1]), torch.tensor([2, 0, -1, -1])
     assert itm_labels(images, texts).tolist() == [1, 1, 1, -100, 0, -100, 0, -100, 0, 0, -100, -100]
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_the_model_keeps_copies_apart(training):
+def test_negatives_are_never_of_the_same_image(training):
     """Four pairs that are two images with two captions each: of the negatives, none may be of the same image."""
     model, batch = pretraining_model().train(training), tiny_pairs()
     batch |= {"image_ids": torch.tensor([1, 1, 2, 2]), "loss_weights": {"itm": 1.0}}

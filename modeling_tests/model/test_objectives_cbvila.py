@@ -28,7 +28,7 @@ def texts_and_images(batch):
 # Nothing is built that no weight reaches
 
 
-def test_without_objectives_of_images_there_is_no_quantizer():
+def test_objectives_without_images_have_no_quantizer():
     model = pretraining_model(objectives=dict.fromkeys(OF_IMAGES, OFF))
     built = ("quantizer", "visual_queries", "text_key_projection", "patch_mask_token", "pixel", "mim")
     assert not [name for name, _ in model.named_parameters() if any(part in name for part in built)]
@@ -53,17 +53,17 @@ def test_without_objectives_of_images_there_is_no_quantizer():
     ],
     ids=str,
 )
-def test_every_parameter_gets_a_gradient(objectives):
+def test_objectives_give_every_parameter_a_gradient(objectives):
     # the paper's codes learn by loss, and the others not at all by gradients
     assert without_gradient(pretraining_model(objectives=objectives), tiny_pairs()) == []
 
 
-def test_masked_image_modelling_needs_an_objective_of_images():
+def test_masked_image_modeling_needs_image_objectives():
     with pytest.raises(ValueError, match="no quantizer"):
         CBViLAForMaskedImageModeling(tiny_config(objectives=dict.fromkeys(OF_IMAGES, OFF)))
 
 
-def test_masked_image_modelling_without_pixels_names_codes_and_draws_nothing():
+def test_masked_image_modeling_without_pixel_has_no_reconstruction():
     model = build(CBViLAForMaskedImageModeling, objectives={"pixel": OFF})
     batch = tiny_pairs()
     output = model(batch["pixel_values"], batch["bool_masked_pos"], batch["input_ids"], batch["attention_mask"])
@@ -72,15 +72,15 @@ def test_masked_image_modelling_without_pixels_names_codes_and_draws_nothing():
         model.reconstruct(batch["pixel_values"])
 
 
-def test_targets_for_a_model_without_a_quantizer_are_refused():
+def test_mim_targets_without_quantizer_are_rejected():
     model = pretraining_model(objectives=dict.fromkeys(OF_IMAGES, OFF))
     with pytest.raises(ValueError, match="no quantizer"):
         model(**tiny_pairs(), mim_targets=torch.zeros(4, PATCHES, dtype=torch.long))
 
 
-def test_a_weight_for_an_objective_that_was_not_built_is_refused():
+def test_loss_weights_of_missing_objectives_are_rejected():
     model = pretraining_model(objectives={"mim": OFF})
-    with pytest.raises(ValueError, match="asks for mim, and this model was made without"):
+    with pytest.raises(ValueError, match="asks for mim, but this model was built without"):
         model(**tiny_pairs(), loss_weights={"mim": 1.0})
 
 
@@ -89,7 +89,7 @@ def test_a_weight_for_an_objective_that_was_not_built_is_refused():
 
 @pytest.mark.parametrize(("source", "hardness"), [("similarity", 1.0), ("uniform", 0.0)])
 @pytest.mark.parametrize("head", [CBViLAForPreTraining, CBViLAForImageTextRetrieval])
-def test_negatives_are_drawn_as_the_objective_says(head, source, hardness, monkeypatch):
+def test_negative_hardness_of_itm_objective_is_used(head, source, hardness, monkeypatch):
     asked = []
     choose = pair_similarity_cbvila.choose_negatives
 
@@ -107,7 +107,7 @@ def test_negatives_are_drawn_as_the_objective_says(head, source, hardness, monke
     assert asked == [hardness, 0.25, None]
 
 
-def test_retrieval_and_pretraining_score_alike():
+def test_retrieval_losses_equal_pretraining():
     """The terms of the same weights on the same pairs, without dropout."""
     pretraining = pretraining_model(tiny_config())
     retrieval = build(CBViLAForImageTextRetrieval, tiny_config())
@@ -120,7 +120,7 @@ def test_retrieval_and_pretraining_score_alike():
     torch.testing.assert_close(found.loss, expected["itm"] + expected["itc"])
 
 
-def test_masked_image_modelling_and_pretraining_score_alike():
+def test_masked_image_modeling_losses_equal_pretraining():
     fields = {"objectives": {"mim_cls_bag": {"weight": 1.0}, "pixel": {"on": "both"}}}
     pretraining = pretraining_model(tiny_config(**fields))
     model = build(CBViLAForMaskedImageModeling, tiny_config(**fields))
@@ -135,7 +135,7 @@ def test_masked_image_modelling_and_pretraining_score_alike():
         torch.testing.assert_close(loss, expected[name], msg=name)
 
 
-def test_mim_and_bag_ask_one_query(monkeypatch):
+def test_mim_and_mim_cls_bag_share_a_query(monkeypatch):
     model = pretraining_model(objectives={"mim_cls_bag": {"weight": 1.0}, "pixel": OFF})
     rows = []
     fuse = model.cbvila.fuse_visual_queries
@@ -152,17 +152,17 @@ def test_mim_and_bag_ask_one_query(monkeypatch):
 # The configuration
 
 
-def test_what_is_not_named_keeps_its_default():
+def test_objectives_not_named_keep_defaults():
     config = CBViLAConfig(objectives={"mim": {"weight": 0.5}}, quantizer_config={"size": 64})
     assert config.objectives["mim"].weight == 0.5 and config.objectives["pixel"].weight == 3.0
     assert config.quantizer_config.type == "nearest" and config.quantizer_config.dim == 32
 
 
-def test_null_leaves_an_objective_out():
+def test_objectives_null_removes_an_objective():
     assert CBViLAConfig(objectives={"itm": None}).loss_weights()["itm"] == 0
 
 
-def test_flat_and_nested_names_are_the_same():
+def test_objectives_flat_and_nested_names_are_equal():
     flat = CBViLAConfig(codebook_size=64, quantizer_gradient="rotation", mim_head="tied", norm_pix_loss=True)
     nested = CBViLAConfig(
         quantizer_config={"size": 64, "gradient": "rotation"},
@@ -173,7 +173,7 @@ def test_flat_and_nested_names_are_the_same():
     assert flat.objectives["mim"].weight == flat.mim_weight == 0.25
 
 
-def test_the_file_has_every_option_nested(tmp_path):
+def test_config_file_has_every_option_nested(tmp_path):
     config = CBViLAConfig(objectives={"mim_cls_bag": {"weight": 0.5}})
     config.save_pretrained(tmp_path)
     loaded = CBViLAConfig.from_pretrained(tmp_path)
@@ -183,14 +183,14 @@ def test_the_file_has_every_option_nested(tmp_path):
 
 
 @pytest.mark.parametrize("changes", [{"objectives": {"mim": {"weight": 0.0}}}, {"mim_weight": 0.0}])
-def test_from_pretrained_merges_what_the_caller_says(changes, tmp_path):
+def test_from_pretrained_merges_given_objectives(changes, tmp_path):
     pretraining_model(objectives={"itc": {"weight": 0.5}}).save_pretrained(tmp_path)
     loaded = CBViLAForPreTraining.from_pretrained(tmp_path, **changes)
     assert loaded.config.loss_weights()["itc"] == 0.5 and "mim" not in loaded.objectives
     assert loaded.config.quantizer_config.size == tiny_config().quantizer_config.size
 
 
-def test_another_quantizer_begins_with_its_own_defaults():
+def test_quantizer_type_change_resets_its_options():
     config = tiny_config(quantizer_config={"type": "nearest", "size": 7, "decay": 0.5})
     assert config.quantizer_config.size != 7  # the flat codebook_size of the tiny configuration is said over it
     other = CBViLAConfig.from_dict(config.to_dict(), quantizer_config={"type": "residual"})
@@ -215,12 +215,12 @@ def test_another_quantizer_begins_with_its_own_defaults():
         ({"codebook_sise": 3}, "did you mean 'codebook_size'"),
     ],
 )
-def test_bad_options_are_named(fields, message):
+def test_objectives_reject_bad_options(fields, message):
     with pytest.raises(ValueError, match=message):
         CBViLAConfig(**fields)
 
 
-def test_an_objective_scores_after_every_step():
+def test_after_step_reaches_objectives():
     calls = []
 
     class Counting(nn.Module):

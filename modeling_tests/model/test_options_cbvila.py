@@ -43,7 +43,7 @@ def with_other_hidden_patches(batch):
     return batch | {"pixel_values": unpatchify(patches, PATCH, side, side)}
 
 
-def test_options_add_no_weight_unless_they_are_chosen():
+def test_options_add_weights_when_chosen_only():
     default = names()
     assert names(mim_mask_stage="pre") - default == {"cbvila.patch_mask_token"}
     assert names(mim_cls_bag_weight=1.0) - default == {
@@ -61,7 +61,7 @@ def test_options_add_no_weight_unless_they_are_chosen():
 
 
 @pytest.mark.parametrize("pixel_on", ["all", "both"])
-def test_masked_before_the_encoder_hidden_pixels_tell_nothing(pixel_on):
+def test_mim_mask_stage_pre_hides_pixels_from_the_encoder(pixel_on):
     """With the encoder's class token among the queries, which tells more of the image than a few codes do."""
     batch = tiny_pairs()
     other = with_other_hidden_patches(batch)
@@ -72,14 +72,14 @@ def test_masked_before_the_encoder_hidden_pixels_tell_nothing(pixel_on):
 
 
 @pytest.mark.parametrize("stage", ["pre", "post"])
-def test_masked_pixel_pass_sees_what_mim_sees(stage):
+def test_pixel_on_masked_sees_what_mim_sees(stage):
     batch = tiny_pairs()
     model = pretraining_model(mim_mask_stage=stage, pixel_on="masked", fusion_visual_cls="vit")
     outputs = [ask(model, inputs, "pixel") for inputs in (batch, with_other_hidden_patches(batch))]
     assert torch.equal(outputs[0].pixel_predictions, outputs[1].pixel_predictions) == (stage == "pre")
 
 
-def test_masked_image_head_honours_the_stage():
+def test_masked_image_modeling_respects_mim_mask_stage():
     batch = batch_for(CBViLAForMaskedImageModeling)
     other = with_other_hidden_patches(batch)
     for stage, blind in (("pre", True), ("post", False)):
@@ -90,7 +90,7 @@ def test_masked_image_head_honours_the_stage():
         assert torch.equal(outputs[0].reconstruction, outputs[1].reconstruction) == blind
 
 
-def test_masked_before_the_encoder_targets_are_of_the_whole_image():
+def test_mim_mask_stage_pre_targets_are_of_the_whole_image():
     model, batch = pretraining_model(mim_mask_stage="pre"), tiny_pairs()
     output, hidden = ask(model, batch, "mim"), batch["bool_masked_pos"]
     with torch.no_grad():
@@ -101,7 +101,7 @@ def test_masked_before_the_encoder_targets_are_of_the_whole_image():
     assert not torch.equal(model.cbvila.quantizer(seen).indices, targets)
 
 
-def test_a_second_look_counts_no_token_twice_and_is_only_taken_for_masks():
+def test_mim_mask_stage_pre_encodes_twice_and_counts_once():
     model, batch = pretraining_model(mim_mask_stage="pre").train(), tiny_pairs()
     looks = []
     model.cbvila.vision_model.register_forward_hook(lambda *_: looks.append(1))
@@ -111,14 +111,14 @@ def test_a_second_look_counts_no_token_twice_and_is_only_taken_for_masks():
     assert len(looks) == 3, "in burn-in one look is enough"
 
 
-def test_mask_embedding_of_the_encoder_learns_with_mim():
+def test_patch_mask_token_learns_with_mim():
     model, batch = pretraining_model(mim_mask_stage="pre", mim_grad_to_vit=True).train(), tiny_pairs()
     model(**batch, loss_weights=off_but("mim")).loss.backward()
     assert model.cbvila.patch_mask_token.grad.abs().max() > 1e-7
     assert 0.05 < model.cbvila.patch_mask_token.std() < 0.2, "initialised like other tokens"
 
 
-def test_hiding_patches_takes_both_arguments():
+def test_vision_model_needs_masked_patches_and_mask_token():
     model, batch = pretraining_model(), tiny_pairs()
     with pytest.raises(ValueError, match="both masked_patches and mask_token"):
         model.cbvila.vision_model(batch["pixel_values"], masked_patches=batch["bool_masked_pos"])
@@ -128,7 +128,7 @@ def test_hiding_patches_takes_both_arguments():
 
 
 @pytest.mark.parametrize("positions", ["learned", "none"])
-def test_without_positions_hidden_words_are_all_the_same_question(positions):
+def test_fusion_visual_pos_distinguishes_hidden_patches(positions):
     model, batch = pretraining_model(fusion_visual_pos=positions), tiny_pairs()
     batch["bool_masked_pos"] = torch.ones(4, PATCHES, dtype=torch.bool)
     logits = ask(model, batch, "mim").mim_logits.view(4, PATCHES, CODES)
@@ -137,7 +137,7 @@ def test_without_positions_hidden_words_are_all_the_same_question(positions):
 
 
 @pytest.mark.parametrize("source, first", [("learned", 1), ("vit", 1), ("none", 0)])
-def test_what_stands_before_the_words(source, first):
+def test_fusion_visual_cls_chooses_the_first_query(source, first):
     model, batch = pretraining_model(fusion_visual_cls=source), tiny_pairs()
     words, cls, other = torch.randn(4, PATCHES, 32), torch.randn(4, 32), torch.randn(4, 32)
     queries = model.cbvila.visual_queries(words, (4, 4), None, cls)
@@ -151,7 +151,7 @@ def test_what_stands_before_the_words(source, first):
     assert ask(model, batch, "pixel").pixel_predictions.shape[:2] == (4, PATCHES)
 
 
-def test_the_class_token_is_asked_for():
+def test_fusion_visual_cls_vit_needs_image_cls():
     with pytest.raises(ValueError, match="'vit'.*image_cls"):
         pretraining_model(fusion_visual_cls="vit").cbvila.visual_queries(torch.randn(1, PATCHES, 32), (4, 4))
 
@@ -159,7 +159,7 @@ def test_the_class_token_is_asked_for():
 # A08: which words there are, from the query [CLS]
 
 
-def test_bag_loss_is_the_soft_cross_entropy_with_the_histogram():
+def test_bag_loss_is_soft_cross_entropy_with_the_histogram():
     logits, indices = torch.randn(2, 5), torch.tensor([[0, 1, 1, 4], [3, 3, 2, 0]])
     mask = torch.tensor([[True, True, True, False], [True, True, False, True]])
     expected = []
@@ -171,7 +171,7 @@ def test_bag_loss_is_the_soft_cross_entropy_with_the_histogram():
 
 
 @pytest.mark.parametrize("head", BOTH_HEADS)
-def test_bag_of_words_is_one_more_term(head):
+def test_mim_cls_bag_adds_a_term(head):
     batch = batch_for(head)
     with torch.no_grad():
         without, model = build(head)(**batch), build(head, mim_cls_bag_weight=0.5)
@@ -186,7 +186,7 @@ def test_bag_of_words_is_one_more_term(head):
 
 
 @pytest.mark.parametrize("keys, count", [("continuous", 1 + PATCHES), ("quantized", 1 + PATCHES), ("both", 34)])
-def test_what_texts_see(keys, count):
+def test_itm_kv_chooses_keys(keys, count):
     model, batch = pretraining_model(itm_kv=keys), tiny_pairs()
     with torch.no_grad():
         image = model.cbvila.vision_model(batch["pixel_values"]).last_hidden_state
@@ -199,7 +199,7 @@ def test_what_texts_see(keys, count):
 
 
 @pytest.mark.parametrize("keys", ["quantized", "both"])
-def test_models_that_ask_images_see_what_was_pretrained(keys, tmp_path):
+def test_itm_kv_of_pretraining_is_used_by_heads(keys, tmp_path):
     """A head loaded from pretraining brings the codebook along, and matches pairs just as in pretraining."""
     model, batch = pretraining_model(itm_kv=keys), batch_for(CBViLAForImageTextRetrieval)
     batch.pop("return_loss")
@@ -213,7 +213,7 @@ def test_models_that_ask_images_see_what_was_pretrained(keys, tmp_path):
     assert entailment(**batch_for(CBViLAForVisualEntailment)).loss.isfinite()
 
 
-def test_keys_count_no_token_twice():
+def test_itm_kv_both_counts_tokens_once():
     model = pretraining_model(itm_kv="both").train()
     model(**tiny_pairs())
     assert model.cbvila.quantizer.table.pending_counts.sum() == 4 * PATCHES
@@ -223,7 +223,7 @@ def test_keys_count_no_token_twice():
 
 
 @pytest.mark.parametrize("head", BOTH_HEADS)
-def test_models_score_pixels_as_configured(head):
+def test_pixel_likelihood_is_respected(head):
     batch = batch_for(head)
 
     def pixel(**fields):
@@ -241,7 +241,7 @@ def test_models_score_pixels_as_configured(head):
 # Captions that are dropped
 
 
-def test_images_of_dropped_captions_ask_an_empty_one():
+def test_caption_dropped_uses_an_empty_caption():
     model, batch = pretraining_model(), tiny_pairs()
     dropped = torch.tensor([True, False, True, False])
     empty = torch.full_like(batch["input_ids"], PAD)
@@ -259,7 +259,7 @@ def test_images_of_dropped_captions_ask_an_empty_one():
         assert torch.equal(output.losses[term], full.losses[term])
 
 
-def test_captions_without_a_mask_can_be_dropped():
+def test_caption_dropped_without_attention_mask():
     model, batch = pretraining_model(), tiny_pairs(padding=(0,))
     dropped = {"caption_dropped": torch.tensor([True, False, False, False])}
     expected = ask(model, batch | dropped, "pixel").losses["pixel"]

@@ -80,7 +80,7 @@ class Stream(IterableDataset):
         return iter(PAIRS)
 
 
-def test_one_question(pipe):
+def test_pipeline_one_question(pipe):
     answers = pipe(PICTURES[0], QUESTIONS[0])
     assert isinstance(answers, list) and set(answers[0]) == {"score", "answer"}
     assert isinstance(answers[0]["score"], float) and isinstance(answers[0]["answer"], str)
@@ -97,17 +97,17 @@ def test_one_question(pipe):
         lambda pipe: pipe(torch.from_numpy(np.array(PICTURES[0])), QUESTIONS[0]),
     ],
 )
-def test_single_forms(pipe, expected, ask):
+def test_pipeline_single_forms(pipe, expected, ask):
     assert_same([ask(pipe)], expected[:1])
 
 
-def test_paths(pipe, expected, tmp_path):
+def test_pipeline_image_paths(pipe, expected, tmp_path):
     path = tmp_path / "picture.png"
     PICTURES[0].save(path)
     assert_same([pipe(str(path), QUESTIONS[0]), pipe(path, QUESTIONS[0])], expected[:1] * 2)
 
 
-def test_url(pipe, expected, tmp_path, monkeypatch):
+def test_pipeline_image_url(pipe, expected, tmp_path, monkeypatch):
     path = tmp_path / "picture.png"
     PICTURES[0].save(path)
     asked = []
@@ -138,7 +138,7 @@ def test_url(pipe, expected, tmp_path, monkeypatch):
     ],
 )
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_forms_with_many(pipe, expected, ask, result_type, batch_size, monkeypatch):
+def test_pipeline_forms_with_many(pipe, expected, ask, result_type, batch_size, monkeypatch):
     monkeypatch.setattr(pipe, "_batch_size", batch_size)
     result = ask(pipe)
     # Lists give lists; what may not fit into memory gives an iterator.
@@ -146,7 +146,7 @@ def test_forms_with_many(pipe, expected, ask, result_type, batch_size, monkeypat
     assert_same(result, expected)
 
 
-def test_hugging_face_data_set(pipe, expected):
+def test_pipeline_hugging_face_dataset(pipe, expected):
     datasets = pytest.importorskip("datasets")
     features = datasets.Features({"image": datasets.Image(), "question": datasets.Value("string")})
     rows = datasets.Dataset.from_list(PAIRS, features=features)
@@ -155,23 +155,23 @@ def test_hugging_face_data_set(pipe, expected):
     assert_same(pipe(rows.to_iterable_dataset()), expected)
 
 
-def test_one_question_about_many_images(pipe):
+def test_pipeline_one_question_about_many_images(pipe):
     expected = [pipe(image, QUESTIONS[0]) for image in PICTURES]
     for many in (PICTURES, (image for image in PICTURES), KeyDataset(Rows(PAIRS), "image")):
         assert_same(pipe(many, QUESTIONS[0]), expected)
 
 
-def test_many_questions_about_one_image(pipe):
+def test_pipeline_many_questions_about_one_image(pipe):
     expected = [pipe(PICTURES[1], question) for question in QUESTIONS]
     assert_same(pipe(PICTURES[1], QUESTIONS), expected)
     assert_same(pipe(PICTURES[1], KeyDataset(Rows(PAIRS), "question")), expected)
 
 
-def test_nothing_in_nothing_out(pipe):
+def test_pipeline_of_nothing_is_empty(pipe):
     assert pipe([]) == [] and pipe([], QUESTIONS[0]) == []
 
 
-def test_rows_of_a_data_set_are_read_when_their_turn_comes(pipe):
+def test_pipeline_reads_dataset_rows_lazily(pipe):
     read = []
 
     class Counting(Rows):
@@ -198,7 +198,7 @@ def column(kind, values):
 
 
 @pytest.mark.parametrize("kind", ["Series", "filtered", "objects", "deque", "tuple", "map"])
-def test_columns_are_read_in_their_order(pipe, expected, kind, tmp_path):
+def test_pipeline_reads_columns_by_position(pipe, expected, kind, tmp_path):
     assert_same(pipe(column(kind, PAIRS)), expected)
     one = [pipe(image, QUESTIONS[0]) for image in PICTURES]
     assert_same(pipe(column(kind, PICTURES), QUESTIONS[0]), one)
@@ -211,7 +211,7 @@ def test_columns_are_read_in_their_order(pipe, expected, kind, tmp_path):
     assert_same(pipe(PICTURES[0], column(kind, QUESTIONS)), [pipe(PICTURES[0], q) for q in QUESTIONS])
 
 
-def test_texts_as_arrays_and_pandas_indices(pipe):
+def test_pipeline_takes_arrays_and_pandas_indices(pipe):
     expected = [pipe(PICTURES[0], question) for question in QUESTIONS]
     assert_same(pipe(PICTURES[0], np.array(QUESTIONS)), expected)
     assert_same(pipe(PICTURES[0], column("Index", QUESTIONS)), expected)
@@ -231,7 +231,7 @@ def test_texts_as_arrays_and_pandas_indices(pipe):
         ((Rows(PICTURES),), "pair 0: expected .* got a value of type Image"),
     ],
 )
-def test_what_is_no_list_of_images_is_refused(pipe, arguments, message):
+def test_pipeline_rejects_other_lists(pipe, arguments, message):
     with pytest.raises(ValueError, match=message):
         list(pipe(*arguments))
 
@@ -267,7 +267,7 @@ def png(image):
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
 @pytest.mark.parametrize("with_workers", [0, 1])
-def test_a_bad_pair_is_named(pipe, batch_size, with_workers):
+def test_pipeline_names_a_bad_pair(pipe, batch_size, with_workers):
     def bad(pair, lazily=False):
         pairs = [*PAIRS[:2], pair, PAIRS[3]]
         return list(pipe(Rows(pairs) if lazily else pairs, batch_size=batch_size, num_workers=with_workers))
@@ -285,14 +285,14 @@ def test_a_bad_pair_is_named(pipe, batch_size, with_workers):
         bad({"image": "nowhere.png", "question": "red"})
 
 
-def test_rows_that_cannot_be_read_are_named(pipe):
+def test_pipeline_names_unreadable_rows(pipe):
     with pytest.raises(ValueError, match=r"pair 2 cannot be read \(OSError: image file is truncated\)"):
         list(pipe(Broken(PAIRS), batch_size=2))
     with pytest.raises(ValueError, match=r"pair 2 cannot be read \(SyntaxError: broken PNG file\)"):
         list(pipe(broken_stream(), batch_size=2))
 
 
-def test_messages_are_short_whatever_is_asked(pipe):
+def test_pipeline_error_messages_are_short(pipe):
     for arguments in (
         ("x" * 400_000, "red"),
         ("data:image/png;base64," + "A" * 400_000, "red"),
@@ -320,13 +320,13 @@ def test_messages_are_short_whatever_is_asked(pipe):
         {"images": "x" * 400_000},
     ],
 )
-def test_messages_of_the_processor_are_short(arguments):
+def test_processor_error_messages_are_short(arguments):
     with pytest.raises((ValueError, TypeError, FileNotFoundError)) as caught:
         tiny_processor()(**arguments)
     assert len(str(caught.value)) < 800
 
 
-def test_questions_that_the_tokenizer_does_not_know_are_warned_of(pipe):
+def test_pipeline_warns_of_unknown_questions(pipe):
     with pytest.warns(UserWarning, match="knows nothing of 1 of 2 questions, e.g. '圆圈是什么颜色'"):
         pipe(PICTURES[0], ["red", "圆圈是什么颜色"], batch_size=2)
 
@@ -347,7 +347,7 @@ def encoded(model, monkeypatch):
 
 
 @pytest.mark.parametrize("options", [{}, {"top_k": 2}, {"answers": ["yes", "red circle", "no"]}])
-def test_a_picture_is_encoded_once_however_many_questions_ask_it(pipe, encoded, options, tmp_path):
+def test_pipeline_encodes_a_shared_picture_once(pipe, encoded, options, tmp_path):
     pairs = [{"image": PICTURES[i % 2], "question": question} for i, question in enumerate(QUESTIONS * 2)]
     alone = [pipe(pair, **options) for pair in pairs]
     encoded.clear()
@@ -364,7 +364,7 @@ def test_a_picture_is_encoded_once_however_many_questions_ask_it(pipe, encoded, 
         assert encoded == [2]
 
 
-def test_a_path_is_read_once_in_a_batch(pipe, tmp_path, monkeypatch):
+def test_pipeline_reads_a_shared_path_once(pipe, tmp_path, monkeypatch):
     path, read = tmp_path / "a.png", []
     PICTURES[0].save(path)
     load = pipeline_cbvila.load_image
@@ -399,7 +399,7 @@ def probability_of(model, image, question, tokens):
 
 
 @pytest.mark.parametrize("index", range(len(PAIRS)))
-def test_greedy_score_is_the_probability_of_the_answer(model, pipe, index):
+def test_pipeline_greedy_score_is_the_probability(model, pipe, index):
     image, question = PICTURES[index], QUESTIONS[index]
     tokens, score = [], 1.0
     while len(tokens) < 3 and SEP not in tokens:
@@ -410,7 +410,7 @@ def test_greedy_score_is_the_probability_of_the_answer(model, pipe, index):
     assert_same([pipe(image, question)], [[{"score": score, "answer": answer}]])
 
 
-def test_score_is_the_models_even_if_something_else_chose_the_tokens(model, pipe):
+def test_pipeline_score_ignores_logits_processors(model, pipe):
     image, question = PICTURES[2], QUESTIONS[2]
     options = {"max_new_tokens": 4, "repetition_penalty": 3.0, "suppress_tokens": [SEP]}
     encoded = tiny_processor()(image, question, return_tensors="pt")
@@ -421,7 +421,7 @@ def test_score_is_the_models_even_if_something_else_chose_the_tokens(model, pipe
 
 # In the last two, transformers' default length penalty would choose other answers.
 @pytest.mark.parametrize("index, top_k", [(0, 4), (2, 2), (3, 4)])
-def test_wide_beams_find_the_most_probable_answers(model, pipe, index, top_k):
+def test_pipeline_wide_beams_find_the_most_probable_answers(model, pipe, index, top_k):
     image, question = PICTURES[index], QUESTIONS[index]
     first = token_probabilities(model, image, question, [])
     every = {(SEP,): float(first[SEP])}
@@ -434,14 +434,14 @@ def test_wide_beams_find_the_most_probable_answers(model, pipe, index, top_k):
     assert [answer["score"] for answer in answers] == pytest.approx(best, rel=1e-3)
 
 
-def test_top_k_generated_answers(pipe):
+def test_pipeline_top_k_generated_answers(pipe):
     answers = pipe(PICTURES[0], QUESTIONS[0], top_k=3)
     scores = [answer["score"] for answer in answers]
     assert len(answers) == 3 and scores == sorted(scores, reverse=True)
     assert len({answer["answer"] for answer in answers}) == 3
 
 
-def test_ranked_answers(model, pipe):
+def test_pipeline_ranks_answers(model, pipe):
     image, question, answers = PICTURES[0], QUESTIONS[0], ["red circle", "yes", "no", "two", "three", "blue square"]
     processor = tiny_processor()
     likelihoods = [
@@ -456,7 +456,7 @@ def test_ranked_answers(model, pipe):
     assert_same([pipe(image, question, answers=answers, top_k=100)], [expected])
 
 
-def test_candidates_are_encoded_once_per_call(pipe, monkeypatch):
+def test_pipeline_encodes_candidates_once_per_call(pipe, monkeypatch):
     calls = []
     encode = CBViLAProcessor.encode_answers
     monkeypatch.setattr(CBViLAProcessor, "encode_answers", lambda *args: calls.append(1) or encode(*args))
@@ -464,7 +464,7 @@ def test_candidates_are_encoded_once_per_call(pipe, monkeypatch):
     assert len(calls) == 1
 
 
-def test_options_given_once_hold_for_all_calls(model):
+def test_pipeline_options_of_init_hold_for_calls(model):
     pipe = VQAPipeline(model, processor=tiny_processor(), answers=["yes", "no", "red"], top_k=2, batch_size=2)
     assert [len(answers) for answers in pipe(PAIRS)] == [2] * 4
     assert len(pipe(PAIRS[0], top_k=1)) == 1
@@ -475,7 +475,7 @@ def test_options_given_once_hold_for_all_calls(model):
 
 @pytest.mark.parametrize("options", [{}, {"top_k": 3}, {"answers": ["yes", "red circle", "no"]}])
 @pytest.mark.parametrize("padding_side", ["right", "left"])
-def test_batch_size_changes_nothing(model, options, padding_side):
+def test_pipeline_batch_size_does_not_change_answers(model, options, padding_side):
     tokenizer = BertTokenizer(vocab=VOCABULARY, padding_side=padding_side)
     pipe = VQAPipeline(model, tokenizer=tokenizer, image_processor=tiny_processor().image_processor)
     pipe_options = {"generate_kwargs": SHORT, **options}
@@ -488,13 +488,13 @@ def test_batch_size_changes_nothing(model, options, padding_side):
 # Construction, saving and loading
 
 
-def test_processor_from_parts(model, pipe, expected):
+def test_pipeline_processor_from_parts(model, pipe, expected):
     processor = tiny_processor()
     parts = {"tokenizer": processor.tokenizer, "image_processor": processor.image_processor}
     assert_same(VQAPipeline(model, **parts, generate_kwargs=SHORT)(PAIRS), expected)
 
 
-def test_given_tokenizer_replaces_the_processors(model):
+def test_pipeline_given_tokenizer_replaces_that_of_the_processor(model):
     tokenizer = BertTokenizer(vocab=VOCABULARY, model_max_length=5)
     pipe = VQAPipeline(model, processor=tiny_processor(add_sep_token=False), tokenizer=tokenizer)
     assert pipe.processor.tokenizer.model_max_length == 5 and pipe.processor.add_sep_token is False
@@ -521,7 +521,7 @@ def test_saved_pipeline_loads_without_remote_code(folder, model):
         assert_same(loaded(PAIRS, batch_size=4), saved(PAIRS))
 
 
-def test_saved_pipeline_stays_free_of_code_if_somebody_registers_the_class(pipe, tmp_path, monkeypatch):
+def test_saved_pipeline_has_no_code_if_the_class_is_registered(pipe, tmp_path, monkeypatch):
     monkeypatch.setattr(PIPELINE_REGISTRY, "supported_tasks", dict(PIPELINE_REGISTRY.supported_tasks))
     monkeypatch.setattr(VQAPipeline, "_registered_impl", None, raising=False)
     PIPELINE_REGISTRY.register_pipeline("my-vqa", VQAPipeline, pt_model=AutoModelForVisualQuestionAnswering)
@@ -540,14 +540,14 @@ def test_saved_pipeline_loads_through_auto_classes(folder, model):
     assert AutoImageProcessor.from_pretrained(folder).size["height"] == 32
 
 
-def test_parts_may_be_named_by_their_checkpoint(model, folder):
+def test_pipeline_parts_by_checkpoint_name(model, folder):
     pipe = VQAPipeline(model, processor=str(folder))
     assert pipe.processor.add_sep_token is False
     pipe = pipeline("vqa", model=model, tokenizer=str(folder), image_processor=str(folder))
     assert len(pipe.tokenizer) == len(VOCABULARY)
 
 
-def test_explicit_processor_goes_before_the_folders(folder):
+def test_pipeline_given_processor_wins_over_the_folder(folder):
     pipe = pipeline("vqa", model=str(folder), processor=tiny_processor(model_max_length=9))
     assert pipe.processor.tokenizer.model_max_length == 9 and pipe.processor.add_sep_token is True
 
@@ -588,47 +588,47 @@ def test_explicit_processor_goes_before_the_folders(folder):
         ({"image": PICTURES[0], "question": "red", "generate_kwargs": {"num_return_sequences": 2}}, "pass top_k"),
     ],
 )
-def test_bad_input(pipe, arguments, message):
+def test_pipeline_rejects_bad_input(pipe, arguments, message):
     with pytest.raises(ValueError, match=message):
         pipe(**arguments)
 
 
-def test_missing_file(pipe):
+def test_pipeline_rejects_missing_file(pipe):
     with pytest.raises(FileNotFoundError, match="'nowhere.png'"):
         pipe("nowhere.png", "red")
 
 
-def test_unreadable_image(pipe, tmp_path):
+def test_pipeline_rejects_unreadable_image(pipe, tmp_path):
     path = tmp_path / "broken.png"
     path.write_bytes(b"not an image")
     with pytest.raises(ValueError, match="broken.png"):
         pipe(str(path), "red")
 
 
-def test_unknown_option(pipe):
+def test_pipeline_rejects_unknown_option(pipe):
     with pytest.raises(TypeError, match="topk"):
         pipe(PICTURES[0], "red", topk=1)
 
 
-def test_long_question_is_cut_on_request(pipe):
+def test_pipeline_truncation_cuts_long_questions(pipe):
     words = ["red"] * 20
     cut = " ".join(words[: NUM_POSITIONS - 2])
     assert_same([pipe(PICTURES[0], " ".join(words), truncation=True)], [pipe(PICTURES[0], cut)])
 
 
-def test_longest_answer_fits_the_positions(model):
+def test_pipeline_longest_answer_fits_the_positions(model):
     pipe = VQAPipeline(model, processor=tiny_processor(), generate_kwargs={"suppress_tokens": [SEP]})
     assert len(pipe(PICTURES[0], "red")[0]["answer"].split()) <= NUM_POSITIONS
     longest = {"max_length": NUM_POSITIONS + 1, "suppress_tokens": [SEP]}
     assert_same([pipe(PICTURES[0], "red", generate_kwargs=longest)], [pipe(PICTURES[0], "red")])
 
 
-def test_model_that_cannot_answer():
+def test_pipeline_rejects_other_models():
     with pytest.raises(ValueError, match="CBViLAForPreTraining cannot answer"):
         VQAPipeline(CBViLAForPreTraining(tiny_model().config), processor=tiny_processor())
 
 
-def test_no_processor(model, tmp_path):
+def test_pipeline_needs_a_processor(model, tmp_path):
     with pytest.raises(ValueError, match="there is no processor"):
         VQAPipeline(model)
     with pytest.raises(ValueError, match="there is no processor"):
@@ -638,7 +638,7 @@ def test_no_processor(model, tmp_path):
         pipeline("vqa", model=str(tmp_path))
 
 
-def test_tokenizer_of_another_model(model):
+def test_pipeline_rejects_tokenizer_of_another_model(model):
     image_processor = tiny_processor().image_processor
     larger = BertTokenizer(vocab={**VOCABULARY, "orange": len(VOCABULARY)})
     with pytest.raises(ValueError, match=f"has {len(VOCABULARY) + 1} tokens"):
@@ -649,7 +649,7 @@ def test_tokenizer_of_another_model(model):
         VQAPipeline(model, tokenizer=other, image_processor=image_processor)
 
 
-def test_answers_may_be_a_column(pipe):
+def test_pipeline_answers_may_be_a_column(pipe):
     listed = ["red", "circle", "teal"]
     column = pd.Series(listed, index=[2, 0, 1])
     assert pipe(PICTURES[0], "red", answers=column) == pipe(PICTURES[0], "red", answers=listed)
@@ -661,7 +661,7 @@ def test_answers_may_be_a_column(pipe):
     "options, name",
     [({"top_k": 10**9}, "top_k"), ({"generate_kwargs": {"num_beams": 10**9}}, "generate_kwargs: num_beams")],
 )
-def test_more_beams_than_tokens_are_refused(options, name, pipe):
+def test_pipeline_rejects_more_beams_than_tokens(options, name, pipe):
     with pytest.raises(ValueError, match=f"{name}=1,000,000,000 is more than the .* tokens of the vocabulary"):
         pipe(PICTURES[0], "red", **options)
     assert len(pipe(PICTURES[0], "red", answers=["red", "teal"], top_k=10**9)) == 2

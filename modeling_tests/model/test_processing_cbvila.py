@@ -34,7 +34,7 @@ def image() -> np.ndarray:
 # Calls: outputs
 
 
-def test_image_and_text(processor: CBViLAProcessor, image: np.ndarray):
+def test_processor_image_and_text(processor: CBViLAProcessor, image: np.ndarray):
     batch = processor(image, "Is it red?", return_tensors="pt")
     assert set(batch) == {"pixel_values", "input_ids", "attention_mask"}
     assert batch["pixel_values"].shape == (1, 3, 8, 8)
@@ -43,35 +43,35 @@ def test_image_and_text(processor: CBViLAProcessor, image: np.ndarray):
     assert batch["input_ids"].dtype == torch.int64
 
 
-def test_images_or_text_alone(processor: CBViLAProcessor, image: np.ndarray):
+def test_processor_images_or_text_alone(processor: CBViLAProcessor, image: np.ndarray):
     assert set(processor(images=[image, image])) == {"pixel_values"}
     assert set(processor(text="red")) == {"input_ids", "attention_mask"}
 
 
-def test_model_input_names(processor: CBViLAProcessor):
+def test_processor_model_input_names(processor: CBViLAProcessor):
     assert processor.model_input_names == ["pixel_values", "input_ids", "attention_mask"]
 
 
-def test_return_types(processor: CBViLAProcessor, image: np.ndarray):
+def test_processor_return_tensors(processor: CBViLAProcessor, image: np.ndarray):
     assert processor(image, "red")["input_ids"] == [[CLS, RED, SEP]]
     arrays = processor(image, "red", return_tensors="np", image_index=[0])
     assert all(isinstance(value, np.ndarray) for value in arrays.values())
     assert arrays["image_index"].dtype == np.int64
 
 
-def test_image_options_reach_the_image_processor(processor: CBViLAProcessor, image: np.ndarray):
+def test_processor_passes_image_options(processor: CBViLAProcessor, image: np.ndarray):
     batch = processor(image, "red", size={"height": 4, "width": 6}, do_normalize=False, return_tensors="pt")
     assert batch["pixel_values"].shape == (1, 3, 4, 6)
     assert batch["pixel_values"].max() == 0
 
 
-def test_no_sep_token():
+def test_processor_add_sep_token_false():
     batch = build(add_sep_token=False)(text=["is it red", "red"], return_tensors="pt")
     assert batch["input_ids"].tolist() == [[CLS, IS, IT, RED], [CLS, RED, PAD, PAD]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]
 
 
-def test_with_sep_the_tokens_are_the_tokenizers_own(processor: CBViLAProcessor):
+def test_processor_tokens_equal_the_tokenizer(processor: CBViLAProcessor):
     texts = ["Is it a red circle?", "yes", "unknown [SEP] yeses"]
     expected = processor.tokenizer(texts, padding=True)
     batch = processor(text=texts)
@@ -82,7 +82,7 @@ def test_with_sep_the_tokens_are_the_tokenizers_own(processor: CBViLAProcessor):
 # Padding and truncation
 
 
-def test_padding_is_on_the_right_even_if_the_tokenizers_is_not():
+def test_processor_pads_on_the_right():
     batch = build(padding_side="left")(text=["is it", "red"])
     assert batch["input_ids"] == [[CLS, IS, IT, SEP], [CLS, RED, SEP, PAD]]
 
@@ -99,23 +99,23 @@ def test_padding_is_on_the_right_even_if_the_tokenizers_is_not():
         ({"pad_to_multiple_of": 4}, [8, 8]),
     ],
 )
-def test_padding(processor: CBViLAProcessor, options: dict, lengths: list):
+def test_processor_padding(processor: CBViLAProcessor, options: dict, lengths: list):
     batch = processor(text=["is it red", "yes"], **options)
     assert [len(row) for row in batch["input_ids"]] == lengths
     assert [len(row) for row in batch["attention_mask"]] == lengths
     assert [sum(row) for row in batch["attention_mask"]] == [5, 3]
 
 
-def test_one_text_is_padded_on_request(processor: CBViLAProcessor):
+def test_processor_pads_one_text_to_max_length(processor: CBViLAProcessor):
     assert processor(text="yes", padding="max_length", max_length=5)["input_ids"] == [[CLS, YES, SEP, PAD, PAD]]
 
 
-def test_padding_to_an_unknown_length(processor: CBViLAProcessor):
+def test_processor_padding_max_length_needs_a_limit(processor: CBViLAProcessor):
     with pytest.raises(ValueError, match="padding='max_length' needs a limit.*max_length"):
         processor(text="yes", padding="max_length")
 
 
-def test_truncation_keeps_as_many_tokens_as_fit():
+def test_processor_truncation_keeps_tokens_that_fit():
     text = "is it a red circle"
     assert build()(text=text, truncation=True, max_length=4)["input_ids"] == [[CLS, IS, IT, SEP]]
     without_sep = build(add_sep_token=False)(text=text, truncation=True, max_length=4)
@@ -123,35 +123,35 @@ def test_truncation_keeps_as_many_tokens_as_fit():
     assert without_sep["attention_mask"] == [[1, 1, 1, 1]]
 
 
-def test_truncation_from_the_left():
+def test_processor_truncation_side_left():
     batch = build(truncation_side="left")(text="is it red", truncation="longest_first", max_length=4)
     assert batch["input_ids"] == [[CLS, IT, RED, SEP]]
 
 
-def test_truncation_to_the_tokenizers_limit():
+def test_processor_truncation_to_model_max_length():
     assert build(model_max_length=3)(text="is it red", truncation=True)["input_ids"] == [[CLS, IS, SEP]]
 
 
 @pytest.mark.parametrize(("add_sep_token", "fits"), [(True, "is it"), (False, "is it a")])
-def test_longer_than_the_model_takes(add_sep_token: bool, fits: str):
+def test_processor_rejects_texts_longer_than_the_model(add_sep_token: bool, fits: str):
     processor = build(add_sep_token, model_max_length=4)
     assert len(processor(text=fits)["input_ids"][0]) == 4
     with pytest.raises(ValueError, match=r"text 1 has 5 tokens.*limit is 4.*truncation=True"):
         processor(text=[fits, f"{fits} red"])
 
 
-def test_longer_than_max_length_without_truncation(processor: CBViLAProcessor):
+def test_processor_rejects_texts_longer_than_max_length(processor: CBViLAProcessor):
     with pytest.raises(ValueError, match=r"text 0 has 5 tokens.*limit is 4.*truncation=True"):
         processor(text="is it red", max_length=4)
 
 
 @pytest.mark.parametrize("truncation", [False, "do_not_truncate"])
-def test_truncation_that_is_switched_off(truncation):
+def test_processor_truncation_false_rejects_long_texts(truncation):
     with pytest.raises(ValueError, match="limit is 4"):
         build(model_max_length=4)(text="is it red", truncation=truncation)
 
 
-def test_limits_that_make_no_sense(processor: CBViLAProcessor):
+def test_processor_rejects_impossible_limits(processor: CBViLAProcessor):
     with pytest.raises(ValueError, match="truncation=True needs a limit.*max_length"):
         processor(text="red", truncation=True)
     with pytest.raises(ValueError, match="max_length=2 leaves no room"):
@@ -164,20 +164,20 @@ def test_limits_that_make_no_sense(processor: CBViLAProcessor):
         processor(text="red", padding="sometimes")
 
 
-def test_text_of_any_length_without_a_limit(processor: CBViLAProcessor):
+def test_processor_takes_any_length_without_a_limit(processor: CBViLAProcessor):
     assert len(processor(text="red " * 1000)["input_ids"][0]) == 1002
 
 
 # Bad input
 
 
-def test_neither_images_nor_text(processor: CBViLAProcessor):
+def test_processor_needs_images_or_text(processor: CBViLAProcessor):
     with pytest.raises(ValueError, match="neither images nor text"):
         processor()
 
 
 @pytest.mark.parametrize("empty", ["", "  \n", "\u200b"])
-def test_empty_text(processor: CBViLAProcessor, empty: str):
+def test_processor_rejects_empty_text(processor: CBViLAProcessor, empty: str):
     with pytest.raises(ValueError, match="text 1 is empty"):
         processor(text=["red", empty])
 
@@ -191,12 +191,12 @@ def test_empty_text(processor: CBViLAProcessor, empty: str):
         ([], "text is an empty list"),
     ],
 )
-def test_text_of_another_type(processor: CBViLAProcessor, text, message: str):
+def test_processor_rejects_text_of_other_types(processor: CBViLAProcessor, text, message: str):
     with pytest.raises(ValueError, match=message):
         processor(text=text)
 
 
-def test_unknown_option(processor: CBViLAProcessor, image: np.ndarray):
+def test_processor_rejects_unknown_option(processor: CBViLAProcessor, image: np.ndarray):
     with pytest.raises(TypeError, match=r"\['trunctation'\].*truncation.*do_resize"):
         processor(image, "red", trunctation=True)
 
@@ -220,14 +220,14 @@ ALL_GROUPS = ("text_kwargs", "images_kwargs", "videos_kwargs", "audio_kwargs", "
     ],
     ids=str,
 )
-def test_groups_and_options_that_change_nothing(processor: CBViLAProcessor, image: np.ndarray, options: dict):
+def test_processor_accepts_kwargs_groups(processor: CBViLAProcessor, image: np.ndarray, options: dict):
     plain, made = processor(image, "red"), processor(image, "red", **options)
     assert made.keys() == plain.keys()
     for name in plain:
         torch.testing.assert_close(torch.as_tensor(made[name]), torch.as_tensor(np.array(plain[name])), msg=name)
 
 
-def test_texts_without_special_tokens_or_mask(processor: CBViLAProcessor):
+def test_processor_without_special_tokens_or_mask(processor: CBViLAProcessor):
     options = {"add_special_tokens": False, "return_attention_mask": False}
     assert dict(processor(text=["red", "is it red"], **options)) == {"input_ids": [[RED, PAD, PAD], [IS, IT, RED]]}
     cut = processor(text="is it red", add_special_tokens=False, truncation=True, max_length=2)
@@ -258,31 +258,31 @@ def test_texts_without_special_tokens_or_mask(processor: CBViLAProcessor):
         ({"videos": [1]}, ValueError, r"videos is \[1\]: CB-ViLA sees images and reads texts only"),
     ],
 )
-def test_groups_and_options_that_are_refused(processor: CBViLAProcessor, image: np.ndarray, options, error, message):
+def test_processor_rejects_unsupported_options(processor: CBViLAProcessor, image: np.ndarray, options, error, message):
     with pytest.raises(error, match=message):
         processor(image, "red", **options)
 
 
-def test_bad_image_names_itself(processor: CBViLAProcessor, image: np.ndarray):
+def test_processor_names_a_bad_image(processor: CBViLAProcessor, image: np.ndarray):
     with pytest.raises(FileNotFoundError, match=r"image 1 of 2: .*nowhere\.png"):
         processor([image, "nowhere.png"], ["red", "red"])
 
 
 @pytest.mark.parametrize(("images", "texts"), [(1, 2), (3, 1)])
-def test_counts_that_differ(processor: CBViLAProcessor, image: np.ndarray, images: int, texts: int):
+def test_processor_rejects_counts_that_differ(processor: CBViLAProcessor, image: np.ndarray, images: int, texts: int):
     with pytest.raises(ValueError, match=rf"{images} image\(s\) and {texts} text\(s\).*image_index"):
         processor([image] * images, ["red"] * texts)
 
 
 @pytest.mark.parametrize("kind", [list, tuple, np.array, torch.tensor, lambda x: np.array(x, dtype=np.uint8)])
-def test_several_texts_about_an_image(processor: CBViLAProcessor, image: np.ndarray, kind):
+def test_processor_image_index_of_several_texts(processor: CBViLAProcessor, image: np.ndarray, kind):
     batch = processor([image] * 2, ["red", "yes", "a"], image_index=kind([1, 0, 1]), return_tensors="pt")
     assert batch["image_index"].tolist() == [1, 0, 1]
     assert batch["image_index"].dtype == torch.int64
     assert (len(batch["pixel_values"]), len(batch["input_ids"])) == (2, 3)
 
 
-def test_a_list_of_images_for_each_text(processor: CBViLAProcessor, image: np.ndarray):
+def test_processor_takes_a_list_of_images_per_text(processor: CBViLAProcessor, image: np.ndarray):
     other = 255 - image
     batch = processor(images=[[image, other], [other, image]], text=["red", "yes"], return_tensors="pt")
     rows = processor(images=[image, other, other, image], return_tensors="pt")["pixel_values"]
@@ -296,7 +296,7 @@ def test_a_list_of_images_for_each_text(processor: CBViLAProcessor, image: np.nd
 
 
 @pytest.mark.parametrize("sizes", [(2, 0), (2, 1), (2,), (1, 1, 1)])
-def test_lists_of_images_that_do_not_fit_the_texts(processor: CBViLAProcessor, image: np.ndarray, sizes: tuple):
+def test_processor_rejects_image_lists_that_do_not_fit(processor: CBViLAProcessor, image: np.ndarray, sizes: tuple):
     with pytest.raises(ValueError, match="image"):
         processor(images=[[image] * size for size in sizes], text=["red", "yes"], return_tensors="pt")
 
@@ -312,17 +312,17 @@ def test_lists_of_images_that_do_not_fit_the_texts(processor: CBViLAProcessor, i
         ([True, False], "bool"),
     ],
 )
-def test_bad_image_index(processor: CBViLAProcessor, image: np.ndarray, image_index, message: str):
+def test_processor_rejects_bad_image_index(processor: CBViLAProcessor, image: np.ndarray, image_index, message: str):
     with pytest.raises(ValueError, match=message):
         processor([image] * 2, ["red", "yes"], image_index=image_index)
 
 
-def test_image_index_without_both(processor: CBViLAProcessor):
+def test_processor_image_index_needs_images_and_text(processor: CBViLAProcessor):
     with pytest.raises(ValueError, match="pass images and text with it"):
         processor(text="red", image_index=[0])
 
 
-def test_tokenizer_without_the_tokens_that_texts_need():
+def test_processor_needs_sep_and_pad_tokens():
     with pytest.raises(ValueError, match="no sep_token and no pad_token"):
         build(sep_token=None, pad_token=None)
 
@@ -331,14 +331,14 @@ def test_tokenizer_without_the_tokens_that_texts_need():
 
 
 @pytest.mark.parametrize("add_sep_token", [True, False])
-def test_labels_end_in_sep_and_start_without_cls(add_sep_token: bool):
+def test_encode_answers_end_in_sep_without_cls(add_sep_token: bool):
     batch = build(add_sep_token).encode_answers(["a red circle", "yes"])
     assert batch["labels"].tolist() == [[A, RED, CIRCLE, SEP], [YES, SEP, -100, -100]]
     assert batch["labels"].dtype == torch.int64
     assert set(batch) == {"labels"}
 
 
-def test_labels_of_one_answer_as_lists(processor: CBViLAProcessor):
+def test_encode_answers_of_one_answer_as_lists(processor: CBViLAProcessor):
     assert processor.encode_answers("yes", return_tensors=None)["labels"] == [[YES, SEP]]
 
 
@@ -351,12 +351,12 @@ def test_labels_of_one_answer_as_lists(processor: CBViLAProcessor):
         ([1], "item 0 is of type int"),
     ],
 )
-def test_bad_answers(processor: CBViLAProcessor, answers, message: str):
+def test_encode_answers_rejects_bad_answers(processor: CBViLAProcessor, answers, message: str):
     with pytest.raises(ValueError, match=message):
         processor.encode_answers(answers)
 
 
-def test_answer_that_is_too_long():
+def test_encode_answers_rejects_long_answers():
     assert build(model_max_length=4).encode_answers("a red circle")["labels"].shape == (1, 4)
     with pytest.raises(ValueError, match=r"answer 0 has 5 tokens.*limit is 4; shorten it"):
         build(model_max_length=4).encode_answers("is a red circle")
@@ -381,17 +381,17 @@ def test_decode_answers(processor: CBViLAProcessor, row: list, answer: str):
     assert processor.decode_answers(np.array([row])) == [answer]
 
 
-def test_answers_survive_the_round_trip(processor: CBViLAProcessor):
+def test_encode_and_decode_answers_round_trip(processor: CBViLAProcessor):
     answers = ["a red circle", "yes"]
     assert processor.decode_answers(processor.encode_answers(answers)["labels"]) == answers
 
 
-def test_decode_answers_wants_rows(processor: CBViLAProcessor):
+def test_decode_answers_rejects_one_row_of_ids(processor: CBViLAProcessor):
     with pytest.raises(ValueError, match=r"two-dimensional.*\[ids\]"):
         processor.decode_answers([CLS, YES])
 
 
-def test_decode_is_the_tokenizers(processor: CBViLAProcessor):
+def test_processor_decode_equals_the_tokenizer(processor: CBViLAProcessor):
     assert processor.decode([CLS, RED, SEP], skip_special_tokens=True) == "red"
     assert processor.batch_decode([[RED], [YES]]) == ["red", "yes"]
 
@@ -413,7 +413,7 @@ def registered() -> None:
 
 @pytest.mark.parametrize("add_sep_token", [True, False])
 @pytest.mark.parametrize("loader", [CBViLAProcessor, AutoProcessor])
-def test_save_and_load(registered: None, tmp_path: Path, image: np.ndarray, loader, add_sep_token: bool):
+def test_processor_save_and_load(registered: None, tmp_path: Path, image: np.ndarray, loader, add_sep_token: bool):
     processor = build(add_sep_token, model_max_length=6)
     processor.save_pretrained(tmp_path)
     saved = json.loads((tmp_path / "processor_config.json").read_text())
@@ -429,7 +429,7 @@ def test_save_and_load(registered: None, tmp_path: Path, image: np.ndarray, load
         torch.testing.assert_close(before[name], after[name], atol=0.02, rtol=0)
 
 
-def test_the_saved_tokenizer_makes_what_models_take(tmp_path: Path):
+def test_saved_tokenizer_returns_model_inputs(tmp_path: Path):
     given = BertTokenizer(vocab={word: index for index, word in enumerate(WORDS)})
     CBViLAProcessor(CBViLAImageProcessorPil(size=8), given).save_pretrained(tmp_path)
     for loader in (AutoTokenizer, BertTokenizer):
@@ -437,12 +437,12 @@ def test_the_saved_tokenizer_makes_what_models_take(tmp_path: Path):
     assert "token_type_ids" in given("is it red")  # which may serve another model
 
 
-def test_options_can_be_overridden_when_loading(registered: None, tmp_path: Path):
+def test_processor_from_pretrained_overrides_options(registered: None, tmp_path: Path):
     build().save_pretrained(tmp_path)
     assert CBViLAProcessor.from_pretrained(tmp_path, add_sep_token=False).add_sep_token is False
 
 
-def test_auto_image_processor(registered: None, tmp_path: Path):
+def test_auto_image_processor_loads_ours(registered: None, tmp_path: Path):
     build().save_pretrained(tmp_path)
     loaded = AutoImageProcessor.from_pretrained(tmp_path)
     assert isinstance(loaded, (CBViLAImageProcessor, CBViLAImageProcessorPil))
@@ -450,7 +450,7 @@ def test_auto_image_processor(registered: None, tmp_path: Path):
     assert type(AutoImageProcessor.from_pretrained(tmp_path, backend="pil")) is CBViLAImageProcessorPil
 
 
-def test_columns_are_read_in_their_order(processor: CBViLAProcessor):
+def test_processor_reads_columns_by_position(processor: CBViLAProcessor):
     """By iteration: a label is no position."""
     order = [2, 0, 1]
     words, pictures = ["red", "red red", "red red red"], [np.full((8, 8, 3), level, np.uint8) for level in (0, 9, 99)]

@@ -30,7 +30,7 @@ def quantizer_without_projections(levels):
     return quantizer
 
 
-def test_odd_levels_by_hand():
+def test_fsq_odd_levels_by_hand():
     """Three levels -1 0 1, from tanh(x) * 1.001; five levels -1 -1/2 0 1/2 1, from tanh(x) * 2.002 / 2."""
     quantizer = quantizer_without_projections([3, 5])
     # tanh: 0, 0 | 0.5, -0.5 | 1, -1 | -1, 0.245 | 0.48, 0.2
@@ -44,7 +44,7 @@ def test_odd_levels_by_hand():
     torch.testing.assert_close(quantizer.encode(tokens)[0, 1], torch.tensor([0.5 * 1.001, -0.5 * 1.001]))
 
 
-def test_even_levels_by_hand():
+def test_fsq_even_levels_by_hand():
     """Four levels -2 -1 0 1 over 2: tanh(x + shift) * 1.5015 - 0.5, where the shift leaves 0 at 0."""
     quantizer = quantizer_without_projections([4, 4])
     tokens = torch.tensor([[0.0, 9.0], [-9.0, 0.0]]).unsqueeze(0)
@@ -53,7 +53,7 @@ def test_even_levels_by_hand():
     assert quantizer.head_codes()[0][:4].tolist() == [[-1, -1], [-0.5, -1], [0, -1], [0.5, -1]]
 
 
-def test_the_codes_are_the_grid_of_all_levels():
+def test_fsq_codes_are_the_grid_of_levels():
     quantizer = tiny_quantizer({"type": "fsq", "levels": [2, 3]})
     (codes,) = quantizer.head_codes()
     assert codes.tolist() == [[-1, -1], [0, -1], [-1, 0], [0, 0], [-1, 1], [0, 1]]
@@ -62,14 +62,14 @@ def test_the_codes_are_the_grid_of_all_levels():
     assert all("proj" in name for name in quantizer.state_dict())
 
 
-def test_latents_beyond_the_grid_go_to_its_edge():
+def test_fsq_lookup_clips_latents_to_the_grid():
     quantizer = tiny_quantizer({"type": "fsq", "levels": [4, 3]})
     latents = torch.tensor([[[9.0, 9.0], [-9.0, -9.0]]])
     assert quantizer.lookup(latents).tolist() == [[11, 0]]
 
 
 @pytest.mark.parametrize("levels", [[2], [3, 5], [8, 5, 5, 5], [1000, 3], [1002, 3]])
-def test_every_level_can_be_reached(levels):
+def test_fsq_every_level_can_be_reached(levels):
     quantizer = quantizer_without_projections(levels)
     tokens = torch.linspace(-30, 30, 200_001).unsqueeze(-1).expand(1, -1, len(levels))
     digits = quantizer.grid[quantizer.lookup(quantizer.encode(tokens))] + quantizer.levels // 2
@@ -79,14 +79,14 @@ def test_every_level_can_be_reached(levels):
         assert len(reached) == number or number > 100
 
 
-def test_gradients_are_those_of_the_bound():
+def test_fsq_gradients_are_those_of_the_bound():
     quantizer = quantizer_without_projections([3, 5])
     tokens = torch.tensor([[[0.3, -0.7]]], requires_grad=True)
     (gradient,) = torch.autograd.grad(quantizer(tokens).quantized.sum(), tokens)
     torch.testing.assert_close(gradient, 1.001 * (1 - tokens.detach().tanh().square()))
 
 
-def test_it_has_no_loss_terms():
+def test_fsq_has_no_loss_terms():
     output = fitted_model({"type": "fsq", "levels": [3, 5]}).train()(**tiny_pairs())
     assert not {"commitment", "codebook"} & output.losses.keys() and "mim" in output.losses
     assert output.mim_logits.shape[-1] == 15
@@ -95,18 +95,18 @@ def test_it_has_no_loss_terms():
 @pytest.mark.parametrize(
     "levels, message", [([], "len"), ([3, 1], r"levels\[1\]=1 must be at least 2"), ([3.5], "levels"), (8, "levels")]
 )
-def test_levels_that_are_none_are_refused(levels, message):
+def test_fsq_rejects_invalid_levels(levels, message):
     with pytest.raises(ValueError, match=message):
         CBViLAConfig(quantizer_config={"type": "fsq", "levels": levels})
 
 
-def test_the_default_is_a_thousand_codes():
+def test_fsq_default_has_1000_codes():
     options = CBViLAConfig(quantizer_config={"type": "fsq"}).quantizer_config
     assert options.levels == [8, 5, 5, 5] and options.to_dict() == {"type": "fsq", "levels": [8, 5, 5, 5]}
 
 
 @pytest.mark.parametrize("levels", [[3, 5], [8, 5, 5, 5], [4, 6, 7]])
-def test_indices_are_those_of_another_implementation(levels):
+def test_fsq_equals_vector_quantize_pytorch(levels):
     peer = pytest.importorskip("vector_quantize_pytorch").FSQ(levels)
     quantizer = quantizer_without_projections(levels)
     tokens = 2 * visual_tokens(16)[..., : len(levels)]
@@ -117,7 +117,7 @@ def test_indices_are_those_of_another_implementation(levels):
     torch.testing.assert_close(quantizer.head_codes()[0], peer.implicit_codebook)
 
 
-def test_a_quantizer_is_its_file_and_one_line(tmp_path):
+def test_fsq_can_be_removed_as_one_file_and_one_line(tmp_path):
     """Without both the package works, and nothing is left of it."""
     package = Path(transformers_cbvila.__file__).parent
     copied = shutil.copytree(package, tmp_path / package.name, ignore=shutil.ignore_patterns("__pycache__"))

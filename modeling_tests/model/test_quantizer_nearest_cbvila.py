@@ -35,7 +35,7 @@ def state(book):
 
 
 @pytest.mark.parametrize("preset", ["recommended", "paper"])
-def test_indices_are_the_slow_argmin(preset):
+def test_nearest_indices_equal_slow_argmin(preset):
     book = codebook(preset)
     output, latents = book(tokens()), book.encode(tokens())
     distances = [[(latent - code).norm() for code in book.table.codes] for latent in latents.flatten(0, 1)]
@@ -45,7 +45,7 @@ def test_indices_are_the_slow_argmin(preset):
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 64, 1000])
-def test_chunks_do_not_matter(chunk, monkeypatch):
+def test_nearest_codes_do_not_depend_on_chunks(chunk, monkeypatch):
     latents, codes = torch.randn(64, 8), torch.randn(CODES, 8)
     expected = torch.cdist(latents, codes).argmin(-1)
     monkeypatch.setattr(nearest_codes_cbvila, "_CHUNK", chunk)
@@ -53,28 +53,28 @@ def test_chunks_do_not_matter(chunk, monkeypatch):
 
 
 @pytest.mark.parametrize("preset", ["recommended", "paper"])
-def test_words_of_indices_are_the_words_of_evaluation(preset):
+def test_indices_to_quantized_equals_evaluation(preset):
     book = codebook(preset).eval()
     output = book(tokens())
     torch.testing.assert_close(book.indices_to_quantized(output.indices), output.quantized)
     torch.testing.assert_close(output.detached, output.quantized)
 
 
-def test_latents_and_codes_are_unit_vectors_with_l2():
+def test_norm_l2_gives_unit_latents_and_codes():
     book = codebook()
     ones = torch.ones(())
     torch.testing.assert_close(book.encode(tokens()).norm(dim=-1), ones.expand(4, PATCHES))
     torch.testing.assert_close(book.table.codes.norm(dim=-1), ones.expand(CODES))
 
 
-def test_the_papers_codes_live_among_visual_tokens():
+def test_paper_codes_have_the_width_of_tokens():
     book = codebook("paper")
     assert book.table.codes.shape == (CODES, 32) and torch.equal(book.encode(tokens()), tokens())
     assert {name for name, _ in book.named_parameters()} == {"table.codes"}
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
-def test_the_look_up_is_in_at_least_fp32(dtype):
+def test_nearest_lookup_is_in_at_least_fp32(dtype):
     book = codebook()
     if dtype == torch.float64:
         book.double()
@@ -84,7 +84,7 @@ def test_the_look_up_is_in_at_least_fp32(dtype):
 
 @pytest.mark.parametrize("preset", ["recommended", "paper"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_a_codebook_cast_as_a_whole_still_works(preset, dtype):
+def test_nearest_quantizer_cast_as_a_whole(preset, dtype):
     """`model.to(dtype)` casts codes too; the arithmetic on them stays in fp32."""
     book = codebook(preset)
     before = book(tokens())
@@ -96,7 +96,7 @@ def test_a_codebook_cast_as_a_whole_still_works(preset, dtype):
 
 
 @pytest.mark.parametrize("preset", ["recommended", "paper"])
-def test_autocast_stays_outside(preset):
+def test_nearest_quantizer_ignores_autocast(preset):
     """bf16 distances flip the nearest code of one token in ten or so."""
     book = codebook(preset).eval()
     visual = tokens(batch=64)
@@ -112,7 +112,7 @@ def test_autocast_stays_outside(preset):
 # Gradients
 
 
-def test_straight_through_passes_gradients_unchanged():
+def test_gradient_straight_through_is_unchanged():
     book = codebook("paper", quantizer_gradient="straight_through")
     visual = tokens().requires_grad_()
     output = book(visual)
@@ -133,7 +133,7 @@ def rotation_matrix(source, target):
     return target.norm() / source.norm() * (identity + turn)
 
 
-def test_rotation_is_the_codes_forward_and_a_rotation_backward():
+def test_gradient_rotation_is_codes_forward_and_rotation_backward():
     latents = torch.randn(6, 8, dtype=torch.float64, requires_grad=True)
     codes = torch.randn(6, 8, dtype=torch.float64, requires_grad=True)
     rotated, upstream = rotate_to(latents, codes), torch.randn(6, 8, dtype=torch.float64)
@@ -146,7 +146,7 @@ def test_rotation_is_the_codes_forward_and_a_rotation_backward():
         torch.testing.assert_close(gradient[row], matrix.T @ upstream[row])
 
 
-def test_gumbel_noise_reaches_words_but_not_indices():
+def test_gumbel_noise_changes_quantized_but_not_indices():
     book = codebook("paper")
     first, second = book(tokens()), book(tokens())
     assert torch.equal(first.indices, second.indices) and not torch.equal(first.quantized, second.quantized)
@@ -162,7 +162,7 @@ def test_gumbel_noise_reaches_words_but_not_indices():
     "gradient, update, reached",
     [("gumbel", "loss", True), ("straight_through", "loss", False), ("rotation", "loss", False)],
 )
-def test_words_reach_the_codes_only_through_gumbel(gradient, update, reached):
+def test_gradient_of_quantized_reaches_codes_through_gumbel_only(gradient, update, reached):
     book = codebook("paper", quantizer_gradient=gradient, codebook_update=update)
     output = book(tokens().requires_grad_())
     weighted = (output.quantized * torch.randn(32)).sum()
@@ -170,14 +170,14 @@ def test_words_reach_the_codes_only_through_gumbel(gradient, update, reached):
     assert (through_words is not None and through_words.abs().max() > 1e-6) == reached
 
 
-def test_gumbel_survives_codes_that_are_all_the_same():
+def test_gumbel_is_finite_with_equal_codes():
     book = codebook("paper")
     book.table.set_codes(torch.ones(CODES, 32))
     assert book(tokens()).quantized.isfinite().all()
 
 
 def slow_gumbel(book, latents, noise_seed):
-    """torch's own hard gumbel softmax, on whole distances."""
+    """The hard Gumbel softmax of torch, on all distances at once."""
     flat = latents.flatten(0, 1)
     distances = (flat.unsqueeze(1) - book.table.codes).square().sum(-1)
     nearest = distances.detach().sort().values[:, :8]
@@ -188,7 +188,7 @@ def slow_gumbel(book, latents, noise_seed):
     return (sample @ book.table.codes).view_as(latents), share, scale.detach()
 
 
-def test_gumbel_is_the_slow_one():
+def test_gumbel_equals_slow_reference():
     book = codebook("paper", gumbel_temperature=0.7)
     upstream, results = torch.randn(4, PATCHES, 32), []
     visual = tokens().requires_grad_()
@@ -212,7 +212,7 @@ def test_gumbel_is_the_slow_one():
 
 
 @pytest.mark.parametrize("chunk", [1, 7])
-def test_chunks_do_not_matter_to_gumbel(chunk, monkeypatch):
+def test_gumbel_does_not_depend_on_chunks(chunk, monkeypatch):
     book = codebook("paper")
     book(tokens())
     book.after_step()
@@ -233,7 +233,7 @@ def test_chunks_do_not_matter_to_gumbel(chunk, monkeypatch):
         torch.testing.assert_close(ours, theirs)
 
 
-def test_what_gumbel_keeps_for_the_backward_pass():
+def test_gumbel_saves_the_softmax_only_for_backward():
     """Of tensors with an entry per token and code, the softmax alone."""
     book, visual = codebook("paper"), tokens().requires_grad_()
     kept = {}
@@ -249,7 +249,7 @@ def test_what_gumbel_keeps_for_the_backward_pass():
 
 
 @pytest.mark.parametrize("preset", ["recommended", "paper"])
-def test_a_compiled_training_forward_is_the_same_in_one_graph(preset):
+def test_nearest_training_forward_compiles_in_one_graph(preset):
     book, twin, visual = codebook(preset), codebook(preset), tokens().requires_grad_()
     torch.compiler.reset()
     compiled = torch.compile(twin, backend="eager", fullgraph=True)
@@ -264,13 +264,13 @@ def test_a_compiled_training_forward_is_the_same_in_one_graph(preset):
         torch.testing.assert_close(state(twin)[name], value)
 
 
-def test_only_gumbel_has_a_share_of_nearest_samples():
+def test_argmin_share_is_a_metric_of_gumbel_only():
     assert set(codebook("paper")(tokens()).metrics) == {"argmin_share"}
     assert not codebook()(tokens()).metrics and not codebook("paper").eval()(tokens()).metrics
 
 
 @pytest.mark.parametrize("to_vit", [False, True])
-def test_frozen_words_reach_tokens_only_if_asked_and_codes_never(to_vit):
+def test_mim_grad_to_vit_routes_detached_gradients(to_vit):
     book = codebook("paper", mim_grad_to_vit=to_vit)
     visual = tokens().requires_grad_()
     words = book(visual).detached
@@ -301,7 +301,7 @@ class SlowAverage:
 
 @pytest.mark.parametrize("norm", ["l2", "none"])
 @pytest.mark.parametrize("micro_batches", [1, 3])
-def test_moving_average_is_the_slow_one(norm, micro_batches):
+def test_ema_step_equals_slow_average(norm, micro_batches):
     book = codebook(codebook_norm=norm, codebook_decay=0.8)
     slow = SlowAverage(book)
     for step in range(4):
@@ -320,7 +320,7 @@ def test_moving_average_is_the_slow_one(norm, micro_batches):
         assert not book.table.pending_counts.any() and not book.table.pending_sums.any()
 
 
-def test_codes_that_nothing_chose_stay_for_ever():
+def test_ema_step_keeps_unused_codes():
     book = codebook(codebook_decay=0.5)
     far = book.encode(tokens()).flatten(0, 1).mean(0)
     book.table.codes[3] = -normalize(far.detach(), dim=0)
@@ -336,7 +336,7 @@ def test_codes_that_nothing_chose_stay_for_ever():
     assert book.table.codes.isfinite().all()
 
 
-def test_forward_without_training_or_gradients_changes_nothing():
+def test_nearest_forward_without_training_changes_no_state():
     for book in (codebook(), codebook("paper")):
         before = state(book)
         with torch.no_grad():
@@ -345,7 +345,7 @@ def test_forward_without_training_or_gradients_changes_nothing():
         assert all(torch.equal(value, before[name]) for name, value in state(book).items())
 
 
-def test_update_without_a_training_forward_changes_nothing():
+def test_after_step_without_training_forward_changes_nothing():
     book = codebook()
     before = state(book)
     for _ in range(50):
@@ -354,7 +354,7 @@ def test_update_without_a_training_forward_changes_nothing():
         torch.testing.assert_close(value, before[name])
 
 
-def test_update_leaves_codes_that_are_parameters_to_the_optimiser():
+def test_after_step_leaves_codes_learned_by_loss():
     book = codebook("paper")
     before = state(book)
     book(tokens())
@@ -362,13 +362,13 @@ def test_update_leaves_codes_that_are_parameters_to_the_optimiser():
     assert torch.equal(book.table.codes, before["table.codes"]) and isinstance(book.table.codes, torch.nn.Parameter)
 
 
-def test_moving_average_codes_are_no_parameter():
+def test_ema_codes_are_buffers():
     assert "table.codes" not in dict(codebook().named_parameters()) and "table.codes" in dict(
         codebook().named_buffers()
     )
 
 
-def test_set_codes():
+def test_set_codes_sets_codes_and_averages():
     book, codes = codebook(), torch.randn(CODES, 8)
     book(tokens())
     book.table.set_codes(codes, counts=torch.arange(CODES))
@@ -381,7 +381,7 @@ def test_set_codes():
         book.table.set_codes(torch.randn(3, 8))
 
 
-def test_fitted_codes_forget_how_far_apart_the_codes_were():
+def test_fit_resets_the_gumbel_scale():
     book = codebook("paper").train()
     book(tokens())
     book.after_step()
@@ -394,7 +394,7 @@ def test_fitted_codes_forget_how_far_apart_the_codes_were():
 # Restarts
 
 
-def test_restart_moves_unused_codes_and_their_averages():
+def test_restart_unused_moves_codes_and_averages():
     book = codebook()
     book(tokens())
     book.after_step()
@@ -417,7 +417,7 @@ def test_restart_moves_unused_codes_and_their_averages():
     assert book.table.restart_unused(0.3, limit=CODES, generator=generator_for(1)) == 0
 
 
-def test_restart_has_a_limit_and_follows_its_generator():
+def test_restart_unused_limit_and_generator():
     books = [codebook(), codebook(), codebook()]
     for book, seed in zip(books, (1, 1, 2), strict=True):
         book(tokens())
@@ -448,7 +448,7 @@ class SlowRestarts:
 
 
 @pytest.mark.parametrize("threshold, limit, grace", [(0.5, 3, 0), (0.9, 2, 3), (1.5, CODES, 2), (0.3, 1, 0)])
-def test_restarts_are_the_slow_ones(threshold, limit, grace):
+def test_restart_unused_equals_slow_reference(threshold, limit, grace):
     book, slow = codebook(codebook_decay=0.6), SlowRestarts(threshold, limit, grace)
     total = 0
     for step in range(8):
@@ -474,7 +474,7 @@ def test_restarts_are_the_slow_ones(threshold, limit, grace):
     assert total > 0
 
 
-def test_fitted_codes_have_their_grace():
+def test_restart_unused_grace_of_fitted_codes():
     book = codebook()
     for age in range(3):
         book(tokens())
@@ -486,7 +486,7 @@ def test_fitted_codes_have_their_grace():
     assert not book.table.ages.any()
 
 
-def test_restart_does_nothing_before_a_batch_or_without_moving_average():
+def test_restart_unused_needs_a_batch_and_ema():
     book = codebook()
     book.table.ema_counts[1:] = 0.0
     assert book.table.restart_unused(0.5, 3, generator_for(0)) == 0
@@ -499,7 +499,7 @@ def test_restart_does_nothing_before_a_batch_or_without_moving_average():
 
 
 @pytest.mark.parametrize("preset", ["recommended", "paper"])
-def test_saving_keeps_the_whole_codebook(preset, tmp_path):
+def test_save_and_load_keeps_the_codebook_state(preset, tmp_path):
     model, batch = pretraining_model(preset=preset).train(), tiny_pairs()
     book = model.cbvila.quantizer
     book.table.set_codes(torch.randn(book.table.codes.shape))
@@ -516,7 +516,7 @@ def test_saving_keeps_the_whole_codebook(preset, tmp_path):
 
 
 @pytest.mark.parametrize("missing", ["table.codes", "table.ema_sums", "table.in_proj.0.weight", "table.initialized"])
-def test_loading_without_one_key_keeps_the_others(missing, tmp_path):
+def test_from_pretrained_without_one_codebook_key_keeps_others(missing, tmp_path):
     model = pretraining_model()
     book = model.cbvila.quantizer
     book.table.set_codes(torch.randn(book.table.codes.shape), counts=torch.arange(1, CODES + 1))
@@ -537,7 +537,7 @@ def test_loading_without_one_key_keeps_the_others(missing, tmp_path):
 # Statistics
 
 
-def test_statistics_by_hand():
+def test_codebook_statistics_by_hand():
     health = codebook_statistics(torch.tensor([2, 1, 1, 0]))
     assert health["usage"] == 0.75 and health["top_share"] == 0.5
     assert health["perplexity"].item() == pytest.approx(math.exp(1.5 * math.log(2)))
@@ -546,12 +546,12 @@ def test_statistics_by_hand():
 @pytest.mark.parametrize(
     "counts, perplexity", [([5, 5, 5, 5], 4), ([0, 9, 0, 0], 1), ([0, 0, 0, 0], 1), ([1, 0, 0, 1], 2)]
 )
-def test_perplexity_limits(counts, perplexity):
+def test_codebook_statistics_perplexity_limits(counts, perplexity):
     assert codebook_statistics(torch.tensor(counts))["perplexity"].item() == pytest.approx(perplexity)
 
 
 @pytest.mark.parametrize("made_in, kept_in", [(torch.float16, torch.float32), (torch.float64, torch.float64)], ids=str)
-def test_codes_and_temperature_have_fp32_at_least_in_whatever_precision_a_model_is_made(made_in, kept_in):
+def test_codes_and_logit_scale_are_at_least_fp32(made_in, kept_in):
     model = CBViLAModel._from_config(tiny_config(), dtype=made_in)
     assert model.dtype == made_in and model.logit_scale.dtype == kept_in
     assert {tensor.dtype for tensor in model.quantizer.state_dict().values() if tensor.is_floating_point()} == {

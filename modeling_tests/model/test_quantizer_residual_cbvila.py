@@ -42,7 +42,7 @@ TOKENS = torch.tensor([[[4.5, 0.0], [1.0, 3.0]]])
 
 
 @pytest.mark.parametrize("update", ["ema", "loss"])
-def test_two_tokens_by_hand(update):
+def test_residual_two_tokens_by_hand(update):
     """(4.5, 0): (4, 0) leaves (0.5, 0), (1, 0) leaves (-0.5, 0). (1, 3): (0, 4) leaves (1, -1), a tie: the first."""
     quantizer = plane(update)
     output = quantizer(TOKENS)
@@ -56,7 +56,7 @@ def test_two_tokens_by_hand(update):
         assert output.terms["codebook"].item() == pytest.approx((first + second) / 2)
 
 
-def test_averages_take_in_what_the_books_before_left_over():
+def test_residual_ema_averages_residuals():
     quantizer = plane()
     quantizer(TOKENS)
     quantizer.after_step()
@@ -67,7 +67,7 @@ def test_averages_take_in_what_the_books_before_left_over():
     torch.testing.assert_close(second.codes, torch.tensor([[1.25 / 1.5, -0.5 / 1.5], [0.0, -1.0]]))
 
 
-def test_gradients_of_the_terms_by_hand():
+def test_residual_gradients_by_hand():
     quantizer = plane("loss")
     tokens = TOKENS.clone().requires_grad_()
     output = quantizer(tokens)
@@ -80,7 +80,7 @@ def test_gradients_of_the_terms_by_hand():
     torch.testing.assert_close(of_codes[1], torch.stack([-left[1][0].sum(0), torch.zeros(2)]) / 4)
 
 
-def test_each_book_makes_the_rest_smaller():
+def test_residual_books_reduce_the_error():
     quantizer = tiny_quantizer(LITERAL).eval()
     tokens = visual_tokens(8, seed=9)  # those that it was fitted to
     indices = quantizer(tokens).indices
@@ -91,7 +91,7 @@ def test_each_book_makes_the_rest_smaller():
     assert errors == sorted(errors, reverse=True) and len(set(errors)) == R + 1
 
 
-def test_books_are_fitted_one_after_the_other():
+def test_residual_fit_is_book_by_book():
     quantizer = tiny_quantizer(LITERAL)
     latents, again = latents_of(quantizer, visual_tokens(8, seed=9)), generator_for(1)
     for table in quantizer.tables():
@@ -101,7 +101,7 @@ def test_books_are_fitted_one_after_the_other():
         latents = latents - codes[table.lookup(latents)]
 
 
-def test_restarted_codes_are_residuals():
+def test_residual_restart_takes_residuals():
     quantizer = plane()
     quantizer(TOKENS)
     quantizer.after_step()
@@ -113,12 +113,12 @@ def test_restarted_codes_are_residuals():
 @pytest.mark.parametrize(
     "field, value", [("depth", 1), ("size", 1), ("dim", 0), ("decay", 1.0), ("update", "never"), ("norm", "l2")]
 )
-def test_options_that_make_no_sense_are_refused(field, value):
+def test_residual_rejects_impossible_options(field, value):
     with pytest.raises(ValueError, match=field):
         CBViLAConfig(quantizer_config={"type": "residual", field: value})
 
 
-def test_indices_are_those_of_another_implementation():
+def test_residual_equals_vector_quantize_pytorch():
     peers = pytest.importorskip("vector_quantize_pytorch")
     peer = peers.ResidualVQ(dim=32, num_quantizers=R, codebook_size=K)
     quantizer = tiny_quantizer(LITERAL)
@@ -135,34 +135,34 @@ def test_indices_are_those_of_another_implementation():
 # Several books in losses and statistics
 
 
-def test_the_loss_is_the_mean_over_books():
+def test_books_loss_is_the_mean_over_books():
     logits, labels = torch.randn(5, 7), torch.tensor([[0, 3], [1, 2], [2, 1], [0, 0], [1, 3]])
     expected = [classification_loss(logits[:, :3], labels[:, 0]), classification_loss(logits[:, 3:], labels[:, 1])]
     torch.testing.assert_close(books_loss(logits, labels, (3, 4)), sum(expected) / 2)
     torch.testing.assert_close(books_loss(logits, labels[:, 0], (7,)), classification_loss(logits, labels[:, 0]))
 
 
-def test_the_loss_of_bags_is_the_mean_over_books():
+def test_bag_loss_is_the_mean_over_books():
     logits, mask = torch.randn(2, 7), torch.tensor([[True, False, True], [False, True, True]])
     indices = torch.tensor([[[0, 3], [1, 2], [2, 1]], [[0, 0], [1, 3], [2, 2]]])
     expected = [bag_loss(logits[:, :3], indices[..., 0], mask), bag_loss(logits[:, 3:], indices[..., 1], mask)]
     torch.testing.assert_close(books_bag_loss(logits, indices, mask, (3, 4)), sum(expected) / 2)
 
 
-def test_nothing_to_score_is_0_with_several_books():
+def test_books_loss_of_nothing_is_0():
     logits = torch.randn(0, 7, requires_grad=True)
     loss = books_loss(logits, torch.zeros(0, 2, dtype=torch.long), (3, 4))
     loss.backward()
     assert loss == 0
 
 
-def test_the_likeliest_codes_are_counted_in_each_book():
+def test_likeliest_codes_of_each_book():
     logits = torch.tensor([[[0.0, 2.0, 1.0, 5.0, 9.0]]])
     assert likeliest_codes(logits, (3, 2)).tolist() == [[[1, 1]]]
     assert likeliest_codes(logits, (5,)).tolist() == [[4]]
 
 
-def test_statistics_of_books_and_their_mean():
+def test_codebook_statistics_of_books_and_their_mean():
     found = codebook_statistics(torch.tensor([2, 2, 0, 0, 4, 0]), (4, 2))
     assert found["usage_book_1"] == 0.5 and found["usage_book_2"] == 0.5 and found["usage"] == 0.5
     assert found["perplexity_book_1"].item() == pytest.approx(2) and found["perplexity_book_2"].item() == 1
@@ -175,7 +175,7 @@ def test_statistics_of_books_and_their_mean():
 
 @pytest.mark.parametrize("stage", ["post", "pre"])
 @pytest.mark.parametrize("head", ["linear", "tied"])
-def test_pretraining(head, stage):
+def test_residual_pretraining_losses(head, stage):
     objectives = {"mim": {"head": head, "mask_stage": stage}, "mim_cls_bag": {"weight": 1.0}}
     model = fitted_model(OPTIONS, objectives=objectives).train()
     batch = tiny_pairs()
@@ -196,7 +196,7 @@ def test_pretraining(head, stage):
     assert all(not torch.equal(t.codes, c) for t, c in zip(model.cbvila.quantizer.tables(), codes, strict=True))
 
 
-def test_given_targets():
+def test_residual_mim_targets():
     model, batch = fitted_model(OPTIONS), tiny_pairs()
     targets = torch.randint(K, (4, PATCHES, R), generator=generator_for(0))
     output = model(**batch, mim_targets=targets)
@@ -212,7 +212,7 @@ def test_given_targets():
 
 @pytest.mark.parametrize("hidden_too", [False, True])
 @pytest.mark.parametrize("on", ["all", "masked"])
-def test_reconstruction(hidden_too, on):
+def test_residual_reconstruct(hidden_too, on):
     model = fitted_model(OPTIONS, objectives={"pixel": {"on": on}})
     batch = tiny_pairs()
     hidden = batch["bool_masked_pos"] if hidden_too else None
@@ -224,7 +224,7 @@ def test_reconstruction(hidden_too, on):
 
 
 @pytest.mark.parametrize("head", ["linear", "tied"])
-def test_masked_image_modelling(head):
+def test_residual_masked_image_modeling(head):
     config = tiny_config(objectives={"mim": {"head": head}})
     config.quantizer_config = OPTIONS
     model, batch = build(CBViLAForMaskedImageModeling, config), tiny_pairs()
@@ -238,7 +238,7 @@ def test_masked_image_modelling(head):
     model.train()(**inputs).loss.backward()
 
 
-def test_the_base_model_and_quantized_keys():
+def test_residual_base_model_with_itm_kv_both():
     config = tiny_config(itm_kv="both")
     config.quantizer_config = OPTIONS
     batch = tiny_pairs()
@@ -246,7 +246,7 @@ def test_the_base_model_and_quantized_keys():
     assert output.codebook_indices.shape == (4, PATCHES, R)
 
 
-def test_a_compiled_model():
+def test_residual_model_compiles():
     model, batch = fitted_model(OPTIONS), tiny_pairs()
     inputs = {name: batch[name] for name in ("pixel_values", "input_ids")}
     torch.compiler.reset()

@@ -48,7 +48,7 @@ def state(quantizer):
 
 
 @each
-def test_indices_are_the_same_in_training_and_evaluation(options):
+def test_quantizer_indices_are_the_same_in_training_and_evaluation(options):
     quantizer = tiny_quantizer(options)
     tokens = visual_tokens()
     in_training = quantizer(tokens, remember=False).indices
@@ -58,7 +58,7 @@ def test_indices_are_the_same_in_training_and_evaluation(options):
 
 
 @each
-def test_shapes(options):
+def test_quantizer_output_shapes(options):
     quantizer = tiny_quantizer(options)
     output = quantizer(visual_tokens())
     books = quantizer.book_sizes
@@ -73,7 +73,7 @@ def test_shapes(options):
 
 
 @each
-def test_counts_are_those_of_each_book(options):
+def test_quantizer_counts_are_those_of_each_book(options):
     quantizer = tiny_quantizer(options)
     output = quantizer(visual_tokens())
     of_books = by_book(quantizer, output.indices).unbind(-1)
@@ -85,7 +85,7 @@ def test_counts_are_those_of_each_book(options):
 
 
 @each
-def test_indices_say_what_the_quantized_tokens_are(options):
+def test_quantizer_indices_to_quantized_equals_quantized(options):
     quantizer = tiny_quantizer(options).eval()
     output = quantizer(visual_tokens())
     assert torch.equal(quantizer.indices_to_quantized(output.indices), output.quantized)
@@ -95,7 +95,7 @@ def test_indices_say_what_the_quantized_tokens_are(options):
 
 
 @each
-def test_training_shows_the_same_tokens(options):
+def test_quantizer_training_output_equals_evaluation(options):
     quantizer = tiny_quantizer(options)
     output = quantizer(visual_tokens(), remember=False)
     torch.testing.assert_close(output.detached, quantizer.indices_to_quantized(output.indices))
@@ -104,20 +104,20 @@ def test_training_shows_the_same_tokens(options):
 
 
 @each
-def test_an_empty_batch(options):
+def test_quantizer_takes_an_empty_batch(options):
     output = tiny_quantizer(options)(visual_tokens(0))
     assert output.indices.shape[:2] == (0, PATCHES) and output.quantized.shape == (0, PATCHES, WIDTH)
     assert output.counts.sum() == 0
 
 
 @one_of_each
-def test_hints_that_it_does_not_use_are_refused(options):
+def test_quantizer_rejects_unused_hints(options):
     quantizer = tiny_quantizer(options)
     hints = CBViLAQuantizerHints(token_classes=torch.zeros(4, PATCHES, dtype=torch.long))
     if "token_classes" in quantizer.takes_hints:
         quantizer(visual_tokens(), hints=hints)
     else:
-        with pytest.raises(ValueError, match=f"token_classes given to the quantizer '{options['type']}'"):
+        with pytest.raises(ValueError, match=f"quantizer '{options['type']}' does not use token_classes"):
             quantizer(visual_tokens(), hints=hints)
     quantizer(visual_tokens(), hints=CBViLAQuantizerHints())
 
@@ -128,7 +128,7 @@ def test_hints_that_it_does_not_use_are_refused(options):
 @each
 @pytest.mark.parametrize("quantized", [True, False])
 @pytest.mark.parametrize("detached", [True, False])
-def test_the_flags_say_which_tokens_train_the_image_encoder(options, quantized, detached):
+def test_quantizer_gradients_flags_route_gradients(options, quantized, detached):
     quantizer = tiny_quantizer(options, CBViLAGradients(quantized, detached))
     for name, flag in (("quantized", quantized), ("detached", detached)):
         tokens = visual_tokens().requires_grad_()
@@ -142,7 +142,7 @@ def test_the_flags_say_which_tokens_train_the_image_encoder(options, quantized, 
 
 
 @each
-def test_detached_tokens_do_not_train_the_codes(options):
+def test_quantizer_detached_has_no_gradient_to_codes(options):
     quantizer = tiny_quantizer(options)
     codes = list(quantizer.code_parameters())
     detached = quantizer(visual_tokens().requires_grad_()).detached
@@ -151,7 +151,7 @@ def test_detached_tokens_do_not_train_the_codes(options):
 
 
 @each
-def test_its_terms_train_the_tokens_or_the_codes(options):
+def test_quantizer_terms_train_tokens_or_codes(options):
     quantizer = tiny_quantizer(options)
     tokens = visual_tokens().requires_grad_()
     terms = quantizer(tokens).terms or {}
@@ -170,7 +170,7 @@ def test_its_terms_train_the_tokens_or_the_codes(options):
 
 
 @each
-def test_autocast_stays_outside(options):
+def test_quantizer_ignores_autocast(options):
     quantizer = tiny_quantizer(options).eval()
     tokens = visual_tokens(32)
     plain = quantizer(tokens)
@@ -183,7 +183,7 @@ def test_autocast_stays_outside(options):
 
 @each
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
-def test_a_quantizer_that_is_cast_as_a_whole_computes_in_at_least_fp32(options, dtype):
+def test_quantizer_cast_as_a_whole_computes_in_at_least_fp32(options, dtype):
     quantizer = tiny_quantizer(options)
     before = quantizer(visual_tokens(), remember=False).indices
     output = quantizer.to(dtype)(visual_tokens().to(dtype))
@@ -197,7 +197,7 @@ def test_a_quantizer_that_is_cast_as_a_whole_computes_in_at_least_fp32(options, 
 
 @one_of_each
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_it_stays_in_fp32_in_a_model_in_half_precision(options, dtype, tmp_path):
+def test_quantizer_stays_fp32_in_half_precision_models(options, dtype, tmp_path):
     model = fitted_model(options)
     model.save_pretrained(tmp_path)
     half = CBViLAForPreTraining.from_pretrained(tmp_path, dtype=dtype)
@@ -217,7 +217,7 @@ def test_it_stays_in_fp32_in_a_model_in_half_precision(options, dtype, tmp_path)
 
 
 @one_of_each
-def test_saving_and_loading_changes_nothing(options, tmp_path):
+def test_quantizer_save_and_load(options, tmp_path):
     model = fitted_model(options)
     model.save_pretrained(tmp_path)
     loaded = CBViLAForPreTraining.from_pretrained(tmp_path)
@@ -233,7 +233,7 @@ def test_saving_and_loading_changes_nothing(options, tmp_path):
 
 @each
 @pytest.mark.parametrize("training", [True, False])
-def test_it_compiles_without_a_break(options, training):
+def test_quantizer_compiles_in_one_graph(options, training):
     quantizer = tiny_quantizer(options).train(training)
     twin = copy.deepcopy(quantizer)
     torch.compiler.reset()
@@ -254,7 +254,7 @@ def test_it_compiles_without_a_break(options, training):
 
 
 @each
-def test_steps_move_codes_that_are_averages(options):
+def test_quantizer_after_step_moves_ema_codes(options):
     quantizer = tiny_quantizer(options)
     before = state(quantizer)
     moves = any(table.is_moving_average for table in quantizer.tables())
@@ -273,7 +273,7 @@ def test_steps_move_codes_that_are_averages(options):
 
 
 @each
-def test_only_training_is_remembered(options):
+def test_quantizer_remembers_training_forwards_only(options):
     quantizer = tiny_quantizer(options)
     quantizer(visual_tokens(), remember=False)
     with torch.no_grad():
@@ -283,7 +283,7 @@ def test_only_training_is_remembered(options):
 
 
 @each
-def test_a_frozen_quantizer_stays(options):
+def test_quantizer_frozen_does_not_change(options):
     quantizer = tiny_quantizer(options)
     has_parameters = any(True for _ in quantizer.parameters())
     assert not quantizer.is_frozen and quantizer.learns
@@ -297,7 +297,7 @@ def test_a_frozen_quantizer_stays(options):
 
 
 @each
-def test_unused_codes_are_restarted(options):
+def test_quantizer_restart_moves_unused_codes(options):
     quantizer = tiny_quantizer(options)
     quantizer(visual_tokens())
     quantizer.after_step()
@@ -307,7 +307,7 @@ def test_unused_codes_are_restarted(options):
 
 
 @each
-def test_the_state_of_training_is_tensors(options):
+def test_quantizer_training_state_is_tensors(options):
     quantizer = tiny_quantizer(options)
     quantizer(visual_tokens())
     quantizer.after_step()
@@ -318,7 +318,7 @@ def test_the_state_of_training_is_tensors(options):
 
 
 @each
-def test_a_slower_copy_of_what_it_follows_encodes(options):
+def test_quantizer_encodes_with_followed_copies(options):
     quantizer = tiny_quantizer(options)
     slower = {name: copy.deepcopy(module) for name, module in quantizer.followed().items()}
     tokens = visual_tokens()

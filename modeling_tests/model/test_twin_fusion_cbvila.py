@@ -1,7 +1,5 @@
 """Visual reasoning with two images in turns, against the layers called one by one."""
 
-import logging
-
 import pytest
 import tiny
 import torch
@@ -48,7 +46,7 @@ def slow_logits(model, pixel_values, input_ids, attention_mask):
 
 @pytest.mark.parametrize("itm_kv", ["continuous", "quantized", "both"])
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_layers_ask_the_images_in_turns(itm_kv, attention):
+def test_twin_fusion_layers_alternate_between_images(itm_kv, attention):
     model, inputs = twin_model(itm_kv=itm_kv), batch()
     model.set_attn_implementation(attention)
     output = model(**inputs, output_hidden_states=True, output_attentions=attention == "eager")
@@ -61,7 +59,7 @@ def test_layers_ask_the_images_in_turns(itm_kv, attention):
     assert (output.logits - swapped).abs().max() > 1e-3
 
 
-def test_a_twin_has_everything_but_keys_and_values():
+def test_twin_layers_have_no_keys_and_values():
     model = twin_model()
     prefix = "cbvila.fusion_model.layers."
     layer = {name.removeprefix(prefix) for name in model.state_dict() if name.startswith(prefix)}
@@ -73,7 +71,7 @@ def test_a_twin_has_everything_but_keys_and_values():
     assert not [name for name in tiny.build(CBViLAForVisualReasoning).state_dict() if "twin" in name]
 
 
-def test_every_weight_learns_and_comes_back(tmp_path):
+def test_twin_fusion_weights_learn_and_are_saved(tmp_path):
     model = twin_model().train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -87,7 +85,7 @@ def test_every_weight_learns_and_comes_back(tmp_path):
     assert_close(loaded(**batch()), model(**batch()), atol=0)
 
 
-def test_keys_learn_from_both_images():
+def test_twin_fusion_keys_learn_from_both_images():
     model, inputs = twin_model(), batch()
     gradients = []
     for layer in ("layers", "twin_layers"):
@@ -105,7 +103,7 @@ def test_keys_learn_from_both_images():
     assert all(gradient.abs().max() > 0 for gradient in gradients)
 
 
-def test_gradient_checkpointing_changes_nothing():
+def test_twin_fusion_gradient_checkpointing_does_not_change_gradients():
     model, inputs = twin_model().train(), batch()
     gradients = []
     for checkpointing in (False, True):
@@ -117,21 +115,18 @@ def test_gradient_checkpointing_changes_nothing():
     assert_close(gradients[0], gradients[1])
 
 
-def test_twins_start_from_a_pretrained_fusion_encoder(tmp_path, caplog):
+def test_twin_layers_start_from_the_fusion_encoder(tmp_path, logged):
     pretrained = tiny.build(CBViLAForPreTraining)
     pretrained.save_pretrained(tmp_path)
-    with caplog.at_level(logging.WARNING):
-        model, info = CBViLAForVisualReasoning.from_pretrained(
-            tmp_path, reasoning_fusion="twin", output_loading_info=True
-        )
-    assert "were started from those that ask the first" in caplog.text
+    model, info = CBViLAForVisualReasoning.from_pretrained(tmp_path, reasoning_fusion="twin", output_loading_info=True)
+    assert "were copied from the fusion layers" in logged.text
     assert {name.partition(".")[0] for name in info["missing_keys"]} == {"reasoning_head"}
     layers = pretrained.cbvila.fusion_model.layers.state_dict()
     for name, value in model.cbvila.fusion_model.twin_layers.state_dict().items():
         assert torch.equal(value, layers[name]), name
 
 
-def test_a_twin_that_lacks_a_weight_is_not_started_anew(tmp_path):
+def test_twin_layers_lacking_a_weight_are_not_overwritten(tmp_path):
     model = twin_model()
     state = model.state_dict()
     lost = f"{TWINS}1.mlp.fc1.bias"
@@ -145,32 +140,32 @@ def test_a_twin_that_lacks_a_weight_is_not_started_anew(tmp_path):
 @pytest.mark.parametrize(
     "head", [head for head in HEADS if head not in (CBViLAForPreTraining, CBViLAForVisualReasoning)]
 )
-def test_other_heads_leave_the_twins(tmp_path, caplog, head):
+def test_twin_layers_are_left_out_by_other_heads(tmp_path, logged, head):
     model = twin_model()
     model.save_pretrained(tmp_path)
-    with caplog.at_level(logging.INFO, "transformers_cbvila"):
+    with logged.at_level("INFO"):
         loaded, info = head.from_pretrained(tmp_path, output_loading_info=True)
-    assert "twin_layers (44 tensors)" in caplog.text
+    assert "twin_layers (44 tensors)" in logged.text
     assert not [name for name in info["unexpected_keys"] if "twin" in name]
     fusion = loaded.fusion_model if head is CBViLAModel else loaded.cbvila.fusion_model
     for name, value in fusion.state_dict().items():
         assert torch.equal(value, model.cbvila.fusion_model.state_dict()[name])
 
 
-def test_what_is_refused():
+def test_twin_fusion_rejects_impossible_options():
     with pytest.raises(ValueError, match="reasoning_fusion='both' is not one of 'separate', 'twin'"):
         tiny.tiny_config(reasoning_fusion="both")
     with pytest.raises(ValueError, match="takes two images and num_images=3"):
         tiny.tiny_config(reasoning_fusion="twin", num_images=3)
     fusion, text = twin_model().cbvila.fusion_model, torch.zeros(2, 3, 24)
-    with pytest.raises(ValueError, match=r"Got 3 image\(s\) for 2 text\(s\): twin layers take two for each"):
+    with pytest.raises(ValueError, match=r"Got 3 image\(s\) for 2 text\(s\): twin layers need two for each"):
         fusion(text, encoder_hidden_states=torch.zeros(3, 5, 32))
     with pytest.raises(ValueError, match=r"Got 0 image\(s\)"):
         fusion(text)
 
 
 @pytest.mark.slow
-def test_compiled_without_breaks():
+def test_twin_fusion_compiles_in_one_graph():
     model, inputs = twin_model(), batch()
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     assert_close(compiled(**inputs), model(**inputs))

@@ -11,15 +11,15 @@ from tiny import CODES, PATCHES, SIDE, pretraining_model, tiny_processor, tiny_r
 
 from transformers_cbvila.inspection.measure import inspect_pretraining
 from transformers_cbvila.inspection.visual_words import VisualWords
-from transformers_cbvila.pages.codebook_page import write_codebook_page
-from transformers_cbvila.pages.codebook_pictures import (
+from transformers_cbvila.pages.codebook_images import (
     crop_with_neighbours,
     distinct_colours,
     index_map,
     numbered_patches,
-    outlined,
+    outlined_patches,
     patch_strip,
 )
+from transformers_cbvila.pages.codebook_page import write_codebook_page
 from transformers_cbvila.pages.codebook_sections import codes_section, health_section
 
 NASTY = '<script>alert("red")</script> & co'
@@ -71,7 +71,7 @@ def written(tmp_path_factory):
     return path.read_text(encoding="utf-8"), figures, words.codebook_indices.numpy()
 
 
-def test_the_page_has_all_its_pictures_inside(written):
+def test_codebook_page_embeds_all_pictures(written):
     html, _, indices = written
     page, used = Page(html), len(np.unique(indices))
     assert 3 < used <= CODES
@@ -85,7 +85,7 @@ def test_the_page_has_all_its_pictures_inside(written):
     assert "http:" not in html and "https:" not in html and "@import" not in html and "url(" not in html
 
 
-def test_every_picture_says_what_it_shows_and_every_table_what_is_in_it(written):
+def test_codebook_page_describes_pictures_and_tables(written):
     page = Page(written[0])
     alts = [image["alt"] for image in page.images]
     assert all(len(alt) > 8 for alt in alts) and len(set(alts)) > 0.8 * len(alts)
@@ -97,14 +97,14 @@ def test_every_picture_says_what_it_shows_and_every_table_what_is_in_it(written)
     assert "the most used has" in drawing["aria-label"]
 
 
-def test_the_page_says_what_a_visual_word_is(written):
+def test_codebook_page_explains_visual_words(written):
     html, _, indices = written
     text = " ".join(" ".join(Page(html).texts).split())
     assert f"cuts a picture into {PATCHES} patches" in text and "is called its visual word" in text
     assert any(f"from patch 1 on, are {', '.join(map(str, words))}." in text for words in indices.tolist())
 
 
-def test_captions_are_shown_and_escaped(written):
+def test_codebook_page_escapes_captions(written):
     page = Page(written[0])
     assert "script" not in page.tags and "<script" not in written[0]
     assert NASTY in page.texts and "A <model>" in page.texts and "On 8 & more." in page.texts
@@ -112,7 +112,7 @@ def test_captions_are_shown_and_escaped(written):
     assert sum(image["alt"].startswith(NASTY) for image in page.images) >= 4 + 3
 
 
-def test_the_page_shows_the_figures(written):
+def test_codebook_page_shows_the_metrics(written):
     html, figures, indices = written
     texts = " ".join(Page(html).texts).replace("\u202f", " ")
     assert f"{100 * figures['codebook_usage']:.1f} %" in texts and f"{figures['codebook_perplexity']:.1f}" in texts
@@ -124,7 +124,7 @@ def test_the_page_shows_the_figures(written):
     assert f"in {(indices == code).any(1).sum()} images" in texts
 
 
-def test_a_page_is_the_same_for_the_same_seed(written, tmp_path):
+def test_codebook_page_depends_on_its_seed(written, tmp_path):
     model, processor, rows = pretraining_model(), tiny_processor(), tiny_rows(8)
     rows[2] = {**rows[2], "captions": [NASTY]}
     options = {"title": "A <model>", "note": "On 8 & more.", "progress": False}
@@ -137,7 +137,7 @@ def test_a_page_is_the_same_for_the_same_seed(written, tmp_path):
     assert again == written[0] != other
 
 
-def test_models_that_cannot_retrieve_and_codebooks_of_one_code_have_pages():
+def test_codebook_page_without_retrieval_and_of_one_code():
     mim = ("mim", "mim_accuracy", "mim_advantage_low", "mim_advantage_high", "mim_accuracy_shuffled_caption")
     codebook = ("codebook_usage", "codebook_perplexity", "codebook_top_share", "ln_perplexity")
     figures = dict.fromkeys((*mim, *codebook, "mim_accuracy_position_floor", "pixel", "pixel_floor"), 0.5)
@@ -147,7 +147,7 @@ def test_models_that_cannot_retrieve_and_codebooks_of_one_code_have_pages():
     assert "R@1" not in " ".join(page.texts) and "2 codes are not used." in " ".join(page.texts).replace("\n", " ")
 
 
-def test_a_crop_has_its_patch_in_the_middle_and_nothing_beyond_the_edge():
+def test_crop_with_neighbours_centres_the_patch():
     image = np.arange(6 * 4 * 3, dtype=np.uint8).reshape(6, 4, 3)  # 3 rows of 2 patches of 2 x 2 pixels
     crop = crop_with_neighbours(image, 3, 2)  # row 1, column 1: at the right edge
     assert crop.shape == (6, 6, 4)
@@ -156,7 +156,7 @@ def test_a_crop_has_its_patch_in_the_middle_and_nothing_beyond_the_edge():
     assert (crop[:, :4, 3] == 255).all() and (crop[:, 4:, 3] == 0).all()
 
 
-def test_strips_have_one_scale_and_a_frame_around_the_patch():
+def test_patch_strip_has_one_scale_and_frames():
     white = np.full((24, 24, 4), 255, dtype=np.uint8)
     strip = patch_strip([white, white], 8, columns=3)  # enlarged round(60 / 24) = 2 times
     assert strip.size == (3 * 48 + 2 * 4, 48)
@@ -165,22 +165,22 @@ def test_strips_have_one_scale_and_a_frame_around_the_patch():
     assert strip.getpixel((110, 20))[3] == 0  # no third crop
 
 
-def test_more_crops_than_a_line_takes_go_on_in_the_next():
+def test_patch_strip_wraps_lines():
     white = np.full((24, 24, 4), 255, dtype=np.uint8)
     strip = patch_strip([white] * 4, 8, columns=3)
     assert strip.size == (3 * 48 + 2 * 4, 2 * 48 + 4)
     assert strip.getpixel((15, 52 + 20))[:3] == (230, 45, 45) and strip.getpixel((60, 60))[3] == 0
 
 
-def test_hidden_patches_are_outlined_and_no_others():
-    drawn = outlined(np.full((16, 16, 3), 255, dtype=np.uint8), np.array([False, True, False, False]), 8)
+def test_outlined_marks_hidden_patches_only():
+    drawn = outlined_patches(np.full((16, 16, 3), 255, dtype=np.uint8), np.array([False, True, False, False]), 8)
     assert drawn.size == (272, 272)
     assert drawn.getpixel((136, 60)) == drawn.getpixel((271, 0)) == (150, 158, 168)
     assert drawn.getpixel((135, 60)) == drawn.getpixel((200, 60)) == drawn.getpixel((0, 200)) == (255, 255, 255)
 
 
 @pytest.mark.parametrize(("grid", "size"), [((2, 2), (384, 384)), ((16, 8), (384, 768)), ((16, 16), (640, 640))])
-def test_numbered_patches_have_room_for_their_numbers(grid, size):
+def test_numbered_patches_have_room_for_numbers(grid, size):
     image = np.full((grid[0] * 2, grid[1] * 2, 3), 200, dtype=np.uint8)
     drawn = np.asarray(numbered_patches(image, grid))
     assert drawn.shape == (size[1], size[0], 3)
@@ -189,19 +189,19 @@ def test_numbered_patches_have_room_for_their_numbers(grid, size):
     assert (patches > 225).any((2, 3, 4)).all(), "a number in each"
 
 
-def test_maps_paint_each_patch_with_the_colour_of_its_code():
+def test_index_map_paints_codes():
     colours = np.array([[0.0, 0.0, 0.0], [1.0, 0.5, 0.0]])
     image = index_map(np.array([0, 1, 1, 0, 0, 1]), (2, 3), colours)
     assert image.size == (3, 2)
     assert image.getpixel((1, 0)) == image.getpixel((2, 1)) == (255, 128, 0) and image.getpixel((0, 1)) == (0, 0, 0)
 
 
-def test_codes_have_colours_of_their_own():
+def test_distinct_colours_differ():
     colours = distinct_colours(np.arange(300))
     assert len(np.unique((255 * colours).round(), axis=0)) > 290
 
 
-def test_codes_of_a_section_are_those_given_in_order():
+def test_codes_section_keeps_the_given_order():
     words = VisualWords(np.array([[[0], [2]], [[2], [2]]]), np.array([1, 0, 3]), np.full((3, 3), 0.5), (1, 2))
     crop = np.zeros((12, 12, 4), np.uint8)
     page = Page(codes_section(words, {2: [crop, crop], 0: [crop]}, 4, 2))
@@ -211,7 +211,7 @@ def test_codes_of_a_section_are_those_given_in_order():
 
 
 @pytest.mark.parametrize("name", ["mim", "pixel"])
-def test_no_page_of_what_never_learned_to_draw(name, tmp_path):
+def test_codebook_page_rejects_models_trained_without_objectives(name, tmp_path):
     model = pretraining_model(objectives={name: {"weight": 0.0}})
     with pytest.raises(ValueError, match=rf"was trained without {name} \(weight 0\)"):
         write_codebook_page(tmp_path / "page.html", model, None, tiny_rows(2), {})

@@ -83,7 +83,7 @@ def calls(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_an_odd_value_is_taken_or_refused_in_words(calls, name):
+def test_odd_values_are_taken_or_rejected_in_short_errors(calls, name):
     refused = 0
     for call in calls.values():
         try:

@@ -9,7 +9,8 @@ from torch.testing import assert_close
 from transformers_cbvila.model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
 from transformers_cbvila.model.modeling_cbvila_pretraining import CBViLAForPreTraining
 from transformers_cbvila.retrieval import reranking
-from transformers_cbvila.retrieval.gallery import Encoded, cosine_similarity, encode_images, encode_texts
+from transformers_cbvila.retrieval.encoding import GalleryEncoder
+from transformers_cbvila.retrieval.gallery import Encoded, cosine_similarity
 from transformers_cbvila.retrieval.reranking import (
     Candidates,
     match_pairs,
@@ -26,7 +27,8 @@ QUIET = {"progress": False}
 
 def encoded(model):
     processor = tiny_processor()
-    return encode_images(model, processor, IMAGES, 2, False), encode_texts(model, processor, TEXTS, 30, 4, False)
+    images = GalleryEncoder(model, processor, "images", batch_size=2, **QUIET).encode(IMAGES)
+    return images, GalleryEncoder(model, processor, "texts", batch_size=4, **QUIET).encode(TEXTS)
 
 
 @torch.no_grad()
@@ -44,7 +46,7 @@ def naive_logits(model):
 
 @pytest.mark.parametrize("itm_kv", ["continuous", "quantized", "both"])
 @pytest.mark.parametrize("model_class", [CBViLAForImageTextRetrieval, CBViLAForPreTraining])
-def test_every_pair_scores_as_in_a_pass_of_its_own(model_class, itm_kv):
+def test_match_pairs_equals_a_pass_per_pair(model_class, itm_kv):
     model = build(model_class, itm_kv=itm_kv)
     pairs = torch.cartesian_prod(torch.arange(len(IMAGES)), torch.arange(len(TEXTS)))
     pairs = pairs[torch.randperm(len(pairs), generator=torch.Generator().manual_seed(0))]
@@ -54,7 +56,7 @@ def test_every_pair_scores_as_in_a_pass_of_its_own(model_class, itm_kv):
     assert naive.std() > 1e-3  # or the comparison would say nothing
 
 
-def test_one_image_alone_and_no_pair_at_all():
+def test_match_pairs_of_one_pair_and_of_none():
     model = build(CBViLAForImageTextRetrieval)
     images, texts = encoded(model)
     one = match_pairs(model, images, texts, torch.tensor([[3, 1]]), progress=False)
@@ -62,7 +64,7 @@ def test_one_image_alone_and_no_pair_at_all():
     assert match_pairs(model, images, texts, torch.empty(0, 2, dtype=torch.long)).shape == (0,)
 
 
-def test_keys_and_values_are_projected_once_per_image_and_layer_and_one_token_leaves_the_last_layer():
+def test_match_pairs_projects_keys_once_per_image_and_layer():
     model, projected, last, itself = build(CBViLAForImageTextRetrieval), [], [], []
     images, texts = encoded(model)
     layers = model.cbvila.fusion_model.layers
@@ -80,7 +82,7 @@ def test_keys_and_values_are_projected_once_per_image_and_layer_and_one_token_le
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @torch.no_grad()
-def test_first_tokens_alone_are_those_of_the_full_pass(attention):
+def test_fusion_first_token_only_equals_the_full_pass(attention):
     model = build(CBViLAForImageTextRetrieval)
     model.set_attn_implementation(attention)
     fusion, texts = model.cbvila.fusion_model, tiny_texts()
@@ -101,7 +103,7 @@ def test_first_tokens_alone_are_those_of_the_full_pass(attention):
         assert_close(part, full[:, :count], atol=1e-5, rtol=0)
 
 
-def test_the_fusion_encoder_takes_states_or_keys_and_values():
+def test_fusion_model_takes_states_or_keys_and_values():
     fusion = build(CBViLAForImageTextRetrieval).cbvila.fusion_model
     states, keys = torch.randn(1, 3, 24), torch.randn(1, 9, 32)
     with pytest.raises(ValueError, match="one of the two"):
@@ -110,7 +112,7 @@ def test_the_fusion_encoder_takes_states_or_keys_and_values():
         fusion(states, encoder_hidden_states=keys, encoder_keys_values=fusion.keys_values(keys))
 
 
-def test_texts_are_encoded_without_padding_and_embeddings_are_those_of_the_model():
+def test_encode_texts_and_images_equal_the_model_without_padding():
     model, processor = build(CBViLAForImageTextRetrieval), tiny_processor()
     images, texts = encoded(model)
     assert [len(states) for states in texts.states] == [5, 3, 7, 6, 3, 5]  # words, [CLS] and [SEP]
@@ -120,7 +122,7 @@ def test_texts_are_encoded_without_padding_and_embeddings_are_those_of_the_model
     assert images.states[0].shape == (1 + (SIDE // 8) ** 2, 32)
 
 
-def test_a_model_in_training_mode_is_measured_without_dropout_and_stays_in_it():
+def test_retrieve_in_two_stages_keeps_training_mode_without_dropout():
     model = build(CBViLAForImageTextRetrieval, tiny_config(dropout=0.3))
     calm = retrieve_in_two_stages(model, tiny_processor(), IMAGES, TEXTS, k=2, **QUIET)
     model.train()
@@ -130,7 +132,7 @@ def test_a_model_in_training_mode_is_measured_without_dropout_and_stays_in_it():
 
 
 @pytest.mark.parametrize("model_class", [CBViLAForImageTextRetrieval, CBViLAForPreTraining])
-def test_both_directions_order_their_own_candidates(model_class):
+def test_retrieve_in_two_stages_orders_both_directions(model_class):
     model, k = build(model_class), 3
     found, naive = retrieve_in_two_stages(model, tiny_processor(), IMAGES, TEXTS, k=k, **QUIET), naive_logits(model)
     similarity = cosine_similarity(*encoded(model))
@@ -146,7 +148,7 @@ def test_both_directions_order_their_own_candidates(model_class):
             assert_close(candidates.scores[query], logits[query, expected], atol=1e-5, rtol=0)
 
 
-def test_a_pair_that_is_a_candidate_both_ways_is_matched_once(monkeypatch):
+def test_rerank_matches_shared_candidates_once(monkeypatch):
     matched = []
 
     def record(model, images, texts, pairs, **options):
@@ -160,7 +162,7 @@ def test_a_pair_that_is_a_candidate_both_ways_is_matched_once(monkeypatch):
     assert found.images_of_texts.rows.tolist() == [[0], [2], [1]] and found.images_of_texts.scores[1] == 3
 
 
-def test_a_shortlist_by_hand():
+def test_most_similar_by_hand():
     gallery = torch.tensor([[0.1, 0.0], [0.9, 0.0], [0.5, 0.0], [0.9, 0.0]])
     queries = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     cosines, rows = most_similar([queries], [gallery], 3)
@@ -173,7 +175,7 @@ def test_a_shortlist_by_hand():
 
 @pytest.mark.parametrize("k", [1, 4, 23])
 @pytest.mark.parametrize("chunk", [1, 3, 50])
-def test_a_running_shortlist_is_that_of_all_similarities(k, chunk):
+def test_most_similar_in_chunks_equals_all_similarities(k, chunk):
     draws = torch.Generator().manual_seed(k)
     # small integers: products are exact, and many are equal
     queries, gallery = (torch.randint(-1, 2, (count, 3), generator=draws).float() for count in (9, 23))
@@ -183,7 +185,7 @@ def test_a_running_shortlist_is_that_of_all_similarities(k, chunk):
     assert cosines.tolist() == expected.values[:, :k].tolist()
 
 
-def test_candidates_come_before_all_others():
+def test_reranked_scores_put_candidates_first():
     similarity = torch.tensor([[0.9, 0.8, 0.1, 0.8], [0.3, 0.2, 0.2, 0.1]])
     # the first query's candidates match worse than its others are similar
     candidates = Candidates(
@@ -198,7 +200,7 @@ def test_candidates_come_before_all_others():
     assert equal[0, 1] == equal[0, 2] < 1.0
 
 
-def test_both_stages_add_up():
+def test_candidates_with_similarity_add_both_scores():
     by_matching = Candidates(
         torch.tensor([[4, 7, 2]]), torch.tensor([[3.0, 2.0, -1.0]]), torch.tensor([[0.1, 0.4, 0.6]])
     )
@@ -209,7 +211,7 @@ def test_both_stages_add_up():
     assert by_matching.with_similarity(0.0).rows.tolist() == [[4, 7, 2]]
 
 
-def test_a_sum_restores_what_similarity_knew_when_matching_learned_the_rest():
+def test_candidates_with_similarity_restores_complementary_scores():
     # Mismatches drawn in proportion to exp(similarity): what ITM learns at best are the truth's log-odds less that.
     draws = torch.Generator().manual_seed(0)
     truth, cosines = torch.randn(5, 9, generator=draws), torch.rand(5, 9, generator=draws)
@@ -218,13 +220,13 @@ def test_a_sum_restores_what_similarity_knew_when_matching_learned_the_rest():
     assert learned.with_similarity(20.0).rows.tolist() == truth.sort(dim=1, descending=True).indices.tolist()
 
 
-def test_no_items_is_an_error():
+def test_encode_texts_rejects_no_items():
     model = build(CBViLAForImageTextRetrieval)
     with pytest.raises(ValueError, match="Encoding texts: there are none"):
-        encode_texts(model, tiny_processor(), [], **QUIET)
+        GalleryEncoder(model, tiny_processor(), "texts", **QUIET).encode([])
 
 
-def test_towers_of_different_widths_cannot_be_compared_without_projections():
+def test_cosine_similarity_rejects_other_widths_without_projections():
     model = build(CBViLAForImageTextRetrieval, itc_weight=0.0)
     with pytest.raises(ValueError, match="images are 32 wide and those of texts 24.*ITC"):
         cosine_similarity(*encoded(model))

@@ -15,18 +15,18 @@ QUIET = {"progress": False}
 
 
 @pytest.mark.parametrize("k", [None, 0])
-def test_reranking_can_be_left_out(k):
+def test_retrieval_metrics_rerank_k_0_or_none_skips_reranking(k):
     figures = retrieval_figures(pretraining_model(), tiny_processor(), tiny_rows(4), rerank_k=k, **QUIET)
     assert "text_retrieval_r1" in figures and not [name for name in figures if "reranked" in name]
 
 
-def test_nothing_is_reranked_by_a_head_that_was_never_trained():
+def test_retrieval_metrics_without_itm_skip_reranking():
     model = pretraining_model(itm_weight=0.0)
     figures = retrieval_figures(model, tiny_processor(), tiny_rows(4), **QUIET)
     assert not [name for name in figures if "reranked" in name or "combined" in name]
 
 
-def test_reranked_recall_is_that_of_matching(monkeypatch):
+def test_retrieval_metrics_reranked_recall_follows_matching(monkeypatch):
     """Similarities put every true match second; matching knows better for texts, and worse for images.
 
     The sum follows matching where similarities of candidates are equal, and similarity where they differ by much.
@@ -50,14 +50,14 @@ def test_reranked_recall_is_that_of_matching(monkeypatch):
     assert figures["text_retrieval_r5"] == figures["image_retrieval_r5_reranked"] == 1
 
 
-def test_rows_with_one_caption_are_matches_of_each_other():
+def test_retrieval_metrics_equal_captions_match_each_other():
     rows = [{**row, "captions": ["left half"]} for row in tiny_rows(4)]
     figures = retrieval_figures(pretraining_model(), tiny_processor(), rows, rerank_k=1, **QUIET)
     assert figures["text_retrieval_r1"] == figures["image_retrieval_r1_reranked"] == 1
 
 
 @pytest.mark.parametrize("rerank_k, has_states", [(0, False), (2, True)])
-def test_states_are_kept_only_to_match(monkeypatch, rerank_k, has_states):
+def test_retrieval_metrics_keep_states_for_reranking_only(monkeypatch, rerank_k, has_states):
     kept = []
     encode = retrieval.encode_both
 
@@ -73,7 +73,7 @@ def test_states_are_kept_only_to_match(monkeypatch, rerank_k, has_states):
 
 @pytest.mark.parametrize("own_only", [False, True])
 @pytest.mark.parametrize("size", [1, 3, 512])
-def test_what_is_true_of_some_is_a_part_of_what_is_true_of_all(own_only, size):
+def test_true_matches_of_a_part_equal_those_of_all(own_only, size):
     draws = np.random.default_rng(0)
     owners = retrieval.owners_of([["text"] * count for count in draws.integers(1, 4, 9)])
     texts = [f"text {number}" for number in draws.integers(0, 6, len(owners))]
@@ -96,7 +96,7 @@ def test_what_is_true_of_some_is_a_part_of_what_is_true_of_all(own_only, size):
     assert of_images.tolist() == whole.sum(1).tolist() and of_texts.tolist() == whole.sum(0).tolist()
 
 
-def test_figures_are_the_same_for_few_queries_at_a_time(monkeypatch):
+def test_retrieval_metrics_do_not_depend_on_query_chunks(monkeypatch):
     rows = [{**row, "captions": [f"left {number % 5}"]} for number, row in enumerate(tiny_rows(11))]
     expected = retrieval_figures(pretraining_model(), tiny_processor(), rows, rerank_k=3, **QUIET)
     sizes, compare = [], retrieval.cosine_similarity
@@ -110,7 +110,7 @@ def test_figures_are_the_same_for_few_queries_at_a_time(monkeypatch):
     assert max(sizes) == 4 * 11, "never all images with all texts"
 
 
-def test_one_long_caption_takes_no_memory_for_all_others():
+def test_true_matches_memory_ignores_one_long_caption():
     texts = [f"text {i // 2}" for i in range(2000)] + ["x" * 100_000]
     tracemalloc.start()
     true = retrieval.true_matches(texts, np.arange(2001), own_only=False)

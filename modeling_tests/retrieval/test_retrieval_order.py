@@ -29,13 +29,13 @@ def figures(plain, reranked, prefix=""):
         ({}, 64, None),
     ],
 )
-def test_what_ranks_better_is_chosen(found, k, chosen):
+def test_better_rerank_k_chooses_the_higher_recall(found, k, chosen):
     assert better_rerank_k(found, k) == chosen
     assert better_rerank_k({f"eval_{name}": value for name, value in found.items()}, k, "eval_") == chosen
 
 
 @pytest.mark.parametrize("head", [CBViLAForPreTraining, CBViLAForImageTextRetrieval])
-def test_a_folder_keeps_what_was_measured(tmp_path, head):
+def test_keep_better_order_writes_rerank_k(tmp_path, head):
     build(head).save_pretrained(tmp_path)
     tiny_processor().save_pretrained(tmp_path)
     assert CBViLARetriever.from_pretrained(tmp_path).rerank_k == 0  # not measured
@@ -49,7 +49,7 @@ def test_a_folder_keeps_what_was_measured(tmp_path, head):
     assert keep_better_order(tmp_path, figures(0.3, 0.4), 0) is None
 
 
-def test_a_folder_that_cannot_be_written_to_loses_no_figures(tmp_path, monkeypatch):
+def test_keep_better_order_without_write_permission_says_so(tmp_path, monkeypatch):
     build(CBViLAForPreTraining).save_pretrained(tmp_path)
 
     def refuse(*args):
@@ -60,13 +60,13 @@ def test_a_folder_that_cannot_be_written_to_loses_no_figures(tmp_path, monkeypat
     assert "rerank_k=16, which could not be kept" in said and "Permission denied" in said
 
 
-def test_nothing_is_written_elsewhere(tmp_path):
+def test_keep_better_order_writes_to_model_folders_only(tmp_path):
     for place in (tmp_path, tmp_path / "nowhere", "someone/on-the-hub", bundled_checkpoint("cbvila-tiny")):
         assert keep_better_order(place, figures(0.3, 0.4), 16) is None
     assert not list(tmp_path.iterdir())
 
 
-def test_the_bundled_checkpoint_follows_its_measured_figures():
+def test_bundled_rerank_k_follows_its_measured_metrics():
     folder = bundled_checkpoint("cbvila-tiny")
     measured = json.loads(Path(folder, "inspection.json").read_text(encoding="utf-8"))
     sets = [found for found in measured.values() if f"{NAMES[0]}_reranked" in found]

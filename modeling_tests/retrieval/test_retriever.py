@@ -49,7 +49,7 @@ def best(scores, k):
 
 
 @pytest.mark.parametrize("rerank_k, top_k", [(4, 4), (4, 2), (2, 4), (64, 3), (0, 4), (None, 20)])
-def test_a_text_finds_pictures(pictures, every_pair, rerank_k, top_k):
+def test_search_images_by_text(pictures, every_pair, rerank_k, top_k):
     logits, cosines = every_pair
     found = pictures.search(text=TEXTS, top_k=top_k, rerank_k=rerank_k)
     assert found.indices.shape == found.scores.shape == (len(TEXTS), min(top_k, len(IMAGES)))
@@ -65,7 +65,7 @@ def test_a_text_finds_pictures(pictures, every_pair, rerank_k, top_k):
         assert_close(found.similarities[text], cosines[expected, text], atol=1e-5, rtol=0)
 
 
-def test_a_picture_finds_texts(every_pair):
+def test_search_texts_by_image(every_pair):
     found = retriever().index(texts=TEXTS, progress=False).search(image=IMAGES[4], top_k=3, rerank_k=64)
     logits = every_pair[0][4]
     # Two of the texts are the same: which of them comes first is up to rounding.
@@ -75,7 +75,7 @@ def test_a_picture_finds_texts(every_pair):
 
 
 @pytest.mark.parametrize("weight", [0.5, 1.0])
-def test_similarity_joins_matching(pictures, every_pair, weight):
+def test_search_similarity_weight_adds_similarity(pictures, every_pair, weight):
     logits, cosines = every_pair
     both = logits + weight * float(pictures.model.cbvila.similarity_scale()) * cosines
     found = pictures.search(text=TEXTS, top_k=3, rerank_k=64, similarity_weight=weight)
@@ -86,13 +86,13 @@ def test_similarity_joins_matching(pictures, every_pair, weight):
     assert found.indices.tolist() != pictures.search(text=TEXTS, top_k=3, rerank_k=64).indices.tolist()
 
 
-def test_one_query_is_the_first_of_several(pictures):
+def test_search_of_one_query_equals_the_first_of_several(pictures):
     one, several = pictures.search(text=TEXTS[0], top_k=3), pictures.search(text=TEXTS[:2], top_k=3)
     assert one.indices.shape == (3,) and one.indices.tolist() == several.indices[0].tolist()
     assert_close(one.scores, several.scores[0], atol=1e-5, rtol=0)
 
 
-def test_a_picture_finds_itself_among_pictures_and_a_text_among_texts(pictures):
+def test_search_within_one_modality_finds_the_query(pictures):
     found = pictures.search(image=IMAGES, top_k=1)
     assert found.indices.flatten().tolist() == list(range(len(IMAGES)))
     assert_close(found.scores, torch.ones(len(IMAGES), 1), atol=1e-5, rtol=0)
@@ -100,7 +100,7 @@ def test_a_picture_finds_itself_among_pictures_and_a_text_among_texts(pictures):
 
 
 @pytest.mark.parametrize("shard_bytes", [1, 2**28])
-def test_a_gallery_on_disk_is_searched_alike(pictures, tmp_path, shard_bytes):
+def test_index_folder_is_searched_like_memory(pictures, tmp_path, shard_bytes):
     expected = pictures.search(text=TEXTS, top_k=4, rerank_k=4)
     pictures.save(tmp_path / "saved")
     on_disk = retriever().index(IMAGES, folder=tmp_path / "g", shard_bytes=shard_bytes, batch_size=4, progress=False)
@@ -113,7 +113,7 @@ def test_a_gallery_on_disk_is_searched_alike(pictures, tmp_path, shard_bytes):
         assert_close(output.scores, expected.scores, atol=1e-5, rtol=0)
 
 
-def test_without_states_similarity_decides(tmp_path, every_pair):
+def test_index_keep_states_false_ranks_by_similarity(tmp_path, every_pair):
     small = retriever().index(IMAGES, keep_states=False, progress=False)
     small.save(tmp_path / "g")
     for found in (small, retriever().load(tmp_path / "g")):
@@ -122,19 +122,19 @@ def test_without_states_similarity_decides(tmp_path, every_pair):
         assert output.indices.tolist() == best(every_pair[1][:, 0], 3).tolist()
 
 
-def test_a_gallery_of_one_and_equal_pictures():
+def test_search_gallery_of_one_and_of_equal_images():
     one = retriever().index([IMAGES[2]], progress=False).search(text="left", top_k=5)
     assert one.indices.tolist() == [0] and one.scores.shape == (1,)
     twins = retriever().index([IMAGES[2]] * 3, progress=False).search(text="left", top_k=2, rerank_k=0)
     assert twins.indices.tolist() == [0, 1]
 
 
-def test_a_model_without_matching_searches_by_similarity():
+def test_search_without_itm_ranks_by_similarity():
     found = retriever(itm_weight=0.0).index(IMAGES, progress=False).search(text="left")
     assert_close(found.scores, found.similarities)
 
 
-def test_from_pretrained_with_the_heads_of_pretraining(tmp_path, pictures):
+def test_retriever_from_pretraining_checkpoint(tmp_path, pictures):
     build(CBViLAForPreTraining).save_pretrained(tmp_path)
     tiny_processor().save_pretrained(tmp_path)
     loaded = CBViLARetriever.from_pretrained(tmp_path, dtype=torch.float64)
@@ -143,7 +143,7 @@ def test_from_pretrained_with_the_heads_of_pretraining(tmp_path, pictures):
     assert found.scores.dtype == torch.float64
 
 
-def test_processors_come_from_where_the_model_comes_from(tmp_path, monkeypatch):
+def test_retriever_from_pretrained_loads_the_processor_of_the_model(tmp_path, monkeypatch):
     build(CBViLAForPreTraining).save_pretrained(tmp_path / "model")
     tiny_processor().save_pretrained(tmp_path / "model")
     asked = []
@@ -153,18 +153,18 @@ def test_processors_come_from_where_the_model_comes_from(tmp_path, monkeypatch):
     assert asked == [{"subfolder": "model", "revision": "main"}]
 
 
-def test_bundled_checkpoints_go_by_their_names():
+def test_retriever_from_pretrained_takes_bundled_names():
     assert CBViLARetriever.from_pretrained("cbvila-tiny").model.name_or_path == bundled_checkpoint("cbvila-tiny")
 
 
-def test_a_checkpoint_that_was_not_trained_for_retrieval_is_refused():
+def test_retriever_from_pretrained_rejects_checkpoints_without_retrieval():
     with pytest.raises(
         ValueError, match="cbvila-tiny-easyvqa was not trained for retrieval: it has no .*finetune ret"
     ):
         CBViLARetriever.from_pretrained("cbvila-tiny-easyvqa")
 
 
-def test_mistakes_say_what_to_do(pictures, tmp_path):
+def test_retriever_errors_say_what_to_do(pictures, tmp_path):
     empty = retriever()
     assert len(empty) == 0
     for call in (lambda: empty.search(text="a"), lambda: empty.save(tmp_path), empty.add_faiss_index):
@@ -208,7 +208,7 @@ class FewFound:
         return torch.full((len(queries), k), 0.5).numpy(), rows.numpy()
 
 
-def test_an_index_that_finds_few_leaves_places_empty(every_pair):
+def test_faiss_index_finding_few_leaves_places_empty(every_pair):
     searched = retriever().index(IMAGES, progress=False)
     searched._faiss = FaissIndex(FewFound())
     found = searched.search(text=TEXTS[:2], top_k=3, rerank_k=64)
@@ -219,7 +219,7 @@ def test_an_index_that_finds_few_leaves_places_empty(every_pair):
     assert found.scores[:, 2].tolist() == found.similarities[:, 2].tolist() == [-torch.inf] * 2
 
 
-def test_faiss_compares_as_we_do(pictures, tmp_path):
+def test_faiss_search_equals_exact_search(pictures, tmp_path):
     pytest.importorskip("faiss")
     expected = pictures.search(text=TEXTS, top_k=4, rerank_k=4)
     pictures.save(tmp_path / "g")
@@ -250,7 +250,7 @@ def of_columns(images):
     yield [np.asarray(image) for image in images]
 
 
-def test_items_are_read_in_their_order(tmp_path):
+def test_index_reads_columns_by_position(tmp_path):
     same_size = [image.resize((40, 40)).convert("RGB") for image in IMAGES]
     expected = retriever().index(same_size, progress=False).search(text=TEXTS, top_k=3)
     for number, form in enumerate(of_columns(same_size)):
@@ -262,7 +262,7 @@ def test_items_are_read_in_their_order(tmp_path):
         assert retriever().index(form, progress=False).search(text="left").indices.shape == (9,)
 
 
-def test_a_stored_gallery_goes_on_with_a_column(tmp_path):
+def test_index_folder_resumes_with_a_column(tmp_path):
     backwards = pd.Series(IMAGES, index=range(len(IMAGES))[::-1])
 
     def dying():
@@ -275,7 +275,7 @@ def test_a_stored_gallery_goes_on_with_a_column(tmp_path):
     assert found.search(image=IMAGES, top_k=1).indices.flatten().tolist() == list(range(len(IMAGES)))
 
 
-def test_queries_in_many_forms_are_counted_once(pictures):
+def test_search_takes_queries_in_every_form(pictures):
     same_size = [image.resize((40, 40)).convert("RGB") for image in IMAGES]
     searched = retriever().index(same_size, progress=False)
     for form in of_columns(same_size):
@@ -303,13 +303,13 @@ def test_queries_in_many_forms_are_counted_once(pictures):
         ("x" * 400_000, r"images is one string, .*\(400,000 characters\)"),
     ],
 )
-def test_what_is_no_list_of_images_is_refused(images, message):
+def test_index_rejects_other_lists(images, message):
     with pytest.raises(ValueError, match=message) as caught:
         retriever().index(images, progress=False)
     assert len(str(caught.value)) < 600
 
 
-def test_queries_that_are_none_are_refused(pictures):
+def test_search_rejects_invalid_queries(pictures):
     for query, message in (
         ({"text": [["left"], ["right"]]}, r"texts\[0\] holds several items"),
         ({"text": {"left": 1}}, r"texts\[0\] is a row"),
@@ -322,7 +322,7 @@ def test_queries_that_are_none_are_refused(pictures):
 
 
 @pytest.mark.parametrize("kind", [str, Path])
-def test_a_folder_of_pictures_is_indexed(tmp_path, kind):
+def test_index_takes_a_folder_of_images(tmp_path, kind):
     names = ["b.png", "a.png", "sub/c.jpg", "Z.PNG", ".hidden.png", ".trash/d.png"]
     for image, name in zip(IMAGES, names, strict=False):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -343,7 +343,7 @@ def test_a_folder_of_pictures_is_indexed(tmp_path, kind):
         searched.index(kind(tmp_path / "empty"))
 
 
-def test_broken_items_are_named_whatever_breaks():
+def test_index_names_broken_items():
     def breaking(error):
         yield from IMAGES[:3]
         raise error
@@ -356,7 +356,7 @@ def test_broken_items_are_named_whatever_breaks():
 # Defaults
 
 
-def test_the_order_follows_the_checkpoint(tmp_path, pictures):
+def test_search_uses_rerank_k_of_the_checkpoint(tmp_path, pictures):
     model = build(CBViLAForImageTextRetrieval, rerank_k=4)
     model.save_pretrained(tmp_path)
     tiny_processor().save_pretrained(tmp_path)
@@ -374,7 +374,7 @@ def test_the_order_follows_the_checkpoint(tmp_path, pictures):
     assert_close(searched.search(image=IMAGES[0]).scores, searched.search(image=IMAGES[0], rerank_k=0).scores)
 
 
-def test_matching_that_is_asked_for_and_cannot_be_is_refused(pictures):
+def test_search_rejects_rerank_k_where_matching_is_impossible(pictures):
     for searched, query, reason in (
         (pictures, {"image": IMAGES[0]}, "images are indexed, and matching is of an image with a text"),
         (retriever().index(IMAGES, keep_states=False, progress=False), {"text": "left"}, "no states to match"),
@@ -382,7 +382,7 @@ def test_matching_that_is_asked_for_and_cannot_be_is_refused(pictures):
     ):
         with pytest.raises(ValueError, match=f"rerank_k=5: .*{reason}"):
             searched.search(**query, rerank_k=5)
-        with pytest.raises(ValueError, match="similarity_weight=1.0 is added to what matching says"):
+        with pytest.raises(ValueError, match="similarity_weight=1.0 is added to matching scores"):
             searched.search(**query, similarity_weight=1.0)
     with pytest.raises(ValueError, match="similarity_weight=0.5 .* pass rerank_k=64"):
         pictures.search(text="left", similarity_weight=0.5)
@@ -391,14 +391,14 @@ def test_matching_that_is_asked_for_and_cannot_be_is_refused(pictures):
 @pytest.mark.parametrize(
     "option", [{"top_k": 0}, {"top_k": "3"}, {"top_k": 1.5}, {"rerank_k": -1}, {"rerank_k": "all"}]
 )
-def test_numbers_that_are_none_are_refused(pictures, option):
+def test_search_rejects_invalid_numbers(pictures, option):
     name, value = next(iter(option.items()))
     with pytest.raises(ValueError, match=f"{name}={value!r} must be a whole number of at least [01]"):
         pictures.search(text="left", **option)
     assert pictures.search(text="left", top_k=np.int64(2)).indices.shape == (2,)
 
 
-def test_texts_that_the_tokenizer_does_not_know_are_warned_of(pictures):
+def test_search_and_index_warn_of_unknown_texts(pictures):
     with pytest.warns(UserWarning, match="knows nothing of 1 of 2 texts, e.g. '红圆'"):
         pictures.search(text=["left", "红圆"])
     with pytest.warns(UserWarning, match="knows nothing of 1 of 1 texts"):
@@ -411,7 +411,7 @@ def test_texts_that_the_tokenizer_does_not_know_are_warned_of(pictures):
 # Devices
 
 
-def test_the_accelerator_is_used_where_there_is_one(monkeypatch):
+def test_retriever_moves_to_the_accelerator(monkeypatch):
     moved = []
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
@@ -429,7 +429,7 @@ def test_the_accelerator_is_used_where_there_is_one(monkeypatch):
     assert len(moved) == 6
 
 
-def test_a_retriever_says_where_it_is():
+def test_retriever_device_and_to():
     searched = retriever()
     assert searched.device == torch.device("cpu") and searched.to("cpu") is searched
     assert searched.to("meta").device.type == "meta"
@@ -464,15 +464,15 @@ class SomeFaiss:
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("IVF1024,Flat", r"'IVF1024,Flat' has too few items to learn from: 9 \(1,024 are needed\).*\"IVF1,Flat\""),
+        ("IVF1024,Flat", r"'IVF1024,Flat' has too few items to train on: 9 \(1,024 are needed\).*\"IVF1,Flat\""),
         ("IVF4,PQ16", r"9 \(256 are needed"),
         ("IVF4,PQ16x4", r"9 \(16 are needed"),
-        ("Other", r"too few items to learn from: 9 \(Number of training points \(9\)"),
+        ("Other", r"too few items to train on: 9 \(Number of training points \(9\)"),
         ("IFV64,Flat", "'IFV64,Flat': FAISS makes no such index of embeddings 16 wide .could not parse.*\"HNSW32\""),
-        (64, "string_factory=64.*FAISS takes a text"),
+        (64, "string_factory=64.*FAISS takes a string"),
     ],
 )
-def test_what_faiss_refuses_is_said_in_words(pictures, monkeypatch, text, message):
+def test_add_faiss_index_explains_faiss_errors(pictures, monkeypatch, text, message):
     monkeypatch.setitem(sys.modules, "faiss", SomeFaiss())
     with pytest.raises(ValueError, match=message) as caught:
         pictures.add_faiss_index(text)
@@ -481,7 +481,7 @@ def test_what_faiss_refuses_is_said_in_words(pictures, monkeypatch, text, messag
         pictures.add_faiss_index("Flat", train_rows=0)
 
 
-def test_what_faiss_itself_refuses(pictures, tmp_path):
+def test_add_faiss_index_explains_errors_of_installed_faiss(pictures, tmp_path):
     pytest.importorskip("faiss")
     for text, message in (
         ("IVF1024,Flat", "1,024 are needed"),

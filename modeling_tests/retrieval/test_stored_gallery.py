@@ -15,7 +15,8 @@ from transformers_cbvila.model.image_processing_pil_cbvila import CBViLAImagePro
 from transformers_cbvila.model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
 from transformers_cbvila.model.processing_cbvila import CBViLAProcessor
 from transformers_cbvila.retrieval import reranking
-from transformers_cbvila.retrieval.gallery import Encoded, encode_images, encode_texts
+from transformers_cbvila.retrieval.encoding import GalleryEncoder
+from transformers_cbvila.retrieval.gallery import Encoded
 from transformers_cbvila.retrieval.reranking import match_pairs, rerank, retrieve_in_two_stages
 from transformers_cbvila.retrieval.retriever import CBViLARetriever
 from transformers_cbvila.retrieval.shards import Shards, read_shards, shard_files
@@ -38,18 +39,23 @@ def model():
 
 
 def store(folder, model, kind="texts", items=TEXTS, **options):
-    return store_gallery(folder, model, tiny_processor(), kind, items, **{"batch_size": 2, **QUIET, **options})
+    files = {"shard_bytes": options.pop("shard_bytes")} if "shard_bytes" in options else {}
+    return store_gallery(folder, encoder(model, kind, **{"batch_size": 2, **options}), items, **files)
 
 
-class Killed(Exception):
-    pass
+def encoder(model, kind, **options):
+    return GalleryEncoder(model, tiny_processor(), kind, **QUIET, **options)
+
+
+class KilledProcessError(Exception):
+    """Stands for the death of the process while items are read."""
 
 
 def dying(items, after):
     """The items, until the process is killed."""
     for row, item in enumerate(items):
         if row == after:
-            raise Killed
+            raise KilledProcessError
         yield item
 
 
@@ -61,25 +67,25 @@ def assert_same(gallery, expected):
 
 
 @pytest.mark.parametrize("shard_bytes", [1, 3000, 2**28])
-def test_what_is_stored_is_what_was_encoded(model, tmp_path, shard_bytes):
+def test_store_gallery_equals_encoded_items(model, tmp_path, shard_bytes):
     texts = store(tmp_path / "t", model, shard_bytes=shard_bytes)
     images = store(tmp_path / "i", model, "images", IMAGES, shard_bytes=shard_bytes)
-    assert_same(texts, encode_texts(model, tiny_processor(), TEXTS, **QUIET))
-    assert_same(images, encode_images(model, tiny_processor(), IMAGES, **QUIET))
+    assert_same(texts, encoder(model, "texts").encode(TEXTS))
+    assert_same(images, encoder(model, "images").encode(IMAGES))
     assert len(shard_files(tmp_path / "t")) == {1: 3, 3000: 1, 2**28: 1}[shard_bytes]
     with pytest.raises(IndexError):
         texts.states[len(TEXTS)]
 
 
-def test_half_precision_survives_bit_for_bit(tmp_path):
+def test_store_gallery_keeps_bfloat16_exactly(tmp_path):
     model = build(CBViLAForImageTextRetrieval).to(torch.bfloat16)
-    stored, texts = store(tmp_path, model), encode_texts(model, tiny_processor(), TEXTS, batch_size=2, **QUIET)
+    stored, texts = store(tmp_path, model), encoder(model, "texts", batch_size=2).encode(TEXTS)
     assert stored.states[0].dtype == torch.bfloat16
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(stored.states, texts.states, strict=True))
 
 
-def test_a_killed_run_goes_on_and_a_half_written_shard_is_thrown_away(model, tmp_path):
-    with pytest.raises(Killed):
+def test_store_gallery_resumes_and_drops_unfinished_shards(model, tmp_path):
+    with pytest.raises(KilledProcessError):
         store(tmp_path, model, "images", dying(IMAGES, 5), shard_bytes=1)
     assert len(shard_files(tmp_path)) == 2  # of two images each; the fifth was not in a batch yet
     (tmp_path / "shard-00002.arrow.unfinished").write_bytes(b"half a shard")
@@ -96,20 +102,20 @@ def test_a_killed_run_goes_on_and_a_half_written_shard_is_thrown_away(model, tmp
     looked_at, encoded = seen[:3], seen[3:]
     assert looked_at == [0, 2, 3] and encoded == [4, 5, 6]
     assert not list(tmp_path.glob("*.unfinished"))
-    assert_same(gallery, encode_images(model, tiny_processor(), IMAGES, **QUIET))
+    assert_same(gallery, encoder(model, "images").encode(IMAGES))
     seen.clear()
     assert_same(store(tmp_path, model, "images", Watched(IMAGES)), gallery)  # nothing is left to do
     assert seen == [0, 3, 6], "looked at alone"
 
 
-def test_a_killed_run_over_a_generator_goes_on(model, tmp_path):
-    with pytest.raises(Killed):
+def test_store_gallery_resumes_with_a_generator(model, tmp_path):
+    with pytest.raises(KilledProcessError):
         store(tmp_path, model, items=dying(TEXTS, 3), shard_bytes=1)
     gallery = store(tmp_path, model, items=iter(TEXTS), shard_bytes=1)
-    assert_same(gallery, encode_texts(model, tiny_processor(), TEXTS, **QUIET))
+    assert_same(gallery, encoder(model, "texts").encode(TEXTS))
 
 
-def test_a_folder_of_something_else_is_left_alone(model, tmp_path):
+def test_store_gallery_rejects_folders_of_other_contents(model, tmp_path):
     store(tmp_path / "texts", model)
     for items, message in ((TEXTS[:3], "content="), (TEXTS[:-1] + ["red"], "content=")):
         with pytest.raises(ValueError, match=message):
@@ -139,7 +145,7 @@ def saved(folder, colours):
 
 
 @pytest.mark.parametrize("kind", [str, Path], ids=["strings", "paths"])
-def test_other_files_or_files_that_changed_are_other_images(model, tmp_path, kind):
+def test_store_gallery_notices_changed_files(model, tmp_path, kind):
     paths = [kind(path) for path in saved(tmp_path / "one", ["red", "green", "blue"])]
     first = store(tmp_path / "gallery", model, "images", paths)
     assert_same(store(tmp_path / "gallery", model, "images", tuple(paths)), first)
@@ -151,7 +157,7 @@ def test_other_files_or_files_that_changed_are_other_images(model, tmp_path, kin
         store(tmp_path / "gallery", model, "images", paths)
 
 
-def test_other_images_in_memory_are_noticed(model, tmp_path):
+def test_store_gallery_notices_other_images_in_memory(model, tmp_path):
     gallery = store(tmp_path, model, "images", IMAGES)
     assert_same(store(tmp_path, model, "images", dying(IMAGES, None)), gallery)
     for other, place in ((IMAGES[1:] + IMAGES[:1], 0), (IMAGES[:-1] + [half_image("grey", "top")], 6)):
@@ -161,7 +167,7 @@ def test_other_images_in_memory_are_noticed(model, tmp_path):
         store(tmp_path, model, "images", dying(IMAGES[1:], None))
 
 
-def test_saving_leaves_what_lies_beside_it(model, tmp_path):
+def test_save_gallery_leaves_neighbouring_folders_alone(model, tmp_path):
     (tmp_path / "gallery.unfinished").mkdir()
     (tmp_path / "gallery.unfinished" / "mine.txt").write_text("mine")
     retriever = CBViLARetriever(model, tiny_processor()).index(IMAGES, **QUIET)
@@ -172,7 +178,7 @@ def test_saving_leaves_what_lies_beside_it(model, tmp_path):
 
 
 @pytest.mark.parametrize("kind, items, tower", [("images", IMAGES, "vision"), ("texts", TEXTS, "text")])
-def test_embeddings_that_are_not_finite_stop_with_their_item(kind, items, tower, tmp_path):
+def test_store_gallery_rejects_embeddings_that_are_not_finite(kind, items, tower, tmp_path):
     broken = build(CBViLAForImageTextRetrieval)
     with torch.no_grad():
         broken.cbvila.get_parameter(f"{tower}_projection.weight").fill_(torch.nan)
@@ -188,15 +194,15 @@ def other_processor():
 
 
 @pytest.mark.parametrize("kind, items", [("images", IMAGES), ("texts", TEXTS)])
-def test_a_gallery_of_another_processor_is_not_gone_on_with(model, tmp_path, kind, items):
-    with pytest.raises(Killed):
+def test_store_gallery_rejects_another_processor(model, tmp_path, kind, items):
+    with pytest.raises(KilledProcessError):
         store(tmp_path, model, kind, dying(items, 5), shard_bytes=1)
     with pytest.raises(ValueError, match="was written with processor="):
-        store_gallery(tmp_path, model, other_processor(), kind, iter(items), **QUIET)
+        store_gallery(tmp_path, GalleryEncoder(model, other_processor(), kind, **QUIET), iter(items))
     tiny_processor().save_pretrained(tmp_path / "p")
     same = CBViLAProcessor.from_pretrained(tmp_path / "p")
     shutil.rmtree(tmp_path / "p")
-    store_gallery(tmp_path, model, same, kind, iter(items), **QUIET)
+    store_gallery(tmp_path, GalleryEncoder(model, same, kind, **QUIET), iter(items))
     assert CBViLARetriever(model, tiny_processor()).load(tmp_path)
     with pytest.raises(ValueError, match="encoded with another processor"):
         CBViLARetriever(model, other_processor()).load(tmp_path)
@@ -206,7 +212,7 @@ class Renamed(CBViLAImageProcessorPil):
     """As the class on torchvision: the same under another name."""
 
 
-def test_what_a_processor_does_is_told_apart_and_not_what_it_is_called():
+def test_processor_id_depends_on_behaviour_only():
     ours = processor_id(tiny_processor(), "images")
     for change in ({"image_mean": [0.5] * 3}, {"do_normalize": False}, {"resample": 2}, {"rescale_factor": 1.0}):
         changed = tiny_processor()
@@ -221,29 +227,29 @@ def test_what_a_processor_does_is_told_apart_and_not_what_it_is_called():
     assert processor_id(without_end, "images") == ours
 
 
-def test_a_gallery_from_before_processors_were_noted_can_be_searched_but_not_gone_on_with(model, tmp_path):
+def test_store_gallery_without_processor_id_can_be_searched_only(model, tmp_path):
     texts = store(tmp_path, model)
     file = tmp_path / "description.json"
     file.write_text(json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != "processor"}))
     assert_same(StoredGallery(tmp_path), texts)
     assert CBViLARetriever(model, other_processor()).load(tmp_path)
-    with pytest.raises(ValueError, match="from before galleries noted what the processor does"):
+    with pytest.raises(ValueError, match="from before galleries recorded their processor"):
         store(tmp_path, model)
 
 
-def test_saving_replaces_a_gallery_and_nothing_else(model, tmp_path):
+def test_save_gallery_replaces_galleries_only(model, tmp_path):
     folder, first = tmp_path / "g", Encoded(torch.eye(3), [])
-    save_gallery(folder, describe(model, tiny_processor(), "texts", False), first)
-    texts = encode_texts(model, tiny_processor(), TEXTS, **QUIET)
-    save_gallery(folder, describe(model, tiny_processor(), "texts", True), texts)
+    save_gallery(folder, describe(encoder(model, "texts", keep_states=False)), first)
+    texts = encoder(model, "texts").encode(TEXTS)
+    save_gallery(folder, describe(encoder(model, "texts")), texts)
     assert_same(StoredGallery(folder), texts)
     (tmp_path / "a.txt").write_text("mine")
     with pytest.raises(ValueError, match="holds other files"):
-        save_gallery(tmp_path, describe(model, tiny_processor(), "texts", True), texts)
+        save_gallery(tmp_path, describe(encoder(model, "texts")), texts)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "g"]
 
 
-def test_the_bad_item_is_named(model, tmp_path):
+def test_store_gallery_names_a_bad_item(model, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")
     with pytest.raises(ValueError, match=r"images\[3\] cannot be encoded: .*broken.png"):
@@ -259,7 +265,7 @@ def test_the_bad_item_is_named(model, tmp_path):
         store(tmp_path / "r", model, "images", unreadable())
 
 
-def test_images_of_all_sizes_are_one_gallery(model, tmp_path):
+def test_store_gallery_of_images_of_all_sizes(model, tmp_path):
     mixed = [Image.new("RGB", size, "red") for size in ((5, 40), (64, 64), (31, 7))]
     gallery = store(tmp_path, model, "images", mixed)
     assert {tuple(states.shape) for states in gallery.states} == {(17, 32)}
@@ -268,7 +274,7 @@ def test_images_of_all_sizes_are_one_gallery(model, tmp_path):
 ALL = torch.cartesian_prod(torch.arange(len(IMAGES)), torch.arange(len(TEXTS)))
 
 
-def test_logits_of_a_killed_run_are_not_computed_again(model, tmp_path, monkeypatch):
+def test_match_pairs_resumes_stored_logits(model, tmp_path, monkeypatch):
     images, texts = (store(tmp_path / k, model, k, i) for k, i in (("images", IMAGES), ("texts", TEXTS)))
     expected = match_pairs(model, images, texts, ALL, progress=False)
     options = {"images_per_chunk": 1, "pairs_per_batch": 4, "folder": tmp_path / "m", "seconds_per_shard": 0, **QUIET}
@@ -276,13 +282,13 @@ def test_logits_of_a_killed_run_are_not_computed_again(model, tmp_path, monkeypa
 
     def counted(*args):
         if len(calls) == limit:
-            raise Killed
+            raise KilledProcessError
         calls.append(1)
         return match(*args)
 
     monkeypatch.setattr(reranking, "_match", counted)
     limit = 9  # batches of 4 and 2 pairs: four images, and the first batch of the fifth
-    with pytest.raises(Killed):
+    with pytest.raises(KilledProcessError):
         match_pairs(model, images, texts, ALL, **options)
     assert [len(part) for part in read_shards(tmp_path / "m")] == [4, 2, 4, 2, 4, 2, 4, 2, 4]
     calls, limit = [], None
@@ -295,7 +301,7 @@ def test_logits_of_a_killed_run_are_not_computed_again(model, tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("k", [2, 100])
-def test_on_disk_as_in_memory(model, tmp_path, k):
+def test_retrieve_in_two_stages_on_disk_equals_in_memory(model, tmp_path, k):
     on_disk = retrieve_in_two_stages(model, tiny_processor(), IMAGES, TEXTS, k, 2, False, tmp_path)
     in_memory = retrieve_in_two_stages(model, tiny_processor(), IMAGES, TEXTS, k, progress=False)
     for ours, theirs in zip(on_disk, in_memory, strict=True):
@@ -303,17 +309,15 @@ def test_on_disk_as_in_memory(model, tmp_path, k):
         assert_close(ours.scores, theirs.scores, atol=1e-5, rtol=0)
 
 
-def test_equal_texts_score_alike(model):
-    images, texts = (
-        f(model, tiny_processor(), i, **QUIET) for f, i in ((encode_images, IMAGES), (encode_texts, TEXTS))
-    )
+def test_rerank_scores_equal_texts_alike(model):
+    images, texts = (encoder(model, kind).encode(items) for kind, items in (("images", IMAGES), ("texts", TEXTS)))
     found = rerank(model, images, texts, k=len(TEXTS), progress=False)
     logits = torch.empty(len(IMAGES), len(TEXTS)).scatter_(1, found.texts_of_images.rows, found.texts_of_images.scores)
     assert_close(logits[:, 1], logits[:, 3], atol=1e-6, rtol=0)
     assert_close(found.images_of_texts.scores[1], found.images_of_texts.scores[3], atol=1e-6, rtol=0)
 
 
-def test_shards_count_their_rows(tmp_path):
+def test_shards_count_rows_and_completeness(tmp_path):
     shards = Shards(tmp_path, {"of": "numbers"})
     shards.append({"n": [1, 2]})
     shards.append({"n": [3]})
@@ -323,13 +327,13 @@ def test_shards_count_their_rows(tmp_path):
     assert [row for part in read_shards(tmp_path) for row in part["n"]] == [1, 2, 3]
 
 
-def test_a_shard_of_several_batches_is_read_whole(model, tmp_path):
+def test_read_shards_reads_several_batches(model, tmp_path):
     """`datasets` writes a shard's rows in batches of a thousand."""
     texts = (TEXTS * 400)[:2300]
     stored = store(tmp_path / "texts", model, items=texts, batch_size=256)
     (part,) = read_shards(tmp_path / "texts")
     assert part.data.column("embeds").num_chunks > 1
-    encoded = encode_texts(model, tiny_processor(), texts, batch_size=256, **QUIET)
+    encoded = encoder(model, "texts", batch_size=256).encode(texts)
     assert_close(torch.cat(stored.blocks), encoded.embeds)
     assert len(stored.states) == len(texts)
     for row in (0, 999, 1000, 1001, 2000, 2299):

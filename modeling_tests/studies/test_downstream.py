@@ -24,7 +24,7 @@ def run(name, start, seed=0, folder=Path("out")):
 
 @pytest.mark.parametrize("name", TASKS)
 @pytest.mark.parametrize("start", ["text-only-random", "text-only-pretrained", "random", "pretrained"])
-def test_commands_are_what_the_command_line_takes(name, start, monkeypatch, tmp_path, capsys):
+def test_downstream_commands_parse(name, start, monkeypatch, tmp_path, capsys):
     trained, measured = [], []
     monkeypatch.setattr(finetuning, "finetune", lambda *call: trained.append(call))
     monkeypatch.setattr(task_evaluation, "evaluate_task", lambda *call: measured.append(call) or {})
@@ -39,7 +39,7 @@ def test_commands_are_what_the_command_line_takes(name, start, monkeypatch, tmp_
     assert settings.image_data == measured_by.image_data and bool(settings.image_data) == (task == "entailment")
 
 
-def test_zero_shot_is_measured_once_and_only_where_nothing_has_to_be_learned(monkeypatch, tmp_path):
+def test_downstream_zero_shot_runs_once_without_new_heads(monkeypatch, tmp_path):
     done = []
 
     def write(run):
@@ -65,7 +65,7 @@ def test_zero_shot_is_measured_once_and_only_where_nothing_has_to_be_learned(mon
     assert f"| emoji | text_retrieval_r1 | – | 50.0 [50.0, 50.0] | – | – |{2 * ' 50.0 [50.0, 50.0] |'}" in written
 
 
-def test_the_log_has_the_commands_and_what_they_printed(monkeypatch, tmp_path):
+def test_downstream_log_has_commands_and_output(monkeypatch, tmp_path):
     def printing(command, stdout, stderr, env, check):
         assert command[1:3] == ["-m", "transformers_cbvila"] and env["OMP_NUM_THREADS"] == "1" and check
         stdout.write(f"said by {command[3]}\n")
@@ -79,7 +79,7 @@ def test_the_log_has_the_commands_and_what_they_printed(monkeypatch, tmp_path):
     assert lines[1::2] == ["said by finetune", "said by evaluate"]
 
 
-def test_text_only_runs_read_the_blank_packs(tmp_path):
+def test_downstream_text_only_runs_read_blank_packs(tmp_path):
     options = ["--packs", "packs", "--output_dir", str(tmp_path), "--tasks", "entailment", "--seeds", "0"]
     options = downstream.command_line().parse_args(options)
     blank, same, *others = downstream.wanted_runs(options)
@@ -97,7 +97,7 @@ def test_text_only_runs_read_the_blank_packs(tmp_path):
     assert {other.packs for other in others} == {Path("packs")}
 
 
-def test_a_blank_copy_keeps_all_but_the_pictures(tmp_path):
+def test_blank_copy_keeps_all_but_the_images(tmp_path):
     features = Features({"image": Image(), "text": Value("string"), "label": ClassLabel(names=["no", "yes"])})
     picture = PIL.Image.effect_noise((30, 20), 99).convert("RGB")
     source, target = tmp_path / "pack", tmp_path / "blank" / "pack"
@@ -117,7 +117,7 @@ def test_a_blank_copy_keeps_all_but_the_pictures(tmp_path):
         blank_copy(tmp_path / "elsewhere", tmp_path / "copy")
 
 
-def test_a_table_by_hand():
+def test_downstream_table_by_hand():
     figures = {
         "accuracy_low": 0.4,
         "accuracy_high": 0.8,
@@ -132,7 +132,7 @@ def test_a_table_by_hand():
     )
 
 
-def test_the_results_page_shows_the_table_of_the_figures_beside_it():
+def test_results_page_shows_the_downstream_table():
     options = downstream.command_line().parse_args(["--packs", "packs", "--output_dir", str(DOCS / "downstream")])
     shown = table(downstream.figures_of(list(downstream.wanted_runs(options))))
     assert shown.count("\n") > 2, "figures are there"

@@ -34,13 +34,13 @@ def write_study(folder, recipe=None, **changes):
     return path
 
 
-def test_merged_goes_into_mappings_and_replaces_the_rest():
+def test_merged_enters_mappings_and_replaces_values():
     base = {"a": 1, "b": {"c": 2, "d": [3]}}
     assert merged(base, {"b": {"d": [4], "e": 5}, "f": 6}) == {"a": 1, "b": {"c": 2, "d": [4], "e": 5}, "f": 6}
     assert base == {"a": 1, "b": {"c": 2, "d": [3]}}
 
 
-def test_cells_go_seed_by_seed_and_differ_in_their_arm(tmp_path):
+def test_study_cells_go_seed_by_seed(tmp_path):
     cells = list(Study.read(write_study(tmp_path)).cells(("train",), "test", tmp_path))
     assert [(cell.arm, cell.seed) for cell in cells] == [("base", 0), ("+ pixel", 0), ("base", 1), ("+ pixel", 1)]
     assert cells[0].options == {"max_steps": 3, "model_config": {"mim_weight": 1.0}}
@@ -48,7 +48,7 @@ def test_cells_go_seed_by_seed_and_differ_in_their_arm(tmp_path):
     assert len({cell.result for cell in cells}) == 4 and slug("+ Pixel + MIM") == "pixel-mim"
 
 
-def test_arms_of_a_seed_start_from_the_same_run(tmp_path, monkeypatch):
+def test_study_arms_of_a_seed_share_their_start(tmp_path, monkeypatch):
     path = write_study(tmp_path, start={"max_steps": 9, "model_config": {"itm_weight": 0.5}})
     cells = list(Study.read(path).cells(("train",), "test", tmp_path))
     assert [cell.options["model"] for cell in cells] == [
@@ -68,12 +68,12 @@ def test_arms_of_a_seed_start_from_the_same_run(tmp_path, monkeypatch):
     ("changes", "message"),
     [({"sedes": [1]}, "sedes"), ({"seeds": [1, 1]}, "seeds that differ"), ({"arms": {}}, "at least one arm")],
 )
-def test_a_study_that_is_none(changes, message, tmp_path):
+def test_study_rejects_invalid_files(changes, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         Study.read(write_study(tmp_path, **changes))
 
 
-def test_committed_studies_name_options_that_there_are():
+def test_committed_studies_name_existing_options():
     from transformers_cbvila import CBViLAConfig, CBViLATrainingArguments
     from transformers_cbvila.training.pretrain import PretrainingJob
 
@@ -105,7 +105,7 @@ def cell_result(arm, seed, recall, usage=0.5):
     }
 
 
-def test_tables_pair_by_seed_and_skip_what_is_not_there(tmp_path):
+def test_tables_pair_by_seed_and_skip_missing_cells(tmp_path):
     study = Study.read(write_study(tmp_path))
     found = [cell_result("base", 0, 0.10), cell_result("base", 1, 0.20), cell_result("+ pixel", 1, 0.25)]
     text = tables(study, found)
@@ -119,7 +119,7 @@ def test_tables_pair_by_seed_and_skip_what_is_not_there(tmp_path):
     assert "| 3 | 1.00 | 1.00 |" in text  # steps, TFLOP, minutes
 
 
-def test_no_cell_is_finished(tmp_path):
+def test_tables_without_finished_cells(tmp_path):
     assert "No cell" in tables(Study.read(write_study(tmp_path)), [])
 
 
@@ -137,7 +137,7 @@ def pack(tmp_path):
     return tmp_path / "pack"
 
 
-def test_split_by_artist(pack, tmp_path):
+def test_split_by_artist_holds_one_artist_out(pack, tmp_path):
     import datasets
 
     folder = split_by_artist(pack, ["one", "two"], "three", tmp_path / "data")
@@ -149,16 +149,22 @@ def test_split_by_artist(pack, tmp_path):
         split_by_artist(pack, ["one"], "four", tmp_path / "other")
 
 
-def test_a_finished_cell_is_not_run_again(tmp_path):
+def test_run_cells_skips_finished_cells(tmp_path, monkeypatch, capsys):
     cells = list(Study.read(write_study(tmp_path)).cells(("nowhere",), "nowhere", tmp_path))
     for cell in cells:
         cell.result.parent.mkdir(parents=True, exist_ok=True)
         cell.result.write_text("{}")
-    run_cells(cells, jobs=1)  # would fail on its data
+    started = []
+    monkeypatch.setattr(studies.run, "_run", lambda cells, jobs: started.append([cell.result for cell in cells]))
+    run_cells(cells, jobs=1)
+    assert started == [] and f"{len(cells)} of {len(cells)} cells are there; 0 to run." in capsys.readouterr().err
+    cells[-1].result.unlink()
+    run_cells(cells, jobs=1)
+    assert started == [[cells[-1].result]]
 
 
 @pytest.mark.slow
-def test_a_study_from_pack_to_table(pack, tmp_path):
+def test_study_from_pack_to_table(pack, tmp_path):
     encoder = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
     recipe = {
         "model_config": {
@@ -184,7 +190,7 @@ def test_a_study_from_pack_to_table(pack, tmp_path):
     assert second["arm"] == "+ pixel" and second["options"]["model_config"]["pixel_weight"] == 3.0
 
 
-def test_manners_of_drawing():
+def test_scaled_changes_the_size_of_a_drawing():
     image = Image.new("RGB", (40, 40), "white")
     image.paste((255, 0, 0), (10, 10, 30, 30))
     red = {share: (np.asarray(scaled(image, share))[..., 1] < 128).sum() for share in (0.5, 1.0, 2.0)}
@@ -193,7 +199,7 @@ def test_manners_of_drawing():
 
 
 @pytest.mark.parametrize("artist", ["one", "three"])
-def test_retrieval_is_measured_in_every_manner(artist, tmp_path, capsys):
+def test_manners_measure_retrieval_in_every_style(artist, tmp_path, capsys):
     datasets.Dataset.from_list(
         [
             {"image": half_image(colour, "top"), "caption": colour, "tags": ["thing"], "artist": who}

@@ -38,7 +38,7 @@ def plain(rows):
     return [record.fields for record in rows.records]
 
 
-def test_vqav2_as_on_the_hub(tmp_path):
+def test_load_task_rows_reads_vqav2_of_the_hub(tmp_path):
     """Ten answers in records; two questions about one picture are put together."""
     answers = [
         [{"answer": answer, "answer_confidence": "yes", "answer_id": i} for i, answer in enumerate(given)]
@@ -82,7 +82,7 @@ def test_vqav2_as_on_the_hub(tmp_path):
         ("a", [], None, "it has no answer"),
     ],
 )
-def test_each_question_has_its_own_answers(question, answers, asked, given, tmp_path):
+def test_load_task_rows_reads_answers_of_each_question(question, answers, asked, given, tmp_path):
     (tmp_path / "a.json").write_text(json.dumps([{"image": "a.png", "question": question, "answers": answers}]))
     if asked is None:
         with pytest.raises(ValueError, match=f"Row 0 of .*a.json: .*{given}"):
@@ -92,7 +92,7 @@ def test_each_question_has_its_own_answers(question, answers, asked, given, tmp_
     assert fields == {"question": asked, "answer": given}
 
 
-def test_flickr30k_as_on_the_hub(tmp_path):
+def test_load_task_rows_reads_flickr30k_of_the_hub(tmp_path):
     path = parquet(
         tmp_path,
         {
@@ -108,7 +108,7 @@ def test_flickr30k_as_on_the_hub(tmp_path):
     assert rows[1]["image"].tobytes() == PICTURES[2].tobytes()
 
 
-def test_coco_as_on_the_hub_has_a_caption_per_row(tmp_path):
+def test_load_task_rows_reads_coco_with_a_caption_per_row(tmp_path):
     sentences = [{"tokens": [text], "raw": text, "imgid": 1, "sentid": i} for i, text in enumerate("abc")]
     path = parquet(tmp_path, {"sentences": sentences, "cocoid": [9, 9, 4], "sentids": [[0], [1], [2]]})
     rows = load_task_rows(ImageTextRetrieval(image_id_column="cocoid"), [path], "train")
@@ -118,14 +118,14 @@ def test_coco_as_on_the_hub_has_a_caption_per_row(tmp_path):
     assert load_task_rows(ImageTextRetrieval(), [path], "train").column("captions") == [["a", "b"], ["c"]]
 
 
-def test_entailment_classes_go_by_name(tmp_path):
+def test_load_task_rows_maps_entailment_classes_by_name(tmp_path):
     names = datasets.ClassLabel(names=["contradiction", "entailment", "neutral"])  # in another order than ours
     columns = {"hypothesis": ["a", "b", "c"], "premise": ["x"] * 3, "label": [0, 1, 2], "filename": ["1", "2", "3"]}
     rows = load_task_rows(VisualEntailment(), [parquet(tmp_path, columns, {"label": names})], "train", VE)
     assert [(f["text"], f["label"]) for f in plain(rows)] == [("a", VE[2]), ("b", VE[0]), ("c", VE[1])]
 
 
-def test_nlvr2_as_on_the_hub(tmp_path):
+def test_load_task_rows_reads_nlvr2_of_the_hub(tmp_path):
     columns = {
         "identifier": ["dev-850-0-1", "dev-850-1-1", "dev-850-0-0"],
         "sentence": ["s", "s", "t"],
@@ -144,7 +144,7 @@ def test_nlvr2_as_on_the_hub(tmp_path):
     assert settings.num_images == 2
 
 
-def test_nlvr1_pictures_are_cut_into_their_boxes(tmp_path):
+def test_load_task_rows_splits_nlvr1_pictures(tmp_path):
     picture = Image.new("RGB", (400, 100), "grey")
     for i, colour in enumerate(["red", "green", "blue"]):
         picture.paste(Image.new("RGB", (100, 100), colour), (150 * i, 0))
@@ -157,13 +157,13 @@ def test_nlvr1_pictures_are_cut_into_their_boxes(tmp_path):
         assert image.tobytes() == Image.new("RGB", (100, 100), colour).tobytes()
 
 
-def test_cuts_of_pictures_that_do_not_divide_evenly():
+def test_split_horizontally_of_uneven_widths():
     assert [part.size for part in split_horizontally(Image.new("RGB", (10, 4)), 3)] == [(3, 4), (4, 4), (3, 4)]
     with pytest.raises(ValueError, match="2 pixels wide and cannot be cut into 3"):
         split_horizontally(Image.new("RGB", (2, 4)), 3)
 
 
-def test_texts_get_their_images_from_other_data_by_id(tmp_path):
+def test_image_data_joins_images_by_id(tmp_path):
     images = parquet(tmp_path, {"image_id": ["a", "b"]}, name="images.parquet")
     pairs = tmp_path / "pairs.jsonl"
     lines = [{"image_id": i, "hypothesis": t, "label": "neutral"} for i, t in (("b", "x"), ("a", "y"), ("b", "z"))]
@@ -179,7 +179,7 @@ def test_texts_get_their_images_from_other_data_by_id(tmp_path):
 
 @pytest.mark.parametrize("ids", [["b.png", "a.png"], ["b", "a"]], ids=["names", "names without endings"])
 @pytest.mark.parametrize("folder", ["photos", "val2014"])
-def test_photos_in_a_folder_are_joined_by_their_names(ids, folder, tmp_path):
+def test_image_data_joins_files_of_a_folder_by_name(ids, folder, tmp_path):
     (tmp_path / folder).mkdir()
     for name, picture in zip("ab", PICTURES, strict=False):
         picture.save(tmp_path / folder / f"{name}.png")
@@ -193,7 +193,7 @@ def test_photos_in_a_folder_are_joined_by_their_names(ids, folder, tmp_path):
         load_task_rows(settings, [str(tmp_path / "pairs.jsonl")], "train", VE)
 
 
-def test_rows_know_their_pictures_from_others(tmp_path):
+def test_task_rows_fingerprint_depends_on_pictures(tmp_path):
     def content(pictures):
         path = parquet(tmp_path, {"image": pictures, "caption": ["a", "b"]})
         return load_task_rows(ImageTextRetrieval(), [path], "train").fingerprint()
@@ -211,7 +211,7 @@ def test_rows_know_their_pictures_from_others(tmp_path):
     assert named.fingerprint() != before
 
 
-def test_images_of_two_sources_with_the_same_id_are_two_images(tmp_path):
+def test_image_ids_of_two_sources_are_distinct(tmp_path):
     paths = [
         parquet(tmp_path, {"image": PICTURES[i : i + 2], "caption": texts, "id": [0, 0]}, name=f"{i}.parquet")
         for i, texts in enumerate((["a", "b"], ["c", "d"]))
@@ -226,14 +226,14 @@ def captioned(folder, *rows, name="texts.jsonl"):
     return str(folder / name)
 
 
-def test_rows_of_two_sources_joined_with_one_picture_are_put_together(tmp_path):
+def test_image_data_groups_rows_of_two_sources(tmp_path):
     images = parquet(tmp_path, {"image_id": [0, 1]}, name="images.parquet")
     texts = [captioned(tmp_path, (0, "a"), (1, "b"), name="1.jsonl"), captioned(tmp_path, (0, "c"), name="2.jsonl")]
     settings = ImageTextRetrieval(image_id_column="image_id", image_data=[images])
     assert load_task_rows(settings, texts, "train").column("captions") == [["a", "c"], ["b"]]
 
 
-def test_an_id_of_image_data_is_that_of_one_picture(tmp_path):
+def test_image_data_ids_must_be_unique(tmp_path):
     twice = {"image": [PICTURES[0], PICTURES[0], PICTURES[1]], "image_id": [0, 0, 1]}
     images = parquet(tmp_path, twice, name="images.parquet")
     other = parquet(tmp_path, {"image": PICTURES[2:3], "image_id": [1]}, name="other.parquet")
@@ -254,7 +254,7 @@ def test_an_id_of_image_data_is_that_of_one_picture(tmp_path):
         load(str(tmp_path / "paths.jsonl"))
 
 
-def test_a_row_without_an_id_is_bad_and_spoils_no_others(tmp_path):
+def test_image_id_missing_makes_one_bad_row(tmp_path):
     for name in "abc":
         PICTURES[0].save(tmp_path / f"{name}.png")
     (tmp_path / "rows.csv").write_text("image,image_id,caption\na.png,7,x\nb.png,,y\nc.png,7,z\n")  # as 7.0, NaN, 7.0
@@ -265,7 +265,7 @@ def test_a_row_without_an_id_is_bad_and_spoils_no_others(tmp_path):
     assert plain(rows) == [{"captions": ["x", "z"], "image_id": "7"}]
 
 
-def test_csv_and_folders_and_several_sources(picture_folder, tmp_path):
+def test_load_task_rows_reads_csv_folders_and_several_sources(picture_folder, tmp_path):
     Image.new("RGB", (5, 4), "red").save(tmp_path / "red.png")
     (tmp_path / "pairs.csv").write_text("photo,text,label\nred.png,it is red,ENTAILMENT\nred.png,白い犬,neutral\n")
     settings = VisualEntailment(image_column=["photo"])
@@ -277,7 +277,7 @@ def test_csv_and_folders_and_several_sources(picture_folder, tmp_path):
     assert part["text"] == ["it is red"]
 
 
-def test_easy_vqa_has_all_questions_of_an_image_in_a_row():
+def test_load_task_rows_groups_easy_vqa_questions_by_image():
     rows = load_task_rows(VisualQuestionAnswering(), ["easy-vqa"], "test")
     assert len(rows) == 1000 and sum(map(len, rows.column("question"))) == 9673
     assert all(len(answers) == 1 for answers in rows[0]["answer"])
@@ -315,7 +315,7 @@ def bad_file(tmp_path):
 
 
 @pytest.mark.parametrize("reason, change", BAD.items())
-def test_a_bad_row_is_named_or_left_out_and_counted(reason, change, bad_file):
+def test_load_task_rows_names_or_skips_bad_rows(reason, change, bad_file):
     path = bad_file(change)
     with pytest.raises(ValueError, match=f"Row 1 of {path}: {reason}.*skip_bad_rows"):
         list(load_task_rows(VisualEntailment(), [path], "train", VE))
@@ -324,13 +324,13 @@ def test_a_bad_row_is_named_or_left_out_and_counted(reason, change, bad_file):
     assert f"Left out 1 bad row(s):\n  Row 1 of {path}" in rows.summary_of_skipped()
 
 
-def test_nothing_but_bad_rows_is_an_error_with_the_reasons(tmp_path):
+def test_load_task_rows_rejects_data_of_bad_rows_only(tmp_path):
     (tmp_path / "rows.jsonl").write_text(json.dumps({"image": "nowhere.png", "text": "x", "label": "neutral"}))
     with pytest.raises(ValueError, match="no row that can be used.*Left out 1 bad row"):
         load_task_rows(VisualEntailment(skip_bad_rows=True), [str(tmp_path / "rows.jsonl")], "train", VE)
 
 
-def test_numbers_as_labels_need_names_unless_they_are_true_and_false(tmp_path):
+def test_class_names_are_needed_for_numeric_labels(tmp_path):
     path = parquet(tmp_path, {"sentence": ["a", "b"], "label": [1, 0]})
     with pytest.raises(ValueError, match="numbers and no names for them.*--class_names entailment neutral"):
         load_task_rows(VisualEntailment(), [path], "train", VE)
@@ -340,13 +340,13 @@ def test_numbers_as_labels_need_names_unless_they_are_true_and_false(tmp_path):
     assert rows.column("label") == ["False", "True"]
 
 
-def test_numbers_that_are_neither_true_nor_false(tmp_path):
+def test_load_task_rows_rejects_labels_out_of_true_and_false(tmp_path):
     path = parquet(tmp_path, {"sentence": ["a", "b"], "label": [1, 7]})
     with pytest.raises(ValueError, match="Row 1 of .*: its label is 'class 7'; the classes are False, True"):
         load_task_rows(VisualReasoning(), [path], "train", NLVR)
 
 
-def test_a_missing_label_is_that_of_its_row_only(tmp_path):
+def test_label_missing_makes_one_bad_row(tmp_path):
     (tmp_path / "rows.csv").write_text("image,text,label\na.png,x,1\nb.png,y,\nc.png,z,0\n")  # read as 1.0, NaN, 0.0
     settings = {"class_names": ["neutral", "entailment"]}
     with pytest.raises(ValueError, match="Row 1 of .*rows.csv: it has no label"):
@@ -357,7 +357,7 @@ def test_a_missing_label_is_that_of_its_row_only(tmp_path):
     assert rows.column("label") == ["entailment", "neutral"] and len(rows.skipped) == 1
 
 
-def test_snli_ve_as_its_authors_give_it(tmp_path):
+def test_load_task_rows_reads_snli_ve_of_its_authors(tmp_path):
     line = {"sentence1": "premise", "sentence2": "hypothesis", "gold_label": "neutral", "image": "a.png"}
     (tmp_path / "dev.jsonl").write_text(json.dumps(line))
     rows = load_task_rows(VisualEntailment(), [str(tmp_path / "dev.jsonl")], "train", VE)
@@ -375,7 +375,7 @@ def test_snli_ve_as_its_authors_give_it(tmp_path):
         (VisualEntailment(text_column="words"), "no column called label"),
     ],
 )
-def test_columns_that_are_not_there(settings, message, tmp_path):
+def test_load_task_rows_names_missing_columns(settings, message, tmp_path):
     path = parquet(tmp_path, {"words": ["a", "b"]})
     with pytest.raises(ValueError, match=message):
         load_task_rows(settings, [path], "train", VE)
@@ -394,12 +394,12 @@ def test_columns_that_are_not_there(settings, message, tmp_path):
         (lambda: VisualReasoning(image_parts=3, image_gap=0.5), "leaves no room"),
     ],
 )
-def test_settings_that_make_no_sense(make, message):
+def test_task_settings_reject_impossible_values(make, message):
     with pytest.raises(ValueError, match=message):
         make()
 
 
-def test_a_revision_of_a_hub_data_set(monkeypatch):
+def test_load_rows_passes_the_revision_of_a_hub_data_set(monkeypatch):
     called = []
     monkeypatch.setattr(datasets, "load_dataset", lambda *args, **options: called.append((args, options)))
     load_rows("user/name@refs/convert/parquet", "test")
@@ -408,7 +408,7 @@ def test_a_revision_of_a_hub_data_set(monkeypatch):
     assert called[1] == (("user/name",), {"revision": None, "split": "train", "streaming": False})
 
 
-def test_snli_ve_is_joined_with_flickr30k_as_on_the_hub(tmp_path):
+def test_image_data_joins_snli_ve_with_flickr30k(tmp_path):
     texts = [
         {
             "Flickr30K_ID": "22",

@@ -51,7 +51,7 @@ GALLERY = [{"image": image, "captions": texts} for image, texts in zip(PICTURES,
 
 
 @pytest.mark.parametrize("rerank_k", [0, 2, 100])
-def test_retrieval_with_several_captions_per_image_as_in_a_slow_pass(rerank_k):
+def test_retrieval_metrics_equal_slow_reference(rerank_k):
     """Every pair on its own; k larger than the gallery orders all of it."""
     model, processor = build(CBViLAForImageTextRetrieval), tiny_processor()
     figures = measured(model, ImageTextRetrieval(rerank_k=rerank_k), GALLERY)
@@ -81,13 +81,13 @@ def test_retrieval_with_several_captions_per_image_as_in_a_slow_pass(rerank_k):
     assert ("mean_recall_reranked" in figures) == (rerank_k > 0)
 
 
-def test_a_gallery_of_one_is_found():
+def test_retrieval_metrics_of_a_gallery_of_one():
     figures = measured(build(CBViLAForImageTextRetrieval), ImageTextRetrieval(), GALLERY[:1])
     assert figures["text_retrieval_r1"] == figures["image_retrieval_r10_reranked"] == 1.0
     assert figures["text_retrieval_r1_floor"] == 1.0
 
 
-def test_equal_captions_are_true_of_each_others_images_unless_only_the_own_count():
+def test_true_matches_own_captions_only():
     texts, owners = ["a", "b", "a"], np.array([0, 0, 1])
     assert true_matches(texts, owners, own_only=False).tolist() == [[True, True, True], [True, False, True]]
     assert true_matches(texts, owners, own_only=True).tolist() == [[True, True, False], [False, False, True]]
@@ -106,7 +106,7 @@ def asked(questions, answers, image=0):
     return {"image": PICTURES[image], "question": questions, "answer": answers}
 
 
-def test_answers_are_ranked_from_a_list_and_measured_beside_the_floors(tmp_path):
+def test_answer_list_metrics_and_baselines(tmp_path):
     model, processor = answering_model(), tiny_processor()
     listed = ["red", "blue", "yes", "no", "half red"]
     (tmp_path / "answers.txt").write_text("\n".join(listed))
@@ -132,7 +132,7 @@ def test_answers_are_ranked_from_a_list_and_measured_beside_the_floors(tmp_path)
     assert {"accuracy_yes_no", "accuracy_other", "accuracy_low", "accuracy_other_high"} <= figures.keys()
 
 
-def test_a_shortlist_scores_those_with_the_likeliest_first_token():
+def test_answer_shortlist_takes_likeliest_first_tokens():
     model, processor = answering_model(), tiny_processor()
     inputs = processor(images=[PICTURES[0]], text=["is it red ?"], return_tensors="pt")
     labels = processor.encode_answers(["red", "red half", "blue", "yes", "no", "a half"])["labels"]
@@ -149,7 +149,7 @@ def test_a_shortlist_scores_those_with_the_likeliest_first_token():
             model.rank_answers(**inputs, answer_labels=labels, top_k=k)
 
 
-def test_metrics_follow_from_what_people_answered():
+def test_scorer_of_chooses_metric_by_references():
     assert scorer_of([["yes"] * 10])[0] == "vqa_v2" and scorer_of([["yes"] * 10, ["no"]])[0] == "any_of"
     name, score = scorer_of([["yes", "no"], ["Red"]])
     assert name == "any_of" and score(["NO ", "red"], [["yes", "no"], ["Red"]]) == [1.0, 1.0]
@@ -158,7 +158,7 @@ def test_metrics_follow_from_what_people_answered():
     assert score(["", "red"], [["yes", ""], ["", "Red"]]) == [0.0, 1.0]
 
 
-def test_ceilings_of_answer_lists():
+def test_answer_list_ceiling():
     references = [["2"] * 2 + ["blue"] * 8, ["green"] * 10, ["red"] * 10]
     score = scorer_of(references)[1]
     assert ceiling(["two", "red"], references, score) == pytest.approx((0.6 + 0 + 1) / 3)
@@ -166,7 +166,7 @@ def test_ceilings_of_answer_lists():
         ceiling(["pink"], references, score)
 
 
-def test_ceilings_take_spellings_for_equal_as_the_metric_does():
+def test_answer_list_ceiling_normalizes_like_the_metric():
     name, normalizing = scorer_of([["2"] * 10, ["yes"] * 10])
     assert name == "vqa_v2" and ceiling(["two", "Yes."], [["2"] * 10, ["yes"] * 10], normalizing) == 1.0
     name, literal = scorer_of([["2"], ["Yes "]])
@@ -178,7 +178,7 @@ def test_ceilings_take_spellings_for_equal_as_the_metric_does():
     "name, text, message",
     [("a.json", json.dumps({"a": 1}), "no JSON list"), ("a.txt", " \n\n", "no answer"), (None, "", "isn't there")],
 )
-def test_answer_lists_that_cannot_be_read(name, text, message, tmp_path):
+def test_read_answer_list_rejects_unreadable_files(name, text, message, tmp_path):
     path = tmp_path / (name or "nowhere.txt")
     if name:
         path.write_text(text)
@@ -188,7 +188,7 @@ def test_answer_lists_that_cannot_be_read(name, text, message, tmp_path):
     assert read_answer_list(str(tmp_path / "b.json")) == ["red", "白い"]
 
 
-def test_entailment_beside_its_floors():
+def test_entailment_metrics_and_baselines():
     model = build(CBViLAForVisualEntailment)
     rows = [
         {"image": PICTURES[i % 3], "image_id": str(i % 3), "text": text, "label": label}
@@ -212,7 +212,7 @@ def test_entailment_beside_its_floors():
     assert measured(model, VisualEntailment(), rows)["accuracy_majority_floor"] == pytest.approx(2 / 3)
 
 
-def test_reasoning_has_consistency_over_groups():
+def test_reasoning_metrics_include_group_consistency():
     model = build(CBViLAForVisualReasoning)
     rows = [
         {
@@ -234,7 +234,7 @@ def test_reasoning_has_consistency_over_groups():
     assert figures["groups"] == 3 and figures["unknown_token_share"] == 0.0
 
 
-def test_words_of_a_language_that_the_model_never_saw_are_counted():
+def test_metrics_count_unknown_tokens():
     rows = [
         {"image": PICTURES[0], "text": "白い 犬", "label": "neutral"},
         {"image": PICTURES[0], "text": "red", "label": "neutral"},
@@ -243,7 +243,7 @@ def test_words_of_a_language_that_the_model_never_saw_are_counted():
     assert figures["unknown_token_share"] == pytest.approx(3 / 4)  # each sign is a token
 
 
-def test_protocols_refuse_what_would_not_be_comparable():
+def test_protocol_defaults_reject_other_tasks_and_options():
     defaults = protocol_options(ImageTextRetrieval, "coco-5k")
     assert defaults == {"rerank_k": 256, "own_captions_only": True}
     assert protocol_options(VisualQuestionAnswering, None) == {}
@@ -280,7 +280,7 @@ def test_protocols_refuse_what_would_not_be_comparable():
         )
 
 
-def test_ten_answers_as_people_write_them_are_normalised_but_under_the_protocol():
+def test_scorer_of_normalizes_references_but_under_the_protocol():
     given, references = ["The red", "two"], [["Red"] * 10, ["two"] * 5 + ["2."] * 5]
     name, score = scorer_of(references)
     assert name == "vqa_v2, references normalised" and score(given, references) == [1.0, 1.0]
@@ -292,7 +292,7 @@ def test_ten_answers_as_people_write_them_are_normalised_but_under_the_protocol(
     assert scorer_of(plain)[0] == "vqa_v2" and scorer_of(plain)[1](given, plain) == [1.0, 1.0]
 
 
-def test_logits_that_are_not_finite_stop_with_their_row():
+def test_classification_rejects_logits_that_are_not_finite():
     model = build(CBViLAForVisualEntailment)
     with torch.no_grad():
         next(model.entailment_head.parameters()).fill_(torch.nan)

@@ -24,7 +24,7 @@ def rows_of(*fields):
 
 
 @pytest.mark.parametrize("reason, change", BAD.items())
-def test_a_bad_text_is_named_by_its_row_or_the_row_left_out(reason, change):
+def test_check_texts_names_or_skips_bad_texts(reason, change):
     rows = rows_of({}, {}, change, {})
     with pytest.raises(ValueError, match=f"Row 2 of FILE: {reason}.*skip_bad_rows"):
         check_texts(VisualQuestionAnswering(), rows, tiny_processor(), training=True)
@@ -35,7 +35,7 @@ def test_a_bad_text_is_named_by_its_row_or_the_row_left_out(reason, change):
         check_texts(VisualQuestionAnswering(skip_bad_rows=True), rows_of(change), tiny_processor(), training=True)
 
 
-def test_answers_to_compare_with_need_no_tokens():
+def test_check_texts_ignores_reference_answers_in_evaluation():
     rows = rows_of({}, {"answer": [["\ufffd"], ["red " * 40]]})
     assert len(check_texts(VisualQuestionAnswering(), rows, tiny_processor())) == 2
 
@@ -44,13 +44,13 @@ def test_answers_to_compare_with_need_no_tokens():
     "task, field, value",
     [(ImageTextRetrieval(), "captions", ["red", "\ufffd"]), (VisualEntailment(), "text", "\ufffd")],
 )
-def test_texts_of_other_tasks(task, field, value):
+def test_check_texts_covers_texts_of_every_task(task, field, value):
     rows = TaskRows([], [Record("Row 0", [], {field: value})])
     with pytest.raises(ValueError, match=f"Row 0: its {field.removesuffix('s')} '\ufffd'"):
         check_texts(task, rows, tiny_processor())
 
 
-def test_many_texts_are_tokenized_part_by_part(monkeypatch):
+def test_check_texts_tokenizes_in_parts(monkeypatch):
     monkeypatch.setattr("transformers_cbvila.tasks.texts._AT_A_TIME", 2)
     with pytest.raises(ValueError, match="Row 5"):
         check_texts(VisualQuestionAnswering(), rows_of(*[{}] * 5, {"question": ["a", "\ufffd"]}), tiny_processor())

@@ -69,7 +69,7 @@ NAMES = ["pretrain", "streaming", "finetune", "evaluate", "inspect"]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_command_names_the_row_or_leaves_it_out(name, rows, pretrained, answering, tmp_path, capsys):
+def test_skip_bad_rows_of_commands_names_or_skips_rows(name, rows, pretrained, answering, tmp_path, capsys):
     line = command(name, rows, pretrained, answering, tmp_path)
     assert main(line) == 1
     said = capsys.readouterr().err.strip().splitlines()[-1]
@@ -105,7 +105,7 @@ def streamed(folder):
 
 
 @pytest.mark.parametrize("pairs", [indexed, streamed])
-def test_a_resumed_run_that_skips_rows_ends_with_the_same_weights(pairs, tmp_path):
+def test_skip_bad_rows_resumed_run_equals_unbroken_run(pairs, tmp_path):
     whole = trainer(tmp_path / "whole", pairs(tmp_path))
     whole.train()
     assert whole.train_dataset.bad_rows
@@ -118,10 +118,10 @@ def test_a_resumed_run_that_skips_rows_ends_with_the_same_weights(pairs, tmp_pat
 
 
 @pytest.mark.parametrize("name", ["pretrain", "finetune"])
-def test_an_unknown_language_is_said_before_the_first_step(name, pretrained, tmp_path, caplog):
+def test_training_commands_warn_of_unknown_tokens(name, pretrained, tmp_path, logged):
     columns = {"image": [picture("red")] * 4, "caption": ["红色的圆圈"] * 4, "text": ["圆"] * 4}
     datasets.Dataset.from_dict(columns).to_parquet(tmp_path / "rows.parquet")
     task = ["finetune", "retrieval"] if name == "finetune" else ["pretrain"]
     data = ["--train_data", str(tmp_path / "rows.parquet"), "--output_dir", str(tmp_path / "out")]
     assert main([*task, "--model", pretrained, *data, *TRAINING]) == 0
-    assert "does not know 100% of the tokens" in caplog.text
+    assert "does not know 100% of the tokens" in logged.text

@@ -41,7 +41,7 @@ def tokens_read(model, **options):
 
 
 @pytest.mark.parametrize("trainer", TRAINERS)
-def test_a_trained_answerer_is_loaded_with_its_cache(trainer, tmp_path):
+def test_use_cache_is_kept_in_trained_answering_models(trainer, tmp_path):
     for folder in train(trainer, tiny.answering_model(), tmp_path):
         assert "use_cache" not in json.loads((folder / "config.json").read_text())
         assert json.loads((folder / "generation_config.json").read_text())["use_cache"] is not False
@@ -50,7 +50,7 @@ def test_a_trained_answerer_is_loaded_with_its_cache(trainer, tmp_path):
 
 
 @pytest.mark.parametrize("trainer", TRAINERS)
-def test_a_head_on_a_pretrained_model_has_its_cache(trainer, tmp_path):
+def test_use_cache_of_a_head_on_a_pretrained_model(trainer, tmp_path):
     saved, _ = train(trainer, tiny.pretraining_model(), tmp_path)
     assert "use_cache" not in json.loads((saved / "config.json").read_text())
     model = CBViLAForQuestionAnswering.from_pretrained(saved)
@@ -60,12 +60,12 @@ def test_a_head_on_a_pretrained_model_has_its_cache(trainer, tmp_path):
 
 
 @pytest.mark.parametrize("name", bundled_checkpoints())
-def test_bundled_checkpoints_have_their_cache(name):
+def test_use_cache_of_bundled_checkpoints(name):
     assert tokens_read(CBViLAForQuestionAnswering.from_pretrained(bundled_or_same(name))) == 4 * NEW_TOKENS
 
 
 @pytest.mark.parametrize("with_generation_config", [True, False])
-def test_older_checkpoints_have_their_cache(with_generation_config, tmp_path):
+def test_use_cache_of_older_checkpoints(with_generation_config, tmp_path):
     """Their files say what Trainer had set: `use_cache` false, in a generation configuration made from the model's."""
     tiny.answering_model().save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
@@ -81,7 +81,7 @@ def test_older_checkpoints_have_their_cache(with_generation_config, tmp_path):
     assert "use_cache" not in json.loads((tmp_path / "again/config.json").read_text())
 
 
-def test_a_choice_of_ones_own_is_kept(tmp_path):
+def test_use_cache_false_of_the_user_is_kept(tmp_path):
     model = tiny.answering_model()
     model.generation_config.use_cache = False
     for step in ("saved", "again"):
@@ -91,7 +91,7 @@ def test_a_choice_of_ones_own_is_kept(tmp_path):
     assert tokens_read(model, use_cache=True) == 4 * NEW_TOKENS
 
 
-def test_the_whole_models_configuration_takes_no_cache(tmp_path):
+def test_use_cache_of_the_whole_config_is_rejected(tmp_path):
     with pytest.raises(ValueError, match="use_cache=False of the whole model: .* text_config"):
         CBViLAConfig(use_cache=False)
     tiny.pretraining_model().save_pretrained(tmp_path)

@@ -13,25 +13,25 @@ def checkpoint(folder, step, state='{"global_step": 1}'):
     return str(path)
 
 
-def test_the_newest_by_number_not_by_name(tmp_path):
+def test_last_complete_checkpoint_is_the_newest_by_number(tmp_path):
     newest = checkpoint(tmp_path, 1000)
     checkpoint(tmp_path, 900)
     assert last_complete_checkpoint(tmp_path) == newest
 
 
-def test_unfinished_ones_do_not_count(tmp_path):
+def test_last_complete_checkpoint_skips_unfinished_ones(tmp_path):
     complete = checkpoint(tmp_path, 100)
     checkpoint(tmp_path, 200, state=None)
     checkpoint(tmp_path, 300, state='{"global_st')
     assert last_complete_checkpoint(tmp_path) == complete
 
 
-def test_none_without_any(tmp_path):
+def test_last_complete_checkpoint_without_any_is_none(tmp_path):
     assert last_complete_checkpoint(tmp_path) is None
     assert last_complete_checkpoint(tmp_path / "absent") is None
 
 
-def test_the_step_is_the_one_written(tmp_path):
+def test_step_of_reads_the_global_step(tmp_path):
     assert step_of(checkpoint(tmp_path, 100, '{"global_step": 100}')) == 100
     with pytest.raises(ValueError, match="checkpoint-200 is no complete checkpoint"):
         step_of(checkpoint(tmp_path, 200, state='{"global_st'))

@@ -13,8 +13,6 @@ from transformers import TrainerCallback
 
 from transformers_cbvila.data.pairs import ImageTextPairs
 from transformers_cbvila.model.codebook_statistics_cbvila import codebook_statistics
-from transformers_cbvila.training.codebook import callback as callback_module
-from transformers_cbvila.training.codebook import monitor as monitor_module
 from transformers_cbvila.training.codebook.callback import CodebookCallback
 from transformers_cbvila.training.codebook.ema_teacher import EMATeacher
 from transformers_cbvila.training.codebook.stability import CodeStability
@@ -47,7 +45,7 @@ class Stream(IterableDataset):
             yield self.pairs[row]
 
 
-def test_images_are_read_in_an_order_of_the_seed(tmp_path):
+def test_image_batches_depend_on_the_seed(tmp_path):
     trainer = pretrainer(tmp_path)
     first, again, other = (torch.cat(list(image_batches(trainer, seed))) for seed in (0, 0, 1))
     assert first.shape == (8, 3, 32, 32) and torch.equal(first, again) and not torch.equal(first, other)
@@ -55,7 +53,7 @@ def test_images_are_read_in_an_order_of_the_seed(tmp_path):
     assert torch.equal(first.sum((1, 2, 3)).sort().values, other.sum((1, 2, 3)).sort().values)
 
 
-def test_a_stream_starts_codes_and_is_read_as_if_nobody_had_looked(tmp_path):
+def test_codebook_fit_and_probe_leave_a_stream_unread(tmp_path):
     trainer = pretrainer(tmp_path, max_steps=2)
     trainer.train_dataset = Stream()
     trainer.codebook_callback.fit(seed=0)
@@ -65,7 +63,7 @@ def test_a_stream_starts_codes_and_is_read_as_if_nobody_had_looked(tmp_path):
     assert trainer.train_dataset.read > 0 and "codebook_stability" in step_logs(trainer)[-1]
 
 
-def test_latents_are_those_of_evaluation_and_modes_stay(tmp_path):
+def test_image_latents_are_those_of_evaluation(tmp_path):
     trainer = pretrainer(tmp_path)
     model = trainer.model.train()
     model.cbvila.vision_model.embeddings.eval()  # a part that someone froze
@@ -81,7 +79,7 @@ def test_latents_are_those_of_evaluation_and_modes_stay(tmp_path):
 # Stability
 
 
-def test_stability_is_the_share_of_indices_that_stayed(tmp_path):
+def test_code_stability_is_the_share_of_unchanged_indices(tmp_path):
     seen = {}
 
     def look(step):
@@ -103,7 +101,7 @@ def test_stability_is_the_share_of_indices_that_stayed(tmp_path):
     assert len(trainer.codebook_callback.probe.history) <= 4
 
 
-def test_stability_looks_back_to_the_window_or_the_start(monkeypatch, tmp_path):
+def test_code_stability_looks_back_by_its_window(monkeypatch, tmp_path):
     trainer = pretrainer(tmp_path)
     probe = CodeStability(trainer, images=2, window=10)
     book = trainer.model.cbvila.quantizer
@@ -127,7 +125,7 @@ def test_stability_looks_back_to_the_window_or_the_start(monkeypatch, tmp_path):
     assert probe.stability is None and probe.pixel_values is not None
 
 
-def test_a_probe_can_be_left_out(tmp_path):
+def test_codebook_probe_images_0_logs_no_stability(tmp_path):
     trainer = pretrainer(tmp_path, codebook_probe_images=0, max_steps=2)
     trainer.train()
     assert "codebook_stability" not in step_logs(trainer)[-1]
@@ -150,7 +148,7 @@ def test_a_probe_can_be_left_out(tmp_path):
         (20, 0.8, None, True),
     ],
 )
-def test_the_gate_opens_when_stable_or_late(step, threshold, stability, is_open):
+def test_mim_gate_open_when_stable_or_late(step, threshold, stability, is_open):
     assert mim_gate_open(step, 10, threshold, stability, latest=20) == is_open
 
 
@@ -166,11 +164,11 @@ def test_the_gate_opens_when_stable_or_late(step, threshold, stability, is_open)
         (0, 999, 100, 999),
     ],
 )
-def test_the_gate_leaves_mim_half_of_what_follows_burn_in(align, burn_in, window, latest):
+def test_latest_mim_step_leaves_mim_half_of_the_run(align, burn_in, window, latest):
     assert latest_mim_step(align, burn_in, window, max_steps=1000) == latest
 
 
-def test_mim_begins_after_a_long_alignment_though_nothing_is_stable(tmp_path):
+def test_mim_gate_opens_late_after_alignment(tmp_path):
     trainer = pretrainer(tmp_path, align_steps=3, mim_gate=1.0, max_steps=7, stability_window=2, learning_rate=5e-2)
     trainer.train()
     assert [step for step, log in enumerate(step_logs(trainer)) if "loss_mim" in log] == [5, 6]
@@ -180,7 +178,7 @@ def test_mim_begins_after_a_long_alignment_though_nothing_is_stable(tmp_path):
     "stabilities, first",
     [([0.0] * 8, 4), ([0, 0, 0.9, 0, 0, 0, 0, 0], 3), ([0.9] * 8, 2), ([0.9, 0, 0, 0, 0, 0, 0, 0], 4)],
 )
-def test_mim_begins_when_the_gate_opens_and_goes_on(stabilities, first, monkeypatch, tmp_path):
+def test_mim_gate_stays_open(stabilities, first, monkeypatch, tmp_path):
     """Burn-in of 2 steps: MIM begins at step 2, 3 or at the latest 4; a later drop does not stop it."""
 
     def measure(probe, step):
@@ -195,7 +193,7 @@ def test_mim_begins_when_the_gate_opens_and_goes_on(stabilities, first, monkeypa
     assert [step for step, log in enumerate(step_logs(trainer)) if "loss_mlm" in log] == list(range(2, 7))
 
 
-def test_a_window_that_is_not_full_opens_nothing(tmp_path):
+def test_mim_gate_needs_a_full_stability_window(tmp_path):
     trainer = pretrainer(tmp_path, learning_rate=0.0, burn_in_steps=2, mim_gate=0.5, stability_window=3)
     trainer.train()
     logs = step_logs(trainer)
@@ -206,7 +204,7 @@ def test_a_window_that_is_not_full_opens_nothing(tmp_path):
 # Targets
 
 
-def test_targets_follow_the_encoder_at_a_distance(tmp_path):
+def test_ema_teacher_averages_the_encoder(tmp_path):
     trainer = pretrainer(tmp_path)
     model = trainer.model.cbvila
     followed = {"vision_model": model.vision_model, "in_proj": model.quantizer.table.in_proj}
@@ -226,7 +224,7 @@ def test_targets_follow_the_encoder_at_a_distance(tmp_path):
     assert not any(weight.requires_grad for weight in teacher.parts.parameters())
 
 
-def test_mim_learns_the_indices_of_the_averaged_encoder(tmp_path):
+def test_mim_targets_are_those_of_the_ema_teacher(tmp_path):
     given, expected, own = [], [], []
 
     def disturb():
@@ -259,7 +257,7 @@ def test_mim_learns_the_indices_of_the_averaged_encoder(tmp_path):
     assert not any("targets" in name for name in trainer.model.state_dict())
 
 
-def test_options_that_cannot_be_followed_are_refused_before_training(tmp_path, monkeypatch):
+def test_codebook_options_are_rejected_before_training(tmp_path, monkeypatch):
     """... and not when burn-in ends, or never."""
     with pytest.raises(ValueError, match="codebook_restart_threshold=0.3 is for codes that are moving averages"):
         pretrainer(tmp_path, model=pretraining_model(preset="paper"), codebook_restart_threshold=0.3)
@@ -270,10 +268,9 @@ def test_options_that_cannot_be_followed_are_refused_before_training(tmp_path, m
 
 
 @pytest.mark.parametrize("burn_in, heard", [(3, 0), (4, 1), (0.5, 0)])
-def test_burn_in_without_an_end_is_named(burn_in, heard, tmp_path, monkeypatch):
-    said = []
-    monkeypatch.setattr(callback_module.logger, "warning", said.append)
+def test_burn_in_steps_without_an_end_is_warned_of(burn_in, heard, tmp_path, logged):
     pretrainer(tmp_path, max_steps=4, burn_in_steps=burn_in).train()
+    said = logged("codebook.callback")
     assert len(said) == heard
     assert all(
         "burn_in_steps=4 (after align_steps=0.0) lasts for all of the 4 steps: MIM never begins" in text
@@ -284,10 +281,9 @@ def test_burn_in_without_an_end_is_named(burn_in, heard, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "hardening, heard", [("1,3", 1), ("0,0.5", 1), ("2,4", 0), ("0.5,1", 0), ("3,6", 0), (None, 0)]
 )
-def test_negatives_that_are_hard_from_the_first_one_are_named(hardening, heard, tmp_path, monkeypatch):
-    said = []
-    monkeypatch.setattr(callback_module.logger, "warning", said.append)
+def test_negative_hardening_before_itm_is_warned_of(hardening, heard, tmp_path, logged):
     pretrainer(tmp_path, max_steps=6, align_steps=3, burn_in_steps=4, negative_hardening=hardening).train()
+    said = logged("codebook.callback")
     assert len(said) == heard
     assert all("ends at step 3, and ITM begins at step 3" in text for text in said)
 
@@ -295,7 +291,7 @@ def test_negatives_that_are_hard_from_the_first_one_are_named(hardening, heard, 
 # Codes that are fitted in mid-run
 
 
-def test_moments_of_codes_before_do_not_push_those_after(tmp_path):
+def test_codebook_fit_resets_optimizer_moments(tmp_path):
     """Adam counts the steps of the codes from the fit on, and those of everything else from the start."""
     ages = []
     model = pretraining_model(preset="paper", quantizer_config={"gradient": "straight_through"})
@@ -328,24 +324,22 @@ def head_before_and_after(tmp_path, given, fields=None, **options):
         (True, {"objectives": {"mim": {"head": "tied"}}}, {"align_steps": 2, "burn_in_steps": 9}, False),
     ],
 )
-def test_a_linear_head_that_knew_other_codes_begins_anew(given, fields, options, begins, tmp_path, monkeypatch):
-    said = []
-    monkeypatch.setattr(callback_module.logger, "warning", said.append)
+def test_codebook_fit_reinitializes_the_linear_mim_head(given, fields, options, begins, tmp_path, logged):
     before, after = head_before_and_after(tmp_path, given, fields, **options)
     assert all(torch.equal(before[name], after[name]) for name in before) != begins
-    said = [text for text in said if "came with fitted codes" in text]
+    said = [text for text in logged("codebook.callback") if "came with fitted codes" in text]
     assert len(said) == int(given and options.get("codebook_init", True))
     assert not begins or "mim.head scored these and begins anew" in said[0]
 
 
-def test_a_head_begins_like_a_new_one_and_alike_in_every_run(tmp_path):
+def test_mim_head_reinitialization_is_reproducible(tmp_path):
     options = {"align_steps": 2, "burn_in_steps": 9}
     first, second = (head_before_and_after(tmp_path, True, **options)[1] for _ in range(2))
     assert torch.equal(first["weight"], second["weight"]) and not first["bias"].any()
     assert float(first["weight"].std()) == pytest.approx(0.1, rel=0.2), "the initializer_range of these models"
 
 
-def test_a_resumed_run_knows_that_the_codes_were_given(tmp_path):
+def test_resume_remembers_given_codes(tmp_path):
     def model():
         made = pretraining_model(seed=3)
         made.cbvila.quantizer.table.set_codes(torch.ones(CODES, 8).cumsum(0))
@@ -364,19 +358,12 @@ def test_a_resumed_run_knows_that_the_codes_were_given(tmp_path):
 # Alarm and figures
 
 
-@pytest.fixture
-def warnings(monkeypatch):
-    heard = []
-    monkeypatch.setattr(monitor_module.logger, "warning", heard.append)
-    return heard
-
-
 def chosen(counts, argmin_share=None):
     statistics = {} if argmin_share is None else {"argmin_share": torch.tensor(argmin_share)}
     return {"codebook_counts": torch.tensor(counts), "codebook_statistics": statistics}
 
 
-def test_the_alarm_warns_once_per_collapse(tmp_path, warnings):
+def test_codebook_alarm_warns_once_per_collapse(tmp_path, logged):
     trainer = pretrainer(tmp_path, codebook_alarm_usage=0.2, codebook_alarm_steps=7)
     monitor, alarms = trainer.codebook_callback.monitor, []
     healthy, one_code, few = [1] * CODES, [6] + [1] * (CODES - 12) + [0] * 11, [2, 2, 2] + [0] * (CODES - 3)
@@ -385,38 +372,46 @@ def test_the_alarm_warns_once_per_collapse(tmp_path, warnings):
         monitor.check()
         alarms.append(monitor.alarmed)
     assert alarms == [False, True, True, False, True, False]
-    assert len(warnings) == 2
-    assert "over the last 7 steps 18.8% of its 16 codes" in warnings[0] and "below 20%" in warnings[0]
-    assert "codebook_restart_threshold=0.3" in warnings[0] and "60.0% of the tokens (alarm above 50%)" in warnings[1]
+    assert len(logged("codebook.monitor")) == 2
+    assert (
+        "over the last 7 steps 18.8% of its 16 codes" in logged("codebook.monitor")[0]
+        and "below 20%" in logged("codebook.monitor")[0]
+    )
+    assert (
+        "codebook_restart_threshold=0.3" in logged("codebook.monitor")[0]
+        and "60.0% of the tokens (alarm above 50%)" in logged("codebook.monitor")[1]
+    )
 
 
-def test_the_alarm_judges_all_its_steps_together(tmp_path, warnings):
+def test_codebook_alarm_counts_all_its_steps(tmp_path, logged):
     trainer = pretrainer(tmp_path)
     monitor = trainer.codebook_callback.monitor
     for code in range(CODES):  # one code per step, but all of them in the end
         monitor.observe(chosen([int(k == code) for k in range(CODES)]))
     monitor.check()
-    assert not monitor.alarmed and not warnings
+    assert not monitor.alarmed and not logged("codebook.monitor")
 
 
 @pytest.mark.parametrize("share, heard", [(0.29, 1), (0.31, 0), (0.94, 0), (0.97, 1)])
-def test_gumbel_noise_has_an_alarm_of_its_own(share, heard, tmp_path, warnings):
+def test_codebook_alarm_of_gumbel_argmin_share(share, heard, tmp_path, logged):
     monitor = pretrainer(tmp_path).codebook_callback.monitor
     for _ in range(2):
         monitor.observe(chosen([1] * CODES, share))
         monitor.observe(chosen([1] * CODES, share))
         monitor.check()
-    assert len(warnings) == heard and all(f"{share:.0%}" in text for text in warnings)
+    assert len(logged("codebook.monitor")) == heard and all(
+        f"{share:.0%}" in text for text in logged("codebook.monitor")
+    )
 
 
-def test_logs_say_what_gumbel_noise_leaves_alone(tmp_path):
+def test_codebook_argmin_share_is_logged(tmp_path):
     trainer = pretrainer(tmp_path, model=pretraining_model(preset="paper"), max_steps=3)
     trainer.train()
     shares = [log["codebook_argmin_share"] for log in step_logs(trainer)]
     assert all(0 < share < 1 for share in shares)
 
 
-def test_after_burn_in_only_the_alarm_restarts_codes(tmp_path, warnings):
+def test_codebook_restarts_after_burn_in_need_an_alarm(tmp_path, logged):
     moved = {}
     for top_share in (0.0, 1.0):
         options = {
@@ -431,20 +426,23 @@ def test_after_burn_in_only_the_alarm_restarts_codes(tmp_path, warnings):
         trainer.train()
         moved[top_share] = ["codebook_restarted" in log for log in step_logs(trainer)]
     assert moved == {0.0: [True, False, True, True, True, True], 1.0: [True] + [False] * 5}
-    assert len(warnings) == 1 and "Unused codes restart until it recovers" in warnings[0]
+    assert (
+        len(logged("codebook.monitor")) == 1
+        and "Unused codes restart until it recovers" in logged("codebook.monitor")[0]
+    )
 
 
-def test_codes_restart_only_when_alignment_is_over(tmp_path, warnings):
+def test_codebook_restarts_wait_for_alignment(tmp_path, logged):
     """Neither the window nor an alarm restarts codes that k-means is about to replace."""
     options = {"align_steps": 3, "burn_in_steps": 5, "codebook_alarm_steps": 2, "codebook_alarm_usage": 0.0}
     always = {"codebook_restart_threshold": 0.999, "codebook_restart_grace": 0, "codebook_alarm_top_share": 0.0}
     trainer = pretrainer(tmp_path, max_steps=7, **options, **always)
     trainer.train()
     assert ["codebook_restarted" in log for log in step_logs(trainer)] == [False] * 3 + [True] * 4
-    assert "Unused codes restart until it recovers, once align_steps are over" in warnings[0]
+    assert "Unused codes restart until it recovers, once align_steps are over" in logged("codebook.monitor")[0]
 
 
-def test_a_fit_ends_the_alarm_of_the_codes_before(tmp_path, warnings):
+def test_codebook_fit_ends_the_alarm(tmp_path, logged):
     trainer = pretrainer(tmp_path, codebook_alarm_usage=0.2)
     callback = trainer.codebook_callback
     few = [2, 2, 2] + [0] * (CODES - 3)
@@ -470,15 +468,14 @@ def test_a_fit_ends_the_alarm_of_the_codes_before(tmp_path, warnings):
         ({"burn_in_steps": 0, "codebook_restart_threshold": 0.0}, 0),
     ],
 )
-def test_a_schedule_without_a_step_for_restarts_is_named(options, heard, tmp_path, monkeypatch):
-    said = []
-    monkeypatch.setattr(callback_module.logger, "warning", said.append)
+def test_codebook_restart_threshold_without_steps_is_warned_of(options, heard, tmp_path, logged):
     pretrainer(tmp_path, **({**RESTARTS, "max_steps": 6} | options)).train()
+    said = logged("codebook.callback")
     assert len(said) == heard
     assert all("codebook_restart_threshold=0.3" in text and "Only after an alarm" in text for text in said)
 
 
-def test_dead_codes_in_the_log(tmp_path):
+def test_codebook_dead_is_logged(tmp_path):
     for preset, fields in (("recommended", {}), ("paper", {})):
         seen = []
         trainer = pretrainer(tmp_path, model=pretraining_model(preset=preset, **fields), max_steps=3)
@@ -496,7 +493,7 @@ def test_dead_codes_in_the_log(tmp_path):
             assert log["codebook_usage"] == pytest.approx(float(statistics["usage"]))
 
 
-def test_tokens_of_a_skipped_step_are_dropped(tmp_path, monkeypatch):
+def test_skipped_step_drops_codebook_tokens(tmp_path, monkeypatch):
     """An overflow of fp16 would otherwise stay in the moving averages for good."""
     trainer = pretrainer(tmp_path)
     quantizer = trainer.model.cbvila.quantizer.train()
@@ -537,16 +534,16 @@ EVERYTHING = {
         pytest.param(7, {"gradient_accumulation_steps": 2, "stability_window": 3}, marks=pytest.mark.slow),
     ],
 )
-def test_a_resumed_run_takes_the_same_care(save_steps, options, tmp_path, warnings):
+def test_resume_restores_the_codebook_callback(save_steps, options, tmp_path, logged):
     options = EVERYTHING | {"save_steps": save_steps} | options
     whole = pretrainer(tmp_path / "whole", **options)
     whole.train()
-    heard = len(warnings)
+    heard = len(logged("codebook.monitor"))
     with pytest.raises(InterruptedRunError):
         pretrainer(tmp_path / "broken", callbacks=[AtStep(save_steps + 1, interrupt)], **options).train()
     resumed = pretrainer(tmp_path / "broken", model=pretraining_model(seed=7, dropout=0.1), **options)
     resumed.train(resume_from_checkpoint=str(tmp_path / "broken" / f"checkpoint-{save_steps}"))
-    assert heard == 1 and len(warnings) == 2, "one warning per run, not one more for the resumed one"
+    assert heard == 1 and len(logged("codebook.monitor")) == 2, "one warning per run, not one more for the resumed one"
     for (name, value), other in zip(whole.model.cbvila.named_buffers(), resumed.model.cbvila.buffers(), strict=True):
         assert torch.equal(value, other), name
     ours, theirs = whole.codebook_callback, resumed.codebook_callback
@@ -563,7 +560,7 @@ def test_a_resumed_run_takes_the_same_care(save_steps, options, tmp_path, warnin
     assert "loss_mim" not in logs[0][3], "the gate had to wait"
 
 
-def test_a_checkpoint_without_such_a_state_can_be_resumed(tmp_path):
+def test_resume_without_codebook_callback_state(tmp_path):
     options = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "burn_in_steps": 1}
     pretrainer(tmp_path, **options).train()
     (tmp_path / "checkpoint-2" / "codebook_care.pt").unlink()
@@ -572,7 +569,7 @@ def test_a_checkpoint_without_such_a_state_can_be_resumed(tmp_path):
     assert len(step_logs(trainer)) == 4 and "loss_mim" in step_logs(trainer)[-1]
 
 
-def test_a_second_run_of_a_trainer_begins_anew(tmp_path):
+def test_codebook_callback_second_run_starts_over(tmp_path):
     trainer = pretrainer(tmp_path, max_steps=4, burn_in_steps=2, codebook_target_decay=0.9)
     for _ in range(2):
         trainer.train()
@@ -603,7 +600,7 @@ def test_a_second_run_of_a_trainer_begins_anew(tmp_path):
         ({"codebook_alarm_top_share": 50}, "codebook_alarm_top_share=50 is a share"),
     ],
 )
-def test_arguments_that_do_not_fit(options, message, tmp_path):
+def test_codebook_arguments_reject_bad_values(options, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         training_arguments(tmp_path, **options)
 
@@ -611,14 +608,14 @@ def test_arguments_that_do_not_fit(options, message, tmp_path):
 # Entropy and drift in the log
 
 
-def test_logs_have_the_entropy_that_mim_is_read_against(tmp_path):
+def test_codebook_entropy_is_logged(tmp_path):
     monitor = pretrainer(tmp_path).codebook_callback.monitor
     monitor.observe(chosen([3, 1, *[0] * (CODES - 2)]))
     quarter = 0.25 * math.log(4) + 0.75 * math.log(4 / 3)
     assert monitor.logs()["entropy"] == pytest.approx(quarter, abs=1e-6)
 
 
-def test_drift_is_how_far_codes_in_use_turned_since_the_last_log(tmp_path):
+def test_codebook_drift_is_of_used_codes_since_the_last_log(tmp_path):
     trainer = pretrainer(tmp_path)
     monitor, codes = trainer.codebook_callback.monitor, trainer.model.cbvila.quantizer.table.codes
     used = chosen([5, 0, 2, *[0] * (CODES - 3)])
@@ -639,7 +636,7 @@ def test_drift_is_how_far_codes_in_use_turned_since_the_last_log(tmp_path):
     assert monitor.logs()["drift"] == pytest.approx(0, abs=1e-6)
 
 
-def test_training_logs_entropy_and_drift_from_its_first_step(tmp_path):
+def test_codebook_entropy_and_drift_are_logged_from_the_first_step(tmp_path):
     trainer = pretrainer(tmp_path, max_steps=3, learning_rate=1e-2)
     trainer.train()
     for log in step_logs(trainer):

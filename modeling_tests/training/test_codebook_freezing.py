@@ -31,24 +31,24 @@ def steps(model, count, update=False, accumulate=1, fused=False):
             model.after_step()
 
 
-def warnings(caplog):
-    return [record.getMessage() for record in caplog.records if WARNING in record.getMessage()]
+def after_step_warnings(logged):
+    return [message for message in logged() if WARNING in message]
 
 
 @pytest.mark.parametrize("fused", [False, True], ids=["loop", "fused"])
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("fields", MOVED, ids=str)
-def test_a_loop_that_forgets_the_codes_is_told_once(head, fields, fused, caplog):
+def test_missing_after_step_is_warned_of_once(head, fields, fused, logged):
     model = build(head, **fields).train()
     steps(model, 1, fused=fused)
-    assert not warnings(caplog)
+    assert not after_step_warnings(logged)
     steps(model, 3, fused=fused)
-    (message,) = warnings(caplog)
+    (message,) = after_step_warnings(logged)
     assert "CBViLATrainer" in message and "k-means" in message
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_who_moves_the_codes_or_has_none_to_move_is_not_told(head, caplog):
+def test_missing_after_step_is_not_warned_of_without_need(head, logged):
     steps(build(head).train(), 3, update=True)
     steps(build(head).train(), 3, update=True, accumulate=3)
     steps(build(head, codebook_update="loss").train(), 3)
@@ -60,23 +60,23 @@ def test_who_moves_the_codes_or_has_none_to_move_is_not_told(head, caplog):
         model(**batch_for(head)).loss.backward()
         with torch.no_grad():
             next(model.parameters()).add_(1e-3)
-    assert not warnings(caplog)
+    assert not after_step_warnings(logged)
 
 
-def test_the_plain_trainer_moves_no_codes(tmp_path, caplog):
+def test_missing_after_step_of_the_plain_trainer_is_warned_of(tmp_path, logged):
     """With its own optimiser, which is a fused one."""
     ours = pretrainer(tmp_path, max_steps=3)
     options = {"max_steps": 3, "remove_unused_columns": False, "report_to": "none", "save_strategy": "no"}
     arguments = TrainingArguments(output_dir=str(tmp_path), learning_rate=1e-3, use_cpu=True, **options)
     data = {"train_dataset": ours.train_dataset, "data_collator": ours.data_collator}
     Trainer(model=pretraining_model(), args=arguments, **data).train()
-    assert len(warnings(caplog)) == 1
+    assert len(after_step_warnings(logged)) == 1
 
 
-def test_our_trainer_moves_them(tmp_path, caplog):
+def test_trainer_calls_after_step(tmp_path, logged):
     pretrainer(tmp_path, max_steps=3).train()
     pretrainer(tmp_path, max_steps=2, gradient_accumulation_steps=2, per_device_train_batch_size=2).train()
-    assert not warnings(caplog)
+    assert not after_step_warnings(logged)
 
 
 def codes_of(model):
@@ -104,7 +104,7 @@ RESTARTS = {"codebook_restart_threshold": 0.9, "codebook_restart_grace": 0, "cod
 
 @pytest.mark.parametrize("freeze, fields", FROZEN)
 @pytest.mark.parametrize("fitted", [True, False])
-def test_frozen_codes_stay_with_our_trainer(freeze, fields, fitted, tmp_path, caplog):
+def test_frozen_codes_stay_with_the_trainer(freeze, fields, fitted, tmp_path, logged):
     """Through k-means at the beginning and at the end of burn-in, moving averages and restarts."""
     config = tiny_config(**fields)
     model = pretraining_model(config)
@@ -117,12 +117,12 @@ def test_frozen_codes_stay_with_our_trainer(freeze, fields, fitted, tmp_path, ca
     trainer.train()
     for name, value in codes_of(model).items():
         torch.testing.assert_close(value, before[name], atol=0, rtol=0, msg=name)
-    assert "The codebook is frozen" in caplog.text and "nothing comes of codebook_refit" in caplog.text
-    assert ("these codes are random" in caplog.text) is not fitted
+    assert "The codebook is frozen" in logged.text and "nothing comes of codebook_refit" in logged.text
+    assert ("these codes are random" in logged.text) is not fitted
 
 
 @pytest.mark.parametrize("freeze, fields", FROZEN[:2])
-def test_codes_that_are_not_frozen_move(freeze, fields, tmp_path):
+def test_codes_not_frozen_move(freeze, fields, tmp_path):
     model = pretraining_model(tiny_config(**fields))
     before = codes_of(model)
     pretrainer(tmp_path, model=model, max_steps=2).train()
@@ -130,7 +130,7 @@ def test_codes_that_are_not_frozen_move(freeze, fields, tmp_path):
     assert model.cbvila.quantizer.is_fitted
 
 
-def test_frozen_codes_stay_in_a_loop_of_ones_own():
+def test_frozen_codes_stay_in_a_custom_loop():
     model = pretraining_model().train()
     model.cbvila.quantizer.requires_grad_(False)
     before = codes_of(model)

@@ -54,7 +54,7 @@ def train_half(rank, folder, options):
 
 
 @pytest.mark.parametrize("options", [{}, pytest.param({"gradient_accumulation_steps": 2}, marks=pytest.mark.slow)])
-def test_two_processes_have_the_codebook_of_one(options, tmp_path):
+def test_two_processes_have_the_codebook_of_one_process(options, tmp_path):
     """Through k-means, moving averages, restarts and figures."""
     first, second = run_in_two(train_half, tmp_path, str(tmp_path), options, joined=False)
     for ours, theirs in zip(first[0], second[0], strict=True):
@@ -96,7 +96,7 @@ def restart(rank):
 
 
 @pytest.mark.slow
-def test_uneven_batches_restart_alike(tmp_path):
+def test_restart_of_uneven_batches_is_the_same_on_two_processes(tmp_path):
     first, second = run_in_two(restart, tmp_path)
     for name, value in first.items():
         assert torch.equal(value, second[name]), name

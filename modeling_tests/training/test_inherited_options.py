@@ -131,7 +131,7 @@ OTHER = {
 HERE = {option.name for option in fields(TrainingArguments)}
 
 
-def test_every_option_of_this_transformers_is_classified():
+def test_inherited_options_are_all_classified():
     """One that a later version adds must be tried and put into a table; users of that version are not kept from it."""
     assert sorted(HERE - KNOWN) == []
     assert set(OTHER) == REFUSED
@@ -142,7 +142,7 @@ def task_trainer(folder, model, rows, task="vqa", **options):
     return build_trainer(TINY_TASKS[task][0], job, finetuning_arguments(folder, **options))
 
 
-def test_options_that_work_work_together(pretrained, data, tmp_path):
+def test_inherited_options_work_together(pretrained, data, tmp_path):
     options = {name: value for name, value in TOGETHER.items() if name in HERE}
     trainer = task_trainer(tmp_path, pretrained, data, **options)
     for name, value in options.items():
@@ -155,7 +155,7 @@ def test_options_that_work_work_together(pretrained, data, tmp_path):
 
 
 @pytest.mark.parametrize("name", [name for name in ALONE if name != "resume_from_checkpoint"])
-def test_options_that_work_alone(name, pretrained, data, tmp_path):
+def test_inherited_options_work_alone(name, pretrained, data, tmp_path):
     trainer = task_trainer(tmp_path, pretrained, data, **{name: ALONE[name]})
     trainer.train()
     assert trainer.state.global_step == 2
@@ -163,19 +163,19 @@ def test_options_that_work_alone(name, pretrained, data, tmp_path):
 
 @pytest.mark.parametrize("name", sorted(OTHER))
 @pytest.mark.parametrize("task", ["vqa", "retrieval"])
-def test_options_that_nothing_would_come_of_are_refused_by_name(name, task, pretrained, data, tmp_path):
+def test_inherited_options_without_effect_are_rejected(name, task, pretrained, data, tmp_path):
     with pytest.raises(ValueError, match=f"^{name}="):
         task_trainer(tmp_path, pretrained, data, task, **{name: OTHER[name]})
 
 
 @pytest.mark.parametrize("name", sorted(NEVER_AS))
-def test_values_that_nothing_would_come_of_are_refused_by_name(name, tmp_path):
+def test_inherited_option_values_without_effect_are_rejected(name, tmp_path):
     with pytest.raises(ValueError, match=f"^{name}="):
         finetuning_arguments(tmp_path, **{name: NEVER_AS[name][0]})
 
 
 @pytest.mark.parametrize("name", sorted({*BOUNDS} & HERE))
-def test_numbers_out_of_their_bounds_are_refused_by_name(name, tmp_path):
+def test_inherited_options_out_of_bounds_are_rejected(name, tmp_path):
     for value in (-1, float("nan"), float("inf"), "many"):
         with pytest.raises(ValueError, match=f"^{name}="):
             finetuning_arguments(tmp_path, **{name: value})
@@ -207,7 +207,7 @@ def test_numbers_out_of_their_bounds_are_refused_by_name(name, tmp_path):
         *(({name: "pigeon"}, f"^{name}='pigeon' is none of") for name in CHOICES if name in HERE),
     ],
 )
-def test_values_that_nobody_can_follow(options, message, tmp_path):
+def test_inherited_options_reject_impossible_values(options, message, tmp_path):
     with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
         finetuning_arguments(tmp_path, **options)
     assert len(str(caught.value)) < 2000
@@ -220,20 +220,20 @@ class OfTomorrow(CBViLATrainingArguments):
     pigeon: int = 0
 
 
-def test_an_option_of_a_later_transformers_is_let_through(tmp_path):
+def test_inherited_options_of_later_transformers_are_accepted(tmp_path):
     args = OfTomorrow(str(tmp_path), pigeon=3, use_cpu=True, report_to="none")
     assert CBViLATrainer(build(CBViLAForVisualEntailment), args).args.pigeon == 3
 
 
 @pytest.mark.parametrize("optim", [optim.value for optim in OptimizerNames])
-def test_every_optimizer_is_made_or_named(optim, tmp_path):
+def test_optim_choices_are_made_or_rejected(optim, tmp_path):
     try:
         pretrainer(tmp_path, optim=optim)
     except (ValueError, ImportError) as error:
         assert len(str(error)) < 500
 
 
-def test_arguments_that_an_optimizer_does_not_look_at_are_refused(tmp_path):
+def test_optim_args_without_effect_are_rejected(tmp_path):
     for name, value in (("optim_args", "momentum=1"), ("optim_target_modules", ["query"])):
         with pytest.raises(ValueError, match=f"^{name}=.* does not look at it"):
             pretrainer(tmp_path, optim="adafactor", **{name: value})
@@ -242,24 +242,24 @@ def test_arguments_that_an_optimizer_does_not_look_at_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("metric", ["pigeon", "eval_loss", "consistency"])
-def test_a_best_model_by_a_figure_that_is_not_measured(metric, pretrained, data, tmp_path):
+def test_metric_for_best_model_rejects_unknown_metrics(metric, pretrained, data, tmp_path):
     options = {"eval_strategy": "steps", "load_best_model_at_end": True, "metric_for_best_model": metric}
     with pytest.raises(ValueError, match="metric_for_best_model=.* is none of accuracy, "):
         task_trainer(tmp_path, pretrained, data, **options)
 
 
-def test_the_best_model_is_the_tasks_unless_somebody_says(pretrained, data, tmp_path):
+def test_metric_for_best_model_defaults_to_that_of_the_task(pretrained, data, tmp_path):
     trainer = task_trainer(tmp_path, pretrained, data, "retrieval", eval_strategy="steps", load_best_model_at_end=True)
     assert (trainer.args.metric_for_best_model, trainer.args.greater_is_better) == ("mean_recall", True)
 
 
 @pytest.mark.parametrize("options", [{"eval_strategy": "steps"}, {"eval_delay": 1}, {"metric_for_best_model": "loss"}])
-def test_pretraining_refuses_to_evaluate_before_it_reads_data(options, tmp_path):
+def test_pretrain_rejects_evaluation_options(options, tmp_path):
     with pytest.raises(ValueError, match=f"^{next(iter(options))}=.*pretraining evaluates nothing"):
         pretrain(PretrainingJob(["nowhere"]), finetuning_arguments(tmp_path, **options))
 
 
-def test_evaluation_without_data_is_off_and_said(pretrained, data, tmp_path, capsys):
+def test_eval_strategy_without_eval_data_is_off_and_named(pretrained, data, tmp_path, capsys):
     args = finetuning_arguments(tmp_path, eval_strategy="steps", eval_on_start=True, save_strategy="no")
     finetune(TINY_TASKS["vqa"][0], FinetuningJob(pretrained, [data]), args)
     assert "Without eval_data, eval_strategy, eval_on_start can do nothing" in capsys.readouterr().err
@@ -272,7 +272,7 @@ def smoothed(logits, labels, epsilon):
 
 
 @pytest.mark.parametrize("head", [CBViLAForQuestionAnswering, CBViLAForVisualEntailment])
-def test_smoothed_labels(head, tmp_path):
+def test_label_smoothing_factor_of_classification_heads(head, tmp_path):
     model, batch = build(head), batch_for(head)
     trainer = CBViLATrainer(model, finetuning_arguments(tmp_path, label_smoothing_factor=0.2))
     model.train()
@@ -286,7 +286,7 @@ def test_smoothed_labels(head, tmp_path):
     assert abs(plain.item() - loss.item()) > 1e-3
 
 
-def test_smoothed_answers_keep_their_weights():
+def test_label_smoothing_keeps_answer_weights():
     logits, labels = torch.randn(2, 3, 5), torch.tensor([[1, 2, -100], [3, 4, 0]])
     first, second = (answer_loss(logits[i : i + 1], labels[i : i + 1], None, 0.3) for i in range(2))
     weighted = answer_loss(logits, labels, torch.tensor([3.0, 1.0]), 0.3)
@@ -294,7 +294,7 @@ def test_smoothed_answers_keep_their_weights():
 
 
 @pytest.mark.parametrize("task", ["retrieval", "pretrain"])
-def test_heads_without_labels_refuse_to_smooth_them(task, pretrained, data, tmp_path):
+def test_label_smoothing_factor_without_labels_is_rejected(task, pretrained, data, tmp_path):
     with pytest.raises(ValueError, match="label_smoothing_factor=0.1: .* no labels to smooth"):
         if task == "pretrain":
             pretrainer(tmp_path, label_smoothing_factor=0.1)

@@ -32,7 +32,7 @@ def numbered(first, count, captions=2):
 
 @pytest.mark.parametrize("batches", [[3, 3, 3, 3], [1, 2, 5, 4], [7], [8, 20], [2, 9, 1, 16, 3], [5] * 9])
 @pytest.mark.parametrize("size", [1, 5, 7, 8])
-def test_a_queue_keeps_the_last_pairs(size, batches):
+def test_queue_keeps_the_last_pairs(size, batches):
     """As a list that drops its oldest entries does, pair by pair; batches larger than the queue among them."""
     queue, slow, first = PairQueue(size), deque(maxlen=size), 0
     assert queue.read() is None
@@ -47,27 +47,27 @@ def test_a_queue_keeps_the_last_pairs(size, batches):
             assert torch.equal(rows, expected[queue.read().image_ids]), "fields stay together"
 
 
-def test_the_newest_pair_replaces_the_oldest():
+def test_queue_replaces_the_oldest_pair():
     queue = PairQueue(4)
     queue.write(numbered(0, 3))
     queue.write(numbered(3, 3))
     assert queue.read().image_ids.tolist() == [4, 5, 2, 3] and queue.place == 2
 
 
-def test_a_queue_without_room_takes_nothing():
+def test_queue_of_size_0_stays_empty():
     queue = PairQueue(0)
     queue.write(numbered(0, 3))
     assert queue.read() is None
 
 
-def test_a_queue_takes_pairs_that_know_more_or_fewer_captions():
+def test_queue_pads_known_text_ids():
     queue = PairQueue(4)
     for first, captions in ((1, 0), (2, 2), (3, 1)):
         queue.write(numbered(first, 1, captions))
     assert queue.read().known_text_ids.tolist() == [[-1, -1], [2, 2], [3, -1]]
 
 
-def test_a_queue_goes_on_where_it_was():
+def test_queue_state_dict_restores_its_place():
     queue, resumed, other = PairQueue(5), PairQueue(5), PairQueue(6)
     queue.write(numbered(0, 7))
     for loaded in (resumed, other):
@@ -89,7 +89,7 @@ def disturb(model, seed):
 
 
 @pytest.mark.parametrize("predicts", [True, False])
-def test_copies_follow_the_model_at_a_distance(predicts, tmp_path):
+def test_momentum_encoder_averages_the_model(predicts, tmp_path):
     trainer = pretrainer(tmp_path)
     encoder = MomentumEncoder(trainer, decay=0.75, predicts=predicts)
     expected = {name: weight.detach().clone() for name, weight in encoder.model.named_parameters()}
@@ -110,7 +110,7 @@ def test_copies_follow_the_model_at_a_distance(predicts, tmp_path):
 
 
 @pytest.mark.parametrize("preset", ["recommended", "paper"])
-def test_copies_see_the_codes_of_now(preset, tmp_path):
+def test_momentum_encoder_uses_current_codes(preset, tmp_path):
     """Where texts see visual words: codes that k-means has replaced are no weights to be averaged."""
     trainer = pretrainer(tmp_path, model=pretraining_model(preset=preset, itm_kv="quantized"))
     encoder = MomentumEncoder(trainer, decay=0.9, predicts=True)
@@ -124,7 +124,7 @@ def test_copies_see_the_codes_of_now(preset, tmp_path):
     )
 
 
-def test_copies_may_go_on_with_other_options(tmp_path):
+def test_momentum_encoder_loads_state_of_other_options(tmp_path):
     """A run with a queue that is resumed with distillation: the fusion encoder's copy begins then."""
     trainer = pretrainer(tmp_path)
     embedding = MomentumEncoder(trainer, decay=0.75, predicts=False)
@@ -164,7 +164,7 @@ def slow_says(model, inputs):
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
-def test_copies_speak_before_the_step_and_the_queue_follows_the_loss(accumulation, tmp_path):
+def test_momentum_pairs_precede_the_step_and_the_queue_follows(accumulation, tmp_path):
     """Every forward hears copies that follow the steps before it, this batch, and the batches before it."""
     averages, heard_of = [], []
 
@@ -194,7 +194,7 @@ def test_copies_speak_before_the_step_and_the_queue_follows_the_loss(accumulatio
     assert trainer.momentum.queue.count == 5
 
 
-def test_distillation_rises(tmp_path):
+def test_momentum_distill_ramps_up(tmp_path):
     trainer = pretrainer(tmp_path, momentum_distill=0.4, momentum_distill_ramp_steps=4)
     heard = Heard(trainer).inputs
     trainer.train()
@@ -202,7 +202,7 @@ def test_distillation_rises(tmp_path):
     assert [inputs["momentum"].mlm_logits is None for inputs in heard] == [True] + [False] * 5
 
 
-def test_places_never_written_have_no_effect(tmp_path):
+def test_queue_places_never_written_have_no_effect(tmp_path):
     """Two queues that do not fill up, of which one has place for a thousand pairs more."""
     runs = []
     for size in (12, 1012):
@@ -213,7 +213,7 @@ def test_places_never_written_have_no_effect(tmp_path):
     assert all(torch.equal(value, runs[1][name]) for name, value in runs[0].items())
 
 
-def test_evaluation_adds_nothing_to_the_queue(tmp_path):
+def test_queue_is_not_written_in_evaluation(tmp_path):
     options = {"eval_strategy": "steps", "eval_steps": 1, "max_steps": 2, "per_device_eval_batch_size": 2}
     trainer = pretrainer(tmp_path, queue_size=100, **ALBEF, **options)
     trainer.train()
@@ -226,7 +226,7 @@ def test_evaluation_adds_nothing_to_the_queue(tmp_path):
     assert trainer.momentum.queue.count == 7
 
 
-def test_batches_without_ids_take_those_of_their_contents(tmp_path):
+def test_queue_ids_default_to_fingerprints(tmp_path):
     """Equal images, and equal captions whatever their padding, are known to match in the queue as well."""
     trainer = pretrainer(tmp_path, queue_size=2)
     batch = trainer.data_collator([trainer.train_dataset[i] for i in (0, 1)])
@@ -240,7 +240,7 @@ def test_batches_without_ids_take_those_of_their_contents(tmp_path):
     assert pairs.known_text_ids.shape == (4, 0)
 
 
-def test_the_copies_do_not_follow_a_skipped_step(tmp_path, monkeypatch):
+def test_momentum_encoder_ignores_a_skipped_step(tmp_path, monkeypatch):
     trainer = pretrainer(tmp_path, **ALBEF)
     before = copy.deepcopy(trainer.momentum.encoder.state_dict())
     disturb(trainer.model, 0)
@@ -251,7 +251,7 @@ def test_the_copies_do_not_follow_a_skipped_step(tmp_path, monkeypatch):
         assert same == skipped
 
 
-def test_copies_draw_no_random_numbers(tmp_path):
+def test_momentum_encoder_draws_no_random_numbers(tmp_path):
     """What else a step draws, dropout and negatives, is what it would have been: every term but ITC is the same."""
     states = []
     for options in ({}, {"momentum_distill": 1e-12, "momentum_distill_ramp_steps": 1000}):
@@ -264,7 +264,7 @@ def test_copies_draw_no_random_numbers(tmp_path):
     assert torch.equal(states[0], states[2]) and states[1] == states[3]
 
 
-def test_without_an_option_there_is_nothing_of_it(tmp_path):
+def test_momentum_options_off_have_no_callback_and_no_files(tmp_path):
     trainer = pretrainer(tmp_path, max_steps=2, save_strategy="steps", save_steps=1)
     heard = []
     trainer.model.register_forward_pre_hook(lambda m, a, inputs: heard.append("momentum" in inputs), with_kwargs=True)
@@ -273,7 +273,7 @@ def test_without_an_option_there_is_nothing_of_it(tmp_path):
     assert not (tmp_path / "checkpoint-2" / "momentum.pt").exists()
 
 
-def test_without_contrast_only_mlm_is_distilled(tmp_path):
+def test_momentum_without_itc_distils_mlm_only(tmp_path):
     """Preset paper; in burn-in there is nothing to say."""
     trainer = pretrainer(tmp_path, model=pretraining_model(preset="paper"), burn_in_steps=2, max_steps=4, **ALBEF)
     heard = Heard(trainer).inputs
@@ -282,7 +282,7 @@ def test_without_contrast_only_mlm_is_distilled(tmp_path):
     assert [inputs["momentum"].mlm_logits is None for inputs in heard] == [True, True, False, False]
 
 
-def test_a_second_run_of_a_trainer_begins_anew(tmp_path):
+def test_momentum_second_run_starts_over(tmp_path):
     trainer = pretrainer(tmp_path, queue_size=50, max_steps=2)
     for _ in range(2):
         trainer.train()
@@ -298,7 +298,7 @@ RUN = {"queue_size": 5, **ALBEF, "max_steps": 7, "save_strategy": "steps", "burn
     "save_steps, options",
     [(4, {}), pytest.param(1, {}, marks=pytest.mark.slow), (5, {"gradient_accumulation_steps": 2})],
 )
-def test_a_resumed_run_ends_with_the_same_weights(save_steps, options, tmp_path):
+def test_momentum_resumed_equals_unbroken_run(save_steps, options, tmp_path):
     options = RUN | {"save_steps": save_steps} | options
     whole = pretrainer(tmp_path / "whole", **options)
     whole.train()
@@ -321,7 +321,7 @@ def test_a_resumed_run_ends_with_the_same_weights(save_steps, options, tmp_path)
     assert logs[0] == logs[1]
 
 
-def test_published_weights_are_those_of_any_model(tmp_path):
+def test_momentum_is_not_saved_with_the_model(tmp_path):
     """... and what a checkpoint lacks begins as if training began there."""
     options = {"max_steps": 2, "save_strategy": "steps", "save_steps": 2}
     trainer = pretrainer(tmp_path / "with", **ALBEF, queue_size=2, **options)
@@ -356,7 +356,7 @@ def test_published_weights_are_those_of_any_model(tmp_path):
         ({"queue_size": -1}, "queue_size=-1 is negative"),
     ],
 )
-def test_arguments_that_do_not_fit(options, message, tmp_path):
+def test_momentum_arguments_reject_bad_values(options, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         training_arguments(tmp_path, **options)
 
@@ -368,17 +368,17 @@ def test_arguments_that_do_not_fit(options, message, tmp_path):
         ({"itc_weight": 0.0, "mlm_weight": 0.0}, ALBEF, "momentum_distill=0.4 is for ITC and MLM"),
     ],
 )
-def test_models_that_nothing_can_be_taught(fields, options, message, tmp_path):
+def test_momentum_rejects_models_without_itc_and_mlm(fields, options, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         pretrainer(tmp_path, model=pretraining_model(**fields), **options)
 
 
-def test_other_heads_have_no_momentum_copies(tmp_path):
+def test_momentum_rejects_other_heads(tmp_path):
     with pytest.raises(ValueError, match="momentum copies are for CBViLAForPreTraining, not for CBViLAForQuestion"):
         CBViLATrainer(model=answering_model(), args=training_arguments(tmp_path, queue_size=2))
 
 
-def test_copies_of_sharded_weights_are_refused(tmp_path, monkeypatch):
+def test_momentum_rejects_sharded_weights(tmp_path, monkeypatch):
     trainer = pretrainer(tmp_path, queue_size=2)
     monkeypatch.setattr(trainer, "is_deepspeed_enabled", True)
     with pytest.raises(ValueError, match="queue_size=2 keeps whole copies of the encoders, which sharded weights"):
@@ -386,10 +386,9 @@ def test_copies_of_sharded_weights_are_refused(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("size, warned", [(2, 0), (3, 1)])
-def test_a_queue_larger_than_a_quarter_of_the_data_warns_once(size, warned, tmp_path, monkeypatch):
-    heard = []
-    monkeypatch.setattr(momentum_module.logger, "warning", heard.append)
+def test_queue_size_above_a_quarter_of_the_data_warns_once(size, warned, tmp_path, logged):
     trainer = pretrainer(tmp_path, queue_size=size, max_steps=3)
     trainer.train()
-    assert len(heard) == warned
-    assert all("queue_size=3 is more than a quarter of the 8 training pairs" in message for message in heard)
+    messages = logged("momentum.callback")
+    assert len(messages) == warned
+    assert all("queue_size=3 is more than a quarter of the 8 training pairs" in message for message in messages)

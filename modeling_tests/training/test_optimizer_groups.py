@@ -19,11 +19,11 @@ def groups(trainer):
     return [({names[id(p)] for p in group["params"]}, group["lr"], group["weight_decay"]) for group in groups]
 
 
-def test_without_rates_of_their_own_the_groups_are_trainers(tmp_path):
+def test_optimizer_groups_without_tower_rates_are_those_of_trainer(tmp_path):
     assert len(groups(pretrainer(tmp_path, weight_decay=0.02))) == 2
 
 
-def test_each_tower_has_its_rate_and_every_parameter_one_group(tmp_path):
+def test_optimizer_groups_by_tower_rate(tmp_path):
     rates = {"vision_learning_rate": 1e-4, "codebook_learning_rate": 5e-4, "text_learning_rate": 2e-4}
     trainer = pretrainer(tmp_path, model=pretraining_model(), weight_decay=0.02, **rates)
     trainer.model.objectives["itm"].head.requires_grad_(False)
@@ -41,7 +41,7 @@ def test_each_tower_has_its_rate_and_every_parameter_one_group(tmp_path):
     assert not any("codes" in name or "bias" in name for members, _, decay in made if decay for name in members)
 
 
-def test_a_frozen_tower_stays_as_it_is_and_the_schedule_scales_all_rates(tmp_path):
+def test_optimizer_groups_of_rate_0_freeze_a_tower(tmp_path):
     trainer = pretrainer(tmp_path, vision_learning_rate=0.0, text_learning_rate=1e-4, max_steps=2)
     before = {name: value.clone() for name, value in trainer.model.named_parameters()}
     trainer.train()
@@ -52,7 +52,7 @@ def test_a_frozen_tower_stays_as_it_is_and_the_schedule_scales_all_rates(tmp_pat
     assert not torch.equal(before["objectives.itm.head.weight"], trainer.model.objectives["itm"].head.weight)
 
 
-def test_impossible_rates_and_optimizers(tmp_path):
+def test_optimizer_groups_reject_impossible_rates_and_optimizers(tmp_path):
     with pytest.raises(ValueError, match="text_learning_rate=-1 is negative"):
         training_arguments(tmp_path, text_learning_rate=-1)
     trainer = pretrainer(tmp_path, vision_learning_rate=1e-4)
@@ -80,7 +80,7 @@ def learning_rates(trainer, steps):
     return [trainer.args.learning_rate * schedule(step) for step in steps]
 
 
-def test_pretrain_base_is_the_papers_run(tmp_path, picture_folder):
+def test_pretrain_base_recipe_is_the_run_of_the_paper(tmp_path, picture_folder):
     recipe, trainer = recipe_trainer("pretrain-base.yaml", tmp_path, picture_folder)
     args, config = trainer.args, trainer.model.config
     assert args.per_device_train_batch_size * 8 * args.gradient_accumulation_steps == 512
@@ -95,7 +95,7 @@ def test_pretrain_base_is_the_papers_run(tmp_path, picture_folder):
     assert next(iter(trainer.get_train_dataloader()))["pixel_values"].shape[0] == 64
 
 
-def test_pretrain_tiny_builds(tmp_path, picture_folder):
+def test_pretrain_tiny_recipe_builds(tmp_path, picture_folder):
     _, trainer = recipe_trainer("pretrain-tiny.yaml", tmp_path, picture_folder)
     rates = learning_rates(trainer, [0, 200, 18_600, 22_600])
     assert rates == pytest.approx([1e-5, 1e-3, 1e-3, 1e-5])
@@ -111,7 +111,7 @@ def test_pretrain_tiny_builds(tmp_path, picture_folder):
         },
     ],
 )
-def test_a_checkpoint_goes_on_with_another_configuration(changes, tmp_path, picture_folder):
+def test_pretrain_from_a_checkpoint_with_another_config(changes, tmp_path, picture_folder):
     given = TINY_RECIPE["model_config"] | {"codebook_decay": 0.9, "itm_weight": 0.5}
     _, first = recipe_trainer("pretrain-tiny.yaml", tmp_path, picture_folder, model_config=given)
     first.save_model(str(tmp_path / "start"))
@@ -139,7 +139,7 @@ def test_a_checkpoint_goes_on_with_another_configuration(changes, tmp_path, pict
         assert torch.equal(model.state_dict()[name], weight), name
 
 
-def test_a_bundled_checkpoint_goes_on_by_its_name(tmp_path, picture_folder):
+def test_pretrain_from_a_bundled_name(tmp_path, picture_folder):
     data = ["--train_data", picture_folder, "--output_dir", str(tmp_path / "more"), "--report_to", "none"]
     job, args, _ = parse_pretrain(["--model", "cbvila-tiny", *data, "--use_cpu", "--max_steps", "1"])
     trainer = build_trainer(job, args)
@@ -161,7 +161,7 @@ def test_a_bundled_checkpoint_goes_on_by_its_name(tmp_path, picture_folder):
         ("finetune-reasoning-nlvr1", {"warmup_steps": 50}),
     ],
 )
-def test_shares_of_a_recipes_own_length_are_the_steps_that_it_had(name, before, tmp_path):
+def test_recipe_shares_equal_the_former_steps(name, before, tmp_path):
     recipe = yaml.safe_load((RECIPES / f"{name}.yaml").read_text())
     schedule = {
         key: value for key, value in recipe.items() if key.startswith(("lr_", "warmup", "max_steps", "learning"))
@@ -175,7 +175,7 @@ def test_shares_of_a_recipes_own_length_are_the_steps_that_it_had(name, before, 
     assert rates[0] == rates[1]
 
 
-def test_a_short_run_of_a_recipe_decays_in_as_short_a_part(tmp_path):
+def test_recipe_schedule_scales_with_the_run(tmp_path):
     recipe = yaml.safe_load((RECIPES / "pretrain-tiny.yaml").read_text())
     schedule = {key: value for key, value in recipe.items() if key.startswith(("lr_", "warmup", "learning"))}
     rates = learning_rates(pretrainer(tmp_path, max_steps=500, **schedule), [5, 400, 411, 440, 499])
@@ -183,7 +183,7 @@ def test_a_short_run_of_a_recipe_decays_in_as_short_a_part(tmp_path):
 
 
 @pytest.mark.parametrize("steps", [4000, 500])
-def test_steps_that_have_no_place_in_the_run(steps, tmp_path):
+def test_num_decay_steps_longer_than_the_run_are_rejected(steps, tmp_path):
     schedule = {"lr_scheduler_type": "warmup_stable_decay", "lr_scheduler_kwargs": {"num_decay_steps": steps}}
     with pytest.raises(ValueError, match=f"are {steps + 10} together, and the run has 500"):
         training_arguments(tmp_path, max_steps=500, warmup_steps=10, **schedule)

@@ -30,7 +30,7 @@ def pretrained(**fields):
     return model
 
 
-def test_the_schedule_and_the_care_of_codes_reach_the_model(tmp_path):
+def test_peft_model_gets_schedule_and_codebook_callback(tmp_path):
     named = []
     trainer = pretrainer(tmp_path, model=adapted(), align_steps=1, burn_in_steps=3, negative_hardening="0,6")
     trainer.unwrapped_model.register_forward_pre_hook(
@@ -47,7 +47,7 @@ def test_the_schedule_and_the_care_of_codes_reach_the_model(tmp_path):
     assert not torch.equal(trainer.unwrapped_model.cbvila.quantizer.table.codes, before)
 
 
-def test_the_adapters_file_holds_the_codes(tmp_path):
+def test_peft_adapter_file_has_the_codes(tmp_path):
     trainer = pretrainer(tmp_path, model=adapted(), max_steps=3)
     trainer.train()
     trainer.save_model()
@@ -57,7 +57,7 @@ def test_the_adapters_file_holds_the_codes(tmp_path):
     assert torch.equal(loaded.objectives["mim"].head.weight, trainer.unwrapped_model.objectives["mim"].head.weight)
 
 
-def test_a_resumed_run_with_adapters_ends_the_same(tmp_path):
+def test_peft_resumed_equals_unbroken_run(tmp_path):
     options = {"max_steps": 5, "burn_in_steps": 2, "save_strategy": "steps", "save_steps": 3}
     whole = pretrainer(tmp_path / "whole", model=adapted(), **options)
     whole.train()
@@ -71,7 +71,7 @@ def test_a_resumed_run_with_adapters_ends_the_same(tmp_path):
         assert torch.equal(value, other), name
 
 
-def test_momentum_copies_and_averaged_targets_follow_an_adapted_model(tmp_path):
+def test_peft_model_with_momentum_and_ema_teacher(tmp_path):
     options = {"queue_size": 2, "momentum_distill": 0.4, "burn_in_steps": 1, "codebook_target_decay": 0.9}
     trainer = pretrainer(tmp_path, model=adapted(), max_steps=4, **options)
     trainer.train()
@@ -79,7 +79,7 @@ def test_momentum_copies_and_averaged_targets_follow_an_adapted_model(tmp_path):
     assert logged_terms(step_logs(trainer)[-1]) >= ALL_TERMS
 
 
-def test_retrieval_draws_its_negatives_by_the_trainers_seed(tmp_path):
+def test_peft_retrieval_draws_negatives_by_the_seed(tmp_path):
     named, model = [], adapted(None, build(CBViLAForImageTextRetrieval))
     model.get_base_model().register_forward_pre_hook(lambda m, i, given: named.append(given), with_kwargs=True)
     collator = CBViLADataCollatorForPreTraining(tiny_processor(), PATCH, max_length=16)
@@ -114,7 +114,7 @@ def test_retrieval_draws_its_negatives_by_the_trainers_seed(tmp_path):
         (None, {"preset": "paper", "start": True}, {"alternate_updates": "1,1"}, "alternate_updates.*'quantizer'"),
     ],
 )
-def test_what_an_adapter_would_lose_is_refused(saved, fields, options, message, tmp_path):
+def test_peft_rejects_weights_an_adapter_would_lose(saved, fields, options, message, tmp_path):
     model = (pretrained if fields.pop("start", False) else pretraining_model)(**fields)
     with pytest.raises(ValueError, match=message):
         pretrainer(tmp_path, model=adapted(saved, model), **options)
@@ -124,16 +124,22 @@ def test_what_an_adapter_would_lose_is_refused(saved, fields, options, message, 
     "saved, fields",
     [(["quantizer"], {"objectives": {"mim": {"head": "tied"}}}), (["quantizer"], {}), (None, {"preset": "paper"})],
 )
-def test_codes_that_stay_or_are_kept_need_no_more(saved, fields, tmp_path):
-    pretrainer(tmp_path, model=adapted(saved, pretrained(**fields)), max_steps=1).train()
+def test_peft_codes_that_stay_or_are_saved_are_accepted(saved, fields, tmp_path):
+    """Codes that are saved with the adapter move, others stay: nothing of the run is lost with the base model."""
+    trainer = pretrainer(tmp_path, model=adapted(saved, pretrained(**fields)), max_steps=1)
+    codes = trainer.unwrapped_model.cbvila.quantizer.table.codes
+    before = codes.detach().clone()
+    trainer.train()
+    assert trainer.state.global_step == 1
+    assert torch.equal(codes, before) == (saved is None)
 
 
-def test_adapters_of_models_of_words_are_refused(tmp_path):
+def test_peft_rejects_task_type(tmp_path):
     with pytest.raises(ValueError, match="task_type=FEATURE_EXTRACTION.*Leave task_type out"):
         pretrainer(tmp_path, model=adapted(task_type="FEATURE_EXTRACTION"))
 
 
-def test_turns_and_weight_decay_know_the_codes_of_an_adapter(tmp_path):
+def test_peft_alternate_updates_and_weight_decay_find_the_codes(tmp_path):
     trainer = pretrainer(tmp_path, model=adapted(model=pretraining_model(preset="paper")), alternate_updates="1,1")
     decayed = trainer.get_decay_parameter_names(trainer.model)
     assert not any(own_name(name).endswith("quantizer.table.codes") for name in decayed)
@@ -146,7 +152,7 @@ def test_turns_and_weight_decay_know_the_codes_of_an_adapter(tmp_path):
     assert not torch.equal(seen[1], codes)
 
 
-def test_names():
+def test_own_name_strips_peft_wrappers():
     inside = "base_model.model.cbvila.quantizer.modules_to_save.default.table.codes"
     assert own_name(inside) == "base_model.model.cbvila.quantizer.table.codes"
 
@@ -164,7 +170,7 @@ def test_names():
         ({"align_steps": 1}, "align_steps=1: only pretraining"),
     ],
 )
-def test_a_schedule_that_a_model_does_not_have_is_refused(options, message, wrap, tmp_path):
+def test_schedule_options_of_other_heads_are_rejected(options, message, wrap, tmp_path):
     model = adapted(None, answering_model()) if wrap else answering_model()
     with pytest.raises(ValueError, match=message):
         CBViLATrainer(model=model, args=training_arguments(tmp_path, **options))

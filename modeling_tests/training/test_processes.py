@@ -82,7 +82,7 @@ def assert_same_logs(logs, expected):
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_two_processes_are_one(name, runs, tmp_path):
+def test_two_processes_equal_one_process(name, runs, tmp_path):
     weights, logs, evaluated = runs[0][name]
     expected_weights, expected_logs, expected_evaluated = run(tmp_path, 1, **RUNS[name])
     assert_same_logs(logs, expected_logs)
@@ -93,7 +93,7 @@ def test_two_processes_are_one(name, runs, tmp_path):
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_processes_stay_the_same(name, runs):
+def test_two_processes_stay_equal(name, runs):
     (first, logs, evaluated), (second, other_logs, other_evaluated) = runs[0][name], runs[1][name]
     assert logs == other_logs and evaluated == other_evaluated
     for key, value in first.items():
@@ -108,7 +108,7 @@ def trained(rank, folder, options):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_both_processes_end_with_the_same_weights_and_codes(checkpointing, tmp_path):
+def test_two_processes_end_with_equal_weights_and_codes(checkpointing, tmp_path):
     """Through k-means, restarts, both phases of burn-in and accumulation."""
     options = {
         "burn_in_steps": 3,
@@ -132,7 +132,7 @@ def compiled(rank, folder):
 
 
 @pytest.mark.slow
-def test_compiled_processes_are_one(tmp_path):
+def test_two_compiled_processes_equal_one_process(tmp_path):
     """On several processes there are graph breaks at their messages, and nothing else changes."""
     (weights, logs, _), (others, _, _) = run_in_two(compiled, tmp_path, str(tmp_path), joined=False)
     expected_weights, expected_logs, _ = run(tmp_path, 1, **ONE_STEP)
@@ -175,7 +175,7 @@ def sharded(rank, folder, name, fsdp, resume=None):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SHARDED)
-def test_sharded_weights_train_as_whole_ones(name, tmp_path):
+def test_fsdp_trains_like_whole_weights(name, tmp_path):
     """FSDP2: the same losses and codes as DDP, through k-means, checkpoints that load anywhere, and a resumed run."""
     whole, parts = str(tmp_path / "ddp"), str(tmp_path / "fsdp")
     expected, _ = run_in_two(sharded, tmp_path, whole, name, False, joined=False)

@@ -39,7 +39,7 @@ def record():
     return json.loads((Path(bundled_checkpoint("cbvila-tiny")) / "pretraining.json").read_text())
 
 
-def test_the_checkpoint_was_made_by_its_recipe(record):
+def test_bundled_checkpoint_record_equals_its_recipe(record):
     """Every option that the recipe names, and every other one at its default."""
     weights = re.search(r"--train_data_weights ([\d ]+\d)", RECIPE.read_text()).group(1).split()
     expected = options("--config", str(RECIPE), "--train_data_weights", *weights)
@@ -54,7 +54,7 @@ def test_the_checkpoint_was_made_by_its_recipe(record):
     assert not differing
 
 
-def test_its_configuration_is_the_recipes(record):
+def test_bundled_checkpoint_config_equals_its_recipe(record):
     recipe = yaml.safe_load(RECIPE.read_text())
     assert record["config"]["text_config"]["vocab_size"] == recipe["vocab_size"]
     assert_holds(CBViLAConfig.from_dict(record["config"]).to_dict(), with_nested_options(recipe)["model_config"])

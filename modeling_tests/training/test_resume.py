@@ -57,7 +57,7 @@ def stream_trainer(folder, callbacks=(), model=None, stream=None, **options):
         (3, {"dataloader_num_workers": 1}),
     ],
 )
-def test_a_resumed_stream_ends_with_the_same_weights(save_steps, options, tmp_path, capsys):
+def test_resume_stream_equals_unbroken_run(save_steps, options, tmp_path, capsys):
     options = RESUMED | {"save_steps": save_steps} | options
     whole = stream_trainer(tmp_path / "whole", **options)
     whole.train()
@@ -78,7 +78,7 @@ def test_a_resumed_stream_ends_with_the_same_weights(save_steps, options, tmp_pa
     assert resumed.state.epoch == whole.state.epoch == 1.0, "a stream has no epochs: the share of all steps"
 
 
-def test_a_stream_may_start_over_in_place_of_a_replay(tmp_path, capsys):
+def test_resume_stream_ignore_data_skip(tmp_path, capsys):
     options = RESUMED | {"save_steps": 3}
     with pytest.raises(InterruptedRunError):
         stream_trainer(tmp_path, callbacks=[AtStep(4, interrupt)], **options).train()
@@ -88,7 +88,7 @@ def test_a_stream_may_start_over_in_place_of_a_replay(tmp_path, capsys):
     assert resumed.state.global_step == 9 and "Replaying" not in capsys.readouterr().err
 
 
-def test_codes_start_from_features_of_a_stream(tmp_path):
+def test_codebook_init_from_a_stream(tmp_path):
     distances = []
     for codebook_init in (True, False):
         trainer = stream_trainer(tmp_path, codebook_init=codebook_init, max_steps=1)
@@ -97,12 +97,12 @@ def test_codes_start_from_features_of_a_stream(tmp_path):
     assert distances[0] < 0.5 * distances[1]
 
 
-def test_a_stream_needs_max_steps(tmp_path):
+def test_stream_needs_max_steps(tmp_path):
     with pytest.raises(ValueError, match="max_steps has to be specified"):
         stream_trainer(tmp_path, max_steps=-1).train()
 
 
-def test_a_finished_run_takes_no_step_more(tmp_path, capsys):
+def test_resume_finished_run_takes_no_step(tmp_path, capsys):
     """Killed between its last checkpoint and its end."""
     options = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1}
     whole = stream_trainer(tmp_path, **options)
@@ -115,7 +115,7 @@ def test_a_finished_run_takes_no_step_more(tmp_path, capsys):
     assert all(torch.equal(value, expected[name]) for name, value in again.model.state_dict().items())
 
 
-def test_the_last_complete_checkpoint_is_what_true_means(tmp_path):
+def test_resume_true_takes_the_last_complete_checkpoint(tmp_path):
     options = {"max_steps": 4, "save_strategy": "steps", "save_steps": 1}
     stream_trainer(tmp_path, **options).train()
     for step in (3, 4):
@@ -126,13 +126,6 @@ def test_the_last_complete_checkpoint_is_what_true_means(tmp_path):
 
 
 # Under other conditions
-
-
-@pytest.fixture
-def warnings(monkeypatch):
-    heard = []
-    monkeypatch.setattr(run_conditions.logger, "warning", heard.append)
-    return heard
 
 
 def resumed_otherwise(folder, make, first, second):
@@ -178,31 +171,31 @@ def resumed_otherwise(folder, make, first, second):
         ),
     ],
 )
-def test_other_conditions_are_named(make, changes, expected, tmp_path, warnings):
+def test_run_conditions_that_differ_are_warned_of(make, changes, expected, tmp_path, logged):
     resumed_otherwise(tmp_path, make, {}, changes)
-    lines = warnings[0].split("\n  ")[1:] if warnings else []
-    assert len(lines) == len(expected) and len(warnings) == bool(expected)
+    lines = logged("run_conditions")[0].split("\n  ")[1:] if logged("run_conditions") else []
+    assert len(lines) == len(expected) and len(logged("run_conditions")) == bool(expected)
     for line, beginning in zip(lines, expected, strict=True):
         assert line.startswith(beginning)
 
 
-def test_workers_change_nothing_for_rows_that_can_be_indexed(tmp_path):
+def test_run_conditions_ignore_workers_of_indexed_rows(tmp_path):
     same = resumed_otherwise(tmp_path / "a", pretrainer, {}, {})
     other = resumed_otherwise(tmp_path / "b", pretrainer, {}, {"dataloader_num_workers": 1})
     for name, value in same.model.state_dict().items():
         assert torch.equal(value, other.model.state_dict()[name]), name
 
 
-def test_processes_are_a_condition(tmp_path, warnings):
+def test_run_conditions_include_processes(tmp_path, logged):
     resumed_otherwise(tmp_path, pretrainer, {}, {})
     checkpoint = tmp_path / "checkpoint-1"
     path = checkpoint / "run_conditions.json"
     path.write_text(path.read_text().replace('"processes": 1', '"processes": 8'))
     run_conditions.warn_of_other_conditions(pretrainer(tmp_path, max_steps=3), str(checkpoint))
-    assert "processes was 8, is 1: batches and negatives are others" in warnings[0]
+    assert "processes was 8, is 1: batches and negatives are others" in logged("run_conditions")[0]
     path.unlink()
     run_conditions.warn_of_other_conditions(pretrainer(tmp_path, max_steps=9), str(checkpoint))
-    assert len(warnings) == 1, "a checkpoint of an earlier version says nothing"
+    assert len(logged("run_conditions")) == 1, "a checkpoint of an earlier version says nothing"
 
 
 # With a real process
@@ -246,7 +239,7 @@ def run_and_kill(arguments, output_dir, after_step, delay):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("--dataloader_num_workers", "1"), ("--streaming", "True")])
-def test_killed_twice_and_resumed(options, picture_folder, tmp_path):
+def test_resume_after_two_kills(options, picture_folder, tmp_path):
     """Once in burn-in, once after it; the first time perhaps in the middle of writing a checkpoint."""
     options = ("--max_steps", "60", *options)
     arguments = command(tmp_path, picture_folder, *options)
@@ -270,7 +263,7 @@ def test_killed_twice_and_resumed(options, picture_folder, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("streaming", ["False", "True"])
-def test_accelerate_launches_it_on_two_processes(streaming, picture_folder, tmp_path):
+def test_accelerate_launch_on_two_processes(streaming, picture_folder, tmp_path):
     """... and a run that was stopped after its first half ends as an unbroken one does."""
     # `--multi_gpu` starts the processes, `use_cpu` of the recipe puts them on the CPU; `--cpu` would start only one
     launcher = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1")

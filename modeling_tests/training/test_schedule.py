@@ -18,23 +18,23 @@ WEIGHTS = {"pixel": 10.0, "mim": 1.0, "mlm": 0.5, "itm": 1.0}
 @pytest.mark.parametrize(
     "value, steps", [(0, 0), (0.25, 50), (0.999, 200), (0.001, 1), (1, 1), (1000, 1000), (12.0, 12)]
 )
-def test_steps_and_shares(value, steps):
+def test_as_steps_of_steps_and_shares(value, steps):
     assert as_steps(value, 200) == steps
 
 
 @pytest.mark.parametrize("step, on", [(0, False), (9, False), (10, True), (500, True)])
-def test_mim_and_mlm_wait_for_the_end_of_burn_in(step, on):
+def test_objective_weights_of_mim_and_mlm_wait_for_burn_in(step, on):
     weights = objective_weights(WEIGHTS, PHASES, step, burn_in_steps=10)
     assert weights == (WEIGHTS if on else WEIGHTS | {"mim": 0.0, "mlm": 0.0})
     assert WEIGHTS["mim"] == 1.0, "the configured weights stay as they are"
 
 
-def test_mlm_need_not_wait():
+def test_objective_weights_mlm_from_start():
     assert objective_weights(WEIGHTS, PHASES, 0, 10, mlm_from_start=True) == WEIGHTS | {"mim": 0.0}
     assert objective_weights(WEIGHTS, PHASES, 10, 10, mlm_from_start=True) == WEIGHTS
 
 
-def test_contrast_is_alone_until_the_towers_are_aligned():
+def test_objective_weights_align_with_itc_alone():
     weights, alone = WEIGHTS | {"itc": 0.5}, dict.fromkeys(WEIGHTS, 0.0) | {"itc": 0.5}
     assert objective_weights(weights, PHASES, 4, 10, align_steps=5, mlm_from_start=True) == alone
     assert objective_weights(weights, PHASES, 5, 10, align_steps=5) == weights | {"mim": 0.0, "mlm": 0.0}
@@ -44,7 +44,7 @@ def test_contrast_is_alone_until_the_towers_are_aligned():
 @pytest.mark.parametrize(
     "align, burn_in, ends", [(0, 0.25, (0, 50)), (0.5, 0.6, (100, 120)), (0.5, 0.25, (100, 100)), (30, 0, (30, 30))]
 )
-def test_burn_in_ends_no_sooner_than_alignment(align, burn_in, ends):
+def test_phases_burn_in_ends_after_alignment(align, burn_in, ends):
     assert phases(align, burn_in, 200) == ends
 
 
@@ -58,16 +58,16 @@ def test_burn_in_ends_no_sooner_than_alignment(align, burn_in, ends):
         (100, 100, range(100, 100)),
     ],
 )
-def test_codes_restart_between_alignment_and_the_end_of_burn_in(align, burn_in, steps):
+def test_restart_steps_are_between_alignment_and_burn_in(align, burn_in, steps):
     assert restart_steps(align, burn_in) == steps
 
 
-def test_all_that_needs_words_to_predict_waits():
+def test_objective_weights_of_mim_cls_bag_wait_for_burn_in():
     weights = WEIGHTS | {"mim_cls_bag": 1.0}
     assert objective_weights(weights, PHASES, 0, 10) == WEIGHTS | {"mim": 0.0, "mlm": 0.0, "mim_cls_bag": 0.0}
 
 
-def test_without_burn_in_everything_is_on_from_the_start():
+def test_objective_weights_without_burn_in():
     assert objective_weights(WEIGHTS, PHASES, 0, 0) == WEIGHTS
 
 
@@ -89,7 +89,7 @@ def test_without_burn_in_everything_is_on_from_the_start():
         (1, (0, 0.001), 1.0),
     ],
 )
-def test_negatives_harden_linearly(step, window, hardness):
+def test_negative_hardness_rises_linearly(step, window, hardness):
     assert negative_hardness(step, 200, window) == (hardness if hardness is None else pytest.approx(hardness))
 
 
@@ -114,12 +114,12 @@ def test_negatives_harden_linearly(step, window, hardness):
         ({"negative_hardening": "1,inf"}, "negative_hardening='1,inf'"),
     ],
 )
-def test_bad_arguments_are_named(fields, message, tmp_path):
+def test_schedule_arguments_reject_bad_values(fields, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         CBViLATrainingArguments(output_dir=tmp_path, **fields)
 
 
-def test_hardening_window(tmp_path):
+def test_hardening_window_is_parsed(tmp_path):
     assert CBViLATrainingArguments(output_dir=tmp_path).hardening_window() is None
     assert CBViLATrainingArguments(output_dir=tmp_path, negative_hardening="0.25,0.5").hardening_window() == (
         0.25,
@@ -127,12 +127,12 @@ def test_hardening_window(tmp_path):
     )
 
 
-def test_turns_of_updates(tmp_path):
+def test_update_turns_are_parsed(tmp_path):
     assert CBViLATrainingArguments(output_dir=tmp_path).update_turns() is None
     assert CBViLATrainingArguments(output_dir=tmp_path, alternate_updates="1, 3").update_turns() == (1, 3)
 
 
-def test_heads_that_wait_for_burn_in_do_not_stop_distributed_training(tmp_path):
+def test_ddp_find_unused_parameters_is_on(tmp_path):
     for checkpointing in (False, True):
         arguments = CBViLATrainingArguments(output_dir=tmp_path, gradient_checkpointing=checkpointing)
         assert arguments.ddp_find_unused_parameters is True
@@ -156,5 +156,5 @@ def test_heads_that_wait_for_burn_in_do_not_stop_distributed_training(tmp_path):
         (1, 0.001, 0.4),
     ],
 )
-def test_distillation_rises_linearly(step, ramp, alpha):
+def test_distillation_alpha_rises_linearly(step, ramp, alpha):
     assert distillation_alpha(step, 100, 0.4, ramp) == pytest.approx(alpha)

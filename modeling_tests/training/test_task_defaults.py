@@ -44,14 +44,14 @@ def used(folder, task="retrieval", options=None, **changes):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_rates_are_those_of_the_recipes_at_their_widths_and_fall_between_them(task, tmp_path):
+def test_task_defaults_learning_rate_follows_width(task, tmp_path):
     rates = {width: used(tmp_path, task, width=width)[0]["learning_rate"] for width in (16, 128, 256, 768, 1024)}
     narrow, wide = (RECIPES[name]["learning_rate"] for name in OF_TASK[task])
     assert (rates[128], rates[768]) == (pytest.approx(narrow), pytest.approx(wide))
     assert rates[16] == rates[128] > rates[256] > rates[768] > rates[1024] > 0
 
 
-def test_what_is_new_decides_the_rate(tmp_path):
+def test_task_defaults_learning_rate_follows_the_start(tmp_path):
     rates = {
         start: used(tmp_path, "vqa", width=768, start=start)[0]["learning_rate"]
         for start in ("random", "pretrained", "trained")
@@ -71,25 +71,25 @@ def test_what_is_new_decides_the_rate(tmp_path):
         ("reasoning", 1, 4, 40),
     ],
 )
-def test_few_rows_are_passed_over_more_often_in_smaller_batches(task, rows, batch, passes, tmp_path):
+def test_task_defaults_epochs_and_batch_size_follow_rows(task, rows, batch, passes, tmp_path):
     found, (_, _, args) = used(tmp_path, task, rows=rows)
     assert (found["per_device_train_batch_size"], found["num_train_epochs"]) == (batch, passes)
     assert (args.per_device_train_batch_size, args.num_train_epochs) == (batch, passes)
 
 
-def test_a_step_is_as_large_on_several_processes(tmp_path):
+def test_task_defaults_batch_size_is_shared_by_processes(tmp_path):
     found, _ = used(tmp_path, options={"gradient_accumulation_steps": 2}, processes=4)
     assert found["per_device_train_batch_size"] == 8
     assert used(tmp_path)[0]["num_train_epochs"] == found["num_train_epochs"]
 
 
-def test_texts_are_cut_by_tokenizer_and_data(tmp_path):
+def test_task_defaults_max_length_follows_tokenizer_and_data(tmp_path):
     assert used(tmp_path)[0]["max_length"] == 48
     assert used(tmp_path, text_length=400)[0]["max_length"] == 64
     assert used(tmp_path, text_length=5)[1][1].max_length == 8
 
 
-def test_what_is_given_counts_even_where_it_is_the_default(tmp_path):
+def test_task_defaults_keep_given_options(tmp_path):
     options = {"learning_rate": 5e-5, "weight_decay": 0.0, "num_train_epochs": 3, "warmup_steps": 0}
     found, (_, _, args) = used(tmp_path, options=options)
     assert not set(options) & set(found)
@@ -110,13 +110,13 @@ def test_what_is_given_counts_even_where_it_is_the_default(tmp_path):
         ({"lr_scheduler_kwargs": {}, "lr_scheduler_type": "cosine"}, {"lr_scheduler_type"}),
     ],
 )
-def test_defaults_that_would_not_go_with_what_is_given_are_left_out(options, left, tmp_path):
+def test_task_defaults_conflicting_with_given_options_are_left_out(options, left, tmp_path):
     everything = set(used(tmp_path)[0])
     assert everything - set(used(tmp_path, options=options)[0]) == left
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_leaves_no_default_to_the_task(name, tmp_path):
+def test_task_defaults_do_not_apply_to_recipes(name, tmp_path):
     """So that what it reached does not change with the table."""
     task = name.split("-")[1]
     names = set(used(tmp_path, task)[0]) - ({"num_train_epochs"} if "max_steps" in RECIPES[name] else set())
@@ -124,7 +124,7 @@ def test_a_recipe_leaves_no_default_to_the_task(name, tmp_path):
 
 
 @pytest.mark.parametrize("task", TINY_TASKS)
-def test_a_run_prints_its_defaults_with_their_reasons_and_records_them(task, pretrained, data, tmp_path, capsys):
+def test_task_defaults_are_printed_and_recorded(task, pretrained, data, tmp_path, capsys):
     job, settings = FinetuningJob(pretrained, [data]), type(TINY_TASKS[task][0])
     settings = TINY_TASKS[task][0] if task == "reasoning" else settings()
     args = CBViLATrainingArguments(str(tmp_path), max_steps=1, report_to="none", use_cpu=True)
@@ -137,7 +137,7 @@ def test_a_run_prints_its_defaults_with_their_reasons_and_records_them(task, pre
     assert f"\n  max_length {record['settings']['max_length']}: " in said
 
 
-def test_a_model_that_was_trained_for_the_task_learns_slower(pretrained, data, tmp_path, capsys):
+def test_task_defaults_of_a_trained_model_are_slower(pretrained, data, tmp_path, capsys):
     job, settings = FinetuningJob(pretrained, [data]), TINY_TASKS["vqa"][0]
     finetune(settings, job, finetuning_arguments(tmp_path / "first"))
     trainer = build_trainer(settings, FinetuningJob(str(tmp_path / "first"), [data]), finetuning_arguments(tmp_path))
@@ -145,7 +145,7 @@ def test_a_model_that_was_trained_for_the_task_learns_slower(pretrained, data, t
     assert "trained for the task before" in capsys.readouterr().err
 
 
-def test_the_command_line_takes_the_defaults_below_recipe_and_flags(pretrained, data, tmp_path, capsys):
+def test_task_defaults_are_below_recipe_and_flags(pretrained, data, tmp_path, capsys):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("weight_decay: 0.0\nmax_steps: 1\nreport_to: none\nuse_cpu: true\nmax_length: 9\n")
     command = ["finetune", "retrieval", "--config", str(recipe), "--model", pretrained, "--train_data", data]
@@ -160,6 +160,6 @@ def test_the_command_line_takes_the_defaults_below_recipe_and_flags(pretrained, 
     )
 
 
-def test_other_trainers_keep_transformers_defaults(tmp_path):
+def test_task_defaults_do_not_change_training_arguments(tmp_path):
     assert training_arguments(tmp_path, learning_rate=5e-5).learning_rate == 5e-5
     assert math.isclose(CBViLATrainingArguments(str(tmp_path), use_cpu=True, report_to="none").learning_rate, 5e-5)

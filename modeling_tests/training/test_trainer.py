@@ -27,7 +27,7 @@ from transformers_cbvila.training.trainer import CBViLATrainer
 # The schedule
 
 
-def test_mlm_may_begin_before_mim(tmp_path):
+def test_mlm_from_start_begins_before_mim(tmp_path):
     trainer = pretrainer(tmp_path, burn_in_steps=3, mlm_from_start=True)
     trainer.train()
     on = [logged_terms(log) - HEALTH for log in step_logs(trainer)]
@@ -63,7 +63,7 @@ CODES_TURN, OTHERS_TURN, JOINT = {"codes"}, {"rest"}, {"codes", "rest"}
     "turns, expected",
     [(None, [JOINT] * 5), ("1,2", [CODES_TURN, OTHERS_TURN, OTHERS_TURN, CODES_TURN, OTHERS_TURN])],
 )
-def test_codes_and_the_rest_move_in_turns(turns, expected, tmp_path):
+def test_alternate_updates_move_codes_and_the_rest_in_turns(turns, expected, tmp_path):
     """Weight decay and momentum move nothing out of turn either."""
     model = pretraining_model(preset="paper")
     movements = Movements(model)
@@ -72,7 +72,7 @@ def test_codes_and_the_rest_move_in_turns(turns, expected, tmp_path):
     assert movements.moved == expected
 
 
-def test_turns_need_codes_that_learn_by_loss(tmp_path):
+def test_alternate_updates_need_codes_learned_by_loss(tmp_path):
     with pytest.raises(ValueError, match="alternate_updates='1,1'.*needs codes.*by loss.*update='ema'"):
         pretrainer(tmp_path, alternate_updates="1,1")
     with pytest.raises(ValueError, match="alternate_updates='1,1'"):
@@ -84,7 +84,7 @@ def test_turns_need_codes_that_learn_by_loss(tmp_path):
 # Logs
 
 
-def test_every_log_has_every_loss_and_the_codebooks_health(tmp_path):
+def test_logs_have_every_loss_and_codebook_metric(tmp_path):
     trainer = pretrainer(tmp_path)
     trainer.train()
     logs = step_logs(trainer)
@@ -110,26 +110,26 @@ def test_logs_are_means_over_the_window(tmp_path):
 
 
 @pytest.mark.parametrize("burn_in", [3, 0.5])
-def test_burn_in_turns_mim_and_mlm_on_by_global_step(burn_in, tmp_path):
+def test_burn_in_steps_turn_mim_and_mlm_on(burn_in, tmp_path):
     trainer = pretrainer(tmp_path, burn_in_steps=burn_in)
     trainer.train()
     on = [logged_terms(log) - HEALTH for log in step_logs(trainer)]
     assert on == [BURN_IN_TERMS] * 3 + [ALL_TERMS] * 3
 
 
-def test_contrast_is_learned_alone_first(tmp_path):
+def test_align_steps_learn_itc_alone_first(tmp_path):
     trainer = pretrainer(tmp_path, align_steps=2, burn_in_steps=4)
     trainer.train()
     on = [logged_terms(log) - HEALTH for log in step_logs(trainer)]
     assert on == [{"loss_itc"}] * 2 + [BURN_IN_TERMS] * 2 + [ALL_TERMS] * 2
 
 
-def test_alignment_needs_contrast(tmp_path):
+def test_align_steps_need_itc(tmp_path):
     with pytest.raises(ValueError, match=r"align_steps=2: only pretraining with contrast \(ITC\)"):
         pretrainer(tmp_path, model=pretraining_model(itc_weight=0.0), align_steps=2)
 
 
-def test_evaluation_has_a_loss_and_leaves_training_logs_alone(tmp_path):
+def test_evaluation_logs_its_loss_only(tmp_path):
     trainer = pretrainer(tmp_path, eval_strategy="steps", eval_steps=3, burn_in_steps=3)
     trainer.train()
     evaluations = [log for log in trainer.state.log_history if "eval_loss" in log]
@@ -138,7 +138,7 @@ def test_evaluation_has_a_loss_and_leaves_training_logs_alone(tmp_path):
     assert trainer.evaluate()["eval_loss"] == pytest.approx(evaluations[-1]["eval_loss"], rel=1e-5)
 
 
-def test_a_second_run_of_a_trainer_logs_its_own_steps_only(tmp_path):
+def test_trainer_second_run_logs_its_own_steps(tmp_path):
     trainer = pretrainer(tmp_path, logging_steps=2, max_steps=3, learning_rate=0.0)
     trainer.train()
     times = []
@@ -147,7 +147,7 @@ def test_a_second_run_of_a_trainer_logs_its_own_steps_only(tmp_path):
     assert times == [dict.fromkeys([*(name.removeprefix("loss_") for name in ALL_TERMS), "total"], 2)]
 
 
-def test_a_second_run_of_a_trainer_draws_the_same_negatives(tmp_path):
+def test_trainer_second_run_draws_the_same_negatives(tmp_path):
     seeds, trainer = [], pretrainer(tmp_path, max_steps=1, gradient_accumulation_steps=2)
     trainer.model.register_forward_pre_hook(
         lambda module, inputs, named: seeds.append(int(named["negative_seed"])), with_kwargs=True
@@ -157,14 +157,14 @@ def test_a_second_run_of_a_trainer_draws_the_same_negatives(tmp_path):
     assert len(set(seeds)) == 2 and seeds[:2] == seeds[2:]
 
 
-def test_training_lowers_the_loss(tmp_path):
+def test_trainer_lowers_the_loss(tmp_path):
     trainer = pretrainer(tmp_path, max_steps=30, learning_rate=3e-3)
     trainer.train()
     losses = [log["loss"] for log in step_logs(trainer)]
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
 
 
-def test_negatives_harden(tmp_path):
+def test_negative_hardening_raises_hardness(tmp_path):
     hardness, trainer = [], pretrainer(tmp_path, negative_hardening="0.25,0.75", max_steps=8)
     trainer.model.register_forward_pre_hook(
         lambda module, inputs, named: hardness.append(named["negative_hardness"]), with_kwargs=True
@@ -173,7 +173,7 @@ def test_negatives_harden(tmp_path):
     assert hardness == [0, 0, 0, 0.25, 0.5, 0.75, 1, 1]
 
 
-def test_weight_decay_spares_what_is_no_matrix(tmp_path):
+def test_weight_decay_applies_to_matrices_only(tmp_path):
     model = pretraining_model(preset="paper", objectives={"mim": {"head": "tied"}, "itc": {"weight": 1.0}})
     decayed = set(pretrainer(tmp_path, model=model).get_decay_parameter_names(model))
     for name in (
@@ -190,19 +190,19 @@ def test_weight_decay_spares_what_is_no_matrix(tmp_path):
     assert "cbvila.fusion_model.layers.0.mlp.fc1.weight" in decayed
 
 
-def test_other_arguments_are_refused(tmp_path):
+def test_trainer_rejects_plain_training_arguments(tmp_path):
     with pytest.raises(ValueError, match="TrainingArguments; CBViLATrainer takes CBViLATrainingArguments"):
         CBViLATrainer(model=pretraining_model(), args=TrainingArguments(output_dir=str(tmp_path)))
 
 
 @pytest.mark.parametrize("model", [pretraining_model, answering_model])
-def test_one_process_with_several_devices_is_refused(model, tmp_path, monkeypatch):
+def test_trainer_rejects_data_parallel_devices(model, tmp_path, monkeypatch):
     monkeypatch.setattr(CBViLATrainingArguments, "n_gpu", 2)
     with pytest.raises(ValueError, match="2 devices.*accelerate launch.*CUDA_VISIBLE_DEVICES=0"):
         CBViLATrainer(model=model(), args=training_arguments(tmp_path))
 
 
-def test_batches_of_a_single_pair_are_refused(tmp_path):
+def test_trainer_rejects_batches_of_a_single_pair(tmp_path):
     with pytest.raises(ValueError, match="per_device_train_batch_size=1 on 1 process.*set the weights of both to 0"):
         pretrainer(tmp_path, per_device_train_batch_size=1, gradient_accumulation_steps=2)
     model = pretraining_model(itm_weight=0.0, itc_weight=0.0)
@@ -226,7 +226,7 @@ def fits(monkeypatch):
     return seeds
 
 
-def test_codes_start_from_features(tmp_path, fits):
+def test_codebook_init_fits_codes_to_features(tmp_path, fits):
     distances = []
     for codebook_init in (True, False):
         trainer = pretrainer(tmp_path, codebook_init=codebook_init, max_steps=1)
@@ -237,7 +237,7 @@ def test_codes_start_from_features(tmp_path, fits):
     assert distances[0] < 0.5 * distances[1]
 
 
-def test_fitted_codes_are_not_fitted_again(tmp_path, fits):
+def test_codebook_init_skips_fitted_codes(tmp_path, fits):
     model = pretraining_model()
     model.cbvila.quantizer.table.set_codes(torch.randn(CODES, 8))
     pretrainer(tmp_path, model=model).train()
@@ -245,12 +245,12 @@ def test_fitted_codes_are_not_fitted_again(tmp_path, fits):
     assert fits == []
 
 
-def test_codes_are_fitted_again_when_burn_in_ends(tmp_path, fits):
+def test_codebook_refit_fits_when_burn_in_ends(tmp_path, fits):
     pretrainer(tmp_path, codebook_refit=True, burn_in_steps=3).train()
     assert fits == [0, 1]
 
 
-def test_codes_are_fitted_again_when_the_towers_are_aligned(tmp_path, fits):
+def test_codebook_init_fits_again_after_align_steps(tmp_path, fits):
     pretrainer(tmp_path, align_steps=2).train()
     pretrainer(tmp_path, align_steps=2, burn_in_steps=4, codebook_refit=True).train()
     assert fits == [0, 1, 0, 1, 1]
@@ -259,14 +259,14 @@ def test_codes_are_fitted_again_when_the_towers_are_aligned(tmp_path, fits):
 
 
 @pytest.mark.parametrize("codebook_init, expected", [(True, [0, 1]), (False, [1])])
-def test_a_burn_in_that_ends_with_alignment_refits_once(codebook_init, expected, tmp_path, fits):
+def test_codebook_refit_once_if_burn_in_ends_with_alignment(codebook_init, expected, tmp_path, fits):
     trainer = pretrainer(tmp_path, align_steps=2, codebook_refit=True, codebook_init=codebook_init)
     trainer.train()
     assert fits == expected
     assert [logged_terms(log) - HEALTH for log in step_logs(trainer)] == [{"loss_itc"}] * 2 + [ALL_TERMS] * 4
 
 
-def test_fitting_disturbs_neither_global_random_state_nor_training_mode(tmp_path):
+def test_codebook_fit_keeps_random_state_and_training_mode(tmp_path):
     trainer = pretrainer(tmp_path)
     trainer.model.train()
     torch.manual_seed(5)
@@ -290,7 +290,7 @@ class PendingTokens(TrainerCallback):
         torch.testing.assert_close(self.table.ema_counts, self.expected)
 
 
-def test_codes_move_once_per_optimiser_step_with_all_micro_batches(tmp_path):
+def test_codes_move_once_per_optimizer_step(tmp_path):
     model = pretraining_model()
     tokens = PendingTokens(model)
     trainer = pretrainer(tmp_path, model=model, callbacks=[tokens], gradient_accumulation_steps=4, max_steps=3)
@@ -298,7 +298,7 @@ def test_codes_move_once_per_optimiser_step_with_all_micro_batches(tmp_path):
     assert tokens.before == [4 * 2 * PATCHES] * 2 + [4 * 2 * PATCHES] and tokens.after == [0] * 3
 
 
-def test_the_loss_does_not_grow_with_accumulation(tmp_path):
+def test_gradient_accumulation_does_not_scale_the_loss(tmp_path):
     losses = []
     for steps in (1, 4):
         trainer = pretrainer(tmp_path, gradient_accumulation_steps=steps, max_steps=1, learning_rate=0.0)
@@ -308,7 +308,7 @@ def test_the_loss_does_not_grow_with_accumulation(tmp_path):
     assert losses[1]["grad_norm"] < 2 * losses[0]["grad_norm"]
 
 
-def test_unused_codes_are_restarted_during_burn_in_only(tmp_path):
+def test_codebook_restarts_during_burn_in_only(tmp_path):
     moved = []
 
     class Watch(TrainerCallback):
@@ -342,7 +342,7 @@ def test_unused_codes_are_restarted_during_burn_in_only(tmp_path):
         (3, {"dataloader_num_workers": 1}),
     ],
 )
-def test_a_resumed_run_ends_with_the_same_weights(save_steps, options, tmp_path, fits):
+def test_resume_equals_unbroken_run(save_steps, options, tmp_path, fits):
     options = RESUMED | {"save_steps": save_steps} | options
     whole = pretrainer(tmp_path / "whole", **options)
     whole.train()
@@ -370,7 +370,7 @@ def spoil(model):
 
 
 @pytest.mark.parametrize("logging_steps", [1, 100])
-def test_a_loss_that_is_not_finite_is_named_before_a_checkpoint_is_written(logging_steps, tmp_path):
+def test_nan_loss_is_named_before_a_checkpoint_is_written(logging_steps, tmp_path):
     model = pretraining_model()
     options = {"save_strategy": "steps", "save_steps": 2, "logging_steps": logging_steps}
     trainer = pretrainer(tmp_path, model=model, callbacks=[AtStep(3, lambda: spoil(model))], **options)
@@ -379,7 +379,7 @@ def test_a_loss_that_is_not_finite_is_named_before_a_checkpoint_is_written(loggi
     assert [path.name for path in Path(tmp_path).glob("checkpoint-*")] == ["checkpoint-2"]
 
 
-def test_weights_that_are_not_finite_are_not_written(tmp_path):
+def test_nan_weights_are_not_written(tmp_path):
     """The loss of the step that spoils them is fine: only the next one would show it."""
     model = pretraining_model()
     hooks = []
@@ -393,7 +393,7 @@ def test_weights_that_are_not_finite_are_not_written(tmp_path):
     assert not list(Path(tmp_path).glob("checkpoint-*"))
 
 
-def test_the_final_model_is_not_written_either(tmp_path):
+def test_nan_weights_are_not_written_by_save_model(tmp_path):
     model = pretraining_model()
     trainer = pretrainer(tmp_path, model=model, logging_steps=100, max_steps=1)
     trainer.train()
@@ -405,7 +405,7 @@ def test_the_final_model_is_not_written_either(tmp_path):
 # Question answering
 
 
-def test_question_answering(tmp_path):
+def test_trainer_trains_question_answering(tmp_path):
     rows = [
         {"image": half_image(colour, "top"), "question": ["is it red ?", "is it a half ?"], "answer": [answer, "yes"]}
         for colour, answer in (("red", "yes"), ("blue", "no"), ("green", "no"))

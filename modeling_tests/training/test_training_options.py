@@ -24,18 +24,18 @@ def assert_close(found, plain, tolerance):
             assert own[name] == pytest.approx(value, rel=tolerance, abs=tolerance), (step, name)
 
 
-def test_gradient_checkpointing(plain, tmp_path):
+def test_training_with_gradient_checkpointing(plain, tmp_path):
     assert_close(losses(tmp_path, gradient_checkpointing=True), plain, 1e-5)
 
 
-def test_bf16(plain, tmp_path):
+def test_training_with_bf16(plain, tmp_path):
     found = losses(tmp_path, bf16=True)
     assert found != plain
     assert_close(found[:1], plain[:1], 0.03)
     assert_close(found, plain, 0.15)
 
 
-def test_accumulation_is_a_mean_over_smaller_batches(plain, tmp_path):
+def test_training_with_gradient_accumulation(plain, tmp_path):
     """Two micro-batches of two: the pixel loss, of no neighbours, is that of the four; ITC has fewer negatives."""
     found = losses(tmp_path, per_device_train_batch_size=2, gradient_accumulation_steps=2)
     assert found[0]["loss_pixel"] == pytest.approx(plain[0]["loss_pixel"], rel=1e-4)
@@ -43,7 +43,7 @@ def test_accumulation_is_a_mean_over_smaller_batches(plain, tmp_path):
 
 
 @pytest.mark.slow
-def test_compiled(plain, tmp_path):
+def test_training_compiled(plain, tmp_path):
     """Through the end of burn-in, where other losses come on."""
     options = {"burn_in_steps": 1}
     trainer = pretrainer(

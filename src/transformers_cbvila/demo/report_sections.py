@@ -8,7 +8,7 @@ from transformers_cbvila.demo.curves import draw_curves
 from transformers_cbvila.demo.demo_run import DemoRun, Example
 from transformers_cbvila.metrics.intervals import wilson_interval
 from transformers_cbvila.metrics.vqa_metrics import answers_match
-from transformers_cbvila.pages.document import UNKNOWN, data_uri, percent, picture, table, tile
+from transformers_cbvila.pages.document import UNKNOWN, data_uri, image_tag, percent, table, tile
 
 
 def tiles_section(run: DemoRun) -> str:
@@ -112,7 +112,7 @@ def _example_figure(example: Example) -> str:
     alt = f"picture asked “{example['question']}”; the right answer is {example['answer']}"
     score = "" if example["score"] is None else f'<span class="soft">score {example["score"]:.3f}</span>'
     return (
-        f'<figure class="{"right" if right else "wrong"}">{picture(example["image"], alt)}'
+        f'<figure class="{"right" if right else "wrong"}">{image_tag(example["image"], alt)}'
         f'<figcaption>{escape(example["question"])}<span class="verdict">{escape(verdict)}</span>{score}'
         "</figcaption></figure>"
     )

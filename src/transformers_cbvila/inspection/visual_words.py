@@ -1,8 +1,8 @@
-"""What the visual words of a model look like: how often each is used, on which patches, and what is drawn from them.
+"""Collects the visual words of images: how often codes are used, where, and what is reconstructed from them.
 
-Pictures are uint8 arrays (H, W, 3), as the model sees them: resized and cut by its image processor.
+Images are uint8 arrays (H, W, 3) as the model sees them: resized and cropped by its image processor.
 
-Shapes: M rows, B batch, N patches, K codes.
+Shapes: M rows, B batch, N patches, K codes, R books.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from ..model.losses_cbvila import patchify
 from ..model.modeling_cbvila_reconstruction import CBViLAModelWithReconstruction
 from ..model.nearest_codes_cbvila import count_codes
 from ..model.processing_cbvila import CBViLAProcessor
-from ..retrieval.gallery import evaluating, pixel_values_of, tokens_of
+from ..retrieval.encoding import evaluating, pixel_values_of, tokens_of
 
 
 @dataclass
@@ -28,10 +28,10 @@ class VisualWords:
     """The visual words of M images.
 
     Attributes:
-        indices: (M, N, R) codes of R books (one for most quantizers), numbered through all books.
+        indices: (M, N, R) code indices, numbered consecutively through all books (most quantizers have one).
         counts: (K,) how often each code was chosen.
-        colours: (K, 3) mean colour, 0 to 1, of the patches of each code; grey where there are none.
-        grid: Rows and columns of patches of an image.
+        colours: (K, 3) mean colour, 0 to 1, of the patches of each code; grey if there are none.
+        grid: Rows and columns of patches in an image.
     """
 
     indices: np.ndarray
@@ -41,36 +41,46 @@ class VisualWords:
 
 
 @dataclass
-class DrawnExample:
-    """An image drawn from its own words, and from words that MIM predicted with its caption and with another one.
+class ReconstructionExample:
+    """An image reconstructed from its own codes, and from codes that MIM predicted with its and another caption.
 
-    `hidden` (N,) says which words were hidden from MIM, of patches of `patch_size` pixels; `named` and
-    `named_otherwise` are the shares of them that MIM got right, 0 to 1.
+    Attributes:
+        caption: The image's caption.
+        other_caption: Another caption.
+        image: The image.
+        masked: The image with masked patches grey.
+        reconstructed: Reconstructed from its own codes.
+        predicted: Reconstructed with the codes that MIM predicts for masked patches.
+        predicted_other: The same, with the other caption.
+        bool_masked_pos: (N,) which patches were masked.
+        patch_size: Pixels per side of a patch.
+        accuracy: Share of the masked patches' codes that MIM predicts correctly, 0 to 1.
+        accuracy_other: The same, with the other caption.
     """
 
     caption: str
     other_caption: str
     image: np.ndarray
     masked: np.ndarray
-    from_own_words: np.ndarray
-    from_predicted: np.ndarray
-    from_predicted_otherwise: np.ndarray
-    hidden: np.ndarray
+    reconstructed: np.ndarray
+    predicted: np.ndarray
+    predicted_other: np.ndarray
+    bool_masked_pos: np.ndarray
     patch_size: int
-    named: float
-    named_otherwise: float
+    accuracy: float
+    accuracy_other: float
 
 
-def colours_of(processor: CBViLAProcessor, pixel_values: Tensor) -> Tensor:
-    """Normalised images (B, 3, H, W) with colours from 0 to 1, on the CPU in fp32."""
+def denormalize(processor: CBViLAProcessor, pixel_values: Tensor) -> Tensor:
+    """Returns normalized images (B, 3, H, W) with values from 0 to 1, on the CPU in fp32."""
     settings = processor.image_processor
     mean, deviation = (torch.tensor(value).view(3, 1, 1) for value in (settings.image_mean, settings.image_std))
     return (pixel_values.float().cpu() * deviation + mean).clamp(0, 1)
 
 
-def pictures_of(processor: CBViLAProcessor, pixel_values: Tensor) -> np.ndarray:
-    """Normalised images (B, 3, H, W) as pictures (B, H, W, 3)."""
-    return (colours_of(processor, pixel_values) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+def to_uint8(processor: CBViLAProcessor, pixel_values: Tensor) -> np.ndarray:
+    """Returns normalized images (B, 3, H, W) as uint8 arrays (B, H, W, 3)."""
+    return (denormalize(processor, pixel_values) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
 
 
 def collect_visual_words(
@@ -80,7 +90,14 @@ def collect_visual_words(
     batch_size: int = 64,
     progress: bool = True,
 ) -> VisualWords:
-    """Encodes the `image` of every row. All images must have the size that the processor gives them.
+    """Encodes the `image` of every row.
+
+    Args:
+        model: The model.
+        processor: Its processor, which gives all images one size.
+        rows: M rows.
+        batch_size: Images encoded at a time.
+        progress: Whether to show a progress bar.
 
     Raises:
         ValueError: If there are no rows.
@@ -98,10 +115,10 @@ def collect_visual_words(
             pixel_values = pixel_values_of(model, processor, images)
             tokens = model.cbvila.vision_model(pixel_values).last_hidden_state
             found = quantizer.global_indices(quantizer(tokens[:, 1:]).indices).cpu()
-            patches = patchify(colours_of(processor, pixel_values), patch)
+            patches = patchify(denormalize(processor, pixel_values), patch)
             means = patches.view(-1, patch**2, 3).mean(1)
             colours.index_add_(0, found.flatten(), means.repeat_interleave(found.shape[-1], dim=0))
-            indices.append(found.to(torch.int16 if num_codes <= 2**15 else torch.int32))  # of every row
+            indices.append(found.to(torch.int16 if num_codes <= 2**15 else torch.int32))  # saves memory: all rows
             grid = model.patch_grid(pixel_values)
             counts += count_codes(found, num_codes)
     everything = torch.cat(indices)
@@ -110,7 +127,7 @@ def collect_visual_words(
 
 
 def choose_codes(counts: np.ndarray, most_used: int = 16, others: int = 8, seed: int = 0) -> list[int]:
-    """Codes to show: the most used ones of counts (K,), and a few of the others in use, drawn at random."""
+    """Chooses codes to show: the most used ones by their counts (K,), and a random sample of the others in use."""
     by_use = np.argsort(-counts, kind="stable")
     by_use = by_use[counts[by_use] > 0]
     rest = by_use[most_used:]
@@ -118,8 +135,8 @@ def choose_codes(counts: np.ndarray, most_used: int = 16, others: int = 8, seed:
     return [*by_use[:most_used].tolist(), *rest[np.sort(drawn.numpy())].tolist()]
 
 
-def places_of(code: int, indices: np.ndarray, limit: int = 16, seed: int = 0) -> list[tuple[int, int]]:
-    """Where a code is among indices (M, N, R): (image, patch) at random in at most `limit` images, all different."""
+def find_patches(code: int, indices: np.ndarray, limit: int = 16, seed: int = 0) -> list[tuple[int, int]]:
+    """Samples patches with a code from indices (M, N, R): (image, patch), one from each of at most `limit` images."""
     has_code = (indices == code).any(axis=2)
     images = np.flatnonzero(has_code.any(axis=1))
     generator = generator_for(seed, 6, code)
@@ -132,7 +149,7 @@ def places_of(code: int, indices: np.ndarray, limit: int = 16, seed: int = 0) ->
 
 
 def choose_rows(rows: Sequence[dict[str, Any]], limit: int = 16, seed: int = 0) -> list[int]:
-    """At most `limit` rows at random, those with captions of their own first."""
+    """Samples at most `limit` rows, those with distinct captions first."""
     order = torch.randperm(len(rows), generator=generator_for(seed, 7)).tolist()
     first: list[int] = []
     seen: set[str] = set()
@@ -146,15 +163,24 @@ def choose_rows(rows: Sequence[dict[str, Any]], limit: int = 16, seed: int = 0) 
     return (first + [row for row in order if row not in set(first)])[:limit]
 
 
-def draw_examples(
+def reconstruct_examples(
     model: CBViLAModelWithReconstruction,
     processor: CBViLAProcessor,
     rows: Sequence[dict[str, Any]],
     mask_ratio: float = 0.75,
     seed: int = 0,
     batch_size: int = 16,
-) -> list[DrawnExample]:
-    """Draws the `image` of each row, with its first caption and with that of the next row that has another one."""
+) -> list[ReconstructionExample]:
+    """Reconstructs the `image` of each row, with its first caption and with that of the next row with another one.
+
+    Args:
+        model: The model.
+        processor: Its processor.
+        rows: Rows with `image` and `captions`.
+        mask_ratio: Share of patches to mask.
+        seed: Seed of the masks.
+        batch_size: Images at a time.
+    """
     captions = [row["captions"][0] for row in rows]
     others = [_another(captions, i) for i in range(len(captions))]
     examples = []
@@ -163,50 +189,57 @@ def draw_examples(
             part = slice(start, start + batch_size)
             pixel_values = pixel_values_of(model, processor, [row["image"] for row in rows[part]])
             patches = int(np.prod(model.patch_grid(pixel_values)))
-            hidden = torch.stack(
+            masks = torch.stack(
                 [mask_patches(patches, generator_for(seed, start + i), mask_ratio) for i in range(len(pixel_values))]
             )
-            examples += _draw(model, processor, pixel_values, captions[part], others[part], hidden)
+            examples += _reconstruct(model, processor, pixel_values, captions[part], others[part], masks)
     return examples
 
 
 def _another(captions: list[str], place: int) -> str:
-    """The next caption that is another one, if there is one."""
+    """Returns the next caption that differs, or the same one if all are equal."""
     return next((other for other in captions[place:] + captions[:place] if other != captions[place]), captions[place])
 
 
-def _draw(model, processor, pixel_values: Tensor, captions, others, hidden: Tensor) -> list[DrawnExample]:
-    def drawn(texts: list[str], mask: Tensor | None):
+def _reconstruct(
+    model: CBViLAModelWithReconstruction,
+    processor: CBViLAProcessor,
+    pixel_values: Tensor,
+    captions: list[str],
+    others: list[str],
+    masks: Tensor,
+) -> list[ReconstructionExample]:
+    def reconstruct(texts: list[str], mask: Tensor | None) -> tuple[np.ndarray, Tensor]:
         ids, attention_mask = tokens_of(model, processor, texts)
         result = model.reconstruct(pixel_values, ids, attention_mask, None if mask is None else mask.to(model.device))
-        return pictures_of(processor, result.pixel_values), result.codebook_indices.cpu()
+        return to_uint8(processor, result.pixel_values), result.codebook_indices.cpu()
 
-    own, words = drawn(captions, None)
-    predicted, named = drawn(captions, hidden)
-    otherwise, named_otherwise = drawn(others, hidden)
-    pictures = pictures_of(processor, pixel_values)
-    grey = hide_patches(pictures, hidden.numpy(), model.config.vision_config.patch_size)
+    reconstructed, own_codes = reconstruct(captions, None)
+    predicted, codes = reconstruct(captions, masks)
+    predicted_other, other_codes = reconstruct(others, masks)
+    images, patch_size = to_uint8(processor, pixel_values), model.config.vision_config.patch_size
+    masked = hide_patches(images, masks.numpy(), patch_size)
     return [
-        DrawnExample(
+        ReconstructionExample(
             captions[i],
             others[i],
-            pictures[i],
-            grey[i],
-            own[i],
+            images[i],
+            masked[i],
+            reconstructed[i],
             predicted[i],
-            otherwise[i],
-            hidden[i].numpy(),
-            model.config.vision_config.patch_size,
-            float((named == words)[i][hidden[i]].float().mean()),
-            float((named_otherwise == words)[i][hidden[i]].float().mean()),
+            predicted_other[i],
+            masks[i].numpy(),
+            patch_size,
+            float((codes == own_codes)[i][masks[i]].float().mean()),
+            float((other_codes == own_codes)[i][masks[i]].float().mean()),
         )
         for i in range(len(captions))
     ]
 
 
-def hide_patches(pictures: np.ndarray, hidden: np.ndarray, patch_size: int) -> np.ndarray:
-    """Pictures (B, H, W, 3) with their `hidden` (B, N) patches grey."""
-    batch, height, width = pictures.shape[:3]
-    grid = hidden.reshape(batch, height // patch_size, width // patch_size)
+def hide_patches(images: np.ndarray, bool_masked_pos: np.ndarray, patch_size: int) -> np.ndarray:
+    """Returns images (B, H, W, 3) with masked patches (B, N) in grey."""
+    batch, height, width = images.shape[:3]
+    grid = bool_masked_pos.reshape(batch, height // patch_size, width // patch_size)
     covered = grid.repeat(patch_size, axis=1).repeat(patch_size, axis=2)
-    return np.where(covered[..., None], np.uint8(128), pictures)
+    return np.where(covered[..., None], np.uint8(128), images)

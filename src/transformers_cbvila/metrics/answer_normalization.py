@@ -1,6 +1,7 @@
-"""VQAv2's answer normalisation, as the challenge's evaluation script does it (GT-Vision-Lab/VQA, vqaEval.py, c4e6a0e).
+"""VQAv2's answer normalization, as in the challenge's evaluation script (GT-Vision-Lab/VQA, vqaEval.py, c4e6a0e).
 
-The challenge's page describes it in prose; where the two differ, it is the script that made the published figures.
+Where the script differs from the description on the challenge's page, the script is followed: published results come
+from it.
 """
 
 import re
@@ -25,35 +26,35 @@ wouldn't wouldn't've y'all y'all'll y'all'd've you'd you'd've you'll you're you'
 
 
 def _with_one_missing(contraction: str) -> list[str]:
-    """The contraction, each of its apostrophes left out in turn."""
+    """Returns the contraction with each of its apostrophes left out in turn."""
     return [contraction[:place] + contraction[place + 1 :] for place, sign in enumerate(contraction) if sign == "'"]
 
 
-_MENDED = {misspelt: right for right in _CONTRACTIONS.split() for misspelt in _with_one_missing(right)}
-_MENDED["somebody'd"] = "somebodyd"  # the wrong way round in the script, too
+_CORRECTED = {misspelt: right for right in _CONTRACTIONS.split() for misspelt in _with_one_missing(right)}
+_CORRECTED["somebody'd"] = "somebodyd"  # reversed in the script as well
 
 
 def normalize_answer(answer: str) -> str:
-    """Normalises a given answer.
+    """Normalizes a predicted answer.
 
-    Punctuation goes ([`strip_punctuation`]); then, in lower case, number words become digits, articles go, and a
-    missing apostrophe of a contraction is put back.
+    Removes punctuation ([`strip_punctuation`]), then converts to lower case, number words to digits, removes articles,
+    and restores a missing apostrophe of a contraction.
 
     Args:
-        answer: free text, e.g. `"The two, dogs."`.
+        answer: Free text, e.g. `"The two, dogs."`.
 
     Returns:
-        The normalised text, words separated by single spaces, e.g. `"2 dogs"`; empty when nothing is left.
+        The normalized text, words separated by single spaces, e.g. `"2 dogs"`; empty if nothing is left.
     """
     words = (_NUMBER_WORDS.get(word, word) for word in strip_punctuation(answer).lower().split())
-    return " ".join(_MENDED.get(word, word) for word in words if word not in _ARTICLES)
+    return " ".join(_CORRECTED.get(word, word) for word in words if word not in _ARTICLES)
 
 
 def strip_punctuation(answer: str) -> str:
-    """All that is done to what annotators answered: signs become spaces, or nothing beside a space.
+    """Removes punctuation, the only normalization of the annotators' answers.
 
-    In an answer with a comma between digits all signs become nothing. Periods go unless a digit follows; apostrophes,
-    colons, `&`, `%`, `$`, `#`, `*` and `~` stay.
+    Signs become spaces, or are removed beside a space, or if the answer has a comma between digits. Periods are
+    removed unless a digit follows; apostrophes, colons, `&`, `%`, `$`, `#`, `*` and `~` stay.
     """
     answer = answer.replace("\n", " ").replace("\t", " ").strip()
     has_thousands = re.search(r"\d,\d", answer) is not None

@@ -1,4 +1,4 @@
-"""Accuracies that need no image: what a visual question answering model must beat before it has learned to look."""
+"""Baselines that ignore the image, and chance."""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -6,10 +6,10 @@ from math import comb
 
 
 def majority_accuracy(train_answers: Sequence[str], test_answers: Sequence[str]) -> float:
-    """Test accuracy, 0 to 1, of always giving the training set's most frequent answer.
+    """Returns the test accuracy, 0 to 1, of always giving the training set's most frequent answer.
 
     Raises:
-        ValueError: either set is empty.
+        ValueError: If either set is empty.
     """
     _check_not_empty(train_answers, test_answers)
     answer = _most_frequent(Counter(train_answers))
@@ -22,12 +22,12 @@ def question_only_accuracy(
     test_questions: Sequence[str],
     test_answers: Sequence[str],
 ) -> float:
-    """Test accuracy, 0 to 1, of giving each question the answer that it has most often in the training set.
+    """Returns the test accuracy, 0 to 1, of giving each question its most frequent answer in the training set.
 
-    A question that never occurs in training gets the training set's most frequent answer.
+    A question that does not occur in training gets the most frequent answer of all.
 
     Raises:
-        ValueError: either set is empty, or questions and answers differ in number.
+        ValueError: If either set is empty, or questions and answers differ in number.
     """
     _check_not_empty(train_answers, test_answers)
     guesses = guesses_by_text(train_questions, train_answers, test_questions)
@@ -35,10 +35,10 @@ def question_only_accuracy(
 
 
 def guesses_by_text(train_texts: Sequence[str], train_answers: Sequence[str], test_texts: Sequence[str]) -> list[str]:
-    """For each text the answer that it has most often in training; the most frequent one of all, where it has none.
+    """Returns for each text its most frequent answer in training, or the most frequent one of all if it has none.
 
     Raises:
-        ValueError: there is no training answer, or texts and answers differ in number.
+        ValueError: If there is no training answer, or texts and answers differ in number.
     """
     _check_not_empty(train_answers, test_texts)
     answers_of: dict[str, Counter[str]] = defaultdict(Counter)
@@ -50,21 +50,21 @@ def guesses_by_text(train_texts: Sequence[str], train_answers: Sequence[str], te
 
 
 def majority(answers: Sequence[str]) -> str:
-    """The most frequent answer; of equally frequent ones the first."""
+    """Returns the most frequent answer; of equally frequent ones the first."""
     _check_not_empty(answers, answers)
     return _most_frequent(Counter(answers))
 
 
 def chance_recall(relevant: Sequence[int], gallery: int, k: int) -> float:
-    """Recall at k, 0 to 1, of an order drawn at random.
+    """Returns the expected recall at k, 0 to 1, of a random ranking.
 
     Args:
-        relevant: for each query, how many of the gallery's items are relevant.
-        gallery: how many items there are.
-        k: depth.
+        relevant: For each query, how many of the gallery's items are relevant.
+        gallery: How many items the gallery has.
+        k: Depth.
 
     Raises:
-        ValueError: there is no query, or one with no or more relevant items than there are.
+        ValueError: If there is no query, or one with no relevant items or more than the gallery has.
     """
     if not relevant or not all(0 < count <= gallery for count in relevant):
         raise ValueError(f"each query needs 1 to {gallery} relevant items, got {sorted(set(relevant))}")
@@ -73,15 +73,17 @@ def chance_recall(relevant: Sequence[int], gallery: int, k: int) -> float:
 
 
 def _chance_of_one(relevant: int, gallery: int, k: int) -> float:
-    """That at least one of the relevant items is among k drawn without replacement."""
+    """Returns the probability that k items drawn without replacement include a relevant one."""
     return 1.0 - comb(gallery - relevant, k) / comb(gallery, k)
 
 
 def _most_frequent(counts: Counter[str]) -> str:
-    """The most frequent answer; of equally frequent ones the one that training data names first."""
+    """Returns the most frequent answer; of equally frequent ones the first."""
     return counts.most_common(1)[0][0]
 
 
 def _check_not_empty(train_answers: Sequence[str], test_answers: Sequence[str]) -> None:
     if not train_answers or not test_answers:
-        raise ValueError(f"floors need answers: got {len(train_answers)} for training, {len(test_answers)} for test")
+        raise ValueError(
+            f"baselines need answers: got {len(train_answers)} for training, {len(test_answers)} for test"
+        )

@@ -1,4 +1,4 @@
-"""Sampling error of an accuracy or of a mean."""
+"""Confidence intervals of an accuracy and of a mean."""
 
 from math import sqrt
 
@@ -8,37 +8,43 @@ _Z_95 = 1.959964
 
 
 def wilson_interval(accuracy: float, n: int) -> tuple[float, float]:
-    """The 95 % Wilson score interval of an accuracy.
+    """Returns the 95 % Wilson score interval of an accuracy.
 
-    Unlike the normal approximation it stays within 0 and 1 and has a width even at 100 %.
+    Unlike the normal approximation it stays within 0 and 1 and has a positive width even at 100 %.
 
     Args:
-        accuracy: share of right answers, 0 to 1.
-        n: number of answers.
+        accuracy: Share of correct answers, 0 to 1.
+        n: Number of answers.
 
     Returns:
         Lower and upper end, 0 to 1.
 
     Raises:
-        ValueError: `accuracy` is outside 0 to 1, or `n` is not positive.
+        ValueError: If `accuracy` is outside 0 to 1, or `n` is not positive.
     """
     if not 0 <= accuracy <= 1 or n <= 0:
         raise ValueError(f"an interval needs an accuracy from 0 to 1 of at least one answer, got {accuracy} of {n}")
     spread = _Z_95**2 / n
     center = (accuracy + spread / 2) / (1 + spread)
     half_width = sqrt(spread * (accuracy * (1 - accuracy) + spread / 4)) / (1 + spread)
-    # At 0 and 1 an end falls on the accuracy itself; rounding must not push it outside the unit interval.
+    # At 0 and 1 one end equals the accuracy; rounding must not push it outside the unit interval.
     return max(0.0, center - half_width), min(1.0, center + half_width)
 
 
 def bootstrap_interval(
     values: np.ndarray, seed: int, draws: int = 2000, groups: np.ndarray | None = None
 ) -> tuple[float, float]:
-    """95 % percentile interval of the mean of values (M,), by resampling.
+    """Returns the 95 % percentile bootstrap interval of a mean.
 
     Args:
-        groups: (M,) what each value belongs to, such as its image. Values of one group rise and fall together and are
-            no independent evidence: whole groups are resampled. Without, every value is a group.
+        values: (M,) the values.
+        seed: Seed of the resampling.
+        draws: Number of resamples.
+        groups: (M,) the group of each value, such as its image. Values of one group are not independent, so that whole
+            groups are resampled. By default every value is a group.
+
+    Returns:
+        Lower and upper end.
     """
     generator = np.random.default_rng(seed)
     sums, sizes = np.asarray(values, dtype=float), np.ones(len(values))

@@ -16,10 +16,10 @@ VQA_ACCURACY_FOLDER = Path(__file__).parent / "cbvila_vqa_accuracy"
 
 
 def metric_folder(name: str) -> Path:
-    """The folder of a metric, which `evaluate.load` takes and which can be published as it is.
+    """Returns the folder of a metric, which `evaluate.load` takes and which can be published as it is.
 
     Raises:
-        ValueError: no metric has this name.
+        ValueError: If no metric has this name.
     """
     if name not in METRICS:
         raise ValueError(f"no metric is called {shown(name)}; there are {', '.join(METRICS)}")
@@ -30,17 +30,17 @@ def load_metric(name: str, config_name: str | None = None, *, cache_dir: str | P
     """Loads a metric.
 
     Args:
-        name: one of `METRICS`.
-        config_name: of `vqa_accuracy`, `"exact_match"` (one reference per question; `compute` also takes `groups`;
+        name: One of `METRICS`.
+        config_name: For `vqa_accuracy`, `"exact_match"` (one reference per question; `compute` also takes `groups`;
             the default) or `"vqa_v2"` (ten annotators' answers per question).
-        cache_dir: where evaluate keeps the predictions until `compute`; its own cache folder when None.
+        cache_dir: Where evaluate stores predictions until `compute`; by default its own cache folder.
 
     Returns:
-        A metric whose `compute(predictions=…, …)` returns figures by their names.
+        A metric whose `compute(predictions=…, …)` returns values by name.
 
     Raises:
-        ImportError: `evaluate` is not installed.
-        ValueError: no such metric or configuration.
+        ImportError: If `evaluate` is not installed.
+        ValueError: If there is no such metric or configuration.
     """
     evaluate = require("evaluate")
     cache = None if cache_dir is None else str(cache_dir)
@@ -48,5 +48,5 @@ def load_metric(name: str, config_name: str | None = None, *, cache_dir: str | P
 
 
 def load_vqa_accuracy(config_name: str = "exact_match", *, cache_dir: str | Path | None = None) -> EvaluationModule:
-    """[`load_metric`] of `vqa_accuracy`; its `compute` returns `{"accuracy": float between 0 and 1}`."""
+    """Loads `vqa_accuracy` (see [`load_metric`]); its `compute` returns `{"accuracy": float between 0 and 1}`."""
     return load_metric("vqa_accuracy", config_name, cache_dir=cache_dir)

@@ -1,4 +1,4 @@
-"""Accuracies for visual question answering, as pure functions over lists of answers."""
+"""Accuracies of visual question answering, as pure functions of lists of answers."""
 
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
@@ -12,15 +12,15 @@ Group = TypeVar("Group", bound=Hashable)
 
 
 def answers_match(prediction: str, reference: str) -> bool:
-    """True if the two are equal, ignoring case and surrounding white space only."""
+    """Returns whether the two are equal, ignoring case and surrounding white space only."""
     return prediction.strip().lower() == reference.strip().lower()
 
 
 def exact_match_accuracy(predictions: Sequence[str], references: Sequence[str]) -> float:
-    """Share of predictions that equal their reference (`answers_match`), 0 to 1.
+    """Returns the share of predictions that equal their reference ([`answers_match`]), 0 to 1.
 
     Raises:
-        ValueError: no answers, or the sequences differ in length.
+        ValueError: If there are no answers, or the sequences differ in length.
     """
     hits = _exact_matches(predictions, references)
     return sum(hits) / len(hits)
@@ -29,18 +29,18 @@ def exact_match_accuracy(predictions: Sequence[str], references: Sequence[str]) 
 def accuracy_by_group(
     predictions: Sequence[str], references: Sequence[str], groups: Sequence[Group]
 ) -> dict[Group, float]:
-    """Exact-match accuracy within each group, e.g. by question type.
+    """Returns the exact-match accuracy within each group, e.g. by question type.
 
     Args:
-        predictions: one answer per question.
-        references: the right answers, in the same order.
-        groups: each question's group, in the same order.
+        predictions: One answer per question.
+        references: The correct answers, in the same order.
+        groups: The questions' groups, in the same order.
 
     Returns:
-        Accuracy, 0 to 1, of every group that occurs, in the order of first occurrence.
+        Accuracy, 0 to 1, of every group, in the order of first occurrence.
 
     Raises:
-        ValueError: no answers, or the sequences differ in length.
+        ValueError: If there are no answers, or the sequences differ in length.
     """
     hits = _exact_matches(predictions, references)
     _check_lengths(predictions=predictions, groups=groups)
@@ -51,25 +51,26 @@ def accuracy_by_group(
 
 
 def vqa_soft_accuracy(predictions: Sequence[str], references_10: Sequence[Sequence[str]]) -> float:
-    """VQAv2's accuracy, 0 to 1: an answer is right in proportion to the annotators who gave it, fully from three on.
+    """Returns VQAv2's accuracy, 0 to 1: an answer counts in proportion to its annotators, fully from three on.
 
-    For each of the ten annotators the prediction scores min(matches among the *other nine* / 3, 1); the ten scores are
-    averaged, then the questions. Predictions are normalised (`normalize_answer`); references lose their punctuation,
-    and not even that where all ten agree to the letter, as in the official script.
+    For each of the ten annotators the prediction scores min(matches among the *other nine* / 3, 1). The ten scores are
+    averaged, then the questions. As in the official script, predictions are normalized ([`normalize_answer`]), and
+    references only stripped of punctuation, unless all ten are identical.
 
     Args:
-        predictions: one answer per question.
-        references_10: the ten annotators' answers to each question, in the same order.
+        predictions: One answer per question.
+        references_10: The ten annotators' answers to each question, in the same order.
 
     Raises:
-        ValueError: no answers, the sequences differ in length, or a question has not ten references.
+        ValueError: If there are no answers, the sequences differ in length, or a question does not have ten
+            references.
     """
     scores = vqa_soft_scores(predictions, references_10)
     return sum(scores) / len(scores)
 
 
 def vqa_soft_scores(predictions: Sequence[str], references_10: Sequence[Sequence[str]]) -> list[float]:
-    """The same for each question; arguments and errors as above."""
+    """Returns [`vqa_soft_accuracy`] of each question; arguments and errors are the same."""
     _check_lengths(predictions=predictions, references=references_10)
     return [_soft_score(prediction, row) for prediction, row in zip(predictions, references_10, strict=True)]
 

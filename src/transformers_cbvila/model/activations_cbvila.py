@@ -9,7 +9,7 @@ from .messages_cbvila import shown
 
 
 def activation(name: str) -> nn.Module:
-    """The activation function that `hidden_act` names.
+    """Returns the activation function that `hidden_act` names.
 
     Raises:
         ValueError: If transformers has no activation of this name.

@@ -1,21 +1,24 @@
-"""Computing in the precision of the tensors inside a region of mixed precision."""
+"""Decorator for methods that must not run under autocast."""
 
 from collections.abc import Callable
 from functools import wraps
+from typing import Any, TypeVar, cast
 
 from torch import Tensor
 from transformers.utils.generic import maybe_autocast
 
+Method = TypeVar("Method", bound=Callable[..., Any])
 
-def without_autocast(method: Callable) -> Callable:
-    """Decorator that disables autocast in a method whose first argument is a tensor.
+
+def without_autocast(method: Method) -> Method:
+    """Disables autocast in a method whose first argument is a tensor.
 
     Casting inputs to fp32 would not suffice: autocast casts them back for every matrix product.
     """
 
     @wraps(method)
-    def in_own_precision(self, tensor: Tensor, *args, **kwargs):
+    def run_without_autocast(self: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
         with maybe_autocast(tensor.device.type, enabled=False):
             return method(self, tensor, *args, **kwargs)
 
-    return in_own_precision
+    return cast(Method, run_without_autocast)

@@ -1,6 +1,6 @@
 """The class names of a configuration, `id2label` and `label2id`.
 
-transformers fills in LABEL_0 and LABEL_1 by default. Classification heads replace these by names of their own, but must
+transformers fills in LABEL_0 and LABEL_1 by default. Classification heads replace these by names of their own, but
 keep what a user chose, even if it looks the same. Chosen names therefore have their own type, [`ChosenClasses`].
 """
 

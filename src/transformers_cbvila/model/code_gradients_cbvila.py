@@ -1,4 +1,4 @@
-"""How gradients pass the choice of a code, which has none of its own.
+"""Gradient estimators for the choice of a code, which is not differentiable.
 
 Shapes: C code width.
 """
@@ -9,14 +9,14 @@ from torch import Tensor
 
 
 def straight_through(latents: Tensor, codes: Tensor) -> Tensor:
-    """The codes (…, C) forward, the identity to the latents (…, C) backward."""
+    """Returns the codes (…, C); the gradient passes unchanged to the latents (…, C)."""
     return latents + (codes - latents).detach()
 
 
 def rotate_to(latents: Tensor, codes: Tensor) -> Tensor:
-    """Forward the codes, backward a rotation and rescaling of the gradient onto the latents (both (…, C)).
+    """Returns the codes (…, C); the gradient reaches the latents (…, C) rotated and rescaled, and never the codes.
 
-    Fifty et al., "Restructuring vector quantization with the rotation trick", Eq. 4.2. No gradient reaches the codes.
+    Fifty et al., "Restructuring vector quantization with the rotation trick", Eq. 4.2.
     """
     with torch.no_grad():
         ratio = codes.norm(dim=-1, keepdim=True) / latents.norm(dim=-1, keepdim=True).clamp_min(1e-12)

@@ -1,7 +1,7 @@
-"""A table of K codes that are learned: the way to them and back, look-up (Eq. 1), moving averages, restarts.
+"""A table of K learned codes: projections, look-up (Eq. 1), moving averages and restarts.
 
-The look-up is in at least fp32 and never has noise in it. `forward` of a quantizer changes nothing here but what was
-assigned since the last step; [`CBViLACodeTable.ema_step`], called once per optimizer step, moves the codes.
+The look-up runs in at least fp32 and without noise. The forward pass of a quantizer only adds to the assignments since
+the last step; [`CBViLACodeTable.ema_step`], called once per optimizer step, moves the codes.
 
 Shapes: M latents, C code width, K codes.
 """
@@ -13,31 +13,34 @@ from torch import Tensor, nn
 from transformers import initialization as init
 
 from .autocast_cbvila import without_autocast
+from .distributed_cbvila import several_processes
 from .kmeans_cbvila import kmeans, require_points
 from .losses_cbvila import at_least_fp32
 from .nearest_codes_cbvila import nearest_codes
 from .projections_cbvila import project, projections
 
-_FORGOTTEN = 1e-5  # moving count below which a moving average means nothing any more
+_MIN_COUNT = 1e-5  # moving count below which the moving average of a code is no longer used
 
 
 class CBViLACodeTable(nn.Module):
     """K codes of width C.
 
     Args:
-        size, dim: K and C.
-        width: D, of tokens; with it the table has projections from and to them, unless codes live where tokens do (C
-            is D, and codes have any length).
-        unit_norm: Whether codes are unit vectors.
-        decay: Of the moving average, per step; `None` makes the codes a parameter, which a loss moves.
+        size: K.
+        dim: C.
+        width: Width D of tokens. The table then has projections between tokens and codes, unless C is D and codes may
+            have any length.
+        unit_norm: Whether codes have length 1.
+        decay: Decay of the moving average per step. `None` makes the codes a parameter that a loss moves.
 
     Attributes:
-        codes (K, C): a buffer, or a parameter.
-        initialized (): whether the codes were fitted to features once; stored, so that resuming and loading skip it.
-        ema_counts (K,), ema_sums (K, C): the moving averages.
-        ages (K,): steps since each code was fitted or restarted; no checkpoint of the model holds them.
-        expected_count (): latents per code in the last step, over all processes.
-        waits_for_step: whether a training forward added up what no step has taken in yet.
+        codes (K, C): A buffer, or a parameter.
+        initialized (): Whether the codes were fitted to features; stored, so that a loaded or resumed model is not
+            fitted again.
+        ema_counts (K,), ema_sums (K, C): The moving averages.
+        ages (K,): Steps since each code was fitted or restarted; not in checkpoints of the model.
+        expected_count (): Latents per code in the last step, over all processes.
+        waits_for_step: Whether there are assignments since the last step.
     """
 
     codes: Tensor
@@ -51,7 +54,7 @@ class CBViLACodeTable(nn.Module):
 
     def __init__(
         self, size: int, dim: int, width: int | None = None, unit_norm: bool = False, decay: float | None = 0.99
-    ):
+    ) -> None:
         super().__init__()
         self.in_proj: nn.Module = nn.Identity()
         self.out_proj: nn.Module = nn.Identity()
@@ -75,8 +78,9 @@ class CBViLACodeTable(nn.Module):
         self.register_buffer("initialized", torch.tensor(False))
 
     def init_own_weights(self, std: float) -> None:
-        # Random directions. The trainer replaces them by k-means; without it they still do not start all at 0, where
-        # the first winners would take everything.
+        """Initializes codes at random, and resets the moving averages."""
+        # The trainer replaces the random directions by k-means. Without it they still differ: from equal codes, the
+        # first ones chosen would win all tokens.
         init.normal_(self.codes, std=self.codes.shape[-1] ** -0.5)
         if self.unit_norm:
             init.copy_(self.codes, F.normalize(self.codes, dim=-1))
@@ -91,54 +95,55 @@ class CBViLACodeTable(nn.Module):
 
     @property
     def is_moving_average(self) -> bool:
-        """Whether codes move by [`~CBViLACodeTable.ema_step`], and not by a gradient."""
+        """Whether codes move by [`~CBViLACodeTable.ema_step`], rather than by a gradient."""
         return self.decay is not None
 
     @property
     def num_codes(self) -> int:
+        """K."""
         return self.codes.shape[0]
 
     def training_buffers(self) -> tuple[str, ...]:
-        """Names of buffers that a resumed run needs and weights do not hold."""
+        """Returns the names of buffers that a resumed run needs and the model's checkpoint does not contain."""
         return ("ages", "expected_count") if self.is_moving_average else ()
 
     def forward(self) -> Tensor:
-        """The codes (K, C) in at least fp32. A call, so that codes which are offloaded come back for it."""
+        """Returns the codes (K, C) in at least fp32. As a module's call, it also loads codes that are offloaded."""
         return at_least_fp32(self.codes)
 
     def whole_codes(self) -> Tensor:
-        """The codes (K, C) in at least fp32; outside the model's forward, FSDP2 has sharded a parameter."""
+        """Returns all codes (K, C) in at least fp32, also where FSDP2 shards them outside the model's forward."""
         codes = self()
         return codes.full_tensor() if hasattr(codes, "full_tensor") else codes
 
     @without_autocast
     def encode(self, tokens: Tensor, in_proj: nn.Module | None = None) -> Tensor:
-        """Tokens (…, D) to latents (…, C), which are compared with codes; by another projection, if it is given."""
+        """Projects tokens (…, D) to latents (…, C), with `in_proj` in place of its own projection where given."""
         latents = at_least_fp32(project(self.in_proj if in_proj is None else in_proj, tokens))
         return F.normalize(latents, dim=-1) if self.unit_norm else latents
 
     @without_autocast
     def decode(self, codes: Tensor) -> Tensor:
-        """Codes (…, C) to quantized tokens (…, D)."""
+        """Projects codes (…, C) to quantized tokens (…, D)."""
         return project(self.out_proj, codes)
 
     @without_autocast
     def lookup(self, latents: Tensor) -> Tensor:
-        """Eq. 1: latents (…, C) to the indices (…) of their nearest codes."""
+        """Returns the indices (…) of the codes nearest to latents (…, C), Eq. 1."""
         with torch.no_grad():
             flat = latents.reshape(-1, latents.shape[-1])
             return nearest_codes(flat, self.whole_codes()).view(latents.shape[:-1])
 
     def remember(self, latents: Tensor, indices: Tensor, counts: Tensor) -> None:
-        """Adds latents (…, C), assigned to indices (…) with counts (K,), to what the next step takes in."""
+        """Adds the assignments of latents (…, C) to indices (…), with counts (K,), to those of the next step."""
         flat = latents.reshape(-1, latents.shape[-1]).to(self.pending_sums)
         self._last_latents, self.waits_for_step = flat, True
         self.pending_counts += counts.to(self.pending_counts)
         self.pending_sums.index_add_(0, indices.flatten(), flat)
 
     @torch.no_grad()
-    def forget_pending(self) -> None:
-        """Drops what was assigned since the last step."""
+    def discard_pending(self) -> None:
+        """Discards the assignments since the last step."""
         self.waits_for_step = False
         if self.is_moving_average:
             self.pending_counts.zero_()
@@ -146,10 +151,9 @@ class CBViLACodeTable(nn.Module):
 
     @torch.no_grad()
     def ema_step(self) -> None:
-        """Moves the codes to the moving average of what was assigned to them, on all processes.
+        """Moves the codes to the moving averages of the latents assigned to them, on all processes.
 
-        All micro-batches since the last step count. Does nothing for codes that a loss moves, or when there was no
-        training forward.
+        All micro-batches since the last step count. Does nothing for codes that a loss moves, or without assignments.
         """
         self.waits_for_step = False
         if self.decay is None:
@@ -159,33 +163,34 @@ class CBViLACodeTable(nn.Module):
             dist.all_reduce(packed)
             self.pending_counts.copy_(packed[:, 0])
             self.pending_sums.copy_(packed[:, 1:])
-        # A step that assigned nothing is no step: averages that decayed all the same would forget every code.
+        # Without assignments the averages must not decay.
         is_step = self.pending_counts.any()
         rate = (1 - self.decay) * is_step.to(self.ema_counts.dtype)
         self.ema_counts.lerp_(self.pending_counts.to(self.ema_counts), rate)
         self.ema_sums.lerp_(self.pending_sums.to(self.ema_sums), rate)
-        means = self.ema_sums / self.ema_counts.clamp_min(_FORGOTTEN).unsqueeze(-1)
+        means = self.ema_sums / self.ema_counts.clamp_min(_MIN_COUNT).unsqueeze(-1)
         if self.unit_norm:
             means = F.normalize(means, dim=-1)
-        # The mean of a code that nothing chooses stays the same while both averages decay, until they underflow.
-        # Laplace smoothing of the counts, the usual guard, would instead pull such a code to the origin.
-        self.codes.copy_(torch.where(self.ema_counts.unsqueeze(-1) > _FORGOTTEN, means, self.codes))
+        # While both averages of an unused code decay, their ratio stays the same until they underflow. Laplace
+        # smoothing of the counts, the usual guard, would instead pull such a code to the origin.
+        self.codes.copy_(torch.where(self.ema_counts.unsqueeze(-1) > _MIN_COUNT, means, self.codes))
         self.ages += is_step
         self.expected_count.copy_(torch.where(is_step, self.pending_counts.mean(), self.expected_count))
-        self.forget_pending()
+        self.discard_pending()
 
     @torch.no_grad()
     def fit(self, latents: Tensor, generator: torch.Generator, scale: float) -> None:
-        """Places the codes by k-means over latents (M, C), which all processes have; process 0 clusters.
+        """Sets the codes to the centres of k-means, which process 0 computes and broadcasts.
 
         Args:
-            generator: Source of the draws, on the CPU.
-            scale: What a moving count is of the number of latents in a cluster.
+            latents: (M, C), the same on all processes.
+            generator: Random generator, on the CPU.
+            scale: Factor from the number of latents in a cluster to its moving count.
 
         Raises:
             ValueError: If there are fewer latents than codes.
         """
-        require_points(latents, self.num_codes)  # here, so that no process waits for one that gave up
+        require_points(latents, self.num_codes)  # on all processes, so that none waits for one that raised
         centres = torch.empty(self.codes.shape, dtype=latents.dtype, device=latents.device)
         counts = torch.empty(self.num_codes, dtype=torch.long, device=latents.device)
         if not several_processes() or dist.get_rank() == 0:
@@ -197,12 +202,17 @@ class CBViLACodeTable(nn.Module):
 
     @torch.no_grad()
     def set_codes(self, codes: Tensor, counts: Tensor | None = None) -> None:
-        """Replaces the codes by others (K, C), as k-means does; `counts` (K,) is the weight of each in the average.
+        """Replaces the codes, and resets everything that was measured of the previous ones.
 
-        What was measured of the codes before is forgotten.
+        Args:
+            codes: (K, C).
+            counts: (K,) weight of each code in its moving average; 1 when absent.
+
+        Raises:
+            ValueError: If the codes have another shape.
         """
         if codes.shape != self.codes.shape:
-            raise ValueError(f"codes have shape {tuple(codes.shape)}; this table's is {tuple(self.codes.shape)}.")
+            raise ValueError(f"codes have shape {tuple(codes.shape)}; expected {tuple(self.codes.shape)}.")
         codes = codes.to(self.codes.device, self.codes.dtype)
         codes = F.normalize(codes, dim=-1) if self.unit_norm else codes
         if dist.is_available() and dist.is_initialized():
@@ -215,36 +225,36 @@ class CBViLACodeTable(nn.Module):
             self.ema_counts.copy_(torch.ones_like(self.ema_counts) if counts is None else counts)
             self.ema_sums.copy_(self.codes * self.ema_counts.unsqueeze(-1))
             self.ages.zero_()
-        self.forget_pending()
+        self.discard_pending()
         self.initialized.fill_(True)
 
     @torch.no_grad()
     def synchronize(self) -> None:
-        """Gives every process the buffers of process 0. Steps keep them equal from then on."""
+        """Broadcasts the buffers of process 0; steps keep them equal from then on."""
         if several_processes():
             for buffer in self.buffers():
                 dist.broadcast(buffer, src=0)
 
     def dead_codes(self, threshold: float) -> Tensor:
-        """Which codes (K,) have a moving count below `threshold` times the latents per code of a step."""
+        """Returns which codes (K,) have a moving count below `threshold` times the expected count."""
         return self.ema_counts < threshold * self.expected_count
 
     @torch.no_grad()
     def restart_unused(self, threshold: float, limit: int, generator: torch.Generator, grace: int = 0) -> Tensor:
-        """Moves the least used codes to latents of the last training batch; a tool for burn-in.
+        """Moves unused codes to latents of the last training batch of all processes, in the same way on all of them.
 
-        The batch is that of all processes (the last micro-batch, under gradient accumulation), and all of them choose
-        alike. Nothing waits for the device. Does nothing for codes that a loss moves.
+        With gradient accumulation the batch is the last micro-batch. The host does not wait for the device. Does
+        nothing for codes that a loss moves.
 
         Args:
-            threshold: Codes count as unused below this share of the expected count, latents per step over codes:
-                never below an absolute one, which restarts healthy codes for ever when there are few tokens per code.
-            limit: How many codes may move at once, the least used first.
-            generator: Source of the draws, on the CPU; in the same state on all processes.
-            grace: Steps for which a code that was fitted or restarted is left alone.
+            threshold: Share of the expected count below which a code is unused. (An absolute count would restart
+                healthy codes again and again when there are few tokens per code.)
+            limit: Largest number of codes that move at once, the least used first.
+            generator: Random generator, on the CPU; in the same state on all processes.
+            grace: Steps after a fit or a restart during which a code does not move.
 
         Returns:
-            How many codes moved, as a tensor ().
+            The number of codes that moved, ().
         """
         if not self.is_moving_average or self._last_latents is None:
             return torch.zeros((), dtype=torch.long, device=self.codes.device)
@@ -253,38 +263,33 @@ class CBViLACodeTable(nn.Module):
         counts = self.ema_counts.masked_fill(~candidates, float("inf"))
         order = counts.sort(stable=True).indices[:limit]  # stable: equal counts in the same order everywhere
         moves = candidates[order]
-        fresh = self._spread_latents(limit, generator).to(self.codes)
-        # A full count gives the code time, and the sums must follow, or the next step undoes the move.
+        latents = self._sample_latents(limit, generator).to(self.codes)
+        # The full count keeps the code in use for a while; without the new sums the next step would undo the move.
         count = self.expected_count.to(self.ema_counts)
         where = moves.unsqueeze(-1)
-        self.codes[order] = torch.where(where, fresh, self.codes[order])
-        self.ema_sums[order] = torch.where(where, (fresh * count).to(self.ema_sums), self.ema_sums[order])
+        self.codes[order] = torch.where(where, latents, self.codes[order])
+        self.ema_sums[order] = torch.where(where, (latents * count).to(self.ema_sums), self.ema_sums[order])
         self.ema_counts[order] = torch.where(moves, count, self.ema_counts[order])
         self.ages[order] = self.ages[order].masked_fill(moves, 0)
         return moves.sum()
 
-    def _spread_latents(self, number: int, generator: torch.Generator) -> Tensor:
-        """Latents (number, C) of the last batch of all processes, one from each of as many equal stretches of it."""
+    def _sample_latents(self, number: int, generator: torch.Generator) -> Tensor:
+        """Draws latents (number, C) from the last batch of all processes, one from each of `number` equal parts."""
         assert self._last_latents is not None
         latents = self._last_latents
         fine = 1 << 20
-        places = torch.randperm(number, generator=generator) * fine + torch.randint(
+        positions = torch.randperm(number, generator=generator) * fine + torch.randint(
             fine, (number,), generator=generator
         )
-        places = places.to(latents.device)
+        positions = positions.to(latents.device)
         if not several_processes():
-            return latents[places * latents.shape[0] // (number * fine)]
-        # Processes may hold different numbers of tokens: each contributes the rows that are its own.
+            return latents[positions * latents.shape[0] // (number * fine)]
+        # Processes may hold different numbers of latents: each contributes its own rows, and zeros for the others.
         sizes = torch.zeros(dist.get_world_size(), dtype=torch.long, device=latents.device)
         sizes[dist.get_rank()] = latents.shape[0]
         dist.all_reduce(sizes)
-        rows = places * sizes.sum() // (number * fine) - sizes[: dist.get_rank()].sum()
+        rows = positions * sizes.sum() // (number * fine) - sizes[: dist.get_rank()].sum()
         own = (rows >= 0) & (rows < latents.shape[0])
         picked = latents[rows.clamp(0, latents.shape[0] - 1)] * own.unsqueeze(-1)
         dist.all_reduce(picked)
         return picked
-
-
-def several_processes() -> bool:
-    """Whether there are processes that buffers must agree with."""
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1

@@ -1,4 +1,4 @@
-"""Health of a codebook from how often its codes were chosen.
+"""Statistics of codebook use, from how often each code was chosen.
 
 Shapes: K codes of a book, ΣK those of all books.
 """
@@ -13,15 +13,16 @@ from .losses_cbvila import at_least_fp32
 
 @torch.no_grad()
 def codebook_statistics(counts: Tensor, book_sizes: Sequence[int] | None = None) -> dict[str, Tensor]:
-    """Health of a codebook over a window of tokens, from how often each code was chosen (ΣK,).
+    """Computes statistics of codebook use over a set of tokens.
 
     Args:
-        book_sizes: K of each book whose counts follow each other; one book when absent.
+        counts: (ΣK,) how often each code was chosen, book after book.
+        book_sizes: K of each book; one book when absent.
 
     Returns:
-        `usage`, the share of codes chosen at all; `perplexity`, exp of the entropy of their distribution (at most K,
-        and at most the number of tokens); `top_share`, the share of the most frequent code. Scalars: means over
-        books, and with several books those of each too, as `usage_book_1` and so on.
+        `usage`, the share of codes chosen at least once; `perplexity`, exp of the entropy of their distribution (at
+        most K, and at most the number of tokens); `top_share`, the share of the most frequent code. All are scalars.
+        With several books they are means over books, and each book's own follow as `usage_book_1` and so on.
     """
     books = [_statistics(at_least_fp32(book)) for book in counts.split(list(book_sizes or [len(counts)]))]
     if len(books) == 1:

@@ -1,7 +1,9 @@
-"""Gumbel-softmax choice of codes, as noise on the way of gradients only (Jang et al., arXiv 1611.01144).
+"""Gumbel-softmax sampling of codes (Jang et al., arXiv 1611.01144): noise for gradients, never for code indices.
 
 Shapes: M latents, C code width, K codes.
 """
+
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -9,17 +11,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import initialization as init
 
-from .code_table_cbvila import several_processes
+from .distributed_cbvila import several_processes
 from .nearest_codes_cbvila import distance_scores, latent_chunks
 
-_OPEN_CHOICE = (0.3, 0.95)  # share of noisy choices that are the nearest code: outside, the choice is not open
+# Share of sampled codes that are the nearest one. Above, samples hardly vary; below, they are mostly noise.
+_EXPECTED_SHARE = (0.3, 0.95)
 
 
 class CBViLAGumbelChoice(nn.Module):
-    """Draws a code per latent near the nearest ones, at a running scale of the data.
+    """Samples a code per latent from the nearest ones, at a running scale of the data.
 
-    The logits are negative squared distances over that scale: unscaled, the softmax is either uniform or already
-    one-hot, depending on the width.
+    The logits are negative squared distances divided by that scale: unscaled, the softmax is either uniform or
+    one-hot, depending on the code width.
 
     Attributes:
         scale (): Running gap between the nearest code and the next few; 0 before the first batch.
@@ -29,7 +32,7 @@ class CBViLAGumbelChoice(nn.Module):
     scale: Tensor
     pending_gap: Tensor
 
-    def __init__(self, temperature: float):
+    def __init__(self, temperature: float) -> None:
         super().__init__()
         self.temperature = temperature
         self.waits_for_step = False
@@ -37,17 +40,20 @@ class CBViLAGumbelChoice(nn.Module):
         self.register_buffer("pending_gap", torch.zeros(2), persistent=False)
 
     def init_own_weights(self, std: float) -> None:
+        """Initializes the buffers."""
         init.zeros_(self.scale)
         init.zeros_(self.pending_gap)
 
     def forward(self, latents: Tensor, codes: Tensor, learns: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """A hard sample of the gumbel softmax over codes, with the soft sample's gradient to codes and latents.
+        """Samples from the gumbel softmax over codes; the gradient to codes and latents is that of the soft sample.
 
-        What the backward pass keeps of all (tokens, codes) is the softmax alone; the rest lives for a chunk of tokens.
+        The backward pass keeps the softmax as the only (M, K) tensor; the others exist for one chunk of latents at a
+        time.
 
         Args:
-            latents, codes: (M, C) and (K, C), in at least fp32.
-            learns: Whether the running scale takes these latents in.
+            latents: (M, C) in at least fp32.
+            codes: (K, C) in at least fp32.
+            learns: Whether these latents count in the running scale.
 
         Returns:
             Sampled codes (M, C), the noiseless nearest indices (M,), and the share of samples that are nearest ().
@@ -57,7 +63,7 @@ class CBViLAGumbelChoice(nn.Module):
         for chunk in latent_chunks(latents):
             scores = distance_scores(chunk, codes, half_norms)
             nearest = scores.detach().topk(min(8, codes.shape[0]), largest=False).values
-            # Counted from the nearest, so that codes that are all the same do not overflow at a scale of nearly 0.
+            # Relative to the nearest code: equal codes would overflow at a scale close to 0.
             logits = (nearest[:, :1] - scores) * (2 / self._scale_of(nearest, learns) / self.temperature)
             negative_noise = torch.empty_like(logits).exponential_().log_()
             soft = torch.sub(logits, negative_noise, alpha=1 / self.temperature).softmax(-1)
@@ -69,7 +75,7 @@ class CBViLAGumbelChoice(nn.Module):
         return torch.cat(samples), nearest_indices, share
 
     def _scale_of(self, nearest: Tensor, learns: bool) -> Tensor:
-        """The scale () at which the choice is open.
+        """Returns the scale () of the logits.
 
         `nearest` (M, 8) are half the squared distances to the nearest codes, in order, up to a constant per latent.
         """
@@ -77,13 +83,13 @@ class CBViLAGumbelChoice(nn.Module):
         if learns:
             self.waits_for_step = True
             self.pending_gap += torch.stack([gap, torch.ones_like(gap)]).to(self.pending_gap)
-        # Before the first step there are only these tokens to go by.
+        # Before the first step the gap of these latents is the only estimate.
         scale = torch.where(self.scale > 0, self.scale, gap)
         return scale.clamp_min(torch.finfo(scale.dtype).tiny)
 
     @torch.no_grad()
     def ema_step(self) -> None:
-        """Moves the running scale to the gaps since the last step, on all processes."""
+        """Updates the running scale with the gaps since the last step, over all processes."""
         self.waits_for_step = False
         total = self.pending_gap
         if several_processes():
@@ -94,45 +100,46 @@ class CBViLAGumbelChoice(nn.Module):
         total.zero_()
 
     @torch.no_grad()
-    def forget_pending(self) -> None:
+    def discard_pending(self) -> None:
+        """Discards the gaps since the last step."""
         self.waits_for_step = False
         self.pending_gap.zero_()
 
     @torch.no_grad()
     def reset(self) -> None:
-        """Forgets the scale: the next batch says how far apart other codes are."""
+        """Resets the running scale; the next batch sets it for new codes."""
         self.scale.zero_()
-        self.forget_pending()
+        self.discard_pending()
 
     @torch.no_grad()
     def synchronize(self) -> None:
-        """Gives every process the buffers of process 0."""
+        """Broadcasts the buffers of process 0."""
         if several_processes():
             for buffer in self.buffers():
                 dist.broadcast(buffer, src=0)
 
 
 def choice_alarm(share: float) -> str | None:
-    """What is wrong with the share of noisy choices that are the nearest code; `None` if nothing is."""
-    if _OPEN_CHOICE[0] <= share <= _OPEN_CHOICE[1]:
+    """Returns a warning if the share of sampled codes that are the nearest one is out of range, else `None`."""
+    if _EXPECTED_SHARE[0] <= share <= _EXPECTED_SHARE[1]:
         return None
     return (
-        f"gumbel noise left {share:.0%} of the tokens at their nearest code; expected {_OPEN_CHOICE[0]:.0%} to "
-        f"{_OPEN_CHOICE[1]:.0%}. Above it no gradient passes the choice, below it quantized tokens are noise. Raise "
-        "the temperature in quantizer_config when it is too high, lower it when it is too low, or use "
-        "gradient='straight_through'."
+        f"gumbel noise left {share:.0%} of the tokens at their nearest code; expected {_EXPECTED_SHARE[0]:.0%} to "
+        f"{_EXPECTED_SHARE[1]:.0%}. Above this range hardly any gradient reaches other codes, below it quantized "
+        "tokens are mostly noise. Raise the temperature in quantizer_config when the share is too high, lower it when "
+        "it is too low, or use gradient='straight_through'."
     )
 
 
 class _SoftGradient(torch.autograd.Function):
-    """Chosen codes (M, C) as they are; backward as if they were `soft @ codes` too, which forward need not compute."""
+    """Returns the chosen codes (M, C); the gradient is that of `soft @ codes`, which forward need not compute."""
 
     @staticmethod
-    def forward(ctx, chosen: Tensor, soft: Tensor, codes: Tensor) -> Tensor:
+    def forward(ctx: Any, chosen: Tensor, soft: Tensor, codes: Tensor) -> Tensor:
         ctx.save_for_backward(codes)
         return chosen.clone()
 
     @staticmethod
-    def backward(ctx, gradient: Tensor):
-        (codes,) = ctx.saved_tensors
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        (codes,), (gradient,) = ctx.saved_tensors, gradients
         return gradient, gradient @ codes.T, None

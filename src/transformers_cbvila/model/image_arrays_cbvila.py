@@ -1,4 +1,4 @@
-"""Bring image arrays of any dtype and layout to 8-bit, channels-last levels, or say why they are no image."""
+"""Converts image arrays of any dtype and layout to 8-bit levels with channels last."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ CHANNEL_COUNTS = (1, 3, 4)
 
 
 def to_numpy(image: np.ndarray | torch.Tensor) -> np.ndarray:
-    """The values of `image` as a numpy array on the CPU; tensors keep their shape, bfloat16 becomes float32."""
+    """Returns an image as a numpy array on the CPU; bfloat16 becomes float32."""
     if isinstance(image, np.ndarray):
         return image
     image = image.detach().cpu()
@@ -18,18 +18,18 @@ def to_numpy(image: np.ndarray | torch.Tensor) -> np.ndarray:
 
 
 def is_unit_float(values: np.ndarray) -> bool:
-    """Whether `values` are floats on the scale 0..1 (rather than levels 0..255 stored as floats)."""
+    """Returns whether values are floats in 0..1, and not levels 0..255 stored as floats."""
     return np.issubdtype(values.dtype, np.floating) and bool(values.max() <= 1)
 
 
 def to_levels(values: np.ndarray) -> np.ndarray:
-    """Map numbers of any shape to uint8 levels 0..255.
+    """Converts numbers of any shape to uint8 levels 0..255.
 
-    Booleans become 0 and 255. Integers must lie in 0..255. Floats are read as 0..1 if none is above 1, otherwise they
-    must be whole numbers in 0..255: anything else (an overshoot of a resize, a normalised image) would be a guess.
+    Booleans become 0 and 255. Integers must be in 0..255. Floats are in 0..1 if none is greater than 1; otherwise they
+    must be whole numbers in 0..255, as the scale of others (overshoots of a resize, normalized images) is unknown.
 
     Raises:
-        ValueError: for NaN or infinity, numbers outside these ranges, and dtypes that are not numbers.
+        ValueError: If there are NaN or infinite values or numbers outside these ranges, or the dtype is not numeric.
     """
     if values.dtype == np.uint8:
         return values
@@ -68,14 +68,15 @@ def _check_range(values: np.ndarray, kind: str) -> None:
 
 
 def to_channels_last(values: np.ndarray, input_data_format: Any = None) -> np.ndarray:
-    """Lay an image out as (H, W, C), C in {1, 3, 4}.
+    """Transposes an image to (H, W, C), C in {1, 3, 4}.
 
     Args:
         values: (H, W), (H, W, C) or (C, H, W).
-        input_data_format: "channels_first" or "channels_last"; inferred from the shape if None, as transformers does.
+        input_data_format: `"channels_first"` or `"channels_last"`; by default inferred from the shape, as in
+            transformers.
 
     Raises:
-        ValueError: for an empty array, another number of dimensions, or another number of channels.
+        ValueError: If the array is empty, or has another number of dimensions or channels.
     """
     if values.size == 0:
         raise ValueError(f"the image is empty: shape {values.shape}; height and width must be at least 1")

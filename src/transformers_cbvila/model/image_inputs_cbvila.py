@@ -1,4 +1,4 @@
-"""What both image processor backends do before transformers' own steps: any images in, 8-bit RGB arrays out."""
+"""The first step of both image processor backends: converts all images to 8-bit RGB arrays."""
 
 from typing import Any
 
@@ -14,23 +14,23 @@ from .item_lists_cbvila import by_position, holds_several
 
 
 def to_rgb_inputs(processor: BaseImageProcessor, images: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Bring the arguments of `preprocess` to one form, so that the backends cannot differ in how they read images.
+    """Converts the arguments of `preprocess`, so that both backends read images in the same way.
 
-    `do_rescale=False` says that the pixels are on their final scale. Floats in [0, 1] are then converted to 8 bits, as
-    all images are, and scaled back.
+    With `do_rescale=False` pixels are on their final scale. Floats in [0, 1] are then converted to 8 bits, as all
+    images are, and scaled back.
 
     Args:
-        processor: where options that are not given have their values.
-        images: one image or a (nested) list; see `load_image` and `to_rgb`. A 4-dimensional array is a batch.
-        options: the keyword arguments of `preprocess`.
+        processor: The image processor, which has the default options.
+        images: An image or a (nested) list; see `load_image` and `to_rgb`. A 4-dimensional array is a batch.
+        options: The keyword arguments of `preprocess`.
 
     Returns:
-        A list of (H, W, 3) uint8 arrays and the options that make transformers read them rightly. With
-        `do_convert_rgb=False` both are as given.
+        A list of (H, W, 3) uint8 arrays, and the options for them. With `do_convert_rgb=False` both are returned as
+        given.
 
     Raises:
-        ValueError: there is no image, or one cannot be read; the message says which.
-        FileNotFoundError: there is no file at one of the paths.
+        ValueError: If there are no images or one cannot be read; the message has its index.
+        FileNotFoundError: If there is no file at one of the paths.
     """
     settings = {name: getattr(processor, name) for name in ("do_convert_rgb", "do_rescale", "input_data_format")}
     settings |= {name: value for name, value in options.items() if name in settings and value is not None}
@@ -66,7 +66,7 @@ def _to_rgb_array(image: Any, index: int, count: int, input_data_format: Any) ->
 
 
 def _are_unit_floats(images: list[Any]) -> bool:
-    """Whether the images are floats in [0, 1]; all or none, since one scaling serves the batch."""
+    """Returns whether the images are floats in [0, 1]; all or none, as the batch has one scale."""
     flags = [_is_unit_float_image(image) for image in images]
     if any(flags) and not all(flags):
         raise ValueError(

@@ -1,9 +1,8 @@
-"""Open images and convert them to RGB the way a viewer shows them.
+"""Opens images and converts them to RGB as viewers show them.
 
-This exists because transformers' own conversion differs between the versions we support and from what people see:
-5.17 drops the alpha channel, so that the transparent part of a web picture shows whatever colour lies beneath it,
-mostly black (5.23 composites over white, as we do); both clip 16-bit grey at 255, which leaves it nearly white; and
-neither turns a PIL image by its EXIF orientation.
+The conversion of transformers differs between versions and from viewers: 5.17 drops the alpha channel, so that
+transparent pixels have any color, mostly black (5.23 composites over white, as this file does); both clip 16-bit grey
+at 255, which makes it nearly white; and neither transposes PIL images by their EXIF orientation.
 """
 
 import os
@@ -20,32 +19,32 @@ from PIL import Image, UnidentifiedImageError
 
 from .image_arrays_cbvila import to_channels_last, to_levels, to_numpy
 from .image_metadata_cbvila import turn_upright, without_metadata
-from .image_sources_cbvila import decode_base64, decode_data_url, download, is_data_url, is_web_address, path_of
+from .image_sources_cbvila import decode_base64, decode_data_url, download, is_data_url, is_web_address, to_path
 from .messages_cbvila import shown, shown_error
 
 WHITE = (255, 255, 255)
-# What Pillow's decoders raise on broken data; OSError includes "image file is truncated".
+# Errors of Pillow's decoders for damaged data; OSError includes "image file is truncated".
 DECODING_ERRORS = (
     *(OSError, RuntimeError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError),
     *(struct.error, zlib.error, Image.DecompressionBombError),
 )
-_LONGEST_PATH = 255  # of what is longer only the beginning is shown: it is no path
+_LONGEST_PATH = 255  # longer texts are not paths, and are shortened in messages
 
 
 def load_image(source: Any, timeout: float = 30.0) -> Image.Image:
-    """Open an image and convert it to RGB.
+    """Opens an image and converts it to RGB.
 
     Args:
-        source: a path, an http(s) or file URL, a `data:image/...;base64,` URL, base64 text, the bytes of an image
-            file, or anything `to_rgb` takes.
-        timeout: seconds to wait for a URL.
+        source: A path, an http(s) or file URL, a `data:image/...;base64,` URL, base64 text, the bytes of an image
+            file, or an image for `to_rgb`.
+        timeout: Seconds to wait for a URL.
 
     Returns:
-        The image in mode RGB, turned upright; the first frame if it is animated.
+        The image in mode RGB, upright; the first frame if it is animated.
 
     Raises:
-        FileNotFoundError: no file at that path.
-        ValueError: the source is not an image, is damaged or empty, too large, or cannot be downloaded.
+        FileNotFoundError: If there is no file at the path.
+        ValueError: If the source is not an image, is damaged, empty or too large, or cannot be downloaded.
     """
     if isinstance(source, bytes):
         return _decode(source, f"the image ({len(source):,} bytes)")
@@ -57,26 +56,26 @@ def load_image(source: Any, timeout: float = 30.0) -> Image.Image:
         return _decode(download(source, timeout), shown(source, _LONGEST_PATH))
     if is_data_url(source):
         return _decode(decode_data_url(source), shown(source))
-    source = path_of(source)
+    source = to_path(source)
     decoded = b"" if os.path.exists(source) else decode_base64(source)
-    # many a path could be base64 of something that is no image
+    # Many paths are also valid base64, but not that of an image.
     return _decode(decoded, shown(source)) if _is_image(decoded) else _load_file(source)
 
 
 def to_rgb(image: Any, input_data_format: Any = None) -> Image.Image:
-    """Convert an image in memory to a PIL image of mode RGB.
+    """Converts an image in memory to a PIL image of mode RGB.
 
-    Transparency (alpha channel, transparent palette entry or colour) is composited over white. A PIL image is turned
-    by its EXIF orientation. 16-bit grey is scaled to 8 bits. An animated PIL image gives its current frame, which is
-    the first one unless the caller moved on. CMYK is converted without its colour profile, as Pillow does.
+    Transparency (alpha channel, transparent palette entry or color) is composited over white. PIL images are
+    transposed by their EXIF orientation. 16-bit grey is scaled to 8 bits. An animated PIL image is converted at its
+    current frame, initially the first. CMYK is converted without its color profile, as in Pillow.
 
     Args:
-        image: a PIL image, or a numpy array or tensor of shape (H, W), (H, W, C) or (C, H, W) with C in {1, 3, 4} and
+        image: A PIL image, or a numpy array or tensor of shape (H, W), (H, W, C) or (C, H, W) with C in {1, 3, 4} and
             values as described in `to_levels`.
-        input_data_format: where an array has its channels; inferred if None.
+        input_data_format: `"channels_first"` or `"channels_last"` for arrays; by default inferred from the shape.
 
     Raises:
-        ValueError: the image is empty, damaged, has other channels or other values, or is of another type.
+        ValueError: If the image is empty, damaged, has other channels or values, or is of another type.
     """
     if isinstance(image, Image.Image):
         filename = getattr(image, "filename", "")
@@ -105,7 +104,7 @@ def _load_file(path: str) -> Image.Image:
 
 
 def _decode(file: str | bytes, name: str) -> Image.Image:
-    """The image of a file, by its path or its bytes; damage that is not in the pixels is warned of."""
+    """Returns the image of a file, given by path or bytes; warns if only its metadata is damaged."""
     try:
         return _read(file if isinstance(file, str) else BytesIO(file), name)
     except ValueError as error:
@@ -160,7 +159,7 @@ def _pil_to_rgb(image: Image.Image, name: str) -> Image.Image:
 
 
 def _composite_over_white(image: Image.Image) -> Image.Image:
-    if image.mode == "La":  # premultiplied grey, which Pillow converts to LA only
+    if image.mode == "La":  # premultiplied grey, which Pillow only converts to LA
         image = image.convert("LA")
     image = image.convert("RGBA")
     canvas = Image.new("RGB", image.size, WHITE)
@@ -169,9 +168,9 @@ def _composite_over_white(image: Image.Image) -> Image.Image:
 
 
 def _deep_grey_levels(image: Image.Image) -> np.ndarray:
-    """(H, W, 1) uint8 levels of an image with one channel deeper than 8 bits (modes I;16*, I and F)."""
+    """Returns (H, W, 1) uint8 levels of an image with one channel of more than 8 bits (modes I;16*, I and F)."""
     values = np.asarray(image)[..., None]
-    # Mode I holds 32-bit numbers: 16-bit ones by habit, but 8-bit ones after `convert("I")`.
+    # Mode I has 32-bit numbers: usually 16-bit levels, but 8-bit ones after `convert("I")`.
     if image.mode.startswith("I;16") or (image.mode == "I" and values.min() >= 0 and 255 < values.max() <= 65535):
         levels = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
     else:
@@ -181,7 +180,7 @@ def _deep_grey_levels(image: Image.Image) -> np.ndarray:
 
 
 def _levels_to_rgb(levels: np.ndarray) -> Image.Image:
-    """The RGB image of (H, W, C) uint8 levels, C in {1, 3, 4}."""
+    """Returns the RGB image of (H, W, C) uint8 levels, C in {1, 3, 4}."""
     channels = levels.shape[-1]
     image = Image.fromarray(np.ascontiguousarray(levels[..., 0] if channels == 1 else levels))
     return _composite_over_white(image) if channels == 4 else image.convert("RGB")

@@ -13,12 +13,12 @@ from .remote_code_cbvila import saved_with_its_code
 
 @saved_with_its_code
 class CBViLAImageProcessor(TorchvisionBackend):
-    """Images of any kind to `pixel_values` (B, 3, height, width), resized, rescaled to 0..1 and normalised.
+    """Converts images to `pixel_values` (B, 3, height, width), resized, rescaled to 0..1 and normalized.
 
-    `CBViLAImageProcessorPil` does the same without torchvision and agrees within one 8-bit level.
+    `CBViLAImageProcessorPil` does the same without torchvision, and agrees within one 8-bit level.
 
     Raises:
-        ImportError: torchvision is not installed.
+        ImportError: If torchvision is not installed.
     """
 
     resample = PILImageResampling.BICUBIC
@@ -31,7 +31,7 @@ class CBViLAImageProcessor(TorchvisionBackend):
     do_convert_rgb = True
 
     def __init__(self, **kwargs: Any) -> None:
-        # transformers would fail later, in the first call, with a NameError.
+        # Without this check the first call would raise a NameError.
         if not is_torchvision_available():
             raise ImportError(
                 f"{type(self).__name__} needs torchvision: pip install torchvision, or use CBViLAImageProcessorPil, "
@@ -40,7 +40,7 @@ class CBViLAImageProcessor(TorchvisionBackend):
         super().__init__(**kwargs)
 
     def preprocess(self, images: Any, **kwargs: Any) -> BatchFeature:
-        """Process one image or a list: PIL images, arrays, tensors, paths or URLs, as `to_rgb_inputs` describes."""
+        """Processes an image or a list of PIL images, arrays, tensors, paths or URLs, see `load_image`."""
         images, kwargs = to_rgb_inputs(self, images, kwargs)
         return super().preprocess(images, **kwargs)
 

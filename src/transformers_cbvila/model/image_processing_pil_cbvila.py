@@ -12,9 +12,9 @@ from .remote_code_cbvila import saved_with_its_code
 
 @saved_with_its_code
 class CBViLAImageProcessorPil(PilBackend):
-    """Images of any kind to `pixel_values` (B, 3, height, width), resized, rescaled to 0..1 and normalised.
+    """Converts images to `pixel_values` (B, 3, height, width), resized, rescaled to 0..1 and normalized.
 
-    Files saved by either backend load in the other.
+    Configurations saved by either backend load in the other.
     """
 
     resample = PILImageResampling.BICUBIC
@@ -27,7 +27,7 @@ class CBViLAImageProcessorPil(PilBackend):
     do_convert_rgb = True
 
     def preprocess(self, images: Any, **kwargs: Any) -> BatchFeature:
-        """Process one image or a list: PIL images, arrays, tensors, paths or URLs, as `to_rgb_inputs` describes."""
+        """Processes an image or a list of PIL images, arrays, tensors, paths or URLs, see `load_image`."""
         images, kwargs = to_rgb_inputs(self, images, kwargs)
         return super().preprocess(images, **kwargs)
 

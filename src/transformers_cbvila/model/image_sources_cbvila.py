@@ -1,4 +1,4 @@
-"""The bytes of an image from where a text says it is: an address on the web, a `data:` URL, base64."""
+"""Reads the bytes of images from http(s) URLs, `data:` URLs and base64."""
 
 import base64
 import binascii
@@ -13,32 +13,32 @@ from .messages_cbvila import shown, shown_error
 _WEB = re.compile("https?://", re.IGNORECASE)
 _DATA = re.compile("data:", re.IGNORECASE)
 _FILE = re.compile("file://(?:localhost)?(?=/)", re.IGNORECASE)
-# What may stand in a path or a query as it is (RFC 3986); everything else is quoted.
+# Characters of a path or query that are not quoted (RFC 3986).
 _SAFE = "%/:=&?~!$'()*+,;@"
 _LONE_PERCENT = re.compile("%(?![0-9a-fA-F]{2})")
 
 
 def is_web_address(source: str) -> bool:
-    """Whether a text is an http(s) URL."""
+    """Returns whether a text is an http(s) URL."""
     return _WEB.match(source) is not None
 
 
 def is_data_url(source: str) -> bool:
-    """Whether a text is a `data:` URL, which holds the image itself."""
+    """Returns whether a text is a `data:` URL, which contains the image."""
     return _DATA.match(source) is not None
 
 
-def path_of(source: str) -> str:
-    """The path that a `file://` URL means; any other text as it is."""
+def to_path(source: str) -> str:
+    """Returns the path of a `file://` URL, and any other text unchanged."""
     found = _FILE.match(source)
     return url2pathname(source[found.end() :]) if found else source
 
 
 def download(url: str, timeout: float) -> bytes:
-    """Fetch a URL. Letters beyond ASCII and spaces are quoted as browsers do; what is quoted already stays.
+    """Downloads a URL, with non-ASCII letters and spaces quoted as browsers do.
 
     Raises:
-        ValueError: it cannot be fetched.
+        ValueError: If it cannot be downloaded.
     """
     try:
         with urllib.request.urlopen(_request(url), timeout=timeout) as response:
@@ -56,11 +56,11 @@ def _request(url: str) -> urllib.request.Request:
         name, port = host.rpartition(":")[::2] if parts.port is not None else (host, "")
         host = name.encode("idna").decode() + (port and f":{port}")
     path, query = _quoted(parts.path), _quoted(parts.query)
-    # Several picture hosts refuse urllib's default user agent.
+    # Several image hosts refuse urllib's default user agent.
     request = urllib.request.Request(
         urlunsplit((parts.scheme, host, path, query, "")), headers={"User-Agent": "transformers-cbvila"}
     )
-    if user:  # not sent on to where the host redirects to
+    if user:  # not sent to the target of a redirect
         credentials = base64.b64encode(unquote(user).encode()).decode()
         request.add_unredirected_header("Authorization", f"Basic {credentials}")
     return request
@@ -71,10 +71,10 @@ def _quoted(part: str) -> str:
 
 
 def decode_data_url(url: str) -> bytes:
-    """The bytes that a `data:` URL holds.
+    """Returns the contents of a `data:` URL.
 
     Raises:
-        ValueError: it is not one of base64.
+        ValueError: If they are not base64.
     """
     header, _, payload = url.partition(",")
     try:
@@ -86,7 +86,7 @@ def decode_data_url(url: str) -> bytes:
 
 
 def decode_base64(text: str) -> bytes:
-    """What a text says in base64; nothing if it is no base64."""
+    """Returns the bytes of a base64 text, empty if it is not base64."""
     try:
         return _base64_bytes(text.encode("ascii"))
     except ValueError:
@@ -94,7 +94,7 @@ def decode_base64(text: str) -> bytes:
 
 
 def _base64_bytes(text: bytes) -> bytes:
-    """The bytes of base64 in any usual form: with line breaks, for URLs, without padding."""
+    """Decodes base64 in any common form: with line breaks, URL-safe, without padding."""
     text = b"".join(text.split()).translate(bytes.maketrans(b"-_", b"+/")).rstrip(b"=")
     try:
         return base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)

@@ -1,8 +1,7 @@
-"""Tells one image or text from many, and says how many are read: by position, or by iteration.
+"""Distinguishes single images and texts from collections, and reads collections by position or iteration.
 
-`len()` and `[...]` do not make a list. What `[3]` gives is the row labelled 3 of a pandas Series, the value of the key
-3 of a dictionary, and nothing of a set. Whatever takes many images or texts asks here, so that all of it reads the
-same items in the same order.
+`len()` and `[...]` do not make a list: `[3]` is the row labelled 3 of a pandas Series and the value of the key 3 of a
+dictionary. All functions that take many images or texts use this file, so that they read the same items in order.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,26 +16,17 @@ from torch.utils.data import Dataset, IterableDataset
 
 from .messages_cbvila import shown
 
-_ONE = (
-    str,
-    bytes,
-    bytearray,
-    memoryview,
-    PathLike,
-    Image.Image,
-    IOBase,
-    Mapping,
-    np.generic,
-)  # of these none is a list of items
+# Iterable or indexable types that are single items.
+_SINGLE = (str, bytes, bytearray, memoryview, PathLike, Image.Image, IOBase, Mapping, np.generic)
 
 
 def holds_several(value: Any) -> bool:
-    """Whether a value is many items, however many, and not one.
+    """Returns whether a value is a collection of items, of any size, and not a single item.
 
-    Many are what can be read item by item, arrays of four dimensions (a batch of images) and arrays of objects or
-    texts. A dictionary is one: a row.
+    Collections are iterables, arrays of four dimensions (a batch of images) and arrays of objects or texts. A
+    dictionary is a single item: a row.
     """
-    if isinstance(value, _ONE):
+    if isinstance(value, _SINGLE):
         return False
     if isinstance(value, np.ndarray):
         return value.ndim > 3 or value.ndim > 0 and value.dtype.kind in "OUST"
@@ -46,10 +36,10 @@ def holds_several(value: Any) -> bool:
 
 
 def is_by_position(values: Any) -> bool:
-    """Whether `values[i]` is item i, for i from 0 to `len(values)`, and can be had without those before it.
+    """Returns whether `values[i]` is item i, for i from 0 to `len(values)` - 1.
 
-    So it is for sequences, torch's data sets, those of `datasets` (which give several rows at once, as torch asks of
-    such), and for what iteration itself would read by number.
+    That holds for sequences, data sets of torch and of `datasets` (recognized by `__getitems__`), and for classes that
+    Python itself iterates by index.
     """
     kind = type(values)
     if isinstance(values, (Mapping, IterableDataset)):
@@ -60,18 +50,18 @@ def is_by_position(values: Any) -> bool:
 
 
 def items_of(values: Any, name: str) -> Any:
-    """Many items in a form that says how to read them.
+    """Returns a collection in a form that is read by position or by iteration.
 
     Args:
-        values: a list, an array, a column, a data set, a generator ...
-        name: what the caller calls them: "images".
+        values: A list, an array, a column, a data set, a generator …
+        name: What messages call them: `"images"`.
 
     Returns:
-        What `is_by_position` holds for, or an iterable that is read once. A list for arrays, and for what is in memory
-        and numbered otherwise, such as a pandas or polars column.
+        A collection for which `is_by_position` is true, or an iterable to read once. Arrays, and columns of pandas or
+        polars, become lists.
 
     Raises:
-        ValueError: it is one item, a dictionary, a set or a table; the message says what to pass.
+        ValueError: If it is a single item, a dictionary, a set or a table.
     """
     if isinstance(values, Mapping):
         raise ValueError(
@@ -84,7 +74,7 @@ def items_of(values: Any, name: str) -> Any:
         kind = "string" if isinstance(values, str) else "item"
         raise ValueError(f"{name} is one {kind}, {shown(values)}: pass a list, even of one item")
     if hasattr(values, "columns") and not isinstance(values, (Sequence, Dataset)):
-        # pandas and polars frames, pyarrow tables: iterating gives columns, or their names
+        # Iterating frames of pandas and polars, or pyarrow tables, gives columns or their names.
         raise ValueError(
             f"{name} is a table ({type(values).__name__}): pass one of its columns as a list, e.g. "
             "list(table['column']), or its rows, e.g. table.to_dict('records')"
@@ -97,20 +87,20 @@ def items_of(values: Any, name: str) -> Any:
 
 
 def by_position(values: Any, name: str) -> Any:
-    """The same, read to its end where it is not by position already."""
+    """Returns a collection as `items_of` does, as a list if it is not read by position."""
     items = items_of(values, name)
     return items if is_by_position(items) else list(items)
 
 
 def check_item(item: Any, name: str) -> None:
-    """Refuse what is no single image or text. Of one kind or another, whoever reads it says the rest.
+    """Checks that an item is not a collection; whoever reads it checks its type.
 
     Args:
-        item: an element of what `items_of` gave.
-        name: what to call it in an error: "images[3]".
+        item: An item of the result of `items_of`.
+        name: What messages call it: `"images[3]"`.
 
     Raises:
-        ValueError: it is None, several items (a nested list, an array of four dimensions), or a row with fields.
+        ValueError: If it is None, a collection (a nested list, an array of four dimensions), or a row with fields.
     """
     if item is None:
         raise ValueError(f"{name} is missing (None)")

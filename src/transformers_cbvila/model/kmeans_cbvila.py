@@ -1,4 +1,4 @@
-"""k-means, for starting codes where the features are.
+"""k-means, which starts codes from features.
 
 Shapes: M points, C width, K clusters.
 """
@@ -18,14 +18,18 @@ def kmeans(
     iterations: int = 10,
     unit_norm: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Clusters points (M, C) and returns centres (K, C) and their numbers of points (K,).
+    """Clusters points and returns the centres (K, C) with their numbers of points (K,).
 
-    Starts by k-means++ (distant points are likelier to be picked), because images have so much plain background that
-    picking at random gives many equal centres. A cluster that becomes empty restarts at a random point.
+    Starts with k-means++ (distant points are more likely to be picked): images have so much plain background that
+    uniform picks would give many equal centres. A cluster that becomes empty restarts at a random point.
 
     Args:
-        nearest: Gives, of points (M, C) and centres (K, C), the nearest centre of each point (M,).
-        unit_norm: Whether centres are projected back to length 1 (spherical k-means, for unit points).
+        points: (M, C).
+        num_clusters: K.
+        generator: Random generator, on the CPU.
+        nearest: Maps points (M, C) and centres (K, C) to the index (M,) of each point's nearest centre.
+        iterations: Number of updates of the centres.
+        unit_norm: Whether to rescale centres to length 1 (spherical k-means, for points of length 1).
 
     Raises:
         ValueError: If there are fewer points than clusters.
@@ -44,7 +48,7 @@ def kmeans(
 
 
 def require_points(points: Tensor, num_clusters: int) -> None:
-    """Raises a ValueError unless there is a point for each cluster."""
+    """Raises a ValueError unless there are at least as many points (M, C) as clusters."""
     if len(points) < num_clusters:
         raise ValueError(
             f"{len(points)} points cannot start {num_clusters} clusters: give more images, or fewer codes (the size "
@@ -53,11 +57,11 @@ def require_points(points: Tensor, num_clusters: int) -> None:
 
 
 def _kmeans_plus_plus(points: Tensor, num_clusters: int, generator: torch.Generator) -> Tensor:
-    """Seeds (K, C): each next one is drawn in proportion to its squared distance from those before."""
+    """Draws seeds (K, C), each with probability proportional to its squared distance from the previous ones."""
     chosen = torch.randint(len(points), (1,), generator=generator).tolist()
     distances = (points - points[chosen[0]]).square().sum(-1)
     for _ in range(num_clusters - 1):
-        weights = distances.double().cpu().clamp_min(0) + 1e-12  # all equal when only copies are left
+        weights = distances.double().cpu().clamp_min(0) + 1e-12  # uniform when only duplicates are left
         chosen.append(int(torch.multinomial(weights, 1, generator=generator)))
         distances = torch.minimum(distances, (points - points[chosen[-1]]).square().sum(-1))
     return points[chosen].clone()

@@ -1,7 +1,7 @@
-"""The loss terms of CB-ViLA as pure functions of tensors.
+"""The loss terms of CB-ViLA, as pure functions of tensors.
 
 Every term is a mean (over tokens and dimensions, over pixels, over labelled tokens), computed in at least fp32. With
-nothing to score it is exactly 0 and still has a graph, so that an empty mask never results in NaN.
+nothing to score it is exactly 0 with a gradient of 0, so that an empty mask never results in NaN.
 
 Shapes: B batch, b local rows of the batch, N visual tokens, P pixels of a patch (3 * patch_size ** 2), C code width,
 K codes, V vocabulary.
@@ -15,40 +15,40 @@ from torch import Tensor
 
 
 def at_least_fp32(x: Tensor) -> Tensor:
-    """Casts `x` to fp32, unless it is wider: fp64 is never cast down."""
+    """Casts `x` to fp32, unless its dtype is wider."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def equal_parts(values: Tensor, number: int) -> tuple[Tensor, ...]:
     """Splits values (number * B, …) into `number` parts (B, …).
 
-    `chunk` may return fewer parts, so a program exported with it would be valid for the B of its example only.
+    `chunk` may return fewer parts, so a program exported with it would accept the B of its example only.
     """
     return values.unflatten(0, (number, -1)).unbind(0)
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of `values` where `mask` (same shape) is true; 0 when it is nowhere true."""
+    """Returns the mean of `values` where `mask` (same shape) is true; 0 if it is true nowhere."""
     weights = mask.to(values.dtype)
     return (values * weights).sum() / weights.sum().clamp_min(1)
 
 
 def masked_rows(mask: Tensor) -> Tensor:
-    """Indices (M,) of the true elements of a mask (B, …), flattened; for [`take_rows`].
+    """Returns the indices (M,) of the true elements of a flattened mask (B, …), for [`take_rows`].
 
-    Their number depends on the data, so the host waits for the device here. `x[mask]` would wait each time it is used,
-    and once more in its backward pass.
+    Their number depends on the data, so the host waits for the device here. `x[mask]` would wait at each use, and
+    again in its backward pass.
     """
     return mask.flatten().nonzero().squeeze(-1)
 
 
 def take_rows(values: Tensor, rows: Tensor) -> Tensor:
-    """Selects rows (M, …) of values (B, N, …) by their indices (M,) into all B * N."""
+    """Selects rows (M, …) of values (B, N, …) by their indices (M,) among all B * N."""
     return values.flatten(0, 1).index_select(0, rows)
 
 
 def patchify(pixel_values: Tensor, patch_size: int) -> Tensor:
-    """Images (B, 3, H, W) as rows of pixels (B, N, P), patches row by row, channels last within a patch."""
+    """Splits images (B, 3, H, W) into patches (B, N, P), row by row, with channels last within a patch."""
     batch, channels, height, width = pixel_values.shape
     rows, columns = height // patch_size, width // patch_size
     grid = pixel_values.reshape(batch, channels, rows, patch_size, columns, patch_size)
@@ -56,14 +56,14 @@ def patchify(pixel_values: Tensor, patch_size: int) -> Tensor:
 
 
 def unpatchify(patches: Tensor, patch_size: int, height: int, width: int) -> Tensor:
-    """The inverse of [`patchify`]: rows of pixels (B, N, P) as images (B, 3, H, W)."""
+    """Assembles patches (B, N, P) to images (B, 3, H, W); the inverse of [`patchify`]."""
     batch, rows, columns = patches.shape[0], height // patch_size, width // patch_size
     grid = patches.reshape(batch, rows, columns, patch_size, patch_size, -1)
     return grid.permute(0, 5, 1, 3, 2, 4).reshape(batch, -1, height, width)
 
 
 def patch_moments(patches: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and (unbiased) standard deviation (B, N, 1) of each patch's pixels (B, N, P), as MAE normalises by them."""
+    """Returns mean and (unbiased) standard deviation (B, N, 1) of patches (B, N, P), as MAE normalizes by them."""
     variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
     return mean, (variance + 1e-6).sqrt()
 
@@ -77,16 +77,17 @@ def pixel_loss(
     reduction: str = "mean",
     sigma: float | None = None,
 ) -> Tensor:
-    """First term of Eq. 3: -log p(x | z_q(x), l) up to constants; by default the mean squared error.
+    """Computes the first term of Eq. 3, -log p(x | z_q(x), l) up to constants; by default the mean squared error.
 
     Args:
-        predictions: (B, N, P) predicted pixels in the image processor's normalised space.
+        predictions: (B, N, P) predicted pixels, normalized as by the image processor.
         targets: (B, N, P) true pixels, from [`patchify`].
         mask: (B, N) bool, the patches to score; all when absent.
-        normalize: Score against targets with zero mean and unit (unbiased) variance per patch, as MAE does.
+        normalize: Whether targets are normalized to zero mean and unit (unbiased) variance per patch, as in MAE.
         likelihood: `"gaussian"` for squared errors, `"laplace"` for absolute ones.
-        reduction: `"mean"` over the pixels of a patch, or `"sum_patch"`; a mean over patches either way.
-        sigma: Scale of the likelihood: squared errors over 2 sigma², absolute ones over sigma; neither when absent.
+        reduction: `"mean"` over the pixels of a patch, or `"sum_patch"`; then a mean over patches.
+        sigma: Scale of the likelihood: squared errors are divided by 2 sigma², absolute ones by sigma; neither when
+            absent.
     """
     predictions, targets = at_least_fp32(predictions), at_least_fp32(targets)
     if normalize:
@@ -101,34 +102,35 @@ def pixel_loss(
 
 
 def codebook_loss(latents: Tensor, codes: Tensor) -> Tensor:
-    """Second term of Eq. 3, ||sg[v] - c||^2: moves the chosen codes (…, C) to the latents (…, C)."""
+    """Computes the second term of Eq. 3, ||sg[v] - c||^2, which moves the codes to the latents, both (…, C)."""
     return F.mse_loss(codes, latents.detach())
 
 
 def commitment_loss(latents: Tensor, codes: Tensor) -> Tensor:
-    """Third term of Eq. 3 without β, ||v - sg[c]||^2: moves the latents (…, C) to the chosen codes (…, C)."""
+    """Computes the third term of Eq. 3 without β, ||v - sg[c]||^2, which moves latents to the codes, both (…, C)."""
     return F.mse_loss(latents, codes.detach())
 
 
 def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy of logits (M, classes) over labels (M,); -100 is ignored; 0 when nothing is labelled."""
+    """Computes the mean cross-entropy of logits (M, classes) over labels (M,); -100 is ignored; 0 without labels."""
     total = F.cross_entropy(at_least_fp32(logits), labels, ignore_index=-100, reduction="sum")
     return total / (labels != -100).sum().clamp_min(1)
 
 
 def matching_scores(itm_logits: Tensor) -> Tensor:
-    """Log-odds (…) of a match from logits (…, 2), in at least fp32: they rank pairs as p_itm of Eq. 5 does.
+    """Returns the log-odds (…) of a match from logits (…, 2), in at least fp32; they rank pairs as p_itm of Eq. 5.
 
-    The second logit alone, by which ALBEF ranks, does not: an offset common to both logits cancels in p_itm only.
+    The second logit alone, by which ALBEF ranks, may rank pairs differently: an offset common to both logits cancels
+    in p_itm only.
     """
     no_match, match = at_least_fp32(itm_logits).unbind(-1)
     return match - no_match
 
 
 def bag_loss(logits: Tensor, indices: Tensor, mask: Tensor) -> Tensor:
-    """Cross-entropy of one prediction per image with the codes of its masked patches, in any order.
+    """Computes the cross-entropy of one prediction per image with the codes of its masked patches, in any order.
 
-    With the same number of masked patches per image this is the cross-entropy with the histogram of their codes.
+    If all images have as many masked patches, this is the cross-entropy with the histogram of their codes.
 
     Args:
         logits: (B, K).
@@ -139,27 +141,27 @@ def bag_loss(logits: Tensor, indices: Tensor, mask: Tensor) -> Tensor:
 
 
 def books_loss(logits: Tensor, labels: Tensor, book_sizes: Sequence[int]) -> Tensor:
-    """Mean cross-entropy of logits (M, ΣK) over labels (M,), or (M, R) with several books: the mean over books."""
+    """Computes the mean cross-entropy of logits (M, ΣK) over labels (M,), or (M, R) with several books."""
     books = zip(logits.split(list(book_sizes), dim=-1), by_book(labels, book_sizes), strict=True)
     losses = [classification_loss(scores, codes) for scores, codes in books]
     return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
 
 
 def books_bag_loss(logits: Tensor, indices: Tensor, mask: Tensor, book_sizes: Sequence[int]) -> Tensor:
-    """[`bag_loss`] of logits (B, ΣK) and indices (B, N), or (B, N, R) with several books: the mean over books."""
+    """Computes the mean over books of [`bag_loss`], from logits (B, ΣK) and indices (B, N) or (B, N, R)."""
     books = zip(logits.split(list(book_sizes), dim=-1), by_book(indices, book_sizes), strict=True)
     losses = [bag_loss(scores, codes, mask) for scores, codes in books]
     return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
 
 
 def likeliest_codes(logits: Tensor, book_sizes: Sequence[int]) -> Tensor:
-    """The indices (…), or (…, R) with several books, with the highest of the logits (…, ΣK)."""
+    """Returns the code indices (…), or (…, R) with several books, of the highest logits (…, ΣK) in each book."""
     best = [scores.argmax(-1) for scores in logits.split(list(book_sizes), dim=-1)]
     return best[0] if len(best) == 1 else torch.stack(best, dim=-1)
 
 
 def by_book(indices: Tensor, book_sizes: Sequence[int]) -> tuple[Tensor, ...]:
-    """Indices (…), or (…, R) with several books, as one tensor (…) per book."""
+    """Splits indices (…), or (…, R) with several books, into one tensor (…) per book."""
     return (indices,) if len(book_sizes) == 1 else indices.unbind(-1)
 
 
@@ -170,13 +172,14 @@ def itc_loss(
     text_matches: Tensor | None = None,
     first: int = 0,
 ) -> Tensor:
-    """Image-text contrastive loss over the batch, the mean of both directions.
+    """Computes the image-text contrastive loss over the batch, the mean of both directions.
 
     Args:
         per_image: (b, B) similarities of images with all texts, divided by the temperature.
         matches: (b, B) bool, whether the text is known to match the image. Known matches other than the image's own
-            text are neither positives nor negatives: they are left out of the sum.
-        per_text, text_matches: (b, B) the same for texts with all images; the transposes by default.
+            text are neither positives nor negatives: the softmax leaves them out.
+        per_text: (b, B) the similarities of texts with all images; the transpose of `per_image` by default.
+        text_matches: (b, B) bool, the matches of texts with all images; given together with `per_text`.
         first: Column of the first row's own pair; those of the other rows follow.
     """
     if per_text is None:
@@ -185,30 +188,32 @@ def itc_loss(
 
 
 def _one_direction(logits: Tensor, matches: Tensor, first: int) -> Tensor:
-    """Cross-entropy of rows (b, B) whose targets are the columns from `first` on."""
+    """Computes the cross-entropy of rows (b, B) whose targets are the columns from `first` on."""
     targets = torch.arange(logits.shape[0], device=logits.device) + first
     others = matches & (targets.unsqueeze(1) != torch.arange(logits.shape[1], device=logits.device))
     return F.cross_entropy(at_least_fp32(logits).masked_fill(others, float("-inf")), targets)
 
 
 def known_match_loss(logits: Tensor, matches: Tensor) -> Tensor:
-    """Mean cross-entropy of logits (M, n) and uniform targets over the known matches (M, n) bool."""
+    """Computes the mean cross-entropy of logits (M, n) with uniform targets over the known matches (M, n) bool."""
     logits = at_least_fp32(logits)
     known = matches.to(logits.dtype)
     return _soft_cross_entropy(logits, known / known.sum(-1, keepdim=True).clamp_min(1))
 
 
 def distilled_loss(loss: Tensor, logits: Tensor, teacher_logits: Tensor | None, alpha: float) -> Tensor:
-    """(1 - alpha) · loss + alpha · cross-entropy of `logits` with a teacher's soft targets (ALBEF, Eq. 6 and 7).
+    """Mixes a loss with the cross-entropy of logits with a teacher's soft targets (ALBEF, Eq. 6 and 7).
+
+    That is (1 - alpha) · loss + alpha · cross-entropy.
 
     Args:
         loss: (), the mean loss of `logits` with the hard targets.
         logits: (M, n).
-        teacher_logits: (M, n) logits of the teacher, which get no gradient; `None` returns `loss` unchanged.
+        teacher_logits: (M, n) logits of the teacher, without gradient; `None` returns `loss` unchanged.
         alpha: Weight of the soft targets, from 0 to 1.
 
     Raises:
-        ValueError: If the teacher's logits are of another shape.
+        ValueError: If the teacher's logits have another shape.
     """
     if teacher_logits is None:
         return loss
@@ -221,13 +226,13 @@ def distilled_loss(loss: Tensor, logits: Tensor, teacher_logits: Tensor | None, 
 
 
 def _soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean over rows of -Σ q log softmax(logits); 0 when there is no row."""
+    """Computes the mean over rows of -Σ q log softmax(logits), for targets q; 0 without rows."""
     logits = at_least_fp32(logits)
     return F.cross_entropy(logits, targets.to(logits.dtype), reduction="sum") / max(1, logits.shape[0])
 
 
 def answer_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None, label_smoothing: float = 0.0) -> Tensor:
-    """Negative log-likelihood of whole answers: the sum over an answer's tokens, the weighted mean over answers.
+    """Computes the negative log-likelihood of whole answers: a sum over tokens, and a weighted mean over answers.
 
     If the weights of each question's answers sum to 1, this is ALBEF's loss per question.
 
@@ -235,7 +240,7 @@ def answer_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None, l
         logits: (B, A, V); position t predicts token t of the answer.
         labels: (B, A), padded with -100.
         weights: (B,) non-negative; equal by default.
-        label_smoothing: Share of the target distribution that is uniform over the vocabulary.
+        label_smoothing: Part of the target distribution that is uniform over the vocabulary.
     """
     by_class = at_least_fp32(logits).transpose(1, 2)
     per_token = F.cross_entropy(by_class, labels, ignore_index=-100, reduction="none", label_smoothing=label_smoothing)

@@ -1,4 +1,4 @@
-"""CB-ViLA without a task head: image encoder, text encoder, fusion encoder and quantizer (Fig. 1).
+"""CB-ViLA without a head: image encoder, text encoder, fusion encoder and quantizer (Fig. 1).
 
 Shapes: B batch, N patches, L text tokens, D hidden, Dv vision width, E projection width.
 """
@@ -6,6 +6,7 @@ Shapes: B batch, N patches, L text tokens, D hidden, Dv vision width, E projecti
 import math
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,15 +22,16 @@ from .autocast_cbvila import without_autocast
 from .configuration_cbvila import CBViLAConfig
 from .label_checks_cbvila import INDEX, check_ids
 from .losses_cbvila import at_least_fp32
-from .modeling_cbvila_fusion import CBViLAFusionModel, CBViLAVisualQueries
-from .modeling_cbvila_layers import CBViLAPreTrainedModel, reorder_fields
+from .modeling_cbvila_base import CBViLAPreTrainedModel, reorder_fields
+from .modeling_cbvila_fusion import CBViLAFusionModel
 from .modeling_cbvila_text import CBViLATextModel
 from .modeling_cbvila_vision import CBViLAVisionModel
+from .modeling_cbvila_visual_queries import CBViLAVisualQueries
 from .quantizer_output_cbvila import CBViLAGradients
 from .quantizers_cbvila import QUANTIZERS
 
-# What a pretraining checkpoint has (or one for visual reasoning, `twin_layers`) and a head that asks images with text
-# has no use for: weights that its loss cannot reach. Left out on purpose, so loading does not warn about them.
+# Weights of a pretraining checkpoint (or one for visual reasoning, `twin_layers`) that heads for pairs do not have, as
+# their losses would not train them. Loading does not warn about them.
 PRETRAINING_ONLY = [
     r"quantizer\.",
     r"visual_queries\.",
@@ -44,20 +46,20 @@ PRETRAINING_ONLY = [
 
 @dataclass
 class CBViLAModelOutput(ModelOutput):
-    """Output of [`CBViLAModel`]; what depends on an input that was not given is `None`.
+    """Output of [`CBViLAModel`]. Fields of a modality that was not given are `None`.
 
     Args:
-        last_hidden_state (`torch.FloatTensor` (B, L, D)): Text tokens after fusion with the image; of one modality
-            alone its own tokens, as `vision_last_hidden_state` or `text_last_hidden_state` has them.
-        pooler_output (`torch.FloatTensor` (B, D)): Its first token, the joint representation of the pair; of one
-            modality alone what `get_image_features` or `get_text_features` gives, (B, E).
-        image_embeds, text_embeds (`torch.FloatTensor` (B, E)): Pooled unimodal embeddings of length 1; their products
-            are cosine similarities.
-        logits_per_image, logits_per_text (`torch.FloatTensor` (B, B)): Similarities over the temperature.
+        last_hidden_state (`torch.FloatTensor` (B, L, D)): Text tokens fused with the image; with one modality only,
+            `vision_last_hidden_state` or `text_last_hidden_state`.
+        pooler_output (`torch.FloatTensor` (B, D)): Its first token, the joint representation of the pair; with one
+            modality only, the `pooler_output` (B, E) of `get_image_features` or `get_text_features`.
+        image_embeds, text_embeds (`torch.FloatTensor` (B, E)): Normalized embeddings of images and texts, whose
+            products are cosine similarities.
+        logits_per_image, logits_per_text (`torch.FloatTensor` (B, B)): Similarities divided by the temperature.
         vision_last_hidden_state (`torch.FloatTensor` (B, 1 + N, Dv)): Visual tokens, class token first.
         text_last_hidden_state (`torch.FloatTensor` (B, L, D)): Text tokens before fusion.
-        codebook_indices (`torch.LongTensor` (B, N) or (B, N, books)): Codes of the image's patches, Eq. 1.
-        hidden_states, attentions, cross_attentions (tuples, *optional*): Of the fusion layers.
+        codebook_indices (`torch.LongTensor` (B, N) or (B, N, books)): Code indices of the image's patches, Eq. 1.
+        hidden_states, attentions, cross_attentions (tuples, *optional*): States of the fusion layers.
     """
 
     last_hidden_state: Tensor | None = None
@@ -75,17 +77,16 @@ class CBViLAModelOutput(ModelOutput):
 
 
 class CBViLAModel(CBViLAPreTrainedModel):
-    """The encoders and the quantizer.
+    """The encoders and the quantizer, without a head.
 
     Args:
         config: The configuration.
-        add_contrastive: Whether to build the projections of the contrastive loss (an objective must need them, too).
-        add_quantizer: Whether to build the quantizer and what turns quantized tokens into queries, where an objective
-            needs them. Heads whose texts attend to the image leave both out, so that they hold no weight their loss
-            cannot reach (with `itm_kv` other than `"continuous"` texts see quantized tokens, and the quantizer is
-            there in any case).
-        hides_patches: Whether patches are hidden although no objective with a weight hides any.
-        fusion_class: The fusion encoder's class.
+        add_contrastive: Whether to build the projections of the contrastive loss, if an objective needs them.
+        add_quantizer: Whether to build the quantizer and the visual queries, if an objective needs them. Heads in
+            which texts attend to images leave both out, as their losses would not train them. (Unless `itm_kv` is
+            `"continuous"`, texts attend to quantized tokens, and the quantizer is always built.)
+        hides_patches: Whether to build the mask embeddings even if no active objective masks patches.
+        fusion_class: The class of the fusion encoder.
 
     Example:
     ```python
@@ -117,7 +118,7 @@ class CBViLAModel(CBViLAPreTrainedModel):
         add_quantizer: bool = True,
         hides_patches: bool = False,
         fusion_class: type[CBViLAFusionModel] = CBViLAFusionModel,
-    ):
+    ) -> None:
         super().__init__(config)
         vision, text = config.vision_config, config.text_config
         self.vision_model = CBViLAVisionModel._from_config(vision)
@@ -141,22 +142,25 @@ class CBViLAModel(CBViLAPreTrainedModel):
             self.visual_queries = CBViLAVisualQueries(config, hides_patches)
             same = vision.hidden_size == text.hidden_size
             self.text_key_projection = nn.Identity() if same else nn.Linear(text.hidden_size, vision.hidden_size)
-        # Distances, statistics and the temperature lose their meaning in half precision. By tensor: what names the
-        # whole codebook makes a number of its bool, too. (Heads take this over in their `post_init`.)
+        # Distances, statistics and the temperature need fp32. They are listed by tensor: the name of the whole
+        # codebook would also convert its bool buffer. (Heads copy the list in their `post_init`.)
         kept = {name: tensor for name, tensor in self.state_dict().items() if tensor.is_floating_point()}
         self._keep_in_fp32_modules_strict = [name for name in kept if re.match(r"quantizer\.|logit_scale$", name)]
         self.post_init()
 
     def init_own_weights(self, std: float) -> None:
+        """Initializes the temperature and the mask token."""
         if self.has_contrastive_head:
             init.constant_(self.logit_scale, self.config.logit_scale_init_value)
         if hasattr(self, "patch_mask_token"):
             init.normal_(self.patch_mask_token, std=std)
 
     def get_input_embeddings(self) -> nn.Module:
+        """Returns the token embeddings of the text encoder."""
         return self.text_model.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replaces the token embeddings of the text encoder."""
         self.text_model.set_input_embeddings(value)
 
     @takes_no_other_arguments
@@ -164,7 +168,7 @@ class CBViLAModel(CBViLAPreTrainedModel):
     def get_image_features(
         self, pixel_values: Tensor, interpolate_pos_encoding: bool = False, **kwargs: Unpack[TransformersKwargs]
     ) -> BaseModelOutputWithPooling:
-        """Encodes images (B, 3, H, W); `pooler_output` (B, E) is the projected, not yet normalised embedding."""
+        """Encodes images (B, 3, H, W); `pooler_output` (B, E) is the embedding before normalization."""
         output = self.vision_model(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, **kwargs)
         if self.has_contrastive_head:
             output.pooler_output = self.vision_projection(output.last_hidden_state[:, 0])
@@ -172,7 +176,7 @@ class CBViLAModel(CBViLAPreTrainedModel):
 
     @takes_no_other_arguments
     @can_return_tuple
-    def get_text_features(  # type: ignore[misc]  # TransformersKwargs has position_ids, too
+    def get_text_features(  # type: ignore[misc]  # position_ids is also a key of TransformersKwargs
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
@@ -180,9 +184,9 @@ class CBViLAModel(CBViLAPreTrainedModel):
         inputs_embeds: Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPooling:
-        """Encodes texts (B, L), or `inputs_embeds` (B, L, D) in their place.
+        """Encodes texts (B, L), or their `inputs_embeds` (B, L, D).
 
-        `pooler_output` (B, E) is the projected, not yet normalised embedding.
+        `pooler_output` (B, E) is the embedding before normalization.
         """
         output = self.text_model(input_ids, attention_mask, position_ids, inputs_embeds, **kwargs)
         if self.has_contrastive_head:
@@ -191,33 +195,41 @@ class CBViLAModel(CBViLAPreTrainedModel):
 
     @without_autocast
     def similarity_logits(self, image_embeds: Tensor, text_embeds: Tensor) -> Tensor | None:
-        """(B, B) cosine similarities of unit embeddings over the temperature, in at least fp32, images in rows.
+        """Returns similarities (B, B) of normalized embeddings over the temperature, images in rows, in at least fp32.
 
-        Without the contrastive head the temperature keeps its initial value (at 1, ITM negatives drawn by similarity
-        would be all but uniform), and it takes equal widths to compare at all (else `None`).
+        Without the contrastive head the temperature is the initial one (with 1, ITM negatives sampled by similarity
+        would be almost uniform), and the result is `None` if the widths differ.
         """
         if image_embeds.shape[-1] != text_embeds.shape[-1]:
             return None
         return at_least_fp32(image_embeds) @ at_least_fp32(text_embeds).T * self.similarity_scale()
 
     def similarity_scale(self) -> Tensor | float:
-        """1 / temperature."""
+        """Returns 1 / temperature."""
         if not self.has_contrastive_head:
             return math.exp(self.config.logit_scale_init_value)
-        # Temperatures below 0.01 only amplify noise (CLIP's clamp); above 0.5 nothing is contrasted (ALBEF's).
+        # Temperatures below 0.01 amplify noise (CLIP's clamp); above 0.5 all pairs are similar (ALBEF's).
         return self.logit_scale.exp().clamp(2.0, 100.0)
 
     def fuse_text_with_image(
-        self, text: Tensor, attention_mask: Tensor | None, image: Tensor, image_index: Tensor | None = None, **kwargs
-    ):
-        """Text queries (B, L, D), visual tokens (B', 1 + N, Dv): the direction of ITM, MLM and question answering."""
+        self,
+        text: Tensor,
+        attention_mask: Tensor | None,
+        image: Tensor,
+        image_index: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Fuses texts (B, L, D), which attend to visual tokens (B', 1 + N, Dv), for ITM, MLM and most heads.
+
+        Returns the output of the fusion encoder, with states (B, L, D).
+        """
         states = self.image_states_for_text(image)
-        if image_index is not None:  # a fusion encoder of two images has no such argument
+        if image_index is not None:  # the twin fusion encoder has no such argument
             kwargs["encoder_index"] = image_index
         return self.fusion_model(text, attention_mask, encoder_hidden_states=states, **kwargs)
 
     def image_states_for_text(self, image: Tensor) -> Tensor:
-        """Cross-attention states of visual tokens (B', 1 + N, Dv), as `itm_kv` says: (B', 1 + N or 2 + 2 N, Dv)."""
+        """Returns the states (B', 1 + N or 2 + 2 N, Dv) for visual tokens (B', 1 + N, Dv), as `itm_kv` says."""
         if self.config.itm_kv == "continuous":
             return image
         patches = self.quantizer(image[:, 1:], remember=False).quantized.to(image.dtype)
@@ -227,7 +239,7 @@ class CBViLAModel(CBViLAPreTrainedModel):
     def encode_visible_patches(
         self, pixel_values: Tensor, bool_masked_pos: Tensor, interpolate_pos_encoding: bool = False
     ) -> Tensor:
-        """Visual tokens (B, 1 + N, Dv) of images whose masked patches (B, N) are replaced by the mask token."""
+        """Encodes images (B, 3, H, W) with the mask token in place of masked patches (B, N), to (B, 1 + N, Dv)."""
         return self.vision_model(
             pixel_values,
             interpolate_pos_encoding=interpolate_pos_encoding,
@@ -243,13 +255,21 @@ class CBViLAModel(CBViLAPreTrainedModel):
         attention_mask: Tensor | None = None,
         bool_masked_pos: Tensor | None = None,
         image_cls: Tensor | None = None,
-        **kwargs,
-    ):
-        """Quantized tokens (R * B, N, Dv) attend to texts (B, L, D): the direction of the pixel loss and MIM.
+        **kwargs: Any,
+    ) -> Any:
+        """Fuses quantized tokens, which attend to texts, for MIM and the pixel loss.
 
-        R queries may attend to the same texts at once, one after the other in the batch. Returns the fusion encoder's
-        output, (R * B, 1 + N, D) with the query [CLS] first (N without it); `bool_masked_pos` (R * B, N) hides tokens.
-        `image_cls` (R * B, Dv) is one of the queries with `fusion_visual_cls="vit"`.
+        Args:
+            tokens: (R * B, N, Dv) quantized tokens; R successive blocks of rows may attend to the same texts.
+            grid: Rows and columns of patches.
+            text: (B, L, D) states of the texts.
+            attention_mask: (B, L), 0 on padding.
+            bool_masked_pos: (R * B, N) tokens to mask.
+            image_cls: (R * B, Dv) the image encoder's class token, for `fusion_visual_cls="vit"`.
+            kwargs: Options of the fusion encoder.
+
+        Returns:
+            The output of the fusion encoder, with states (R * B, 1 + N, D); N without a [CLS] query.
         """
         queries = self.visual_queries(tokens, grid, bool_masked_pos, image_cls)
         repeats, index = queries.shape[0] // text.shape[0], None
@@ -264,7 +284,7 @@ class CBViLAModel(CBViLAPreTrainedModel):
         )
 
     def drop_cls(self, states: Tensor) -> Tensor:
-        """The patch states (B, N, D) of the output of [`fuse_visual_queries`], without the query [CLS]."""
+        """Returns the states (B, N, D) of patches in those of [`fuse_visual_queries`], without the [CLS] query."""
         return states[:, self.visual_queries.first_patch :]
 
     def encode_pairs(
@@ -276,17 +296,22 @@ class CBViLAModel(CBViLAPreTrainedModel):
         inputs_embeds: Tensor | None = None,
         image_index: Tensor | None = None,
         interpolate_pos_encoding: bool = False,
-        **options,
-    ):
-        """The fusion encoder's output (B, L, D) for texts (B, L) and their images (B', 3, H, W).
+        **options: Any,
+    ) -> Any:
+        """Encodes and fuses texts (B, L) with their images (B', 3, H, W).
 
-        The arguments are those of `forward`; here both modalities are needed. The options say which states of the
-        fusion encoder to return.
+        The arguments are those of `forward`, and `options` those of the fusion encoder.
+
+        Returns:
+            The output of the fusion encoder, with states (B, L, D).
+
+        Raises:
+            ValueError: If image or text is missing, or their numbers differ and there is no `image_index`.
         """
         has_text = input_ids is not None or inputs_embeds is not None
         if pixel_values is None or not has_text:
             missing = "pixel_values" if pixel_values is None else "input_ids"
-            raise ValueError(f"It takes an image and a text: {missing} is missing.")
+            raise ValueError(f"The model needs an image and a text: {missing} is missing.")
         check_pair_counts(pixel_values, input_ids if inputs_embeds is None else inputs_embeds, image_index, self)
         image = self.vision_model(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding)
         text = self.text_model(input_ids, attention_mask, position_ids=position_ids, inputs_embeds=inputs_embeds)
@@ -311,13 +336,16 @@ class CBViLAModel(CBViLAPreTrainedModel):
 
         Args:
             pixel_values: (B', 3, H, W) images; B' = B without `image_index`.
-            input_ids: (B, L) token ids, or `inputs_embeds` (B, L, D).
+            input_ids: (B, L) token ids.
             attention_mask: (B, L), 0 on padding.
             position_ids: (B, L); counted from 0 when absent.
-            image_index: (B,) for each text the image it belongs to.
-            interpolate_pos_encoding: Whether images of another size than the configured one are allowed.
-            output_attentions, output_hidden_states: Whether to return those states of the fusion layers; as the
-                configuration says when absent.
+            inputs_embeds: (B, L, D) token embeddings instead of `input_ids`.
+            image_index: (B,) the image of each text.
+            interpolate_pos_encoding: Whether to allow image sizes other than the configured one.
+            output_attentions: Whether to return the attention weights of the fusion layers; by default as the
+                configuration says.
+            output_hidden_states: Whether to return the states of the fusion layers; by default as the configuration
+                says.
 
         Raises:
             ValueError: If neither image nor text is given, or their numbers differ and there is no `image_index`.
@@ -332,8 +360,8 @@ class CBViLAModel(CBViLAPreTrainedModel):
             output.vision_last_hidden_state = vision.last_hidden_state
             output.image_embeds = F.normalize(at_least_fp32(vision.pooler_output), dim=-1)
             if self.has_quantizer:
-                # Its forward, which moves weights that are elsewhere here; without gradients, so that no assignment
-                # counts for a moving average that nobody is going to update.
+                # `forward`, whose hooks load offloaded weights, and without gradients, so that the assignments are not
+                # collected for an EMA update.
                 with torch.no_grad():
                     output.codebook_indices = self.quantizer(vision.last_hidden_state[:, 1:]).indices
         if has_text:
@@ -357,13 +385,13 @@ class CBViLAModel(CBViLAPreTrainedModel):
             output.hidden_states, output.attentions = fused.hidden_states, fused.attentions
             output.cross_attentions = fused.get("cross_attentions")
         else:
-            alone = text if has_text else vision
-            output.last_hidden_state, output.pooler_output = alone.last_hidden_state, alone.pooler_output
+            single = text if has_text else vision
+            output.last_hidden_state, output.pooler_output = single.last_hidden_state, single.pooler_output
         return reorder_fields(output)
 
 
 def check_pair_counts(images: Tensor, texts: Tensor, image_index: Tensor | None, owner: nn.Module) -> None:
-    """Raises a ValueError when texts (B, …) cannot be told which of the images (B', …) is theirs."""
+    """Raises a ValueError unless each of the texts (B, …) has one of the images (B', …)."""
     num_images, num_texts = images.shape[0], texts.shape[0]
     if image_index is None and num_images != num_texts:
         raise ValueError(

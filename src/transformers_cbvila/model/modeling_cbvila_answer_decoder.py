@@ -1,4 +1,4 @@
-"""The decoder that writes answers: a causal language model that attends to the fused question.
+"""The answer decoder: a causal language model that attends to the fused question.
 
 Shapes: B answers, B' questions, L question tokens, A answer tokens, D hidden, V vocabulary.
 """
@@ -18,20 +18,16 @@ from transformers.utils.output_capturing import capture_outputs
 from .arguments_cbvila import takes_no_other_arguments
 from .caching_cbvila import as_cross_cache, named_cache, one_cache, with_cache_named
 from .configuration_cbvila import CBViLAConfig, CBViLATextConfig
-from .modeling_cbvila_layers import (
-    CBViLACrossAttention,
-    CBViLAPreTrainedModel,
-    CBViLASelfAttention,
-    CBViLATextLayer,
-)
+from .modeling_cbvila_base import CBViLAPreTrainedModel
+from .modeling_cbvila_layers import CBViLACrossAttention, CBViLASelfAttention, CBViLATextLayer
 from .modeling_cbvila_text import CBViLATextEmbeddings
 from .text_head_cbvila import CBViLATextHead
 
 
 class CBViLAAnswerDecoder(CBViLAPreTrainedModel, GenerationMixin):
-    """A causal language model over answers that attends to the fused question.
+    """A causal language model over answers with cross-attention to the fused question.
 
-    Its layers have the form of the fusion encoder's, from which [`CBViLAForQuestionAnswering`] starts them.
+    Its layers are like those of the fusion encoder, from which [`CBViLAForQuestionAnswering`] initializes them.
     """
 
     config_class = CBViLATextConfig
@@ -46,7 +42,7 @@ class CBViLAAnswerDecoder(CBViLAPreTrainedModel, GenerationMixin):
         "cross_attentions": CBViLACrossAttention,
     }
 
-    def __init__(self, config: CBViLATextConfig):
+    def __init__(self, config: CBViLATextConfig) -> None:
         super().__init__(config)
         self.embeddings = CBViLATextEmbeddings(config)
         self.layers = nn.ModuleList(
@@ -57,15 +53,17 @@ class CBViLAAnswerDecoder(CBViLAPreTrainedModel, GenerationMixin):
         self.post_init()
 
     def get_output_embeddings(self) -> nn.Module:
+        """Returns the linear layer that scores tokens."""
         return self.lm_head.decoder
 
     def set_output_embeddings(self, value: nn.Module) -> None:
+        """Replaces the linear layer that scores tokens."""
         self.lm_head.decoder = value
 
     @takes_no_other_arguments
     @merge_with_config_defaults
     @capture_outputs
-    def forward(  # type: ignore[misc]  # TransformersKwargs has position_ids, too
+    def forward(  # type: ignore[misc]  # position_ids is also a key of TransformersKwargs
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
@@ -80,16 +78,27 @@ class CBViLAAnswerDecoder(CBViLAPreTrainedModel, GenerationMixin):
         cache: Cache | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> CausalLMOutputWithCrossAttentions:
-        """Scores the next token after each of (B, A) answer tokens, starting from [CLS].
+        """Scores the token after each answer token.
 
         Args:
-            encoder_hidden_states: (B', L, D) fused questions; row `encoder_index` (B,) of it, or the same row.
+            input_ids: (B, A) answer tokens, starting with [CLS].
+            attention_mask: (B, A), 0 on padding.
+            encoder_hidden_states: (B', L, D) fused questions; B' = B without `encoder_index`.
             encoder_attention_mask: (B', L), 0 on padding.
-            past_key_values, cache: Keys and values of the tokens before, under either name.
-            logits_to_keep: Score only that many last positions (0: all).
+            encoder_index: (B,) the question of each answer.
+            inputs_embeds: (B, A, D) token embeddings instead of `input_ids`.
+            position_ids: (B, A); counted from the length of the cache when absent.
+            past_key_values: Keys and values of previous tokens.
+            use_cache: Whether to return the keys and values; by default as the configuration says.
+            logits_to_keep: Number of last positions to score, 0 for all; or the indices of positions.
+            cache: Another name for `past_key_values`.
+            kwargs: Options such as `output_attentions` and `output_hidden_states`.
+
+        Returns:
+            `logits` (B, A, V), and with `use_cache` the cache.
 
         Raises:
-            ValueError: If there are no fused questions, or a cache comes under both names.
+            ValueError: If there are no fused questions, or a cache is passed by both names.
         """
         if encoder_hidden_states is None:
             raise ValueError("The answer decoder needs encoder_hidden_states, the states of the fused question.")
@@ -104,8 +113,8 @@ class CBViLAAnswerDecoder(CBViLAPreTrainedModel, GenerationMixin):
         )
         encoder_mask = self._encoder_mask(hidden_states, encoder_hidden_states, encoder_attention_mask, encoder_index)
         for layer in self.layers:
-            # The cache by name: gradient checkpointing, which computes a layer twice, takes it away. (It knows
-            # other names of it, which depend on transformers' version.)
+            # `layer_past` is a name under which gradient checkpointing, which computes a layer twice, removes the
+            # cache in all versions of transformers.
             hidden_states = layer(
                 hidden_states,
                 mask,
@@ -119,11 +128,18 @@ class CBViLAAnswerDecoder(CBViLAPreTrainedModel, GenerationMixin):
         logits = self.lm_head(hidden_states[:, kept])
         return CausalLMOutputWithCrossAttentions(logits=logits, **named_cache(past if use_cache else None))
 
-    def generate(self, *args, **kwargs):
-        """As of [`~transformers.GenerationMixin`]; the cache, if one is passed, under either of its names."""
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """Generates as [`~transformers.GenerationMixin.generate`] does, with a cache passed by either name."""
         return super().generate(*args, **with_cache_named(kwargs))
 
-    def _encoder_mask(self, hidden_states, encoder_hidden_states, encoder_attention_mask, encoder_index):
+    def _encoder_mask(
+        self,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        encoder_attention_mask: Tensor | None,
+        encoder_index: Tensor | None,
+    ) -> Any:
+        """Returns the mask of padding in the questions for each answer, as the back end needs it."""
         if encoder_attention_mask is None:
             return None
         if encoder_index is not None:
@@ -137,7 +153,7 @@ class CBViLAAnswerDecoder(CBViLAPreTrainedModel, GenerationMixin):
 
 
 def decoder_config(config: CBViLAConfig) -> CBViLATextConfig:
-    """The answer decoder's configuration: the text encoder's, causal, as deep as the fusion encoder."""
+    """Returns the configuration of the answer decoder: the text encoder's, with the depth of the fusion encoder."""
     decoder = deepcopy(config.text_config)
     decoder.is_decoder = True
     decoder.num_hidden_layers = config.multimodal_config.num_hidden_layers

@@ -1,4 +1,4 @@
-"""Image-text retrieval: similarities of embeddings to search by, and a matching score of pairs to rank the best by.
+"""Image-text retrieval: similarities of embeddings for search, and matching scores of pairs for reranking.
 
 Shapes: B texts, B' images, L text tokens, D hidden, E projection width.
 """
@@ -17,7 +17,7 @@ from .configuration_cbvila import CBViLAConfig
 from .distributed_cbvila import Processes
 from .losses_cbvila import at_least_fp32
 from .modeling_cbvila import CBViLAModel, check_pair_counts
-from .modeling_cbvila_layers import reorder_fields
+from .modeling_cbvila_base import reorder_fields
 from .modeling_cbvila_objectives import CBViLAModelWithObjectives, weighted_sum
 from .objective_cbvila import CBViLAStep
 from .objective_itc_cbvila import CBViLAITC
@@ -30,15 +30,17 @@ class CBViLAForImageTextRetrievalOutput(ModelOutput):
     """Output of [`CBViLAForImageTextRetrieval`].
 
     Args:
-        loss (`torch.FloatTensor` ()): ITC + ITM, with `return_loss=True`. In training on several processes their
-            mean over processes is the mean over the pairs of all.
-        itm_logits (`torch.FloatTensor` (B, 2)): Matching score of each text with its image; class 1 is "matches". With
-            `return_loss=True` (3B, 2): then each text with a wrong image, and each image with a wrong text. `None` for
-            candidates, which are paired with no image.
-        logits_per_image, logits_per_text (`torch.FloatTensor` (B', B) and (B, B')): Similarities over the temperature.
-        image_embeds, text_embeds (`torch.FloatTensor` (B', E) and (B, E)): Embeddings of length 1.
+        loss (`torch.FloatTensor` ()): ITC + ITM, with `return_loss=True`. In distributed training the mean over ranks
+            is the mean over the pairs of all ranks.
+        itm_logits (`torch.FloatTensor` (B, 2)): Matching scores of each text with its image; class 1 is "matches".
+            With `return_loss=True` (3B, 2), followed by each text with a wrong image and each image with a wrong
+            text. `None` for candidates, which have no image.
+        logits_per_image, logits_per_text (`torch.FloatTensor` (B', B) and (B, B')): Similarities divided by the
+            temperature.
+        image_embeds, text_embeds (`torch.FloatTensor` (B', E) and (B, E)): Normalized embeddings.
         itc_loss, itm_loss (`torch.FloatTensor` ()): The terms of `loss`.
-        hidden_states, attentions, cross_attentions (tuples, *optional*): Of the fusion layers; rows as `itm_logits`.
+        hidden_states, attentions, cross_attentions (tuples, *optional*): States of the fusion layers, in the rows of
+            `itm_logits`.
     """
 
     loss: Tensor | None = None
@@ -57,10 +59,10 @@ class CBViLAForImageTextRetrievalOutput(ModelOutput):
 class CBViLAForImageTextRetrieval(CBViLAModelWithObjectives):
     """CB-ViLA with the contrastive projections and the matching head.
 
-    To search, embed images and texts once (`model.cbvila.get_image_features`, `get_text_features`), take the most
-    similar, and order these by `itm_logits.softmax(-1)[:, 1]`; [`CBViLARetriever`] does. With a weight of 0 for ITC
-    there are no projections: similarities come from the encoders' first tokens at the initial temperature, and the
-    loss is ITM alone.
+    To search, embed images and texts once (`model.cbvila.get_image_features`, `get_text_features`), select the most
+    similar, and rerank them by `itm_logits.softmax(-1)[:, 1]`, as [`CBViLARetriever`] does. If ITC has a weight of 0
+    there are no projections: similarities are those of the encoders' first tokens at the initial temperature, and the
+    loss is ITM only.
 
     Example:
     ```python
@@ -88,7 +90,7 @@ class CBViLAForImageTextRetrieval(CBViLAModelWithObjectives):
         r"twin_layers\.",
     ]
 
-    def __init__(self, config: CBViLAConfig):
+    def __init__(self, config: CBViLAConfig) -> None:
         super().__init__(config)
         self.cbvila = CBViLAModel(config, add_quantizer=False)
         contrast = [CBViLAITC.name] if self.cbvila.has_contrastive_head else []
@@ -114,41 +116,45 @@ class CBViLAForImageTextRetrieval(CBViLAModelWithObjectives):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
     ) -> CBViLAForImageTextRetrievalOutput:
-        """Compares every image with every text, and matches each text with its image.
+        """Computes similarities of all images and texts, and matching scores of each text with its image.
 
-        With other numbers of images and of texts, no `image_index` and no loss, texts are candidates for every image,
-        as in zero-shot classification: only similarities are computed, and no pair is matched.
+        If the numbers of images and texts differ, without `image_index` and loss, the texts are candidates for every
+        image, as in zero-shot classification: only similarities are computed.
 
-        In training on several processes the loss knows the pairs of all of them (which must all train at the same
-        time).
+        In distributed training the loss includes the pairs of all ranks, which must train at the same time.
 
         Args:
             pixel_values: (B', 3, H, W) images; B' = B without `image_index`.
-            input_ids: (B, L) texts, or `inputs_embeds` (B, L, D) in their place.
+            input_ids: (B, L) texts.
             attention_mask: (B, L), 0 on padding.
             position_ids: (B, L); counted from 0 when absent.
-            image_index: (B,) for each text its image.
-            image_ids: (B',), text_ids: (B,), known_text_ids: (B', C): What is known to match, see [`known_matches`],
-                and never is a negative. Equal images and equal texts are found without.
-            negative_hardness: How strongly training prefers similar negatives, from 0 (uniform) to 1; by
-                default as the objective's `negative_source` says. In evaluation the most similar are taken.
-            negative_seed: Of the draws, a number or a tensor () or (1,), the same on all processes; see
-                [`choose_negatives`]. Without, torch's random state decides.
+            inputs_embeds: (B, L, D) token embeddings instead of `input_ids`.
+            image_index: (B,) the image of each text.
+            image_ids: (B',) ids of images, of which equal ones are never negatives, see [`known_matches`]. Equal
+                inputs are found without ids.
+            text_ids: (B,) ids of texts, likewise.
+            known_text_ids: (B', C) ids of the texts that match each image.
+            negative_hardness: How strongly training prefers similar negatives, from 0 (uniform) to 1; by default as
+                the objective's `negative_source` says. Evaluation takes the most similar ones.
+            negative_seed: Seed for sampling negatives, a number or a tensor () or (1,), equal on all ranks, see
+                [`choose_negatives`]; torch's random state by default.
             return_loss: Whether to compute the loss; ITM then needs three fusion passes instead of one.
-            interpolate_pos_encoding: Whether images of another size than the configured one are allowed.
-            output_attentions, output_hidden_states: Whether to return those states of the fusion layers; as the
-                configuration says when absent.
+            interpolate_pos_encoding: Whether to allow image sizes other than the configured one.
+            output_attentions: Whether to return the attention weights of the fusion layers; by default as the
+                configuration says.
+            output_hidden_states: Whether to return the states of the fusion layers; by default as the configuration
+                says.
 
         Raises:
-            ValueError: If image or text is missing; if a loss is asked for, their numbers differ and there is no
-                `image_index`; or if candidates are the same tokens, or the model was not trained to compare
-                (ITC has weight 0).
+            ValueError: If image or text is missing; if there is a loss, their numbers differ and there is no
+                `image_index`; or if candidates have the same tokens or the model has no projections (ITC has
+                weight 0).
         """
         options = self.states_to_return(output_attentions, output_hidden_states)
         texts = input_ids if inputs_embeds is None else inputs_embeds
         if pixel_values is None or texts is None:
             missing = "pixel_values" if pixel_values is None else "input_ids"
-            raise ValueError(f"Retrieval compares images with texts: {missing} is missing.")
+            raise ValueError(f"Retrieval needs images and texts: {missing} is missing.")
         are_candidates = image_index is None and not return_loss and pixel_values.shape[0] != texts.shape[0]
         if are_candidates:
             self._check_candidates(input_ids, attention_mask)
@@ -163,7 +169,7 @@ class CBViLAForImageTextRetrieval(CBViLAModelWithObjectives):
             return output
 
         rows = torch.arange(texts.shape[0], device=texts.device)
-        own = rows if image_index is None else image_index  # the image of each text
+        own = rows if image_index is None else image_index
         if return_loss:
             ids = pair_ids(pixel_values, texts, attention_mask, image_ids, text_ids)
             processes = Processes.gather_sizes(self.training, texts, known_text_ids)
@@ -200,11 +206,11 @@ class CBViLAForImageTextRetrieval(CBViLAModelWithObjectives):
 
     @property
     def itm(self) -> Any:
-        """The objective that scores whether texts match images."""
+        """The image-text matching objective."""
         return self.objectives[CBViLAITM.name]
 
     def _similarities(self, images: Tensor, texts: Tensor) -> CBViLAForImageTextRetrievalOutput:
-        """The normalised embeddings of images (B', E) and texts (B, E), and the similarity of each to each."""
+        """Returns normalized embeddings of images (B', E) and texts (B, E), and their similarities."""
         images, texts = (F.normalize(at_least_fp32(embeds), dim=-1) for embeds in (images, texts))
         similarity = self.cbvila.similarity_logits(images, texts)
         return CBViLAForImageTextRetrievalOutput(
@@ -215,25 +221,32 @@ class CBViLAForImageTextRetrieval(CBViLAModelWithObjectives):
         )
 
     def _check_candidates(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> None:
-        """Raises a ValueError unless texts, not paired with images, can be compared with them and told apart."""
+        """Raises a ValueError unless the model compares embeddings and all texts have different tokens."""
         if not self.cbvila.has_contrastive_head:
             raise ValueError(
-                "There are other numbers of images and of texts, to be compared by their embeddings, and this model's "
+                "The numbers of images and texts differ, so that they are compared by embeddings, and this model's "
                 "were never trained for it (ITC has weight 0). Pass pairs, with image_index, and use itm_logits."
             )
         if input_ids is None or torch.compiler.is_compiling():
             return
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         rows = [
-            [token for token, is_word in zip(*row, strict=True) if is_word]
+            [token for token, is_token in zip(*row, strict=True) if is_token]
             for row in zip(input_ids.tolist(), mask.tolist(), strict=True)
         ]
         require_distinct(rows, [f"text {number}" for number in range(len(rows))], "Texts to choose from")
 
     def _pair_similarity(
-        self, processes, own: Tensor, images: Tensor, texts: Tensor, image_ids, text_ids, known_text_ids
+        self,
+        processes: Processes,
+        own: Tensor,
+        images: Tensor,
+        texts: Tensor,
+        image_ids: Tensor,
+        text_ids: Tensor,
+        known_text_ids: Tensor | None,
     ) -> PairSimilarity:
-        """Compares texts (B, E) and their images (B, E), `own` (B,) among those given, with those of all processes."""
+        """Compares texts (B, E) and their images (B, E), with the indices `own` (B,), with those of all ranks."""
         known_text_ids = None if known_text_ids is None else known_text_ids.index_select(0, own)
         image_ids = image_ids.index_select(0, own)
         similarity = self.cbvila.similarity_logits

@@ -12,7 +12,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_cbvila import CBViLAConfig
 from .modeling_cbvila import CBViLAModel
-from .modeling_cbvila_layers import reorder_fields
+from .modeling_cbvila_base import reorder_fields
 from .modeling_cbvila_objectives import EncodedImage, weighted_sum
 from .modeling_cbvila_reconstruction import CBViLAModelWithReconstruction
 from .objective_cbvila import CBViLAStep
@@ -35,7 +35,7 @@ class CBViLAForMaskedImageModelingOutput(ModelOutput):
         codebook_indices (`torch.LongTensor` (B, N) or (B, N, books)): Codes of the whole image, the targets of
             `logits`.
         hidden_states, attentions, cross_attentions (tuples, *optional*): Of the fusion layers that `logits` come
-            from: 1 + N tokens, a query [CLS] first (none with `fusion_visual_cls="none"`).
+            from: 1 + N tokens, a [CLS] query first (none with `fusion_visual_cls="none"`).
     """
 
     loss: Tensor | None = None

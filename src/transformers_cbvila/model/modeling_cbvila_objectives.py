@@ -15,7 +15,7 @@ from transformers.utils import logging
 
 from .label_checks_cbvila import ANY_INTEGER, check_ids
 from .losses_cbvila import equal_parts
-from .modeling_cbvila_layers import CBViLAPreTrainedModel
+from .modeling_cbvila_base import CBViLAPreTrainedModel
 from .objective_cbvila import Answer, CBViLAObjective, CBViLAStep, Scored, TextQuery, VisualQuery
 from .objectives_cbvila import OBJECTIVES
 from .quantizer_output_cbvila import CBViLAQuantizerHints, CBViLAQuantizerOutput

@@ -21,7 +21,7 @@ from .configuration_cbvila import CBViLAConfig
 from .distributed_cbvila import Processes
 from .losses_cbvila import at_least_fp32, equal_parts
 from .modeling_cbvila import CBViLAModel
-from .modeling_cbvila_layers import reorder_fields
+from .modeling_cbvila_base import reorder_fields
 from .modeling_cbvila_objectives import weighted_sum
 from .modeling_cbvila_reconstruction import CBViLAModelWithReconstruction
 from .momentum_cbvila import MomentumTargets

@@ -1,10 +1,12 @@
-"""Visual question answering as generation (Sec. IV-E): question and image are fused, a decoder writes the answer.
+"""Visual question answering (Sec. IV-E): question and image are fused, and a decoder generates the answer.
 
 Shapes: B questions, B' images, L question tokens, A answer tokens, R candidate answers, D hidden, V vocabulary.
 """
 
+import os
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +21,7 @@ from .losses_cbvila import answer_loss, at_least_fp32
 from .messages_cbvila import shown
 from .modeling_cbvila import PRETRAINING_ONLY, CBViLAModel
 from .modeling_cbvila_answer_decoder import CBViLAAnswerDecoder, decoder_config
-from .modeling_cbvila_layers import CBViLAPreTrainedModel, reorder_fields
+from .modeling_cbvila_base import CBViLAPreTrainedModel, reorder_fields
 from .objective_mlm_cbvila import HEAD_OF_CHECKPOINT
 
 logger = logging.get_logger(__name__)
@@ -31,9 +33,9 @@ class CBViLAForQuestionAnsweringOutput(ModelOutput):
 
     Args:
         loss (`torch.FloatTensor` ()): Negative log-likelihood per answer, when `labels` are given.
-        logits (`torch.FloatTensor` (B, A, V)): Position t scores token t of the answer, when `labels` are given.
-        question_hidden_states (`torch.FloatTensor` (B, L, D)): The question fused with the image.
-        hidden_states, attentions, cross_attentions (tuples, *optional*): Of the fusion layers.
+        logits (`torch.FloatTensor` (B, A, V)): Scores of each token of the answer, when `labels` are given.
+        question_hidden_states (`torch.FloatTensor` (B, L, D)): States of the question fused with the image.
+        hidden_states, attentions, cross_attentions (tuples, *optional*): States of the fusion layers.
     """
 
     loss: Tensor | None = None
@@ -58,10 +60,10 @@ class CBViLAAnswerRanking(ModelOutput):
 
 
 class CBViLAForQuestionAnswering(CBViLAPreTrainedModel, GenerationMixin):
-    """Answers questions about images with generated text.
+    """Generates answers to questions about images, or ranks candidate answers.
 
-    Loaded from a checkpoint without an answer decoder (the base model, or a pretraining one), the decoder starts from
-    the fusion encoder and the text embeddings, as in ALBEF.
+    If the checkpoint has no answer decoder (a base or pretraining model), the decoder is initialized from the fusion
+    encoder and the text embeddings, as in ALBEF.
 
     Example:
     ```python
@@ -84,64 +86,74 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel, GenerationMixin):
     """
 
     _keys_to_ignore_on_load_unexpected = PRETRAINING_ONLY
-    # The head that named masked tokens in pretraining names answer tokens here.
+    # The MLM head of pretraining predicts answer tokens here.
     _names_in_other_checkpoints = {HEAD_OF_CHECKPOINT: "answer_decoder.lm_head."}
     _tied_weights_keys = {
         "answer_decoder.lm_head.decoder.weight": "answer_decoder.embeddings.word_embeddings.weight",
     }
 
-    def __init__(self, config: CBViLAConfig):
+    def __init__(self, config: CBViLAConfig) -> None:
         super().__init__(config)
         self.cbvila = CBViLAModel(config, add_contrastive=False, add_quantizer=False)
         self.answer_decoder = CBViLAAnswerDecoder._from_config(decoder_config(config))
         self.post_init()
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike | None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Loads a model, which generates with a cache also if it was saved while Trainer had disabled it."""
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         generation = (loaded[0] if kwargs.get("output_loading_info") else loaded).generation_config
-        # Older checkpoints hold the `use_cache` that Trainer had set in the configuration, which theirs was made from.
+        # Older checkpoints have a generation configuration derived from the `use_cache` that Trainer had set.
         if getattr(generation, "_from_model_config", False) and not generation.use_cache:
             generation.use_cache = True
         return loaded
 
-    def save_pretrained(self, *args, **kwargs):
-        if self.generation_config.use_cache is False:  # somebody's choice, to be kept when it is loaded
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
+        """Saves the model, with the `use_cache` of its generation configuration."""
+        if self.generation_config.use_cache is False:  # chosen by a user: `from_pretrained` keeps it
             self.generation_config._from_model_config = False
-        return super().save_pretrained(*args, **kwargs)
+        super().save_pretrained(*args, **kwargs)
 
     def tie_weights(self, missing_keys: set[str] | None = None, recompute_mapping: bool = True) -> None:
-        # Loading calls this after the last weight is in and before it reports: a decoder that is started here is not
-        # missing. Only one that is not there at all: one that lacks a single weight was trained.
+        """Ties the embeddings, and initializes the answer decoder if a checkpoint has none."""
+        # `from_pretrained` calls this after loading and before it reports missing keys. A decoder that lacks only some
+        # weights was trained: it is left as it is.
         if missing_keys:
             decoder = {f"answer_decoder.layers.{name}" for name in self.answer_decoder.layers.state_dict()}
             fusion = {f"cbvila.fusion_model.{name}" for name in self.cbvila.fusion_model.state_dict()}
             if decoder <= missing_keys and not fusion & missing_keys:
                 missing_keys -= self.start_decoder_from_fusion()
-                logger.warning("The answer decoder was started from the fusion encoder and the text embeddings.")
+                logger.warning("The answer decoder was initialized from the fusion encoder and the text embeddings.")
         super().tie_weights(missing_keys, recompute_mapping)
 
-    def set_attn_implementation(self, *args, **kwargs) -> None:
-        """Sets the back end of attention, by name or by part; the answer decoder's goes with the text encoder's."""
+    def set_attn_implementation(self, *args: Any, **kwargs: Any) -> None:
+        """Sets the attention back end; the answer decoder has that of the text encoder."""
         super().set_attn_implementation(*args, **kwargs)
         self.answer_decoder.set_attn_implementation(self.config.text_config._attn_implementation)
 
-    # The words that answers are scored by are tied to the decoder's; PEFT, for one, asks before it adapts or merges.
+    # Tied to the decoder's token embeddings, which PEFT needs to know to adapt and merge them.
     def get_output_embeddings(self) -> nn.Module:
+        """Returns the linear layer that scores answer tokens."""
         return self.answer_decoder.get_output_embeddings()
 
     def set_output_embeddings(self, value: nn.Module) -> None:
+        """Replaces the linear layer that scores answer tokens."""
         self.answer_decoder.set_output_embeddings(value)
 
     @torch.no_grad()
     def start_decoder_from_fusion(self) -> set[str]:
-        """Copies the fusion layers and the text embeddings into the answer decoder.
+        """Copies the fusion layers and the text embeddings to the answer decoder.
 
-        Where the vision width differs, the fusion encoder's cross-attention keys and values do not fit a decoder that
-        attends to text; those two matrices of each layer keep their own start.
+        If the vision width differs from the text width, the key and value projections of cross-attention do not fit
+        and keep their own initialization.
 
         Returns:
-            The names of the weights that were copied into.
+            The names of the weights that were set.
+
+        Raises:
+            ValueError: If weights are offloaded.
         """
         parts = {"embeddings": self.cbvila.text_model.embeddings, "layers": self.cbvila.fusion_model.layers}
         source = {f"{part}.{k}": v for part, module in parts.items() for k, v in module.state_dict().items()}
@@ -149,7 +161,7 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel, GenerationMixin):
         fitting = {name: value for name, value in source.items() if own[name].shape == value.shape}
         if any(value.is_meta or own[name].is_meta for name, value in fitting.items()):
             raise ValueError(
-                "The checkpoint has no answer decoder, and none can be started from a fusion encoder while parts of "
+                "The checkpoint has no answer decoder, and it cannot be copied from the fusion encoder while parts of "
                 "either are offloaded. Load the checkpoint without device_map, save it, and load that with device_map."
             )
         self.answer_decoder.load_state_dict(fitting, strict=False)
@@ -158,7 +170,7 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel, GenerationMixin):
     def resize_token_embeddings(
         self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
     ) -> nn.Embedding:
-        """Resizes the vocabulary of questions and of answers, which are one."""
+        """Resizes the vocabulary, which questions and answers share."""
         self.answer_decoder.resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
         return super().resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
 
@@ -171,7 +183,7 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel, GenerationMixin):
         interpolate_pos_encoding: bool = False,
         inputs_embeds: Tensor | None = None,
     ) -> Tensor:
-        """Questions (B, L) fused with their images (B', 3, H, W): (B, L, D)."""
+        """Fuses questions (B, L) with their images (B', 3, H, W) and returns their states (B, L, D)."""
         return self.cbvila.encode_pairs(
             pixel_values,
             input_ids,
@@ -196,25 +208,27 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel, GenerationMixin):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
     ) -> CBViLAForQuestionAnsweringOutput:
-        """Encodes questions and, given answers, scores them.
+        """Encodes questions and, with labels, scores answers.
 
         Args:
             pixel_values: (B', 3, H, W) images; B' = B without `image_index`.
-            input_ids: (B, L) questions, or `inputs_embeds` (B, L, D) in their place.
+            input_ids: (B, L) questions.
             attention_mask: (B, L), 0 on padding.
-            labels: (B, A) answer tokens with their end token [SEP], -100 on padding, as
-                [`CBViLAProcessor.encode_answers`] gives. The decoder sees them shifted right behind [CLS].
+            labels: (B, A) answer tokens with [SEP] at the end and -100 on padding, as
+                [`CBViLAProcessor.encode_answers`] returns. The decoder reads them shifted to the right, after [CLS].
             answer_weights: (B,) weight of each answer in the loss, for several answers to one question.
-            image_index: (B,) for each question its image, for several questions (or answers) about one image, which is
-                then encoded once.
-            interpolate_pos_encoding: Whether images of another size than the configured one are allowed.
+            image_index: (B,) the image of each question. An image is encoded once for all its questions and answers.
+            interpolate_pos_encoding: Whether to allow image sizes other than the configured one.
             position_ids: (B, L); counted from 0 when absent.
-            output_attentions, output_hidden_states: Whether to return those states of the fusion layers; as the
-                configuration says when absent.
+            inputs_embeds: (B, L, D) token embeddings instead of `input_ids`.
+            output_attentions: Whether to return the attention weights of the fusion layers; by default as the
+                configuration says.
+            output_hidden_states: Whether to return the states of the fusion layers; by default as the configuration
+                says.
 
         Raises:
             ValueError: If image or question is missing, their numbers differ and there is no `image_index`, or labels
-                are no answers, one for each question. (On an accelerator the first batch's values are checked only.)
+                are not one valid answer per question. (On an accelerator, values are only checked in the first batch.)
         """
         fused = self.cbvila.encode_pairs(
             pixel_values,
@@ -254,7 +268,7 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel, GenerationMixin):
             )
 
     @torch.no_grad()
-    def generate(  # type: ignore[override]
+    def generate(  # type: ignore[override]  # the arguments of a multimodal model
         self,
         pixel_values: Tensor,
         input_ids: Tensor,
@@ -264,37 +278,42 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel, GenerationMixin):
         answer_labels: Tensor | None = None,
         labels: Tensor | None = None,
         answer_weights: Tensor | None = None,
-        **generate_kwargs,
-    ):
-        """Writes answers.
+        **generate_kwargs: Any,
+    ) -> Any:
+        """Generates answers.
 
         Args:
-            pixel_values, input_ids, attention_mask, image_index, interpolate_pos_encoding: as in `forward`.
-            answer_labels: (R, A) answers in the form of `labels`: only these can be written. Unlike `rank_answers`,
-                this scores no whole answers: greedy search follows the likeliest next token, beams several.
-            labels, answer_weights: not used; here so that a training batch can be passed as it is.
-            generate_kwargs: Anything [`~transformers.GenerationMixin.generate`] takes, over what
-                `model.generation_config` says. Where neither sets a length, `max_new_tokens` is 20, or as many as
-                there are positions, or as many as the longest answer of `answer_labels` has.
+            pixel_values: (B', 3, H, W) images; B' = B without `image_index`.
+            input_ids: (B, L) questions.
+            attention_mask: (B, L), 0 on padding.
+            image_index: (B,) the image of each question.
+            interpolate_pos_encoding: Whether to allow image sizes other than the configured one.
+            answer_labels: (R, A) the only allowed answers, in the form of `labels`. Unlike `rank_answers`, this does
+                not score whole answers: greedy search follows the most probable next token, beam search several.
+            labels: Not used; accepted to allow batches for training.
+            answer_weights: Not used; accepted to allow batches for training.
+            generate_kwargs: Options of [`~transformers.GenerationMixin.generate`], which override
+                `model.generation_config`. If neither sets a length, `max_new_tokens` is 20 (at most the number of
+                positions), or the length of the longest of `answer_labels`.
 
         Returns:
-            (B, 1 + new tokens) answer ids starting with [CLS], or a generate output with `return_dict_in_generate`.
+            Answer ids (B, 1 + new tokens) starting with [CLS], or an output with `return_dict_in_generate`.
 
         Raises:
-            ValueError: If `answer_labels` is no list of answers, or comes with a `prefix_allowed_tokens_fn`.
+            ValueError: If `answer_labels` are not valid answers, or are passed with a `prefix_allowed_tokens_fn`.
         """
         question = self.encode_question(pixel_values, input_ids, attention_mask, image_index, interpolate_pos_encoding)
         text = self.config.text_config
         longest = min(20, text.max_position_embeddings)
         if answer_labels is not None:
             if generate_kwargs.get("prefix_allowed_tokens_fn") is not None:
-                raise ValueError("Pass answer_labels or prefix_allowed_tokens_fn: both say which tokens may follow.")
+                raise ValueError("Pass answer_labels or prefix_allowed_tokens_fn: both choose the allowed tokens.")
             answer_labels = check_answer_list(answer_labels, text, self, needs_end=True)
             generate_kwargs["prefix_allowed_tokens_fn"] = CBViLAAnswerTrie(answer_labels, text.end_token_id)
             longest = answer_labels.shape[1]
         chosen = deepcopy(generate_kwargs.pop("generation_config", None) or self.generation_config)
         if {"max_length", "max_new_tokens"} & generate_kwargs.keys():
-            chosen.max_length = chosen.max_new_tokens = None  # either says how long, and counts before the other
+            chosen.max_length = chosen.max_new_tokens = None  # an option of the call overrides either
         elif chosen.max_length is None and chosen.max_new_tokens is None:
             chosen.max_new_tokens = longest
         generate_kwargs = chosen.update(**generate_kwargs)
@@ -322,25 +341,30 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel, GenerationMixin):
         top_k: int | None = None,
         compat_first_token_twice: bool = False,
     ) -> CBViLAAnswerRanking:
-        """Scores every candidate answer for every question, exactly.
+        """Computes the probability of every candidate answer to every question.
 
         Args:
-            answer_labels: (R, A) candidates in the form of `labels`, as `processor.encode_candidates` makes them. One
-                that comes twice is one candidate, and has its probability in both places.
-            chunk_size: How many of the B * R pairs are scored at once; more need more memory, the scores are the same.
-            top_k: Score only so many candidates of each question, those with the likeliest first tokens, as ALBEF does
-                (128 of 3,128). The others have a score of 0 and a log-likelihood of -inf.
-            compat_first_token_twice: Whether the first token counts twice, as in ALBEF's evaluation, whose figures
-                this repeats; `log_likelihoods` are then none.
+            pixel_values: (B', 3, H, W) images; B' = B without `image_index`.
+            input_ids: (B, L) questions.
+            attention_mask: (B, L), 0 on padding.
+            answer_labels: (R, A) candidates in the form of `labels`, as [`CBViLAProcessor.encode_candidates`] returns.
+                Equal candidates are scored once, and each of them has the probability.
+            image_index: (B,) the image of each question.
+            interpolate_pos_encoding: Whether to allow image sizes other than the configured one.
+            chunk_size: Number of the B * R pairs that are scored at once. Larger chunks need more memory.
+            top_k: Number of candidates to score per question, those with the most probable first tokens, as in ALBEF
+                (128 of 3,128). The others have a score of 0 and a log-likelihood of -inf. All by default.
+            compat_first_token_twice: Whether to count the first token twice, to reproduce the metrics of ALBEF's
+                evaluation; `log_likelihoods` are then not log-likelihoods.
 
         Raises:
-            ValueError: If `answer_labels` is no list of answers, `chunk_size` is not positive, or `top_k` is not
+            ValueError: If `answer_labels` are not valid answers, `chunk_size` is not positive, or `top_k` is not
                 between 1 and R.
         """
         given = check_answer_list(answer_labels, self.config.text_config, self).shape[0]
         if top_k is not None and not 1 <= top_k <= given:
             raise ValueError(f"top_k={shown(top_k)}: there are {given} candidate(s); choose 1 to {given}, or None.")
-        answer_labels, places = distinct_rows(answer_labels)
+        answer_labels, indices = distinct_rows(answer_labels)
         if chunk_size < 1:
             raise ValueError(f"chunk_size={chunk_size} must be positive: the (question, answer) pairs scored at once.")
         question = self.encode_question(pixel_values, input_ids, attention_mask, image_index, interpolate_pos_encoding)
@@ -348,7 +372,9 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel, GenerationMixin):
         if top_k is None:
             answers = torch.arange(num_answers, device=question.device).expand(num_questions, -1)
         else:
-            answers = self._likeliest_first_tokens(question, attention_mask, answer_labels, min(top_k, num_answers))
+            answers = self._most_probable_first_tokens(
+                question, attention_mask, answer_labels, min(top_k, num_answers)
+            )
         rows = torch.arange(num_questions, device=question.device).unsqueeze(1).expand_as(answers)
         pairs = torch.stack([rows.flatten(), answers.flatten()], dim=1)
         chunks = [
@@ -361,18 +387,27 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel, GenerationMixin):
         log_likelihoods = scored.new_full((num_questions, num_answers), -torch.inf)
         log_likelihoods[pairs[:, 0], pairs[:, 1]] = scored
         scores = log_likelihoods.softmax(-1)
-        return CBViLAAnswerRanking(scores=scores[:, places], log_likelihoods=log_likelihoods[:, places])
+        return CBViLAAnswerRanking(scores=scores[:, indices], log_likelihoods=log_likelihoods[:, indices])
 
-    def _likeliest_first_tokens(self, question, attention_mask, answer_labels, top_k: int) -> Tensor:
-        """The places (B, `top_k`) among `answer_labels` (R, A) of those whose first token is the likeliest."""
+    def _most_probable_first_tokens(
+        self, question: Tensor, attention_mask: Tensor | None, answer_labels: Tensor, top_k: int
+    ) -> Tensor:
+        """Returns the indices (B, `top_k`) of the `answer_labels` (R, A) with the most probable first tokens."""
         start = torch.full((question.shape[0], 1), self.config.text_config.bos_token_id, device=question.device)
         logits = self.answer_decoder(
             start, encoder_hidden_states=question, encoder_attention_mask=attention_mask, use_cache=False
         ).logits[:, 0]
         return at_least_fp32(logits)[:, answer_labels[:, 0]].topk(top_k, dim=-1).indices
 
-    def _answer_log_likelihoods(self, question, attention_mask, labels, question_index, first_twice) -> Tensor:
-        """log p(answer | question, image) of labels (M, A) for question rows (M,)."""
+    def _answer_log_likelihoods(
+        self,
+        question: Tensor,
+        attention_mask: Tensor | None,
+        labels: Tensor,
+        question_index: Tensor,
+        first_twice: bool,
+    ) -> Tensor:
+        """Returns the log-likelihoods (M,) of answers (M, A) to the questions with the indices (M,)."""
         logits = self.answer_decoder(
             self._shift_right(labels),
             encoder_hidden_states=question,
@@ -387,10 +422,10 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel, GenerationMixin):
         return total + per_token[:, 0] if first_twice else total
 
     def _shift_right(self, labels: Tensor) -> Tensor:
-        """Decoder inputs (B, A) for labels (B, A): [CLS] first, the last token left out, padding instead of -100."""
+        """Returns the decoder's inputs (B, A) for labels (B, A): [CLS] and all but the last token, without -100."""
         text = self.config.text_config
         shifted = torch.cat([torch.full_like(labels[:, :1], text.bos_token_id), labels[:, :-1]], dim=1)
-        # What stands in the place of padding does not matter: no label is there.
+        # Any token can stand for padding, where there are no labels.
         return shifted.masked_fill(shifted == -100, text.end_token_id)
 
 

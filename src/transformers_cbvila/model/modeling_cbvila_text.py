@@ -16,18 +16,14 @@ from transformers.utils.output_capturing import capture_outputs
 from .arguments_cbvila import takes_no_other_arguments
 from .configuration_cbvila import CBViLATextConfig
 from .label_checks_cbvila import INDEX, check_ids
-from .modeling_cbvila_layers import (
-    PARTS_OF_A_MODEL,
-    CBViLAPreTrainedModel,
-    CBViLASelfAttention,
-    CBViLATextLayer,
-)
+from .modeling_cbvila_base import PARTS_OF_A_MODEL, CBViLAPreTrainedModel
+from .modeling_cbvila_layers import CBViLASelfAttention, CBViLATextLayer
 
 
 class CBViLATextEmbeddings(nn.Module):
-    """Words, positions and (constant) token types, as in BERT."""
+    """Embeddings of tokens, positions and (constant) token types, as in BERT."""
 
-    def __init__(self, config: CBViLATextConfig):
+    def __init__(self, config: CBViLATextConfig) -> None:
         super().__init__()
         self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
@@ -42,17 +38,17 @@ class CBViLATextEmbeddings(nn.Module):
         position_ids: Tensor | None = None,
         past_length: int = 0,
     ) -> Tensor:
-        """Ids (B, L) or word embeddings (B, L, D) to (B, L, D); `past_length` tokens came before."""
+        """Embeds token ids (B, L), or `inputs_embeds` (B, L, D), after `past_length` cached tokens, to (B, L, D)."""
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Pass exactly one of input_ids and inputs_embeds.")
         given, name, dims = (inputs_embeds, "inputs_embeds", 3) if input_ids is None else (input_ids, "input_ids", 2)
         if given.dim() != dims:
             expected = "(batch, tokens)" if dims == 2 else "(batch, tokens, hidden_size)"
             raise ValueError(f"{name} has shape {tuple(given.shape)}; expected {expected}.")
-        if isinstance(given.shape[1], int) and given.shape[1] < 1:  # while exporting, a symbol
+        if isinstance(given.shape[1], int) and given.shape[1] < 1:  # symbolic in torch.export
             raise ValueError(f"{name} has shape {tuple(given.shape)}: a text has at least one token.")
         if inputs_embeds is None:
-            vocabulary = _number_of(self.word_embeddings)
+            vocabulary = _num_embeddings(self.word_embeddings)
             rule = f"the vocabulary has {vocabulary} tokens; is the tokenizer that of the model?"
             check_ids("input_ids", input_ids, tuple(input_ids.shape), vocabulary, rule, self, False, INDEX)
             inputs_embeds = self.word_embeddings(input_ids)
@@ -64,22 +60,23 @@ class CBViLATextEmbeddings(nn.Module):
         return self.dropout(self.layernorm(inputs_embeds + self.position_embeddings(position_ids) + types))
 
     def _check_length(self, length: int) -> None:
-        limit = _number_of(self.position_embeddings)
-        if isinstance(length, int) and length > limit:  # a compiled cache has a tensor
+        limit = _num_embeddings(self.position_embeddings)
+        if isinstance(length, int) and length > limit:  # a tensor with a compiled cache
             raise ValueError(
                 f"The text has {length} tokens but the model knows {limit} positions (max_position_embeddings). "
                 f"Shorten it, or let the tokenizer do so: truncation=True, max_length={limit}."
             )
 
 
-def _number_of(embeddings: nn.Module) -> int:
-    """How many embeddings there are. (Not by the weight's shape, which is empty where processes share it out.)"""
-    plain: Any = getattr(embeddings, "base_layer", embeddings)  # PEFT's layers hold the one that they adapt
+def _num_embeddings(embeddings: nn.Module) -> int:
+    """Returns the number of embeddings."""
+    # Not from the shape of the weight, which is empty on ranks without a shard of it.
+    plain: Any = getattr(embeddings, "base_layer", embeddings)  # the layer that PEFT adapts
     return plain.num_embeddings
 
 
 class CBViLATextModel(CBViLAPreTrainedModel):
-    """BERT encoder without a pooler. The first token is the text's pooled representation.
+    """BERT encoder without a pooler. The state of the first token is the pooled representation of the text.
 
     Example:
     ```python
@@ -103,7 +100,7 @@ class CBViLATextModel(CBViLAPreTrainedModel):
     _input_embed_layer = "word_embeddings"
     _can_record_outputs = {"hidden_states": CBViLATextLayer, "attentions": CBViLASelfAttention}
 
-    def __init__(self, config: CBViLATextConfig):
+    def __init__(self, config: CBViLATextConfig) -> None:
         super().__init__(config)
         self.embeddings = CBViLATextEmbeddings(config)
         self.layers = nn.ModuleList(CBViLATextLayer(config, i) for i in range(config.num_hidden_layers))
@@ -112,7 +109,7 @@ class CBViLATextModel(CBViLAPreTrainedModel):
     @takes_no_other_arguments
     @merge_with_config_defaults
     @capture_outputs
-    def forward(  # type: ignore[misc]  # TransformersKwargs has position_ids, too
+    def forward(  # type: ignore[misc]  # position_ids is also a key of TransformersKwargs
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
@@ -123,9 +120,11 @@ class CBViLATextModel(CBViLAPreTrainedModel):
         """Encodes texts.
 
         Args:
-            input_ids: (B, L) token ids, or `inputs_embeds` (B, L, D) in their place.
+            input_ids: (B, L) token ids.
             attention_mask: (B, L), 0 on padding.
             position_ids: (B, L); counted from 0 when absent.
+            inputs_embeds: (B, L, D) token embeddings instead of `input_ids`.
+            kwargs: Options such as `output_attentions` and `output_hidden_states`.
 
         Returns:
             `last_hidden_state` (B, L, D) and `pooler_output` (B, D), the state of the first token.

@@ -1,4 +1,4 @@
-"""A fusion encoder that asks two images in turns, as ALBEF does for NLVR2 (`reasoning_fusion="twin"`).
+"""A fusion encoder that attends to two images in alternation, as in ALBEF for NLVR2 (`reasoning_fusion="twin"`).
 
 Shapes: B batch, T query tokens, S key tokens of an image, D hidden, Dv vision width.
 """
@@ -19,13 +19,13 @@ from .modeling_cbvila_layers import CBViLATextLayer
 
 
 class CBViLATwinFusionModel(CBViLAFusionModel):
-    """A fusion encoder with a twin behind each layer: the layer asks the first image, its twin the second.
+    """A fusion encoder with a twin after each layer: the layer attends to the first image, its twin to the second.
 
-    Both images' keys and values are those of the first layer; the twin has none of its own. Everything else it has, so
-    that with n layers in the configuration there are 2n.
+    The keys and values of both images are computed by the layer. The twin has all other weights of its own, so that n
+    layers in the configuration are 2n.
     """
 
-    def __init__(self, config: CBViLAFusionConfig):
+    def __init__(self, config: CBViLAFusionConfig) -> None:
         super().__init__(config)
         self.twin_layers = nn.ModuleList(
             CBViLATextLayer(config, i, key_value_size=config.encoder_hidden_size)
@@ -38,15 +38,15 @@ class CBViLATwinFusionModel(CBViLAFusionModel):
 
     @torch.no_grad()
     def start_twins(self) -> set[str]:
-        """Copies each layer into its twin; returns the names of the weights that were copied into.
+        """Copies each layer to its twin and returns the names of the weights that were set.
 
         Raises:
-            ValueError: If parts of either are offloaded.
+            ValueError: If weights are offloaded.
         """
         source, own = self.layers.state_dict(), self.twin_layers.state_dict()
         if any(source[name].is_meta or own[name].is_meta for name in own):
             raise ValueError(
-                "The checkpoint has no twin_layers, and they cannot be started from the fusion encoder while parts of "
+                "The checkpoint has no twin_layers, and they cannot be copied from the fusion encoder while parts of "
                 "either are offloaded. Load the checkpoint without device_map, save it, and load that with device_map."
             )
         self.twin_layers.load_state_dict({name: source[name] for name in own})
@@ -67,7 +67,8 @@ class CBViLATwinFusionModel(CBViLAFusionModel):
         Args:
             inputs_embeds: (B, T, D) states of the text.
             attention_mask: (B, T), 0 on padding.
-            encoder_hidden_states: (2B, S, Dv) states of the images, the two of a text one after the other.
+            encoder_hidden_states: (2B, S, Dv) states of the images, the two of each text in succession.
+            kwargs: Options such as `output_attentions` and `output_hidden_states`.
 
         Returns:
             `last_hidden_state` (B, T, D).
@@ -78,15 +79,15 @@ class CBViLATwinFusionModel(CBViLAFusionModel):
         texts = inputs_embeds.shape[0]
         images = 0 if encoder_hidden_states is None else encoder_hidden_states.shape[0]
         if images != 2 * texts:
-            raise ValueError(f"Got {images} image(s) for {texts} text(s): twin layers take two for each.")
+            raise ValueError(f"Got {images} image(s) for {texts} text(s): twin layers need two for each; pass them.")
         mask = self._mask(inputs_embeds, attention_mask)
         hidden_states = inputs_embeds
         for layer, twin in zip(self.layers, self.twin_layers, strict=True):
             attention: Any = layer.crossattention
             keys, values = attention.keys_values(encoder_hidden_states)
-            for image, asking in enumerate((layer, twin)):
+            for image, attending in enumerate((layer, twin)):
                 own = keys[image::2], values[image::2]
-                hidden_states = asking(hidden_states, mask, encoder_keys_values=own, **kwargs)
+                hidden_states = attending(hidden_states, mask, encoder_keys_values=own, **kwargs)
         return BaseModelOutput(last_hidden_state=hidden_states)
 
 

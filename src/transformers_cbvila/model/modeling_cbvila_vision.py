@@ -13,13 +13,14 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .arguments_cbvila import takes_no_other_arguments
 from .configuration_cbvila import CBViLAVisionConfig
-from .modeling_cbvila_layers import PARTS_OF_A_MODEL, CBViLAPreTrainedModel, CBViLASelfAttention, CBViLAVisionLayer
+from .modeling_cbvila_base import PARTS_OF_A_MODEL, CBViLAPreTrainedModel
+from .modeling_cbvila_layers import CBViLASelfAttention, CBViLAVisionLayer
 
 
 def interpolate_positions(positions: Tensor, grid: tuple[int, int]) -> Tensor:
-    """A position table (1, 1 + N, D) of a square grid, [CLS] first, resized to another grid (rows, columns).
+    """Resizes position embeddings (1, 1 + N, D) of a square grid, [CLS] first, to another grid (rows, columns).
 
-    Bicubic without antialiasing, as ALBEF and transformers' ViT do; the [CLS] position is kept.
+    As in ALBEF and transformers' ViT, it is bicubic without antialiasing, and keeps the position of [CLS].
     """
     side = int((positions.shape[1] - 1) ** 0.5)
     if (side, side) == tuple(grid):
@@ -31,9 +32,9 @@ def interpolate_positions(positions: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 class CBViLAVisionEmbeddings(nn.Module):
-    """Patches, a class token and learned positions."""
+    """Patch embeddings, a class token and learned positions."""
 
-    def __init__(self, config: CBViLAVisionConfig):
+    def __init__(self, config: CBViLAVisionConfig) -> None:
         super().__init__()
         self.config = config
         self.patch_embedding = nn.Conv2d(
@@ -54,7 +55,7 @@ class CBViLAVisionEmbeddings(nn.Module):
         masked_patches: Tensor | None = None,
         mask_token: Tensor | None = None,
     ) -> Tensor:
-        """(B, 3, H, W) to (B, 1 + N, D); `mask_token` (1, 1, D) replaces the masked patches (B, N)."""
+        """Embeds images (B, 3, H, W) to (B, 1 + N, D); `mask_token` (1, 1, D) replaces the masked patches (B, N)."""
         grid = self._checked_grid(pixel_values, interpolate_pos_encoding)
         patches = self.patch_embedding(pixel_values.to(self.patch_embedding.weight.dtype)).flatten(2).transpose(1, 2)
         if masked_patches is not None and mask_token is not None:
@@ -81,7 +82,7 @@ class CBViLAVisionEmbeddings(nn.Module):
 
 
 class CBViLAVisionModel(CBViLAPreTrainedModel):
-    """ViT without a head. The class token is the image's pooled representation.
+    """ViT without a head. The state of the class token is the pooled representation of the image.
 
     Example:
     ```python
@@ -105,7 +106,7 @@ class CBViLAVisionModel(CBViLAPreTrainedModel):
     _input_embed_layer = "patch_embedding"
     _can_record_outputs = {"hidden_states": CBViLAVisionLayer, "attentions": CBViLASelfAttention}
 
-    def __init__(self, config: CBViLAVisionConfig):
+    def __init__(self, config: CBViLAVisionConfig) -> None:
         super().__init__(config)
         self.embeddings = CBViLAVisionEmbeddings(config)
         self.layers = nn.ModuleList(CBViLAVisionLayer(config, i) for i in range(config.num_hidden_layers))
@@ -128,15 +129,17 @@ class CBViLAVisionModel(CBViLAPreTrainedModel):
         Args:
             pixel_values: (B, 3, H, W) from the image processor.
             interpolate_pos_encoding: Whether to allow image sizes other than the configured one.
-            masked_patches: (B, N) bool, patches to mask; needs `mask_token`. (Called `bool_masked_pos`, transformers'
-                own tests and tools would give it alone, to a model that has a mask token of its own.)
+            masked_patches: (B, N) bool, patches to mask; needs `mask_token`. (Not `bool_masked_pos`, which tools of
+                transformers pass without a mask token.)
             mask_token: (1, 1, D) embedding that replaces the masked patches; needs `masked_patches`.
+            kwargs: Options such as `output_attentions` and `output_hidden_states`.
 
         Returns:
             `last_hidden_state` (B, 1 + N, D), class token first, and `pooler_output` (B, D), the class token.
         """
         if (masked_patches is None) != (mask_token is None):
-            raise ValueError("Masking patches of the image encoder takes both masked_patches and mask_token.")
+            missing = "mask_token" if mask_token is None else "masked_patches"
+            raise ValueError(f"Masking patches needs both masked_patches and mask_token: {missing} is missing.")
         hidden_states = self.embeddings(pixel_values, interpolate_pos_encoding, masked_patches, mask_token)
         for layer in self.layers:
             hidden_states = layer(hidden_states, None, **kwargs)

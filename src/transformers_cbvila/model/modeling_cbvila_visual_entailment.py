@@ -1,4 +1,4 @@
-"""Visual entailment (Sec. IV-B): does an image entail, contradict or leave open what a text says?
+"""Visual entailment (Sec. IV-B): whether an image entails a text, contradicts it, or neither.
 
 Shapes: B batch, B' images, L text tokens, D hidden.
 """
@@ -9,6 +9,7 @@ from transformers.utils.generic import can_return_tuple
 from .configuration_cbvila import CBViLAConfig
 from .losses_cbvila import classification_loss
 from .modeling_cbvila import PRETRAINING_ONLY, CBViLAModel
+from .modeling_cbvila_base import CBViLAPreTrainedModel
 from .modeling_cbvila_classification import (
     ENTAILMENT_LABELS,
     CBViLAClassificationHead,
@@ -17,14 +18,13 @@ from .modeling_cbvila_classification import (
     label_ids,
     with_labels,
 )
-from .modeling_cbvila_layers import CBViLAPreTrainedModel
 
 
 class CBViLAForVisualEntailment(CBViLAPreTrainedModel):
     """Classifies pairs of an image (the premise) and a text (the hypothesis).
 
-    The classes are `entailment`, `neutral` and `contradiction` unless `config.id2label` says otherwise. Data sets
-    order them differently: go by name, with [`~CBViLAForVisualEntailment.label_ids`].
+    The classes are `entailment`, `neutral` and `contradiction` unless `config.id2label` has others. As data sets
+    differ in their order, use names, with [`~CBViLAForVisualEntailment.label_ids`].
 
     Example:
     ```python
@@ -45,7 +45,7 @@ class CBViLAForVisualEntailment(CBViLAPreTrainedModel):
 
     _keys_to_ignore_on_load_unexpected = PRETRAINING_ONLY
 
-    def __init__(self, config: CBViLAConfig):
+    def __init__(self, config: CBViLAConfig) -> None:
         config = with_labels(config, ENTAILMENT_LABELS, type(self).__name__)
         super().__init__(config)
         size = config.multimodal_config.hidden_size
@@ -54,7 +54,11 @@ class CBViLAForVisualEntailment(CBViLAPreTrainedModel):
         self.post_init()
 
     def label_ids(self, names: str | list[str]) -> Tensor:
-        """`labels` (B,) for names of classes, as `config.id2label` has them. ValueError if there is no such class."""
+        """Returns `labels` (B,) for class names.
+
+        Raises:
+            ValueError: If a name is not among `config.id2label`.
+        """
         return label_ids(names, self.config).to(self.device)
 
     @can_return_tuple
@@ -71,21 +75,25 @@ class CBViLAForVisualEntailment(CBViLAPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
     ) -> CBViLAClassificationOutput:
-        """Scores the classes.
+        """Classifies pairs of images and texts.
 
         Args:
             pixel_values: (B', 3, H, W) images; B' = B without `image_index`.
-            input_ids: (B, L) texts, or `inputs_embeds` (B, L, D) in their place.
+            input_ids: (B, L) texts.
             attention_mask: (B, L), 0 on padding.
             position_ids: (B, L); counted from 0 when absent.
-            labels: (B,) class ids; -100 is left out of the loss.
-            image_index: (B,) for each text the image it is about.
-            interpolate_pos_encoding: Whether images of another size than the configured one are allowed.
-            output_attentions, output_hidden_states: Whether to return those states of the fusion layers; as the
-                configuration says when absent.
+            inputs_embeds: (B, L, D) token embeddings instead of `input_ids`.
+            labels: (B,) class ids; the loss ignores -100.
+            image_index: (B,) the image of each text.
+            interpolate_pos_encoding: Whether to allow image sizes other than the configured one.
+            output_attentions: Whether to return the attention weights of the fusion layers; by default as the
+                configuration says.
+            output_hidden_states: Whether to return the states of the fusion layers; by default as the configuration
+                says.
 
         Raises:
-            ValueError: If image or text is missing, or their numbers differ and there is no `image_index`.
+            ValueError: If image or text is missing, their numbers differ and there is no `image_index`, or labels are
+                not class ids.
         """
         fused = self.cbvila.encode_pairs(
             pixel_values,

@@ -1,8 +1,7 @@
-"""Visual reasoning (Sec. IV-E): is a statement true of several images, two in NLVR2?
+"""Visual reasoning (Sec. IV-E): whether a statement about several images, two in NLVR2, is true.
 
-The statement is fused with each image on its own, and a classifier reads all joint representations at once. (ALBEF
-changes the fusion encoder to take both images; the paper says nothing, and this needs no surgery on weights. ALBEF's
-way is `reasoning_fusion="twin"`.)
+The statement is fused with each image separately, and a classifier reads all joint representations. The paper does not
+specify this; it uses the pretrained weights as they are. ALBEF's variant is `reasoning_fusion="twin"`.
 
 Shapes: B statements, n images of each, L text tokens, N patches, D hidden.
 """
@@ -15,6 +14,7 @@ from transformers.utils.generic import can_return_tuple
 from .configuration_cbvila import CBViLAConfig
 from .losses_cbvila import classification_loss
 from .modeling_cbvila import PRETRAINING_ONLY, CBViLAModel
+from .modeling_cbvila_base import CBViLAPreTrainedModel
 from .modeling_cbvila_classification import (
     REASONING_LABELS,
     CBViLAClassificationHead,
@@ -23,7 +23,6 @@ from .modeling_cbvila_classification import (
     with_labels,
 )
 from .modeling_cbvila_fusion import CBViLAFusionModel
-from .modeling_cbvila_layers import CBViLAPreTrainedModel
 from .modeling_cbvila_twin_fusion import CBViLATwinFusionModel
 
 logger = logging.get_logger(__name__)
@@ -32,8 +31,8 @@ logger = logging.get_logger(__name__)
 class CBViLAForVisualReasoning(CBViLAPreTrainedModel):
     """Classifies a statement about `config.num_images` images as true or false.
 
-    With `reasoning_fusion="twin"`, loaded from a checkpoint without twin layers (the base model, or a pretraining
-    one), these start as copies of the fusion layers, as in ALBEF.
+    With `reasoning_fusion="twin"`, if the checkpoint has no twin layers (a base or pretraining model), they are
+    initialized from the fusion layers, as in ALBEF.
 
     Example:
     ```python
@@ -52,7 +51,7 @@ class CBViLAForVisualReasoning(CBViLAPreTrainedModel):
 
     _keys_to_ignore_on_load_unexpected = PRETRAINING_ONLY
 
-    def __init__(self, config: CBViLAConfig):
+    def __init__(self, config: CBViLAConfig) -> None:
         config = with_labels(config, REASONING_LABELS, type(self).__name__)
         super().__init__(config)
         size = config.multimodal_config.hidden_size
@@ -64,15 +63,18 @@ class CBViLAForVisualReasoning(CBViLAPreTrainedModel):
         self.post_init()
 
     def tie_weights(self, missing_keys: set[str] | None = None, recompute_mapping: bool = True) -> None:
-        # Loading calls this after the last weight is in and before it reports: twins that are started here are not
-        # missing. Only if none is there at all: a twin that lacks a single weight was trained.
+        """Ties the embeddings, and initializes the twin layers if a checkpoint has none."""
+        # `from_pretrained` calls this after loading and before it reports missing keys. Twins that lack only some
+        # weights were trained: they are left as they are.
         if missing_keys and self.is_twin:
             prefix, fusion = "cbvila.fusion_model.", self.cbvila.fusion_model
             twins = {f"{prefix}twin_layers.{name}" for name in fusion.twin_layers.state_dict()}
             layers = {f"{prefix}layers.{name}" for name in fusion.layers.state_dict()}
             if twins <= missing_keys and not layers & missing_keys:
                 missing_keys -= {f"{prefix}{name}" for name in fusion.start_twins()}
-                logger.warning("The layers that ask the second image were started from those that ask the first.")
+                logger.warning(
+                    "The twin layers, which attend to the second image, were copied from the fusion layers."
+                )
         super().tie_weights(missing_keys, recompute_mapping)
 
     @can_return_tuple
@@ -88,20 +90,24 @@ class CBViLAForVisualReasoning(CBViLAPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
     ) -> CBViLAClassificationOutput:
-        """Scores "false" and "true".
+        """Classifies statements about images.
 
         Args:
-            pixel_values: (B, n, 3, H, W), the images of each statement in order.
-            input_ids: (B, L) statements, or `inputs_embeds` (B, L, D) in their place.
+            pixel_values: (B, n, 3, H, W) the images of each statement, in order.
+            input_ids: (B, L) statements.
             attention_mask: (B, L), 0 on padding.
             position_ids: (B, L); counted from 0 when absent.
-            labels: (B,) class ids; -100 is left out of the loss.
-            interpolate_pos_encoding: Whether images of another size than the configured one are allowed.
-            output_attentions, output_hidden_states: Whether to return those states of the fusion layers; as the
-                configuration says when absent.
+            inputs_embeds: (B, L, D) token embeddings instead of `input_ids`.
+            labels: (B,) class ids; the loss ignores -100.
+            interpolate_pos_encoding: Whether to allow image sizes other than the configured one.
+            output_attentions: Whether to return the attention weights of the fusion layers; by default as the
+                configuration says.
+            output_hidden_states: Whether to return the states of the fusion layers; by default as the configuration
+                says.
 
         Raises:
-            ValueError: If images or statements are missing, or there are not n images for each statement.
+            ValueError: If images or statements are missing, there are not n images per statement, or labels are not
+                class ids.
         """
         options = self.states_to_return(output_attentions, output_hidden_states)
         self._check(pixel_values, input_ids if inputs_embeds is None else inputs_embeds)
@@ -112,7 +118,7 @@ class CBViLAForVisualReasoning(CBViLAPreTrainedModel):
         text = self.cbvila.text_model(
             input_ids, attention_mask, position_ids=position_ids, inputs_embeds=inputs_embeds
         ).last_hidden_state
-        # The n passes as one: row b * n + i asks image i of statement b. Twin layers ask both in one pass.
+        # The n passes as one: row b * n + i attends to image i of statement b. Twin layers attend to both in one pass.
         statement = torch.arange(batch, device=text.device)
         if not self.is_twin:
             statement = statement.repeat_interleave(images)
@@ -136,7 +142,7 @@ class CBViLAForVisualReasoning(CBViLAPreTrainedModel):
     def _check(self, pixel_values: Tensor | None, texts: Tensor | None) -> None:
         if pixel_values is None or texts is None:
             missing = "pixel_values" if pixel_values is None else "input_ids"
-            raise ValueError(f"It takes images and a statement about them: {missing} is missing.")
+            raise ValueError(f"The model needs images and a statement about them: {missing} is missing.")
         n = self.config.num_images
         if pixel_values.dim() != 5 or pixel_values.shape[1] != n:
             raise ValueError(
@@ -145,7 +151,10 @@ class CBViLAForVisualReasoning(CBViLAPreTrainedModel):
                 "another number of images per statement: config.num_images."
             )
         if pixel_values.shape[0] != texts.shape[0]:
-            raise ValueError(f"Got {pixel_values.shape[0]} group(s) of images and {texts.shape[0]} statement(s).")
+            raise ValueError(
+                f"Got {pixel_values.shape[0]} group(s) of images and {texts.shape[0]} statement(s); pass one group "
+                "for each statement."
+            )
 
 
 __all__ = ["CBViLAForVisualReasoning"]

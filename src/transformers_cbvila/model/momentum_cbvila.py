@@ -1,7 +1,7 @@
-"""Soft targets from momentum copies of a model, and the contrastive loss with them (ALBEF, arXiv 2107.07651).
+"""Soft targets from a momentum encoder, and the contrastive loss with them (ALBEF, arXiv 2107.07651).
 
-Not in the paper. The copies and their queue belong to the training code. The model only receives their outputs as
-tensors, through which no gradient flows.
+Not in the paper. The momentum encoder and its queue belong to the training code. The model only receives their outputs
+as tensors, through which no gradient flows.
 
 Shapes: b local pairs, B pairs of all processes in training (otherwise b), Q pairs of the queue, n pairs, C known
 captions, E projection size, V vocabulary size.
@@ -21,7 +21,7 @@ from .pair_similarity_cbvila import gather_ids
 
 
 class MomentumPairs(NamedTuple):
-    """Embeddings of pairs from momentum copies.
+    """Embeddings of pairs from a momentum encoder.
 
     Args:
         image_embeds, text_embeds: (n, E) embeddings of unit length.
@@ -43,7 +43,7 @@ class MomentumPairs(NamedTuple):
         )
 
     def followed_by(self, others: "MomentumPairs") -> "MomentumPairs":
-        """These pairs, followed by the others."""
+        """Returns these pairs, followed by the others."""
         captions = max(self.known_text_ids.shape[1], others.known_text_ids.shape[1])
         both = zip(self.padded(captions), others.padded(captions), strict=True)
         return MomentumPairs(*(torch.cat(rows) for rows in both))
@@ -59,14 +59,14 @@ class MomentumPairs(NamedTuple):
 
 
 class MomentumTargets(NamedTuple):
-    """Outputs of momentum copies for a batch, the source of soft targets for ITC and MLM.
+    """Outputs of a momentum encoder for a batch, the source of soft targets for ITC and MLM.
 
     Args:
         alpha: Weight of the soft targets relative to the hard ones, from 0 to 1 (ALBEF's α).
         pairs: Embeddings that ITC compares with: the B pairs of all processes, then those of the queue. `None` leaves
             ITC unchanged.
-        mlm_logits: (masked tokens, V) logits of the copies, in the order of `mlm_labels != -100`. `None` leaves MLM
-            unchanged.
+        mlm_logits: (masked tokens, V) logits of the momentum encoder, in the order of `mlm_labels != -100`. `None`
+            leaves MLM unchanged.
     """
 
     alpha: float
@@ -81,17 +81,18 @@ def momentum_itc_loss(
     momentum: MomentumTargets,
     first: int = 0,
 ) -> Tensor:
-    """The contrastive loss with pairs of momentum copies (ALBEF, Eq. 6), the mean of both directions over local pairs.
+    """Computes the contrastive loss with pairs of a momentum encoder (ALBEF, Eq. 6), over both directions.
 
     The targets of an image are alpha · softmax(teacher logits) + (1 - alpha) · (uniform over all texts known to match
     it), and likewise for texts. ALBEF does so in fine-tuning, where ids are known; in its pretraining only the two
-    parts of a pair match, and earlier copies of them in the queue count as negatives. Without momentum, [`itc_loss`]
-    leaves other known matches out of the sum; a queue holds so many of them that this would discard much.
+    parts of a pair match, and their earlier embeddings in the queue count as negatives. Without momentum,
+    [`itc_loss`] leaves other known matches out of the sum; a queue holds too many of them for that.
 
     Args:
         similarity: Maps embeddings of images (rows) and texts (columns) to logits. Student and teacher share the
             model's temperature.
-        image_embeds, text_embeds: (b, E) embeddings of the model, of unit length.
+        image_embeds: (b, E) embeddings of the model, of unit length.
+        text_embeds: (b, E) likewise.
         momentum: Targets with `pairs` (B + Q of them).
         first: Index of the first local pair among them.
 
@@ -101,8 +102,8 @@ def momentum_itc_loss(
     keys, count = MomentumPairs(*(rows.detach() for rows in momentum.pairs)), image_embeds.shape[0]
     if keys.text_ids.shape[0] < first + count:
         raise ValueError(
-            f"momentum has {keys.text_ids.shape[0]} pair(s); ITC needs those of the batch, {first + count}, and then "
-            "the queue's."
+            f"momentum has {keys.text_ids.shape[0]} pair(s); expected those of the batch, {first + count}, followed by "
+            "those of the queue."
         )
     own = MomentumPairs(*(rows.narrow(0, first, count) for rows in keys))
     teacher_per_image = teacher_per_text = None
@@ -112,15 +113,13 @@ def momentum_itc_loss(
             teacher_per_text = similarity(keys.image_embeds, own.text_embeds).T
     per_image = similarity(image_embeds, keys.text_embeds)
     per_text = similarity(keys.image_embeds, text_embeds).T
-    of_images = known_match_loss(per_image, _matches(own, keys))
-    of_texts = known_match_loss(per_text, _matches(keys, own).T)
-    both = (
-        distilled_loss(of_images, per_image, teacher_per_image, momentum.alpha),
-        distilled_loss(of_texts, per_text, teacher_per_text, momentum.alpha),
-    )
-    return (both[0] + both[1]) / 2
+    image_loss = known_match_loss(per_image, _matches(own, keys))
+    text_loss = known_match_loss(per_text, _matches(keys, own).T)
+    image_loss = distilled_loss(image_loss, per_image, teacher_per_image, momentum.alpha)
+    text_loss = distilled_loss(text_loss, per_text, teacher_per_text, momentum.alpha)
+    return (image_loss + text_loss) / 2
 
 
 def _matches(images: MomentumPairs, texts: MomentumPairs) -> Tensor:
-    """Which texts (columns) are known to match which images (rows)."""
+    """Returns which texts (columns) are known to match which images (rows)."""
     return matches_between(images.image_ids, images.text_ids, images.known_text_ids, texts.image_ids, texts.text_ids)

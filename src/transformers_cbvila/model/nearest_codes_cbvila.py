@@ -1,4 +1,4 @@
-"""Look-up of the nearest codes (Eq. 1), and counting them.
+"""Look-up of nearest codes (Eq. 1), and code counts.
 
 Shapes: M latents, C code width, K codes.
 """
@@ -6,32 +6,33 @@ Shapes: M latents, C code width, K codes.
 import torch
 from torch import Tensor
 
-_CHUNK = 4096  # latents whose distances to all codes are in memory at once
+_CHUNK = 4096  # latents compared with all codes at once, which bounds memory
 
 
 def nearest_codes(latents: Tensor, codes: Tensor) -> Tensor:
-    """Eq. 1: for latents (M, C) the indices (M,) of the nearest of the codes (K, C) by Euclidean distance."""
+    """Returns, for latents (M, C), the indices (M,) of the nearest codes (K, C) by Euclidean distance (Eq. 1)."""
     half_norms = codes.square().sum(-1) / 2
     return torch.cat([distance_scores(chunk, codes, half_norms).argmin(-1) for chunk in latent_chunks(latents)])
 
 
 def latent_chunks(latents: Tensor) -> tuple[Tensor, ...]:
-    """Latents (M, C) in parts that are small enough to be compared with all codes at once.
+    """Splits latents (M, C) into chunks small enough to be compared with all codes at once.
 
-    In a graph they are one part: how many there are would otherwise be a condition of it, and an exported program
-    would take no other batch.
+    A graph has a single chunk: the number of chunks would be a condition of the graph, and an exported program would
+    accept no other batch size.
     """
     is_graph = torch.compiler.is_compiling() or torch.jit.is_tracing()
     return (latents,) if is_graph else latents.split(_CHUNK)
 
 
 def distance_scores(latents: Tensor, codes: Tensor, half_norms: Tensor) -> Tensor:
-    """Half the squared distances (M, K), less what is the same for all codes of a latent: |c|^2 / 2 - v.c."""
+    """Returns half the squared distances (M, K) up to a constant per latent: |c|^2 / 2 - v.c."""
     # One matrix product, and never a (tokens, codes, width) tensor.
     return torch.addmm(half_norms, latents, codes.T, alpha=-1)
 
 
 def count_codes(indices: Tensor, num_codes: int) -> Tensor:
-    """How often each of `num_codes` codes is among the indices (…): (K,). (`bincount` waits for the device.)"""
+    """Counts how often each of `num_codes` codes is among the indices (…), as (K,)."""
     flat = indices.flatten()
+    # Not `bincount`, which waits for the device.
     return torch.zeros(num_codes, dtype=torch.long, device=flat.device).scatter_add(0, flat, torch.ones_like(flat))

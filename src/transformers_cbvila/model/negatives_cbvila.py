@@ -16,14 +16,16 @@ def known_matches(
     text_ids: Tensor | None = None,
     known_text_ids: Tensor | None = None,
 ) -> Tensor:
-    """Which texts (columns) are known to match which images (rows): (B, B) bool.
+    """Returns which texts (columns) are known to match which images (rows), as (B, B) bool.
 
     A text matches the image of its pair and every copy of that image, equal texts match the same images, and a text
     listed among an image's other captions matches it. None of these is used as a negative.
 
     Args:
-        image_ids: (B,) int, equal for equal images.
-        text_ids: (B,) int, equal for equal texts.
+        batch_size: B.
+        device: Device of the result.
+        image_ids: (B,) int, equal for equal images; all different when absent.
+        text_ids: (B,) int, equal for equal texts; all different when absent.
         known_text_ids: (B, C) int, ids of all texts known to match the image, padded with -1.
     """
     rows = torch.arange(batch_size, device=device)
@@ -40,7 +42,7 @@ def matches_between(
     other_image_ids: Tensor,
     other_text_ids: Tensor,
 ) -> Tensor:
-    """[`known_matches`] between the images of B pairs (rows) and the texts of n others (columns): (B, n) bool."""
+    """Returns the [`known_matches`] (B, n) of the images of B pairs (rows) and the texts of n others (columns)."""
     matches = image_ids.unsqueeze(1) == other_image_ids.unsqueeze(0)
     matches = matches | (text_ids.unsqueeze(1) == other_text_ids.unsqueeze(0))
     if known_text_ids is not None:
@@ -50,15 +52,15 @@ def matches_between(
 
 @torch.no_grad()
 def fingerprints(values: Tensor) -> Tensor:
-    """Integer hashes (B,) of the rows of (B, …), equal for equal rows; for batches that come without ids.
+    """Returns integer hashes (B,) of the rows of (B, …), equal for equal rows, as ids of batches without ids.
 
-    The bits of each row are weighted and summed as integers, which is exact in any order of summation; a sum of floats
-    could differ between equal rows of a batch.
+    The bits of each row are weighted and summed as integers, which is exact in any order of summation; sums of floats
+    could differ between equal rows.
     """
     rows = values.flatten(1)
     if rows.is_floating_point():
         rows = rows.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[rows.element_size()])
-    # One scrambled 64-bit weight per position: with regular weights small numbers would collide.
+    # One hashed 64-bit weight per position: with regular weights small numbers would collide.
     weights = scramble(torch.arange(1, rows.shape[1] + 1, device=rows.device))
     return (rows.long() * weights).sum(-1)  # wraps around
 
@@ -85,17 +87,18 @@ def choose_negatives(
 
     Args:
         per_image: (b, B) similarity logits of images with all texts.
-        matches: (b, B) bool, pairs that may not be chosen.
-        hardness: Draw with probability proportional to exp(hardness * similarity): 1 is the paper's choice, 0 is
-            uniform. `None` takes the most similar instead, so that evaluation is deterministic.
-        per_text, text_matches: (b, B) the same for texts with all images; the transposes by default.
+        matches: (b, B) bool, pairs that must not be chosen.
+        hardness: Negatives are sampled with probability proportional to exp(hardness * similarity): 1 is the paper's
+            choice, 0 is uniform. `None` takes the most similar instead, so that evaluation is deterministic.
+        per_text: (b, B) the similarities of texts with all images; the transpose of `per_image` by default.
+        text_matches: (b, B) bool, the matches of texts with all images; given together with `per_text`.
         first: Index of the first local pair in the batch.
-        seed: Seed of the draws, a number or a tensor () or (1,). A draw depends on the seed and the indices of image
-            and text in the batch only, not on how the batch is split over processes. By default torch's random state
+        seed: Random seed, a number or a tensor () or (1,). A sample depends only on the seed and on the indices of
+            image and text in the batch, not on how the batch is split over processes. By default torch's random state
             is used.
 
     Returns:
-        Image index for each text and text index for each image, (b,) each; -1 where everything matches.
+        An image index for each text and a text index for each image, (b,) each; -1 where everything matches.
     """
     if per_text is None:
         per_text, text_matches = per_image.T, matches.T
@@ -104,27 +107,30 @@ def choose_negatives(
     return images, _choose(per_image, matches, hardness, text_seed, first)
 
 
-def _choose(similarity: Tensor, matches: Tensor, hardness: float | None, seed, first: int) -> Tensor:
+def _choose(
+    similarity: Tensor, matches: Tensor, hardness: float | None, seed: int | Tensor | None, first: int
+) -> Tensor:
+    """Chooses a column (b,) for each row of similarities (b, B)."""
     # -inf before the softmax: zeroing after it leaves rows that sum to 0 when one similarity dominates.
-    # NaN and infinities of a diverged model become finite: its loss should show the problem, not an error here.
+    # NaN and infinities of a diverged model become finite, so that its loss shows the problem rather than an error.
     logits = at_least_fp32(similarity).nan_to_num(nan=0.0)
     if hardness is not None:
         logits = logits * hardness
     if hardness is not None and seed is not None:
-        logits = logits + gumbel_noise(seed, first, logits)  # the largest sum is a draw from their softmax
+        logits = logits + gumbel_noise(seed, first, logits)  # the argmax is then a sample from their softmax
     logits = logits.masked_fill(matches, float("-inf"))
     possible = ~matches.all(-1)
     if hardness is None or seed is not None:
         chosen = logits.argmax(-1)
     else:
-        # A row without candidates gets an arbitrary one and is set to -1 below.
+        # A row without candidates gets an arbitrary one, which is set to -1 below.
         logits = torch.where(possible.unsqueeze(-1), logits, torch.zeros_like(logits))
         chosen = torch.multinomial(logits.softmax(-1), 1).squeeze(-1)
     return torch.where(possible, chosen, torch.full_like(chosen, -1))
 
 
 def gumbel_noise(seed: int | Tensor, first: int, like: Tensor) -> Tensor:
-    """Standard Gumbel noise (b, B) for the rows from `first` on, each value a function of (seed, row, column) only."""
+    """Returns standard Gumbel noise (b, B), with rows from `first` on; a value depends on (seed, row, column) only."""
     rows = torch.arange(like.shape[0], device=like.device) + first
     columns = torch.arange(like.shape[1], device=like.device)
     bits = scramble(scramble(scramble(rows * 0 + seed) + rows).unsqueeze(1) + columns)
@@ -134,7 +140,7 @@ def gumbel_noise(seed: int | Tensor, first: int, like: Tensor) -> Tensor:
 
 
 def itm_labels(negative_image_index: Tensor, negative_text_index: Tensor) -> Tensor:
-    """Labels (3b,) of [true pairs, negative images, negative texts]: 1 matches, 0 does not, -100 is ignored.
+    """Returns labels (3b,) of true pairs, negative images and negative texts: 1 matches, 0 does not, -100 is ignored.
 
     Missing negatives are ignored, and so is a true pair without any negative: true pairs alone would teach the model
     that everything matches.

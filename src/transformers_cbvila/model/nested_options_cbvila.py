@@ -1,4 +1,4 @@
-"""`quantizer_config` and `objectives` of a configuration: nested options, from nested or flat (0.1) names."""
+"""Nested options of a configuration, `quantizer_config` and `objectives`, also from the flat names of version 0.1."""
 
 from collections.abc import Mapping, MutableMapping
 from typing import Any
@@ -13,7 +13,7 @@ from .registry_cbvila import find_registered
 NESTED = ("quantizer_config", "objectives")
 DEFAULT_QUANTIZER = "nearest"
 RENAMED = {"fusion_config": "multimodal_config"}  # since version 0.1
-# Where the options are that version 0.1 had side by side: by flat name the part, the objective in it, the option.
+# For each flat name of version 0.1: the part of the configuration, the objective in it, and the option.
 FLAT_NAMES: dict[str, tuple[str, str | None, str]] = {
     **{
         flat: ("quantizer_config", None, option)
@@ -28,7 +28,14 @@ FLAT_NAMES: dict[str, tuple[str, str | None, str]] = {
 
 
 def quantizer_options(value: Any) -> CBViLAQuantizerOptions:
-    """Options from `quantizer_config`: `{"type": "nearest", "size": 256}`, options themselves, or nothing."""
+    """Builds the options of a quantizer from `quantizer_config`.
+
+    Args:
+        value: A dictionary such as `{"type": "nearest", "size": 256}`, options, or `None` for the default.
+
+    Raises:
+        ValueError: If the type or an option is unknown, or a value has the wrong type.
+    """
     if isinstance(value, CBViLAQuantizerOptions):
         value.type = value.type or next(n for n, c in QUANTIZERS.items() if c.options_class is type(value))
         return value
@@ -38,7 +45,14 @@ def quantizer_options(value: Any) -> CBViLAQuantizerOptions:
 
 
 def objective_options(value: Any) -> dict[str, Any]:
-    """Options by name from `objectives`; those of the default objectives that are not named, at their defaults."""
+    """Builds the options of each objective from `objectives`, including default objectives that it does not mention.
+
+    Args:
+        value: A dictionary such as `{"mim": {"weight": 0.5}}`, with dictionaries, options, or `None` (a weight of 0).
+
+    Raises:
+        ValueError: If an objective or an option is unknown, or a value has the wrong type.
+    """
     given = _mapping("objectives", value)
     for name in given:
         find_registered(OBJECTIVES, name, "objectives: the name")
@@ -46,7 +60,7 @@ def objective_options(value: Any) -> dict[str, Any]:
     for name, cls in OBJECTIVES.items():
         if name in given or cls.is_default:
             found = given.get(name)
-            if found is None and name in given:  # null, as one leaves something out in YAML
+            if found is None and name in given:  # null in YAML leaves an objective out
                 found = {"weight": 0.0}
             where = f"objectives[{name!r}]"
             built[name] = (
@@ -58,7 +72,7 @@ def objective_options(value: Any) -> dict[str, Any]:
 
 
 def nest(fields: MutableMapping[str, Any]) -> None:
-    """Moves the flat names among the fields of a configuration to where they belong, over what is there."""
+    """Moves options with flat names into `quantizer_config` and `objectives`, in place; they override nested ones."""
     for flat in [name for name in fields if name in FLAT_NAMES]:
         where, objective, option = FLAT_NAMES[flat]
         part = {option: fields.pop(flat)}
@@ -66,21 +80,21 @@ def nest(fields: MutableMapping[str, Any]) -> None:
 
 
 def with_new_names(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of a caller, those that version 0.1 called otherwise under their names of now."""
+    """Returns options in which names of version 0.1 are replaced by their current names."""
     return {RENAMED.get(name, name): value for name, value in options.items()}
 
 
 def with_current_names(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The same of fields of a configuration, with flat names moved to where they belong."""
+    """Returns the fields of a configuration with current names, and flat names moved into the nested options."""
     renamed = with_new_names(fields)
     nest(renamed)
     return renamed
 
 
 def merge(where: str, before: Any, changes: Any) -> dict[str, Any]:
-    """`quantizer_config` or `objectives` with changes to some of their options.
+    """Returns `quantizer_config` or `objectives` (as `where` says) with changes to some of their options.
 
-    Another type of quantizer begins with its own defaults; objectives that are not named stay.
+    With another type of quantizer, previous options are dropped; objectives that `changes` does not mention stay.
     """
     before, changes = _as_dicts(where, before), _as_dicts(where, changes)
     if where == "quantizer_config":
@@ -95,7 +109,7 @@ def merge(where: str, before: Any, changes: Any) -> dict[str, Any]:
 
 
 def preset_options(name: str) -> dict[str, Any]:
-    """What a preset sets of quantizer and objectives."""
+    """Returns the options of quantizer and objectives that a preset sets."""
     quantizer = QUANTIZERS[DEFAULT_QUANTIZER].options_class.presets.get(name, {})
     objectives = {key: cls.options_class.presets.get(name) for key, cls in OBJECTIVES.items()}
     return {"quantizer_config": quantizer, "objectives": {key: value for key, value in objectives.items() if value}}

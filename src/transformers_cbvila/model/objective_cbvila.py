@@ -1,11 +1,11 @@
-"""The contract of an objective: what it asks of the two fusion passes, and the loss terms it makes of the answers.
+"""Interface of objectives, which make queries for two fusion passes and loss terms from their outputs.
 
-An objective is one file with one subclass and its options; `objectives_cbvila.py` names those that there are. A model
-encodes a batch once (the step), asks the queries of all objectives in two fusion passes, one for each direction, and
-has every objective score its answers. Objectives know of nothing else.
+Each objective has a file of its own, with one subclass and its options; `objectives_cbvila.py` lists them. A model
+encodes a batch once (the step), runs the queries of all objectives in two fusion passes, one per direction, and lets
+every objective score the outputs of its own queries (the answers).
 
-Shapes: b pairs at hand, B pairs of all processes, N patches, L text tokens, D hidden, Dv vision width, E embedding
-width, R rows of a query.
+Shapes: b local pairs, B pairs of all processes, b' images, N patches, L text tokens, D hidden, Dv vision width, E
+embedding width, R rows of a query, S visual tokens, ΣK codes of all books.
 """
 
 from collections.abc import Callable
@@ -18,6 +18,7 @@ from .distributed_cbvila import Processes
 from .momentum_cbvila import MomentumTargets
 from .options_cbvila import CBViLAOptions, options, require_range
 from .pair_similarity_cbvila import PairSimilarity
+from .quantizer_cbvila import CBViLAQuantizer
 from .quantizer_output_cbvila import CBViLAQuantizerHints, CBViLAQuantizerOutput
 
 Phase = Literal["align", "start", "burn_in", "stable"]
@@ -27,9 +28,9 @@ class Scored(NamedTuple):
     """A loss term.
 
     Args:
-        loss: (), a mean.
-        counted: What it is a mean over, as a mask or as numbers to add up; the pairs at hand when absent. With it the
-            mean over processes becomes the mean over what all of them have.
+        loss: (), a mean over items such as patches or tokens.
+        counted: Mask of these items, or their numbers to add up; the local pairs when absent. Several processes use it
+            to scale the loss, so that it is a mean over the items of all of them.
         predictions: Fields of the model's output.
     """
 
@@ -44,9 +45,9 @@ class TextQuery(NamedTuple):
     Args:
         states: (R, L, D).
         attention_mask: (R, L), 0 on padding.
-        image_index: (R,) rows of the step's images, and behind these of `more_images`.
-        more_images: (b', S, Dv) visual tokens that the step does not have.
-        labels: Whatever the objective compares the answers with.
+        image_index: (R,) rows of the step's images, followed by those of `more_images`.
+        more_images: (b', S, Dv) visual tokens that are not part of the step.
+        labels: Labels for the objective's own use.
     """
 
     states: Tensor
@@ -60,9 +61,9 @@ class VisualQuery(NamedTuple):
     """Quantized tokens that attend to the captions, for the pass of the pixel loss and MIM.
 
     Args:
-        tokens: Which output of the quantizer: `"quantized"` or `"detached"`.
-        bool_masked_pos: (b, N) patches to hide; `None` hides nothing.
-        trains_encoder: Whether the class token in front passes gradients on to the image encoder.
+        tokens: The quantizer's output to use.
+        bool_masked_pos: (b, N) patches to mask; none when absent.
+        trains_encoder: Whether the [CLS] query passes gradients on to the image encoder.
     """
 
     tokens: Literal["quantized", "detached"]
@@ -72,28 +73,33 @@ class VisualQuery(NamedTuple):
 
 @dataclass(frozen=True)
 class CBViLAStep:
-    """What is known of a batch once it is encoded.
+    """An encoded batch, with everything that objectives use.
 
     Args:
         weights: Weight of each term by name.
         training: Whether the model is in training mode.
-        pixel_values, input_ids, attention_mask: The pairs.
+        pixel_values: (b', 3, H, W) images.
         images: (b', 1 + N, Dv) visual tokens.
-        texts, masked_texts: (b, L, D) states of the captions, and of those with masked tokens.
-        image_index: (b,) the row of each text's image.
+        texts: (b, L, D) states of the captions.
+        image_index: (b,) row of each text's image.
+        image_embeds: (b, E) image embeddings of length 1.
+        text_embeds: (b, E) text embeddings of length 1.
+        pairs: Similarities of all pairs.
+        similarity: Maps embeddings of images and texts to logits, divided by the temperature.
+        input_ids: (b, L) captions.
+        attention_mask: (b, L), 0 on padding.
+        masked_texts: (b, L, D) states of the captions with masked tokens.
         mlm_labels: (b, L).
-        quantized: Of the whole images.
-        hints: What the quantizer was told of them.
+        quantized: The quantizer's output for the unmasked images.
+        hints: Additional inputs of the quantizer.
         bool_masked_pos: (b', N) bool.
         caption_dropped: (b,) bool, images that attend to an empty caption.
         mim_targets: (b', N) or (b', N, books) indices that MIM predicts in place of the quantizer's.
-        image_embeds, text_embeds: (b, E) of length 1.
-        pairs: How alike all pairs are.
-        similarity: Logits (b, B) of embeddings; the temperature is in it.
-        processes: The other processes, if there are any in training.
-        momentum: What a momentum encoder makes of the batch.
-        negatives: (b,) wrong images and (b,) wrong texts that the caller chose.
-        negative_hardness, negative_seed: How to choose them otherwise.
+        processes: All processes in distributed training; `None` elsewhere.
+        momentum: Outputs of a momentum encoder.
+        negatives: Indices (b,) of negative images and (b,) of negative texts, if the caller chose them.
+        negative_hardness: How hard negatives are otherwise, see [`choose_negatives`].
+        negative_seed: Seed of their choice.
     """
 
     weights: dict[str, float]
@@ -123,10 +129,13 @@ class CBViLAStep:
 
 
 class Answer(NamedTuple):
-    """What a fusion pass makes of a query.
+    """Output of a fusion pass for one query.
 
-    `states` (R, L, D) are of its tokens; of a visual query (b, N, D) those of the patches, and `cls` (b, D) that of
-    the query [CLS], if there is one. `logits` (b, N, ΣK) are scores of codes, where a model has computed them already.
+    Args:
+        query: The query.
+        states: (R, L, D) states of a text query's tokens, or (b, N, D) of a visual query's patches.
+        cls: (b, D) state of a visual query's [CLS], if it has one.
+        logits: (b, N, ΣK) scores of codes, where the model has computed them already.
     """
 
     query: Any
@@ -137,40 +146,41 @@ class Answer(NamedTuple):
 
 @options
 class CBViLAObjectiveOptions(CBViLAOptions):
-    """Options that every objective has.
+    """Options common to all objectives.
 
     Args:
-        weight: Of its term in the loss; 0 leaves the objective and its head out.
+        weight: Weight of the term in the loss; 0 leaves out the objective and its head.
     """
 
     weight: float | int = 1.0
 
     def check(self, where: str) -> None:
+        """Raises a ValueError for values out of range."""
         require_range(where, "weight", self.weight, 0)
 
 
 class CBViLAObjective(nn.Module):
     """Base class of objectives.
 
-    A subclass sets `name` and `options_class`, builds its head from the configuration, and implements `forward`, and
-    one of the two kinds of queries if it needs an answer.
+    A subclass sets `name` and `options_class`, builds its head from the configuration, and implements `forward` and,
+    if it needs a fusion pass, `text_queries` or `visual_queries`.
 
     Args:
-        options: An `options_class`.
-        config: The configuration of the model.
-        quantizer: Its quantizer, `None` where there is none.
+        options: An instance of `options_class`.
+        config: The [`CBViLAConfig`] of the model.
+        quantizer: The model's quantizer, if it has one.
 
     Attributes:
-        name: Its key in `objectives` of the configuration.
-        phase: From when it is on in [`CBViLATrainer`]: `"align"` from the first step, `"start"` after alignment,
-            `"burn_in"` after burn-in, `"stable"` when the codes are stable, too.
-        needs: What others provide because of it, of `"quantizer"` (which is built), `"visual_queries"` (to be asked),
-            `"projections"` (of contrast), `"other_pairs"` (to compare with), `"hard_negatives"`, `"masked_text"`,
-            `"momentum_pairs"`, `"momentum_tokens"` (of a momentum encoder, if one is kept), `"code_targets"` (of a
-            slower copy of the image encoder, if one is kept).
-        is_default: Whether a model has it when nothing is said of it.
-        reads: Which output of the quantizer its queries are, if it has `grad_to_vit` among its options.
-        keys_of_0_1: Patterns of keys in checkpoints of version 0.1, with what they are called now.
+        name: Key in `objectives` of the configuration.
+        phase: When [`CBViLATrainer`] turns it on: `"align"` from the first step, `"start"` after alignment,
+            `"burn_in"` after burn-in, `"stable"` once the codes are stable as well.
+        needs: What the model or the trainer has to provide: `"quantizer"`, `"visual_queries"` (their embeddings are
+            built), `"projections"` (of the contrastive embeddings), `"other_pairs"` (similarities with all pairs),
+            `"hard_negatives"`, `"masked_text"`, `"momentum_pairs"` and `"momentum_tokens"` (from a momentum encoder,
+            if there is one), `"code_targets"` (from an EMA teacher, if there is one).
+        is_default: Whether a configuration that does not mention it includes it.
+        reads: The quantizer's output that its queries use, if its options include `grad_to_vit`.
+        keys_of_0_1: Patterns of state-dict keys of version 0.1, with their replacements.
     """
 
     name: ClassVar[str]
@@ -181,43 +191,44 @@ class CBViLAObjective(nn.Module):
     reads: ClassVar[str | None] = None
     keys_of_0_1: ClassVar[dict[str, str]] = {}
 
-    def __init__(self, options: Any, config: Any, quantizer: nn.Module | None = None):
+    def __init__(self, options: Any, config: Any, quantizer: CBViLAQuantizer | None = None) -> None:
         super().__init__()
         self.options = options
 
     @classmethod
     def loss_weights(cls, options: Any) -> dict[str, float]:
-        """Weight of each of its terms by name; an objective with several terms has several."""
+        """Returns the weight of each term by name: one, unless the objective has several terms."""
         return {cls.name: float(options.weight)}
 
     @classmethod
     def hides_patches(cls, options: Any) -> bool:
-        """Whether its queries hide patches."""
+        """Returns whether its queries mask patches."""
         return False
 
     @classmethod
     def check_with(cls, options: Any, config: Any) -> None:
-        """Raises a ValueError where other choices of the configuration exclude the objective."""
+        """Raises a ValueError if other options of the configuration exclude the objective."""
 
     def text_queries(self, step: CBViLAStep) -> list[TextQuery]:
-        """Texts that are to attend to images."""
+        """Returns the texts that attend to images."""
         return []
 
     def visual_queries(self, step: CBViLAStep) -> list[VisualQuery]:
-        """Quantized tokens that are to attend to captions; equal ones of several objectives are asked once."""
+        """Returns the quantized tokens that attend to captions; equal queries of several objectives run once."""
         return []
 
     def forward(self, step: CBViLAStep, answers: list[Answer]) -> dict[str, Scored]:
-        """Its terms by name, those for which the batch has inputs.
+        """Computes the terms that the batch has inputs for, by name.
 
         Args:
-            answers: To its queries, in their order.
+            step: The encoded batch.
+            answers: Outputs of its text queries, then of its visual queries, in their order.
         """
         raise NotImplementedError
 
     def code_weights(self) -> list[nn.Module]:
-        """Linear layers with a row of weights for each code, which mean nothing once codes are fitted anew."""
+        """Returns linear layers with a row of weights per code, to be reset when codes are fitted again."""
         return []
 
     def after_step(self) -> None:
-        """Called without gradients after every optimizer step."""
+        """Runs without gradients after every optimizer step."""

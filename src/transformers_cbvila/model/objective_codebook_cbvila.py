@@ -1,16 +1,17 @@
-"""Terms of Eq. 3 that a quantizer computes itself: they move codes and latents towards each other."""
+"""Terms of Eq. 3 that the quantizer computes: they move codes and latents towards each other."""
 
 from .objective_cbvila import Answer, CBViLAObjective, CBViLAObjectiveOptions, CBViLAStep, Scored
 from .options_cbvila import options
 
 
 class CBViLAQuantizerTerm(CBViLAObjective):
-    """A loss term of the quantizer, under its name; absent with quantizers that have none of it."""
+    """A loss term of the quantizer; absent with quantizers that do not compute it."""
 
     needs = frozenset({"quantizer"})
     is_default = True
 
     def forward(self, step: CBViLAStep, answers: list[Answer]) -> dict[str, Scored]:
+        """Returns the quantizer's term of this name, if there is one."""
         terms = (step.quantized and step.quantized.terms) or {}
         return {self.name: Scored(terms[self.name])} if self.name in terms else {}
 
@@ -20,14 +21,14 @@ class CBViLACodebookOptions(CBViLAObjectiveOptions):
     """Options of [`CBViLACodebookTerm`].
 
     Args:
-        weight: Of the term.
+        weight: Weight of the term.
     """
 
     flat_names = {"codebook_weight": "weight"}
 
 
 class CBViLACodebookTerm(CBViLAQuantizerTerm):
-    """Second term of Eq. 3: moves the chosen codes to the latents. Absent where codes are moving averages."""
+    """Second term of Eq. 3, which moves the chosen codes to the latents. Absent where codes are moving averages."""
 
     name = "codebook"
     options_class = CBViLACodebookOptions
@@ -38,7 +39,7 @@ class CBViLACommitmentOptions(CBViLAObjectiveOptions):
     """Options of [`CBViLACommitmentTerm`].
 
     Args:
-        weight: Of the term, β of Eq. 3.
+        weight: Weight of the term, β of Eq. 3.
     """
 
     flat_names = {"commitment_weight": "weight"}
@@ -46,7 +47,7 @@ class CBViLACommitmentOptions(CBViLAObjectiveOptions):
 
 
 class CBViLACommitmentTerm(CBViLAQuantizerTerm):
-    """Third term of Eq. 3: moves the latents to the chosen codes."""
+    """Third term of Eq. 3, which moves the latents to the chosen codes."""
 
     name = "commitment"
     options_class = CBViLACommitmentOptions

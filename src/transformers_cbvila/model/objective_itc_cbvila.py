@@ -1,4 +1,4 @@
-"""Image-text contrast (ITC): embeddings of a pair are closer than those of other pairs. ALBEF's; not in the paper."""
+"""Image-text contrast (ITC): embeddings of a pair are closer than those of other pairs. From ALBEF, not the paper."""
 
 from .momentum_cbvila import momentum_itc_loss
 from .objective_cbvila import Answer, CBViLAObjective, CBViLAObjectiveOptions, CBViLAStep, Scored
@@ -10,7 +10,7 @@ class CBViLAITCOptions(CBViLAObjectiveOptions):
     """Options of [`CBViLAITC`].
 
     Args:
-        weight: Of the term; 0 leaves the projections out, too.
+        weight: Weight of the term; 0 leaves out the projections as well.
     """
 
     flat_names = {"itc_weight": "weight"}
@@ -18,7 +18,7 @@ class CBViLAITCOptions(CBViLAObjectiveOptions):
 
 
 class CBViLAITC(CBViLAObjective):
-    """Contrast over the pairs of all processes, or with those of a momentum encoder."""
+    """Contrastive loss over the pairs of all processes, or with those of a momentum encoder."""
 
     name = "itc"
     options_class = CBViLAITCOptions
@@ -27,6 +27,7 @@ class CBViLAITC(CBViLAObjective):
     is_default = True
 
     def forward(self, step: CBViLAStep, answers: list[Answer]) -> dict[str, Scored]:
+        """Computes the contrastive loss, with soft targets if the step has a momentum encoder's pairs."""
         momentum = step.momentum
         if momentum is None or momentum.pairs is None:
             return {self.name: Scored(step.pairs.itc_loss())}

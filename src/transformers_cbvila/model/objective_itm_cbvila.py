@@ -1,6 +1,6 @@
-"""Image-text matching (ITM, Eq. 5): whether a text is of an image, against hard negatives.
+"""Image-text matching (ITM, Eq. 5): classifies whether a text belongs to an image, with hard negatives.
 
-Shapes: b pairs at hand.
+Shapes: b local pairs.
 """
 
 from typing import Any, Literal
@@ -12,6 +12,7 @@ from .negatives_cbvila import itm_labels
 from .objective_cbvila import Answer, CBViLAObjective, CBViLAObjectiveOptions, CBViLAStep, Scored, TextQuery
 from .options_cbvila import options
 from .pair_similarity_cbvila import itm_batch
+from .quantizer_cbvila import CBViLAQuantizer
 
 
 @options
@@ -19,9 +20,9 @@ class CBViLAITMOptions(CBViLAObjectiveOptions):
     """Options of [`CBViLAITM`].
 
     Args:
-        weight: Of the term.
-        negative_source: How negatives are drawn in training when the caller does not say how hard they are: the more
-            similar the likelier (`"similarity"`, the paper), or all alike (`"uniform"`).
+        weight: Weight of the term.
+        negative_source: How training draws negatives unless the caller gives their hardness: with a probability that
+            grows with similarity (`"similarity"`, as in the paper), or uniformly (`"uniform"`).
     """
 
     negative_source: Literal["similarity", "uniform"] = "similarity"
@@ -30,7 +31,7 @@ class CBViLAITMOptions(CBViLAObjectiveOptions):
 
 
 class CBViLAITM(CBViLAObjective):
-    """Classifies true pairs (b), then each text with a wrong image (b), then each image with a wrong text (b)."""
+    """Classifies b true pairs, then each text with a negative image, then each image with a negative text."""
 
     name = "itm"
     options_class = CBViLAITMOptions
@@ -38,19 +39,21 @@ class CBViLAITM(CBViLAObjective):
     needs = frozenset({"other_pairs", "hard_negatives"})
     is_default = True
 
-    def __init__(self, options: Any, config: Any, quantizer: nn.Module | None = None):
+    def __init__(self, options: CBViLAITMOptions, config: Any, quantizer: CBViLAQuantizer | None = None) -> None:
         super().__init__(options, config, quantizer)
         self.head = nn.Linear(config.multimodal_config.hidden_size, 2)
 
     def text_queries(self, step: CBViLAStep) -> list[TextQuery]:
+        """Returns the 3b pairs to classify, with their labels."""
         negatives, processes = step.negatives, None
         if negatives is None:
             negatives, processes = step.pairs.negatives(self._hardness(step), step.negative_seed), step.processes
         batch = itm_batch(processes, step.images, step.image_index, step.texts, step.attention_mask, negatives)
         labels = itm_labels(*negatives)
-        return [TextQuery(batch.texts, batch.mask, batch.image_index, batch.fetched_images, labels)]
+        return [TextQuery(batch.texts, batch.attention_mask, batch.image_index, batch.fetched_images, labels)]
 
     def forward(self, step: CBViLAStep, answers: list[Answer]) -> dict[str, Scored]:
+        """Computes the cross-entropy of matches."""
         (answer,) = answers
         logits, labels = self.head(answer.states[:, 0]), answer.query.labels
         loss = classification_loss(logits, labels)
@@ -58,7 +61,7 @@ class CBViLAITM(CBViLAObjective):
 
     def _hardness(self, step: CBViLAStep) -> float | None:
         if not step.training:
-            return None  # the most similar
+            return None  # takes the most similar
         if step.negative_hardness is not None:
             return step.negative_hardness
         return 1.0 if self.options.negative_source == "similarity" else 0.0

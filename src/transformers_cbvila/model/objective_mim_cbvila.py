@@ -1,6 +1,6 @@
-"""Masked image modelling (MIM, Eq. 4): the codes of hidden patches, from the visible ones and from the caption.
+"""Masked image modelling (MIM, Eq. 4): predicts the codes of masked patches from visible ones and the caption.
 
-Shapes: b images, N patches, M hidden patches, D hidden, R books, K codes of a book, ΣK those of all books.
+Shapes: b images, N patches, M masked patches, D hidden, R books, K codes of a book, ΣK those of all books.
 """
 
 from collections.abc import Sequence
@@ -15,6 +15,7 @@ from .autocast_cbvila import without_autocast
 from .losses_cbvila import at_least_fp32, books_loss, masked_rows, take_rows
 from .objective_cbvila import Answer, CBViLAObjective, CBViLAObjectiveOptions, CBViLAStep, Scored, VisualQuery
 from .options_cbvila import options
+from .quantizer_cbvila import CBViLAQuantizer
 
 _LN_10 = 2.3026
 
@@ -24,13 +25,13 @@ class CBViLAMIMOptions(CBViLAObjectiveOptions):
     """Options of [`CBViLAMIM`].
 
     Args:
-        weight: Of the term.
-        head: A classifier over codes (`"linear"`), or scores by cosine with the codes themselves (`"tied"`).
-        grad_to_vit: Whether the term trains the image encoder through the visible tokens. It makes codes more varied
-            and their indices less stable, and recall no better (docs/study.md).
-        mask_stage: Whether patches are hidden behind the image encoder (`"post"`, Sec. III-B), or before it (`"pre"`):
-            then a second pass of the image encoder, with a mask embedding in the place of hidden patches, gives the
-            visible tokens; what is to be predicted still comes from the whole image.
+        weight: Weight of the term.
+        head: A linear classifier over codes (`"linear"`), or the cosine with the codes themselves (`"tied"`).
+        grad_to_vit: Whether the term trains the image encoder through the visible tokens. More codes are then in use,
+            but indices are less stable, and recall does not improve (docs/study.md).
+        mask_stage: Whether patches are masked after the image encoder (`"post"`, Sec. III-B), or before it (`"pre"`).
+            With `"pre"`, a second pass of the image encoder, with a mask embedding in place of masked patches, gives
+            the visible tokens; the targets still come from the unmasked image.
     """
 
     head: Literal["linear", "tied"] = "linear"
@@ -47,25 +48,26 @@ class CBViLAMIMOptions(CBViLAObjectiveOptions):
 
 
 class CBViLATiedMIMHead(nn.Module):
-    """Scores codes by their cosine with a prediction, so that a code that moved keeps its meaning.
+    """Scores codes by their cosine similarity with a prediction, which stays meaningful when codes move.
 
     Args:
         hidden_size: D.
-        dims: Width of the codes of each book.
+        dims: Code width of each book.
     """
 
-    def __init__(self, hidden_size: int, dims: Sequence[int]):
+    def __init__(self, hidden_size: int, dims: Sequence[int]) -> None:
         super().__init__()
         self.dims = list(dims)
         self.dense = nn.Linear(hidden_size, sum(dims))
         self.scale = nn.Parameter(torch.tensor(_LN_10))
 
     def init_own_weights(self, std: float) -> None:
+        """Initializes the scale."""
         init.constant_(self.scale, _LN_10)
 
     @without_autocast
     def forward(self, hidden_states: Tensor, books: Sequence[Tensor]) -> Tensor:
-        """States (M, D) and codes (K, C) of each book to logits (M, ΣK)."""
+        """Returns logits (M, ΣK) from states (M, D) and the codes (K, C) of each book."""
         dense = at_least_fp32(self.dense(hidden_states.to(self.dense.weight.dtype)))
         scale = self.scale.exp().clamp(max=100)
         logits = []
@@ -76,7 +78,7 @@ class CBViLATiedMIMHead(nn.Module):
 
 
 class CBViLAMIM(CBViLAObjective):
-    """Scores the codes of every book at hidden patches."""
+    """Predicts the codes of every book at masked patches."""
 
     name = "mim"
     options_class = CBViLAMIMOptions
@@ -86,7 +88,7 @@ class CBViLAMIM(CBViLAObjective):
     is_default = True
     reads = "detached"
 
-    def __init__(self, options: Any, config: Any, quantizer: Any = None):
+    def __init__(self, options: CBViLAMIMOptions, config: Any, quantizer: CBViLAQuantizer | None = None) -> None:
         super().__init__(options, config, quantizer)
         size = config.multimodal_config.hidden_size
         self.book_sizes = quantizer.book_sizes
@@ -98,12 +100,15 @@ class CBViLAMIM(CBViLAObjective):
 
     @classmethod
     def hides_patches(cls, options: Any) -> bool:
+        """Returns True: its query masks patches."""
         return True
 
     def visual_queries(self, step: CBViLAStep) -> list[VisualQuery]:
+        """Returns the query with masked patches."""
         return mim_queries(step, self.options.grad_to_vit)
 
     def forward(self, step: CBViLAStep, answers: list[Answer]) -> dict[str, Scored]:
+        """Computes the cross-entropy of codes at masked patches."""
         if not answers:
             return {}
         (answer,), rows = answers, masked_rows(step.bool_masked_pos)
@@ -115,20 +120,21 @@ class CBViLAMIM(CBViLAObjective):
         return {self.name: Scored(loss, step.bool_masked_pos, {"mim_logits": logits})}
 
     def scores(self, states: Tensor, books: Sequence[Tensor]) -> Tensor:
-        """Scores (…, ΣK) of codes, those (K, C) of each book, at states (…, D)."""
+        """Returns logits (…, ΣK) from states (…, D) and the codes (K, C) of each book."""
         return self.head(states, books) if self.options.head == "tied" else self.head(states)
 
     def code_weights(self) -> list[nn.Module]:
+        """Returns the linear head; a tied one has no weights per code."""
         return [] if self.options.head == "tied" else [self.head]
 
 
 def mim_queries(step: CBViLAStep, grad_to_vit: bool) -> list[VisualQuery]:
-    """The query whose hidden patches are to be predicted, if the batch says which ones."""
+    """Returns the query with masked patches, if the batch has a mask."""
     if step.bool_masked_pos is None:
         return []
     return [VisualQuery("detached", step.bool_masked_pos, grad_to_vit)]
 
 
 def mim_targets(step: CBViLAStep) -> Tensor:
-    """Indices (b, N) or (b, N, R) to predict: given ones, or the quantizer's."""
+    """Returns the target indices (b, N) or (b, N, R): those of the batch, or else the quantizer's."""
     return step.quantized.indices if step.mim_targets is None else step.mim_targets

@@ -1,19 +1,19 @@
-"""Masked language modelling (MLM, Eq. 6): the masked tokens of a caption, from the others and from the image.
+"""Masked language modelling (MLM, Eq. 6): predicts the masked tokens of a caption from the others and the image.
 
-Shapes: b pairs at hand, L text tokens, V vocabulary.
+Shapes: b local pairs, L text tokens, V vocabulary.
 """
 
 from typing import Any
 
 import torch
-from torch import nn
 
 from .losses_cbvila import classification_loss, distilled_loss, masked_rows, take_rows
 from .objective_cbvila import Answer, CBViLAObjective, CBViLAObjectiveOptions, CBViLAStep, Scored, TextQuery
 from .options_cbvila import options
+from .quantizer_cbvila import CBViLAQuantizer
 from .text_head_cbvila import CBViLATextHead
 
-# Where its head is in a checkpoint, for heads that begin with its weights.
+# Prefix of the MLM head in a checkpoint, for heads that start from its weights.
 HEAD_OF_CHECKPOINT = r"^objectives\.mlm\.head\."
 
 
@@ -22,14 +22,14 @@ class CBViLAMLMOptions(CBViLAObjectiveOptions):
     """Options of [`CBViLAMLM`].
 
     Args:
-        weight: Of the term.
+        weight: Weight of the term.
     """
 
     flat_names = {"mlm_weight": "weight"}
 
 
 class CBViLAMLM(CBViLAObjective):
-    """Scores the vocabulary at masked tokens; learns from a momentum encoder's scores, too, if there is one."""
+    """Predicts masked tokens, with soft targets from a momentum encoder if there is one."""
 
     name = "mlm"
     options_class = CBViLAMLMOptions
@@ -38,17 +38,19 @@ class CBViLAMLM(CBViLAObjective):
     needs = frozenset({"masked_text", "momentum_tokens"})
     is_default = True
 
-    def __init__(self, options: Any, config: Any, quantizer: nn.Module | None = None):
+    def __init__(self, options: CBViLAMLMOptions, config: Any, quantizer: CBViLAQuantizer | None = None) -> None:
         super().__init__(options, config, quantizer)
         self.head = CBViLATextHead(config.text_config)
 
     def text_queries(self, step: CBViLAStep) -> list[TextQuery]:
+        """Returns the captions with masked tokens, if the batch has any."""
         if step.masked_texts is None:
             return []
         rows = torch.arange(step.masked_texts.shape[0], device=step.masked_texts.device)
         return [TextQuery(step.masked_texts, step.attention_mask, rows)]
 
     def forward(self, step: CBViLAStep, answers: list[Answer]) -> dict[str, Scored]:
+        """Computes the cross-entropy at masked tokens."""
         if not answers or step.mlm_labels is None:
             return {}
         is_masked = step.mlm_labels != -100

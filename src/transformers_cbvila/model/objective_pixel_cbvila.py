@@ -1,4 +1,4 @@
-"""Pixel reconstruction (first term of Eq. 3): the image from its quantized tokens and the caption.
+"""Pixel reconstruction (first term of Eq. 3): predicts the image from its quantized tokens and the caption.
 
 Shapes: b images, N patches, P pixels of a patch.
 """
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .losses_cbvila import patchify, pixel_loss
 from .objective_cbvila import Answer, CBViLAObjective, CBViLAObjectiveOptions, CBViLAStep, Scored, VisualQuery
 from .options_cbvila import options, require_range
+from .quantizer_cbvila import CBViLAQuantizer
 
 
 @options
@@ -18,17 +19,15 @@ class CBViLAPixelOptions(CBViLAObjectiveOptions):
     """Options of [`CBViLAPixel`].
 
     Args:
-        weight: Of the term. All terms are means (over tokens, dimensions or pixels), so that it is above 1 by default:
-            3 costs contrast less than 10 does, and reconstructs nearly as well (docs/study.md, on emoji).
-        on: What is reconstructed from: all quantized tokens, those left by the mask (scored on masked patches), or
-            both.
+        weight: Weight of the term. The default is above 1 because the term is a mean over pixels; 3 harms contrast
+            less than 10, and reconstructs nearly as well (docs/study.md, on emoji).
+        on: Whether to reconstruct from all quantized tokens, from the visible ones of a mask (scored on masked
+            patches), or both.
         likelihood: p(x | z_q(x), l) of Eq. 3: squared (`"gaussian"`) or absolute errors (`"laplace"`).
-        reduction: Mean over the pixels of a patch, or their sum, as a log-likelihood has it; always a mean over
-            patches.
-        sigma: Scale σ of that likelihood: squared errors over 2 σ², absolute ones over σ. `None` leaves errors as they
-            are.
+        reduction: Mean over the pixels of a patch, or their sum, as in a log-likelihood; then a mean over patches.
+        sigma: Scale σ of the likelihood: squared errors are divided by 2 σ², absolute ones by σ; neither when `None`.
         grad_to_vit: Whether the term trains the image encoder through the quantized tokens (Sec. IV-F).
-        normalize: Whether each patch of the target is normalised (MAE's `norm_pix_loss`).
+        normalize: Whether each patch of the target is normalized (MAE's `norm_pix_loss`).
     """
 
     weight: float | int = 3.0
@@ -51,6 +50,7 @@ class CBViLAPixelOptions(CBViLAObjectiveOptions):
     presets = {"paper": {"weight": 1.0, "on": "both"}}
 
     def check(self, where: str) -> None:
+        """Raises a ValueError for values out of range."""
         super().check(where)
         if self.sigma is not None:
             require_range(where, "sigma", self.sigma, 0, above=True)
@@ -66,7 +66,7 @@ class CBViLAPixel(CBViLAObjective):
     is_default = True
     reads = "quantized"
 
-    def __init__(self, options: Any, config: Any, quantizer: nn.Module | None = None):
+    def __init__(self, options: CBViLAPixelOptions, config: Any, quantizer: CBViLAQuantizer | None = None) -> None:
         super().__init__(options, config, quantizer)
         vision = config.vision_config
         self.patch_size = vision.patch_size
@@ -74,15 +74,18 @@ class CBViLAPixel(CBViLAObjective):
 
     @classmethod
     def hides_patches(cls, options: Any) -> bool:
+        """Returns whether a query masks patches."""
         return options.on != "all"
 
     def visual_queries(self, step: CBViLAStep) -> list[VisualQuery]:
+        """Returns the queries with all patches, with masked ones, or both."""
         masks: list[Tensor | None] = [None] if self.options.on in ("all", "both") else []
         if self.options.on in ("masked", "both") and step.bool_masked_pos is not None:
             masks.append(step.bool_masked_pos)
         return [VisualQuery("quantized", mask, self.options.grad_to_vit) for mask in masks]
 
     def forward(self, step: CBViLAStep, answers: list[Answer]) -> dict[str, Scored]:
+        """Computes the reconstruction loss, the mean over queries."""
         if not answers:
             return {}
         options = self.options
@@ -100,6 +103,6 @@ class CBViLAPixel(CBViLAObjective):
             )
             for prediction, answer in zip(predictions, answers, strict=True)
         ]
-        # With "both" images count alike, which is exact where all hide as many patches.
+        # With "both", images have equal weights, which is exact if all have as many masked patches.
         counted = step.bool_masked_pos if options.on == "masked" else None
         return {self.name: Scored(torch.stack(losses).mean(), counted, {"pixel_predictions": predictions[0]})}

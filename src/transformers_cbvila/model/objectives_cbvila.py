@@ -1,4 +1,4 @@
-"""The objectives that there are. A new one is its file and its name here."""
+"""The registry of objectives. A new one takes a file of its own and an entry here."""
 
 from .objective_cbvila import CBViLAObjective
 from .objective_codebook_cbvila import CBViLACodebookTerm, CBViLACommitmentTerm
@@ -10,7 +10,7 @@ from .objective_mlm_cbvila import CBViLAMLM
 from .objective_pixel_cbvila import CBViLAPixel
 from .registry_cbvila import register_class
 
-# In the order in which a new model draws the weights of their heads.
+# The order in which a new model initializes their heads.
 OBJECTIVES: dict[str, type[CBViLAObjective]] = {
     cls.name: cls
     for cls in (
@@ -27,11 +27,15 @@ OBJECTIVES: dict[str, type[CBViLAObjective]] = {
 
 
 def register_objective(name: str, cls: type[CBViLAObjective]) -> None:
-    """Makes an objective from outside the package known as `objectives={name: {"weight": 1.0, …}}`.
+    """Registers an objective from outside the package, for `objectives={name: {"weight": 1.0, …}}`.
 
-    Its checkpoints load wherever it is registered before.
+    Register it before loading a checkpoint that uses it.
+
+    Args:
+        name: Its name, an identifier.
+        cls: Its class.
 
     Raises:
-        ValueError: If it is no objective, or another one has the name.
+        ValueError: If the class is no objective, or another one has the name.
     """
     register_class(OBJECTIVES, name, cls, CBViLAObjective)

@@ -1,4 +1,4 @@
-"""Options of quantizers and objectives: strict dataclasses beside the class they belong to, checked by annotation."""
+"""Options of quantizers and objectives: strict dataclasses in the file of their class, checked by annotation."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -15,16 +15,17 @@ Options = TypeVar("Options", bound="CBViLAOptions")
 
 @dataclass_transform(kw_only_default=True)
 def options(cls: type[Options]) -> type[Options]:
-    """Class decorator: a dataclass with keyword arguments whose values are checked whenever they are set."""
+    """Makes a class a dataclass with keyword-only fields, whose values are checked whenever they are set."""
     return strict(dataclass(kw_only=True)(cls))
 
 
+@dataclass(kw_only=True)
 class CBViLAOptions:
-    """Base of the options of a quantizer or an objective.
+    """Base class of the options of a quantizer or an objective.
 
     Attributes:
-        flat_names: What configurations of version 0.1, which had no nested options, called these: option by old name.
-        presets: What presets other than `"recommended"`, which is the defaults, set: options by name of the preset.
+        flat_names: Flat names in configurations of version 0.1, with the option that each became.
+        presets: Values that a preset sets, by its name. The preset `"recommended"` is the defaults.
     """
 
     flat_names: ClassVar[dict[str, str]] = {}
@@ -32,16 +33,17 @@ class CBViLAOptions:
 
     @classmethod
     def build(cls: type[Options], values: Mapping[str, Any], where: str) -> Options:
-        """Options with the given values, defaults for the rest.
+        """Creates options from values; the others keep their defaults.
 
         Args:
-            where: What messages call them, such as `"quantizer_config"`.
+            values: Values by name.
+            where: What error messages call the options, such as `"quantizer_config"`.
 
         Raises:
-            ValueError: For an unknown name, or a value of another type than the annotation says.
+            ValueError: For an unknown name, or a value whose type is not the annotated one.
         """
         hints = get_type_hints(cls)
-        known = [field.name for field in fields(cls)]  # type: ignore[arg-type]
+        known = [field.name for field in fields(cls)]
         for name, value in values.items():
             if name not in known:
                 near = get_close_matches(str(name), known, n=1)
@@ -54,11 +56,11 @@ class CBViLAOptions:
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
-        """The options as config.json has them."""
-        return asdict(self)  # type: ignore[call-overload]
+        """Returns the options as they are written to config.json."""
+        return asdict(self)
 
     def check(self, where: str) -> None:
-        """Raises a ValueError for values of the right type that make no sense."""
+        """Raises a ValueError for values of the right type that are out of range."""
 
 
 def require_range(where: str, name: str, value: Any, least: float, below: float = inf, above: bool = False) -> None:

@@ -23,7 +23,8 @@ class PairSimilarity(NamedTuple):
     Args:
         per_image: (b, B) similarity logits, images in rows and texts in columns.
         matches: (b, B) bool, whether the text is known to match the image.
-        per_text, text_matches: (b, B) the same with texts in rows and images in columns.
+        per_text: (b, B) similarity logits, texts in rows and images in columns.
+        text_matches: (b, B) bool, the matches in the layout of `per_text`.
         first: Column of the first local pair; the other local pairs follow it.
     """
 
@@ -34,11 +35,11 @@ class PairSimilarity(NamedTuple):
     first: int
 
     def itc_loss(self) -> Tensor:
-        """The contrastive loss, averaged over the local pairs; see [`itc_loss`]."""
+        """Computes the contrastive loss, averaged over the local pairs; see [`itc_loss`]."""
         return itc_loss(*self)
 
     def negatives(self, hardness: float | None, seed: int | Tensor | None) -> tuple[Tensor, Tensor]:
-        """A negative image for each text and a negative text for each image; see [`choose_negatives`]."""
+        """Chooses a negative image for each text and a negative text for each image; see [`choose_negatives`]."""
         return choose_negatives(self.per_image, self.matches, hardness, *self[2:], seed=seed)
 
 
@@ -115,13 +116,13 @@ class ITMBatch(NamedTuple):
 
     Args:
         texts: (3b, L, D) text states.
-        mask: (3b, L) attention mask of the texts.
-        image_index: (3b,) the image of each text: a row of the local images (b', S, Dv) followed by `fetched_images`.
+        attention_mask: (3b, L), 0 on padding.
+        image_index: (3b,) image of each text: a row of the local images (b', S, Dv) followed by `fetched_images`.
         fetched_images: (b, S, Dv) negative images from other processes; `None` on a single process.
     """
 
     texts: Tensor
-    mask: Tensor | None
+    attention_mask: Tensor | None
     image_index: Tensor
     fetched_images: Tensor | None = None
 
@@ -131,7 +132,7 @@ def itm_batch(
     images: Tensor,
     image_index: Tensor,
     texts: Tensor,
-    mask: Tensor | None,
+    attention_mask: Tensor | None,
     negatives: tuple[Tensor, Tensor],
 ) -> ITMBatch:
     """Pairs each text with a negative image and each image with a negative text.
@@ -140,9 +141,10 @@ def itm_batch(
         processes: The processes whose pairs the negatives index; `None` if they index the local batch. Negatives are
             fetched from their owners: b images and b texts, regardless of the number of processes.
         images: (b', S, Dv) visual tokens.
-        image_index: (b,) row of `images` that belongs to each text.
-        texts, mask: (b, L, D) and (b, L).
-        negatives: Index of an image for each text and of a text for each image, (b,) each; -1 (no negative) is
+        image_index: (b,) row of `images` for each text.
+        texts: (b, L, D) text states.
+        attention_mask: (b, L), 0 on padding.
+        negatives: An image index for each text and a text index for each image, (b,) each; -1 (no negative) is
             replaced by an arbitrary one.
     """
     negative_image, negative_text = (index.clamp_min(0) for index in negatives)
@@ -150,18 +152,18 @@ def itm_batch(
     if processes is None:
         negative_image_index = image_index.index_select(0, negative_image)
         negative_texts = texts.index_select(0, negative_text)
-        negative_mask = None if mask is None else mask.index_select(0, negative_text)
+        negative_mask = None if attention_mask is None else attention_mask.index_select(0, negative_text)
     else:
         fetch_images, fetch_texts = processes.exchanges(negative_image, negative_text)
-        if mask is None:  # texts of another process may have another length
-            mask = torch.ones(texts.shape[:2], device=texts.device)
-        texts, mask = processes.pad_texts(texts), processes.pad_texts(mask.long())
-        negative_texts, negative_mask = fetch_texts(texts), fetch_texts(mask)
+        if attention_mask is None:  # texts of other processes may have other lengths
+            attention_mask = torch.ones(texts.shape[:2], device=texts.device)
+        texts, attention_mask = processes.pad_texts(texts), processes.pad_texts(attention_mask.long())
+        negative_texts, negative_mask = fetch_texts(texts), fetch_texts(attention_mask)
         negative_image_index = torch.arange(image_index.shape[0], device=image_index.device) + images.shape[0]
         fetched_images = fetch_images(images, image_index)
     return ITMBatch(
         torch.cat([texts, texts, negative_texts]),
-        None if mask is None else torch.cat([mask, mask, negative_mask]),
+        None if attention_mask is None else torch.cat([attention_mask, attention_mask, negative_mask]),
         torch.cat([image_index, negative_image_index, image_index]),
         fetched_images,
     )

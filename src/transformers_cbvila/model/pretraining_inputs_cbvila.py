@@ -1,5 +1,9 @@
-"""Checks of what pretraining is given, with errors that name what does not fit."""
+"""Checks of the inputs of pretraining.
 
+Shapes: B pairs, L text tokens, N patches.
+"""
+
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -9,8 +13,14 @@ from .momentum_cbvila import MomentumTargets
 from .objectives_cbvila import OBJECTIVES
 
 
-def check_pairs(pixel_values, input_ids, input_ids_masked, mlm_labels, caption_dropped) -> None:
-    """Raises a ValueError that names what is missing or does not fit."""
+def check_pairs(
+    pixel_values: Tensor | None,
+    input_ids: Tensor | None,
+    input_ids_masked: Tensor | None,
+    mlm_labels: Tensor | None,
+    caption_dropped: Tensor | None,
+) -> None:
+    """Raises a ValueError for a missing input, or one whose shape does not fit the others."""
     if pixel_values is None or input_ids is None:
         missing = "pixel_values" if pixel_values is None else "input_ids"
         raise ValueError(f"Pretraining needs pairs of an image and a caption: {missing} is missing.")
@@ -21,13 +31,19 @@ def check_pairs(pixel_values, input_ids, input_ids_masked, mlm_labels, caption_d
         raise ValueError("MLM needs both input_ids_masked and mlm_labels, or neither.")
     for name, value in (("input_ids_masked", input_ids_masked), ("mlm_labels", mlm_labels)):
         if value is not None and value.shape != input_ids.shape:
-            raise ValueError(f"{name} has shape {tuple(value.shape)}; it must be input_ids' {tuple(input_ids.shape)}.")
+            raise ValueError(
+                f"{name} has shape {tuple(value.shape)}; expected that of input_ids, {tuple(input_ids.shape)}."
+            )
     if caption_dropped is not None and tuple(caption_dropped.shape) != (captions,):
-        raise ValueError(f"caption_dropped has shape {tuple(caption_dropped.shape)} for {captions} caption(s).")
+        raise ValueError(
+            f"caption_dropped has shape {tuple(caption_dropped.shape)}; expected ({captions},), one entry per caption."
+        )
 
 
-def check_targets(model: Any, mlm_labels: Tensor | None, mim_targets: Tensor | None, hidden: Tensor | None) -> None:
-    """Raises a ValueError unless targets are tokens of the vocabulary and codes of the quantizer."""
+def check_targets(
+    model: Any, mlm_labels: Tensor | None, mim_targets: Tensor | None, bool_masked_pos: Tensor | None
+) -> None:
+    """Raises a ValueError for labels outside the vocabulary, and targets that are no codes of the quantizer."""
     if mlm_labels is not None:
         vocabulary = model.config.text_config.vocab_size
         rule = f"the vocabulary has {vocabulary} tokens, and -100 stands where none is to be predicted"
@@ -35,9 +51,11 @@ def check_targets(model: Any, mlm_labels: Tensor | None, mim_targets: Tensor | N
     if mim_targets is None:
         return
     if not model.cbvila.has_quantizer:
-        raise ValueError("mim_targets are given, and this model has no quantizer: no objective needs one.")
+        raise ValueError(
+            "mim_targets are given, but this model has no quantizer, since no objective needs one: leave them out."
+        )
     sizes = model.cbvila.quantizer.book_sizes
-    shape = None if hidden is None else (*hidden.shape, *([len(sizes)] if len(sizes) > 1 else []))
+    shape = None if bool_masked_pos is None else (*bool_masked_pos.shape, *([len(sizes)] if len(sizes) > 1 else []))
     if tuple(mim_targets.shape) != shape:
         raise ValueError(f"mim_targets has shape {tuple(mim_targets.shape)}; with bool_masked_pos it must be {shape}.")
     for book, size in zip([mim_targets] if len(sizes) == 1 else mim_targets.unbind(-1), sizes, strict=True):
@@ -45,21 +63,21 @@ def check_targets(model: Any, mlm_labels: Tensor | None, mim_targets: Tensor | N
 
 
 def check_negatives(negative_image_index: Tensor | None, negative_text_index: Tensor | None) -> None:
-    """Raises a ValueError for negatives of one kind alone."""
+    """Raises a ValueError if only one of the two kinds of negatives is given."""
     if (negative_image_index is None) != (negative_text_index is None):
         raise ValueError("ITM needs both negative_image_index and negative_text_index, or neither.")
 
 
 def check_momentum(model: Any, momentum: MomentumTargets | None) -> None:
-    """Raises a ValueError for pairs of a momentum encoder that a model without projections cannot be compared with."""
+    """Raises a ValueError for pairs of a momentum encoder if the model has no projections to compare them with."""
     if momentum is not None and momentum.pairs is not None and not model.cbvila.has_contrastive_head:
         raise ValueError(
-            "momentum has pairs for ITC to compare with, and this model has no projections: leave them out."
+            "momentum has pairs for ITC to compare with, but this model has no projections: leave them out."
         )
 
 
-def check_loss_weights(model: Any, changes: dict[str, float]) -> None:
-    """Raises a ValueError for weights of terms that there are not."""
+def check_loss_weights(model: Any, changes: Mapping[str, float]) -> None:
+    """Raises a ValueError for weights of unknown terms, and of terms that the model was built without."""
     known = [*OBJECTIVES, *(name for name in model.config.loss_weights() if name not in OBJECTIVES)]
     unknown = sorted(set(changes) - set(known))
     if unknown:
@@ -68,6 +86,6 @@ def check_loss_weights(model: Any, changes: dict[str, float]) -> None:
     missing = [name for name, weight in changes.items() if weight > 0 and name not in built]
     if missing:
         raise ValueError(
-            f"loss_weights asks for {', '.join(missing)}, and this model was made without (weight 0 in its "
-            "configuration): give it a weight above 0 there."
+            f"loss_weights asks for {', '.join(missing)}, but this model was built without (weight 0 in its "
+            "configuration): set a weight above 0 there."
         )

@@ -1,4 +1,4 @@
-"""The paper's quantizer: the nearest of K learned codes (Eq. 1), with three ways for gradients to pass it."""
+"""The paper's quantizer: the nearest of K learned codes (Eq. 1), with three gradient estimators."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from .options_cbvila import options, require_range
 from .quantizer_cbvila import CBViLAQuantizer, CBViLAQuantizerOptions, token_codes
 from .quantizer_output_cbvila import DEFAULT_GRADIENTS, CBViLAGradients, CBViLAQuantizerHints, CBViLAQuantizerOutput
 
-_OLD = r"(?<!objectives\.)\bcodebook\."
+_OLD_PREFIX = r"(?<!objectives\.)\bcodebook\."
 
 
 @options
@@ -25,16 +25,16 @@ class CBViLANearestQuantizerOptions(CBViLAQuantizerOptions):
 
     Args:
         size: Number of codes K ("3K", Sec. IV-C).
-        dim: Code width C. `None` is the width of the vision encoder, as Eq. 1 reads literally; then there are no
-            projections around the look-up.
-        norm: Whether latents and codes are unit vectors (`"l2"`).
-        update: How codes learn: by a moving average of the latents assigned to them (`"ema"`, a deviation from the
-            paper: after a k-means start both live, and the averages stay more varied, docs/study.md), or by the second
-            term of Eq. 3 (`"loss"`).
-        decay: Of that moving average, per optimizer step.
-        gradient: How gradients pass the look-up. Noise (`"gumbel"`) is used in training only; indices are always those
-            of Eq. 1.
-        temperature: Of the gumbel softmax, relative to the data's scale.
+        dim: Code width C. `None` is the width of the vision encoder, as Eq. 1 reads literally, without projections
+            around the look-up.
+        norm: Whether latents and codes are scaled to length 1 (`"l2"`).
+        update: How codes learn: as moving averages of the latents assigned to them (`"ema"`), or by the second term of
+            Eq. 3 (`"loss"`). The default deviates from the paper: after a k-means start both work, and moving averages
+            keep more varied codes in use (docs/study.md).
+        decay: Decay of the moving average per optimizer step.
+        gradient: The gradient estimator of the look-up. Noise (`"gumbel"`) is used in training only; indices are
+            always those of Eq. 1.
+        temperature: Temperature of the gumbel softmax, relative to the scale of the data.
     """
 
     size: int = 3000
@@ -57,6 +57,7 @@ class CBViLANearestQuantizerOptions(CBViLAQuantizerOptions):
     presets = {"paper": {"gradient": "gumbel", "update": "loss", "dim": None, "norm": "none"}}
 
     def check(self, where: str) -> None:
+        """Raises a ValueError for values out of range."""
         require_range(where, "size", self.size, 2)
         if self.dim is not None:
             require_range(where, "dim", self.dim, 1)
@@ -65,14 +66,16 @@ class CBViLANearestQuantizerOptions(CBViLAQuantizerOptions):
 
 
 class CBViLANearestQuantizer(CBViLAQuantizer):
-    """Nearest of K codes, between two projections where codes have a width of their own."""
+    """Replaces each token by the nearest of K codes, with projections unless codes have the width of tokens."""
 
     name = "nearest"
     options_class = CBViLANearestQuantizerOptions
     collapse_advice = "update='ema', or norm='l2' with a small dim, in quantizer_config; fewer codes"
-    keys_of_0_1 = {rf"{_OLD}gumbel_scale$": "quantizer.gumbel.scale", _OLD: "quantizer.table."}
+    keys_of_0_1 = {rf"{_OLD_PREFIX}gumbel_scale$": "quantizer.gumbel.scale", _OLD_PREFIX: "quantizer.table."}
 
-    def __init__(self, options: Any, width: int, gradients: CBViLAGradients = DEFAULT_GRADIENTS):
+    def __init__(
+        self, options: CBViLANearestQuantizerOptions, width: int, gradients: CBViLAGradients = DEFAULT_GRADIENTS
+    ) -> None:
         super().__init__(options, width, gradients)
         decay = options.decay if options.update == "ema" else None
         self.table = CBViLACodeTable(options.size, options.dim or width, width, options.norm == "l2", decay)
@@ -83,30 +86,38 @@ class CBViLANearestQuantizer(CBViLAQuantizer):
 
     @classmethod
     def sizes(cls, options: Any) -> tuple[int, ...]:
+        """Returns K."""
         return (options.size,)
 
     def tables(self) -> tuple[CBViLACodeTable, ...]:
+        """Returns the table of codes."""
         return (self.table,)
 
     def followed(self) -> dict[str, nn.Module]:
+        """Returns the projection to latents."""
         return {"in_proj": self.table.in_proj}
 
     def head_codes(self) -> tuple[Tensor, ...]:
+        """Returns the codes (K, C) without gradient."""
         return (self.table().detach(),)
 
     def encode(self, tokens: Tensor, modules: Mapping[str, nn.Module] | None = None) -> Tensor:
+        """Projects visual tokens (…, D) to latents (…, C)."""
         return self.table.encode(tokens, None if modules is None else modules["in_proj"])
 
     def lookup(self, latents: Tensor, hints: CBViLAQuantizerHints | None = None) -> Tensor:
+        """Returns the indices (…) of the codes nearest to latents (…, C)."""
         return self.table.lookup(latents)
 
     def indices_to_quantized(self, indices: Tensor) -> Tensor:
+        """Returns the quantized tokens (…, D) of code indices (…)."""
         return self.table.decode(token_codes(indices, self.table()))
 
     @without_autocast
     def forward(
         self, tokens: Tensor, remember: bool = True, hints: CBViLAQuantizerHints | None = None
     ) -> CBViLAQuantizerOutput:
+        """Quantizes visual tokens (B, N, D), see [`CBViLAQuantizer.forward`]."""
         self.check_hints(hints)
         latents = self.encode(tokens)
         source = self.source_of(latents)
@@ -137,7 +148,7 @@ class CBViLANearestQuantizer(CBViLAQuantizer):
         )
 
     def _pass_gradient(self, latents: Tensor, codes: Tensor) -> Tensor:
-        """The codes (B, N, C), with the configured way back for gradients. In evaluation, just the codes."""
+        """Returns the codes (B, N, C), in training with the configured gradient estimator."""
         if not self.training:
             return codes
         if self.options.gradient == "rotation":
@@ -146,27 +157,33 @@ class CBViLANearestQuantizer(CBViLAQuantizer):
 
     @property
     def waits_for_step(self) -> bool:
+        """Whether there are assignments since the last step."""
         return super().waits_for_step or (self.gumbel is not None and self.gumbel.waits_for_step)
 
     def fit(self, latents: Tensor, generator: torch.Generator, scale: float) -> None:
+        """Fits the codes to latents (M, C), and resets the gumbel scale."""
         super().fit(latents, generator, scale)
         if self.gumbel is not None:
             self.gumbel.reset()
 
     def after_step(self) -> None:
+        """Updates the codes and the gumbel scale."""
         if self.gumbel is not None and not self.is_frozen:
             self.gumbel.ema_step()
         super().after_step()
 
     def after_skipped_step(self) -> None:
+        """Discards the assignments since the last step."""
         super().after_skipped_step()
         if self.gumbel is not None:
-            self.gumbel.forget_pending()
+            self.gumbel.discard_pending()
 
     def synchronize(self) -> None:
+        """Broadcasts the buffers of process 0."""
         super().synchronize()
         if self.gumbel is not None:
             self.gumbel.synchronize()
 
     def metric_alarm(self, metrics: Mapping[str, float]) -> str | None:
+        """Returns a warning if gumbel noise is too weak or too strong."""
         return choice_alarm(metrics["argmin_share"]) if "argmin_share" in metrics else None

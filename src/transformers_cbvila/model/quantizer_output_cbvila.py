@@ -1,4 +1,4 @@
-"""What a quantizer gives, and what it may be told.
+"""Output and additional inputs of quantizers.
 
 Shapes: B batch, N visual tokens, D vision width, R books, K codes of a book.
 """
@@ -11,7 +11,12 @@ from transformers.utils import ModelOutput
 
 
 class CBViLAGradients(NamedTuple):
-    """Which quantized tokens pass gradients on to the image encoder; those to the codes are the quantizer's choice."""
+    """Which outputs of a quantizer pass gradients on to the image encoder.
+
+    Args:
+        quantized: Whether `quantized` does.
+        detached: Whether `detached` does.
+    """
 
     quantized: bool = True
     detached: bool = False
@@ -21,13 +26,17 @@ DEFAULT_GRADIENTS = CBViLAGradients()
 
 
 class CBViLAQuantizerHints(NamedTuple):
-    """What a quantizer may know of the tokens beside themselves: `token_classes` (B, N), a class for each of them."""
+    """Additional inputs of a quantizer.
+
+    Args:
+        token_classes: (B, N) a class for each token.
+    """
 
     token_classes: Tensor | None = None
 
     @classmethod
     def of(cls, token_classes: Tensor | None) -> "CBViLAQuantizerHints | None":
-        """Hints, or `None` if nothing is known."""
+        """Returns the hints, or `None` if there are none."""
         return None if token_classes is None else cls(token_classes)
 
 
@@ -37,14 +46,14 @@ class CBViLAQuantizerOutput(ModelOutput):
 
     Args:
         quantized (`torch.FloatTensor` (B, N, D)): Quantized tokens, for the pixel loss.
-        detached (`torch.FloatTensor` (B, N, D)): The same values for MIM: no gradient reaches the codes.
-        indices (`torch.LongTensor` (B, N) or (B, N, R)): Codes of each token, without noise; one per book, counted
-            from 0 in each, if there are several books.
+        detached (`torch.FloatTensor` (B, N, D)): The same values for MIM, without gradient to the codes.
+        indices (`torch.LongTensor` (B, N) or (B, N, R)): Code indices of each token, without noise; with several
+            books one per book, each counted from 0.
         counts (`torch.LongTensor` (ΣK,)): How often each code was chosen in this batch, book after book.
         codes (`tuple[torch.FloatTensor]`): The codes (K, C) of each book, without gradient.
-        terms (`dict[str, torch.FloatTensor]`): The quantizer's own loss terms (), by the name of the objective that
-            weighs them; `None` without any.
-        metrics (`dict[str, torch.FloatTensor]`): Scalars to log; `None` without any.
+        terms (`dict[str, torch.FloatTensor]`, *optional*): The quantizer's own loss terms (), by the name of the
+            objective that weights them.
+        metrics (`dict[str, torch.FloatTensor]`, *optional*): Scalars to log.
     """
 
     quantized: Tensor | None = None

@@ -1,10 +1,10 @@
-"""Residual quantization: several books per token, each for what the books before it left over (arXiv 2107.03312).
+"""Residual quantization: several books per token, each for the residual of the previous ones (arXiv 2107.03312).
 
 Shapes: B batch, N visual tokens, D vision width, C code width, R books, K codes of a book.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,12 +25,12 @@ class CBViLAResidualQuantizerOptions(CBViLAQuantizerOptions):
     """Options of [`CBViLAResidualQuantizer`].
 
     Args:
-        depth: Number of books R, at least 2 (with one book it is the quantizer `"nearest"`).
+        depth: Number of books R, at least 2 (one book is the quantizer `"nearest"`).
         size: Number of codes K of each book.
-        dim: Code width C. `None` is the width of the vision encoder; then there are no projections around the look-up.
-        update: How codes learn: by a moving average of the residuals assigned to them (`"ema"`), or by the second term
+        dim: Code width C. `None` is the width of the vision encoder, without projections around the look-up.
+        update: How codes learn: as moving averages of the residuals assigned to them (`"ema"`), or by the second term
             of Eq. 3 (`"loss"`).
-        decay: Of that moving average, per optimizer step.
+        decay: Decay of the moving average per optimizer step.
     """
 
     depth: int = 2
@@ -40,6 +40,7 @@ class CBViLAResidualQuantizerOptions(CBViLAQuantizerOptions):
     decay: float = 0.99
 
     def check(self, where: str) -> None:
+        """Raises a ValueError for values out of range."""
         require_range(where, "depth", self.depth, 2)
         require_range(where, "size", self.size, 2)
         if self.dim is not None:
@@ -48,16 +49,19 @@ class CBViLAResidualQuantizerOptions(CBViLAQuantizerOptions):
 
 
 class CBViLAResidualQuantizer(CBViLAQuantizer):
-    """Sum of the nearest codes of R books, between two projections where codes have a width of their own.
+    """Replaces each token by a sum of codes, one from each of R books.
 
-    Latents and codes are not unit vectors: residuals have lengths, and what is left over is theirs, too.
+    Projections surround the look-up unless codes have the width of tokens. Latents and codes are not scaled to length
+    1, since residuals get shorter from book to book.
     """
 
     name = "residual"
     options_class = CBViLAResidualQuantizerOptions
     collapse_advice = "update='ema', or a small dim, in quantizer_config; fewer codes"
 
-    def __init__(self, options: Any, width: int, gradients: CBViLAGradients = DEFAULT_GRADIENTS):
+    def __init__(
+        self, options: CBViLAResidualQuantizerOptions, width: int, gradients: CBViLAGradients = DEFAULT_GRADIENTS
+    ) -> None:
         super().__init__(options, width, gradients)
         dim, decay = options.dim or width, options.decay if options.update == "ema" else None
         self.in_proj: nn.Module = nn.Identity()
@@ -71,52 +75,61 @@ class CBViLAResidualQuantizer(CBViLAQuantizer):
 
     @classmethod
     def sizes(cls, options: Any) -> tuple[int, ...]:
+        """Returns K of each of the R books."""
         return (options.size,) * options.depth
 
     def tables(self) -> tuple[CBViLACodeTable, ...]:
-        return tuple(self.books)  # type: ignore[arg-type]
+        """Returns the table of codes of each book."""
+        return cast("tuple[CBViLACodeTable, ...]", tuple(self.books))
 
     def followed(self) -> dict[str, nn.Module]:
+        """Returns the projection to latents."""
         return {"in_proj": self.in_proj}
 
     def head_codes(self) -> tuple[Tensor, ...]:
+        """Returns the codes (K, C) of each book without gradient."""
         return tuple(table().detach() for table in self.tables())
 
     @without_autocast
     def encode(self, tokens: Tensor, modules: Mapping[str, nn.Module] | None = None) -> Tensor:
+        """Projects visual tokens (…, D) to latents (…, C)."""
         return at_least_fp32(project(self.in_proj if modules is None else modules["in_proj"], tokens))
 
     @without_autocast
     def decode(self, codes: Tensor) -> Tensor:
-        """Sums of codes (…, C) to quantized tokens (…, D)."""
+        """Projects sums of codes (…, C) to quantized tokens (…, D)."""
         return project(self.out_proj, codes)
 
     @without_autocast
     def lookup(self, latents: Tensor, hints: CBViLAQuantizerHints | None = None) -> Tensor:
+        """Returns the code indices (…, R) of latents (…, C)."""
         with torch.no_grad():
             return torch.stack([indices for _, indices, _ in self._by_book(latents)], dim=-1)
 
     def indices_to_quantized(self, indices: Tensor) -> Tensor:
+        """Returns the quantized tokens (…, D) of code indices (…, R)."""
         books = zip(indices.unbind(-1), self.tables(), strict=True)
-        return self.decode(_total(token_codes(of_book, table()) for of_book, table in books))
+        return self.decode(_sum_codes(token_codes(book_indices, table()) for book_indices, table in books))
 
     @without_autocast
     def forward(
         self, tokens: Tensor, remember: bool = True, hints: CBViLAQuantizerHints | None = None
     ) -> CBViLAQuantizerOutput:
+        """Quantizes visual tokens (B, N, D), see [`CBViLAQuantizer.forward`]."""
         self.check_hints(hints)
         latents = self.encode(tokens)
         books, counts = self._by_book(latents), []
-        takes_in = remember and self.learns and self.options.update == "ema"
+        counts_in_averages = remember and self.learns and self.options.update == "ema"
         for table, (residuals, indices, _) in zip(self.tables(), books, strict=True):
             counts.append(count_codes(indices, table.num_codes))
-            if takes_in:
+            if counts_in_averages:
                 table.remember(residuals.detach(), indices, counts[-1])
-        codes = _total(of_book for _, _, of_book in books)
+        codes = _sum_codes(book_codes for _, _, book_codes in books)
         source = self.source_of(latents)
-        terms = {"commitment": torch.stack([commitment_loss(left, of_book) for left, _, of_book in books]).mean()}
+        pairs = [(residuals, book_codes) for residuals, _, book_codes in books]
+        terms = {"commitment": torch.stack([commitment_loss(*pair) for pair in pairs]).mean()}
         if self.options.update == "loss":
-            terms["codebook"] = torch.stack([codebook_loss(left, of_book) for left, _, of_book in books]).mean()
+            terms["codebook"] = torch.stack([codebook_loss(*pair) for pair in pairs]).mean()
         return CBViLAQuantizerOutput(
             quantized=self.decode(straight_through(source, codes) if self.training else codes),
             detached=self.decode(self.detached_codes(latents, codes)),
@@ -127,24 +140,25 @@ class CBViLAResidualQuantizer(CBViLAQuantizer):
         )
 
     def _by_book(self, latents: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """For each book what is left of latents (…, C), the indices (…) of the nearest codes, and these (…, C)."""
-        books, left = [], latents
+        """Returns, for each book, the residuals (…, C) of latents (…, C), their code indices (…) and codes (…, C)."""
+        books, residuals = [], latents
         for table in self.tables():
-            indices = table.lookup(left)
+            indices = table.lookup(residuals)
             codes = token_codes(indices, table())
-            books.append((left, indices, codes))
-            left = left - codes.detach()
+            books.append((residuals, indices, codes))
+            residuals = residuals - codes.detach()
         return books
 
     @torch.no_grad()
     def fit(self, latents: Tensor, generator: torch.Generator, scale: float) -> None:
-        left = latents
+        """Fits each book to the residuals of the previous ones, starting from latents (M, C)."""
+        residuals = latents
         for table in self.tables():
-            table.fit(left, generator, scale)
+            table.fit(residuals, generator, scale)
             codes = table.whole_codes()
-            left = left - token_codes(table.lookup(left), codes)
+            residuals = residuals - token_codes(table.lookup(residuals), codes)
 
 
-def _total(codes: Iterable[Tensor]) -> Tensor:
-    """The sum of codes (…, C), in the same order everywhere, so that it is the same to the last bit."""
+def _sum_codes(codes: Iterable[Tensor]) -> Tensor:
+    """Adds up codes (…, C), always in the same order, so that results are equal bit for bit."""
     return torch.stack(list(codes)).sum(0)

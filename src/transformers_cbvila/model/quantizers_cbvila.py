@@ -1,4 +1,4 @@
-"""The quantizers that there are. A new one is its file and one line here."""
+"""The registry of quantizers. A new one takes a file of its own and one import here."""
 
 from .quantizer_cbvila import CBViLAQuantizer
 from .quantizer_fsq_cbvila import CBViLAFSQuantizer as CBViLAFSQuantizer
@@ -10,11 +10,15 @@ QUANTIZERS: dict[str, type[CBViLAQuantizer]] = classes_by_name(globals(), CBViLA
 
 
 def register_quantizer(name: str, cls: type[CBViLAQuantizer]) -> None:
-    """Makes a quantizer from outside the package known as `quantizer_config={"type": name}`.
+    """Registers a quantizer from outside the package, for `quantizer_config={"type": name}`.
 
-    Its checkpoints load wherever it is registered before.
+    Register it before loading a checkpoint that uses it.
+
+    Args:
+        name: Its name, an identifier.
+        cls: Its class.
 
     Raises:
-        ValueError: If it is no quantizer, or another one has the name.
+        ValueError: If the class is no quantizer, or another one has the name.
     """
     register_class(QUANTIZERS, name, cls, CBViLAQuantizer)

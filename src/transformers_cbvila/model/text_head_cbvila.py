@@ -1,4 +1,4 @@
-"""The token prediction head of CB-ViLA, for masked language modelling and answers.
+"""The head that predicts tokens, for masked language modelling and answers.
 
 Shapes: D hidden size, V vocabulary size.
 """
@@ -10,9 +10,9 @@ from .activations_cbvila import activation
 
 
 class CBViLATextHead(nn.Module):
-    """BERT's prediction head: a transform, then logits over the vocabulary from the (tied) word embeddings."""
+    """BERT's prediction head: a transform, then logits over the vocabulary by the tied word embeddings."""
 
-    def __init__(self, config: PreTrainedConfig):
+    def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
         self.activation = activation(config.hidden_act)
@@ -20,5 +20,5 @@ class CBViLATextHead(nn.Module):
         self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        """Hidden states (…, D) to logits (…, V)."""
+        """Maps states (…, D) to logits (…, V)."""
         return self.decoder(self.layernorm(self.activation(self.dense(hidden_states))))

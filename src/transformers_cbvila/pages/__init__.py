@@ -1,0 +1,1 @@
+"""HTML pages in a single file with embedded styles and images."""

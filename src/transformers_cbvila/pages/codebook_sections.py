@@ -1,4 +1,4 @@
-"""The parts of the codebook page as HTML strings. Every text from data is escaped.
+"""The sections of the codebook page as HTML strings. Text from data is escaped.
 
 Shapes: M images, K codes.
 """
@@ -12,13 +12,13 @@ from math import ceil, floor, log10
 import numpy as np
 from PIL import Image
 
-from ..inspection.visual_words import DrawnExample, VisualWords
+from ..inspection.visual_words import ReconstructionExample, VisualWords
 from ..model.objective_mim_cbvila import CBViLAMIM
 from ..model.objective_pixel_cbvila import CBViLAPixel
-from .codebook_pictures import distinct_colours, index_map, numbered_patches, outlined, patch_strip
-from .document import counted, percent, picture, table, tile
+from .codebook_images import distinct_colours, index_map, numbered_patches, outlined_patches, patch_strip
+from .document import counted, image_tag, percent, table, tile
 
-_DRAWINGS = (
+_COLUMNS = (
     "caption",
     "image",
     "what stays visible",
@@ -26,47 +26,45 @@ _DRAWINGS = (
     "hidden words predicted",
     "predicted with another caption",
 )
-
-
-_LISTED = 16  # words of a picture that are written out
+_LISTED = 16  # words of an image that are listed
 
 
 def note(text: str) -> str:
-    """A paragraph below the heading."""
+    """Returns a paragraph below the heading."""
     return f"<p>{escape(text)}</p>"
 
 
 def intro_section(words: VisualWords, row: int, image: np.ndarray, caption: str) -> str:
-    """What a visual word is, with one of the M images cut into numbered patches."""
+    """Explains visual words by one of the M images, divided into numbered patches."""
     rows, columns = words.grid
     codes = [" + ".join(f"{code:,}" for code in patch) for patch in words.indices[row].tolist()]
     listed = ", ".join(codes[:_LISTED]) + (" …" if len(codes) > _LISTED else "")
     alt = f"{caption}: the picture cut into {rows} by {columns} numbered patches"
-    cut = picture(numbered_patches(image, words.grid), alt)
+    cut = image_tag(numbered_patches(image, words.grid), alt)
     return f"""<section><h2>What a visual word is</h2><div class="intro">{cut}
 <div><p>The model cuts a picture into {rows * columns:,} patches and gives each the most similar of
 {counted(len(words.counts), "code")} that it has learned: its <em>codebook</em>. A code is to a picture what a word is
 to a sentence, so the code of a patch is called its <em>visual word</em>. The words of this picture, from patch 1 on,
 are {listed}.</p>
 <p>In training, words are hidden and predicted from the others and the caption (masked image modelling, MIM), and
-pictures are drawn anew from their words. This page shows how much of the codebook is used, how well both are done, and
-which patches share a word.</p></div></div></section>"""
+pictures are reconstructed from their words. This page shows how much of the codebook is used, how well both work, and which
+patches share a word.</p></div></div></section>"""
 
 
-def health_section(figures: Mapping[str, float], counts: np.ndarray) -> str:
-    """Headline figures, what they are read against, and the histogram of use; counts (K,)."""
+def health_section(metrics: Mapping[str, float], counts: np.ndarray) -> str:
+    """Shows the headline metrics, their baselines, and a histogram of the codes' counts (K,)."""
     total, num_codes = int(counts.sum()), len(counts)
     tiles = [
-        tile(percent(figures["codebook_usage"], 1), f"of {num_codes:,} codes are used, on {total:,} patches"),
-        tile(f"{figures['codebook_perplexity']:.1f}", "perplexity: as varied as so many equally frequent codes"),
-        tile(percent(figures["codebook_top_share"], 1), "of the patches have the most frequent code"),
-        tile(percent(figures["mim_accuracy"], 1), "of the hidden words are predicted right"),
+        tile(percent(metrics["codebook_usage"], 1), f"of {num_codes:,} codes are used, on {total:,} patches"),
+        tile(f"{metrics['codebook_perplexity']:.1f}", "perplexity: as varied as so many equally frequent codes"),
+        tile(percent(metrics["codebook_top_share"], 1), "of the patches have the most frequent code"),
+        tile(percent(metrics["mim_accuracy"], 1), "of the hidden words are predicted correctly"),
     ]
     return f"""<div class="tiles">{"".join(tiles)}</div>
 <section><h2>Codes by use</h2>{_histogram(counts)}
 <p class="soft">Share of the patches with each code, the most used code on the left, on a logarithmic scale. Dashed:
 all codes equally used. {_unused(counts)}</p></section>
-<section><h2>Read against</h2>{table("Figures, and what they are read against", _comparisons(figures), name="figures")}
+<section><h2>Compared with baselines</h2>{table("Metrics and their baselines", _comparisons(metrics), name="figures")}
 </section>"""
 
 
@@ -75,46 +73,46 @@ def _unused(counts: np.ndarray) -> str:
     return f"{counted(unused, 'code')} {'is' if unused == 1 else 'are'} not used."
 
 
-def _comparisons(figures: Mapping[str, float]) -> str:
-    low, high = figures["mim_advantage_low"], figures["mim_advantage_high"]
+def _comparisons(metrics: Mapping[str, float]) -> str:
+    low, high = metrics["mim_advantage_low"], metrics["mim_advantage_high"]
     lines = [
         (
             "MIM cross-entropy",
-            f"{figures[CBViLAMIM.name]:.3f}",
-            f"{figures['ln_perplexity']:.3f}, from frequencies alone",
+            f"{metrics[CBViLAMIM.name]:.3f}",
+            f"{metrics['ln_perplexity']:.3f}, from frequencies alone",
         ),
         ("saved by the true caption", f"{low:.4f} to {high:.4f} nats", "0; 95 % interval over images"),
         (
             "MIM accuracy",
-            percent(figures["mim_accuracy"], 1),
-            f"{percent(figures['mim_accuracy_shuffled_caption'], 1)} with another caption, "
-            f"{percent(figures['mim_accuracy_position_floor'], 1)} by the most frequent code of each position",
+            percent(metrics["mim_accuracy"], 1),
+            f"{percent(metrics['mim_accuracy_shuffled_caption'], 1)} with another caption, "
+            f"{percent(metrics['mim_accuracy_position_floor'], 1)} by the most frequent code of each position",
         ),
         (
             "pixel error",
-            f"{figures[CBViLAPixel.name]:.3f}",
-            f"{figures['pixel_floor']:.3f}, the mean colour everywhere",
+            f"{metrics[CBViLAPixel.name]:.3f}",
+            f"{metrics['pixel_floor']:.3f}, the mean colour everywhere",
         ),
     ]
     for way, title in (("text", "texts found by image"), ("image", "images found by text")):
         name = f"{way}_retrieval_r1"
-        if name in figures:
+        if name in metrics:
             stages = {f"{name}_reranked": "re-ranked by matching", f"{name}_combined": "by both"}
-            beside = [f"{_interval(figures, key)} {how}" for key, how in stages.items() if key in figures]
-            lines.append((f"{title}, R@1", _interval(figures, name), "; ".join(beside)))
+            beside = [f"{_interval(metrics, key)} {how}" for key, how in stages.items() if key in metrics]
+            lines.append((f"{title}, R@1", _interval(metrics, name), "; ".join(beside)))
     return "".join(
         f'<tr><th scope="row">{escape(name)}</th><td class="number">{escape(value)}</td><td>{escape(beside)}</td></tr>'
         for name, value, beside in lines
     )
 
 
-def _interval(figures: Mapping[str, float], name: str) -> str:
-    low, high = (100 * figures[f"{name}_{end}"] for end in ("low", "high"))
-    return f"{percent(figures[name], 1)} ({low:.1f} to {high:.1f})"
+def _interval(metrics: Mapping[str, float], name: str) -> str:
+    low, high = (100 * metrics[f"{name}_{end}"] for end in ("low", "high"))
+    return f"{percent(metrics[name], 1)} ({low:.1f} to {high:.1f})"
 
 
 def _histogram(counts: np.ndarray) -> str:
-    """An SVG of the shares of codes (K,) in order, logarithmic, with the line of uniform use."""
+    """Returns an SVG of the sorted shares of codes (K,) on a logarithmic scale, with a line for uniform use."""
     width, height, left, bottom = 960, 220, 110, 190
     shares = np.sort(counts / max(1, counts.sum()))[::-1]
     used = shares[shares > 0]
@@ -146,34 +144,34 @@ def _histogram(counts: np.ndarray) -> str:
     )
 
 
-def drawings_section(examples: Sequence[DrawnExample], mask_ratio: float) -> str:
-    """Images as drawn from visual words, as in the paper's Fig. 2."""
-    head = "".join(f'<th scope="col">{title}</th>' for title in _DRAWINGS)
-    rows = "".join(_drawing_row(example) for example in examples)
+def reconstructions_section(examples: Sequence[ReconstructionExample], mask_ratio: float) -> str:
+    """Shows images reconstructed from visual words, as in the paper's Fig. 2."""
+    head = "".join(f'<th scope="col">{title}</th>' for title in _COLUMNS)
+    rows = "".join(_reconstruction_row(example) for example in examples)
     return f"""<section><h2>Drawn from visual words</h2>
-<p class="soft">As in the paper's Fig. 2. {percent(mask_ratio, 0)} of the words are hidden; MIM names the likeliest
+<p class="soft">As in the paper's Fig. 2. {percent(mask_ratio, 0)} of the words are hidden; MIM predicts the likeliest
 word of each from the visible ones and the caption, and the pixel head draws the image from all words. Hidden patches
-are outlined; how many of their words are predicted as they are stands below. A plain background is easily right.</p>
+are outlined, with the share of correctly predicted words below. A plain background is easy to predict.</p>
 {table("Images, and what is drawn from their visual words", rows, head, "drawings")}</section>"""
 
 
-def _drawing_row(example: DrawnExample) -> str:
-    named, otherwise = (f"{percent(share, 0)} right" for share in (example.named, example.named_otherwise))
-    predicted, predicted_otherwise = (
-        outlined(image, example.hidden, example.patch_size)
-        for image in (example.from_predicted, example.from_predicted_otherwise)
+def _reconstruction_row(example: ReconstructionExample) -> str:
+    accuracy, accuracy_other = (f"{percent(each, 0)} right" for each in (example.accuracy, example.accuracy_other))
+    predicted, predicted_other = (
+        outlined_patches(image, example.bool_masked_pos, example.patch_size)
+        for image in (example.predicted, example.predicted_other)
     )
     columns = [
         (Image.fromarray(example.image), ""),
         (Image.fromarray(example.masked), ""),
-        (Image.fromarray(example.from_own_words), ""),
-        (predicted, named),
-        (predicted_otherwise, otherwise),
+        (Image.fromarray(example.reconstructed), ""),
+        (predicted, accuracy),
+        (predicted_other, accuracy_other),
     ]
     cells = "".join(
-        f'<td>{picture(image, _alt(example, title, share))}<span class="soft which" aria-hidden="true">{title}</span>'
-        f'<span class="soft">{share}</span></td>'
-        for title, (image, share) in zip(_DRAWINGS[1:], columns, strict=True)
+        f"<td>{image_tag(image, _alt(example, title, share))}"
+        f'<span class="soft which" aria-hidden="true">{title}</span><span class="soft">{share}</span></td>'
+        for title, (image, share) in zip(_COLUMNS[1:], columns, strict=True)
     )
     return (
         f'<tr><th scope="row">{escape(example.caption)}'
@@ -181,15 +179,22 @@ def _drawing_row(example: DrawnExample) -> str:
     )
 
 
-def _alt(example: DrawnExample, title: str, share: str) -> str:
-    caption = example.other_caption if title == _DRAWINGS[-1] else example.caption
+def _alt(example: ReconstructionExample, title: str, share: str) -> str:
+    caption = example.other_caption if title == _COLUMNS[-1] else example.caption
     return f"{caption}: {title}" + (f", {share}" if share else "")
 
 
 def codes_section(
     words: VisualWords, crops_of_code: Mapping[int, list[np.ndarray]], patch_size: int, columns: int
 ) -> str:
-    """Patches of codes, as in the paper's Fig. 3; `crops_of_code` has pictures of patches with their neighbours."""
+    """Shows patches of codes, as in the paper's Fig. 3.
+
+    Args:
+        words: The visual words.
+        crops_of_code: Patches with their neighbours, by code.
+        patch_size: Pixels per side of a patch.
+        columns: Crops per line.
+    """
     total = max(1, int(words.counts.sum()))
     rows = []
     for code, crops in crops_of_code.items():
@@ -199,7 +204,7 @@ def codes_section(
             f'<tr><th scope="row"><span class="swatch" style="background:rgb({colour})"></span>{code}'
             f'<span class="soft">{percent(count / total, 2)}, {count:,} ×</span>'
             f'<span class="soft">in {counted(images, "image")}</span></th>'
-            f"<td>{picture(patch_strip(crops, patch_size, columns), _strip_alt(code, len(crops), colour))}</td></tr>"
+            f"<td>{image_tag(patch_strip(crops, patch_size, columns), _strip_alt(code, len(crops), colour))}</td></tr>"
         )
     return f"""<section><h2>What codes stand for</h2>
 <p class="soft">As in the paper's Fig. 3: framed patches of different images that have the same code, with their
@@ -213,23 +218,23 @@ def _strip_alt(code: int, crops: int, colour: str) -> str:
 
 
 def _maps_of(words: VisualWords, row: int, caption: str, distinct: np.ndarray) -> str:
-    """Two maps of an image's codes for each book: in their mean colours, and in colours that stand for them."""
+    """Returns two maps of an image's codes for each book: in their mean colours, and in a distinct colour each."""
     maps = []
     for book in range(words.indices.shape[2]):
         indices, which = words.indices[row, :, book], f" of book {book + 1}" if words.indices.shape[2] > 1 else ""
         different = f"{counted(len(np.unique(indices)), 'different code')}, a colour each"
         maps += [
-            picture(index_map(indices, words.grid, words.colours), f"{caption}: mean colours of its codes{which}"),
-            picture(index_map(indices, words.grid, distinct), f"{caption}: its {different}{which}"),
+            image_tag(index_map(indices, words.grid, words.colours), f"{caption}: mean colours of its codes{which}"),
+            image_tag(index_map(indices, words.grid, distinct), f"{caption}: its {different}{which}"),
         ]
     return "".join(maps)
 
 
 def maps_section(words: VisualWords, shown: Mapping[int, tuple[np.ndarray, str]]) -> str:
-    """Images beside the maps of their codes; `shown` has a picture and a caption for some of the M images."""
+    """Shows images beside the maps of their codes; `shown` has image and caption of some of the M rows."""
     distinct = distinct_colours(words.counts)
     maps = [
-        f'<div class="map">{picture(Image.fromarray(image), caption)}'
+        f'<div class="map">{image_tag(Image.fromarray(image), caption)}'
         f"{_maps_of(words, row, caption, distinct)}"
         f'<span class="soft">{escape(caption)}</span></div>'
         for row, (image, caption) in shown.items()

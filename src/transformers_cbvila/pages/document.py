@@ -1,4 +1,4 @@
-"""HTML pages that need nothing else: style and pictures are inside, and no network is asked."""
+"""Builds HTML pages in a single file: styles and images are embedded, and nothing is loaded from the network."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ UNKNOWN = "–"
 
 
 def html_page(title: str, body: str, *styles: str) -> str:
-    """A whole page.
+    """Returns a whole page.
 
     Args:
-        title: Plain text, for the heading too.
+        title: Plain text, also the heading.
         body: HTML below the heading.
-        styles: Names of style sheets of this folder that this page needs besides `page.css`.
+        *styles: Names of style sheets of this folder to embed after `page.css`.
     """
     folder = files("transformers_cbvila.pages")
     style = "".join((folder / name).read_text(encoding="utf-8") for name in ("page.css", *styles))
@@ -41,21 +41,22 @@ def html_page(title: str, body: str, *styles: str) -> str:
 
 
 def tile(value: str, note: str) -> str:
-    """A headline figure with what it is of, both plain text."""
+    """Returns a headline number and its label, both plain text."""
     return f'<div class="tile"><b>{escape(value)}</b><span class="soft">{escape(note)}</span></div>'
 
 
-def picture(image: Image.Image, alt: str) -> str:
-    """An image tag that holds its image; `alt` says what is to be seen to who does not see it."""
+def image_tag(image: Image.Image, alt: str) -> str:
+    """Returns an `<img>` with the image embedded; `alt` describes it for screen readers."""
     return f'<img alt="{escape(alt)}" src="{data_uri(png(image))}">'
 
 
 def table(caption: str, rows: str, columns: str = "", name: str = "") -> str:
-    """A table of rows as HTML.
+    """Returns a table.
 
     Args:
-        caption: What it shows, as plain text; it is read out, and not shown below the heading that says it already.
-        columns: A row of `<th scope="col">`, if columns have names.
+        caption: What it shows, plain text, for screen readers; it is not displayed.
+        rows: The rows, as HTML.
+        columns: The header cells, `<th scope="col">` each, if any.
         name: Its class in the style sheets.
     """
     head = f"<thead><tr>{columns}</tr></thead>" if columns else ""
@@ -64,21 +65,22 @@ def table(caption: str, rows: str, columns: str = "", name: str = "") -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """A number of things: "1 code", "1,200 codes"."""
+    """Returns a number with a noun: "1 code", "1,200 codes"."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def percent(share: float | None, digits: int = 2) -> str:
-    """A share, 0 to 1, as text."""
+    """Formats a share, 0 to 1, as a percentage; a dash for None."""
     return UNKNOWN if share is None else f"{100 * share:.{digits}f}\u202f%"
 
 
 def png(image: Image.Image) -> bytes:
-    """An image as the bytes of a PNG file."""
+    """Returns the bytes of a PNG file."""
     file = BytesIO()
     (image if image.mode in ("RGB", "RGBA") else image.convert("RGB")).save(file, format="PNG", optimize=True)
     return file.getvalue()
 
 
 def data_uri(png: bytes) -> str:
+    """Returns a PNG file as a data URI."""
     return "data:image/png;base64," + b64encode(png).decode("ascii")

@@ -1,7 +1,6 @@
-"""Two-stage retrieval: similarities choose candidates among everything, matching (Eq. 5) orders them, as in ALBEF.
+"""Two-stage retrieval, as in ALBEF: similarity selects candidates from the gallery, matching (Eq. 5) re-ranks them.
 
-Similarities cost one product per pair; matching costs a pass through the fusion encoder, of which `matching.py`
-computes what nobody else has computed yet.
+Similarity costs one product per pair, matching a pass through the fusion encoder (see `matching.py`).
 
 Shapes: M images, T texts, P pairs, Q queries, G items of a gallery, k candidates per query, S visual tokens.
 """
@@ -18,30 +17,31 @@ from tqdm.auto import tqdm
 
 from ..data.pairs import stable_id
 from ..model.processing_cbvila import CBViLAProcessor
-from .gallery import Gallery, RetrievalModel, check_comparable, encode_batches, evaluating, gather, weights_id
-from .matching import TextRun, match_texts
+from .encoding import GalleryEncoder, evaluating, weights_id
+from .gallery import Gallery, RetrievalModel, check_comparable
+from .matching import KeysValues, PackedTexts, match_texts
 from .shards import Shards, tables
 from .stored_gallery import store_gallery
 
 
 class Candidates(NamedTuple):
-    """For each query k `rows` (Q, k) of the gallery, the best `scores` (Q, k) first, and their `cosines` (Q, k)."""
+    """Candidates of each query, best first: `rows` (Q, k) of the gallery, `scores` (Q, k) and `cosines` (Q, k)."""
 
     rows: Tensor
     scores: Tensor
     cosines: Tensor
 
     def with_similarity(self, scale: float | Tensor) -> "Candidates":
-        """The same candidates by the sum of both stages' evidence: log-odds of matching and similarity x scale.
+        """Re-ranks the candidates by matching score + scale x cosine.
 
-        Where mismatches were drawn for ITM in proportion to exp(similarity x scale), its log-odds are the truth's less
-        that similarity: ITM learns what contrast does not know, and the sum is what both know.
+        If the negatives of ITM are drawn with probability proportional to exp(scale x cosine), its log-odds are the
+        true ones minus scale x cosine; the sum restores them.
         """
         return _ordered(self.rows, self.scores + scale * self.cosines, self.cosines)
 
 
 class TwoStageRetrieval(NamedTuple):
-    """The candidate texts of the M images and the candidate images of the T texts, by log-odds of matching."""
+    """Candidate texts of the M images and candidate images of the T texts, by log-odds of matching."""
 
     texts_of_images: Candidates
     images_of_texts: Candidates
@@ -57,12 +57,19 @@ def retrieve_in_two_stages(
     progress: bool = True,
     folder: str | Path | None = None,
 ) -> TwoStageRetrieval:
-    """Encodes images and texts once, takes the k most similar both ways, and orders them by matching.
+    """Encodes images and texts, selects the k most similar ones in both directions, and re-ranks them by matching.
 
-    A pair that is a candidate both ways is matched once.
+    A pair that is a candidate in both directions is matched once.
 
     Args:
-        folder: Where to keep everything, for more than memory holds. Killed, the same call goes on.
+        model: The model.
+        processor: Its processor.
+        images: M images.
+        texts: T texts.
+        k: Candidates per query.
+        batch_size: Items encoded at a time.
+        progress: Whether to show progress bars.
+        folder: Where to store everything, for more than fits in memory. Calling again resumes an interrupted run.
 
     Raises:
         ValueError: If `k` is not positive, there is no image or no text, or the model cannot compare them by
@@ -83,18 +90,25 @@ def encode_both(
     max_length: int = 30,
     keep_states: bool = True,
 ) -> tuple[Gallery, Gallery]:
-    """Images and texts encoded, in memory or, for more than it holds, in a folder; killed, the same call goes on.
+    """Encodes images and texts into memory or into a folder.
 
     Args:
-        keep_states: Whether to keep what matching needs.
+        model: The model.
+        processor: Its processor.
+        images: M images.
+        texts: T texts.
+        batch_size: Items encoded at a time.
+        progress: Whether to show progress bars.
+        folder: Where to store them, for more than fits in memory. Calling again resumes an interrupted run.
+        max_length: Maximum number of tokens per text.
+        keep_states: Whether to keep the states that matching needs.
     """
-    options: Any = {"max_length": max_length, "batch_size": batch_size, "progress": progress}
-    options["keep_states"] = keep_states
-    if folder is None:
-        encoded_images = gather(encode_batches(model, processor, "images", images, **options))
-        return encoded_images, gather(encode_batches(model, processor, "texts", texts, **options))
-    stored_images = store_gallery(Path(folder) / "images", model, processor, "images", images, **options)
-    return stored_images, store_gallery(Path(folder) / "texts", model, processor, "texts", texts, **options)
+
+    def encode(kind: str, items: Iterable[Any]) -> Gallery:
+        encoder = GalleryEncoder(model, processor, kind, max_length, batch_size, progress, keep_states)
+        return encoder.encode(items) if folder is None else store_gallery(Path(folder) / kind, encoder, items)
+
+    return encode("images", images), encode("texts", texts)
 
 
 def rerank(
@@ -105,12 +119,15 @@ def rerank(
     progress: bool = True,
     folder: str | Path | None = None,
 ) -> TwoStageRetrieval:
-    """The same for images and texts that are encoded already.
-
-    What is in memory are k candidates per query, and what [`match_pairs`] takes.
+    """Selects and re-ranks candidates, as [`retrieve_in_two_stages`], of encoded images and texts.
 
     Args:
-        folder: Where to keep what is matched, so that a run that is killed goes on.
+        model: The model.
+        images: M encoded images.
+        texts: T encoded texts.
+        k: Candidates per query.
+        progress: Whether to show a progress bar.
+        folder: Where to store scores. Calling again resumes an interrupted run.
     """
     check_comparable(images, texts)
     text_cosines, text_rows = most_similar(images.blocks, texts.blocks, k)
@@ -133,13 +150,14 @@ def rerank(
 def most_similar(
     queries: Sequence[Tensor], gallery: Sequence[Tensor], k: int, chunk: int = 8192
 ) -> tuple[Tensor, Tensor]:
-    """The k (or all G) items of a gallery that are most similar to each query, without all similarities at once.
+    """Finds the k (or all G) items of a gallery that are most similar to each query.
 
-    Of equally similar items the first come first, on every device.
+    The (Q, G) similarities are never in memory at once. Equally similar items stay in their order, on every device.
 
     Args:
-        queries: Embeddings (q, E) in parts, Q in all.
-        gallery: Embeddings (g, E) in parts, G in all.
+        queries: Embeddings (q, E) in blocks, Q in all.
+        gallery: Embeddings (g, E) in blocks, G in all.
+        k: How many items to find.
         chunk: How many items are compared with up to 256 queries at a time.
 
     Returns:
@@ -155,7 +173,7 @@ def most_similar(
 
 
 def _best(queries: Tensor, gallery: Sequence[Tensor], k: int, chunk: int) -> tuple[Tensor, Tensor]:
-    """The same for some of the queries: the best so far stay ahead of items that are as similar and come later."""
+    """Finds the most similar items of one block of queries; a stable sort keeps earlier items ahead of equal ones."""
     cosines, rows, first = queries.new_empty(len(queries), 0), torch.empty(len(queries), 0, dtype=torch.long), 0
     for part in _parts(gallery, chunk):
         cosines = torch.cat([cosines, queries @ part.T], dim=1)
@@ -167,7 +185,7 @@ def _best(queries: Tensor, gallery: Sequence[Tensor], k: int, chunk: int) -> tup
 
 
 def _parts(blocks: Iterable[Tensor], size: int) -> Iterator[Tensor]:
-    """Rows in parts of about `size`, whatever the blocks: those of a gallery on disk may be small."""
+    """Yields rows in parts of about `size`: the blocks of a gallery on disk may be small."""
     waiting, rows = list[Tensor](), 0
     for block in (part for whole in blocks for part in whole.split(size)):
         if waiting and rows + len(block) > size:
@@ -190,21 +208,26 @@ def match_pairs(
     folder: str | Path | None = None,
     seconds_per_shard: float = 30.0,
 ) -> Tensor:
-    """How well texts match images, by the matching head.
-
-    The device holds keys and values of `images_per_chunk` images at a time (for a base model and 256 pixels 10 MB
-    each in fp32) and the fusion of `pairs_per_batch` pairs.
+    """Scores pairs of images and texts with the matching head.
 
     Args:
+        model: The model.
+        images: Encoded images.
+        texts: Encoded texts.
         pairs: (P, 2) rows of `images` and of `texts`.
-        folder: Where to write logits, every `seconds_per_shard` or so, to go on from when killed.
+        images_per_chunk: How many images' keys and values are on the device at a time (10 MB each in fp32, for a base
+            model and 256 pixels).
+        pairs_per_batch: Pairs in a pass through the fusion encoder.
+        progress: Whether to show a progress bar.
+        folder: Where to write scores. Calling again resumes an interrupted run.
+        seconds_per_shard: About how often scores are written.
 
     Returns:
         (P,) log-odds of "matches" ([`matching_scores`]) in at least fp32, those of a pass through the whole model up
         to rounding.
 
     Raises:
-        ValueError: If `folder` holds logits of other pairs or of another model.
+        ValueError: If `folder` holds scores of other pairs or of another model.
     """
     if len(pairs) == 0:
         return torch.empty(0)
@@ -225,7 +248,7 @@ def match_pairs(
 
 
 def _joined(parts: Iterator[Tensor], seconds: float) -> Iterator[Tensor]:
-    """The same values in fewer parts, each of what comes within this time."""
+    """Concatenates parts that arrive within `seconds` of each other."""
     waiting, since = list[Tensor](), time.monotonic()
     for part in parts:
         waiting.append(part)
@@ -246,7 +269,7 @@ def _matched(
     pairs_per_batch: int,
     progress: bool,
 ) -> Iterator[Tensor]:
-    """Logits of pairs (P, 2) that are sorted by image, without the first `done`, batch by batch."""
+    """Yields the logits of pairs (P, 2) that are sorted by image, without the first `done`, batch by batch."""
     if done == len(pairs):
         return
     image_rows, counts = pairs[done:, 0].unique_consecutive(return_counts=True)
@@ -264,24 +287,24 @@ def _matched(
                 yield logits
 
 
-def _match(model: Any, states: list[Tensor], keys_values: list, images: Tensor) -> Tensor:
-    """Logits (P,) of texts with states (L, D) each and the images (P,), rows of the keys and values."""
+def _match(model: Any, states: list[Tensor], keys_values: KeysValues, images: Tensor) -> Tensor:
+    """Returns the logits (P,) of texts, by their states (L, D), with images (P,), rows of the keys and values."""
     lengths, order = torch.tensor([len(text) for text in states]).sort(stable=True)
     hidden = torch.cat([states[row] for row in order.tolist()]).unsqueeze(0).to(model.device)
-    run = TextRun(lengths, images[order], model.device)
-    return match_texts(model, hidden, run, keys_values).cpu()[order.argsort()]
+    packed = PackedTexts(lengths, images[order], model.device)
+    return match_texts(model, hidden, packed, keys_values).cpu()[order.argsort()]
 
 
 def _ordered(rows: Tensor, scores: Tensor, cosines: Tensor) -> Candidates:
-    """Candidates by score; those that score equally well stay in their order."""
+    """Sorts candidates by score; equal scores stay in their order."""
     best_first = scores.sort(dim=1, descending=True, stable=True)
     return Candidates(rows.gather(1, best_first.indices), best_first.values, cosines.gather(1, best_first.indices))
 
 
 def reranked_scores(similarity: Tensor, candidates: Candidates) -> np.ndarray:
-    """One score (Q, G) that orders the whole gallery: candidates first, then the others by similarity (Q, G).
+    """Returns scores (Q, G) that rank the whole gallery: candidates first, then the others by similarity (Q, G).
 
-    Candidates have their score, the others their similarity moved below the least of these; equal ones stay equal.
+    Candidates keep their scores; the similarities of the others are shifted below the lowest of these.
     """
     others, scores = similarity.double(), candidates.scores.double()
     drop = others.amax(dim=1, keepdim=True) - scores.amin(dim=1, keepdim=True) + 1

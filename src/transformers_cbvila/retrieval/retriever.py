@@ -1,4 +1,4 @@
-"""Search in one's own pictures or texts: encoded once, found by similarity, ordered by matching."""
+"""Search in images or texts: encoded once, found by similarity, re-ranked by matching."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,8 +16,9 @@ from ..model.item_lists_cbvila import holds_several, items_of
 from ..model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
 from ..model.number_checks_cbvila import check_number, check_whole
 from ..model.processing_cbvila import CBViLAProcessor
+from .encoding import GalleryEncoder, weights_id
 from .faiss_index import FaissIndex
-from .gallery import Encoded, Gallery, check_comparable, encode_batches, gather, weights_id
+from .gallery import Encoded, Gallery, check_comparable
 from .reranking import match_pairs, most_similar
 from .stored_gallery import SHARD_BYTES, StoredGallery, describe, processor_id, save_gallery, store_gallery
 
@@ -27,13 +28,13 @@ _HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_dow
 
 @dataclass
 class CBViLARetrieverOutput(ModelOutput):
-    """What [`CBViLARetriever.search`] found, the best first; for a list of queries with a leading dimension.
+    """Output of [`CBViLARetriever.search`], best first; with a leading dimension (Q,) for a list of queries.
 
     Args:
-        indices (`torch.LongTensor` (k,)): Items, counted in the order in which they were indexed from 0. -1 where an
-            approximate index found less than k.
-        scores (`torch.FloatTensor` (k,)): Log-odds of "matches", with weighted similarities if these were asked for,
-            where matching ordered the items; their similarities where it did not.
+        indices (`torch.LongTensor` (k,)): Positions of the items in what was indexed, from 0. -1 where an approximate
+            index found fewer than k.
+        scores (`torch.FloatTensor` (k,)): Log-odds of "matches", plus the weighted similarities if requested, where
+            items were re-ranked by matching; similarities otherwise.
         similarities (`torch.FloatTensor` (k,)): Cosines of the embeddings.
     """
 
@@ -45,23 +46,22 @@ class CBViLARetrieverOutput(ModelOutput):
 class CBViLARetriever:
     """Searches in images by text, in texts by image, and in either by its own kind.
 
-    Items are encoded once. A query is compared with all of them by similarity; a text with the most similar images, or
-    an image with the most similar texts, is then matched by the fusion encoder, whose scores are the
-    log-odds that the model's `itm_logits` give the pair, `itm_logits[:, 1] - itm_logits[:, 0]`.
+    Items are encoded once. A query is compared with all of them by similarity. The most similar images of a text, or
+    the most similar texts of an image, can then be re-ranked by the fusion encoder, with the log-odds of the model's
+    `itm_logits` as scores, `itm_logits[:, 1] - itm_logits[:, 0]`.
 
     Args:
         model: The model, which is moved to `device`.
         processor: Its processor.
-        device: Where to compute; without, as transformers' pipelines choose: on the accelerator if there is one. A
-            model that `device_map` placed stays where it is.
+        device: Where to compute; by default on the accelerator if there is one, as transformers' pipelines. A model
+            that `device_map` placed stays where it is.
 
     Attributes:
-        rerank_k: How many of the most similar items matching orders if [`search`] is not told: what the checkpoint's
-            `config.rerank_k` says, which was measured on it. 0: similarity alone.
-        files: Where the indexed pictures lie, item by item, if [`index`] was given their folder.
+        rerank_k: How many of the most similar items [`search`] re-ranks by default: the checkpoint's
+            `config.rerank_k`, which was measured. 0 for similarity alone.
+        files: Paths of the indexed images, item by item, if [`index`] was given their folder.
 
     Example:
-
     ```python
     >>> from PIL import Image
     >>> from transformers_cbvila import CBViLARetriever, bundled_checkpoint
@@ -80,7 +80,7 @@ class CBViLARetriever:
         model: CBViLAForImageTextRetrieval,
         processor: CBViLAProcessor,
         device: str | int | torch.device | None = None,
-    ):
+    ) -> None:
         self.model, self.processor = placed(model, device), processor
         self.rerank_k: int = model.config.rerank_k
         self.files: list[Path] = []
@@ -90,17 +90,18 @@ class CBViLARetriever:
 
     @classmethod
     def from_pretrained(
-        cls, pretrained_model_name_or_path: str | Path, device: str | int | torch.device | None = None, **kwargs
+        cls, pretrained_model_name_or_path: str | Path, device: str | int | torch.device | None = None, **kwargs: Any
     ) -> "CBViLARetriever":
-        """Loads model and processor from a folder, a Hub id or by the name of a bundled checkpoint.
+        """Loads model and processor.
 
         Args:
+            pretrained_model_name_or_path: A folder, a Hub id, or the name of a bundled checkpoint.
             device: Where to compute, see [`CBViLARetriever`].
-            kwargs: The model's, e.g. `dtype` and `device_map`; `revision`, `token` and others that say where from are
-                the processor's, too.
+            **kwargs: Passed to the model's `from_pretrained`, e.g. `dtype` and `device_map`; those that say where to
+                load from, such as `revision` and `token`, also to the processor's.
 
         Raises:
-            FileNotFoundError: If the name is neither a folder nor bundled, and can be no Hub id.
+            FileNotFoundError: If the name is neither a folder nor bundled, and cannot be a Hub id.
             ValueError: If the checkpoint was not trained for retrieval.
         """
         name = str(pretrained_model_name_or_path)
@@ -122,12 +123,11 @@ class CBViLARetriever:
         return self.model.device
 
     def to(self, device: str | int | torch.device) -> "CBViLARetriever":
-        """Moves the model; what is indexed stays in the CPU's memory or on disk, and is good for any device."""
+        """Moves the model. The index stays in CPU memory or on disk and can be searched from any device."""
         self.model = placed(self.model, device)
         return self
 
     def __len__(self) -> int:
-        """How many items are indexed."""
         return 0 if self._gallery is None else sum(map(len, self._gallery.blocks))
 
     def index(
@@ -141,28 +141,29 @@ class CBViLARetriever:
         shard_bytes: int = SHARD_BYTES,
         progress: bool = True,
     ) -> "CBViLARetriever":
-        """Encodes what to search in, in place of what was indexed before.
+        """Encodes the items to search in. Replaces what was indexed before.
 
         Args:
-            images: Anything that the processor takes as an image, from a list, an array of four dimensions, a column
-                of a data set or of pandas, or a generator; or a folder, whose pictures are taken, those of its
-                subfolders too, sorted by their paths (then in `files`).
-            texts: Strings, in place of images.
-            folder: Where to keep what is encoded, for more than memory holds. Killed, the same call goes on, with the
-                same items: those of a list of texts or paths (and the files there) are told from any others; anything
-                else by their number, if that is known, and by a look at three of them, or at a generator's first.
-            keep_states: Whether to keep what matching needs, (S, D) per item. Without, search goes by similarity only.
-            max_length: Tokens that are read of a text.
-            batch_size: How many are encoded at a time.
-            shard_bytes: How much of what is encoded is in one file of the folder; so much a killed run loses.
+            images: Anything that the processor takes as an image, in a list, an array of four dimensions, a column of
+                a dataset or of pandas, or a generator; or a folder, whose images, including those of subfolders, are
+                sorted by their paths (which are then in `files`).
+            texts: Strings, instead of images.
+            folder: Where to store the encoded items, for more than fit in memory. The same call with the same items
+                resumes an interrupted run. Other items are detected: texts and paths (with their files) by a hash,
+                anything else by its number, if known, and by comparing three items, or a generator's first one.
+            keep_states: Whether to keep the states that matching needs, (S, D) per item. Without them search is by
+                similarity only.
+            max_length: Maximum number of tokens per text.
+            batch_size: Items encoded at a time.
+            shard_bytes: Approximate size of a file in the folder, which is also what an interrupted run loses.
             progress: Whether to show a progress bar.
 
         Returns:
             The retriever itself.
 
         Raises:
-            ValueError: If there is nothing to index, an item cannot be read (the message says which), there are both
-                images and texts, or the folder holds something else.
+            ValueError: If there is nothing to index, an item cannot be read (the message names it), both images and
+                texts are given, or the folder holds something else.
         """
         if (images is None) == (texts is None):
             raise ValueError("Index images or texts: exactly one of the two.")
@@ -170,19 +171,9 @@ class CBViLARetriever:
         if kind == "images" and isinstance(items, str | Path):
             items = self.files = image_files(items)
         items = items_of(items, kind)
-        options: Any = {
-            "max_length": max_length,
-            "batch_size": batch_size,
-            "progress": progress,
-            "keep_states": keep_states,
-        }
-        gallery: Gallery
-        if folder is None:
-            gallery = gather(encode_batches(self.model, self.processor, kind, items, **options))
-        else:
-            options["shard_bytes"] = shard_bytes
-            gallery = store_gallery(folder, self.model, self.processor, kind, items, **options)
-        self._kind, self._gallery, self._faiss = kind, gallery, None
+        encoder = GalleryEncoder(self.model, self.processor, kind, max_length, batch_size, progress, keep_states)
+        self._gallery = encoder.encode(items) if folder is None else store_gallery(folder, encoder, items, shard_bytes)
+        self._kind, self._faiss = kind, None
         return self
 
     @torch.no_grad()
@@ -197,26 +188,24 @@ class CBViLARetriever:
         progress: bool = False,
         similarity_weight: float = 0.0,
     ) -> CBViLARetrieverOutput:
-        """Finds the items that go best with a text or an image, or with each of a list of either.
+        """Finds the items that fit a text or an image best, for one query or a list.
 
         Args:
-            text: A query, or several, in a form that [`index`] takes.
-            image: The same, in place of a text.
-            top_k: How many items to return; all, where there are fewer.
-            rerank_k: How many of the most similar items matching orders, at least `top_k`. 0: similarity decides.
-                Without, as `retriever.rerank_k` says, which is 0 where it was not measured; and similarity where there
-                is nothing to match: between items of one kind, without states, and in a model that was trained without
-                matching (ITM has weight 0).
-            max_length: Tokens that are read of a text.
-            batch_size: How many queries are encoded at a time.
+            text: One text or several, in a form that [`index`] takes.
+            image: One image or several, instead of texts.
+            top_k: How many items to return; all, if there are fewer.
+            rerank_k: How many of the most similar items to re-rank by matching, at least `top_k`; 0 for similarity
+                alone. Default: `retriever.rerank_k`, or 0 if matching is impossible, which it is between items of one
+                kind, without states, and with a model that was trained without matching (ITM has weight 0).
+            max_length: Maximum number of tokens per text.
+            batch_size: Queries encoded at a time.
             progress: Whether to show progress bars.
-            similarity_weight: How much of the similarity over the temperature is added to what matching says. 0:
-                matching alone, as in ALBEF. 1: the sum of both, for models whose ITM learned from mismatches that were
-                drawn by similarity.
+            similarity_weight: Weight of similarity / temperature when added to the matching score. 0: matching alone,
+                as in ALBEF. 1: the sum of both, for models whose ITM was trained with negatives drawn by similarity.
 
         Raises:
-            ValueError: If nothing is indexed, there are both a text and an image or neither, a number makes no sense,
-                matching is asked for where there is nothing to match, or the model cannot compare images with texts.
+            ValueError: If nothing is indexed, not exactly one of text and image is given, a number is out of range,
+                matching is requested but impossible, or the model cannot compare images with texts.
         """
         gallery = self._indexed()
         if (text is None) == (image is None):
@@ -226,15 +215,15 @@ class CBViLARetriever:
         check_number("similarity_weight", similarity_weight)
         candidates = self._candidates(kind, rerank_k, similarity_weight)
         several = holds_several(query)
-        asked = list(items_of(query, kind)) if several else [query]
-        queries = gather(encode_batches(self.model, self.processor, kind, asked, max_length, batch_size, progress))
+        encoder = GalleryEncoder(self.model, self.processor, kind, max_length, batch_size, progress)
+        queries = encoder.encode(list(items_of(query, kind)) if several else [query])
         check_comparable(*((queries, gallery) if kind == "images" else (gallery, queries)))
         matches = candidates > 0
         cosines, rows = self._shortlist(queries.embeds, max(top_k, candidates))
         scores = cosines
         if matches:
             scores = self._match(queries, kind, rows, progress)
-            if similarity_weight:  # an item that an approximate index did not find has infinities on either side
+            if similarity_weight:  # both sides are -inf for an item that an approximate index did not find
                 scores = scores + similarity_weight * float(self.model.cbvila.similarity_scale()) * cosines
             scores, order = scores.sort(dim=1, descending=True, stable=True)
             cosines, rows = cosines.gather(1, order), rows.gather(1, order)
@@ -242,7 +231,7 @@ class CBViLARetriever:
         return CBViLARetrieverOutput(*found)
 
     def _candidates(self, kind: str, rerank_k: int | None, similarity_weight: float) -> int:
-        """How many items matching orders for queries of a kind; 0 where similarity decides."""
+        """Returns how many items to re-rank for queries of a kind; 0 for similarity alone."""
         if rerank_k is not None:
             check_whole("rerank_k", rerank_k, 0)
         why_not = self._why_no_matching(kind)
@@ -252,13 +241,13 @@ class CBViLARetriever:
         candidates = 0 if why_not else wanted
         if similarity_weight and not candidates:
             raise ValueError(
-                f"similarity_weight={similarity_weight} is added to what matching says, and similarity alone decides "
+                f"similarity_weight={similarity_weight} is added to matching scores, and similarity alone decides "
                 f"here: {why_not or 'pass rerank_k=64, for one'}."
             )
         return candidates
 
     def _why_no_matching(self, kind: str) -> str:
-        """Why the matching head has nothing to say of queries of a kind; nothing if it has."""
+        """Returns why queries of a kind cannot be matched; an empty string if they can."""
         if kind == self._kind:
             return f"{kind} are indexed, and matching is of an image with a text"
         if not len(self._indexed().states):
@@ -272,23 +261,23 @@ class CBViLARetriever:
         return most_similar([queries], self._indexed().blocks, k)
 
     def _match(self, queries: Encoded, kind: str, rows: Tensor, progress: bool) -> Tensor:
-        """Logits (Q, k) of the queries with rows (Q, k) of the gallery; -inf where there is none."""
+        """Returns the logits (Q, k) of queries with rows (Q, k) of the gallery; -inf where the row is -1."""
         gallery = self._indexed()
-        asking, place = (rows >= 0).nonzero(as_tuple=True)
-        pairs = torch.stack([asking, rows[asking, place]], dim=1)
+        query, place = (rows >= 0).nonzero(as_tuple=True)
+        pairs = torch.stack([query, rows[query, place]], dim=1)
         if kind == "images":
             logits = match_pairs(self.model, queries, gallery, pairs, progress=progress)
         else:
             logits = match_pairs(self.model, gallery, queries, pairs.flip(1), progress=progress)
-        return logits.new_full(rows.shape, -torch.inf).index_put_((asking, place), logits)
+        return logits.new_full(rows.shape, -torch.inf).index_put_((query, place), logits)
 
     def add_faiss_index(self, string_factory: str = "Flat", train_rows: int = 100_000) -> "CBViLARetriever":
-        """Has FAISS find the most similar items from now on (`pip install faiss-cpu`).
+        """Builds a FAISS index in memory, which [`search`] then uses (`pip install faiss-cpu`).
 
         Args:
-            string_factory: What to build, in FAISS's words: `"Flat"` compares with all, `"IVF1024,Flat"` with some,
-                `"IVF1024,PQ32"` keeps 32 bytes of each. The index is in memory.
-            train_rows: How many embeddings such an index learns from, at most about twice.
+            string_factory: FAISS's description of the index: `"Flat"` compares a query with all items,
+                `"IVF1024,Flat"` with some, `"IVF1024,PQ32"` keeps 32 bytes per item.
+            train_rows: How many embeddings to train the index on, at most about twice as many.
 
         Raises:
             ImportError: If FAISS is not installed.
@@ -298,7 +287,10 @@ class CBViLARetriever:
         return self
 
     def save(self, folder: str | Path) -> None:
-        """Writes what is indexed, without the model, in place of a gallery that the folder may hold.
+        """Writes the index, without the model. Replaces a gallery in the folder.
+
+        Args:
+            folder: The folder; made if it does not exist.
 
         Raises:
             ValueError: If nothing is indexed, or the folder holds other files.
@@ -306,21 +298,28 @@ class CBViLARetriever:
         gallery = self._indexed()
         folder = Path(folder).absolute()
         if not (isinstance(gallery, StoredGallery) and folder.exists() and folder.samefile(gallery.folder)):
-            description = describe(self.model, self.processor, self._kind, len(gallery.states) > 0)
-            save_gallery(folder, description, gallery)
+            has_states = len(gallery.states) > 0
+            encoder = GalleryEncoder(self.model, self.processor, self._kind, keep_states=has_states)
+            save_gallery(folder, describe(encoder), gallery)
         if self._faiss is None:
             (folder / _FAISS_FILE).unlink(missing_ok=True)
         else:
             self._faiss.write(folder / _FAISS_FILE)
 
     def load(self, folder: str | Path) -> "CBViLARetriever":
-        """Takes what [`save`], or [`index`] with a folder, wrote; it stays on disk, and nothing is encoded anew.
+        """Opens what [`save`], or [`index`] with a folder, wrote. It stays on disk and is memory-mapped.
 
-        A gallery from before galleries noted their processor is taken as it is: only its weights can be checked.
+        Of galleries that were written before they recorded their processor, only the weights are checked.
+
+        Args:
+            folder: The folder.
+
+        Returns:
+            The retriever itself.
 
         Raises:
-            FileNotFoundError: If there is none.
-            ValueError: If it is not complete, or another model or processor made it.
+            FileNotFoundError: If the folder has no gallery.
+            ValueError: If the gallery is not complete, or was encoded with another model or processor.
         """
         gallery = StoredGallery(folder)
         if gallery.description["weights"] != weights_id(self.model):

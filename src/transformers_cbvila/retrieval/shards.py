@@ -1,7 +1,7 @@
-"""Rows that a long job writes to disk part by part, so that it can be killed and go on: Arrow files, as of `datasets`.
+"""Arrow files, as of `datasets`, that a long job writes one by one, so that it can be resumed when interrupted.
 
-A shard has a temporary name until it is whole, and what is found under such a name is thrown away. Columns are written
-as they come and never copied into Arrow's memory, of which a shard would otherwise be a second and a third time.
+A shard has a temporary name until it is complete; files with such a name are deleted on resuming. Columns are written
+without copies into Arrow's memory, which would hold each shard up to two more times.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ _UNFINISHED = ".unfinished"
 
 
 class Shards:
-    """A folder of shards, new or one to go on in.
+    """A folder of shards, new or to be continued.
 
     Args:
-        folder: Made when it isn't there.
-        description: What the rows are of, in terms of JSON. Rows of anything else are not added to those there are.
+        folder: The folder; made if it does not exist.
+        description: What the rows are, as JSON values. A folder is continued only with the same description.
 
     Raises:
-        ValueError: If the folder holds something else, or rows of another description.
+        ValueError: If the folder holds other files, or rows with another description.
     """
 
-    def __init__(self, folder: str | Path, description: Mapping[str, Any]):
+    def __init__(self, folder: str | Path, description: Mapping[str, Any]) -> None:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         for leftover in self.folder.glob(f"*{_UNFINISHED}"):
@@ -57,14 +57,15 @@ class Shards:
 
     @property
     def complete(self) -> bool:
+        """Whether all rows are written."""
         return bool(read_description(self.folder).get("complete"))
 
     def append(self, columns: Mapping[str, Any]) -> None:
-        """Writes one shard of rows: of each column numbers, arrays of one length (rows, n), or a list of arrays."""
+        """Writes one shard. A column is an array (rows,) or (rows, n), or a list of arrays of any length."""
         self.extend([columns])
 
     def extend(self, parts: Iterable[Mapping[str, Any]], shard_bytes: float = float("inf")) -> None:
-        """Writes rows part by part, a new shard from wherever one has grown to so many bytes."""
+        """Writes parts into shards of about `shard_bytes`."""
         waiting = iter(parts)
         for first in waiting:
             with self._new_shard() as write:
@@ -74,7 +75,7 @@ class Shards:
 
     @contextmanager
     def _new_shard(self) -> Iterator[Any]:
-        """What writes a part into a new shard, which is there when the block ends without an error."""
+        """Gives a function that writes a part into a new shard, which exists once the block ends without an error."""
         arrow, ipc = require("pyarrow"), require("pyarrow.ipc")
         final = self.folder / f"shard-{len(shard_files(self.folder)):05d}.arrow"
         unfinished, rows, writer = final.with_name(final.name + _UNFINISHED), 0, None
@@ -95,7 +96,11 @@ class Shards:
         self.rows += rows
 
     def values(self, column: str, row: int) -> list[Any]:
-        """One row of a column of lists, read alone."""
+        """Returns one row of a column of lists without reading the others.
+
+        Raises:
+            IndexError: If there is no such row.
+        """
         for table in tables(self.folder):
             if row < len(table):
                 return table.column(column)[row].as_py()
@@ -103,34 +108,35 @@ class Shards:
         raise IndexError(f"{self.folder} has no row {row}")
 
     def finish(self) -> None:
-        """Notes that all rows are there."""
+        """Marks the folder as complete."""
         write_json(self.folder / _DESCRIPTION, {**read_description(self.folder), "complete": True})
 
 
 def shard_files(folder: str | Path) -> list[Path]:
+    """Returns the paths of the complete shards, in order."""
     return sorted(Path(folder).glob("shard-*.arrow"))
 
 
 def read_shards(folder: str | Path) -> list[Dataset]:
-    """The shards as data sets, each mapped from disk and not read into memory."""
+    """Returns the shards as memory-mapped datasets."""
     datasets = require("datasets")
     return [datasets.Dataset.from_file(str(file)) for file in shard_files(folder)]
 
 
 def tables(folder: str | Path) -> list[Any]:
-    """The shards as Arrow tables, mapped in the same way."""
+    """Returns the shards as memory-mapped Arrow tables."""
     arrow, ipc = require("pyarrow"), require("pyarrow.ipc")
     return [ipc.open_stream(arrow.memory_map(str(file))).read_all() for file in shard_files(folder)]
 
 
 def flat_values(array: Any, dtype: Any) -> np.ndarray:
-    """The numbers of an Arrow array, of all its rows on end if these are lists; in the same place."""
+    """Returns the numbers of an Arrow array, concatenated if its rows are lists, without a copy."""
     values = getattr(array, "values", array)
     return np.frombuffer(values.buffers()[1], dtype=dtype)[values.offset : values.offset + len(values)]
 
 
 def _arrow(values: Any) -> Any:
-    """A column as an Arrow array in the same place (`pyarrow.array` would load pandas to look whether it is one)."""
+    """Returns a column as an Arrow array without a copy (`pyarrow.array` would import pandas to test its type)."""
     arrow = require("pyarrow")
     ends = None
     if isinstance(values, list) and values and isinstance(values[0], np.ndarray):
@@ -149,20 +155,24 @@ def _arrow(values: Any) -> Any:
 
 
 def is_written(folder: str | Path) -> bool:
-    """Whether this is a folder of shards."""
+    """Returns whether a path is a folder of shards.
+
+    Raises:
+        ValueError: If it is not a path.
+    """
     if not isinstance(folder, str | os.PathLike):
         raise ValueError(f"folder={shown(folder)} must be the path of a folder.")
     try:
         return (Path(folder) / _DESCRIPTION).is_file()
-    except (OSError, ValueError):  # a name that no file can have
+    except (OSError, ValueError):  # not a valid file name
         return False
 
 
 def read_description(folder: str | Path) -> dict[str, Any]:
-    """What [`Shards`] was given, and `complete` when all rows are there.
+    """Returns the description that [`Shards`] was given, with `complete` if all rows are written.
 
     Raises:
-        FileNotFoundError: If nothing of the kind is there.
+        FileNotFoundError: If it is not a folder of shards.
     """
     if not is_written(folder):
         raise FileNotFoundError(

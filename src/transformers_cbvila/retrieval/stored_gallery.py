@@ -1,6 +1,6 @@
-"""Galleries on disk, for more images or texts than memory holds: what was encoded is mapped, not read.
+"""Galleries on disk, for more images or texts than fit in memory: files are memory-mapped.
 
-Shapes: M images or texts, S tokens, D width of states, E embedding width.
+Shapes: M images or texts, S tokens, D size of states, E embedding size.
 """
 
 import json
@@ -8,7 +8,8 @@ import os
 import shutil
 import warnings
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import accumulate, chain, islice
 from operator import length_hint
 from pathlib import Path
@@ -23,14 +24,15 @@ from ..model.item_lists_cbvila import is_by_position, items_of
 from ..model.number_checks_cbvila import check_whole
 from ..model.processing_cbvila import CBViLAProcessor
 from ..output_folders import is_free
-from .gallery import Encoded, Gallery, RetrievalModel, encode_batches, gather, weights_id
+from .encoding import GalleryEncoder, weights_id
+from .gallery import Encoded, Gallery, concatenate
 from .shards import Shards, flat_values, is_written, read_description, tables
 
-SHARD_BYTES = 2**25  # of a file of a gallery
-_PART_BYTES, _PART_ROWS = 2**22, 1000  # of what is written at a time
-# Arrow has no bfloat16: its bits are kept as integers.
+SHARD_BYTES = 2**25  # per file of a gallery
+_PART_BYTES, _PART_ROWS = 2**22, 1000  # per write
+# Arrow has no bfloat16: its bits are stored as integers.
 _STORED_AS = {torch.bfloat16: torch.int16}
-# What an image processor's file says of itself, or of where pixels go, and not of what they are.
+# Settings of an image processor that do not change pixel values.
 _NOT_OF_PIXELS = {
     *("image_processor_type", "feature_extractor_type", "processor_class", "_processor_class", "auto_map"),
     *("transformers_version", "_name_or_path"),
@@ -38,17 +40,23 @@ _NOT_OF_PIXELS = {
 }
 
 
-class StoredStates(Sequence):
-    """The states (S, D) of each item, from parts of flat values and the places where items begin and end in them."""
+class StoredStates(Sequence[Tensor]):
+    """The states (S, D) of each item, as views into memory-mapped files.
 
-    def __init__(self, values: list[Tensor], offsets: list[Any], width: int):
+    Args:
+        values: The flat values of each file.
+        offsets: For each file, where its items begin in the values, and where the last one ends.
+        width: D.
+    """
+
+    def __init__(self, values: list[Tensor], offsets: list[np.ndarray], width: int) -> None:
         self.values, self.offsets, self.width = values, offsets, width
         self.ends = list(accumulate(len(part) - 1 for part in offsets))
 
     def __len__(self) -> int:
         return self.ends[-1]
 
-    def __getitem__(self, row):
+    def __getitem__(self, row: Any) -> Any:  # one row: slices are not needed
         if not 0 <= row < len(self):
             raise IndexError(f"row {row} of {len(self)}")
         part = bisect_right(self.ends, row)
@@ -59,12 +67,15 @@ class StoredStates(Sequence):
 class StoredGallery:
     """A [`Gallery`] in a folder that [`store_gallery`] wrote.
 
+    Args:
+        folder: The folder.
+
     Raises:
-        FileNotFoundError: If there is none.
-        ValueError: If it was not finished.
+        FileNotFoundError: If the folder has no gallery.
+        ValueError: If the gallery is not complete.
     """
 
-    def __init__(self, folder: str | Path):
+    def __init__(self, folder: str | Path) -> None:
         self.description, self.folder = read_description(folder), Path(folder)
         parts = tables(folder)
         if not self.description.get("complete"):
@@ -84,81 +95,73 @@ class StoredGallery:
 
 
 def _chunks(parts: Sequence[Any], column: str) -> list[Any]:
-    """A column's arrays, part by part: a shard is written in batches."""
+    """Returns the arrays of a column: one for each batch that was written."""
     return [chunk for part in parts for chunk in part.column(column).chunks if len(chunk)]
 
 
 def _mapped(array: Any) -> Tensor:
-    """The numbers of an Arrow array of lists as a tensor in the same place."""
+    """Returns the numbers of an Arrow array of lists as a tensor, without a copy."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given (NumPy array|buffer) is not writable")
         return torch.from_numpy(flat_values(array, array.type.value_type.to_pandas_dtype()))
 
 
 def store_gallery(
-    folder: str | Path,
-    model: RetrievalModel,
-    processor: CBViLAProcessor,
-    kind: str,
-    items: Iterable[Any],
-    max_length: int = 30,
-    batch_size: int = 64,
-    progress: bool = True,
-    keep_states: bool = True,
-    shard_bytes: int = SHARD_BYTES,
+    folder: str | Path, encoder: GalleryEncoder, items: Iterable[Any], shard_bytes: int = SHARD_BYTES
 ) -> StoredGallery:
-    """Encodes `"images"` or `"texts"` into a folder, or what of them is not there yet.
+    """Encodes images or texts into a folder; items that an interrupted run left there are not encoded again.
 
     Args:
-        shard_bytes: About how much is in one file, and so how much a killed run loses. In memory are a few batches.
+        folder: The folder; made if it does not exist.
+        encoder: Encodes the items.
+        items: Images or texts in a form that [`items_of`] takes.
+        shard_bytes: Approximate size of a file, which is also what an interrupted run loses. Only a few batches are in
+            memory.
 
     Raises:
-        ValueError: If the folder holds anything else: another number of items, other strings, paths or files, items
-            that are encoded otherwise where some are looked at, or what another model or processor made of them. So it
-            does if it was written before galleries noted their processor: nobody knows whether it was this one
-            ([`StoredGallery`] still opens it).
+        ValueError: If the folder holds something else: another number of items, other strings, paths or files, items
+            with other embeddings (a few are compared), or items that another model or processor encoded. Also if it
+            was written before galleries recorded their processor, which [`StoredGallery`] still opens.
     """
     check_whole("shard_bytes", shard_bytes)
     if is_written(folder) and "processor" not in read_description(folder):
         raise ValueError(
-            f"{folder} is from before galleries noted what the processor does, so that nothing can be added to it: "
+            f"{folder} is from before galleries recorded their processor, so that nothing can be added to it: "
             "give another folder, or delete this one to start again."
         )
-    items = items_of(items, kind)
-    description = describe(model, processor, kind, keep_states)
-    description |= {"max_length": max_length, "content": _content(items, kind)}
+    items = items_of(items, encoder.kind)
+    description = describe(encoder)
+    description |= {"max_length": encoder.max_length, "content": _content(items, encoder.kind)}
     shards, count = Shards(folder, description), length_hint(items, -1)
     if count >= 0 and (shards.rows > count or shards.complete and shards.rows != count):
-        raise ValueError(f"{folder} holds {shards.rows:,} {kind}, and these are {count:,}: give another folder.")
+        raise ValueError(
+            f"{folder} holds {shards.rows:,} {encoder.kind}, and these are {count:,}: give another folder."
+        )
     if shards.rows and description["content"] is None:
-
-        def encode(some: list[Any]) -> Tensor:
-            return gather(encode_batches(model, processor, kind, some, max_length, progress=False)).embeds
-
-        items = _looked_at(items, shards, encode, tolerance=1e-3 if model.dtype.itemsize >= 4 else 3e-2)
+        items = _check_sample(items, shards, encoder)
     if not shards.complete:
-        options = max_length, batch_size, progress, shards.rows, keep_states
-        _fill(shards, encode_batches(model, processor, kind, items, *options), shard_bytes)
+        _fill(shards, encoder.batches(items, skip=shards.rows), shard_bytes)
     return StoredGallery(folder)
 
 
-def describe(model: RetrievalModel, processor: CBViLAProcessor, kind: str, has_states: bool) -> dict[str, Any]:
-    """What a gallery has to have in common with others that one can search in, or go on with, in the same way."""
-    config = model.config.vision_config if kind == "images" else model.config.text_config
+def describe(encoder: GalleryEncoder) -> dict[str, Any]:
+    """Returns what two galleries must have in common to be searched, or continued, in the same way."""
+    config, is_images = encoder.model.config, encoder.kind == "images"
+    width = (config.vision_config if is_images else config.text_config).hidden_size
     return {
-        "kind": kind,
-        "weights": weights_id(model),
-        "width": config.hidden_size if has_states else 0,
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "processor": processor_id(processor, kind),
+        "kind": encoder.kind,
+        "weights": weights_id(encoder.model),
+        "width": width if encoder.keep_states else 0,
+        "dtype": str(encoder.model.dtype).removeprefix("torch."),
+        "processor": processor_id(encoder.processor, encoder.kind),
     }
 
 
 def processor_id(processor: CBViLAProcessor, kind: str) -> int:
-    """A number that tells whether two galleries were made of the same pixels of images, or the same tokens of texts.
+    """Returns a hash of the preprocessing, equal if images get the same pixel values or texts the same tokens.
 
-    Of tokens it knows how many there are, and whether texts have their end; of pixels all that the image processor's
-    file says but who wrote it. Its two classes, with and without torchvision, are the same.
+    For texts it covers the size of the vocabulary and whether [SEP] is added; for images every setting of the image
+    processor that changes pixel values. The image processors with and without torchvision count as equal.
     """
     settings: dict[str, Any]
     if kind == "images":
@@ -170,9 +173,9 @@ def processor_id(processor: CBViLAProcessor, kind: str) -> int:
 
 
 def _content(items: Any, kind: str) -> int | None:
-    """What tells items from others without decoding them: texts by what they say, paths also by the files there.
+    """Returns a hash of strings or paths (with size and time of the files), or the items' own `fingerprint()`.
 
-    Unknown of anything else, but where the items know it themselves (`fingerprint()`).
+    None for anything else, which would have to be decoded.
     """
     if hasattr(items, "fingerprint"):
         return items.fingerprint()
@@ -181,8 +184,8 @@ def _content(items: Any, kind: str) -> int | None:
     return stable_id("\0".join(file_identity(item) if kind == "images" else str(item) for item in items))
 
 
-def _looked_at(items: Any, shards: Shards, encode: Callable[[list[Any]], Tensor], tolerance: float) -> Any:
-    """The items as they came, some of which were encoded anew: a gallery is gone on with only where they agree."""
+def _check_sample(items: Any, shards: Shards, encoder: GalleryEncoder) -> Any:
+    """Compares embeddings of a few items with the stored ones; returns the items, generators from their first item."""
     if is_by_position(items):
         places = sorted({0, shards.rows // 2, shards.rows - 1})
         some = [items[place] for place in places]
@@ -190,10 +193,11 @@ def _looked_at(items: Any, shards: Shards, encode: Callable[[list[Any]], Tensor]
         places, items = [0], iter(items)
         some = list(islice(items, 1))
         items = chain(some, items)
-    for place, embeds in zip(places, encode(some), strict=True):
-        if not torch.allclose(
-            embeds, torch.tensor(shards.values("embeds", place), dtype=embeds.dtype), atol=tolerance, rtol=0
-        ):
+    found = replace(encoder, progress=False, keep_states=False).encode(some).embeds
+    tolerance = 1e-3 if encoder.model.dtype.itemsize >= 4 else 3e-2
+    for place, embeds in zip(places, found, strict=True):
+        stored = torch.tensor(shards.values("embeds", place), dtype=embeds.dtype)
+        if not torch.allclose(embeds, stored, atol=tolerance, rtol=0):
             raise ValueError(
                 f"{shards.folder} holds other items than these, item {place} for one: give another folder, or delete "
                 "this one to start again."
@@ -207,7 +211,7 @@ def _fill(shards: Shards, batches: Iterable[Encoded], shard_bytes: int) -> None:
 
 
 def _joined(batches: Iterable[Encoded], size: int) -> Iterator[list[Encoded]]:
-    """Batches that are written together: searching goes through what is stored part by part."""
+    """Groups batches to be written together: a search reads what was written together at a time."""
     waiting, rows, held = list[Encoded](), 0, 0
     for batch in batches:
         waiting.append(batch)
@@ -221,7 +225,7 @@ def _joined(batches: Iterable[Encoded], size: int) -> Iterator[list[Encoded]]:
 
 
 def _columns(batches: list[Encoded]) -> dict[str, Any]:
-    whole = gather(batches)
+    whole = concatenate(batches)
     columns: dict[str, Any] = {"embeds": whole.embeds.numpy()}
     if whole.states:
         stored = _STORED_AS.get(whole.states[0].dtype, whole.states[0].dtype)
@@ -230,14 +234,20 @@ def _columns(batches: list[Encoded]) -> dict[str, Any]:
 
 
 def save_gallery(folder: Path, description: dict[str, Any], gallery: Gallery, shard_bytes: int = SHARD_BYTES) -> None:
-    """Writes a gallery in place of one that may be there, under another name until it is whole.
+    """Writes a gallery, in place of the one in the folder if any; under a temporary name until it is complete.
+
+    Args:
+        folder: The folder; made if it does not exist.
+        description: What [`describe`] returns.
+        gallery: The gallery.
+        shard_bytes: Approximate size of a file.
 
     Raises:
-        ValueError: If the folder holds anything else.
+        ValueError: If the folder holds other files.
     """
     if not is_free(folder) and not is_written(folder):
         raise ValueError(f"{folder} holds other files: give a folder that is empty, or not there yet.")
-    unfinished = folder.with_name(f".{folder.name}.unfinished-gallery")  # a name that nobody gives to anything else
+    unfinished = folder.with_name(f".{folder.name}.unfinished-gallery")  # a name that is unlikely to be in use
     shutil.rmtree(unfinished, ignore_errors=True)
     if isinstance(gallery, StoredGallery):
         shutil.copytree(gallery.folder, unfinished)
@@ -249,7 +259,7 @@ def save_gallery(folder: Path, description: dict[str, Any], gallery: Gallery, sh
 
 
 def _parts(gallery: Gallery, size: int = 64) -> Iterator[Encoded]:
-    """A gallery in memory, some items at a time."""
+    """Yields a gallery in memory in parts of `size` items."""
     embeds = torch.cat(list(gallery.blocks))
     for start in range(0, len(embeds), size):
         yield Encoded(embeds[start : start + size], gallery.states[start : start + size])

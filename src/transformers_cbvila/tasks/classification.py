@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from ..metrics.intervals import bootstrap_interval
 from ..metrics.reasoning_metrics import consistency
 from ..model.item_lists_cbvila import by_position
-from ..retrieval.gallery import evaluating
+from ..retrieval.encoding import evaluating
 from .evaluation import Evaluation
 from .rows import TaskRows
 from .task import Metrics

@@ -1,6 +1,8 @@
 """Usage and perplexity of a codebook as an `evaluate` metric; the arithmetic is in `codebook_metrics`."""
 
 # evaluate copies this file elsewhere and reads its imports line by line: `import a, b` or a relative one would fail.
+from collections.abc import Sequence
+
 import datasets
 import evaluate
 
@@ -18,7 +20,7 @@ predictions: for each image, the codes of its patches (codebook_indices). codebo
 class CBViLACodebookPerplexity(evaluate.Measurement):
     """Measurement whose `compute` returns `{"usage": float, "perplexity": float, "top_share": float}`."""
 
-    def _info(self):
+    def _info(self) -> evaluate.MeasurementInfo:
         return evaluate.MeasurementInfo(
             description=_DESCRIPTION,
             citation="",
@@ -26,5 +28,5 @@ class CBViLACodebookPerplexity(evaluate.Measurement):
             features=datasets.Features(predictions=datasets.Sequence(datasets.Value("int64"))),
         )
 
-    def _compute(self, predictions, codebook_size):
+    def _compute(self, predictions: Sequence[Sequence[int]], codebook_size: int) -> dict[str, float]:
         return codebook_use(predictions, codebook_size)

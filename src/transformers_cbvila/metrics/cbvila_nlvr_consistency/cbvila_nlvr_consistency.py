@@ -1,6 +1,8 @@
 """Accuracy and consistency of visual reasoning as an `evaluate` metric; the arithmetic is in `reasoning_metrics`."""
 
 # evaluate copies this file elsewhere and reads its imports line by line: `import a, b` or a relative one would fail.
+from collections.abc import Hashable, Sequence
+
 import datasets
 import evaluate
 
@@ -19,7 +21,7 @@ groups: one name per statement, equal for statements of one group.
 class CBViLANlvrConsistency(evaluate.Metric):
     """Metric whose `compute` returns `{"accuracy": float, "consistency": float}`."""
 
-    def _info(self):
+    def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation="",
@@ -30,7 +32,12 @@ class CBViLANlvrConsistency(evaluate.Metric):
             ],
         )
 
-    def _compute(self, predictions, references, groups):
+    def _compute(
+        self,
+        predictions: Sequence[str | bool | int],
+        references: Sequence[str | bool | int],
+        groups: Sequence[Hashable],
+    ) -> dict[str, float]:
         pairs = zip(predictions, references, strict=True)
         correct = [str(given).strip().lower() == str(wanted).strip().lower() for given, wanted in pairs]
         return {"consistency": consistency(correct, groups), "accuracy": sum(correct) / len(correct)}

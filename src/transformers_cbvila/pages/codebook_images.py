@@ -1,4 +1,4 @@
-"""Pictures of visual words, from arrays.
+"""Draws visual words and their patches.
 
 Shapes: H, W pixels, K codes.
 """
@@ -10,22 +10,22 @@ from colorsys import hsv_to_rgb
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-_CROP_SIDE = 60  # pixels of a drawn crop, about: it is enlarged a whole number of times
+_CROP_SIDE = 60  # approximate pixels of a drawn crop, which is enlarged by a whole number
 _GAP = 4
 _FRAME = (230, 45, 45, 255)
 _EDGE = (150, 158, 168, 120)
 _GRID = (150, 158, 168)
-_NUMBERED_SIDE, _NUMBERED_PATCH = 384, 40  # pixels of the picture with numbers, about, and of its patches, at least
-_OUTLINED_SIDE = 272  # twice what a page shows, about
+_NUMBERED_SIDE, _NUMBERED_PATCH = 384, 40  # approximate pixels of the numbered image, least pixels of its patches
+_OUTLINED_SIDE = 272  # about twice the size on the page
 
 
 def patch_strip(crops: list[np.ndarray], patch_size: int, columns: int) -> Image.Image:
-    """Crops of a patch with its neighbours, in lines, the patch framed.
+    """Draws crops of patches with their neighbours in a grid, with a frame around each patch.
 
     Args:
         crops: (3p, 3p, 4) uint8 RGBA, the patch of p pixels in the middle.
         patch_size: p.
-        columns: How many crops a line has room for, so that those of all codes have one scale.
+        columns: Crops per line; the same for all codes, so that they have one scale.
     """
     zoom = max(1, round(_CROP_SIDE / (3 * patch_size)))
     side, patch = 3 * patch_size * zoom, patch_size * zoom
@@ -36,14 +36,14 @@ def patch_strip(crops: list[np.ndarray], patch_size: int, columns: int) -> Image
         top, left = (step * (side + _GAP) for step in divmod(place, columns))
         strip.paste(Image.fromarray(crop).resize((side, side), Image.Resampling.NEAREST), (left, top))
         draw.rectangle((left, top, left + side - 1, top + side - 1), outline=_EDGE)
-        # around the patch, not on it
+        # outside the patch
         frame = (left + patch - 2, top + patch - 2, left + 2 * patch + 1, top + 2 * patch + 1)
         draw.rectangle(frame, outline=_FRAME, width=2)
     return strip
 
 
 def numbered_patches(image: np.ndarray, grid: tuple[int, int]) -> Image.Image:
-    """A picture (H, W, 3), enlarged, with the edges of its patches and their numbers, from 1 on in reading order."""
+    """Draws an image (H, W, 3), enlarged, with the edges of its patches and their numbers, from 1 in reading order."""
     rows, columns = grid
     side = max(_NUMBERED_PATCH, -(-_NUMBERED_SIDE // columns))
     drawn = Image.fromarray(image).resize((columns * side, rows * side), Image.Resampling.NEAREST)
@@ -56,20 +56,20 @@ def numbered_patches(image: np.ndarray, grid: tuple[int, int]) -> Image.Image:
     return drawn
 
 
-def outlined(image: np.ndarray, hidden: np.ndarray, patch_size: int) -> Image.Image:
-    """A picture (H, W, 3), enlarged, with the edges of its `hidden` (N,) patches."""
+def outlined_patches(image: np.ndarray, bool_masked_pos: np.ndarray, patch_size: int) -> Image.Image:
+    """Draws an image (H, W, 3), enlarged, with the edges of its masked patches (N,)."""
     height, width = image.shape[:2]
     zoom = max(1, round(_OUTLINED_SIDE / max(height, width)))
     drawn = Image.fromarray(image).resize((width * zoom, height * zoom), Image.Resampling.NEAREST)
     draw, side = ImageDraw.Draw(drawn), patch_size * zoom
-    for patch in np.flatnonzero(hidden).tolist():
+    for patch in np.flatnonzero(bool_masked_pos).tolist():
         top, left = (step * side for step in divmod(patch, width // patch_size))
         draw.rectangle((left, top, left + side - 1, top + side - 1), outline=_GRID)
     return drawn
 
 
 def crop_with_neighbours(image: np.ndarray, patch: int, patch_size: int) -> np.ndarray:
-    """A patch of a picture (H, W, 3) with the 8 around it, (3p, 3p, 4); transparent beyond the picture's edge."""
+    """Returns a patch of an image (H, W, 3) with the 8 around it, (3p, 3p, 4); transparent beyond the image's edge."""
     row, column = divmod(patch, image.shape[1] // patch_size)
     opaque = np.concatenate([image, np.full_like(image[..., :1], 255)], axis=-1)
     padded = np.pad(opaque, ((patch_size, patch_size), (patch_size, patch_size), (0, 0)))
@@ -78,15 +78,15 @@ def crop_with_neighbours(image: np.ndarray, patch: int, patch_size: int) -> np.n
 
 
 def index_map(indices: np.ndarray, grid: tuple[int, int], colours: np.ndarray) -> Image.Image:
-    """Codes (N,) of an image as its colours (K, 3), 0 to 1: one pixel per patch, to be enlarged where it is shown."""
+    """Draws the codes (N,) of an image in their colours (K, 3), 0 to 1, with one pixel per patch."""
     return Image.fromarray((colours[indices].reshape(*grid, 3) * 255).round().astype(np.uint8))
 
 
 def distinct_colours(counts: np.ndarray) -> np.ndarray:
-    """A colour (K, 3), 0 to 1, for each of the codes, as far from each other as possible for the most used ones."""
+    """Returns a colour (K, 3), 0 to 1, for each code; those of the most used codes differ the most."""
     colours = np.zeros((len(counts), 3))
     for rank, code in enumerate(np.argsort(-counts, kind="stable").tolist()):
-        # the golden angle never meets itself; brightness tells neighbouring hues apart
+        # multiples of the golden angle never repeat; brightness separates neighbouring hues
         hue, shade = rank * 0.61803398875 % 1.0, rank % 3
         colours[code] = hsv_to_rgb(hue, (0.85, 0.55, 0.75)[shade], (0.95, 0.85, 0.6)[shade])
     return colours
