@@ -93,8 +93,9 @@ def run(options: Any) -> int:
 def _load(options: Any) -> tuple[str, MeasuredPairs]:
     """Returns the split that is measured, and its rows of all sources."""
     from ..data.measured_pairs import MeasuredPairs
+    from ..data.mixing import join
     from ..data.source_rows import usual_split
-    from ..data.sources import join, load_pairs
+    from ..data.sources import load_pairs
 
     split, skip = options.split or usual_split(options.data), options.skip_bad_rows
     columns = (options.image_column, options.caption_column)

@@ -19,7 +19,7 @@ class MeasuredPairs(Sequence):
         ValueError: If, with `skip_bad_rows`, all rows are bad.
     """
 
-    def __init__(self, rows: Sequence[dict[str, Any]], skip_bad_rows: bool = False):
+    def __init__(self, rows: Sequence[dict[str, Any]], skip_bad_rows: bool = False) -> None:
         self._pairs = ImageTextPairs(rows)
         self.skipped: list[str] = []
         self._kept: Sequence[int] = range(len(rows))

@@ -49,7 +49,7 @@ class PairDraws:
     views: ImageViews = field(default_factory=ImageViews)
     keyword_probability: float = 0.5
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 <= self.keyword_probability <= 1:
             raise ValueError(f"keyword_probability={self.keyword_probability} must be a share from 0 to 1.")
 
@@ -109,7 +109,7 @@ class ImageTextPairs(EpochRows):
         keyword_probability: float = 0.5,
         skip_bad_rows: bool = False,
         **views: Any,
-    ):
+    ) -> None:
         super().__init__(rows, seed)
         self.draws = PairDraws(ImageViews(**views), keyword_probability)
         self.skip_bad_rows = skip_bad_rows

@@ -67,7 +67,7 @@ class StreamedImageTextPairs(IterableDataset):
         keyword_probability: float = 0.5,
         skip_bad_rows: bool = False,
         **views: Any,
-    ):
+    ) -> None:
         if shuffle_buffer < 0:
             raise ValueError(f"shuffle_buffer={shuffle_buffer} is negative; 0 keeps the stream's own order.")
         self.rows = undecoded(rows)
@@ -232,7 +232,7 @@ class ReplayCollator:
         collate: Collator of all other batches.
     """
 
-    def __init__(self, collate: Callable[[list[Any]], dict[str, Any]]):
+    def __init__(self, collate: Callable[[list[Any]], dict[str, Any]]) -> None:
         self.collate = collate
 
     def __call__(self, examples: list[Any]) -> dict[str, Any]:

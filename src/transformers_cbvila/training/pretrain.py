@@ -11,9 +11,11 @@ from transformers import AutoTokenizer, set_seed
 from ..bundled import bundled_or_same, checkpoint_source
 from ..data import option_texts
 from ..data.collators import CBViLADataCollatorForPreTraining
+from ..data.mixing import check_weights, concatenate, interleave
 from ..data.pairs import ImageTextPairs
-from ..data.sources import check_weights, concatenate, interleave, load_pair_stream, load_pairs, training_texts
+from ..data.sources import load_pair_stream, load_pairs
 from ..data.streams import StreamedImageTextPairs
+from ..data.training_texts import training_texts
 from ..data.unknown_texts import warn_of_unknown_tokens
 from ..data.vocabulary import train_wordpiece
 from ..model.configuration_cbvila import CBViLAConfig
@@ -108,7 +110,7 @@ class PretrainingJob(ViewOptions):
     )
     keyword_probability: float = field(default=0.5, metadata={"help": "How often keywords are added."})
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if isinstance(self.model_config, str):
             self.model_config = _parsed(self.model_config)
         if not self.train_data:
