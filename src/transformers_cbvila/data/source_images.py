@@ -29,7 +29,7 @@ def encoded_images(rows: Dataset, column: str, source: str) -> Dataset:
 
 
 def image_locator(source: str) -> Callable[[Any], Any]:
-    """Returns a function that makes complete paths of those in a source's rows, and leaves other values as they are."""
+    """Returns a function that completes the paths in a source's rows, and leaves other values as they are."""
     look = cache(lambda: find_source(source))  # listing a large folder is slow
 
     def place(value: Any) -> Any:
