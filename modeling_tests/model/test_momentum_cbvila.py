@@ -1,4 +1,4 @@
-"""Losses with what momentum copies say: by hand, by slow loops, at their limits, and which weights they reach."""
+"""Losses with soft targets of a momentum encoder: by hand, by slow loops, at limits, and which weights they reach."""
 
 import math
 
@@ -10,6 +10,7 @@ from tiny import VOCABULARY, pretraining_model, tiny_pairs
 from transformers_cbvila.data.masking import generator_for
 from transformers_cbvila.model.losses_cbvila import distilled_loss, known_match_loss
 from transformers_cbvila.model.momentum_cbvila import MomentumPairs, MomentumTargets, momentum_itc_loss
+from transformers_cbvila.model.pair_ids_cbvila import PairIds, gather_pair_ids
 from transformers_cbvila.model.pair_similarity_cbvila import pair_similarity
 
 ONE, OTHER = [1.0, 0.0], [0.0, 1.0]
@@ -51,7 +52,7 @@ def test_momentum_itc_loss_with_queue_by_hand():
 
 
 def test_momentum_itc_loss_known_matches_in_queue_by_hand():
-    """The queue's pair is of the first image: half of its row's targets, though the copies put it with the second."""
+    """The queue's pair is of the first image: half of its row's targets, but the encoder puts it with the second."""
     keys = pairs_of([ONE, OTHER, OTHER], [ONE, OTHER, OTHER], [1, 2, 1])
     own = torch.tensor([ONE, OTHER])
     first = (math.log(5 / 3) + math.log(5)) / 2  # shares 3/5 1/5 1/5, targets 1/2 0 1/2
@@ -61,7 +62,7 @@ def test_momentum_itc_loss_known_matches_in_queue_by_hand():
 
 
 def test_momentum_itc_loss_soft_targets_by_hand():
-    """The copies have both images for the other one: they would give 3/5 to a pair that does not match."""
+    """The encoder takes both images for the other one: it would give 3/5 to a pair that does not match."""
     keys = pairs_of([OTHER, ONE, ONE], [ONE, OTHER, OTHER], [1, 2, 3])
     own = torch.tensor([ONE, OTHER])
     # images: student 3/5 1/5 1/5 and 1/7 3/7 3/7; teacher 1/7 3/7 3/7 and 3/5 1/5 1/5; known columns 0 and 1
@@ -132,11 +133,11 @@ def test_momentum_itc_loss_equals_slow_loop(alpha, first):
 
 
 def test_momentum_itc_loss_without_queue_and_alpha_is_itc_loss():
-    """... of copies that are the model, where nothing else is known to match."""
+    """... with an encoder equal to the model, if nothing else is known to match."""
     keys = random_pairs(5)._replace(image_ids=torch.arange(5), text_ids=torch.arange(5))
     keys = keys._replace(known_text_ids=torch.full((5, 2), -1))
     embeds = keys.image_embeds, keys.text_embeds
-    plain = pair_similarity(None, log_three, *embeds, keys.image_ids, keys.text_ids, None).itc_loss()
+    plain = pair_similarity(PairIds(keys.image_ids, keys.text_ids), log_three, *embeds).itc_loss()
     momentum = momentum_itc_loss(log_three, *embeds, MomentumTargets(0.0, keys))
     torch.testing.assert_close(momentum, plain, rtol=1e-12, atol=0)
     nearly = momentum_itc_loss(log_three, *embeds, MomentumTargets(1e-9, keys))
@@ -192,7 +193,7 @@ def test_momentum_pairs_followed_by_pads_known_text_ids():
 
 
 def batch_and_momentum(model, alpha=0.4, queue=3):
-    """A batch, and what some other model could say of it."""
+    """A batch, and targets of some other model."""
     batch = tiny_pairs() | {"image_ids": torch.arange(4), "text_ids": torch.arange(10, 14)}
     embeds = F.normalize(torch.randn(2, 4 + queue, 16, generator=generator_for(5)), dim=-1)
     known = torch.empty(4 + queue, 0, dtype=torch.long)
@@ -214,6 +215,19 @@ def test_momentum_changes_itc_and_mlm_only():
     torch.testing.assert_close(distilled.losses["itc"], by_hand)
     soft = -(momentum.mlm_logits.softmax(-1) * distilled.mlm_logits.log_softmax(-1)).sum(-1).mean()
     torch.testing.assert_close(distilled.losses["mlm"], 0.6 * plain.losses["mlm"] + 0.4 * soft)
+
+
+@pytest.mark.parametrize("given", ["image_ids", "nothing"])
+def test_ids_that_were_gathered_before_change_nothing(given):
+    model = pretraining_model()
+    batch, momentum = batch_and_momentum(model)
+    if given == "nothing":
+        batch = {name: value for name, value in batch.items() if name not in ("image_ids", "text_ids")}
+    contents = batch["pixel_values"], batch["input_ids"], batch["attention_mask"]
+    ids = gather_pair_ids(True, *contents, batch.get("image_ids"), batch.get("text_ids"))
+    outputs = [model(**batch, momentum=momentum._replace(ids=known)) for known in (None, ids)]
+    assert all(torch.equal(value, outputs[1].losses[name]) for name, value in outputs[0].losses.items())
+    assert torch.equal(outputs[0].itm_logits, outputs[1].itm_logits)
 
 
 @pytest.mark.parametrize("momentum", [None, MomentumTargets(0.4)])

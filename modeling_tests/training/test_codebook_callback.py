@@ -47,7 +47,7 @@ class Stream(IterableDataset):
 
 def test_image_batches_depend_on_the_seed(tmp_path):
     trainer = pretrainer(tmp_path)
-    first, again, other = (torch.cat(list(image_batches(trainer, seed))) for seed in (0, 0, 1))
+    first, again, other = (torch.cat(list(image_batches(trainer.context, seed))) for seed in (0, 0, 1))
     assert first.shape == (8, 3, 32, 32) and torch.equal(first, again) and not torch.equal(first, other)
     # the same pictures in another order
     assert torch.equal(first.sum((1, 2, 3)).sort().values, other.sum((1, 2, 3)).sort().values)
@@ -68,8 +68,8 @@ def test_image_latents_are_those_of_evaluation(tmp_path):
     model = trainer.model.train()
     model.cbvila.vision_model.embeddings.eval()  # a part that someone froze
     modes = [part.training for part in model.modules()]
-    images = next(image_batches(trainer, 0))
-    latents = image_latents(trainer, images)
+    images = next(image_batches(trainer.context, 0))
+    latents = image_latents(trainer.context, images)
     assert [part.training for part in model.modules()] == modes
     model.eval()
     tokens = model.cbvila.vision_model(images).last_hidden_state[:, 1:]
@@ -83,7 +83,7 @@ def test_code_stability_is_the_share_of_unchanged_indices(tmp_path):
     seen = {}
 
     def look(step):
-        latents = image_latents(trainer, trainer.codebook_callback.probe.pixel_values)
+        latents = image_latents(trainer.context, trainer.codebook_callback.probe.pixel_values)
         seen[step] = trainer.model.cbvila.quantizer.lookup(latents)
 
     options = {"max_steps": 9, "stability_window": 4, "stability_every": 2, "learning_rate": 1e-2}
@@ -103,7 +103,7 @@ def test_code_stability_is_the_share_of_unchanged_indices(tmp_path):
 
 def test_code_stability_looks_back_by_its_window(monkeypatch, tmp_path):
     trainer = pretrainer(tmp_path)
-    probe = CodeStability(trainer, images=2, window=10)
+    probe = CodeStability(trainer.context, images=2, window=10)
     book = trainer.model.cbvila.quantizer
     indices = torch.zeros(2, PATCHES, dtype=torch.long)
     monkeypatch.setattr(book, "lookup", lambda latents: indices.clone())
@@ -208,7 +208,7 @@ def test_ema_teacher_averages_the_encoder(tmp_path):
     trainer = pretrainer(tmp_path)
     model = trainer.model.cbvila
     followed = {"vision_model": model.vision_model, "in_proj": model.quantizer.table.in_proj}
-    teacher = EMATeacher(trainer, decay=0.75)
+    teacher = EMATeacher(trainer.context, decay=0.75)
     expected = {f"{part}.{n}": w.clone() for part, module in followed.items() for n, w in module.state_dict().items()}
     assert len(expected) > 10
     for _ in range(3):
@@ -263,14 +263,14 @@ def test_codebook_options_are_rejected_before_training(tmp_path, monkeypatch):
         pretrainer(tmp_path, model=pretraining_model(preset="paper"), codebook_restart_threshold=0.3)
     trainer = pretrainer(tmp_path, codebook_target_decay=0.9)
     monkeypatch.setattr(trainer, "is_fsdp_enabled", True)
-    with pytest.raises(ValueError, match="codebook_target_decay keeps a whole copy"):
-        CodebookCallback(trainer)
+    with pytest.raises(ValueError, match="codebook_target_decay needs a whole copy"):
+        CodebookCallback(trainer.context)
 
 
 @pytest.mark.parametrize("burn_in, heard", [(3, 0), (4, 1), (0.5, 0)])
 def test_burn_in_steps_without_an_end_is_warned_of(burn_in, heard, tmp_path, logged):
     pretrainer(tmp_path, max_steps=4, burn_in_steps=burn_in).train()
-    said = logged("codebook.callback")
+    said = logged("codebook.option_warnings")
     assert len(said) == heard
     assert all(
         "burn_in_steps=4 (after align_steps=0.0) lasts for all of the 4 steps: MIM never begins" in text
@@ -283,7 +283,7 @@ def test_burn_in_steps_without_an_end_is_warned_of(burn_in, heard, tmp_path, log
 )
 def test_negative_hardening_before_itm_is_warned_of(hardening, heard, tmp_path, logged):
     pretrainer(tmp_path, max_steps=6, align_steps=3, burn_in_steps=4, negative_hardening=hardening).train()
-    said = logged("codebook.callback")
+    said = logged("codebook.option_warnings")
     assert len(said) == heard
     assert all("ends at step 3, and ITM begins at step 3" in text for text in said)
 
@@ -329,7 +329,7 @@ def test_codebook_fit_reinitializes_the_linear_mim_head(given, fields, options, 
     assert all(torch.equal(before[name], after[name]) for name in before) != begins
     said = [text for text in logged("codebook.callback") if "came with fitted codes" in text]
     assert len(said) == int(given and options.get("codebook_init", True))
-    assert not begins or "mim.head scored these and begins anew" in said[0]
+    assert not begins or "mim.head scored them and was reset" in said[0]
 
 
 def test_mim_head_reinitialization_is_reproducible(tmp_path):
@@ -470,7 +470,7 @@ def test_codebook_fit_ends_the_alarm(tmp_path, logged):
 )
 def test_codebook_restart_threshold_without_steps_is_warned_of(options, heard, tmp_path, logged):
     pretrainer(tmp_path, **({**RESTARTS, "max_steps": 6} | options)).train()
-    said = logged("codebook.callback")
+    said = logged("codebook.option_warnings")
     assert len(said) == heard
     assert all("codebook_restart_threshold=0.3" in text and "Only after an alarm" in text for text in said)
 
@@ -563,7 +563,7 @@ def test_resume_restores_the_codebook_callback(save_steps, options, tmp_path, lo
 def test_resume_without_codebook_callback_state(tmp_path):
     options = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "burn_in_steps": 1}
     pretrainer(tmp_path, **options).train()
-    (tmp_path / "checkpoint-2" / "codebook_care.pt").unlink()
+    (tmp_path / "checkpoint-2" / "codebook_state.pt").unlink()
     trainer = pretrainer(tmp_path, codebook_target_decay=0.9, **options)
     trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
     assert len(step_logs(trainer)) == 4 and "loss_mim" in step_logs(trainer)[-1]

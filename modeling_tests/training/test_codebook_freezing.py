@@ -117,7 +117,7 @@ def test_frozen_codes_stay_with_the_trainer(freeze, fields, fitted, tmp_path, lo
     trainer.train()
     for name, value in codes_of(model).items():
         torch.testing.assert_close(value, before[name], atol=0, rtol=0, msg=name)
-    assert "The codebook is frozen" in logged.text and "nothing comes of codebook_refit" in logged.text
+    assert "The codebook is frozen" in logged.text and "these options have no effect: codebook_refit" in logged.text
     assert ("these codes are random" in logged.text) is not fitted
 
 

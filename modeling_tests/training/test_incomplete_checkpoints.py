@@ -6,7 +6,7 @@ import pytest
 from tiny_trainer import pretrainer
 
 RUN = {"max_steps": 3, "save_strategy": "steps", "save_steps": 1, "queue_size": 8, "burn_in_steps": 1}
-LEFT_OUT = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "run_conditions.json", "codebook_care.pt", "momentum.pt")
+LEFT_OUT = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "run_conditions.json", "codebook_state.pt", "momentum.pt")
 
 
 @pytest.fixture(scope="module")

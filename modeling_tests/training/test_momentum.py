@@ -1,4 +1,4 @@
-"""Momentum copies and their queue from step to step; `test_processes.py` has them on two processes."""
+"""The momentum encoder and its queue from step to step; `test_processes.py` has them on two processes."""
 
 import copy
 from collections import deque
@@ -79,7 +79,7 @@ def test_queue_state_dict_restores_its_place():
     assert other.read() is None, "of another size: it begins empty"
 
 
-# The copies
+# The encoder
 
 
 def disturb(model, seed):
@@ -91,7 +91,7 @@ def disturb(model, seed):
 @pytest.mark.parametrize("predicts", [True, False])
 def test_momentum_encoder_averages_the_model(predicts, tmp_path):
     trainer = pretrainer(tmp_path)
-    encoder = MomentumEncoder(trainer, decay=0.75, predicts=predicts)
+    encoder = MomentumEncoder(trainer.context, decay=0.75, predicts=predicts)
     expected = {name: weight.detach().clone() for name, weight in encoder.model.named_parameters()}
     assert all(torch.equal(trainer.model.get_parameter(name), weight) for name, weight in expected.items())
     for step in range(3):
@@ -113,7 +113,7 @@ def test_momentum_encoder_averages_the_model(predicts, tmp_path):
 def test_momentum_encoder_uses_current_codes(preset, tmp_path):
     """Where texts see visual words: codes that k-means has replaced are no weights to be averaged."""
     trainer = pretrainer(tmp_path, model=pretraining_model(preset=preset, itm_kv="quantized"))
-    encoder = MomentumEncoder(trainer, decay=0.9, predicts=True)
+    encoder = MomentumEncoder(trainer.context, decay=0.9, predicts=True)
     table = trainer.model.cbvila.quantizer.table
     table.set_codes(torch.randn(table.codes.shape, generator=generator_for(3)))
     disturb(trainer.model.cbvila.vision_model, 1)
@@ -125,11 +125,11 @@ def test_momentum_encoder_uses_current_codes(preset, tmp_path):
 
 
 def test_momentum_encoder_loads_state_of_other_options(tmp_path):
-    """A run with a queue that is resumed with distillation: the fusion encoder's copy begins then."""
+    """A run with a queue that is resumed with distillation: the average of the fusion encoder begins then."""
     trainer = pretrainer(tmp_path)
-    embedding = MomentumEncoder(trainer, decay=0.75, predicts=False)
+    embedding = MomentumEncoder(trainer.context, decay=0.75, predicts=False)
     disturb(trainer.model, 0)
-    predicting = MomentumEncoder(trainer, decay=0.75, predicts=True)
+    predicting = MomentumEncoder(trainer.context, decay=0.75, predicts=True)
     predicting.load_state_dict(embedding.state_dict())
     for name, weight in predicting.model.named_parameters():
         begins = name.startswith(("cbvila.fusion_model.", "objectives.mlm.head."))
@@ -154,8 +154,8 @@ class Heard:
             self.inputs.append({**inputs, "momentum": copy.deepcopy(momentum)})
 
 
-def slow_says(model, inputs):
-    """Embeddings and masked tokens as a model that does nothing else says them."""
+def plain_outputs(model, inputs):
+    """Embeddings, and logits of masked tokens, of a model's own forward."""
     with torch.no_grad():
         both = model.cbvila(inputs["pixel_values"], inputs["input_ids"], inputs["attention_mask"])
         masked = model.cbvila(inputs["pixel_values"], inputs["input_ids_masked"], inputs["attention_mask"])
@@ -165,8 +165,8 @@ def slow_says(model, inputs):
 
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_momentum_pairs_precede_the_step_and_the_queue_follows(accumulation, tmp_path):
-    """Every forward hears copies that follow the steps before it, this batch, and the batches before it."""
-    averages, heard_of = [], []
+    """Every forward gets targets of an encoder that follows the steps before, this batch, and the queue."""
+    averages, pairs_seen = [], []
 
     def average():
         model = copy.deepcopy(trainer.model).eval()
@@ -182,15 +182,15 @@ def test_momentum_pairs_precede_the_step_and_the_queue_follows(accumulation, tmp
     trainer.train()
     assert len(heard) == 4 * accumulation
     for i, inputs in enumerate(heard):
-        momentum, says = inputs["momentum"], slow_says(averages[i // accumulation], inputs)
+        momentum, expected = inputs["momentum"], plain_outputs(averages[i // accumulation], inputs)
         assert momentum.alpha == 0.4
-        torch.testing.assert_close(momentum.pairs.image_embeds[:2], says[0])
-        torch.testing.assert_close(momentum.pairs.text_embeds[:2], says[1])
-        torch.testing.assert_close(momentum.mlm_logits, says[2])
+        torch.testing.assert_close(momentum.pairs.image_embeds[:2], expected[0])
+        torch.testing.assert_close(momentum.pairs.text_embeds[:2], expected[1])
+        torch.testing.assert_close(momentum.mlm_logits, expected[2])
         assert momentum.pairs.image_ids[:2].tolist() == inputs["image_ids"].tolist()
         earlier = sorted(zip(momentum.pairs.image_ids[2:].tolist(), momentum.pairs.text_ids[2:].tolist(), strict=True))
-        assert earlier == sorted(heard_of[-5:])
-        heard_of += zip(inputs["image_ids"].tolist(), inputs["text_ids"].tolist(), strict=True)
+        assert earlier == sorted(pairs_seen[-5:])
+        pairs_seen += zip(inputs["image_ids"].tolist(), inputs["text_ids"].tolist(), strict=True)
     assert trainer.momentum.queue.count == 5
 
 
@@ -274,7 +274,7 @@ def test_momentum_options_off_have_no_callback_and_no_files(tmp_path):
 
 
 def test_momentum_without_itc_distils_mlm_only(tmp_path):
-    """Preset paper; in burn-in there is nothing to say."""
+    """Preset paper; in burn-in there are no targets."""
     trainer = pretrainer(tmp_path, model=pretraining_model(preset="paper"), burn_in_steps=2, max_steps=4, **ALBEF)
     heard = Heard(trainer).inputs
     trainer.train()
@@ -340,7 +340,7 @@ def test_momentum_is_not_saved_with_the_model(tmp_path):
     trainer.train(resume_from_checkpoint=str(folders[1]))
     loaded = pretraining_model()
     loaded.load_state_dict(weights[1], strict=False)
-    torch.testing.assert_close(heard[0]["momentum"].pairs.image_embeds, slow_says(loaded, heard[0])[0])
+    torch.testing.assert_close(heard[0]["momentum"].pairs.image_embeds, plain_outputs(loaded, heard[0])[0])
 
 
 # What does not fit
@@ -374,15 +374,15 @@ def test_momentum_rejects_models_without_itc_and_mlm(fields, options, message, t
 
 
 def test_momentum_rejects_other_heads(tmp_path):
-    with pytest.raises(ValueError, match="momentum copies are for CBViLAForPreTraining, not for CBViLAForQuestion"):
+    with pytest.raises(ValueError, match="a momentum encoder is for CBViLAForPreTraining, not for CBViLAForQuestion"):
         CBViLATrainer(model=answering_model(), args=training_arguments(tmp_path, queue_size=2))
 
 
 def test_momentum_rejects_sharded_weights(tmp_path, monkeypatch):
     trainer = pretrainer(tmp_path, queue_size=2)
     monkeypatch.setattr(trainer, "is_deepspeed_enabled", True)
-    with pytest.raises(ValueError, match="queue_size=2 keeps whole copies of the encoders, which sharded weights"):
-        momentum_module.MomentumCallback(trainer)
+    with pytest.raises(ValueError, match="queue_size=2 needs a whole copy of the encoders, which sharded weights"):
+        momentum_module.MomentumCallback(trainer.context)
 
 
 @pytest.mark.parametrize("size, warned", [(2, 0), (3, 1)])

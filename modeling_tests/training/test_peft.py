@@ -38,7 +38,7 @@ def test_peft_model_gets_schedule_and_codebook_callback(tmp_path):
     )
     before = trainer.unwrapped_model.cbvila.quantizer.table.codes.clone()
     trainer.train()
-    assert isinstance(trainer.unwrapped_model, CBViLAForPreTraining) and trainer.is_pretraining
+    assert isinstance(trainer.unwrapped_model, CBViLAForPreTraining) and trainer.context.is_pretraining
     on = [logged_terms(log) - HEALTH for log in step_logs(trainer)]
     assert on == [{"loss_itc"}] + [BURN_IN_TERMS] * 2 + [ALL_TERMS] * 3
     assert all(logged_terms(log) >= HEALTH for log in step_logs(trainer))

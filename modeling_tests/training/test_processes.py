@@ -48,7 +48,7 @@ RUNS = {
 
 
 def run(folder, processes, **options):
-    """Weights (of momentum copies and a queue, too) and logs of a run with batches of four on so many processes."""
+    """Weights (also of a momentum encoder and a queue) and logs of a run with batches of four on so many processes."""
     options = {"per_device_train_batch_size": 4 // processes, "rows": 8} | options
     trainer = pretrainer(folder, model=pretraining_model(), **options)
     trainer.train()
@@ -59,8 +59,8 @@ def run(folder, processes, **options):
 def _beside(momentum):
     if momentum is None:
         return {}
-    copies = {f"copies.{name}": value for name, value in momentum.encoder.state_dict().items()}
-    return copies | momentum.queue.read()._asdict()
+    averages = {f"encoder.{name}": value for name, value in momentum.encoder.state_dict().items()}
+    return averages | momentum.queue.read()._asdict()
 
 
 def all_runs(rank, folder):

@@ -142,7 +142,7 @@ def resumed_otherwise(folder, make, first, second):
     [
         (pretrainer, {}, []),
         (pretrainer, {"dataloader_num_workers": 1}, []),  # of rows that can be indexed, no draw depends on it
-        (pretrainer, {"rows": 12}, ["rows was 8, is 12: the training data are others"]),
+        (pretrainer, {"rows": 12}, ["rows was 8, is 12: the training data differ"]),
         (
             pretrainer,
             {
@@ -153,7 +153,7 @@ def resumed_otherwise(folder, make, first, second):
                 "bf16": True,
             },
             [
-                "batch_size_per_process was 2, is 4: batches and negatives are others; the position in the data",
+                "batch_size_per_process was 2, is 4: batches and negatives differ; the position in the data",
                 "gradient_accumulation_steps was 1, is 2: a step sees another number of pairs",
                 "seed was 0, is 3: crops",
                 "length was 3 steps, is 2 steps: learning rates",
@@ -161,7 +161,7 @@ def resumed_otherwise(folder, make, first, second):
             ],
         ),
         (stream_trainer, {}, []),
-        (stream_trainer, {"dataloader_num_workers": 1}, ["dataloader_num_workers was 0, is 1: the stream is shared"]),
+        (stream_trainer, {"dataloader_num_workers": 1}, ["dataloader_num_workers was 0, is 1: the stream is split"]),
         (
             lambda folder, shards=3, buffer=5, **options: stream_trainer(
                 folder, stream=small_stream(shards, shuffle_buffer=buffer), **options
@@ -191,10 +191,10 @@ def test_run_conditions_include_processes(tmp_path, logged):
     checkpoint = tmp_path / "checkpoint-1"
     path = checkpoint / "run_conditions.json"
     path.write_text(path.read_text().replace('"processes": 1', '"processes": 8'))
-    run_conditions.warn_of_other_conditions(pretrainer(tmp_path, max_steps=3), str(checkpoint))
-    assert "processes was 8, is 1: batches and negatives are others" in logged("run_conditions")[0]
+    run_conditions.warn_of_other_conditions(pretrainer(tmp_path, max_steps=3).context, str(checkpoint))
+    assert "processes was 8, is 1: batches and negatives differ" in logged("run_conditions")[0]
     path.unlink()
-    run_conditions.warn_of_other_conditions(pretrainer(tmp_path, max_steps=9), str(checkpoint))
+    run_conditions.warn_of_other_conditions(pretrainer(tmp_path, max_steps=9).context, str(checkpoint))
     assert len(logged("run_conditions")) == 1, "a checkpoint of an earlier version says nothing"
 
 

@@ -222,7 +222,9 @@ def test_trainer_rejects_batches_of_a_single_pair(tmp_path):
 def fits(monkeypatch):
     """The seeds of all k-means runs."""
     seeds, fit = [], CodebookCallback.fit
-    monkeypatch.setattr(CodebookCallback, "fit", lambda self, seed: (seeds.append(seed), fit(self, seed))[1])
+    monkeypatch.setattr(
+        CodebookCallback, "fit", lambda self, seed, *args: (seeds.append(seed), fit(self, seed, *args))[1]
+    )
     return seeds
 
 
@@ -271,7 +273,7 @@ def test_codebook_fit_keeps_random_state_and_training_mode(tmp_path):
     trainer.model.train()
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    CodebookCallback(trainer).fit(seed=3)
+    CodebookCallback(trainer.context).fit(seed=3)
     assert torch.equal(torch.get_rng_state(), before) and trainer.model.cbvila.vision_model.training
 
 

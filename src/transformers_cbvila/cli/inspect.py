@@ -30,13 +30,14 @@ def parse(argv: list[str]) -> tuple[Any, ...]:
 
     parser = Parser(
         prog="cbvila inspect",
+        usage="cbvila inspect MODEL --data DATA [DATA ...] [OPTION ...]",
         description="Measure a pretrained model on images with captions.",
         epilog=EXAMPLE,
     )
     model = parser.add_argument("model", help="folder, Hub id, or the name of a bundled checkpoint")
     model.required = False  # asked for below
     parser.add_argument(
-        "--data", nargs="+", required=True, metavar="DATA", help=f"data: {option_texts.SOURCES}; all rows of all"
+        "--data", nargs="+", required=True, metavar="DATA", help=f"{option_texts.SOURCES}; all rows of all"
     )
     parser.add_argument("--split", help=option_texts.MEASURED_SPLIT)
     parser.add_argument("--image_column", default="image", help=option_texts.IMAGE_COLUMN)

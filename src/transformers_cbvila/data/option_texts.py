@@ -4,7 +4,7 @@ from .builtin_sources import BUILTIN_SOURCES
 from .column_names import CAPTION_COLUMNS, column_help
 
 SOURCES = (
-    "folders (images with a metadata.jsonl or .csv, or with a .txt each; Parquet files; written by save_to_disk), "
+    "Folders (images with a metadata.jsonl or .csv, or with a .txt each; Parquet files; written by save_to_disk), "
     "Parquet, JSON Lines, CSV, TSV or WebDataset .tar files, Hub ids (user/name@revision), or built-in data "
     f"({', '.join(BUILTIN_SOURCES)})"
 )

@@ -14,7 +14,6 @@ from transformers.utils.generic import can_return_tuple
 
 from .answer_lists_cbvila import require_distinct
 from .configuration_cbvila import CBViLAConfig
-from .distributed_cbvila import Processes
 from .losses_cbvila import at_least_fp32
 from .modeling_cbvila import CBViLAModel, check_pair_counts
 from .modeling_cbvila_base import reorder_fields
@@ -22,7 +21,8 @@ from .modeling_cbvila_objectives import CBViLAModelWithObjectives, weighted_sum
 from .objective_cbvila import CBViLAStep
 from .objective_itc_cbvila import CBViLAITC
 from .objective_itm_cbvila import CBViLAITM
-from .pair_similarity_cbvila import PairSimilarity, pair_ids, pair_similarity
+from .pair_ids_cbvila import gather_pair_ids
+from .pair_similarity_cbvila import pair_similarity
 
 
 @dataclass
@@ -171,8 +171,8 @@ class CBViLAForImageTextRetrieval(CBViLAModelWithObjectives):
         rows = torch.arange(texts.shape[0], device=texts.device)
         own = rows if image_index is None else image_index
         if return_loss:
-            ids = pair_ids(pixel_values, texts, attention_mask, image_ids, text_ids)
-            processes = Processes.gather_sizes(self.training, texts, known_text_ids)
+            given = pixel_values, texts, attention_mask, image_ids, text_ids, known_text_ids
+            ids = gather_pair_ids(self.training, *given, image_index=own)
             embeds = output.image_embeds.index_select(0, own), output.text_embeds
             step = CBViLAStep(
                 weights=dict.fromkeys(self.objectives, 1.0),
@@ -184,9 +184,9 @@ class CBViLAForImageTextRetrieval(CBViLAModelWithObjectives):
                 image_index=own,
                 image_embeds=embeds[0],
                 text_embeds=embeds[1],
-                pairs=self._pair_similarity(processes, own, *embeds, *ids, known_text_ids),
+                pairs=pair_similarity(ids, self.cbvila.similarity_logits, *embeds),
                 similarity=self.cbvila.similarity_logits,
-                processes=processes,
+                processes=ids.processes,
                 negative_hardness=negative_hardness,
                 negative_seed=negative_seed,
             )
@@ -235,22 +235,6 @@ class CBViLAForImageTextRetrieval(CBViLAModelWithObjectives):
             for row in zip(input_ids.tolist(), mask.tolist(), strict=True)
         ]
         require_distinct(rows, [f"text {number}" for number in range(len(rows))], "Texts to choose from")
-
-    def _pair_similarity(
-        self,
-        processes: Processes,
-        own: Tensor,
-        images: Tensor,
-        texts: Tensor,
-        image_ids: Tensor,
-        text_ids: Tensor,
-        known_text_ids: Tensor | None,
-    ) -> PairSimilarity:
-        """Compares texts (B, E) and their images (B, E), with the indices `own` (B,), with those of all ranks."""
-        known_text_ids = None if known_text_ids is None else known_text_ids.index_select(0, own)
-        image_ids = image_ids.index_select(0, own)
-        similarity = self.cbvila.similarity_logits
-        return pair_similarity(processes, similarity, images, texts, image_ids, text_ids, known_text_ids)
 
 
 __all__ = ["CBViLAForImageTextRetrieval"]

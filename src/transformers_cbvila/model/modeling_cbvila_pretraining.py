@@ -18,7 +18,6 @@ from transformers.utils.generic import can_return_tuple
 
 from .codebook_statistics_cbvila import codebook_statistics
 from .configuration_cbvila import CBViLAConfig
-from .distributed_cbvila import Processes
 from .losses_cbvila import at_least_fp32, equal_parts
 from .modeling_cbvila import CBViLAModel
 from .modeling_cbvila_base import reorder_fields
@@ -27,7 +26,8 @@ from .modeling_cbvila_reconstruction import CBViLAModelWithReconstruction
 from .momentum_cbvila import MomentumTargets
 from .objective_cbvila import CBViLAObjective, CBViLAStep, Scored
 from .objective_mlm_cbvila import CBViLAMLM
-from .pair_similarity_cbvila import pair_ids, pair_similarity
+from .pair_ids_cbvila import gather_pair_ids
+from .pair_similarity_cbvila import pair_similarity
 from .pretraining_inputs_cbvila import check_loss_weights, check_momentum, check_negatives, check_pairs, check_targets
 from .quantizer_output_cbvila import CBViLAQuantizerHints
 
@@ -164,7 +164,7 @@ class CBViLAForPreTraining(CBViLAModelWithReconstruction):
                 those of a slower copy of the image encoder.
             token_classes: (B, N) a class for each patch, for quantizers that use one. (An argument with `label` in its
                 name is one that transformers' Trainer does not evaluate without.)
-            momentum: Outputs of momentum copies of the model, as soft targets for ITC and MLM; see
+            momentum: Outputs of a momentum encoder, as soft targets for ITC and MLM; see
                 [`MomentumTargets`]. ITM negatives stay those of the batch.
             interpolate_pos_encoding: Whether images of another size than the configured one are allowed.
             output_attentions, output_hidden_states: Whether to return those states of the fusion layers; as the
@@ -223,8 +223,10 @@ class CBViLAForPreTraining(CBViLAModelWithReconstruction):
         quantized = None
         if self.cbvila.has_quantizer:
             quantized = self.cbvila.quantizer(image.last_hidden_state[:, 1:], hints=hints)
-        image_ids, text_ids = pair_ids(pixel_values, input_ids, attention_mask, *ids[:2])
-        processes = Processes.gather_sizes(self.training, input_ids, ids[2])
+        momentum: MomentumTargets | None = given["momentum"]
+        pair_ids = None if momentum is None else momentum.ids
+        if pair_ids is None:
+            pair_ids = gather_pair_ids(self.training, pixel_values, input_ids, attention_mask, *ids)
         embeds, similarity = self._embeds(image.pooler_output, text), self.cbvila.similarity_logits
         return CBViLAStep(
             training=self.training,
@@ -234,11 +236,11 @@ class CBViLAForPreTraining(CBViLAModelWithReconstruction):
             image_index=torch.arange(text.shape[0], device=text.device),
             image_embeds=embeds[0],
             text_embeds=embeds[1],
-            pairs=pair_similarity(processes, similarity, *embeds, image_ids, text_ids, ids[2]),
+            pairs=pair_similarity(pair_ids, similarity, *embeds),
             similarity=similarity,
             quantized=quantized,
             hints=hints,
-            processes=processes,
+            processes=pair_ids.processes,
             **given,
         )
 

@@ -14,10 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .distributed_cbvila import Processes
 from .losses_cbvila import distilled_loss, known_match_loss
 from .negatives_cbvila import matches_between
-from .pair_similarity_cbvila import gather_ids
+from .pair_ids_cbvila import PairIds
 
 
 class MomentumPairs(NamedTuple):
@@ -48,14 +47,11 @@ class MomentumPairs(NamedTuple):
         both = zip(self.padded(captions), others.padded(captions), strict=True)
         return MomentumPairs(*(torch.cat(rows) for rows in both))
 
-    def of_all(self, processes: Processes) -> "MomentumPairs":
-        """The pairs of all processes, in rank order."""
-        width = self.image_embeds.shape[1]
-        embeds = processes.gather(torch.cat([self.image_embeds, self.text_embeds], dim=1))
-        image_ids, text_ids, known = gather_ids(processes, self.image_ids, self.text_ids, self.known_text_ids)
-        known = text_ids.new_empty(text_ids.shape[0], 0) if known is None else known
-        image_embeds, text_embeds = embeds.split(width, dim=1)
-        return MomentumPairs(image_embeds, text_embeds, image_ids, text_ids, known)
+    @classmethod
+    def of_batch(cls, ids: PairIds, image_embeds: Tensor, text_embeds: Tensor) -> "MomentumPairs":
+        """The pairs (B) of all processes in rank order, given the local embeddings (b, E)."""
+        known = ids.text_ids.new_empty(ids.text_ids.shape[0], 0) if ids.known_text_ids is None else ids.known_text_ids
+        return cls(*ids.gather_embeds(image_embeds, text_embeds), ids.image_ids, ids.text_ids, known)
 
 
 class MomentumTargets(NamedTuple):
@@ -67,11 +63,13 @@ class MomentumTargets(NamedTuple):
             ITC unchanged.
         mlm_logits: (masked tokens, V) logits of the momentum encoder, in the order of `mlm_labels != -100`. `None`
             leaves MLM unchanged.
+        ids: Ids of the batch's B pairs, so that the model need not hash and gather them again. `None` if nobody has.
     """
 
     alpha: float
     pairs: MomentumPairs | None = None
     mlm_logits: Tensor | None = None
+    ids: PairIds | None = None
 
 
 def momentum_itc_loss(

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from .distributed_cbvila import Processes
 from .losses_cbvila import itc_loss
-from .negatives_cbvila import choose_negatives, fingerprints, known_matches
+from .negatives_cbvila import choose_negatives
+from .pair_ids_cbvila import PairIds
 
 
 class PairSimilarity(NamedTuple):
@@ -44,34 +45,29 @@ class PairSimilarity(NamedTuple):
 
 
 def pair_similarity(
-    processes: Processes | None,
+    ids: PairIds,
     similarity: Callable[[Tensor, Tensor], Tensor | None],
     image_embeds: Tensor,
     text_embeds: Tensor,
-    image_ids: Tensor,
-    text_ids: Tensor,
-    known_text_ids: Tensor | None,
 ) -> PairSimilarity:
     """Computes the similarity of local embeddings (b, E) to those of all processes.
 
     Args:
-        processes: The processes to gather embeddings from; `None` for the local batch alone.
+        ids: Ids of the pairs, and the processes to gather embeddings from.
         similarity: Maps embeddings of images (rows) and texts (columns) to logits, or to `None` if their sizes differ.
-        image_ids, text_ids, known_text_ids: (b,), (b,) and (b, C), see [`known_matches`].
+        image_embeds: (b, E) embeddings of unit length.
+        text_embeds: (b, E) likewise.
     """
-    images, texts, first = image_embeds, text_embeds, 0
-    if processes is not None:
-        first, width = processes.first, image_embeds.shape[1]
-        if image_embeds.shape[1] == text_embeds.shape[1]:  # a single collective for both
-            images, texts = processes.gather(torch.cat([image_embeds, text_embeds], dim=1)).split(width, dim=1)
-        image_ids, text_ids, known_text_ids = gather_ids(processes, image_ids, text_ids, known_text_ids)
-    matches = known_matches(text_ids.shape[0], text_ids.device, image_ids, text_ids, known_text_ids)
+    images, texts = image_embeds, text_embeds
+    if image_embeds.shape[1] == text_embeds.shape[1]:
+        images, texts = ids.gather_embeds(image_embeds, text_embeds)
+    matches = ids.matches()
     per_image = similarity(image_embeds, texts)
     if per_image is None:  # encoders of different hidden sizes without projections: all pairs are equally similar
         per_image = torch.zeros_like(matches[: image_embeds.shape[0]], dtype=torch.float32)
-        return _local_rows(per_image, matches, per_image, first)
-    per_text = per_image.T if processes is None else similarity(images, text_embeds).T
-    return _local_rows(per_image, matches, per_text, first)
+        return _local_rows(per_image, matches, per_image, ids.first)
+    per_text = per_image.T if ids.processes is None else similarity(images, text_embeds).T
+    return _local_rows(per_image, matches, per_text, ids.first)
 
 
 def _local_rows(per_image: Tensor, matches: Tensor, per_text: Tensor, first: int) -> PairSimilarity:
@@ -79,36 +75,6 @@ def _local_rows(per_image: Tensor, matches: Tensor, per_text: Tensor, first: int
     count = per_image.shape[0]
     own, transposed = matches.narrow(0, first, count), matches.T.narrow(0, first, count)
     return PairSimilarity(per_image, own, per_text, transposed, first)
-
-
-def gather_ids(processes: Processes, image_ids: Tensor, text_ids: Tensor, known_text_ids: Tensor | None):
-    """Gathers the ids of all processes with one collective; rows with fewer known ids are padded with -1."""
-    known = text_ids.new_full((text_ids.shape[0], processes.captions), -1)
-    if known_text_ids is not None:
-        known[:, : known_text_ids.shape[1]] = known_text_ids
-    gathered = processes.gather(torch.cat([image_ids.unsqueeze(1), text_ids.unsqueeze(1), known], dim=1))
-    return gathered[:, 0], gathered[:, 1], gathered[:, 2:] if processes.captions > 0 else None
-
-
-def pair_ids(
-    pixel_values: Tensor,
-    texts: Tensor,
-    attention_mask: Tensor | None,
-    image_ids: Tensor | None,
-    text_ids: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    """Ids of images (b', 3, H, W) and texts; those not given are fingerprints, which equal images or texts share.
-
-    Texts are token ids (b, L) or embeddings (b, L, D); the padding does not change their fingerprints.
-    """
-    if image_ids is None:
-        image_ids = fingerprints(pixel_values)
-    if text_ids is None:
-        texts = texts.detach()
-        if attention_mask is not None:
-            texts = texts * attention_mask.view(*attention_mask.shape, *[1] * (texts.dim() - 2)).to(texts.dtype)
-        text_ids = fingerprints(texts)
-    return image_ids, text_ids
 
 
 class ITMBatch(NamedTuple):

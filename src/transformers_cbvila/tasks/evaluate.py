@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ..bundled import checkpoint_source
-from ..data import option_texts
 from ..data.given_options import Repeatable
+from ..data.option_texts import MEASURED_SPLIT, SOURCES
 from ..data.source_rows import usual_split
 from ..data.unknown_texts import warn_of_unknown_tokens
 from ..devices import placed
@@ -31,11 +31,11 @@ class EvaluationJob:
             "pretrained one, too (zero-shot)."
         }
     )
-    data: list[str] = field(metadata={"help": f"Data: {option_texts.SOURCES}; all rows of all."})
+    data: list[str] = field(metadata={"help": f"{SOURCES}."})
     output: str | None = field(
         default=None, metadata={"help": "JSON file to write the figures to; without, they are printed only."}
     )
-    split: str | None = field(default=None, metadata={"help": option_texts.MEASURED_SPLIT})
+    split: str | None = field(default=None, metadata={"help": MEASURED_SPLIT})
     protocol: str | None = field(
         default=None, metadata={"help": "Name of a protocol, listed below; it sets options and checks the data."}
     )

@@ -1,4 +1,4 @@
-"""Training arguments of CB-ViLA: transformers' own, and what its objectives and codebook need."""
+"""Training arguments of CB-ViLA: transformers' own, and those of its objectives and codebook."""
 
 import math
 from dataclasses import dataclass, field
@@ -13,9 +13,9 @@ from .learning_rates import check_schedule
 
 @dataclass
 class CBViLATrainingArguments(GivenOptions, TrainingArguments):
-    """[`~transformers.TrainingArguments`] with the schedule of the objectives and the care of the codebook.
+    """[`~transformers.TrainingArguments`] with the schedule of the objectives and of codebook training.
 
-    Steps are optimiser steps; a number below 1 is a share of all steps, and 1 is one step. In `negative_hardening`
+    Steps are optimizer steps; a number below 1 is a share of all steps, and 1 is one step. In `negative_hardening`
     alone, which has two numbers, an end of 1 is the end of the run if the other number is below 1.
     """
 
@@ -33,14 +33,14 @@ class CBViLATrainingArguments(GivenOptions, TrainingArguments):
         default=False,
         metadata={
             "help": "Leave on False: a loss that is not finite stops the run at the next log or checkpoint, by name; "
-            "the filter would look at every batch's loss, and wait for the device to do so."
+            "the filter would wait for the device at every batch."
         },
     )
     align_steps: float = field(
         default=0.0,
         metadata={
             "help": "Steps (below 1: a share of all) with ITC alone, before anything else begins. From random "
-            "weights, contrast is learned best without the others beside it, and a step costs a third."
+            "weights, contrast is learned best without other objectives, and a step costs a third."
         },
     )
     burn_in_steps: float = field(
@@ -56,8 +56,8 @@ class CBViLATrainingArguments(GivenOptions, TrainingArguments):
     alternate_updates: str | None = field(
         default=None,
         metadata={
-            "help": "Two numbers 'n,m': in turn n optimiser steps move the codes, and m everything else (Sec. I). "
-            "For codes that learn by loss. Without it, all move at once, and Eq. 3 keeps the two apart."
+            "help": "Two numbers 'n,m': in turn n optimizer steps update the codes, and m everything else (Sec. I). "
+            "For codes that learn by loss. Without it, each step updates both, and Eq. 3 separates the two."
         },
     )
     codebook_init: bool = field(
@@ -65,7 +65,7 @@ class CBViLATrainingArguments(GivenOptions, TrainingArguments):
         metadata={
             "help": "Fit the codes to features of the training images (k-means): before the first step, unless the "
             "model comes with fitted codes; and, with align_steps, once more when alignment ends, whatever it came "
-            "with. A linear MIM head that had learned the codes before then begins anew."
+            "with. A linear MIM head that had learned the codes before is then reset."
         },
     )
     codebook_refit: bool = field(
@@ -78,7 +78,7 @@ class CBViLATrainingArguments(GivenOptions, TrainingArguments):
     codebook_restart_threshold: float = field(
         default=0.0,
         metadata={
-            "help": "Replace codes used less than this share of what an average code is, from the end of align_steps "
+            "help": "Replace codes used less than this share of the average code's use, from the end of align_steps "
             "until shortly before burn-in ends, and after an alarm. 0: never."
         },
     )
@@ -104,8 +104,8 @@ class CBViLATrainingArguments(GivenOptions, TrainingArguments):
     momentum_distill: float = field(
         default=0.0,
         metadata={
-            "help": "Momentum distillation: share (α) of what momentum copies of the model say in what ITC and MLM "
-            "learn; the rest is what is known. ALBEF: 0.4. 0: off."
+            "help": "Momentum distillation: weight (α) of a momentum encoder's soft targets for ITC and MLM; the hard "
+            "ones have the rest. ALBEF: 0.4. 0: off."
         },
     )
     momentum_distill_ramp_steps: float = field(
@@ -117,19 +117,19 @@ class CBViLATrainingArguments(GivenOptions, TrainingArguments):
     )
     momentum_decay: float = field(
         default=0.995,
-        metadata={"help": "Share of themselves that the momentum copies keep at a step, if there are any."},
+        metadata={"help": "Decay of the momentum encoder, if there is one: its share of itself in each update."},
     )
     queue_size: int = field(
         default=0,
         metadata={
-            "help": "ITC compares with so many pairs of earlier batches, too, as momentum copies of the model "
-            "embedded them. ALBEF: 65536; at most a quarter of the data, or many would be false negatives. 0: none."
+            "help": "Number of pairs of earlier batches, as a momentum encoder embedded them, that ITC also compares "
+            "with. ALBEF: 65536; at most a quarter of the data, or many would be false negatives. 0: none."
         },
     )
     stability_window: int = field(
         default=100,
         metadata={
-            "help": "Code stability is the share of a probe's indices that are what they were so many steps ago."
+            "help": "Code stability is the share of a probe's indices that are the same as this many steps ago."
         },
     )
     stability_every: int = field(
@@ -174,11 +174,11 @@ class CBViLATrainingArguments(GivenOptions, TrainingArguments):
         },
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_values(self)
         try:
             super().__post_init__()
-        # what transformers and torch raise for values of a wrong type, names that no table has, missing devices
+        # raised by transformers and torch for wrong types, unknown names and missing devices
         except (TypeError, KeyError, AttributeError, NotImplementedError, RuntimeError) as error:
             raise ValueError(
                 f"transformers does not take these training arguments: {shown(str(error), 300)}"
@@ -191,8 +191,8 @@ class CBViLATrainingArguments(GivenOptions, TrainingArguments):
             # Heads whose loss is off during burn-in get no gradient. (Trainer's default is False with checkpointing.)
             self.ddp_find_unused_parameters = True
         if self.ddp_broadcast_buffers is None:
-            # The codebook's buffers are equal by construction; sent around before a forward, they would replace what
-            # the other processes have counted by then.
+            # The codebook's buffers are equal by construction; a broadcast before a forward would replace the counts
+            # of the other processes.
             self.ddp_broadcast_buffers = False
         for name in ("align_steps", "burn_in_steps", "momentum_distill_ramp_steps"):
             _require_steps(name, getattr(self, name))
@@ -202,12 +202,12 @@ class CBViLATrainingArguments(GivenOptions, TrainingArguments):
         self._check_momentum()
         for tower, rate in self.tower_learning_rates().items():
             if rate < 0:
-                raise ValueError(f"{tower}_learning_rate={rate} is negative; 0 freezes what it is for.")
+                raise ValueError(f"{tower}_learning_rate={rate} is negative; 0 freezes its weights.")
         self.hardening_window()  # raises early
         self.update_turns()
 
     def update_turns(self) -> tuple[int, int] | None:
-        """`alternate_updates` as two numbers of steps, for the codes and for the rest, or None."""
+        """Returns `alternate_updates` as two numbers of steps, for the codes and for the rest, or None."""
         if self.alternate_updates is None:
             return None
         parts = self.alternate_updates.split(",")
@@ -246,8 +246,8 @@ class CBViLATrainingArguments(GivenOptions, TrainingArguments):
                 raise ValueError(f"{name}={getattr(self, name)} is a share in [0, 1].")
 
     @property
-    def keeps_momentum_copies(self) -> bool:
-        """Whether training needs momentum copies of the model."""
+    def uses_momentum_encoder(self) -> bool:
+        """Whether training needs a momentum encoder."""
         return self.momentum_distill > 0 or self.queue_size > 0
 
     def _check_momentum(self) -> None:
@@ -259,7 +259,7 @@ class CBViLATrainingArguments(GivenOptions, TrainingArguments):
             raise ValueError(f"queue_size={self.queue_size} is negative; 0 leaves it out.")
 
     def tower_learning_rates(self) -> dict[str, float]:
-        """The learning rates that differ from `learning_rate`, by tower: `vision`, `text`, `codebook`."""
+        """Returns the learning rates that differ from `learning_rate`, by tower: `vision`, `text`, `codebook`."""
         rates = {
             "vision": self.vision_learning_rate,
             "text": self.text_learning_rate,
@@ -268,7 +268,7 @@ class CBViLATrainingArguments(GivenOptions, TrainingArguments):
         return {tower: rate for tower, rate in rates.items() if rate is not None}
 
     def hardening_window(self) -> tuple[float, float] | None:
-        """`negative_hardening` as two numbers, or None."""
+        """Returns `negative_hardening` as two numbers, or None."""
         if self.negative_hardening is None:
             return None
         try:

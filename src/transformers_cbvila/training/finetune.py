@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 from transformers import set_seed
 from transformers.trainer_utils import IntervalStrategy
 
-from ..data import option_texts
 from ..data.collators import token_limit
 from ..data.given_options import Repeatable
+from ..data.option_texts import SOURCES, TRAIN_SPLIT
 from ..data.source_rows import usual_split
 from ..data.unknown_texts import warn_of_unknown_tokens
 from ..metric_lines import print_metrics
@@ -42,8 +42,8 @@ class FinetuningJob(ViewOptions):
     model: str = field(
         metadata={"help": "Checkpoint to start from: folder, Hub id, or the name of a bundled one (cbvila-tiny)."}
     )
-    train_data: list[str] = field(metadata={"help": f"Training data: {option_texts.SOURCES}; all rows of all."})
-    train_split: str = field(default="train", metadata={"help": option_texts.TRAIN_SPLIT})
+    train_data: list[str] = field(metadata={"help": f"{SOURCES}; all rows of all."})
+    train_split: str = field(default="train", metadata={"help": TRAIN_SPLIT})
     eval_data: list[str] = field(
         default_factory=list,
         metadata={"help": "Data to measure the task on, at the end and as often as eval_strategy says."},

@@ -1,9 +1,8 @@
-"""Which of transformers' TrainingArguments mean nothing here: refused by name, in place of a run that ignores them.
+"""Tables and checks of transformers' TrainingArguments that have no effect here: each is an error that names it.
 
-What is in no table works as transformers has it; `modeling_tests/training/test_inherited_options.py` goes through all.
+Options in no table work as in transformers; `modeling_tests/training/test_inherited_options.py` covers all.
 """
 
-import copy
 import json
 import math
 from collections.abc import Iterable
@@ -13,6 +12,7 @@ from multiprocessing import get_all_start_methods
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from transformers import TrainingArguments
 from transformers.utils import logging
 
 from ..model.messages_cbvila import shown
@@ -32,7 +32,7 @@ NEVER_AS = {
     "train_sampling_strategy": ("group_by_length", _LENGTHS),
     "include_num_input_tokens_seen": ("all", "it would count pixels; non_padding counts the texts' tokens"),
 }
-# Options that only say how another one is done.
+# Options that only configure another one.
 NEEDS = {
     "hub_model_id": "push_to_hub",
     "hub_private_repo": "push_to_hub",
@@ -42,7 +42,7 @@ NEEDS = {
     "gradient_checkpointing_kwargs": "gradient_checkpointing",
     "fsdp_config": "fsdp",
 }
-# Of Trainer's own loop of evaluation, which tasks replace and pretraining has not.
+# Of Trainer's own evaluation loop, which tasks replace and pretraining does not have.
 OF_EVALUATION = (
     "prediction_loss_only",
     "include_for_metrics",
@@ -54,9 +54,9 @@ OF_EVALUATION = (
     "bf16_full_eval",
     "fp16_full_eval",
 )
-# What only has a meaning where something is evaluated.
+# Only for runs that evaluate.
 WITH_EVALUATION = ("eval_strategy", "eval_steps", "eval_delay", "eval_on_start", "do_eval", "load_best_model_at_end")
-# Of the loader of examples; a stream has one of its own.
+# Of the loader of examples; a stream has its own.
 OF_THE_LOADER = (
     "dataloader_drop_last",
     "dataloader_persistent_workers",
@@ -117,10 +117,12 @@ BOUNDS = {
 }
 
 
-def check_values(args: Any) -> None:
-    """Raises a ValueError for a value that an option cannot have; for before transformers computes with it.
+def check_values(args: TrainingArguments) -> None:
+    """Raises a ValueError for a value out of an option's range, before transformers computes with it.
 
-    A file that an option names and that is not there is a FileNotFoundError.
+    Raises:
+        FileNotFoundError: If an option names a file that does not exist.
+        ValueError: If a value is out of range.
     """
     for name, bounds in BOUNDS.items():
         value = getattr(args, name, None)
@@ -136,8 +138,8 @@ def check_values(args: Any) -> None:
             _check_mapping(name, value)
 
 
-def check_inherited(args: Any) -> None:
-    """Raises a ValueError that names an option of which nothing would come, whatever is trained."""
+def check_inherited(args: TrainingArguments) -> None:
+    """Raises a ValueError that names an option without effect, whatever is trained."""
     for name, why in NEVER.items():
         refuse(args, [name], why)
     for name, (value, why) in NEVER_AS.items():
@@ -176,41 +178,22 @@ def _check_mapping(name: str, text: str) -> None:
     raise ValueError(f"{name}={shown(text)} is no JSON mapping; expected something like '{{\"key\": 0.1}}'.")
 
 
-def refuse(args: Any, names: Iterable[str], why: str) -> None:
-    """Raises a ValueError for the first of the options that is not at its default; what transformers lacks is off."""
+def refuse(args: TrainingArguments, names: Iterable[str], why: str) -> None:
+    """Raises a ValueError for the first of the options that is not at its default; unknown ones are skipped."""
     for name in names:
         if _is_set(args, name):
             off = _default(args, name)
             raise ValueError(f"{name}={shown(getattr(args, name))}: {why}; set it to {off} or leave it out.")
 
 
-def check_optimizer(trainer: Any) -> None:
-    """Raises a ValueError or an ImportError for an optimizer that cannot be made, or would not look at optim_args."""
-    if trainer.optimizer is not None or trainer.optimizer_cls_and_kwargs is not None:
-        return
-    args, said = trainer.args, f"optim={getattr(trainer.args.optim, 'value', trainer.args.optim)}"
-    try:
-        made = repr(trainer.get_optimizer_cls_and_kwargs(args, trainer.model))
-    except ImportError:
-        raise
-    except Exception as error:  # each optimizer fails in its own way, where a package or an option is missing
-        said += f" with optim_args={shown(args.optim_args)}" if args.optim_args else ""
-        raise ValueError(f"{said}: {shown(str(error) or type(error).__name__, 300)}") from error
-    for name in ("optim_args", "optim_target_modules"):
-        without = copy.copy(args)
-        setattr(without, name, None)
-        if getattr(args, name) and made == repr(trainer.get_optimizer_cls_and_kwargs(without, trainer.model)):
-            raise ValueError(f"{name}={shown(getattr(args, name))}: {said} does not look at it; leave it out.")
-
-
-def _check_reports(names: Iterable[str]) -> None:
+def _check_reports(names: str | list[str] | None) -> None:
     from transformers.integrations.integration_utils import (
         INTEGRATION_TO_CALLBACK,
         get_available_reporting_integrations,
     )
 
     usable = {*get_available_reporting_integrations(), *(["flyte"] if find_spec("flytekit") else []), "kubeflow"}
-    for name in names:
+    for name in names or ():  # transformers has made a list of them
         if name not in INTEGRATION_TO_CALLBACK:
             known = ", ".join(sorted(INTEGRATION_TO_CALLBACK))
             raise ValueError(f"report_to={shown(name)} is none of {known}, all, none.")
@@ -218,15 +201,15 @@ def _check_reports(names: Iterable[str]) -> None:
             raise ValueError(f"report_to={name}: its package is not installed. Install it, or leave report_to out.")
 
 
-def _is_set(args: Any, name: str) -> bool:
+def _is_set(args: TrainingArguments, name: str) -> bool:
     value = getattr(args, name, None)
     return name in _names(args) and value != _default(args, name)
 
 
-def _names(args: Any) -> set[str]:
+def _names(args: TrainingArguments) -> set[str]:
     return {option.name for option in fields(args)}
 
 
-def _default(args: Any, name: str) -> Any:
+def _default(args: TrainingArguments, name: str) -> Any:
     option = type(args).__dataclass_fields__[name]
     return option.default if option.default_factory is MISSING else option.default_factory()

@@ -1,11 +1,11 @@
-"""The schedule of the learning rate: what transformers offers, with decay in shares of the run, too."""
+"""Schedules of the learning rate: those of transformers, whose decay may also be a share of the run."""
 
 import inspect
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from transformers import get_scheduler
+from transformers import TrainingArguments, get_scheduler
 from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 from transformers.trainer_utils import SchedulerType
 
@@ -18,19 +18,19 @@ _A_RUN = 1000  # steps, where the number of a run is not known yet
 
 
 def entries_in_steps(options: Any, max_steps: int) -> dict[str, Any]:
-    """`lr_scheduler_kwargs` (a mapping or None) with numbers of steps in place of shares below 1 of all steps."""
+    """Returns `lr_scheduler_kwargs` (a mapping or None) with shares below 1 of all steps as numbers of steps."""
     return {
         name: as_steps(value, max_steps) if name in _IN_STEPS and isinstance(value, int | float) else value
         for name, value in (options or {}).items()
     }
 
 
-def check_schedule(args: Any, max_steps: int | None = None) -> None:
-    """Raises a ValueError for a schedule that cannot be made, or of which some steps have no place in the run.
+def check_schedule(args: TrainingArguments, max_steps: int | None = None) -> None:
+    """Raises a ValueError for a schedule that cannot be built, or that is longer than the run.
 
     Args:
         args: The training arguments.
-        max_steps: Steps of the run; without, those of the arguments, as far as these say.
+        max_steps: Steps of the run; by default those of the arguments, if these say.
     """
     known = max_steps or (args.max_steps if args.max_steps > 0 else None)
     steps = known or _A_RUN
@@ -61,8 +61,8 @@ def check_schedule(args: Any, max_steps: int | None = None) -> None:
         )
 
 
-def _takes(kind: SchedulerType) -> list[str] | None:
-    """The entries of `lr_scheduler_kwargs` that a schedule looks at; None where only making it tells."""
+def _takes(kind: SchedulerType | str) -> list[str] | None:
+    """Returns the entries of `lr_scheduler_kwargs` that a schedule uses; None if only building it tells."""
     if kind in (SchedulerType.CONSTANT, SchedulerType.CONSTANT_WITH_WARMUP):
         return []
     parameters = _parameters(kind).values()
@@ -71,11 +71,11 @@ def _takes(kind: SchedulerType) -> list[str] | None:
     return [parameter.name for parameter in parameters if parameter.name not in _SET_BY_TRAINER]
 
 
-def has_warmup(kind: SchedulerType) -> bool:
-    """Whether a schedule looks at `warmup_steps`."""
+def has_warmup(kind: SchedulerType | str) -> bool:
+    """Returns whether a schedule uses `warmup_steps`."""
     return "num_warmup_steps" in _parameters(kind)
 
 
-def _parameters(kind: SchedulerType) -> Mapping[str, inspect.Parameter]:
-    make: Any = TYPE_TO_SCHEDULER_FUNCTION[kind]
+def _parameters(kind: SchedulerType | str) -> Mapping[str, inspect.Parameter]:
+    make: Any = TYPE_TO_SCHEDULER_FUNCTION[SchedulerType(kind)]
     return inspect.signature(make).parameters

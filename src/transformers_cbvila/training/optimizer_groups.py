@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-# How the names of a tower's parameters look in every CB-ViLA model.
+# Part of the names of each tower's parameters, in every CB-ViLA model.
 TOWERS = {"vision": "vision_model.", "text": "text_model.", "codebook": "quantizer."}
 
 
@@ -15,14 +15,16 @@ def parameter_groups(
     weight_decay: float,
     tower_learning_rates: Mapping[str, float],
 ) -> list[dict[str, Any]]:
-    """Groups for an optimizer: the rest of the model, then each tower with a learning rate of its own.
+    """Returns groups for an optimizer: the rest of the model, then each tower with its own learning rate.
 
-    Each is two groups, with and without weight decay; empty ones are left out. The order depends on nothing but the
-    names, so that an optimizer's saved state fits when a run is resumed. The rest comes first, as the learning rate
-    in the logs is that of the first group.
+    Each is two groups, with and without weight decay; empty ones are left out. The order depends on the names alone,
+    so that an optimizer's saved state fits when a run is resumed. The rest comes first, as the learning rate in the
+    logs is that of the first group.
 
     Args:
+        named_parameters: Parameters of the model by name.
         decayed: Names of the parameters with weight decay.
+        weight_decay: Their weight decay.
         tower_learning_rates: Learning rate by key of `TOWERS`.
     """
     decayed = set(decayed)

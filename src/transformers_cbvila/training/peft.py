@@ -1,4 +1,4 @@
-"""Training with adapters (PEFT): the wrapped CB-ViLA model, and checks of what an adapter's file leaves out."""
+"""Training with adapters (PEFT): the wrapped CB-ViLA model, and checks that an adapter's file will be complete."""
 
 import re
 from typing import Any
@@ -6,19 +6,21 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
+from .arguments import CBViLATrainingArguments
+
 _COPY = re.compile(r"modules_to_save\.[^.]+\.")  # where PEFT puts what it trains whole
 
 
-def base_model(model: nn.Module) -> Any:
-    """The model that PEFT wrapped, or the model itself."""
+def base_model(model: Any) -> Any:
+    """Returns the model that PEFT wrapped, or the model itself."""
     if isinstance(model, PreTrainedModel) or not hasattr(model, "peft_config"):
         return model
     # A mix of kinds of adapters (PeftMixedModel) has no such method.
-    return model.get_base_model() if hasattr(model, "get_base_model") else model.base_model.model  # type: ignore
+    return model.get_base_model() if hasattr(model, "get_base_model") else model.base_model.model
 
 
 def trained_module(module: Any) -> Any:
-    """The copy of a module that PEFT trains in its place (`modules_to_save`), or the module itself.
+    """Returns the copy of a module that PEFT trains in its place (`modules_to_save`), or the module itself.
 
     PEFT's wrapper passes most attributes on, but methods of its own (`update`) hide those of a module.
     """
@@ -26,39 +28,39 @@ def trained_module(module: Any) -> Any:
 
 
 def quantizer_of(model: Any) -> Any:
-    """The quantizer of a CB-ViLA model, that is, the copy of it that is trained; `None` where there is none."""
+    """Returns the quantizer of a CB-ViLA model, or the copy that PEFT trains; `None` if it has none."""
     return trained_module(model.cbvila.quantizer) if getattr(model.cbvila, "has_quantizer", False) else None
 
 
 def ids_of_codes(model: Any) -> set[int]:
-    """`id` of each parameter that is a code of the model."""
+    """Returns the `id` of each parameter that is a code of the model."""
     quantizer = quantizer_of(model)
     return set() if quantizer is None else {id(parameter) for parameter in quantizer.code_parameters()}
 
 
 def own_name(name: str) -> str:
-    """A parameter's name as the model itself gives it, where PEFT trains a copy of its module."""
+    """Returns a parameter's name in the model itself, also where PEFT trains a copy of its module."""
     return _COPY.sub("", name)
 
 
-def check_adapters(trainer, wrapper: nn.Module) -> None:
-    """Raises a ValueError where a model's codes would be lost, or its heads left behind.
+def check_adapters(wrapper: nn.Module, args: CBViLATrainingArguments) -> None:
+    """Raises a ValueError if an adapter's file would lack trained codes, or heads that depend on them.
 
-    An adapter's file holds the adapter and what `modules_to_save` names. Codes that move on their own are neither,
-    unless the codebook is named.
+    The file holds the adapter and the modules that `modules_to_save` names. Codes that are not moved by gradients are
+    neither, unless the codebook is named.
 
     Args:
-        trainer: Its trainer.
         wrapper: The model as the trainer got it, wrapped or not.
+        args: The training arguments.
     """
-    model = trainer.unwrapped_model
+    model = base_model(wrapper)
     if model is wrapper and not getattr(model, "_hf_peft_config_loaded", False):
         return
     _check_kind(wrapper, model)
     quantizer = quantizer_of(model)
     if quantizer is None or not hasattr(model, "objectives"):
         return
-    args, fits = trainer.args, _fits(trainer.args, quantizer)
+    fits = _fits(args, quantizer)
     moves = fits or _update_reason(args, quantizer)
     if moves and not _saves(model.cbvila.quantizer):
         raise ValueError(
@@ -73,7 +75,7 @@ def check_adapters(trainer, wrapper: nn.Module) -> None:
     ]
     if fits and frozen:
         raise ValueError(
-            f"The model is trained with adapters (PEFT), and its codes are fitted anew ({fits}): a head with weights "
+            f"The model is trained with adapters (PEFT), and its codes are fitted again ({fits}): a head with weights "
             f"for each code that is frozen cannot learn their indices. Add {', '.join(map(repr, frozen))} to "
             "modules_to_save of the adapter's configuration."
         )
@@ -86,12 +88,12 @@ def _check_kind(wrapper: nn.Module, model: Any) -> None:
             raise ValueError(
                 f"The adapter {name!r} is of task_type={getattr(kind, 'value', kind)} and peft_type="
                 f"{getattr(config.peft_type, 'value', config.peft_type)}: PEFT would call {type(model).__name__} as "
-                "a model of words alone. Leave task_type out, and use an adapter of weights, such as LoraConfig."
+                "a text model. Leave task_type out, and use an adapter of weights, such as LoraConfig."
             )
 
 
-def _fits(args: Any, quantizer: Any) -> str | None:
-    """The option by which k-means will place the codes, if one does."""
+def _fits(args: CBViLATrainingArguments, quantizer: Any) -> str | None:
+    """Returns the option by which k-means will fit the codes, if there is one."""
     if not quantizer.tables():
         return None
     if args.codebook_refit:
@@ -99,8 +101,8 @@ def _fits(args: Any, quantizer: Any) -> str | None:
     return "codebook_init" if args.codebook_init and (not quantizer.is_fitted or args.align_steps > 0) else None
 
 
-def _update_reason(args: Any, quantizer: Any) -> str | None:
-    """What moves the codes outside the optimizer's way, if anything does."""
+def _update_reason(args: CBViLATrainingArguments, quantizer: Any) -> str | None:
+    """Returns why codes change other than by an ordinary optimizer step, if they do."""
     if quantizer.can_restart:
         return "they are moving averages"
     return "alternate_updates" if args.alternate_updates else None

@@ -26,14 +26,14 @@ from .runs.run_record import run_record
 from .trainer import CBViLATrainer
 from .view_options import ViewOptions
 
-_CHECKED = 1000  # rows of a stream whose captions the tokenizer is checked on
+_CHECKED_ROWS = 1000  # of a stream, whose captions are checked for unknown tokens
 
 
 @dataclass
 class PretrainingJob(ViewOptions):
     """Data, model and corruption of pretraining; the rest is [`CBViLATrainingArguments`]."""
 
-    train_data: list[str] = field(metadata={"help": f"Training data: {option_texts.SOURCES}; several are mixed."})
+    train_data: list[str] = field(metadata={"help": f"{option_texts.SOURCES}; several are mixed."})
     train_data_weights: list[float] = field(
         default_factory=list,
         metadata={
@@ -75,8 +75,8 @@ class PretrainingJob(ViewOptions):
     model_config: dict | str | None = field(
         default=None,
         metadata={
-            "help": "Fields of CBViLAConfig, which replace a checkpoint's if there is one (JSON on the command line, a "
-            "mapping in a recipe)."
+            "help": "Fields of CBViLAConfig, which replace a checkpoint's if there is one (JSON on the command line, "
+            "a mapping in a recipe)."
         },
     )
     preset: str = field(
@@ -114,7 +114,7 @@ class PretrainingJob(ViewOptions):
 
 
 def pretrain(job: PretrainingJob, args: CBViLATrainingArguments) -> Path:
-    """Runs the job (or goes on with it, with `resume_from_checkpoint`) and returns the folder of the trained model.
+    """Runs the job, or resumes it (`resume_from_checkpoint`), and returns the folder of the trained model.
 
     Raises:
         ValueError: For a stream without `max_steps`, or columns that the data lack.
@@ -156,7 +156,7 @@ def build_trainer(job: PretrainingJob, args: CBViLATrainingArguments, checkpoint
         sources = _load(job)
     model, processor = starting_model(job, args, sources, checkpoint)
     if args.process_index == 0:
-        texts = training_texts(sources, job.train_data, _CHECKED, job.train_split)
+        texts = training_texts(sources, job.train_data, _CHECKED_ROWS, job.train_split)
         warn_of_unknown_tokens(processor.tokenizer, texts, "captions")
     options: dict[str, Any] = {
         "keyword_probability": job.keyword_probability,

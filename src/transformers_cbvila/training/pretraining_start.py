@@ -43,7 +43,8 @@ def starting_model(
             CBViLAForPreTraining.from_pretrained(source, config=config),
             CBViLAProcessor.from_pretrained(source),
         )
-    fields = dict(job.model_config or {})  # type: ignore[arg-type]
+    given: Any = job.model_config or {}  # a mapping: the job has read strings
+    fields = dict(given)
     text = dict(fields.pop("text_config", None) or {})
     if checkpoint is not None:
         tokenizer = CBViLAProcessor.from_pretrained(checkpoint).tokenizer

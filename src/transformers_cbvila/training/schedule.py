@@ -1,6 +1,6 @@
-"""Which objectives are on at a global step, and how hard ITM negatives are: pure functions of the step.
+"""Active objectives, hardness of ITM negatives and the like, as pure functions of the global step.
 
-Nothing is counted along the way, so that a resumed run is in the right phase from its first step.
+There is no state, so that a resumed run is in the right phase from its first step.
 """
 
 import math
@@ -10,7 +10,7 @@ _RESTART_UNTIL = 0.9  # of burn-in: the last restarts must settle before MIM lea
 
 
 def as_steps(value: float, max_steps: int) -> int:
-    """A number of steps given as such, or as a share below 1 of all steps, which is at least one unless it is 0."""
+    """Returns a number of steps given as such, or as a share below 1 of all steps, at least one unless it is 0."""
     return _share_of(max_steps, value) if value < 1 else int(value)
 
 
@@ -19,7 +19,7 @@ def _share_of(max_steps: int, share: float) -> int:
 
 
 def phases(align_steps: float, burn_in_steps: float, max_steps: int) -> tuple[int, int]:
-    """The steps at which alignment and burn-in end, the latter not before the former; each a number or a share."""
+    """Returns the steps at which alignment and burn-in end, the latter not before the former."""
     align = as_steps(align_steps, max_steps)
     return align, max(align, as_steps(burn_in_steps, max_steps))
 
@@ -33,10 +33,10 @@ def objective_weights(
     mlm_from_start: bool = False,
     align_steps: int = 0,
 ) -> dict[str, float]:
-    """Loss weights at a global step.
+    """Returns the loss weights at a global step (Sec. IV-C).
 
-    Before `align_steps` only terms of phase `"align"` are on; then, before `burn_in_steps`, those of `"start"`, too
-    (and of `"burn_in"` with `mlm_from_start`); then all, those of `"stable"` once their gate is open (Sec. IV-C).
+    Before `align_steps` only terms of phase `"align"` are on; from then on also those of `"start"` (and of `"burn_in"`
+    with `mlm_from_start`); after `burn_in_steps` all, those of `"stable"` once their gate is open.
     """
     on = {"align"}
     if step >= align_steps:
@@ -46,18 +46,18 @@ def objective_weights(
 
 
 def restart_steps(align_steps: int, burn_in_steps: int) -> range:
-    """The global steps at which unused codes restart: from the end of alignment until shortly before burn-in ends.
+    """Returns the global steps at which unused codes restart: from alignment until shortly before burn-in ends.
 
-    Not during alignment: no loss asks for a code by then, and k-means replaces all of them when it ends.
+    Not during alignment: no loss uses a code by then, and k-means replaces all of them when it ends.
     """
     return range(align_steps, math.ceil(align_steps + _RESTART_UNTIL * (burn_in_steps - align_steps)))
 
 
 def latest_mim_step(align_steps: int, burn_in_steps: int, stability_window: int, max_steps: int) -> int:
-    """The step at which a gate that waits for stability opens at the latest.
+    """Returns the step at which a gate that waits for stability opens at the latest.
 
     That is when burn-in, counted from the end of alignment, has lasted twice as long, and a whole window of stability
-    was measured; but half of what is left after burn-in is MIM's, whatever these are.
+    was measured, or when half of the steps after burn-in have passed, if that is earlier.
     """
     wait = max(burn_in_steps - align_steps, stability_window)
     return burn_in_steps + min(wait, max(0, max_steps - burn_in_steps) // 2)
@@ -69,8 +69,10 @@ def mim_gate_open(
     """Whether MIM may begin at a global step: after burn-in, once indices are stable, or at the latest step.
 
     Args:
+        step: The global step.
+        burn_in_steps: The step at which burn-in ends.
         threshold: Stability that opens the gate; None opens it when burn-in ends.
-        stability: What was measured, None when nothing was over a whole window.
+        stability: What was measured, None before a whole window was measured.
         latest: See [`latest_mim_step`].
     """
     if step < burn_in_steps:
@@ -80,7 +82,7 @@ def mim_gate_open(
 
 
 def negative_hardness(step: int, max_steps: int, window: tuple[float, float] | None) -> float | None:
-    """Sharpness of the ITM negative distribution, rising linearly from 0 to 1 in the window; None without one."""
+    """Returns the sharpness of the ITM negatives, rising linearly from 0 to 1 in the window; None without one."""
     if window is None:
         return None
     start, end = hardening_steps(window, max_steps)
@@ -88,7 +90,7 @@ def negative_hardness(step: int, max_steps: int, window: tuple[float, float] | N
 
 
 def hardening_steps(window: tuple[float, float], max_steps: int) -> tuple[int, int]:
-    """The steps of a window of two steps or two shares."""
+    """Returns the steps of a window of two steps or two shares."""
     # Where the first bound is a share the second is one too: 1.0 is then the end of training, not its first step.
     shares = window[0] < 1 and window[1] <= 1
     start, end = (_share_of(max_steps, bound) if shares else int(bound) for bound in window)
@@ -96,6 +98,6 @@ def hardening_steps(window: tuple[float, float], max_steps: int) -> tuple[int, i
 
 
 def distillation_alpha(step: int, max_steps: int, alpha: float, ramp_steps: float) -> float:
-    """ALBEF's α at a global step: linear from 0 to `alpha` in `ramp_steps` (below 1, a share of all steps)."""
+    """Returns ALBEF's α at a step: linear from 0 to `alpha` in `ramp_steps` (below 1: a share of all steps)."""
     ramp = as_steps(ramp_steps, max_steps)
     return alpha * min(1.0, step / ramp) if ramp > 0 else alpha

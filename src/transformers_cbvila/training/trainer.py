@@ -1,4 +1,4 @@
-"""The Trainer of CB-ViLA: transformers' own, with the schedule of the objectives and their logs."""
+"""The Trainer of CB-ViLA: transformers' own, with a schedule of the objectives and a log of their losses."""
 
 import math
 import os
@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from accelerate.data_loader import prepare_data_loader
+from torch import nn
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
@@ -15,21 +16,20 @@ from transformers.trainer_utils import TrainOutput
 from ..data.masking import generator_for
 from ..data.streams import ReplayCollator, StreamedImageTextPairs
 from ..model.losses_cbvila import answer_loss
-from ..model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
 from ..model.modeling_cbvila_objectives import CBViLAModelWithObjectives
-from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
 from ..model.modeling_cbvila_question_answering import CBViLAForQuestionAnswering
 from .arguments import CBViLATrainingArguments
 from .codebook.alternating_updates import AlternationCallback
 from .codebook.callback import CodebookCallback
+from .context import TrainingContext
 from .fsdp import complete_optimizer_state, local_part, scalars_again, scalars_as_vectors
 from .learning_rates import check_schedule, entries_in_steps
 from .momentum.callback import MomentumCallback
 from .objective_callback import ObjectiveCallback
 from .optimizer_groups import parameter_groups
-from .option_checks import check_options, require_mismatches, require_one_device
-from .peft import base_model, check_adapters, ids_of_codes, own_name
-from .runs.checkpoints import check_complete, last_complete_checkpoint, step_of
+from .option_checks import check_optimizer, check_options, require_mismatches, require_one_device
+from .peft import check_adapters, ids_of_codes, own_name
+from .runs.checkpoints import StateFile, check_complete, last_complete_checkpoint, step_of
 from .runs.data_callback import DataCallback
 from .runs.progress import log_main_process
 from .runs.run_conditions import save_conditions, warn_of_other_conditions
@@ -39,63 +39,70 @@ from .schedule import negative_hardness, objective_weights, phases
 class CBViLATrainer(Trainer):
     """Trains any CB-ViLA model.
 
-    Pretraining ([`CBViLAForPreTraining`]) gets its objectives by global step, k-means and EMA for the codebook, and
-    every loss term, codebook usage and perplexity in the log. [`CBViLAForMaskedImageModeling`] gets the same but for
-    the schedule. A loss that is not finite stops the run, named, before a checkpoint is written. A stream
-    ([`StreamedImageTextPairs`]) is shared out among processes and, when a run is resumed, replayed to its position.
+    Pretraining ([`CBViLAForPreTraining`]) has objectives by global step, k-means and EMA for the codebook, and every
+    loss term, codebook usage and perplexity in the log. [`CBViLAForMaskedImageModeling`] has the same except for the
+    schedule. A loss that is not finite stops the run with an error that names it, before a checkpoint is written. A
+    stream ([`StreamedImageTextPairs`]) is split among processes and, when a run is resumed, replayed to its position.
 
-    Contrast and mismatches (ITC, ITM; of [`CBViLAForImageTextRetrieval`], too) know the pairs of all processes, and
-    every term is a mean over what all processes have to score: so many processes train as one with a batch as large
-    as theirs together. With gradient accumulation neither holds across micro-batches: negatives are of one, means are
-    taken within each and then averaged, as everywhere in transformers. Evaluation compares within a batch of
-    `per_device_eval_batch_size`, on any number of processes.
+    ITC and ITM (also those of [`CBViLAForImageTextRetrieval`]) use the pairs of all processes, and every term is a
+    mean over all of them: several processes train like one with their batches together. This does not extend to
+    gradient accumulation: negatives come from one micro-batch, and means are taken within each and then averaged, as
+    everywhere in transformers. Evaluation compares within a batch of `per_device_eval_batch_size`, on any number of
+    processes.
 
-    A model with adapters (PEFT) is trained as the model inside is. Its codes can move if the adapter's
+    A model with adapters (PEFT) is trained like the model inside. Its codes can move if the adapter's
     `modules_to_save` names the codebook.
+
+    Args:
+        model: A CB-ViLA model, wrapped by PEFT or not; may be left out with `model_init`.
+        args: The training arguments.
+        kwargs: As of [`~transformers.Trainer`].
     """
 
     args: CBViLATrainingArguments
 
-    def __init__(self, model=None, args: CBViLATrainingArguments | None = None, **kwargs):
+    def __init__(
+        self, model: nn.Module | None = None, args: CBViLATrainingArguments | None = None, **kwargs: Any
+    ) -> None:
         if args is not None and not isinstance(args, CBViLATrainingArguments):
             raise ValueError(f"args is a {type(args).__name__}; CBViLATrainer takes CBViLATrainingArguments.")
         super().__init__(model=model, args=args or CBViLATrainingArguments(), **kwargs)
-        require_one_device(self.args)  # here: a model that is laid out over several devices has changed it by now
+        require_one_device(self.args)  # after Trainer has changed them for a model laid out over several devices
+        self.context = TrainingContext(self)
         self._sums: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros((), device=self.args.device))
         self._times: dict[str, int] = defaultdict(int)
-        self._micro_step = (0, 0)  # an optimiser step and the number of its next micro-batch
+        self._micro_step = (0, 0)  # an optimizer step and the number of its next micro-batch
         self.codebook_callback: CodebookCallback | None = None
-        self.is_pretraining = isinstance(self.unwrapped_model, CBViLAForPreTraining)
-        self.draws_negatives = self.is_pretraining or isinstance(self.unwrapped_model, CBViLAForImageTextRetrieval)
-        check_options(self)
-        require_mismatches(self)
+        check_options(self.context)
+        check_optimizer(self)
+        require_mismatches(self.context)
         self._smoothing = 0.0
         if isinstance(self.unwrapped_model, CBViLAForQuestionAnswering):  # Trainer's own would take the labels away
             self._smoothing, self.label_smoother = self.args.label_smoothing_factor, None
-        check_adapters(self, self.accelerator.unwrap_model(self.model))
+        check_adapters(self.accelerator.unwrap_model(self.model), self.args)
         self._scalars = scalars_as_vectors(self.unwrapped_model) if self.accelerator.is_fsdp2 else []
-        self.data_callback = DataCallback(self.train_dataset)
+        self.data_callback = DataCallback(self.context)
         self.add_callback(self.data_callback)
         if getattr(self.unwrapped_model, "learns_codes", False):
-            self.codebook_callback = CodebookCallback(self)
+            self.codebook_callback = CodebookCallback(self.context)
             self.add_callback(self.codebook_callback)
         if isinstance(self.unwrapped_model, CBViLAModelWithObjectives):
-            self.add_callback(ObjectiveCallback(self))
+            self.add_callback(ObjectiveCallback(self.context))
         self.momentum: MomentumCallback | None = None
-        if self.args.keeps_momentum_copies:
-            self.momentum = MomentumCallback(self)
+        if self.args.uses_momentum_encoder:
+            self.momentum = MomentumCallback(self.context)
             self.add_callback(self.momentum)
         turns = self.args.update_turns()
         if turns is not None:
-            self.add_callback(AlternationCallback(self, turns))
+            self.add_callback(AlternationCallback(self.context, turns))
 
     @property
-    def unwrapped_model(self):
-        """The CB-ViLA model itself, whatever distribution and adapters are around it."""
-        return base_model(self.accelerator.unwrap_model(self.model))
+    def unwrapped_model(self) -> Any:
+        """The CB-ViLA model, without what distribution, compilation and adapters wrap around it."""
+        return self.context.model
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, *args, **kwargs) -> TrainOutput:
-        """As of [`~transformers.Trainer`]; `True` is the last complete checkpoint. A finished run ends at once."""
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
+        """Trains as [`~transformers.Trainer`] does; `True` resumes from the last complete checkpoint."""
         self._forget_sums()
         self._micro_step = (0, 0)
         if resume_from_checkpoint is True:  # Trainer would take the newest folder, though half-written
@@ -108,18 +115,25 @@ class CBViLATrainer(Trainer):
                 self.state = TrainerState.load_from_json(os.path.join(resume_from_checkpoint, TRAINER_STATE_NAME))
                 return TrainOutput(step, math.nan, {})
         if isinstance(resume_from_checkpoint, str):
-            check_complete(self, resume_from_checkpoint)
+            check_complete(self.context, resume_from_checkpoint, self._state_files())
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
-    def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch=None):
-        if self.is_pretraining and model.training:
-            inputs = {**inputs, **self._objectives()}
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Computes the loss with the schedule's weights, targets and negatives, and records its terms for the log."""
+        if self.context.is_pretraining and model.training:
+            inputs = {**inputs, "loss_weights": self._loss_weights()}
             teacher = None if self.codebook_callback is None else self.codebook_callback.teacher
             if teacher is not None and self.unwrapped_model.needs("code_targets", inputs["loss_weights"]):
                 inputs["mim_targets"] = teacher.indices(inputs["pixel_values"])
             if self.momentum is not None:
-                inputs["momentum"] = self.momentum.teach(inputs)
-        if self.draws_negatives and model.training:
+                inputs["momentum"] = self.momentum.targets(inputs, self.state)
+        if self.context.draws_negatives and model.training:
             hardness = negative_hardness(self.state.global_step, self.state.max_steps, self.args.hardening_window())
             inputs = {"negative_hardness": hardness, **inputs, "negative_seed": self._negative_seed()}
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
@@ -133,7 +147,7 @@ class CBViLATrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def get_train_dataloader(self) -> DataLoader:
-        """The loader of training batches. Of a stream, every process reads its own share, with nothing dispatched."""
+        """Returns the loader of training batches. Every process reads its own part of a stream."""
         if not isinstance(self.train_dataset, StreamedImageTextPairs):
             return super().get_train_dataloader()
         self.train_dataset.assign(self.args.process_index, self.args.world_size)
@@ -146,7 +160,7 @@ class CBViLATrainer(Trainer):
             prefetch_factor=self.args.dataloader_prefetch_factor,
             multiprocessing_context=self.args.dataloader_multiprocessing_context,
         )
-        # as for a single process, since the shares are made already
+        # as for a single process, since the stream is split already
         return prepare_data_loader(
             loader,
             self.args.device,
@@ -157,8 +171,8 @@ class CBViLATrainer(Trainer):
             non_blocking=self.accelerator.non_blocking,
         )
 
-    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
-        """The optimizer, with a group for each tower that has a learning rate of its own."""
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """Creates the optimizer, with a group for each tower that has its own learning rate."""
         rates = self.args.tower_learning_rates()
         if self.optimizer is not None or not rates:
             return super().create_optimizer(model)
@@ -174,8 +188,8 @@ class CBViLATrainer(Trainer):
         self.optimizer = optimizer_class(groups, **options)
         return self.optimizer
 
-    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
-        """As of [`~transformers.Trainer`]; decay, too, may be a share of the run (`num_decay_steps` below 1)."""
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        """Creates the schedule of the learning rate; `num_decay_steps` below 1 is a share of the run."""
         given = self.args.lr_scheduler_kwargs
         check_schedule(self.args, num_training_steps)
         try:
@@ -185,43 +199,49 @@ class CBViLATrainer(Trainer):
             self.args.lr_scheduler_kwargs = given  # as it was given, for the run's record
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Logs the loss with its terms and the metrics of the codebook."""
         if "loss" in logs and self._times:
             logs = {**logs, **self._component_logs()}
         super().log(logs, start_time)
 
-    def get_decay_parameter_names(self, model) -> list[str]:
-        """Weight decay would pull codes, positions, single tokens and temperatures to 0: it is for matrices."""
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """Returns the names of weight matrices: decay would pull codes, positions and temperatures to 0."""
         spared = ("position_embeddings", "cls_token", "mask_token")
         codes = ids_of_codes(self.unwrapped_model)
         alone = {name for name, p in model.named_parameters() if p.numel() == 1 or id(p) in codes}
         names = super().get_decay_parameter_names(model)
         return [name for name in names if name not in alone and not any(part in own_name(name) for part in spared)]
 
-    def save_model(self, *args, **kwargs):
+    def save_model(self, *args: Any, **kwargs: Any) -> None:
+        """Saves the model, unless a weight is not finite."""
         self._require_finite_weights()
-        return super().save_model(*args, **kwargs)
+        super().save_model(*args, **kwargs)
+
+    def _state_files(self) -> list[StateFile]:
+        """Returns the files that callbacks write into a checkpoint."""
+        return [c.state_file for c in (self.codebook_callback, self.momentum) if c is not None]
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)
-        # The main process writes trainer_state.json next, which says that the checkpoint is complete: with every
-        # process's part.
+        # The main process writes trainer_state.json next, which marks the checkpoint as complete: every process's part
+        # must be there by then.
         self.accelerator.wait_for_everyone()
 
-    def _save_checkpoint(self, *args, **kwargs):
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         self._require_finite()
-        return super()._save_checkpoint(*args, **kwargs)
+        super()._save_checkpoint(*args, **kwargs)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if self.accelerator.is_fsdp2 and self.optimizer is not None:
             complete_optimizer_state(self.optimizer)
         super()._save_optimizer_and_scheduler(output_dir)
-        save_conditions(self, output_dir)
+        save_conditions(self.context, output_dir)
         if self.codebook_callback is not None:
             self.codebook_callback.save(output_dir)
         if self.momentum is not None:
             self.momentum.save(output_dir)
 
-    def _issue_warnings_after_load(self, load_result) -> None:
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
         tied = getattr(self.unwrapped_model, "all_tied_weights_keys", {})  # a checkpoint holds what they are tied to
         missing = [name for name in load_result.missing_keys if own_name(name) not in tied]
         super()._issue_warnings_after_load(load_result._replace(missing_keys=missing))
@@ -230,36 +250,34 @@ class CBViLATrainer(Trainer):
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is None:
             return
-        warn_of_other_conditions(self, checkpoint)
+        warn_of_other_conditions(self.context, checkpoint)
         if self.codebook_callback is not None:
             self.codebook_callback.load(checkpoint)
-        if self.momentum is not None and checkpoint is not None:
+        if self.momentum is not None:
             self.momentum.load(checkpoint)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         super()._save(output_dir, state_dict and scalars_again(state_dict, self._scalars))
 
-    def _objectives(self) -> dict[str, Any]:
-        """Loss weights and hardness of negatives at the current global step, as keyword arguments of the model."""
+    def _loss_weights(self) -> dict[str, float]:
+        """Returns the weight of each loss term at the current global step."""
         config, step, max_steps = self.unwrapped_model.config, self.state.global_step, self.state.max_steps
         align, burn_in = phases(self.args.align_steps, self.args.burn_in_steps, max_steps)
         mim_open = self.codebook_callback is None or self.codebook_callback.mim_open
-        return {
-            "loss_weights": objective_weights(
-                config.loss_weights(), config.loss_phases(), step, burn_in, mim_open, self.args.mlm_from_start, align
-            ),
-        }
+        return objective_weights(
+            config.loss_weights(), config.loss_phases(), step, burn_in, mim_open, self.args.mlm_from_start, align
+        )
 
     def _negative_seed(self) -> torch.Tensor:
-        """A new seed for every micro-batch, the same on all processes and in a resumed run."""
+        """Returns a new seed for every micro-batch, the same on all processes and in a resumed run."""
         step = self.state.global_step
         micro_step = self._micro_step[1] if self._micro_step[0] == step else 0
         self._micro_step = (step, micro_step + 1)
         seed = generator_for(self.args.seed, step, micro_step).initial_seed() >> 1
         return torch.full((1,), seed, device=self.args.device)  # filled on the device, so that nothing waits
 
-    def _remember(self, loss: torch.Tensor, outputs) -> None:
-        """Adds up on the device what the next log needs: no synchronisation per step."""
+    def _remember(self, loss: torch.Tensor, outputs: Any) -> None:
+        """Adds the loss terms to the sums of the next log, on the device, so that steps need no synchronisation."""
         for name, value in {"total": loss, **(outputs.get("losses") or {})}.items():
             self._sums[name] += value.detach()
             self._times[name] += 1  # a term that is on for part of the window is averaged over that part
@@ -280,7 +298,7 @@ class CBViLATrainer(Trainer):
         self._times.clear()
 
     def _mean_sums(self) -> dict[str, float]:
-        """What was added up since the last log, as means over processes: each scaled its terms for that."""
+        """Returns the sums since the last log as means over processes, for which the model has scaled its terms."""
         if not self._sums:
             return {}
         means = self.accelerator.reduce(torch.stack(list(self._sums.values())), reduction="mean").tolist()
@@ -298,7 +316,10 @@ class CBViLATrainer(Trainer):
             )
 
     def _require_finite_weights(self) -> None:
-        """A gradient that is not finite, of a loss that is, shows in the weights a step before it shows in a loss."""
+        """Raises a FloatingPointError for weights that are not finite.
+
+        If a gradient is not finite and its loss is, weights show it one step before a loss does.
+        """
         tensors = {
             name: tensor
             for name, tensor in self.unwrapped_model.state_dict(keep_vars=True).items()

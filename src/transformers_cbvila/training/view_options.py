@@ -1,4 +1,4 @@
-"""Options of how training looks at images, shared by pretraining and fine-tuning."""
+"""Options of image augmentation, shared by pretraining and fine-tuning."""
 
 from dataclasses import dataclass, field
 
@@ -31,5 +31,5 @@ class ViewOptions(GivenOptions):
 
     @property
     def views(self) -> ImageViews:
-        """What draws the views. ValueError for an option out of its range."""
+        """The augmentation; raises a ValueError for an option out of its range."""
         return ImageViews(**{name: getattr(self, name) for name in ViewOptions.__dataclass_fields__})

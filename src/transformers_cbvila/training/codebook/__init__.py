@@ -1,0 +1,1 @@
+"""Codebook training besides gradients."""

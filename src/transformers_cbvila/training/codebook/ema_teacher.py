@@ -4,45 +4,49 @@ import copy
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ..context import TrainingContext
+from ..moving_average import MovingAverage
 from ..training_images import image_latents
 
 
 class EMATeacher:
-    """A moving average (EMA) of the vision encoder and of the codebook's input projection.
-
-    It is kept outside the model: in checkpoints of a run, not in published weights. Codes are the codebook's own.
+    """A moving average of the image encoder and of the codebook's input projection; codes are the model's own.
 
     Args:
-        trainer: The trainer of the model.
-        decay: Decay of the moving average: w ← decay · w + (1 - decay) · model's w.
+        context: The context of the run.
+        decay: Decay of the moving average.
     """
 
-    def __init__(self, trainer, decay: float):
-        self.trainer = trainer
-        self.decay = decay
-        self.parts = copy.deepcopy(self._followed()).requires_grad_(False).eval()
+    def __init__(self, context: TrainingContext, decay: float) -> None:
+        self.context = context
+        self.average = MovingAverage(copy.deepcopy(self._followed()), decay)
 
-    def _followed(self) -> torch.nn.ModuleDict:
-        model = self.trainer.unwrapped_model.cbvila
-        return torch.nn.ModuleDict({"vision_model": model.vision_model, **model.quantizer.followed()})
+    @property
+    def parts(self) -> nn.Module:
+        """The averaged modules: `vision_model`, and those of the quantizer by their own names."""
+        return self.average.module
 
-    @torch.no_grad()
+    def _followed(self) -> nn.ModuleDict:
+        model = self.context.model.cbvila
+        return nn.ModuleDict({"vision_model": model.vision_model, **model.quantizer.followed()})
+
     def update(self) -> None:
-        """Updates the average; call it once per optimiser step."""
-        for own, followed in zip(self.parts.parameters(), self._followed().parameters(), strict=True):
-            own.lerp_(followed, 1 - self.decay)
+        """Updates the average; call it once per optimizer step."""
+        self.average.update(self._followed())
 
     @torch.no_grad()
     def indices(self, pixel_values: Tensor) -> Tensor:
-        """Indices (B, N) of images (B, 3, H, W): the nearest codes to the averaged encoder's latents."""
-        parts = self.parts
-        latents = image_latents(self.trainer, pixel_values, parts["vision_model"], dict(parts.named_children()))
-        return self.trainer.unwrapped_model.cbvila.quantizer.lookup(latents)
+        """Returns the indices (B, N) of the codes nearest to the averaged encoder's latents of images (B, 3, H, W)."""
+        modules = dict(self.parts.named_children())
+        latents = image_latents(self.context, pixel_values, modules["vision_model"], modules)
+        return self.context.model.cbvila.quantizer.lookup(latents)
 
     def state_dict(self) -> dict[str, Any]:
-        return self.parts.state_dict()
+        """Returns the averaged weights by name."""
+        return self.average.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.parts.load_state_dict(state)
+        """Loads averaged weights."""
+        self.average.load_state_dict(state)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..context import TrainingContext
 from ..training_images import image_batches, image_latents
 
 
@@ -19,14 +20,19 @@ class CodeStability:
     The images are one view each, drawn once; they and the past indices are saved in checkpoints, so that a resumed
     run measures the same as an uninterrupted one.
 
+    Args:
+        context: The context of the run.
+        images: Number of images.
+        window: Steps between the indices that are compared.
+
     Attributes:
         stability: The latest measurement in [0, 1]; None before the first.
         is_settled: Whether it spans the whole window; until then it is since the start, or since the codes were
             fitted.
     """
 
-    def __init__(self, trainer, images: int, window: int):
-        self.trainer = trainer
+    def __init__(self, context: TrainingContext, images: int, window: int) -> None:
+        self.context = context
         self.images = images
         self.window = window
         self.reset()
@@ -48,27 +54,28 @@ class CodeStability:
             return
         if self.pixel_values is None:
             self.pixel_values = self._first_images()
-        latents = image_latents(self.trainer, self.pixel_values)
-        indices = self.trainer.unwrapped_model.cbvila.quantizer.lookup(latents)
+        latents = image_latents(self.context, self.pixel_values)
+        indices = self.context.model.cbvila.quantizer.lookup(latents)
         while len(self.history) > 1 and self.history[1][0] <= step - self.window:
             self.history.pop(0)
         if self.history:
             then, before = self.history[0]
             same = (indices == before.to(indices)).double().mean()
             # Processes that decide by it must not differ by a rounding of their encoders.
-            self.stability = float(self.trainer.accelerator.reduce(same.float(), reduction="mean"))
+            self.stability = float(self.context.accelerator.reduce(same.float(), reduction="mean"))
             self.is_settled = step - then >= self.window
         self.history.append((step, indices.to(torch.int32)))
 
     def _first_images(self) -> Tensor:
         images: list[Tensor] = []
-        for batch in image_batches(self.trainer, self.trainer.args.seed):
+        for batch in image_batches(self.context, self.context.args.seed):
             images += batch.unbind()
             if len(images) >= self.images:
                 break
         return torch.stack(images[: self.images])
 
     def state_dict(self) -> dict[str, Any]:
+        """Returns images and measurements."""
         return {
             "pixel_values": self.pixel_values,
             "history": list(self.history),
@@ -77,6 +84,7 @@ class CodeStability:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores images and measurements."""
         self.pixel_values = state["pixel_values"]
         self.history = list(state["history"])
         self.stability, self.is_settled = state["stability"], state["is_settled"]

@@ -1,0 +1,1 @@
+"""The momentum encoder and its queue."""

@@ -3,42 +3,48 @@
 from typing import Any
 
 import torch
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.utils import logging
 
-from ...model.distributed_cbvila import Processes
 from ...model.momentum_cbvila import MomentumPairs, MomentumTargets
-from ...model.pair_similarity_cbvila import pair_ids
+from ...model.pair_ids_cbvila import gather_pair_ids
+from ..context import TrainingContext
 from ..fsdp import require_whole_weights
-from ..runs.checkpoints import load_state, save_state
+from ..runs.checkpoints import StateFile
 from ..schedule import distillation_alpha
 from .encoder import MomentumEncoder
 from .queue import PairQueue
 
 logger = logging.get_logger(__name__)
 
-_STATE_FILE = "momentum.pt"
 _LARGEST_QUEUE = 1 / 4  # of the data set
+_IDS = ("image_ids", "text_ids", "known_text_ids")
 
 
 class MomentumCallback(TrainerCallback):
     """Computes soft targets of every training batch with a momentum encoder, and updates it after every step.
 
     [`CBViLATrainer`] adds it by itself, with `momentum_distill` or `queue_size`. The encoder is updated after an
-    optimiser step, which is ALBEF's update before the next forward, but not after a step that was skipped. Every
+    optimizer step, which is ALBEF's update before the next forward, but not after a step that was skipped. Every
     micro-batch enters the queue after its loss, with the pairs of all processes in the order of ranks, so that all
     processes have the same queue.
 
+    Args:
+        context: The context of the run.
+
     Attributes:
         queue: Embedded pairs of earlier batches.
+        state_file: The file in checkpoints.
     """
 
-    def __init__(self, trainer):
-        _check(trainer)
-        _warn_of_a_large_queue(trainer)
-        self.trainer = trainer
+    state_file = StateFile("momentum.pt", "momentum encoder and queue start again", {"copies": "encoder"})
+
+    def __init__(self, context: TrainingContext) -> None:
+        _check(context)
+        _warn_of_a_large_queue(context)
+        self.context = context
         self._encoder: MomentumEncoder | None = None
-        self.queue = PairQueue(trainer.args.queue_size)
+        self.queue = PairQueue(context.args.queue_size)
         self._batch: MomentumPairs | None = None  # enters the queue once its loss is computed
         self._resumed = False
 
@@ -47,86 +53,80 @@ class MomentumCallback(TrainerCallback):
         """The momentum encoder, a copy of the model as it is when training begins."""
         return self._encoder or self._begin()
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Starts a new momentum encoder and queue, unless a checkpoint was loaded."""
         if not self._resumed:
             self._begin()
         self._resumed = False
 
-    def on_optimizer_step(self, args, state, control, **kwargs):
-        if not self.trainer.accelerator.optimizer_step_was_skipped:
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Updates the momentum encoder."""
+        if not self.context.accelerator.optimizer_step_was_skipped:
             self.encoder.update()
 
-    def teach(self, inputs: dict[str, Any]) -> MomentumTargets:
-        """Soft targets of a batch with its `loss_weights`, as the model's argument `momentum`."""
-        args, state, weights = self.trainer.args, self.trainer.state, inputs["loss_weights"]
+    def targets(self, inputs: dict[str, Any], state: TrainerState) -> MomentumTargets:
+        """Computes the model's argument `momentum` for a batch with its `loss_weights`."""
+        args, model, weights = self.context.args, self.context.model, inputs["loss_weights"]
         alpha = distillation_alpha(
             state.global_step, state.max_steps, args.momentum_distill, args.momentum_distill_ramp_steps
         )
-        model = self.trainer.unwrapped_model
         contrasts = model.needs("momentum_pairs", weights)
         predicts = alpha > 0 and model.needs("momentum_tokens", weights) and inputs.get("input_ids_masked") is not None
-        pairs = mlm_logits = None
+        ids = pairs = mlm_logits = None
         if contrasts or predicts:
             images, image_embeds = self.encoder.encode_images(inputs)
         if contrasts:
-            self._batch = _of_all(image_embeds, self.encoder.embed_texts(inputs), inputs)
+            text_embeds = self.encoder.embed_texts(inputs)
+            contents = inputs["pixel_values"], inputs["input_ids"], inputs.get("attention_mask")
+            ids = gather_pair_ids(True, *contents, *(inputs.get(name) for name in _IDS))
+            self._batch = MomentumPairs.of_batch(ids, image_embeds, text_embeds)
             earlier = self.queue.read()
             pairs = self._batch if earlier is None else self._batch.followed_by(earlier)
         if predicts:
             mlm_logits = self.encoder.predict_tokens(images, inputs)
-        return MomentumTargets(alpha, pairs, mlm_logits)
+        return MomentumTargets(alpha, pairs, mlm_logits, ids)
 
     def enqueue(self) -> None:
-        """Writes the batch last passed to `teach` into the queue, if gradients are on."""
+        """Writes the batch last passed to `targets` into the queue, if gradients are on."""
         if self._batch is not None and torch.is_grad_enabled():
             self.queue.write(self._batch)
         self._batch = None
 
     def save(self, folder: str) -> None:
         """Writes the momentum encoder and the queue into a checkpoint."""
-        state = {"copies": self.encoder.state_dict(), "queue": self.queue.state_dict()}
-        save_state(self.trainer.args, folder, _STATE_FILE, state)
+        state = {"encoder": self.encoder.state_dict(), "queue": self.queue.state_dict()}
+        self.state_file.save(self.context.args, folder, state)
 
     def load(self, folder: str) -> None:
-        """Restores both from a checkpoint; without a state in it, both start anew."""
-        state = load_state(self.trainer.args, folder, _STATE_FILE)
+        """Restores both from a checkpoint; without a state in it, both start again."""
+        state = self.state_file.load(self.context.args, folder)
         if state is None:
             return
-        self._begin().load_state_dict(state["copies"])
+        self._begin().load_state_dict(state["encoder"])
         self.queue.load_state_dict(state["queue"])
         self._resumed = True
 
     def _begin(self) -> MomentumEncoder:
-        args = self.trainer.args
-        predicts = args.momentum_distill > 0 and self.trainer.unwrapped_model.needs("momentum_tokens")
-        self._encoder = MomentumEncoder(self.trainer, args.momentum_decay, predicts)
+        args = self.context.args
+        predicts = args.momentum_distill > 0 and self.context.model.needs("momentum_tokens")
+        self._encoder = MomentumEncoder(self.context, args.momentum_decay, predicts)
         self.queue = PairQueue(args.queue_size)
         return self._encoder
 
 
-def _of_all(image_embeds, text_embeds, inputs: dict[str, Any]) -> MomentumPairs:
-    """The pairs of a batch, gathered from all processes."""
-    words, known = inputs["input_ids"], inputs.get("known_text_ids")
-    image_ids, text_ids = pair_ids(
-        inputs["pixel_values"], words, inputs.get("attention_mask"), inputs.get("image_ids"), inputs.get("text_ids")
-    )
-    processes = Processes.gather_sizes(True, words, known)
-    known = text_ids.new_empty(text_ids.shape[0], 0) if known is None else known
-    pairs = MomentumPairs(image_embeds, text_embeds, image_ids, text_ids, known)
-    return pairs if processes is None else pairs.of_all(processes)
-
-
-def _check(trainer) -> None:
+def _check(context: TrainingContext) -> None:
     """Raises a ValueError if no loss uses a momentum encoder, or weights are sharded."""
-    args = trainer.args
-    asked = f"momentum_distill={args.momentum_distill}, queue_size={args.queue_size}"
-    if not trainer.is_pretraining:
+    args, model = context.args, context.model
+    given = f"momentum_distill={args.momentum_distill}, queue_size={args.queue_size}"
+    if not context.is_pretraining:
         raise ValueError(
-            f"{asked}: momentum copies are for CBViLAForPreTraining, not for "
-            f"{type(trainer.unwrapped_model).__name__}. Leave both out."
+            f"{given}: a momentum encoder is for CBViLAForPreTraining, not for {type(model).__name__}. Leave both out."
         )
-    require_whole_weights(trainer, f"{asked} keeps whole copies of the encoders")
-    model = trainer.unwrapped_model
+    require_whole_weights(context, f"{given} needs a whole copy of the encoders")
     if args.queue_size > 0 and not model.needs("momentum_pairs"):
         raise ValueError(
             f"queue_size={args.queue_size} is for ITC, which a weight of 0 (as in the preset 'paper') leaves out: set "
@@ -138,11 +138,11 @@ def _check(trainer) -> None:
         )
 
 
-def _warn_of_a_large_queue(trainer) -> None:
-    size, dataset = trainer.args.queue_size, trainer.train_dataset
-    if hasattr(dataset, "__len__") and size > _LARGEST_QUEUE * len(dataset) and trainer.is_world_process_zero():
+def _warn_of_a_large_queue(context: TrainingContext) -> None:
+    size, dataset = context.args.queue_size, context.train_dataset
+    if hasattr(dataset, "__len__") and size > _LARGEST_QUEUE * len(dataset) and context.is_main_process:
         logger.warning(
             f"queue_size={size} is more than a quarter of the {len(dataset)} training pairs: the queue will hold many "
-            "images and texts like those of the batch, and ITC takes for mismatches what is not known to match. "
-            f"{len(dataset) // 4} or less is better."
+            "images and texts like those of the batch, and ITC treats pairs as mismatches unless they are known to "
+            f"match. {len(dataset) // 4} or less is better."
         )

@@ -12,18 +12,21 @@ class PairQueue:
 
     A checkpoint keeps the order in memory, so that sums over a restored queue round the same way.
 
+    Args:
+        size: Number of pairs that it holds; 0 holds none.
+
     Attributes:
         place: Index at which the next pair is written.
         count: Number of pairs in the queue.
     """
 
-    def __init__(self, size: int):
+    def __init__(self, size: int) -> None:
         self.size, self.place, self.count = size, 0, 0
         self._ring: MomentumPairs | None = None
 
     @torch.no_grad()
     def write(self, pairs: MomentumPairs) -> None:
-        """Adds pairs (n), oldest first; of more than `size` only the last ones."""
+        """Adds n pairs, oldest first; of more than `size` only the last ones."""
         if self.size == 0:
             return
         newest = MomentumPairs(*(rows[-self.size :] for rows in pairs))
@@ -38,10 +41,11 @@ class PairQueue:
         self.place, self.count = (self.place + taken) % self.size, min(self.count + taken, self.size)
 
     def read(self) -> MomentumPairs | None:
-        """The pairs (`count`) in the queue, or None if it is empty; the next `write` changes them in place."""
+        """Returns the `count` pairs of the queue, or None if it is empty; the next `write` changes them in place."""
         return None if self._ring is None else MomentumPairs(*(rows[: self.count] for rows in self._ring))
 
     def state_dict(self) -> dict[str, Any]:
+        """Returns the pairs and the position of the next one."""
         ring = None if self._ring is None else self._ring._asdict()
         return {"size": self.size, "place": self.place, "count": self.count, "ring": ring}
 

@@ -1,0 +1,1 @@
+"""Checkpoints, conditions and records of runs."""

@@ -13,23 +13,22 @@ from ... import __version__
 from ..trainer import CBViLATrainer
 
 _PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "numpy", "pillow")
-# Where a folder lay on the machine that trained means nothing elsewhere; tokens are private.
+# Folders of the machine that trained mean nothing elsewhere; tokens are private.
 _LEFT_OUT = ("output_dir", "logging_dir", "resume_from_checkpoint", "run_name", "hub_token", "push_to_hub_token")
 
 
 def run_record(job: Any, trainer: CBViLATrainer) -> dict[str, Any]:
-    """The record of a run, as JSON takes it.
+    """Returns the record of a run, for JSON.
 
     Args:
         job: The [`PretrainingJob`] or [`FinetuningJob`].
         trainer: Its trainer, after training.
 
     Returns:
-        `job`, `preset`, `config` (every choice of the model), `arguments` (those that are not at their defaults, and
-        all of CB-ViLA's own), `versions`, `world_size`, `speed` and `logs`, and the most-asked of these once more at
-        the top.
+        `job`, `preset`, `config` (of the model), `arguments` (those that are not at their defaults, and all of
+        CB-ViLA's own), `versions`, `world_size`, `speed` and `logs`; the most important of these also at the top.
     """
-    args, state = trainer.args, trainer.state
+    args, state, dataset = trainer.args, trainer.state, trainer.context.train_dataset
     config = trainer.unwrapped_model.config
     return {
         "job": _job(job),
@@ -39,7 +38,7 @@ def run_record(job: Any, trainer: CBViLATrainer) -> dict[str, Any]:
         "versions": _versions(),
         "world_size": args.world_size,
         "device": torch.cuda.get_device_name() if args.device.type == "cuda" else args.device.type,
-        "pairs": None if getattr(job, "streaming", False) else len(trainer.train_dataset),  # type: ignore[arg-type]
+        "pairs": None if getattr(job, "streaming", False) else len(dataset),
         "steps": state.global_step,
         "batch_size": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
         "learning_rate": args.learning_rate,
@@ -51,7 +50,7 @@ def run_record(job: Any, trainer: CBViLATrainer) -> dict[str, Any]:
 
 
 def recorded_options(job: Any, args: Any) -> dict[str, Any]:
-    """The options of a run as its record holds them, those of the job and those of the training together."""
+    """Returns the options of a run as its record holds them, those of the job and of training together."""
     return _job(job) | _arguments(args)
 
 
@@ -79,7 +78,7 @@ def _versions() -> dict[str, str]:
 
 
 def _speed(trainer: CBViLATrainer) -> dict[str, float | int | None]:
-    """Speed of the run, or of its last part if it was resumed: seconds, pairs per second, seconds of replaying."""
+    """Returns the speed of the run, or of its last part if it was resumed."""
     last: dict[str, Any] = next((log for log in reversed(trainer.state.log_history) if "train_runtime" in log), {})
     callback = trainer.data_callback
     return {
