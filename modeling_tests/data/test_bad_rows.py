@@ -15,8 +15,9 @@ from torch.utils.data import DataLoader
 
 from transformers_cbvila.data.images import read_image
 from transformers_cbvila.data.measured_pairs import MeasuredPairs
+from transformers_cbvila.data.mixing import concatenate
 from transformers_cbvila.data.pairs import ImageTextPairs
-from transformers_cbvila.data.sources import concatenate, load_pair_stream, load_pairs
+from transformers_cbvila.data.sources import load_pair_stream, load_pairs
 from transformers_cbvila.data.streams import ReplayCollator, StreamedImageTextPairs
 from transformers_cbvila.data.task_examples import CaptionedImages, ViewedRows
 from transformers_cbvila.tasks.retrieval import ImageTextRetrieval

@@ -11,10 +11,12 @@ from PIL import Image
 from transformers_cbvila.data.builtin_options import parse_options
 from transformers_cbvila.data.builtin_source import BuiltinSource
 from transformers_cbvila.data.builtin_sources import BUILTIN_SOURCES, find_builtin
+from transformers_cbvila.data.mixing import concatenate
 from transformers_cbvila.data.pairs import ImageTextPairs
 from transformers_cbvila.data.source_rows import load_rows, usual_split
-from transformers_cbvila.data.sources import concatenate, load_pair_stream, load_pairs, training_texts
+from transformers_cbvila.data.sources import load_pair_stream, load_pairs
 from transformers_cbvila.data.streams import StreamedImageTextPairs
+from transformers_cbvila.data.training_texts import training_texts
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,9 @@ def test_builtin_easy_vqa_has_captions_and_questions():
     assert load_rows("easy-vqa", "test").column_names == ["image", "captions", "image_id"]
     rows = load_rows("easy-vqa", "test", task="vqa")
     assert {"image", "image_id", "question", "answer"} <= set(rows.column_names) and len(rows) == 1000
-    with pytest.raises(ValueError, match="^easy-vqa has no rows for entailment; it has rows for pretraining, vqa"):
+    with pytest.raises(
+        ValueError, match="^easy-vqa has no rows for entailment; it has rows for pretraining, retrieval, vqa"
+    ):
         load_rows("easy-vqa", "test", task="entailment")
     with pytest.raises(ValueError, match=r"^easy-vqa \(split dev\) cannot be read: .*dev.*'train', 'test'"):
         load_pairs("easy-vqa", "dev")

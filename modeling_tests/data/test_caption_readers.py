@@ -6,8 +6,9 @@ from source_forms import COLOURS, FORMS, picture, write
 
 from transformers_cbvila.cli import inspect
 from transformers_cbvila.data.column_names import CAPTION_COLUMNS
+from transformers_cbvila.data.mixing import concatenate
 from transformers_cbvila.data.pairs import ImageTextPairs
-from transformers_cbvila.data.sources import concatenate, load_pair_stream, load_pairs
+from transformers_cbvila.data.sources import load_pair_stream, load_pairs
 from transformers_cbvila.data.streams import StreamedImageTextPairs
 from transformers_cbvila.tasks.retrieval import ImageTextRetrieval
 from transformers_cbvila.tasks.row_reading import load_task_rows

@@ -1,4 +1,4 @@
-"""Folders of pictures: what is said of them is read, and what is passed over is counted."""
+"""Folders of images: their descriptions are read, and what is left out is counted."""
 
 import json
 
@@ -21,23 +21,23 @@ def test_image_folder_text_file_has_a_caption_per_line(tmp_path):
         assert sorted(row["captions"] for row in load(str(tmp_path))) == [["a cat", "on a mat"], ["a dog"]]
 
 
-def test_image_folder_counts_pictures_and_texts_without_partner(tmp_path, logged):
+def test_image_folder_counts_images_and_texts_without_partner(tmp_path, logged):
     with_texts(tmp_path / "photos")
     write(tmp_path / "photos" / "lonely.png", picture("red"))
     write(tmp_path / "photos" / "notes.txt", "x")
     assert len(load_pairs(str(tmp_path / "photos"))) == 4
-    assert "(lonely.png) is left out, of 5 pictures: there is no .txt of the same name" in logged.text
-    assert "(notes.txt) is left out, of 5 texts: there is no picture of that name" in logged.text
+    assert "(lonely.png) is left out, of 5 images: there is no .txt of the same name" in logged.text
+    assert "(notes.txt) is left out, of 5 texts: there is no image of that name" in logged.text
 
 
-def test_image_folder_counts_pictures_missing_in_metadata(tmp_path, logged):
+def test_image_folder_counts_images_missing_in_metadata(tmp_path, logged):
     folder = described(tmp_path / "photos")
     assert len(load_pairs(folder)) == 4 and not logged()
     for number in range(7):
         write(tmp_path / "photos" / f"{number}.png", picture("red"))
     assert len(load_pairs(folder)) == 4
     assert "7 files of" in logged.text and "(0.png, 1.png, 2.png, 3.png, 4.png, …)" in logged.text
-    assert "are left out, of 11 pictures: no line of the metadata names them" in logged.text
+    assert "are left out, of 11 images: no line of the metadata names them" in logged.text
 
 
 @pytest.mark.parametrize("name", ["metadata.jsonl", "metadata.csv", "metadata.parquet"])
@@ -57,7 +57,7 @@ def test_image_folder_names_metadata_beside_an_archive(tmp_path):
         load_pairs(str(tmp_path / "photos"))
 
 
-def test_image_folder_names_questions_file_beside_pictures(tmp_path):
+def test_image_folder_names_questions_file_beside_images(tmp_path):
     pictures(tmp_path / "myvqa")
     write(tmp_path / "myvqa" / "questions.jsonl", json.dumps({"image": "red.png", "question": "a", "answer": "b"}))
     with pytest.raises(

@@ -11,8 +11,8 @@ from tiny import tiny_rows
 from torch.utils.data import DataLoader
 
 from transformers_cbvila.data import streams
+from transformers_cbvila.data.mixing import interleave
 from transformers_cbvila.data.pairs import ImageTextPairs
-from transformers_cbvila.data.sources import interleave
 from transformers_cbvila.data.streams import ReplayCollator, StreamedImageTextPairs
 
 

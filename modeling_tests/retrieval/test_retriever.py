@@ -338,7 +338,7 @@ def test_index_takes_a_folder_of_images(tmp_path, kind):
     found = searched.search(image=str(tmp_path / "b.png"), top_k=1)
     assert searched.files[int(found.indices[0])] == tmp_path / "b.png"
     assert searched.index(IMAGES, progress=False).files == []
-    with pytest.raises(ValueError, match="has no picture"):
+    with pytest.raises(ValueError, match="has no image"):
         (tmp_path / "empty").mkdir()
         searched.index(kind(tmp_path / "empty"))
 

@@ -109,8 +109,8 @@ class VisualEntailment(TextClassification):
     )
     protocols = {
         "snli-ve": Protocol(
-            "SNLI-VE's accuracy over three classes, on the validation or the test set; its own JSON Lines, joined with "
-            "Flickr30K's photographs by --image_data",
+            "SNLI-VE's accuracy over three classes, on the validation or the test set; its own JSON Lines, joined "
+            "with Flickr30K's photographs by --image_data",
             counts={"rows": (17_858, 17_901)},
         ),
     }

@@ -31,7 +31,7 @@ class EvaluationJob:
             "pretrained one, too (zero-shot)."
         }
     )
-    data: list[str] = field(metadata={"help": f"{SOURCES[0].upper()}{SOURCES[1:]}."})
+    data: list[str] = field(metadata={"help": f"{SOURCES}."})
     output: str | None = field(
         default=None, metadata={"help": "JSON file to write the figures to; without, they are printed only."}
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..data import option_texts
 from ..data.column_names import CAPTION_COLUMNS
 from ..data.image_views import ImageViews
 from ..data.task_collators import CBViLADataCollatorForImageTextRetrieval
@@ -70,11 +71,7 @@ class ImageTextRetrieval(Task):
     has_predictions = False
     resumes_evaluation = True
 
-    caption_column: str | None = column_option(
-        "Column with a caption or a list of captions",
-        CAPTION_COLUMNS,
-        aliases=["--text_column"],
-    )
+    caption_column: str | None = column_option(option_texts.CAPTIONS, CAPTION_COLUMNS, aliases=["--text_column"])
     rerank_k: int = field(
         default=64, metadata={"help": "Most similar candidates per query that matching re-ranks; 0: none."}
     )
