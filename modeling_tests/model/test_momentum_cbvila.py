@@ -218,7 +218,7 @@ def test_momentum_changes_itc_and_mlm_only():
 
 
 @pytest.mark.parametrize("given", ["image_ids", "nothing"])
-def test_ids_that_were_gathered_before_change_nothing(given):
+def test_momentum_ids_change_no_output(given):
     model = pretraining_model()
     batch, momentum = batch_and_momentum(model)
     if given == "nothing":
