@@ -77,6 +77,8 @@ def test_evaluate_retrieval_folder_resumes_with_the_same_metrics(pretrained, dat
     job = EvaluationJob(pretrained, [data], str(tmp_path / "a.json"), split="train")
     figures = evaluate_task(ImageTextRetrieval(rerank_k=2), job, progress=False)
     kept = replace(job, folder=str(tmp_path / "kept"))
+
+
 from transformers_cbvila.retrieval.encoding import GalleryEncoder
 
 

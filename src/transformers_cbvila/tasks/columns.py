@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import field
 from typing import Any
 
-from ..data.columns import missing_column
+from ..data.columns import find_column
 from .task import Task
 
 
@@ -26,12 +26,7 @@ def find_columns(task: Task, names: Sequence[str], source: str) -> dict[str, str
     Raises:
         ValueError: If there is none; the message lists the columns that there are.
     """
-    found: dict[str, str] = {}
-    for option, usual in task.columns.items():
-        given = getattr(task, option)
-        column = given or next((name for name in usual if name in names), None)
-        if column is None or column not in names:
-            what = f"column {given!r}" if given else f"column called {', '.join(usual)}"
-            raise missing_column(source, what, option, names)
-        found[option] = column
-    return found
+    return {
+        option: find_column(getattr(task, option), usual, names, source, option)
+        for option, usual in task.columns.items()
+    }

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..bundled import checkpoint_source
 from ..data.given_options import Repeatable
+from ..data.option_texts import MEASURED_SPLIT, SOURCES
 from ..data.source_rows import usual_split
 from ..data.unknown_texts import warn_of_unknown_tokens
 from ..devices import placed
@@ -30,18 +31,11 @@ class EvaluationJob:
             "pretrained one, too (zero-shot)."
         }
     )
-    data: list[str] = field(
-        metadata={
-            "help": "Folders, Parquet, JSON Lines, CSV, TSV or WebDataset .tar files, Hub ids (user/name@revision), "
-            "or easy-vqa."
-        }
-    )
+    data: list[str] = field(metadata={"help": f"{SOURCES[0].upper()}{SOURCES[1:]}."})
     output: str | None = field(
         default=None, metadata={"help": "JSON file to write the figures to; without, they are printed only."}
     )
-    split: str | None = field(
-        default=None, metadata={"help": "Split of the data; default: test, else validation, else the only one."}
-    )
+    split: str | None = field(default=None, metadata={"help": MEASURED_SPLIT})
     protocol: str | None = field(
         default=None, metadata={"help": "Name of a protocol, listed below; it sets options and checks the data."}
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..data.column_names import CAPTION_COLUMNS
 from ..data.image_views import ImageViews
 from ..data.task_collators import CBViLADataCollatorForImageTextRetrieval
 from ..data.task_examples import CaptionedImages
@@ -26,8 +27,6 @@ from .training_defaults import CROPS_AND_FLIPS, TrainingDefaults
 
 _WAYS = ("text", "image")  # what is found
 
-_CAPTIONS = ("captions", "caption", "text", "txt", "sentences_raw", "sentences")
-
 
 @dataclass
 class ImageTextRetrieval(Task):
@@ -37,7 +36,7 @@ class ImageTextRetrieval(Task):
     head = CBViLAForImageTextRetrieval
     card = "retrieval.md"
     hub_task = "image-text-retrieval"
-    columns = {"caption_column": _CAPTIONS}
+    columns = {"caption_column": CAPTION_COLUMNS}
     main_metric = "mean_recall"
     defaults = TrainingDefaults(
         "nothing in the head is new",
@@ -72,7 +71,7 @@ class ImageTextRetrieval(Task):
 
     caption_column: str | None = column_option(
         "Column with a caption or a list of captions",
-        _CAPTIONS,
+        CAPTION_COLUMNS,
         aliases=["--text_column"],
     )
     rerank_k: int = field(

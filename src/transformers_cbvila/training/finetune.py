@@ -9,6 +9,7 @@ from transformers.trainer_utils import IntervalStrategy
 
 from ..data.collators import token_limit
 from ..data.given_options import Repeatable
+from ..data.option_texts import SOURCES, TRAIN_SPLIT
 from ..data.source_rows import usual_split
 from ..data.unknown_texts import warn_of_unknown_tokens
 from ..metric_lines import print_metrics
@@ -41,14 +42,8 @@ class FinetuningJob(ViewOptions):
     model: str = field(
         metadata={"help": "Checkpoint to start from: folder, Hub id, or the name of a bundled one (cbvila-tiny)."}
     )
-    train_data: list[str] = field(
-        metadata={
-            "help": "Folders (pictures with a metadata.jsonl or .csv, or with a .txt each; Parquet files; written by "
-            "save_to_disk), Parquet, JSON Lines, CSV, TSV or WebDataset .tar files, Hub ids (user/name@revision), or "
-            "easy-vqa; all rows of all."
-        }
-    )
-    train_split: str = field(default="train", metadata={"help": "Split of the training data."})
+    train_data: list[str] = field(metadata={"help": f"{SOURCES[0].upper()}{SOURCES[1:]}; all rows of all."})
+    train_split: str = field(default="train", metadata={"help": TRAIN_SPLIT})
     eval_data: list[str] = field(
         default_factory=list,
         metadata={"help": "Data to measure the task on, at the end and as often as eval_strategy says."},
