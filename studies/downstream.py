@@ -1,6 +1,6 @@
 """Fine-tunes a pretrained model and random weights for the downstream tasks, and tabulates what both reach.
 
-example:
+Example:
   python -m studies.downstream --packs packs --output_dir runs/downstream --jobs 2
   python -m studies.downstream --packs packs --tasks emoji nlvr1 --seeds 0
 

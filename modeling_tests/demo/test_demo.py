@@ -3,13 +3,13 @@
 import json
 
 import pytest
+import transformers_cbvila.demo.easy_vqa as demo
 from tiny import tiny_config, tiny_processor
 from transformers import AutoModelForVisualQuestionAnswering
+from transformers_cbvila.demo.easy_vqa import DemoJob, run_demo
 
-import transformers_cbvila.demo.easy_vqa as demo
 from transformers_cbvila import CBViLAForPreTraining
 from transformers_cbvila.data.easy_vqa import load_easy_vqa
-from transformers_cbvila.demo.easy_vqa import DemoJob, run_demo
 
 
 @pytest.fixture(scope="module")

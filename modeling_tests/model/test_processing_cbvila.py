@@ -237,7 +237,11 @@ def test_processor_without_special_tokens_or_mask(processor: CBViLAProcessor):
     "options, error, message",
     [
         ({"padding_side": "left"}, ValueError, "padding_side='left': positions are counted from the left"),
-        ({"text_kwargs": {"return_token_type_ids": True}}, ValueError, "return_token_type_ids=True: the models take no token types"),
+        (
+            {"text_kwargs": {"return_token_type_ids": True}},
+            ValueError,
+            "return_token_type_ids=True: the models take no token types",
+        ),
         ({"return_offsets_mapping": True}, ValueError, "return_offsets_mapping=True.*processor.tokenizer"),
         ({"text_pair": "a circle"}, ValueError, "text_pair='a circle'"),
         ({"is_split_into_words": True}, ValueError, "is_split_into_words=True"),

@@ -186,7 +186,7 @@ class CBViLAForPreTraining(CBViLAModelWithReconstruction):
         self.check_mask(pixel_values, bool_masked_pos)
         check_targets(self, mlm_labels, mim_targets, bool_masked_pos)
         check_negatives(negative_image_index, negative_text_index)
-        check_momentum(self, momentum)
+        check_momentum(self, momentum, input_ids)
         objectives, weights = self._objectives(loss_weights or {})
         step = self._encode(
             input_ids_masked if any("masked_text" in objective.needs for objective in objectives) else None,

@@ -65,7 +65,8 @@ class MomentumTargets(NamedTuple):
             ITC unchanged.
         mlm_logits: (masked tokens, V) logits of the momentum encoder, in the order of `mlm_labels != -100`. `None`
             leaves MLM unchanged.
-        ids: Ids of the batch's B pairs; the model hashes and gathers them when absent.
+        ids: Ids of the batch's B pairs, so that the model need not hash and gather them again. `None` if they are not
+            known yet.
     """
 
     alpha: float
@@ -102,8 +103,8 @@ def momentum_itc_loss(
     keys, count = MomentumPairs(*(rows.detach() for rows in momentum.pairs)), image_embeds.shape[0]
     if keys.text_ids.shape[0] < first + count:
         raise ValueError(
-            f"momentum has {keys.text_ids.shape[0]} pair(s); expected those of the batch, {first + count}, followed "
-            "by those of the queue."
+            f"momentum has {keys.text_ids.shape[0]} pair(s); expected those of the batch, {first + count}, then "
+            "those of the queue."
         )
     own = MomentumPairs(*(rows.narrow(0, first, count) for rows in keys))
     teacher_per_image = teacher_per_text = None

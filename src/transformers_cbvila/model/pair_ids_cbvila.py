@@ -32,6 +32,11 @@ class PairIds(NamedTuple):
         """Index of the first local pair."""
         return 0 if self.processes is None else self.processes.first
 
+    @property
+    def num_local(self) -> int:
+        """Number of local pairs."""
+        return self.text_ids.shape[0] if self.processes is None else self.processes.pairs[self.processes.rank]
+
     def matches(self) -> Tensor:
         """Returns which texts (columns) are known to match which images (rows), as (B, B) bool."""
         ids = self.image_ids, self.text_ids, self.known_text_ids
