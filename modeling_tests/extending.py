@@ -1,4 +1,4 @@
-"""Quantizers, objectives and tasks from outside the package: registered for the time of a test, in modules of their own."""
+"""Quantizers, objectives and tasks from outside the package, registered for the time of a test."""
 
 import importlib.util
 import sys

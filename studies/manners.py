@@ -18,7 +18,7 @@ from transformers_cbvila import CBViLAForImageTextRetrieval
 from transformers_cbvila.bundled import checkpoint_source
 from transformers_cbvila.data.distortions import inked
 from transformers_cbvila.data.sources import load_pairs
-from transformers_cbvila.retrieval.retrieval_figures import gallery_figures
+from transformers_cbvila.retrieval.measure import measure_gallery
 
 from .artists import split_by_artist
 from .table import markdown
@@ -48,7 +48,7 @@ STYLES: dict[str, Callable[[Image.Image], Image.Image]] = {
 def measure(model: Any, processor: Any, rows: Any, style: Callable[[Image.Image], Image.Image]) -> list[float]:
     """Returns METRICS of rows with `image` and `captions` in a style, by similarity, in percent."""
     images = [style(row["image"].convert("RGB")) for row in rows]
-    found = gallery_figures(model, processor, images, [row["captions"][:1] for row in rows], None, progress=False)
+    found = measure_gallery(model, processor, images, [row["captions"][:1] for row in rows], None, progress=False)
     return [100 * found[name] for name in METRICS]
 
 

@@ -10,7 +10,7 @@ from tiny import answering_model, build, half_image, tiny_processor
 from transformers_cbvila.model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
 from transformers_cbvila.model.modeling_cbvila_visual_entailment import CBViLAForVisualEntailment
 from transformers_cbvila.model.modeling_cbvila_visual_reasoning import CBViLAForVisualReasoning
-from transformers_cbvila.retrieval.retrieval_figures import gallery_figures, true_matches
+from transformers_cbvila.retrieval.measure import measure_gallery, true_matches
 from transformers_cbvila.tasks.answer_lists import ceiling, read_answer_list
 from transformers_cbvila.tasks.answer_scores import scorer_of
 from transformers_cbvila.tasks.answering import answer_questions
@@ -95,7 +95,7 @@ def test_true_matches_own_captions_only():
     figures = measured(build(CBViLAForImageTextRetrieval), ImageTextRetrieval(rerank_k=0), rows)
     assert figures["text_retrieval_r1"] == figures["image_retrieval_r1"] == 1.0
     assert figures["duplicate_captions"] == 2
-    strict = gallery_figures(
+    strict = measure_gallery(
         build(CBViLAForImageTextRetrieval), tiny_processor(), PICTURES, [["red"]] * 3, 0, progress=False,
         own_captions_only=True,
     )  # fmt: skip

@@ -1,7 +1,6 @@
 """Checkpoints with the file and entry names of earlier versions resume to the same weights."""
 
 import torch
-from equal_tensors import assert_equal_weights
 from interrupted_runs import train_until
 from tiny import pretraining_model
 from tiny_trainer import pretrainer

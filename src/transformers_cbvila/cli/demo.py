@@ -19,7 +19,7 @@ example:
   cbvila demo --output_dir runs/demo-scratch --from_scratch
 
 It is a report over two commands, which know many more options:
-  cbvila finetune vqa --config finetune-vqa-easy --model cbvila-tiny --train_data easy-vqa --output_dir runs/demo --resume
+  cbvila finetune vqa --config finetune-vqa-easy --model cbvila-tiny --train_data easy-vqa --output_dir runs/demo
   cbvila evaluate vqa --model runs/demo --data easy-vqa --split test --train_data easy-vqa
 """
 INTERRUPTED = "Interrupted. The last checkpoint is kept: the same command goes on from it."

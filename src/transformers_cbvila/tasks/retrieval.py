@@ -18,7 +18,7 @@ from ..metrics.baselines import chance_recall
 from ..model.configuration_cbvila import CBViLAConfig
 from ..model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
 from ..model.processing_cbvila import CBViLAProcessor
-from ..retrieval.retrieval_figures import DEPTHS, ImagesOfRows, TrueMatches, gallery_figures, owners_of
+from ..retrieval.measure import DEPTHS, ImagesOfRows, TrueMatches, caption_image_index, measure_gallery
 from .columns import column_option
 from .evaluation import Evaluation
 from .protocol import Protocol
@@ -121,7 +121,7 @@ class ImageTextRetrieval(Task):
         """Returns recall at 1, 5 and 10 both ways: by similarity, re-ranked by matching, and by both combined."""
         captions = rows.column("captions")
         texts = [text for row in captions for text in row]
-        found: Metrics = gallery_figures(
+        found: Metrics = measure_gallery(
             model,
             processor,
             ImagesOfRows(rows),
@@ -134,7 +134,7 @@ class ImageTextRetrieval(Task):
             self.own_captions_only,
             evaluation.folder,
         )
-        of_images, of_texts = TrueMatches(texts, owners_of(captions), self.own_captions_only).counts()
+        of_images, of_texts = TrueMatches(texts, caption_image_index(captions), self.own_captions_only).counts()
         for way, relevant, gallery in zip(_WAYS, (of_images, of_texts), (len(texts), len(rows)), strict=True):
             for k in DEPTHS:
                 found[f"{way}_retrieval_r{k}_floor"] = chance_recall(relevant.tolist(), gallery, k)
