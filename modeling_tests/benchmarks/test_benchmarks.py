@@ -1,4 +1,4 @@
-"""The benchmarks run, say how they are used, and compute what they print."""
+"""Benchmarks: their help, their output, and the numbers they compute."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""A model started from small ViTs and BERTs, against the originals."""
+"""`init_from_pretrained.py` on small ViTs and BERTs, against the originals."""
 
 import sys
 from dataclasses import replace
@@ -7,6 +7,7 @@ import pytest
 import tiny
 import torch
 from command import run
+from equal_tensors import assert_equal_tensors, assert_equal_weights
 from init_from_pretrained import main
 from safetensors.torch import load_file, save_file
 from text_source import chosen_layers, text_source
@@ -117,8 +118,7 @@ def test_init_from_timm_file_gives_the_same_tower(originals, tmp_path, capsys):
     assert converted("--vision", tmp_path / "vit.safetensors", "--output_dir", tmp_path / "b", *base, *heads) == 0
     first, second = (CBViLAForPreTraining.from_pretrained(tmp_path / name) for name in "ab")
     assert second.config.vision_config.layer_norm_eps == 1e-6  # timm's
-    for name, value in first.state_dict().items():
-        assert torch.equal(value, second.state_dict()[name]), name
+    assert_equal_weights(first, second)
 
 
 def test_timm_source_check_uses_timm(originals):
@@ -149,7 +149,7 @@ def test_init_from_tensorflow_bert_key_names(originals, tmp_path, capsys):
     assert converted(*base, tmp_path / "a", "--text", originals / "bert") == 0
     assert converted(*base, tmp_path / "b", "--text", tmp_path / "bert") == 0
     first, second = (CBViLAForPreTraining.from_pretrained(tmp_path / name).state_dict() for name in "ab")
-    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    assert_equal_tensors(first, second)
 
 
 def test_init_chosen_layers_are_checked_against_bert(originals, tmp_path, capsys):

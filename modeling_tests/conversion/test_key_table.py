@@ -1,4 +1,4 @@
-"""The account of keys, on layouts small enough to follow by hand."""
+"""KeyTable on layouts small enough to follow by hand."""
 
 import pytest
 import torch

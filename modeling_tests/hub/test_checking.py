@@ -1,4 +1,4 @@
-"""What can be published, and the sentence that says why the rest cannot."""
+"""find_checkpoint and check_repo_id: what can be published, and the errors for the rest."""
 
 import json
 import shutil

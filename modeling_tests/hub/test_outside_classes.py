@@ -1,4 +1,4 @@
-"""What is registered from outside the package is published with the weights that need it, or refused with a reason."""
+"""Classes registered outside the package are published with the weights, or rejected with a reason."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""From a folder to the Hub and back, over HTTP: by people with this package and by people without it."""
+"""Publishing over HTTP to a Hub on this machine, and loading with and without the package."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Figures with their intervals and floors, as cards show them."""
+"""Metrics with intervals and baselines, as model cards show them."""
 
 from transformers_cbvila.hub.results import Result, results_of_metrics, results_of_report, results_table
 

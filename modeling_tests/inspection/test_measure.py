@@ -1,4 +1,4 @@
-"""The figures of `cbvila inspect` against what they must be for models and data made up for it."""
+"""Metrics of `cbvila inspect` on made-up models and data."""
 
 import numpy as np
 import pandas as pd

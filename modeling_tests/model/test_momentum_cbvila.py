@@ -1,4 +1,4 @@
-"""Losses with soft targets of a momentum encoder: by hand, by slow loops, at limits, and which weights they reach."""
+"""Losses with a momentum encoder and queue: by hand, against slow loops, at their limits, and their gradients."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Recall of images by captions and of captions by images, for models and data made up for it."""
+"""Recall of images by captions and of captions by images, for made-up models and data."""
 
 import tracemalloc
 

@@ -1,4 +1,4 @@
-"""Galleries on disk: the same as in memory, whatever the shards, and whatever a killed run left behind."""
+"""Galleries on disk equal those in memory, for every shard size and after interrupted runs."""
 
 import json
 import os
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from gallery_items import TEXTS
 from PIL import Image
 from tiny import build, half_image, tiny_processor, tiny_rows
 from torch.testing import assert_close
@@ -26,7 +27,6 @@ from transformers_cbvila.retrieval.shards import Shards, read_shards, shard_file
 from transformers_cbvila.retrieval.stored_gallery import StoredGallery
 
 IMAGES = [row["image"] for row in tiny_rows(7)]
-TEXTS = ["left half red", "right", "a red half is left", "right", "top half blue ?", "green"]
 QUIET = {"progress": False}
 
 

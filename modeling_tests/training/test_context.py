@@ -9,7 +9,7 @@ from transformers_cbvila.data.pairs import ImageTextPairs
 from transformers_cbvila.training.trainer import CBViLATrainer
 
 
-def test_callbacks_follow_the_model_that_training_starts_from(tmp_path):
+def test_context_callbacks_follow_the_trained_model(tmp_path):
     """With `model_init` transformers builds one model with the trainer, and another one when training begins."""
     trainer = CBViLATrainer(
         model_init=pretraining_model,
@@ -27,7 +27,7 @@ def test_callbacks_follow_the_model_that_training_starts_from(tmp_path):
         assert not torch.equal(vision_model.embeddings.cls_token, start), "an average of what is trained"
 
 
-def test_callbacks_read_the_current_data_set(tmp_path):
+def test_context_callbacks_read_the_current_dataset(tmp_path):
     trainer = pretrainer(tmp_path)
     trainer.train_dataset = ImageTextPairs(tiny_rows(4))
     epochs = []
@@ -36,7 +36,7 @@ def test_callbacks_read_the_current_data_set(tmp_path):
     assert epochs == [0, 1, 2]
 
 
-def test_a_wrapped_model_is_the_model_inside(tmp_path):
+def test_context_unwraps_the_model(tmp_path):
     trainer = pretrainer(tmp_path)
     inside = trainer.model
     trainer.model = torch.compile(inside, backend="eager")

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         CBViLADataCollatorForVisualReasoning,
     )
     from .hub.publishing import publish
+    from .model.answer_ranking_cbvila import CBViLAAnswerRanking
     from .model.code_table_cbvila import CBViLACodeTable
     from .model.configuration_cbvila import CBViLAConfig, CBViLAFusionConfig, CBViLATextConfig, CBViLAVisionConfig
     from .model.image_processing_cbvila import CBViLAImageProcessor
@@ -50,7 +51,6 @@ if TYPE_CHECKING:
     )
     from .model.modeling_cbvila_pretraining import CBViLAForPreTraining, CBViLAForPreTrainingOutput
     from .model.modeling_cbvila_question_answering import (
-        CBViLAAnswerRanking,
         CBViLAForQuestionAnswering,
         CBViLAForQuestionAnsweringOutput,
     )
@@ -73,7 +73,7 @@ __version__ = "0.1.0"
 
 # The modules of the names above, relative to the package.
 _MODULE_OF_LAZY_NAME = {
-    "CBViLAAnswerRanking": "model.modeling_cbvila_question_answering",
+    "CBViLAAnswerRanking": "model.answer_ranking_cbvila",
     "CBViLAClassificationOutput": "model.modeling_cbvila_classification",
     "CBViLAConfig": "model.configuration_cbvila",
     "CBViLADataCollatorForImageTextRetrieval": "data.task_collators",

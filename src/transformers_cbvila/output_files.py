@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,15 @@ def require_folder(option: str, path: str | Path | None) -> None:
 
 def write_json(path: str | Path, value: Any) -> None:
     """Writes a JSON file, under a temporary name until it is complete."""
+    _write(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_json_lines(path: str | Path, values: Iterable[Any]) -> None:
+    """Writes a JSON Lines file, under a temporary name until it is complete."""
+    _write(path, "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values))
+
+
+def _write(path: str | Path, text: str) -> None:
     unfinished = Path(f"{path}.unfinished")
-    unfinished.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    unfinished.write_text(text, encoding="utf-8")
     os.replace(unfinished, path)

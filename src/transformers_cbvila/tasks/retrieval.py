@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..data import option_texts
 from ..data.column_names import CAPTION_COLUMNS
 from ..data.image_views import ImageViews
 from ..data.task_collators import CBViLADataCollatorForImageTextRetrieval
@@ -22,7 +23,7 @@ from .columns import column_option
 from .evaluation import Evaluation
 from .protocol import Protocol
 from .rows import TaskRows
-from .task import FieldReader, Fields, Metrics, Task, called, check_at_least, text_fields
+from .task import FieldReader, Fields, Measured, Metrics, Task, called, check_at_least, text_fields
 from .training_defaults import CROPS_AND_FLIPS, TrainingDefaults
 
 _WAYS = ("text", "image")  # what is found
@@ -67,13 +68,10 @@ class ImageTextRetrieval(Task):
     zero_shot_heads = ("CBViLAForPreTraining",)
     merged_fields = ("captions",)
     has_text_baseline = False
+    has_predictions = False
     resumes_evaluation = True
 
-    caption_column: str | None = column_option(
-        "Column with a caption or a list of captions",
-        CAPTION_COLUMNS,
-        aliases=["--text_column"],
-    )
+    caption_column: str | None = column_option(option_texts.CAPTIONS, CAPTION_COLUMNS, aliases=["--text_column"])
     rerank_k: int = field(
         default=64, metadata={"help": "Most similar candidates per query that matching re-ranks; 0: none."}
     )
@@ -119,7 +117,7 @@ class ImageTextRetrieval(Task):
         """Returns the numbers of images and captions."""
         return {**super().counts(rows), "captions": {sum(map(len, rows.column("captions")))}}
 
-    def measure(self, model: Any, processor: CBViLAProcessor, rows: TaskRows, evaluation: Evaluation) -> Metrics:
+    def measure(self, model: Any, processor: CBViLAProcessor, rows: TaskRows, evaluation: Evaluation) -> Measured:
         """Returns recall at 1, 5 and 10 both ways: by similarity, re-ranked by matching, and by both combined."""
         captions = rows.column("captions")
         texts = [text for row in captions for text in row]
@@ -144,11 +142,11 @@ class ImageTextRetrieval(Task):
             names = [f"{way}_retrieval_r{k}{ending}" for way in _WAYS for k in DEPTHS]
             if names[0] in found:
                 found[f"mean_recall{ending}"] = float(np.mean([found[name] for name in names]))
-        return {
-            **found,
+        found |= {
             "metric": "recall at 1, 5 and 10",
             "rerank_k": self.rerank_k if "mean_recall_reranked" in found else 0,
             "gallery_images": len(rows),
             "gallery_texts": len(texts),
             "duplicate_captions": len(texts) - len(set(texts)),
         }
+        return Measured(found, [])

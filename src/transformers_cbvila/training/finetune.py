@@ -42,7 +42,7 @@ class FinetuningJob(ViewOptions):
     model: str = field(
         metadata={"help": "Checkpoint to start from: folder, Hub id, or the name of a bundled one (cbvila-tiny)."}
     )
-    train_data: list[str] = field(metadata={"help": f"{SOURCES[0].upper()}{SOURCES[1:]}; all rows of all."})
+    train_data: list[str] = field(metadata={"help": f"{SOURCES}; all rows of all."})
     train_split: str = field(default="train", metadata={"help": TRAIN_SPLIT})
     eval_data: list[str] = field(
         default_factory=list,

@@ -1,4 +1,4 @@
-"""Recipes by name from any folder, and what is given beside one."""
+"""Recipes by name from any folder, and options given beside them."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Figures of the tasks against slow references, their floors, what answer lists allow, and the named protocols."""
+"""Metrics of the tasks against slow references, their baselines, answer lists and protocols."""
 
 import json
 
@@ -52,7 +52,7 @@ GALLERY = [{"image": image, "captions": texts} for image, texts in zip(PICTURES,
 
 @pytest.mark.parametrize("rerank_k", [0, 2, 100])
 def test_retrieval_metrics_equal_slow_reference(rerank_k):
-    """Every pair on its own; k larger than the gallery orders all of it."""
+    """Every pair on its own; k larger than the gallery orders all items."""
     model, processor = build(CBViLAForImageTextRetrieval), tiny_processor()
     figures = measured(model, ImageTextRetrieval(rerank_k=rerank_k), GALLERY)
     texts = [text for row in CAPTIONS for text in row]
@@ -243,7 +243,7 @@ def test_metrics_count_unknown_tokens():
     assert figures["unknown_token_share"] == pytest.approx(3 / 4)  # each sign is a token
 
 
-def test_protocol_defaults_reject_other_tasks_and_options():
+def test_protocol_options_reject_other_tasks_and_options():
     defaults = protocol_options(ImageTextRetrieval, "coco-5k")
     assert defaults == {"rerank_k": 256, "own_captions_only": True}
     assert protocol_options(VisualQuestionAnswering, None) == {}

@@ -1,12 +1,10 @@
 """Checkpoints with the file and entry names of earlier versions resume to the same weights."""
 
-import pytest
 import torch
-from interrupted_runs import AtStep, InterruptedRunError, interrupt
+from equal_tensors import assert_equal_weights
+from interrupted_runs import train_until
 from tiny import pretraining_model
 from tiny_trainer import pretrainer
-
-from transformers_cbvila.training.runs import checkpoints
 
 RUN = {
     "max_steps": 6,
@@ -43,21 +41,14 @@ def rename(checkpoint):
         torch.save(state, checkpoint / before)
 
 
-def test_an_earlier_checkpoint_resumes_to_the_same_weights(tmp_path, monkeypatch):
-    warnings = []
-    monkeypatch.setattr(checkpoints.logger, "warning", warnings.append)
+def test_resume_earlier_checkpoint_equals_unbroken_run(tmp_path, logged):
     whole = pretrainer(tmp_path / "whole", **RUN)
     whole.train()
-    with pytest.raises(InterruptedRunError):
-        pretrainer(tmp_path / "broken", callbacks=[AtStep(5, interrupt)], **RUN).train()
+    train_until(5, pretrainer, tmp_path / "broken", **RUN)
     rename(tmp_path / "broken" / "checkpoint-4")
     resumed = pretrainer(tmp_path / "broken", model=pretraining_model(seed=7, dropout=0.1), **RUN)
     resumed.train(resume_from_checkpoint=True)
-    for ours, theirs in (
-        (whole.model, resumed.model),
-        (whole.momentum.encoder, resumed.momentum.encoder),
-        (whole.codebook_callback.teacher, resumed.codebook_callback.teacher),
-    ):
-        state = theirs.state_dict()
-        assert all(torch.equal(value, state[name]) for name, value in ours.state_dict().items())
-    assert not warnings, "nothing is missing"
+    assert_equal_weights(resumed.model, whole.model)
+    assert_equal_weights(resumed.momentum.encoder, whole.momentum.encoder)
+    assert_equal_weights(resumed.codebook_callback.teacher, whole.codebook_callback.teacher)
+    assert not logged("runs.checkpoints"), "nothing is missing"
