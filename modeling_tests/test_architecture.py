@@ -20,7 +20,7 @@ CONVERSION = Path(__file__).parents[1] / "conversion"  # scripts, which import e
 MODEL_PACKAGES = {"torch", "transformers", "huggingface_hub", "numpy", "PIL"}
 PACKAGES_OF_LAYER = {
     "model": MODEL_PACKAGES,
-    "data": MODEL_PACKAGES | {"tokenizers", "datasets", "easy_vqa"},
+    "data": MODEL_PACKAGES | {"tokenizers", "datasets", "easy_vqa", "fsspec"},
     "metrics": {"numpy", "torch", "datasets", "evaluate"},
     "retrieval": {"numpy", "torch", "tqdm", "transformers", "datasets"},
     "inspection": {"numpy", "torch", "tqdm"},
