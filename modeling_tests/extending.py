@@ -15,7 +15,8 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 @contextmanager
 def registered_for_now():
     """Takes back what is registered meanwhile: other tests ask what there is."""
-    before = [(registry, dict(registry)) for registry in (QUANTIZERS, OBJECTIVES, TASKS)]
+    before = [(registry, dict(registry)) for registry in (QUANTIZERS, OBJECTIVES)]
+    tasks = set(TASKS)
     modules = set(sys.modules)
     try:
         yield
@@ -23,6 +24,8 @@ def registered_for_now():
         for registry, content in before:
             registry.clear()
             registry.update(content)
+        for name in set(TASKS) - tasks:
+            TASKS.unregister(name)
         for name in set(sys.modules) - modules:
             if getattr(sys.modules[name], "__loaded_for_now__", False):
                 del sys.modules[name]
