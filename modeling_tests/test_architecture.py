@@ -269,6 +269,6 @@ def test_files_do_not_import_each_other():
 
 
 def test_files_have_unique_names():
-    """pytest imports them by name alone, whatever their folder."""
+    """Their names alone tell them apart for pytest, in whatever folder they are."""
     names = [path.name for path in Path(__file__).parent.rglob("*.py") if path.name != "conftest.py"]
     assert sorted(names) == sorted(set(names))
