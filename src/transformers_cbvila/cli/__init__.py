@@ -14,7 +14,7 @@ from .parsing import Parser
 COMMANDS = {
     "pretrain": "pretrain on folders, Parquet files or Hub data sets of images and captions",
     "finetune": "fine-tune for vqa, retrieval, entailment or reasoning",
-    "evaluate": "measure a model on vqa, retrieval, entailment or reasoning, with baselines and intervals",
+    "evaluate": "measure a model on a task, with baselines and intervals",
     "inspect": "measure a pretrained model: codebook, MIM and its baselines, retrieval; show its visual words",
     "demo": "fine-tune the bundled checkpoint on easy-VQA, evaluate it and write a report",
     "publish": "put a model on the Hub with a card and its code, loadable with and without this package",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from ..model.configuration_cbvila import CBViLAConfig
 from ..model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
 from ..model.processing_cbvila import CBViLAProcessor
 from ..retrieval.measure import DEPTHS, ImagesOfRows, TrueMatches, caption_image_index, measure_gallery
+from ..retrieval.retrieval_order import keep_better_order
 from .columns import column_option
 from .evaluation import Evaluation
 from .protocol import Protocol
@@ -112,6 +114,10 @@ class ImageTextRetrieval(Task):
         endings = ("", "_reranked", "_combined") if self.rerank_k else ("",)
         recalls = [f"{way}_retrieval_r{k}" for way in _WAYS for k in DEPTHS]
         return tuple(f"{name}{ending}" for ending in endings for name in ("mean_recall", *recalls))
+
+    def keep_findings(self, folder: Path, metrics: Metrics, prefix: str = "") -> str | None:
+        """Writes whether matching ranks better than similarity, where retrievers look for it."""
+        return keep_better_order(folder, metrics, self.rerank_k, prefix)
 
     def counts(self, rows: TaskRows) -> dict[str, set[int]]:
         """Returns the numbers of images and captions."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from ..data.given_options import GivenOptions, Repeatable
@@ -221,6 +222,14 @@ class Task(GivenOptions, ABC):
             rows: That are to be evaluated, if there are any.
             official: Whether by a protocol.
         """
+
+    def keep_findings(self, folder: Path, metrics: Metrics, prefix: str = "") -> str | None:
+        """Writes what an evaluation decides about a model into its folder, and returns what was done, if anything."""
+        return None
+
+    def recorded_options(self) -> dict[str, Any]:
+        """Returns the options for the record of a run, files and sources without their folders."""
+        return asdict(self) | {"image_data": [Path(name).name for name in self.image_data]}
 
     def counts(self, rows: TaskRows) -> dict[str, set[int]]:
         """Returns how many there are of what protocols count."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -133,6 +134,10 @@ class VisualQuestionAnswering(Task):
         if rows is not None:
             references = _references(rows)
             ceiling(answers, references, scorer_of(references, official)[1])
+
+    def recorded_options(self) -> dict[str, Any]:
+        """Returns the options for the record of a run, the answer list without its folder."""
+        return super().recorded_options() | {"answer_list": self.answer_list and Path(self.answer_list).name}
 
     def counts(self, rows: TaskRows) -> dict[str, set[int]]:
         """Returns the numbers of questions, and of answers to each."""
