@@ -266,3 +266,9 @@ def test_files_do_not_import_each_other():
         if module.rpartition(".")[2] in names or module.partition(".")[0] == folder.name
     }
     assert imports == {}
+
+
+def test_files_have_unique_names():
+    """Their names alone tell them apart for pytest, in whatever folder they are."""
+    names = [path.name for path in Path(__file__).parent.rglob("*.py") if path.name != "conftest.py"]
+    assert sorted(names) == sorted(set(names))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny import pretraining_model, tiny_processor, tiny_rows
 
-from transformers_cbvila.retrieval import measure_retrieval as retrieval
+from transformers_cbvila.retrieval import measure as retrieval
 from transformers_cbvila.retrieval.measure import measure_retrieval
 from transformers_cbvila.retrieval.reranking import Candidates, TwoStageRetrieval
 
