@@ -1,4 +1,4 @@
-"""Quantizers and objectives from outside the package: registered for the time of a test, in modules of their own."""
+"""Quantizers, objectives and tasks from outside the package, registered for the time of a test."""
 
 import importlib.util
 import sys
@@ -7,14 +7,16 @@ from pathlib import Path
 
 from transformers_cbvila.model.objectives_cbvila import OBJECTIVES
 from transformers_cbvila.model.quantizers_cbvila import QUANTIZERS
+from transformers_cbvila.tasks.registry import TASKS
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 @contextmanager
 def registered_for_now():
-    """Takes back what is registered meanwhile: other tests ask which quantizers and objectives there are."""
+    """Takes back what is registered meanwhile: other tests ask what there is."""
     before = [(registry, dict(registry)) for registry in (QUANTIZERS, OBJECTIVES)]
+    tasks = set(TASKS)
     modules = set(sys.modules)
     try:
         yield
@@ -22,6 +24,8 @@ def registered_for_now():
         for registry, content in before:
             registry.clear()
             registry.update(content)
+        for name in set(TASKS) - tasks:
+            TASKS.unregister(name)
         for name in set(sys.modules) - modules:
             if getattr(sys.modules[name], "__loaded_for_now__", False):
                 del sys.modules[name]

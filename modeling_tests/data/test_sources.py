@@ -1,4 +1,4 @@
-"""Every form in which people keep pictures with captions, whole and as a stream."""
+"""Image-caption data in every form, as a whole and as a stream."""
 
 import base64
 import json
@@ -7,17 +7,13 @@ import datasets
 import pytest
 from PIL import Image, ImageColor
 
-from transformers_cbvila.data.pairs import ImageTextPairs
 from transformers_cbvila.data.images import read_image, undecoded
+from transformers_cbvila.data.mixing import concatenate, interleave
+from transformers_cbvila.data.pairs import ImageTextPairs
 from transformers_cbvila.data.source_rows import usual_split
-from transformers_cbvila.data.sources import (
-    concatenate,
-    interleave,
-    load_pair_stream,
-    load_pairs,
-    training_texts,
-)
+from transformers_cbvila.data.sources import load_pair_stream, load_pairs
 from transformers_cbvila.data.streams import StreamedImageTextPairs
+from transformers_cbvila.data.training_texts import training_texts
 from transformers_cbvila.training.pretrain import PretrainingJob
 
 COLOURS = ["red", "green", "blue", "black", "white", "yellow"]

@@ -1,4 +1,4 @@
-"""Streams: every reader its share, the same draws whoever asks, and a replay that ends where the run was."""
+"""Streams: rows per reader, draws that do not depend on the reader, and replays."""
 
 import io
 from itertools import islice
@@ -11,8 +11,8 @@ from tiny import tiny_rows
 from torch.utils.data import DataLoader
 
 from transformers_cbvila.data import streams
+from transformers_cbvila.data.mixing import interleave
 from transformers_cbvila.data.pairs import ImageTextPairs
-from transformers_cbvila.data.sources import interleave
 from transformers_cbvila.data.streams import ReplayCollator, StreamedImageTextPairs
 
 

@@ -1,4 +1,4 @@
-"""Search in pictures and texts, against the model's own scores of every pair."""
+"""CBViLARetriever against the model's scores of every pair."""
 
 import sys
 from collections import deque
@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from gallery_items import TEXTS
 from PIL import Image
 from tiny import build, tiny_processor, tiny_rows
 from torch.testing import assert_close
@@ -22,7 +23,6 @@ from transformers_cbvila import (
 from transformers_cbvila.retrieval.faiss_index import FaissIndex
 
 IMAGES = [row["image"] for row in tiny_rows(9)]
-TEXTS = ["left half red", "right", "a red half is left", "right", "top half blue ?", "green"]
 
 
 def retriever(**options):
@@ -338,7 +338,7 @@ def test_index_takes_a_folder_of_images(tmp_path, kind):
     found = searched.search(image=str(tmp_path / "b.png"), top_k=1)
     assert searched.files[int(found.indices[0])] == tmp_path / "b.png"
     assert searched.index(IMAGES, progress=False).files == []
-    with pytest.raises(ValueError, match="has no picture"):
+    with pytest.raises(ValueError, match="has no image"):
         (tmp_path / "empty").mkdir()
         searched.index(kind(tmp_path / "empty"))
 

@@ -30,6 +30,7 @@ def parse(argv: list[str]) -> tuple[Any, ...]:
 
     parser = Parser(
         prog="cbvila inspect",
+        usage="cbvila inspect MODEL --data DATA [DATA ...] [OPTION ...]",
         description="Measure a pretrained model on images with captions.",
         epilog=EXAMPLE,
     )
@@ -93,8 +94,9 @@ def run(options: Any) -> int:
 def _load(options: Any) -> tuple[str, MeasuredPairs]:
     """Returns the split that is measured, and its rows of all sources."""
     from ..data.measured_pairs import MeasuredPairs
+    from ..data.mixing import join
     from ..data.source_rows import usual_split
-    from ..data.sources import join, load_pairs
+    from ..data.sources import load_pairs
 
     split, skip = options.split or usual_split(options.data), options.skip_bad_rows
     columns = (options.image_column, options.caption_column)

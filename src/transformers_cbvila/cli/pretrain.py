@@ -10,7 +10,7 @@ example:
   accelerate launch --num_processes 8 -m transformers_cbvila pretrain --config recipes/pretrain-base.yaml \\
       --train_data "pairs/*.parquet" --image_column image --caption_column captions --output_dir runs/base
 
-my_folder holds pictures and a metadata.jsonl with lines like
+my_folder holds images and a metadata.jsonl with lines like
   {"file_name": "cat.jpg", "text": "a cat on a sofa"}
 The caption column may hold a list of captions instead. Everything not given is in the recipe or has the default below.
 """
@@ -18,7 +18,7 @@ INTERRUPTED = "Interrupted. The last checkpoint is kept: the same command with -
 
 
 def parse(argv: list[str]) -> tuple[Any, ...]:
-    """The job and its training arguments."""
+    """Returns the job and its training arguments."""
     from ..training.arguments import CBViLATrainingArguments
     from ..training.pretrain import PretrainingJob
     from .recipes import parse_job
@@ -31,6 +31,7 @@ def parse(argv: list[str]) -> tuple[Any, ...]:
 
 
 def run(job: Any, args: Any) -> int:
+    """Trains the model and prints its folder."""
     from ..training.pretrain import pretrain
 
     print(f"Trained model: {pretrain(job, args)}")

@@ -51,21 +51,18 @@ def parse_value(text: str, kind: Any) -> Any:
         ValueError: If it is none.
     """
     arguments = get_args(kind)
-    if get_origin(kind) is Literal:
-        return {str(value): value for value in arguments}[text] if text in map(str, arguments) else _refuse(text)
     if get_origin(kind) is tuple:
         return tuple(parse_value(item.strip(), arguments[0]) for item in text.split(_BETWEEN)) if text else ()
     if get_origin(kind) in (Union, UnionType):
         inner = next(argument for argument in arguments if argument is not NoneType)
         return None if text.lower() == "none" else parse_value(text, inner)
-    if kind is bool:
-        return _BOOLEANS[text.lower()] if text.lower() in _BOOLEANS else _refuse(text)
+    if get_origin(kind) is Literal or kind is bool:
+        values = _BOOLEANS if kind is bool else {str(value).lower(): value for value in arguments}
+        if text.lower() not in values:
+            raise ValueError(f"{shown(text)} is none of {', '.join(values)}.")
+        return values[text.lower()]
     read: Callable[[str], Any] = kind
     return read(text)
-
-
-def _refuse(text: str) -> Any:
-    raise ValueError(text)
 
 
 def _expected(kind: Any) -> str:

@@ -1,4 +1,4 @@
-"""Rows to batches. All corruption is decided here, so that the model only ever computes.
+"""Collators for pretraining and question answering. All corruption is decided here, none in the model.
 
 Shapes: B pairs, L text tokens, N patches, C known captions, Q questions, A answer tokens.
 """
@@ -26,10 +26,10 @@ class CBViLADataCollatorForPreTraining:
         mlm_probability: Share of tokens to predict (15 % in the paper).
         mlm_replace: Share of those that become [MASK]; 0.8 is BERT's recipe, 1.0 the paper's wording.
         mim_mask_ratio: Share of patches to hide (75 % in the paper).
-        text_drop_prob: How often an image asks an empty caption, not its own, for pixels and visual words: a model
-            that shall also do so without a text must have seen none in training. ITM, MLM and ITC keep the caption.
+        text_drop_prob: How often pixels and visual words are predicted with an empty caption, which a model needs to
+            have seen to predict them without a text. ITM, MLM and ITC keep the caption.
         max_length: Longest caption in tokens; longer ones are cut.
-        seed: Seed of examples that bring no generator of their own.
+        seed: Seed of examples without a generator of their own.
     """
 
     processor: CBViLAProcessor
@@ -41,7 +41,7 @@ class CBViLADataCollatorForPreTraining:
     max_length: int = 30
     seed: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("mlm_probability", "mlm_replace", "mim_mask_ratio", "text_drop_prob"):
             share = getattr(self, name)
             if not 0 <= share <= 1:
@@ -50,6 +50,7 @@ class CBViLADataCollatorForPreTraining:
             raise ValueError(f"max_length={self.max_length} leaves no room for a word: [CLS], a word, [SEP] are 3.")
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """Returns the inputs of a batch: those of the processor, masks and labels, and ids."""
         check_fields(examples, ("image", "text"))
         batch = self.processor(
             images=[example["image"] for example in examples],
@@ -63,7 +64,7 @@ class CBViLADataCollatorForPreTraining:
         return {**batch, **self._mask(dict(batch), generators), **identities(examples)}
 
     def _generator(self, row: int, text: str) -> torch.Generator:
-        # With the text, as every batch has the same rows, and would hide the same patches for ever.
+        # with the text: rows of all batches have the same numbers, and would have the same masks
         return generator_for(self.seed, row, stable_id(text))
 
     def _mask(self, batch: dict[str, Tensor], generators: list[torch.Generator]) -> dict[str, Tensor]:
@@ -89,7 +90,7 @@ class CBViLADataCollatorForPreTraining:
             "mlm_labels": torch.stack([labels for _, labels in texts]),
             "bool_masked_pos": torch.stack([mask_patches(patches, g, self.mim_mask_ratio) for g in generators]),
         }
-        if self.text_drop_prob > 0:  # drawn last: the masks stay what they are without
+        if self.text_drop_prob > 0:  # drawn last, so that masks are the same without it
             corrupted["caption_dropped"] = torch.tensor([drop(g, self.text_drop_prob) for g in generators])
         return corrupted
 
@@ -98,9 +99,9 @@ class CBViLADataCollatorForPreTraining:
 class CBViLADataCollatorForQuestionAnswering:
     """Batches of questions about images for [`CBViLAForQuestionAnswering`].
 
-    An example is one image with one question (`question` a string) or several (`question` a list): then the image is
-    encoded once for all of them. A question has one answer, or a list of those that people gave: each different one
-    counts for the share of them that gave it, as in ALBEF.
+    An example is an image with one question (`question` a string) or several (`question` a list), for which the image
+    is encoded once. A question has one answer, or a list of those that people gave: each distinct one is weighted by
+    the share of people who gave it, as in ALBEF.
 
     Args:
         processor: Image processor and tokenizer.
@@ -111,6 +112,7 @@ class CBViLADataCollatorForQuestionAnswering:
     max_length: int | None = 25
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """Returns the inputs of a batch: `image_index` says which image each of the questions is about."""
         check_fields(examples, ("image", "question"))
         questions: list[str] = []
         owners: list[int] = []
@@ -149,7 +151,7 @@ class CBViLADataCollatorForQuestionAnswering:
 
 
 def check_fields(examples: list[dict[str, Any]], fields: tuple[str, ...]) -> None:
-    """Raises a ValueError, with the way out, if an example lacks what a batch is made of."""
+    """Raises a ValueError if an example lacks one of the fields."""
     for example in examples:
         missing = [name for name in fields if name not in example]
         if missing:
@@ -161,7 +163,11 @@ def check_fields(examples: list[dict[str, Any]], fields: tuple[str, ...]) -> Non
 
 
 def identities(examples: list[dict[str, Any]]) -> dict[str, Tensor]:
-    """Ids that keep true matches from being taken for negatives, where the examples bring them."""
+    """Returns the ids that the examples have, which keep true matches from being taken for negatives.
+
+    Returns:
+        `image_ids` and `text_ids` (B,), and `known_text_ids` (B, C), padded with -1.
+    """
     ids = {}
     for name in ("image_id", "text_id"):
         if all(name in example for example in examples):
@@ -176,18 +182,18 @@ def identities(examples: list[dict[str, Any]]) -> dict[str, Tensor]:
 
 
 def answer_shares(answers: list[str]) -> dict[str, float]:
-    """The share of people who gave each answer, in order of first occurrence; blanks are nobody's answer."""
+    """Returns the share of people who gave each answer, in order of first occurrence; blank answers do not count."""
     answers = [answer for answer in answers if answer and answer.strip()] or answers
     return {answer: count / len(answers) for answer, count in Counter(answers).items()}
 
 
 def token_limit(processor: CBViLAProcessor, max_length: int | None) -> int | None:
-    """`max_length`, or what the model takes when that is less."""
+    """Returns `max_length`, or the tokenizer's limit if that is less."""
     return None if max_length is None else min(max_length, processor.tokenizer.model_max_length)
 
 
 def cut_options(processor: CBViLAProcessor, max_length: int | None) -> dict[str, Any]:
-    """What makes the processor cut texts to `max_length` tokens, or to what the model takes when that is less."""
+    """Returns options of the processor that cut texts to `max_length` tokens, or to the tokenizer's limit."""
     limit = token_limit(processor, UNLIMITED if max_length is None else max_length) or UNLIMITED
     cuts = limit < UNLIMITED
     return {"truncation": cuts, "max_length": limit if cuts else None}

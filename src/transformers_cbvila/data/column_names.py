@@ -1,4 +1,12 @@
 """Names of columns that are looked for where none is given."""
 
+from collections.abc import Sequence
+
 # Columns with captions, in this order; the last two are those of Karpathy's splits.
 CAPTION_COLUMNS = ("captions", "caption", "text", "txt", "sentences_raw", "sentences")
+
+
+def column_help(text: str, usual: Sequence[str]) -> str:
+    """Returns the help text of an option that names a column, with the usual columns as its default."""
+    names = ", ".join(usual[:-1]) + f" or {usual[-1]}, whichever there is" if len(usual) > 1 else usual[0]
+    return f"{text}; default: {names}."

@@ -59,9 +59,9 @@ def missing_column(source: str, what: str, option: str, names: Sequence[str]) ->
     return ValueError(
         f"{message} {shown_name(aside[0])} is passed over: "
         + (
-            "a metadata file describes the pictures of its own split, so put one into the folder of each."
+            "a metadata file describes the images of its own split, so put one into the folder of each."
             if described
             else "name that file instead of its folder, or call it metadata"
-            f"{Path(aside[0]).suffix} and its column of pictures file_name."
+            f"{Path(aside[0]).suffix} and its column of images file_name."
         )
     )

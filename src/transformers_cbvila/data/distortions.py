@@ -1,4 +1,4 @@
-"""What views do to an image besides cutting: RandAugment as ALBEF has it, and ink along edges."""
+"""Distortions of images: RandAugment's, as ALBEF uses them, and black edges."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ _EDGE = 48  # of 255: by how much the lightness of neighbours differs across an 
 
 
 def _moved(image: Image.Image, across: tuple[float, float], down: tuple[float, float]) -> Image.Image:
-    """The image sheared and shifted: (shear, shift) of rows and of columns; grey where nothing is left."""
+    """Returns the image sheared and shifted by (shear, shift) of rows and of columns; uncovered pixels are grey."""
     (shear_x, shift_x), (shear_y, shift_y) = across, down
     matrix = (1.0, shear_x, shift_x, shear_y, 1.0, shift_y)
     return image.transform(
@@ -22,7 +22,7 @@ def _moved(image: Image.Image, across: tuple[float, float], down: tuple[float, f
 
 
 def inked(image: Image.Image) -> Image.Image:
-    """The RGB image with a black line along its edges, where lightness changes, two pixels wide."""
+    """Returns the RGB image with a black line, two pixels wide, along its edges, where lightness changes."""
     range_around = ImageChops.subtract(
         image.filter(ImageFilter.MaxFilter(3)), image.filter(ImageFilter.MinFilter(3))
     ).convert("L")
@@ -30,8 +30,8 @@ def inked(image: Image.Image) -> Image.Image:
     return Image.composite(black, image, range_around.point(lambda value: 255 * (value > _EDGE)))
 
 
-# RandAugment's, without those that change colours on purpose. Each takes an image and a sign; those without a
-# direction do not look at it.
+# RandAugment's without those that change colours. Each takes an image and a sign, the direction for those that
+# have one.
 DISTORTIONS: tuple[Callable[[Image.Image, float], Image.Image], ...] = (
     lambda image, sign: image,
     lambda image, sign: ImageOps.autocontrast(image),

@@ -1,4 +1,4 @@
-"""Rows whose training examples are drawn anew every epoch."""
+"""Rows from which training examples are drawn, other ones every epoch."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -15,9 +15,9 @@ from .masking import generator_for
 
 
 def sample_examples(dataset: Any, seed: int) -> Iterator[dict[str, Any]]:
-    """All examples of a training set in an order drawn from `seed`, the same in every process.
+    """Yields all examples of a training set in an order drawn from `seed`, the same in every process.
 
-    For what looks at some examples before training, such as k-means. A stream gives its own (`sample`).
+    It serves what looks at some examples before training, such as k-means. A stream has its own method (`sample`).
     """
     if hasattr(dataset, "sample"):
         yield from dataset.sample(seed)
@@ -27,31 +27,31 @@ def sample_examples(dataset: Any, seed: int) -> Iterator[dict[str, Any]]:
 
 
 class EpochRows(Dataset):
-    """Rows of a data set that knows which epoch it is; a subclass draws an example from a row.
+    """Rows of a dataset that knows the epoch; a subclass draws an example from a row.
 
-    Draws depend on (seed, epoch, row) only, never on global random state: a resumed run draws what the unbroken one
-    would have drawn.
+    Draws depend on (seed, epoch, row) only, never on global random state, so that a resumed run draws the same as an
+    uninterrupted one.
 
     Args:
         rows: The rows, as dictionaries.
         seed: Seed of all draws.
     """
 
-    def __init__(self, rows: Sequence[dict[str, Any]], seed: int = 0):
+    def __init__(self, rows: Sequence[dict[str, Any]], seed: int = 0) -> None:
         self.rows = undecoded(rows)
         self.seed = seed
         # in shared memory, so that loader workers see the epoch that the trainer's process sets
         self._epoch = torch.zeros((), dtype=torch.long).share_memory_()
 
     def set_epoch(self, epoch: int) -> None:
-        """Names the epoch that the next examples belong to."""
+        """Sets the epoch that the next examples belong to."""
         self._epoch.fill_(epoch)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def row(self, index: int) -> dict[str, Any]:
-        """A row whose `image`, or each of whose `images`, is RGB.
+        """Returns a row whose `image`, or each of whose `images`, is decoded to RGB.
 
         Raises:
             IndexError: If there is no such row.
@@ -67,5 +67,5 @@ class EpochRows(Dataset):
         return with_images(row, row.get("origin") or origin)
 
     def generator(self, index: int) -> torch.Generator:
-        """The source of a row's draws in this epoch."""
+        """Returns the generator of a row's draws in this epoch."""
         return generator_for(self.seed, int(self._epoch), index)

@@ -24,15 +24,16 @@ class Repeatable(argparse.Action):
 
 
 class GivenOptions:
-    """Base of dataclasses of options: an instance knows which of its fields it was made with.
+    """Base of dataclasses of options: an instance knows which of its fields were given.
 
-    A default that depends on the model and the data may then take the place of what nobody gave, and of nothing else;
-    a value that somebody gave counts even where it equals the default.
+    Defaults that depend on the model and the data then replace only those that were not; a given value counts even if
+    it equals the default.
     """
 
     _given: frozenset[str]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Makes an instance and notes which fields it was given."""
         options = super().__new__(cls)
         by_position = [field.name for field in fields(cls) if field.init and not field.kw_only]  # type: ignore[arg-type]
         options._given = frozenset(by_position[: len(args)]) | frozenset(kwargs)

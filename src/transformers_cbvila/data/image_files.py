@@ -1,4 +1,4 @@
-"""The pictures of a folder."""
+"""The image files of a folder."""
 
 from pathlib import Path
 
@@ -7,10 +7,10 @@ from .images import IMAGE_ENDINGS, is_image_file
 
 
 def image_files(folder: str | Path) -> list[Path]:
-    """The files of a folder and its subfolders with endings of pictures, sorted; hidden ones are passed over.
+    """Returns the files of a folder and its subfolders with endings of images, sorted; hidden ones are left out.
 
     Raises:
-        ValueError: If it is no folder, or has no picture.
+        ValueError: If it is not a folder, or has no image.
     """
     path = Path(folder)
     if not _is_folder(path):
@@ -18,10 +18,10 @@ def image_files(folder: str | Path) -> list[Path]:
             f"images is one string, {shown(str(folder), 255)}, and no folder: pass a list, even of one item."
         )
     files = [file for file in path.rglob("*") if is_image_file(str(file)) and file.is_file()]
-    shown_ones = [file for file in files if not any(part.startswith(".") for part in file.relative_to(path).parts)]
-    if not shown_ones:
-        raise ValueError(f"The folder {shown(str(folder), 255)} has no picture ({listed(IMAGE_ENDINGS)}).")
-    return sorted(shown_ones)
+    visible = [file for file in files if not any(part.startswith(".") for part in file.relative_to(path).parts)]
+    if not visible:
+        raise ValueError(f"The folder {shown(str(folder), 255)} has no image ({listed(IMAGE_ENDINGS)}).")
+    return sorted(visible)
 
 
 def _is_folder(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""What a training image looks like this time: cut, mirrored, turned, recoloured, distorted."""
+"""Random views of training images: crops, flips, rotations, colour changes and distortions."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,24 +14,24 @@ _BETWEEN_CHANNELS = 2 / 3  # how much of a channel's own change another channel'
 
 @dataclass
 class ImageViews:
-    """Draws views of images. What is off draws nothing: the other draws are then those of views without it.
+    """Draws views of images. An option that is off takes nothing from the generator.
 
     Args:
         crop_scale: Smallest share of the image's area that a random crop keeps; 1.0 takes the whole image.
-        max_crop_scale: Largest area of a crop, in areas of the image. Above 1 a view also shows what is drawn smaller
-            than it is, on ground of the colour of the image's corner.
+        max_crop_scale: Largest area of a crop, relative to the image's. Above 1 views may also show the image smaller
+            than it is, on a ground of the colour of its corner.
         flip: Whether to mirror every other image.
-        rotation: Turns by up to so many degrees either way; what comes into view has the colour of the image's corner.
-        color_jitter: Standard deviation of what is added to the entries of a colour matrix that starts as the identity
-            (off its diagonal two thirds of it). White stays white, so that drawings keep their paper.
-        distortions: How many distortions are drawn, each of which happens every other time: RandAugment as ALBEF has
-            it, with contrast, brightness, sharpness, shear, shift and rotation. Contrast is stretched channel by
-            channel, which leaves a photograph's colours about what they are, but not those of a flat drawing.
-        outlines: Share of images whose edges are drawn black, as inked drawings have them. For drawings of about the
-            model's size: in a photograph a quarter of all pixels lies at an edge.
+        rotation: Largest rotation in degrees, either way; uncovered pixels have the colour of the image's corner.
+        color_jitter: Standard deviation of the noise on the diagonal of a colour matrix, around the identity; two
+            thirds of it off the diagonal. White stays white, so that drawings keep their ground.
+        distortions: How many distortions are drawn, each applied with probability 1/2: RandAugment as in ALBEF, with
+            contrast, brightness, sharpness, shear, shift and rotation. Contrast is stretched by channel, which hardly
+            changes the colours of photographs but does those of flat drawings.
+        outlines: Share of images whose edges are drawn black, as in inked drawings. It is for drawings of about the
+            model's size: in a photograph a quarter of all pixels is at an edge.
 
     Raises:
-        ValueError: For a share, an angle or an area that is none.
+        ValueError: If a value is out of range.
     """
 
     crop_scale: float = 1.0
@@ -42,7 +42,7 @@ class ImageViews:
     distortions: int = 0
     outlines: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 < self.crop_scale <= 1:
             raise ValueError(
                 f"crop_scale={self.crop_scale} must be in (0, 1], the smallest share of the image to keep."
@@ -62,8 +62,8 @@ class ImageViews:
             raise ValueError(f"distortions={self.distortions} is negative; 0 leaves images as they are.")
 
     def draw(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
-        """A view of an RGB image."""
-        # Read before there is ink.
+        """Returns a view of an RGB image."""
+        # read before edges are drawn
         ground = image.getpixel((0, 0)) if self.rotation > 0 or self.max_crop_scale > 1 else None
         if self.outlines > 0 and uniform(generator) < self.outlines:
             image = inked(image)
@@ -83,7 +83,7 @@ class ImageViews:
         return image
 
     def crop_box(self, size: tuple[int, int], generator: torch.Generator) -> tuple[int, int, int, int]:
-        """A box of `crop_scale` to `max_crop_scale` of the area, its aspect ratio within 3:4 to 4:3 of the image's.
+        """Returns a box of `crop_scale` to `max_crop_scale` of the area, at 3:4 to 4:3 of the image's aspect ratio.
 
         Along an axis where the box is larger than the image, the whole image is in it.
         """
@@ -97,7 +97,7 @@ class ImageViews:
         return left, top, left + w, top + h
 
     def color_matrix(self, generator: torch.Generator) -> tuple[float, ...]:
-        """Three rows of three shares and a summand, as `PIL.Image.convert` takes them; white is mapped to white."""
+        """Returns three rows of three shares and a summand, as `PIL.Image.convert` takes them; white stays white."""
         scale = self.color_jitter * (_BETWEEN_CHANNELS + (1 - _BETWEEN_CHANNELS) * torch.eye(3))
         shares = torch.eye(3) + scale * torch.randn(3, 3, generator=generator)
         summands = _WHITE * (1 - shares.sum(dim=1, keepdim=True))
@@ -105,13 +105,13 @@ class ImageViews:
 
 
 def _place(room: int, generator: torch.Generator) -> int:
-    """Where a box begins that leaves so much room in an image, or sticks out by that much if it is negative."""
+    """Returns where a box begins that leaves so much room in an image, or exceeds it if `room` is negative."""
     place = integer(generator, abs(room) + 1)
     return place if room >= 0 else -place
 
 
 def _cut(image: Image.Image, box: tuple[int, int, int, int], ground: Any) -> Image.Image:
-    """What is in the box; beyond the image, the ground (which nothing asks for where boxes lie in the image)."""
+    """Returns what is in the box, with the ground beyond the image."""
     left, top, right, bottom = box
     if min(left, top) >= 0 and right <= image.width and bottom <= image.height:
         return image.crop(box)
@@ -121,10 +121,10 @@ def _cut(image: Image.Image, box: tuple[int, int, int, int], ground: Any) -> Ima
 
 
 def integer(generator: torch.Generator, end: int) -> int:
-    """A whole number from 0 to `end` - 1."""
+    """Draws a whole number from 0 to `end` - 1."""
     return int(torch.randint(end, (), generator=generator))
 
 
 def uniform(generator: torch.Generator, low: float = 0.0, high: float = 1.0) -> float:
-    """A number from `low` to `high`."""
+    """Draws a number from `low` to `high`."""
     return low + (high - low) * float(torch.rand((), generator=generator))

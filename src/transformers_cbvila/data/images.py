@@ -1,4 +1,4 @@
-"""The picture of a row: where it lies, and the one function by which every reader of rows decodes it."""
+"""The image of a row: where its file is, and the function with which every reader of rows decodes it."""
 
 import os
 import re
@@ -15,22 +15,22 @@ from ..model.messages_cbvila import shown, shown_error
 from .bad_rows import WAY_OUT, BadRowError
 from .builtin_sources import BUILTIN_SOURCES
 
-# Endings of files that are taken for pictures.
+# Endings of image files.
 IMAGE_ENDINGS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif"),
     *(".jp2", ".ico", ".tga", ".ppm", ".pgm", ".pbm", ".pnm"),
 )
-_FILE_NAME = "file_name"  # the column, or the end of its name, that names the file of a picture, as in metadata.jsonl
-_START = 16  # bytes that tell an HTML page, or a file that is cut, from a picture
-_BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]{64,}=*\s*")  # a picture itself: names of files have an ending
-_FETCHED = ("http://", "https://", "file://", "data:")  # what `load_image` takes beside paths
+_FILE_NAME = "file_name"  # the column, or the end of its name, that names image files, as in metadata.jsonl
+_START = 16  # bytes that an error shows: enough to recognise an HTML page
+_BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]{64,}=*\s*")  # an image itself: names of files have an ending
+_FETCHED = ("http://", "https://", "file://", "data:")  # what `load_image` takes besides paths
 
 
 def read_image(value: Any) -> Image.Image:
-    """The picture of a row as RGB, from a PIL image, a path, a URL, bytes, an array, or a record of bytes and path.
+    """Returns the image of a row as RGB, from a PIL image, path, URL, bytes, array, or a record of bytes and path.
 
     Raises:
-        ValueError: If there is none, or it cannot be read; whoever knows the row says which it is.
+        ValueError: If there is none, or it cannot be read; the message does not name the row.
     """
     if isinstance(value, Mapping) and (value.get("bytes") or value.get("path")):
         value = value.get("bytes") or value["path"]
@@ -41,19 +41,19 @@ def read_image(value: Any) -> Image.Image:
     except UnidentifiedImageError as error:
         start = f"; it begins with {shown(value[:_START])}" if isinstance(value, bytes) else ""
         raise ValueError(f"its image cannot be read (Pillow knows no such format{start})") from error
-    except Exception as error:  # decoders raise anything on bytes that somebody else wrote
+    except Exception as error:  # decoders may raise anything
         raise ValueError(f"its image cannot be read ({shown_error(error)})") from error
 
 
 def with_images(row: Mapping[str, Any], origin: str) -> dict[str, Any]:
-    """A row whose `image`, or each of whose `images`, is decoded by [`read_image`].
+    """Returns a row whose `image`, or each of whose `images`, is decoded by [`read_image`].
 
     Args:
         row: With `image` or `images`.
-        origin: What an error calls it.
+        origin: What an error calls the row.
 
     Raises:
-        ValueError: If it has none, or one that cannot be read; the message names the row.
+        ValueError: If it has no image, or one that cannot be read; the message names the row.
     """
     if "image" not in row and "images" not in row:
         raise ValueError(f"{origin} has no column 'image'; it has {shown(list(row), 200)}.")
@@ -66,7 +66,7 @@ def with_images(row: Mapping[str, Any], origin: str) -> dict[str, Any]:
 
 
 def undecoded(rows: Any, column: str = "image") -> Any:
-    """A data set whose pictures come as they are kept, so that [`read_image`] decodes them; other rows unchanged."""
+    """Returns a dataset whose images are not decoded, so that [`read_image`] does; other rows unchanged."""
     features = getattr(rows, "features", None)
     feature = features.get(column) if features else None
     if getattr(feature, "decode", False) is not True:
@@ -75,10 +75,10 @@ def undecoded(rows: Any, column: str = "image") -> Any:
 
 
 def resolve_image_column(column: str, names: Sequence[str]) -> str | None:
-    """The column that is meant by an image column among those that there are; None if there is none.
+    """Returns the one of a source's columns that an image column means; None if there is none.
 
-    Where files of pictures are named in `file_name` (or `left_file_name`), their column is `image` (or `left`). A
-    sample of a .tar has its picture as `image`, whatever its ending, and that ending means the same.
+    Where `file_name` (or `left_file_name`) names image files, it stands for `image` (or `left`). A sample of a .tar
+    has its image as `image`, whatever its ending, and the ending means the same.
     """
     named = _FILE_NAME if column == "image" else f"{column}_{_FILE_NAME}"
     if column in names or named in names:
@@ -88,20 +88,20 @@ def resolve_image_column(column: str, names: Sequence[str]) -> str | None:
 
 
 def image_columns(names: Sequence[str]) -> dict[str, str]:
-    """Of columns that name files of pictures, the column of their pictures: `image` of `file_name`."""
+    """Returns the column of images for each column that names their files: `image` for `file_name`."""
     ends = {name: name.removesuffix(_FILE_NAME) for name in names if name.endswith(_FILE_NAME)}
     return {name: start.removesuffix("_") or "image" for name, start in ends.items()}
 
 
 def is_complete(path: str) -> bool:
-    """Whether a path needs no folder to be found: a URL, or one from the root."""
+    """Whether a path is a URL or absolute."""
     return path.lower().startswith(_FETCHED) or "://" in path or os.path.isabs(path)
 
 
 def locate(path: str, folder: str) -> str:
-    """A picture's path as a file names it, counted from that file's folder, unless it is complete, or no path.
+    """Returns the path of an image that a file in `folder` names, unless it is complete or not a path.
 
-    Backslashes, as files made on Windows have them, divide folders where there is no file with such a name.
+    Backslashes, as in files made on Windows, separate folders unless a file has such a name.
     """
     if is_complete(path):
         return path
@@ -112,7 +112,7 @@ def locate(path: str, folder: str) -> str:
 
 
 def encoded(value: Any) -> Any:
-    """A picture as `datasets` keeps it, from a complete path or the bytes of a file; anything else as it is."""
+    """Returns an image as `datasets` stores it, from a complete path or a file's bytes; anything else unchanged."""
     if isinstance(value, str):
         return {"path": value, "bytes": None} if value else None
     return {"path": None, "bytes": value} if isinstance(value, bytes) else value
@@ -126,11 +126,11 @@ def _decoded(value: Any) -> Image.Image:
             return drawn_by.image_at(path)
         if "://" not in path or path.lower().startswith(_FETCHED):
             return load_image(path)
-        # of the Hub, or in an archive: datasets opens it
+        # on the Hub, or in an archive: datasets opens it
         return to_rgb(require("datasets").Image().decode_example({"path": path, "bytes": None}))
     return to_rgb(Image.open(BytesIO(value)) if isinstance(value, bytes) else value)
 
 
 def is_image_file(path: str) -> bool:
-    """Whether a file is a picture, by its ending."""
+    """Whether a file is an image, by its ending."""
     return Path(path).suffix.lower() in IMAGE_ENDINGS

@@ -1,4 +1,4 @@
-"""What is hidden from the model: masked tokens (MLM) and masked patches (MIM), drawn from an explicit generator.
+"""Masked tokens (MLM) and masked patches (MIM), drawn from an explicit generator.
 
 Shapes: L text tokens, N patches.
 """
@@ -10,9 +10,9 @@ IGNORED = -100
 
 
 def generator_for(*key: int) -> torch.Generator:
-    """A generator that depends on nothing but the key, for example (seed, epoch, row).
+    """Returns a generator that depends on the key only, for example (seed, epoch, row).
 
-    A resumed run then draws what the unbroken run would have drawn, whatever the loader prefetched.
+    A resumed run then draws the same as an uninterrupted one, whatever the loader prefetched.
     """
     state = 0x9E3779B97F4A7C15
     for part in key:
@@ -38,14 +38,17 @@ def mask_tokens(
     Args:
         input_ids: (L,) token ids.
         maskable: (L,) bool, false on special tokens and padding.
-        probability: Share of maskable tokens to predict; at least one token is, so that no text is without a target.
+        mask_token_id: Id of [MASK].
+        vocab_size: Number of tokens that a random one is drawn from.
+        generator: Generator of the draws.
+        probability: Share of maskable tokens to predict; at least one token is, so that each text has a target.
         replace: Share of those that become [MASK]; the rest is split evenly between a random token and the original.
             1.0 is the paper's wording.
 
     Returns:
         Corrupted ids (L,) and labels (L,), -100 where nothing is to be predicted.
     """
-    # Nothing is drawn for padding: beside longer texts, a text would be masked otherwise than beside shorter ones.
+    # nothing is drawn for padding, so that a text's masks do not depend on the other texts of the batch
     length = int(maskable.nonzero().max()) + 1 if maskable.any() else 0
     text, rest, maskable = input_ids[:length], input_ids[length:], maskable[:length]
     draws = torch.rand(length, generator=generator)
@@ -62,11 +65,11 @@ def mask_tokens(
 
 
 def drop(generator: torch.Generator, probability: float) -> bool:
-    """Whether something that is dropped with a probability is."""
+    """Draws whether something is dropped, with a probability."""
     return bool(torch.rand((), generator=generator) < probability)
 
 
 def mask_patches(num_patches: int, generator: torch.Generator, ratio: float = 0.75) -> Tensor:
-    """A bool mask (N,) that hides exactly floor(ratio * N) patches, uniformly as in MAE."""
+    """Returns a bool mask (N,) that hides exactly floor(ratio * N) patches, drawn uniformly as in MAE."""
     hidden = torch.randperm(num_patches, generator=generator)[: int(ratio * num_patches)]
     return torch.zeros(num_patches, dtype=torch.bool).index_fill(0, hidden, True)

@@ -1,25 +1,25 @@
-"""Image-caption pairs to measure a model on: in their order, as they are, bad ones named or left out."""
+"""Image-caption pairs to measure a model on, in their order, bad ones named or left out."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, overload
 
 from .bad_rows import reason, summary_of_bad_rows
 from .pairs import ImageTextPairs
 
 
-class MeasuredPairs(Sequence):
+class MeasuredPairs(Sequence[dict[str, Any]]):
     """Rows with `image` (RGB) and `captions` that can be indexed.
 
     Args:
         rows: As [`ImageTextPairs`] takes them.
-        skip_bad_rows: Whether to leave out rows whose image cannot be read or that have no caption, and say why in
-            `skipped`; every image is read once for it. Without, such a row is an error that names it.
+        skip_bad_rows: Whether to leave out rows whose image cannot be read or that have no caption, with the reasons
+            in `skipped`; every image is read once beforehand. Without, such a row is an error that names it.
 
     Raises:
         ValueError: If, with `skip_bad_rows`, all rows are bad.
     """
 
-    def __init__(self, rows: Sequence[dict[str, Any]], skip_bad_rows: bool = False):
+    def __init__(self, rows: Sequence[dict[str, Any]], skip_bad_rows: bool = False) -> None:
         self._pairs = ImageTextPairs(rows)
         self.skipped: list[str] = []
         self._kept: Sequence[int] = range(len(rows))
@@ -31,13 +31,19 @@ class MeasuredPairs(Sequence):
     def __len__(self) -> int:
         return len(self._kept)
 
-    def __getitem__(self, index):
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
+
+    def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         return self._pairs.row(self._kept[index])
 
     def summary_of_skipped(self) -> str:
-        """How many rows were left out, and why the first of them."""
+        """Returns how many rows were left out, and why the first ones were."""
         return summary_of_bad_rows(self.skipped)
 
     def _can_be_read(self, index: int) -> bool:

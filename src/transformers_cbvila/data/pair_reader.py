@@ -1,13 +1,19 @@
-"""One row of a source as a pair: its image as it is kept, its captions, and what an error calls it."""
+"""One row of a source as a pair: its image, not decoded, its captions, and what an error calls it."""
+
+from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..extras import require
 from ..model.messages_cbvila import shown
 from .bad_rows import FAULT, WAY_OUT, key_columns, reason, row_origin
 from .images import encoded
-from .source_rows import image_locator
+from .source_images import image_locator
 from .texts import class_names, named, texts_in
+
+if TYPE_CHECKING:
+    from datasets import Features
 
 
 class Columns(NamedTuple):
@@ -18,17 +24,26 @@ class Columns(NamedTuple):
     keyword: str | None = None
 
 
+def pair_features(with_faults: bool = False) -> Features:
+    """Returns the features of pairs, with a column for what is wrong with a row if asked for."""
+    datasets = require("datasets")
+    text = datasets.Value("string")
+    texts = datasets.List(text)
+    faults = {FAULT: text} if with_faults else {}
+    return datasets.Features(image=datasets.Image(decode=False), captions=texts, keywords=texts, origin=text, **faults)
+
+
 class PairReader:
     """Reads rows of one source.
 
     Args:
         source: The source.
-        columns: Where things are.
-        features: Of the rows, as far as they are known.
+        columns: Its columns.
+        features: Features of the rows, as far as they are known.
         counts_rows: Whether the numbers of rows count from the start of the source.
     """
 
-    def __init__(self, source: str, columns: Columns, features: Mapping[str, Any], counts_rows: bool = True):
+    def __init__(self, source: str, columns: Columns, features: Mapping[str, Any], counts_rows: bool = True) -> None:
         self.source = source
         self.columns = columns
         self.counts_rows = counts_rows
@@ -36,11 +51,11 @@ class PairReader:
         self._names = {column: class_names(features.get(column)) for column in columns if column is not None}
 
     def __call__(self, row: Mapping[str, Any], number: int) -> dict[str, Any]:
-        """The pair of a row. ValueError, which names the row, if a caption is no text."""
+        """Returns the pair of a row. ValueError, which names the row, if a caption is not a text."""
         return {"image": encoded(self._place(row[self.columns.image])), **self.texts(row, number)}
 
     def or_fault(self, row: Mapping[str, Any], number: int) -> dict[str, Any]:
-        """The pair of a row; if a caption is no text, what is wrong with it, for whoever counts bad rows."""
+        """Returns the pair of a row or, if a caption is not a text, an empty one with the reason as its fault."""
         try:
             return {**self(row, number), FAULT: None}
         except ValueError as error:
@@ -48,12 +63,12 @@ class PairReader:
             return {"image": None, **texts, FAULT: reason(error)}
 
     def text_columns(self, names: Sequence[str]) -> list[str]:
-        """The columns that `texts` reads."""
+        """Returns the columns that `texts` reads."""
         wanted = [self.columns.caption, self.columns.keyword, *key_columns(names)]
         return list(dict.fromkeys(name for name in wanted if name is not None))
 
     def texts(self, row: Mapping[str, Any], number: int) -> dict[str, Any]:
-        """What there is of a pair beside its image."""
+        """Returns the captions, keywords and origin of a pair."""
         origin = self.origin(row, number)
         try:
             captions = self._read(row, self.columns.caption, "caption")
@@ -63,7 +78,7 @@ class PairReader:
         return {"captions": captions, "keywords": keywords, "origin": origin}
 
     def origin(self, row: Mapping[str, Any], number: int) -> str:
-        """What an error calls a row: its number or key and its file, or else what it holds."""
+        """Returns what an error calls a row: its number or key and its file, or else what it holds."""
         if self.counts_rows or key_columns(list(row)):
             return row_origin(self.source, number, row)
         image = row.get(self.columns.image)

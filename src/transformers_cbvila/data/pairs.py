@@ -1,4 +1,4 @@
-"""Image-caption pairs for pretraining: one row of a dataset, seen in one epoch, as one training example."""
+"""Image-caption pairs for pretraining: a row of a dataset as a training example of an epoch."""
 
 import hashlib
 import os
@@ -17,11 +17,11 @@ from .image_views import ImageViews, integer, uniform
 from .masking import generator_for
 from .texts import class_names, named, texts_of
 
-_SUBSTITUTE = 1  # what the draw of another row in a bad one's place has as its fourth key
+_SUBSTITUTE = 1  # fourth key of the draw of another row in place of a bad one
 
 
 def stable_id(*parts: str | bytes) -> int:
-    """A 63-bit integer that equal content has in every process and run."""
+    """Returns a 63-bit integer that is the same for equal content in every process and run."""
     digest = hashlib.blake2b(digest_size=8)
     for part in parts:
         digest.update(part.encode() if isinstance(part, str) else part)
@@ -29,7 +29,7 @@ def stable_id(*parts: str | bytes) -> int:
 
 
 def file_identity(path: str | os.PathLike) -> str:
-    """A path, with size and time of change of the file there; of what is none (a URL) the name alone."""
+    """Returns a path with its file's size and time of change; of anything else (a URL) the name alone."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):
@@ -42,24 +42,24 @@ class PairDraws:
     """Turns a row into an example: a caption of the row (and some of its keywords) and a view of its image.
 
     Args:
-        views: How the image is looked at.
+        views: Views of the image.
         keyword_probability: How often keywords are appended to the caption.
     """
 
     views: ImageViews = field(default_factory=ImageViews)
     keyword_probability: float = 0.5
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 <= self.keyword_probability <= 1:
             raise ValueError(f"keyword_probability={self.keyword_probability} must be a share from 0 to 1.")
 
     def draw(self, row: dict[str, Any], generator: torch.Generator, caption: int | None = None) -> dict[str, Any]:
-        """The example of a row with `image` (RGB), `captions` (at least one) and, optionally, `keywords`.
-
-        The generator is handed on with the example: the collator draws the masks from it.
+        """Returns an example of a row.
 
         Args:
-            caption: Which of the captions to take; without, one is drawn.
+            row: With `image` (RGB), `captions` (at least one) and, optionally, `keywords`.
+            generator: Generator of the draws. It is part of the example: the collator draws masks from it.
+            caption: Which caption to take; without, one is drawn.
         """
         captions = list(row["captions"])
         text = captions[integer(generator, len(captions)) if caption is None else caption]
@@ -68,7 +68,7 @@ class PairDraws:
             "image": self.views.draw(image, generator),
             "text": self._with_keywords(text, row.get("keywords") or [], generator),
             "image_id": stable_id(image.tobytes()),
-            # the caption as listed identifies the text: keywords only add what is true of the same thing
+            # the caption without keywords, which add only what is true of the same image
             "text_id": stable_id(text),
             "known_text_ids": [stable_id(other) for other in captions],
             "generator": generator,
@@ -83,19 +83,19 @@ class PairDraws:
 
 
 class ImageTextPairs(EpochRows):
-    """Examples drawn from the rows of a data set that can be indexed, anew every epoch.
+    """Examples drawn from the rows of a map-style dataset, other ones every epoch.
 
-    Every draw depends on (seed, epoch, row) only, never on global random state: a resumed run repeats nothing and
+    Every draw depends on (seed, epoch, row) only, never on global random state, so that a resumed run repeats and
     skips nothing. [`StreamedImageTextPairs`] does the same for a stream.
 
     Args:
-        rows: Rows with `image` (PIL, path, bytes …), `captions` (list of strings; or `caption`, `text` or `txt`) and,
+        rows: Rows with `image` (PIL, path, bytes …), `captions` (list of strings; or another usual column) and,
             optionally, `keywords` (list of strings). [`load_pairs`] makes such rows of files and folders.
         seed: Seed of all draws.
         keyword_probability: See [`PairDraws`].
-        skip_bad_rows: What to do with a row whose image cannot be read, or that has no caption: without, it is an
-            error that names the row; with it, another row takes its place, drawn from (seed, epoch, row), too, so that
-            a resumed run draws the same. `summary_of_bad_rows` counts them. No image is read beforehand.
+        skip_bad_rows: Whether another row, drawn from (seed, epoch, row), takes the place of one whose image cannot be
+            read or that has no caption; `summary_of_bad_rows` counts them, and no image is read beforehand. Without,
+            such a row is an error that names it.
         views: `crop_scale`, `flip` and the other options of [`ImageViews`].
 
     Raises:
@@ -109,11 +109,11 @@ class ImageTextPairs(EpochRows):
         keyword_probability: float = 0.5,
         skip_bad_rows: bool = False,
         **views: Any,
-    ):
+    ) -> None:
         super().__init__(rows, seed)
         self.draws = PairDraws(ImageViews(**views), keyword_probability)
         self.skip_bad_rows = skip_bad_rows
-        # in shared memory, as loader workers find bad rows and the trainer's process counts them
+        # in shared memory: loader workers find bad rows, and the trainer's process counts them
         self._bad = torch.zeros(len(rows), dtype=torch.bool).share_memory_()
         self._features = getattr(self.rows, "features", None) or {}
         if self._features:
@@ -124,19 +124,20 @@ class ImageTextPairs(EpochRows):
 
     @property
     def bad_rows(self) -> int:
-        """Bad rows that were found so far, in whose place others came."""
+        """Number of bad rows found so far, which others replaced."""
         return int(self._bad.sum())
 
     def summary_of_bad_rows(self) -> str:
-        """How many bad rows were found so far, and what is wrong with the first of them."""
+        """Returns how many bad rows were found so far, and what is wrong with the first ones."""
         first = self._bad.nonzero().flatten()[:NAMED].tolist()
         return summary_of_bad_rows([fault for index in first if (fault := self._fault(index))], self.bad_rows)
 
     def share_bad_rows(self, reduce: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        """Adds what other processes have found; `reduce` sums a tensor over them."""
+        """Adds what other processes found; `reduce` sums a tensor over processes."""
         self._bad.copy_(reduce(self._bad.long()) > 0)
 
     def row(self, index: int) -> dict[str, Any]:
+        """Returns a row with its image as RGB and its captions as a list; see [`EpochRows.row`]."""
         row = super().row(index)
         origin = row.get("origin") or f"Row {index}"
         column = caption_column(list(row), origin)
@@ -147,7 +148,7 @@ class ImageTextPairs(EpochRows):
         return {**row, "captions": captions}
 
     def _readable(self, index: int) -> dict[str, Any]:
-        """A row, or the one that takes its place if it is bad."""
+        """Returns a row, or the one that replaces it if it is bad."""
         try:
             return self.row(index)
         except ValueError:
@@ -174,7 +175,7 @@ class ImageTextPairs(EpochRows):
 
 
 def caption_column(names: Sequence[str], what: str) -> str:
-    """The first of the usual columns of captions that there is. ValueError, which begins with `what`, if none is."""
+    """Returns the first usual column of captions among `names`. ValueError, which begins with `what`, if none is."""
     column = usual_column(CAPTION_COLUMNS, names)
     if column is None:
         raise ValueError(

@@ -33,7 +33,7 @@ class SampledQuestions(EpochRows):
         closed_questions: int | None,
         seed: int = 0,
         views: ImageViews | None = None,
-    ):
+    ) -> None:
         if closed_questions is not None and closed_questions < 0:
             raise ValueError(f"closed_questions={closed_questions} is negative; 0 leaves all yes/no questions out.")
         super().__init__(rows, seed)

@@ -1,4 +1,4 @@
-"""What a source is: which files, of which kind, in which splits. A path that exists is itself, pattern or not."""
+"""The files of a source, their kind and their splits. A path that exists is itself, pattern or not."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 from ..extras import require
 from ..model.messages_cbvila import shown
@@ -25,9 +26,9 @@ TABLES = {
     ".tsv": "tsv",
 }
 _KINDS = {**TABLES, ".tar": "tar", ".tgz": "tar", ".zip": "zip", **dict.fromkeys(IMAGE_ENDINGS, "images")}
-_COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".lz4")  # unpacked while a file is read
-_METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")  # they describe the pictures beside them
-_READABLE = f"{', '.join(TABLES)}, .tar (all these as .gz, too), .zip, or pictures"
+_COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".lz4")  # unpacked while they are read
+_METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")  # they describe the images beside them
+_READABLE = f"{', '.join(TABLES)}, .tar (all these as .gz, too), .zip, or images"
 _CARD = "README.md"
 
 
@@ -36,11 +37,11 @@ class SourceFiles:
     """The files of a local source.
 
     Args:
-        name: The source as it was given.
+        name: The source as given.
         kind: "parquet", "arrow", "json", "csv", "tsv", "tar" or "images"; "rows" or "splits" for what `save_to_disk`
             wrote; "card" for a folder whose README.md says what is in it.
-        splits: Files by split; of files that go by any name, those of the split "".
-        folder: The folder that paths of pictures count from; None if files of several folders were named.
+        splits: Files by split; the split "" has files that go by any name.
+        folder: The folder that paths of images are relative to; None for files of several folders.
     """
 
     name: str
@@ -50,7 +51,7 @@ class SourceFiles:
 
     @property
     def split_names(self) -> list[str] | None:
-        """Names of the splits; None where files go by any name."""
+        """Names of the splits; None if files go by any name."""
         return None if set(self.splits) == {""} else list(self.splits)
 
     @property
@@ -64,11 +65,11 @@ def find_source(source: str) -> SourceFiles | None:
 
     Raises:
         FileNotFoundError: If it can only be a path, and isn't there.
-        ValueError: If it is there, and of no kind that can be read; the message lists these kinds.
+        ValueError: If it is there, but of no kind that can be read; the message lists these kinds.
     """
     if find_builtin(source) is not None:
         return None
-    # os.path takes names that no file can have, such as too long ones, for what they are: not there
+    # os.path says of impossible names, such as too long ones, that they are not there
     path = source if os.path.exists(source) else os.path.expanduser(source)
     if os.path.isdir(path):
         return _of_folder(source, Path(path))
@@ -83,17 +84,17 @@ def find_source(source: str) -> SourceFiles | None:
 
 
 def shown_name(source: str) -> str:
-    """A source as messages name it: as it was given, unless it is no name of a reasonable length."""
+    """Returns a source as messages name it: as given, or shortened."""
     return source if len(source) <= 300 and "\n" not in source else shown(source)
 
 
 def is_metadata(path: str) -> bool:
-    """Whether a file describes the pictures beside it."""
+    """Whether a file describes the images beside it."""
     return os.path.basename(path).lower() in _METADATA
 
 
 def kind_of(path: str) -> str | None:
-    """The kind of a file by its ending, upper or lower case, compressed or not; None if it can't be read."""
+    """Returns the kind of a file by its ending, in any case, compressed or not; None if it can't be read."""
     stem, ending = os.path.splitext(path.lower())
     if ending in _COMPRESSED:
         ending = os.path.splitext(stem)[1]
@@ -102,7 +103,7 @@ def kind_of(path: str) -> str | None:
 
 
 def passed_over(source: str, reads: Sequence[str]) -> list[str]:
-    """Files with rows in the folder of a source that are not among those it `reads`, metadata first."""
+    """Returns files with rows in the folder of a source that are not among those it `reads`, metadata first."""
     folders = os.walk(os.path.abspath(os.path.expanduser(source)))
     inside = (os.path.join(where, name) for where, _, names in folders for name in sorted(names))
     taken = set(map(os.path.abspath, reads))
@@ -145,7 +146,7 @@ def _of_folder(source: str, path: Path) -> SourceFiles:
     kinds = Counter(kind for files in splits.values() for file in files if (kind := _kind_in_folder(file)))
     if not kinds:
         raise ValueError(f"{shown_name(source)} is a folder with no file that can be read; readable are {_READABLE}.")
-    # of equally many files, those that have rows, and archives before a metadata file that describes what is in them
+    # if equally many, files with rows first, and archives before a metadata file that describes their content
     kind = max(kinds, key=lambda kind: (kinds[kind], kind == "parquet", kind in TABLES.values(), kind == "zip"))
     if kind == "zip":
         return _of_archives(source, [file for files in splits.values() for file in files if kind_of(file) == kind])
@@ -154,18 +155,18 @@ def _of_folder(source: str, path: Path) -> SourceFiles:
 
 
 def _kind_in_folder(file: str) -> str | None:
-    """What a file says of the kind of its folder: metadata mean pictures, even where these are elsewhere."""
+    """Returns the kind of folder that a file implies: metadata imply images, even if these are elsewhere."""
     return "images" if is_metadata(file) else kind_of(file)
 
 
 def _belongs(file: str, kind: str) -> bool:
-    if kind == "images":  # with what is said of them
+    if kind == "images":  # and what describes them
         return is_image_file(file) or is_metadata(file) or file.lower().endswith(".txt")
     return kind_of(file) == kind
 
 
 def _of_archives(source: str, archives: Sequence[str], any_split: bool = False) -> SourceFiles:
-    """What is in .zip files, unpacked once into the cache of `datasets`, as a folder."""
+    """Returns the content of .zip files as a folder, unpacked once into the cache of `datasets`."""
     datasets = require("datasets")
     try:
         folders = [datasets.DownloadManager().extract(os.path.abspath(archive)) for archive in archives]
@@ -183,7 +184,7 @@ def _of_archives(source: str, archives: Sequence[str], any_split: bool = False) 
 
 
 def _files_by_split(folder: str) -> Iterator[tuple[str, list[str]]]:
-    """The files of a folder by split, as `datasets` tells splits by the names of folders and files."""
+    """Yields the files of a folder by split; `datasets` finds splits by the names of folders and files."""
     data_files = require("datasets.data_files")
     base = glob.escape(os.path.abspath(folder))
     try:
@@ -194,7 +195,7 @@ def _files_by_split(folder: str) -> Iterator[tuple[str, list[str]]]:
         yield str(split), sorted({file for pattern in of_split for file in _resolved(data_files, pattern, base)})
 
 
-def _resolved(data_files, pattern: str, base: str) -> list[str]:
+def _resolved(data_files: ModuleType, pattern: str, base: str) -> list[str]:
     try:
         return data_files.resolve_pattern(pattern, base)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Image-caption pairs from a stream: data that is read in its own order and never has to fit on disk."""
+"""Image-caption pairs from a stream, which is read in its own order and need not fit on disk."""
 
 from __future__ import annotations
 
@@ -28,34 +28,33 @@ logger = logging.get_logger(__name__)
 Row = dict[str, Any]
 Key = tuple[int, int, int]  # of a row's draws: seed, pass, number
 
-_COUNTERS = 256  # loader workers that count bad rows without getting in each other's way
+_COUNTERS = 256  # loader workers with a counter of bad rows of their own
 _READ_ROWS = 16  # rows taken from the stream at a time
-_SAMPLE = -1  # the "pass" of `sample`: no training example has its draws
+_SAMPLE = -1  # the pass of `sample`, whose draws no training example has
 
 
 class StreamedImageTextPairs(IterableDataset):
-    """Endless examples of a stream, read by every process and loader worker in shares of its own.
+    """Endless examples of a stream, of which every process and loader worker reads a share.
 
     There are processes x workers readers. If the stream's shards (files) divide evenly among them, each reader opens
-    its own shards only; otherwise each reads everything and keeps one row in so many. A reader that comes to the end
-    of its share starts its next pass by itself, in another order: shards of uneven length let no process wait for
-    another. All draws depend on (seed, pass, row) only, where a row's number is its position in its reader's share
-    times the number of readers, plus the reader's index: with one reader, its position in the pass.
+    only its own shards; otherwise each reads everything and keeps every n-th row. A reader at the end of its share
+    starts its next pass at once, in another order, so that shards of uneven length make no process wait. All draws
+    depend on (seed, pass, row) only, where a row's number is its position in its reader's share times the number of
+    readers, plus the reader's index: with one reader, its position in the pass.
 
-    Rows without a caption are passed over. A row whose image cannot be read, or whose caption is no text, is an error
-    that names it or, with `skip_bad_rows`, the next row that can be read takes its place: examples are as many, so
-    that a resumed run, which decodes nothing of what it replays, goes on with the draws that it would have had.
+    Rows without a caption are left out. A row whose image cannot be read, or whose caption is not a text, is an error
+    that names it or, with `skip_bad_rows`, the next row that can be read takes its place. The number of examples stays
+    the same, so that a resumed run, which decodes nothing of what it replays, goes on with the same draws.
 
-    For large data: `datasets` waits five seconds at the end of every pass over several Parquet files, which small sets
-    would notice.
+    Streams are for large data: `datasets` waits five seconds at the end of every pass over several Parquet files.
 
     Args:
         rows: A stream with the columns `image` (not decoded), `captions` and `keywords` (`load_pair_stream`).
         seed: Seed of the order and of all draws.
         shuffle_buffer: Rows from which the next one is drawn, per reader; shards are shuffled as well. 0 keeps the
-            stream's own order.
+            stream's order.
         keyword_probability: See [`PairDraws`].
-        skip_bad_rows: Whether another row takes the place of a bad one, which is counted in `bad_rows`.
+        skip_bad_rows: Whether other rows replace bad ones, which are counted in `bad_rows`.
         views: `crop_scale`, `flip` and the other options of [`ImageViews`].
     """
 
@@ -67,7 +66,7 @@ class StreamedImageTextPairs(IterableDataset):
         keyword_probability: float = 0.5,
         skip_bad_rows: bool = False,
         **views: Any,
-    ):
+    ) -> None:
         if shuffle_buffer < 0:
             raise ValueError(f"shuffle_buffer={shuffle_buffer} is negative; 0 keeps the stream's own order.")
         self.rows = undecoded(rows)
@@ -77,23 +76,23 @@ class StreamedImageTextPairs(IterableDataset):
         self.process, self.processes = 0, 1
         self.replayed_batches, self.batch_size = 0, 1
         self.skip_bad_rows = skip_bad_rows
-        self._passed_over = False  # whether a row without a caption was, which is said once
+        self._passed_over = False  # whether the warning of a row without a caption was given
         self._found = torch.zeros(_COUNTERS, dtype=torch.long).share_memory_()  # bad rows, by loader worker
 
     def assign(self, process: int, processes: int) -> None:
-        """Makes this the share of one of several processes. [`CBViLATrainer`] calls it."""
+        """Makes this the share of one of several processes; [`CBViLATrainer`] calls it."""
         self.process, self.processes = process, processes
 
     def start_after(self, batches: int, batch_size: int) -> None:
-        """Makes the next iteration replay a process's first batches: their rows are read, but come out as `None`.
+        """Makes the next iteration replay a process's first batches: it reads their rows, but yields `None` for them.
 
-        So a resumed run goes on with the batch it would have had, at the cost of reading, not of decoding, what was
-        seen. [`CBViLATrainer`] calls it, and [`ReplayCollator`] collates the `None`s.
+        A resumed run then goes on with its next batch, and reads what was seen without decoding it. [`CBViLATrainer`]
+        calls it, and [`ReplayCollator`] collates the `None`s.
         """
         self.replayed_batches, self.batch_size = batches, batch_size
 
     def readers_share_shards(self, workers: int) -> bool:
-        """Whether each reader opens shards of its own, rather than reading everything for its part of the rows."""
+        """Whether each reader opens only its own shards, instead of reading everything for its part of the rows."""
         return self.rows.num_shards % (self.processes * max(1, workers)) == 0
 
     def __iter__(self) -> Iterator[dict[str, Any] | None]:
@@ -108,19 +107,19 @@ class StreamedImageTextPairs(IterableDataset):
 
     @property
     def bad_rows(self) -> int:
-        """How often, another row took the place of one that cannot be read."""
+        """How often another row replaced one that cannot be read."""
         return int(self._found.sum())
 
     def summary_of_bad_rows(self) -> str:
-        """How many these were; a warning named the first of each reader when it came to them."""
+        """Returns how many these were; a warning named the first ones of each reader."""
         return f"Another row took the place of a bad one {self.bad_rows:,} time(s), in all passes together."
 
     def share_bad_rows(self, reduce: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        """Adds what other processes have found; `reduce` sums a tensor over them."""
+        """Adds what other processes found; `reduce` sums a tensor over processes."""
         self._found.copy_(reduce(self._found))
 
     def sample(self, seed: int) -> Iterator[dict[str, Any]]:
-        """Examples of one pass over the whole stream in an order of its own, the same in every process."""
+        """Yields examples of one pass over the whole stream, in an order of its own, the same in every process."""
         is_empty = True
         for position, row in enumerate(self._pass(_SAMPLE, seed, 0, 1)):
             try:
@@ -138,7 +137,7 @@ class StreamedImageTextPairs(IterableDataset):
             )
 
     def _examples(self, rows: Iterator[tuple[Key, Row]], replayed: int, worker: int) -> Iterator[Any]:
-        """An example for each row; None, without decoding anything, for those that are replayed."""
+        """Yields an example for each row; None, without decoding anything, for those that are replayed."""
         ahead = deque[tuple[Key, Row]]()
         for count in itertools.count():
             key, row = ahead.popleft() if ahead else next(rows)
@@ -155,7 +154,7 @@ class StreamedImageTextPairs(IterableDataset):
             yield self.draws.draw(readable, generator_for(*key))
 
     def _readable(self, row: Row, key: Key) -> Row:
-        """A row with its image decoded. ValueError, which names it, if it cannot be, or a caption is no text."""
+        """Returns a row with its image decoded. ValueError, which names the row, if it is bad."""
         if row.get(FAULT):
             raise BadRowError(f"{row[FAULT]}. {WAY_OUT}.")
         origin = row.get("origin") or f"The row with {shown(row['captions'][0])}"
@@ -163,7 +162,7 @@ class StreamedImageTextPairs(IterableDataset):
         return with_images(row, f"{origin} (number {key[2]} of {where})")
 
     def _next_readable(self, rows: Iterator[tuple[Key, Row]], ahead: deque, key: Key, error: ValueError) -> Row:
-        """The next row that can be read, looked for in the rest of this pass and the next."""
+        """Returns the next row that can be read in the rest of this pass and the next."""
         for place in range(TRIES):
             if place == len(ahead):
                 ahead.append(next(rows))
@@ -183,7 +182,7 @@ class StreamedImageTextPairs(IterableDataset):
             logger.warning(f"{reason(error)}. Another row takes its place.")
 
     def _read(self, reader: int, readers: int) -> Iterator[tuple[Key, Row]]:
-        """A reader's rows, pass after pass, each with the key of its draws."""
+        """Yields a reader's rows, pass after pass, each with the key of its draws."""
         number = 0
         while True:
             position = -1
@@ -197,7 +196,7 @@ class StreamedImageTextPairs(IterableDataset):
             number += 1
 
     def _pass(self, number: int, seed: int, reader: int, readers: int) -> Iterator[dict[str, Any]]:
-        """A reader's share of one pass. Its order is that of a new seed, as nothing else is shared by workers."""
+        """Yields a reader's share of one pass, in an order that is seeded by the pass, the same for all workers."""
         split_dataset_by_node = require("datasets.distributed").split_dataset_by_node
         rows = self.rows
         if self.shuffle_buffer:
@@ -218,7 +217,7 @@ class StreamedImageTextPairs(IterableDataset):
 
 
 def _with_captions(row: Row, column: str) -> Row:
-    """A row with the texts in a column as `captions`, or else what is wrong with them as its fault."""
+    """Returns a row with the texts in a column as `captions`, or else with what is wrong with them as its fault."""
     try:
         return {**row, "captions": texts_in(row[column], "caption")}
     except ValueError as error:
@@ -226,14 +225,15 @@ def _with_captions(row: Row, column: str) -> Row:
 
 
 class ReplayCollator:
-    """A collator that lets batches of a replayed stream pass empty.
+    """A collator that returns nothing for replayed batches of a stream.
 
     Args:
         collate: Collator of all other batches.
     """
 
-    def __init__(self, collate: Callable[[list[Any]], dict[str, Any]]):
+    def __init__(self, collate: Callable[[list[Any]], dict[str, Any]]) -> None:
         self.collate = collate
 
     def __call__(self, examples: list[Any]) -> dict[str, Any]:
+        """Returns the batch, or an empty one for replayed examples."""
         return {} if examples[0] is None else self.collate(examples)

@@ -1,4 +1,4 @@
-"""Tables in files, Parquet, Arrow, JSON and CSV: the texts in them stay as they are written."""
+"""Tables in Parquet, Arrow, JSON and CSV files, whose texts stay as they are written."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from ..extras import require
 if TYPE_CHECKING:
     from datasets import Dataset, Features, IterableDataset
 
-_CSV = {"csv": ",", "tsv": "\t"}  # what divides the columns
-_CUT = "Length of header or names does not match"  # how pandas begins to say that it cuts rows
-_GUESSED = ("timestamp", "date", "time", "duration")  # types that readers of JSON make of texts
+_CSV = {"csv": ",", "tsv": "\t"}  # separators
+_CUT = "Length of header or names does not match"  # start of the warning of pandas that it cuts rows
+_GUESSED = ("timestamp", "date", "time", "duration")  # types that readers of JSON guess for texts
 
 
 def load_tables(
     kind: str, splits: Mapping[str, Sequence[str]], split: str, streaming: bool
 ) -> Dataset | IterableDataset:
-    """The rows of a split of files that hold tables.
+    """Returns the rows of a split of files that hold tables.
 
-    All columns of CSV files are texts: "007", "1.50", "None" and "NA" are what they say, and an empty cell is "".
-    Texts of JSON files that look like dates are texts, too; its numbers are numbers.
+    All columns of CSV files are texts: "007", "1.50", "None" and "NA" stay so, and an empty cell is "". Texts of JSON
+    files that look like dates stay texts; its numbers are numbers.
 
     Args:
         kind: "parquet", "arrow", "json", "csv" or "tsv".
-        splits: Files by split; their names are no patterns.
-        split: The split, a part of one or several, as `datasets` takes it.
-        streaming: Whether to read rows as they are asked for.
+        splits: Files by split; their names are not patterns.
+        split: A split, a part of one, or several, as `datasets` takes it.
+        streaming: Whether to return a stream.
     """
     datasets = require("datasets")
-    # complete paths: the name of the current folder may hold what patterns hold, too
+    # escaped as complete paths: the name of the current folder may look like a pattern
     files = {name: [glob.escape(os.path.abspath(file)) for file in files] for name, files in splits.items()}
     options: dict[str, Any] = {"data_files": files, "split": split}
     if kind in _CSV:
@@ -43,7 +43,7 @@ def load_tables(
     rows = datasets.load_dataset(kind, **options, streaming=streaming)
     if kind != "json":
         return rows
-    if rows.features is None:  # a file that is one list, which no stream can read in parts
+    if rows.features is None:  # one list, which cannot be streamed
         return load_tables(kind, splits, split, streaming=False)
     exact = _with_texts(rows.features)
     if exact == rows.features:
@@ -62,9 +62,9 @@ def _load_csv(csv: dict[str, Any], options: dict[str, Any], streaming: bool) -> 
 
 @contextmanager
 def _no_cell_is_lost() -> Iterator[None]:
-    """Makes rows with more cells than the header has names a ValueError; pandas cuts them, and warns.
+    """Turns the warning of pandas that it cuts rows with more cells than the header into a ValueError.
 
-    (Without `index_col=False` it would take their first cells for names of rows, and move all others.)
+    (Without `index_col=False` pandas would take the first cells of such rows as their index.)
     """
     try:
         with warnings.catch_warnings():
@@ -79,7 +79,7 @@ def _no_cell_is_lost() -> Iterator[None]:
 
 
 def _with_texts(features: Features) -> Features:
-    """The same features, but for columns that hold what was made of texts: these are kept as their JSON says."""
+    """Returns the features, with JSON instead of guessed types for columns of texts."""
     datasets = require("datasets")
     return datasets.Features(
         {name: datasets.Json() if _is_guessed(feature) else feature for name, feature in features.items()}

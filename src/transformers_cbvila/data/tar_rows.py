@@ -1,4 +1,4 @@
-"""Rows of WebDataset .tar files: files that follow each other under one name are a sample."""
+"""Rows of WebDataset .tar files: consecutive members with the same name are a sample."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from .texts import is_missing
 if TYPE_CHECKING:
     from datasets import Dataset, Features, IterableDataset
 
-_SCANNED = 100  # samples that tell the columns
+_SCANNED = 100  # samples that determine the columns
 _TEXTS = ("txt", "text", "caption", "cls")
 
 Sample = dict[str, Any]
 
 
 def tar_rows(files: Sequence[str], streaming: bool = False) -> Dataset | IterableDataset:
-    """The samples of .tar files as rows; as a stream, each file is a shard.
+    """Returns the samples of .tar files as rows; each file is a shard of a stream.
 
-    A sample's picture is `image`, whatever its ending (of several, `left.png` and `right.png`, each has its own
-    column); `txt` is a list of captions, one a line; `cls` a class; the fields of a `json` object are columns.
-    Members of other kinds are passed over.
+    A sample's image is `image`, whatever its ending (several, such as `left.png` and `right.png`, have a column each);
+    `txt` is a list of captions, one per line; `cls` a class; the fields of a `json` object are columns. Other members
+    are left out.
 
     Raises:
-        ValueError: If a file is no .tar, or has no samples.
+        ValueError: If a file is not a .tar, or has no samples.
     """
     datasets = require("datasets")
     features = _features(files)
-    # what a file was when it was read, so that rows in the cache are not those of another file of that name
+    # with the state of the files, so that the cache is not used for another file of that name
     sources = {"files": list(files), "states": [file_identity(file) for file in files]}
     options = {"features": features, "gen_kwargs": {**sources, "columns": _plain(features)}}
     kind = datasets.IterableDataset if streaming else datasets.Dataset
@@ -52,7 +52,7 @@ def _rows(files: Sequence[str], states: Sequence[str], columns: dict[str, str]) 
 
 
 def _samples(file: str) -> Iterator[Sample]:
-    """The samples of a file, as columns."""
+    """Yields the samples of a file, as columns."""
     sample: Sample = {}
     try:
         with tarfile.open(file, "r|*") as archive:
@@ -63,14 +63,14 @@ def _samples(file: str) -> Iterator[Sample]:
                     continue
                 key = posixpath.join(folder, stem)
                 if sample and sample[KEY] != key:
-                    yield _with_one_picture(sample)
+                    yield _with_one_image(sample)
                     sample = {}
                 sample.update({KEY: key, URL: file})
                 _add(sample, ending.lower(), archive.extractfile(member).read())  # type: ignore[union-attr]
     except (tarfile.TarError, OSError, EOFError) as error:
         raise ValueError(f"{file} cannot be read as a .tar file: {error}") from error
     if sample:
-        yield _with_one_picture(sample)
+        yield _with_one_image(sample)
 
 
 def _add(sample: Sample, ending: str, content: bytes) -> None:
@@ -90,19 +90,19 @@ def _parsed(content: bytes, sample: Sample) -> Any:
     try:
         return json.loads(content)
     except ValueError as error:
-        raise ValueError(f"{sample[URL]}: the .json of sample {shown(sample[KEY])} is no JSON: {error}") from error
+        raise ValueError(f"{sample[URL]}: the .json of sample {shown(sample[KEY])} is not JSON: {error}") from error
 
 
-def _with_one_picture(sample: Sample) -> Sample:
-    """A sample whose only picture is `image`: endings may change from one sample to the next."""
-    pictures = [name for name in sample if is_image_file(f"{sample[KEY]}.{name}") and name != "image"]
-    if len(pictures) == 1:
-        sample["image"] = sample.pop(pictures[0])
+def _with_one_image(sample: Sample) -> Sample:
+    """Returns a sample whose only image is `image`: endings may differ between samples."""
+    images = [name for name in sample if is_image_file(f"{sample[KEY]}.{name}") and name != "image"]
+    if len(images) == 1:
+        sample["image"] = sample.pop(images[0])
     return sample
 
 
 def _features(files: Sequence[str]) -> Features:
-    """The columns of the first samples: pictures, texts, lists of captions, and what only JSON can keep."""
+    """Returns the columns of the first samples: images, texts, lists of captions, and anything else as JSON."""
     datasets = require("datasets")
     seen: dict[str, list[Any]] = {}
     for sample in islice((sample for file in files for sample in _samples(file)), _SCANNED):
@@ -111,7 +111,7 @@ def _features(files: Sequence[str]) -> Features:
     if not seen:
         raise ValueError(f"{files[0]} has no samples: expected files such as 0001.jpg and 0001.txt in the .tar.")
     kinds = {
-        "picture": datasets.Image(decode=False),
+        "image": datasets.Image(decode=False),
         "texts": datasets.List(datasets.Value("string")),
         "text": datasets.Value("string"),
         "json": datasets.Json(),
@@ -123,7 +123,7 @@ def _features(files: Sequence[str]) -> Features:
 def _kind(values: Sequence[Any]) -> str:
     values = [value for value in values if not is_missing(value)]
     if values and all(isinstance(value, dict) and set(value) == {"path", "bytes"} for value in values):
-        return "picture"
+        return "image"
     if all(isinstance(value, str) for value in values):
         return "text"
     return "texts" if all(isinstance(value, list) and _all_texts(value) for value in values) else "json"
@@ -134,14 +134,14 @@ def _all_texts(values: Sequence[Any]) -> bool:
 
 
 def _plain(features: Features) -> dict[str, str]:
-    """The kind of each column, as a generator takes it."""
+    """Returns the kind of each column, in a form that the cache can hash."""
     datasets = require("datasets")
-    kinds = {datasets.Image: "picture", datasets.List: "texts", datasets.Value: "text", datasets.Json: "json"}
+    kinds = {datasets.Image: "image", datasets.List: "texts", datasets.Value: "text", datasets.Json: "json"}
     return {name: kinds[type(feature)] for name, feature in features.items()}
 
 
 def _cell(value: Any, kind: str) -> Any:
-    """A value as its column keeps it: samples beyond the first may hold others than these."""
+    """Returns a value as its column stores it: later samples may have values of other kinds than the first."""
     if kind == "text" and value is not None and not isinstance(value, str):
         return json.dumps(value)
     if kind == "texts" and value is not None and not (isinstance(value, list) and _all_texts(value)):

@@ -27,6 +27,7 @@ class CBViLADataCollatorForImageTextRetrieval:
     max_length: int | None = 30
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        """Returns the inputs of a batch: those of the processor, ids, and the wish for a loss."""
         check_fields(examples, ("image", "text"))
         images = [example["image"] for example in examples]
         batch = encode(self.processor, images, [example["text"] for example in examples], self.max_length)
@@ -49,6 +50,7 @@ class CBViLADataCollatorForVisualEntailment:
     fields: ClassVar[tuple[str, ...]] = ("image", "text")  # what an example must have
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """Returns the inputs of a batch, with labels if the examples have them."""
         check_fields(examples, self.fields)
         texts = [example["text"] for example in examples]
         batch = encode(self.processor, [self.images(example) for example in examples], texts, self.max_length)
@@ -57,7 +59,7 @@ class CBViLADataCollatorForVisualEntailment:
         return batch
 
     def images(self, example: dict[str, Any]) -> Any:
-        """What the processor takes as the image, or the images, of one text."""
+        """Returns what the processor takes as the image, or the images, of one text."""
         return example["image"]
 
     def _id(self, label: Any) -> int:
@@ -84,18 +86,20 @@ class CBViLADataCollatorForVisualReasoning(CBViLADataCollatorForVisualEntailment
     fields: ClassVar[tuple[str, ...]] = ("images", "text")
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """Returns the inputs of a batch; `pixel_values` are (B, images, 3, H, W)."""
         batch = super().__call__(examples)
         if batch["pixel_values"].dim() == 4:  # one image per statement
             batch["pixel_values"] = batch["pixel_values"].unsqueeze(1)
         return batch
 
     def images(self, example: dict[str, Any]) -> Any:
+        """Returns the images of one text as a list."""
         return list(example["images"])
 
 
 def encode(
     processor: CBViLAProcessor, images: list[Any], texts: list[str], max_length: int | None
 ) -> dict[str, Tensor]:
-    """Images and texts as a batch, texts cut to `max_length` tokens or to what the model takes."""
+    """Returns images and texts as a batch, texts cut to `max_length` tokens or to the tokenizer's limit."""
     options = cut_options(processor, max_length)
     return dict(processor(images=images, text=texts, padding=True, **options, return_tensors="pt"))

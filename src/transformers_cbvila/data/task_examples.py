@@ -19,7 +19,7 @@ class ViewedRows(EpochRows):
         views: What is seen of images; without, all of them.
     """
 
-    def __init__(self, rows: Sequence[dict[str, Any]], seed: int = 0, views: ImageViews | None = None):
+    def __init__(self, rows: Sequence[dict[str, Any]], seed: int = 0, views: ImageViews | None = None) -> None:
         super().__init__(rows, seed)
         self.views = views or ImageViews()
 
@@ -49,7 +49,7 @@ class CaptionedImages(EpochRows):
         captions: Sequence[int] | None = None,
         seed: int = 0,
         views: ImageViews | None = None,
-    ):
+    ) -> None:
         super().__init__(rows, seed)
         counts = [len(row["captions"]) for row in rows] if captions is None else captions
         self._ends = list(accumulate(counts))

@@ -1,4 +1,4 @@
-"""Texts of a row, from the forms in which people keep them: one reader for pretraining and for every task."""
+"""Texts of a row, in any of the usual forms: one reader for pretraining and for every task."""
 
 from collections.abc import Mapping, Sequence
 from datetime import date, time
@@ -9,14 +9,14 @@ from typing import Any
 from ..model.messages_cbvila import shown
 
 _TEXT_KEYS = ("answer", "raw", "caption", "text")  # of records: VQA's answers, Karpathy's sentences
-_WRITTEN = (bool, int, float, Decimal, date, time)  # values that are a text as soon as they are written down
+_WRITTEN = (bool, int, float, Decimal, date, time)  # values whose text is how they are written
 
 
 def texts_of(value: Any, what: str) -> list[str]:
-    """The texts of a cell, of which there is at least one; see [`texts_in`].
+    """Returns the texts of a cell, at least one; see [`texts_in`].
 
     Raises:
-        ValueError: If there is none that has a letter, a digit or a sign to show.
+        ValueError: If there is none with a printable character.
     """
     texts = texts_in(value, what)
     if not texts:
@@ -25,16 +25,17 @@ def texts_of(value: Any, what: str) -> list[str]:
 
 
 def texts_in(value: Any, what: str) -> list[str]:
-    """Texts from a text, a list of texts, a list of records that hold one each, or a record of lists; none of blanks.
+    """Returns the texts in a text, a list of texts, a list of records with one each, or a record of lists.
 
-    A number is the text it is written as; a list of numbers is none, as features and boxes are kept so.
+    Blank texts are left out. A number is the text it is written as, but a list of numbers is an error: features and
+    boxes are stored so.
 
     Args:
         value: The cell.
         what: What an error calls one of its texts.
 
     Raises:
-        ValueError: If it holds something else.
+        ValueError: If the cell holds something else.
     """
     items = items_of(value, what)
     if is_list(value) and any(isinstance(item, _WRITTEN) and not is_missing(item) for item in items):
@@ -43,14 +44,14 @@ def texts_in(value: Any, what: str) -> list[str]:
 
 
 def items_of(value: Any, what: str) -> list[Any]:
-    """The items of a list or of a record of lists; anything else as the only one."""
+    """Returns the items of a list or of a record of lists; anything else as the only item."""
     if isinstance(value, Mapping):
         value = _of_record(value, what)
     return list(value) if is_list(value) else [value]
 
 
 def text_of(item: Any, what: str) -> str:
-    """A text, or that of a record; "" where there is nothing to show."""
+    """Returns a text, or that of a record; "" if it has no printable character."""
     if isinstance(item, Mapping):
         item = _of_record(item, what)
     if is_missing(item):
@@ -63,13 +64,13 @@ def text_of(item: Any, what: str) -> str:
 
 
 def class_names(feature: Any) -> Sequence[str] | None:
-    """The names that the numbers of a column stand for, alone or in lists, where it is a `ClassLabel` and says so."""
+    """Returns the names of a `ClassLabel` column, alone or in lists; None for other columns."""
     inner = getattr(feature, "feature", None) or (feature[0] if isinstance(feature, list) and feature else feature)
     return getattr(inner, "names", None)
 
 
 def named(value: Any, names: Sequence[str] | None) -> Any:
-    """A cell whose class numbers are the names that they stand for; what no name has is missing, as -1 is."""
+    """Returns a cell with names instead of class numbers; numbers without a name, such as -1, are missing."""
     if names is None:
         return value
     if is_list(value):
@@ -83,12 +84,12 @@ def is_list(value: Any) -> bool:
 
 
 def whole(value: Any) -> Any:
-    """A whole number as such: a gap in a column of whole numbers makes floats of them."""
+    """Returns an int for an integral float: a gap in a column of integers makes floats of them."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def is_missing(value: Any) -> bool:
-    """Whether there is nothing in a column's place; an empty cell of a CSV file is an empty text."""
+    """Whether a value is missing; an empty cell of a CSV file is an empty text."""
     return value is None or value == "" or isinstance(value, float) and isnan(value)
 
 

@@ -1,4 +1,4 @@
-"""A WordPiece vocabulary of one's own, for models too small to carry BERT's 30,522 pieces."""
+"""Training of a WordPiece vocabulary, for models too small for BERT's 30,522 pieces."""
 
 import heapq
 from collections import Counter, defaultdict
@@ -9,19 +9,20 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from transformers import BertTokenizer
 
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-_ALPHABET = 200  # characters, at most
-_MIN_COUNT = 2  # of a pair of pieces that becomes one
-_INSIDE = "##"  # before a piece that does not begin a word
+_ALPHABET = 200  # most characters
+_MIN_COUNT = 2  # of a pair of pieces that is merged
+_INSIDE = "##"  # prefix of pieces that do not begin a word
 
 
 def train_wordpiece(texts: Iterable[str], vocab_size: int, max_length: int) -> BertTokenizer:
     """Trains a lower-casing WordPiece tokenizer on texts.
 
-    The same texts give the same vocabulary, in every process and run: pairs of equal count are taken in the order of
-    their letters. (The trainer of `tokenizers` takes them in an order that differs from call to call, so that neither
-    two processes nor a run and its repetition would agree on the ids.)
+    The same texts give the same vocabulary in every process and run: pairs of equal count are merged in the order of
+    their letters. (The trainer of `tokenizers` merges them in an order that differs between calls, so that processes
+    and repeated runs would not agree on the ids.)
 
     Args:
+        texts: The texts, which may come from a generator.
         vocab_size: Largest number of pieces, special tokens included; letters are never left out for it.
         max_length: Longest text in tokens that the model takes.
     """
@@ -51,10 +52,11 @@ def _count_words(texts: Iterable[str]) -> Counter[str]:
 
 
 def _merge(words: list[tuple[list[str], int]], limit: int) -> list[str]:
-    """Up to `limit` new pieces, each made of the pair of neighbours that is most frequent when it is its turn.
+    """Returns up to `limit` new pieces, each merged from the most frequent pair of neighbours at its turn.
 
     Args:
-        words: Pieces of each word, which are changed, and the number of times that the word occurs.
+        words: Pieces of each word, which are changed, and how often the word occurs.
+        limit: Largest number of new pieces.
     """
     counts = Counter[tuple[str, str]]()
     places: dict[tuple[str, str], set[int]] = defaultdict(set)
@@ -68,7 +70,7 @@ def _merge(words: list[tuple[list[str], int]], limit: int) -> list[str]:
     while queue and len(made) < limit:
         negative, pair = heapq.heappop(queue)
         if counts[pair] != -negative:
-            continue  # an entry from before the count changed; the present one is in the queue too
+            continue  # an entry with an old count; the current one is also in the queue
         if -negative < _MIN_COUNT:
             break
         piece = pair[0] + pair[1].removeprefix(_INSIDE)
@@ -92,7 +94,7 @@ def _merge(words: list[tuple[list[str], int]], limit: int) -> list[str]:
 
 
 def _join(pieces: list[str], pair: tuple[str, str], piece: str) -> list[str]:
-    """The pieces of a word with every occurrence of a pair, from the left, made one piece."""
+    """Returns the pieces of a word with every occurrence of a pair, from the left, merged."""
     joined: list[str] = []
     position = 0
     while position < len(pieces):

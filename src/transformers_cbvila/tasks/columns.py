@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import field
 from typing import Any
 
+from ..data.column_names import column_help
 from ..data.columns import find_column
 from .task import Task
 
@@ -16,8 +17,7 @@ def column_option(text: str, usual: Sequence[str], **metadata: Any) -> Any:
         usual: The columns that are looked for, in this order, when none is named: those of `Task.columns`.
         metadata: Further metadata of the option, such as aliases.
     """
-    names = ", ".join(usual[:-1]) + (f" or {usual[-1]}, whichever there is" if len(usual) > 1 else usual[0])
-    return field(default=None, metadata={"help": f"{text}; default: {names}.", **metadata})
+    return field(default=None, metadata={"help": column_help(text, usual), **metadata})
 
 
 def find_columns(task: Task, names: Sequence[str], source: str) -> dict[str, str]:

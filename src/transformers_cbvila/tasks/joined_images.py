@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data.images import resolve_image_column
-from ..data.source_rows import encoded_images, load_rows, usual_split
+from ..data.source_images import encoded_images
+from ..data.source_rows import load_rows, usual_split
 from ..data.texts import is_missing, whole
 from ..model.messages_cbvila import listed, shown
 from .task import Task

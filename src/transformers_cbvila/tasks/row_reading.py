@@ -9,7 +9,8 @@ from typing import Any
 from ..data.bad_rows import WAY_OUT, key_columns, row_origin
 from ..data.columns import missing_column
 from ..data.images import resolve_image_column
-from ..data.source_rows import encoded_images, load_rows
+from ..data.source_images import encoded_images
+from ..data.source_rows import load_rows
 from ..model.messages_cbvila import listed
 from .columns import find_columns
 from .joined_images import Place, image_id_of, image_index, joined_image

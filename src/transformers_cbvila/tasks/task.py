@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from ..data.given_options import GivenOptions, Repeatable
 from ..model.messages_cbvila import shown
@@ -27,6 +28,18 @@ if TYPE_CHECKING:
 Metrics = dict[str, Any]
 Fields = dict[str, Any]  # of a row, by name
 FieldReader = Callable[[Mapping[str, Any]], Fields]
+
+
+class Measured(NamedTuple):
+    """What an evaluation found.
+
+    Attributes:
+        metrics: The metrics by name.
+        predictions: For each question or row what was asked, predicted and right, of tasks that predict something.
+    """
+
+    metrics: Metrics
+    predictions: list[dict[str, Any]]
 
 
 @dataclass
@@ -47,6 +60,7 @@ class Task(GivenOptions, ABC):
         merged_fields: Lists, which rows of the same image put together (`image_id_column`).
         training_options: Options of this class that `cbvila evaluate` does not have.
         has_text_baseline: Whether training data give a baseline that looks at texts alone.
+        has_predictions: Whether its evaluation predicts something for each row.
         resumes_evaluation: Whether its evaluation can keep finished work in a folder.
     """
 
@@ -63,6 +77,7 @@ class Task(GivenOptions, ABC):
     merged_fields: ClassVar[tuple[str, ...]] = ()
     training_options: ClassVar[frozenset[str]] = frozenset()
     has_text_baseline: ClassVar[bool] = True
+    has_predictions: ClassVar[bool] = True
     resumes_evaluation: ClassVar[bool] = False
 
     image_column: list[str] = field(
@@ -192,7 +207,7 @@ class Task(GivenOptions, ABC):
     # Evaluation.
 
     @abstractmethod
-    def measure(self, model: Any, processor: CBViLAProcessor, rows: TaskRows, evaluation: Evaluation) -> Metrics:
+    def measure(self, model: Any, processor: CBViLAProcessor, rows: TaskRows, evaluation: Evaluation) -> Measured:
         """Returns the metrics of a model on rows, with intervals (`_low`, `_high`) and baselines (`_floor`)."""
 
     @abstractmethod
@@ -207,6 +222,14 @@ class Task(GivenOptions, ABC):
             rows: That are to be evaluated, if there are any.
             official: Whether by a protocol.
         """
+
+    def keep_findings(self, folder: Path, metrics: Metrics, prefix: str = "") -> str | None:
+        """Writes what an evaluation decides about a model into its folder, and returns what was done, if anything."""
+        return None
+
+    def recorded_options(self) -> dict[str, Any]:
+        """Returns the options for the record of a run, files and sources without their folders."""
+        return asdict(self) | {"image_data": [Path(name).name for name in self.image_data]}
 
     def counts(self, rows: TaskRows) -> dict[str, set[int]]:
         """Returns how many there are of what protocols count."""

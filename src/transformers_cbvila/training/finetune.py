@@ -1,6 +1,6 @@
 """The `cbvila finetune` job: a pretrained model and a task's data in, a fine-tuned model out."""
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,6 @@ from ..data.unknown_texts import warn_of_unknown_tokens
 from ..metric_lines import print_metrics
 from ..model.processing_cbvila import CBViLAProcessor
 from ..output_files import write_json
-from ..retrieval.retrieval_order import keep_better_order
 from ..tasks.evaluation import Evaluation
 from ..tasks.protocol import check_protocol
 from ..tasks.row_reading import load_task_rows
@@ -42,7 +41,7 @@ class FinetuningJob(ViewOptions):
     model: str = field(
         metadata={"help": "Checkpoint to start from: folder, Hub id, or the name of a bundled one (cbvila-tiny)."}
     )
-    train_data: list[str] = field(metadata={"help": f"{SOURCES[0].upper()}{SOURCES[1:]}; all rows of all."})
+    train_data: list[str] = field(metadata={"help": f"{SOURCES}; all rows of all."})
     train_split: str = field(default="train", metadata={"help": TRAIN_SPLIT})
     eval_data: list[str] = field(
         default_factory=list,
@@ -102,7 +101,7 @@ def finetune(task: Task, job: FinetuningJob, args: CBViLATrainingArguments) -> P
     metrics = trainer.evaluate() if job.eval_data else {}
     trainer.save_state()
     if trainer.is_world_process_zero():
-        if kept := keep_better_order(output_dir, metrics, getattr(task, "rerank_k", 0), prefix="eval_"):
+        if kept := task.keep_findings(output_dir, metrics, prefix="eval_"):
             log_main_process(args, kept)
         write_json(output_dir / RECORD, _record(task, job, trainer, metrics))
         if metrics:
@@ -205,14 +204,11 @@ def _record(task: Task, job: FinetuningJob, trainer: TaskTrainer, metrics: Metri
     record["job"] |= {"model": Path(job.model).name, "eval_data": [Path(name).name for name in job.eval_data]}
     if job.eval_data:
         record["job"]["eval_split"] = job.measured_split
-    options = asdict(task) | {"image_data": [Path(name).name for name in task.image_data]}
-    if options.get("answer_list"):
-        options["answer_list"] = Path(options["answer_list"]).name
     skipped: dict[str, Any] = {"train": trainer.evaluation.train_rows, "eval": trainer.eval_dataset}
     return {
         "task": task.name,
         "figures": metrics,
         "skipped_rows": {name: len(rows.skipped) for name, rows in skipped.items() if rows is not None},
-        "settings": options,
+        "settings": task.recorded_options(),
         **record,
     }

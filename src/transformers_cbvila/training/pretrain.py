@@ -1,30 +1,25 @@
-"""The `cbvila pretrain` job: data folders in, a pretrained CB-ViLA folder out."""
+"""The job of `cbvila pretrain`: from sources of data to the folder of a pretrained model."""
 
 import json
-import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer, set_seed
+from transformers import set_seed
 
-from ..bundled import bundled_or_same, checkpoint_source
 from ..data import option_texts
 from ..data.collators import CBViLADataCollatorForPreTraining
+from ..data.mixing import check_weights, concatenate, interleave
 from ..data.pairs import ImageTextPairs
-from ..data.sources import check_weights, concatenate, interleave, load_pair_stream, load_pairs, training_texts
+from ..data.sources import load_pair_stream, load_pairs
 from ..data.streams import StreamedImageTextPairs
+from ..data.training_texts import training_texts
 from ..data.unknown_texts import warn_of_unknown_tokens
-from ..data.vocabulary import train_wordpiece
-from ..model.configuration_cbvila import CBViLAConfig
-from ..model.image_processing_pil_cbvila import CBViLAImageProcessorPil
 from ..model.messages_cbvila import shown
-from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
-from ..model.nested_options_cbvila import NESTED, merge, with_current_names
-from ..model.processing_cbvila import CBViLAProcessor
 from ..output_files import write_json
 from .arguments import CBViLATrainingArguments
 from .inherited_options import OF_EVALUATION, WITH_EVALUATION, refuse
+from .pretraining_start import starting_model
 from .runs.checkpoints import checkpoint_to_resume
 from .runs.progress import log_main_process
 from .runs.run_record import run_record
@@ -36,9 +31,9 @@ _CHECKED_ROWS = 1000  # of a stream, whose captions are checked for unknown toke
 
 @dataclass
 class PretrainingJob(ViewOptions):
-    """What to pretrain on what; the rest is [`CBViLATrainingArguments`]."""
+    """Data, model and corruption of pretraining; the rest is [`CBViLATrainingArguments`]."""
 
-    train_data: list[str] = field(metadata={"help": f"Training data: {option_texts.SOURCES}; several are mixed."})
+    train_data: list[str] = field(metadata={"help": f"{option_texts.SOURCES}; several are mixed."})
     train_data_weights: list[float] = field(
         default_factory=list,
         metadata={
@@ -57,35 +52,36 @@ class PretrainingJob(ViewOptions):
         default=False,
         metadata={
             "help": "Let another row take the place of one with a missing or broken image, and leave out rows whose "
-            "caption is no text; they are counted. Without, such a row is an error that names it."
+            "caption is not a text; they are counted. Without, such a row is an error that names it."
         },
     )
     streaming: bool = field(
         default=False,
         metadata={
-            "help": "Read the data as they come, without a copy on disk; needs max_steps. Each process and loader "
-            "worker reads its own files where their number divides evenly."
+            "help": "Read the data as a stream, without a copy on disk; needs max_steps. Each process and loader "
+            "worker reads its own files if their number divides evenly."
         },
     )
     shuffle_buffer: int = field(
-        default=1000, metadata={"help": "Of a stream, rows from which the next one is drawn, per loader worker."}
+        default=1000, metadata={"help": "Rows of a stream from which the next one is drawn, per loader worker."}
     )
     model: str | None = field(
         default=None,
         metadata={
             "help": "Checkpoint to start from (folder, Hub id, or the name of a bundled one, cbvila-tiny), with its "
-            "tokenizer and configuration but for what model_config names; without it, random weights."
+            "tokenizer and configuration except for what model_config names; without it, random weights."
         },
     )
     model_config: dict | str | None = field(
         default=None,
         metadata={
-            "help": "Fields of CBViLAConfig, of random weights or in place of a checkpoint's own (JSON on the command "
-            "line, a mapping in a recipe)."
+            "help": "Fields of CBViLAConfig, which replace a checkpoint's if there is one (JSON on the command line, "
+            "a mapping in a recipe)."
         },
     )
     preset: str = field(
-        default="recommended", metadata={"help": "Of random weights: recommended, or paper for its literal reading."}
+        default="recommended",
+        metadata={"help": "Preset of random weights: recommended, or paper for its literal reading."},
     )
     tokenizer: str | None = field(
         default=None,
@@ -104,7 +100,7 @@ class PretrainingJob(ViewOptions):
     )
     mim_mask_ratio: float = field(default=0.75, metadata={"help": "Share of patches to hide."})
     text_drop_prob: float = field(
-        default=0.0, metadata={"help": "How often an image asks an empty caption for pixels and words."}
+        default=0.0, metadata={"help": "How often pixels and visual words are predicted with an empty caption."}
     )
     keyword_probability: float = field(default=0.5, metadata={"help": "How often keywords are added."})
 
@@ -121,7 +117,7 @@ def pretrain(job: PretrainingJob, args: CBViLATrainingArguments) -> Path:
     """Runs the job, or resumes it (`resume_from_checkpoint`), and returns the folder of the trained model.
 
     Raises:
-        ValueError: For a stream without `max_steps`; for columns that the data lack.
+        ValueError: For a stream without `max_steps`, or columns that the data lack.
     """
     output_dir = Path(args.output_dir or "trainer_output")
     checkpoint = checkpoint_to_resume(args, output_dir)
@@ -141,12 +137,12 @@ def pretrain(job: PretrainingJob, args: CBViLATrainingArguments) -> Path:
 
 
 def build_trainer(job: PretrainingJob, args: CBViLATrainingArguments, checkpoint: str | None = None) -> CBViLATrainer:
-    """Builds the trainer of a job, with its data, model and collator.
+    """Returns the trainer of a job, with its data, model and collator, before any training.
 
     Args:
-        job: What to pretrain on what.
-        args: How to train.
-        checkpoint: A checkpoint of the same job to resume from: its vocabulary is used.
+        job: The job.
+        args: Arguments of the training.
+        checkpoint: A checkpoint of the same job to go on from, whose vocabulary is used.
     """
     if job.streaming and args.max_steps <= 0:
         raise ValueError(
@@ -158,7 +154,7 @@ def build_trainer(job: PretrainingJob, args: CBViLATrainingArguments, checkpoint
     set_seed(args.seed)
     with args.main_process_first(desc="reading the data"):
         sources = _load(job)
-    model, processor = _model_and_processor(job, args, sources, checkpoint)
+    model, processor = starting_model(job, args, sources, checkpoint)
     if args.process_index == 0:
         texts = training_texts(sources, job.train_data, _CHECKED_ROWS, job.train_split)
         warn_of_unknown_tokens(processor.tokenizer, texts, "captions")
@@ -208,59 +204,3 @@ def _load(job: PretrainingJob) -> list[Any]:
     load = load_pair_stream if job.streaming else load_pairs
     columns = (job.image_column, job.caption_column, job.keyword_columns)
     return [load(name, job.train_split, *columns, skip_bad_rows=job.skip_bad_rows) for name in job.train_data]
-
-
-def _model_and_processor(
-    job: PretrainingJob, args: CBViLATrainingArguments, sources: list[Any], checkpoint: str | None
-) -> tuple[CBViLAForPreTraining, CBViLAProcessor]:
-    if job.model is not None:
-        if job.tokenizer:
-            log_main_process(args, f"{job.model} brings its tokenizer: {job.tokenizer} is not used.")
-        source = checkpoint_source(job.model)
-        config = _changed(CBViLAConfig.from_pretrained(source), job.model_config or {})
-        return (
-            CBViLAForPreTraining.from_pretrained(source, config=config),
-            CBViLAProcessor.from_pretrained(source),
-        )
-    given: Any = job.model_config or {}  # a mapping, as __post_init__ has read a string
-    fields = dict(given)
-    text = dict(fields.pop("text_config", None) or {})
-    if checkpoint is not None:
-        tokenizer = CBViLAProcessor.from_pretrained(checkpoint).tokenizer
-    else:
-        tokenizer = _tokenizer(job, args, sources, text.get("max_position_embeddings", 512))
-    text |= {
-        "vocab_size": len(tokenizer),
-        "pad_token_id": tokenizer.pad_token_id,
-        "bos_token_id": tokenizer.cls_token_id,
-        "eos_token_id": tokenizer.sep_token_id,
-    }
-    config = CBViLAConfig.from_preset(job.preset, text_config=text, **fields)
-    side = config.vision_config.image_size
-    image_processor = CBViLAImageProcessorPil(size={"height": side, "width": side})
-    return CBViLAForPreTraining(config), CBViLAProcessor(image_processor, tokenizer)
-
-
-def _changed(config: CBViLAConfig, changes: Any) -> CBViLAConfig:
-    """Returns a checkpoint's configuration with changes, such as other loss weights or dropout.
-
-    Changes that its weights do not fit are an error when they are loaded.
-    """
-    fields = config.to_dict()
-    for name, value in with_current_names(changes).items():
-        if name in NESTED:
-            fields[name] = merge(name, fields[name], value)
-        else:
-            fields[name] = {**fields[name], **value} if name in CBViLAConfig.sub_configs else value
-    return CBViLAConfig.from_dict(fields)
-
-
-def _tokenizer(job: PretrainingJob, args: CBViLATrainingArguments, sources: list[Any], max_length: int) -> Any:
-    if job.tokenizer is not None:
-        return AutoTokenizer.from_pretrained(bundled_or_same(job.tokenizer), model_max_length=max_length)
-    begin = time.perf_counter()
-    log_main_process(args, f"Training a vocabulary of {job.vocab_size} pieces on the captions ...")
-    texts = training_texts(sources, job.train_data, split=job.train_split)
-    tokenizer = train_wordpiece(texts, job.vocab_size, max_length)
-    log_main_process(args, f"... which has {len(tokenizer)} pieces ({time.perf_counter() - begin:.1f} s).")
-    return tokenizer

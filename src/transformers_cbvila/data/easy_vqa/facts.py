@@ -1,8 +1,8 @@
-"""What an easy-VQA image's questions and answers imply about it, by logic, and the captions that say so.
+"""Facts that the questions and answers of an easy-VQA image imply, and the captions that state them.
 
-Every easy-VQA image shows exactly one shape in one colour. So a known shape rules out the other shapes, a question
-that presupposes something ("what color is the circle?") asserts it, and when all but one of a closed set are ruled out
-the last one holds. An attribute that no question settles stays unknown: nothing here looks at the pixels.
+Every image shows exactly one shape in one colour. So a known shape rules out the other shapes, a question that
+presupposes something ("what color is the circle?") asserts it, and if all but one of a closed set are ruled out, the
+last one holds. Attributes that no question determines stay unknown; the pixels are not read.
 """
 
 import re
@@ -32,20 +32,20 @@ ONE_ATTRIBUTE_CAPTIONS = (
     "a {thing} is present",
     "an image of a {thing}",
 )
-# One wording per absent attribute: an image has up to nine of them, and they say little about it.
+# one wording per absent attribute: an image has up to nine, which say little about it
 ABSENT_SHAPE_CAPTION = "there is no {shape}"
 ABSENT_COLOR_CAPTION = "not a {color} shape"
 
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What is known of one image.
+    """Known facts about one image.
 
     Attributes:
-        shape: one of `SHAPES`, or None when unknown.
-        color: one of `COLORS`, or None when unknown.
-        absent_shapes: shapes known not to be in the image (all others when `shape` is known).
-        absent_colors: the same for colours.
+        shape: One of `SHAPES`, or None if unknown.
+        color: One of `COLORS`, or None if unknown.
+        absent_shapes: Shapes known not to be in the image (all others if `shape` is known).
+        absent_colors: The same for colours.
     """
 
     shape: str | None
@@ -55,15 +55,15 @@ class ImageFacts:
 
     @property
     def is_complete(self) -> bool:
-        """True when shape and colour are both known: then every caption is known to be true or false."""
+        """Whether shape and colour are both known, so that every caption is known to be true or false."""
         return self.shape is not None and self.color is not None
 
 
 def question_type(answer: str) -> str:
-    """The type of the question that has this answer: `"shape"`, `"color"` or `"yes/no"`.
+    """Returns the type of the question that has this answer: `"shape"`, `"color"` or `"yes/no"`.
 
     Raises:
-        ValueError: `answer` is none of easy-VQA's 13 answers.
+        ValueError: If `answer` is none of easy-VQA's 13 answers.
     """
     if answer in ("yes", "no"):
         return "yes/no"
@@ -78,7 +78,7 @@ def derive_facts(questions: Iterable[str], answers: Iterable[str]) -> ImageFacts
     """Derives one image's facts from its questions and answers (two sequences of the same length).
 
     Raises:
-        ValueError: the answers contradict each other, or the sequences differ in length.
+        ValueError: If the answers contradict each other, or the sequences differ in length.
     """
     present: set[str] = set()
     absent: set[str] = set()
@@ -97,7 +97,7 @@ def derive_facts(questions: Iterable[str], answers: Iterable[str]) -> ImageFacts
 
 
 def _settle(closed_set: tuple[str, ...], present: set[str], absent: set[str]) -> tuple[str | None, frozenset[str]]:
-    """The one member that holds (or None) and the members that do not, given that exactly one of them holds."""
+    """Returns the member that holds (or None) and those that do not, given that exactly one of them holds."""
     possible = present.intersection(closed_set) or set(closed_set)
     possible = possible - absent
     if not possible or len(present.intersection(closed_set)) > 1:
@@ -108,7 +108,7 @@ def _settle(closed_set: tuple[str, ...], present: set[str], absent: set[str]) ->
 
 
 def true_captions(facts: ImageFacts) -> list[str]:
-    """Every caption of this module's templates that follows from `facts`, each once, in a fixed order."""
+    """Returns every templated caption that follows from `facts`, each once, in a fixed order."""
     captions: list[str] = []
     if facts.shape and facts.color:
         captions += [template.format(shape=facts.shape, color=facts.color) for template in FULL_CAPTIONS]

@@ -1,4 +1,4 @@
-"""easy-VQA (MIT; PyPI package `easy-vqa`) as `datasets` Datasets: questions about images of one coloured shape each.
+"""easy-VQA (MIT; PyPI package `easy-vqa`) as a `Dataset`: questions about images of one coloured shape each.
 
 38,575 training questions about 4,000 images and 9,673 test questions about 1,000 others, 13 answers.
 """
@@ -27,7 +27,7 @@ class _ImageQuestions:
 
 
 def load_easy_vqa(split: str) -> Dataset:
-    """Loads one split with one row per image, so that a collator can encode an image once for all its questions.
+    """Loads the questions of a split, with one row per image, so that a collator encodes each image once.
 
     Args:
         split: `"train"` (4,000 rows, 38,575 questions) or `"test"` (1,000 rows, 9,673 questions).
@@ -62,15 +62,15 @@ def load_easy_vqa(split: str) -> Dataset:
 
 
 def load_easy_vqa_captions(split: str, *, complete_only: bool = False) -> Dataset:
-    """Loads one split's images with captions that state what their questions and answers imply, and nothing else.
+    """Loads the images of a split with captions that state what their questions and answers imply.
 
     Shape and colour are both known for 3,578 of 4,000 training images (259 only the shape, 134 only the colour, 29
-    neither) and 888 of 1,000 test images. A row lists *every* templated caption that follows from its questions,
-    so for a complete image a caption that is not listed is false; for an incomplete one it may just be unknown.
+    neither) and 888 of 1,000 test images. A row has *every* templated caption that follows from its questions, so that
+    another caption is false for an image whose shape and colour are known, and unknown for others.
 
     Args:
         split: `"train"` or `"test"`.
-        complete_only: keep only the images whose shape and colour are both known.
+        complete_only: Whether to keep only images whose shape and colour are both known.
 
     Returns:
         A Dataset in the order of `image_id` (int) with `image` (`datasets.Image`) and `captions` (list of str, never

@@ -19,7 +19,7 @@ class EasyVQASource(BuiltinSource):
     tasks = ("pretraining", "retrieval", "vqa")
 
     def rows(self, split: str, task: str, streaming: bool = False) -> Dataset:
-        """Returns one row per image: with `captions` for pretraining and retrieval, with `question` and `answer` for vqa."""
+        """Returns one row per image, with `question` and `answer` for vqa and with `captions` otherwise."""
         return load_easy_vqa(split) if task == "vqa" else load_easy_vqa_captions(split)
 
     def texts(self, split: str) -> Iterator[str]:

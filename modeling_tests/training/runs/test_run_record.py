@@ -1,4 +1,4 @@
-"""The bundled checkpoint is what its recipe makes: its record names the same options with the same values."""
+"""The record of the bundled checkpoint names the options of its recipe."""
 
 import json
 import re

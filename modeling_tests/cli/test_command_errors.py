@@ -1,4 +1,4 @@
-"""What a command says when it fails: one line, of whatever process the error comes, and whose fault it is."""
+"""Errors of commands are one line, from any process, and tell user errors from faults."""
 
 import pytest
 from torch._utils import ExceptionWrapper

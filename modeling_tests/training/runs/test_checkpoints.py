@@ -1,4 +1,4 @@
-"""Half-written checkpoints are passed over."""
+"""Incomplete checkpoints are skipped."""
 
 import pytest
 

@@ -1,11 +1,12 @@
-"""What the trainer does for the codebook: probe, gate, targets, alarm, and their way through checkpoints."""
+"""The codebook callback: stability, MIM gate, EMA targets, alarm and restarts, and their state in checkpoints."""
 
 import copy
 import math
 
 import pytest
 import torch
-from interrupted_runs import RESTARTS, AtStep, InterruptedRunError, interrupt
+from equal_tensors import assert_equal_weights
+from interrupted_runs import RESTARTS, AtStep, train_until
 from tiny import CODES, PATCHES, pretraining_model, tiny_rows
 from tiny_trainer import ALL_TERMS, logged_terms, pretrainer, step_logs, training_arguments
 from torch.utils.data import IterableDataset
@@ -348,8 +349,7 @@ def test_resume_remembers_given_codes(tmp_path):
     options = {"max_steps": 5, "align_steps": 3, "save_strategy": "steps", "save_steps": 2}
     whole = pretrainer(tmp_path / "whole", model=model(), **options)
     whole.train()
-    with pytest.raises(InterruptedRunError):
-        pretrainer(tmp_path / "broken", [AtStep(2, interrupt)], model(), **options).train()
+    train_until(2, pretrainer, tmp_path / "broken", model=model(), **options)
     resumed = pretrainer(tmp_path / "broken", model=model(), **options)
     resumed.train(resume_from_checkpoint=True)
     assert torch.equal(whole.model.objectives["mim"].head.weight, resumed.model.objectives["mim"].head.weight)
@@ -539,18 +539,14 @@ def test_resume_restores_the_codebook_callback(save_steps, options, tmp_path, lo
     whole = pretrainer(tmp_path / "whole", **options)
     whole.train()
     heard = len(logged("codebook.monitor"))
-    with pytest.raises(InterruptedRunError):
-        pretrainer(tmp_path / "broken", callbacks=[AtStep(save_steps + 1, interrupt)], **options).train()
+    train_until(save_steps + 1, pretrainer, tmp_path / "broken", **options)
     resumed = pretrainer(tmp_path / "broken", model=pretraining_model(seed=7, dropout=0.1), **options)
     resumed.train(resume_from_checkpoint=str(tmp_path / "broken" / f"checkpoint-{save_steps}"))
     assert heard == 1 and len(logged("codebook.monitor")) == 2, "one warning per run, not one more for the resumed one"
     for (name, value), other in zip(whole.model.cbvila.named_buffers(), resumed.model.cbvila.buffers(), strict=True):
         assert torch.equal(value, other), name
     ours, theirs = whole.codebook_callback, resumed.codebook_callback
-    for (name, value), other in zip(
-        ours.teacher.state_dict().items(), theirs.teacher.state_dict().values(), strict=True
-    ):
-        assert torch.equal(value, other), name
+    assert_equal_weights(theirs.teacher, ours.teacher)
     assert torch.equal(ours.probe.pixel_values, theirs.probe.pixel_values)
     logs = [
         [{name: log[name] for name in logged_terms(log)} for log in step_logs(trainer)] for trainer in (whole, resumed)

@@ -1,4 +1,4 @@
-"""The bundled checkpoints: small, safe, complete, and good at what their cards say."""
+"""Bundled checkpoints: small, safe, complete, and as accurate as their cards say."""
 
 import configparser
 import subprocess

@@ -1,7 +1,8 @@
-"""The codebook on two processes: the same on both, and that of one process with the same global batch."""
+"""The codebook on two processes: equal on both, and equal to one process with the same global batch."""
 
 import pytest
 import torch
+from equal_tensors import assert_equal_tensors
 from tiny import CODES, pretraining_model
 from tiny_trainer import pretrainer, step_logs
 from transformers import TrainerCallback
@@ -58,8 +59,7 @@ def test_two_processes_have_the_codebook_of_one_process(options, tmp_path):
     """Through k-means, moving averages, restarts and figures."""
     first, second = run_in_two(train_half, tmp_path, str(tmp_path), options, joined=False)
     for ours, theirs in zip(first[0], second[0], strict=True):
-        for name, value in ours.items():
-            assert torch.equal(value, theirs[name]), name
+        assert_equal_tensors(ours, theirs)
     alone = train(tmp_path / "alone", 0, batch_size=4, **options)
     assert first[1] == alone[1] and any(alone[1]), "a restart is part of it"
     assert len(alone[0]) == 4
@@ -98,8 +98,7 @@ def restart(rank):
 @pytest.mark.slow
 def test_restart_of_uneven_batches_is_the_same_on_two_processes(tmp_path):
     first, second = run_in_two(restart, tmp_path)
-    for name, value in first.items():
-        assert torch.equal(value, second[name]), name
+    assert_equal_tensors(first, second)
     assert first["expected"] == 8 / CODES and first["scale"] > 0
     distances = torch.cdist(first["codes"], first["latents"])
     rows = distances.argmin(-1)[distances.min(-1).values < 1e-5]

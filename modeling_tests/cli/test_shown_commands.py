@@ -1,4 +1,4 @@
-"""Every `cbvila finetune` and `cbvila evaluate` that the README, the pages and the recipes show is taken."""
+"""Every `cbvila finetune` and `cbvila evaluate` in the README, the pages and the recipes parses."""
 
 import re
 import shlex
@@ -11,7 +11,7 @@ import transformers_cbvila.training.finetune as finetuning
 from transformers_cbvila import cli
 from transformers_cbvila.cli.recipe_files import FOLDER
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 RECIPES = sorted(FOLDER.glob("*.yaml"))
 _COMMAND = re.compile(r"(?:-m transformers_cbvila|cbvila) ((?:finetune|evaluate) .*)")

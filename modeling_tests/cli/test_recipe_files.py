@@ -1,4 +1,4 @@
-"""Recipes by name from any folder, and what is given beside one."""
+"""Recipes by name from any folder, and options given beside them."""
 
 import json
 
@@ -6,7 +6,14 @@ import pytest
 import yaml
 from tiny_recipe import TINY_RECIPE, parse_pretrain
 
-from transformers_cbvila.cli.recipe_files import FOLDER, beside, differences, merged, recipe_names, recipe_path
+from transformers_cbvila.cli.recipe_files import (
+    FOLDER,
+    applicable_options,
+    differences,
+    merge_mappings,
+    recipe_names,
+    recipe_path,
+)
 
 
 @pytest.mark.parametrize(
@@ -50,21 +57,25 @@ RECIPE = {
 }
 
 
-def test_recipe_merged_enters_mappings_and_null_removes():
+def test_merge_mappings_enters_mappings_and_null_removes():
     said = {"model_config": '{"mim_weight": 2, "vision_config": {"hidden_size": null, "image_size": 8}}'}
-    assert merged(RECIPE, said) == {
+    assert merge_mappings(RECIPE, said) == {
         "model_config": {"codebook_size": 128, "mim_weight": 2, "vision_config": {"patch_size": 4, "image_size": 8}}
     }
     assert RECIPE["model_config"]["vision_config"] == {"hidden_size": 16, "patch_size": 4}, "the recipe is as it was"
-    assert merged(RECIPE, {"lr_scheduler_kwargs": {"min_lr_rate": 0.5}}) == {
+    assert merge_mappings(RECIPE, {"lr_scheduler_kwargs": {"min_lr_rate": 0.5}}) == {
         "lr_scheduler_kwargs": {"min_lr_rate": 0.5}
     }
-    assert merged(RECIPE, {"model_config": "{no json", "max_steps": 3, "other": "{}"}) == {}
+    assert merge_mappings(RECIPE, {"model_config": "{no json", "max_steps": 3, "other": "{}"}) == {}
 
 
-def test_recipe_beside_drops_options_of_another_choice():
-    assert "lr_scheduler_kwargs" not in beside(RECIPE, {"lr_scheduler_type": "linear"})
-    assert beside(RECIPE, {"lr_scheduler_type": "cosine_with_min_lr"}) == RECIPE == beside(RECIPE, {})
+def test_applicable_options_drops_options_of_another_choice():
+    assert "lr_scheduler_kwargs" not in applicable_options(RECIPE, {"lr_scheduler_type": "linear"})
+    assert (
+        applicable_options(RECIPE, {"lr_scheduler_type": "cosine_with_min_lr"})
+        == RECIPE
+        == applicable_options(RECIPE, {})
+    )
     lines = differences(RECIPE, {"lr_scheduler_type": "linear"})
     assert lines == [
         "lr_scheduler_type 'linear' (recipe: 'cosine_with_min_lr')",

@@ -1,11 +1,12 @@
-"""The momentum encoder and its queue from step to step; `test_processes.py` has them on two processes."""
+"""Momentum encoder and queue over training steps; `test_processes.py` has them on two processes."""
 
 import copy
 from collections import deque
 
 import pytest
 import torch
-from interrupted_runs import AtStep, InterruptedRunError, interrupt
+from equal_tensors import assert_equal_tensors
+from interrupted_runs import AtStep, train_until
 from safetensors.torch import load_file
 from tiny import answering_model, pretraining_model
 from tiny_trainer import logged_terms, pretrainer, step_logs, training_arguments
@@ -210,7 +211,7 @@ def test_queue_places_never_written_have_no_effect(tmp_path):
         trainer.train()
         runs.append(trainer.model.state_dict())
         assert trainer.momentum.queue.count == 12
-    assert all(torch.equal(value, runs[1][name]) for name, value in runs[0].items())
+    assert_equal_tensors(runs[0], runs[1])
 
 
 def test_queue_is_not_written_in_evaluation(tmp_path):
@@ -302,8 +303,7 @@ def test_momentum_resumed_equals_unbroken_run(save_steps, options, tmp_path):
     options = RUN | {"save_steps": save_steps} | options
     whole = pretrainer(tmp_path / "whole", **options)
     whole.train()
-    with pytest.raises(InterruptedRunError):
-        pretrainer(tmp_path / "broken", callbacks=[AtStep(save_steps + 1, interrupt)], **options).train()
+    train_until(save_steps + 1, pretrainer, tmp_path / "broken", **options)
     resumed = pretrainer(tmp_path / "broken", model=pretraining_model(seed=7, dropout=0.1), **options)
     resumed.train(resume_from_checkpoint=str(tmp_path / "broken" / f"checkpoint-{save_steps}"))
     pairs = [
@@ -313,8 +313,7 @@ def test_momentum_resumed_equals_unbroken_run(save_steps, options, tmp_path):
     ]
     for ours, theirs in pairs:
         assert ours.keys() == theirs.keys()
-        for name, value in ours.items():
-            assert torch.equal(value, theirs[name]), name
+        assert_equal_tensors(ours, theirs)
     logs = [
         [{name: log[name] for name in logged_terms(log)} for log in step_logs(trainer)] for trainer in (whole, resumed)
     ]

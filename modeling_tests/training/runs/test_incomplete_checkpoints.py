@@ -1,4 +1,4 @@
-"""A checkpoint that lacks a part of its run's state says which."""
+"""Resuming from a checkpoint names the files that it lacks."""
 
 import shutil
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import datasets
 import pytest
-import torch
 import yaml
-from interrupted_runs import RESUMED, AtStep, InterruptedRunError, interrupt
+from equal_tensors import assert_equal_tensors, assert_equal_weights
+from interrupted_runs import RESUMED, train_until
 from safetensors.torch import load_file
 from tiny import PATCH, pretraining_model, tiny_processor, tiny_rows
 from tiny_recipe import TINY_RECIPE
@@ -61,8 +61,7 @@ def test_resume_stream_equals_unbroken_run(save_steps, options, tmp_path, capsys
     options = RESUMED | {"save_steps": save_steps} | options
     whole = stream_trainer(tmp_path / "whole", **options)
     whole.train()
-    with pytest.raises(InterruptedRunError):
-        stream_trainer(tmp_path / "broken", callbacks=[AtStep(save_steps + 1, interrupt)], **options).train()
+    train_until(save_steps + 1, stream_trainer, tmp_path / "broken", **options)
     capsys.readouterr()
     resumed = stream_trainer(tmp_path / "broken", model=pretraining_model(seed=7, dropout=0.1), **options)
     resumed.train(resume_from_checkpoint=last_complete_checkpoint(tmp_path / "broken"))
@@ -70,9 +69,7 @@ def test_resume_stream_equals_unbroken_run(save_steps, options, tmp_path, capsys
     said = capsys.readouterr().err
     assert f"Replaying the stream to step {save_steps}: reading past {rows} rows" in said
     assert f"Resumed at step {save_steps}: its data were there in" in said
-    expected = whole.model.state_dict()
-    for name, value in resumed.model.state_dict().items():
-        assert torch.equal(value, expected[name]), name
+    assert_equal_weights(resumed.model, whole.model)
     losses = [[log["loss"] for log in step_logs(trainer)] for trainer in (whole, resumed)]
     assert losses[0] == losses[1] and len(losses[0]) == 9
     assert resumed.state.epoch == whole.state.epoch == 1.0, "a stream has no epochs: the share of all steps"
@@ -80,8 +77,7 @@ def test_resume_stream_equals_unbroken_run(save_steps, options, tmp_path, capsys
 
 def test_resume_stream_ignore_data_skip(tmp_path, capsys):
     options = RESUMED | {"save_steps": 3}
-    with pytest.raises(InterruptedRunError):
-        stream_trainer(tmp_path, callbacks=[AtStep(4, interrupt)], **options).train()
+    train_until(4, stream_trainer, tmp_path, **options)
     capsys.readouterr()
     resumed = stream_trainer(tmp_path, ignore_data_skip=True, **options)
     resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
@@ -111,8 +107,7 @@ def test_resume_finished_run_takes_no_step(tmp_path, capsys):
     result = again.train(resume_from_checkpoint=last_complete_checkpoint(tmp_path))
     assert result.global_step == again.state.global_step == 2
     assert "nothing is left to train" in capsys.readouterr().err
-    expected = whole.model.state_dict()
-    assert all(torch.equal(value, expected[name]) for name, value in again.model.state_dict().items())
+    assert_equal_weights(again.model, whole.model)
 
 
 def test_resume_true_takes_the_last_complete_checkpoint(tmp_path):
@@ -182,8 +177,7 @@ def test_run_conditions_that_differ_are_warned_of(make, changes, expected, tmp_p
 def test_run_conditions_ignore_workers_of_indexed_rows(tmp_path):
     same = resumed_otherwise(tmp_path / "a", pretrainer, {}, {})
     other = resumed_otherwise(tmp_path / "b", pretrainer, {}, {"dataloader_num_workers": 1})
-    for name, value in same.model.state_dict().items():
-        assert torch.equal(value, other.model.state_dict()[name]), name
+    assert_equal_weights(same.model, other.model)
 
 
 def test_run_conditions_include_processes(tmp_path, logged):
@@ -257,8 +251,7 @@ def test_resume_after_two_kills(options, picture_folder, tmp_path):
     record = json.loads((tmp_path / "broken" / "pretraining.json").read_text())
     assert record["speed"]["resumed_from_step"] >= 25 and record["speed"]["replay_seconds"] > 0
     expected = load_file(tmp_path / "whole" / "model.safetensors")
-    for name, value in load_file(tmp_path / "broken" / "model.safetensors").items():
-        assert torch.equal(value, expected[name]), name
+    assert_equal_tensors(load_file(tmp_path / "broken" / "model.safetensors"), expected)
 
 
 @pytest.mark.slow
@@ -278,5 +271,4 @@ def test_accelerate_launch_on_two_processes(streaming, picture_folder, tmp_path)
     (Path(tmp_path) / "out" / "checkpoint-30" / "trainer_state.json").write_text('{"half')
     done = run([*arguments, "--output_dir", str(tmp_path / "out"), "--resume"])
     assert "checkpoint-25." in done.stderr
-    for name, value in load_file(tmp_path / "out" / "model.safetensors").items():
-        assert torch.equal(value, whole[name]), name
+    assert_equal_tensors(load_file(tmp_path / "out" / "model.safetensors"), whole)

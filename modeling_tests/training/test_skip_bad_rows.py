@@ -1,10 +1,10 @@
-"""Bad rows through the commands: one line that names the row, or a count; and resumed runs that skip them."""
+"""Bad rows in commands: one line that names the row, or a count; and resumed runs that skip them."""
 
 import datasets
 import pytest
-import torch
 import yaml
-from interrupted_runs import RESUMED, AtStep, InterruptedRunError, interrupt
+from equal_tensors import assert_equal_weights
+from interrupted_runs import RESUMED, train_until
 from source_forms import picture, samples, tar
 from tiny import PATCH, half_image, pretraining_model, tiny_processor
 from tiny_recipe import TINY_RECIPE
@@ -109,12 +109,10 @@ def test_skip_bad_rows_resumed_run_equals_unbroken_run(pairs, tmp_path):
     whole = trainer(tmp_path / "whole", pairs(tmp_path))
     whole.train()
     assert whole.train_dataset.bad_rows
-    with pytest.raises(InterruptedRunError):
-        trainer(tmp_path / "broken", pairs(tmp_path), callbacks=[AtStep(4, interrupt)]).train()
+    train_until(4, trainer, tmp_path / "broken", pairs(tmp_path))
     resumed = trainer(tmp_path / "broken", pairs(tmp_path), seed=7)
     resumed.train(resume_from_checkpoint=last_complete_checkpoint(tmp_path / "broken"))
-    expected = whole.model.state_dict()
-    assert all(torch.equal(value, expected[name]) for name, value in resumed.model.state_dict().items())
+    assert_equal_weights(resumed.model, whole.model)
 
 
 @pytest.mark.parametrize("name", ["pretrain", "finetune"])

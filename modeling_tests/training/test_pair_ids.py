@@ -46,11 +46,11 @@ def calls_on_two(rank, folder):
 
 @pytest.mark.parametrize("options", [{}, MOMENTUM])
 @pytest.mark.parametrize("has_ids, hashed", [(True, 0), (False, 2)])
-def test_one_process_hashes_what_has_no_ids_once(has_ids, hashed, options, tmp_path):
+def test_pair_ids_are_hashed_once_per_step(has_ids, hashed, options, tmp_path):
     assert calls(tmp_path, has_ids, **options) == [(hashed, 0)] * 2
 
 
-def test_two_processes_exchange_ids_once(tmp_path):
+def test_pair_ids_are_exchanged_once_per_step(tmp_path):
     """A momentum encoder adds a single collective: that of its embeddings."""
     first, second = run_in_two(calls_on_two, tmp_path, str(tmp_path), joined=False)
     assert first == second

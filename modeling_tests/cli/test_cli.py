@@ -1,4 +1,4 @@
-"""The command line as a user meets it: help with an example, recipes, flags over them, a run on one's own folder."""
+"""The command line: help, recipes, flags, errors, and runs on an image folder."""
 
 import json
 import re
@@ -11,6 +11,7 @@ from tiny_recipe import TINY_RECIPE, parse_pretrain
 
 from transformers_cbvila import __version__
 from transformers_cbvila.cli import COMMANDS, main
+from transformers_cbvila.cli.inspect import parse as parse_inspect
 from transformers_cbvila.retrieval.retrieval_order import better_rerank_k
 from transformers_cbvila.training.pretrain import PretrainingJob
 
@@ -65,7 +66,7 @@ def refusal(capsys, argv):
         (["inspect", "m", "--data", "d", "--rerank", "3"], "--rerank_k"),
         (["inspect", "m", "--dat", "d"], "--data"),
         (["publish", "m", "o/n", "--private_"], "--private"),
-        (["demo", "--epoch=3"], "--epochs"),
+        (["demo", "--max_step=3"], "--max_steps"),
         (["pretrain", "--epochs", "3"], "--num_train_epochs"),
         (["pretrain", "--wd", "3"], "--weight_decay"),
         (["finetune", "vqa", "--lr", "3"], "--local_rank or --learning_rate"),

@@ -1,4 +1,4 @@
-"""Recall of images by captions and of captions by images, for models and data made up for it."""
+"""Recall of images by captions and of captions by images, for made-up models and data."""
 
 import tracemalloc
 
@@ -7,22 +7,22 @@ import pytest
 import torch
 from tiny import pretraining_model, tiny_processor, tiny_rows
 
-from transformers_cbvila.retrieval import retrieval_figures as retrieval
+from transformers_cbvila.retrieval import measure as retrieval
+from transformers_cbvila.retrieval.measure import measure_retrieval
 from transformers_cbvila.retrieval.reranking import Candidates, TwoStageRetrieval
-from transformers_cbvila.retrieval.retrieval_figures import retrieval_figures
 
 QUIET = {"progress": False}
 
 
 @pytest.mark.parametrize("k", [None, 0])
 def test_retrieval_metrics_rerank_k_0_or_none_skips_reranking(k):
-    figures = retrieval_figures(pretraining_model(), tiny_processor(), tiny_rows(4), rerank_k=k, **QUIET)
+    figures = measure_retrieval(pretraining_model(), tiny_processor(), tiny_rows(4), rerank_k=k, **QUIET)
     assert "text_retrieval_r1" in figures and not [name for name in figures if "reranked" in name]
 
 
 def test_retrieval_metrics_without_itm_skip_reranking():
     model = pretraining_model(itm_weight=0.0)
-    figures = retrieval_figures(model, tiny_processor(), tiny_rows(4), **QUIET)
+    figures = measure_retrieval(model, tiny_processor(), tiny_rows(4), **QUIET)
     assert not [name for name in figures if "reranked" in name or "combined" in name]
 
 
@@ -43,7 +43,7 @@ def test_retrieval_metrics_reranked_recall_follows_matching(monkeypatch):
 
     monkeypatch.setattr(retrieval, "cosine_similarity", lambda images, texts: similarity)
     monkeypatch.setattr(retrieval, "rerank", matched)
-    figures = retrieval_figures(pretraining_model(), tiny_processor(), rows, **QUIET)
+    figures = measure_retrieval(pretraining_model(), tiny_processor(), rows, **QUIET)
     assert figures["text_retrieval_r1"] == figures["image_retrieval_r1"] == 0
     assert figures["text_retrieval_r1_reranked"] == 1 and figures["image_retrieval_r1_reranked"] == 0
     assert figures["text_retrieval_r1_combined"] == figures["image_retrieval_r1_combined"] == 1
@@ -52,7 +52,7 @@ def test_retrieval_metrics_reranked_recall_follows_matching(monkeypatch):
 
 def test_retrieval_metrics_equal_captions_match_each_other():
     rows = [{**row, "captions": ["left half"]} for row in tiny_rows(4)]
-    figures = retrieval_figures(pretraining_model(), tiny_processor(), rows, rerank_k=1, **QUIET)
+    figures = measure_retrieval(pretraining_model(), tiny_processor(), rows, rerank_k=1, **QUIET)
     assert figures["text_retrieval_r1"] == figures["image_retrieval_r1_reranked"] == 1
 
 
@@ -67,7 +67,7 @@ def test_retrieval_metrics_keep_states_for_reranking_only(monkeypatch, rerank_k,
         return galleries
 
     monkeypatch.setattr(retrieval, "encode_both", watched)
-    retrieval_figures(pretraining_model(), tiny_processor(), tiny_rows(4), rerank_k=rerank_k, **QUIET)
+    measure_retrieval(pretraining_model(), tiny_processor(), tiny_rows(4), rerank_k=rerank_k, **QUIET)
     assert kept == [has_states, has_states]
 
 
@@ -75,7 +75,7 @@ def test_retrieval_metrics_keep_states_for_reranking_only(monkeypatch, rerank_k,
 @pytest.mark.parametrize("size", [1, 3, 512])
 def test_true_matches_of_a_part_equal_those_of_all(own_only, size):
     draws = np.random.default_rng(0)
-    owners = retrieval.owners_of([["text"] * count for count in draws.integers(1, 4, 9)])
+    owners = retrieval.caption_image_index([["text"] * count for count in draws.integers(1, 4, 9)])
     texts = [f"text {number}" for number in draws.integers(0, 6, len(owners))]
     true = retrieval.TrueMatches(texts, owners, own_only)
     whole = np.array(
@@ -98,13 +98,13 @@ def test_true_matches_of_a_part_equal_those_of_all(own_only, size):
 
 def test_retrieval_metrics_do_not_depend_on_query_chunks(monkeypatch):
     rows = [{**row, "captions": [f"left {number % 5}"]} for number, row in enumerate(tiny_rows(11))]
-    expected = retrieval_figures(pretraining_model(), tiny_processor(), rows, rerank_k=3, **QUIET)
+    expected = measure_retrieval(pretraining_model(), tiny_processor(), rows, rerank_k=3, **QUIET)
     sizes, compare = [], retrieval.cosine_similarity
     monkeypatch.setattr(retrieval, "_QUERIES", 4)
     monkeypatch.setattr(
         retrieval, "cosine_similarity", lambda *sides: sizes.append(compare(*sides).numel()) or compare(*sides)
     )
-    assert retrieval_figures(pretraining_model(), tiny_processor(), rows, rerank_k=3, **QUIET) == pytest.approx(
+    assert measure_retrieval(pretraining_model(), tiny_processor(), rows, rerank_k=3, **QUIET) == pytest.approx(
         expected
     )
     assert max(sizes) == 4 * 11, "never all images with all texts"

@@ -1,4 +1,4 @@
-"""Codes that nobody moves are noticed, and codes that are frozen stay."""
+"""Codes that nothing moves are warned of, and frozen codes stay."""
 
 import pytest
 import torch

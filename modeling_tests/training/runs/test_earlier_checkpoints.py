@@ -1,12 +1,9 @@
 """Checkpoints with the file and entry names of earlier versions resume to the same weights."""
 
-import pytest
 import torch
-from interrupted_runs import AtStep, InterruptedRunError, interrupt
+from interrupted_runs import train_until
 from tiny import pretraining_model
 from tiny_trainer import pretrainer
-
-from transformers_cbvila.training.runs import checkpoints
 
 RUN = {
     "max_steps": 6,
@@ -43,13 +40,10 @@ def rename(checkpoint):
         torch.save(state, checkpoint / before)
 
 
-def test_an_earlier_checkpoint_resumes_to_the_same_weights(tmp_path, monkeypatch):
-    warnings = []
-    monkeypatch.setattr(checkpoints.logger, "warning", warnings.append)
+def test_resume_earlier_checkpoint_equals_unbroken_run(tmp_path, logged):
     whole = pretrainer(tmp_path / "whole", **RUN)
     whole.train()
-    with pytest.raises(InterruptedRunError):
-        pretrainer(tmp_path / "broken", callbacks=[AtStep(5, interrupt)], **RUN).train()
+    train_until(5, pretrainer, tmp_path / "broken", **RUN)
     rename(tmp_path / "broken" / "checkpoint-4")
     resumed = pretrainer(tmp_path / "broken", model=pretraining_model(seed=7, dropout=0.1), **RUN)
     resumed.train(resume_from_checkpoint=True)
@@ -60,4 +54,4 @@ def test_an_earlier_checkpoint_resumes_to_the_same_weights(tmp_path, monkeypatch
     ):
         state = theirs.state_dict()
         assert all(torch.equal(value, state[name]) for name, value in ours.state_dict().items())
-    assert not warnings, "nothing is missing"
+    assert not logged("runs.checkpoints"), "nothing is missing"

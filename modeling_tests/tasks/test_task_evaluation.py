@@ -1,4 +1,4 @@
-"""Figures of the tasks against slow references, their floors, what answer lists allow, and the named protocols."""
+"""Metrics of the tasks against slow references, their baselines, answer lists and protocols."""
 
 import json
 
@@ -10,7 +10,7 @@ from tiny import answering_model, build, half_image, tiny_processor
 from transformers_cbvila.model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
 from transformers_cbvila.model.modeling_cbvila_visual_entailment import CBViLAForVisualEntailment
 from transformers_cbvila.model.modeling_cbvila_visual_reasoning import CBViLAForVisualReasoning
-from transformers_cbvila.retrieval.retrieval_figures import gallery_figures, true_matches
+from transformers_cbvila.retrieval.measure import measure_gallery, true_matches
 from transformers_cbvila.tasks.answer_lists import ceiling, read_answer_list
 from transformers_cbvila.tasks.answer_scores import scorer_of
 from transformers_cbvila.tasks.answering import answer_questions
@@ -52,7 +52,7 @@ GALLERY = [{"image": image, "captions": texts} for image, texts in zip(PICTURES,
 
 @pytest.mark.parametrize("rerank_k", [0, 2, 100])
 def test_retrieval_metrics_equal_slow_reference(rerank_k):
-    """Every pair on its own; k larger than the gallery orders all of it."""
+    """Every pair on its own; k larger than the gallery orders all items."""
     model, processor = build(CBViLAForImageTextRetrieval), tiny_processor()
     figures = measured(model, ImageTextRetrieval(rerank_k=rerank_k), GALLERY)
     texts = [text for row in CAPTIONS for text in row]
@@ -95,7 +95,7 @@ def test_true_matches_own_captions_only():
     figures = measured(build(CBViLAForImageTextRetrieval), ImageTextRetrieval(rerank_k=0), rows)
     assert figures["text_retrieval_r1"] == figures["image_retrieval_r1"] == 1.0
     assert figures["duplicate_captions"] == 2
-    strict = gallery_figures(
+    strict = measure_gallery(
         build(CBViLAForImageTextRetrieval), tiny_processor(), PICTURES, [["red"]] * 3, 0, progress=False,
         own_captions_only=True,
     )  # fmt: skip
@@ -243,7 +243,7 @@ def test_metrics_count_unknown_tokens():
     assert figures["unknown_token_share"] == pytest.approx(3 / 4)  # each sign is a token
 
 
-def test_protocol_defaults_reject_other_tasks_and_options():
+def test_protocol_options_reject_other_tasks_and_options():
     defaults = protocol_options(ImageTextRetrieval, "coco-5k")
     assert defaults == {"rerank_k": 256, "own_captions_only": True}
     assert protocol_options(VisualQuestionAnswering, None) == {}

@@ -23,7 +23,7 @@ DEPTHS = (1, 5, 10)
 _QUERIES = 512  # ranked at a time: their scores, in fp64, are all that grows with them
 
 
-def retrieval_figures(
+def measure_retrieval(
     model: RetrievalModel,
     processor: CBViLAProcessor,
     rows: Sequence[dict[str, Any]],
@@ -32,13 +32,19 @@ def retrieval_figures(
     seed: int = 0,
     progress: bool = True,
 ) -> dict[str, float]:
-    """Zero-shot retrieval among M rows with `image` and `captions`, of which the first is used.
+    """Measures zero-shot retrieval among M rows with `image` and `captions`, of which the first is used.
 
     Rows with the same caption are true matches of each other.
 
     Args:
-        rerank_k: How many candidates per query matching orders anew; `None` or 0: none. Nor is there anything to
-            order by in a model that was trained without matching (ITM has weight 0).
+        model: The model.
+        processor: Of the model.
+        rows: The rows.
+        rerank_k: How many candidates per query matching re-ranks; `None` or 0: none. A model that was trained without
+            matching (ITM has weight 0) re-ranks none.
+        batch_size: Images, or texts, encoded at a time.
+        seed: Seed of the intervals.
+        progress: Whether to show bars.
 
     Returns:
         `text_retrieval_r1`, `_r5`, `_r10` (texts found by images) and `image_retrieval_r1` … by cosine similarity;
@@ -49,18 +55,18 @@ def retrieval_figures(
     widths = model.config.vision_config.hidden_size, model.config.text_config.hidden_size
     if not model.cbvila.has_contrastive_head and widths[0] != widths[1]:
         warnings.warn(
-            f"No retrieval figures: this model has no contrastive head (ITC has weight 0), and its encoders' widths "
+            f"No retrieval metrics: this model has no contrastive head (ITC has weight 0), and its encoders' widths "
             f"{widths[0]} and {widths[1]} differ, so that similarities are not defined.",
             stacklevel=2,
         )
         return {}
     rows = by_position(rows, "rows")
     captions = [rows[i]["captions"][:1] for i in range(len(rows))]
-    return gallery_figures(model, processor, ImagesOfRows(rows), captions, rerank_k, batch_size, seed, progress)
+    return measure_gallery(model, processor, ImagesOfRows(rows), captions, rerank_k, batch_size, seed, progress)
 
 
 @torch.no_grad()
-def gallery_figures(
+def measure_gallery(
     model: RetrievalModel,
     processor: CBViLAProcessor,
     images: Sequence[Any],
@@ -73,38 +79,45 @@ def gallery_figures(
     own_captions_only: bool = False,
     folder: str | Path | None = None,
 ) -> dict[str, float]:
-    """Retrieval among M images and all T of their captions: an image is found by each, and finds any of them.
+    """Measures retrieval among M images and all T of their captions: an image is found by each, and finds any of them.
 
     Args:
+        model: The model.
+        processor: Of the model.
         images: The images.
         captions: The captions of each, at least one.
-        own_captions_only: Whether only an image's own captions are true of it, as in the published protocols, and not
-            equal captions of other images, too.
+        rerank_k: As of [`measure_retrieval`].
+        batch_size: Images, or texts, encoded at a time.
+        seed: Seed of the intervals.
+        progress: Whether to show bars.
+        max_length: Longest caption in tokens; longer ones are cut.
+        own_captions_only: Whether only an image's own captions are true of it, as in the published protocols, or
+            equal captions of other images as well.
         folder: Where to keep what is encoded and matched, for more than memory holds; killed, the same call goes on.
             In memory are the embeddings, and for some queries at a time their similarity to everything.
 
     Returns:
-        As [`retrieval_figures`]. The intervals of captions as queries are over images, whose captions are resampled
+        As [`measure_retrieval`]. The intervals of captions as queries are over images, whose captions are resampled
         together.
     """
-    texts, owners = [text for row in captions for text in row], owners_of(captions)
+    texts, owners = [text for row in captions for text in row], caption_image_index(captions)
     matches = bool(rerank_k) and model.config.needs("hard_negatives")
     # a folder may be asked again, for matching
     kept = matches or folder is not None
     galleries = encode_both(model, processor, images, texts, batch_size, progress, folder, max_length, kept)
     true = TrueMatches(texts, owners, own_captions_only)
     found_images, found_texts = (Encoded(torch.cat(list(gallery.blocks)), []) for gallery in galleries)
-    figures = _recalls(found_images, found_texts, None, true, "", seed)
+    metrics = _recalls(found_images, found_texts, None, true, "", seed)
     if rerank_k and matches:
         found = rerank(model, *galleries, rerank_k, progress, folder and Path(folder) / "matches")
-        figures |= _recalls(found_images, found_texts, found, true, "_reranked", seed)
+        metrics |= _recalls(found_images, found_texts, found, true, "_reranked", seed)
         scale = float(model.cbvila.similarity_scale())
         both = TwoStageRetrieval(*(candidates.with_similarity(scale) for candidates in found))
-        figures |= _recalls(found_images, found_texts, both, true, "_combined", seed)
-    return figures
+        metrics |= _recalls(found_images, found_texts, both, true, "_combined", seed)
+    return metrics
 
 
-def owners_of(captions: Sequence[Sequence[str]]) -> np.ndarray:
+def caption_image_index(captions: Sequence[Sequence[str]]) -> np.ndarray:
     """The image (T,) of each caption, when the captions of all images are put in a row."""
     return np.repeat(np.arange(len(captions)), [len(row) for row in captions])
 
@@ -118,7 +131,7 @@ class TrueMatches:
         own_only: Whether of equal captions only an image's own count.
     """
 
-    def __init__(self, texts: Sequence[str], owners: np.ndarray, own_only: bool):
+    def __init__(self, texts: Sequence[str], owners: np.ndarray, own_only: bool) -> None:
         number = {text: row for row, text in enumerate(dict.fromkeys(texts))}
         self.distinct = np.asarray([number[text] for text in texts])
         self.owners, self.own_only = owners, own_only
@@ -169,7 +182,7 @@ def _recalls(
     def images_by_texts(part: slice) -> Tensor:
         return cosine_similarity(images, Encoded(texts.embeds[part], [])).T
 
-    figures: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     ways: tuple[tuple[str, int, Callable, Callable, Candidates | None, np.ndarray | None], ...] = (
         ("text", len(images.embeds), texts_by_images, true.texts_of, found and found.texts_of_images, None),
         ("image", len(texts.embeds), images_by_texts, true.images_of, found and found.images_of_texts, true.owners),
@@ -179,8 +192,8 @@ def _recalls(
         for depth in DEPTHS:
             hits, name = (ranks < depth).astype(float), f"{way}_retrieval_r{depth}{ending}"
             low, high = bootstrap_interval(hits, seed, groups=groups)
-            figures |= {name: float(hits.mean()), f"{name}_low": low, f"{name}_high": high}
-    return figures
+            metrics |= {name: float(hits.mean()), f"{name}_low": low, f"{name}_high": high}
+    return metrics
 
 
 def _ranks(similarity: Tensor, relevant: np.ndarray, candidates: Candidates | None, part: slice) -> np.ndarray:
@@ -194,13 +207,13 @@ def _ranks(similarity: Tensor, relevant: np.ndarray, candidates: Candidates | No
 class ImagesOfRows(Sequence):
     """The images of rows, read one by one."""
 
-    def __init__(self, rows: Sequence[dict[str, Any]]):
+    def __init__(self, rows: Sequence[dict[str, Any]]) -> None:
         self.rows = rows
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: Any) -> Any:
         return self.rows[index]["image"]
 
     def fingerprint(self) -> int | None:

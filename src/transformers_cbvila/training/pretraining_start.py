@@ -1,0 +1,84 @@
+"""The model and processor that pretraining starts from: those of a checkpoint, or random weights and a vocabulary."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from transformers import AutoTokenizer
+
+from ..bundled import bundled_or_same, checkpoint_source
+from ..data.training_texts import training_texts
+from ..data.vocabulary import train_wordpiece
+from ..model.configuration_cbvila import CBViLAConfig
+from ..model.image_processing_pil_cbvila import CBViLAImageProcessorPil
+from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
+from ..model.nested_options_cbvila import NESTED, merge, with_current_names
+from ..model.processing_cbvila import CBViLAProcessor
+from .arguments import CBViLATrainingArguments
+from .runs.progress import log_main_process
+
+if TYPE_CHECKING:
+    from .pretrain import PretrainingJob
+
+
+def starting_model(
+    job: PretrainingJob, args: CBViLATrainingArguments, sources: Sequence[Any], checkpoint: str | None
+) -> tuple[CBViLAForPreTraining, CBViLAProcessor]:
+    """Returns the model and the processor that a job starts from.
+
+    Args:
+        job: The job.
+        args: Arguments of the training.
+        sources: Pairs of the training data, of which a vocabulary is made if the job names no tokenizer.
+        checkpoint: A checkpoint of the same job, whose tokenizer is used.
+    """
+    if job.model is not None:
+        if job.tokenizer:
+            log_main_process(args, f"{job.model} brings its tokenizer: {job.tokenizer} is not used.")
+        source = checkpoint_source(job.model)
+        config = _changed(CBViLAConfig.from_pretrained(source), job.model_config or {})
+        return (
+            CBViLAForPreTraining.from_pretrained(source, config=config),
+            CBViLAProcessor.from_pretrained(source),
+        )
+    given: Any = job.model_config or {}  # a mapping: the job has read strings
+    fields = dict(given)
+    text = dict(fields.pop("text_config", None) or {})
+    if checkpoint is not None:
+        tokenizer = CBViLAProcessor.from_pretrained(checkpoint).tokenizer
+    else:
+        tokenizer = _tokenizer(job, args, sources, text.get("max_position_embeddings", 512))
+    text |= {
+        "vocab_size": len(tokenizer),
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.cls_token_id,
+        "eos_token_id": tokenizer.sep_token_id,
+    }
+    config = CBViLAConfig.from_preset(job.preset, text_config=text, **fields)
+    side = config.vision_config.image_size
+    image_processor = CBViLAImageProcessorPil(size={"height": side, "width": side})
+    return CBViLAForPreTraining(config), CBViLAProcessor(image_processor, tokenizer)
+
+
+def _changed(config: CBViLAConfig, changes: Any) -> CBViLAConfig:
+    """Returns a checkpoint's configuration with other options; if weights do not fit it, loading them is an error."""
+    fields = config.to_dict()
+    for name, value in with_current_names(changes).items():
+        if name in NESTED:
+            fields[name] = merge(name, fields[name], value)
+        else:
+            fields[name] = {**fields[name], **value} if name in CBViLAConfig.sub_configs else value
+    return CBViLAConfig.from_dict(fields)
+
+
+def _tokenizer(job: PretrainingJob, args: CBViLATrainingArguments, sources: Sequence[Any], max_length: int) -> Any:
+    if job.tokenizer is not None:
+        return AutoTokenizer.from_pretrained(bundled_or_same(job.tokenizer), model_max_length=max_length)
+    begin = time.perf_counter()
+    log_main_process(args, f"Training a vocabulary of {job.vocab_size} pieces on the captions ...")
+    texts = training_texts(sources, job.train_data, split=job.train_split)
+    tokenizer = train_wordpiece(texts, job.vocab_size, max_length)
+    log_main_process(args, f"... which has {len(tokenizer)} pieces ({time.perf_counter() - begin:.1f} s).")
+    return tokenizer
