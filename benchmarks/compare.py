@@ -1,7 +1,7 @@
-"""Whether this working tree trains to the same weights, bit for bit, as another commit: `make compare BASE=<commit>`.
+"""Checks that this tree trains to the same weights as another commit, bit for bit: `make compare BASE=<commit>`.
 
-Hashes of weights depend on the machine and on torch, so nothing is stored: both commits run here, one after the other
-(`recorded_runs.py`). A tensor may change its name between them, not its bits.
+Weights depend on the machine and on torch, so nothing is stored: both commits run here, one after the other
+(`recorded_runs.py`). A tensor may have another name, but not other bits.
 """
 
 import argparse
@@ -21,7 +21,7 @@ RECORDER = ROOT / "benchmarks" / "recorded_runs.py"
 
 @contextmanager
 def checkout(commit: str) -> Iterator[Path]:
-    """A folder with a commit's files, for as long as the block lasts."""
+    """Gives a temporary folder with a commit's files."""
     git = ["git", "-C", str(ROOT)]
     with tempfile.TemporaryDirectory() as scratch:
         tree = Path(scratch) / "base"
@@ -33,7 +33,7 @@ def checkout(commit: str) -> Iterator[Path]:
 
 
 def record(tree: Path, output: Path, runs: list[str]) -> dict[str, dict[str, str]]:
-    """The fingerprints of a checkout."""
+    """Runs `recorded_runs.py` of this tree on a checkout, and returns the fingerprints by run and tensor."""
     environment = os.environ | {"PYTHONPATH": str(tree / "src"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     chosen = ["--runs", *runs] if runs else []
     subprocess.run(
@@ -43,10 +43,10 @@ def record(tree: Path, output: Path, runs: list[str]) -> dict[str, dict[str, str
 
 
 def differences(before: dict[str, str], after: dict[str, str]) -> list[str]:
-    """One line for each tensor that is not there with the same bits in both."""
+    """Returns a line for each tensor that does not have the same bits in both."""
     lines = [f"{name} differs" for name in before if name in after and before[name] != after[name]]
     gone, new = before.keys() - after.keys(), after.keys() - before.keys()
-    # renamed tensors are told by their bits; equal ones (zeros, say) count as often as they are there
+    # renamed tensors are matched by their bits; equal ones (zeros, say) are counted
     left = Counter(before[name] for name in gone)
     left.subtract(Counter(after[name] for name in new))
     lines += [f"{name} is gone" for name in sorted(gone) if left[before[name]] > 0]
@@ -54,6 +54,7 @@ def differences(before: dict[str, str], after: dict[str, str]) -> list[str]:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Compares and prints the differences; returns 1 if there are any."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("base", help="commit to compare with")
     parser.add_argument("--runs", nargs="*", default=[], help="which runs (default: all)")

@@ -1,7 +1,7 @@
-"""CPU time and FLOPs of a pretraining step of this working tree, beside another commit's.
+"""Compares CPU time and FLOPs of a pretraining step of this working tree with another commit's.
 
-Each tree has a process of its own, with its own `pretraining_step.py`; they step in turns, so that a load of the
-machine falls on both. FLOPs must be equal; times are shown as the median ratio of neighbouring turns.
+Each tree has its own process and its own `pretraining_step.py`. They alternate, so that the machine's load affects
+both. FLOPs must be equal; times are reported as the median ratio of neighbouring turns.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from compare import ROOT, checkout
 
-# What runs in each tree; only what the benchmark has had since version 0.1 is used.
+# Runs in each tree, with names that the benchmark has had since version 0.1.
 WORKER = """
 import sys, time, torch
 from transformers import set_seed
@@ -36,9 +36,14 @@ for line in sys.stdin:
 
 
 class Tree:
-    """A process that steps with the code of one checkout."""
+    """A process that runs steps with the code of one checkout.
 
-    def __init__(self, path: Path, size: str):
+    Args:
+        path: The checkout.
+        size: `"tiny"` or `"base"`.
+    """
+
+    def __init__(self, path: Path, size: str) -> None:
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join(str(path / name) for name in ("src", "benchmarks")),
             "OMP_NUM_THREADS": "1",
@@ -55,7 +60,7 @@ class Tree:
         self.flops = int(self._answer())
 
     def seconds(self, steps: int) -> float:
-        """CPU seconds of so many steps."""
+        """Runs steps and returns their CPU seconds."""
         self.process.stdin.write(f"{steps}\n")
         self.process.stdin.flush()
         return float(self._answer())
@@ -63,15 +68,17 @@ class Tree:
     def _answer(self) -> str:
         line = self.process.stdout.readline()
         if not line:
-            raise SystemExit("a process ended early; what it said is above")
+            raise SystemExit("a process ended early; see its output above")
         return line
 
     def close(self) -> None:
+        """Ends the process."""
         self.process.stdin.close()
         self.process.wait()
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Measures and prints the comparison; returns 1 if FLOPs differ."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("base", help="commit to compare with")
     parser.add_argument("--size", choices=["tiny", "base"], default="tiny")
@@ -82,7 +89,7 @@ def main(argv: list[str] | None = None) -> int:
         before, after = Tree(tree, options.size), Tree(ROOT, options.size)
         pairs = []
         for turn in range(options.rounds):
-            order = (before, after) if turn % 2 == 0 else (after, before)  # neither is always the second
+            order = (before, after) if turn % 2 == 0 else (after, before)  # neither is always first
             taken = {id(side): side.seconds(options.steps) for side in order}
             pairs.append((taken[id(before)], taken[id(after)]))
         before.close()

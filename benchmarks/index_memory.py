@@ -1,7 +1,7 @@
-"""How much memory indexing pictures into a folder takes above what the process has before it starts.
+"""Measures how much the resident memory grows while images are indexed into a folder.
 
-Drawn pictures (seeded) come one by one from a generator, so that nothing but the retriever can hold them. What is
-counted is the resident memory of the process, at its highest and at the end; the limit makes the exit status.
+Generated images (seeded) come one by one from a generator, so that only the retriever can keep them in memory. The
+exit status is 1 if the peak is above the limit.
 """
 
 import resource
@@ -12,16 +12,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from large_gallery import Pictures
+from large_gallery import GeneratedImages
 from measuring import parser, positive, show
+from PIL import Image
 
 from transformers_cbvila import CBViLARetriever
 
-LOOKED_AT = 64  # how many pictures go by from one look to the next
+INTERVAL = 64  # images from one measurement to the next
 
 
 def resident() -> int:
-    """Bytes of the process that are in memory now; where only the most ever is known, these."""
+    """Returns the resident memory of the process in bytes; the peak on systems that report only that."""
     status = Path("/proc/self/status")
     if not status.is_file():
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -30,20 +31,25 @@ def resident() -> int:
     return int(line.split()[1]) * 1024
 
 
-class Watch:
-    """Pictures one by one, and the most memory that was seen while they went by."""
+class MemoryWatch:
+    """Yields images one by one, and records the peak memory meanwhile.
 
-    def __init__(self, pictures: Pictures):
-        self.pictures, self.peak = pictures, 0
+    Args:
+        images: The images.
+    """
 
-    def __iter__(self) -> Iterator:
-        for number in range(len(self.pictures)):
-            if number % LOOKED_AT == 0:
+    def __init__(self, images: GeneratedImages) -> None:
+        self.images, self.peak = images, 0
+
+    def __iter__(self) -> Iterator[Image.Image]:
+        for number in range(len(self.images)):
+            if number % INTERVAL == 0:
                 self.peak = max(self.peak, resident())
-            yield self.pictures[number]
+            yield self.images[number]
 
 
 def main() -> int:
+    """Measures and prints the memory; returns 1 if it is above the limit."""
     arguments = parser(__doc__, "python benchmarks/index_memory.py --images 20000 --limit 150")
     arguments.add_argument("--images", type=positive, default=20_000, metavar="M", help="default 20,000")
     arguments.add_argument("--limit", type=positive, default=150, metavar="MB", help="default 150")
@@ -53,7 +59,7 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp())
     try:
         start = resident()
-        watch = Watch(Pictures(options.images))
+        watch = MemoryWatch(GeneratedImages(options.images))
         retriever.index(iter(watch), folder=folder / "gallery", progress=False)
         end = resident()
         found = retriever.search(text="a red circle", top_k=3)
@@ -61,7 +67,7 @@ def main() -> int:
     finally:
         shutil.rmtree(folder)
     peak = max(watch.peak, end) - start
-    print(f"{options.images:,} pictures indexed into a folder, {options.threads} thread(s)")
+    print(f"{options.images:,} images indexed into a folder, {options.threads} thread(s)")
     show(
         {
             "written": f"{stored / 1e6:,.0f} MB",

@@ -1,13 +1,14 @@
-"""Both ways through a large gallery: encode, shortlist, match k candidates of every image and of every text.
+"""Measures two-stage retrieval in a large gallery, in both directions: encode, shortlist, match k candidates.
 
-Drawn pictures and texts of 8 to 24 tokens (seeded), the bundled model of width 128. Everything is kept in the folder
-as it is computed: killed, the same command goes on. Figures are of the run that prints them, and of the whole job when
-nothing was there yet. At the end the scores of some pairs are compared with those of a pass of their own.
+Generated images and texts of 8 to 24 tokens (seeded), the bundled model of hidden size 128. Everything is stored in
+the folder, so that the same command resumes an interrupted run; what is printed is of the current run. At the end the
+scores of some pairs are compared with those of a separate pass.
 """
 
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,45 +19,58 @@ from torch.testing import assert_close
 from transformers_cbvila import CBViLAForImageTextRetrieval, CBViLAProcessor, bundled_checkpoint
 from transformers_cbvila.model.losses_cbvila import matching_scores
 from transformers_cbvila.retrieval.encoding import GalleryEncoder
+from transformers_cbvila.retrieval.gallery_writing import store_gallery
 from transformers_cbvila.retrieval.reranking import TwoStageRetrieval, rerank
 from transformers_cbvila.retrieval.shards import read_shards
-from transformers_cbvila.retrieval.stored_gallery import store_gallery
 
 CHECKED = 64  # pairs
 SIDE, CELLS = 64, 4
 
 
-class Pictures(Sequence):
-    """Pictures of coloured cells, each drawn from its number when it is asked for."""
+class GeneratedImages(Sequence[Image.Image]):
+    """Images of coloured cells, each generated from its number when it is read.
 
-    def __init__(self, count: int):
-        self.count = count
+    Args:
+        count: How many.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.size = count
 
     def __len__(self) -> int:
-        return self.count
+        return self.size
 
-    def __getitem__(self, row):
+    def __getitem__(self, row: Any) -> Any:  # one row: slices are not needed
         cells = np.random.default_rng((0, row)).integers(0, 256, (CELLS, CELLS, 3), dtype=np.uint8)
         return Image.fromarray(cells).resize((SIDE, SIDE), Image.Resampling.NEAREST)
 
 
 def draw_texts(count: int, words: Sequence[str]) -> list[str]:
-    """Texts of 6 to 22 of the words, which makes 8 to 24 tokens."""
+    """Returns random texts of 6 to 22 words, which are 8 to 24 tokens."""
     draws = np.random.default_rng(1)
     return [" ".join(draws.choice(words, draws.integers(6, 23))) for _ in range(count)]
 
 
 def whole_words(processor: CBViLAProcessor) -> list[str]:
-    """The words of a vocabulary that are one token each."""
+    """Returns the words of a vocabulary that are single tokens."""
     return sorted(token for token in processor.tokenizer.get_vocab() if token.isascii() and token.isalpha())
 
 
 @torch.no_grad()
-def check(model, processor, images: Sequence, texts: Sequence[str], found: TwoStageRetrieval) -> float:
-    """The largest difference between scores found and those of pairs in a pass of their own."""
+def check(
+    model: CBViLAForImageTextRetrieval,
+    processor: CBViLAProcessor,
+    images: Sequence[Image.Image],
+    texts: Sequence[str],
+    found: TwoStageRetrieval,
+) -> float:
+    """Returns the largest difference between scores and those of the same pairs in a separate pass."""
     draws, (rows, scores, _) = torch.Generator().manual_seed(2), found.images_of_texts
     if len(rows) != len(texts) or len(found.texts_of_images.rows) != len(images):
-        raise RuntimeError(f"{len(rows):,} of {len(texts):,} texts were searched, and some images, too, left out.")
+        raise RuntimeError(
+            f"{len(rows):,} of {len(texts):,} texts and {len(found.texts_of_images.rows):,} of {len(images):,} images "
+            "were searched."
+        )
     ours, own = [], []
     for _ in range(CHECKED):
         text = int(torch.randint(len(rows), (), generator=draws))
@@ -69,20 +83,22 @@ def check(model, processor, images: Sequence, texts: Sequence[str], found: TwoSt
 
 
 def written(folder: Path) -> int:
-    """How many rows a killed run left there."""
+    """Returns how many rows a folder has."""
     return sum(map(len, read_shards(folder)))
 
 
 def now() -> np.ndarray:
-    """Wall and CPU time: on a machine that others use, only the latter says what the work takes."""
+    """Returns wall and CPU time; on a shared machine only the latter measures the work."""
     return np.array([time.perf_counter(), time.process_time()])
 
 
-def told(taken: np.ndarray) -> str:
+def format_seconds(taken: np.ndarray) -> str:
+    """Formats wall and CPU time."""
     return "{:,.1f} s ({:,.1f} CPU-seconds)".format(*taken)
 
 
 def main() -> None:
+    """Measures and prints the results."""
     arguments = parser(__doc__, "python benchmarks/large_gallery.py --images 200 --texts 1000 --output_dir runs/small")
     arguments.add_argument("--images", type=positive, default=5000, metavar="M", help="default 5,000")
     arguments.add_argument("--texts", type=positive, default=25000, metavar="T", help="default 25,000")
@@ -93,7 +109,7 @@ def main() -> None:
     source = bundled_checkpoint("cbvila-tiny")
     model = CBViLAForImageTextRetrieval.from_pretrained(source).eval()
     processor = CBViLAProcessor.from_pretrained(source)
-    images, texts = Pictures(options.images), draw_texts(options.texts, whole_words(processor))
+    images, texts = GeneratedImages(options.images), draw_texts(options.texts, whole_words(processor))
     folders = {name: options.output_dir / name for name in ("images", "texts", "matches")}
     before = {name: written(folder) for name, folder in folders.items()}
     clocks = [now()]
@@ -110,11 +126,11 @@ def main() -> None:
     )
     show(
         {
-            "images encoded": f"{done['images']:,} in {told(taken[0])}",
-            "texts encoded": f"{done['texts']:,} in {told(taken[1])}",
-            "pairs matched": f"{done['matches']:,} in {told(taken[2])}, both shortlists included",
+            "images encoded": f"{done['images']:,} in {format_seconds(taken[0])}",
+            "texts encoded": f"{done['texts']:,} in {format_seconds(taken[1])}",
+            "pairs matched": f"{done['matches']:,} in {format_seconds(taken[2])}, both shortlists included",
             "pairs per second": "{:,.0f}, per CPU-second {:,.0f}".format(*(done["matches"] / taken[2])),
-            "in all": told(sum(taken)),
+            "in all": format_seconds(np.sum(taken, axis=0)),
             "found by a run before": ", ".join(f"{before[name]:,} {name}" for name in before if before[name]) or "no",
             "peak resident": f"{peak_memory(model.device) / 2**30:.2f} GiB",
             f"{CHECKED} pairs on their own": f"differ by {check(model, processor, images, texts, found):.1e} at most",

@@ -1,7 +1,7 @@
-"""Clocks, counters and ceilings that the benchmarks share.
+"""Clocks and counters that the benchmarks share.
 
-Times are compared within one run only: a machine's speed changes with its load, so every benchmark takes its
-measurements in turns, round after round, and reports medians with their range.
+Times are comparable within one run only, because a machine's speed changes with its load. Every benchmark therefore
+alternates its measurements, round by round, and reports medians with their range.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
@@ -20,12 +21,13 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 @dataclass
 class Spread:
-    """The median of repeated measurements, with the smallest and the largest."""
+    """Repeated measurements, printed as their median with the smallest and the largest."""
 
     values: list[float]
 
     @property
     def median(self) -> float:
+        """The median."""
         return statistics.median(self.values)
 
     def __str__(self) -> str:
@@ -33,10 +35,10 @@ class Spread:
 
 
 def clock(device: torch.device) -> Callable[[], float]:
-    """What to read before and after: the time in seconds that was spent on the work.
+    """Returns a function that gives the time in seconds.
 
-    On the CPU the process' own time, of all its threads, in which other processes do not count (though their use of
-    the caches shows); elsewhere wall time after the device has finished.
+    On the CPU it is the CPU time of the process and all its threads, which other processes affect only through caches;
+    on other devices the wall time after the device has finished.
     """
     if device.type == "cpu":
         return time.process_time
@@ -49,14 +51,14 @@ def clock(device: torch.device) -> Callable[[], float]:
 
 
 def seconds(task: Callable[[], object], now: Callable[[], float]) -> float:
-    """How long a task takes."""
+    """Runs a task and returns how long it took."""
     start = now()
     task()
     return now() - start
 
 
 def in_turns(tasks: dict[str, Callable[[], object]], rounds: int, now: Callable[[], float]) -> dict[str, Spread]:
-    """Seconds of each task, run one after the other in every round, after one round that does not count."""
+    """Returns the seconds of each task, run one after the other in every round, after a warm-up round."""
     times: dict[str, list[float]] = {name: [] for name in tasks}
     for task in tasks.values():
         task()
@@ -67,9 +69,16 @@ def in_turns(tasks: dict[str, Callable[[], object]], rounds: int, now: Callable[
 
 
 class Product:
-    """A square matrix product, the ceiling that shares are measured against."""
+    """A square matrix product, as the reference for the speed of the machine.
 
-    def __init__(self, size: int, dtype: torch.dtype, device: torch.device, repeats: int):
+    Args:
+        size: Rows and columns.
+        dtype: Type of the matrices.
+        device: Where to compute.
+        repeats: Products per measurement.
+    """
+
+    def __init__(self, size: int, dtype: torch.dtype, device: torch.device, repeats: int) -> None:
         self.left, self.right = (torch.randn(size, size, dtype=dtype, device=device) for _ in range(2))
         self.flops = 2 * size**3
         self.repeats = repeats
@@ -77,6 +86,7 @@ class Product:
         self._multiply()  # the first one also loads the library
 
     def flops_per_second(self) -> float:
+        """Measures the speed."""
         return self.flops * self.repeats / seconds(self._multiply, self.now)
 
     def _multiply(self) -> None:
@@ -85,22 +95,27 @@ class Product:
 
 
 def count_flops(task: Callable[[], object]) -> int:
-    """Floating point operations (2 per multiply-add) of the matrix products, convolutions and attention in a task."""
+    """Counts the FLOPs (2 per multiply-add) of the matrix products, convolutions and attention in a task."""
     with FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION) as counter:
         task()
     return counter.get_total_flops()
 
 
-def _attention_flops(query, key, value, *args, out_shape=None, **kwargs) -> int:
+Shape = tuple[int, ...]
+
+
+def _attention_flops(query: Shape, key: Shape, value: Shape, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
     return sdpa_flop_count(query, key, value)
 
 
-def _attention_backward_flops(gradient, query, key, value, *args, out_shape=None, **kwargs) -> int:
-    # Five products to the forward's two: the scores are computed once more. So torch counts on other devices.
+def _attention_backward_flops(
+    gradient: Shape, query: Shape, key: Shape, value: Shape, *args: Any, out_shape: Any = None, **kwargs: Any
+) -> int:
+    # Five products to the forward's two, because scores are recomputed. torch counts the same on other devices.
     return sdpa_flop_count(query, key, value) * 5 // 2
 
 
-# torch has formulas for the fused attention of every device but this one.
+# torch has formulas for fused attention on all devices except the CPU.
 _CPU_ATTENTION = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,
@@ -108,7 +123,7 @@ _CPU_ATTENTION = {
 
 
 def peak_memory(device: torch.device) -> int:
-    """Most bytes ever in use: tensors on an accelerator, the whole process (Python and libraries too) on the CPU."""
+    """Returns the peak memory in bytes: of tensors on an accelerator, of the whole process on the CPU."""
     if device.type != "cpu":
         return torch.accelerator.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -123,7 +138,7 @@ def show(rows: dict[str, str]) -> None:
 
 
 def parser(description: str, example: str) -> argparse.ArgumentParser:
-    """A parser with what every benchmark takes, and help that ends with an example."""
+    """Returns a parser with the options of every benchmark, whose help ends with an example."""
     result = argparse.ArgumentParser(
         description=description,
         epilog=f"example:\n  {example}",
@@ -135,6 +150,11 @@ def parser(description: str, example: str) -> argparse.ArgumentParser:
 
 
 def positive(text: str) -> int:
+    """Parses a positive number.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is not positive.
+    """
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is not a positive number.")

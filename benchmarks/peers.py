@@ -1,9 +1,11 @@
-"""One pretraining step of CB-ViLA beside one of transformers' FLAVA: same image size, text length and batch.
+"""Compares a pretraining step of CB-ViLA with one of transformers' FLAVA: same image size, text length and batch.
 
-FLAVA is the published model that is nearest: ViT-B/16, BERT, a fusion encoder, masked image modelling on visual words.
-Both have random weights. FLAVA's text encoder has 12 layers to our 6; its visual words come from a frozen, separate
-network; it does not reconstruct pixels; it fuses once by self-attention over both modalities.
+FLAVA is the most similar published model: ViT-B/16, BERT, a fusion encoder, masked image modelling on visual words.
+Both have random weights. FLAVA's text encoder has 12 layers instead of 6; its visual words come from a frozen,
+separate network; it does not reconstruct pixels; it fuses once by self-attention over both modalities.
 """
+
+from typing import Any
 
 import torch
 from measuring import Product, parser, peak_memory, positive, show
@@ -12,17 +14,17 @@ from transformers import FlavaConfig, FlavaForPreTraining, set_seed
 
 from transformers_cbvila import CBViLAForPreTraining
 
-CODE_SIDE = 8  # pixels of an image that one of FLAVA's visual words stands for
+CODE_SIDE = 8  # pixels per side of the patch of one of FLAVA's visual words
 
 
-def flava_model(image_size: int, **fields) -> FlavaForPreTraining:
-    """FLAVA with all its objectives, for images of another size than its 224 px."""
+def flava_model(image_size: int, **fields: Any) -> FlavaForPreTraining:
+    """Returns FLAVA with all its objectives, for images of another size than its 224 px."""
     image = {**fields.pop("image_config", {}), "image_size": image_size}
     return FlavaForPreTraining(FlavaConfig(image_config=image, **fields)).train()
 
 
 def flava_batch(batch: dict[str, torch.Tensor], patch_size: int) -> dict[str, torch.Tensor]:
-    """Our batch as FLAVA takes it: true pairs, and images scaled to one word per patch for its visual words."""
+    """Converts our batch for FLAVA: true pairs, and images scaled to one visual word per patch."""
     images, side = batch["pixel_values"], batch["pixel_values"].shape[-1] // patch_size
     return {
         "pixel_values": images,
@@ -38,6 +40,7 @@ def flava_batch(batch: dict[str, torch.Tensor], patch_size: int) -> dict[str, to
 
 
 def main() -> None:
+    """Measures and prints the comparison."""
     arguments = parser(__doc__, "python benchmarks/peers.py --rounds 3")
     arguments.set_defaults(rounds=3)
     arguments.add_argument("--batch_size", type=positive, default=2, metavar="B")

@@ -1,15 +1,15 @@
-"""The pipeline's CPU time beside the model: reading, preprocessing and collating questions, decoding answers.
+"""Measures the pipeline's CPU time outside the model: preprocessing and collating questions, decoding answers.
 
-Drawn pictures (seeded) with questions about them, the bundled answering model; once with a picture for each question
-and once with ten questions about each. What counts as the model is generating answers from tensors, and all else is
-beside it. Answers of the batch are compared with those of questions that are asked one by one.
+Generated images (seeded) with questions, the bundled question answering model; once with an image for each question
+and once with ten questions about each. Generating answers from tensors counts as the model, everything else as
+outside. Answers of the batch are compared with those of single questions.
 """
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from large_gallery import Pictures
+from large_gallery import GeneratedImages
 from measuring import Spread, clock, parser, positive, show
 from transformers import pipeline
 
@@ -20,12 +20,18 @@ CHECKED = 8
 
 
 class Timed:
-    """A function, and the seconds that were spent in it."""
+    """Measures the time in a function.
 
-    def __init__(self, function: Callable, now: Callable[[], float]):
+    Args:
+        function: The function.
+        now: The clock.
+    """
+
+    def __init__(self, function: Callable, now: Callable[[], float]) -> None:
         self.function, self.now, self.seconds = function, now, 0.0
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls the function and adds up the seconds."""
         start = self.now()
         result = self.function(*args, **kwargs)
         self.seconds += self.now() - start
@@ -33,16 +39,16 @@ class Timed:
 
 
 def draw_pairs(count: int, questions_each: int) -> list[dict[str, Any]]:
-    """Pairs of a picture and a question, the questions about one picture after each other."""
-    pictures = [Pictures(count)[number] for number in range(-(-count // questions_each))]
+    """Returns pairs of an image and a question, with the questions about one image in a row."""
+    images = [GeneratedImages(count)[number] for number in range(-(-count // questions_each))]
     return [
-        {"image": pictures[number // questions_each], "question": QUESTIONS[number % len(QUESTIONS)]}
+        {"image": images[number // questions_each], "question": QUESTIONS[number % len(QUESTIONS)]}
         for number in range(count)
     ]
 
 
 def check(ask: Any, pairs: list[dict[str, Any]], batch_size: int) -> float:
-    """The largest difference between scores of a batch and of questions on their own."""
+    """Returns the largest difference between scores of a batch and of single questions."""
     together, alone = ask(pairs, batch_size=batch_size), [ask(pair) for pair in pairs[:CHECKED]]
     for ours, own in zip(together, alone, strict=False):
         if ours[0]["answer"] != own[0]["answer"]:
@@ -51,6 +57,7 @@ def check(ask: Any, pairs: list[dict[str, Any]], batch_size: int) -> float:
 
 
 def main() -> None:
+    """Measures and prints the results."""
     arguments = parser(__doc__, "python benchmarks/pipeline.py --batch_size 64")
     arguments.add_argument("--batch_size", type=positive, default=64, metavar="B", help="default 64")
     options = arguments.parse_args()
@@ -68,10 +75,10 @@ def main() -> None:
             whole.append(now() - start)
             inside.append(model.seconds)
         shares = Spread([100 * (1 - part / total) for part, total in zip(inside, whole, strict=True)])
-        print(f"a batch of {options.batch_size} questions, {questions_each} about each picture")
+        print(f"a batch of {options.batch_size} questions, {questions_each} about each image")
         show(
             {
-                "CPU time beside the model": f"{shares} %",
+                "CPU time outside the model": f"{shares} %",
                 "CPU-ms, in all": str(Spread([1000 * seconds for seconds in whole])),
                 f"{CHECKED} scores alone": f"differ by {difference:.1e} at most",
             }

@@ -1,4 +1,4 @@
-"""One pretraining step of CB-ViLA, all objectives on: time, FLOPs, share of a matrix product, memory."""
+"""Measures a pretraining step of CB-ViLA with all objectives: time, FLOPs, share of a matrix product, memory."""
 
 import time
 from collections.abc import Callable
@@ -14,14 +14,21 @@ from transformers_cbvila import CBViLAConfig, CBViLAForPreTraining
 from transformers_cbvila.data.masking import generator_for, mask_patches, mask_tokens
 
 TINY_RECIPE = Path(__file__).parents[1] / "src" / "transformers_cbvila" / "recipes" / "pretrain-tiny.yaml"
-CLS, SEP, MASK, FIRST_WORD = 101, 102, 103, 1000  # BERT's ids; the first two thirds of a thousand stand for nothing
+CLS, SEP, MASK, FIRST_WORD = 101, 102, 103, 1000  # BERT's ids
 PHASES = ("forward", "backward", "optimiser")
 
 
 class TrainingStep:
-    """Forward, backward and optimiser step of a model on one batch, timed apart, as [`CBViLATrainer`] does them."""
+    """Forward, backward and optimizer step of a model on one batch, as in [`CBViLATrainer`], timed separately.
 
-    def __init__(self, model: nn.Module, batch: dict, dtype: torch.dtype, compiled: bool = False):
+    Args:
+        model: The model.
+        batch: The batch.
+        dtype: Type of mixed precision, or fp32.
+        compiled: Whether to use `torch.compile`.
+    """
+
+    def __init__(self, model: nn.Module, batch: dict, dtype: torch.dtype, compiled: bool = False) -> None:
         self.model, self.batch = model, batch
         self.device = next(model.parameters()).device
         self.autocast = torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32)
@@ -30,17 +37,18 @@ class TrainingStep:
         self.run_model: Callable = torch.compile(model) if compiled else model
 
     def loss(self, run_model: Callable) -> torch.Tensor:
+        """Returns the loss of the batch."""
         with self.autocast:
             return run_model(**self.batch)["loss"]
 
     def flops(self) -> int:
-        """FLOPs of forward and backward, counted without `torch.compile`, which does not change the products."""
+        """Counts the FLOPs of forward and backward, without `torch.compile`, which does not change the products."""
         flops = count_flops(lambda: self.loss(self.model).backward())
         self.optimizer.zero_grad()
         return flops
 
     def __call__(self) -> dict[str, float]:
-        """Runs the step; the seconds of its three phases, and of its wall time as "wall"."""
+        """Runs the step; returns the seconds of its three phases, and its wall time as "wall"."""
         wall, times = time.perf_counter(), [self.now()]
         loss = self.loss(self.run_model)
         times.append(self.now())
@@ -57,7 +65,7 @@ class TrainingStep:
 
 
 def measure(steps: dict[str, TrainingStep], product: Product, rounds: int) -> tuple[Spread, dict[str, dict]]:
-    """FLOPs per second of the product, and of each step the seconds by phase; all of them in turns."""
+    """Measures in turns; returns FLOPs per second of the product, and for each step the seconds by phase."""
     rates, rows = [product.flops_per_second()], {name: [] for name in steps}
     for _ in range(rounds):
         for name, step in steps.items():
@@ -69,7 +77,7 @@ def measure(steps: dict[str, TrainingStep], product: Product, rounds: int) -> tu
 
 
 def model_config(size: str, preset: str) -> tuple[CBViLAConfig, int, int]:
-    """The configuration of a size, and the batch size and text length it is measured at by default."""
+    """Returns the configuration of a size, and its default batch size and text length."""
     if size == "base":
         return CBViLAConfig.from_preset(preset), 2, 30
     recipe = yaml.safe_load(TINY_RECIPE.read_text())
@@ -80,27 +88,38 @@ def model_config(size: str, preset: str) -> tuple[CBViLAConfig, int, int]:
 
 
 def random_batch(config: CBViLAConfig, batch: int, tokens: int, device: torch.device) -> dict[str, torch.Tensor]:
-    """Noise for images and captions without padding, with the masks of real training."""
+    """Returns a batch of random images and captions without padding, with the masks of real training."""
     vision, vocabulary = config.vision_config, config.text_config.vocab_size
     draws = generator_for(0)
     ids = torch.randint(FIRST_WORD, vocabulary, (batch, tokens), generator=draws)
     ids[:, 0], ids[:, -1] = CLS, SEP
     maskable = (ids != CLS) & (ids != SEP)
     masked = [mask_tokens(*row, MASK, vocabulary, draws) for row in zip(ids, maskable, strict=True)]
-    hidden = [mask_patches(vision.num_patches, draws) for _ in range(batch)]
+    bool_masked_pos = [mask_patches(vision.num_patches, draws) for _ in range(batch)]
     tensors = {
         "pixel_values": torch.randn(batch, 3, vision.image_size, vision.image_size, generator=draws),
         "input_ids": ids,
         "attention_mask": torch.ones_like(ids),
         "input_ids_masked": torch.stack([corrupted for corrupted, _ in masked]),
         "mlm_labels": torch.stack([labels for _, labels in masked]),
-        "bool_masked_pos": torch.stack(hidden),
+        "bool_masked_pos": torch.stack(bool_masked_pos),
     }
     return {name: tensor.to(device) for name, tensor in tensors.items()}
 
 
-def figures(flops: int, batch: int, rate: Spread, times: dict[str, Spread]) -> dict[str, float]:
-    """What follows from the measurements. The share is of forward and backward; equivalents are of the whole step."""
+def derived_metrics(flops: int, batch: int, rate: Spread, times: dict[str, Spread]) -> dict[str, float]:
+    """Returns speed and cost of a step.
+
+    Args:
+        flops: FLOPs of forward and backward.
+        batch: Batch size.
+        rate: FLOPs per second of the matrix product.
+        times: Seconds by phase.
+
+    Returns:
+        `step` (seconds), `pairs_per_second`, `share` (FLOPs per second of forward and backward, relative to the matrix
+        product's) and `gflop_equivalents` (time of the step in GFLOPs of the matrix product).
+    """
     working = times["forward"].median + times["backward"].median
     step = working + times["optimiser"].median
     return {
@@ -111,8 +130,11 @@ def figures(flops: int, batch: int, rate: Spread, times: dict[str, Spread]) -> d
     }
 
 
-def report(title: str, flops: int, batch: int, product: str, rate: Spread, times: dict[str, Spread], cpu: bool):
-    derived = figures(flops, batch, rate, times)
+def report(
+    title: str, flops: int, batch: int, product: str, rate: Spread, times: dict[str, Spread], cpu: bool
+) -> None:
+    """Prints the results of one step; `product` names the matrix product, the others see [`derived_metrics`]."""
+    derived = derived_metrics(flops, batch, rate, times)
     unit = "CPU-s" if cpu else "s"
     print(title)
     rows = {phase: f"{times[phase]} {unit}" for phase in PHASES}
@@ -121,12 +143,13 @@ def report(title: str, flops: int, batch: int, product: str, rate: Spread, times
     rows["pairs per " + ("CPU-second" if cpu else "second")] = f"{derived['pairs_per_second']:.3g}"
     rows["counted, forward + backward"] = f"{flops / 1e9:.4g} GFLOP, {flops / 2e9 / batch:.4g} GMAC per pair"
     rows[product] = f"{Spread([value / 1e9 for value in rate.values])} GFLOP/s"
-    rows["forward + backward, share of it"] = f"{derived['share']:.1%}"
+    rows["forward + backward, share of that"] = f"{derived['share']:.1%}"
     rows["step x product"] = f"{derived['gflop_equivalents']:,.0f} GFLOP-equivalents"
     show(rows)
 
 
 def main() -> None:
+    """Measures and prints the results."""
     arguments = parser(__doc__, "python benchmarks/pretraining_step.py --size base --rounds 5")
     arguments.add_argument("--size", choices=["tiny", "base"], default="tiny", help="tiny: recipes/pretrain-tiny.yaml")
     arguments.add_argument("--preset", choices=["recommended", "paper"], default="recommended")

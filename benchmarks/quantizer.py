@@ -1,7 +1,7 @@
-"""Training forward of the quantizer, beside vector-quantize-pytorch and beside the bare product and argmin.
+"""Compares the quantizer's forward in training with vector-quantize-pytorch, and with product and argmin alone.
 
 4,096 tokens of width 768, 3,000 codes, Euclidean distance, straight-through gradient, moving averages (EMA).
-Ours includes `after_step`, which a training run calls once per optimiser step; theirs updates in its forward.
+Ours includes `after_step`, which training calls once per optimizer step; theirs updates in its forward.
 """
 
 import torch
@@ -14,7 +14,7 @@ TOKENS, WIDTH, CODES = 4096, 768, 3000
 
 
 def our_quantizer(codes: torch.Tensor) -> CBViLANearestQuantizer:
-    """A quantizer in the features' own space, as Eq. 1 reads literally, with moving averages."""
+    """Returns a quantizer without projection, as Eq. 1 read literally, with moving averages."""
     size, width = codes.shape
     options = CBViLANearestQuantizerOptions(size=size, dim=None, norm="none")
     quantizer = CBViLANearestQuantizer(options, width).train()
@@ -23,7 +23,7 @@ def our_quantizer(codes: torch.Tensor) -> CBViLANearestQuantizer:
 
 
 def their_quantizer(codes: torch.Tensor) -> torch.nn.Module | None:
-    """vector-quantize-pytorch with the same settings and codes, or None when it is not installed."""
+    """Returns vector-quantize-pytorch with the same settings and codes, or None if it is not installed."""
     try:
         from vector_quantize_pytorch import VectorQuantize
     except ImportError:
@@ -36,17 +36,18 @@ def their_quantizer(codes: torch.Tensor) -> torch.nn.Module | None:
 
 @torch.no_grad()
 def agreement(codes: torch.Tensor, tokens: torch.Tensor) -> float:
-    """Share of tokens to which fresh quantizers of both kinds give the same code: whether they do the same work."""
+    """Returns the share of tokens to which new quantizers of both kinds assign the same code."""
     return float((our_quantizer(codes)(tokens).indices == their_quantizer(codes)(tokens)[1]).float().mean())
 
 
 def main() -> None:
+    """Measures and prints the comparison."""
     arguments = parser(__doc__, "python benchmarks/quantizer.py --rounds 15")
     arguments.set_defaults(rounds=15)
     options = arguments.parse_args()
     torch.set_num_threads(options.threads)
     set_seed(0)
-    # Codes that are near the tokens, as k-means leaves them: every code is used.
+    # Tokens near the codes, as after k-means, so that every code is used.
     codes = torch.randn(CODES, WIDTH)
     tokens = (codes[torch.randint(CODES, (TOKENS,))] + 0.5 * torch.randn(TOKENS, WIDTH)).view(16, 256, WIDTH)
     tokens.requires_grad_()  # in training they come from the image encoder

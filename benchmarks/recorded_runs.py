@@ -1,7 +1,7 @@
-"""Short runs of the package that is on the path, as fingerprints: what `compare.py` holds two commits to.
+"""Trains short runs with the package on the path and writes fingerprints of their weights, for `compare.py`.
 
-Only what users may rely on is used (the command line, the recipe, `from_pretrained`), so that the same file runs on
-any commit. Weights come out as a fingerprint for each tensor; equal fingerprints are equal bits.
+Only public interfaces are used (the command line, the recipe, `from_pretrained`), so that the same file runs on any
+commit. Equal fingerprints mean equal bits.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 PACKAGE = "transformers_cbvila"
 RECIPE = Path("recipes/pretrain-tiny.yaml")
-# Every phase in few steps: alignment, burn-in (with restarts, and k-means at the end of both), hardening, decay.
+# All phases in few steps: alignment, burn-in (with restarts, and k-means at the end of both), hardening, decay.
 PHASES = {
     "align_steps": 0.2,
     "burn_in_steps": 0.5,
@@ -35,7 +35,7 @@ PHASES = {
 }
 EVERYTHING, VARIANT = 50, 30  # steps
 OUTPUTS = ("codebook_indices", "mim_logits", "mlm_logits", "itm_logits", "pixel_predictions", "image_embeds")
-# What differs from the recipe: fields of the model's configuration, and options of the command.
+# Differences from the recipe: fields of the model's configuration, and options of the command.
 RUNS: dict[str, tuple[dict, dict]] = {
     "recipe": ({}, {"max_steps": EVERYTHING}),
     "momentum": ({}, {"momentum_distill": 0.4, "momentum_decay": 0.9, "queue_size": 48}),
@@ -49,18 +49,18 @@ RUNS: dict[str, tuple[dict, dict]] = {
 
 
 def fingerprint(tensor: torch.Tensor) -> str:
-    """Of shape, type and bits."""
+    """Returns a hash of a tensor's shape, type and bits."""
     data = tensor.detach().contiguous().cpu()
     head = f"{tuple(data.shape)} {data.dtype} ".encode()
     return hashlib.sha256(head + data.flatten().view(torch.uint8).numpy().tobytes()).hexdigest()[:16]
 
 
 def command(name: str, folder: Path) -> list[str]:
-    """The arguments of `cbvila` for a run that writes to `folder`."""
+    """Returns the arguments of `cbvila` for a run that writes to `folder`."""
     recipe = yaml.safe_load(RECIPE.read_text())
     fields, options = RUNS[name]
     decay = recipe.get("lr_scheduler_kwargs", {})
-    if "num_decay_steps" in decay:  # steps, and not a share of them, of the whole recipe
+    if "num_decay_steps" in decay:  # the recipe's number is for its own max_steps
         decay = decay | {"num_decay_steps": 10}
     given = PHASES | {"max_steps": VARIANT, "seed": 0, "output_dir": folder} | options
     return [
@@ -72,7 +72,7 @@ def command(name: str, folder: Path) -> list[str]:
 
 
 def train(name: str, folder: Path) -> dict[str, str]:
-    """A run's weights by name, as fingerprints."""
+    """Trains a run and returns the fingerprints of its weights by name."""
     if name == "two processes":
         launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29571", "-m", PACKAGE]
         subprocess.run([sys.executable, *launch, *command(name, folder)], check=True, stdout=subprocess.DEVNULL)
@@ -85,16 +85,16 @@ def train(name: str, folder: Path) -> dict[str, str]:
 
 
 def bundled_outputs() -> dict[str, str]:
-    """What the bundled checkpoints say of an image that is none of theirs."""
+    """Returns fingerprints of the bundled checkpoints' outputs for random images."""
     from transformers_cbvila import CBViLAForPreTraining, CBViLAForQuestionAnswering, bundled_checkpoint
 
     pixels = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     ids = torch.tensor([[2, 20, 30, 3], [2, 40, 50, 3]])
     found = {}
     model = CBViLAForPreTraining.from_pretrained(bundled_checkpoint("cbvila-tiny")).eval()
-    hidden = torch.arange(32).view(2, 16) % 3 == 0
+    masks = torch.arange(32).view(2, 16) % 3 == 0
     with torch.no_grad():
-        output = model(pixels, ids, bool_masked_pos=hidden, input_ids_masked=ids, mlm_labels=ids)
+        output = model(pixels, ids, bool_masked_pos=masks, input_ids_masked=ids, mlm_labels=ids)
         for name in (
             "codebook_indices",
             "mim_logits",
@@ -111,6 +111,7 @@ def bundled_outputs() -> dict[str, str]:
 
 
 def main() -> None:
+    """Trains the runs and writes their fingerprints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, required=True, help="file to write the fingerprints to")
     parser.add_argument("--runs", nargs="*", default=list(RUNS), choices=RUNS, help="which runs (default: all)")

@@ -1,12 +1,13 @@
-"""Matching 32 candidate texts with an image: ours, every pair on its own, and transformers' BLIP.
+"""Compares matching of 32 candidate texts with an image: ours, pair by pair, and transformers' BLIP.
 
-Base size, random weights. What each may know beforehand: the states of the image, and ours those of the texts (BLIP
-has no separate text encoder). Ours projects the image once for all its texts; "pair by pair" is the plain pass of the
-same model over the same batch, and its scores are checked to be the same. SDPA wherever there is a choice: BLIP's text
-model writes its attention out. First with 30 tokens each, then with 6 to 30, which the others pad to the longest.
+Base size, random weights. The states of the image are computed beforehand, for ours also those of the texts (BLIP has
+no separate text encoder). Ours projects the image once for all its texts; "pair by pair" is the ordinary pass of the
+same model over the same batch, and must have equal scores. SDPA where available: BLIP's text model has its own
+attention. First with 30 tokens each, then with 6 to 30, which the others pad to the longest.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from measuring import Spread, clock, count_flops, in_turns, parser, positive, show
@@ -17,18 +18,19 @@ from transformers_cbvila import CBViLAConfig, CBViLAForImageTextRetrieval
 from transformers_cbvila.model.losses_cbvila import matching_scores
 from transformers_cbvila.retrieval.gallery import Encoded
 from transformers_cbvila.retrieval.matching import text_query_states
-from transformers_cbvila.retrieval.reranking import match_pairs
+from transformers_cbvila.retrieval.pair_matching import match_pairs
 
 TOKENS, FEWEST_TOKENS, FIRST_WORD = 30, 6, 1000
 OURS, NAIVE, BLIP = "ours", "pair by pair", "BLIP"
 
 
 def our_model(image_size: int) -> CBViLAForImageTextRetrieval:
+    """Returns our model with random weights."""
     return CBViLAForImageTextRetrieval(CBViLAConfig(vision_config={"image_size": image_size})).eval()
 
 
-def blip_model(hidden_size: int, **fields) -> BlipForImageTextRetrieval:
-    """BLIP with the text model of its base checkpoints; the image encoder is not used here, and has one layer."""
+def blip_model(hidden_size: int, **fields: Any) -> BlipForImageTextRetrieval:
+    """Returns BLIP with the text model of its base checkpoints; its image encoder, of one layer, is not used."""
     sizes = {"hidden_size": hidden_size, "num_attention_heads": 12}
     text = {**sizes, "encoder_hidden_size": hidden_size, **fields}
     vision = {**sizes, "num_hidden_layers": 1, **fields}
@@ -36,7 +38,7 @@ def blip_model(hidden_size: int, **fields) -> BlipForImageTextRetrieval:
 
 
 def draw_lengths(candidates: int, mixed: bool) -> torch.Tensor:
-    """Tokens of each candidate (P,), the longest at least once."""
+    """Returns the number of tokens of each candidate (P,), the maximum at least once."""
     lengths = torch.full((candidates,), TOKENS)
     if mixed:
         draws = torch.Generator().manual_seed(0)
@@ -45,8 +47,10 @@ def draw_lengths(candidates: int, mixed: bool) -> torch.Tensor:
 
 
 @torch.no_grad()
-def tasks(ours, blip, lengths: torch.Tensor) -> dict[str, Callable[[], torch.Tensor]]:
-    """What scores (P,) the texts of these lengths with one image of noise, by name."""
+def tasks(
+    ours: CBViLAForImageTextRetrieval, blip: BlipForImageTextRetrieval, lengths: torch.Tensor
+) -> dict[str, Callable[[], torch.Tensor]]:
+    """Returns by name functions that compute the scores (P,) of texts of these lengths with one random image."""
     vision, candidates = ours.config.vision_config, len(lengths)
     image = torch.randn(1, 1 + vision.num_patches, vision.hidden_size)
     ids = torch.randint(FIRST_WORD, ours.config.text_config.vocab_size, (candidates, int(lengths.max())))
@@ -75,7 +79,7 @@ def tasks(ours, blip, lengths: torch.Tensor) -> dict[str, Callable[[], torch.Ten
 
 
 def ratios(times: dict[str, Spread]) -> dict[str, Spread]:
-    """How many times as long as ours the others took, round by round."""
+    """Returns the time of the others relative to ours, round by round."""
     return {
         name: Spread([other / own for own, other in zip(times[OURS].values, taken.values, strict=True)])
         for name, taken in times.items()
@@ -83,8 +87,10 @@ def ratios(times: dict[str, Spread]) -> dict[str, Spread]:
     }
 
 
-def compare(ours, blip, lengths: torch.Tensor, rounds: int) -> None:
-    """Measures and prints one row."""
+def compare(
+    ours: CBViLAForImageTextRetrieval, blip: BlipForImageTextRetrieval, lengths: torch.Tensor, rounds: int
+) -> None:
+    """Measures and prints one comparison."""
     named = tasks(ours, blip, lengths)
     scores, expected = named[OURS](), named[NAIVE]()
     assert_close(scores, expected, atol=1e-5, rtol=0)
@@ -104,6 +110,7 @@ def compare(ours, blip, lengths: torch.Tensor, rounds: int) -> None:
 
 
 def main() -> None:
+    """Measures and prints all comparisons."""
     arguments = parser(__doc__, "python benchmarks/reranking.py --rounds 5 --image_sizes 256")
     arguments.set_defaults(rounds=3)
     arguments.add_argument("--candidates", type=positive, default=32, metavar="P", help="texts per image; default 32")

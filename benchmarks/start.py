@@ -1,6 +1,6 @@
-"""What it costs to start: `import transformers_cbvila` beside what it registers with, and words of the command line.
+"""Measures the start-up time of `import transformers_cbvila`, beyond transformers' own, and of the command line.
 
-CPU seconds of fresh processes, medians over rounds, and whether torch, transformers or code of models came along.
+Prints CPU seconds of new processes, medians over rounds, and whether torch, transformers or model code was imported.
 """
 
 import json
@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from measuring import parser
 
-# What registration needs of transformers whatever we do: the Auto classes and the bases of what is registered.
+# The imports from transformers that registration needs: the Auto classes and the bases of what is registered.
 THEIRS = """
 from transformers import (
     AutoConfig, AutoImageProcessor, AutoModel, AutoModelForMaskedImageModeling, AutoModelForPreTraining,
@@ -42,14 +42,14 @@ COMMANDS = [["--version"], ["--help"], ["pretrian"], ["publish", "--help"], ["pr
 
 
 def fresh_process(code: str, arguments: list[str]) -> dict:
-    """What a new interpreter reports in the last line of its output."""
+    """Runs code in a new interpreter and returns what it reports in the last line of its output."""
     command = [sys.executable, "-c", code, *arguments]
     done = subprocess.run(command, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def measured(run: Callable[[], dict], rounds: int) -> tuple[float, str]:
-    """The median of CPU seconds, and what of the heavy things was loaded."""
+    """Returns the median of CPU seconds, and which large modules were imported."""
     reports = [run() for _ in range(rounds)]
     loaded = reports[0]["loaded"]
     heavy = [name for name in ("torch", "transformers") if name in loaded]
@@ -59,6 +59,7 @@ def measured(run: Callable[[], dict], rounds: int) -> tuple[float, str]:
 
 
 def main() -> None:
+    """Measures and prints the results."""
     made = parser(__doc__, "python benchmarks/start.py --rounds 5")
     options = made.parse_args()
     seconds, loaded = measured(lambda: fresh_process(IMPORT + REPORT, []), options.rounds)

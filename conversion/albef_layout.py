@@ -1,7 +1,7 @@
-"""What becomes of every key of an ALBEF checkpoint.
+"""Maps every key of an ALBEF checkpoint.
 
-For NLVR2 the fusion layers are doubled: the even ones ask the first image, the odd ones the second, with the same keys
-and values.
+For NLVR2 the fusion layers are doubled: the even ones attend to the first image, the odd ones to the second, with the
+same key and value projections.
 """
 
 import re
@@ -20,10 +20,15 @@ _QUEUES = ("image_queue", "text_queue", "queue_ptr", "idx_queue")
 
 
 def check_duplicates(tensors: Mapping[str, Tensor], fusion_layer: int, layout: str) -> None:
-    """Checks that what ALBEF stores twice is twice the same, since one of both is left out.
+    """Checks that tensors which ALBEF stores twice are equal, because only one of them is converted.
+
+    Args:
+        tensors: The checkpoint's tensors.
+        fusion_layer: The first fusion layer.
+        layout: The task of the checkpoint.
 
     Raises:
-        ValueError: If a decoder is not tied to its word embeddings, or twin layers have keys or values of their own.
+        ValueError: If a decoder is not tied to its word embeddings, or twin layers have other key or value weights.
     """
     twice = []
     for model in ("text_encoder", "text_decoder"):
@@ -44,13 +49,20 @@ def check_duplicates(tensors: Mapping[str, Tensor], fusion_layer: int, layout: s
 
 
 def albef_layout(sizes: Sizes, layout: str, task: str, image_size: int) -> Callable[[str], Step | None]:
-    """What becomes of a key of a checkpoint of `layout` in the model for `task`, whose images have `image_size`."""
+    """Returns the function that maps the keys of a checkpoint to a model.
+
+    Args:
+        sizes: The checkpoint's sizes.
+        layout: The task of the checkpoint.
+        task: The task of the model.
+        image_size: Size of the model's images.
+    """
     has_queue = task in ("pretrain", "retrieval")
 
     def step(key: str) -> Step | None:
         root, _, rest = key.partition(".")
         if root.endswith("_m"):
-            return Step(note="momentum copy: averages of the weights, for training only")
+            return Step(note="momentum encoder: averages of the weights, for training only")
         if root in _QUEUES:
             return Step(note="queue of earlier features, for training only")
         if root == "visual_encoder":
@@ -110,7 +122,7 @@ def _in_decoder(found: BertName) -> str:
 
 
 def _bert_step(key: str, place: Callable[[BertName], str | Step]) -> Step | None:
-    """A step for a key without `bert.`; `place` has the model's name of what BERT's layout knows, or a step."""
+    """Returns the step for a key without `bert.`; `place` returns the model's name for BERT's, or a step."""
     if key == "embeddings.position_ids":
         return Step(note="0, 1, 2, ...: counted when needed")
     if key == "cls.predictions.decoder.weight":

@@ -1,7 +1,7 @@
-"""What an ALBEF checkpoint is: its task and its sizes, from its tensors and from ALBEF's configuration.
+"""Reads the task and the sizes of an ALBEF checkpoint from its tensors and from ALBEF's configuration.
 
-Layers of BERT below `fusion_layer` are the text encoder, the others, which have cross-attention, the fusion encoder.
-For NLVR2 the latter are doubled.
+The layers of BERT below `fusion_layer` are the text encoder; the others, with cross-attention, the fusion encoder. For
+NLVR2 the latter are doubled.
 """
 
 import re
@@ -17,20 +17,19 @@ CLASSIFIERS = {"entailment": "entailment_head", "reasoning": "reasoning_head"}  
 
 
 def plain(key: str) -> str:
-    """A key of one of ALBEF's BERTs without the name of the model that holds it and without `bert.`."""
+    """Returns a key of one of ALBEF's BERTs without the prefixes `text_encoder.` or `text_decoder.`, and `bert.`."""
     return re.sub(r"^text_(en|de)coder\.(bert\.)?", "", key)
 
 
 def layout_of(keys: Mapping[str, Tensor], task: str | None = None) -> str:
-    """The task whose checkpoint this is, one of `TASKS`.
+    """Returns the task of a checkpoint, one of `TASKS`.
 
     Args:
         keys: The checkpoint's tensors.
-        task: What to assume between entailment and reasoning, which have the same keys; the number of classes decides
-            when absent.
+        task: Distinguishes entailment and reasoning, which have the same keys; by default the number of classes does.
 
     Raises:
-        ValueError: If this is no checkpoint of ALBEF's, or it cannot be told of what.
+        ValueError: If this is not an ALBEF checkpoint, or its task is unknown.
     """
     roots = {key.partition(".")[0] for key in keys}
     if not {"visual_encoder", "text_encoder"} <= roots:
@@ -57,9 +56,14 @@ def layout_of(keys: Mapping[str, Tensor], task: str | None = None) -> str:
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the tensors say of a model's sizes: `fields` by the names of ALBEF's configuration, and more.
+    """The sizes of a checkpoint.
 
-    `fusion_layers` are as many as in pretraining, also for NLVR2.
+    Attributes:
+        fields: Sizes by the names of ALBEF's configuration.
+        fusion_layers: Number of fusion layers, twin layers of NLVR2 counted once.
+        vision_mlp: Hidden size of the image encoder's MLP.
+        channels: Channels of an image.
+        qkv_bias: Whether the image encoder's attention has biases.
     """
 
     fields: dict[str, int]
@@ -70,10 +74,10 @@ class Sizes:
 
 
 def sizes_of(tensors: Mapping[str, Tensor], layout: str) -> Sizes:
-    """Reads sizes from the shapes of a checkpoint.
+    """Reads the sizes from the shapes of a checkpoint's tensors.
 
     Raises:
-        ValueError: If a tensor that tells them is missing, or its shape makes no sense.
+        ValueError: If a tensor is missing, or its shape is not possible in ALBEF.
     """
     try:
         texts = {plain(key): value for key, value in tensors.items() if key.startswith("text_encoder.")}
@@ -127,19 +131,20 @@ def _numbers(keys: Iterable[str], pattern: str) -> set[int]:
 
 
 def config_fields(sizes: Sizes, given: Mapping[str, Any] | None, image_size: int | None) -> tuple[dict, list[str]]:
-    """Fields of the `CBViLAConfig`, and sentences about what was assumed.
+    """Returns fields of the `CBViLAConfig`, and notes about what was assumed.
 
     Args:
-        sizes: What the tensors say.
-        given: ALBEF's configuration, `{"albef": {...}, "bert": {...}}`, for what they do not say.
-        image_size: Of the model's images; by default the configuration's, or the position table's.
+        sizes: The checkpoint's sizes.
+        given: ALBEF's configuration, `{"albef": {...}, "bert": {...}}`, for what the tensors do not determine.
+        image_size: Size of the model's images; by default the configuration's, or the position table's.
 
     Raises:
-        ValueError: If configuration and tensors contradict each other, or the heads cannot be guessed.
+        ValueError: If configuration and tensors contradict each other, or the number of heads cannot be inferred.
     """
     albef, bert = _sections(given)
     read = sizes.fields
-    layers = {read["num_hidden_layers"], read["fusion_layer"] + sizes.fusion_layers}  # some count twins, some do not
+    # Some configurations count twin layers, some do not.
+    layers = {read["num_hidden_layers"], read["fusion_layer"] + sizes.fusion_layers}
     for section, entries in (("albef", albef), ("bert", bert)):
         for name, value in entries.items():
             if name not in read or name == "image_res":
@@ -202,8 +207,8 @@ def _heads(name: str, value: Any, width: int, notes: list[str]) -> int:
         return value
     if width % HEAD_DIM:
         raise ValueError(
-            f"No tensor says how many attention heads there are, and {width} wide ones of {HEAD_DIM} each do not come "
-            f"out even: give {name} in --albef_config."
+            f"No tensor has the number of attention heads, and the width {width} is not a multiple of the usual "
+            f"{HEAD_DIM}: give {name} in --albef_config."
         )
     notes.append(
         f"Guessed: {width // HEAD_DIM} attention heads of {HEAD_DIM} ({name} in --albef_config says otherwise)."

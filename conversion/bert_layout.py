@@ -1,4 +1,4 @@
-"""BERT's names of weights, and ours."""
+"""Maps BERT's names of weights to ours."""
 
 import re
 from typing import NamedTuple
@@ -25,12 +25,18 @@ _LAYER = {
     "output.LayerNorm": "output_layernorm",
 }
 _HEAD = {"transform.dense": "dense", "transform.LayerNorm": "layernorm"}
-# Checkpoints from TensorFlow name a layer norm's weights so; `bert-base-uncased` is one.
+# gamma and beta: names of layer norms in checkpoints from TensorFlow, such as `bert-base-uncased`.
 _ENDINGS = {"weight": "weight", "bias": "bias", "gamma": "weight", "beta": "bias"}
 
 
 class BertName(NamedTuple):
-    """Where a weight of BERT is: `part` is `"embeddings"`, `"layer"` (number `layer`) or `"head"`, `name` is ours."""
+    """The part of BERT that a weight is in, and our name for it.
+
+    Attributes:
+        part: `"embeddings"`, `"layer"` or `"head"`.
+        layer: Number of the layer, or -1.
+        name: Our name within that part.
+    """
 
     part: str
     layer: int
@@ -38,7 +44,7 @@ class BertName(NamedTuple):
 
 
 def bert_name(key: str) -> BertName | None:
-    """Our name for a key of BERT without its prefix `bert.`; `None` if there is none of ours for it."""
+    """Returns our name for a key of BERT without its prefix `bert.`, or `None` if we have no such weight."""
     if key == "cls.predictions.bias":
         return BertName("head", -1, "decoder.bias")
     for pattern, part, names in (

@@ -1,6 +1,6 @@
 """Converts a checkpoint of ALBEF (pretraining, retrieval, VQA, visual entailment or NLVR2) into a CB-ViLA model.
 
-What ALBEF does not have (codebook, visual queries, heads for visual words and pixels) starts from random weights.
+Parts that ALBEF does not have (codebook, visual queries, heads for visual words and pixels) are randomly initialized.
 """
 
 import argparse
@@ -37,8 +37,8 @@ example:
   python conversion/convert_albef.py --checkpoint vqa.pth --albef_config config.json --tokenizer my_bert \\
       --output_dir cbvila-vqa
 
-The task is read from the keys. A pretraining checkpoint also converts into the model of another task, as ALBEF's
-fine-tuning starts (the answer decoder and the twin layers as copies of the fusion layers).
+The task is read from the keys. A pretraining checkpoint also converts into the model of another task, initialized as
+ALBEF's fine-tuning does (the answer decoder and the twin layers are copies of the fusion layers).
 """
 MODEL_CLASSES: dict[str, type[PreTrainedModel]] = {
     "pretrain": CBViLAForPreTraining,
@@ -60,21 +60,21 @@ def convert(
     special_ids: Mapping[str, int] | None = None,
     strict: bool = True,
 ) -> tuple[PreTrainedModel, KeyTable, list[str]]:
-    """A CB-ViLA model with the weights of an ALBEF checkpoint.
+    """Converts an ALBEF checkpoint into a CB-ViLA model.
 
     Args:
-        tensors: The checkpoint's.
+        tensors: The checkpoint's tensors.
         task: One of `TASKS`; by default the checkpoint's own. Only pretraining checkpoints convert into others.
-        given: ALBEF's configuration, for what tensors do not say.
-        image_size: Of the model's images; positions are resized.
-        special_ids: `pad_token_id`, `bos_token_id` and `eos_token_id`; BERT's when absent.
+        given: ALBEF's configuration, for what the tensors do not determine.
+        image_size: Size of the model's images; position embeddings are resized.
+        special_ids: `pad_token_id`, `bos_token_id` and `eos_token_id`; BERT's by default.
         strict: Whether unknown keys and missing weights are errors.
 
     Returns:
-        The model in evaluation mode, the account of all keys, and what was assumed.
+        The model in evaluation mode, the table of all keys, and notes about what was assumed.
 
     Raises:
-        ValueError: If this is no such checkpoint, or something of it does not fit.
+        ValueError: If this is not an ALBEF checkpoint, or something in it does not fit.
     """
     layout = layout_of(tensors, task)
     task = task or layout
@@ -92,26 +92,20 @@ def convert(
     check_duplicates(tensors, sizes.fields["fusion_layer"], layout)
     table = KeyTable(tensors, albef_layout(sizes, layout, task, config.vision_config.image_size))
     model: Any = MODEL_CLASSES[task](config).eval()
-    tied = set(model.all_tied_weights_keys)
-    own = {name: value for name, value in model.state_dict().items() if name not in tied}
-    table.fit(own, lambda name: _reason_to_start(name, layout, task))
-    if strict:
-        table.check()
+    table.load_into(model, lambda name: _initialization_reason(name, layout, task), strict)
     temperature = float(tensors["temp"]) if "cbvila.logit_scale" in table.tensors else 0.07
     if not 0.01 <= temperature <= 0.5:
-        notes.append(f"The temperature is {temperature:.3g}: our models take it to the nearest of 0.01 to 0.5.")
-    model.load_state_dict(table.tensors, strict=False)
-    model.tie_weights()
+        notes.append(f"The temperature is {temperature:.3g}: our models clamp it to 0.01 to 0.5.")
     if layout == "pretrain" and task == "vqa":
         table.copied(model.start_decoder_from_fusion(), "from the text embeddings and the fusion layers")
     if layout == "pretrain" and task == "reasoning":
         twins = model.cbvila.fusion_model.start_twins()
-        table.copied({f"cbvila.fusion_model.{name}" for name in twins}, "from the layers that ask the first image")
+        table.copied({f"cbvila.fusion_model.{name}" for name in twins}, "from the layers for the first image")
     return model, table, notes
 
 
-def _reason_to_start(name: str, layout: str, task: str) -> str | None:
-    """Why a weight is not in a checkpoint of `layout`; `None` if it should be there."""
+def _initialization_reason(name: str, layout: str, task: str) -> str | None:
+    """Returns why a weight is not in a checkpoint of `layout`, or `None` if it should be there."""
     part = name.removeprefix("cbvila.").partition(".")[0]
     if part in ("quantizer", "visual_queries", "text_key_projection"):
         return NO_ORIGIN
@@ -127,7 +121,7 @@ def _reason_to_start(name: str, layout: str, task: str) -> str | None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Returns the parser of the command line."""
     made = command.parser(__doc__, EXAMPLE)
     made.add_argument("--checkpoint", required=True, metavar="X.pth", help="ALBEF's file, or its safetensors")
     made.add_argument("--task", choices=TASKS, help="the model to make; by default the checkpoint's own task")
@@ -139,7 +133,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Converts as the command line says."""
+    """Runs the conversion."""
     options = parser().parse_args(argv)
     inputs = options.checkpoint, options.albef_config, options.tokenizer
     refuse_existing(options.output_dir, options.overwrite, *inputs)
@@ -156,7 +150,7 @@ def main(argv: list[str] | None = None) -> None:
     with written_folder(options.output_dir, options.overwrite) as folder:
         model.save_pretrained(folder)
         if tokenizer is not None:
-            # ALBEF's texts are [CLS] and the words, without [SEP].
+            # ALBEF's texts have [CLS] but no [SEP].
             side = model.config.vision_config.image_size
             images = CBViLAImageProcessorPil(size={"height": side, "width": side})
             CBViLAProcessor(images, tokenizer, add_sep_token=False).save_pretrained(folder)
@@ -166,12 +160,12 @@ def main(argv: list[str] | None = None) -> None:
     print(*notes, f"{type(model).__name__} in {options.output_dir}: {count} tensors, read back and equal.", sep="\n")
 
 
-def _tokenizer(asked: str | None, sizes: Sizes) -> tuple[Any, str]:
-    """What [`fitting_tokenizer`] finds; the Hub is not asked for one that cannot fit."""
+def _tokenizer(name: str | None, sizes: Sizes) -> tuple[Any, str]:
+    """Returns what [`fitting_tokenizer`] does, without loading the default one from the Hub if it cannot fit."""
     size = sizes.fields["vocab_size"]
-    if asked is None and size != VOCABULARY:
+    if name is None and size != VOCABULARY:
         return None, f"No processor beside the model: its {size} tokens are not {TOKENIZER}'s; see --tokenizer."
-    return fitting_tokenizer(asked, TOKENIZER, size)
+    return fitting_tokenizer(name, TOKENIZER, size)
 
 
 def _read_json(path: str | None) -> Any:

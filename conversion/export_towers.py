@@ -1,7 +1,7 @@
-"""Saves the text or the image encoder of a CB-ViLA model as a plain BertModel or ViTModel of transformers.
+"""Saves the text or the image encoder of a CB-ViLA model as a BertModel or ViTModel of transformers.
 
-Neither has a pooler: the state of the first token is what CB-ViLA takes. The text encoder has as many layers as in the
-model (the lower half of BERT); the fusion encoder, which has cross-attention, stays behind.
+Neither has a pooler, because CB-ViLA uses the state of the first token. The text encoder has as many layers as in the
+model (the lower half of BERT); the fusion encoder is not exported.
 """
 
 import argparse
@@ -27,7 +27,7 @@ example:
   python conversion/export_towers.py --model cbvila-tiny --tower text --output_dir my-bert
   python conversion/export_towers.py --model runs/mine --tower vision --output_dir my-vit
 """
-# The fields of our configurations that BertConfig and ViTConfig have, too, with the same meaning.
+# Fields that our configurations share with BertConfig and ViTConfig, with the same meaning.
 _BOTH = (
     "hidden_size",
     "num_hidden_layers",
@@ -56,7 +56,7 @@ _IMAGE_PROCESSOR = (
 
 
 def exported(tower: CBViLATextModel | CBViLAVisionModel) -> tuple[PreTrainedModel, KeyTable]:
-    """The model of transformers with a tower's weights, in evaluation mode, and the account of all keys."""
+    """Returns transformers' model with a tower's weights, in evaluation mode, and the table of all keys."""
     model: PreTrainedModel
     names: Callable[[str], str | None]
     if isinstance(tower, CBViLATextModel):
@@ -65,7 +65,7 @@ def exported(tower: CBViLATextModel | CBViLAVisionModel) -> tuple[PreTrainedMode
     else:
         fields = {name: getattr(tower.config, name) for name in _VISION}
         model, names = ViTModel(ViTConfig(**fields), add_pooling_layer=False), _vision_name
-    # Whatever the installed transformers calls its weights: both ages of its names are known.
+    # Both the old and the new names of transformers' weights are known.
     theirs = model.state_dict()
     places = {names(key): key for key in theirs}
 
@@ -91,7 +91,7 @@ def _vision_name(key: str) -> str | None:
 
 
 def check(tower: Any, folder: Path) -> float:
-    """The largest difference in fp64 between a tower's states and those of the model in `folder`.
+    """Returns the largest difference in fp64 between a tower's states and those of the model in `folder`.
 
     Raises:
         ValueError: If they differ.
@@ -109,13 +109,13 @@ def check(tower: Any, folder: Path) -> float:
 
 
 def _save_preprocessing(source: Path, tower: str, folder: Path) -> None:
-    """The tokenizer, or an image processor of ViT's that does what the model's own does."""
+    """Saves the tokenizer, or a ViTImageProcessor with the settings of the model's image processor."""
     if tower == "text":
         tokenizer = AutoTokenizer.from_pretrained(source)
-        tokenizer.init_kwargs.pop("processor_class", None)  # it serves no CBViLAProcessor any more
+        tokenizer.init_kwargs.pop("processor_class", None)  # no longer part of a CBViLAProcessor
         tokenizer.save_pretrained(folder)
     else:
-        # Without torchvision the mere import says so on stderr.
+        # Imported here because the import prints a warning without torchvision.
         from transformers import ViTImageProcessor
 
         processor = CBViLAProcessor.from_pretrained(source).image_processor
@@ -124,15 +124,17 @@ def _save_preprocessing(source: Path, tower: str, folder: Path) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Returns the parser of the command line."""
     made = command.parser(__doc__, EXAMPLE)
-    made.add_argument("--model", required=True, metavar="FOLDER", help="of a CB-ViLA model; a Hub id or bundled name")
-    made.add_argument("--tower", required=True, choices=("text", "vision"), help="which encoder")
+    made.add_argument(
+        "--model", required=True, metavar="FOLDER", help="folder, Hub id or bundled name of a CB-ViLA model"
+    )
+    made.add_argument("--tower", required=True, choices=("text", "vision"), help="encoder to export")
     return made
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Exports as the command line says."""
+    """Runs the export."""
     options = parser().parse_args(argv)
     refuse_existing(options.output_dir, options.overwrite, options.model)
     source = find(checkpoint_source(options.model))

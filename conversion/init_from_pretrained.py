@@ -1,7 +1,7 @@
-"""Starts a CB-ViLA model from a pretrained ViT and a pretrained BERT, as the paper does (Sec. IV-C).
+"""Initializes a CB-ViLA model from a pretrained ViT and a pretrained BERT, as the paper does (Sec. IV-C).
 
-BERT's lower layers become the text encoder, the others the fusion encoder, whose cross-attention starts anew. The
-result is a pretraining model.
+BERT's lower layers become the text encoder, the others the fusion encoder, whose cross-attention is randomly
+initialized. The result is a pretraining model.
 """
 
 import argparse
@@ -30,15 +30,20 @@ timm:MODEL. --text is a BERT: a folder or a Hub id.
 """
 
 
-def initialised(
+def initialize(
     vision: VisionSource, text: TextSource, image_size: int = 256, preset: str = "recommended", strict: bool = True
 ) -> tuple[CBViLAForPreTraining, KeyTable]:
-    """A pretraining model with the weights of both, in evaluation mode, and the account of all keys.
+    """Initializes a pretraining model.
 
     Args:
-        image_size: Of the model's images; positions are resized.
-        preset: Of the configuration.
+        vision: The ViT.
+        text: The BERT.
+        image_size: Size of the model's images; position embeddings are resized.
+        preset: Preset of the configuration.
         strict: Whether unknown keys and missing weights are errors.
+
+    Returns:
+        The model in evaluation mode, and the table of all keys.
 
     Raises:
         ValueError: If something does not fit.
@@ -61,18 +66,12 @@ def initialised(
     named = {f"vision: {key}": value for key, value in vision.tensors.items()}
     table = KeyTable(named | {f"text: {key}": value for key, value in text.tensors.items()}, layout)
     model = CBViLAForPreTraining(config).eval()
-    tied = set(model.all_tied_weights_keys)
-    own = {name: value for name, value in model.state_dict().items() if name not in tied}
-    table.fit(own, lambda name: _reason_to_start(name, text))
-    if strict:
-        table.check()
-    model.load_state_dict(table.tensors, strict=False)
-    model.tie_weights()
+    table.load_into(model, lambda name: _initialization_reason(name, text), strict)
     return model, table
 
 
-def _reason_to_start(name: str, text: TextSource) -> str | None:
-    """Why neither ViT nor BERT has a weight; `None` if one should."""
+def _initialization_reason(name: str, text: TextSource) -> str | None:
+    """Returns why neither ViT nor BERT has a weight, or `None` if one should."""
     if ".crossattention" in name:
         return "BERT has no cross-attention"
     if name.startswith("objectives.mlm.head."):
@@ -82,25 +81,28 @@ def _reason_to_start(name: str, text: TextSource) -> str | None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Returns the parser of the command line."""
     made = command.parser(__doc__, EXAMPLE)
-    made.add_argument("--vision", required=True, metavar="VIT", help="the image encoder's origin")
-    made.add_argument("--text", required=True, metavar="BERT", help="the text and fusion encoder's origin")
+    made.add_argument("--vision", required=True, metavar="VIT", help="source of the image encoder")
+    made.add_argument("--text", required=True, metavar="BERT", help="source of the text and fusion encoder")
     made.add_argument("--text_layers", metavar="N|LIST", help="6: the lowest six; 0-2,5: these; default: half")
-    made.add_argument("--fusion_layers", metavar="N|LIST", help="the same, counted from there on; default: the rest")
+    made.add_argument("--fusion_layers", metavar="N|LIST", help="the same, counted after those; default: the rest")
     made.add_argument("--image_size", type=command.positive, default=256, metavar="PX", help="(default: 256)")
     made.add_argument(
-        "--vision_heads", type=command.positive, metavar="N", help="of a timm model; default: width / 64"
+        "--vision_heads",
+        type=command.positive,
+        metavar="N",
+        help="attention heads of a timm model; default: width / 64",
     )
     made.add_argument("--preset", choices=sorted(PRESETS), default="recommended", help="(default: %(default)s)")
-    made.add_argument("--tokenizer", help="folder or Hub id; by default what --text names")
-    made.add_argument("--no_check", action="store_true", help="do not compare states with the original libraries'")
+    made.add_argument("--tokenizer", help="folder or Hub id; default: the value of --text")
+    made.add_argument("--no_check", action="store_true", help="do not compare states with the original models'")
     command.add_model_options(made)
     return made
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Starts a model as the command line says."""
+    """Runs the initialization."""
     options = parser().parse_args(argv)
     inputs = options.vision, options.text, options.tokenizer
     refuse_existing(options.output_dir, options.overwrite, *inputs)
@@ -111,7 +113,7 @@ def main(argv: list[str] | None = None) -> None:
         tokenizer, no_processor = fitting_tokenizer(options.tokenizer, str(text.folder), text.config.vocab_size)
     text.config.update(token_ids(tokenizer))
     set_seed(options.seed)
-    model, table = initialised(vision, text, options.image_size, options.preset, not options.not_strict)
+    model, table = initialize(vision, text, options.image_size, options.preset, not options.not_strict)
     checks = [] if options.no_check else _checks(vision, text, model)
     with written_folder(options.output_dir, options.overwrite) as folder:
         model.save_pretrained(folder)

@@ -1,24 +1,25 @@
-"""The account of a conversion: what became of every key of a checkpoint, and where a model's weights came from."""
+"""Maps the keys of a checkpoint to a model's weights and records what became of each."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
+from transformers import PreTrainedModel
 
-NAMED = 20  # as many keys are named in an error
-# In the order of the summary; the last two are errors unless the user says otherwise.
+NAMED = 20  # keys that an error names
+# In the order of the summary; the last two are errors without --not_strict.
 FATES = ("taken", "renamed", "split", "resized", "copied", "dropped", "fresh", "unknown", "missing")
 
 
 @dataclass(frozen=True)
 class Step:
-    """What a layout says of one key.
+    """How one key is converted.
 
     Args:
-        targets: The weight's name in the model; several share its rows equally, none leaves it out.
-        note: Why, for what is left out or changed.
-        change: What the value passes on the way.
+        targets: The weight's name in the model; the rows are split equally among several names, and dropped for none.
+        note: Why it is dropped or changed.
+        change: Function to apply to the value.
     """
 
     targets: tuple[str, ...] = ()
@@ -28,7 +29,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table; a weight that no key brings has no source, a key that is left out no target."""
+    """One line of the table; weights without a key have no source, and dropped keys no target."""
 
     fate: str
     source: str
@@ -37,17 +38,21 @@ class Row:
 
 
 class KeyTable:
-    """Follows a layout key by key; afterwards `tensors` has the model's weights by name and `rows` the account.
+    """Converts a checkpoint key by key.
 
     Args:
         source: The checkpoint's tensors.
-        layout: Says of each key what becomes of it, `None` for one that it does not know.
+        layout: Returns how to convert a key, or `None` for an unknown one.
+
+    Attributes:
+        tensors: The model's weights by name.
+        rows: What became of each key, and where each weight came from.
 
     Raises:
-        ValueError: If rows cannot be shared out, or two keys go to the same weight.
+        ValueError: If rows cannot be split equally, or two keys map to the same weight.
     """
 
-    def __init__(self, source: Mapping[str, Tensor], layout: Callable[[str], Step | None]):
+    def __init__(self, source: Mapping[str, Tensor], layout: Callable[[str], Step | None]) -> None:
         self.tensors: dict[str, Tensor] = {}
         self.rows: list[Row] = []
         for key, value in source.items():
@@ -73,15 +78,33 @@ class KeyTable:
             self.tensors[target] = part
             self.rows.append(Row(fate, key, target, step.note))
 
+    def load_into(self, model: PreTrainedModel, fresh: Callable[[str], str | None], strict: bool) -> None:
+        """Loads the converted weights into a model; weights without a key keep their initialization.
+
+        Args:
+            model: The model.
+            fresh: See [`fit`].
+            strict: Whether unknown keys and missing weights are errors.
+
+        Raises:
+            ValueError: See [`fit`] and, if strict, [`check`].
+        """
+        tied = set(model.all_tied_weights_keys)
+        self.fit({name: value for name, value in model.state_dict().items() if name not in tied}, fresh)
+        if strict:
+            self.check()
+        model.load_state_dict(self.tensors, strict=False)
+        model.tie_weights()
+
     def fit(self, model: Mapping[str, Tensor], fresh: Callable[[str], str | None]) -> None:
-        """Compares with a model's own weights; what no key brings is fresh or missing.
+        """Compares with a model's weights; those without a key are recorded as fresh or missing.
 
         Args:
             model: The model's weights by name, tied ones once.
-            fresh: Why a weight starts anew, `None` for one that the checkpoint should have.
+            fresh: Returns why a weight is randomly initialized, or `None` for one that the checkpoint should have.
 
         Raises:
-            ValueError: If a weight has another shape than the model's, or is none of the model's.
+            ValueError: If a weight has another shape than the model's, or is not in the model.
         """
         for row in self.rows:
             if not row.target:
@@ -90,9 +113,7 @@ class KeyTable:
                 raise ValueError(f"{row.source} would be {row.target}, which this model does not have.")
             found, expected = tuple(self.tensors[row.target].shape), tuple(model[row.target].shape)
             if found != expected:
-                raise ValueError(
-                    f"{row.source} gives {row.target} the shape {found}; the model's sizes ask {expected}."
-                )
+                raise ValueError(f"{row.source} gives {row.target} the shape {found}; the model needs {expected}.")
         for name in model:
             if name not in self.tensors:
                 reason = fresh(name)
@@ -100,15 +121,19 @@ class KeyTable:
                 self.rows.append(Row(fate, "", name, note))
 
     def copied(self, names: set[str], note: str) -> None:
-        """Notes that weights which no key brings were copied from others of the model."""
+        """Records that weights without a key were copied from others of the model."""
         self.rows = [Row("copied", "", r.target, note) if not r.source and r.target in names else r for r in self.rows]
 
     def of(self, fate: str) -> list[Row]:
-        """The rows with a fate."""
+        """Returns the rows with a fate."""
         return [row for row in self.rows if row.fate == fate]
 
     def check(self) -> None:
-        """Raises a ValueError that names the keys which nobody knows and the weights which are not there."""
+        """Checks that there are no unknown keys and no missing weights.
+
+        Raises:
+            ValueError: If there are; the message names them.
+        """
         problems = []
         for fate, keys in (
             ("unknown", [row.source for row in self.of("unknown")]),
@@ -119,10 +144,10 @@ class KeyTable:
                 named = f"{', '.join(keys[:NAMED])}{others}"
                 problems.append(f"{len(keys)} key{'s are' if len(keys) > 1 else ' is'} {fate}: {named}")
         if problems:
-            raise ValueError(f"{'; '.join(problems)}. --not_strict goes on without them.")
+            raise ValueError(f"{'; '.join(problems)}. --not_strict continues without them.")
 
     def summary(self) -> str:
-        """How many keys and weights have which fate."""
+        """Returns how many keys and weights have which fate."""
         counts = Counter(row.fate for row in self.rows)
         return ", ".join(f"{counts[fate]} {fate}" for fate in FATES if counts[fate])
 

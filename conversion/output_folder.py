@@ -1,4 +1,4 @@
-"""What a conversion leaves on disk: a whole folder or nothing."""
+"""Writes the output folder of a conversion, complete or not at all."""
 
 import os
 import shutil
@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -14,11 +15,16 @@ from transformers_cbvila.output_folders import is_free
 
 
 def refuse_existing(path: str | Path, overwrite: bool, *inputs: str | None) -> None:
-    """Raises a ValueError if there is something at `path` that may not be replaced. For before the work, too.
+    """Checks that a folder can be written; called early so that no work is lost.
 
     Args:
-        overwrite: Whether a model's folder may be. Another one may not, and none with one of the `inputs` in it.
-        inputs: What is read, where that may be a file or folder.
+        path: The folder.
+        overwrite: Whether an existing model's folder may be replaced. Other folders, and those that contain one of the
+            `inputs`, may not.
+        *inputs: Names of inputs, which may be files or folders.
+
+    Raises:
+        ValueError: If there is something at `path` that may not be replaced.
     """
     path = Path(path)
     if path.exists() and not path.is_dir():
@@ -34,10 +40,10 @@ def refuse_existing(path: str | Path, overwrite: bool, *inputs: str | None) -> N
 
 @contextmanager
 def written_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
-    """A folder to write into, beside `path`, which takes its place when the block ends without an error.
+    """Gives a temporary folder to write into, which is moved to `path` when the block ends without an error.
 
     Raises:
-        ValueError: As [`refuse_existing`] does. Nothing has been written then.
+        ValueError: See [`refuse_existing`]; nothing has been written then.
     """
     path = Path(path)
     refuse_existing(path, overwrite)
@@ -56,11 +62,19 @@ def written_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
         shutil.rmtree(work)
 
 
-def read_back(model: PreTrainedModel, folder: Path, **options) -> int:
-    """Loads what was saved, with `options`, and compares every weight; returns how many there are.
+def read_back(model: PreTrainedModel, folder: Path, **options: Any) -> int:
+    """Loads a saved model and compares every weight.
+
+    Args:
+        model: The model that was saved.
+        folder: Its folder.
+        **options: Passed to `from_pretrained`.
+
+    Returns:
+        The number of weights.
 
     Raises:
-        ValueError: If one is missing or another.
+        ValueError: If one is missing or differs.
     """
     loaded, info = type(model).from_pretrained(folder, output_loading_info=True, **options)
     strange = sorted({*info["missing_keys"], *info["unexpected_keys"]})
@@ -69,5 +83,5 @@ def read_back(model: PreTrainedModel, folder: Path, **options) -> int:
     weights = loaded.state_dict()
     for name, value in model.state_dict().items():
         if not torch.equal(weights[name], value):
-            raise ValueError(f"{name} is another one after saving and loading.")
+            raise ValueError(f"{name} differs after saving and loading.")
     return len(weights)

@@ -1,9 +1,10 @@
-"""Reads the tensors of a checkpoint, and never runs what is in it."""
+"""Reads the tensors of a checkpoint without executing code in it."""
 
 import json
 import re
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -12,11 +13,11 @@ from torch import Tensor
 
 
 def load_tensors(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a file that `torch.save` or safetensors wrote, bare or under the key `model` or `state_dict`.
+    """Loads the tensors of a `torch.save` or safetensors file, at the top level or under `model` or `state_dict`.
 
     Raises:
-        ValueError: If the file is broken, no checkpoint, or asks to run code; the message is one sentence.
-        FileNotFoundError: If there is none.
+        ValueError: If the file is broken, not a checkpoint, or needs code to be executed.
+        FileNotFoundError: If there is no such file.
     """
     path = Path(path)
     if not path.is_file():
@@ -40,10 +41,10 @@ def load_tensors(path: str | Path) -> dict[str, Tensor]:
     return dict(content)
 
 
-def _unpickled(path: Path):
+def _unpickled(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what it is about to refuse
+            warnings.simplefilter("ignore")  # about what torch then refuses
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken file may fail anywhere in the reader
         blocked = re.search(r"Unsupported (?:global|class|type)\S*:? (?:GLOBAL )?([\w.]+)|GLOBAL ([\w.]+)", str(error))
@@ -60,7 +61,7 @@ def _unpickled(path: Path):
 
 
 def load_folder(folder: str | Path) -> dict[str, Tensor]:
-    """The tensors of a model folder as transformers writes one: safetensors or torch's, whole or in shards.
+    """Loads the tensors of a model folder of transformers: safetensors or torch files, in shards or not.
 
     Raises:
         ValueError: If there are no weights, or they are broken.
@@ -77,6 +78,6 @@ def load_folder(folder: str | Path) -> dict[str, Tensor]:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, up to the end of its first line."""
+    """Returns the first line of an error's message."""
     lines = str(error).strip().splitlines()
     return lines[0].strip().rstrip(".") if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""Finds the model that a tower starts from: on this machine, or on the Hub."""
+"""Finds a model on this machine or on the Hub."""
 
 import json
 from pathlib import Path
@@ -7,12 +7,12 @@ from typing import Any
 from huggingface_hub import snapshot_download
 from safe_loading import first_line
 
-# What a conversion reads of a repository. Nothing of it is run.
+# The files that a conversion reads; no code is downloaded.
 _FILES = ["*.json", "*.txt", "model*.safetensors", "pytorch_model*.bin"]
 
 
 def find(name: str) -> Path:
-    """The file or folder of that name, or a copy of the Hub's repository.
+    """Returns the path of a file or folder, or of a downloaded copy of a Hub repository.
 
     Raises:
         ValueError: If there is neither.
@@ -22,17 +22,17 @@ def find(name: str) -> Path:
         return path
     try:
         return Path(snapshot_download(name, allow_patterns=_FILES))
-    except Exception as error:  # no such repository, no network, no valid name: all mean that it is not there
+    except Exception as error:  # no such repository, no network, an invalid name: of various types
         raise ValueError(
-            f"{name} is no file or folder, and the Hub does not give it either: {first_line(error)}."
+            f"{name} is no file or folder, and it cannot be loaded from the Hub: {first_line(error)}."
         ) from error
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The configuration of a model folder.
+    """Reads the configuration of a model folder.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there is none, or it cannot be read.
     """
     path = folder / "config.json"
     try:

@@ -1,6 +1,6 @@
-"""BERT to start from: its lower layers become the text encoder, the others the fusion encoder."""
+"""Reads a BERT whose lower layers become the text encoder and the others the fusion encoder."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +15,11 @@ from torch import Tensor
 from transformers import BertModel
 from vision_source import difference
 
-from transformers_cbvila import CBViLATextConfig, CBViLATextModel
+from transformers_cbvila import CBViLAFusionModel, CBViLATextConfig, CBViLATextModel
 from transformers_cbvila.model.modeling_cbvila_pretraining import CBViLAForPreTraining
 
 _NO_USE = {
-    "pooler.": "the first token is taken as it is",
+    "pooler.": "the state of the first token is used",
     "cls.seq_relationship.": "nothing predicts the next sentence",
     "embeddings.position_ids": "0, 1, 2, ...: counted when needed",
     "embeddings.token_type_ids": "all texts are of type 0",
@@ -30,7 +30,7 @@ _NO_USE = {
 
 @dataclass(frozen=True)
 class TextSource:
-    """A BERT's tensors, its configuration in our terms, and which of its layers become what."""
+    """A BERT's tensors, its configuration as ours, and which of its layers become which encoder."""
 
     folder: Path
     tensors: dict[str, Tensor]
@@ -40,11 +40,11 @@ class TextSource:
 
     @property
     def has_head(self) -> bool:
-        """Whether it names masked tokens."""
+        """Whether it has a head for masked tokens."""
         return any(key.startswith("cls.predictions.") for key in self.tensors)
 
     def layout(self) -> Callable[[str], Step | None]:
-        """What becomes of a key in [`CBViLAForPreTraining`]."""
+        """Returns the function that maps its keys to [`CBViLAForPreTraining`]."""
         places = {layer: f"text_model.layers.{i}" for i, layer in enumerate(self.text_layers)}
         places |= {layer: f"fusion_model.layers.{i}" for i, layer in enumerate(self.fusion_layers)}
 
@@ -60,15 +60,15 @@ class TextSource:
             if found.part == "head":
                 return Step((f"objectives.mlm.head.{found.name}",))
             if found.layer not in places:
-                return Step(note=f"layer {found.layer} was not asked for")
+                return Step(note=f"layer {found.layer} was not chosen")
             return Step((f"cbvila.{places[found.layer]}.{found.name}",))
 
         return step
 
     def check(self, model: CBViLAForPreTraining) -> float:
-        """The largest difference in fp64 between BERT's states and ours, both encoders on top of each other.
+        """Returns the largest difference in fp64 between BERT's states and those of text and fusion encoder in a row.
 
-        Cross-attention, which BERT does not have, is left out of ours.
+        Cross-attention, which BERT does not have, is left out.
 
         Raises:
             ValueError: If they differ.
@@ -91,7 +91,7 @@ class TextSource:
             return difference("text", their_states, ours(ids, attention_mask=mask).last_hidden_state[real])
 
 
-def _layer_weights(fusion):
+def _layer_weights(fusion: CBViLAFusionModel) -> Iterator[tuple[str, str, Tensor]]:
     for name, value in fusion.layers.state_dict().items():
         number, _, rest = name.partition(".")
         if not rest.startswith("crossattention"):
@@ -99,13 +99,15 @@ def _layer_weights(fusion):
 
 
 def text_source(name: str, text_layers: str | None = None, fusion_layers: str | None = None) -> TextSource:
-    """A BERT in a folder or on the Hub.
+    """Reads a BERT from a folder or the Hub.
 
     Args:
-        text_layers, fusion_layers: Which layers, see [`chosen_layers`]; by default the lower and the upper half.
+        name: Its folder or Hub id.
+        text_layers: Layers of the text encoder, see [`chosen_layers`]; by default the lower half.
+        fusion_layers: Layers of the fusion encoder; by default the upper half.
 
     Raises:
-        ValueError: If it is none, or does not have these layers.
+        ValueError: If it is not a BERT, or does not have these layers.
     """
     folder = find(name)
     config = read_config(folder) if folder.is_dir() else {}
@@ -137,15 +139,15 @@ def _check_tied(tensors: Mapping[str, Tensor]) -> None:
 
 
 def chosen_layers(text: str | None, fusion: str | None, layers: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Numbers of the layers that become text encoder and fusion encoder.
+    """Returns the numbers of the layers that become text encoder and fusion encoder.
 
     Args:
-        text, fusion: How many (`"6"`: the lowest, and those after them), or which (`"0-2,5"`, one alone as `"5-5"`);
-            half each when absent.
-        layers: How many there are.
+        text: How many layers (`"6"`: the lowest six), or which (`"0-2,5"`; a single one as `"5-5"`); half by default.
+        fusion: The same for the layers after those; the rest by default.
+        layers: How many layers there are.
 
     Raises:
-        ValueError: If there are no such layers, none, or one would be in both.
+        ValueError: If there are no such layers, none are chosen, or one is chosen for both.
     """
     below = _numbers("text_layers", text or str(layers // 2), 0, layers)
     following = below[-1] + 1

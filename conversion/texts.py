@@ -1,4 +1,4 @@
-"""The tokenizer beside a converted model: found, of the right size, and with the ids that the model is told."""
+"""Finds a tokenizer that fits a converted model, and its special token ids."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ _SPECIAL = {"pad_token_id": "pad", "bos_token_id": "cls", "eos_token_id": "sep"}
 
 
 def load_tokenizer(name: str) -> Any:
-    """A tokenizer of a folder, the Hub or a bundled checkpoint.
+    """Loads a tokenizer from a folder, the Hub or a bundled checkpoint.
 
     Raises:
         ValueError: If there is none.
@@ -25,35 +25,36 @@ def load_tokenizer(name: str) -> Any:
         ) from error
 
 
-def fitting_tokenizer(asked: str | None, default: str, size: int) -> tuple[Any, str]:
-    """The tokenizer that was asked for, or else the default one where it can be had and fits.
+def fitting_tokenizer(name: str | None, default: str, size: int) -> tuple[Any, str]:
+    """Returns the requested tokenizer, or the default one if it is available and fits.
 
     Args:
-        asked: A folder or Hub id, or `None`.
+        name: A folder or Hub id, or `None` for the default one.
+        default: Folder or Hub id of the default tokenizer.
         size: How many word embeddings the model has.
 
     Returns:
         The tokenizer, or `None` with a note that says why there is none.
 
     Raises:
-        ValueError: If the one that was asked for is not there, or has another number of tokens.
+        ValueError: If the requested one cannot be loaded, or has another number of tokens.
     """
     try:
-        tokenizer = load_tokenizer(asked or default)
+        tokenizer = load_tokenizer(name or default)
         if len(tokenizer) != size:
             raise ValueError(
-                f"The checkpoint has {size} word embeddings and the tokenizer {asked or default} {len(tokenizer)} "
+                f"The checkpoint has {size} word embeddings and the tokenizer {name or default} {len(tokenizer)} "
                 "tokens: give the one that the model was trained with as --tokenizer, or --no_processor."
             )
     except ValueError as error:
-        if asked is not None:
+        if name is not None:
             raise
         return None, f"No processor beside the model. {error}"
     return tokenizer, ""
 
 
 def token_ids(tokenizer: Any, given: Mapping[str, int] | None = None) -> dict[str, int]:
-    """Ids for the text configuration, from the tokenizer, or from ALBEF's configuration `{"pad": 0, "cls": ...}`."""
+    """Returns token ids for the text configuration, of a tokenizer or of ALBEF's `{"pad": 0, "cls": ...}`."""
     if tokenizer is not None:
         found = {field: getattr(tokenizer, f"{name}_token_id") for field, name in _SPECIAL.items()}
     else:

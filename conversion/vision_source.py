@@ -1,4 +1,4 @@
-"""Image encoders to start from: ViT of transformers and of timm (and DeiT, which has timm's layout)."""
+"""Reads a ViT of transformers or timm (including DeiT, which has timm's layout)."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -24,7 +24,15 @@ _HEADS = ("head.", "pre_logits.", "classifier.", "pooler.", "fc_norm.")
 
 @dataclass(frozen=True)
 class VisionSource:
-    """A ViT's tensors, its configuration in our terms, its names, and the original to compare with, if it is there."""
+    """A ViT.
+
+    Attributes:
+        tensors: Its tensors.
+        config: Its configuration as ours.
+        names: Maps its keys to our names.
+        original: Returns the original model to compare with, if it is available.
+        notes: Notes about what was assumed.
+    """
 
     tensors: dict[str, Tensor]
     config: CBViLAVisionConfig
@@ -33,12 +41,12 @@ class VisionSource:
     notes: tuple[str, ...] = ()
 
     def layout(self, image_size: int, prefix: str = "") -> Callable[[str], Step | None]:
-        """What becomes of a key in a tower whose weights have `prefix`, for images of `image_size`."""
+        """Returns the function that maps its keys to a tower whose weights have `prefix`, for `image_size`."""
         side = image_size // self.config.patch_size
 
         def step(key: str) -> Step | None:
             if key.startswith(_HEADS) or key == "embeddings.mask_token":
-                return Step(note="the encoder alone is taken")
+                return Step(note="not part of the encoder")
             names = self.names(key)
             if names == (POSITIONS,):
                 return Step((prefix + POSITIONS,), change=lambda table: interpolate_positions(table, (side, side)))
@@ -47,7 +55,7 @@ class VisionSource:
         return step
 
     def check(self) -> float | None:
-        """The largest difference in fp64 between the original's states and ours; `None` without an original.
+        """Returns the largest difference in fp64 between the original's states and ours; `None` without an original.
 
         Raises:
             ValueError: If they differ.
@@ -65,13 +73,14 @@ class VisionSource:
 
 
 def vision_source(name: str, heads: int | None = None) -> VisionSource:
-    """A ViT: a folder or Hub id of transformers or timm, a file with timm's names, or `timm:MODEL`.
+    """Reads a ViT.
 
     Args:
-        heads: Attention heads, where no configuration says.
+        name: A folder or Hub id of transformers or timm, a file with timm's names, or `timm:MODEL`.
+        heads: Number of attention heads, if no configuration has it.
 
     Raises:
-        ValueError: If it is none, or none that our image encoder can be.
+        ValueError: If it is not a ViT, or not one that our image encoder supports.
     """
     if name.startswith("timm:"):
         model = require("timm").create_model(name.removeprefix("timm:"), pretrained=True)
@@ -90,7 +99,7 @@ def vision_source(name: str, heads: int | None = None) -> VisionSource:
 def _transformers_source(folder: Path, config: Mapping[str, Any]) -> VisionSource:
     known = {field: config[field] for field in CBViLAVisionConfig().to_dict() if field in config}
     known.pop("model_type", None)
-    # What transformers assumes where the file is silent.
+    # transformers' defaults.
     known = {"layer_norm_eps": 1e-12, "image_size": 224} | known
     tensors = {key.removeprefix("vit."): value for key, value in load_folder(folder).items()}
     return VisionSource(
@@ -102,10 +111,10 @@ def _transformers_source(folder: Path, config: Mapping[str, Any]) -> VisionSourc
 
 
 def timm_source(tensors: Mapping[str, Tensor], heads: int | None = None) -> VisionSource:
-    """A ViT by its tensors with timm's names, whose sizes are read from them.
+    """Reads a ViT from tensors with timm's names, whose shapes determine its sizes.
 
     Raises:
-        ValueError: If they are none, or the heads cannot be guessed.
+        ValueError: If they are not those of a ViT, or the number of heads cannot be inferred.
     """
     tensors = dict(tensors)
     try:
@@ -157,7 +166,11 @@ def _timm_model(tensors: Mapping[str, Tensor], config: CBViLAVisionConfig) -> to
 
 
 def difference(what: str, theirs: Tensor, ours: Tensor, tolerance: float = 1e-9) -> float:
-    """The largest difference; a ValueError if it is above `tolerance`, which is for fp64."""
+    """Returns the largest difference of states.
+
+    Raises:
+        ValueError: If it is above `tolerance`, whose default is for fp64.
+    """
     largest = float((theirs - ours).abs().max())
     if not largest <= tolerance:
         raise ValueError(f"The {what} encoder's states differ from the original's by up to {largest:.1e}.")

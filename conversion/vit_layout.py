@@ -1,8 +1,8 @@
-"""The names of a Vision Transformer's weights in timm (DeiT, ALBEF) and in transformers, old and new, and ours."""
+"""Maps the names of a Vision Transformer's weights in timm (DeiT, ALBEF) and transformers (old and new) to ours."""
 
 import re
 
-# transformers: at first `encoder.layer.N` with names of its own, in newer versions `layers.N` with those of ours.
+# transformers: `encoder.layer.N` with these names in older versions, `layers.N` with our names in newer ones.
 _OLD_LAYER = {
     "attention.attention.query": "attention.q_proj",
     "attention.attention.key": "attention.k_proj",
@@ -41,7 +41,7 @@ _TIMM = {
 
 
 def timm_names(key: str) -> tuple[str, ...]:
-    """Names in `CBViLAVisionModel` for a key of timm's; a fused projection has three, which share its rows."""
+    """Returns the names in `CBViLAVisionModel` for a key of timm; a fused projection is split into three."""
     if key in _TIMM:
         return (_TIMM[key],)
     match = re.fullmatch(r"blocks\.(\d+)\.(.+)\.(weight|bias)", key)
@@ -50,7 +50,7 @@ def timm_names(key: str) -> tuple[str, ...]:
 
 
 def transformers_names(key: str) -> tuple[str, ...]:
-    """The name in `CBViLAVisionModel` for a key of transformers' ViT without its prefix `vit.`, of any age."""
+    """Returns the name in `CBViLAVisionModel` for a key of transformers' ViT, old or new, without `vit.`."""
     if key in _TRANSFORMERS:
         return (_TRANSFORMERS[key],)
     match = re.fullmatch(r"(encoder\.layer|layers)\.(\d+)\.(.+)\.(weight|bias)", key)

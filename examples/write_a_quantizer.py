@@ -1,14 +1,14 @@
-"""Write a quantizer of your own, train with it, save, and load again: a random projection with random codes.
+"""Writes a quantizer, trains with it, saves, and loads again: a random projection with random codes.
 
     python examples/write_a_quantizer.py --max_steps 20 --output_dir runs/random-projection
 
 The idea is that of BEST-RQ (Chiu et al., "Self-supervised learning with random-projection quantizer for speech
-recognition"): tokens are multiplied by a random matrix and named after the nearest of K random directions. Neither the
-matrix nor the codes ever change. So there is no codebook to collapse and nothing to fit: indices change only as the
-image encoder does. What a code looks like is still learned, by the layer that brings it back to the encoder's width.
+recognition"): tokens are multiplied by a random matrix, and each is assigned the nearest of K random directions.
+Neither the matrix nor the codes are trained, so that the codebook cannot collapse, and indices change only with the
+image encoder. The layer that projects codes back to the encoder's hidden size is trained.
 
-Nothing is downloaded: the pictures are easy-VQA's (the package `easy-vqa`), the vocabulary is the bundled
-checkpoint's. docs/extending.md explains what a quantizer must do, and how it is published.
+Nothing is downloaded: the images are those of easy-VQA (the package `easy-vqa`), the vocabulary is the bundled
+checkpoint's. docs/extending.md explains what a quantizer must implement, and how it is published.
 """
 
 import argparse
@@ -46,28 +46,34 @@ from transformers_cbvila.model.quantizer_cbvila import token_codes
 from transformers_cbvila.model.quantizer_output_cbvila import DEFAULT_GRADIENTS, CBViLAGradients, CBViLAQuantizerHints
 
 
-# What can be chosen in `quantizer_config`, beside "type". Types are checked, and misspelt names are refused.
+# The options in `quantizer_config`, in addition to "type". Types are checked, and unknown names are errors.
 @options
 class RandomProjectionOptions(CBViLAQuantizerOptions):
     """Options of [`RandomProjectionQuantizer`].
 
     Args:
         size: Number of codes K.
-        dim: Width C that tokens are projected to.
+        dim: Code dimension C.
     """
 
     size: int = 64
     dim: int = 16
 
     def check(self, where: str) -> None:
+        """Checks the values."""
         require_range(where, "size", self.size, 2)
         require_range(where, "dim", self.dim, 1)
 
 
 class RandomProjectionQuantizer(CBViLAQuantizer):
-    """The nearest of K random directions, after a random projection.
+    """Assigns each token the nearest of K random directions, after a random projection.
 
-    Shapes: B batch, N visual tokens, D vision width, C code width, K codes.
+    Shapes: B batch, N visual tokens, D hidden size of the image encoder, C code dimension, K codes.
+
+    Args:
+        options: Its options.
+        width: D.
+        gradients: Which outputs pass gradients to the image encoder.
     """
 
     options_class = RandomProjectionOptions
@@ -78,46 +84,52 @@ class RandomProjectionQuantizer(CBViLAQuantizer):
     ) -> None:
         super().__init__(options, width, gradients)
         self.book_sizes = self.sizes(options)
-        # Buffers: saved with the weights, and out of the optimizer's reach.
+        # Buffers are saved with the weights but not trained.
         self.register_buffer("projection", torch.zeros(width, options.dim))
         self.register_buffer("codes", torch.zeros(options.size, options.dim))
         self.out_proj = nn.Linear(options.dim, width)
-        # Distances mean little in half precision: the quantizer stays in fp32 where the rest of a model does not.
+        # Half precision is too coarse for distances: the quantizer stays in fp32 whatever the model's dtype.
         self.to(torch.promote_types(torch.get_default_dtype(), torch.float32))
 
     def init_own_weights(self, std: float) -> None:
-        """How parameters and buffers of its own start; `init` leaves alone what was loaded from a checkpoint."""
+        """Initializes its own parameters and buffers; `init` skips those that were loaded from a checkpoint."""
         init.xavier_uniform_(self.projection)
         init.normal_(self.codes)
         init.copy_(self.codes, F.normalize(self.codes, dim=-1))
 
     @classmethod
     def sizes(cls, options: RandomProjectionOptions) -> tuple[int, ...]:
+        """Returns the number of codes of each book."""
         return (options.size,)
 
     @without_autocast
     def encode(self, tokens: Tensor, modules: Mapping[str, nn.Module] | None = None) -> Tensor:
+        """Projects tokens (…, D) to latents (…, C)."""
         latents = F.layer_norm(tokens.to(self.projection.dtype), (self.width,)) @ self.projection
         return F.normalize(at_least_fp32(latents), dim=-1)
 
     @without_autocast
     def lookup(self, latents: Tensor, hints: CBViLAQuantizerHints | None = None) -> Tensor:
+        """Returns the index (…) of the nearest code of latents (…, C)."""
         return nearest_codes(latents.flatten(0, -2), at_least_fp32(self.codes)).view(latents.shape[:-1])
 
     def indices_to_quantized(self, indices: Tensor) -> Tensor:
+        """Returns the quantized tokens (…, D) of indices (…)."""
         return self.decode(token_codes(indices, self.codes))
 
     @without_autocast
     def decode(self, codes: Tensor) -> Tensor:
-        """Codes (…, C) to quantized tokens (…, D)."""
+        """Projects codes (…, C) to quantized tokens (…, D)."""
         return project(self.out_proj, codes)
 
     def head_codes(self) -> tuple[Tensor, ...]:
+        """Returns the codes (K, C) of each book, for heads that compare states with codes."""
         return (at_least_fp32(self.codes),)
 
     def forward(
         self, tokens: Tensor, remember: bool = True, hints: CBViLAQuantizerHints | None = None
     ) -> CBViLAQuantizerOutput:
+        """Quantizes tokens (B, N, D)."""
         self.check_hints(hints)
         latents = self.encode(tokens)
         indices = self.lookup(latents)
@@ -131,16 +143,16 @@ class RandomProjectionQuantizer(CBViLAQuantizer):
         )
 
     def _pass_gradient(self, latents: Tensor, codes: Tensor, trains_encoder: bool) -> Tensor:
-        """The codes, with a way back for gradients to the image encoder in training, if one is asked for."""
+        """Returns the codes; in training with a straight-through gradient to the image encoder, if enabled."""
         return straight_through(latents, codes) if self.training and trains_encoder else codes
 
 
-# From here on a configuration can name it. Whoever loads a checkpoint with the package registers it before.
+# Now a configuration can name it. Loading a checkpoint with the package needs the same registration first.
 register_quantizer("random_projection", RandomProjectionQuantizer)
 
 
 def build(processor: CBViLAProcessor) -> CBViLAForPreTraining:
-    """A small model with random weights: 64-px pictures in 16 patches, two layers per encoder."""
+    """Returns a small model with random weights: images of 64 pixels in 16 patches, two layers per encoder."""
     small: dict[str, Any] = {
         "hidden_size": 64,
         "num_hidden_layers": 2,
@@ -149,7 +161,7 @@ def build(processor: CBViLAProcessor) -> CBViLAForPreTraining:
         "initializer_range": 0.08,
     }
     tokenizer = processor.tokenizer
-    words = {
+    vocabulary = {
         "vocab_size": len(tokenizer),
         "pad_token_id": tokenizer.pad_token_id,
         "bos_token_id": tokenizer.cls_token_id,
@@ -157,7 +169,7 @@ def build(processor: CBViLAProcessor) -> CBViLAForPreTraining:
     }
     config = CBViLAConfig(
         vision_config={**small, "image_size": 64, "patch_size": 16},
-        text_config={**small, **words},
+        text_config={**small, **vocabulary},
         multimodal_config={"num_hidden_layers": 2},
         quantizer_config={"type": "random_projection", "size": 64, "dim": 16},
         projection_dim=64,
@@ -167,6 +179,7 @@ def build(processor: CBViLAProcessor) -> CBViLAForPreTraining:
 
 
 def main(arguments: list[str] | None = None) -> None:
+    """Trains, saves and loads a model, and prints its last losses."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--max_steps", type=int, default=20)
     parser.add_argument("--output_dir", default="runs/random-projection")
@@ -180,7 +193,7 @@ def main(arguments: list[str] | None = None) -> None:
         args=CBViLATrainingArguments(
             output_dir=options.output_dir,
             max_steps=options.max_steps,
-            burn_in_steps=0.5,  # then MIM begins: its targets are these codes
+            burn_in_steps=0.5,  # MIM, whose targets are these codes, begins after it
             per_device_train_batch_size=32,
             learning_rate=1e-3,
             logging_steps=1,
@@ -193,7 +206,7 @@ def main(arguments: list[str] | None = None) -> None:
         processing_class=processor,
     )
     trainer.train()
-    trainer.save_model()  # the model, and the processor with it
+    trainer.save_model()  # also saves the processor
 
     loaded = CBViLAForPreTraining.from_pretrained(options.output_dir)
     assert torch.equal(loaded.cbvila.quantizer.codes, model.cbvila.quantizer.codes.cpu())

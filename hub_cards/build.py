@@ -11,6 +11,7 @@ class BuildWithCards(build_py):
     """setuptools' own step, and a copy of the cards where no source folder of the package has them."""
 
     def run(self) -> None:
+        """Builds, and copies the cards."""
         super().run()
         if not self.editable_mode:
             for source, target in self._cards().items():
@@ -18,10 +19,11 @@ class BuildWithCards(build_py):
                 self.copy_file(source, target)
 
     def get_outputs(self, include_bytecode: bool = True) -> list[str]:
+        """Returns the built files, cards included."""
         return [*super().get_outputs(include_bytecode), *self._cards().values()]
 
     def get_source_files(self) -> list[str]:
-        # For a source distribution, which has to be able to build the wheel.
+        """Returns the files of a source distribution, which has to be able to build the wheel."""
         return [*super().get_source_files(), *self._cards(), str(CARDS / "build.py")]
 
     def _cards(self) -> dict[str, str]:

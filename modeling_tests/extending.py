@@ -1,4 +1,4 @@
-"""Quantizers and objectives from outside the package: registered for the time of a test, in modules of their own."""
+"""Quantizers, objectives and tasks from outside the package, registered for the time of a test."""
 
 import importlib.util
 import sys
@@ -7,14 +7,15 @@ from pathlib import Path
 
 from transformers_cbvila.model.objectives_cbvila import OBJECTIVES
 from transformers_cbvila.model.quantizers_cbvila import QUANTIZERS
+from transformers_cbvila.tasks.registry import TASKS
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 @contextmanager
 def registered_for_now():
-    """Takes back what is registered meanwhile: other tests ask which quantizers and objectives there are."""
-    before = [(registry, dict(registry)) for registry in (QUANTIZERS, OBJECTIVES)]
+    """Takes back what is registered meanwhile: other tests ask what there is."""
+    before = [(registry, dict(registry)) for registry in (QUANTIZERS, OBJECTIVES, TASKS)]
     modules = set(sys.modules)
     try:
         yield

@@ -59,7 +59,7 @@ def test_checkpoint_source_of_bundled_names_folders_and_others(checkpoints, tmp_
         tiny_model().save_pretrained(checkpoints / folder)
     assert checkpoint_source("cbvila-b") == str(checkpoints / "cbvila-b")
     assert checkpoint_source(str(tmp_path / "mine")) == str(tmp_path / "mine")
-    with pytest.raises(OSError, match=r"'nobody/nothing' is no folder .*\(cbvila-b, .*from the Hub, either: "):
+    with pytest.raises(OSError, match=r"'nobody/nothing' is no folder .*\(cbvila-b, .*loaded from the Hub: "):
         checkpoint_source("nobody/nothing")
 
 

@@ -1,4 +1,4 @@
-"""The helper that imports optional packages."""
+"""require() imports optional packages."""
 
 import configparser
 import shlex

@@ -1,4 +1,4 @@
-"""An existing empty folder is as good as none."""
+"""An existing empty folder is a free one."""
 
 from transformers_cbvila.output_folders import is_free
 

@@ -1,4 +1,4 @@
-"""The README's code runs, and its figures and the cards' are those that the runs wrote."""
+"""The README's code runs, and its numbers and those of the cards are the recorded ones."""
 
 import json
 import re

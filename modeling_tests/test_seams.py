@@ -14,7 +14,7 @@ from transformers_cbvila.model.objectives_cbvila import OBJECTIVES
 from transformers_cbvila.model.quantizers_cbvila import QUANTIZERS
 
 SOURCES = Path(__file__).parents[1] / "src" / "transformers_cbvila"
-# "codebook" is a word of the language, too: of a tower's learning rate, of a fact about a checkpoint.
+# "codebook" is also used elsewhere: of a tower's learning rate, of a fact about a checkpoint.
 TERMS = set(OBJECTIVES) - {"codebook"}
 COMMON_OPTIONS = {"type", "weight"}
 # The ways to a configuration's options, as attributes.
@@ -101,7 +101,7 @@ def test_flat_names_are_read_in_their_file_only():
     def check(path):
         kinds = [cls for cls in (*QUANTIZERS.values(), *OBJECTIVES.values()) if own_file(cls) == path.name]
         flat = {name for cls in kinds for name in cls.options_class.flat_names}
-        heads = {"mim_head"}  # a module of the old checkpoints' names, too
+        heads = {"mim_head"}  # also a module in names of old checkpoints
         return [(line, name) for line, name in flat_names_read(path.read_text()) if name not in flat | heads]
 
     assert all_found(check) == []

@@ -1,5 +1,6 @@
 """Small models, batches and data that many tests share. The text side is narrower than the image side by default."""
 
+import numpy as np
 import torch
 from PIL import Image
 from transformers import BertTokenizer, set_seed
@@ -125,9 +126,19 @@ def tiny_answers(batch=4, length=3, seed=0):
     return labels
 
 
-def tiny_processor():
-    tokenizer = BertTokenizer(vocab={word: i for i, word in enumerate(WORDS)}, model_max_length=16)
-    return CBViLAProcessor(CBViLAImageProcessorPil(size={"height": SIDE, "width": SIDE}), tokenizer)
+def tiny_tokenizer(words=WORDS, **options):
+    return BertTokenizer(vocab={word: i for i, word in enumerate(words)}, **options)
+
+
+def tiny_processor(words=WORDS, side=SIDE, add_sep_token=True, model_max_length=16, **tokenizer_options):
+    tokenizer = tiny_tokenizer(words, model_max_length=model_max_length, **tokenizer_options)
+    image_processor = CBViLAImageProcessorPil(size={"height": side, "width": side})
+    return CBViLAProcessor(image_processor, tokenizer, add_sep_token=add_sep_token)
+
+
+def noise_image(size=(40, 30), seed=0):
+    """An RGB image (width, height) of independent pixels."""
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size[::-1], 3), dtype=np.uint8))
 
 
 def half_image(colour, half, size=SIDE):

@@ -1,11 +1,10 @@
 """A tiny question answering model with random weights, its processor and pictures: what the pipeline's tests share."""
 
-import numpy as np
+import tiny
 import torch
 from PIL import Image
-from transformers import BertTokenizer
 
-from transformers_cbvila import CBViLAConfig, CBViLAForQuestionAnswering, CBViLAImageProcessorPil, CBViLAProcessor
+from transformers_cbvila import CBViLAConfig, CBViLAForQuestionAnswering, CBViLAProcessor
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = """
@@ -17,31 +16,9 @@ NUM_POSITIONS = 16
 
 
 def tiny_config() -> CBViLAConfig:
-    return CBViLAConfig(
-        vision_config={
-            "hidden_size": 32,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "intermediate_size": 32,
-            "image_size": 32,
-            "patch_size": 8,
-        },
-        text_config={
-            "vocab_size": len(VOCABULARY),
-            "hidden_size": 32,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "intermediate_size": 32,
-            "max_position_embeddings": NUM_POSITIONS,
-            "pad_token_id": VOCABULARY["[PAD]"],
-            "bos_token_id": VOCABULARY["[CLS]"],
-            "eos_token_id": VOCABULARY["[SEP]"],
-        },
-        multimodal_config={"num_hidden_layers": 1},
-        codebook_size=8,
-        codebook_dim=4,
-        projection_dim=8,
-    )
+    one_layer = {"num_hidden_layers": 1}
+    text = {"vocab_size": len(VOCABULARY), **one_layer}
+    return tiny.tiny_config(same_width=True, text=text, vision=one_layer, fusion=one_layer)
 
 
 def tiny_model(model_class: type = CBViLAForQuestionAnswering, seed: int = 0):
@@ -58,10 +35,9 @@ def tiny_model(model_class: type = CBViLAForQuestionAnswering, seed: int = 0):
 
 
 def tiny_processor(add_sep_token: bool = True, **tokenizer_options) -> CBViLAProcessor:
-    tokenizer = BertTokenizer(vocab=VOCABULARY, **tokenizer_options)
-    return CBViLAProcessor(CBViLAImageProcessorPil(size=32), tokenizer, add_sep_token=add_sep_token)
+    options = {"model_max_length": None, **tokenizer_options}
+    return tiny.tiny_processor(VOCABULARY, add_sep_token=add_sep_token, **options)
 
 
-def picture(seed: int = 0, size: tuple[int, int] = (40, 30)) -> Image.Image:
-    noise = np.random.default_rng(seed).integers(0, 256, size=(*size, 3), dtype=np.uint8)
-    return Image.fromarray(noise)
+def picture(seed: int = 0, size: tuple[int, int] = (30, 40)) -> Image.Image:
+    return tiny.noise_image(size, seed)

@@ -1,4 +1,4 @@
-"""Copies of a pack whose pictures are blank: what a model learns of them it has from the texts alone."""
+"""Copies datasets with blank images, to measure what a model learns from the texts alone."""
 
 import os
 import tempfile
@@ -12,20 +12,20 @@ GREY = 128
 
 
 def blank_copy(source: Path, target: Path) -> None:
-    """Writes a pack's Parquet files again, every picture a grey one of its size; a copy that is there is kept.
+    """Copies the Parquet files of a dataset with every image replaced by a grey one of its size.
 
     Args:
-        source: Folder of Parquet files, whose pictures, if any, are in the column `image`.
-        target: The folder to write.
+        source: Folder of Parquet files, whose images, if any, are in the column `image`.
+        target: The folder to write; kept if it exists.
 
     Raises:
-        ValueError: `source` has no Parquet files.
+        ValueError: If `source` has no Parquet files.
     """
     if target.exists():
         return
     files = sorted(source.glob("*.parquet"))
     if not files:
-        raise ValueError(f"{source} has no Parquet files. Name the folder that holds the packs.")
+        raise ValueError(f"{source} has no Parquet files. Give the folder of a dataset that has.")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as unfinished:
         copy = Path(unfinished, target.name)

@@ -1,4 +1,4 @@
-"""One cell of a study: a model pretrained with one arm's options and one seed, and what it has learned."""
+"""Runs one cell of a study: pretrains a model with one arm's options and one seed, and measures it."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from typing import Any
 import datasets
 import torch
 from torch import Tensor
-from transformers import PrinterCallback
+from transformers import PreTrainedModel, PrinterCallback
 
 from benchmarks.measuring import count_flops
 from transformers_cbvila.data.sources import load_pairs
@@ -25,16 +25,17 @@ from transformers_cbvila.training.trainer import CBViLATrainer
 
 @dataclass(frozen=True)
 class Cell:
-    """A place in a study's table.
+    """One arm of a study with one seed.
 
     Args:
         arm: Name of the arm.
-        seed: Seed of weights, order, masks and crops: cells of one seed differ in nothing but their arm's options.
-        options: Those of `cbvila pretrain`, `model_config` among them.
-        train_data, test_data: Folders with a `train` and a `test` split, respectively.
-        rerank_k: How many candidates ITM orders anew in retrieval.
-        result: Where the figures go; the trained model goes into the folder of the same name beside it.
-        start: The cell whose model this one starts from, if it does not from random weights.
+        seed: Seed of weights, order, masks and crops: cells of one seed differ only in their arm's options.
+        options: Options of `cbvila pretrain`, including `model_config`.
+        train_data: Folders with a `train` split.
+        test_data: Folder with a `test` split.
+        rerank_k: How many candidates ITM re-ranks in retrieval.
+        result: File of the metrics; the trained model is in the folder of the same name beside it.
+        start: The cell whose model this one starts from; random weights by default.
     """
 
     arm: str
@@ -48,12 +49,12 @@ class Cell:
 
     @property
     def folder(self) -> Path:
-        """Where the trained model is."""
+        """The folder of the trained model."""
         return self.result.with_suffix("")
 
 
 def run_cell(cell: Cell, threads: int = 1) -> dict[str, Any]:
-    """Trains and measures, writes `cell.result` when all is done, and returns what it wrote."""
+    """Trains and measures; writes the result to `cell.result` at the end, and returns it."""
     torch.set_num_threads(threads)
     started = time.process_time()
     datasets.disable_progress_bars()
@@ -62,7 +63,7 @@ def run_cell(cell: Cell, threads: int = 1) -> dict[str, Any]:
     trainer.save_model()
     trained = time.process_time()
     rows = load_pairs(cell.test_data, "test")
-    figures = inspect_pretraining(
+    metrics = inspect_pretraining(
         trainer.model, trainer.processing_class, rows, rerank_k=cell.rerank_k, progress=False
     )
     found = {
@@ -72,14 +73,14 @@ def run_cell(cell: Cell, threads: int = 1) -> dict[str, Any]:
         "train_cpu_seconds": round(trained - started, 1),
         "evaluate_cpu_seconds": round(time.process_time() - trained, 1),
         "train_teraflops": round(_train_flops(trainer) / 1e12, 2),
-        "figures": figures,
+        "figures": metrics,
         "log": trainer.state.log_history,
         "options": dict(cell.options),
     }
     cell.result.parent.mkdir(parents=True, exist_ok=True)
     unfinished = cell.result.with_suffix(".part")
     unfinished.write_text(json.dumps(found, indent=1))
-    os.replace(unfinished, cell.result)  # whole or not at all
+    os.replace(unfinished, cell.result)
     return found
 
 
@@ -97,12 +98,12 @@ def _trainer(cell: Cell) -> CBViLATrainer:
         **options,
     )
     trainer = build_trainer(job, args)
-    trainer.remove_callback(PrinterCallback)  # what it would print is in the result
+    trainer.remove_callback(PrinterCallback)  # the result has its logs
     return trainer
 
 
 def _train_flops(trainer: CBViLATrainer) -> int:
-    """FLOPs of all steps' forward and backward: one batch counted in each phase of the schedule."""
+    """Returns the FLOPs of forward and backward of all steps, from one batch in each phase of the schedule."""
     args, model = trainer.args, trainer.model.train()
     examples = [trainer.train_dataset[row] for row in range(args.per_device_train_batch_size)]
     batch = {name: value.to(args.device) for name, value in trainer.data_collator(examples).items()}
@@ -116,5 +117,5 @@ def _train_flops(trainer: CBViLATrainer) -> int:
     return total
 
 
-def _backward(model, batch: dict[str, Tensor], weights: dict[str, float]) -> None:
+def _backward(model: PreTrainedModel, batch: dict[str, Tensor], weights: dict[str, float]) -> None:
     model(**batch, loss_weights=weights).loss.backward()

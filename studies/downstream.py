@@ -1,6 +1,6 @@
 """Fine-tunes a pretrained model and random weights for the downstream tasks, and tabulates what both reach.
 
-example:
+Example:
   python -m studies.downstream --packs packs --output_dir runs/downstream --jobs 2
   python -m studies.downstream --packs packs --tasks emoji nlvr1 --seeds 0
 
@@ -144,6 +144,7 @@ class Run:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Runs what is missing, and writes and prints the table."""
     options = command_line().parse_args(argv)
     runs = list(wanted_runs(options))
     missing = [run for run in runs if not run.result.is_file()]
@@ -156,6 +157,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def command_line() -> argparse.ArgumentParser:
+    """Returns the parser of the options."""
     parser = argparse.ArgumentParser(
         prog="python -m studies.downstream",
         description=__doc__,

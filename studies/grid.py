@@ -1,4 +1,4 @@
-"""A study as a grid of cells, read from its YAML file."""
+"""Reads a study from its YAML file, as a grid of cells."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,16 +12,17 @@ from .cell import Cell
 
 @dataclass(frozen=True)
 class Study:
-    """What is compared, on what.
+    """A comparison of arms over seeds.
 
     Args:
-        name: The file's name without its ending.
+        name: Name of the file without extension.
         recipe: Options that all arms share.
-        arms: By name, the options in which an arm differs. The first is what the others are compared with.
-        seeds: Every arm is run with each.
-        train_artists, test_artist: Whose emoji are learned from and retrieved.
-        rerank_k: How many candidates ITM orders anew in retrieval.
-        start: Changes to the recipe of a run, one per seed, whose model all arms of that seed start from; `None`: all
+        arms: By name, the options in which an arm differs. The others are compared with the first.
+        seeds: Every arm is run with each seed.
+        train_artists: Artists of the training emoji.
+        test_artist: Artist of the emoji to retrieve.
+        rerank_k: How many candidates ITM re-ranks in retrieval.
+        start: Changes to the recipe for a run, one per seed, whose model all arms of that seed start from; `None`: all
             start from random weights.
     """
 
@@ -36,10 +37,10 @@ class Study:
 
     @classmethod
     def read(cls, path: str | Path) -> "Study":
-        """Reads a study; its `recipe` is a path beside it.
+        """Reads a study; its `recipe` is a path relative to it.
 
         Raises:
-            ValueError: An entry is missing, unknown, or does not fit.
+            ValueError: If an entry is missing, unknown, or not valid.
         """
         path = Path(path)
         entries = yaml.safe_load(path.read_text())
@@ -52,7 +53,7 @@ class Study:
         return cls(name=path.stem, **entries)
 
     def cells(self, train_data: tuple[str, ...], test_data: str, folder: Path) -> Iterator[Cell]:
-        """All cells, seed by seed, so that every arm has been run once before any is run twice."""
+        """Yields all cells, seed by seed, so that every arm is run once before any is run twice."""
         for seed in self.seeds:
             start = None
             if self.start is not None:
@@ -67,7 +68,7 @@ class Study:
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `changes`, mapping by mapping."""
+    """Returns `base` with `changes`, merging nested mappings."""
     result = dict(base)
     for name, value in changes.items():
         nested = isinstance(value, Mapping) and isinstance(result.get(name), Mapping)
@@ -76,6 +77,6 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
 
 
 def slug(text: str) -> str:
-    """A file name's part: letters and digits of a text, joined by dashes."""
+    """Returns the letters and digits of a text, joined by dashes, for a file name."""
     words = "".join(letter if letter.isalnum() else " " for letter in text.lower()).split()
     return "-".join(words)

@@ -1,6 +1,6 @@
 """Runs a study cell by cell: finished cells are kept, the remaining time is printed, tables are written at the end.
 
-example:
+Example:
   python -m studies.run studies/table4.yaml --emoji packs/emoji --output_dir runs/study --jobs 2
 """
 
@@ -21,12 +21,13 @@ from .table import tables
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Runs the studies; writes and prints their tables."""
     parser = argparse.ArgumentParser(
         prog="python -m studies.run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("studies", nargs="+", help="YAML files of studies")
-    parser.add_argument("--emoji", required=True, help="folder of the emoji pack (Parquet, with a column 'artist')")
-    parser.add_argument("--more_train_data", nargs="*", default=[], help="more folders of pairs to learn from")
+    parser.add_argument("--emoji", required=True, help="folder of the emoji (Parquet, with a column 'artist')")
+    parser.add_argument("--more_train_data", nargs="*", default=[], help="more folders of training pairs")
     parser.add_argument("--output_dir", default="runs/study", help="where cells and tables go (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="cells at a time, one thread each")
     parser.add_argument("--arms", nargs="+", help="run only these arms")
@@ -46,9 +47,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run_cells(cells: list[Cell], jobs: int) -> None:
-    """Runs those that have no result yet, each in a process of its own; a bar shows the time that remains.
+    """Runs the cells without a result, each in its own process and first those that others start from.
 
-    First those that others start from.
+    A progress bar shows the remaining time.
     """
     missing = [cell for cell in cells if not cell.result.is_file()]
     print(f"{len(cells) - len(missing)} of {len(cells)} cells are there; {len(missing)} to run.", file=sys.stderr)
@@ -59,7 +60,7 @@ def run_cells(cells: list[Cell], jobs: int) -> None:
 
 
 def _run(cells: list[Cell], jobs: int) -> None:
-    # A cell is to see one thread whatever the machine has: its time and its sums are then those of the others.
+    # One thread per cell on every machine, so that times and floating-point sums are comparable.
     os.environ["OMP_NUM_THREADS"] = "1"
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
         running = {pool.submit(run_cell, cell): cell for cell in cells}

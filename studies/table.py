@@ -1,4 +1,4 @@
-"""Tables of a study: every arm's figures, and how much they differ from the first arm's, paired by seed."""
+"""Writes the tables of a study: the metrics of every arm, and their differences from the first's, paired by seed."""
 
 import math
 import statistics
@@ -7,31 +7,31 @@ from typing import Any
 
 from .grid import Study
 
-# 97.5 % quantiles of Student's t by degrees of freedom: half the width of a 95 % interval in standard errors.
+# 97.5 % quantiles of Student's t by degrees of freedom: half the width of a 95 % interval, in standard errors.
 _T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 
-Found = dict[str, Any]
-Figure = Callable[[Found], float]
+Result = dict[str, Any]  # what a cell wrote
+Metric = Callable[[Result], float]
 
 
-def _percent(name: str) -> Figure:
-    return lambda found: 100 * found["figures"].get(name, math.nan)
+def _percent(name: str) -> Metric:
+    return lambda result: 100 * result["figures"].get(name, math.nan)
 
 
-def _plain(name: str) -> Figure:
-    return lambda found: found["figures"].get(name, math.nan)
+def _plain(name: str) -> Metric:
+    return lambda result: result["figures"].get(name, math.nan)
 
 
-def _mean_recall(suffix: str) -> Figure:
+def _mean_recall(suffix: str) -> Metric:
     names = [f"{way}_retrieval_r{k}{suffix}" for way in ("text", "image") for k in (1, 5, 10)]
-    return lambda found: 100 * statistics.fmean(found["figures"].get(name, math.nan) for name in names)
+    return lambda result: 100 * statistics.fmean(result["figures"].get(name, math.nan) for name in names)
 
 
-def _last_logged(name: str) -> Figure:
-    return lambda found: next((entry[name] for entry in reversed(found["log"]) if name in entry), math.nan)
+def _last_logged(name: str) -> Metric:
+    return lambda result: next((entry[name] for entry in reversed(result["log"]) if name in entry), math.nan)
 
 
-def _recalls(suffix: str, label: str) -> dict[str, Figure]:
+def _recalls(suffix: str, label: str) -> dict[str, Metric]:
     single = {
         f"{way[0].upper()}R@{k}{label}": _percent(f"{way}_retrieval_r{k}{suffix}")
         for way in ("text", "image")
@@ -41,50 +41,51 @@ def _recalls(suffix: str, label: str) -> dict[str, Figure]:
 
 
 RETRIEVAL = {**_recalls("", ""), **_recalls("_reranked", " (ITM)"), **_recalls("_combined", " (both)")}
-CODEBOOK: dict[str, Figure] = {
+CODEBOOK: dict[str, Metric] = {
     "usage %": _percent("codebook_usage"),
     "perplexity": _plain("codebook_perplexity"),
     "top share %": _percent("codebook_top_share"),
-    "stability %": lambda found: 100 * _last_logged("codebook_stability")(found),
+    "stability %": lambda result: 100 * _last_logged("codebook_stability")(result),
     "ln ppl": _plain("ln_perplexity"),
     "MIM CE": _plain("mim"),
-    "saved by caption": lambda found: found["figures"].get("mim_shuffled_caption", math.nan) - _plain("mim")(found),
+    "saved by caption": lambda result: _plain("mim_shuffled_caption")(result) - _plain("mim")(result),
     "MIM acc %": _percent("mim_accuracy"),
     "position floor %": _percent("mim_accuracy_position_floor"),
-    "pixel / floor": lambda found: _plain("pixel")(found) / _plain("pixel_floor")(found),
+    "pixel / floor": lambda result: _plain("pixel")(result) / _plain("pixel_floor")(result),
 }
-COST: dict[str, Figure] = {
-    "steps": lambda found: found["steps"],
-    "TFLOP": lambda found: found["train_teraflops"],
-    "CPU minutes": lambda found: found["train_cpu_seconds"] / 60,
+COST: dict[str, Metric] = {
+    "steps": lambda result: result["steps"],
+    "TFLOP": lambda result: result["train_teraflops"],
+    "CPU minutes": lambda result: result["train_cpu_seconds"] / 60,
 }
 
 
-def tables(study: Study, cells: Sequence[Found]) -> str:
-    """Markdown of all tables of a study, from the results of those cells that are finished."""
+def tables(study: Study, cells: Sequence[Result]) -> str:
+    """Returns all tables of a study as Markdown, from the results of its finished cells."""
     by_arm = {arm: {cell["seed"]: cell for cell in cells if cell["arm"] == arm} for arm in study.arms}
-    by_arm = {arm: found for arm, found in by_arm.items() if found}
+    by_arm = {arm: results for arm, results in by_arm.items() if results}
     if not by_arm:
         return f"# {study.name}\n\nNo cell is finished.\n"
     wanted = len(study.arms) * len(study.seeds)
     parts = [f"# {study.name}", f"{len(cells)} of {wanted} cells; mean ± standard deviation over seeds."]
-    for title, figures in (("Retrieval", RETRIEVAL), ("Codebook and MIM", CODEBOOK), ("Cost", COST)):
-        parts += [f"## {title}", _means(by_arm, figures)]
+    for title, metrics in (("Retrieval", RETRIEVAL), ("Codebook and MIM", CODEBOOK), ("Cost", COST)):
+        parts += [f"## {title}", _means(by_arm, metrics)]
     if len(by_arm) > 1:
         differences = _differences(by_arm, {**RETRIEVAL, **CODEBOOK})
         parts += [f"## Less {next(iter(by_arm))!r}, paired by seed (95 % interval of the mean)", differences]
     return "\n\n".join(parts) + "\n"
 
 
-def _means(by_arm: dict[str, dict[int, Found]], figures: dict[str, Figure]) -> str:
+def _means(by_arm: dict[str, dict[int, Result]], metrics: dict[str, Metric]) -> str:
     rows = [
-        [arm, str(len(found)), *(mean([figure(cell) for cell in found.values()]) for figure in figures.values())]
-        for arm, found in by_arm.items()
+        [arm, str(len(results)), *(mean([metric(each) for each in results.values()]) for metric in metrics.values())]
+        for arm, results in by_arm.items()
     ]
-    return markdown(["arm", "seeds", *figures], rows)
+    return markdown(["arm", "seeds", *metrics], rows)
 
 
 def mean(values: list[float]) -> str:
+    """Formats the mean and standard deviation of values; a dash if one is NaN."""
     if any(map(math.isnan, values)):
         return "–"
     spread = f" ± {_number(statistics.stdev(values))}" if len(values) > 1 else ""
@@ -93,18 +94,18 @@ def mean(values: list[float]) -> str:
     return _number(statistics.fmean(values)) + spread
 
 
-def _differences(by_arm: dict[str, dict[int, Found]], figures: dict[str, Figure]) -> str:
+def _differences(by_arm: dict[str, dict[int, Result]], metrics: dict[str, Metric]) -> str:
     (_, base), *others = by_arm.items()
     rows = []
-    for arm, found in others:
-        seeds = sorted(set(base) & set(found))
-        cells = [interval([figure(found[seed]) - figure(base[seed]) for seed in seeds]) for figure in figures.values()]
+    for arm, results in others:
+        seeds = sorted(set(base) & set(results))
+        cells = [interval([metric(results[s]) - metric(base[s]) for s in seeds]) for metric in metrics.values()]
         rows.append([arm, str(len(seeds)), *cells])
-    return markdown(["arm", "pairs", *figures], rows)
+    return markdown(["arm", "pairs", *metrics], rows)
 
 
 def interval(differences: Sequence[float]) -> str:
-    """Mean of paired differences and its 95 % interval by Student's t, as text; the mean alone of one pair."""
+    """Formats the mean of paired differences and its 95 % interval by Student's t; for one pair the mean only."""
     if not differences or any(map(math.isnan, differences)):
         return "–"
     mean = statistics.fmean(differences)
@@ -115,7 +116,7 @@ def interval(differences: Sequence[float]) -> str:
 
 
 def _number(value: float, signed: bool = False) -> str:
-    """A value with about three digits; a whole number as it is."""
+    """Formats a value with about three digits, and an integer with all."""
     if isinstance(value, int):
         return str(value)
     digits = 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
@@ -123,5 +124,6 @@ def _number(value: float, signed: bool = False) -> str:
 
 
 def markdown(head: list[str], rows: list[list[str]]) -> str:
+    """Returns a Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

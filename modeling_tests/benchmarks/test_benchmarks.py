@@ -1,4 +1,4 @@
-"""The benchmarks run, say how they are used, and compute what they print."""
+"""Benchmarks: their help, their output, and the numbers they compute."""
 
 import sys
 
@@ -13,7 +13,7 @@ import reranking
 import start
 import torch
 from measuring import Spread, count_flops
-from pretraining_step import TrainingStep, figures, model_config, random_batch
+from pretraining_step import TrainingStep, derived_metrics, model_config, random_batch
 from tiny import build, pretraining_model, tiny_pairs
 from transformers import FlavaConfig
 
@@ -39,7 +39,14 @@ def test_benchmark_help_ends_with_an_example(module, monkeypatch, capsys):
 def test_pretraining_step_prints_its_rates(monkeypatch, capsys):
     run(pretraining_step, monkeypatch, "--size", "tiny", "--batch_size", "2", "--rounds", "1", "--product", "32")
     printed = capsys.readouterr().out
-    for line in ("batch 2, 64 px", "pairs per CPU-second", "GMAC per pair", "share of it", "GFLOP-eq", "peak memory"):
+    for line in (
+        "batch 2, 64 px",
+        "pairs per CPU-second",
+        "GMAC per pair",
+        "share of that",
+        "GFLOP-eq",
+        "peak memory",
+    ):
         assert line in printed
 
 
@@ -58,7 +65,7 @@ def test_start_prints_its_times(monkeypatch, capsys):
 
 def test_figures_equal_hand_computed_ones():
     times = {name: Spread([value]) for name, value in {"forward": 2.0, "backward": 3.0, "optimiser": 1.0}.items()}
-    derived = figures(200 * 10**9, 4, Spread([80e9]), times)
+    derived = derived_metrics(200 * 10**9, 4, Spread([80e9]), times)
     assert derived == pytest.approx(
         {"step": 6.0, "pairs_per_second": 4 / 6, "share": 200 / 5 / 80, "gflop_equivalents": 480}
     )
@@ -187,12 +194,12 @@ def test_large_gallery_draw_texts_have_8_to_24_tokens():
 def test_pipeline_prints_its_times(monkeypatch, capsys):
     run(answering, monkeypatch, "--batch_size", "4", "--rounds", "1")
     printed = capsys.readouterr().out
-    assert "4 questions, 1 about each picture" in printed and "4 questions, 10 about each picture" in printed
-    assert "CPU time beside the model" in printed
+    assert "4 questions, 1 about each image" in printed and "4 questions, 10 about each image" in printed
+    assert "CPU time outside the model" in printed
 
 
 def test_index_memory_prints_and_checks_its_limit(monkeypatch, capsys):
     assert run(index_memory, monkeypatch, "--images", "70", "--limit", "10000") == 0
-    assert "70 pictures indexed into a folder" in capsys.readouterr().out
+    assert "70 images indexed into a folder" in capsys.readouterr().out
     monkeypatch.setattr(index_memory, "resident", iter(range(0, 10**9, 10**8)).__next__)
     assert run(index_memory, monkeypatch, "--images", "3", "--limit", "150") == 1

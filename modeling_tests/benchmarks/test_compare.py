@@ -1,4 +1,4 @@
-"""The comparison of two commits: what it calls different, and that a run's command is one that the parser takes."""
+"""Comparison of two commits: differences, fingerprints, and recorded commands that parse."""
 
 import compare
 import pytest

@@ -1,4 +1,4 @@
-"""Clocks, counts and medians, against values derived by hand."""
+"""Clocks, FLOP counts and medians of benchmarks, against values derived by hand."""
 
 import argparse
 

@@ -4,11 +4,8 @@ import subprocess
 import unittest
 from unittest.mock import patch
 
-import numpy as np
 import tiny
 from conformance import upstream
-from PIL import Image
-from transformers import BertTokenizer
 from transformers.utils import is_torchvision_available
 
 from transformers_cbvila import CBViLAImageProcessor, CBViLAImageProcessorPil, CBViLAProcessor
@@ -33,8 +30,7 @@ class TestImageProcessor(image_suite.ImageProcessingTestMixin, unittest.TestCase
 
     def test_backends_equivalence(self):
         # On a picture of noise, the hardest to resize alike, instead of a photograph from the network.
-        noise = np.random.default_rng(0).integers(0, 256, (97, 131, 3), dtype=np.uint8)
-        with patch.object(image_suite, "load_test_image", lambda url: Image.fromarray(noise)):
+        with patch.object(image_suite, "load_test_image", lambda url: tiny.noise_image((131, 97))):
             super().test_backends_equivalence()
 
     def test_new_models_require_torchvision_backend(self):
@@ -59,7 +55,7 @@ class TestProcessor(processor_suite.ProcessorTesterMixin, unittest.TestCase):
 
     @classmethod
     def _setup_tokenizer(cls):
-        return BertTokenizer(vocab={word: i for i, word in enumerate(tiny.WORDS)})
+        return tiny.tiny_tokenizer()
 
     @classmethod
     def _setup_image_processor(cls):

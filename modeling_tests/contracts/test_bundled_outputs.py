@@ -1,6 +1,6 @@
 """What the bundled checkpoints say of two images: held to recorded values, so that a rewrite of a model shows.
 
-Record them anew only when a checkpoint is trained anew: `python modeling_tests/contracts/test_bundled_outputs.py`.
+Record them again only when a checkpoint is retrained: `python modeling_tests/contracts/test_bundled_outputs.py`.
 """
 
 from pathlib import Path

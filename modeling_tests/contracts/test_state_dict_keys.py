@@ -1,7 +1,7 @@
 """The names of the weights of every head, which published checkpoints rely on: held to a recorded list.
 
-Record it anew only when loading renames what is published: `python modeling_tests/contracts/test_state_dict_keys.py`.
-What version 0.1 called them is recorded, too, and never anew: its checkpoints load.
+Record it again only when loading renames what is published: `python modeling_tests/contracts/test_state_dict_keys.py`.
+The names of version 0.1 are recorded once and for all, because its checkpoints load.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Converted ALBEF checkpoints compute what ALBEF computed, in fp32 and in fp64."""
+"""Outputs of converted ALBEF checkpoints equal those of ALBEF, in fp32 and fp64."""
 
 import albef_fixtures
 import pytest

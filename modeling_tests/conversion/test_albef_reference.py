@@ -1,4 +1,4 @@
-"""Checkpoints for entailment and NLVR2, of widths that differ, against ALBEF's passes written out.
+"""Converted checkpoints for entailment and NLVR2 against a reference implementation of ALBEF.
 
 The writing out is held to recorded outputs of ALBEF first.
 """

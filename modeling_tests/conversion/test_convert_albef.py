@@ -1,4 +1,4 @@
-"""The command: what it writes, what it prints, and what it refuses."""
+"""`convert_albef.py`: its output folder, its key table, and the input it rejects."""
 
 import json
 import os
@@ -14,6 +14,7 @@ import torch
 from albef_sizes import layout_of
 from command import run
 from convert_albef import convert, main
+from equal_tensors import assert_equal_weights
 from transformers import AutoTokenizer
 
 from transformers_cbvila import (
@@ -109,8 +110,7 @@ def test_convert_guesses_retrieval_layout(tmp_path):
     model, table, _ = convert(tensors, given=given)
     same, _, _ = convert(albef_fixtures.checkpoint("pretrain"), "retrieval", given)
     assert isinstance(model, CBViLAForImageTextRetrieval) and not table.of("fresh")
-    for name, value in same.state_dict().items():
-        assert torch.equal(value, model.state_dict()[name]), name
+    assert_equal_weights(same, model)
 
 
 def test_convert_pretraining_to_tasks_names_fresh_weights(tmp_path):
@@ -170,7 +170,7 @@ def without(tensors, *keys):
         (
             lambda t: t | {"itm_head.bias": torch.ones(3)},
             [],
-            "itm_head.bias gives objectives.itm.head.bias the shape (3,); the model's sizes ask (2,)",
+            "itm_head.bias gives objectives.itm.head.bias the shape (3,); the model needs (2,)",
         ),
         (lambda t: t, ["--task", "nothing"], None),
         (
@@ -284,4 +284,4 @@ def test_converted_twin_weights_load_into_other_heads(tmp_path):
     model.save_pretrained(tmp_path)
     loaded, info = CBViLAForVisualReasoning.from_pretrained(tmp_path, output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]
-    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in model.state_dict().items())
+    assert_equal_weights(model, loaded)

@@ -1,4 +1,4 @@
-"""Towers as plain models of transformers."""
+"""`export_towers.py` writes encoders as plain models of transformers."""
 
 import pytest
 import tiny

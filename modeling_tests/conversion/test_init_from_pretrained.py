@@ -1,4 +1,4 @@
-"""A model started from small ViTs and BERTs, against the originals."""
+"""`init_from_pretrained.py` on small ViTs and BERTs, against the originals."""
 
 import sys
 from dataclasses import replace
@@ -7,6 +7,7 @@ import pytest
 import tiny
 import torch
 from command import run
+from equal_tensors import assert_equal_tensors, assert_equal_weights
 from init_from_pretrained import main
 from safetensors.torch import load_file, save_file
 from text_source import chosen_layers, text_source
@@ -117,8 +118,7 @@ def test_init_from_timm_file_gives_the_same_tower(originals, tmp_path, capsys):
     assert converted("--vision", tmp_path / "vit.safetensors", "--output_dir", tmp_path / "b", *base, *heads) == 0
     first, second = (CBViLAForPreTraining.from_pretrained(tmp_path / name) for name in "ab")
     assert second.config.vision_config.layer_norm_eps == 1e-6  # timm's
-    for name, value in first.state_dict().items():
-        assert torch.equal(value, second.state_dict()[name]), name
+    assert_equal_weights(first, second)
 
 
 def test_timm_source_check_uses_timm(originals):
@@ -149,13 +149,13 @@ def test_init_from_tensorflow_bert_key_names(originals, tmp_path, capsys):
     assert converted(*base, tmp_path / "a", "--text", originals / "bert") == 0
     assert converted(*base, tmp_path / "b", "--text", tmp_path / "bert") == 0
     first, second = (CBViLAForPreTraining.from_pretrained(tmp_path / name).state_dict() for name in "ab")
-    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    assert_equal_tensors(first, second)
 
 
 def test_init_chosen_layers_are_checked_against_bert(originals, tmp_path, capsys):
     options = "--vision", originals / "vit", "--text", originals / "bert", "--output_dir", tmp_path / "out"
     assert converted(*options, "--text_layers", "0,3", "--fusion_layers", "1-1", "--no_processor") == 0
-    assert "layer 2 was not asked for" in capsys.readouterr().out
+    assert "layer 2 was not chosen" in capsys.readouterr().out
     model = CBViLAForPreTraining.from_pretrained(tmp_path / "out")
     weight = load_file(originals / "bert" / "model.safetensors")["bert.encoder.layer.3.output.dense.weight"]
     assert torch.equal(model.cbvila.text_model.layers[1].mlp.fc2.weight, weight)
@@ -217,7 +217,7 @@ def test_init_from_pretrained_rejects_other_models_and_options(originals, tmp_pa
         (vit, vit, "is a model of type 'vit'; the text encoder is a BERT"),
         (tmp_path / "distilled.safetensors", bert, "pos_embed has 6 rows"),
         (tmp_path / "other.safetensors", bert, "no ViT with timm's names: 'pos_embed' is not among"),
-        (tmp_path / "nowhere", bert, "nowhere is no file or folder, and the Hub does not give it either"),
+        (tmp_path / "nowhere", bert, "nowhere is no file or folder, and it cannot be loaded from the Hub"),
         (vit, tmp_path, "has no readable config.json"),
     ):
         assert converted("--vision", vision, "--text", text, "--output_dir", out) == 1

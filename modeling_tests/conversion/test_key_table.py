@@ -1,4 +1,4 @@
-"""The account of keys, on layouts small enough to follow by hand."""
+"""KeyTable on layouts small enough to follow by hand."""
 
 import pytest
 import torch
@@ -61,7 +61,7 @@ def test_key_table_check_names_unknown_and_missing_keys():
 @pytest.mark.parametrize(
     "weights, complaint",
     [
-        ({"same": torch.ones(3)}, r"same gives same the shape \(1,\); the model's sizes ask \(3,\)"),
+        ({"same": torch.ones(3)}, r"same gives same the shape \(1,\); the model needs \(3,\)"),
         ({"other": torch.ones(1)}, "same would be same, which this model does not have"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Names of weights: everything that the original models have goes somewhere, and each of ours comes from one key."""
+"""Layouts map every weight of the original models to one of ours."""
 
 import pytest
 from bert_layout import BertName, bert_name

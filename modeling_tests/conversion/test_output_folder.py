@@ -1,4 +1,4 @@
-"""Where conversions write: an existing empty folder is as good as none."""
+"""The output folder of conversions; an existing empty folder is allowed."""
 
 import pytest
 from output_folder import refuse_existing, written_folder

@@ -1,4 +1,4 @@
-"""The commands of the README's section, and those of every script's help, are ones that the scripts take."""
+"""Commands in the README and in the scripts' help parse."""
 
 import re
 import shlex

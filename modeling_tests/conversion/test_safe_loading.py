@@ -1,4 +1,4 @@
-"""Files are read for their tensors and never run."""
+"""Weight files are read for their tensors, and no code in them runs."""
 
 import json
 import pickle

@@ -1,4 +1,4 @@
-"""A picture that cannot be read: every reader names its row, or leaves it out and counts it where that is asked."""
+"""Images that cannot be read: errors name their row, and skip_bad_rows leaves it out and counts it."""
 
 import io
 import json
@@ -155,7 +155,7 @@ def test_skip_bad_rows_substitutes_another_row(kind, tmp_path):
         texts = [pairs[row]["text"] for row in range(4)]
         assert texts[0] == "caption 0" and texts[2:] == ["caption 2", "caption 3"]
         seen.add(texts[1])
-    assert seen == {"caption 0", "caption 2", "caption 3"}, "drawn anew in every epoch"
+    assert seen == {"caption 0", "caption 2", "caption 3"}, "drawn again in every epoch"
     assert pairs.bad_rows == 1
     assert pairs.summary_of_bad_rows().startswith(f"Left out 1 bad row(s):\n  Row 1 of {source}: it")
     measured = MeasuredPairs(load_pairs(source), skip_bad_rows=True)

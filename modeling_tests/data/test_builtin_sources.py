@@ -70,7 +70,7 @@ def squares(monkeypatch):
 
 
 @pytest.mark.parametrize("name", list(BUILTIN_SOURCES))
-def test_builtin_sources_have_rows_for_each_of_their_splits_and_tasks(name):
+def test_builtin_sources_have_rows_for_each_split_and_task(name):
     source = find_builtin(name)
     for split in source.splits:
         for task in source.tasks:
@@ -78,7 +78,7 @@ def test_builtin_sources_have_rows_for_each_of_their_splits_and_tasks(name):
             assert len(rows) == 2 and "image" in rows.column_names
 
 
-def test_easy_vqa_has_captions_for_pretraining_and_questions_for_vqa():
+def test_builtin_easy_vqa_has_captions_and_questions():
     assert load_rows("easy-vqa", "test").column_names == ["image", "captions", "image_id"]
     rows = load_rows("easy-vqa", "test", task="vqa")
     assert {"image", "image_id", "question", "answer"} <= set(rows.column_names) and len(rows) == 1000
@@ -90,7 +90,7 @@ def test_easy_vqa_has_captions_for_pretraining_and_questions_for_vqa():
         load_pairs("easy-vqa", "dev")
 
 
-def test_options_are_read_by_their_types():
+def test_builtin_source_options_are_read_by_type():
     assert parse_options("squares", "", SquareOptions) == SquareOptions()
     text = "size=96, noise=0.5,outlined=true,style=striped,colours=red+green,seed=7"
     assert parse_options("squares", text, SquareOptions) == SquareOptions(
@@ -119,7 +119,7 @@ def test_options_are_read_by_their_types():
         ("easy-vqa[size=3]", "easy-vqa has no option 'size'; it has no options"),
     ],
 )
-def test_options_that_a_source_does_not_take_are_named(source, message, squares):
+def test_builtin_source_rejects_unknown_options(source, message, squares):
     for load in (load_pairs, load_pair_stream):
         with pytest.raises(ValueError, match=message):
             load(source)
@@ -128,7 +128,7 @@ def test_options_that_a_source_does_not_take_are_named(source, message, squares)
 
 
 @pytest.mark.parametrize("source", ["squares", "squares[size=3,colours=red+blue]"])
-def test_a_source_of_ones_own_is_read_as_pairs_and_as_a_stream(source, squares):
+def test_registered_source_is_read_as_pairs_and_as_stream(source, squares):
     size = find_builtin(source).options.size
     rows = load_pairs(source)
     stream = load_pair_stream(source, skip_bad_rows=True)
@@ -146,7 +146,7 @@ def test_a_source_of_ones_own_is_read_as_pairs_and_as_a_stream(source, squares):
     ]
 
 
-def test_splits_of_builtin_sources(squares):
+def test_builtin_source_splits(squares):
     assert usual_split(["squares"]) == "validation" and usual_split(["easy-vqa"]) == "test"
     assert len(load_rows("squares", "train[:1]+validation", streaming=True)) == 3
     assert load_rows("squares", "train", task="entailment")[1]["hypothesis"] == "blue"
@@ -154,7 +154,7 @@ def test_splits_of_builtin_sources(squares):
         load_pairs("squares", caption_column="title")
 
 
-def test_names_of_builtin_sources_stand_before_paths(tmp_path, monkeypatch):
+def test_builtin_source_names_win_over_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for folder in ("easy-vqa", "easy-vqa1"):
         Path(folder).mkdir()

@@ -60,7 +60,7 @@ def parquet(folder, **columns):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_is_read_alike(form, tmp_path):
+def test_caption_readers_read_every_form_alike(form, tmp_path):
     source = FORMS[form](tmp_path)
     rows = {name: found(read(source)) for name, read in READERS.items()}
     assert len(rows["pairs"]) == len(COLOURS)
@@ -69,7 +69,7 @@ def test_every_form_is_read_alike(form, tmp_path):
 
 @pytest.mark.parametrize("read", READERS.values(), ids=READERS)
 @pytest.mark.parametrize("place", range(len(CAPTION_COLUMNS)))
-def test_caption_columns_are_found_in_one_order(place, read, tmp_path):
+def test_caption_readers_find_columns_in_one_order(place, read, tmp_path):
     values = {name: [f"{name} {colour}" for colour in COLOURS] for name in reversed(CAPTION_COLUMNS[place:])}
     first = CAPTION_COLUMNS[place]
     assert [row["captions"] for row in read(parquet(tmp_path, **values))] == [[f"{first} {c}"] for c in COLOURS]
@@ -80,7 +80,7 @@ def test_caption_columns_are_found_in_one_order(place, read, tmp_path):
 
 
 @pytest.mark.parametrize("read", READERS.values(), ids=READERS)
-def test_missing_columns_are_named_alike(read, tmp_path):
+def test_caption_readers_name_missing_columns_alike(read, tmp_path):
     source = parquet(tmp_path, words=["a"] * 4)
     usual = "captions, caption, text, txt, sentences_raw, sentences"
     with pytest.raises(
@@ -95,7 +95,7 @@ def test_missing_columns_are_named_alike(read, tmp_path):
 
 @pytest.mark.parametrize("read", READERS.values(), ids=READERS)
 @pytest.mark.parametrize("content", [b"", b"<html>", picture("red")[:40]], ids=["empty", "html", "cut"])
-def test_broken_images_are_named_or_left_out_alike(content, read, tmp_path):
+def test_caption_readers_treat_broken_images_alike(content, read, tmp_path):
     source = FORMS["csv"](tmp_path)
     write(tmp_path / "img" / "green.png", content)
     with pytest.raises(ValueError, match=f"^Row 1 of {source}( .number 1 of pass 0.)?: its image cannot be read"):
@@ -105,14 +105,14 @@ def test_broken_images_are_named_or_left_out_alike(content, read, tmp_path):
 
 
 @pytest.mark.parametrize("read", READERS.values(), ids=READERS)
-def test_captions_that_are_no_texts_are_named_alike(read, tmp_path):
+def test_caption_readers_name_captions_that_are_no_text_alike(read, tmp_path):
     source = parquet(tmp_path, caption=[{"a": colour} for colour in COLOURS])
     with pytest.raises(ValueError, match=f"^Row 0 of {source}: its caption in column 'caption' is a record of"):
         list(read(source))
 
 
 @pytest.mark.parametrize("read", READERS.values(), ids=READERS)
-def test_splits_are_read_alike(read, tmp_path):
+def test_caption_readers_read_splits_alike(read, tmp_path):
     for split, colours in (("train", COLOURS), ("validation", COLOURS[:2])):
         for colour in colours:
             write(tmp_path / split / f"{colour}.png", picture(colour))

@@ -1,30 +1,26 @@
-"""What training sees of an image: reproducible draws, distortions within bounds, nothing where nothing is asked."""
+"""Distortions and views of training images: reproducible draws within bounds."""
 
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import half_image
+from tiny import half_image, noise_image
 
 from transformers_cbvila.data.distortions import DISTORTIONS, inked
 from transformers_cbvila.data.image_views import ImageViews
 from transformers_cbvila.data.masking import generator_for
 
 
-def noise(size=(40, 30)):
-    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8))
-
-
 def test_image_views_depend_on_the_generator_alone():
     views = ImageViews(crop_scale=0.5, flip=True, distortions=2)
-    first, again, other = (views.draw(noise(), generator_for(key)).tobytes() for key in (1, 1, 2))
+    first, again, other = (views.draw(noise_image(), generator_for(key)).tobytes() for key in (1, 1, 2))
     assert first == again != other
-    assert ImageViews().draw(noise(), generator_for(0)).tobytes() == noise().tobytes()
+    assert ImageViews().draw(noise_image(), generator_for(0)).tobytes() == noise_image().tobytes()
 
 
 @pytest.mark.parametrize("number", range(len(DISTORTIONS)))
 @pytest.mark.parametrize("size", [(40, 30), (1, 1)])
 def test_distortions_keep_size_and_mode(number, size):
-    image = noise(size)
+    image = noise_image(size)
     for sign in (1.0, -1.0):
         distorted = DISTORTIONS[number](image, sign)
         assert (distorted.size, distorted.mode) == (image.size, "RGB")
@@ -41,7 +37,7 @@ def test_distortion_shifts_uncover_grey():
 
 
 def test_image_views_apply_distortions_half_of_the_time():
-    views, image = ImageViews(distortions=1), noise()
+    views, image = ImageViews(distortions=1), noise_image()
     seen = {views.draw(image, generator_for(key)).tobytes() for key in range(400)}
     unchanged = sum(views.draw(image, generator_for(key)).tobytes() == image.tobytes() for key in range(400))
     assert len(seen) == 14  # as it is; 3 without a direction; 5 with two directions

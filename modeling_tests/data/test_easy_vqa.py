@@ -1,4 +1,4 @@
-"""easy-VQA as Datasets: counts, the captions' logic, and the floors that are computed from it."""
+"""easy-VQA: counts, captions derived from answers, and baselines."""
 
 from itertools import chain
 

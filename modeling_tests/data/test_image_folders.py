@@ -12,7 +12,7 @@ from transformers_cbvila.tasks.row_reading import load_task_rows
 from transformers_cbvila.tasks.vqa import VisualQuestionAnswering
 
 
-def test_picture_folder_text_file_has_a_caption_per_line(tmp_path):
+def test_image_folder_text_file_has_a_caption_per_line(tmp_path):
     write(tmp_path / "a" / "deep" / "cat.jpg", picture("red", "JPEG"))
     write(tmp_path / "a" / "deep" / "cat.txt", "\ufeffa cat\r\n\r\n  on a mat \n")
     write(tmp_path / "a" / "dog.png", picture("blue"))
@@ -41,7 +41,7 @@ def test_image_folder_counts_images_missing_in_metadata(tmp_path, logged):
 
 
 @pytest.mark.parametrize("name", ["metadata.jsonl", "metadata.csv", "metadata.parquet"])
-def test_picture_folder_names_metadata_above_splits(name, tmp_path, logged):
+def test_image_folder_names_metadata_above_splits(name, tmp_path, logged):
     for split in ("train", "test"):
         pictures(tmp_path / "photos" / split)
     write(tmp_path / "photos" / name, jsonl("file_name", "train/"))
@@ -50,7 +50,7 @@ def test_picture_folder_names_metadata_above_splits(name, tmp_path, logged):
     assert f"1 file of {tmp_path / 'photos'} ({name}) is passed over" in logged.text
 
 
-def test_picture_folder_names_metadata_beside_an_archive(tmp_path):
+def test_image_folder_names_metadata_beside_an_archive(tmp_path):
     zipped(tmp_path / "photos" / "images.zip", [(f"{c}.png", picture(c)) for c in COLOURS])
     write(tmp_path / "photos" / "metadata.jsonl", jsonl("file_name", ""))
     with pytest.raises(ValueError, match="metadata.jsonl is passed over"):
@@ -66,14 +66,14 @@ def test_image_folder_names_questions_file_beside_images(tmp_path):
         load_task_rows(VisualQuestionAnswering(), [str(tmp_path / "myvqa")], "train")
 
 
-def test_picture_folder_rejects_metadata_without_file_name(tmp_path):
+def test_image_folder_rejects_metadata_without_file_name(tmp_path):
     pictures(tmp_path)
     write(tmp_path / "metadata.jsonl", json.dumps({"image": "red.png", "caption": "a"}))
     with pytest.raises(ValueError, match="metadata.jsonl has no column file_name.*it has image, caption"):
         load_pairs(str(tmp_path))
 
 
-def test_picture_folder_names_the_row_of_a_missing_picture(tmp_path):
+def test_image_folder_names_the_row_of_a_missing_picture(tmp_path):
     pictures(tmp_path)
     write(tmp_path / "metadata.jsonl", jsonl("file_name", "").replace("green.png", "nowhere.png"))
     pairs = ImageTextPairs(load_pairs(str(tmp_path)))
@@ -82,7 +82,7 @@ def test_picture_folder_names_the_row_of_a_missing_picture(tmp_path):
         pairs[1]
 
 
-def test_picture_folder_line_with_several_file_names(tmp_path):
+def test_image_folder_line_with_several_file_names(tmp_path):
     pictures(tmp_path)
     line = {"left_file_name": "red.png", "right_file_name": "blue.png", "sentence": "x", "label": "true"}
     write(tmp_path / "metadata.jsonl", json.dumps(line))
@@ -91,7 +91,7 @@ def test_picture_folder_line_with_several_file_names(tmp_path):
     assert [image.getpixel((0, 0)) for image in row["images"]] == [(255, 0, 0), (0, 0, 255)]
 
 
-def test_picture_folder_reads_metadata_of_each_subfolder(tmp_path):
+def test_image_folder_reads_metadata_of_each_subfolder(tmp_path):
     for name in ("one", "two"):
         described(tmp_path / name)
     assert len(load_pairs(str(tmp_path))) == 8

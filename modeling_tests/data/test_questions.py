@@ -1,4 +1,4 @@
-"""Thinned-out questions: open-ended ones always, yes/no ones by draw, the same for the same seed, epoch and row."""
+"""SampledQuestions keeps open questions and draws closed ones by seed, epoch and row."""
 
 import pytest
 from tiny import half_image

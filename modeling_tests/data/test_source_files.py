@@ -1,4 +1,4 @@
-"""A path that exists is itself, whatever its name, and is read, or said to be of no kind that can be read."""
+"""Data sources that are paths: every file form is read, and other files are named."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Every form in which people keep pictures with captions, whole and as a stream."""
+"""Image-caption data in every form, as a whole and as a stream."""
 
 import base64
 import json

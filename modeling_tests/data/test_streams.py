@@ -1,4 +1,4 @@
-"""Streams: every reader its share, the same draws whoever asks, and a replay that ends where the run was."""
+"""Streams: rows per reader, draws that do not depend on the reader, and replays."""
 
 import io
 from itertools import islice

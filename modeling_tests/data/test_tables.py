@@ -1,4 +1,4 @@
-"""Texts in tables stay as they are written, whoever reads them."""
+"""Texts in tables stay as they are written."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Training examples and batches of the tasks, and that every model takes them as they come."""
+"""Training examples and batches of the tasks."""
 
 import pytest
 import torch

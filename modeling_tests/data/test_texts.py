@@ -1,4 +1,4 @@
-"""One reader of texts: what pretraining takes for a caption, streams and tasks take, too, and refuse alike."""
+"""Which values are texts, in pretraining, streams and tasks."""
 
 from datetime import date
 

@@ -1,4 +1,4 @@
-"""Texts in another language than the tokenizer's are warned of before anything is learned of them."""
+"""The warning about texts with tokens that the tokenizer does not know."""
 
 import pytest
 from tiny import tiny_processor

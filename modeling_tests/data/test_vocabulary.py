@@ -1,4 +1,4 @@
-"""The vocabulary's training against a naive one, and that it never differs."""
+"""train_wordpiece against a naive trainer, and that it is reproducible."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ TEXTS = [" ".join([word] * count) for word, count in WORDS.items()]
 
 
 def naive(words, merges):
-    """Counts all pairs anew before every merge."""
+    """Counts all pairs before every merge."""
     spelt = {word: [word[0], *("##" + letter for letter in word[1:])] for word in words}
     made = []
     for _ in range(merges):

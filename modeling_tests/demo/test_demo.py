@@ -1,16 +1,15 @@
-"""The demo's path from end to end on a few images and steps: train, save, reload, answer, ask, report; and go on."""
+"""The demo from end to end on a few images and steps."""
 
 import json
 
 import pytest
-from transformers import AutoModelForVisualQuestionAnswering, BertTokenizer
-
 import transformers_cbvila.demo.easy_vqa as demo
-from transformers_cbvila import CBViLAConfig, CBViLAForPreTraining, CBViLAImageProcessorPil, CBViLAProcessor
-from transformers_cbvila.data.easy_vqa import load_easy_vqa
+from tiny import tiny_config, tiny_processor
+from transformers import AutoModelForVisualQuestionAnswering
 from transformers_cbvila.demo.easy_vqa import DemoJob, run_demo
 
-WIDTHS = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+from transformers_cbvila import CBViLAForPreTraining
+from transformers_cbvila.data.easy_vqa import load_easy_vqa
 
 
 @pytest.fixture(scope="module")
@@ -24,22 +23,11 @@ def start(tmp_path, few_images, monkeypatch):
     words = sorted({w for rows in few_images.values() for qs in rows["question"] for q in qs for w in q[:-1].split()})
     answers = sorted({a for rows in few_images.values() for row in rows["answer"] for a in row} - set(words))
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "?", *words, *answers]
-    tokenizer = BertTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}, model_max_length=32)
-    config = CBViLAConfig(
-        vision_config={**WIDTHS, "image_size": 64, "patch_size": 16},
-        text_config={
-            **WIDTHS,
-            "vocab_size": len(pieces),
-            "max_position_embeddings": 32,
-            "bos_token_id": 2,
-            "eos_token_id": 3,
-        },
-        multimodal_config={"num_hidden_layers": 1},
-        codebook_size=8,
-    )
+    text = {"vocab_size": len(pieces), "max_position_embeddings": 32}
+    config = tiny_config(vision={"image_size": 64, "patch_size": 16}, text=text)
     folder = tmp_path / "pretrained"
     CBViLAForPreTraining(config).save_pretrained(folder)
-    CBViLAProcessor(CBViLAImageProcessorPil(size={"height": 64, "width": 64}), tokenizer).save_pretrained(folder)
+    tiny_processor(pieces, side=64, model_max_length=32).save_pretrained(folder)
     monkeypatch.setattr(demo, "load_easy_vqa", few_images.__getitem__)
     return str(folder)
 

@@ -1,4 +1,4 @@
-"""The demo's report, from a made-up run."""
+"""The report of the demo, from a made-up run."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Generated command lines and calls end well, or in one clear line; and the judge of that finds what does not."""
+"""Generated command lines and calls succeed or end in one clear line, and the judge finds those that do not."""
 
 import random
 

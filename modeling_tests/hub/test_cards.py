@@ -1,4 +1,4 @@
-"""Cards: complete for every kind, with code that runs."""
+"""Model cards of every kind are complete, and their code runs."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What can be published, and the sentence that says why the rest cannot."""
+"""find_checkpoint and check_repo_id: what can be published, and the errors for the rest."""
 
 import json
 import shutil
@@ -105,7 +105,7 @@ def _remove(name):
         (_write("config.json", "[]"), "config.json holds list"),
         (_change_config(model_type="bert"), "of a model of type 'bert'; this publishes 'cbvila' only"),
         (_change_config(architectures=None), "names the architecture None; expected one of CBViLAModel, "),
-        (_remove("tokenizer.json"), "has no tokenizer.json, so that nobody could prepare inputs"),
+        (_remove("tokenizer.json"), "has no tokenizer.json, which is needed to prepare"),
         (_write("processor_config.json", "{}"), "describes no image processor; save model and processor"),
         (_truncate, "model.safetensors is truncated or no safetensors file"),
         (_pickle, r"has pickled files only \(pytorch_model.bin\), and loading those can run any code"),
@@ -124,7 +124,7 @@ def test_find_checkpoint_rejects_missing_and_unfinished_runs(folder, tmp_path):
     with pytest.raises(ValueError, match=r"is no folder and no bundled checkpoint \(cbvila-tiny, "):
         find_checkpoint(tmp_path / "nowhere")
     shutil.move(folder, tmp_path / "unfinished" / "checkpoint-3")
-    with pytest.raises(ValueError, match="is not finished; finish it, or publish what there is of it: .*checkpoint-3"):
+    with pytest.raises(ValueError, match="is not finished; finish it, or publish its last checkpoint: .*checkpoint-3"):
         find_checkpoint(tmp_path / "unfinished")
 
 

@@ -1,4 +1,4 @@
-"""Facts of a card: what the run recorded, what a person adds, and what is missing."""
+"""Facts of a model card: from the run's records, from a file, and errors for missing ones."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""What is registered from outside the package is published with the weights that need it, or refused with a reason."""
+"""Classes registered outside the package are published with the weights, or rejected with a reason."""
 
 import json
 from pathlib import Path
@@ -138,16 +138,16 @@ def test_stage_writes_outside_code(tmp_path):
 
 
 REFUSED = [
-    ("from . import other", "other", "uses `from . import other`, and the file of that does not travel; put"),
-    ("from .other import thing", "thing", "uses `from .other import thing`, and the file of that does not travel"),
+    ("from . import other", "other", "uses `from . import other`, a file that is not published with it; copy"),
+    ("from .other import thing", "thing", "uses `from .other import thing`, a file that is not published with it"),
     ("import transformers_cbvila", "transformers_cbvila.CBViLAConfig", "import the names themselves"),
-    ("from transformers_cbvila import model", "model", "only names of transformers_cbvila.model.* travel"),
-    ("from transformers_cbvila import load_pairs", "load_pairs", "travel with weights; do without load_pairs"),
+    ("from transformers_cbvila import model", "model", "only names of transformers_cbvila.model.* are published"),
+    ("from transformers_cbvila import load_pairs", "load_pairs", "are published with weights; do without load_pairs"),
     ("from transformers_cbvila.data.sources import concatenate", "concatenate", "do without concatenate"),
     (
         "import written_beside_it",
         "written_beside_it",
-        "uses `import written_beside_it`, which is no installed package",
+        "uses `import written_beside_it`, which is not an installed package",
     ),
     ("from math import *", "pi", "its file has `from math import *`; name what it imports"),
 ]

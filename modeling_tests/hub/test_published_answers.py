@@ -1,4 +1,4 @@
-"""Answers of published code, loaded without this package: with a cache as without one, and with no warning of it."""
+"""Published code answers without the package, with and without a cache, and without cache warnings."""
 
 from publishable import run_offline, staged
 

@@ -1,4 +1,4 @@
-"""From a folder to the Hub and back, over HTTP: by people with this package and by people without it."""
+"""Publishing over HTTP to a Hub on this machine, and loading with and without the package."""
 
 import json
 import re
@@ -26,7 +26,7 @@ from transformers_cbvila.hub.checking import find_checkpoint
 from transformers_cbvila.hub.kinds import kinds
 from transformers_cbvila.hub.publishing import publish, stage_repository
 from transformers_cbvila.hub.staging import stage
-from transformers_cbvila.hub.verifying import ask_original, verify
+from transformers_cbvila.hub.verifying import run_original, verify
 
 WITH_PACKAGE = """
 import json, torch, transformers_cbvila
@@ -77,7 +77,7 @@ def test_publish_rejects_bad_arguments_and_changes_nothing(hub, api, facts, fold
     before = files(folder)
     wrong = HfApi(endpoint=hub.endpoint, token="wrong")
     for arguments, options, sentence in (
-        ((folder, "tiny"), {"facts": facts}, "'tiny' says not whose repository it is; expected owner/name"),
+        ((folder, "tiny"), {"facts": facts}, "'tiny' does not name the repository's owner; expected owner/name"),
         ((folder, "org/tiny"), {}, "the model card lacks license"),
         ((folder, "org/tiny"), {"facts": facts, "card": facts}, "leave out --facts or --card"),
         ((folder, "org/tiny"), {"facts": facts, "api": wrong}, "refuses the token"),
@@ -105,7 +105,7 @@ def test_publish_names_the_commit_that_fails_on_the_hub(hub, api, facts, folder,
             raise ValueError("org/tiny does not load")
 
     monkeypatch.setattr(publishing, "verify", fail)
-    with pytest.raises(ValueError, match="org/tiny does not load. It is on the Hub all the same, as commit "):
+    with pytest.raises(ValueError, match="org/tiny does not load. It is on the Hub nevertheless, as commit "):
         publish(folder, "org/tiny", facts=facts, api=api)
 
 
@@ -140,7 +140,7 @@ def test_verify_takes_a_relative_folder(folder, tmp_path, monkeypatch):
     (tmp_path / "staged").mkdir()
     stage(checkpoint, "# card\n", tmp_path / "staged")
     monkeypatch.chdir(tmp_path)
-    verify(Path("staged"), ask_original(checkpoint))
+    verify(Path("staged"), run_original(checkpoint))
 
 
 @pytest.mark.parametrize("name", bundled_checkpoints())
@@ -304,4 +304,4 @@ def test_published_model_errors_of_missing_repository_token_and_download(hub, ap
 def test_publish_bundled_checkpoint_with_its_card(name, hub, api):
     published = publish(name, f"org/{name}", api=api)
     card = hub.repositories[published.repo_id].files["README.md"].decode()
-    assert f"# {name}\n" in card and "| data | figure | value |" in card
+    assert f"# {name}\n" in card and "| data | metric | value |" in card

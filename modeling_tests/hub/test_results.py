@@ -1,6 +1,6 @@
-"""Figures with their intervals and floors, as cards show them."""
+"""Metrics with intervals and baselines, as model cards show them."""
 
-from transformers_cbvila.hub.results import Result, results_of_figures, results_of_report, results_table
+from transformers_cbvila.hub.results import Result, results_of_metrics, results_of_report, results_table
 
 
 def test_results_include_intervals_and_baselines():
@@ -17,7 +17,7 @@ def test_results_include_intervals_and_baselines():
         "codebook_window_tokens": 64,
         "protocol": "zero-shot",
     }
-    accuracy, recall, mim = results_of_figures(figures, "birds")
+    accuracy, recall, mim = results_of_metrics(figures, "birds")
     assert accuracy.floors == {"most frequent answer": 0.5, "most frequent answer to the same text": 0.625}
     assert mim == Result("birds", "mim", 3.42, floors={"the words' frequencies alone": 4.218})
     assert recall == Result("birds", "image_retrieval_r1", 0.25, floors={"chance": 0.125}, low=0.2, high=0.3)

@@ -1,4 +1,4 @@
-"""A published model that is saved again, in whatever way and by whomever: what its files name is in the folder."""
+"""A published model that is saved again has every file that its configuration names."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""The files of a repository: complete, loadable, and nothing else."""
+"""Files of a staged repository: complete, loadable, and nothing else."""
 
 import ast
 import json

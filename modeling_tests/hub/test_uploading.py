@@ -1,4 +1,4 @@
-"""One commit or none, over HTTP against a Hub on this machine."""
+"""An upload is one commit or none, over HTTP to a Hub on this machine."""
 
 import pytest
 from huggingface_hub import HfApi

@@ -19,7 +19,7 @@ from transformers_cbvila import (
 from transformers_cbvila.hub.checking import find_checkpoint
 from transformers_cbvila.hub.kinds import kinds
 from transformers_cbvila.hub.staging import stage
-from transformers_cbvila.hub.verifying import ask_original, compare, example_inputs, verify
+from transformers_cbvila.hub.verifying import compare, example_inputs, run_original, verify
 
 
 def test_compare_accepts_outputs_within_rounding():
@@ -63,11 +63,11 @@ def test_verify_names_missing_weights(tmp_path):
     weights.pop("reasoning_head.2.weight")
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(ValueError, match="lacks weights of CBViLAForVisualReasoning: reasoning_head.2.weight"):
-        ask_original(find_checkpoint(folder))
+        run_original(find_checkpoint(folder))
 
 
-def test_ask_original_includes_the_pipeline(tmp_path):
-    original = ask_original(find_checkpoint(save_checkpoint(CBViLAForQuestionAnswering, tmp_path)))
+def test_run_original_includes_the_pipeline(tmp_path):
+    original = run_original(find_checkpoint(save_checkpoint(CBViLAForQuestionAnswering, tmp_path)))
     assert original.outputs["pipeline.scores"].shape == (3,)
     assert {"model.logits", "processor.pixel_values", "processor.input_ids"} <= set(original.outputs)
 
@@ -75,7 +75,7 @@ def test_ask_original_includes_the_pipeline(tmp_path):
 @pytest.mark.slow
 def test_verify_rejects_a_staged_folder_that_differs(tmp_path):
     checkpoint = find_checkpoint(save_checkpoint(CBViLAForImageTextRetrieval, tmp_path / "model"))
-    original = ask_original(checkpoint)
+    original = run_original(checkpoint)
     good = tmp_path / "good"
     good.mkdir()
     stage(checkpoint, "# card\n", good)

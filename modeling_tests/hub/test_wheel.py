@@ -1,4 +1,4 @@
-"""The templates of cards, the recipes and the metrics go along in a wheel; the first stay out of a source folder."""
+"""Templates of cards, recipes and metrics are in the wheel."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The figures of `cbvila inspect` against what they must be for models and data made up for it."""
+"""Metrics of `cbvila inspect` on made-up models and data."""
 
 import numpy as np
 import pandas as pd
@@ -9,7 +9,7 @@ from tiny import CODES, PATCHES, pretraining_model, tiny_processor, tiny_rows
 from transformers_cbvila.inspection import measure
 from transformers_cbvila.inspection.measure import inspect_pretraining
 from transformers_cbvila.inspection.visual_words import collect_visual_words
-from transformers_cbvila.retrieval.retrieval_figures import retrieval_figures
+from transformers_cbvila.retrieval.measure import measure_retrieval
 
 QUIET = {"progress": False}
 
@@ -45,7 +45,7 @@ def test_inspect_pretraining_omits_untrained_objectives(weight, left_out):
 def test_retrieval_figures_without_contrastive_head():
     rows, processor = tiny_rows(4), tiny_processor()
     same = pretraining_model(itc_weight=0.0, same_width=True)
-    assert "text_retrieval_r1_reranked" in retrieval_figures(same, processor, rows, **QUIET)
+    assert "text_retrieval_r1_reranked" in measure_retrieval(same, processor, rows, **QUIET)
     with pytest.warns(UserWarning, match="ITC.*32 and 24 differ"):
         figures = inspect_pretraining(pretraining_model(itc_weight=0.0), processor, rows, **QUIET)
     assert "mim" in figures and not [name for name in figures if "retrieval" in name]
@@ -92,6 +92,6 @@ def test_inspect_pretraining_reads_rows_by_position():
     assert inspect_pretraining(model, processor, iter(rows), rerank_k=0, **QUIET) == expected
     words = collect_visual_words(model, processor, rows, progress=False).indices
     np.testing.assert_array_equal(collect_visual_words(model, processor, backwards, progress=False).indices, words)
-    for call in (inspect_pretraining, retrieval_figures, collect_visual_words):
+    for call in (inspect_pretraining, measure_retrieval, collect_visual_words):
         with pytest.raises(ValueError, match="rows is a table"):
             call(model, processor, pd.DataFrame(rows), progress=False)

@@ -1,4 +1,4 @@
-"""What the page about a codebook is made of, against slow references and made-up indices."""
+"""Contents of the codebook page, against slow references and made-up indices."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def test_collect_visual_words_counts_and_mean_colours():
         np.testing.assert_allclose(words.colours[code], colour, atol=2e-3)  # pictures are rounded to 8 bits
 
 
-def test_pictures_of_returns_model_images():
+def test_to_uint8_returns_model_images():
     rows = tiny_rows(3)  # of the model's size: nothing is resized
     pixel_values = pixel_values_of(pretraining_model(), tiny_processor(), [row["image"] for row in rows])
     for picture, row in zip(to_uint8(tiny_processor(), pixel_values), rows, strict=True):
@@ -57,7 +57,7 @@ def test_choose_codes_takes_most_used_and_others():
     assert len({tuple(choose_codes(counts, 2, 2, seed)) for seed in range(8)}) > 1
 
 
-def test_places_of_a_code_are_in_different_images():
+def test_find_patches_of_a_code_are_in_different_images():
     indices = np.random.default_rng(0).integers(4, size=(30, 9, 2)) + np.array([0, 4])  # of two books
     places = find_patches(2, indices, limit=16)
     assert len(places) == 16 == len({image for image, _ in places})
@@ -80,7 +80,7 @@ def test_hide_patches_paints_grey():
     assert grey.tolist() == [[0, 0, 128, 128, 0, 0]] * 2 + [[128, 128, 0, 0, 0, 0]] * 2
 
 
-def test_draw_examples_with_own_and_other_caption():
+def test_reconstruct_examples_with_own_and_other_caption():
     model, processor, rows = pretraining_model(), tiny_processor(), tiny_rows(3)
     rows.append({**rows[2], "captions": rows[0]["captions"]})
     whole = reconstruct_examples(model, processor, rows)
@@ -98,7 +98,7 @@ def test_draw_examples_with_own_and_other_caption():
 
 
 @torch.no_grad()
-def test_draw_examples_with_mask_ratio_0():
+def test_reconstruct_examples_with_mask_ratio_0():
     model, processor = pretraining_model(), tiny_processor()
     (example,) = reconstruct_examples(model, processor, tiny_rows(1), mask_ratio=0.0)
     np.testing.assert_array_equal(example.predicted, example.reconstructed)

@@ -1,4 +1,4 @@
-"""Ranks and recall at k against values worked out by hand."""
+"""Ranks and recall at k against hand-computed values."""
 
 import numpy as np
 import pytest

@@ -1,15 +1,13 @@
-"""Consistency, codebook use, chance and grouped intervals by hand or by brute force, and the metrics of `evaluate`."""
+"""Consistency, codebook use, baselines and bootstrap intervals by hand or enumeration; the modules of `evaluate`."""
 
 import ast
 import math
-import os
-import subprocess
-import sys
 from itertools import combinations
 
 import numpy as np
 import pytest
 import yaml
+from offline_process import run_offline
 
 from transformers_cbvila.metrics.baselines import chance_recall, guesses_by_text, majority
 from transformers_cbvila.metrics.codebook_metrics import codebook_use
@@ -99,12 +97,7 @@ else:
 
 
 def test_metric_folders_load_with_evaluate_offline(tmp_path):
-    """In a process of its own: evaluate decides at import where it writes its caches."""
-    environment = os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1"}
-    folders = [str(metric_folder(name)) for name in METRICS[1:]]
-    command = [sys.executable, "-c", SESSION, *folders]
-    finished = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path, timeout=600)
-    assert finished.returncode == 0, finished.stderr
+    run_offline(SESSION, tmp_path, *(metric_folder(name) for name in METRICS[1:]))
 
 
 @pytest.mark.parametrize("name", METRICS)

@@ -1,10 +1,7 @@
-"""Accuracies for visual question answering, with values worked out by hand."""
-
-import os
-import subprocess
-import sys
+"""Accuracies for visual question answering against hand-computed values."""
 
 import pytest
+from offline_process import run_offline
 
 from transformers_cbvila.metrics.answer_normalization import normalize_answer
 from transformers_cbvila.metrics.load_metric import VQA_ACCURACY_FOLDER
@@ -146,8 +143,4 @@ else:
 
 
 def test_vqa_accuracy_metric_loads_with_evaluate_offline(tmp_path):
-    """In a process of its own: evaluate decides at import where it writes its caches."""
-    environment = os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1"}
-    command = [sys.executable, "-c", METRIC_SESSION, str(VQA_ACCURACY_FOLDER), str(tmp_path / "cache")]
-    finished = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path, timeout=300)
-    assert finished.returncode == 0, finished.stderr
+    run_offline(METRIC_SESSION, tmp_path, VQA_ACCURACY_FOLDER, tmp_path / "cache")

@@ -1,4 +1,4 @@
-"""Options of ranking that repeat ALBEF's evaluation, against the plain ranking."""
+"""Options of rank_answers that reproduce ALBEF's evaluation."""
 
 import pytest
 import tiny

@@ -1,4 +1,4 @@
-"""What no method uses, none takes: of every public class, forward, generate and get_*_features."""
+"""forward, generate and get_*_features of every public class reject arguments they do not use."""
 
 from inspect import signature
 

@@ -1,4 +1,4 @@
-"""Answers with a cache are those without one, on every way of generating, whatever transformers calls the cache."""
+"""Generation with a cache equals generation without one, in every generation mode and under both cache names."""
 
 import pytest
 import torch
@@ -81,7 +81,7 @@ def test_generate_uses_the_cache(model, tokens_seen):
 
 @pytest.fixture
 def tokens_seen(model):
-    """Counts tokens that the keys of the decoder's first layer are computed of; `pop` starts anew."""
+    """Counts tokens that the keys of the decoder's first layer are computed of; `pop` resets the count."""
 
     class Seen(list):
         def pop(self):

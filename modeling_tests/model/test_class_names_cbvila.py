@@ -1,4 +1,4 @@
-"""Whose choice the classes of a head are: a caller's, its checkpoint's, or nobody's."""
+"""Class names of a head: given by the caller, by the checkpoint, or the defaults."""
 
 import pytest
 from tiny import build, tiny_config

@@ -1,4 +1,4 @@
-"""Two processes with a part of a batch each are one process with the whole batch: losses and gradients."""
+"""Losses and gradients of two processes with half a batch each equal those of one with the whole batch."""
 
 import pytest
 import torch

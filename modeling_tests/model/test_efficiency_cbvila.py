@@ -1,4 +1,4 @@
-"""What a training step computes, and how often: shared passes, shared keys and values, heads on masked places only."""
+"""What a training step computes, and how often: shared passes, shared keys and values, heads on masked places."""
 
 from collections import defaultdict
 

@@ -1,4 +1,4 @@
-"""What must not change a head's outputs: attention back end, padding, compilation, export, storage, adapters at 0."""
+"""Outputs of heads do not depend on attention back end, padding, compilation, export, storage or adapters of 0."""
 
 import pytest
 import torch
@@ -263,7 +263,7 @@ def test_half_precision_is_close_to_single(head, dtype, tmp_path):
 
 
 class CastsDown(TorchDispatchMode):
-    """Records operations that take a tensor of fp64 with more than one number and make one of less of it."""
+    """Records operations that take a tensor of fp64 with more than one number and make one of lower precision."""
 
     def __init__(self):
         super().__init__()
@@ -308,7 +308,7 @@ def test_sharded_checkpoint_device_map_and_meta_loading(head, tmp_path):
 
 
 def map_with(parts, name, module):
-    """A device map of `module` with `parts` of it, by name, on disk."""
+    """A device map of `module` with the named `parts` on disk."""
     if name in parts:
         return {name: "disk"}
     if not any(part.startswith(f"{name}.".lstrip(".")) for part in parts):

@@ -1,4 +1,4 @@
-"""A quantizer and an objective that are defined here train, save and load like the package's own."""
+"""A quantizer and an objective defined here train, save and load like the package's own."""
 
 import pytest
 import torch

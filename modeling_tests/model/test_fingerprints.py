@@ -1,4 +1,4 @@
-"""Equal rows, and only they, share a fingerprint."""
+"""Equal rows, and only those, share a fingerprint."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Which weights each objective trains: the routing table, cell by cell.
+"""Which weights each objective trains, cell by cell of the routing table.
 
 A "no" is a gradient that is None or exactly 0 for every weight of the group; a "yes" one that is not for some weight
 (not all: attention keys have biases that no loss sees).

@@ -1,4 +1,4 @@
-"""The heads beside pretraining and question answering: what they compute, load and refuse."""
+"""Heads other than pretraining and question answering: outputs, loading and errors."""
 
 import math
 
@@ -355,10 +355,10 @@ def test_masked_image_modeling_after_step_moves_codes():
 def test_from_pretrained_logs_left_out_weights_at_info(source, head, parts, logged, tmp_path):
     build(source).save_pretrained(tmp_path)
     head.from_pretrained(tmp_path)
-    assert not logged("modeling_cbvila_layers")
+    assert not logged("modeling_cbvila_base")
     with logged.at_level("INFO"):
         head.from_pretrained(tmp_path)
-    (message,) = logged("modeling_cbvila_layers")
+    (message,) = logged("modeling_cbvila_base")
     assert message.startswith(f"{head.__name__} has no use for ") and message.endswith(" left out, as intended.")
     assert parts in message
 

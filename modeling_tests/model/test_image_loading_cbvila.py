@@ -1,18 +1,16 @@
 import base64
-import http.server
-import threading
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from image_server import RED, png
 from PIL import Image
 
 from transformers_cbvila.model.image_loading_cbvila import load_image, to_rgb
 from transformers_cbvila.model.image_metadata_cbvila import EXIF_ORIENTATION
 
-RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
+BLUE, WHITE = (0, 0, 255), (255, 255, 255)
 
 
 def pixels(image: Image.Image) -> list:
@@ -23,12 +21,6 @@ def pixels(image: Image.Image) -> list:
 def pixel(image: Image.Image) -> tuple:
     assert image.mode == "RGB"
     return image.getpixel((0, 0))
-
-
-def png_bytes(color=RED) -> bytes:
-    buffer = BytesIO()
-    Image.new("RGB", (3, 2), color).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 # Where the pixels 0 1 / 2 3 of the file belong on the screen, from the EXIF standard's table of orientations.
@@ -305,7 +297,7 @@ def test_load_image_rejects_decompression_bomb(tmp_path: Path, monkeypatch: pyte
 
 
 def test_load_image_data_url():
-    url = "data:image/png;base64," + base64.b64encode(png_bytes()).decode()
+    url = "data:image/png;base64," + base64.b64encode(png()).decode()
     assert pixel(load_image(url)) == RED
 
 
@@ -315,29 +307,10 @@ def test_load_image_rejects_bad_data_url(url: str):
         load_image(url)
 
 
-@pytest.fixture(scope="module")
-def server():
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(200 if self.path == "/red.png" else 404)
-            self.end_headers()
-            self.wfile.write(png_bytes())
-
-        def log_message(self, *args):
-            pass
-
-    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as httpd:
-        threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        yield f"http://127.0.0.1:{httpd.server_port}"
-        httpd.shutdown()
+def test_load_image_url(image_server):
+    assert pixel(load_image(f"{image_server.url}/red.png")) == RED
 
 
-def test_load_image_url(server: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    assert pixel(load_image(f"{server}/red.png")) == RED
-
-
-def test_load_image_rejects_missing_url(server: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with pytest.raises(ValueError, match=r"could not download .*blue\.png.*404.*path"):
-        load_image(f"{server}/blue.png")
+def test_load_image_rejects_missing_url(image_server):
+    with pytest.raises(ValueError, match=r"could not download .*missing\.png.*404.*path"):
+        load_image(f"{image_server.url}/missing.png")

@@ -1,4 +1,4 @@
-"""Damage beside the pixels never makes an image "damaged", and orientation is read from its number alone."""
+"""Damaged metadata does not make an image unreadable, and orientation is read from its tag alone."""
 
 import random
 import struct
@@ -65,7 +65,7 @@ def test_load_image_with_damaged_metadata_keeps_the_pixels(form, seed):
 
 @pytest.mark.parametrize("form", ["JPEG", "WEBP", "TIFF"])
 def test_load_image_turns_images_with_unwritable_tags(form, tmp_path):
-    # Pillow's own exif_transpose writes all tags anew, and fails for a negative resolution
+    # Pillow's own exif_transpose writes all tags again, and fails for a negative resolution
     file = saved(form).replace(struct.pack(">II", 72, 1), struct.pack(">iI", -72, 1))
     file = file.replace(struct.pack("<II", 72, 1), struct.pack("<iI", -72, 1))
     path = tmp_path / "phone"

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny import noise_image
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from transformers_cbvila.model.image_processing_cbvila import CBViLAImageProcessor
@@ -22,7 +23,7 @@ def processor() -> CBViLAImageProcessorPil:
 
 
 def noise(height: int = SIDE, width: int = SIDE, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return np.array(noise_image((width, height), seed))
 
 
 def normalised(levels: np.ndarray) -> torch.Tensor:

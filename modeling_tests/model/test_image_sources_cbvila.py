@@ -1,54 +1,12 @@
-"""Images from the web, from data: URLs and from base64."""
+"""Images from URLs, data URLs and base64."""
 
 import base64
-import http.server
-import threading
 from io import BytesIO
 
 import pytest
-from PIL import Image
+from image_server import RED, png
 
 from transformers_cbvila.model.image_loading_cbvila import load_image
-
-RED = (255, 0, 0)
-
-
-def png(colour=RED):
-    file = BytesIO()
-    Image.new("RGB", (30, 20), colour).save(file, "PNG")
-    return file.getvalue()
-
-
-@pytest.fixture(scope="module")
-def asked():
-    return []
-
-
-@pytest.fixture(scope="module")
-def port(asked):
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            asked.append((self.path, self.headers.get("Authorization"), self.headers.get("Host")))
-            if self.path == "/moved":
-                self.send_response(302)
-                self.send_header("Location", "/there")
-            else:
-                self.send_response(200)
-            self.end_headers()
-            self.wfile.write(png())
-
-        def log_message(self, *args):
-            pass
-
-    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        yield server.server_port
-        server.shutdown()
-
-
-@pytest.fixture(autouse=True)
-def no_proxy(monkeypatch):
-    monkeypatch.setenv("no_proxy", "*")
 
 
 @pytest.mark.parametrize(
@@ -65,19 +23,21 @@ def no_proxy(monkeypatch):
         ("/x;v=1,2.png?a=b:c/d@e", "/x;v=1,2.png?a=b:c/d@e"),
     ],
 )
-def test_load_image_url_request_path(port, asked, path, sent):
-    assert load_image(f"http://127.0.0.1:{port}{path}").getpixel((0, 0)) == RED
-    assert asked[-1][0] == sent
+def test_load_image_url_request_path(image_server, path, sent):
+    assert load_image(f"{image_server.url}{path}").getpixel((0, 0)) == RED
+    assert image_server.requests[-1].path == sent
 
 
-def test_load_image_url_scheme_in_capitals(port):
-    assert load_image(f"HTTP://127.0.0.1:{port}/x.png").getpixel((0, 0)) == RED
+def test_load_image_url_scheme_in_capitals(image_server):
+    assert load_image(f"HTTP://127.0.0.1:{image_server.server_port}/x.png").getpixel((0, 0)) == RED
 
 
-def test_load_image_url_credentials_are_not_sent_to_redirects(port, asked):
-    load_image(f"http://me:p%40ss@127.0.0.1:{port}/moved")
-    (_, sent, host), (path, later, _) = asked[-2:]
-    assert base64.b64decode(sent.removeprefix("Basic ")) == b"me:p@ss" and host == f"127.0.0.1:{port}"
+def test_load_image_url_credentials_are_not_sent_to_redirects(image_server):
+    load_image(f"http://me:p%40ss@127.0.0.1:{image_server.server_port}/moved")
+    (_, sent, host), (path, later, _) = image_server.requests[-2:]
+    assert (
+        base64.b64decode(sent.removeprefix("Basic ")) == b"me:p@ss" and host == f"127.0.0.1:{image_server.server_port}"
+    )
     assert (path, later) == ("/there", None)
 
 

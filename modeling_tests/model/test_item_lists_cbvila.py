@@ -1,4 +1,4 @@
-"""What is one item, what are many, and how these are read."""
+"""items_of and check_item: single items, lists, and how lists are read."""
 
 from collections import OrderedDict, deque
 from io import BytesIO

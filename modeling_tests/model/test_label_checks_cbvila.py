@@ -1,4 +1,4 @@
-"""Labels, answers to choose from and other ids: what is none is refused in words of this library, in every head."""
+"""Invalid labels, answers, masks and ids are rejected with clear errors, in every head."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Values in messages: short ones as they are, long ones cut, whatever they are."""
+"""Values in messages: short ones in full, long ones cut."""
 
 import numpy as np
 import pytest

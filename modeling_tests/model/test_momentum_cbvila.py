@@ -1,4 +1,4 @@
-"""Losses with soft targets of a momentum encoder: by hand, by slow loops, at limits, and which weights they reach."""
+"""Losses with a momentum encoder and queue: by hand, against slow loops, at their limits, and their gradients."""
 
 import math
 
@@ -218,7 +218,7 @@ def test_momentum_changes_itc_and_mlm_only():
 
 
 @pytest.mark.parametrize("given", ["image_ids", "nothing"])
-def test_ids_that_were_gathered_before_change_nothing(given):
+def test_momentum_ids_change_no_output(given):
     model = pretraining_model()
     batch, momentum = batch_and_momentum(model)
     if given == "nothing":
@@ -255,6 +255,10 @@ def test_momentum_itc_loss_reaches_the_weights_of_itc_loss():
     "change, message",
     [
         (lambda m: m._replace(pairs=MomentumPairs(*(r[:3] for r in m.pairs))), r"momentum has 3 pair\(s\).*batch, 4"),
+        (
+            lambda m: m._replace(ids=PairIds(*m.pairs[2:4])),
+            r"momentum has the ids of 7 pair\(s\), and the batch has 4",
+        ),
         (lambda m: m._replace(mlm_logits=m.mlm_logits[:2]), r"shape \(2, 60\); they must be \(4, 60\)"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What the paper leaves open: each option does what it says, and only that.
+"""Options beyond the paper: each does what it says, and nothing else.
 
 Which gradients an option lets through is in test_gradient_routing_cbvila.py, losses by hand in test_losses_cbvila.py.
 """

@@ -1,4 +1,4 @@
-"""The pipeline on a tiny random model: forms of input, scores against slow references, batching, saving, bad input."""
+"""The pipeline on a tiny random model: input forms, scores against slow references, batching, saving, errors."""
 
 import json
 from collections import deque
@@ -566,7 +566,7 @@ def test_pipeline_given_processor_wins_over_the_folder(folder):
         ({"image": PICTURES[:1], "question": ["red"] * 3}, r"1 image\(s\) and 3 question\(s\)"),
         ({"image": KeyDataset(Rows(PAIRS), "image"), "question": ["red"]}, r"4 image\(s\) and 1 question\(s\)"),
         ({"image": iter(PICTURES), "question": ["red"]}, "take one question"),
-        ({"image": PAIRS[0], "question": "red"}, "question='red' beside a dictionary"),
+        ({"image": PAIRS[0], "question": "red"}, "question='red' and a dictionary"),
         ({"image": {"image": PICTURES[0]}}, r"no 'question' among the keys \['image'\]"),
         ({"image": {"image": None, "question": "red"}}, r"the pair has no image \(None\)"),
         ({"image": ["a.png", "b.png"]}, "'a.png'; or pass the questions"),

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tiny import tiny_processor, tiny_tokenizer
 from transformers import AutoConfig, AutoImageProcessor, AutoProcessor, AutoTokenizer, BertTokenizer, PreTrainedConfig
 
 from transformers_cbvila.model.image_processing_cbvila import CBViLAImageProcessor
@@ -16,9 +17,7 @@ PAD, UNK, CLS, SEP, MASK, IS, IT, RED, A, CIRCLE, YES, ES, QUESTION = range(len(
 
 
 def build(add_sep_token: bool = True, **tokenizer_options) -> CBViLAProcessor:
-    tokenizer = BertTokenizer(vocab={word: index for index, word in enumerate(WORDS)}, **tokenizer_options)
-    assert len(tokenizer) == len(WORDS)
-    return CBViLAProcessor(CBViLAImageProcessorPil(size=8), tokenizer, add_sep_token=add_sep_token)
+    return tiny_processor(WORDS, 8, add_sep_token, **{"model_max_length": None, **tokenizer_options})
 
 
 @pytest.fixture
@@ -238,7 +237,11 @@ def test_processor_without_special_tokens_or_mask(processor: CBViLAProcessor):
     "options, error, message",
     [
         ({"padding_side": "left"}, ValueError, "padding_side='left': positions are counted from the left"),
-        ({"text_kwargs": {"return_token_type_ids": True}}, ValueError, "return_token_type_ids=True: all texts are of"),
+        (
+            {"text_kwargs": {"return_token_type_ids": True}},
+            ValueError,
+            "return_token_type_ids=True: the models take no token types",
+        ),
         ({"return_offsets_mapping": True}, ValueError, "return_offsets_mapping=True.*processor.tokenizer"),
         ({"text_pair": "a circle"}, ValueError, "text_pair='a circle'"),
         ({"is_split_into_words": True}, ValueError, "is_split_into_words=True"),
@@ -255,7 +258,7 @@ def test_processor_without_special_tokens_or_mask(processor: CBViLAProcessor):
             ValueError,
             "return_tensors is given twice",
         ),
-        ({"videos": [1]}, ValueError, r"videos is \[1\]: CB-ViLA sees images and reads texts only"),
+        ({"videos": [1]}, ValueError, r"videos is \[1\]: CB-ViLA takes images and texts only"),
     ],
 )
 def test_processor_rejects_unsupported_options(processor: CBViLAProcessor, image: np.ndarray, options, error, message):
@@ -430,7 +433,7 @@ def test_processor_save_and_load(registered: None, tmp_path: Path, image: np.nda
 
 
 def test_saved_tokenizer_returns_model_inputs(tmp_path: Path):
-    given = BertTokenizer(vocab={word: index for index, word in enumerate(WORDS)})
+    given = tiny_tokenizer(WORDS)
     CBViLAProcessor(CBViLAImageProcessorPil(size=8), given).save_pretrained(tmp_path)
     for loader in (AutoTokenizer, BertTokenizer):
         assert list(loader.from_pretrained(tmp_path)("is it red")) == ["input_ids", "attention_mask"]

@@ -118,7 +118,7 @@ def test_fsq_equals_vector_quantize_pytorch(levels):
 
 
 def test_fsq_can_be_removed_as_one_file_and_one_line(tmp_path):
-    """Without both the package works, and nothing is left of it."""
+    """Without both the package works, and names it nowhere."""
     package = Path(transformers_cbvila.__file__).parent
     copied = shutil.copytree(package, tmp_path / package.name, ignore=shutil.ignore_patterns("__pycache__"))
     (copied / "model" / FILE).unlink()

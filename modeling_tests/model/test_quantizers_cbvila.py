@@ -1,9 +1,10 @@
-"""The contract of a quantizer, for every one that is registered."""
+"""The contract of quantizers, for every registered one."""
 
 import copy
 
 import pytest
 import torch
+from equal_tensors import assert_equal_tensors, assert_equal_weights
 from tiny import PATCHES, tiny_pairs
 from tiny_quantizers import WIDTH, fitted_model, latents_of, tiny_quantizer, visual_tokens
 
@@ -222,8 +223,7 @@ def test_quantizer_save_and_load(options, tmp_path):
     model.save_pretrained(tmp_path)
     loaded = CBViLAForPreTraining.from_pretrained(tmp_path)
     assert loaded.config.quantizer_config == model.config.quantizer_config
-    for name, value in model.cbvila.quantizer.state_dict().items():
-        assert torch.equal(value, loaded.cbvila.quantizer.state_dict()[name]), name
+    assert_equal_weights(model.cbvila.quantizer, loaded.cbvila.quantizer)
     assert loaded.cbvila.quantizer.is_fitted
     batch = tiny_pairs()
     before, after = model(**batch), loaded(**batch)
@@ -293,7 +293,7 @@ def test_quantizer_frozen_does_not_change(options):
     quantizer(visual_tokens(seed=1))
     quantizer.after_step()
     assert quantizer.restart(1e9, 1.0, generator_for(0)) == 0
-    assert all(torch.equal(value, before[name]) for name, value in state(quantizer).items())
+    assert_equal_tensors(state(quantizer), before)
 
 
 @each

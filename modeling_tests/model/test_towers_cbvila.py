@@ -1,4 +1,4 @@
-"""An encoder's class loads it out of the checkpoint of any head, and no class loads what is not there."""
+"""An encoder's class loads it from the checkpoint of any head, and rejects checkpoints without it."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Visual reasoning with two images in turns, against the layers called one by one."""
+"""Visual reasoning with alternating fusion layers, against the layers called one by one."""
 
 import pytest
 import tiny

@@ -1,4 +1,4 @@
-"""Texts that a tokenizer does not know: their share, and the warning."""
+"""The share of texts that a tokenizer does not know, and the warning."""
 
 import pytest
 from tiny_vqa import tiny_processor

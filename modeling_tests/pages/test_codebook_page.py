@@ -1,4 +1,4 @@
-"""The page about a codebook, from a tiny model with random weights; its parts by hand."""
+"""The codebook page of a tiny random model, and its parts by hand."""
 
 from base64 import b64decode
 from html.parser import HTMLParser

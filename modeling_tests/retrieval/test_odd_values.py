@@ -1,4 +1,4 @@
-"""Whatever is given to the pipeline and the retriever, the answer is a result or one clear, short error."""
+"""Odd values given to the pipeline and the retriever give a result or a short error."""
 
 import warnings
 from io import BytesIO

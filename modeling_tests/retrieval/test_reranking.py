@@ -1,4 +1,4 @@
-"""Two-stage retrieval against the plain pass over every single pair, and by hand where numbers are made up."""
+"""Two-stage retrieval against a pass per pair, and by hand."""
 
 import numpy as np
 import pytest
@@ -11,14 +11,14 @@ from transformers_cbvila.model.modeling_cbvila_pretraining import CBViLAForPreTr
 from transformers_cbvila.retrieval import reranking
 from transformers_cbvila.retrieval.encoding import GalleryEncoder
 from transformers_cbvila.retrieval.gallery import Encoded, cosine_similarity
+from transformers_cbvila.retrieval.pair_matching import match_pairs
 from transformers_cbvila.retrieval.reranking import (
     Candidates,
-    match_pairs,
-    most_similar,
     rerank,
     reranked_scores,
     retrieve_in_two_stages,
 )
+from transformers_cbvila.retrieval.similarity import most_similar
 
 IMAGES = [row["image"] for row in tiny_rows(5)]
 TEXTS = ["left half red", "right", "a red half is left", "top half blue ?", "green", "it is bottom"]
@@ -112,7 +112,7 @@ def test_fusion_model_takes_states_or_keys_and_values():
         fusion(states, encoder_hidden_states=keys, encoder_keys_values=fusion.keys_values(keys))
 
 
-def test_encode_texts_and_images_equal_the_model_without_padding():
+def test_gallery_encoder_equals_the_model_without_padding():
     model, processor = build(CBViLAForImageTextRetrieval), tiny_processor()
     images, texts = encoded(model)
     assert [len(states) for states in texts.states] == [5, 3, 7, 6, 3, 5]  # words, [CLS] and [SEP]
@@ -220,7 +220,7 @@ def test_candidates_with_similarity_restores_complementary_scores():
     assert learned.with_similarity(20.0).rows.tolist() == truth.sort(dim=1, descending=True).indices.tolist()
 
 
-def test_encode_texts_rejects_no_items():
+def test_gallery_encoder_rejects_no_items():
     model = build(CBViLAForImageTextRetrieval)
     with pytest.raises(ValueError, match="Encoding texts: there are none"):
         GalleryEncoder(model, tiny_processor(), "texts", **QUIET).encode([])

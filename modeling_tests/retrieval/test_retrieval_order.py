@@ -1,4 +1,4 @@
-"""Which order of search results a checkpoint remembers."""
+"""Which rerank_k a checkpoint keeps."""
 
 import json
 from pathlib import Path

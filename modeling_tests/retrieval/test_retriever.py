@@ -1,4 +1,4 @@
-"""Search in pictures and texts, against the model's own scores of every pair."""
+"""CBViLARetriever against the model's scores of every pair."""
 
 import sys
 from collections import deque
@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from gallery_items import TEXTS
 from PIL import Image
 from tiny import build, tiny_processor, tiny_rows
 from torch.testing import assert_close
@@ -22,7 +23,6 @@ from transformers_cbvila import (
 from transformers_cbvila.retrieval.faiss_index import FaissIndex
 
 IMAGES = [row["image"] for row in tiny_rows(9)]
-TEXTS = ["left half red", "right", "a red half is left", "right", "top half blue ?", "green"]
 
 
 def retriever(**options):

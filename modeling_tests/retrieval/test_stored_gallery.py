@@ -1,4 +1,4 @@
-"""Galleries on disk: the same as in memory, whatever the shards, and whatever a killed run left behind."""
+"""Galleries on disk equal those in memory, for every shard size and after interrupted runs."""
 
 import json
 import os
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from gallery_items import TEXTS
 from PIL import Image
 from tiny import build, half_image, tiny_processor, tiny_rows
 from torch.testing import assert_close
@@ -14,22 +15,18 @@ from torch.testing import assert_close
 from transformers_cbvila.model.image_processing_pil_cbvila import CBViLAImageProcessorPil
 from transformers_cbvila.model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
 from transformers_cbvila.model.processing_cbvila import CBViLAProcessor
-from transformers_cbvila.retrieval import reranking
+from transformers_cbvila.retrieval import pair_matching
 from transformers_cbvila.retrieval.encoding import GalleryEncoder
 from transformers_cbvila.retrieval.gallery import Encoded
-from transformers_cbvila.retrieval.reranking import match_pairs, rerank, retrieve_in_two_stages
+from transformers_cbvila.retrieval.gallery_identity import describe, processor_id
+from transformers_cbvila.retrieval.gallery_writing import save_gallery, store_gallery
+from transformers_cbvila.retrieval.pair_matching import match_pairs
+from transformers_cbvila.retrieval.reranking import rerank, retrieve_in_two_stages
 from transformers_cbvila.retrieval.retriever import CBViLARetriever
 from transformers_cbvila.retrieval.shards import Shards, read_shards, shard_files
-from transformers_cbvila.retrieval.stored_gallery import (
-    StoredGallery,
-    describe,
-    processor_id,
-    save_gallery,
-    store_gallery,
-)
+from transformers_cbvila.retrieval.stored_gallery import StoredGallery
 
 IMAGES = [row["image"] for row in tiny_rows(7)]
-TEXTS = ["left half red", "right", "a red half is left", "right", "top half blue ?", "green"]
 QUIET = {"progress": False}
 
 
@@ -278,7 +275,7 @@ def test_match_pairs_resumes_stored_logits(model, tmp_path, monkeypatch):
     images, texts = (store(tmp_path / k, model, k, i) for k, i in (("images", IMAGES), ("texts", TEXTS)))
     expected = match_pairs(model, images, texts, ALL, progress=False)
     options = {"images_per_chunk": 1, "pairs_per_batch": 4, "folder": tmp_path / "m", "seconds_per_shard": 0, **QUIET}
-    match, calls = reranking._match, []
+    match, calls = pair_matching._match, []
 
     def counted(*args):
         if len(calls) == limit:
@@ -286,7 +283,7 @@ def test_match_pairs_resumes_stored_logits(model, tmp_path, monkeypatch):
         calls.append(1)
         return match(*args)
 
-    monkeypatch.setattr(reranking, "_match", counted)
+    monkeypatch.setattr(pair_matching, "_match", counted)
     limit = 9  # batches of 4 and 2 pairs: four images, and the first batch of the fifth
     with pytest.raises(KilledProcessError):
         match_pairs(model, images, texts, ALL, **options)

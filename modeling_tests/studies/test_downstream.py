@@ -1,4 +1,4 @@
-"""The runs behind the results page: their commands are valid, finished runs are kept, the table is by hand."""
+"""Downstream runs of the results page: commands parse, finished runs are kept, the table is checked by hand."""
 
 import json
 import shlex

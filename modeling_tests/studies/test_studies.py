@@ -209,5 +209,5 @@ def test_manners_measure_retrieval_in_every_style(artist, tmp_path, capsys):
     ).to_parquet(tmp_path / "train.parquet")
     assert manners.main(["--emoji", str(tmp_path), "--artist", artist]) == 0
     lines = capsys.readouterr().out.strip().splitlines()
-    assert lines[0].startswith(f"| {artist} | TR@1 %") and len(lines) == 2 + len(manners.MANNERS)
+    assert lines[0].startswith(f"| {artist} | TR@1 %") and len(lines) == 2 + len(manners.STYLES)
     assert all(line.endswith("| 100.0 |") and "| 100.0 | " in line for line in lines[2:])  # three are all in ten

@@ -1,5 +1,6 @@
 """Runs that stop in the middle, with options whose state has to survive in checkpoints."""
 
+import pytest
 from transformers import TrainerCallback
 
 RESTARTS = {"codebook_restart_threshold": 0.3, "codebook_restart_grace": 0}
@@ -31,3 +32,9 @@ class AtStep(TrainerCallback):
     def on_step_begin(self, args, state, control, **kwargs):
         if state.global_step == self.step:
             self.action()
+
+
+def train_until(step, make_trainer, *args, **options):
+    """Trains until global step `step` begins, where the run is interrupted."""
+    with pytest.raises(InterruptedRunError):
+        make_trainer(*args, callbacks=[AtStep(step, interrupt)], **options).train()

@@ -1,4 +1,4 @@
-"""What is saved after training writes answers with a cache, whoever trained, though Trainer turns the cache off."""
+"""Models saved after training generate with a cache, though Trainer turns use_cache off."""
 
 import json
 

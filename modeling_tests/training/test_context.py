@@ -7,12 +7,13 @@ from tiny_trainer import pretrainer, training_arguments
 from transformers_cbvila.data.collators import CBViLADataCollatorForPreTraining
 from transformers_cbvila.data.pairs import ImageTextPairs
 from transformers_cbvila.training.trainer import CBViLATrainer
+from transformers_cbvila.training.training_images import image_batches
 
 
-def test_callbacks_follow_the_model_that_training_starts_from(tmp_path):
+def test_context_callbacks_follow_the_trained_model(tmp_path):
     """With `model_init` transformers builds one model with the trainer, and another one when training begins."""
     trainer = CBViLATrainer(
-        model_init=pretraining_model,
+        model_init=lambda: pretraining_model(),
         args=training_arguments(tmp_path, max_steps=2, queue_size=2, codebook_target_decay=0.5),
         train_dataset=ImageTextPairs(tiny_rows(8)),
         data_collator=CBViLADataCollatorForPreTraining(tiny_processor(), PATCH, max_length=16),
@@ -27,17 +28,12 @@ def test_callbacks_follow_the_model_that_training_starts_from(tmp_path):
         assert not torch.equal(vision_model.embeddings.cls_token, start), "an average of what is trained"
 
 
-def test_callbacks_read_the_current_data_set(tmp_path):
+def test_context_callbacks_read_the_current_dataset(tmp_path):
     trainer = pretrainer(tmp_path)
     trainer.train_dataset = ImageTextPairs(tiny_rows(4))
     epochs = []
     trainer.train_dataset.set_epoch = epochs.append
-    trainer.train()
-    assert epochs == [0, 1, 2]
-
-
-def test_a_wrapped_model_is_the_model_inside(tmp_path):
-    trainer = pretrainer(tmp_path)
-    inside = trainer.model
-    trainer.model = torch.compile(inside, backend="eager")
-    assert trainer.context.model is inside
+    trainer.state.epoch = 3.0
+    trainer.data_callback.on_epoch_begin(trainer.args, trainer.state, trainer.control)
+    assert epochs == [3]
+    assert sum(len(images) for images in image_batches(trainer.context, 0)) == 4

@@ -1,4 +1,4 @@
-"""The job `cbvila finetune`, task by task: trained, measured, recorded, evaluated anew from its folder, resumed."""
+"""`cbvila finetune` for every task: training, metrics, records, evaluation and resuming."""
 
 import json
 from dataclasses import replace
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from equal_tensors import assert_equal_tensors
 from tiny import half_image, pretraining_model
 from tiny_finetuning import TINY_TASKS, finetuning_arguments
 from transformers import TrainerCallback
@@ -77,9 +78,11 @@ def test_evaluate_retrieval_folder_resumes_with_the_same_metrics(pretrained, dat
     job = EvaluationJob(pretrained, [data], str(tmp_path / "a.json"), split="train")
     figures = evaluate_task(ImageTextRetrieval(rerank_k=2), job, progress=False)
     kept = replace(job, folder=str(tmp_path / "kept"))
-
-
-from transformers_cbvila.retrieval.encoding import GalleryEncoder
+    assert evaluate_task(ImageTextRetrieval(rerank_k=2), kept, progress=False) == figures
+    monkeypatch.setattr(GalleryEncoder, "batches", lambda *args, **options: pytest.fail("encoded again"))
+    assert evaluate_task(ImageTextRetrieval(rerank_k=2), kept, progress=False) == figures
+    with pytest.raises(ValueError, match="folder=.*: vqa keeps no finished work"):
+        evaluate_task(TINY_TASKS["vqa"][0], kept, progress=False)
 
 
 def test_evaluate_baselines_come_from_training_rows(pretrained, data, tmp_path):
@@ -141,8 +144,7 @@ def test_finetune_resumed_equals_unbroken_run(pretrained, data, tmp_path):
             args = finetuning_arguments(tmp_path / name, **options, resume_from_checkpoint="True")
         finetune(settings, job, args)
         weights.append(CBViLAForImageTextRetrieval.from_pretrained(tmp_path / name).state_dict())
-    for name, value in weights[0].items():
-        assert torch.equal(value, weights[1][name]), name
+    assert_equal_tensors(weights[0], weights[1])
 
 
 class StopAfter(TrainerCallback):

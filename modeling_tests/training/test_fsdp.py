@@ -1,4 +1,4 @@
-"""What sharded weights ask of an optimiser, on one process; `test_processes.py` trains and resumes with them."""
+"""Optimizer states for sharded weights, on one process; `test_processes.py` trains and resumes with them."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Every option of transformers' TrainingArguments works or is refused by name; each is in one of these tables."""
+"""Every option of transformers' TrainingArguments works or is rejected by name; each is in one of these tables."""
 
 from dataclasses import dataclass, fields
 

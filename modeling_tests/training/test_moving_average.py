@@ -14,7 +14,7 @@ def followed_module(seed):
     return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 2, bias=False))
 
 
-def test_weights_move_bit_for_bit_as_lerp_and_buffers_are_copied():
+def test_moving_average_lerps_weights_and_copies_buffers():
     followed, other = followed_module(0).train(), followed_module(1)
     average = MovingAverage(copy.deepcopy(followed), decay=0.9)
     expected = {
@@ -26,7 +26,7 @@ def test_weights_move_bit_for_bit_as_lerp_and_buffers_are_copied():
     assert all(torch.equal(buffer, other.get_buffer(name)) for name, buffer in average.module.named_buffers())
 
 
-def test_named_weights_are_copied():
+def test_moving_average_copies_named_weights():
     followed, other = followed_module(0), followed_module(1)
     average = MovingAverage(copy.deepcopy(followed), decay=0.9)
     average.update(other, copied={id(other[0].weight)})
@@ -34,7 +34,7 @@ def test_named_weights_are_copied():
     assert not torch.equal(average.module[3].weight, other[3].weight)
 
 
-def test_it_is_frozen_in_evaluation_mode_and_the_followed_module_is_not():
+def test_moving_average_is_frozen_in_evaluation_mode():
     followed = followed_module(0).train()
     average = MovingAverage(copy.deepcopy(followed), decay=0.9)
     average.update(followed)
@@ -42,14 +42,14 @@ def test_it_is_frozen_in_evaluation_mode_and_the_followed_module_is_not():
     assert all(weight.requires_grad for weight in followed.parameters()) and followed[2].training
 
 
-def test_a_part_of_a_module_follows_that_part():
+def test_moving_average_of_a_part_follows_that_part():
     followed, other = followed_module(0), followed_module(1)
     average = MovingAverage(copy.deepcopy(followed)[:1], decay=0.5)
     average.update(other)
     torch.testing.assert_close(average.module[0].weight, (followed[0].weight + other[0].weight) / 2)
 
 
-def test_a_state_with_other_weights_is_an_error_unless_it_may_differ():
+def test_moving_average_rejects_state_of_other_weights():
     average = MovingAverage(followed_module(0), decay=0.9)
     state = average.state_dict()
     part = {name: value + 1 for name, value in state.items() if name.startswith("0.")}

@@ -1,4 +1,4 @@
-"""Learning rates per tower, weight decay per parameter, and the recipes' schedules."""
+"""Learning rates per tower, weight decay per parameter, and the schedules of the recipes."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What TrainingArguments offers works on these models and changes the losses by rounding only."""
+"""Options of TrainingArguments change losses by rounding only."""
 
 import pytest
 from tiny import pretraining_model

@@ -5,7 +5,6 @@ Importing the package registers its classes with transformers' Auto classes, and
 used.
 
 Example:
-
 ```python
 import transformers_cbvila
 from transformers import pipeline
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
         CBViLADataCollatorForVisualReasoning,
     )
     from .hub.publishing import publish
+    from .model.answer_ranking_cbvila import CBViLAAnswerRanking
     from .model.code_table_cbvila import CBViLACodeTable
     from .model.configuration_cbvila import CBViLAConfig, CBViLAFusionConfig, CBViLATextConfig, CBViLAVisionConfig
     from .model.image_processing_cbvila import CBViLAImageProcessor
@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     )
     from .model.modeling_cbvila_pretraining import CBViLAForPreTraining, CBViLAForPreTrainingOutput
     from .model.modeling_cbvila_question_answering import (
-        CBViLAAnswerRanking,
         CBViLAForQuestionAnswering,
         CBViLAForQuestionAnsweringOutput,
     )
@@ -72,9 +71,9 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Where the names of the block above are, relative to the package.
+# The modules of the names above, relative to the package.
 _MODULE_OF_LAZY_NAME = {
-    "CBViLAAnswerRanking": "model.modeling_cbvila_question_answering",
+    "CBViLAAnswerRanking": "model.answer_ranking_cbvila",
     "CBViLAClassificationOutput": "model.modeling_cbvila_classification",
     "CBViLAConfig": "model.configuration_cbvila",
     "CBViLADataCollatorForImageTextRetrieval": "data.task_collators",
@@ -136,17 +135,17 @@ def __dir__() -> list[str]:
 
 
 def _is_command_line() -> bool:
-    """Whether this process is `cbvila` or `python -m transformers_cbvila`, and nobody's program."""
+    """Returns whether this process is `cbvila` or `python -m transformers_cbvila`, not a program that imports us."""
     program = sys.argv[0] if sys.argv else ""
-    if program == "-m":  # while Python looks for the module that is to run
+    if program == "-m":  # while Python searches for the module to run
         return __name__ in sys.orig_argv
-    # Worker processes have the program's name, too, but were not started by it.
+    # Worker processes inherit the program's name but were not started by it.
     script = os.path.join(get_path("scripts"), "cbvila")
     return program in sys.orig_argv and os.path.realpath(program).removesuffix(".exe") == os.path.realpath(script)
 
 
-# The one exception: the command line registers when it has understood its command (`cli.main`), because transformers'
-# Auto classes need torch, and its help needs neither.
+# The exception: the command line registers after it has parsed its command (`cli.main`), because registering imports
+# transformers' Auto classes and torch, which its help does not need.
 if not _is_command_line():
     from .registration import register
 

@@ -1,4 +1,4 @@
-"""`python -m transformers_cbvila`, the same as `cbvila`."""
+"""Runs the command line: `python -m transformers_cbvila` is the same as `cbvila`."""
 
 import sys
 

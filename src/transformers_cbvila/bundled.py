@@ -1,4 +1,4 @@
-"""The small checkpoints that come with the package, found without the network."""
+"""Finds the small checkpoints that come with the package, without the network."""
 
 import os
 import re
@@ -12,25 +12,23 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")  # owner/name
 
 
 def bundled_checkpoints() -> list[str]:
-    """The names that `bundled_checkpoint` takes, sorted."""
+    """Returns the names that [`bundled_checkpoint`] takes, sorted."""
     return sorted(config.parent.name for config in CHECKPOINTS.glob("*/config.json"))
 
 
 def bundled_checkpoint(name: str) -> str:
-    """
-    Find a checkpoint that comes with the package.
+    """Finds a checkpoint that comes with the package.
 
     Args:
-        name: e.g. `"cbvila-tiny-easyvqa"`.
+        name: Its name, e.g. `"cbvila-tiny-easyvqa"`.
 
     Returns:
         The path of its folder, which `from_pretrained` and `pipeline` take.
 
     Raises:
-        ValueError: there is no checkpoint of that name; the message names those that are there.
+        ValueError: If there is no checkpoint of that name; the message lists the names.
 
     Example:
-
     ```python
     model = AutoModel.from_pretrained(bundled_checkpoint("cbvila-tiny"))
     ```
@@ -44,15 +42,17 @@ def bundled_checkpoint(name: str) -> str:
 
 
 def bundled_or_same(name: str) -> str:
-    """The folder of a bundled checkpoint for its name, anything else as it is."""
+    """Returns the folder of a bundled checkpoint for its name, anything else unchanged."""
     return bundled_checkpoint(name) if name in bundled_checkpoints() else name
 
 
 def local_or_hub_id(name: str) -> str:
-    """The folder of a bundled checkpoint for its name, a folder or a Hub id (owner/name) as it is; asks nobody.
+    """Returns the folder of a bundled checkpoint for its name, a folder or a Hub id (owner/name) unchanged.
+
+    Does not use the network.
 
     Raises:
-        FileNotFoundError: If it can be none of these, as a misspelt name: the network is not waited for.
+        FileNotFoundError: If it is none of these, such as a misspelt name.
     """
     source = bundled_or_same(name)
     if not os.path.isdir(source) and not _HUB_ID.fullmatch(source):
@@ -61,24 +61,24 @@ def local_or_hub_id(name: str) -> str:
 
 
 def checkpoint_source(name: str) -> str:
-    """What `from_pretrained` takes, as [`local_or_hub_id`] gives it; the Hub is asked whether it has such an id.
+    """Returns what `from_pretrained` takes, as [`local_or_hub_id`], after checking that the Hub has such an id.
 
     Raises:
-        OSError: If it is none of these, or the Hub does not give its configuration.
+        OSError: If it is none of these, or its configuration cannot be loaded from the Hub.
     """
     source = local_or_hub_id(name)
     if not os.path.isdir(source):
-        from transformers.utils import CONFIG_NAME, cached_file  # waits until here: it costs the start a second
+        from transformers.utils import CONFIG_NAME, cached_file  # imported here because it takes a second
 
         try:
             cached_file(name, CONFIG_NAME)
         except OSError as error:
-            raise OSError(f"{no_checkpoint(name)}. It could not be had from the Hub, either: {error}") from error
+            raise OSError(f"{no_checkpoint(name)}. Nor could it be loaded from the Hub: {error}") from error
     return source
 
 
 def no_checkpoint(name: str) -> str:
-    """The sentence that a name is neither a folder nor bundled, with the bundled one that was probably meant."""
+    """Returns the message for a name that is neither a folder nor bundled, with the nearest bundled one."""
     names = bundled_checkpoints()
     what = "a file, no folder" if os.path.isfile(name) else "no folder"
     return f"{shown(name)} is {what} and no bundled checkpoint ({', '.join(names)}){nearest(name, names)}"

@@ -1,4 +1,4 @@
-"""Where a model computes, if nobody says so."""
+"""Chooses the device of a model."""
 
 from typing import Any
 
@@ -6,19 +6,18 @@ import torch
 
 
 def default_device() -> torch.device:
-    """The accelerator if there is one, else the CPU, as transformers' pipelines choose."""
+    """Returns the accelerator if there is one, else the CPU, as transformers' pipelines choose."""
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return device or torch.device("cpu")
 
 
 def placed(model: Any, device: str | int | torch.device | None = None) -> Any:
-    """
-    A model on a device.
+    """Moves a model to a device.
 
     Args:
-        model: The model; it is moved, and not copied.
-        device: Without, the default one. A model that `device_map` has spread over devices then stays where it is, as
-            does one that is on an accelerator already.
+        model: The model, which is not copied.
+        device: The device; [`default_device`] if not given, unless the model is on an accelerator already or
+            `device_map` has placed it.
 
     Returns:
         The same model.

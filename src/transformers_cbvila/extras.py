@@ -1,11 +1,11 @@
-"""Optional packages: imported when a function needs them, with an install command that works in the error."""
+"""Imports optional packages when they are needed, with the install command in the error."""
 
 import importlib
 from importlib.metadata import PackageNotFoundError, requires
 from types import ModuleType
 
 _DISTRIBUTION = "transformers-cbvila"
-# The extra of setup.cfg that brings each optional top-level module.
+# The extra of setup.cfg that installs each optional top-level module.
 _EXTRA_OF_MODULE = {
     "datasets": "train",
     "pyarrow": "train",
@@ -22,20 +22,20 @@ def require(module: str) -> ModuleType:
     """Imports an optional module and returns it.
 
     Args:
-        module: dotted module name, e.g. `"datasets"` or `"matplotlib.figure"`.
+        module: Dotted module name, e.g. `"datasets"` or `"matplotlib.figure"`.
 
     Returns:
         The imported module.
 
     Raises:
-        ImportError: the package is not installed; the message has the command that installs what its extra brings. An
-            import that fails *inside* an installed package is raised as it is: installing it again would not help.
-        ValueError: no extra of this project brings the module.
+        ImportError: If the package is not installed; the message has the command that installs its extra's packages.
+            An import that fails *inside* an installed package is raised unchanged.
+        ValueError: If no extra of this project includes the module.
     """
     package = module.partition(".")[0]
     if package not in _EXTRA_OF_MODULE:
         raise ValueError(
-            f"no extra brings {package!r}; known optional packages: {', '.join(sorted(_EXTRA_OF_MODULE))}"
+            f"no extra includes {package!r}; known optional packages: {', '.join(sorted(_EXTRA_OF_MODULE))}"
         )
     try:
         return importlib.import_module(module)
@@ -48,15 +48,15 @@ def require(module: str) -> ModuleType:
 
 
 def _requirements(extra: str) -> list[str]:
-    """What an extra brings, such as `datasets>=5`, from the metadata of the installed package; [] where it has none.
+    """Returns an extra's requirements, such as `datasets>=5`, from the installed package's metadata; [] without it.
 
-    These and not the extra's name, which works only for who can say from where this package was installed.
+    The extra's name would not do: installing it needs to know where this package was installed from.
     """
     from packaging.requirements import Requirement
 
     try:
         parsed = [Requirement(text) for text in requires(_DISTRIBUTION) or []]
-    except PackageNotFoundError:  # run from a folder of sources
+    except PackageNotFoundError:  # run from source
         return []
     with_markers = [(f"{each.name}{each.specifier}", each.marker) for each in parsed if each.marker]
     return [

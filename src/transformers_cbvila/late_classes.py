@@ -1,8 +1,7 @@
-"""Classes that stand in transformers' registries by name until somebody asks for them.
+"""Registers classes with transformers by name, to be imported when they are first looked up.
 
-A registry of an Auto class (`_LazyAutoMapping`) imports transformers' own models when they are first looked up. What
-`register` adds to it is kept in a dictionary, `_extra_content`, as objects. With `LateClasses` in its place these are
-imported at the first look-up, too; whoever looks gets the class itself.
+The registry of an Auto class (`_LazyAutoMapping`) imports transformers' own models lazily, but keeps what `register`
+adds as objects in a dictionary, `_extra_content`. [`LateClasses`] replaces that dictionary and imports on look-up.
 """
 
 from collections import UserDict
@@ -12,7 +11,7 @@ from typing import Any
 
 
 class LateClass:
-    """A class of this package that is not imported yet.
+    """A class of this package that is imported later.
 
     Args:
         module: Its module, relative to the package.
@@ -23,11 +22,12 @@ class LateClass:
         self.module, self.name = module, name
 
     def load(self) -> type:
+        """Imports and returns the class."""
         return getattr(import_module(f"{__package__}.{self.module}"), self.name)
 
 
 class LateClasses(UserDict):
-    """A dictionary whose values are loaded when they are read, by whatever way."""
+    """A dictionary that replaces a [`LateClass`] by the class when it is read."""
 
     def __getitem__(self, key: Any) -> Any:
         value = self.data[key]
@@ -37,7 +37,7 @@ class LateClasses(UserDict):
 
 
 def take_late_classes(registry: Any) -> None:
-    """Lets a registry of transformers take a [`LateClass`]. A second call changes nothing."""
+    """Makes a registry of transformers accept a [`LateClass`]. A second call has no effect."""
     content: Mapping[Any, Any] = registry._extra_content
     if not isinstance(content, LateClasses):
         registry._extra_content = LateClasses(content)

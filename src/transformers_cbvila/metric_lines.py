@@ -1,15 +1,15 @@
-"""Metrics as a terminal shows them."""
+"""Prints metrics to the terminal."""
 
 from collections.abc import Mapping
 from typing import Any
 
 
 def print_metrics(metrics: Mapping[str, Any], prefix: str = "") -> None:
-    """Prints one metric a line, with its 95 % interval where it has one.
+    """Prints one metric per line, with its 95 % interval if it has one.
 
     Args:
         metrics: The metrics by name.
-        prefix: Of the names, left out.
+        prefix: Prefix of the names to omit.
     """
     metrics = {name.removeprefix(prefix): value for name, value in metrics.items()}
     print("\n".join(_line(name, value, metrics) for name, value in metrics.items() if not _is_bound(name)))

@@ -1,4 +1,4 @@
-"""Finds the word that was probably meant, for messages about one that nobody knows."""
+"""Suggests known words for an unknown one in error messages."""
 
 import difflib
 from collections.abc import Iterable
@@ -8,12 +8,12 @@ _OFFERED = 3
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """The known word that was probably meant, as the end of a sentence: "; did you mean --epochs?", or nothing.
+    """Returns the end of a message that suggests known words, such as "; did you mean --epochs?", or nothing.
 
-    Names whose parts begin with the word's letters (`lr`, `learning_rate`) come first, then those that have the word
-    among their parts (`epochs`, `num_train_epochs`), then what is spelt alike.
+    Words whose initials are the unknown word (`lr`, `learning_rate`) come first, then those that have it as a part
+    (`epochs`, `num_train_epochs`), then those with a similar spelling.
     """
-    plain = {_plain(name): name for name in reversed(list(known))}  # of two spellings the first
+    plain = {_plain(name): name for name in reversed(list(known))}  # of two equal spellings the first
     wanted = _plain(word)
     found = [name for name in plain if "".join(part[:1] for part in name.split("_")) == wanted]
     if not found:

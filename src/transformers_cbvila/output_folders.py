@@ -1,9 +1,9 @@
-"""Where a new folder may be written."""
+"""Checks whether a folder can be written."""
 
 from pathlib import Path
 
 
 def is_free(path: str | Path) -> bool:
-    """Whether nothing is at a path, or a folder with nothing in it, which is as good as none."""
+    """Returns whether a path does not exist or is an empty folder."""
     path = Path(path)
     return not path.exists() or (path.is_dir() and not any(path.iterdir()))

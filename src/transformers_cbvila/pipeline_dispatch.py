@@ -1,15 +1,15 @@
-"""Gives `pipeline("visual-question-answering")` and its alias `"vqa"` back to CB-ViLA models, and to no other.
+"""Makes `pipeline("visual-question-answering")` and its alias `"vqa"` work for CB-ViLA models.
 
-transformers 5 removed the task: its look-up raises a KeyError before any model is looked at, and some versions keep
-the name on a list of removed tasks, where registering a pipeline is of no use. Taking the name off that list and
-registering ours would change what other models get, and would replace (or be replaced by) a pipeline that somebody
-else registers under it. So the look-up itself is wrapped, for these two names only, and every dictionary of
-transformers stays as it is: the wrapper answers with an entry that decides when the model is known. A CB-ViLA model
-gets our pipeline; any other gets what the look-up gives without us, be it somebody else's pipeline or the error.
+transformers 5 removed the task: its look-up raises a KeyError before the model is known, and some versions have a list
+of removed tasks, for which registering a pipeline has no effect. Removing the name from that list and registering ours
+would change the behaviour for other models, and conflict with pipelines that others register under it. Therefore the
+look-up is wrapped, for these two names only, and transformers' dictionaries are left unchanged. The wrapper returns an
+entry that decides once the model is known: a CB-ViLA model gets our pipeline; any other gets the result of the
+original look-up, which is another pipeline or the error.
 
-`pipeline(model=folder)` without a task asks the Hub for it, which fails for folders: that is answered for ours, too.
-Published checkpoints bring a copy of the pipeline as remote code. `pipeline()` would refuse to run it without
-`trust_remote_code=True` and never get to the look-up, so it is not told of that copy: it has the one of this package.
+`pipeline(model=folder)` without a task asks the Hub for the task, which fails for folders; for ours it is known.
+Published checkpoints include a copy of the pipeline as remote code. `pipeline()` would refuse to run it without
+`trust_remote_code=True` before the look-up, so the copy is hidden from it and the pipeline of this package is used.
 """
 
 import os
@@ -28,8 +28,8 @@ _PIPELINE = LateClass("model.pipeline_cbvila", "CBViLAVisualQuestionAnsweringPip
 
 
 def offer_pipeline() -> None:
-    """Wraps transformers' look-up of pipelines and tasks. A second call changes nothing."""
-    # Up to transformers 5.19 there is no list of removed tasks; the removed ones are unknown.
+    """Wraps transformers' look-up of pipelines and tasks. A second call has no effect."""
+    # Up to transformers 5.19 there is no list of removed tasks.
     resolve = _unwrapped(getattr(pipelines, "_resolve_deprecated_task", lambda task: task))
     check = _unwrapped(pipelines.PIPELINE_REGISTRY.check_task)
     infer = _unwrapped(pipelines.get_task)
@@ -48,13 +48,15 @@ def offer_pipeline() -> None:
     pipelines.get_task = _wrapping(get_task, infer)
     if hasattr(pipelines, "_resolve_deprecated_task"):
         pipelines._resolve_deprecated_task = _wrapping(resolve_task, resolve)
-    # On the instance, which `pipeline()` asks; the class and what is registered stay as they are.
-    pipelines.PIPELINE_REGISTRY.check_task = _wrapping(check_task, check)  # type: ignore[method-assign]
-    CBViLAConfig.custom_pipelines = _Untold()  # type: ignore[attr-defined]
+    # On the instance, which `pipeline()` uses; the class and the registered pipelines are left unchanged.
+    registry: Any = pipelines.PIPELINE_REGISTRY
+    registry.check_task = _wrapping(check_task, check)
+    config_class: Any = CBViLAConfig
+    config_class.custom_pipelines = _HiddenPipelines()
 
 
-class _Untold:
-    """`custom_pipelines` of a configuration: kept, so that it is saved again, and empty to whoever asks for it."""
+class _HiddenPipelines:
+    """The attribute `custom_pipelines` of a configuration: reads as empty, but is saved again."""
 
     def __set__(self, config: Any, value: Any) -> None:
         config.__dict__["custom_pipelines"] = value
@@ -63,8 +65,9 @@ class _Untold:
         return {}
 
 
-def _wrapping(wrapper: Callable, original: Callable) -> Callable:
-    wrapper.without_cbvila = original  # type: ignore[attr-defined]
+def _wrapping(wrapper: Any, original: Callable) -> Callable:
+    """Marks a function as the wrapper of another one."""
+    wrapper.without_cbvila = original
     return wrapper
 
 
@@ -75,8 +78,9 @@ def _unwrapped(function: Callable) -> Callable:
 class _Entry(dict):
     """What `pipeline()` reads about the task: the pipeline class `impl`, the model classes `pt` to try, and more.
 
-    `look_up` gives the entry that there would be without us, or raises the error; so does whatever is not in this one,
-    such as the `default` model.
+    Args:
+        look_up: Returns the entry of the original look-up or raises its error. Keys that this entry does not have,
+            such as the `default` model, are read from there.
     """
 
     def __init__(self, look_up: Callable[[], dict]) -> None:
@@ -92,8 +96,12 @@ class _Entry(dict):
 class _Dispatch:
     """Stands in for a pipeline class until the model is known.
 
-    `pipeline()` reads the class attributes `_load_tokenizer` and the like before it calls the class. They are those of
-    the pipeline that will be made; if the model came as an instance, which is not known then, those of the other one.
+    `pipeline()` reads class attributes such as `_load_tokenizer` before it calls the class. They are those of our
+    pipeline if the loader has loaded a CB-ViLA model. If the model was passed as an instance, it is not known yet, and
+    they are those of the original look-up, if it has any.
+
+    Args:
+        look_up: The original look-up.
     """
 
     def __init__(self, look_up: Callable[[], dict]) -> None:
@@ -118,13 +126,13 @@ def _entry_or_none(look_up: Callable[[], dict]) -> dict | None:
 
 
 def _pipeline_class(entry: dict) -> Any:
-    """Transformers from 5.20 on names its own classes by their dotted paths."""
+    """Returns the pipeline class; transformers from 5.20 on names its own classes by their dotted paths."""
     implementation = entry["impl"]
     return resolve_name(implementation) if isinstance(implementation, str) else implementation
 
 
 def _loader(dispatch: _Dispatch) -> type:
-    """The model class that `pipeline()` tries first; it loads CB-ViLA checkpoints and no other weights."""
+    """Returns the model class that `pipeline()` tries first, which loads only CB-ViLA checkpoints."""
 
     class CBViLALoader(AutoModelForVisualQuestionAnswering):
         @classmethod
@@ -136,14 +144,14 @@ def _loader(dispatch: _Dispatch) -> type:
                 dispatch.has_loaded_ours = True
                 return model
             dispatch.look_up()
-            # After this transformers goes on with the next class; after the KeyError of the look-up it does not.
+            # transformers tries the next class after a ValueError, but not after the KeyError of the look-up.
             raise ValueError(f"{pretrained_model_name_or_path} is no CB-ViLA checkpoint")
 
     return CBViLALoader
 
 
 def _may_be_ours(name: Any, options: dict[str, Any]) -> bool:
-    # A PEFT adapter need not have a configuration of its own (locally that is an empty one): only loading tells then.
+    # A PEFT adapter may have no configuration (locally an empty one): it has to be loaded to know.
     try:
         config, _ = PreTrainedConfig.get_config_dict(name, **options)
     except OSError:

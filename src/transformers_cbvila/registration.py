@@ -1,4 +1,4 @@
-"""Makes the CB-ViLA family known to transformers: the Auto classes and the pipeline."""
+"""Registers the CB-ViLA family with transformers: the Auto classes and the pipeline."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ from .model.image_processing_pil_cbvila import CBViLAImageProcessorPil
 from .model.processing_cbvila import CBViLAProcessor
 from .pipeline_dispatch import offer_pipeline
 
-# The model of a configuration, as its file and its class; models are imported when somebody asks for them.
+# Auto class, configuration, and the model's file and class, which is imported on first use.
 _MODELS: list[tuple[Any, type[PreTrainedConfig], str, str]] = [
     (AutoModel, CBViLAConfig, "modeling_cbvila", "CBViLAModel"),
     (AutoModel, CBViLAVisionConfig, "modeling_cbvila_vision", "CBViLAVisionModel"),
@@ -52,7 +52,7 @@ _MODELS: list[tuple[Any, type[PreTrainedConfig], str, str]] = [
 
 
 def register() -> None:
-    """Registers CB-ViLA with transformers; importing the package does it. A second call changes nothing."""
+    """Registers CB-ViLA with transformers; done when the package is imported. A second call has no effect."""
     for config in (CBViLAConfig, CBViLAVisionConfig, CBViLATextConfig, CBViLAFusionConfig):
         AutoConfig.register(config.model_type, config, exist_ok=True)
     for auto_class, config_class, file, name in _MODELS:

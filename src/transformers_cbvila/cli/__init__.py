@@ -1,6 +1,6 @@
-"""The command line `cbvila`: finds the command, lets it parse, then run.
+"""The command line `cbvila`.
 
-Neither torch nor transformers are imported for the help, the version or a word that is no command.
+Neither torch nor transformers is imported for the help, the version or an unknown command.
 """
 
 import argparse
@@ -10,19 +10,19 @@ from importlib import import_module
 from .errors import TRACEBACK, in_one_line, refuse_nul
 from .parsing import Parser
 
-# Each is a file of this folder, with `parse(argv)` and `run(*parsed)`, and INTERRUPTED if Ctrl-C leaves something.
+# Each is a module of this package with `parse(argv)`, `run(*parsed)`, and optionally INTERRUPTED, what Ctrl-C prints.
 COMMANDS = {
     "pretrain": "pretrain on folders, Parquet files or Hub data sets of images and captions",
     "finetune": "fine-tune for vqa, retrieval, entailment or reasoning",
-    "evaluate": "measure a model on vqa, retrieval, entailment or reasoning, with floors and intervals",
-    "inspect": "measure a pretrained model: codebook, MIM against its floors, retrieval; show its visual words",
+    "evaluate": "measure a model on vqa, retrieval, entailment or reasoning, with baselines and intervals",
+    "inspect": "measure a pretrained model: codebook, MIM and its baselines, retrieval; show its visual words",
     "demo": "fine-tune the bundled checkpoint on easy-VQA, evaluate it and write a report",
-    "publish": "put a model on the Hub with a card and its code, loadable without this package, too",
+    "publish": "put a model on the Hub with a card and its code, loadable with and without this package",
 }
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point of `cbvila` and `python -m transformers_cbvila`; returns the exit status."""
+    """Runs `cbvila` or `python -m transformers_cbvila`; returns the exit status."""
     argv = sys.argv[1:] if argv is None else argv
     parser = _parser()
     if not argv:
@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
         parsed = command.parse(argv[1:])
         from ..registration import register
 
-        register()  # importing the package leaves it to the command line, see there
+        register()  # see `transformers_cbvila/__init__.py`
         outcome.status = command.run(*parsed)
     return outcome.status
 
@@ -49,8 +49,8 @@ def _parser() -> Parser:
         prog="cbvila",
         usage="cbvila COMMAND [OPTION VALUE ...]",
         description="CB-ViLA: vision-language models with a learned visual codebook.",
-        epilog="commands:\n" + "\n".join(lines) + "\n\ncbvila COMMAND --help says more of each. An error is one line, "
-        f"and the exit status 1; with {TRACEBACK}=1 set there is its traceback, too.",
+        epilog="commands:\n" + "\n".join(lines) + "\n\ncbvila COMMAND --help describes each. An error is one line, "
+        f"and the exit status 1; set {TRACEBACK}=1 to see its traceback.",
     )
     parser.add_argument("--version", action="version", version=f"cbvila {__version__}")
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help=argparse.SUPPRESS)

@@ -1,4 +1,4 @@
-"""What a command says when it fails: one line, and whose fault it is."""
+"""Reports the error of a command in one line, and tells user errors from bugs."""
 
 import os
 import re
@@ -9,38 +9,39 @@ from dataclasses import dataclass
 
 from ..model.messages_cbvila import shown
 
-TRACEBACK = "CBVILA_TRACEBACK"  # of the environment: errors are raised, and not said in a line
+TRACEBACK = "CBVILA_TRACEBACK"  # environment variable: raise errors instead of reporting them in a line
 LONGEST = 1900  # characters of a message, below the 2,000 that fit on a screen
 
-# What is wrong with data, options, files, this installation or the network. Anything else is a fault of this program.
-# (FloatingPointError: a loss or weights that are not finite, which the trainer names.)
+# Errors of data, options, files, the installation or the network. Anything else is a bug of this program.
+# (FloatingPointError: a loss or weights that are not finite, which the trainer raises.)
 _USERS = (ValueError, OSError, ImportError, FloatingPointError)
-# torch raises the error of a process that loads data with its traceback as the message; what it said comes last.
+# torch raises the error of a data loader process with its traceback as the message; the error's own message is last.
 _OF_A_WORKER = re.compile(r"Caught \w+ in DataLoader worker process .*\n(?:\w+\.)*\w+: (.*)", re.DOTALL)
 USERS_FAULT, OUR_FAULT, INTERRUPTED = 1, 70, 130  # exit statuses; 70 is the EX_SOFTWARE of sysexits.h
 
 
 @dataclass
 class Outcome:
-    """How a command ends."""
+    """The exit status of a command, and what to print when it is interrupted."""
 
     status: int = 0
     when_interrupted: str = "Interrupted."
 
 
 def refuse_nul(arguments: list[str]) -> None:
-    """Raises a ValueError for an argument with a NUL character, which Python's files would call an embedded byte.
+    """Checks that no argument has a NUL character, which a program that calls `main` can pass (no shell can).
 
-    No shell passes one; a program that calls `main` can.
+    Raises:
+        ValueError: If one has.
     """
     for argument in arguments:
         if "\0" in argument:
-            raise ValueError(f"{shown(argument)} has a NUL character in it, which the name of no file or option has.")
+            raise ValueError(f"{shown(argument)} has a NUL character in it; file names and options cannot have one.")
 
 
 @contextmanager
 def in_one_line(command: str) -> Iterator[Outcome]:
-    """Says an exception of the block in one line of stderr, and puts the exit status into the outcome."""
+    """Prints an exception of the block as one line to stderr, and sets the exit status of the outcome."""
     outcome = Outcome()
     try:
         yield outcome

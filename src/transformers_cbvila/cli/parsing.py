@@ -1,7 +1,8 @@
-"""A parser of options that answers in one line, guesses what was meant, and takes no abbreviations."""
+"""An option parser with one-line errors and suggestions, and without abbreviations."""
 
 import argparse
 import sys
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from ..model.messages_cbvila import SHOWN_CHARACTERS, shown
@@ -11,54 +12,60 @@ USAGE_ERROR = 2  # exit status, as argparse has it
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Examples as they are written, and each option's default, which is the recipe's where `--config` names one."""
+    """Keeps the line breaks of examples, and appends each option's default (the recipe's, with `--config`)."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.default in (None, False) or action.default == [] or "default" in (action.help or "").lower():
-            return action.help  # "None" tells nobody what happens; the text does, where there is something to say
+            return action.help  # a default of None would not be informative
         return super()._get_help_string(action)
 
 
 class _HelpAll(argparse.Action):
-    def __call__(self, parser, namespace, values, option_string=None):
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        assert isinstance(parser, Parser)
         print(parser.format_help_all(), end="")
         parser.exit()
 
 
 class Parser(argparse.ArgumentParser):
-    """An `ArgumentParser` whose errors are one line with the nearest word that it knows.
+    """An `ArgumentParser` with errors of one line that suggest the nearest known word.
 
     Attributes:
-        seldom: Groups of options that `--help` leaves to `--help-all`.
+        advanced: Groups of options that only `--help-all` shows.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.seldom: list[Any] = []
+        self.advanced: list[Any] = []
         options: dict[str, Any] = {"formatter_class": _Help, "allow_abbrev": False} | kwargs
         super().__init__(*args, **options)
         self.add_argument("--help-all", nargs=0, action=_HelpAll, default=argparse.SUPPRESS, help=self._help_all_text)
 
-    _help_all_text = argparse.SUPPRESS  # of --help-all itself: nothing to say where --help shows everything
+    _help_all_text = argparse.SUPPRESS  # help of --help-all, which is hidden where --help shows everything
 
     def format_help(self) -> str:
+        """Returns the help without the advanced options."""
         groups = self._action_groups
-        self._action_groups = [group for group in groups if group not in self.seldom]
+        self._action_groups = [group for group in groups if group not in self.advanced]
         try:
             return super().format_help()
         finally:
             self._action_groups = groups
 
     def format_help_all(self) -> str:
-        """The help with all groups of options."""
+        """Returns the help with all options."""
         return super().format_help()
 
-    def parse_known_args(self, args=None, namespace=None):  # type: ignore[override]
-        """As argparse's, but nothing may remain: what nobody knows is an error, before anything that is missing."""
+    def parse_known_args(  # type: ignore[override]  # argparse's has overloads
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Parses as argparse does, but unknown options are errors, reported before missing ones."""
         args = sys.argv[1:] if args is None else list(args)
         for word in args[: args.index("--") if "--" in args else None]:
             if word.startswith("--") and " " not in word and word.partition("=")[0] not in self._option_string_actions:
                 self.error(self._unknown(word))
-            if word.endswith("=--"):  # which argparse would take for no value at all, and go on with a list
+            if word.endswith("=--"):  # argparse would take it for an empty list of values
                 self.error(f"{shown(word)}: expected a value")
         parsed, unknown = super().parse_known_args(args, namespace)
         if unknown:
@@ -76,7 +83,7 @@ class Parser(argparse.ArgumentParser):
             return super()._get_value(action, arg_string)
         except argparse.ArgumentError as error:
             message = error.message.replace(repr(arg_string), shown(arg_string))
-            if len(message) > len(arg_string) > SHOWN_CHARACTERS:  # it stands there without quotes
+            if len(message) > len(arg_string) > SHOWN_CHARACTERS:  # the message has it without quotes
                 message = message.replace(arg_string, shown(arg_string))
             raise argparse.ArgumentError(action, message) from None
 
@@ -87,6 +94,7 @@ class Parser(argparse.ArgumentParser):
             raise argparse.ArgumentError(action, message)
 
     def error(self, message: str) -> NoReturn:
+        """Prints the message as one line, and exits."""
         way_out = "" if message.endswith("?") else f" ({self.prog} --help says more)"
         print(f"{self.prog}: error: {message}{way_out}", file=sys.stderr)
         raise SystemExit(USAGE_ERROR)

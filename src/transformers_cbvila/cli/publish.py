@@ -1,5 +1,6 @@
-"""`cbvila publish`."""
+"""The command `cbvila publish`."""
 
+import argparse
 from typing import Any
 
 from .parsing import Parser
@@ -23,30 +24,32 @@ network. What the run did not record is in a file like this one:
 INTERRUPTED = "Interrupted. Nothing was uploaded."
 
 
-def parse(argv: list[str]) -> tuple[Any, ...]:
+def parse(argv: list[str]) -> tuple[argparse.Namespace]:
+    """Parses the command's arguments."""
     parser = Parser(
         prog="cbvila publish",
         description="Put a model on the Hugging Face Hub.",
         epilog=EXAMPLE,
     )
     parser.add_argument("source", metavar="FOLDER_OR_RUN", help="model folder, run, or name of a bundled checkpoint")
-    parser.add_argument("repo_id", metavar="OWNER/NAME", help="repository on the Hub; made if it is not there")
-    parser.add_argument("--private", action="store_true", help="make a new repository that only its owners see")
-    parser.add_argument("--facts", metavar="FILE.yaml", help="what the model card says and the run did not record")
+    parser.add_argument("repo_id", metavar="OWNER/NAME", help="repository on the Hub; created if it does not exist")
+    parser.add_argument("--private", action="store_true", help="make a new repository private")
+    parser.add_argument("--facts", metavar="FILE.yaml", help="facts for the model card that the run did not record")
     parser.add_argument("--card", metavar="README.md", help="a model card of your own instead")
-    parser.add_argument("--commit_message", help="of the commit on the Hub")
+    parser.add_argument("--commit_message", help="message of the commit on the Hub")
     parser.add_argument("--output_dir", metavar="NEW_FOLDER", help="write the repository there and upload nothing")
     return (parser.parse_args(argv),)
 
 
-def run(options: Any) -> int:
+def run(options: argparse.Namespace) -> int:
+    """Publishes or stages the model; returns the exit status."""
     from ..hub.publishing import publish, stage_repository
 
-    what = {"facts": options.facts, "card": options.card}
+    card: dict[str, Any] = {"facts": options.facts, "card": options.card}
     if options.output_dir:
-        print(f"Staged: {stage_repository(options.source, options.repo_id, options.output_dir, **what)}")
+        print(f"Staged: {stage_repository(options.source, options.repo_id, options.output_dir, **card)}")
         return 0
-    where = {"private": options.private, "commit_message": options.commit_message}
-    published = publish(options.source, options.repo_id, **what, **where)
+    commit: dict[str, Any] = {"private": options.private, "commit_message": options.commit_message}
+    published = publish(options.source, options.repo_id, **card, **commit)
     print(f"Published: {published.url} at commit {published.commit}")
     return 0

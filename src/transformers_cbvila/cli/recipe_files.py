@@ -1,4 +1,4 @@
-"""Recipes: files with options, some of which come with this package; what is given beside one is merged into it."""
+"""Finds recipes, which are YAML files of options, and merges the options of a command line into them."""
 
 import json
 import os
@@ -11,9 +11,9 @@ from ..model.nested_options_cbvila import with_current_names
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 _ENDING = ".yaml"
-# What an option means depends on another: where that is given, the recipe's is of something else.
+# Options whose meaning depends on another one: a recipe's value is dropped if the command line changes that one.
 _DEPENDENT = {"lr_scheduler_kwargs": "lr_scheduler_type", "optim_args": "optim"}
-# Said of a run and not of how it trains: no difference from a recipe, which can hardly name them.
+# Options of a run that do not change how it trains, and are not reported as differences from the recipe.
 _OF_A_RUN = {
     *("config", "resume", "model", "train_data", "train_data_weights", "eval_data", "data", "image_data"),
     *("answer_list", "folder", "output", "output_dir", "run_name", "report_to", "disable_tqdm", "use_cpu", "seed"),
@@ -21,17 +21,17 @@ _OF_A_RUN = {
 
 
 def recipe_names() -> list[str]:
-    """Names of the recipes of this package."""
+    """Returns the names of the bundled recipes."""
     return sorted(path.stem for path in FOLDER.glob(f"*{_ENDING}"))
 
 
 def recipe_path(name: str) -> Path:
-    """The file of a recipe: a path that exists, else one of this package's by name (`recipes/` and `.yaml` or not).
+    """Returns the path of a recipe: an existing file, or a bundled one by name (with or without `recipes/`, `.yaml`).
 
     Raises:
-        FileNotFoundError: If there is neither; the message names those that there are.
+        FileNotFoundError: If there is neither; the message lists the bundled ones.
     """
-    if os.path.isfile(name):  # false, where Path.is_file raises an error: of names that no file can have
+    if os.path.isfile(name):  # Path.is_file would raise an error for invalid file names
         return Path(name)
     stem = name.replace("\\", "/").removeprefix("recipes/").removesuffix(_ENDING)
     if stem in recipe_names():
@@ -43,55 +43,58 @@ def recipe_path(name: str) -> Path:
 
 
 def with_nested_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options whose `model_config` has the names of today, nested, so that a recipe's and a command's can be merged.
+    """Returns options with the current, nested names in `model_config`, so that they can be merged.
 
     Raises:
-        ValueError: If a part of it, such as `quantizer_config`, is no mapping.
+        ValueError: If a part of it, such as `quantizer_config`, is not a mapping.
     """
     fields = _mapping(options.get("model_config"))
     return {**options} if fields is None else {**options, "model_config": with_current_names(fields)}
 
 
-def beside(recipe: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a recipe holds beside the options that were said: all but what belongs to another choice."""
+def applicable_options(recipe: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the recipe's options without those that depend on an option which the command line changes."""
     return {
         name: value
         for name, value in recipe.items()
-        if not (name in _DEPENDENT and said.get(_DEPENDENT[name], (same := recipe.get(_DEPENDENT[name]))) != same)
+        if not (name in _DEPENDENT and given.get(_DEPENDENT[name], (same := recipe.get(_DEPENDENT[name]))) != same)
     }
 
 
-def merged(recipe: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
-    """Of options that are mappings in both, what the two give together.
+def merge_mappings(recipe: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Merges options that are mappings in both the recipe and the command line.
 
-    As a JSON merge patch (RFC 7386): entries that were said take the recipe's place one by one, at any depth, and null
-    removes one.
+    As a JSON merge patch (RFC 7386): entries of the command line override the recipe's one by one, at any depth, and
+    null removes one.
+
+    Returns:
+        The merged options only.
     """
     found = {}
-    for name, value in said.items():
+    for name, value in given.items():
         patch = _mapping(value)
         if patch is not None and isinstance(recipe.get(name), Mapping):
             found[name] = _patched(recipe[name], patch)
     return found
 
 
-def differences(recipe: Mapping[str, Any], said: Mapping[str, Any]) -> list[str]:
-    """A line for each option that differs from a recipe, or that the recipe leaves to its default, entry by entry."""
+def differences(recipe: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    """Returns a line for each option, and each entry of a mapping, that differs from the recipe or is not in it."""
     lines = []
-    for name in sorted(set(said) - _OF_A_RUN):
-        patch = _mapping(said[name])
+    for name in sorted(set(given) - _OF_A_RUN):
+        patch = _mapping(given[name])
         both = patch is not None and isinstance(recipe.get(name), Mapping)
-        new, old = (_flat(name, patch), _flat(name, recipe[name])) if both else ({name: said[name]}, recipe)
+        new, old = (_flat(name, patch), _flat(name, recipe[name])) if both else ({name: given[name]}, recipe)
         for entry, value in new.items():
             if entry not in old:
                 lines.append(f"{entry} {shown(value)} (not in the recipe)")
             elif old[entry] != value:
                 lines.append(f"{entry} {shown(value)} (recipe: {shown(old[entry])})")
-    dropped = set(recipe) - set(beside(recipe, said)) - set(said)
+    dropped = set(recipe) - set(applicable_options(recipe, given)) - set(given)
     return lines + [f"{name} left out, which belongs to the recipe's {_DEPENDENT[name]}" for name in sorted(dropped)]
 
 
-def _mapping(value: Any) -> dict | None:
+def _mapping(value: Any) -> dict[str, Any] | None:
     try:
         value = json.loads(value) if isinstance(value, str) else value
     except ValueError:
@@ -99,7 +102,7 @@ def _mapping(value: Any) -> dict | None:
     return value if isinstance(value, dict) else None
 
 
-def _patched(value: Any, patch: Mapping[str, Any]) -> dict:
+def _patched(value: Any, patch: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(value) if isinstance(value, Mapping) else {}
     for name, new in patch.items():
         if new is None:

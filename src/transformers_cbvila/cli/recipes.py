@@ -1,9 +1,8 @@
-"""A command's job from its options, over the recipe of `--config`, over what a protocol sets, over defaults.
+"""Parses a command's job: its options override the recipe of `--config`, which overrides a protocol and defaults.
 
-`HfArgumentParser` makes the options of dataclasses, as in transformers' own examples: the 120 of `TrainingArguments`
-are then what users know, and what a version of transformers adds is there at once. No other parser takes its place:
-typer wants a function's signature, so that these options would be written out; TRL's and jsonargparse would be a
-further package for what is below, and guess no misspelt option.
+`HfArgumentParser` creates options from dataclasses, as in transformers' own examples, so that the 120 options of
+`TrainingArguments` have their known names and follow the installed version. typer would need every option written out;
+TRL's parser and jsonargparse would be another dependency and do not suggest the nearest option.
 """
 
 import argparse
@@ -21,19 +20,26 @@ from ..data.given_options import GivenOptions
 from ..model.messages_cbvila import one_line, shown
 from ..nearest import nearest
 from .parsing import Parser
-from .recipe_files import beside, differences, merged, recipe_path, with_nested_options
+from .recipe_files import applicable_options, differences, merge_mappings, recipe_path, with_nested_options
 
-# Shown by --help among ours; a run needs them.
-_TOLD_WITH_OURS = {"output_dir", "max_steps"}
+# Inherited options that --help shows among ours.
+_SHOWN_INHERITED = {"output_dir", "max_steps"}
 _HELP_ALL = (
-    "Show transformers' options of training, too: learning_rate, num_train_epochs, per_device_train_batch_size, …"
+    "Show all options, with transformers' of training: learning_rate, num_train_epochs, per_device_train_batch_size, …"
 )
 
 _CONFIG = "Recipe, a file or the name of a bundled one: defaults for any of these options."
 
 
 class JobParser(Parser, HfArgumentParser):
-    """Options of dataclasses; those that every training with transformers has are told by `--help-all` only."""
+    """A parser of the options of dataclasses; those inherited from `TrainingArguments` are shown by `--help-all`.
+
+    Args:
+        dataclasses: The dataclasses.
+        command: The command, such as `"pretrain"`.
+        left_out: Fields of the dataclasses that are not options of this command.
+        **kwargs: Passed to `ArgumentParser`.
+    """
 
     def __init__(
         self, dataclasses: list[Any], command: str, left_out: frozenset[str] = frozenset(), **kwargs: Any
@@ -45,11 +51,11 @@ class JobParser(Parser, HfArgumentParser):
         resume = "[--resume] " if self.trains else ""
         usage = f"cbvila {command} [--config RECIPE.yaml] {resume}[OPTION VALUE ...]"
         super().__init__(dataclasses, prog=f"cbvila {command}", usage=usage, **kwargs)
-        for action in self._actions:  # the second spelling, with dashes between words, is taken and not told
-            told = [name for name in action.option_strings if "-" not in name.lstrip("-")]
-            action.option_strings = told or action.option_strings
+        for action in self._actions:  # the spelling with dashes is accepted but not shown
+            names = [name for name in action.option_strings if "-" not in name.lstrip("-")]
+            action.option_strings = names or action.option_strings
         if self.trains:
-            self._tell_inherited_options_seldom()
+            self._move_inherited_options()
             self.add_argument("--resume", action="store_true", help="Go on from the last complete checkpoint, if any.")
         self.add_argument("--config", metavar="RECIPE.yaml", help=_CONFIG)
 
@@ -61,7 +67,7 @@ class JobParser(Parser, HfArgumentParser):
             HfArgumentParser._parse_dataclass_field(parser, field)
 
     def kinds(self, option: str) -> set[Any]:
-        """The types that the dataclasses' hints allow for an option, such as `dict` beside `str`."""
+        """Returns the types that the dataclasses' hints allow for an option, such as `dict` and `str`."""
         hints = (get_type_hints(part).get(option) for part in self.dataclass_types)
         return {get_origin(kind) or kind for hint in hints for kind in (hint, *get_args(hint))}
 
@@ -71,18 +77,19 @@ class JobParser(Parser, HfArgumentParser):
                 is_mapping = isinstance(json.loads(arg_string), dict)
             except json.JSONDecodeError:
                 is_mapping = False
-            if not is_mapping:  # transformers would keep the text, and fail where it is used
+            if not is_mapping:  # transformers would keep the string and fail later
                 message = f"""{shown(arg_string)} is no JSON of names and values, such as '{{"power": 2}}'"""
                 raise argparse.ArgumentError(action, message)
         return super()._get_value(action, arg_string)
 
-    def _tell_inherited_options_seldom(self) -> None:
-        inherited = {field.name for field in fields(TrainingArguments)} - _TOLD_WITH_OURS
+    def _move_inherited_options(self) -> None:
+        """Moves the options of `TrainingArguments` into a group that only `--help-all` shows."""
+        inherited = {field.name for field in fields(TrainingArguments)} - _SHOWN_INHERITED
         section = self.add_argument_group("options of transformers' TrainingArguments")
         options = self._optionals._group_actions
         section._group_actions += [action for action in options if action.dest in inherited]
         options[:] = [action for action in options if action.dest not in inherited]
-        self.seldom.append(section)
+        self.advanced.append(section)
 
 
 def parse_job(
@@ -94,73 +101,78 @@ def parse_job(
     preset: Callable[[str | None], dict[str, Any]] | None = None,
     left_out: frozenset[str] = frozenset(),
 ) -> tuple:
-    """Instances of the dataclasses, and a namespace with the options of the parser itself, such as `resume`.
+    """Parses a command's options into dataclasses.
 
     Args:
-        command: The command, without `cbvila`.
-        description: What it does.
-        example: The end of its help.
-        dataclasses: Parts of the command line.
-        argv: Its arguments.
-        preset: Gives the options that a `--protocol` sets, below those of the recipe.
-        left_out: Fields of the dataclasses that are no options of this command.
+        command: The command, such as `"pretrain"`.
+        description: What it does, for the help.
+        example: Examples, for the help.
+        dataclasses: The dataclasses.
+        argv: The arguments.
+        preset: Returns the options that a `--protocol` sets; the recipe overrides them.
+        left_out: Fields of the dataclasses that are not options of this command.
+
+    Returns:
+        Instances of the dataclasses, and a namespace with the options of the parser itself, such as `resume`.
 
     Raises:
-        SystemExit: With a message, for unknown flags, unknown recipe entries and missing required options.
+        SystemExit: With a message, for unknown options, unknown recipe entries and missing required options.
     """
     parser = JobParser(dataclasses, command, left_out, description=description, epilog=example)
     try:
-        recipe, said = map(with_nested_options, (_read_recipe(parser, argv), _said(parser, argv)))
+        recipe, given = map(with_nested_options, (_read_recipe(parser, argv), _given_options(parser, argv)))
     except ValueError as error:
         parser.error(f"model_config: {error}")
-    kept = beside(recipe, said)
+    kept = applicable_options(recipe, given)
     protocol = {} if preset is None else _preset(parser, preset, kept, argv)
     parser.set_defaults(**protocol)
     for action in parser._actions:
         if action.dest in kept:
             action.required = False
     parser.set_defaults(**kept)
-    for name, value in merged(kept, said).items():
+    for name, value in merge_mappings(kept, given).items():
         argv = [*argv, f"--{name}", json.dumps(value)]
     *instances, rest = parser.parse_args_into_dataclasses(argv, args_filename=None, look_for_args_file=False)
     for instance in instances:
         if isinstance(instance, GivenOptions):
-            instance.set_given({*protocol, *kept, *said})
-    _tell_differences(differences(recipe, said) if recipe else [])
+            instance.set_given({*protocol, *kept, *given})
+    _print_differences(differences(recipe, given) if recipe else [])
     return (*instances, rest)
 
 
-def _said(parser: JobParser, argv: list[str]) -> dict[str, Any]:
-    """The options that are among the flags, with their values; none where help is asked for."""
+def _given_options(parser: JobParser, argv: list[str]) -> dict[str, Any]:
+    """Returns the options in the arguments, with their values; none if help is requested."""
     if {"-h", "--help", "--help-all"} & set(argv):
         return {}
     actions = [action for action in parser._actions if action.default != argparse.SUPPRESS]
     before = [(action, action.default, action.required) for action in actions]
     for action in actions:
         action.default, action.required = argparse.SUPPRESS, False
-    said = vars(parser.parse_known_args(argv)[0])
+    given = vars(parser.parse_known_args(argv)[0])
     for action, default, required in before:
         action.default, action.required = default, required
-    return {name: value for name, value in said.items() if name != "repeated_options"}
+    return {name: value for name, value in given.items() if name != "repeated_options"}
 
 
-def _tell_differences(lines: list[str]) -> None:
-    if lines and os.environ.get("RANK", "0") == "0":  # of several processes one
+def _print_differences(lines: list[str]) -> None:
+    if lines and os.environ.get("RANK", "0") == "0":  # only one of several processes
         print("Other than the recipe:\n  " + "\n  ".join(lines), file=sys.stderr)
 
 
 def _early(option: str, argv: list[str], default: Any = None) -> Any:
-    """The value of an option that decides what the others' defaults are."""
+    """Returns the value of an option on which the defaults of others depend."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument(f"--{option}", default=default)
     try:
         return getattr(first.parse_known_args(argv)[0], option)
-    except argparse.ArgumentError:  # it has no value: the parser of all options says so
+    except argparse.ArgumentError:  # it has no value: the parser of all options reports it
         return default
 
 
-def _preset(parser: JobParser, preset: Callable, recipe: dict[str, Any], argv: list[str]) -> dict:
-    """The options that the protocol of the flags, or of the recipe, sets."""
+def _preset(
+    parser: JobParser, preset: Callable[[str | None], dict[str, Any]], recipe: dict[str, Any], argv: list[str]
+) -> dict[str, Any]:
+    """Returns the options that the protocol of the command line, or of the recipe, sets."""
     try:
         return preset(_early("protocol", argv, recipe.get("protocol")))
     except ValueError as error:
@@ -168,7 +180,7 @@ def _preset(parser: JobParser, preset: Callable, recipe: dict[str, Any], argv: l
 
 
 def _read_recipe(parser: JobParser, argv: list[str]) -> dict[str, Any]:
-    """The recipe's values by the names of dataclass fields, each as its option would have it."""
+    """Returns the recipe's values by the names of dataclass fields, converted as their options would be."""
     path = _early("config", argv)
     if path is None:
         return {}
@@ -193,14 +205,14 @@ def _read_recipe(parser: JobParser, argv: list[str]) -> dict[str, Any]:
 
 
 def _recipe_actions(parser: JobParser) -> dict[str, argparse.Action]:
-    """The options that may stand in a recipe, by all their names."""
+    """Returns the options that a recipe can have, by all their names."""
     own = {"help", "help_all", "config"}
     options = parser._option_string_actions.items()
     return {option.lstrip("-"): action for option, action in options if action.dest not in own}
 
 
 def _recipe_value(parser: JobParser, action: argparse.Action, value: Any) -> Any:
-    """A value of YAML, of the type that the flag would give it and checked in the same way."""
+    """Converts and checks a value of YAML as its option would."""
     if value is None and not action.required:
         return None
     if action.nargs == "+":

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from PIL import Image
+
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
 
@@ -51,3 +53,12 @@ class BuiltinSource(ABC):
     def texts(self, split: str) -> Iterator[str]:
         """Yields texts for a vocabulary that its rows for pretraining do not have, such as questions and answers."""
         yield from ()
+
+    @staticmethod
+    def image_at(address: str) -> Image.Image:
+        """Returns an image that the source draws, by the address that its rows have as path: `NAME://…`.
+
+        Raises:
+            ValueError: If the address names none.
+        """
+        raise ValueError(f"{address} names no image.")

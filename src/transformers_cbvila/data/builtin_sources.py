@@ -6,10 +6,12 @@ from ..model.messages_cbvila import shown
 from .builtin_options import parse_options
 from .builtin_source import BuiltinSource
 from .easy_vqa.source import EasyVQASource
+from .scenes.source import ScenesSource
 
 # Names have no brackets. A path with such a name is given as ./NAME.
 BUILTIN_SOURCES: dict[str, type[BuiltinSource]] = {
     "easy-vqa": EasyVQASource,
+    "scenes": ScenesSource,
 }
 _NAME_AND_OPTIONS = re.compile(r"(?P<name>[^\[\]]+)(?:\[(?P<options>.*)\])?", re.DOTALL)
 

@@ -13,6 +13,7 @@ from ..extras import require
 from ..model.image_loading_cbvila import load_image, to_rgb
 from ..model.messages_cbvila import shown, shown_error
 from .bad_rows import WAY_OUT, BadRowError
+from .builtin_sources import BUILTIN_SOURCES
 
 # Endings of image files.
 IMAGE_ENDINGS = (
@@ -120,6 +121,9 @@ def encoded(value: Any) -> Any:
 def _decoded(value: Any) -> Image.Image:
     if isinstance(value, str | os.PathLike):
         path = os.fspath(value)
+        drawn_by = BUILTIN_SOURCES.get(path.partition("://")[0]) if "://" in path else None
+        if drawn_by is not None:
+            return drawn_by.image_at(path)
         if "://" not in path or path.lower().startswith(_FETCHED):
             return load_image(path)
         # on the Hub, or in an archive: datasets opens it

@@ -1,0 +1,1 @@
+"""The demo: a report over fine-tuning and evaluation on easy-VQA."""

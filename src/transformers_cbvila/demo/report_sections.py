@@ -48,7 +48,7 @@ def comparison_section(run: DemoRun) -> str:
 def _columns(first: str, *numbers: str) -> str:
     """Column heads: what a row is, a bar that shows a figure again, figures."""
     heads = "".join(f'<th scope="col" class="number">{name}</th>' for name in numbers)
-    return f'<th scope="col"><span class="told">{first}</span></th><td class="bars"></td>{heads}'
+    return f'<th scope="col"><span class="visually-hidden">{first}</span></th><td class="bars"></td>{heads}'
 
 
 def _comparison_row(

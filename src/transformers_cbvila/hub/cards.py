@@ -1,4 +1,4 @@
-"""Model cards: a template of `hub_cards/` per kind of checkpoint, filled with the facts of one."""
+"""Renders model cards from the templates of `hub_cards/`, one for each kind of checkpoint."""
 
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,13 @@ from .results import results_table
 
 
 def cards_folder() -> Path:
-    """`hub_cards/`: beside this file in an installed wheel, whose build puts it there; at the top of a checkout."""
+    """Returns `hub_cards/`: beside this file in an installed wheel (whose build copies it), else of the checkout."""
     installed = Path(__file__).parent / "hub_cards"
     return installed if installed.is_dir() else Path(__file__).parents[3] / "hub_cards"
 
 
 def render_card(checkpoint: Checkpoint, repo_id: str, facts: Facts) -> str:
-    """The card of a checkpoint, Markdown with the metadata that the Hub reads."""
+    """Renders the card of a checkpoint: Markdown with the metadata that the Hub reads."""
     kind, config = checkpoint.kind, checkpoint.config
     texts = [(cards_folder() / name).read_text(encoding="utf-8") for name in ("begin.md", kind.card, "end.md")]
     card = ModelCard.from_template(
@@ -41,11 +41,10 @@ def render_card(checkpoint: Checkpoint, repo_id: str, facts: Facts) -> str:
 
 
 def read_card(path: str | Path) -> str:
-    """
-    A card that somebody wrote, taken as it is.
+    """Reads a card that was written by hand.
 
     Raises:
-        ValueError: there is none, or its metadata say no licence.
+        ValueError: If there is none, or its metadata cannot be read or have no licence.
     """
     path = Path(path)
     if not path.is_file():
@@ -53,7 +52,7 @@ def read_card(path: str | Path) -> str:
     text = path.read_text(encoding="utf-8")
     try:
         licence = ModelCard(text).data.to_dict().get("license")
-    except Exception as error:  # what the YAML reader and the checks of metadata raise
+    except Exception as error:  # the YAML reader and the checks of metadata raise various types
         raise ValueError(f"the metadata at the top of {path} cannot be read: {' '.join(str(error).split())}") from None
     if not licence:
         raise ValueError(f"{path} names no licence; begin it with the lines '---', 'license: apache-2.0' and '---'")
@@ -92,14 +91,14 @@ def _metadata(checkpoint: Checkpoint, repo_id: str, facts: Facts) -> ModelCardDa
 
 
 def _labels(config: dict[str, Any]) -> str:
-    """The classes in the order of their scores."""
+    """Returns the class names in the order of the logits."""
     classes = config.get("id2label", {})
     return ", ".join(classes[key] for key in sorted(classes, key=int))
 
 
 def _parts_table(checkpoint: Checkpoint) -> str:
     config = checkpoint.config
-    whole = CBViLAConfig.from_dict(config)  # whichever version wrote it
+    whole = CBViLAConfig.from_dict(config)  # also reads configurations of version 0.1
     vision, text, fusion = (
         part.to_dict() for part in (whole.vision_config, whole.text_config, whole.multimodal_config)
     )

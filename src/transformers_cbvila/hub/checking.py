@@ -1,4 +1,4 @@
-"""What is in a folder that somebody wants to publish, and whether it can be."""
+"""Checks whether a folder can be published."""
 
 import json
 import math
@@ -34,10 +34,10 @@ class Checkpoint:
     """A model folder that can be published.
 
     Attributes:
-        folder: where it is.
-        run: the folder of the run that it comes from, which has its records; often the same.
-        config: config.json.
-        weights: names of its safetensors files, with the index of several.
+        folder: Its folder.
+        run: The folder of the run that made it, with the run's records; often the same.
+        config: Content of config.json.
+        weights: Names of its safetensors files, and of their index if there are several.
     """
 
     folder: Path
@@ -47,61 +47,65 @@ class Checkpoint:
 
     @property
     def kind(self) -> Kind:
-        """The kind that its architecture says."""
+        """Its kind, by its architecture."""
         return kinds()[self.config["architectures"][0]]
 
     @property
     def files(self) -> list[str]:
-        """Names of the files that travel as they are: weights, tokenizer, generation settings."""
+        """Names of the files that are published unchanged: weights, tokenizer, generation settings."""
         optional = [name for name in (GENERATION_CONFIG_NAME,) if (self.folder / name).is_file()]
         return [*self.weights, *_TOKENIZER_FILES, *optional]
 
     @property
     def facts_file(self) -> Path | None:
-        """The facts that travel with it or its run, for a person's part of the card."""
+        """The facts.yaml of the checkpoint or its run, if any."""
         paths = (self.folder / FACTS_NAME, self.run / FACTS_NAME)
         return next((path for path in paths if path.is_file()), None)
 
     @cached_property
     def num_parameters(self) -> int:
-        """How many numbers its weights hold."""
+        """The number of parameters."""
         total = 0
         for name in self.weights:
             if name.endswith(".safetensors"):
                 with safe_open(self.folder / name, "pt") as file:
-                    total += sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
+                    keys = file.keys()  # the file itself is not iterable
+                    total += sum(math.prod(file.get_slice(key).get_shape()) for key in keys)
         return total
 
 
 def check_repo_id(repo_id: str) -> None:
-    """Raises ValueError for what is no `owner/name` of the Hub."""
+    """Checks that a string is an `owner/name` of the Hub.
+
+    Raises:
+        ValueError: If it is not.
+    """
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
         raise ValueError(f"{shown(repo_id)} is no name of a repository: {one_line(str(error))}") from None
     if repo_id.count("/") != 1:
         raise ValueError(
-            f"{shown(repo_id)} says not whose repository it is; expected owner/name, e.g. my-org/{repo_id}"
+            f"{shown(repo_id)} does not name the repository's owner; expected owner/name, e.g. my-org/{repo_id}"
         )
 
 
 def find_checkpoint(source: str | Path) -> Checkpoint:
-    """
-    Look into a model folder or the folder of a run.
+    """Finds and checks the model in a folder, which stays unchanged.
 
     Args:
-        source: a folder as `save_pretrained` of model and processor makes it, the output folder of `cbvila pretrain`
-            or `cbvila demo`, or the name of a bundled checkpoint. Nothing in it is changed.
+        source: A folder that `save_pretrained` of model and processor wrote, the output folder of `cbvila pretrain`
+            or `cbvila demo`, or the name of a bundled checkpoint.
 
     Raises:
-        ValueError: it is no folder of a CB-ViLA model, a file is missing or broken, or its weights are pickled.
+        ValueError: If it is not the folder of a CB-ViLA model, a file is missing or broken, or weights are pickled.
     """
     run = Path(bundled_or_same(str(source)))
     folder = _model_folder(run)
     config = _read_config(folder)
     for name in (PROCESSOR_NAME, *_TOKENIZER_FILES):
         if not (folder / name).is_file():
-            raise ValueError(f"{folder} has no {name}, so that nobody could prepare inputs for the model; {_REMEDY}")
+            raise ValueError(f"{folder} has no {name}, which is needed to prepare the model's inputs; {_REMEDY}")
     if not isinstance(_read_json(folder / PROCESSOR_NAME).get("image_processor"), dict):
         raise ValueError(f"{folder / PROCESSOR_NAME} describes no image processor; {_REMEDY}")
     return Checkpoint(folder, run, config, _weights(folder))
@@ -116,7 +120,7 @@ def _model_folder(run: Path) -> Path:
     checkpoints = sorted(run.glob("checkpoint-*"), key=lambda path: path.stat().st_mtime)
     if checkpoints:
         raise ValueError(
-            f"the run in {run} is not finished; finish it, or publish what there is of it: {checkpoints[-1]}"
+            f"the run in {run} is not finished; finish it, or publish its last checkpoint: {checkpoints[-1]}"
         )
     raise ValueError(f"{run} is no model folder: it has no {CONFIG_NAME}; {_REMEDY}")
 
@@ -141,7 +145,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{path} is no JSON: {error}") from None
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds {type(content).__name__} and no names with values; {_REMEDY}")
+        raise ValueError(f"{path} holds {type(content).__name__}; expected an object of names and values; {_REMEDY}")
     return content
 
 
@@ -159,7 +163,7 @@ def _weights(folder: Path) -> tuple[str, ...]:
 
 
 def _names_of_weights(folder: Path) -> tuple[str, ...]:
-    """As transformers looks for them: one file, else the shards of the index."""
+    """Returns the names that transformers would load: one file, else the shards in the index."""
     if (folder / SAFE_WEIGHTS_NAME).is_file():
         return (SAFE_WEIGHTS_NAME,)
     index = folder / SAFE_WEIGHTS_INDEX_NAME

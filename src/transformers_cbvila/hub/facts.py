@@ -1,4 +1,4 @@
-"""What a card says of one checkpoint: from the records of its run, and from the person who publishes it."""
+"""Collects the facts for a checkpoint's card, from the records of its run and from the publisher's YAML file."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
@@ -10,7 +10,7 @@ from .checking import Checkpoint
 from .records import recorded_data, recorded_facts
 from .results import Result, is_number
 
-# What no card goes without, with how a person says it.
+# Required facts, with what to write for each.
 _NEEDED: dict[str, str] = {
     "license": "the licence of the weights, e.g. apache-2.0",
     "data": "what it was trained on, a list of {name, what, license}",
@@ -23,18 +23,18 @@ _NEEDED: dict[str, str] = {
 
 @dataclass
 class Facts:
-    """Everything in a card that its template does not say.
+    """The facts in a card that its template does not have.
 
     Attributes:
-        license: of the weights, as the Hub names licences.
-        language: of the texts, ISO codes.
-        base_model: what it was fine-tuned from, on the Hub.
-        data: `name`, `what` and `license` of each data set.
-        recipe: how it was trained.
-        results: what was measured.
-        codebook: how the codebook fares.
-        limits: what it cannot do, beyond what holds for every checkpoint of its kind.
-        leave_out: beginnings of metrics, by the data set on which they say nothing.
+        license: Licence of the weights, as the Hub names licences.
+        language: Languages of the texts, ISO codes.
+        base_model: The model on the Hub that it was fine-tuned from.
+        data: `name`, `what` and `license` of each training dataset.
+        recipe: How it was trained.
+        results: What was measured.
+        codebook: The state of its codebook.
+        limits: What it cannot do, beyond what holds for every checkpoint of its kind.
+        leave_out: By dataset, prefixes of the metrics that mean nothing on it.
     """
 
     license: str = ""
@@ -49,14 +49,14 @@ class Facts:
 
 
 def collect_facts(checkpoint: Checkpoint, path: str | Path | None = None) -> Facts:
-    """
-    The facts of a checkpoint.
+    """Collects the facts of a checkpoint.
 
     Args:
-        path: a YAML file with fields of [`Facts`]; what it says goes before what the run recorded.
+        checkpoint: The checkpoint.
+        path: A YAML file with fields of [`Facts`], which override what the run recorded.
 
     Raises:
-        ValueError: facts are missing, all are named; or the file is none of facts.
+        ValueError: If facts are missing (all are named), or the file is not one of facts.
     """
     given = {} if path is None else _read_facts(Path(path))
     facts = Facts(**{**recorded_facts(checkpoint), **given})
@@ -67,21 +67,21 @@ def collect_facts(checkpoint: Checkpoint, path: str | Path | None = None) -> Fac
             f"the model card lacks {listed}. Say it in a YAML file, --facts FILE (cbvila publish --help shows one), "
             "or write the card yourself, --card FILE"
         )
-    told = {item["name"] for item in facts.data}
-    silent = [name for name in recorded_data(checkpoint) if name not in told]
-    if silent:
+    described = {item["name"] for item in facts.data}
+    undescribed = [name for name in recorded_data(checkpoint) if name not in described]
+    if undescribed:
         raise ValueError(
-            f"the run was trained on {', '.join(silent)}, and the facts do not say what that is: add {{name: "
-            f"{silent[0]}, what: ..., license: ...}} to data in the file of --facts"
+            f"the run was trained on {', '.join(undescribed)}, and the facts do not say what that is: add {{name: "
+            f"{undescribed[0]}, what: ..., license: ...}} to data in the file of --facts"
         )
-    dull = {name: tuple(metrics) for name, metrics in facts.leave_out.items()}
-    facts.results = [r for r in facts.results or () if not r.metric.startswith(dull.get(r.dataset, ()))]
+    left_out = {name: tuple(metrics) for name, metrics in facts.leave_out.items()}
+    facts.results = [r for r in facts.results or () if not r.metric.startswith(left_out.get(r.dataset, ()))]
     return facts
 
 
 def _missing(checkpoint: Checkpoint, facts: Facts) -> list[str]:
     needed = [name for name in _NEEDED if name != "codebook" or checkpoint.kind.has_codebook]
-    # No result is an answer; None is not.
+    # An empty list of results is a valid fact; None is not.
     return [name for name in needed if getattr(facts, name) in ("", None) or (name == "data" and not facts.data)]
 
 

@@ -1,7 +1,7 @@
-"""Loads a repository as somebody without this package does, and writes down what its model gives.
+"""Loads a repository without this package and saves the outputs of its model.
 
-Run as a script, in a process of its own: python -P fresh_process.py SPEC.json. Nothing of the package can be imported
-there, so that code can only come from the repository. [`outputs_of`] is also what the original is asked with.
+Run as a script in a process of its own: python -P fresh_process.py SPEC.json. The package cannot be imported there, so
+that all code comes from the repository. [`outputs_of`] also computes the outputs of the original.
 """
 
 import json
@@ -21,7 +21,7 @@ _TEXT = "what color is it"
 
 
 def main(path: str) -> None:
-    """Loads what SPEC.json says, asks it, and writes the answers to the file that it names."""
+    """Loads the repository that a SPEC.json names, and saves its outputs to the file that it names."""
     spec = json.loads(Path(path).read_text(encoding="utf-8"))
     options = {"trust_remote_code": True, "revision": spec["revision"]}
     source = spec["source"]
@@ -36,15 +36,22 @@ def main(path: str) -> None:
 def outputs_of(
     model: Any, processor: Any, ask: Callable[..., Any] | None, inputs: dict[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Every floating-point output of the model, by its name, those of the processor, and scores of the pipeline."""
+    """Returns by name every floating-point output of the model, the outputs of the processor, and pipeline scores.
+
+    Args:
+        model: The model.
+        processor: Its processor.
+        ask: Its pipeline, if it has one.
+        inputs: The model's inputs.
+    """
     with torch.no_grad():
         output = model.eval()(**inputs)
     given = {f"model.{name}": value.contiguous().clone() for name, value in _floats(dict(output), "")}
-    picture = Image.fromarray(np.arange(40 * 30 * 3, dtype=np.uint32).reshape(40, 30, 3).astype(np.uint8))
-    for name, value in processor(images=picture, text=_TEXT, return_tensors="pt").items():
+    image = Image.fromarray(np.arange(40 * 30 * 3, dtype=np.uint32).reshape(40, 30, 3).astype(np.uint8))
+    for name, value in processor(images=image, text=_TEXT, return_tensors="pt").items():
         given[f"processor.{name}"] = value.contiguous()
     if ask is not None:
-        answers = [*ask(picture, _TEXT), *ask(picture, _TEXT, answers=["yes", "no"])]
+        answers = [*ask(image, _TEXT), *ask(image, _TEXT, answers=["yes", "no"])]
         given["pipeline.scores"] = torch.tensor([answer["score"] for answer in answers])
     return given
 
@@ -60,5 +67,5 @@ def _floats(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
 
 
 if __name__ == "__main__":
-    sys.modules["transformers_cbvila"] = None  # type: ignore[assignment]  # an import of it fails now
+    sys.modules["transformers_cbvila"] = None  # type: ignore[assignment]  # makes an import of it fail
     main(sys.argv[1])

@@ -1,8 +1,8 @@
-"""Quantizers and objectives that were registered from outside the package, as files that travel with weights.
+"""Writes quantizers and objectives that were registered from outside the package as files to publish with weights.
 
-transformers' remote-code loader follows only `from .name import Name`, so that such a class becomes a file of its own
-beside the package's files of model/: the class with whatever it needs of its module, and no more. The published copy
-of `quantizers_cbvila.py` or `objectives_cbvila.py` imports and registers it.
+transformers' remote-code loader follows only `from .name import Name`. Such a class therefore becomes a file beside
+those of model/: the class and the statements of its module that it needs. The published copy of
+`quantizers_cbvila.py` or `objectives_cbvila.py` imports and registers it.
 """
 
 import ast
@@ -25,16 +25,16 @@ from ..model.remote_code_cbvila import code_files
 
 _PACKAGE = transformers_cbvila.__name__
 _MODEL = f"{_PACKAGE}.model"
-_OWN = "put what it needs of it into the file of the class"
+_OWN = "copy what is needed from there into the file of the class"
 
 
 @dataclass(frozen=True)
 class OutsideClass:
-    """A class that a checkpoint needs and the package does not have.
+    """A class that a checkpoint needs and that is not part of the package.
 
     Args:
         kind: `"quantizer"` or `"objective"`.
-        name: What it is registered as.
+        name: The name under which it is registered.
         cls: The class.
     """
 
@@ -44,18 +44,18 @@ class OutsideClass:
 
     @property
     def module(self) -> str:
-        """The name of its file, without ending."""
+        """The name of its file, without extension."""
         return f"{self.kind}_{self.name}_cbvila"
 
     def refuse(self, why: str) -> NoReturn:
-        """Raises the ValueError for a class that cannot travel."""
+        """Raises the ValueError for a class that cannot be published."""
         raise ValueError(
             f"The {self.kind} {self.name!r} ({self.cls.__name__} of {self.cls.__module__}) cannot be published: {why}"
         )
 
 
 def outside_classes(config: Mapping[str, Any]) -> list[OutsideClass]:
-    """The classes from outside that a config.json names.
+    """Returns the classes from outside the package that a config.json names.
 
     Raises:
         ValueError: If a name is not registered.
@@ -73,10 +73,10 @@ def outside_classes(config: Mapping[str, Any]) -> list[OutsideClass]:
 
 
 def outside_code(config: Mapping[str, Any]) -> dict[str, str]:
-    """What a repository needs beside the package's code, or in place of a part of it: texts by name of the file.
+    """Returns the files, by name, that a repository needs in addition to the package's code, or instead of its files.
 
     Raises:
-        ValueError: If a class that config.json names is not registered, or cannot travel.
+        ValueError: If a class that config.json names is not registered, or cannot be published.
     """
     files: dict[str, str] = {}
     names = {path.name for path in code_files()}
@@ -92,7 +92,7 @@ def outside_code(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _registration(found: OutsideClass) -> str:
-    """The end of the registry's file: behind everything, as the class may import from there."""
+    """Returns what to append to the registry's file, at its end because the class may import from it."""
     cls = found.cls.__name__
     return f'\n\nfrom .{found.module} import {cls}  # noqa: E402\n\nregister_{found.kind}("{found.name}", {cls})\n'
 
@@ -109,7 +109,7 @@ def _file_of(found: OutsideClass) -> str:
 
 
 def _needed_statements(found: OutsideClass, text: str) -> Iterator[str]:
-    """The statements of a module that its class needs, in their order, with imports as they are where it travels."""
+    """Yields the statements of a module that its class needs, in order, with imports rewritten for the repository."""
     statements = [node for node in ast.parse(text).body if not _is_main(node)]
     lines = text.splitlines()
     sources = [_source(node, lines) for node in statements]
@@ -126,7 +126,7 @@ def _needed_statements(found: OutsideClass, text: str) -> Iterator[str]:
         seen.add(name)
         kept |= set(new)
         for place in new:
-            if not isinstance(statements[place], ast.Import | ast.ImportFrom):  # whose names are asked for one by one
+            if not isinstance(statements[place], ast.Import | ast.ImportFrom):  # of imports only the used names stay
                 pending += _used_names(statements[place], sources[place])
     for place, (node, source) in enumerate(zip(statements, sources, strict=True)):
         if isinstance(node, ast.ImportFrom) and node.module == "__future__":
@@ -140,32 +140,37 @@ def _needed_statements(found: OutsideClass, text: str) -> Iterator[str]:
 
 
 def _is_main(node: ast.stmt) -> bool:
-    """Whether it is `if __name__ == "__main__":`, which is for the script that the file is, too."""
+    """Returns whether it is `if __name__ == "__main__":`, which belongs to a script and is not published."""
     return isinstance(node, ast.If) and any(
         isinstance(part, ast.Name) and part.id == "__name__" for part in ast.walk(node.test)
     )
 
 
 def _source(node: ast.stmt, lines: list[str]) -> str:
-    """A statement with its decorators and the comments right above."""
+    """Returns a statement with its decorators and the comments directly above."""
     first = _first_line(node)
     while first > 1 and lines[first - 2].startswith("#"):
         first -= 1
-    return "\n".join(lines[first - 1 : node.end_lineno])
+    return "\n".join(lines[first - 1 : _last_line(node)])
 
 
 def _first_line(node: Any) -> int:
     return min([node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", ()))])
 
 
+def _last_line(node: ast.stmt) -> int:
+    assert node.end_lineno is not None  # ast.parse sets it
+    return node.end_lineno
+
+
 def _bound_names(source: str) -> list[str]:
-    """Names that a top-level statement gives a meaning to."""
+    """Returns the names that a top-level statement binds."""
     table = symtable.symtable(source, "<source>", "exec")
     return [symbol.get_name() for symbol in table.get_symbols() if symbol.is_assigned() or symbol.is_imported()]
 
 
 def _used_names(node: ast.stmt, source: str) -> set[str]:
-    """Names of its module that a statement uses, inside functions and in annotations that are strings, too."""
+    """Returns the module-level names that a statement uses, also inside functions and in string annotations."""
     used, tables = set(), [symtable.symtable(source, "<source>", "exec")]
     while tables:
         table = tables.pop()
@@ -189,19 +194,23 @@ def _names_in_quotes(annotation: str) -> set[str]:
 
 
 def _with_imports_rewritten(found: OutsideClass, node: ast.stmt, source: str) -> str:
-    """A statement whose inner imports, such as those of a function, are those of where it travels."""
+    """Returns a statement with its inner imports, such as those of a function, rewritten for the repository."""
     lines = source.splitlines()
-    offset = node.end_lineno - len(lines) + 1  # type: ignore[operator]  # the number of its first line in the file
+    offset = _last_line(node) - len(lines) + 1  # the number of its first line in the file
     inner = [part for part in ast.walk(node) if isinstance(part, ast.Import | ast.ImportFrom)]
     for part in sorted(inner, key=lambda part: -part.lineno):
         indent = " " * part.col_offset
-        first, last = part.lineno - offset, part.end_lineno - offset  # type: ignore[operator]
+        first, last = part.lineno - offset, _last_line(part) - offset
         lines[first : last + 1] = [indent + line for line in _imports(found, part)]
     return "\n".join(lines)
 
 
 def _imports(found: OutsideClass, node: ast.Import | ast.ImportFrom) -> list[str]:
-    """The lines that import the same where the class travels; ValueError where nothing does."""
+    """Returns the import lines for the repository.
+
+    Raises:
+        ValueError: If the import does not work there.
+    """
     shown = f"`{ast.unparse(node)}`"
     if isinstance(node, ast.Import):
         for alias in node.names:
@@ -212,7 +221,7 @@ def _imports(found: OutsideClass, node: ast.Import | ast.ImportFrom) -> list[str
         return [ast.unparse(node)]
     module = node.module or ""
     if node.level:
-        found.refuse(f"it uses {shown}, and the file of that does not travel; {_OWN}")
+        found.refuse(f"it uses {shown}, a file that is not published with it; {_OWN}")
     if module.partition(".")[0] != _PACKAGE:
         _require_installed(found, module.partition(".")[0], shown)
         return [ast.unparse(node)]
@@ -223,18 +232,18 @@ def _imports(found: OutsideClass, node: ast.Import | ast.ImportFrom) -> list[str
 
 
 def _model_file(found: OutsideClass, module: str, name: str, shown: str) -> str:
-    """The file of model/, which travels, that a name of the package is in."""
+    """Returns the file of model/ that a name of the package is in."""
     if module == _PACKAGE:
         module = getattr(getattr(transformers_cbvila, name, None), "__module__", module)
     folder, _, file = module.rpartition(".")
     if folder != _MODEL or f"{file}.py" not in {path.name for path in code_files()}:
-        found.refuse(f"it uses {shown}, and only names of {_MODEL}.* travel with weights; do without {name}")
+        found.refuse(f"it uses {shown}, and only names of {_MODEL}.* are published with weights; do without {name}")
     return file
 
 
 def _require_installed(found: OutsideClass, root: str, shown: str) -> None:
     if root not in sys.stdlib_module_names and root not in packages_distributions():
-        found.refuse(f"it uses {shown}, which is no installed package; {_OWN}")
+        found.refuse(f"it uses {shown}, which is not an installed package; {_OWN}")
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

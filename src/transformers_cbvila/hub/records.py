@@ -1,4 +1,4 @@
-"""What a run recorded of itself, in the words of a card."""
+"""Turns the records of a run into facts for a card."""
 
 import json
 from collections.abc import Mapping
@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from .checking import Checkpoint
-from .results import Result, results_of_figures, results_of_report
+from .results import Result, results_of_metrics, results_of_report
 
-# Of the last log that has a perplexity.
+# Read from the last log entry that has a perplexity.
 _HEALTH = {
     "codebook_usage": "{:.1%} of the codes in use",
     "codebook_perplexity": "perplexity {:.1f}",
@@ -18,7 +18,7 @@ _HEALTH = {
 
 
 def recorded_facts(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The recipe, the codebook's health and the results, as far as the run recorded them."""
+    """Returns the recipe, the state of the codebook and the results, as far as the run recorded them."""
     training, report = _training(checkpoint), read_record(checkpoint, "report.json")
     state = read_record(checkpoint, "trainer_state.json") or read_record(checkpoint, "training.json")
     logs = training.get("logs") or state.get("log_history") or []
@@ -32,7 +32,7 @@ def recorded_facts(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def recorded_data(checkpoint: Checkpoint) -> list[str]:
-    """The names of the data that the run was trained on, each once."""
+    """Returns the names of the datasets that the run was trained on, without duplicates."""
     return list(dict.fromkeys(_training(checkpoint).get("job", {}).get("train_data", [])))
 
 
@@ -41,49 +41,56 @@ def _training(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _measured(checkpoint: Checkpoint) -> list[Result]:
-    """Of `inspection.json` and `evaluation*.json`: figures of one data set each, or of several by their names."""
+    """Returns the results in `inspection.json` and `evaluation*.json`, of one dataset each or of several by name."""
     paths = [path for folder in {checkpoint.folder, checkpoint.run} for path in folder.glob("evaluation*.json")]
     found = []
     for name in ("inspection.json", *sorted({path.name for path in paths})):
-        figures = read_record(checkpoint, name)
-        by_data = {key: value for key, value in figures.items() if isinstance(value, dict)}
-        for dataset, values in (by_data or {figures.get("data", "held-out data"): figures}).items():
+        metrics = read_record(checkpoint, name)
+        by_data = {key: value for key, value in metrics.items() if isinstance(value, dict)}
+        for dataset, values in (by_data or {metrics.get("data", "held-out data"): metrics}).items():
             protocol = values.get("protocol", "own")
             named = dataset if protocol == "own" else f"{dataset}, {protocol}"
-            found += results_of_figures(values, named, values.get("split", "test"))
+            found += results_of_metrics(values, named, values.get("split", "test"))
     return found
 
 
 def read_record(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
-    """A record beside the model or in its run's folder; empty where there is none."""
+    """Reads a record in the model's folder or its run's.
+
+    Returns:
+        The record; empty if there is none.
+
+    Raises:
+        ValueError: If it is not JSON.
+    """
     for folder in (checkpoint.folder, checkpoint.run):
         path = folder / name
         if path.is_file():
             try:
                 record = json.loads(path.read_text(encoding="utf-8"))
             except ValueError as error:
-                raise ValueError(f"{path} is no JSON ({error}); mend it or move it away") from None
+                raise ValueError(f"{path} is no JSON ({error}); repair it or move it away") from None
             return record if isinstance(record, dict) else {}
     return {}
 
 
 def _job_recipe(record: Mapping[str, Any]) -> str | None:
-    """Of `cbvila pretrain` and `cbvila finetune`."""
+    """Describes a run of `cbvila pretrain` or `cbvila finetune`."""
     if "steps" not in record:
         return None
     command = f"finetune {record['task']}" if "task" in record else "pretrain"
     rows = "examples" if "task" in record else "pairs"
     start = record.get("job", {}).get("model")
-    said = [f"{record['steps']:,} steps of {record['batch_size']:,} {rows}"]
-    said[0] += f" ({record['pairs']:,} in all)" if record.get("pairs") else ""
-    said += [f"from {Path(start).name}"] if start else []
+    parts = [f"{record['steps']:,} steps of {record['batch_size']:,} {rows}"]
+    parts[0] += f" ({record['pairs']:,} in all)" if record.get("pairs") else ""
+    parts += [f"from {Path(start).name}"] if start else []
     for name in ("learning_rate", "weight_decay", "burn_in_steps", "negative_hardening", "seed"):
         value = record.get(name, record.get("arguments", {}).get(name))
         if value is not None:
-            said.append(f"{name.replace('_', ' ')} {value}")
+            parts.append(f"{name.replace('_', ' ')} {value}")
     if "device" in record:
-        said.append(f"{record.get('world_size', 1)} process(es) on {record['device']}")
-    return f"`cbvila {command}`: {', '.join(said)}."
+        parts.append(f"{record.get('world_size', 1)} process(es) on {record['device']}")
+    return f"`cbvila {command}`: {', '.join(parts)}."
 
 
 def _demo_recipe(report: Mapping[str, Any]) -> str | None:
@@ -102,7 +109,7 @@ def _trainer_recipe(state: Mapping[str, Any]) -> str | None:
 
 def _health(logs: list[dict[str, Any]], measured: list[Result]) -> str | None:
     last: dict[str, Any] = next((log for log in reversed(logs) if "codebook_perplexity" in log), {})
-    said = [text.format(last[name]) for name, text in _HEALTH.items() if name in last]
-    if said:
-        return f"In the last training log: {', '.join(said)}."
+    parts = [text.format(last[name]) for name, text in _HEALTH.items() if name in last]
+    if parts:
+        return f"In the last training log: {', '.join(parts)}."
     return "See the results." if any(result.metric.startswith("codebook_") for result in measured) else None

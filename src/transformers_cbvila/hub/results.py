@@ -1,4 +1,7 @@
-"""Measured figures as a card shows them: each with its interval and with the floors to read it against."""
+"""Results in a card: each metric with its interval and its baselines.
+
+Records, reports and `facts.yaml` call baselines `floors`.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,35 +13,35 @@ from ..model.objective_pixel_cbvila import CBViLAPixel
 
 @dataclass(frozen=True)
 class Metric:
-    """How a figure is called and read.
+    """How a metric is displayed.
 
     Attributes:
-        name: as a table says it.
-        is_share: whether it is a share from 0 to 1, shown in per cent.
-        floors: figures beside it that are its floors, with what they are.
+        name: Its name in tables.
+        is_share: Whether it is a share from 0 to 1, displayed in percent.
+        baselines: Keys of its baselines in a record, with their names in tables.
     """
 
     name: str
     is_share: bool = True
-    floors: Mapping[str, str] = field(default_factory=dict)
+    baselines: Mapping[str, str] = field(default_factory=dict)
 
 
 def _recalls() -> dict[str, Metric]:
     ways = {"text_retrieval": "image → text", "image_retrieval": "text → image"}
-    stages = {"": "", "_reranked": ", ordered anew by matching", "_combined": ", ordered anew by both"}
+    stages = {"": "", "_reranked": ", re-ranked by matching", "_combined": ", re-ranked by both"}
     return {
-        f"{key}_r{k}{stage}": Metric(f"{way} R@{k}{words}", floors={f"{key}_r{k}_floor": "chance"})
+        f"{key}_r{k}{stage}": Metric(f"{way} R@{k}{words}", baselines={f"{key}_r{k}_floor": "chance"})
         for key, way in ways.items()
         for stage, words in stages.items()
         for k in (1, 5, 10)
     }
 
 
-# The figures that cards show, in their order.
+# The metrics in cards, in their order.
 METRICS: dict[str, Metric] = {
     "accuracy": Metric(
         "accuracy",
-        floors={
+        baselines={
             "accuracy_majority_floor": "most frequent answer",
             "accuracy_text_only_floor": "most frequent answer to the same text",
         },
@@ -47,7 +50,7 @@ METRICS: dict[str, Metric] = {
     **_recalls(),
     CBViLAMIM.name: Metric("MIM cross-entropy, nats", False, {"ln_perplexity": "the words' frequencies alone"}),
     "mim_shuffled_caption": Metric("the same with another caption", False),
-    "mim_accuracy": Metric("MIM accuracy", floors={"mim_accuracy_position_floor": "best word of each position"}),
+    "mim_accuracy": Metric("MIM accuracy", baselines={"mim_accuracy_position_floor": "best word of each position"}),
     CBViLAPixel.name: Metric("pixel error", False, {"pixel_floor": "mean colour"}),
     "codebook_usage": Metric("codes in use"),
     "codebook_perplexity": Metric("codebook perplexity", False),
@@ -57,14 +60,16 @@ METRICS: dict[str, Metric] = {
 
 @dataclass(frozen=True)
 class Result:
-    """One figure, measured on one split of one data set.
+    """The value of a metric on one split of one dataset.
 
     Attributes:
-        dataset, split: what it was measured on.
-        metric: a key of `METRICS`, or a name of one's own.
-        value: a share from 0 to 1, or a number.
-        floors: what knowing less reaches, by the name of what that is.
-        low, high: a 95 % interval.
+        dataset: The dataset.
+        metric: A key of `METRICS`, or any other name.
+        value: A share from 0 to 1, or a number.
+        split: The split.
+        floors: Values of baselines, by their names.
+        low: Lower end of a 95 % interval.
+        high: Upper end of a 95 % interval.
     """
 
     dataset: str
@@ -77,29 +82,31 @@ class Result:
 
     @property
     def title(self) -> str:
-        """The metric's name."""
+        """The metric's name in tables."""
         return METRICS[self.metric].name if self.metric in METRICS else self.metric
 
     def shown(self, value: float) -> str:
-        """A value of this metric as text."""
+        """Formats a value of this metric."""
         known = METRICS.get(self.metric)
         is_share = 0 <= self.value <= 1 if known is None else known.is_share
         return f"{100 * value:.2f} %" if is_share else f"{value:.3f}"
 
 
-def results_of_figures(figures: Mapping[str, Any], dataset: str, split: str = "test") -> list[Result]:
-    """What `cbvila inspect --output` and evaluations write: flat figures, their `_low` and `_high` beside them."""
+def results_of_metrics(metrics: Mapping[str, Any], dataset: str, split: str = "test") -> list[Result]:
+    """Returns the results in what `cbvila inspect --output` and evaluations write: flat, with `_low` and `_high`."""
     found = []
     for key, metric in METRICS.items():
-        if is_number(figures.get(key)):
-            floors = {words: figures[name] for name, words in metric.floors.items() if is_number(figures.get(name))}
-            ends = (figures.get(f"{key}_low"), figures.get(f"{key}_high"))
-            found.append(Result(dataset, key, figures[key], split, floors, *ends))
+        if is_number(metrics.get(key)):
+            floors = {
+                name: metrics[entry] for entry, name in metric.baselines.items() if is_number(metrics.get(entry))
+            }
+            ends = (metrics.get(f"{key}_low"), metrics.get(f"{key}_high"))
+            found.append(Result(dataset, key, metrics[key], split, floors, *ends))
     return found
 
 
 def results_of_report(report: Mapping[str, Any], dataset: str = "easy-VQA") -> list[Result]:
-    """What the demo writes (`report.json`): accuracy overall and by type of question, with the floors it measured."""
+    """Returns the results in the demo's `report.json`: accuracy overall, with baselines, and by type of question."""
     ends = report.get("accuracy_interval_95") or ()
     overall = Result(dataset, "accuracy", report["accuracy"], "test", report.get("floors", {}), *ends)
     by_type = report.get("accuracy_by_type", {})
@@ -107,8 +114,10 @@ def results_of_report(report: Mapping[str, Any], dataset: str = "easy-VQA") -> l
 
 
 def results_table(results: list[Result]) -> str:
-    """Markdown, one line per figure."""
-    return "\n".join(["| data | figure | value | 95 % interval | floors |", "|---|---|---|---|---|", *_lines(results)])
+    """Returns a Markdown table with one line per result."""
+    return "\n".join(
+        ["| data | metric | value | 95 % interval | baselines |", "|---|---|---|---|---|", *_lines(results)]
+    )
 
 
 def _lines(results: list[Result]) -> Iterator[str]:
@@ -116,11 +125,11 @@ def _lines(results: list[Result]) -> Iterator[str]:
         interval = "–"
         if result.low is not None and result.high is not None:
             interval = f"{result.shown(result.low)} to {result.shown(result.high)}"
-        floors = ", ".join(f"{result.shown(value)} ({name})" for name, value in result.floors.items()) or "–"
+        baselines = ", ".join(f"{result.shown(value)} ({name})" for name, value in result.floors.items()) or "–"
         shown = result.shown(result.value)
-        yield f"| {result.dataset}, {result.split} | {result.title} | {shown} | {interval} | {floors} |"
+        yield f"| {result.dataset}, {result.split} | {result.title} | {shown} | {interval} | {baselines} |"
 
 
 def is_number(value: Any) -> bool:
-    """Whether JSON or YAML gave a number."""
+    """Returns whether a value of JSON or YAML is a number."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -1,4 +1,4 @@
-"""The files of a repository on the Hub, put together in a folder."""
+"""Stages the files of a Hub repository in a folder."""
 
 import json
 import shutil
@@ -21,13 +21,17 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 
 
 def stage(checkpoint: Checkpoint, card: str, folder: str | Path) -> None:
-    """
-    Write into an empty folder what the Hub is to have: weights, configurations, tokenizer, code and card.
+    """Writes the files to publish into an empty folder: weights, configurations, tokenizer, code and card.
 
-    Everything else in the checkpoint's folder (optimizer, logs, pickled arguments) stays where it is.
+    Other files in the checkpoint's folder (optimizer, logs, pickled arguments) are not published.
+
+    Args:
+        checkpoint: The checkpoint.
+        card: Text of the card.
+        folder: The empty folder.
 
     Raises:
-        ValueError: a quantizer or objective from outside the package cannot travel; nothing is written then.
+        ValueError: If a quantizer or objective from outside the package cannot be published; nothing is written then.
     """
     additions = outside_code(checkpoint.config)
     folder = Path(folder)
@@ -54,7 +58,7 @@ def _published_processor(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _published_tokenizer(checkpoint: Checkpoint) -> dict[str, Any]:
-    """One whose batches the models take; checkpoints that were saved by earlier versions do not say so."""
+    """Returns the tokenizer's configuration with `model_input_names`, which earlier versions did not save."""
     tokenizer = json.loads((checkpoint.folder / TOKENIZER_CONFIG).read_text(encoding="utf-8"))
     return {**tokenizer, "model_input_names": MODEL_INPUT_NAMES}
 

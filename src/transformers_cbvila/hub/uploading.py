@@ -1,4 +1,4 @@
-"""One commit to the Hub: all of it arrives, or the repository stays as it was."""
+"""Uploads a folder to the Hub in one commit, which succeeds or leaves the repository unchanged."""
 
 from fnmatch import fnmatch
 from pathlib import Path
@@ -9,19 +9,18 @@ from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, Reposit
 
 from ..model.messages_cbvila import one_line
 
-# Of what was there before: weights under other names could be loaded instead, and code would be stale.
+# Deleted if not replaced: old weights under other names could be loaded instead, and old code would be stale.
 _REPLACED = ("*.safetensors", "*.safetensors.index.json", "*_cbvila*.py")
-# The first is the base of all errors of the HTTP client; which client that is depends on huggingface_hub's version.
+# The base class of all errors of the HTTP client, which depends on huggingface_hub's version.
 _FAILURES: Any = (HfHubHTTPError.__bases__[0], OSError)
 
 
 def check_access(api: HfApi) -> None:
-    """
-    Ask the Hub whose token this is, before anything else is done.
+    """Checks that there is a token and that the Hub accepts it.
 
     Raises:
-        ValueError: there is no token, or the Hub refuses it.
-        ConnectionError: the Hub cannot be reached.
+        ValueError: If there is no token, or the Hub refuses it.
+        ConnectionError: If the Hub cannot be reached.
     """
     if not (api.token or get_token()):
         raise ValueError(
@@ -32,27 +31,29 @@ def check_access(api: HfApi) -> None:
         api.whoami()
     except HfHubHTTPError as error:
         if error.response.status_code == 401:
-            raise ValueError(f"{api.endpoint} refuses the token: make another one and run 'hf auth login'") from None
+            raise ValueError(f"{api.endpoint} refuses the token: create another one and run 'hf auth login'") from None
         raise ConnectionError(_cannot_reach(api, error)) from None
     except _FAILURES as error:
         raise ConnectionError(_cannot_reach(api, error)) from None
 
 
 def upload(api: HfApi, folder: str | Path, repo_id: str, private: bool = False, message: str | None = None) -> str:
-    """
-    Put a folder on the Hub in one commit, in a repository that is made if it is not there.
+    """Uploads a folder in one commit.
 
     Args:
-        private: whether a new repository can be seen by its owners only.
-        message: of the commit.
+        api: The Hub.
+        folder: The folder.
+        repo_id: The repository; created if it does not exist.
+        private: Whether a new repository is private.
+        message: Message of the commit.
 
     Returns:
         The commit's id.
 
     Raises:
-        ValueError: the repository is public and `private` was asked for.
-        ConnectionError: it failed; the message says how the repository is now, and how to go on.
-        KeyboardInterrupt: with the same message.
+        ValueError: If `private` is set and the repository is public.
+        ConnectionError: If it failed; the message has the state of the repository, and how to continue.
+        KeyboardInterrupt: If it was interrupted; with the same message.
     """
     before = _before(api, repo_id)
     if before is not None and private and not before.private:
@@ -62,7 +63,7 @@ def upload(api: HfApi, folder: str | Path, repo_id: str, private: bool = False, 
         if before is None:
             api.create_repo(repo_id, private=private, exist_ok=True)
         there = [] if before is None else [file.rfilename for file in before.siblings or ()]
-        # Not upload_folder, which makes several commits of many files. Refused if somebody else commits meanwhile.
+        # Not upload_folder, which splits many files into several commits. Refused if there was another commit since.
         return api.create_commit(
             repo_id,
             _operations(Path(folder), there),
@@ -71,7 +72,7 @@ def upload(api: HfApi, folder: str | Path, repo_id: str, private: bool = False, 
         ).oid
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"Interrupted. {_state(api, repo_id, head)}") from None
-    except ValueError as error:  # what the Hub says of the card's metadata
+    except ValueError as error:  # the Hub's validation of the card's metadata
         raise ValueError(f"{_reason(error)}. {_state(api, repo_id, head)}") from None
     except _FAILURES as error:
         raise ConnectionError(f"the upload failed: {_reason(error)}. {_state(api, repo_id, head)}") from None
@@ -93,7 +94,7 @@ def _operations(folder: Path, there: list[str]) -> list[Any]:
 
 
 def _info(api: HfApi, repo_id: str) -> ModelInfo | None:
-    """None where there is no such repository, or none that this token may see."""
+    """Returns None if there is no such repository, or none that this token can access."""
     try:
         return api.model_info(repo_id)
     except RepositoryNotFoundError:
@@ -101,7 +102,7 @@ def _info(api: HfApi, repo_id: str) -> ModelInfo | None:
 
 
 def _state(api: HfApi, repo_id: str, head: str | None) -> str:
-    """How the repository is after an upload that did not end well; `head` is the commit before, None of a new one."""
+    """Describes the repository after a failed upload; `head` is the commit before it, None for a new repository."""
     again = "The same command starts over; nothing has to be cleaned up."
     try:
         info = _info(api, repo_id)
@@ -127,5 +128,5 @@ def _cannot_reach(api: HfApi, error: Exception) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """One line of at most 200 characters."""
+    """Returns an error's message as one line of at most 200 characters."""
     return (one_line(str(error), 200) or type(error).__name__).rstrip(". ")

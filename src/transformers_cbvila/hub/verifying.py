@@ -1,4 +1,4 @@
-"""Whether what is published gives what the original gives, to somebody who does not have this package."""
+"""Verifies that a published model, loaded without this package, has the same outputs as the original."""
 
 import json
 import os
@@ -27,25 +27,24 @@ from .kinds import Kind
 
 _TOLERANCE = 1e-5
 _BATCH, _TOKENS = 2, 5
-# What would bring other caches, or another Hub, into the fresh process.
+# Variables that would bring other caches, or another Hub, into the fresh process.
 _CACHES = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_MODULES_CACHE", "TRANSFORMERS_CACHE", "TRANSFORMERS_OFFLINE")
 
 
 @dataclass(frozen=True)
 class Original:
-    """What the checkpoint gives in this process, with the package: `inputs` in, `outputs` out."""
+    """Inputs and outputs of the original checkpoint, in this process and with the package."""
 
     kind: Kind
     inputs: dict[str, Tensor]
     outputs: dict[str, Tensor]
 
 
-def ask_original(checkpoint: Checkpoint) -> Original:
-    """
-    Load a checkpoint with the package and ask it.
+def run_original(checkpoint: Checkpoint) -> Original:
+    """Loads a checkpoint with the package and computes its outputs.
 
     Raises:
-        ValueError: weights are missing in its files, so that some would be random.
+        ValueError: If its files lack weights, so that some would be random.
     """
     kind = checkpoint.kind
     model, info = kind.model_class.from_pretrained(checkpoint.folder, output_loading_info=True)
@@ -59,44 +58,46 @@ def ask_original(checkpoint: Checkpoint) -> Original:
 
 
 def example_inputs(kind: Kind, config: CBViLAConfig) -> dict[str, Tensor]:
-    """A batch that every output of a head depends on; always the same one."""
+    """Returns a fixed batch with all inputs that the outputs of a head depend on."""
     generator = torch.Generator().manual_seed(0)
     vision, text = config.vision_config, config.text_config
     several = [config.num_images] if kind.model_class is CBViLAForVisualReasoning else []
     images = [_BATCH, *several, vision.num_channels, vision.image_size, vision.image_size]
     length = min(_TOKENS, text.max_position_embeddings)
-    words = torch.randint(5, text.vocab_size, (_BATCH, length), generator=generator)
+    input_ids = torch.randint(5, text.vocab_size, (_BATCH, length), generator=generator)
     inputs = {
         "pixel_values": torch.randn(images, generator=generator),
-        "input_ids": words,
-        "attention_mask": torch.ones_like(words),
+        "input_ids": input_ids,
+        "attention_mask": torch.ones_like(input_ids),
     }
     if kind.model_class is CBViLAForQuestionAnswering:
         special = torch.tensor([text.bos_token_id, text.end_token_id, text.pad_token_id])
-        word = next(token for token in range(text.vocab_size) if token not in special.tolist())
-        inputs["labels"] = words[:, :2].masked_fill(torch.isin(words[:, :2], special), word)
+        other = next(token for token in range(text.vocab_size) if token not in special.tolist())
+        inputs["labels"] = input_ids[:, :2].masked_fill(torch.isin(input_ids[:, :2], special), other)
     if kind.model_class in (CBViLAForPreTraining, CBViLAForMaskedImageModeling):
         inputs["bool_masked_pos"] = (torch.arange(vision.num_patches) % 2 == 0).expand(_BATCH, -1).contiguous()
     if kind.model_class is CBViLAForPreTraining:
-        inputs |= {"input_ids_masked": words.flip(1), "mlm_labels": words.clone()}
+        inputs |= {"input_ids_masked": input_ids.flip(1), "mlm_labels": input_ids.clone()}
     return inputs
 
 
-def verify(source: str | Path, original: Original, revision: str | None = None, hub: dict[str, str] | None = None):
-    """
-    Load a folder or a repository in a fresh process without this package and with empty caches, and compare.
+def verify(
+    source: str | Path, original: Original, revision: str | None = None, hub: dict[str, str] | None = None
+) -> None:
+    """Loads a folder or repository in a fresh process without this package and with empty caches, and compares.
 
     Args:
-        source: the folder, or as a text the repository's id.
-        revision: of a repository, the commit.
-        hub: environment variables that say how to reach the Hub; without, the process is offline.
+        source: The folder, or the repository's id as a string.
+        original: Inputs and expected outputs.
+        revision: The commit of a repository.
+        hub: Environment variables for access to the Hub; the process is offline by default.
 
     Raises:
-        ValueError: it does not load, or gives something else.
+        ValueError: If it does not load, or has other outputs.
     """
     with TemporaryDirectory() as scratch:
         spec: dict[str, Any] = {
-            # the other process has another working folder
+            # absolute: the process has another working folder
             "source": str(source.absolute()) if isinstance(source, Path) else source,
             "revision": revision,
             "auto_class": original.kind.auto_class,
@@ -109,7 +110,7 @@ def verify(source: str | Path, original: Original, revision: str | None = None, 
         path.write_text(json.dumps(spec), encoding="utf-8")
         environment = {name: value for name, value in os.environ.items() if name not in _CACHES}
         environment |= {"HF_HOME": str(Path(scratch, "home")), "HF_HUB_OFFLINE": "1", **(hub or {})}
-        # -P: the folder of the script, which has modules of ours, is not on the path.
+        # -P: keeps the script's folder, which has modules of this package, off the path.
         command = [sys.executable, "-P", fresh_process.__file__, str(path)]
         done = subprocess.run(command, env=environment, cwd=scratch, capture_output=True, text=True)
         if done.returncode:
@@ -119,7 +120,11 @@ def verify(source: str | Path, original: Original, revision: str | None = None, 
 
 
 def compare(expected: dict[str, Tensor], given: dict[str, Tensor], source: str) -> None:
-    """Raises ValueError unless both have the same tensors, within 1e-5."""
+    """Compares tensors by name, within 1e-5.
+
+    Raises:
+        ValueError: If names, shapes or values differ.
+    """
     if expected.keys() != given.keys():
         raise ValueError(f"{source} gives {sorted(given)}, the original gives {sorted(expected)}")
     for name, value in expected.items():
@@ -128,7 +133,7 @@ def compare(expected: dict[str, Tensor], given: dict[str, Tensor], source: str) 
                 f"{source} gives {name} of shape {tuple(given[name].shape)}, the original {tuple(value.shape)}"
             )
         difference = (value.double() - given[name].double()).abs()
-        # Differences of what is not a number on either side (a loss without any pair, say) are none.
+        # NaN on both sides counts as equal (a loss without any pair, say).
         worst = difference.nan_to_num(0.0).max().item() if value.numel() else 0.0
         if worst > _TOLERANCE or not torch.equal(value.isnan(), given[name].isnan()):
             raise ValueError(f"{source} gives another {name} than the original, by up to {worst:.3g}")

@@ -24,7 +24,7 @@ from ..model.nearest_codes_cbvila import count_codes
 from ..model.objective_mim_cbvila import CBViLAMIM
 from ..model.objective_pixel_cbvila import CBViLAPixel
 from ..model.processing_cbvila import CBViLAProcessor
-from ..retrieval.retrieval_figures import retrieval_figures
+from ..retrieval.measure import measure_retrieval
 
 _TEXT_INPUTS = ("input_ids", "attention_mask")
 
@@ -60,7 +60,7 @@ def inspect_pretraining(
         limit usage and perplexity; `ln_perplexity`; `mim`, `mim_shuffled_caption` (cross-entropy),
         `mim_advantage_low`, `mim_advantage_high` (95 % bootstrap interval, over images, of the cross-entropy that the
         true caption saves), `mim_accuracy`, `mim_accuracy_shuffled_caption`, `mim_accuracy_position_floor`; `pixel`
-        (mean squared error) and `pixel_floor` (of predicting the mean colour); and what [`retrieval_figures`]
+        (mean squared error) and `pixel_floor` (of predicting the mean colour); and what [`measure_retrieval`]
         returns, `text_retrieval_r1` … `image_retrieval_r10_combined_high`.
     """
     rows = by_position(rows, "rows")
@@ -76,7 +76,7 @@ def inspect_pretraining(
         ]
         batch = {name: tensor.to(model.device) for name, tensor in collate(examples).items()}
         _measure_batch(model, batch, sums)
-    retrieval = retrieval_figures(model, processor, rows, rerank_k, batch_size, seed, progress)
+    retrieval = measure_retrieval(model, processor, rows, rerank_k, batch_size, seed, progress)
     return {**_codebook_metrics(sums), **_mim_metrics(sums, seed), **_pixel_metrics(sums), **retrieval}
 
 

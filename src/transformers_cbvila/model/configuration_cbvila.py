@@ -3,18 +3,24 @@
 Every choice that the paper leaves open is a field; a preset is a named set of choices.
 """
 
-from math import isfinite
-from typing import Any, Literal, get_args
+from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig, configuration_utils
 
 from .class_names_cbvila import CLASS_FIELDS, ChosenClasses, both_fields, check_consistent_classes, generic_names
+from .configuration_checks_cbvila import (
+    check_choices,
+    check_combinations,
+    check_numbers,
+    check_spelling,
+    check_sub_config,
+    check_widths,
+)
 from .encoder_configurations_cbvila import (
     CBViLAFusionConfig,
     CBViLATextConfig,
     CBViLAVisionConfig,
-    check_spelling,
 )
 from .messages_cbvila import shown
 from .nested_options_cbvila import (
@@ -31,11 +37,6 @@ from .nested_options_cbvila import (
 from .objective_cbvila import CBViLAObjectiveOptions
 from .objectives_cbvila import OBJECTIVES
 from .remote_code_cbvila import saved_with_its_code
-
-FusionVisualPos = Literal["learned", "none"]
-FusionVisualCls = Literal["learned", "vit", "none"]
-ITMKeys = Literal["continuous", "quantized", "both"]
-ReasoningFusion = Literal["separate", "twin"]
 
 PRESETS = ("recommended", "paper")
 
@@ -241,7 +242,7 @@ class CBViLAConfig(PreTrainedConfig):
         check_spelling(kwargs, cls, FLAT_NAMES)
         for name, config_class in _SUB_CONFIGS.items():
             if kwargs.get(name) is not None:
-                check_part(name, kwargs[name])
+                check_sub_config(name, kwargs[name], config_class)
             if isinstance(kwargs.get(name), dict):
                 check_spelling(kwargs[name], config_class)
         given = {name: kwargs.pop(name) for name in ("num_labels", *CLASS_FIELDS) if kwargs.get(name) is not None}
@@ -269,10 +270,10 @@ class CBViLAConfig(PreTrainedConfig):
         self.quantizer_config.check("quantizer_config")
         for name, options in self.objectives.items():
             options.check(f"objectives[{name!r}]")
-        self._check_choices()
-        self._check_widths()
-        self._check_numbers()
-        self._check_combinations()
+        check_choices(self)
+        check_widths(self)
+        check_numbers(self)
+        check_combinations(self)
 
     @classmethod
     def from_preset(cls, name: str, **kwargs: Any) -> "CBViLAConfig":
@@ -356,72 +357,16 @@ class CBViLAConfig(PreTrainedConfig):
         if isinstance(fusion, PreTrainedConfig):
             return fusion
         if fusion is not None:
-            check_part("multimodal_config", fusion)
+            check_sub_config("multimodal_config", fusion, CBViLAFusionConfig)
         followed = {name: getattr(self.text_config, name) for name in _FUSION_FOLLOWS_TEXT}
         return {**followed, "encoder_hidden_size": self.vision_config.hidden_size, **(fusion or {})}
-
-    def _check_choices(self) -> None:
-        choices = {
-            "fusion_visual_pos": FusionVisualPos,
-            "fusion_visual_cls": FusionVisualCls,
-            "itm_kv": ITMKeys,
-            "reasoning_fusion": ReasoningFusion,
-        }
-        for field, literal in choices.items():
-            value, allowed = getattr(self, field), get_args(literal)
-            if value not in allowed:
-                raise ValueError(f"{field}={shown(value)} is not one of {', '.join(map(repr, allowed))}.")
-
-    def _check_widths(self) -> None:
-        fusion, text, vision = self.multimodal_config, self.text_config, self.vision_config
-        if fusion.hidden_size != text.hidden_size:
-            raise ValueError(
-                f"multimodal_config.hidden_size ({fusion.hidden_size}) must equal text_config.hidden_size "
-                f"({text.hidden_size}); leave it out to have it follow."
-            )
-        if fusion.encoder_hidden_size != vision.hidden_size:
-            raise ValueError(
-                f"multimodal_config.encoder_hidden_size ({fusion.encoder_hidden_size}) must equal "
-                f"vision_config.hidden_size ({vision.hidden_size}); leave it out to have it follow."
-            )
-
-    def _check_numbers(self) -> None:
-        if not isfinite(self.logit_scale_init_value):
-            raise ValueError(f"logit_scale_init_value={self.logit_scale_init_value} must be a finite number.")
-        if self.num_images < 1:
-            raise ValueError(f"num_images={self.num_images} must be positive.")
-        if self.rerank_k < 0:
-            raise ValueError(f"rerank_k={self.rerank_k} must be 0 (similarity alone) or more.")
-        if self.projection_dim < 1:
-            raise ValueError(f"projection_dim={self.projection_dim} must be positive.")
-
-    def _check_combinations(self) -> None:
-        for name, options in self.objectives.items():
-            OBJECTIVES[name].check_with(options, self)
-        if self.reasoning_fusion == "twin" and self.num_images != 2:
-            raise ValueError(
-                f"reasoning_fusion='twin' takes two images and num_images={self.num_images}: choose 'separate' for "
-                "other numbers of images."
-            )
-        if self.itm_kv != "continuous" and not self.trains_encoder("quantized"):
-            raise ValueError(
-                f"itm_kv={self.itm_kv!r} shows texts the quantized tokens, whose gradients to the image encoder "
-                "grad_to_vit=False of the pixel objective cuts: leave one of both at its default."
-            )
-
-
-def check_part(name: str, value: Any) -> None:
-    """Raises a ValueError unless `value` is the configuration of an encoder or a dictionary."""
-    if not isinstance(value, dict | PreTrainedConfig):
-        expected = f"a {_SUB_CONFIGS[name].__name__} or a dictionary of its fields"
-        raise ValueError(f"{name} is {shown(value)}; expected {expected}.")
 
 
 def _as_config(name: str, value: dict | PreTrainedConfig | None) -> PreTrainedConfig:
     config_class = _SUB_CONFIGS[name]
     if value is None:
         return config_class()
-    check_part(name, value)
+    check_sub_config(name, value, config_class)
     return config_class(**value) if isinstance(value, dict) else value
 
 

@@ -1,14 +1,11 @@
-"""Configurations of the three encoders in a [`CBViLAConfig`], and checks shared by all configurations."""
+"""Configurations of the three encoders in a [`CBViLAConfig`]."""
 
-from collections.abc import Iterable
-from dataclasses import fields
-from difflib import get_close_matches
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-from .messages_cbvila import shown
+from .configuration_checks_cbvila import check_encoder, check_model_type, check_spelling
 
 
 @strict
@@ -54,14 +51,14 @@ class CBViLAVisionConfig(PreTrainedConfig):
         return (self.image_size // self.patch_size) ** 2
 
     def __post_init__(self, **kwargs: Any) -> None:
-        _check_model_type(kwargs, type(self))
+        check_model_type(kwargs, type(self))
         check_spelling(kwargs, type(self))
         self.check()
         super().__post_init__(**kwargs)
 
     def check(self) -> None:
         """Raises a ValueError for invalid values; models call it again, as fields may have been set since."""
-        _check_encoder(self)
+        check_encoder(self)
         for name in ("patch_size", "image_size", "num_channels"):
             if getattr(self, name) < 1:
                 raise ValueError(f"vision_config: {name}={getattr(self, name)} must be positive.")
@@ -123,14 +120,14 @@ class CBViLATextConfig(PreTrainedConfig):
         return self.eos_token_id[0] if isinstance(self.eos_token_id, list) else self.eos_token_id
 
     def __post_init__(self, **kwargs: Any) -> None:
-        _check_model_type(kwargs, type(self))
+        check_model_type(kwargs, type(self))
         check_spelling(kwargs, type(self))
         self.check()
         super().__post_init__(**kwargs)
 
     def check(self) -> None:
         """Raises a ValueError for invalid values; models call it again, as fields may have been set since."""
-        _check_encoder(self)
+        check_encoder(self)
         for name in ("vocab_size", "max_position_embeddings", "type_vocab_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"text_config: {name}={getattr(self, name)} must be positive.")
@@ -166,64 +163,16 @@ class CBViLAFusionConfig(PreTrainedConfig):
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs: Any) -> None:
-        _check_model_type(kwargs, type(self))
+        check_model_type(kwargs, type(self))
         check_spelling(kwargs, type(self))
         self.check()
         super().__post_init__(**kwargs)
 
     def check(self) -> None:
         """Raises a ValueError for invalid values; models call it again, as fields may have been set since."""
-        _check_encoder(self)
+        check_encoder(self)
         if self.encoder_hidden_size < 1:
             raise ValueError(f"multimodal_config: encoder_hidden_size={self.encoder_hidden_size} must be positive.")
-
-
-def check_spelling(options: Any, config_class: Any, other_names: Iterable[str] = ()) -> None:
-    """Raises a ValueError for a name that is close to a field, or to one of `other_names`.
-
-    Other unknown names are allowed, as transformers keeps them as attributes. All names of a file (recognized by its
-    `model_type`) are allowed, as it may have been saved by a later version.
-    """
-    known = [*(field.name for field in fields(config_class)), *other_names]
-    for name in () if "model_type" in options else options:
-        nearest = [] if hasattr(config_class, name) else get_close_matches(name, known, n=1, cutoff=0.85)
-        if nearest and name not in known:
-            place = f"{config_class.base_config_key}: " if config_class.base_config_key else ""
-            raise ValueError(f"{place}there is no option {shown(name)}; did you mean {nearest[0]!r}?")
-
-
-def _check_model_type(options: Any, config_class: Any) -> None:
-    """Raises a ValueError for the configuration of another type of model.
-
-    The layers of the encoders have the same names: weights of one would load into another.
-    """
-    kind = options.get("model_type", config_class.model_type)
-    if kind != config_class.model_type:
-        raise ValueError(
-            f"This is the configuration of a {shown(kind)}; a {config_class.__name__} is that of a "
-            f"{config_class.model_type!r}. Load the class that config.json names under architectures."
-        )
-
-
-def _check_encoder(config: Any) -> None:
-    """Raises a ValueError for sizes and probabilities that an encoder cannot have."""
-    where = config.base_config_key
-    for name in ("hidden_size", "num_attention_heads", "intermediate_size"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"{where}: {name}={getattr(config, name)} must be positive.")
-    if config.num_hidden_layers < 0:
-        raise ValueError(f"{where}: num_hidden_layers={config.num_hidden_layers} is negative.")
-    if config.hidden_size % config.num_attention_heads:
-        raise ValueError(
-            f"{where}: hidden_size {config.hidden_size} is not a multiple of num_attention_heads "
-            f"{config.num_attention_heads}."
-        )
-    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
-        if not 0 <= getattr(config, name) < 1:
-            raise ValueError(f"{where}: {name}={getattr(config, name)} must be in [0, 1).")
-    for name in ("layer_norm_eps", "initializer_range"):
-        if not getattr(config, name) >= 0:
-            raise ValueError(f"{where}: {name}={getattr(config, name)} must be 0 or more.")
 
 
 __all__ = ["CBViLAFusionConfig", "CBViLATextConfig", "CBViLAVisionConfig"]

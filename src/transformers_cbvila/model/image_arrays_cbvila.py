@@ -63,7 +63,7 @@ def _check_range(values: np.ndarray, kind: str) -> None:
     if low < 0 or high > 255:
         raise ValueError(
             f"the image holds {kind} from {low:.6g} to {high:.6g}, expected 0..255 (or floats in [0, 1]); "
-            "rescale it, and pass it before any normalisation"
+            "rescale it, and pass it before any normalization"
         )
 
 

@@ -50,8 +50,8 @@ def check_ids(
     if ignored:
         outside &= ids != IGNORED_LABEL
     if outside.any():
-        place = outside.nonzero()[0].tolist()
-        raise ValueError(f"{name} hold {int(ids[tuple(place)])}, but {rule} (at {place}).")
+        position = outside.nonzero()[0].tolist()
+        raise ValueError(f"{name} hold {int(ids[tuple(position)])}, but {rule} (at {position}).")
 
 
 def may_read_values(name: str, values: Tensor, owner: nn.Module) -> bool:

@@ -26,7 +26,7 @@ Output = TypeVar("Output", bound=ModelOutput)
 # Whether the caller of from_pretrained asks for missing and unexpected keys.
 _wants_loading_info = ContextVar("wants_loading_info", default=False)
 
-# Keys in checkpoints of whole models that do not belong to a single encoder.
+# Keys in checkpoints of whole models, of which an encoder loads its own and ignores the others.
 PARTS_OF_A_MODEL = [
     r"^(cbvila\.)?(vision_model|text_model|fusion_model|codebook|quantizer|visual_queries)\.",
     r"^(cbvila\.)?(text_key_projection|vision_projection|text_projection)\.",
@@ -37,7 +37,8 @@ PARTS_OF_A_MODEL = [
 
 def reorder_fields(output: Output) -> Output:
     """Returns a copy of an output with its fields in order of declaration instead of assignment."""
-    return type(output)(**{field.name: getattr(output, field.name) for field in fields(output)})  # type: ignore[arg-type]
+    declared: Any = type(output)  # a dataclass, which the base class ModelOutput is not
+    return declared(**{field.name: getattr(output, field.name) for field in fields(declared)})
 
 
 @cache

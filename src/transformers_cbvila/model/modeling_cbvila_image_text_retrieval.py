@@ -152,9 +152,7 @@ class CBViLAForImageTextRetrieval(CBViLAModelWithObjectives):
         """
         options = self.states_to_return(output_attentions, output_hidden_states)
         texts = input_ids if inputs_embeds is None else inputs_embeds
-        if pixel_values is None or texts is None:
-            missing = "pixel_values" if pixel_values is None else "input_ids"
-            raise ValueError(f"Retrieval needs images and texts: {missing} is missing.")
+        self._check_inputs(pixel_values, texts)
         are_candidates = image_index is None and not return_loss and pixel_values.shape[0] != texts.shape[0]
         if are_candidates:
             self._check_candidates(input_ids, attention_mask)
@@ -190,11 +188,7 @@ class CBViLAForImageTextRetrieval(CBViLAModelWithObjectives):
                 negative_hardness=negative_hardness,
                 negative_seed=negative_seed,
             )
-            scored, fused = self.score(step, self.active_objectives(None), **options)
-            losses = self.scale_for_ranks(step, scored)
-            output.loss = weighted_sum(losses, step.weights)
-            output.itm_loss, output.itc_loss = losses[CBViLAITM.name], losses.get(CBViLAITC.name)
-            output.itm_logits = scored[CBViLAITM.name].predictions["itm_logits"]
+            fused = self._add_losses(output, step, options)
         else:
             fused = self.cbvila.fuse_text_with_image(
                 text.last_hidden_state, attention_mask, image.last_hidden_state, own, **options
@@ -219,6 +213,20 @@ class CBViLAForImageTextRetrieval(CBViLAModelWithObjectives):
             image_embeds=images,
             text_embeds=texts,
         )
+
+    def _add_losses(self, output: CBViLAForImageTextRetrievalOutput, step: CBViLAStep, options: dict[str, Any]) -> Any:
+        """Adds the losses and the ITM logits to the output; returns the output of the fusion encoder."""
+        scored, fused = self.score(step, self.active_objectives(None), **options)
+        losses = self.scale_for_ranks(step, scored)
+        output.loss = weighted_sum(losses, step.weights)
+        output.itm_loss, output.itc_loss = losses[CBViLAITM.name], losses.get(CBViLAITC.name)
+        output.itm_logits = scored[CBViLAITM.name].predictions["itm_logits"]
+        return fused
+
+    def _check_inputs(self, pixel_values: Tensor | None, texts: Tensor | None) -> None:
+        if pixel_values is None or texts is None:
+            missing = "pixel_values" if pixel_values is None else "input_ids"
+            raise ValueError(f"Retrieval needs images and texts: {missing} is missing.")
 
     def _check_candidates(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> None:
         """Raises a ValueError unless the model compares embeddings and all texts have different tokens."""

@@ -1,10 +1,10 @@
-"""Pretraining of CB-ViLA: every term of Eq. 7 in one forward pass, each computed where its inputs meet.
+"""Pretraining of CB-ViLA: all terms of Eq. 7 in one forward pass.
 
-All corruption (masked tokens, masked patches) arrives in the batch; the only draws made here are ITM negatives and
-gumbel noise, in training mode.
+Masked tokens and masked patches are part of the batch. The forward pass is random only in training mode: it samples
+ITM negatives and gumbel noise.
 
-Shapes: B batch, N patches, L text tokens, D hidden, Dv vision width, ΣK codes of all books, V vocabulary,
-P pixels of a patch.
+Shapes: B batch, N patches, L text tokens, D hidden, Dv vision width, E embedding width, ΣK codes of all books, V
+vocabulary, P pixels of a patch.
 """
 
 from dataclasses import dataclass
@@ -38,22 +38,25 @@ class CBViLAForPreTrainingOutput(ModelOutput):
 
     Args:
         loss (`torch.FloatTensor` ()): Weighted sum of `losses`.
-        losses (`dict[str, torch.FloatTensor]`): The unweighted terms () by name; one is there if its weight is above 0
-            and its inputs are given. In training on several processes, the mean of a term over these is the mean over
+        losses (`dict[str, torch.FloatTensor]`): The unweighted terms () by name, of those with a weight above 0 whose
+            inputs are given. In training on several processes, the mean of a term over the processes is its mean over
             the labelled tokens, patches or pairs of all of them.
-        codebook_indices (`torch.LongTensor` (B, N) or (B, N, books)): Codes of the images, Eq. 1.
+        codebook_indices (`torch.LongTensor` (B, N) or (B, N, books)): Code indices of the images, Eq. 1.
         codebook_counts (`torch.LongTensor` (ΣK,)): How often each code was chosen in the batch, book after book.
-        codebook_statistics (`dict`): Usage, perplexity and share of the most frequent code, over this batch only, and
-            the metrics of the quantizer, such as `argmin_share` with gumbel noise, the share of tokens whose sampled
-            code is the nearest one.
-        itm_logits (`torch.FloatTensor` (3B, 2)): True pairs, then each text with a wrong image, then each image with a
-            wrong text; class 1 is "matches".
-        mlm_logits (`torch.FloatTensor` (masked tokens, V)), mim_logits (`torch.FloatTensor` (masked patches, ΣK)):
-            Predictions at the masked places, in the order of `mlm_labels != -100` and `bool_masked_pos`.
-        pixel_predictions (`torch.FloatTensor` (B, N, P)): Reconstruction from visual words and text.
-        image_embeds, text_embeds (`torch.FloatTensor` (B, E)): Pooled embeddings of length 1.
-        hidden_states, attentions, cross_attentions (tuples, *optional*): Of the fusion layers where texts ask images:
-            the 3B rows of `itm_logits`, if ITM is on, then the B captions with masked tokens, if MLM is.
+        codebook_statistics (`dict`): Usage, perplexity and share of the most frequent code in this batch, and the
+            metrics of the quantizer, such as `argmin_share` with gumbel noise, the share of tokens whose sampled code
+            is the nearest one.
+        itm_logits (`torch.FloatTensor` (3B, 2)): Logits of true pairs, then of each text with a negative image, then
+            of each image with a negative text; class 1 is "matches".
+        mlm_logits (`torch.FloatTensor` (masked tokens, V)): Logits at masked tokens, in the order of
+            `mlm_labels != -100`.
+        mim_logits (`torch.FloatTensor` (masked patches, ΣK)): Logits at masked patches, in the order of
+            `bool_masked_pos`.
+        pixel_predictions (`torch.FloatTensor` (B, N, P)): Pixels reconstructed from quantized tokens and text.
+        image_embeds, text_embeds (`torch.FloatTensor` (B, E)): Embeddings of length 1.
+        hidden_states, attentions, cross_attentions (tuples, *optional*): States of the fusion layers where texts
+            attend to images: the 3B rows of `itm_logits` if ITM is on, then the B captions with masked tokens if MLM
+            is.
     """
 
     loss: Tensor | None = None
@@ -76,7 +79,6 @@ class CBViLAForPreTraining(CBViLAModelWithReconstruction):
     """CB-ViLA with the heads of all pretraining objectives (Sec. III-C).
 
     Example:
-
     ```python
     >>> import torch
     >>> from transformers_cbvila import CBViLAConfig, CBViLAForPreTraining
@@ -85,8 +87,8 @@ class CBViLAForPreTraining(CBViLAModelWithReconstruction):
     >>> config = CBViLAConfig(vision_config={**small, "image_size": 32}, text_config=small, multimodal_config=small)
     >>> model = CBViLAForPreTraining(config)
     >>> texts = torch.tensor([[101, 7, 102], [101, 8, 102]])
-    >>> hidden = torch.tensor([[True, False, True, True], [True, True, False, True]])  # of 4 patches of an image
-    >>> output = model(torch.randn(2, 3, 32, 32), texts, bool_masked_pos=hidden)
+    >>> masked = torch.tensor([[True, False, True, True], [True, True, False, True]])  # 4 patches per image
+    >>> output = model(torch.randn(2, 3, 32, 32), texts, bool_masked_pos=masked)
     >>> list(output.losses)
     ['itm', 'pixel', 'commitment', 'mim', 'itc']
 
@@ -95,19 +97,21 @@ class CBViLAForPreTraining(CBViLAModelWithReconstruction):
 
     _tied_weights_keys = {"objectives.mlm.head.decoder.weight": "cbvila.text_model.embeddings.word_embeddings.weight"}
 
-    def __init__(self, config: CBViLAConfig):
+    def __init__(self, config: CBViLAConfig) -> None:
         super().__init__(config)
         self.cbvila = CBViLAModel(config)
         self.add_objectives(config.active_objectives())
         self.post_init()
 
     def get_output_embeddings(self) -> nn.Module | None:
+        """Returns the output layer of MLM, if the model has one."""
         if CBViLAMLM.name not in self.objectives:
             return None
         mlm: Any = self.objectives[CBViLAMLM.name]
         return mlm.head.decoder
 
     def set_output_embeddings(self, value: nn.Module) -> None:
+        """Replaces the output layer of MLM."""
         mlm: Any = self.objectives[CBViLAMLM.name]
         mlm.head.decoder = value
 
@@ -136,50 +140,53 @@ class CBViLAForPreTraining(CBViLAModelWithReconstruction):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
     ) -> CBViLAForPreTrainingOutput:
-        """Computes every objective that is on and whose inputs are there.
+        """Computes the losses of all active objectives whose inputs are given.
 
-        In training on several processes, at the same time, ITC and ITM know the pairs of all, and the means over
-        processes of losses and gradients are those of one process with all pairs.
+        In distributed training, ITC and ITM compare the pairs of all processes, and the means over processes of losses
+        and gradients are those of one process with all pairs.
 
         Args:
             pixel_values: (B, 3, H, W) images.
-            input_ids: (B, L) their captions, not corrupted.
+            input_ids: (B, L) their captions, without masked tokens.
             attention_mask: (B, L), 0 on padding.
-            input_ids_masked: (B, L) captions with masked tokens, and
-            mlm_labels: (B, L) the tokens behind them, -100 elsewhere; for MLM.
-            bool_masked_pos: (B, N) patches to hide; for MIM (and the pixel loss, unless it is `on` all of them).
-            caption_dropped: (B,) bool, rows whose images attend to an empty caption instead of theirs (pixel loss and
-                MIM).
-            image_ids, text_ids, known_text_ids: What is known to match, see [`known_matches`]; never negatives. Equal
-                images and equal captions are found without; an augmented copy of an image takes its id to be known.
-            negative_image_index, negative_text_index: (B,) ITM negatives, a wrong image for each text and a wrong text
-                for each image (-1: none), rows of this batch; chosen by similarity among the pairs of all processes
-                when absent.
-            negative_hardness: How strongly training prefers similar negatives, from 0 (uniform) to 1 (the paper);
-                by default as the objective's `negative_source` says.
-            negative_seed: Of the draws, a number or a tensor () or (1,), the same on all processes; see
-                [`choose_negatives`]. Without, torch's random state decides.
-            loss_weights: Weight of each term by name; the configuration's when absent. A term of weight 0 is skipped.
+            input_ids_masked: (B, L) captions with masked tokens, for MLM.
+            mlm_labels: (B, L) the original tokens at masked ones, -100 elsewhere.
+            bool_masked_pos: (B, N) patches to mask, for MIM and, unless it is `on` all patches, the pixel loss.
+            caption_dropped: (B,) bool, images that attend to an empty caption in MIM and the pixel loss.
+            image_ids: (B,) ids of images. Pairs known to match are no negatives, see [`known_matches`]. Equal images
+                are found without ids; an augmented copy of an image needs its id.
+            text_ids: (B,) ids of captions; equal captions are found without ids.
+            known_text_ids: (B, C) ids of all captions of each image, padded with -1.
+            negative_image_index: (B,) ITM negatives, the row of a negative image for each text (-1: none). By default
+                they are chosen by similarity among the pairs of all processes.
+            negative_text_index: (B,) the row of a negative text for each image.
+            negative_hardness: How strongly training prefers similar negatives, from 0 (uniform) to 1 (as in the
+                paper); by default as the objective's `negative_source` says.
+            negative_seed: Seed of their choice, a number or a tensor () or (1,), the same on all processes; see
+                [`choose_negatives`]. By default torch's random state is used.
+            loss_weights: Weight of each term by name; the configuration's by default. Terms of weight 0 are skipped.
             mim_targets: (B, N) or (B, N, books) code indices that MIM predicts in place of the images' own, such as
-                those of a slower copy of the image encoder.
-            token_classes: (B, N) a class for each patch, for quantizers that use one. (An argument with `label` in its
-                name is one that transformers' Trainer does not evaluate without.)
+                those of an EMA teacher.
+            token_classes: (B, N) a class for each patch, for quantizers that use one. (transformers' Trainer would
+                treat an argument with `label` in its name as required for evaluation.)
             momentum: Outputs of a momentum encoder, as soft targets for ITC and MLM; see
                 [`MomentumTargets`]. ITM negatives stay those of the batch.
-            interpolate_pos_encoding: Whether images of another size than the configured one are allowed.
-            output_attentions, output_hidden_states: Whether to return those states of the fusion layers; as the
-                configuration says when absent.
+            interpolate_pos_encoding: Whether to allow image sizes other than the configured one.
+            output_attentions: Whether to return the attention weights of the fusion layers; by default as the
+                configuration says.
+            output_hidden_states: Whether to return the states of the fusion layers; by default as the configuration
+                says.
 
         Raises:
-            ValueError: If image or caption is missing, or inputs that belong together do not fit.
+            ValueError: If image or caption is missing, or inputs do not fit each other.
         """
         options = self.states_to_return(output_attentions, output_hidden_states)
-        self.watch_codes()
+        self.warn_without_after_step()
         check_pairs(pixel_values, input_ids, input_ids_masked, mlm_labels, caption_dropped)
         self.check_mask(pixel_values, bool_masked_pos)
         check_targets(self, mlm_labels, mim_targets, bool_masked_pos)
         check_negatives(negative_image_index, negative_text_index)
-        check_momentum(self, momentum)
+        check_momentum(self, momentum, input_ids)
         objectives, weights = self._objectives(loss_weights or {})
         step = self._encode(
             input_ids_masked if any("masked_text" in objective.needs for objective in objectives) else None,
@@ -203,7 +210,7 @@ class CBViLAForPreTraining(CBViLAModelWithReconstruction):
         return self._output(step, scored, fused)
 
     def _objectives(self, changes: dict[str, float]) -> tuple[list[CBViLAObjective], dict[str, float]]:
-        """The objectives that are on, and the weights of all terms."""
+        """Returns the active objectives, and the weights of all terms."""
         check_loss_weights(self, changes)
         weights = {**self.config.loss_weights(), **changes}
         return self.active_objectives(weights), weights
@@ -216,7 +223,7 @@ class CBViLAForPreTraining(CBViLAModelWithReconstruction):
         interpolate_pos_encoding: bool,
         **given: Any,
     ) -> CBViLAStep:
-        """Encodes a batch; `given` are the fields of the step that need no encoding."""
+        """Encodes a batch; `given` are the fields of the step that are taken as they are."""
         pixel_values, input_ids, attention_mask = (given[n] for n in ("pixel_values", "input_ids", "attention_mask"))
         image = self.cbvila.get_image_features(pixel_values, interpolate_pos_encoding, return_dict=True)
         text, masked_text = self._encode_texts(input_ids, attention_mask, masked_ids)
@@ -247,7 +254,7 @@ class CBViLAForPreTraining(CBViLAModelWithReconstruction):
     def _encode_texts(
         self, input_ids: Tensor, attention_mask: Tensor | None, masked: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """States of the captions and, in the same pass, of their corrupted copies (or `None`)."""
+        """Encodes captions (B, L) and, in the same pass, those with masked tokens if given, to states (B, L, D)."""
         if masked is None:
             return self.cbvila.text_model(input_ids, attention_mask=attention_mask).last_hidden_state, None
         mask = None if attention_mask is None else attention_mask.repeat(2, 1)
@@ -256,7 +263,7 @@ class CBViLAForPreTraining(CBViLAModelWithReconstruction):
         return text, masked_text
 
     def _embeds(self, pooled_image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-        """Embeddings (B, E) of length 1 of images and texts."""
+        """Returns embeddings (B, E) of length 1 of images and texts."""
         pooled_text = text[:, 0]
         if self.cbvila.has_contrastive_head:
             pooled_text = self.cbvila.text_projection(pooled_text)

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import GenerationMixin
 from transformers.utils import ModelOutput, logging
 from transformers.utils.generic import can_return_tuple
 
 from .answer_lists_cbvila import CBViLAAnswerTrie, check_answer_list, check_answers, distinct_rows
+from .answer_ranking_cbvila import CBViLAAnswerRanking, EncodedQuestions, shift_right
 from .configuration_cbvila import CBViLAConfig
-from .losses_cbvila import answer_loss, at_least_fp32
+from .losses_cbvila import answer_loss
 from .messages_cbvila import shown
 from .modeling_cbvila import PRETRAINING_ONLY, CBViLAModel
 from .modeling_cbvila_answer_decoder import CBViLAAnswerDecoder, decoder_config
@@ -44,19 +44,6 @@ class CBViLAForQuestionAnsweringOutput(ModelOutput):
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
     cross_attentions: tuple[Tensor, ...] | None = None
-
-
-@dataclass
-class CBViLAAnswerRanking(ModelOutput):
-    """Output of [`~CBViLAForQuestionAnswering.rank_answers`].
-
-    Args:
-        scores (`torch.FloatTensor` (B, R)): Probability of each candidate among the candidates.
-        log_likelihoods (`torch.FloatTensor` (B, R)): Log-probability of each candidate, end token included.
-    """
-
-    scores: Tensor | None = None
-    log_likelihoods: Tensor | None = None
 
 
 class CBViLAForQuestionAnswering(CBViLAPreTrainedModel, GenerationMixin):
@@ -250,7 +237,7 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel, GenerationMixin):
         if labels is not None:
             self._check_labels(labels, answer_weights, question.shape[0])
             output.logits = self.answer_decoder(
-                self._shift_right(labels),
+                shift_right(labels, self.config.text_config),
                 encoder_hidden_states=question,
                 encoder_attention_mask=attention_mask,
                 use_cache=False,
@@ -368,65 +355,12 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel, GenerationMixin):
         if chunk_size < 1:
             raise ValueError(f"chunk_size={chunk_size} must be positive: the (question, answer) pairs scored at once.")
         question = self.encode_question(pixel_values, input_ids, attention_mask, image_index, interpolate_pos_encoding)
-        num_questions, num_answers = question.shape[0], answer_labels.shape[0]
-        if top_k is None:
-            answers = torch.arange(num_answers, device=question.device).expand(num_questions, -1)
-        else:
-            answers = self._most_probable_first_tokens(
-                question, attention_mask, answer_labels, min(top_k, num_answers)
-            )
-        rows = torch.arange(num_questions, device=question.device).unsqueeze(1).expand_as(answers)
-        pairs = torch.stack([rows.flatten(), answers.flatten()], dim=1)
-        chunks = [
-            self._answer_log_likelihoods(
-                question, attention_mask, answer_labels[chunk[:, 1]], chunk[:, 0], compat_first_token_twice
-            )
-            for chunk in pairs.split(chunk_size)
-        ]
-        scored = torch.cat(chunks)
-        log_likelihoods = scored.new_full((num_questions, num_answers), -torch.inf)
-        log_likelihoods[pairs[:, 0], pairs[:, 1]] = scored
-        scores = log_likelihoods.softmax(-1)
-        return CBViLAAnswerRanking(scores=scores[:, indices], log_likelihoods=log_likelihoods[:, indices])
-
-    def _most_probable_first_tokens(
-        self, question: Tensor, attention_mask: Tensor | None, answer_labels: Tensor, top_k: int
-    ) -> Tensor:
-        """Returns the indices (B, `top_k`) of the `answer_labels` (R, A) with the most probable first tokens."""
-        start = torch.full((question.shape[0], 1), self.config.text_config.bos_token_id, device=question.device)
-        logits = self.answer_decoder(
-            start, encoder_hidden_states=question, encoder_attention_mask=attention_mask, use_cache=False
-        ).logits[:, 0]
-        return at_least_fp32(logits)[:, answer_labels[:, 0]].topk(top_k, dim=-1).indices
-
-    def _answer_log_likelihoods(
-        self,
-        question: Tensor,
-        attention_mask: Tensor | None,
-        labels: Tensor,
-        question_index: Tensor,
-        first_twice: bool,
-    ) -> Tensor:
-        """Returns the log-likelihoods (M,) of answers (M, A) to the questions with the indices (M,)."""
-        logits = self.answer_decoder(
-            self._shift_right(labels),
-            encoder_hidden_states=question,
-            encoder_attention_mask=attention_mask,
-            encoder_index=question_index,
-            use_cache=False,
-        ).logits
-        log_probs = F.log_softmax(at_least_fp32(logits), dim=-1)
-        scored = labels != -100
-        per_token = log_probs.gather(-1, labels.clamp_min(0).unsqueeze(-1)).squeeze(-1)
-        total = (per_token * scored).sum(-1)
-        return total + per_token[:, 0] if first_twice else total
-
-    def _shift_right(self, labels: Tensor) -> Tensor:
-        """Returns the decoder's inputs (B, A) for labels (B, A): [CLS] and all but the last token, without -100."""
-        text = self.config.text_config
-        shifted = torch.cat([torch.full_like(labels[:, :1], text.bos_token_id), labels[:, :-1]], dim=1)
-        # Any token can stand for padding, where there are no labels.
-        return shifted.masked_fill(shifted == -100, text.end_token_id)
+        encoded = EncodedQuestions(self.answer_decoder, self.config.text_config, question, attention_mask)
+        top_k = None if top_k is None else min(top_k, len(answer_labels))
+        ranking = encoded.rank(answer_labels, chunk_size, top_k, compat_first_token_twice)
+        return CBViLAAnswerRanking(
+            scores=ranking.scores[:, indices], log_likelihoods=ranking.log_likelihoods[:, indices]
+        )
 
 
 __all__ = ["CBViLAForQuestionAnswering"]

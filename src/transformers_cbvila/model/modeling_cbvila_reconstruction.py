@@ -1,6 +1,6 @@
-"""Images drawn from their quantized tokens, as in the paper's Fig. 2, by a model that has the pixel objective.
+"""Reconstruction of images from their quantized tokens, as in the paper's Fig. 2, with the pixel objective's head.
 
-Shapes: B batch, N patches, L text tokens, D hidden.
+Shapes: B batch, N patches, L text tokens, D hidden, ΣK codes of all books.
 """
 
 from collections.abc import Callable
@@ -9,19 +9,25 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from transformers.modeling_outputs import BaseModelOutput
 
 from .losses_cbvila import likeliest_codes, patch_moments, patchify, unpatchify
-from .modeling_cbvila_objectives import CBViLAModelWithObjectives, EncodedImage
+from .modeling_cbvila_objectives import CBViLAModelWithObjectives
+from .modeling_cbvila_queries import EncodedImage
 from .objective_cbvila import Answer, VisualQuery
 from .objective_mim_cbvila import CBViLAMIM
 from .objective_pixel_cbvila import CBViLAPixel
 from .quantizer_output_cbvila import CBViLAQuantizerOutput
 
+Fuse = Callable[..., BaseModelOutput]
+
 
 class CBViLAReconstruction(NamedTuple):
-    """An image as its codes show it: `pixel_values` (B, 3, H, W) as the image processor normalises them.
+    """Images reconstructed from codes.
 
-    `codebook_indices` (B, N) or (B, N, books) are the codes it is drawn from, those that were predicted among them.
+    Args:
+        pixel_values: (B, 3, H, W), normalized as by the image processor.
+        codebook_indices: (B, N) or (B, N, books) codes of the reconstruction, predicted ones at masked patches.
     """
 
     pixel_values: Tensor
@@ -29,27 +35,31 @@ class CBViLAReconstruction(NamedTuple):
 
 
 class CBViLAModelWithReconstruction(CBViLAModelWithObjectives):
-    """Base of the heads that can draw images."""
+    """Base class of heads that can reconstruct images."""
 
     @property
     def mim(self) -> Any:
-        """The objective that names hidden codes.
+        """The MIM objective.
 
         Raises:
-            ValueError: If the model was made without.
+            ValueError: If the model was built without it.
         """
         return self._objective(CBViLAMIM.name)
 
     @property
     def pixel(self) -> Any:
-        """The objective that draws patches; ValueError if the model was made without."""
+        """The pixel objective.
+
+        Raises:
+            ValueError: If the model was built without it.
+        """
         return self._objective(CBViLAPixel.name)
 
     def _objective(self, name: str) -> Any:
         if name not in self.objectives:
             raise ValueError(
-                f"This model was made without the objective {name!r} (weight 0 in its configuration): it names no "
-                "hidden codes and draws no images without."
+                f"This model was built without the objective {name!r}, which reconstruction needs: set a weight above "
+                "0 in its configuration."
             )
         return self.objectives[name]
 
@@ -62,75 +72,91 @@ class CBViLAModelWithReconstruction(CBViLAModelWithObjectives):
         bool_masked_pos: Tensor | None = None,
         interpolate_pos_encoding: bool = False,
     ) -> CBViLAReconstruction:
-        """Draws images from their codes, as in the paper's Fig. 2; to be called in evaluation mode.
+        """Reconstructs images from their codes, as in the paper's Fig. 2; call it in evaluation mode.
 
-        With `bool_masked_pos` in two passes: MIM names the hidden codes (Eq. 4), then the pixel head (Eq. 3) draws the
-        image from all codes. That head never saw a hidden token, unless the pixel objective is on `"masked"`: then it
-        saw nothing else, and draws what is hidden without a name for it.
+        With `bool_masked_pos` it takes two passes: MIM predicts the codes of masked patches (Eq. 4), then the pixel
+        head (Eq. 3) reconstructs the image from all codes. A pixel objective `on` `"masked"` was trained on masked
+        tokens only, and reconstructs masked patches without predicted codes.
 
         Args:
             pixel_values: (B, 3, H, W) images.
             input_ids: (B, L) captions; empty ones when absent.
             attention_mask: (B, L), 0 on padding.
-            bool_masked_pos: (B, N) patches to hide; none when absent.
-            interpolate_pos_encoding: Whether images of another size than the configured one are allowed.
+            bool_masked_pos: (B, N) patches to mask; none when absent.
+            interpolate_pos_encoding: Whether to allow image sizes other than the configured one.
 
         Raises:
-            ValueError: If `bool_masked_pos` does not say of every patch whether it is hidden, or the model has no
-                objective to draw with.
+            ValueError: If `bool_masked_pos` has another shape, or the model has no objective to reconstruct with.
         """
         self.check_mask(pixel_values, bool_masked_pos)
         if input_ids is None:
             input_ids, attention_mask = self.empty_captions(pixel_values), None
-        hidden = None if bool_masked_pos is None else bool_masked_pos.bool()
+        masked = None if bool_masked_pos is None else bool_masked_pos.bool()
         tokens = self.cbvila.vision_model(pixel_values, interpolate_pos_encoding).last_hidden_state
         image = EncodedImage(tokens[:, 0], self.cbvila.quantizer(tokens[:, 1:]))
         text = self.cbvila.text_model(input_ids, attention_mask).last_hidden_state
         fuse = self.fusion_with(pixel_values, text, attention_mask)
         indices, logits = image.quantized.indices, None
-        if hidden is not None:
-            image = self.encode_visible(pixel_values, image, hidden)
-            logits = self.predict_codes(fuse, image, hidden)[0].logits
+        if masked is not None:
+            image = self.encode_visible(pixel_values, image, masked)
+            logits = self.predict_codes(fuse, image, masked)[0].logits
             predicted = likeliest_codes(logits, self.cbvila.quantizer.book_sizes)
-            indices = torch.where(_like(hidden, indices), predicted, image.quantized.indices)
-        return CBViLAReconstruction(self.draw(pixel_values, fuse, image, hidden, logits), indices)
+            indices = torch.where(_broadcast_mask(masked, indices), predicted, image.quantized.indices)
+        return CBViLAReconstruction(self.reconstruct_pixels(pixel_values, fuse, image, masked, logits), indices)
 
-    def fusion_with(self, pixel_values: Tensor, text: Tensor, attention_mask: Tensor | None) -> Callable:
-        """What answers visual queries of images (B, 3, H, W) about texts (B, L, D)."""
+    def fusion_with(self, pixel_values: Tensor, text: Tensor, attention_mask: Tensor | None) -> Fuse:
+        """Returns a function that runs visual queries of images (B, 3, H, W) over texts (B, L, D)."""
         grid = self.patch_grid(pixel_values)
         return partial(self.fuse_visual_queries, grid=grid, texts=text, attention_mask=attention_mask)
 
     def predict_codes(
-        self, fuse: Callable, image: EncodedImage, hidden: Tensor | None, **options
-    ) -> tuple[Answer, Any]:
-        """The answer to MIM's query with scores (B, N, ΣK) of codes at all patches, and the output of its pass."""
-        query = VisualQuery("detached", hidden, self.mim.options.grad_to_vit)
+        self, fuse: Fuse, image: EncodedImage, bool_masked_pos: Tensor | None, **options: bool
+    ) -> tuple[Answer, BaseModelOutput]:
+        """Predicts the codes of all patches with MIM's query.
+
+        Args:
+            fuse: The function of [`~CBViLAModelWithReconstruction.fusion_with`].
+            image: Encoded images.
+            bool_masked_pos: (B, N) patches to mask.
+            options: Options of the fusion encoder.
+
+        Returns:
+            The answer, with `logits` (B, N, ΣK), and the output of the fusion encoder.
+        """
+        query = VisualQuery("detached", bool_masked_pos, self.mim.options.grad_to_vit)
         fused = fuse([(image, query)], **options)
         (answer,) = self.answers_of([query], fused.last_hidden_state)
         return answer._replace(logits=self.mim.scores(answer.states, image.quantized.codes)), fused
 
-    def draw(
+    def reconstruct_pixels(
         self,
         pixel_values: Tensor,
-        fuse: Callable,
+        fuse: Fuse,
         image: EncodedImage,
-        hidden: Tensor | None,
+        bool_masked_pos: Tensor | None,
         logits: Tensor | None,
     ) -> Tensor:
-        """Images (B, 3, H, W) from quantized tokens, with the likeliest codes where they are `hidden` (B, N).
+        """Reconstructs images (B, 3, H, W) from quantized tokens.
 
-        A pixel head that was trained on all tokens never saw a hidden one, so it is shown the predicted codes; one
-        that was trained on hidden ones alone sees these. With `normalize` tokens say what a patch looks like but for
-        its mean and contrast; these come from `pixel_values`, as in MAE's pictures.
+        The most likely codes replace masked tokens, unless the pixel head was trained on masked tokens only. With
+        `normalize`, mean and contrast of each patch come from `pixel_values`, as in the figures of MAE.
+
+        Args:
+            pixel_values: (B, 3, H, W) images.
+            fuse: The function of [`~CBViLAModelWithReconstruction.fusion_with`].
+            image: Encoded images.
+            bool_masked_pos: (B, N) masked patches.
+            logits: (B, N, ΣK) predictions of [`~CBViLAModelWithReconstruction.predict_codes`], where patches are
+                masked.
         """
         options = self.pixel.options
-        if hidden is not None and options.on != "masked":
-            codes = likeliest_codes(logits, self.cbvila.quantizer.book_sizes)  # type: ignore[arg-type]
+        if bool_masked_pos is not None and options.on != "masked":
+            codes = likeliest_codes(logits, self.cbvila.quantizer.book_sizes)
             predicted, indices = self.cbvila.quantizer.indices_to_quantized(codes), image.quantized.indices
-            quantized = torch.where(hidden.unsqueeze(-1), predicted, image.quantized.quantized)
+            quantized = torch.where(bool_masked_pos.unsqueeze(-1), predicted, image.quantized.quantized)
             image = image._replace(quantized=CBViLAQuantizerOutput(quantized=quantized, indices=indices))
-            hidden = None
-        query = VisualQuery("quantized", hidden, options.grad_to_vit)
+            bool_masked_pos = None
+        query = VisualQuery("quantized", bool_masked_pos, options.grad_to_vit)
         (answer,) = self.answers_of([query], fuse([(image, query)]).last_hidden_state)
         pixels, patch_size = self.pixel.head(answer.states), self.config.vision_config.patch_size
         if options.normalize:
@@ -139,12 +165,12 @@ class CBViLAModelWithReconstruction(CBViLAModelWithObjectives):
         return unpatchify(pixels, patch_size, *pixel_values.shape[-2:])
 
     def empty_captions(self, pixel_values: Tensor) -> Tensor:
-        """Ids (B, 2) of captions that say nothing about images (B, 3, H, W): start and end."""
+        """Returns ids (B, 2) of empty captions for images (B, 3, H, W): start and end of text."""
         text = self.config.text_config
         empty = torch.tensor([[text.bos_token_id, text.end_token_id]], device=pixel_values.device)
         return empty.expand(pixel_values.shape[0], -1)
 
 
-def _like(mask: Tensor, indices: Tensor) -> Tensor:
-    """A mask (B, N) that broadcasts over indices (B, N) or (B, N, books)."""
+def _broadcast_mask(mask: Tensor, indices: Tensor) -> Tensor:
+    """Returns a mask (B, N) in a shape that broadcasts over indices (B, N) or (B, N, books)."""
     return mask if indices.dim() == mask.dim() else mask.unsqueeze(-1)

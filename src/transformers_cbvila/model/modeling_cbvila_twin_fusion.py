@@ -55,7 +55,7 @@ class CBViLATwinFusionModel(CBViLAFusionModel):
     @takes_no_other_arguments
     @merge_with_config_defaults
     @capture_outputs
-    def forward(  # type: ignore[override]
+    def forward(  # type: ignore[override]  # images have no index, and keys are computed here
         self,
         inputs_embeds: Tensor,
         attention_mask: Tensor | None = None,

@@ -23,8 +23,10 @@ class MomentumPairs(NamedTuple):
     """Embeddings of pairs from a momentum encoder.
 
     Args:
-        image_embeds, text_embeds: (n, E) embeddings of unit length.
-        image_ids, text_ids: (n,) ids, see [`known_matches`].
+        image_embeds: (n, E) image embeddings of unit length.
+        text_embeds: (n, E) text embeddings of unit length.
+        image_ids: (n,) ids of images, see [`known_matches`].
+        text_ids: (n,) ids of texts.
         known_text_ids: (n, C) ids of the known captions of each image, padded with -1; C may be 0.
     """
 
@@ -49,7 +51,7 @@ class MomentumPairs(NamedTuple):
 
     @classmethod
     def of_batch(cls, ids: PairIds, image_embeds: Tensor, text_embeds: Tensor) -> "MomentumPairs":
-        """The pairs (B) of all processes in rank order, given the local embeddings (b, E)."""
+        """Gathers the pairs (B) of all processes in rank order, given the local embeddings (b, E)."""
         known = ids.text_ids.new_empty(ids.text_ids.shape[0], 0) if ids.known_text_ids is None else ids.known_text_ids
         return cls(*ids.gather_embeds(image_embeds, text_embeds), ids.image_ids, ids.text_ids, known)
 
@@ -63,7 +65,8 @@ class MomentumTargets(NamedTuple):
             ITC unchanged.
         mlm_logits: (masked tokens, V) logits of the momentum encoder, in the order of `mlm_labels != -100`. `None`
             leaves MLM unchanged.
-        ids: Ids of the batch's B pairs, so that the model need not hash and gather them again. `None` if nobody has.
+        ids: Ids of the batch's B pairs, so that the model need not hash and gather them again. `None` if they are not
+            known yet.
     """
 
     alpha: float
@@ -89,8 +92,8 @@ def momentum_itc_loss(
     Args:
         similarity: Maps embeddings of images (rows) and texts (columns) to logits. Student and teacher share the
             model's temperature.
-        image_embeds: (b, E) embeddings of the model, of unit length.
-        text_embeds: (b, E) likewise.
+        image_embeds: (b, E) image embeddings of the model, of unit length.
+        text_embeds: (b, E) text embeddings of the model, of unit length.
         momentum: Targets with `pairs` (B + Q of them).
         first: Index of the first local pair among them.
 
@@ -100,7 +103,7 @@ def momentum_itc_loss(
     keys, count = MomentumPairs(*(rows.detach() for rows in momentum.pairs)), image_embeds.shape[0]
     if keys.text_ids.shape[0] < first + count:
         raise ValueError(
-            f"momentum has {keys.text_ids.shape[0]} pair(s); expected those of the batch, {first + count}, followed by "
+            f"momentum has {keys.text_ids.shape[0]} pair(s); expected those of the batch, {first + count}, then "
             "those of the queue."
         )
     own = MomentumPairs(*(rows.narrow(0, first, count) for rows in keys))

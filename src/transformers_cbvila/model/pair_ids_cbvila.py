@@ -16,7 +16,8 @@ class PairIds(NamedTuple):
     """Ids of the pairs of all processes, and the processes that have them.
 
     Args:
-        image_ids, text_ids: (B,) int, see [`known_matches`].
+        image_ids: (B,) int, see [`known_matches`].
+        text_ids: (B,) int.
         known_text_ids: (B, C) int, padded with -1; `None` if no captions are known but those of the pairs.
         processes: The processes that have these pairs; `None` for the local batch alone.
     """
@@ -31,8 +32,13 @@ class PairIds(NamedTuple):
         """Index of the first local pair."""
         return 0 if self.processes is None else self.processes.first
 
+    @property
+    def num_local(self) -> int:
+        """Number of local pairs."""
+        return self.text_ids.shape[0] if self.processes is None else self.processes.pairs[self.processes.rank]
+
     def matches(self) -> Tensor:
-        """Which texts (columns) are known to match which images (rows): (B, B) bool."""
+        """Returns which texts (columns) are known to match which images (rows), as (B, B) bool."""
         ids = self.image_ids, self.text_ids, self.known_text_ids
         return known_matches(self.text_ids.shape[0], self.text_ids.device, *ids)
 

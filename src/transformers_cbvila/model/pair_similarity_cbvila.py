@@ -55,8 +55,8 @@ def pair_similarity(
     Args:
         ids: Ids of the pairs, and the processes to gather embeddings from.
         similarity: Maps embeddings of images (rows) and texts (columns) to logits, or to `None` if their sizes differ.
-        image_embeds: (b, E) embeddings of unit length.
-        text_embeds: (b, E) likewise.
+        image_embeds: (b, E) image embeddings of unit length.
+        text_embeds: (b, E) text embeddings of unit length.
     """
     images, texts = image_embeds, text_embeds
     if image_embeds.shape[1] == text_embeds.shape[1]:

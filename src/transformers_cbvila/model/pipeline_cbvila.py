@@ -1,6 +1,6 @@
-"""The pipeline `visual-question-answering`: images and questions in, answers with their probabilities out.
+"""The pipeline `visual-question-answering`.
 
-Shapes: B questions in a batch, k answers to each, T answer tokens with the start token, R candidate answers.
+Shapes: B questions in a batch, k answers per question, T answer tokens with the start token, R candidate answers.
 """
 
 import os
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from transformers import AutoImageProcessor, AutoTokenizer, Pipeline
+from transformers import Pipeline
 from transformers.pipelines.pt_utils import PipelineIterator
 
 from .image_loading_cbvila import load_image
@@ -20,32 +20,28 @@ from .item_lists_cbvila import by_position, is_by_position
 from .messages_cbvila import shown
 from .number_checks_cbvila import check_number, check_whole
 from .pipeline_inputs_cbvila import NumberedRows, NumberedStream, check_pair, to_pairs
-from .processing_cbvila import CBViLAProcessor
+from .pipeline_options_cbvila import check_generate_kwargs, check_top_k, generation_options
+from .pipeline_processor_cbvila import check_tokenizer, complete_processor
 from .unknown_tokens_cbvila import warn_of_unknown_texts
 
-_NEW_TOKENS = 20  # of a generated answer, if nothing else is said
-_RANKED_ANSWERS = 5  # at most, if nothing else is said
-# What the pipeline decides itself, with what to say instead.
-_OWN_OPTIONS = {
-    "num_return_sequences": "pass top_k=...",
-    "return_dict_in_generate": "call model.generate(...) for its raw output",
-    "output_logits": "call model.generate(...) for its raw output",
-}
+_RANKED_ANSWERS = 5  # the default of top_k for ranked answers, at most
 
 
 class CBViLAVisualQuestionAnsweringPipeline(Pipeline):
-    """Answers questions about images, in words of its own or by ranking given answers.
+    """Answers questions about images, by generating answers or by ranking candidates.
 
     Args:
-        model: a `CBViLAForQuestionAnswering`.
-        processor: a `CBViLAProcessor`; or `tokenizer` and `image_processor` instead of one (texts then end in [SEP]).
-            With `processor` they replace its parts. Each may be the path or Hub id of a checkpoint.
-        task: the name that the pipeline goes by.
-        **kwargs: what every transformers pipeline takes (`device`, `batch_size`, `num_workers`), and defaults for the
-            options of a call.
+        model: A `CBViLAForQuestionAnswering`.
+        tokenizer: Replaces the processor's tokenizer. With `image_processor` it replaces the processor; texts then end
+            with [SEP].
+        image_processor: Replaces the processor's image processor.
+        processor: A `CBViLAProcessor`. This and its parts may also be paths or Hub ids of checkpoints.
+        task: The name of the task.
+        **kwargs: Options of all pipelines (`device`, `batch_size`, `num_workers`), and defaults for the options of
+            calls.
 
     Raises:
-        ValueError: there is no processor, the model cannot answer, or the tokenizer is not the one of the model.
+        ValueError: If there is no processor, the model cannot answer, or the tokenizer is not that of the model.
 
     Example:
     ```python
@@ -58,7 +54,7 @@ class CBViLAVisualQuestionAnsweringPipeline(Pipeline):
     ```
     """
 
-    # `pipeline()` loads the processor, which holds a tokenizer and an image processor; others come from the caller.
+    # `pipeline()` loads the processor, which has a tokenizer and an image processor.
     _load_processor: Any = None
     _load_tokenizer: Any = False
     _load_image_processor: Any = False
@@ -82,9 +78,9 @@ class CBViLAVisualQuestionAnsweringPipeline(Pipeline):
                 f"{type(model).__name__} cannot answer questions; load its checkpoint with "
                 "CBViLAForQuestionAnswering.from_pretrained(...)"
             )
-        processor = _complete_processor(model, processor, tokenizer, image_processor)
-        _check_tokenizer(model, processor.tokenizer)
-        # transformers pads batches on the tokenizer's side. Positions are counted from the left: it must be the right.
+        processor = complete_processor(model, processor, tokenizer, image_processor)
+        check_tokenizer(model, processor.tokenizer)
+        # transformers pads batches on the tokenizer's side. As positions are counted from the left, it is the right.
         tokenizer = copy(processor.tokenizer)
         tokenizer.padding_side = "right"
         super().__init__(
@@ -96,37 +92,40 @@ class CBViLAVisualQuestionAnsweringPipeline(Pipeline):
             **kwargs,
         )
 
+    # Pipelines replace the generic signatures of the base class by those of their task, here and below.
     def __call__(self, image: Any = None, question: Any = None, **kwargs: Any) -> Any:  # type: ignore[override]
-        """Answer one question or many.
+        """Answers one or more questions.
 
         Args:
-            image: an image (a path, a URL, a PIL image, an array) or many of them (a list, an array of four
-                dimensions, a column of a data set or of pandas, a generator). Without `question`: a pair
+            image: An image (a path, a URL, a PIL image, an array) or several (a list, an array of four dimensions, a
+                column of a data set or of pandas, a generator). Without `question`: a pair
                 `{"image": ..., "question": ...}`, or a list, a data set or a generator of pairs, whose other keys are
                 ignored.
-            question: a question or a list. One question goes with all images, one image with all questions; question i
-                of several is about image i of several. (The former transformers pipeline asked every question about
-                every image then.)
-            answers (`list[str]`): R candidate answers to rank, instead of generating.
-            top_k (`int`): how many answers to return, the most probable first. 1 if not given; with `answers`, 5 or
-                all of them. More than 1 generated answers are found by beam search.
-            generate_kwargs (`dict`): options of `model.generate`, e.g. `{"max_new_tokens": 5}`.
-            truncation (`bool`): whether a question that is too long for the model is cut. It is an error if not given.
-            timeout (`float`): seconds to wait for an image from a URL, 30 if not given.
-            batch_size, num_workers (`int`): as in every transformers pipeline. The batch size changes no answer. An
-                image is encoded once for all the questions of a batch that ask it.
+            question: A question or a list. A single question is asked about all images, and a single image answers all
+                questions; otherwise question i is about image i. (The former pipeline of transformers asked every
+                question about every image.)
+            **kwargs: Options of the call:
+
+                - `answers` (`list[str]`): R candidate answers to rank instead of generating.
+                - `top_k` (`int`): Number of most probable answers to return, by default 1, or up to 5 candidates. More
+                  than 1 generated answers are found by beam search.
+                - `generate_kwargs` (`dict`): Options of `model.generate`, such as `{"max_new_tokens": 5}`.
+                - `truncation` (`bool`): Whether to truncate questions that are too long, an error by default.
+                - `timeout` (`float`): Seconds to wait for an image from a URL, by default 30.
+                - `batch_size`, `num_workers` (`int`): As in all pipelines. The batch size changes no answers, and an
+                  image is encoded once for all its questions in a batch.
 
         Returns:
             A list of `{"score": float, "answer": str}` for one question; a list of such lists for a list; an iterator
-            over such lists for a data set, a column or a generator. The score of a generated answer is the model's
-            probability of its tokens (and of its end, if it ended before `max_new_tokens`); that of a ranked answer is
-            its probability among the candidates.
+            over such lists for a data set, a column or a generator. The score of a generated answer is the probability
+            of its tokens (and of its end, if it ended before `max_new_tokens`); that of a ranked answer is its
+            probability among the candidates.
 
         Raises:
-            ValueError: numbers of images and questions that differ, no image, an image that cannot be read, an empty
-                question or one that is too long, no candidate answers, or an option that makes no sense. Of many
-                pairs, the message names the bad one.
-            FileNotFoundError: no file at an image's path.
+            ValueError: If the numbers of images and questions differ, an image is missing or cannot be read, a
+                question is empty or too long, there are no candidates, or an option is invalid. The message has the
+                number of the pair.
+            FileNotFoundError: If there is no file at an image's path.
         """
         for name, least in (("batch_size", 1), ("num_workers", 0)):
             if kwargs.get(name) is not None:
@@ -135,14 +134,14 @@ class CBViLAVisualQuestionAnsweringPipeline(Pipeline):
         return [] if isinstance(pairs, list) and not pairs else super().__call__(pairs, **kwargs)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
-        """Save the model and the processor in a folder that `pipeline("visual-question-answering", model=...)` takes.
+        """Saves the model and the processor in a folder for `pipeline("visual-question-answering", model=...)`.
 
-        transformers' own method would copy a registered pipeline's code into the folder, which `pipeline` then refuses
-        to load without `trust_remote_code=True`, and would leave out the processor.
+        (The method of transformers would also save the code of the pipeline, which needs `trust_remote_code=True` to
+        load, and would not save the processor.)
 
         Args:
-            save_directory: the folder, made if it is not there.
-            **kwargs: for `save_pretrained` of both, e.g. `push_to_hub`.
+            save_directory: The folder, which is created if needed.
+            **kwargs: Options of `save_pretrained` of both, such as `push_to_hub`.
         """
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory, **kwargs)
@@ -163,7 +162,7 @@ class CBViLAVisualQuestionAnsweringPipeline(Pipeline):
         forward: dict[str, Any] = {}
         postprocess: dict[str, Any] = {}
         if top_k is not None:
-            forward["top_k"] = postprocess["top_k"] = _check_top_k(top_k)
+            forward["top_k"] = postprocess["top_k"] = check_top_k(top_k)
         if answers is not None:
             if isinstance(answers, str):
                 raise ValueError(f"answers must be a list of strings, got {shown(answers)}; pass answers=[...]")
@@ -171,7 +170,7 @@ class CBViLAVisualQuestionAnsweringPipeline(Pipeline):
             forward["answer_labels"] = self._encode_answers(answers)
             postprocess["answers"] = answers
         if generate_kwargs is not None:
-            forward["generate_kwargs"] = _check_generate_kwargs(generate_kwargs, self._num_positions)
+            forward["generate_kwargs"] = check_generate_kwargs(generate_kwargs, self._num_positions)
         return {name: value for name, value in preprocess.items() if value is not None}, forward, postprocess
 
     def get_iterator(
@@ -183,8 +182,8 @@ class CBViLAVisualQuestionAnsweringPipeline(Pipeline):
         forward_params: dict[str, Any],
         postprocess_params: dict[str, Any],
     ) -> Iterator[list[dict[str, Any]]]:
-        """As transformers' own, but for what is done to a batch as a whole: pairs are preprocessed together."""
-        if num_workers > 0:  # as transformers does, before processes fork that tokenize
+        """Returns an iterator over answers, which preprocesses the pairs of a batch together."""
+        if num_workers > 0:  # as in transformers, before the processes of the workers fork
             os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         rows = NumberedRows(inputs) if is_by_position(inputs) else NumberedStream(inputs)
         loader: DataLoader = DataLoader(
@@ -199,11 +198,11 @@ class CBViLAVisualQuestionAnsweringPipeline(Pipeline):
     def preprocess(  # type: ignore[override]
         self, input_: Any, truncation: bool = False, timeout: float = 30.0
     ) -> dict[str, Tensor]:
-        """One pair to `pixel_values` (1, 3, H, W), `input_ids` (1, L), `attention_mask` (1, L), `image_index` (1,)."""
+        """Converts a pair to `pixel_values` (1, 3, H, W), `input_ids`, `attention_mask` (1, L), `image_index` (1,)."""
         return self._preprocess_batch([check_pair(input_)], truncation, timeout)
 
     def _preprocess_numbered(self, rows: list[tuple[int, Any]], **options: Any) -> dict[str, Tensor]:
-        """Numbered pairs to tensors; an error says which pair it is about."""
+        """Converts numbered pairs to tensors; errors have the number of the pair."""
         pairs = [check_pair(pair, f"pair {number}") for number, pair in rows]
         try:
             return self._preprocess_batch(pairs, **options)
@@ -219,20 +218,24 @@ class CBViLAVisualQuestionAnsweringPipeline(Pipeline):
     def _preprocess_batch(
         self, pairs: Sequence[tuple[Any, str]], truncation: bool = False, timeout: float = 30.0
     ) -> dict[str, Tensor]:
-        """B pairs about I images to `pixel_values` (I, 3, H, W), `input_ids`, `attention_mask` (B, L), `image_index`.
+        """Converts B pairs to tensors.
 
-        An image that several questions ask is there once: if it is the same object or path, it is also read once.
+        Equal images are encoded once, and the same object or path is also read once.
+
+        Returns:
+            `pixel_values` (I, 3, H, W) of the distinct images, `input_ids` and `attention_mask` (B, L), and
+            `image_index` (B,).
         """
         given, questions = zip(*pairs, strict=True)
-        places: dict[Any, int] = {}
-        named = [places.setdefault(_identity(image), len(places)) for image in given]
-        images = [given[named.index(place)] for place in range(len(places))]
+        first: dict[Any, int] = {}
+        source_index = [first.setdefault(_identity(image), len(first)) for image in given]
+        images = [given[source_index.index(source)] for source in range(len(first))]
         pixels = self.processor(
             images=[load_image(i, timeout) if isinstance(i, (str, os.PathLike)) else i for i in images],
             return_tensors="pt",
         )["pixel_values"]
-        pixels, same = _distinct(pixels)
-        return {"pixel_values": pixels, **self._encode(questions, truncation), "image_index": same[named]}
+        pixels, indices = _distinct(pixels)
+        return {"pixel_values": pixels, **self._encode(questions, truncation), "image_index": indices[source_index]}
 
     def _encode(self, questions: Sequence[str], truncation: bool) -> dict[str, Tensor]:
         limit = min(self._num_positions, self.processor.tokenizer.model_max_length)
@@ -251,11 +254,11 @@ class CBViLAVisualQuestionAnsweringPipeline(Pipeline):
         answer_labels: Tensor | None = None,
         generate_kwargs: dict[str, Any] | None = None,
     ) -> dict[str, Tensor]:
-        """`scores` (B, R) of the candidates; or `scores` (B, k) and `sequences` (B, k, T) of generated answers."""
+        """Returns `scores` (B, R) of candidates, or `scores` (B, k) and `sequences` (B, k, T) of generated answers."""
         if answer_labels is not None:
             ranking = self.model.rank_answers(**input_tensors, answer_labels=answer_labels.to(self.device))
             return {"scores": ranking.scores}
-        options = _generation_options(
+        options = generation_options(
             generate_kwargs or {}, top_k, self._num_positions, self.model.config.text_config.vocab_size
         )
         output = self.model.generate(**input_tensors, **options)
@@ -268,7 +271,7 @@ class CBViLAVisualQuestionAnsweringPipeline(Pipeline):
     def postprocess(  # type: ignore[override]
         self, model_outputs: dict[str, Tensor], answers: list[str] | None = None, top_k: int | None = None
     ) -> list[dict[str, Any]]:
-        """Outputs of `_forward` for one question to its answers, the most probable first."""
+        """Returns the answers of one question, the most probable first, for its outputs of `_forward`."""
         scores = model_outputs["scores"][0].float()
         if answers is None:
             texts = self.processor.decode_answers(model_outputs["sequences"][0])
@@ -287,20 +290,20 @@ class CBViLAVisualQuestionAnsweringPipeline(Pipeline):
         return self.model.config.text_config.max_position_embeddings
 
     def _encode_answers(self, answers: list[Any]) -> Tensor:
-        """The labels (R, A) of the candidates."""
+        """Returns the labels (R, A) of candidates."""
         if not answers:
             raise ValueError("answers is an empty list; pass at least one answer, or leave it out to generate answers")
         labels = self.processor.encode_candidates(answers)
         if labels.shape[1] > self._num_positions:
             longest = answers[int((labels != -100).sum(1).argmax())]
             raise ValueError(
-                f"the answer {shown(longest)} has {labels.shape[1]} tokens with its end token, the limit is "
+                f"the answer {shown(longest)} has {labels.shape[1]} tokens with the end token, the limit is "
                 f"{self._num_positions}; shorten it"
             )
         return labels
 
     def _probabilities(self, output: Any) -> Tensor:
-        """Of generated sequences (B * k,) under the model itself, whatever chose their tokens."""
+        """Returns the probabilities (B * k,) of generated sequences under the model, however they were chosen."""
         log_probs = self.model.answer_decoder.compute_transition_scores(
             output.sequences, output.logits, getattr(output, "beam_indices", None), normalize_logits=True
         )
@@ -310,100 +313,16 @@ class CBViLAVisualQuestionAnsweringPipeline(Pipeline):
 
 
 def _identity(image: Any) -> Any:
-    """What images have in common that are the same without a look at them: a path or URL, or being one object."""
+    """Returns a key that is equal for images with the same path or URL, and for the same object."""
     return os.fspath(image) if isinstance(image, (str, os.PathLike)) else id(image)
 
 
 def _distinct(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Images (I, 3, H, W) without those that are there twice, and the place (I,) of each among the rest."""
-    places: dict[bytes, int] = {}
-    same = [places.setdefault(image.numpy().tobytes(), len(places)) for image in images]
-    kept = [same.index(place) for place in range(len(places))]
-    return images if len(kept) == len(same) else images[kept], torch.tensor(same)
-
-
-def _complete_processor(model: Any, processor: Any, tokenizer: Any, image_processor: Any) -> CBViLAProcessor:
-    if isinstance(processor, (str, os.PathLike)):
-        processor = CBViLAProcessor.from_pretrained(processor)
-    if tokenizer is None and image_processor is None and processor is not None:
-        return processor
-    tokenizer = getattr(processor, "tokenizer", None) if tokenizer is None else tokenizer
-    image_processor = getattr(processor, "image_processor", None) if image_processor is None else image_processor
-    if tokenizer is None or image_processor is None:
-        checkpoint = getattr(model.config, "_name_or_path", "") or "the model's checkpoint"
-        raise ValueError(
-            f"there is no processor: none was given, and none could be loaded from {shown(checkpoint, 255)} (try "
-            "CBViLAProcessor.from_pretrained there to see why). Pass processor=..., or tokenizer=... and "
-            "image_processor=..., or save one beside the model with processor.save_pretrained(folder)"
-        )
-    if isinstance(tokenizer, (str, os.PathLike)):
-        tokenizer = AutoTokenizer.from_pretrained(tokenizer)
-    if isinstance(image_processor, (str, os.PathLike)):
-        image_processor = AutoImageProcessor.from_pretrained(image_processor)
-    return CBViLAProcessor(image_processor, tokenizer, add_sep_token=getattr(processor, "add_sep_token", True))
-
-
-def _check_tokenizer(model: Any, tokenizer: Any) -> None:
-    text = model.config.text_config
-    if len(tokenizer) > text.vocab_size:
-        raise ValueError(
-            f"the tokenizer has {len(tokenizer)} tokens and the model knows {text.vocab_size}; pass the processor "
-            "that was saved with the model"
-        )
-    ends = text.eos_token_id if isinstance(text.eos_token_id, list) else [text.eos_token_id]
-    if tokenizer.sep_token_id not in ends or tokenizer.cls_token_id != text.bos_token_id:
-        raise ValueError(
-            f"the tokenizer's [CLS] and [SEP] are tokens {tokenizer.cls_token_id} and {tokenizer.sep_token_id}, but "
-            f"the model's answers start with {text.bos_token_id} and end with {text.eos_token_id}; pass the processor "
-            "that was saved with the model, or set bos_token_id and eos_token_id of its text_config"
-        )
-
-
-def _check_top_k(top_k: Any) -> int:
-    if not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1:
-        raise ValueError(f"top_k must be a whole number of at least 1, got {shown(top_k)}")
-    return top_k
-
-
-def _check_generate_kwargs(options: dict[str, Any], num_positions: int) -> dict[str, Any]:
-    if not isinstance(options, dict):
-        raise ValueError(f"generate_kwargs={shown(options)} must be a dictionary, e.g. {{'max_new_tokens': 5}}")
-    for name in _OWN_OPTIONS.keys() & options.keys():
-        raise ValueError(f"generate_kwargs may not hold {name!r}: {_OWN_OPTIONS[name]}")
-    for name, limit in (("max_new_tokens", num_positions), ("max_length", num_positions + 1)):
-        if options.get(name) is None:
-            continue
-        check_whole(f"generate_kwargs: {name}", options[name])
-        if options[name] > limit:
-            raise ValueError(
-                f"generate_kwargs has {name}={options[name]}, but the model knows {num_positions} positions: pass at "
-                f"most {name}={limit}"
-            )
-    return options
-
-
-def _check_beams(given: dict[str, Any], top_k: int, vocab_size: int) -> None:
-    """Beams live side by side, each with scores of all tokens: more of them than tokens are a slip."""
-    for name, number in (("top_k", top_k), ("generate_kwargs: num_beams", given.get("num_beams") or 1)):
-        check_whole(name, number)
-        if number > vocab_size:
-            raise ValueError(
-                f"{name}={number:,} is more than the {vocab_size:,} tokens of the vocabulary; answers beyond the "
-                "first few tell nothing, so pass a small number, or rank a list with answers=[...]"
-            )
-
-
-def _generation_options(given: dict[str, Any], top_k: int, num_positions: int, vocab_size: int) -> dict[str, Any]:
-    _check_beams(given, top_k, vocab_size)
-    options = {**given, "num_return_sequences": top_k, "return_dict_in_generate": True, "output_logits": True}
-    if not {"max_new_tokens", "max_length", "generation_config"} & given.keys():
-        options["max_new_tokens"] = min(_NEW_TOKENS, num_positions)
-    if top_k > 1 and not given.get("do_sample"):
-        options["num_beams"] = max(top_k, given.get("num_beams") or 1)
-    if (options.get("num_beams") or 1) > 1:
-        # Beams then compete by the probability that is returned as the score.
-        options.setdefault("length_penalty", 0.0)
-    return options
+    """Returns the distinct images among (I, 3, H, W), and the index (I,) of each image among them."""
+    first: dict[bytes, int] = {}
+    indices = [first.setdefault(image.numpy().tobytes(), len(first)) for image in images]
+    kept = [indices.index(index) for index in range(len(first))]
+    return images if len(kept) == len(indices) else images[kept], torch.tensor(indices)
 
 
 __all__ = ["CBViLAVisualQuestionAnsweringPipeline"]

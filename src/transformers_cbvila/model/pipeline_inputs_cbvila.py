@@ -1,4 +1,4 @@
-"""The forms in which questions about images come to the pipeline, brought to pairs of one image and one question."""
+"""Converts the inputs of the pipeline to pairs of one image and one question."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -13,7 +13,7 @@ PAIR = "{'image': ..., 'question': ...}"
 
 
 class _Rows(Dataset):
-    """Anything with a length and rows by number, as the torch data set that transformers' pipelines stream."""
+    """A torch data set, which pipelines of transformers stream, of rows that are read by position."""
 
     def __init__(self, rows: Any) -> None:
         self.rows = rows
@@ -26,7 +26,7 @@ class _Rows(Dataset):
 
 
 class _Pairs(Dataset):
-    """Pairs of images and questions, at least one of them many; the other may be a single one, repeated."""
+    """Pairs of images and questions, of which one side may be a single item that is repeated."""
 
     def __init__(self, images: Any, questions: Any) -> None:
         self.images, self.questions = images, questions
@@ -41,7 +41,7 @@ class _Pairs(Dataset):
 
 
 class NumberedRows(Dataset):
-    """Rows with their numbers. One that cannot be read is an error that says which."""
+    """Rows with their numbers; errors in reading a row have its number."""
 
     def __init__(self, rows: Any) -> None:
         self.rows = rows
@@ -57,7 +57,7 @@ class NumberedRows(Dataset):
 
 
 class NumberedStream(IterableDataset):
-    """The same for rows of unknown number."""
+    """Rows of an iterable with their numbers; errors in reading a row have its number."""
 
     def __init__(self, rows: Iterable[Any]) -> None:
         self.rows = rows
@@ -76,28 +76,26 @@ class NumberedStream(IterableDataset):
 
 
 def to_pairs(image: Any, question: Any) -> dict[str, Any] | list[dict[str, Any]] | Dataset | Iterator[dict[str, Any]]:
-    """Bring the two arguments of a call of the pipeline to pairs.
+    """Converts the arguments of a call of the pipeline to pairs.
 
     Args:
-        image: one image or many: whatever `items_of` takes. Without `question`, one pair
-            `{"image": ..., "question": ...}` or many.
-        question: one question, or as many as there are images; one image or question goes with all of the others.
+        image: An image, or a collection for `items_of`. Without `question`, a pair `{"image": ..., "question": ...}`
+            or a collection of pairs.
+        question: A question, or as many as there are images. A single image or question is repeated.
 
     Returns:
-        A pair, a list of pairs, a torch data set of pairs (rows are read when their turn comes), or a generator.
+        A pair, a list of pairs, a torch data set of pairs that are read on access, or a generator.
 
     Raises:
-        ValueError: no image or no question, numbers of images and questions that differ, or what is neither one nor a
-            list of many.
+        ValueError: If images or questions are missing, their numbers differ, or they are neither an item nor a
+            collection.
     """
     if image is None:
         raise ValueError(f"there is no image; pass image=... and question=..., or {PAIR}")
     if question is None:
         return _given_pairs(image)
     if isinstance(image, Mapping):
-        raise ValueError(
-            f"got question={shown(question)} beside a dictionary, which brings its own; pass {PAIR} alone"
-        )
+        raise ValueError(f"got question={shown(question)} and a dictionary, which has its own; pass {PAIR} alone")
     several_images, several_questions = holds_several(image), holds_several(question)
     if not several_images and not several_questions:
         return {"image": image, "question": question}
@@ -118,13 +116,15 @@ def to_pairs(image: Any, question: Any) -> dict[str, Any] | list[dict[str, Any]]
 
 
 def check_pair(pair: Any, name: str = "the pair") -> tuple[Any, str]:
-    """The image and the question of one pair.
+    """Returns the image and the question of a pair.
 
     Args:
-        name: what to call it in an error.
+        pair: The pair `{"image": ..., "question": ...}`.
+        name: What messages call it.
 
     Raises:
-        ValueError: it is no dictionary, lacks one of the two, has several images, or its question is no text.
+        ValueError: If it is not a dictionary, has no image or several, or its question is missing, empty or not a
+            string.
     """
     if not isinstance(pair, Mapping):
         raise ValueError(f"{name}: expected {PAIR}, got {_described(pair)}; or pass the questions as question=...")
@@ -175,5 +175,5 @@ def _unreadable(index: int, error: Exception) -> ValueError:
 
 
 def _described(value: Any) -> str:
-    """A value in an error message: the text of a text, the type of anything else."""
+    """Returns a string shortened, and the type of any other value, for messages."""
     return shown(value) if isinstance(value, str) else f"a value of type {type(value).__name__}"

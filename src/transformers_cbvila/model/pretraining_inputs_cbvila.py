@@ -68,11 +68,17 @@ def check_negatives(negative_image_index: Tensor | None, negative_text_index: Te
         raise ValueError("ITM needs both negative_image_index and negative_text_index, or neither.")
 
 
-def check_momentum(model: Any, momentum: MomentumTargets | None) -> None:
-    """Raises a ValueError for pairs of a momentum encoder if the model has no projections to compare them with."""
+def check_momentum(model: Any, momentum: MomentumTargets | None, input_ids: Tensor) -> None:
+    """Raises a ValueError for momentum pairs that a model without projections cannot use, or ids of another batch."""
     if momentum is not None and momentum.pairs is not None and not model.cbvila.has_contrastive_head:
         raise ValueError(
             "momentum has pairs for ITC to compare with, but this model has no projections: leave them out."
+        )
+    ids, count = None if momentum is None else momentum.ids, input_ids.shape[0]
+    if ids is not None and ids.num_local != count:
+        raise ValueError(
+            f"momentum has the ids of {ids.num_local} pair(s), and the batch has {count}: pass what gather_pair_ids "
+            "returns for this batch, or leave the ids out."
         )
 
 

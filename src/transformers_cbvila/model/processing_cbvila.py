@@ -1,4 +1,4 @@
-"""CB-ViLA's processor: images and texts in, the model's tensors out; answers to labels and back."""
+"""CB-ViLA's processor: converts images, texts and answers to the model's inputs, and answers back to texts."""
 
 from collections.abc import Mapping
 from copy import copy
@@ -8,19 +8,19 @@ import numpy as np
 import torch
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ProcessorMixin
-from transformers.tokenization_utils_base import TruncationStrategy
-from transformers.utils import PaddingStrategy
 
 from .answer_lists_cbvila import require_distinct
+from .image_groups_cbvila import check_counts, check_image_index, group_images, has_image_lists
 from .item_lists_cbvila import by_position, holds_several
 from .label_checks_cbvila import IGNORED_LABEL
 from .messages_cbvila import shown
 from .processing_options_cbvila import split_options
 from .remote_code_cbvila import saved_with_its_code
+from .token_rows_cbvila import check_lengths, is_truncation_on, pad, padded_lengths
 
-# What a tokenizer may bring defaults of.
+# Options whose defaults a tokenizer may have.
 TOKENIZER_DEFAULTS = ("padding", "truncation", "max_length", "pad_to_multiple_of")
-# Texts are all of type 0, and no model takes token types.
+# Without token types, which the models do not take.
 MODEL_INPUT_NAMES = ["input_ids", "attention_mask"]
 # Tokenizers without a limit have a model_max_length of 1e30.
 UNLIMITED = 1_000_000
@@ -28,12 +28,15 @@ UNLIMITED = 1_000_000
 
 @saved_with_its_code
 class CBViLAProcessor(ProcessorMixin):
-    """An image processor and a tokenizer behind one call.
+    """Combines an image processor and a tokenizer.
 
     Args:
-        image_processor: a `CBViLAImageProcessor` or `CBViLAImageProcessorPil`.
-        tokenizer: a BERT-like tokenizer; it must have [CLS], [SEP] and [PAD] tokens.
-        add_sep_token: whether texts end in [SEP]. False is ALBEF's convention, `[CLS] tokens`.
+        image_processor: A `CBViLAImageProcessor` or `CBViLAImageProcessorPil`.
+        tokenizer: A BERT-like tokenizer with [CLS], [SEP] and [PAD] tokens.
+        add_sep_token: Whether texts end with [SEP]. False is ALBEF's convention, `[CLS] tokens`.
+
+    Raises:
+        ValueError: If the tokenizer lacks one of the special tokens.
 
     Example:
     ```python
@@ -62,7 +65,7 @@ class CBViLAProcessor(ProcessorMixin):
 
     @property
     def unused_input_names(self) -> list[str]:
-        """Token types, which the models do not take."""
+        """Names of tokenizer outputs that the models do not take."""
         return ["token_type_ids"]
 
     def __call__(
@@ -73,31 +76,34 @@ class CBViLAProcessor(ProcessorMixin):
         image_index: Any = None,
         **kwargs: Any,
     ) -> BatchFeature:
-        """Process images, texts or both.
+        """Processes images, texts or both.
 
         Args:
-            images: one image or a list, as the image processor takes them; I images in all. A list of lists has the
-                images of each text, for visual reasoning.
-            text: one text or a list; B texts. One text is a batch of one.
-            image_index: B image numbers in 0..I-1, the image of each text. Needed where I and B differ, e.g. for
-                several questions about one image; without it text i belongs to image i.
-            **kwargs: `return_tensors`: "pt", "np", or None for lists. For texts `padding` (default: True for several
-                texts; always on the right), `truncation`, `max_length`, `pad_to_multiple_of`, `add_special_tokens` and
-                `return_attention_mask`, as tokenizers take them (their other options with the values that change
-                nothing); for images the image processor's options, e.g. `size` or `do_resize`. They may also come as
-                `text_kwargs={...}`, `images_kwargs={...}` and `common_kwargs={...}`; `videos_kwargs` and
-                `audio_kwargs` are passed over.
+            images: An image or a list of I images in all, as the image processor takes them. For visual reasoning, a
+                list of lists with the images of each text.
+            text: A text or a list of B texts. A single text is a batch of one.
+            image_index: B numbers in 0..I-1, the image of each text. Needed if I and B differ, e.g. for several
+                questions about one image; otherwise text i belongs to image i.
+            **kwargs: Options of the call, single or in `text_kwargs={...}`, `images_kwargs={...}` and
+                `common_kwargs={...}` (`videos_kwargs` and `audio_kwargs` are ignored):
+
+                - `return_tensors`: `"pt"`, `"np"`, or None for lists.
+                - For texts `padding` (by default True for several texts; always on the right), `truncation`,
+                  `max_length`, `pad_to_multiple_of`, `add_special_tokens` and `return_attention_mask`, as in
+                  tokenizers, and their other options with values that have no effect.
+                - For images the options of the image processor, such as `size` and `do_resize`.
 
         Returns:
-            What the arguments give of `pixel_values` (I, 3, height, width), or (B, n, 3, height, width) where each
-            text has a list of n > 1 images, `input_ids` and `attention_mask` (B, L), and `image_index` (B,).
+            `pixel_values` (I, 3, height, width), or (B, n, 3, height, width) if each text has a list of n > 1 images;
+            `input_ids` and `attention_mask` (B, L); and `image_index` (B,), each if the arguments have it.
 
         Raises:
-            TypeError: an unknown option, or one in the group of another modality.
-            ValueError: neither images nor text, or `videos` or `audio`; an option given twice, or with a value that
-                the models cannot follow; counts that differ; an empty text; a text of more tokens than `max_length` or
-                the tokenizer's `model_max_length` without `truncation=True`; an image that cannot be read.
-            FileNotFoundError: no file at an image's path.
+            TypeError: If an option is unknown, or in the group of another modality.
+            ValueError: If there are neither images nor texts, or there are `videos` or `audio`; an option is given
+                twice or has an unsupported value; the numbers of images and texts differ; a text is empty, or too long
+                (for `max_length` or the tokenizer's `model_max_length`) without `truncation=True`; or an image cannot
+                be read.
+            FileNotFoundError: If there is no file at an image's path.
         """
         if images is None and text is None:
             raise ValueError("got neither images nor text; pass at least one")
@@ -107,50 +113,50 @@ class CBViLAProcessor(ProcessorMixin):
         if images is not None:
             data |= self.image_processor(images, return_tensors=return_tensors, **image_options)
         if text is not None:
-            # As everywhere in transformers, a tokenizer may bring defaults of its own.
-            brought = self.tokenizer.init_kwargs
-            own = {name: brought[name] for name in TOKENIZER_DEFAULTS if name in brought}
-            data |= self._encode_texts(_as_list(text, "text"), **{**own, **text_options})
+            # As in all of transformers, a tokenizer may have defaults of its own.
+            init_kwargs = self.tokenizer.init_kwargs
+            defaults = {name: init_kwargs[name] for name in TOKENIZER_DEFAULTS if name in init_kwargs}
+            data |= self._encode_texts(_as_list(text, "text"), **{**defaults, **text_options})
         if image_index is not None:
-            data["image_index"] = _check_image_index(image_index, data)
-        elif images is not None and text is not None and _are_lists(images):
-            data["pixel_values"] = _group(data["pixel_values"], list(map(len, images)), len(data["input_ids"]))
+            data["image_index"] = check_image_index(image_index, data)
+        elif images is not None and text is not None and has_image_lists(images):
+            data["pixel_values"] = group_images(data["pixel_values"], list(map(len, images)), len(data["input_ids"]))
         elif images is not None and text is not None:
-            _check_counts(data)
+            check_counts(data)
         return BatchFeature(data, tensor_type=return_tensors)
 
     def encode_answers(self, answers: str | list[str], return_tensors: str | None = "pt") -> BatchFeature:
-        """Encode answers as labels for the answer decoder.
+        """Encodes answers as labels for the answer decoder.
 
         Args:
             answers: B answers.
-            return_tensors: "pt", "np", or None for lists.
+            return_tensors: `"pt"`, `"np"`, or None for lists.
 
         Returns:
-            `labels` (B, A): each answer's tokens and [SEP], padded with -100 on the right. There is no [CLS]: the
-            decoder starts from it by shifting the labels to the right.
+            `labels` (B, A), the tokens of each answer and [SEP], padded with -100 on the right. They have no [CLS],
+            which the model adds when it shifts the labels to the right.
 
         Raises:
-            ValueError: no answers, an answer without a token, or one longer than the tokenizer's `model_max_length`.
+            ValueError: If there are no answers, or one has no tokens or more than the tokenizer's `model_max_length`.
         """
         rows = self._tokenize(_as_list(answers, "answers"), "answer")
         rows = [[*row, self.tokenizer.sep_token_id] for row in rows]
-        _check_lengths(rows, self._length_limit(None), "answer", "shorten it")
+        check_lengths(rows, self._length_limit(None), "answer", "shorten it")
         longest = max(map(len, rows))
-        labels = [_pad(row, longest, IGNORED_LABEL) for row in rows]
+        labels = [pad(row, longest, IGNORED_LABEL) for row in rows]
         return BatchFeature({"labels": labels}, tensor_type=return_tensors)
 
     def encode_candidates(self, answers: Any) -> torch.Tensor:
-        """Encode answers to choose from.
+        """Encodes candidate answers.
 
         Args:
-            answers: R answers, all of them different to the tokenizer.
+            answers: R answers with different tokens.
 
         Returns:
-            `answer_labels` (R, A) of `rank_answers` and `generate`.
+            `answer_labels` (R, A) for `rank_answers` and `generate`.
 
         Raises:
-            ValueError: as of `encode_answers`, and if two answers are the same tokens or one is unknown altogether.
+            ValueError: As in `encode_answers`, and if two answers have the same tokens or one has only unknown tokens.
         """
         labels = self.encode_answers(answers)["labels"]
         rows = [[token for token in row if token != IGNORED_LABEL][:-1] for row in labels.tolist()]
@@ -158,17 +164,17 @@ class CBViLAProcessor(ProcessorMixin):
         return labels
 
     def decode_answers(self, ids: Any) -> list[str]:
-        """Read the texts of generated answers, or of labels.
+        """Decodes generated answers, or labels.
 
         Args:
-            ids: (B, A) token ids, with or without the token that the decoder starts from. Each row is read up to the
-                first [SEP] after its first token; special tokens and -100 are left out.
+            ids: (B, A) token ids, with or without the decoder's start token. Each row is decoded up to the first [SEP]
+                after its first token, without special tokens and -100.
 
         Returns:
-            B texts, "" for an answer without a token.
+            B texts, empty for an answer without tokens.
 
         Raises:
-            ValueError: `ids` is not two-dimensional.
+            ValueError: If `ids` are not two-dimensional.
         """
         rows = ids.tolist() if isinstance(ids, (torch.Tensor, np.ndarray)) else ids
         if not all(isinstance(row, (list, tuple)) for row in rows):
@@ -178,7 +184,7 @@ class CBViLAProcessor(ProcessorMixin):
 
     def _until_sep(self, row: list[int]) -> list[int]:
         sep = self.tokenizer.sep_token_id
-        # Some decoders start from [SEP], so one in the first place ends nothing.
+        # Some decoders start with [SEP]: the first token is never the end.
         return row[: row.index(sep, 1)] if sep in row[1:] else row
 
     def _encode_texts(
@@ -193,20 +199,20 @@ class CBViLAProcessor(ProcessorMixin):
     ) -> dict[str, list[list[int]]]:
         limit = self._length_limit(max_length)
         rows = self._tokenize(texts, "text")
-        if _is_truncation_on(truncation):
+        if is_truncation_on(truncation):
             rows = self._truncate(rows, limit, add_special_tokens)
         rows = [self._add_special_tokens(row) for row in rows] if add_special_tokens else rows
-        _check_lengths(rows, limit, "text", "pass truncation=True to cut it, or shorten it")
-        lengths = _padded_lengths(rows, len(rows) > 1 if padding is None else padding, limit, pad_to_multiple_of)
+        check_lengths(rows, limit, "text", "pass truncation=True to cut it, or shorten it")
+        lengths = padded_lengths(rows, len(rows) > 1 if padding is None else padding, limit, pad_to_multiple_of)
         pad_id = self.tokenizer.pad_token_id
-        encoded = {"input_ids": [_pad(row, length, pad_id) for row, length in zip(rows, lengths, strict=True)]}
+        encoded = {"input_ids": [pad(row, length, pad_id) for row, length in zip(rows, lengths, strict=True)]}
         if return_attention_mask:
-            masks = [_pad([1] * len(row), length, 0) for row, length in zip(rows, lengths, strict=True)]
+            masks = [pad([1] * len(row), length, 0) for row, length in zip(rows, lengths, strict=True)]
             encoded["attention_mask"] = masks
         return encoded
 
     def _tokenize(self, texts: list[str], name: str) -> list[list[int]]:
-        """The token ids of each text without special tokens, at least one."""
+        """Returns the token ids of each text, at least one, without special tokens."""
         rows = self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
         for index, row in enumerate(rows):
             if not row:
@@ -216,7 +222,7 @@ class CBViLAProcessor(ProcessorMixin):
         return rows
 
     def _add_special_tokens(self, row: list[int]) -> list[int]:
-        # Not left to the tokenizer: cutting its [SEP] off again would lose a token of a text that is truncated.
+        # Not by the tokenizer: removing its [SEP] would cost a truncated text one token.
         end = [self.tokenizer.sep_token_id] if self.add_sep_token else []
         return [self.tokenizer.cls_token_id, *row, *end]
 
@@ -229,7 +235,7 @@ class CBViLAProcessor(ProcessorMixin):
         return [row[-room:] if self.tokenizer.truncation_side == "left" else row[:room] for row in rows]
 
     def _length_limit(self, max_length: int | None) -> int | None:
-        """The most tokens a text may have with its special tokens, None if nothing sets a limit."""
+        """Returns the maximum number of tokens of a text with its special tokens, None if there is none."""
         model_limit = self.tokenizer.model_max_length
         if model_limit >= UNLIMITED:
             return max_length
@@ -242,36 +248,13 @@ class CBViLAProcessor(ProcessorMixin):
 
 
 def _without_token_types(tokenizer: Any) -> Any:
-    """The tokenizer (a copy, as it may serve others), saved and loaded as one whose batches these models take."""
+    """Returns a copy of a tokenizer that returns, also after saving and loading, what the models take."""
     if tokenizer is None:
         return None
     own = copy(tokenizer)
     own.model_input_names = list(MODEL_INPUT_NAMES)
     own.init_kwargs = {**own.init_kwargs, "model_input_names": list(MODEL_INPUT_NAMES)}
     return own
-
-
-def _are_lists(images: Any) -> bool:
-    """Whether images come as lists, one for each text."""
-    return isinstance(images, (list, tuple)) and all(isinstance(group, (list, tuple)) for group in images)
-
-
-def _group(pixel_values: Any, counts: list[int], num_texts: int) -> Any:
-    """Images in a row (I, 3, H, W) as (B, n, 3, H, W) where each text has n > 1 of them; as they are up to n = 1.
-
-    A text may go without an image; then there are fewer images than texts, and models ask for `image_index`.
-    """
-    n = max(counts)
-    if len(counts) != num_texts or n > 1 and min(counts) < n:
-        raise ValueError(
-            f"got lists of {shown(counts)} image(s) for {num_texts} text(s); pass one list for each "
-            "text, all of the same length, or all images in one list and image_index"
-        )
-    if n < 2:
-        return pixel_values
-    if isinstance(pixel_values, list):
-        return [pixel_values[start : start + n] for start in range(0, len(pixel_values), n)]
-    return pixel_values.reshape(-1, n, *pixel_values.shape[1:])
 
 
 def _as_list(texts: Any, name: str) -> list[str]:
@@ -284,61 +267,6 @@ def _as_list(texts: Any, name: str) -> list[str]:
     if not texts:
         raise ValueError(f"{name} is an empty list; pass at least one string")
     return texts
-
-
-def _check_lengths(rows: list[list[int]], limit: int | None, name: str, way_out: str) -> None:
-    for index, row in enumerate(rows):
-        if limit is not None and len(row) > limit:
-            raise ValueError(
-                f"{name} {index} has {len(row)} tokens with its special tokens, the limit is {limit}; {way_out}"
-            )
-
-
-def _check_counts(data: dict[str, Any]) -> None:
-    images, texts = len(data["pixel_values"]), len(data["input_ids"])
-    if images != texts:
-        raise ValueError(
-            f"got {images} image(s) and {texts} text(s); pass equal numbers, or say which image each text is about, "
-            "e.g. image_index=[0, 0] for two texts about one image, or images=[[first, second]] for a text about two"
-        )
-
-
-def _check_image_index(image_index: Any, data: dict[str, Any]) -> list[int]:
-    if not {"pixel_values", "input_ids"} <= data.keys():
-        raise ValueError("image_index says which image each text is about; pass images and text with it")
-    images, texts = len(data["pixel_values"]), len(data["input_ids"])
-    numbers = torch.as_tensor(image_index)
-    if numbers.dtype.is_floating_point or numbers.dtype == torch.bool or numbers.shape != (texts,):
-        raise ValueError(
-            f"image_index must hold {texts} whole numbers, one for each text; "
-            f"got shape {tuple(numbers.shape)} of {numbers.dtype}"
-        )
-    outside = [number for number in numbers.tolist() if not 0 <= number < images]
-    if outside:
-        raise ValueError(f"image_index holds {outside[0]}, but the {images} image(s) are numbered from 0")
-    return numbers.tolist()
-
-
-def _is_truncation_on(truncation: Any) -> bool:
-    if truncation is None or isinstance(truncation, bool):
-        return bool(truncation)
-    return TruncationStrategy(truncation) != TruncationStrategy.DO_NOT_TRUNCATE
-
-
-def _padded_lengths(rows: list[list[int]], padding: Any, limit: int | None, multiple: int | None) -> list[int]:
-    """The length that each row is to have."""
-    lengths = [len(row) for row in rows]
-    if padding is False or padding == PaddingStrategy.DO_NOT_PAD:
-        return lengths
-    strategy = PaddingStrategy.LONGEST if padding is True else PaddingStrategy(padding)
-    target: int | None = max(lengths) if strategy == PaddingStrategy.LONGEST else limit
-    if target is None:
-        raise ValueError("padding='max_length' needs a limit, and the tokenizer sets none; pass max_length=...")
-    return [-(-target // multiple) * multiple if multiple else target] * len(rows)
-
-
-def _pad(row: list[int], length: int, value: int) -> list[int]:
-    return row + [value] * (length - len(row))
 
 
 __all__ = ["CBViLAProcessor"]

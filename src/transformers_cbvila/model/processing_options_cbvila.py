@@ -1,11 +1,11 @@
-"""Options of a processor's call: which of transformers' groups they come in, and whom they are for."""
+"""Options of a processor's call, for texts or images, single or in the groups of transformers."""
 
 from typing import Any
 
 from .messages_cbvila import shown
 
-# Groups that hold options of texts, of images, or of either; and those of modalities that CB-ViLA does not have, which
-# callers that serve many models (sentence-transformers, for one) fill in all the same.
+# Groups of options for texts, images or both; and those of other modalities, which libraries for many models, such as
+# sentence-transformers, also pass.
 TEXT_GROUP, IMAGE_GROUP, COMMON_GROUP = "text_kwargs", "images_kwargs", "common_kwargs"
 OTHER_GROUPS = ("videos_kwargs", "audio_kwargs")
 OTHER_INPUTS = ("videos", "audio")
@@ -17,42 +17,46 @@ TEXT_OPTIONS = (
     "add_special_tokens",
     "return_attention_mask",
 )
-# Options of tokenizers that can have one value here, with the reason; None, for "not given", always passes.
+# Options of tokenizers with their only supported value and the reason; None (not given) is always allowed.
 _ONE_TEXT = "a text is one string: pass it as text"
+_NO_OVERFLOW = "the rest of a truncated text is not returned"
 _NOT_RETURNED = "this processor does not return it; ask processor.tokenizer"
 FIXED_TEXT_OPTIONS: dict[str, tuple[Any, str]] = {
     "padding_side": ("right", "positions are counted from the left, so that padding is on the right"),
-    "return_token_type_ids": (False, "all texts are of type 0, and the models take no types"),
+    "return_token_type_ids": (False, "the models take no token types"),
     "text_pair": (None, _ONE_TEXT),
     "text_pair_target": (None, _ONE_TEXT),
     "text_target": (None, "answers are encoded by processor.encode_answers"),
     "is_split_into_words": (False, _ONE_TEXT),
-    "stride": (0, "a text that is cut goes on nowhere"),
-    "return_overflowing_tokens": (False, "a text that is cut goes on nowhere"),
+    "stride": (0, _NO_OVERFLOW),
+    "return_overflowing_tokens": (False, _NO_OVERFLOW),
     "return_special_tokens_mask": (False, _NOT_RETURNED),
     "return_offsets_mapping": (False, _NOT_RETURNED),
     "return_length": (False, _NOT_RETURNED),
     "return_mm_token_type_ids": (False, _NOT_RETURNED),
     "return_text_replacement_offsets": (False, _NOT_RETURNED),
-    "sanitize_control_tokens": (False, "no token of these texts controls anything"),
+    "sanitize_control_tokens": (False, "the texts have no control tokens"),
 }
-_SILENT = ("verbose",)  # says how much a tokenizer says, and nothing of what it does
+_IGNORED = ("verbose",)
 _FOR_BOTH = ("return_tensors",)
 
 
 def split_options(options: dict[str, Any], image_names: set[str]) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-    """`return_tensors`, the options for texts and those for images, of all options of a call.
+    """Separates the options of a call.
 
     Args:
-        options: as they were given, single ones and groups.
-        image_names: options that the image processor knows.
+        options: Single options and groups, as given.
+        image_names: Names of the options of the image processor.
+
+    Returns:
+        `return_tensors`, the options for texts, and the options for images.
 
     Raises:
-        TypeError: an option that nobody knows, one in the group of the other modality, or a group that is none.
-        ValueError: an option that is given twice, differently, or has a value that CB-ViLA cannot follow.
+        TypeError: If an option or group is unknown, or an option is in the group of the other modality.
+        ValueError: If an option is given twice or has an unsupported value, or there are other modalities.
     """
     _check_inputs(options)
-    text_names = {*TEXT_OPTIONS, *FIXED_TEXT_OPTIONS, *_SILENT, *_FOR_BOTH}
+    text_names = {*TEXT_OPTIONS, *FIXED_TEXT_OPTIONS, *_IGNORED, *_FOR_BOTH}
     known = {TEXT_GROUP: text_names, IMAGE_GROUP: image_names | {*_FOR_BOTH}}
     known |= {group: text_names | image_names for group in (COMMON_GROUP, "")}
     found: dict[str, tuple[Any, str]] = {}
@@ -71,13 +75,11 @@ def split_options(options: dict[str, Any], image_names: set[str]) -> tuple[Any, 
 def _check_inputs(options: dict[str, Any]) -> None:
     for name in OTHER_INPUTS:
         if options.get(name) is not None:
-            raise ValueError(
-                f"{name} is {shown(options[name])}: CB-ViLA sees images and reads texts only; leave it out"
-            )
+            raise ValueError(f"{name} is {shown(options[name])}: CB-ViLA takes images and texts only; leave it out")
 
 
 def _groups(options: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The members of each group; those that came without one are in the group ""."""
+    """Returns the options of each group; single options are in the group `""`."""
     single = {
         name: value for name, value in options.items() if not name.endswith("_kwargs") and name not in OTHER_INPUTS
     }
@@ -98,9 +100,9 @@ def _groups(options: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def _check_known(members: dict[str, Any], known: set[str], group: str, image_names: set[str]) -> None:
     unknown = sorted(set(members) - known)
     if unknown:
-        place = f" in {group}" if group else ""
+        where = f" in {group}" if group else ""
         raise TypeError(
-            f"CBViLAProcessor got unknown options {shown(unknown)}{place}; it accepts {', '.join(TEXT_OPTIONS)} for "
+            f"CBViLAProcessor got unknown options {shown(unknown)}{where}; it accepts {', '.join(TEXT_OPTIONS)} for "
             f"texts and {', '.join(sorted(image_names))} for images"
         )
 
@@ -108,13 +110,13 @@ def _check_known(members: dict[str, Any], known: set[str], group: str, image_nam
 def _check_once(name: str, value: Any, group: str, found: dict[str, tuple[Any, str]]) -> None:
     if name not in found:
         return
-    other, place = found[name]
-    # Alone and in the group of one modality is an error in all of transformers, whatever the values.
-    is_single = place == "" and group in (TEXT_GROUP, IMAGE_GROUP)
+    other, other_group = found[name]
+    # Single and in the group of one modality is an error in all of transformers, even with equal values.
+    is_single = other_group == "" and group in (TEXT_GROUP, IMAGE_GROUP)
     if is_single or type(other) is not type(value) or other != value:
+        where = f" in {other_group}" if other_group else ""
         raise ValueError(
-            f"{name} is given twice, as {shown(value)} in {group} and as {shown(other)}{' in ' * bool(place)}{place}; "
-            "leave one out"
+            f"{name} is given twice, as {shown(value)} in {group} and as {shown(other)}{where}; leave one out"
         )
 
 

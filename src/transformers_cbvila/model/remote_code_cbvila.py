@@ -1,10 +1,11 @@
-"""What is published beside weights, so that they load without this package: the code, and the names of its classes.
+"""The code in published checkpoints, which load with `trust_remote_code=True` without this package.
 
-transformers finds the classes by `auto_map` and `custom_pipelines` of config.json, by `auto_map` of
-processor_config.json, and by that of the image processor inside it (Pillow's class first, torchvision's second).
+transformers finds the classes by `auto_map` and `custom_pipelines` in config.json, by `auto_map` in
+processor_config.json, and by that of the image processor in it (first Pillow's class, second torchvision's).
 """
 
 import json
+import os
 import shutil
 from functools import wraps
 from pathlib import Path
@@ -16,10 +17,10 @@ VQA_TASK = "visual-question-answering"
 
 
 def published_classes() -> dict[str, Any]:
-    """The classes that transformers loads by their names, by what config.json calls them.
+    """Returns the published classes by name.
 
-    They are imported here, when somebody asks: transformers takes every file that an import names, wherever it stands,
-    along with the one that it loads, so that whichever class was loaded, the code of all is at hand to be saved again.
+    The imports are in the function to avoid circular ones. transformers also follows these: with any class it loads
+    the files of all, so that checkpoints can be saved again with their code.
     """
     from .configuration_cbvila import CBViLAConfig
     from .image_processing_cbvila import CBViLAImageProcessor
@@ -48,10 +49,10 @@ def published_classes() -> dict[str, Any]:
         CBViLAVisualQuestionAnsweringPipeline,
         CBViLAProcessor,
     )
-    return {found.__name__: found for found in classes}
+    return {published.__name__: published for published in classes}
 
 
-# The Auto classes that every published model has, and those of heads; a head without one takes the base model's place.
+# Auto classes of every published model and their classes; a head without one takes the place of the base model.
 _AUTO_CLASSES = {
     "AutoConfig": "CBViLAConfig",
     "AutoModel": "CBViLAModel",
@@ -59,91 +60,92 @@ _AUTO_CLASSES = {
     "AutoModelForVisualQuestionAnswering": "CBViLAForQuestionAnswering",
     "AutoModelForMaskedImageModeling": "CBViLAForMaskedImageModeling",
 }
-# An Auto class for one of the things that a head does: `AutoModel` gives the head for all of them.
+# Auto classes for single uses of a head, which is otherwise loaded by `AutoModel`.
 _OTHER_USES = {"AutoModelForZeroShotImageClassification": "CBViLAForImageTextRetrieval"}
 _AUTO_CLASS_OF_HEAD = {head: auto_class for auto_class, head in reversed(_AUTO_CLASSES.items())}
 
 
 def auto_class_of(architecture: str) -> str:
-    """transformers' Auto class that loads a head without this package, with `trust_remote_code=True`."""
+    """Returns the name of the Auto class that loads a head with `trust_remote_code=True`."""
     return _AUTO_CLASS_OF_HEAD.get(architecture, "AutoModel")
 
 
 def names_in_config(architecture: str) -> dict[str, Any]:
-    """`auto_map` of a head and, for the one that answers, `custom_pipelines`, as config.json has them."""
+    """Returns `auto_map` for the config.json of a head and, for question answering, `custom_pipelines`."""
     auto_class = auto_class_of(architecture)
     auto_map = {**_AUTO_CLASSES, **_OTHER_USES, auto_class: architecture}
     names: dict[str, Any] = {"auto_map": {name: _reference(target) for name, target in auto_map.items()}}
     if auto_class == "AutoModelForVisualQuestionAnswering":
-        # Under one name only: `pipeline(model=...)` without a task needs it to be the only one.
+        # A single name, as `pipeline(model=...)` without a task needs.
         pipeline = {"impl": _reference("CBViLAVisualQuestionAnsweringPipeline"), "pt": [auto_class]}
         names["custom_pipelines"] = {VQA_TASK: pipeline}
     return names
 
 
 def names_in_processor_config() -> dict[str, str]:
-    """`auto_map` of processor_config.json."""
+    """Returns `auto_map` for processor_config.json."""
     return {"AutoProcessor": _reference("CBViLAProcessor")}
 
 
 def names_in_image_processor_config() -> dict[str, list[str]]:
-    """`auto_map` of an image processor: for Pillow, for torchvision."""
+    """Returns `auto_map` for an image processor, with the classes for Pillow and torchvision."""
     return {"AutoImageProcessor": [_reference("CBViLAImageProcessorPil"), _reference("CBViLAImageProcessor")]}
 
 
 def _reference(name: str) -> str:
-    """A class as transformers' remote-code loader names it: `"modeling_cbvila.CBViLAModel"`."""
+    """Returns the reference to a class in an `auto_map`: `"modeling_cbvila.CBViLAModel"`."""
     return f"{published_classes()[name].__module__.rpartition('.')[2]}.{name}"
 
 
 def code_files() -> list[Path]:
-    """The files of code that this one is among."""
+    """Returns the files of `model/`, which are published with checkpoints."""
     return sorted(Path(__file__).parent.glob("*_cbvila*.py"))
 
 
 def saved_with_its_code(kind: type[Kind]) -> type[Kind]:
-    """Has a configuration or processor save the code beside its file, where that names code.
+    """Decorates a configuration or processor to save the code if its file has an `auto_map`.
 
-    A published checkpoint names code. Loaded and saved again, by whomever and in whichever way, with the package or
-    without, it goes on naming it; its file is written last before anything is uploaded. (No base class: transformers'
-    own tests look through those.)
+    Published checkpoints have one. Loaded and saved again, with or without the package, they keep it and need code.
+    The decorator wraps `to_json_file`, which all ways of saving call before an upload. (It is not a base class, as
+    transformers' tests inspect those.)
     """
-    write: Any = kind.to_json_file  # type: ignore[attr-defined]
+    decorated: Any = kind
+    write = decorated.to_json_file
 
     @wraps(write)
-    def to_json_file(self, json_file_path, *args, **kwargs) -> None:
+    def to_json_file(self: Any, json_file_path: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
         write(self, json_file_path, *args, **kwargs)
         path = Path(json_file_path)
         written = json.loads(path.read_text(encoding="utf-8"))
-        if _names_code(written):
-            path.write_text(json.dumps(_named_anew(written), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        if _has_auto_map(written):
+            path.write_text(json.dumps(_update_names(written), indent=2, sort_keys=True) + "\n", encoding="utf-8")
             save_code(path.parent)
 
-    kind.to_json_file = to_json_file  # type: ignore[attr-defined]
+    decorated.to_json_file = to_json_file
     return kind
 
 
 def save_code(folder: str | Path) -> None:
-    """Copies the code into a folder, unless it is there."""
+    """Copies the code to a folder, unless it is the folder of the code."""
     for source in code_files():
         target = Path(folder, source.name)
         if not target.exists() or not target.samefile(source):
             shutil.copyfile(source, target)
 
 
-def _names_code(written: dict[str, Any]) -> bool:
+def _has_auto_map(written: dict[str, Any]) -> bool:
     return "auto_map" in written or "auto_map" in (written.get("image_processor") or {})
 
 
-def _named_anew(written: dict[str, Any]) -> dict[str, Any]:
-    """The names of what is saved, which may be another head than the one that was published."""
+def _update_names(written: dict[str, Any]) -> dict[str, Any]:
+    """Returns the contents of a file with the names for the saved class, which may be another head."""
     if "image_processor" in written:
         image_processor = {**written["image_processor"], "auto_map": names_in_image_processor_config()}
         return {**written, "image_processor": image_processor, "auto_map": names_in_processor_config()}
     if "image_processor_type" in written:
         return {**written, "auto_map": names_in_image_processor_config()}
     architecture = (written.get("architectures") or [None])[0]
-    if architecture not in published_classes():  # of no model yet, or of somebody else's class
+    if architecture not in published_classes():  # a configuration without a model, or that of a user's class
         return written
     others = {name: value for name, value in written.items() if name != "custom_pipelines"}
     return {**others, **names_in_config(architecture)}

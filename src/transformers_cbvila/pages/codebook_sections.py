@@ -47,8 +47,8 @@ def intro_section(words: VisualWords, row: int, image: np.ndarray, caption: str)
 to a sentence, so the code of a patch is called its <em>visual word</em>. The words of this picture, from patch 1 on,
 are {listed}.</p>
 <p>In training, words are hidden and predicted from the others and the caption (masked image modelling, MIM), and
-pictures are reconstructed from their words. This page shows how much of the codebook is used, how well both work, and which
-patches share a word.</p></div></div></section>"""
+pictures are reconstructed from their words. This page shows how much of the codebook is used, how well both work,
+and which patches share a word.</p></div></div></section>"""
 
 
 def health_section(metrics: Mapping[str, float], counts: np.ndarray) -> str:
@@ -64,7 +64,7 @@ def health_section(metrics: Mapping[str, float], counts: np.ndarray) -> str:
 <section><h2>Codes by use</h2>{_histogram(counts)}
 <p class="soft">Share of the patches with each code, the most used code on the left, on a logarithmic scale. Dashed:
 all codes equally used. {_unused(counts)}</p></section>
-<section><h2>Compared with baselines</h2>{table("Metrics and their baselines", _comparisons(metrics), name="figures")}
+<section><h2>Compared with baselines</h2>{table("Metrics and their baselines", _comparisons(metrics), name="metrics")}
 </section>"""
 
 
@@ -152,7 +152,7 @@ def reconstructions_section(examples: Sequence[ReconstructionExample], mask_rati
 <p class="soft">As in the paper's Fig. 2. {percent(mask_ratio, 0)} of the words are hidden; MIM predicts the likeliest
 word of each from the visible ones and the caption, and the pixel head draws the image from all words. Hidden patches
 are outlined, with the share of correctly predicted words below. A plain background is easy to predict.</p>
-{table("Images, and what is drawn from their visual words", rows, head, "drawings")}</section>"""
+{table("Images, and what is drawn from their visual words", rows, head, "reconstructions")}</section>"""
 
 
 def _reconstruction_row(example: ReconstructionExample) -> str:

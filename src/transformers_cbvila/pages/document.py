@@ -60,8 +60,8 @@ def table(caption: str, rows: str, columns: str = "", name: str = "") -> str:
         name: Its class in the style sheets.
     """
     head = f"<thead><tr>{columns}</tr></thead>" if columns else ""
-    told = f'<caption class="told">{escape(caption)}</caption>'
-    return f'<table class="{name}">{told}{head}<tbody>{rows}</tbody></table>'
+    hidden_caption = f'<caption class="visually-hidden">{escape(caption)}</caption>'
+    return f'<table class="{name}">{hidden_caption}{head}<tbody>{rows}</tbody></table>'
 
 
 def counted(number: int, noun: str) -> str:

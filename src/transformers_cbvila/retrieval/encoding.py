@@ -16,7 +16,6 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..data.collators import token_limit
-from ..data.pairs import stable_id
 from ..model.image_loading_cbvila import DECODING_ERRORS
 from ..model.item_lists_cbvila import check_item, is_by_position, items_of
 from ..model.losses_cbvila import at_least_fp32
@@ -53,14 +52,6 @@ def tokens_of(model: Any, processor: CBViLAProcessor, texts: list[str], max_leng
     limit = token_limit(processor, max_length)
     tokens = processor(text=texts, padding=True, truncation=True, max_length=limit, return_tensors="pt")
     return tokens["input_ids"].to(model.device), tokens["attention_mask"].to(model.device)
-
-
-def weights_id(model: Any) -> int:
-    """Returns a hash of the weights, which differs between other weights and other precisions."""
-    tensors = model.state_dict()
-    return stable_id(
-        *(tensors[name].cpu().contiguous().flatten().view(torch.uint8).numpy() for name in sorted(tensors))
-    )
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,14 @@ from transformers.utils import CONFIG_NAME
 
 from ..bundled import CHECKPOINTS
 from ..output_files import write_json
-from .retrieval_figures import DEPTHS
+from .measure import DEPTHS
 
 
 def better_rerank_k(metrics: Mapping[str, Any], rerank_k: int, prefix: str = "") -> int | None:
     """Returns how many candidates matching should re-rank.
 
     Args:
-        metrics: What [`retrieval_figures`] returned for `rerank_k`.
+        metrics: What [`measure_retrieval`] returned for `rerank_k`.
         rerank_k: How many candidates were re-ranked.
         prefix: The prefix of the metrics' names.
 

@@ -16,11 +16,14 @@ from ..model.item_lists_cbvila import holds_several, items_of
 from ..model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
 from ..model.number_checks_cbvila import check_number, check_whole
 from ..model.processing_cbvila import CBViLAProcessor
-from .encoding import GalleryEncoder, weights_id
+from .encoding import GalleryEncoder
 from .faiss_index import FaissIndex
 from .gallery import Encoded, Gallery, check_comparable
-from .reranking import match_pairs, most_similar
-from .stored_gallery import SHARD_BYTES, StoredGallery, describe, processor_id, save_gallery, store_gallery
+from .gallery_identity import describe, processor_id, weights_id
+from .gallery_writing import SHARD_BYTES, save_gallery, store_gallery
+from .pair_matching import match_pairs
+from .similarity import most_similar
+from .stored_gallery import StoredGallery
 
 _FAISS_FILE = "index.faiss"
 _HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download", "subfolder")

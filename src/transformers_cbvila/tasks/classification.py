@@ -14,13 +14,13 @@ from ..model.item_lists_cbvila import by_position
 from ..retrieval.encoding import evaluating
 from .evaluation import Evaluation
 from .rows import TaskRows
-from .task import Metrics
+from .task import Measured, Metrics
 from .text_baselines import text_baselines, with_interval
 
 
 def measure_classes(
     model: Any, collate: Callable[[list[dict[str, Any]]], dict[str, Any]], rows: TaskRows, evaluation: Evaluation
-) -> Metrics:
+) -> Measured:
     """Returns the accuracy on rows with `text` and `label`, and the consistency of those with `group`.
 
     Args:
@@ -40,8 +40,12 @@ def measure_classes(
         found |= _consistency(correct, groups, evaluation.seed)
     known = evaluation.train_rows
     train = None if known is None else list(zip(known.column("text"), known.column("label"), strict=True))
-    return found | text_baselines(
+    found |= text_baselines(
         train, texts, labels, lambda guesses: [float(g == w) for g, w in zip(guesses, labels, strict=True)]
+    )
+    predicted = zip(texts, given, labels, strict=True)
+    return Measured(
+        found, [{"row": i, "text": t, "prediction": p, "label": label} for i, (t, p, label) in enumerate(predicted)]
     )
 
 

@@ -21,7 +21,7 @@ from .evaluation import Evaluation
 from .label_column import label_reader
 from .protocol import Protocol
 from .rows import TaskRows
-from .task import FieldReader, Fields, Metrics, Task, called, text_fields
+from .task import FieldReader, Fields, Measured, Task, called, text_fields
 from .training_defaults import CROPS_AND_FLIPS, TrainingDefaults
 
 _TEXTS = ("hypothesis", "sentence2", "sentence", "statement", "text", "caption", "txt")
@@ -85,7 +85,7 @@ class TextClassification(Task):
         """Returns the names of the accuracies."""
         return ("accuracy",)
 
-    def measure(self, model: Any, processor: CBViLAProcessor, rows: TaskRows, evaluation: Evaluation) -> Metrics:
+    def measure(self, model: Any, processor: CBViLAProcessor, rows: TaskRows, evaluation: Evaluation) -> Measured:
         """Returns the accuracy and, of rows with a group, the consistency: the share of groups without a mistake."""
         return measure_classes(model, self.collator(processor, model.config), rows, evaluation)
 

@@ -13,7 +13,7 @@ from ..data.unknown_texts import warn_of_unknown_tokens
 from ..devices import placed
 from ..model.configuration_cbvila import CBViLAConfig
 from ..model.processing_cbvila import CBViLAProcessor
-from ..output_files import require_folder, write_json
+from ..output_files import require_folder, write_json, write_json_lines
 from .evaluation import Evaluation, evaluate_rows
 from .protocol import check_protocol
 from .row_reading import load_task_rows
@@ -34,6 +34,10 @@ class EvaluationJob:
     data: list[str] = field(metadata={"help": f"{SOURCES}."})
     output: str | None = field(
         default=None, metadata={"help": "JSON file to write the figures to; without, they are printed only."}
+    )
+    predictions: str | None = field(
+        default=None,
+        metadata={"help": "JSON Lines file to write what was predicted to, a line for each question or row."},
     )
     split: str | None = field(default=None, metadata={"help": MEASURED_SPLIT})
     protocol: str | None = field(
@@ -79,7 +83,10 @@ def evaluate_task(task: Task, job: EvaluationJob, progress: bool = True) -> Metr
     """
     if job.folder is not None and not task.resumes_evaluation:
         raise ValueError(f"folder={job.folder}: {task.name} keeps no finished work in a folder, so leave it out.")
+    if job.predictions is not None and not task.has_predictions:
+        raise ValueError(f"predictions={job.predictions}: {task.name} predicts nothing row by row, so leave it out.")
     require_folder("output", job.output)
+    require_folder("predictions", job.predictions)
     model, processor = load_trained(type(task), job.model)
     task = _with_trained_length(job.model, task)
     task.check_model(model.config)
@@ -94,6 +101,7 @@ def evaluate_task(task: Task, job: EvaluationJob, progress: bool = True) -> Metr
     elif task.has_text_baseline:
         print("Without train_data there is no text-only floor: what the texts alone give away is not measured.")
     how = Evaluation(train_rows, job.batch_size, job.seed, progress, job.folder, job.protocol)
+    measured = evaluate_rows(task, model, processor, rows, how)
     metrics = {
         "task": task.name,
         "model": Path(job.model).name,
@@ -101,13 +109,15 @@ def evaluate_task(task: Task, job: EvaluationJob, progress: bool = True) -> Metr
         "split": split,
         "protocol": job.protocol or "own",
         "zero_shot": _architecture(model.config) in task.zero_shot_heads,
-        **evaluate_rows(task, model, processor, rows, how),
+        **measured.metrics,
         "skipped_rows": len(rows.skipped),
     }
     if rows.skipped:
         print(rows.summary_of_skipped())
     if job.output is not None:
         write_json(job.output, metrics)
+    if job.predictions is not None:
+        write_json_lines(job.predictions, measured.predictions)
     return metrics
 
 

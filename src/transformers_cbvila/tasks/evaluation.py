@@ -11,7 +11,7 @@ from .texts import texts_of_rows
 
 if TYPE_CHECKING:
     from .rows import TaskRows
-    from .task import Metrics, Task
+    from .task import Measured, Task
 
 
 @dataclass
@@ -36,15 +36,15 @@ class Evaluation:
     protocol: str | None = None
 
 
-def evaluate_rows(task: Task, model: Any, processor: CBViLAProcessor, rows: TaskRows, how: Evaluation) -> Metrics:
-    """Returns the metrics of a model on the rows of a task.
+def evaluate_rows(task: Task, model: Any, processor: CBViLAProcessor, rows: TaskRows, how: Evaluation) -> Measured:
+    """Returns the metrics and predictions of a model on the rows of a task.
 
-    Among them are the task's own, such as `accuracy` or `text_retrieval_r1`, each with `_low` and `_high`; its
+    Among the metrics are the task's own, such as `accuracy` or `text_retrieval_r1`, each with `_low` and `_high`; its
     baselines, whose names end in `_floor`; what the protocol leaves open; and `unknown_token_share`, the share of
     tokens that the vocabulary lacks: of a language that the model never saw, nearly all.
     """
-    metrics = task.measure(model, processor, rows, how)
+    measured = task.measure(model, processor, rows, how)
     texts = list(texts_of_rows(task, rows))
     if texts:
-        metrics["unknown_token_share"] = unknown_token_share(processor.tokenizer, texts)
-    return metrics
+        measured.metrics["unknown_token_share"] = unknown_token_share(processor.tokenizer, texts)
+    return measured

@@ -18,12 +18,12 @@ from ..metrics.baselines import chance_recall
 from ..model.configuration_cbvila import CBViLAConfig
 from ..model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
 from ..model.processing_cbvila import CBViLAProcessor
-from ..retrieval.retrieval_figures import DEPTHS, ImagesOfRows, TrueMatches, gallery_figures, owners_of
+from ..retrieval.measure import DEPTHS, ImagesOfRows, TrueMatches, caption_image_index, measure_gallery
 from .columns import column_option
 from .evaluation import Evaluation
 from .protocol import Protocol
 from .rows import TaskRows
-from .task import FieldReader, Fields, Metrics, Task, called, check_at_least, text_fields
+from .task import FieldReader, Fields, Measured, Metrics, Task, called, check_at_least, text_fields
 from .training_defaults import CROPS_AND_FLIPS, TrainingDefaults
 
 _WAYS = ("text", "image")  # what is found
@@ -68,6 +68,7 @@ class ImageTextRetrieval(Task):
     zero_shot_heads = ("CBViLAForPreTraining",)
     merged_fields = ("captions",)
     has_text_baseline = False
+    has_predictions = False
     resumes_evaluation = True
 
     caption_column: str | None = column_option(option_texts.CAPTIONS, CAPTION_COLUMNS, aliases=["--text_column"])
@@ -116,11 +117,11 @@ class ImageTextRetrieval(Task):
         """Returns the numbers of images and captions."""
         return {**super().counts(rows), "captions": {sum(map(len, rows.column("captions")))}}
 
-    def measure(self, model: Any, processor: CBViLAProcessor, rows: TaskRows, evaluation: Evaluation) -> Metrics:
+    def measure(self, model: Any, processor: CBViLAProcessor, rows: TaskRows, evaluation: Evaluation) -> Measured:
         """Returns recall at 1, 5 and 10 both ways: by similarity, re-ranked by matching, and by both combined."""
         captions = rows.column("captions")
         texts = [text for row in captions for text in row]
-        found: Metrics = gallery_figures(
+        found: Metrics = measure_gallery(
             model,
             processor,
             ImagesOfRows(rows),
@@ -133,7 +134,7 @@ class ImageTextRetrieval(Task):
             self.own_captions_only,
             evaluation.folder,
         )
-        of_images, of_texts = TrueMatches(texts, owners_of(captions), self.own_captions_only).counts()
+        of_images, of_texts = TrueMatches(texts, caption_image_index(captions), self.own_captions_only).counts()
         for way, relevant, gallery in zip(_WAYS, (of_images, of_texts), (len(texts), len(rows)), strict=True):
             for k in DEPTHS:
                 found[f"{way}_retrieval_r{k}_floor"] = chance_recall(relevant.tolist(), gallery, k)
@@ -141,11 +142,11 @@ class ImageTextRetrieval(Task):
             names = [f"{way}_retrieval_r{k}{ending}" for way in _WAYS for k in DEPTHS]
             if names[0] in found:
                 found[f"mean_recall{ending}"] = float(np.mean([found[name] for name in names]))
-        return {
-            **found,
+        found |= {
             "metric": "recall at 1, 5 and 10",
             "rerank_k": self.rerank_k if "mean_recall_reranked" in found else 0,
             "gallery_images": len(rows),
             "gallery_texts": len(texts),
             "duplicate_captions": len(texts) - len(set(texts)),
         }
+        return Measured(found, [])

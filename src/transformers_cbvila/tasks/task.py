@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from ..data.given_options import GivenOptions, Repeatable
 from ..model.messages_cbvila import shown
@@ -27,6 +27,18 @@ if TYPE_CHECKING:
 Metrics = dict[str, Any]
 Fields = dict[str, Any]  # of a row, by name
 FieldReader = Callable[[Mapping[str, Any]], Fields]
+
+
+class Measured(NamedTuple):
+    """What an evaluation found.
+
+    Attributes:
+        metrics: The metrics by name.
+        predictions: For each question or row what was asked, predicted and right, of tasks that predict something.
+    """
+
+    metrics: Metrics
+    predictions: list[dict[str, Any]]
 
 
 @dataclass
@@ -47,6 +59,7 @@ class Task(GivenOptions, ABC):
         merged_fields: Lists, which rows of the same image put together (`image_id_column`).
         training_options: Options of this class that `cbvila evaluate` does not have.
         has_text_baseline: Whether training data give a baseline that looks at texts alone.
+        has_predictions: Whether its evaluation predicts something for each row.
         resumes_evaluation: Whether its evaluation can keep finished work in a folder.
     """
 
@@ -63,6 +76,7 @@ class Task(GivenOptions, ABC):
     merged_fields: ClassVar[tuple[str, ...]] = ()
     training_options: ClassVar[frozenset[str]] = frozenset()
     has_text_baseline: ClassVar[bool] = True
+    has_predictions: ClassVar[bool] = True
     resumes_evaluation: ClassVar[bool] = False
 
     image_column: list[str] = field(
@@ -192,7 +206,7 @@ class Task(GivenOptions, ABC):
     # Evaluation.
 
     @abstractmethod
-    def measure(self, model: Any, processor: CBViLAProcessor, rows: TaskRows, evaluation: Evaluation) -> Metrics:
+    def measure(self, model: Any, processor: CBViLAProcessor, rows: TaskRows, evaluation: Evaluation) -> Measured:
         """Returns the metrics of a model on rows, with intervals (`_low`, `_high`) and baselines (`_floor`)."""
 
     @abstractmethod

@@ -25,7 +25,7 @@ from .evaluation import Evaluation
 from .protocol import Protocol
 from .question_columns import questions_of
 from .rows import TaskRows
-from .task import FieldReader, Fields, Metrics, Task, check_at_least, text_fields
+from .task import FieldReader, Fields, Measured, Metrics, Task, check_at_least, text_fields
 from .text_baselines import text_baselines, with_interval
 from .training_defaults import TrainingDefaults
 
@@ -139,7 +139,7 @@ class VisualQuestionAnswering(Task):
         references = _references(rows)
         return {"rows": {len(references)}, "answers to each question": {len(answers) for answers in references}}
 
-    def measure(self, model: Any, processor: CBViLAProcessor, rows: TaskRows, evaluation: Evaluation) -> Metrics:
+    def measure(self, model: Any, processor: CBViLAProcessor, rows: TaskRows, evaluation: Evaluation) -> Measured:
         """Returns the accuracy, over all questions, over those of yes and no, and over the others."""
         questions, references = [question for row in rows.column("question") for question in row], _references(rows)
         metric, score = scorer_of(references, evaluation.protocol is not None)
@@ -151,7 +151,8 @@ class VisualQuestionAnswering(Task):
         longest = min(_LONGEST_ANSWER, model.config.text_config.max_position_embeddings)
         options = (evaluation.batch_size, longest, evaluation.progress, answer_list, self.answer_k)
         given = answer_questions(model, processor, rows, *options)
-        scores = np.asarray(score([answer for row in given for answer in row], references))
+        flat = [answer for row in given for answer in row]
+        scores = np.asarray(score(flat, references))
         images = np.repeat(np.arange(len(rows)), [len(row) for row in given])
         usual = [usual_answer(row) for row in references]
         closed = np.asarray([answer.lower() in ("yes", "no") for answer in usual])
@@ -160,7 +161,10 @@ class VisualQuestionAnswering(Task):
             if 0 < kind.sum() < len(kind):
                 found |= with_interval(name, scores[kind], images[kind], evaluation.seed)
         train = None if evaluation.train_rows is None else _questions_and_answers(evaluation.train_rows)
-        return found | text_baselines(train, questions, usual, lambda guesses: score(guesses, references))
+        found |= text_baselines(train, questions, usual, lambda guesses: score(guesses, references))
+        answered = zip(images.tolist(), questions, flat, references, scores.tolist(), strict=True)
+        names = ("row", "question", "prediction", "answers", "score")
+        return Measured(found, [dict(zip(names, values, strict=True)) for values in answered])
 
 
 def _references(rows: TaskRows) -> list[list[str]]:

@@ -35,7 +35,7 @@ class TrainingContext:
 
     @property
     def model(self) -> Any:
-        """The CB-ViLA model, without what distribution, compilation and adapters wrap around it."""
+        """The CB-ViLA model, without what distribution and adapters wrap around it."""
         return base_model(self.accelerator.unwrap_model(self._trainer.model))
 
     @property

@@ -98,7 +98,7 @@ class CBViLATrainer(Trainer):
 
     @property
     def unwrapped_model(self) -> Any:
-        """The CB-ViLA model, without what distribution, compilation and adapters wrap around it."""
+        """The CB-ViLA model, without what distribution and adapters wrap around it."""
         return self.context.model
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:

@@ -1,0 +1,58 @@
+"""Every `cbvila finetune` and `cbvila evaluate` in the README, the pages and the recipes parses."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import transformers_cbvila.tasks.evaluate as task_evaluation
+import transformers_cbvila.training.finetune as finetuning
+from transformers_cbvila import cli
+from transformers_cbvila.cli.recipe_files import FOLDER
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+RECIPES = sorted(FOLDER.glob("*.yaml"))
+_COMMAND = re.compile(r"(?:-m transformers_cbvila|cbvila) ((?:finetune|evaluate) .*)")
+
+
+def commands(text):
+    """Arguments of the commands among lines of a shell; of a loop over tasks, of each."""
+    for line in text.replace("\\\n", " ").splitlines():
+        found = _COMMAND.search(line)
+        if found:
+            for task in ("vqa", "entailment", "reasoning") if "$task" in line else ("",):
+                yield shlex.split(found[1].replace("$task", task), comments=True)
+
+
+def shown_in(path):
+    if path.suffix == ".yaml":
+        head = path.read_text().partition("\n\n")[0]
+        return list(commands("\n".join(line.lstrip("#") for line in head.splitlines())))
+    return list(commands("\n".join(re.findall(r"```bash\n(.*?)```", path.read_text(), flags=re.DOTALL))))
+
+
+SHOWN = [(path.name, command) for path in PAGES + RECIPES for command in shown_in(path)]
+
+
+def test_shown_commands_cover_every_task():
+    assert {tuple(command[:2]) for _, command in SHOWN} == {
+        (verb, task) for verb in ("finetune", "evaluate") for task in ("vqa", "retrieval", "entailment", "reasoning")
+    }
+    assert {name for name, _ in SHOWN} >= {"README.md", "results.md", *(p.name for p in RECIPES if "fine" in p.name)}
+
+
+@pytest.mark.parametrize(
+    ("page", "command"), SHOWN, ids=[f"{page}-{number}" for number, (page, _) in enumerate(SHOWN)]
+)
+def test_shown_command_parses(page, command, monkeypatch, tmp_path, capsys):
+    called = []
+    monkeypatch.setattr(finetuning, "finetune", lambda *call: called.append(call))
+    monkeypatch.setattr(task_evaluation, "evaluate_task", lambda *call: called.append(call) or {})
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipes").mkdir()
+    for path in RECIPES:  # without what a CPU may lack
+        (tmp_path / "recipes" / path.name).write_text(path.read_text().replace("bf16: true", "bf16: false"))
+    assert cli.main(command) == 0
+    assert called and called[0][0].name == command[1]

@@ -1,0 +1,115 @@
+"""Bundled checkpoints: small, safe, complete, and as accurate as their cards say."""
+
+import configparser
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForPreTraining,
+    AutoModelForVisualQuestionAnswering,
+    AutoProcessor,
+    AutoTokenizer,
+    pipeline,
+)
+
+from transformers_cbvila import bundled_checkpoint
+from transformers_cbvila.data.easy_vqa import load_easy_vqa
+from transformers_cbvila.tasks.answering import answer_questions
+
+NAMES = ("cbvila-tiny", "cbvila-tiny-easyvqa")
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bundled_checkpoint_is_small_and_without_pickles(name):
+    files = list(Path(bundled_checkpoint(name)).iterdir())
+    assert (Path(bundled_checkpoint(name)) / "model.safetensors").stat().st_size <= 12_000_000
+    assert {file.suffix for file in files} <= {".json", ".md", ".safetensors", ".yaml"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bundled_checkpoint_loads_without_missing_weights(name):
+    auto = AutoModelForPreTraining if name == "cbvila-tiny" else AutoModelForVisualQuestionAnswering
+    model, info = auto.from_pretrained(bundled_checkpoint(name), output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert AutoConfig.from_pretrained(bundled_checkpoint(name)).preset == "recommended"
+
+
+def test_bundled_base_model_fits_its_processor():
+    folder = bundled_checkpoint("cbvila-tiny")
+    processor = AutoProcessor.from_pretrained(folder)
+    model = AutoModel.from_pretrained(folder).eval()
+    assert model.config.text_config.vocab_size == len(processor.tokenizer)
+    assert processor.tokenizer.model_max_length == model.config.text_config.max_position_embeddings
+    assert bool(model.quantizer.table.initialized)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bundled_models_fit_their_tokenizer(name):
+    folder = bundled_checkpoint(name)
+    texts = AutoTokenizer.from_pretrained(folder)(["a red circle", "blue"], return_tensors="pt", padding=True)
+    model = AutoModel.from_pretrained(folder).eval()
+    output = model(**texts)
+    states = model.get_text_features(**texts)
+    torch.testing.assert_close(output.last_hidden_state, states.last_hidden_state)
+    torch.testing.assert_close(output.pooler_output, states.pooler_output)
+    (features,) = pipeline("feature-extraction", model=folder)(["a red circle"])
+    torch.testing.assert_close(torch.tensor(features), output.last_hidden_state[:1], atol=1e-5, rtol=1e-5)
+
+
+def test_bundled_checkpoint_answers_unseen_questions():
+    folder = bundled_checkpoint("cbvila-tiny-easyvqa")
+    model, processor = (
+        AutoModelForVisualQuestionAnswering.from_pretrained(folder),
+        AutoProcessor.from_pretrained(folder),
+    )
+    rows = load_easy_vqa("test").select(range(60))
+    given = [answer for row in answer_questions(model, processor, rows, progress=False) for answer in row]
+    wanted = [answer for row in rows["answer"] for answer in row]
+    assert sum(map(str.__eq__, given, wanted)) / len(wanted) > 0.96
+
+
+def test_package_data_covers_every_other_file():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    package = ROOT / "src" / "transformers_cbvila"
+    patterns = setup["options.package_data"]["transformers_cbvila"].split()
+    taken = {path for pattern in patterns for path in package.glob(pattern)}
+    data = {path for path in package.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert data and data <= taken
+
+
+OFFLINE_SESSION = """
+import socket, sys
+def refuse(*args, **kwargs): raise OSError("no network in this test")
+socket.socket.connect = refuse
+import transformers_cbvila
+assert "site" in transformers_cbvila.__file__, transformers_cbvila.__file__
+from PIL import Image, ImageDraw
+from transformers import AutoModelForPreTraining, pipeline
+AutoModelForPreTraining.from_pretrained(transformers_cbvila.bundled_checkpoint("cbvila-tiny"))
+image = Image.new("RGB", (64, 64), (240, 246, 252))
+ImageDraw.Draw(image).rectangle((10, 20, 40, 40), fill="blue")
+ask = pipeline("visual-question-answering", model=transformers_cbvila.bundled_checkpoint("cbvila-tiny-easyvqa"))
+print(ask(image, "what shape is in the image?")[0]["answer"], ask(image, "what color is the rectangle?")[0]["answer"])
+"""
+
+
+@pytest.mark.slow
+def test_wheel_installed_elsewhere_answers_offline(tmp_path):
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "wheel", str(ROOT), "--no-deps", "--no-build-isolation", "-w", str(tmp_path)], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    site = tmp_path / "site"
+    subprocess.run([*pip, "install", "--no-deps", "--no-index", "--target", str(site), str(wheel)], check=True)
+    environment = {"PYTHONPATH": str(site), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    command = [sys.executable, "-c", OFFLINE_SESSION]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[-2:] == ["rectangle", "blue"]

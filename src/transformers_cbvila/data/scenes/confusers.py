@@ -1,0 +1,173 @@
+"""A gallery for retrieval in which every caption is true of one image, and three others differ from that as little as can be.
+
+Images come in groups of four: one, the same with the colours of two objects swapped, with two objects in each other's
+place, and with one attribute of one object changed. A model that reads captions as bags of words cannot tell the first
+three apart.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from functools import lru_cache
+from typing import NamedTuple
+
+from .draws import Draws
+from .full_description import FullDescription, describe
+from .layout import belongs_to, fits, side_of
+from .options import SceneOptions
+from .sampling import Sampler
+from .scene import Box, Scene, SceneObject
+from .words import COLORS, SHAPES, SIZES, Kind
+
+ROLES = ("original", "swapped", "turned", "changed")
+SPLIT = "confusers"
+_ATTEMPTS = 20_000  # at one group; about a hundred are usual
+
+
+class Confuser(NamedTuple):
+    """One image of the gallery with its caption."""
+
+    scene: Scene
+    caption: str
+    role: str
+
+
+class Gallery:
+    """The images of a gallery in their order; each group is drawn until no caption is true of two images.
+
+    Row i depends on the rows before it, and on nothing else: a gallery of 100 rows is the beginning of one of 1,000.
+
+    Args:
+        options: Options of the source.
+    """
+
+    def __init__(self, options: SceneOptions):
+        self._options = options
+        self._rows: list[Confuser] = []
+        self._scenes = defaultdict[tuple[Kind, str], list[Scene]](list)  # by an object
+        self._told = defaultdict[tuple[Kind, str], list[FullDescription]](list)  # by the caption's first object
+
+    def __getitem__(self, row: int) -> Confuser:
+        while len(self._rows) <= row:
+            self._add_group()
+        return self._rows[row]
+
+    def _add_group(self) -> None:
+        group = len(self._rows) // len(ROLES)
+        for attempt in range(_ATTEMPTS):
+            draws = Draws(self._options.seed, SPLIT, group, attempt)
+            found = _group(draws, self._options)
+            if found is not None and self._is_clear(*found):
+                self._add(*found, draws)
+                return
+        raise ValueError(
+            f"No more than {len(self._rows):,} images without captions that are true of two were found; take fewer rows "
+            "of the split confusers, or more objects."
+        )
+
+    def _is_clear(self, scenes: list[Scene], told: list[FullDescription]) -> bool:
+        """Returns whether each caption is true of its scene alone, of these and of all before."""
+        for number, description in enumerate(told):
+            if [description.holds(scene) for scene in scenes] != [other == number for other in range(len(scenes))]:
+                return False
+            if any(description.holds(scene) for scene in self._scenes[description.objects[0]]):
+                return False
+        return not any(
+            earlier.holds(scene)
+            for scene in scenes
+            for item in scene.objects
+            for earlier in self._told[item.kind, item.size]
+        )
+
+    def _add(self, scenes: list[Scene], told: list[FullDescription], draws: Draws) -> None:
+        for scene, description, role in zip(scenes, told, ROLES, strict=True):
+            self._rows.append(Confuser(scene, description.text(draws), role))
+            self._told[description.objects[0]].append(description)
+            for item in scene.objects:
+                self._scenes[item.kind, item.size].append(scene)
+
+
+@lru_cache(maxsize=4)
+def gallery(options: SceneOptions) -> Gallery:
+    """Returns the gallery of these options; what is drawn of it is kept."""
+    return Gallery(options)
+
+
+def _group(draws: Draws, options: SceneOptions) -> tuple[list[Scene], list[FullDescription]] | None:
+    """Returns an image and its confusers with what is told of each, or None if these would not be as they must."""
+    sampler = Sampler(draws, options, SPLIT)
+    original = sampler.scene(sampler.kinds(draws.between(max(2, options.fewest), options.objects)))
+    order = draws.shuffled(range(len(original.objects)))
+    one, other = order[:2]
+    scenes = [
+        original,
+        _swapped(original, one, other),
+        _turned(original, one, other),
+        _changed(original, draws.choice(order), draws, options.size),
+    ]
+    if not all(_is_allowed(scene, sampler) for scene in scenes):
+        return None
+    return scenes, [describe(scene, order) for scene in scenes]
+
+
+def _is_allowed(scene: Scene, sampler: Sampler) -> bool:
+    """Returns whether a scene could have been drawn: its kinds may meet, and its boxes lie as those of this split."""
+    kinds, boxes = scene.kinds, [item.box for item in scene.objects]
+    size = sampler.options.size
+    return (
+        len(set(kinds)) == len(kinds)
+        and all(sampler.may_meet(kinds[: end + 1]) for end in range(len(kinds)))
+        and all(fits(box, boxes[:number], size) for number, box in enumerate(boxes))
+        and all(0 <= min(box) and max(box) <= size for box in boxes)
+        and belongs_to(boxes, SPLIT)
+    )
+
+
+def _swapped(scene: Scene, one: int, other: int) -> Scene:
+    """Returns the scene with the colours of two objects swapped."""
+    first, second = scene.objects[one], scene.objects[other]
+    return _with(
+        scene,
+        {
+            one: first._replace(kind=first.kind._replace(color=second.kind.color)),
+            other: second._replace(kind=second.kind._replace(color=first.kind.color)),
+        },
+    )
+
+
+def _turned(scene: Scene, one: int, other: int) -> Scene:
+    """Returns the scene with two objects in each other's place."""
+    first, second = scene.objects[one], scene.objects[other]
+    return _with(
+        scene,
+        {
+            one: first._replace(box=_moved(first.box, second.box)),
+            other: second._replace(box=_moved(second.box, first.box)),
+        },
+    )
+
+
+def _changed(scene: Scene, number: int, draws: Draws, image_size: int) -> Scene:
+    """Returns the scene with another colour, shape or size of one object."""
+    item = scene.objects[number]
+    attribute = draws.choice(("color", "shape", "size"))
+    if attribute == "size":
+        size = SIZES[1 - SIZES.index(item.size)]
+        side = side_of(draws, size, image_size)
+        return _with(scene, {number: item._replace(size=size, box=_moved(Box(0, 0, side, side), item.box))})
+    names = tuple(COLORS) if attribute == "color" else SHAPES
+    name = draws.choice([name for name in names if name != getattr(item.kind, attribute)])
+    return _with(scene, {number: item._replace(kind=item.kind._replace(**{attribute: name}))})
+
+
+def _moved(box: Box, place: Box) -> Box:
+    """Returns a box of the size of `box` about the centre of `place`."""
+    width, height = box.right - box.left, box.bottom - box.top
+    left = (place.left + place.right - width) // 2
+    top = (place.top + place.bottom - height) // 2
+    return Box(left, top, left + width, top + height)
+
+
+def _with(scene: Scene, changes: dict[int, SceneObject]) -> Scene:
+    """Returns the scene with some objects replaced."""
+    return Scene(tuple(changes.get(number, item) for number, item in enumerate(scene.objects)))

@@ -1,0 +1,90 @@
+"""Rows of each task, by (options, split, task, row) alone: what their columns hold, and the scenes of their images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from .captions import captions_of
+from .confusers import ROLES, gallery
+from .draws import Draws
+from .entailment import entailment
+from .options import SceneOptions
+from .questions import scene_with_questions
+from .reasoning import PAIRS_PER_STATEMENT, pair_of_scenes, pair_statement
+from .sampling import NOVELTIES, Sampler
+from .scene import Scene
+
+
+@dataclass
+class Row:
+    """One row.
+
+    Attributes:
+        texts: Columns with texts and labels.
+        scenes: The scene of each column with images.
+    """
+
+    texts: dict[str, Any]
+    scenes: dict[str, Scene] = field(default_factory=dict)
+
+
+def make_row(options: SceneOptions, split: str, task: str, number: int) -> Row:
+    """Returns a row of a split for a task; nothing is drawn yet."""
+    return _MAKERS[task](options, split, number)
+
+
+def _sampler(options: SceneOptions, split: str, *key: Any) -> Sampler:
+    """Returns what draws the scenes of a row; every other row of `test_compositional` has a new kind, or a new pair."""
+    novelty = NOVELTIES[key[-1] % 2] if split == "test_compositional" else None
+    return Sampler(Draws(options.seed, split, *key), options, split, novelty)
+
+
+def _captioned(options: SceneOptions, split: str, number: int) -> Row:
+    if split == "confusers":
+        confuser = gallery(options)[number]
+        texts = {"captions": [confuser.caption], "group": number // len(ROLES), "confuser": confuser.role}
+        return Row({"caption": confuser.caption, **texts}, {"image": confuser.scene})
+    sampler = _sampler(options, split, "pretraining", number)
+    draws = sampler.draws
+    scene = sampler.scene(sampler.kinds(draws.between(options.fewest, options.objects)))
+    captions = captions_of(scene, draws)
+    return Row({"caption": captions[0], "captions": captions}, {"image": scene})
+
+
+def _asked(options: SceneOptions, split: str, number: int) -> Row:
+    scene, questions = scene_with_questions(_sampler(options, split, "vqa", number))
+    texts = {
+        "question": [question.text for question in questions],
+        "answer": [question.answer for question in questions],
+        "question_type": [question.type for question in questions],
+    }
+    return Row({"image_id": number, **texts}, {"image": scene})
+
+
+def _entailed(options: SceneOptions, split: str, number: int) -> Row:
+    statement, label, scene = entailment(_sampler(options, split, "entailment", number))
+    return Row({"hypothesis": str(statement), "label": label}, {"image": scene})
+
+
+def _reasoned(options: SceneOptions, split: str, number: int) -> Row:
+    group, member = divmod(number, PAIRS_PER_STATEMENT)
+    sampler = _sampler(options, split, "statement", group)
+    statement = pair_statement(sampler)
+    labels = sampler.draws.shuffled([True, True, False, False])
+    rows = Sampler(Draws(options.seed, split, "reasoning", number), options, split, sampler.novelty)
+    left, right = pair_of_scenes(rows, statement, labels[member])
+    # as NLVR2's: the first, second and fourth part name the statement
+    identifier = f"{split}-{group}-{member}-0"
+    texts = {"sentence": statement.text, "label": labels[member], "identifier": identifier}
+    return Row(texts, {"left_image": left, "right_image": right})
+
+
+_MAKERS: dict[str, Callable[[SceneOptions, str, int], Row]] = {
+    "pretraining": _captioned,
+    "retrieval": _captioned,
+    "vqa": _asked,
+    "entailment": _entailed,
+    "reasoning": _reasoned,
+}
