@@ -74,8 +74,8 @@ def test_builtin_sources_have_rows_for_each_split_and_task(name):
     source = find_builtin(name)
     for split in source.splits:
         for task in source.tasks:
-            rows = load_rows(name, f"{split}[:2]", task=task)
-            assert len(rows) == 2 and "image" in rows.column_names
+            row = next(iter(load_rows(name, split, streaming=True, task=task)))
+            assert any(column in row for column in ("image", "left_image"))
 
 
 def test_builtin_easy_vqa_has_captions_and_questions():
