@@ -16,6 +16,7 @@ COMMANDS = {
     "finetune": "fine-tune for vqa, retrieval, entailment or reasoning",
     "evaluate": "measure a model on a task, with baselines and intervals",
     "inspect": "measure a pretrained model: codebook, MIM and its baselines, retrieval; show its visual words",
+    "data": "write generated scenes, with their exact truth, to Parquet files",
     "demo": "fine-tune the bundled checkpoint on easy-VQA, evaluate it and write a report",
     "publish": "put a model on the Hub with a card and its code, loadable with and without this package",
 }

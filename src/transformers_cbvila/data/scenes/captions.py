@@ -1,7 +1,7 @@
 """Captions of a scene, all of them true, and each such that few other scenes have it.
 
-A caption that is true of many images, such as "two objects", would be a wrong negative of contrast and matching. So even
-partial captions name colour and shape of what they are about.
+A caption that is true of many images, such as "two objects", would be a wrong negative of contrast and matching. So
+even partial captions name colour and shape of what they are about.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def count_caption(scene: Scene, draws: Draws) -> str:
 
 
 def _group(items: list[SceneObject], by: str, draws: Draws) -> str:
-    """Returns "two circles (a red one and a blue one)", or "two red shapes (a circle and a ring)", or "a red circle"."""
+    """Returns "two circles (a red one and a blue one)", "two red shapes (a circle and a ring)" or "a red circle"."""
     if len(items) == 1:
         return indefinite(items[0].kind, draws)
     number = NUMBERS[len(items)]

@@ -1,4 +1,4 @@
-"""A gallery for retrieval in which every caption is true of one image, and three others differ from that as little as can be.
+"""A gallery for retrieval: each caption is true of one image, and three others differ from that as little as can be.
 
 Images come in groups of four: one, the same with the colours of two objects swapped, with two objects in each other's
 place, and with one attribute of one object changed. A model that reads captions as bags of words cannot tell the first
@@ -41,7 +41,7 @@ class Gallery:
         options: Options of the source.
     """
 
-    def __init__(self, options: SceneOptions):
+    def __init__(self, options: SceneOptions) -> None:
         self._options = options
         self._rows: list[Confuser] = []
         self._scenes = defaultdict[tuple[Kind, str], list[Scene]](list)  # by an object
@@ -61,8 +61,8 @@ class Gallery:
                 self._add(*found, draws)
                 return
         raise ValueError(
-            f"No more than {len(self._rows):,} images without captions that are true of two were found; take fewer rows "
-            "of the split confusers, or more objects."
+            f"No more than {len(self._rows):,} images without captions that are true of two were found; take fewer "
+            "rows of the split confusers, or more objects."
         )
 
     def _is_clear(self, scenes: list[Scene], told: list[FullDescription]) -> bool:
@@ -118,7 +118,7 @@ def _is_allowed(scene: Scene, sampler: Sampler) -> bool:
         len(set(kinds)) == len(kinds)
         and all(sampler.may_meet(kinds[: end + 1]) for end in range(len(kinds)))
         and all(fits(box, boxes[:number], size) for number, box in enumerate(boxes))
-        and all(0 <= min(box) and max(box) <= size for box in boxes)
+        and all(min(box) >= 0 and max(box) <= size for box in boxes)
         and belongs_to(boxes, SPLIT)
     )
 

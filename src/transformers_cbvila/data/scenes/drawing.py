@@ -32,9 +32,13 @@ def draw(scene: Scene, size: int, style: str, draws: Draws) -> Image.Image:
     image = _striped(size, draws) if style == "striped" else Image.new("RGB", (size, size), GROUND)
     for item in scene.objects:
         box = item.box
-        image.paste(COLORS[item.kind.color], tuple(box), mask(item.kind.shape, box.right - box.left))
+        image.paste(
+            COLORS[item.kind.color],
+            (box.left, box.top, box.right, box.bottom),
+            mask(item.kind.shape, box.right - box.left),
+        )
     if scene.screen is not None:
-        image.paste(SCREEN, tuple(scene.screen))
+        image.paste(SCREEN, (*scene.screen,))
     return _noisy(image, draws) if style == "noisy" else image
 
 

@@ -13,14 +13,14 @@ Item = TypeVar("Item")
 class Draws:
     """A stream of draws.
 
-    Of Python's `random` only `random()` is used: it is what Python promises to keep. Seeding a `Generator` of NumPy takes
-    several times as long.
+    Of Python's `random` only `random()` is used: it is what Python promises to keep. Seeding a `Generator` of NumPy
+    takes several times as long.
 
     Args:
         key: Numbers and words; equal ones give equal draws.
     """
 
-    def __init__(self, *key: Any):
+    def __init__(self, *key: Any) -> None:
         self._key = repr(key).encode()
         seed = int.from_bytes(blake2b(self._key, digest_size=8).digest(), "big")
         self._random = random.Random(seed).random

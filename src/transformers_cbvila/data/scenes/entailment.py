@@ -1,7 +1,8 @@
 """Entailment: a hypothesis about an image in which something may be hidden.
 
 The hypothesis is drawn first, then the label, independently of it, and last a scene of which the label holds. So a
-hypothesis says nothing of its label: each is as often entailed as neutral and contradicted. `judging.py` defines these.
+hypothesis says nothing of its label: each is as often entailed as neutral and contradicted. See `judging.py` for what
+these are.
 """
 
 from __future__ import annotations

@@ -36,7 +36,10 @@ class FullDescription:
         return all(relation(boxes[one], boxes[other]) == name for one, name, other in self.relations)
 
     def text(self, draws: Draws) -> str:
-        """Returns it in words: "a big red circle left of a small blue square and a big red ring below the blue square"."""
+        """Returns it in words.
+
+        Such as "a big red circle left of a small blue square and a big red ring below the blue square".
+        """
         beginning = draws.choice(_BEGINNINGS)
         phrases = [noun_phrase(kind, draws, size) for kind, size in self.objects]
         clauses: list[str] = []
@@ -51,8 +54,8 @@ class FullDescription:
 def describe(scene: Scene, order: list[int]) -> FullDescription:
     """Returns what holds of a scene, objects in this order.
 
-    The caption says how the first lies to the second, and the third to the second. With four it says how the third lies
-    to the fourth, so that it stays short.
+    The caption says how the first lies to the second, and the third to the second. With four it says how the third
+    lies to the fourth, so that it stays short.
     """
     objects = [scene.objects[number] for number in order]
     pairs = _PAIRS[len(objects)]

@@ -1,8 +1,8 @@
 """Which kinds, and which pairs of kinds, are kept from training for `test_compositional`.
 
-Colours and shapes are numbered 0 to 6, and what is held out does not change when all numbers x become ux + v (modulo 7).
-These maps turn any colour, any shape and any held-in kind into any other. So nothing in a split is more frequent than
-another of its sort, and a question's words say nothing about its answer: in "is there a red circle?", drawn from the
+Colours and shapes are numbered 0 to 6, and what is held out does not change when all numbers x become ux + v (modulo
+7). These maps turn any colour, any shape and any seen kind into any other. So nothing in a split is more frequent than
+others of its sort, and a question's words say nothing about its answer: in "is there a red circle?", drawn from the
 objects of a scene for "yes" and from those it lacks for "no", both answers are exactly as frequent.
 """
 

@@ -1,9 +1,9 @@
 """What an image with a hidden object says of a statement.
 
-Of a scene in full view every statement is true or false. Therefore some images of the task entailment have a grey screen,
-behind which there is exactly one object, at its centre; nothing says which. A statement is *entailed* if it is true
-whatever object is behind the screen, a *contradiction* if it is false whatever is there, and *neutral* if that depends on
-the object. Any of the 49 kinds may be there, also one that can be seen elsewhere.
+Of a scene in full view every statement is true or false. Therefore some images of the task entailment have a grey
+screen, behind which there is exactly one object, at its centre; nothing says which. A statement is *entailed* if it is
+true whatever object is behind the screen, a *contradiction* if it is false whatever is there, and *neutral* if that
+depends on the object. Any of the 49 kinds may be there, also one that can be seen elsewhere.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def judge(statement: Statement, scene: Scene) -> str:
 
 
 def _completions(statement: Statement, scene: Scene) -> Iterator[tuple[SceneObject, ...]]:
-    """Yields the objects with each that may be behind the screen and makes a difference. (No statement is about sizes.)"""
+    """Yields the objects with each that may be behind the screen and makes a difference; none is about sizes."""
     if scene.screen is None:
         yield scene.objects
         return

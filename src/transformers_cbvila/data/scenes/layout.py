@@ -41,7 +41,15 @@ def place(
     while True:
         placed: dict[int, Box] = {}
         for number in order:
-            box = _free(draws, placed, number, sides[number], image_size, split if len(placed) == len(sides) - 1 else None, arrangement)
+            box = _free(
+                draws,
+                placed,
+                number,
+                sides[number],
+                image_size,
+                split if len(placed) == len(sides) - 1 else None,
+                arrangement,
+            )
             if box is None:
                 break
             placed[number] = box
@@ -78,7 +86,10 @@ def _free(
     split: str | None,
     arrangement: Arrangement | None,
 ) -> Box | None:
-    """Returns a free place for an object, or None if none is found soon; with a split, one that completes a layout of it."""
+    """Returns a free place for an object, or None if none is found soon.
+
+    With a split, the place completes a layout of it.
+    """
     first = _MARGIN * image_size // 64
     last = image_size - first - side
     before = sum(map(_mixed, placed.values()))

@@ -23,8 +23,8 @@ class SceneOptions:
     Args:
         size: Width and height of images in pixels.
         objects: Largest number of objects in an image.
-        fewest: Smallest number of objects in an image for pretraining, retrieval and vqa. With one, captions such as "a
-            big red circle" are true of many images, which contrast and matching then take for negatives.
+        fewest: Smallest number of objects in an image for pretraining, retrieval and vqa. With one, captions such as
+            "a big red circle" are true of many images, which contrast and matching then take for negatives.
         style: The ground: `flat`, `striped`, `noisy`, or `mixed`, one of these for each image.
         rows: Rows of every split; default: 24,000 for training, 2,000 for each test, else 1,000.
         seed: Seed of everything that is drawn.
@@ -40,7 +40,7 @@ class SceneOptions:
     rows: int | None = None
     seed: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not SMALLEST <= self.size <= LARGEST:
             raise ValueError(
                 f"size={self.size} is no size of scenes; give {SMALLEST} to {LARGEST} pixels. In smaller images no "
@@ -56,7 +56,9 @@ class SceneOptions:
                 f"fewest={self.fewest} must be from 1 to objects={self.objects}; lower it, or give more objects."
             )
         if self.style not in STYLES:
-            raise ValueError(f"style={shown(self.style)} is none of {', '.join(STYLES)}{nearest(self.style, STYLES) or '.'}")
+            raise ValueError(
+                f"style={shown(self.style)} is none of {', '.join(STYLES)}{nearest(self.style, STYLES) or '.'}"
+            )
         if self.rows is not None and self.rows < 1:
             raise ValueError(f"rows={self.rows} must be at least 1; leave it out for the usual numbers.")
 
@@ -67,7 +69,9 @@ class SceneOptions:
             ValueError: If there is no such split, or it cannot have so many rows.
         """
         if split not in SPLITS:
-            raise ValueError(f"scenes has no split {shown(split)}; it has {', '.join(SPLITS)}{nearest(split, SPLITS) or '.'}")
+            raise ValueError(
+                f"scenes has no split {shown(split)}; it has {', '.join(SPLITS)}{nearest(split, SPLITS) or '.'}"
+            )
         rows, most = _ROWS[split] if self.rows is None else self.rows, self.most_rows(split)
         if rows > most:
             raise ValueError(f"rows={rows} is more than the split {split} can have; give at most {most}.")

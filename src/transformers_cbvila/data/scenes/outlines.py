@@ -11,7 +11,13 @@ _FINER = 4  # points per pixel and axis
 _INSIDE_RING = 0.3  # square of its inner radius
 _ARM = 1 / 3  # half the width of a cross's arm
 # Directions of a star's tips; a line through two tips with one between is this far from the centre.
-_TIPS = ((0.0, 1.0), (0.9510565, 0.3090170), (0.5877853, -0.8090170), (-0.5877853, -0.8090170), (-0.9510565, 0.3090170))
+_TIPS = (
+    (0.0, 1.0),
+    (0.9510565, 0.3090170),
+    (0.5877853, -0.8090170),
+    (-0.5877853, -0.8090170),
+    (-0.9510565, 0.3090170),
+)
 _LINE = 0.3090170
 
 

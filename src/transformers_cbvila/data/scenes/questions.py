@@ -1,9 +1,9 @@
 """Questions about a scene, in which the words say nothing of the answer.
 
-The first one counts or compares: its words and then its answer are drawn, and a scene of which both hold. The others are
-about whatever that scene has. Of what is asked with yes or no, the answer is drawn first and then the objects: those of
-the scene for yes, those that it lacks for no. As no colour, shape or kind is more frequent than another (`held_out.py`),
-neither is an answer to the same words.
+The first one counts or compares: its words and then its answer are drawn, and a scene of which both hold. The others
+are about whatever that scene has. Of what is asked with yes or no, the answer is drawn first and then the objects:
+those of the scene for yes, those that it lacks for no. As no colour, shape or kind is more frequent than another
+(`held_out.py`), neither is an answer to the same words.
 """
 
 from __future__ import annotations
@@ -38,7 +38,10 @@ def scene_with_questions(sampler: Sampler) -> tuple[Scene, list[Question]]:
     """Returns a scene and questions about it, one or two of each type."""
     first, kinds, avoid = sampler.draws.choice(_FIRST)(sampler)
     options = sampler.options
-    number = sampler.draws.between(max(options.fewest, len(kinds)), options.objects)
+    fewest = max(options.fewest, len(kinds))
+    if sampler.novelty == "pair" and not sampler.is_new(kinds):
+        fewest = max(fewest, len(kinds) + 1, 2)
+    number = sampler.draws.between(min(fewest, options.objects), options.objects)
     kinds = sampler.filled(kinds, number, lambda kind: not avoid(kind))
     scene = sampler.scene(sampler.draws.shuffled(kinds))
     return scene, [first, *_about(sampler, scene)]
@@ -51,9 +54,14 @@ def _count_by(sampler: Sampler, by: str) -> Planned:
     """Returns a question about a number, the kinds to be counted and which others would be counted with them."""
     draws = sampler.draws
     name = draws.choice(SHAPES if by == "shape" else tuple(COLORS))
-    counted = sampler.filled([], draws.between(0, sampler.options.objects), lambda kind: getattr(kind, by) == name)
+    counted = sampler.filled([], draws.between(0, _most(sampler)), lambda kind: getattr(kind, by) == name)
     text = f"how many {plural(name) if by == 'shape' else f'{name} shapes'} are there?"
     return Question(text, str(len(counted)), "count"), counted, lambda kind: getattr(kind, by) == name
+
+
+def _most(sampler: Sampler) -> int:
+    """Returns how many objects a first question may be about; one more may make a new pair."""
+    return max(sampler.options.objects - (sampler.novelty == "pair"), 1)
 
 
 def _count_shapes(sampler: Sampler) -> Planned:
@@ -65,7 +73,7 @@ def _count_colors(sampler: Sampler) -> Planned:
 
 
 def _more(sampler: Sampler) -> Planned:
-    draws, most = sampler.draws, sampler.options.objects
+    draws, most = sampler.draws, _most(sampler)
     one, other = draws.shuffled(SHAPES)[:2]
     yes = draws.chance(0.5)
     able = [(a, b) for a in range(most + 1) for b in range(most + 1 - a) if a + b and (a > b) == yes]

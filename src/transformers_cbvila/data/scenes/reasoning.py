@@ -77,7 +77,7 @@ def _related(sampler: Sampler) -> PairStatement:
         name = sampler.draws.choice([name for name in RELATIONS if name != statement.relation])
         return Wanted([one, other], avoid, arrangement=(one, name, other))
 
-    seen = Wanted([one, other], avoid, arrangement=tuple(statement))
+    seen = Wanted([one, other], avoid, arrangement=(one, statement.relation, other))
     return _in_images(text, statement, number, seen, decoy)
 
 
@@ -116,7 +116,7 @@ def _sides(sampler: Sampler) -> PairStatement:
 
     def plan(sampler: Sampler, label: bool) -> tuple[Wanted, Wanted]:
         swapped = [Kind(one.color, other.shape)], [Kind(other.color, one.shape)]
-        wrong = (([other], [one]), swapped, ([one], []), ([], [other]))
+        wrong: tuple[tuple[list[Kind], list[Kind]], ...] = (([other], [one]), swapped, ([one], []), ([], [other]))
         left, right = ([one], [other]) if label else sampler.draws.choice(wrong)
         return Wanted(left, avoid), Wanted(right, avoid)
 

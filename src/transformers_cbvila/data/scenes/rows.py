@@ -36,7 +36,7 @@ def make_row(options: SceneOptions, split: str, task: str, number: int) -> Row:
 
 
 def _sampler(options: SceneOptions, split: str, *key: Any) -> Sampler:
-    """Returns what draws the scenes of a row; every other row of `test_compositional` has a new kind, or a new pair."""
+    """Returns what draws the scenes of a row; rows of `test_compositional` have a new kind and a new pair in turns."""
     novelty = NOVELTIES[key[-1] % 2] if split == "test_compositional" else None
     return Sampler(Draws(options.seed, split, *key), options, split, novelty)
 

@@ -13,6 +13,7 @@ from .options import SceneOptions
 from .scene import Scene, SceneObject
 from .words import SIZES, Kind
 
+_GUESSES = 4  # at a kind before all are looked through, which takes longer
 NOVELTIES = ("kind", "pair")  # what is new in a row of test_compositional
 
 
@@ -62,25 +63,30 @@ class Sampler:
         """
         found = list(kinds)
         while len(found) < number:
-            able = self._able(found, self._new(found), allowed) or self._able(found, SEEN, allowed)
-            if not able:
+            kind = self._another(found, self._new(found), allowed) or self._another(found, SEEN, allowed)
+            if kind is None:
                 break
-            found.append(self.draws.choice(able))
+            found.append(kind)
         return found
 
     def several(self, shape: str, number: int) -> list[Kind]:
         """Returns so many kinds of a shape."""
         return self.filled([], number, lambda kind: kind.shape == shape)
 
-    def _able(
+    def _another(
         self, kinds: list[Kind], candidates: Sequence[Kind], allowed: Callable[[Kind], bool] | None
-    ) -> list[Kind]:
-        """Returns the candidates that may be added to the kinds."""
-        return [
-            kind
-            for kind in candidates
-            if kind not in kinds and (allowed is None or allowed(kind)) and self.may_meet([*kinds, kind])
-        ]
+    ) -> Kind | None:
+        """Returns one of the candidates that may be added to the kinds, None if there is none."""
+
+        def is_able(kind: Kind) -> bool:
+            return kind not in kinds and (allowed is None or allowed(kind)) and self.may_meet([*kinds, kind])
+
+        for _ in range(_GUESSES if candidates else 0):
+            kind = self.draws.choice(candidates)
+            if is_able(kind):
+                return kind
+        able = [kind for kind in candidates if is_able(kind)]
+        return self.draws.choice(able) if able else None
 
     def may_meet(self, kinds: Sequence[Kind]) -> bool:
         """Returns whether a scene of this split may have the last of these kinds beside the others."""
@@ -125,7 +131,7 @@ class Sampler:
         return Scene(objects, boxes[-1] if screen else None)
 
     def wanted_scene(self, wanted: Wanted) -> Scene | None:
-        """Returns a scene that has what is wanted, and other objects beside it; None if its kinds may not meet here."""
+        """Returns a scene that has what is wanted, and others beside it; None if its kinds may not meet here."""
         kinds = list(dict.fromkeys(wanted.kinds))
         room = self.options.objects - wanted.screen
         if len(kinds) > room or not all(self.may_meet(kinds[: end + 1]) for end in range(len(kinds))):

@@ -64,9 +64,10 @@ class Scene:
 
 
 def relation(one: Box, other: Box) -> str:
-    """Returns how a box lies to another: `left`, `right`, `above` or `below`, along the axis on which they are farther apart.
+    """Returns how a box lies to another: `left`, `right`, `above` or `below`.
 
-    So exactly one of the four holds, as in ShapeWorld. Layouts keep clear of the diagonals.
+    That is told along the axis on which they are farther apart, as in ShapeWorld, so that exactly one of the four
+    holds. Layouts keep clear of the diagonals.
     """
     across, down = offset(one, other)
     if abs(across) > abs(down):

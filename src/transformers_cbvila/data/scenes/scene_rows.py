@@ -7,8 +7,8 @@ from typing import Any
 
 from PIL import Image
 
-from .draws import Draws
 from .drawing import draw, label_map
+from .draws import Draws
 from .options import SceneOptions
 from .rows import Row, make_row
 from .scene import Scene
@@ -30,7 +30,7 @@ class SceneRows(Sequence):
         ValueError: If there is no such split, or it has no rows for the task.
     """
 
-    def __init__(self, options: SceneOptions, split: str, task: str = "pretraining"):
+    def __init__(self, options: SceneOptions, split: str, task: str = "pretraining") -> None:
         options.check_task(split, task)
         self.options, self.split, self.task = options, split, task
         self._length = options.rows_of(split)

@@ -35,7 +35,11 @@ class ScenesSource(BuiltinSource):
 
     def texts(self, split: str) -> Iterator[str]:
         """Yields questions, answers, hypotheses and statements, enough of them to have all words."""
-        for task, columns in (("vqa", ("question", "answer")), ("entailment", ("hypothesis",)), ("reasoning", ("sentence",))):
+        for task, columns in (
+            ("vqa", ("question", "answer")),
+            ("entailment", ("hypothesis",)),
+            ("reasoning", ("sentence",)),
+        ):
             if split == "confusers" or (self.options.objects < 2 and task != "vqa"):
                 continue
             rows = SceneRows(self.options, split, task)

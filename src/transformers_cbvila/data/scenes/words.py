@@ -1,4 +1,7 @@
-"""What objects in scenes can be, and the words for it. Texts are lower case and in American spelling, as easy-VQA's."""
+"""What objects in scenes can be, and the words for it.
+
+Texts are in lower case and American spelling, as easy-VQA's.
+"""
 
 from typing import NamedTuple
 

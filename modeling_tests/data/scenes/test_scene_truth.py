@@ -1,0 +1,118 @@
+"""Whatever is said of a scene is true of its objects, and these are what the image shows."""
+
+import numpy as np
+import pytest
+from scene_truth import answer, caption_holds, label, pair_statement_holds
+
+from transformers_cbvila.data.scenes.drawing import GROUND, SCREEN, SCREEN_LABEL
+from transformers_cbvila.data.scenes.options import SPLITS, SceneOptions
+from transformers_cbvila.data.scenes.scene_rows import SceneRows
+from transformers_cbvila.data.scenes.words import COLORS
+
+ROWS = 400
+DRAWN = SPLITS[:-1]
+
+
+def rows_of(task, split="train", rows=ROWS, **options):
+    return SceneRows(SceneOptions(rows=rows, **options), split, task)
+
+
+@pytest.mark.parametrize("split", DRAWN)
+@pytest.mark.parametrize("fewest, objects", [(1, 1), (2, 3), (1, 4)])
+def test_captions_are_true(split, fewest, objects):
+    rows = rows_of("pretraining", split, fewest=fewest, objects=objects)
+    for row in map(rows.texts, range(len(rows))):
+        assert fewest <= len(row["objects"]) <= objects
+        assert len(row["captions"]) >= (5 if len(row["objects"]) > 1 else 3)
+        for caption in row["captions"]:
+            assert caption_holds(caption, row["objects"]), (caption, row["objects"])
+
+
+def test_captions_are_seldom_true_of_other_images():
+    rows = list(map(rows_of("pretraining").texts, range(ROWS)))
+    wrong = sum(
+        caption_holds(caption, other["objects"])
+        for row in rows[:100]
+        for caption in row["captions"]
+        for other in rows
+        if other is not row
+    )
+    assert wrong / (500 * ROWS) < 2e-3
+
+
+@pytest.mark.parametrize("split", DRAWN)
+@pytest.mark.parametrize("objects", [2, 3, 4])
+def test_answers_are_true(split, objects):
+    rows = rows_of("vqa", split, objects=objects)
+    for row in map(rows.texts, range(len(rows))):
+        for question, given in zip(row["question"], row["answer"], strict=True):
+            assert answer(question, row["objects"]) == given, (question, row["objects"])
+
+
+@pytest.mark.parametrize("split", DRAWN)
+@pytest.mark.parametrize("objects", [2, 3, 4])
+def test_labels_of_hypotheses_hold_whatever_is_hidden(split, objects):
+    rows = rows_of("entailment", split, objects=objects)
+    for number in range(len(rows)):
+        row, scene = rows.texts(number), rows.scenes(number)["image"]
+        assert label(row["hypothesis"], row["objects"], scene.screen) == row["label"], (row, scene.screen)
+        assert len(row["objects"]) + (scene.screen is not None) <= objects
+
+
+@pytest.mark.parametrize("split", DRAWN)
+@pytest.mark.parametrize("objects", [2, 3, 4])
+def test_labels_of_statements_about_two_images_hold(split, objects):
+    rows = rows_of("reasoning", split, objects=objects)
+    for row in map(rows.texts, range(len(rows))):
+        assert pair_statement_holds(row["sentence"], *row["objects"]) is row["label"], row
+
+
+def test_label_maps_show_where_objects_are():
+    for number, row in enumerate(rows_of("pretraining", rows=100, objects=4)):
+        pixels, labels = np.asarray(row["image"]), row["label_map"]
+        assert labels.max() == len(row["objects"])
+        assert (pixels[labels == 0] == GROUND).mean() > 0.9, number  # the rest is the edges of shapes
+        for place, item in enumerate(row["objects"], start=1):
+            inside = labels == place
+            color = COLORS[item["colour"]]
+            assert (pixels[inside] == color).all(axis=1).mean() > 0.6
+            down, across = np.nonzero(inside)
+            extent = np.array([across.min(), down.min(), across.max() + 1, down.max() + 1])
+            assert np.abs(extent - item["box"]).max() <= 1
+
+
+def test_screens_hide_what_nothing_is_said_of():
+    rows = rows_of("entailment", rows=60)
+    hidden = [number for number in range(len(rows)) if rows.scenes(number)["image"].screen]
+    assert len(hidden) > 10
+    for number in hidden:
+        row, screen = rows[number], rows.scenes(number)["image"].screen
+        assert (np.asarray(row["image"].crop(tuple(screen))) == SCREEN).all()
+        assert (row["label_map"] == SCREEN_LABEL).sum() == (screen.right - screen.left) * (screen.bottom - screen.top)
+
+
+@pytest.mark.parametrize("size", [32, 64, 100])
+@pytest.mark.parametrize("objects", [1, 4])
+def test_objects_do_not_overlap(size, objects):
+    rows = rows_of("pretraining", rows=100, size=size, objects=objects, fewest=objects)
+    for row in map(rows.texts, range(len(rows))):
+        taken = np.zeros((size, size), dtype=int)
+        for left, top, right, bottom in (item["box"] for item in row["objects"]):
+            assert 0 <= left < right <= size and 0 <= top < bottom <= size
+            taken[top:bottom, left:right] += 1
+        assert taken.max() == 1
+        kinds = [(item["colour"], item["shape"]) for item in row["objects"]]
+        assert len(set(kinds)) == len(kinds)
+
+
+def test_graph_says_how_objects_lie():
+    (row,) = rows_of("pretraining", rows=1, objects=3, fewest=3)
+    assert len(row["graph"]) == 6
+    for edge in row["graph"]:
+        one, other = row["objects"][edge["first"]], row["objects"][edge["second"]]
+        side = {"left": "left of", "right": "right of"}.get(edge["relation"], edge["relation"])
+        said = f"a {one['colour']} {one['shape']} {side} a {other['colour']} {other['shape']}"
+        assert caption_holds(said, row["objects"])
+        assert edge["same_shape"] == (one["shape"] == other["shape"])
+        assert edge["same_color"] == (one["colour"] == other["colour"])
+        assert edge["same_size"] == (one["size"] == other["size"])
