@@ -39,6 +39,10 @@ class BuiltinSource(ABC):
     def __init__(self, options: Any = None) -> None:
         self.options = self.options_type() if options is None else options
 
+    def tasks_of(self, split: str) -> tuple[str, ...]:
+        """Returns what a split has rows for: all of `tasks`, unless the source says otherwise."""
+        return self.tasks
+
     @abstractmethod
     def rows(self, split: str, task: str, streaming: bool = False) -> Dataset | IterableDataset:
         """Returns the rows of a split for a task, in columns with the usual names of that task.

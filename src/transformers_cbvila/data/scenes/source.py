@@ -12,7 +12,7 @@ from PIL import Image
 from ...extras import require
 from ..builtin_source import BuiltinSource
 from .addresses import Addresses, image_at
-from .options import SPLITS, TASKS, SceneOptions
+from .options import GALLERY_TASKS, SPLITS, TASKS, SceneOptions
 from .scene_rows import SceneRows
 
 if TYPE_CHECKING:
@@ -28,6 +28,10 @@ class ScenesSource(BuiltinSource):
     splits = SPLITS
     tasks = TASKS
     options_type = SceneOptions
+
+    def tasks_of(self, split: str) -> tuple[str, ...]:
+        """Returns what a split has rows for: the confusers are a gallery for retrieval."""
+        return GALLERY_TASKS if split == "confusers" else self.tasks
 
     def rows(self, split: str, task: str, streaming: bool = False) -> Dataset | IterableDataset:
         """Returns the rows of a split for a task; their images are drawn when they are read."""
