@@ -39,8 +39,8 @@ class BuiltinSource(ABC):
     def __init__(self, options: Any = None) -> None:
         self.options = self.options_type() if options is None else options
 
-    def tasks_in(self, split: str) -> tuple[str, ...]:
-        """Returns what a split has rows for."""
+    def tasks_of(self, split: str) -> tuple[str, ...]:
+        """Returns what a split has rows for: all of `tasks`, unless the source says otherwise."""
         return self.tasks
 
     @abstractmethod

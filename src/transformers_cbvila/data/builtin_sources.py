@@ -2,17 +2,15 @@
 
 import re
 
+from ..lazy_registry import LazyRegistry
 from ..model.messages_cbvila import shown
 from .builtin_options import parse_options
 from .builtin_source import BuiltinSource
-from .easy_vqa.source import EasyVQASource
-from .scenes.source import ScenesSource
 
 # Names have no brackets. A path with such a name is given as ./NAME.
-BUILTIN_SOURCES: dict[str, type[BuiltinSource]] = {
-    "easy-vqa": EasyVQASource,
-    "scenes": ScenesSource,
-}
+BUILTIN_SOURCES: LazyRegistry[type[BuiltinSource]] = LazyRegistry(
+    __package__, {"easy-vqa": "easy_vqa.source.EasyVQASource", "scenes": "scenes.source.ScenesSource"}
+)
 _NAME_AND_OPTIONS = re.compile(r"(?P<name>[^\[\]]+)(?:\[(?P<options>.*)\])?", re.DOTALL)
 
 

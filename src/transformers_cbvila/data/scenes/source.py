@@ -5,28 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from PIL import Image
+
 from ..builtin_source import BuiltinSource
+from .addresses import image_at
 from .options import GALLERY_TASKS, SPLITS, TASKS, SceneOptions
+from .scene_rows import SceneRows
+from .tables import scene_stream, scene_table
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
-    from PIL import Image
 
 _ROWS_FOR_WORDS = 1_000  # of each task; they have all words
 _TEXTS = {"vqa": ("question", "answer"), "entailment": ("hypothesis",), "reasoning": ("sentence",)}
 
 
 class ScenesSource(BuiltinSource):
-    """Generated scenes of coloured shapes, with captions, questions, hypotheses and statements whose truth is known.
-
-    Modules that draw are imported when there is something to draw: the command line knows this source by its name.
-    """
+    """Generated scenes of coloured shapes, with captions, questions, hypotheses and statements whose truth is known."""
 
     splits = SPLITS
     tasks = TASKS
     options_type = SceneOptions
 
-    def tasks_in(self, split: str) -> tuple[str, ...]:
+    def tasks_of(self, split: str) -> tuple[str, ...]:
         """Returns the tasks that a split has rows for."""
         if self.options.objects < 2:
             return () if split == "confusers" else (*GALLERY_TASKS, "vqa")
@@ -34,15 +35,11 @@ class ScenesSource(BuiltinSource):
 
     def rows(self, split: str, task: str, streaming: bool = False) -> Dataset | IterableDataset:
         """Returns the rows of a split for a task; their images are drawn when they are read."""
-        from .tables import scene_stream, scene_table
-
         return scene_stream(self.options, split, task) if streaming else scene_table(self.options, split, task)
 
     def texts(self, split: str) -> Iterator[str]:
         """Yields questions, answers, hypotheses and statements, enough of them to have all words."""
-        from .scene_rows import SceneRows
-
-        for task in self.tasks_in(split):
+        for task in self.tasks_of(split):
             columns = _TEXTS.get(task, ())
             rows = SceneRows(self.options, split, task)
             for number in range(min(_ROWS_FOR_WORDS, len(rows)) if columns else 0):
@@ -53,6 +50,4 @@ class ScenesSource(BuiltinSource):
     @staticmethod
     def image_at(address: str) -> Image.Image:
         """Draws the image that a row names by its address."""
-        from .addresses import image_at
-
         return image_at(address)
