@@ -78,7 +78,7 @@ def test_label_maps_show_where_objects_are():
             assert (pixels[inside] == color).all(axis=1).mean() > 0.6
             down, across = np.nonzero(inside)
             extent = np.array([across.min(), down.min(), across.max() + 1, down.max() + 1])
-            assert np.abs(extent - item["box"]).max() <= 1
+            assert np.abs(extent - item["box"]).max() <= 2  # of a tip, that covers less than half of its pixels
 
 
 def test_screens_hide_what_nothing_is_said_of():

@@ -109,22 +109,15 @@ class Sampler:
             return UNSEEN
         return [other for kind in kinds for other in held_out_partners(kind)]
 
-    def scene(
-        self,
-        kinds: Sequence[Kind],
-        sizes: Sequence[str] | None = None,
-        screen: bool = False,
-        arrangement: Arrangement | None = None,
-    ) -> Scene:
-        """Returns a scene with objects of these kinds, in this order.
+    def scene(self, kinds: Sequence[Kind], screen: bool = False, arrangement: Arrangement | None = None) -> Scene:
+        """Returns a scene with objects of these kinds, in this order, each as often small as big.
 
         Args:
             kinds: The kinds.
-            sizes: Their sizes; without, each is as often small as big.
             screen: Whether something is hidden.
             arrangement: How two of the objects lie; the screen has the number after the last object's.
         """
-        sizes = [self.draws.choice(SIZES) for _ in kinds] if sizes is None else sizes
+        sizes = [self.draws.choice(SIZES) for _ in kinds]
         all_sizes = [*sizes, *["screen"] * screen]
         boxes = place(self.draws, all_sizes, self.options.size, self.split, arrangement)
         objects = tuple(SceneObject(*item) for item in zip(kinds, sizes, boxes, strict=False))
@@ -140,11 +133,14 @@ class Sampler:
         kinds = self.filled(kinds, number, lambda kind: not wanted.avoid(kind))
         if not kinds:
             return None
-        numbers = self.draws.shuffled(range(len(kinds)))
-        at = {kind: numbers.index(i) for i, kind in enumerate(kinds)}
-        arrangement = None
-        if wanted.arrangement is not None:
-            first, name, second = wanted.arrangement
-            hidden = len(kinds)
-            arrangement = Arrangement(at.get(first, hidden), name, at.get(second, hidden))
-        return self.scene([kinds[i] for i in numbers], screen=wanted.screen, arrangement=arrangement)
+        kinds = self.draws.shuffled(kinds)
+        return self.scene(kinds, wanted.screen, _numbered(wanted, kinds))
+
+
+def _numbered(wanted: Wanted, kinds: list[Kind]) -> Arrangement | None:
+    """Returns the wanted arrangement by the numbers of these kinds."""
+    if wanted.arrangement is None:
+        return None
+    first, name, second = wanted.arrangement
+    at = {kind: number for number, kind in enumerate(kinds)}
+    return Arrangement(at.get(first, len(kinds)), name, at.get(second, len(kinds)))

@@ -21,7 +21,7 @@ _TEXTS = {"vqa": ("question", "answer"), "entailment": ("hypothesis",), "reasoni
 
 
 class ScenesSource(BuiltinSource):
-    """Generated scenes of coloured shapes, with captions, questions, hypotheses and statements whose truth is known."""
+    """Generated scenes of coloured shapes, with captions, questions, hypotheses and statements of known truth."""
 
     splits = SPLITS
     tasks = TASKS
