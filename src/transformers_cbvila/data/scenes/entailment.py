@@ -16,6 +16,7 @@ from .statements import Every, Exactly, Lacks, More, Related, Shows, Statement
 from .words import RELATIONS, SHAPES, Kind
 
 _MOST_COUNTED = 2
+_SCREENED = 0.7  # of scenes in which a screen changes nothing, so that one does not give neutral away
 
 Planner = Callable[[Sampler, str], Wanted]
 
@@ -63,7 +64,7 @@ def _presence(sampler: Sampler, kind: Kind, other: Kind, visible: bool, hidden: 
     """Returns what a scene has in which a kind is visible or, without that, may be hidden or is absent."""
     draws = sampler.draws
     if visible:
-        return Wanted([kind], lambda added: False, screen=draws.chance(0.5))
+        return Wanted([kind], lambda added: False, screen=draws.chance(_SCREENED))
     # an object of the colour and one of the shape, so that both words are seen
     decoys = [Kind(kind.color, other.shape), Kind(other.color, kind.shape)] if draws.chance(0.5) else []
     return Wanted(decoys, lambda added: added == kind, screen=hidden)
@@ -76,7 +77,7 @@ def _every(sampler: Sampler) -> tuple[Statement, Planner]:
         draws = sampler.draws
         if label == "contradiction":
             odd = sampler.filled([], 1, lambda added: added.shape == kind.shape and added != kind)
-            return Wanted([*odd, *[kind] * draws.chance(0.5)], lambda added: False, screen=draws.chance(0.5))
+            return Wanted([*odd, *[kind] * draws.chance(0.5)], lambda added: False, screen=draws.chance(_SCREENED))
         return Wanted([kind], lambda added: added.shape == kind.shape, screen=label == "neutral")
 
     return Every(kind), plan
@@ -94,7 +95,7 @@ def _related(sampler: Sampler) -> tuple[Statement, Planner]:
         if label == "contradiction" and draws.chance(0.25):
             return Wanted([Kind(one.color, other.shape), Kind(other.color, one.shape)], lambda added: False)
         lies = name if label == "entailment" else draws.choice([word for word in RELATIONS if word != name])
-        return Wanted([one, other], lambda added: False, draws.chance(0.5), (one, lies, other))
+        return Wanted([one, other], lambda added: False, draws.chance(_SCREENED), (one, lies, other))
 
     return Related(one, name, other), plan
 

@@ -101,6 +101,12 @@ class Sampler:
             return any(is_held_out_pair(one, other) for i, one in enumerate(kinds) for other in kinds[:i])
         return any(map(is_held_out, kinds))
 
+    def fewest(self, kinds: Sequence[Kind]) -> int:
+        """Returns how many objects a scene with these kinds has at least, for something new to be among them."""
+        if self.novelty is None or self.is_new(kinds):
+            return max(len(kinds), 1)
+        return max(len(kinds) + 1, 2 if self.novelty == "pair" else 1)
+
     def _new(self, kinds: Sequence[Kind]) -> Sequence[Kind]:
         """Returns the kinds that would make these the ones that a row of its novelty has; none if they are."""
         if self.novelty is None or self.is_new(kinds):
@@ -129,7 +135,7 @@ class Sampler:
         room = self.options.objects - wanted.screen
         if len(kinds) > room or not all(self.may_meet(kinds[: end + 1]) for end in range(len(kinds))):
             return None
-        number = self.draws.between(max(len(kinds), 1), max(room, 1))
+        number = self.draws.between(min(self.fewest(kinds), max(room, 1)), max(room, 1))
         kinds = self.filled(kinds, number, lambda kind: not wanted.avoid(kind))
         if not kinds:
             return None
