@@ -9,7 +9,7 @@ from transformers_cbvila.data.scenes.options import SPLITS, SceneOptions
 from transformers_cbvila.data.scenes.scene_rows import SceneRows
 from transformers_cbvila.data.scenes.words import COLORS
 
-ROWS = 400
+ROWS = 250
 DRAWN = SPLITS[:-1]
 
 

@@ -8,6 +8,7 @@ have the same words in another order, so that a model that reads captions as bag
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -21,7 +22,8 @@ from .words import COLORS, SHAPES, SIZES, Kind
 
 ROLES = ("original", "swapped", "turned", "changed")
 SPLIT = "confusers"
-_ATTEMPTS = 20_000  # at one group; about a hundred are usual
+_ATTEMPTS = 2_000  # at one group; a few are usual
+_NUDGES = 100  # at places for objects that move, most of which are in layouts of other splits
 
 
 class Confuser(NamedTuple):
@@ -100,28 +102,54 @@ def _group(draws: Draws, options: SceneOptions) -> tuple[list[Scene], list[FullD
     original = sampler.scene(sampler.kinds(draws.between(max(2, options.fewest), options.objects)))
     order = draws.shuffled(range(len(original.objects)))
     one, other = order[:2]
-    scenes = [
-        original,
-        _swapped(original, one, other),
-        _turned(original, one, other),
-        _changed(original, draws.choice(order), draws, options.size),
-    ]
-    if not all(_is_allowed(scene, sampler) for scene in scenes):
+    odd = draws.choice(order)
+    attribute = draws.choice(("color", "shape", "size"))
+    found = (
+        _settled(lambda: _swapped(original, one, other), [], sampler),
+        _settled(lambda: _turned(original, one, other), [one, other], sampler),
+        _settled(lambda: _changed(original, odd, attribute, sampler), [odd] if attribute == "size" else [], sampler),
+    )
+    scenes = [original, *(scene for scene in found if scene is not None)]
+    if len(scenes) < len(ROLES):
         return None
     orders = [order, order, [other, one, *order[2:]], order]  # what is turned is told from the other side
     return scenes, [describe(scene, at) for scene, at in zip(scenes, orders, strict=True)]
 
 
+def _settled(make: Callable[[], Scene], moved: list[int], sampler: Sampler) -> Scene | None:
+    """Returns a scene that could have been drawn for this split, or None if none is found soon.
+
+    Args:
+        make: Returns the scene, or draws one.
+        moved: Objects that may be a pixel off.
+        sampler: What could have drawn it.
+    """
+    for _ in range(_NUDGES if moved else 1):
+        scene = make()
+        nudges = {number: _nudged(scene.objects[number], sampler) for number in moved}
+        scene = _with(scene, nudges)
+        if _is_allowed(scene, sampler):
+            return scene
+    return None
+
+
+def _nudged(item: SceneObject, sampler: Sampler) -> SceneObject:
+    most = max(1, sampler.options.size // 64)
+    across, down = sampler.draws.between(-most, most), sampler.draws.between(-most, most)
+    left, top, right, bottom = item.box
+    return item._replace(box=Box(left + across, top + down, right + across, bottom + down))
+
+
 def _is_allowed(scene: Scene, sampler: Sampler) -> bool:
-    """Returns whether a scene could have been drawn: its kinds may meet, and its boxes lie as those of this split."""
+    """Returns whether a scene could have been drawn: its boxes lie as those of this split, and its kinds may meet."""
     kinds, boxes = scene.kinds, [item.box for item in scene.objects]
     size = sampler.options.size
     return (
-        len(set(kinds)) == len(kinds)
+        belongs_to(boxes, SPLIT)
+        and len(set(kinds)) == len(kinds)
         and all(sampler.may_meet(kinds[: end + 1]) for end in range(len(kinds)))
         and all(fits(box, boxes[:number], size) for number, box in enumerate(boxes))
         and all(min(box) >= 0 and max(box) <= size for box in boxes)
-        and belongs_to(boxes, SPLIT)
     )
 
 
@@ -149,13 +177,12 @@ def _turned(scene: Scene, one: int, other: int) -> Scene:
     )
 
 
-def _changed(scene: Scene, number: int, draws: Draws, image_size: int) -> Scene:
+def _changed(scene: Scene, number: int, attribute: str, sampler: Sampler) -> Scene:
     """Returns the scene with another colour, shape or size of one object."""
-    item = scene.objects[number]
-    attribute = draws.choice(("color", "shape", "size"))
+    item, draws = scene.objects[number], sampler.draws
     if attribute == "size":
         size = SIZES[1 - SIZES.index(item.size)]
-        side = side_of(draws, size, image_size)
+        side = side_of(draws, size, sampler.options.size)
         return _with(scene, {number: item._replace(size=size, box=_moved(Box(0, 0, side, side), item.box))})
     names = tuple(COLORS) if attribute == "color" else SHAPES
     name = draws.choice([name for name in names if name != getattr(item.kind, attribute)])

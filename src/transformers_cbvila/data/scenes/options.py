@@ -13,7 +13,7 @@ PLACES = 4  # two rows of two of the largest objects always fit
 SMALLEST, LARGEST = 32, 1024  # pixels; in 32 a small object has 6 or 7, which show its shape just so
 _ROWS = {"train": 24_000, "validation": 1_000, "test": 2_000, "test_compositional": 2_000, "confusers": 1_000}
 _MOST_ROWS = 2**40
-_MOST_CONFUSERS = 10_000  # captions that are true of one image are hard to find in larger galleries
+_MOST_CONFUSERS = 2_000  # captions that are true of one image are hard to find in larger galleries
 
 
 @dataclass(frozen=True)
