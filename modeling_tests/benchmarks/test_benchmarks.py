@@ -10,6 +10,7 @@ import pretraining_step
 import pytest
 import quantizer
 import reranking
+import scenes
 import start
 import torch
 from measuring import Spread, count_flops
@@ -28,7 +29,7 @@ def run(module, monkeypatch, *arguments):
 
 
 @pytest.mark.parametrize(
-    "module", [pretraining_step, quantizer, peers, reranking, large_gallery, answering, index_memory, start]
+    "module", [pretraining_step, quantizer, peers, reranking, large_gallery, answering, index_memory, start, scenes]
 )
 def test_benchmark_help_ends_with_an_example(module, monkeypatch, capsys):
     with pytest.raises(SystemExit):
@@ -54,6 +55,13 @@ def test_quantizer_prints_its_ratio(monkeypatch, capsys):
     monkeypatch.setattr(quantizer, "CODES", 32)
     run(quantizer, monkeypatch, "--rounds", "1")
     assert "ours / product and argmin" in capsys.readouterr().out
+
+
+def test_scenes_prints_its_rates(monkeypatch, capsys):
+    run(scenes, monkeypatch, "--rows", "4", "--rounds", "1", "--size", "32")
+    printed = capsys.readouterr().out
+    for line in ("Rows per CPU-second", "reasoning, texts", "as training examples"):
+        assert line in printed
 
 
 def test_start_prints_its_times(monkeypatch, capsys):

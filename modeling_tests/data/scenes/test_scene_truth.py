@@ -75,10 +75,11 @@ def test_label_maps_show_where_objects_are():
         for place, item in enumerate(row["objects"], start=1):
             inside = labels == place
             color = COLORS[item["colour"]]
-            assert (pixels[inside] == color).all(axis=1).mean() > 0.6
+            seen = pixels[inside].astype(int)  # at edges, ground is mixed with the colour
+            assert (np.abs(seen - color).sum(1) <= np.abs(seen - GROUND).sum(1) + 6).all()
             down, across = np.nonzero(inside)
             extent = np.array([across.min(), down.min(), across.max() + 1, down.max() + 1])
-            assert np.abs(extent - item["box"]).max() <= 1
+            assert np.abs(extent - item["box"]).max() <= 2  # of a tip, that covers less than half of its pixels
 
 
 def test_screens_hide_what_nothing_is_said_of():

@@ -7,5 +7,5 @@ question about which colour belongs to which shape. Here the words alone never t
 `test_compositional` has combinations that training never shows.
 
 `scene_rows.py` has the rows, over `rows.py`, which says what each task's rows are made of; `sampling.py` draws scenes,
-`layout.py` places their objects, and `source.py` is the source.
+`layout.py` places their objects, and `source.py` is the source, over `tables.py`.
 """

@@ -1,15 +1,15 @@
 """A gallery for retrieval: each caption is true of one image, and three others differ from that as little as can be.
 
 Images come in groups of four: one, the same with the colours of two objects swapped, with two objects in each other's
-place, and with one attribute of one object changed. A model that reads captions as bags of words cannot tell the first
-three apart.
+place, and with one attribute of one object changed. Their captions are worded alike: with two objects, the first three
+have the same words in another order, so that a model that reads captions as bags of words cannot tell them apart.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .draws import Draws
 from .full_description import FullDescription, describe
@@ -58,7 +58,7 @@ class Gallery:
             draws = Draws(self._options.seed, SPLIT, group, attempt)
             found = _group(draws, self._options)
             if found is not None and self._is_clear(*found):
-                self._add(*found, draws)
+                self._add(*found, (self._options.seed, SPLIT, group, attempt, "words"))
                 return
         raise ValueError(
             f"No more than {len(self._rows):,} images without captions that are true of two were found; take fewer "
@@ -79,9 +79,10 @@ class Gallery:
             for earlier in self._told[item.kind, item.size]
         )
 
-    def _add(self, scenes: list[Scene], told: list[FullDescription], draws: Draws) -> None:
+    def _add(self, scenes: list[Scene], told: list[FullDescription], key: tuple[Any, ...]) -> None:
+        """Adds a group, whose captions are worded alike."""
         for scene, description, role in zip(scenes, told, ROLES, strict=True):
-            self._rows.append(Confuser(scene, description.text(draws), role))
+            self._rows.append(Confuser(scene, description.text(Draws(*key)), role))
             self._told[description.objects[0]].append(description)
             for item in scene.objects:
                 self._scenes[item.kind, item.size].append(scene)
@@ -107,7 +108,8 @@ def _group(draws: Draws, options: SceneOptions) -> tuple[list[Scene], list[FullD
     ]
     if not all(_is_allowed(scene, sampler) for scene in scenes):
         return None
-    return scenes, [describe(scene, order) for scene in scenes]
+    orders = [order, order, [other, one, *order[2:]], order]  # what is turned is told from the other side
+    return scenes, [describe(scene, at) for scene, at in zip(scenes, orders, strict=True)]
 
 
 def _is_allowed(scene: Scene, sampler: Sampler) -> bool:

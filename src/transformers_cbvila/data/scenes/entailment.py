@@ -1,50 +1,70 @@
 """Entailment: a hypothesis about an image in which something may be hidden.
 
-The hypothesis is drawn first, then the label, independently of it, and last a scene of which the label holds. So a
-hypothesis says nothing of its label: each is as often entailed as neutral and contradicted. See `judging.py` for what
-these are.
+A hypothesis is drawn first, and then three scenes: one by which it is entailed, one that leaves it open and one that
+contradicts it. So its words say nothing of the label. See `judging.py` for what the labels mean.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
-from .judging import LABELS, judge
+from .judging import judge
 from .sampling import Sampler, Wanted
 from .scene import Scene
 from .statements import Every, Exactly, Lacks, More, Related, Shows, Statement
 from .words import RELATIONS, SHAPES, Kind
 
 _MOST_COUNTED = 2
+_SCREENED = 0.7  # of scenes in which a screen changes nothing, so that one does not give neutral away
 
-Planner = Callable[[str], Wanted]  # what a scene shall have for a label to hold, or to be likely to
+Planner = Callable[[Sampler, str], Wanted]
 
 
-def entailment(sampler: Sampler) -> tuple[Statement, str, Scene]:
-    """Returns a hypothesis, its label and the scene."""
-    statement, plan = sampler.draws.choice(_HYPOTHESES)(sampler)
-    label = sampler.draws.choice(LABELS)
+class Hypothesis(NamedTuple):
+    """What is said of an image.
+
+    Attributes:
+        statement: What is said.
+        plan: Draws what a scene shall have for a label to hold, or to be likely to.
+    """
+
+    statement: Statement
+    plan: Planner
+
+
+def draw_hypothesis(sampler: Sampler) -> Hypothesis:
+    """Returns a hypothesis."""
+    return Hypothesis(*sampler.draws.choice(_HYPOTHESES)(sampler))
+
+
+def draw_premise(sampler: Sampler, hypothesis: Hypothesis, label: str) -> Scene:
+    """Returns a scene of which a label of the hypothesis holds."""
     while True:
-        scene = sampler.wanted_scene(plan(label))
-        if scene is not None and judge(statement, scene) == label:
-            return statement, label, scene
+        scene = sampler.wanted_scene(hypothesis.plan(sampler, label))
+        if scene is not None and judge(hypothesis.statement, scene) == label:
+            return scene
 
 
 def _shows(sampler: Sampler) -> tuple[Statement, Planner]:
     kind, other = sampler.kinds(2)
-    return Shows(kind), lambda label: _presence(sampler, kind, other, label == "entailment", label == "neutral")
+    return Shows(kind), lambda sampler, label: _presence(
+        sampler, kind, other, label == "entailment", label == "neutral"
+    )
 
 
 def _lacks(sampler: Sampler) -> tuple[Statement, Planner]:
     kind, other = sampler.kinds(2)
-    return Lacks(kind), lambda label: _presence(sampler, kind, other, label == "contradiction", label == "neutral")
+    return Lacks(kind), lambda sampler, label: _presence(
+        sampler, kind, other, label == "contradiction", label == "neutral"
+    )
 
 
 def _presence(sampler: Sampler, kind: Kind, other: Kind, visible: bool, hidden: bool) -> Wanted:
     """Returns what a scene has in which a kind is visible or, without that, may be hidden or is absent."""
     draws = sampler.draws
     if visible:
-        return Wanted([kind], lambda added: False, screen=draws.chance(0.5))
+        return Wanted([kind], lambda added: False, screen=draws.chance(_SCREENED))
     # an object of the colour and one of the shape, so that both words are seen
     decoys = [Kind(kind.color, other.shape), Kind(other.color, kind.shape)] if draws.chance(0.5) else []
     return Wanted(decoys, lambda added: added == kind, screen=hidden)
@@ -53,11 +73,11 @@ def _presence(sampler: Sampler, kind: Kind, other: Kind, visible: bool, hidden: 
 def _every(sampler: Sampler) -> tuple[Statement, Planner]:
     kind = sampler.kinds(1)[0]
 
-    def plan(label: str) -> Wanted:
+    def plan(sampler: Sampler, label: str) -> Wanted:
         draws = sampler.draws
         if label == "contradiction":
             odd = sampler.filled([], 1, lambda added: added.shape == kind.shape and added != kind)
-            return Wanted([*odd, *[kind] * draws.chance(0.5)], lambda added: False, screen=draws.chance(0.5))
+            return Wanted([*odd, *[kind] * draws.chance(0.5)], lambda added: False, screen=draws.chance(_SCREENED))
         return Wanted([kind], lambda added: added.shape == kind.shape, screen=label == "neutral")
 
     return Every(kind), plan
@@ -67,7 +87,7 @@ def _related(sampler: Sampler) -> tuple[Statement, Planner]:
     one, other = sampler.kinds(2)
     name = sampler.draws.choice(RELATIONS)
 
-    def plan(label: str) -> Wanted:
+    def plan(sampler: Sampler, label: str) -> Wanted:
         draws = sampler.draws
         if label == "neutral":
             seen = draws.choice((one, other))
@@ -75,7 +95,7 @@ def _related(sampler: Sampler) -> tuple[Statement, Planner]:
         if label == "contradiction" and draws.chance(0.25):
             return Wanted([Kind(one.color, other.shape), Kind(other.color, one.shape)], lambda added: False)
         lies = name if label == "entailment" else draws.choice([word for word in RELATIONS if word != name])
-        return Wanted([one, other], lambda added: False, draws.chance(0.5), (one, lies, other))
+        return Wanted([one, other], lambda added: False, draws.chance(_SCREENED), (one, lies, other))
 
     return Related(one, name, other), plan
 
@@ -85,7 +105,7 @@ def _exactly(sampler: Sampler) -> tuple[Statement, Planner]:
     number = sampler.draws.between(1, min(_MOST_COUNTED, most - 1))
     shape = sampler.kinds(1)[0].shape
 
-    def plan(label: str) -> Wanted:
+    def plan(sampler: Sampler, label: str) -> Wanted:
         # with something hidden there may be one more than are seen
         numbers = [
             (seen, screen)
@@ -104,7 +124,7 @@ def _more(sampler: Sampler) -> tuple[Statement, Planner]:
     first = sampler.kinds(1)[0].shape
     second = sampler.draws.choice([shape for shape in SHAPES if shape != first])
 
-    def plan(label: str) -> Wanted:
+    def plan(sampler: Sampler, label: str) -> Wanted:
         # a hidden object may add to either
         numbers = [
             (ones, others, screen)

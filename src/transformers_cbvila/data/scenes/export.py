@@ -12,7 +12,7 @@ from PIL import Image
 
 from ...extras import require
 from .scene_rows import SceneRows
-from .source import features_of
+from .tables import features_of
 
 if TYPE_CHECKING:
     from datasets import Features

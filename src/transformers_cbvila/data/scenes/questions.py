@@ -38,9 +38,7 @@ def scene_with_questions(sampler: Sampler) -> tuple[Scene, list[Question]]:
     """Returns a scene and questions about it, one or two of each type."""
     first, kinds, avoid = sampler.draws.choice(_FIRST)(sampler)
     options = sampler.options
-    fewest = max(options.fewest, len(kinds))
-    if sampler.novelty == "pair" and not sampler.is_new(kinds):
-        fewest = max(fewest, len(kinds) + 1, 2)
+    fewest = max(options.fewest, sampler.fewest(kinds))
     number = sampler.draws.between(min(fewest, options.objects), options.objects)
     kinds = sampler.filled(kinds, number, lambda kind: not avoid(kind))
     scene = sampler.scene(sampler.draws.shuffled(kinds))

@@ -9,7 +9,8 @@ from typing import Any
 from .captions import captions_of
 from .confusers import ROLES, gallery
 from .draws import Draws
-from .entailment import entailment
+from .entailment import draw_hypothesis, draw_premise
+from .judging import LABELS
 from .options import SceneOptions
 from .questions import scene_with_questions
 from .reasoning import PAIRS_PER_STATEMENT, pair_of_scenes, pair_statement
@@ -64,8 +65,12 @@ def _asked(options: SceneOptions, split: str, number: int) -> Row:
 
 
 def _entailed(options: SceneOptions, split: str, number: int) -> Row:
-    statement, label, scene = entailment(_sampler(options, split, "entailment", number))
-    return Row({"hypothesis": str(statement), "label": label}, {"image": scene})
+    group, member = divmod(number, len(LABELS))
+    sampler = _sampler(options, split, "hypothesis", group)
+    hypothesis, label = draw_hypothesis(sampler), sampler.draws.shuffled(LABELS)[member]
+    premises = Sampler(Draws(options.seed, split, "entailment", number), options, split, sampler.novelty)
+    scene = draw_premise(premises, hypothesis, label)
+    return Row({"hypothesis": str(hypothesis.statement), "label": label}, {"image": scene})
 
 
 def _reasoned(options: SceneOptions, split: str, number: int) -> Row:

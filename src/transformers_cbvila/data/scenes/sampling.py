@@ -101,6 +101,12 @@ class Sampler:
             return any(is_held_out_pair(one, other) for i, one in enumerate(kinds) for other in kinds[:i])
         return any(map(is_held_out, kinds))
 
+    def fewest(self, kinds: Sequence[Kind]) -> int:
+        """Returns how many objects a scene with these kinds has at least, for something new to be among them."""
+        if self.novelty is None or self.is_new(kinds):
+            return max(len(kinds), 1)
+        return max(len(kinds) + 1, 2 if self.novelty == "pair" else 1)
+
     def _new(self, kinds: Sequence[Kind]) -> Sequence[Kind]:
         """Returns the kinds that would make these the ones that a row of its novelty has; none if they are."""
         if self.novelty is None or self.is_new(kinds):
@@ -109,22 +115,15 @@ class Sampler:
             return UNSEEN
         return [other for kind in kinds for other in held_out_partners(kind)]
 
-    def scene(
-        self,
-        kinds: Sequence[Kind],
-        sizes: Sequence[str] | None = None,
-        screen: bool = False,
-        arrangement: Arrangement | None = None,
-    ) -> Scene:
-        """Returns a scene with objects of these kinds, in this order.
+    def scene(self, kinds: Sequence[Kind], screen: bool = False, arrangement: Arrangement | None = None) -> Scene:
+        """Returns a scene with objects of these kinds, in this order, each as often small as big.
 
         Args:
             kinds: The kinds.
-            sizes: Their sizes; without, each is as often small as big.
             screen: Whether something is hidden.
             arrangement: How two of the objects lie; the screen has the number after the last object's.
         """
-        sizes = [self.draws.choice(SIZES) for _ in kinds] if sizes is None else sizes
+        sizes = [self.draws.choice(SIZES) for _ in kinds]
         all_sizes = [*sizes, *["screen"] * screen]
         boxes = place(self.draws, all_sizes, self.options.size, self.split, arrangement)
         objects = tuple(SceneObject(*item) for item in zip(kinds, sizes, boxes, strict=False))
@@ -136,15 +135,18 @@ class Sampler:
         room = self.options.objects - wanted.screen
         if len(kinds) > room or not all(self.may_meet(kinds[: end + 1]) for end in range(len(kinds))):
             return None
-        number = self.draws.between(max(len(kinds), 1), max(room, 1))
+        number = self.draws.between(min(self.fewest(kinds), max(room, 1)), max(room, 1))
         kinds = self.filled(kinds, number, lambda kind: not wanted.avoid(kind))
         if not kinds:
             return None
-        numbers = self.draws.shuffled(range(len(kinds)))
-        at = {kind: numbers.index(i) for i, kind in enumerate(kinds)}
-        arrangement = None
-        if wanted.arrangement is not None:
-            first, name, second = wanted.arrangement
-            hidden = len(kinds)
-            arrangement = Arrangement(at.get(first, hidden), name, at.get(second, hidden))
-        return self.scene([kinds[i] for i in numbers], screen=wanted.screen, arrangement=arrangement)
+        kinds = self.draws.shuffled(kinds)
+        return self.scene(kinds, wanted.screen, _numbered(wanted, kinds))
+
+
+def _numbered(wanted: Wanted, kinds: list[Kind]) -> Arrangement | None:
+    """Returns the wanted arrangement by the numbers of these kinds."""
+    if wanted.arrangement is None:
+        return None
+    first, name, second = wanted.arrangement
+    at = {kind: number for number, kind in enumerate(kinds)}
+    return Arrangement(at.get(first, len(kinds)), name, at.get(second, len(kinds)))

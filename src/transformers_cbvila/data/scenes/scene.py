@@ -18,7 +18,7 @@ class Box(NamedTuple):
 
 
 class SceneObject(NamedTuple):
-    """One object: what it is, and where. A shape touches the sides of its box (a star may stay a pixel short)."""
+    """One object: what it is, and where. A shape touches the sides of its box, in the label map but for thin tips."""
 
     kind: Kind
     size: str
