@@ -63,9 +63,12 @@ class LoggedMessages(logging.Handler):
 @pytest.fixture
 def logged():
     """What loggers say during the test: `logged()` is a list of messages, `logged.text` all of them."""
-    messages = LoggedMessages()
+    messages, transformers = LoggedMessages(), logging.getLogger("transformers")
+    before = transformers.level
+    transformers.setLevel(logging.WARNING)  # whatever verbosity a test before has left
     for logger in LoggedMessages.LOGGERS:
         logger.addHandler(messages)
     yield messages
     for logger in LoggedMessages.LOGGERS:
         logger.removeHandler(messages)
+    transformers.setLevel(before)

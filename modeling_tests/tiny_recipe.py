@@ -1,6 +1,6 @@
 """A recipe of a tiny pretraining, and the parser of `cbvila pretrain`."""
 
-from transformers_cbvila.cli.recipes import parse_job
+from transformers_cbvila.cli.job_options import parse_job
 from transformers_cbvila.training.arguments import CBViLATrainingArguments
 from transformers_cbvila.training.pretrain import PretrainingJob
 

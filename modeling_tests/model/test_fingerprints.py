@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from transformers_cbvila.model.negatives_cbvila import fingerprints
+from transformers_cbvila.model.known_matches_cbvila import fingerprints
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])

@@ -222,7 +222,7 @@ def test_to_rgb_input_data_format_wins():
         (np.zeros((1, 1, 1, 5, 5), np.uint8), r"dimensions.*\(1, 1, 1, 5, 5\)"),
         (np.full((4, 4), np.nan), r"NaN or infinite.*nan_to_num"),
         (torch.full((3, 4, 4), float("inf")), r"NaN or infinite"),
-        (np.full((4, 4), -0.5), r"-0\.5.*\[0, 1\].*normalisation"),
+        (np.full((4, 4), -0.5), r"-0\.5.*\[0, 1\].*normalization"),
         (np.full((4, 4), 1.02), r"1\.02.*clip to \[0, 1\]"),
         (np.full((4, 4), 300.0), r"300.*0\.\.255"),
         (np.full((4, 4), -1), r"-1 to -1.*0\.\.255"),

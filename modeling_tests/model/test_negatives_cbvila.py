@@ -3,13 +3,8 @@ import torch
 from tiny import pretraining_model, tiny_pairs
 
 from transformers_cbvila.data.masking import generator_for
-from transformers_cbvila.model.negatives_cbvila import (
-    choose_negatives,
-    gumbel_noise,
-    itm_labels,
-    known_matches,
-    matches_between,
-)
+from transformers_cbvila.model.known_matches_cbvila import known_matches, matches_between
+from transformers_cbvila.model.negatives_cbvila import choose_negatives, gumbel_noise, itm_labels
 
 CPU = torch.device("cpu")
 HARDNESS = [None, 0.0, 0.5, 1.0]

@@ -43,7 +43,7 @@ class Rows(TaskRows):
 def measured(model, settings, rows, train=None):
     return evaluate_rows(
         settings, model, tiny_processor(), Rows(rows), Evaluation(train, batch_size=2, progress=False)
-    )
+    ).metrics
 
 
 CAPTIONS = [["red half", "top"], ["left half blue", "half", "it is left"], ["green"]]

@@ -17,8 +17,8 @@ from transformers_cbvila import (
     CBViLATrainingArguments,
 )
 from transformers_cbvila.cli import main
+from transformers_cbvila.cli.job_options import parse_job
 from transformers_cbvila.cli.recipe_files import FOLDER
-from transformers_cbvila.cli.recipes import parse_job
 from transformers_cbvila.cli.tasks import task_parts
 from transformers_cbvila.retrieval.encoding import GalleryEncoder
 from transformers_cbvila.retrieval.retrieval_order import better_rerank_k

@@ -21,7 +21,7 @@ def parse(argv: list[str]) -> tuple[Any, ...]:
     """Returns the task with its options, and the job."""
     kind = parse_task("evaluate", EXAMPLE, argv)
     from ..tasks.evaluate import EvaluationJob
-    from .recipes import parse_job
+    from .job_options import parse_job
 
     end, preset = task_parts(kind, EXAMPLE)
     parts, left_out = [EvaluationJob, kind], kind.training_options

@@ -27,7 +27,7 @@ def parse(argv: list[str]) -> tuple[Any, ...]:
     kind = parse_task("finetune", EXAMPLE, argv)
     from ..training.arguments import CBViLATrainingArguments
     from ..training.finetune import FinetuningJob
-    from .recipes import parse_job
+    from .job_options import parse_job
 
     end, preset = task_parts(kind, EXAMPLE)
     parts = [FinetuningJob, kind, CBViLATrainingArguments]

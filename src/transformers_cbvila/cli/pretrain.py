@@ -21,7 +21,7 @@ def parse(argv: list[str]) -> tuple[Any, ...]:
     """Returns the job and its training arguments."""
     from ..training.arguments import CBViLATrainingArguments
     from ..training.pretrain import PretrainingJob
-    from .recipes import parse_job
+    from .job_options import parse_job
 
     parts = [PretrainingJob, CBViLATrainingArguments]
     job, args, rest = parse_job("pretrain", "Pretrain CB-ViLA.", EXAMPLE, parts, argv)

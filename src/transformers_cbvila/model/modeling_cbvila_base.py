@@ -37,8 +37,8 @@ PARTS_OF_A_MODEL = [
 
 def reorder_fields(output: Output) -> Output:
     """Returns a copy of an output with its fields in order of declaration instead of assignment."""
-    declared: Any = type(output)  # a dataclass, which the base class ModelOutput is not
-    return declared(**{field.name: getattr(output, field.name) for field in fields(declared)})
+    instance: Any = output  # of a dataclass, which the base class ModelOutput is not; dynamo follows no other form
+    return type(output)(**{field.name: getattr(output, field.name) for field in fields(instance)})
 
 
 @cache

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .known_matches_cbvila import matches_between
 from .losses_cbvila import distilled_loss, known_match_loss
-from .negatives_cbvila import matches_between
 from .pair_ids_cbvila import PairIds
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .distributed_cbvila import Processes
-from .negatives_cbvila import fingerprints, known_matches
+from .known_matches_cbvila import fingerprints, known_matches
 
 
 class PairIds(NamedTuple):

@@ -13,7 +13,7 @@ from ..peft import quantizer_of
 from ..runs.checkpoints import StateFile
 from ..schedule import latest_mim_step, mim_gate_open, phases, restart_steps
 from .ema_teacher import EMATeacher
-from .fitting import fit_codes
+from .initialization import fit_codes
 from .mim_heads import reset_heads
 from .monitor import CodebookMonitor
 from .option_warnings import (
