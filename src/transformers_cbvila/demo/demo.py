@@ -42,7 +42,9 @@ def run_demo(
     if not (folder / RECORD).is_file():  # written last: it says that the folder is complete
         finetune(task, job, args)
     output, predictions = folder / METRICS, folder / PREDICTIONS
-    test = EvaluationJob(str(folder), [DATA], str(output), str(predictions), split=SPLIT, train_data=[DATA])
+    test = EvaluationJob(
+        str(folder), [DATA], str(output), split=SPLIT, train_data=[DATA], predictions=str(predictions)
+    )
     metrics = evaluate_task(VisualQuestionAnswering(), test)
     record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     predicted = [json.loads(line) for line in predictions.read_text(encoding="utf-8").splitlines()]

@@ -35,10 +35,6 @@ class EvaluationJob:
     output: str | None = field(
         default=None, metadata={"help": "JSON file to write the figures to; without, they are printed only."}
     )
-    predictions: str | None = field(
-        default=None,
-        metadata={"help": "JSON Lines file to write what was predicted to, a line for each question or row."},
-    )
     split: str | None = field(default=None, metadata={"help": MEASURED_SPLIT})
     protocol: str | None = field(
         default=None, metadata={"help": "Name of a protocol, listed below; it sets options and checks the data."}
@@ -61,6 +57,10 @@ class EvaluationJob:
             "base size: 9 GB); 5 bytes for each pair of an image and a text stay in memory (COCO: 0.6 GB). Killed, "
             "the same command goes on; delete it afterwards."
         },
+    )
+    predictions: str | None = field(
+        default=None,
+        metadata={"help": "JSON Lines file to write what was predicted to, a line for each question or row."},
     )
 
     def __post_init__(self) -> None:
