@@ -44,7 +44,7 @@ def test_inspect_pretraining_measures_losses_and_restores_the_mode():
 
 
 def test_inspect_pretraining_without_a_codebook():
-    model = pretraining_model(mim_weight=0.0, pixel_weight=0.0, commitment_weight=0.0)
+    model = pretraining_model(mim_weight=0.0, pixel_weight=0.0, commitment_weight=0.0, codebook_weight=0.0)
     figures = inspect_pretraining(model, tiny_processor(), tiny_rows(4), rerank_k=0, losses=True, **QUIET)
     assert not model.cbvila.has_quantizer and not [name for name in figures if "codebook" in name or "mim" in name]
     assert figures["loss_itm"] > 0 and "text_retrieval_r1" in figures

@@ -23,7 +23,9 @@ MOMENTUM = {"momentum_distill": 0.4, "momentum_distill_ramp_steps": 2, "queue_si
 
 
 def job_on(data, model, evaluated=(), **options):
-    return PretrainingJob([data], model=model, eval_data=list(evaluated), eval_rerank_k=2, max_length=16, **options)
+    if evaluated:
+        options |= {"eval_data": list(evaluated), "eval_rerank_k": 2}
+    return PretrainingJob([data], model=model, max_length=16, **options)
 
 
 def state_after(data, model, folder, evaluated, **options):
@@ -84,7 +86,7 @@ def test_pretrain_logs_and_records_what_inspect_measures(data, pretrained, tmp_p
     logged = [log for log in record["logs"] if "eval_loss" in log]
     assert [log["step"] for log in logged] == [1, 2, 2]
     assert logged[-1] == {**record["figures"], "epoch": logged[-1]["epoch"], "step": 2}
-    assert record["job"]["eval_data"] == ["rows.jsonl"] and record["job"]["eval_split"] == "train"
+    assert record["job"]["eval_data"] == ["rows.jsonl"] and record["job"]["eval_split"] == "validation"
     assert str(Path(data).parent) not in json.dumps(record)
     assert f"mim_advantage {' ' * 22}" in capsys.readouterr().out
 
@@ -165,7 +167,7 @@ def test_broken_image_of_eval_data_is_named_before_training(data, pretrained, tm
     lines[5]["image"] = str(broken)
     rows = tmp_path / "held-out.jsonl"
     rows.write_text("\n".join(map(json.dumps, lines)))
-    with pytest.raises(ValueError, match="held-out.jsonl.*row 5"):
+    with pytest.raises(ValueError, match="^Row 5 of .*held-out.jsonl: its image cannot be read"):
         held_out_pairs(job_on(data, pretrained, [str(rows)]))
     assert len(held_out_pairs(job_on(data, pretrained, [str(rows)], skip_bad_rows=True))) == 7
 

@@ -64,9 +64,8 @@ class PretrainingTrainer(CBViLATrainer):
         rows: Any = self.eval_dataset if eval_dataset is None else eval_dataset
         progress = self.is_world_process_zero() and not self.args.disable_tqdm
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in self._measure(rows, progress).items()}
-        broadcast_object_list(shared := [metrics])
-        (metrics,) = shared
-        self.log(metrics)
+        (metrics,) = broadcast_object_list([metrics])
+        self.log({**metrics})  # to which Trainer adds the epoch
         log_reconstructions(self, rows, f"{metric_key_prefix}/reconstructions")
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
