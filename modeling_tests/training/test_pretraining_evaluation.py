@@ -84,7 +84,7 @@ def test_pretrain_logs_and_records_what_inspect_measures(data, pretrained, tmp_p
         expected
     )
     logged = [log for log in record["logs"] if "eval_loss" in log]
-    assert [log["step"] for log in logged] == [1, 2, 2]
+    assert [log["step"] for log in logged] == [1, 2]
     assert logged[-1] == {**record["figures"], "epoch": logged[-1]["epoch"], "step": 2}
     assert record["job"]["eval_data"] == ["rows.jsonl"] and record["job"]["eval_split"] == "validation"
     assert str(Path(data).parent) not in json.dumps(record)
@@ -114,6 +114,15 @@ def test_best_checkpoint_is_chosen_by_a_metric(metric, greater, data, pretrained
     best = (max if greater else min)(values.values())
     assert len(values) == 3 and trainer.state.best_metric == best == values[trainer.state.best_global_step]
     assert trainer.evaluate()[name] == pytest.approx(best, rel=1e-5)
+
+
+def test_final_metrics_are_measured_unless_the_last_step_was(data, pretrained, tmp_path):
+    trainer = build_trainer(job_on(data, pretrained, [data]), training_arguments(tmp_path, max_steps=2))
+    trainer.train()
+    assert not [log for log in trainer.state.log_history if "eval_loss" in log]
+    metrics = trainer.final_metrics()
+    assert trainer.final_metrics() == metrics == trainer.evaluate()
+    assert len([log for log in trainer.state.log_history if "eval_loss" in log]) == 2
 
 
 def test_greater_is_better_stays_as_given(data, pretrained, tmp_path):

@@ -128,7 +128,7 @@ def pretrain(job: PretrainingJob, args: CBViLATrainingArguments) -> Path:
     trainer = build_trainer(job, args, checkpoint)
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
-    metrics = trainer.evaluate() if job.eval_data else {}
+    metrics = trainer.final_metrics() if job.eval_data else {}
     trainer.save_state()
     pairs: Any = trainer.train_dataset
     if job.skip_bad_rows:

@@ -34,6 +34,7 @@ class PretrainingTrainer(CBViLATrainer):
         super().__init__(*args, **kwargs)
         refuse(self.args, OF_EVALUATION, "pretraining is measured as `cbvila inspect` does, not by Trainer's own loop")
         self.rerank_k = rerank_k
+        self._last_measured: tuple[int, dict[str, float]] | None = None  # a global step and its metrics
         if self.eval_dataset is not None:
             self._check_evaluation()
 
@@ -68,7 +69,17 @@ class PretrainingTrainer(CBViLATrainer):
         self.log({**metrics})  # to which Trainer adds the epoch
         log_reconstructions(self, rows, f"{metric_key_prefix}/reconstructions")
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        if eval_dataset is None:
+            self._last_measured = self.state.global_step, metrics
         return metrics
+
+    def final_metrics(self) -> dict[str, float]:
+        """Returns the metrics of the trained model, which the last step's evaluation may have measured already."""
+        if self._last_measured is not None and not self.args.load_best_model_at_end:
+            step, metrics = self._last_measured
+            if step == self.state.global_step:
+                return metrics
+        return self.evaluate()
 
     def _measure(self, rows: Any, progress: bool) -> dict[str, float]:
         processor: Any = self.processing_class
