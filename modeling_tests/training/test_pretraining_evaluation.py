@@ -14,6 +14,7 @@ from two_processes import run_in_two
 from transformers_cbvila import CBViLAForPreTraining, CBViLAProcessor
 from transformers_cbvila.data.measured_pairs import MeasuredPairs
 from transformers_cbvila.inspection.measure import inspect_pretraining
+from transformers_cbvila.training.context import TrainingContext
 from transformers_cbvila.training.pretrain import PretrainingJob, build_trainer, pretrain
 from transformers_cbvila.training.pretraining_evaluation import held_out_pairs
 
@@ -143,6 +144,12 @@ def test_greater_is_better_stays_as_given(data, pretrained, tmp_path):
 def test_evaluation_rejects_options_before_training(options, message, data, pretrained, tmp_path):
     with pytest.raises(ValueError, match=message):
         build_trainer(job_on(data, pretrained, [data]), training_arguments(tmp_path, **EVERY_STEP, **options))
+
+
+def test_evaluation_rejects_sharded_weights(data, pretrained, tmp_path, monkeypatch):
+    monkeypatch.setattr(TrainingContext, "has_sharded_weights", True)
+    with pytest.raises(ValueError, match="^eval_data is measured with the whole model, which sharded weights"):
+        build_trainer(job_on(data, pretrained, [data]), training_arguments(tmp_path))
 
 
 @pytest.mark.parametrize(
