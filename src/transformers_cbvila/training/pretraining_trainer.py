@@ -21,8 +21,8 @@ class PretrainingTrainer(CBViLATrainer):
     `eval_image_retrieval_r1` …) can choose the best checkpoint (`metric_for_best_model`). All terms are measured,
     whatever the schedule of training has switched on. Evaluation draws no random numbers and changes no weights.
 
-    On several processes each measures everything, without a word to the others, as retrieval is no sum over batches;
-    the main process's metrics are everybody's, so that all agree on the best checkpoint.
+    On several processes each measures everything without communication, as retrieval is no sum over batches. The main
+    process's metrics are then sent to all, so that they agree on the best checkpoint.
 
     Args:
         args: As of [`CBViLATrainer`]; `eval_dataset` are rows with `image` and `captions`, such as [`MeasuredPairs`].
@@ -61,7 +61,7 @@ class PretrainingTrainer(CBViLATrainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Returns and logs the metrics on the rows of `eval_dataset`; to TensorBoard also goes an image."""
+        """Returns and logs the metrics on the rows of `eval_dataset`, and adds an image of reconstructions to TensorBoard."""
         rows: Any = self.eval_dataset if eval_dataset is None else eval_dataset
         progress = self.is_world_process_zero() and not self.args.disable_tqdm
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in self._measure(rows, progress).items()}
