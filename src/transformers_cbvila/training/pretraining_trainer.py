@@ -61,7 +61,7 @@ class PretrainingTrainer(CBViLATrainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Returns and logs the metrics on the rows of `eval_dataset`, and adds an image of reconstructions to TensorBoard."""
+        """Returns and logs the metrics on rows (by default `eval_dataset`); TensorBoard also gets reconstructions."""
         rows: Any = self.eval_dataset if eval_dataset is None else eval_dataset
         progress = self.is_world_process_zero() and not self.args.disable_tqdm
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in self._measure(rows, progress).items()}
