@@ -43,7 +43,7 @@ LAYERS_OF_LAYER = {
     "retrieval": {"root", "model", "data", "metrics"},
     "inspection": {"model", "data", "metrics", "retrieval"},
     "tasks": {"root", "model", "data", "metrics", "retrieval"},
-    "training": {"root", "model", "data", "retrieval", "tasks"},
+    "training": {"root", "model", "data", "retrieval", "inspection", "tasks"},
     "pages": {"model", "retrieval", "inspection"},
     "hub": {"root", "model", "tasks"},
     "demo": {"root", "model", "data", "metrics", "tasks", "training", "pages"},

@@ -70,6 +70,8 @@ PRETRAINING = {
     **dict.fromkeys(["image_column", "caption_column", "keyword_columns", "model", "tokenizer", "preset"], TEXTS),
     **dict.fromkeys(["alternate_updates", "negative_hardening", "train_data"], TEXTS + NUMBERS),
     **dict.fromkeys(["flip", "streaming", "mlm_from_start", "codebook_init", "skip_bad_rows"], SWITCHES),
+    **dict.fromkeys(["eval_rows", "eval_rerank_k"], NUMBERS),
+    **dict.fromkeys(["eval_data", "eval_split"], TEXTS),
     "model_config": MAPPINGS,
 }
 TRAINER = {

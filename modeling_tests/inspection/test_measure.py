@@ -25,6 +25,31 @@ def test_inspect_pretraining_returns_counts_and_intervals():
         assert 0 <= figures[f"{name}_low"] <= figures[name] <= figures[f"{name}_high"] <= 1
 
 
+def test_inspect_pretraining_measures_losses_and_restores_the_mode():
+    model, processor, rows = pretraining_model(dropout=0.1).train(), tiny_processor(), tiny_rows(8)
+    state = torch.get_rng_state()
+    plain = inspect_pretraining(model, processor, rows, batch_size=4, rerank_k=0, **QUIET)
+    figures = inspect_pretraining(model, processor, rows, batch_size=4, rerank_k=0, losses=True, **QUIET)
+    assert model.training and torch.equal(torch.get_rng_state(), state)
+    terms = {name: value for name, value in figures.items() if name.startswith("loss_")}
+    assert {name for name in figures if name not in plain} == {"loss", *terms}
+    assert terms.keys() == {f"loss_{name}" for name in ("itm", "itc", "mlm", "mim", "pixel", "commitment")}
+    weights = model.config.loss_weights()
+    assert figures["loss"] == pytest.approx(
+        sum(weights[name.removeprefix("loss_")] * value for name, value in terms.items()), rel=1e-5
+    )
+    assert {name: figures[name] for name in plain} == pytest.approx(plain, rel=1e-5, abs=1e-5)
+    assert terms["loss_mim"] == pytest.approx(figures["mim"], rel=1e-5)
+    assert figures["mim_advantage"] == pytest.approx(figures["mim_shuffled_caption"] - figures["mim"], abs=1e-5)
+
+
+def test_inspect_pretraining_without_a_codebook():
+    model = pretraining_model(mim_weight=0.0, pixel_weight=0.0, commitment_weight=0.0, codebook_weight=0.0)
+    figures = inspect_pretraining(model, tiny_processor(), tiny_rows(4), rerank_k=0, losses=True, **QUIET)
+    assert not model.cbvila.has_quantizer and not [name for name in figures if "codebook" in name or "mim" in name]
+    assert figures["loss_itm"] > 0 and "text_retrieval_r1" in figures
+
+
 def test_inspect_pretraining_names_a_row_without_caption():
     rows = tiny_rows(4)
     rows[2] = {**rows[2], "captions": []}

@@ -16,7 +16,7 @@ def print_metrics(metrics: Mapping[str, Any], prefix: str = "") -> None:
 
 
 def _is_bound(name: str) -> bool:
-    return name.endswith(("_low", "_high")) and not name.startswith("mim_advantage")
+    return name.endswith(("_low", "_high"))
 
 
 def _line(name: str, value: Any, metrics: Mapping[str, Any]) -> str:

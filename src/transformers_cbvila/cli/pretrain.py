@@ -7,6 +7,8 @@ example:
   cbvila pretrain --config pretrain-tiny --train_data scenes --max_length 32 --output_dir runs/tiny
   cbvila pretrain --config pretrain-tiny --train_data my_folder --caption_column text \\
       --output_dir runs/mine --max_steps 2000 --save_steps 500 --seed 1 --resume
+  cbvila pretrain --model cbvila-tiny --train_data scenes --max_length 32 --max_steps 2000 --output_dir runs/scenes \\
+      --eval_data scenes --eval_split validation --eval_strategy steps --eval_steps 500
   accelerate launch --num_processes 8 -m transformers_cbvila pretrain --config recipes/pretrain-base.yaml \\
       --train_data "pairs/*.parquet" --image_column image --caption_column captions --output_dir runs/base
 

@@ -24,12 +24,12 @@ from ..model.nearest_codes_cbvila import count_codes
 from ..model.objective_mim_cbvila import CBViLAMIM
 from ..model.objective_pixel_cbvila import CBViLAPixel
 from ..model.processing_cbvila import CBViLAProcessor
+from ..retrieval.encoding import evaluating
 from ..retrieval.measure import measure_retrieval
 
 _TEXT_INPUTS = ("input_ids", "attention_mask")
 
 
-@torch.no_grad()
 def inspect_pretraining(
     model: CBViLAForPreTraining,
     processor: CBViLAProcessor,
@@ -38,8 +38,9 @@ def inspect_pretraining(
     seed: int = 0,
     progress: bool = True,
     rerank_k: int | None = 64,
+    losses: bool = False,
 ) -> dict[str, float]:
-    """Measures a pretrained model.
+    """Measures a pretrained model, or one in training, whose mode and random state stay as they are.
 
     MIM is measured with the true caption and with another row's, with the same masks. A collapsed codebook makes MIM
     look good, so its cross-entropy should be compared with ln(perplexity), and its accuracy with the shares of the
@@ -54,30 +55,39 @@ def inspect_pretraining(
         seed: Seed of masks and bootstrap intervals.
         progress: Whether to show progress bars.
         rerank_k: How many candidates per query matching re-ranks; `None` or 0: retrieval by similarity only.
+        losses: Whether to measure the loss and its terms. ITC and ITM then compare the pairs of a batch.
 
     Returns:
-        `codebook_usage`, `codebook_perplexity` and `codebook_top_share` over `codebook_window_tokens` patches, which
-        limit usage and perplexity; `ln_perplexity`; `mim`, `mim_shuffled_caption` (cross-entropy),
-        `mim_advantage_low`, `mim_advantage_high` (95 % bootstrap interval, over images, of the cross-entropy that the
-        true caption saves), `mim_accuracy`, `mim_accuracy_shuffled_caption`, `mim_accuracy_position_floor`; `pixel`
-        (mean squared error) and `pixel_floor` (of predicting the mean colour); and what [`measure_retrieval`]
-        returns, `text_retrieval_r1` … `image_retrieval_r10_combined_high`.
+        With `losses`, `loss` (as the configuration weighs its terms) and each term, unweighted, `loss_itm` …: means
+        over batches, weighted by their rows. Where the model has a codebook, `codebook_usage`, `codebook_perplexity`
+        and `codebook_top_share` over `codebook_window_tokens` patches, which limit usage and perplexity, and
+        `ln_perplexity`; `mim`, `mim_shuffled_caption` (cross-entropy), `mim_advantage` (the cross-entropy that the
+        true caption saves), `mim_advantage_low`, `mim_advantage_high` (its 95 % bootstrap interval, over images),
+        `mim_accuracy`, `mim_accuracy_shuffled_caption`, `mim_accuracy_position_floor`; `pixel` (mean squared error)
+        and `pixel_floor` (of predicting the mean colour); and what [`measure_retrieval`] returns,
+        `text_retrieval_r1` … `image_retrieval_r10_combined_high`.
     """
     rows = by_position(rows, "rows")
-    model.eval()
     rows = rows if isinstance(rows, MeasuredPairs) else MeasuredPairs(rows)  # which name what cannot be read
     collate = CBViLADataCollatorForPreTraining(processor, model.config.vision_config.patch_size)
-    sums = _Sums(model.cbvila.quantizer.book_sizes)
-    for start in tqdm(range(0, len(rows), batch_size), desc="Inspecting", disable=not progress):
-        chunk = [(i, rows[i]) for i in range(start, min(start + batch_size, len(rows)))]
-        examples = [
-            {"image": row["image"], "text": row["captions"][0], "generator": generator_for(seed, i)}
-            for i, row in chunk
-        ]
-        batch = {name: tensor.to(model.device) for name, tensor in collate(examples).items()}
-        _measure_batch(model, batch, sums)
-    retrieval = measure_retrieval(model, processor, rows, rerank_k, batch_size, seed, progress)
-    return {**_codebook_metrics(sums), **_mim_metrics(sums, seed), **_pixel_metrics(sums), **retrieval}
+    sums = _Sums(model.cbvila.quantizer.book_sizes if model.cbvila.has_quantizer else ())
+    with evaluating(model):
+        for start in tqdm(range(0, len(rows), batch_size), desc="Inspecting", disable=not progress):
+            chunk = [(i, rows[i]) for i in range(start, min(start + batch_size, len(rows)))]
+            examples = [
+                {"image": row["image"], "text": row["captions"][0], "generator": generator_for(seed, i)}
+                for i, row in chunk
+            ]
+            batch = {name: tensor.to(model.device) for name, tensor in collate(examples).items()}
+            _measure_batch(model, batch, sums, losses)
+        retrieval = measure_retrieval(model, processor, rows, rerank_k, batch_size, seed, progress)
+    return {
+        **_loss_metrics(sums),
+        **_codebook_metrics(sums),
+        **_mim_metrics(sums, seed),
+        **_pixel_metrics(sums),
+        **retrieval,
+    }
 
 
 class _Sums:
@@ -120,9 +130,14 @@ class _Sums:
         return float(torch.cat(self.per_image[name]).mean())
 
 
-def _measure_batch(model: CBViLAForPreTraining, batch: dict[str, Tensor], sums: _Sums) -> None:
-    output = model(**batch, loss_weights=_visual_query_weights(model))
-    sums.add_codes(model.cbvila.quantizer.global_indices(output.codebook_indices))
+def _measure_batch(model: CBViLAForPreTraining, batch: dict[str, Tensor], sums: _Sums, losses: bool) -> None:
+    output = model(**batch, loss_weights=None if losses else _visual_query_weights(model))
+    if losses:
+        terms = {"loss": output.loss, **{f"loss_{name}": value for name, value in output.losses.items()}}
+        for name, value in terms.items():
+            sums.per_image[name].append(value.float().expand(len(batch["input_ids"])).cpu())
+    if output.codebook_indices is not None:
+        sums.add_codes(model.cbvila.quantizer.global_indices(output.codebook_indices))
     if CBViLAPixel.name in output.losses:
         sums.per_image[CBViLAPixel.name].append(
             output.losses[CBViLAPixel.name].expand(len(output.codebook_indices)).cpu()
@@ -164,7 +179,14 @@ def _visual_query_weights(model: CBViLAForPreTraining) -> dict[str, float]:
     return {term: 0.0 for objective in others for term in objective.loss_weights(objective.options)}
 
 
+def _loss_metrics(sums: _Sums) -> dict[str, float]:
+    return {name: sums.mean(name) for name in sums.per_image if name.startswith("loss")}
+
+
 def _codebook_metrics(sums: _Sums) -> dict[str, float]:
+    """Returns usage and perplexity of the codebook; nothing for a model without one."""
+    if sums.code_counts is None:
+        return {}
     books = sums.counts_by_book()
     statistics = codebook_statistics(torch.cat([book.sum(0) for book in books]), sums.book_sizes)
     perplexities = torch.stack([codebook_statistics(book.sum(0))["perplexity"] for book in books])
@@ -187,6 +209,7 @@ def _mim_metrics(sums: _Sums, seed: int) -> dict[str, float]:
     return {
         CBViLAMIM.name: float(true.mean()),
         "mim_shuffled_caption": float(shuffled.mean()),
+        "mim_advantage": float((shuffled - true).mean()),
         "mim_advantage_low": low,
         "mim_advantage_high": high,
         "mim_accuracy": sums.mean("accuracy_true"),

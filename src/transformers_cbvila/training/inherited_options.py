@@ -42,7 +42,7 @@ NEEDS = {
     "gradient_checkpointing_kwargs": "gradient_checkpointing",
     "fsdp_config": "fsdp",
 }
-# Of Trainer's own evaluation loop, which tasks replace and pretraining does not have.
+# Of Trainer's own evaluation loop, which tasks and pretraining replace.
 OF_EVALUATION = (
     "prediction_loss_only",
     "include_for_metrics",

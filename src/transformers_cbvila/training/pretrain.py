@@ -9,28 +9,31 @@ from transformers import set_seed
 
 from ..data import option_texts
 from ..data.collators import CBViLADataCollatorForPreTraining
+from ..data.measured_pairs import MeasuredPairs
 from ..data.mixing import check_weights, concatenate, interleave
 from ..data.pairs import ImageTextPairs
 from ..data.sources import load_pair_stream, load_pairs
 from ..data.streams import StreamedImageTextPairs
 from ..data.training_texts import training_texts
 from ..data.unknown_texts import warn_of_unknown_tokens
+from ..metric_lines import print_metrics
 from ..model.messages_cbvila import shown
 from ..output_files import write_json
 from .arguments import CBViLATrainingArguments
-from .inherited_options import OF_EVALUATION, WITH_EVALUATION, refuse
+from .inherited_options import WITH_EVALUATION, refuse
+from .pretraining_evaluation import EvaluationOptions, held_out_pairs
 from .pretraining_start import starting_model
+from .pretraining_trainer import PretrainingTrainer
 from .runs.checkpoints import checkpoint_to_resume
 from .runs.progress import log_main_process
 from .runs.run_record import run_record
-from .trainer import CBViLATrainer
 from .view_options import ViewOptions
 
 _CHECKED_ROWS = 1000  # of a stream, whose captions are checked for unknown tokens
 
 
 @dataclass
-class PretrainingJob(ViewOptions):
+class PretrainingJob(EvaluationOptions, ViewOptions):
     """Data, model and corruption of pretraining; the rest is [`CBViLATrainingArguments`]."""
 
     train_data: list[str] = field(metadata={"help": f"{option_texts.SOURCES}; several are mixed."})
@@ -111,6 +114,7 @@ class PretrainingJob(ViewOptions):
             raise ValueError("train_data is empty; name at least one folder, file or data set.")
         check_weights(self.train_data_weights, len(self.train_data))
         _ = self.views  # raises early
+        self.check_evaluation()
 
 
 def pretrain(job: PretrainingJob, args: CBViLATrainingArguments) -> Path:
@@ -124,6 +128,7 @@ def pretrain(job: PretrainingJob, args: CBViLATrainingArguments) -> Path:
     trainer = build_trainer(job, args, checkpoint)
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
+    metrics = trainer.final_metrics() if job.eval_data else {}
     trainer.save_state()
     pairs: Any = trainer.train_dataset
     if job.skip_bad_rows:
@@ -131,12 +136,15 @@ def pretrain(job: PretrainingJob, args: CBViLATrainingArguments) -> Path:
     if pairs.bad_rows:
         log_main_process(args, pairs.summary_of_bad_rows())
     if trainer.is_world_process_zero():
-        record = {"bad_rows": pairs.bad_rows, **run_record(job, trainer)}
-        write_json(output_dir / "pretraining.json", record)
+        write_json(output_dir / "pretraining.json", _record(job, trainer, metrics))
+        if metrics:
+            print_metrics(metrics, "eval_")
     return output_dir
 
 
-def build_trainer(job: PretrainingJob, args: CBViLATrainingArguments, checkpoint: str | None = None) -> CBViLATrainer:
+def build_trainer(
+    job: PretrainingJob, args: CBViLATrainingArguments, checkpoint: str | None = None
+) -> PretrainingTrainer:
     """Returns the trainer of a job, with its data, model and collator, before any training.
 
     Args:
@@ -149,8 +157,7 @@ def build_trainer(job: PretrainingJob, args: CBViLATrainingArguments, checkpoint
             "streaming needs max_steps: a stream has no length that epochs could be counted by. 5.1 million pairs, "
             "seen 30 times in batches of 512, are 298,828 steps."
         )
-    evaluates = "pretraining evaluates nothing; `cbvila inspect` measures a pretrained model"
-    refuse(args, [*WITH_EVALUATION, "metric_for_best_model", *OF_EVALUATION], evaluates)
+    _check_evaluation(job, args)
     set_seed(args.seed)
     with args.main_process_first(desc="reading the data"):
         sources = _load(job)
@@ -158,6 +165,7 @@ def build_trainer(job: PretrainingJob, args: CBViLATrainingArguments, checkpoint
     if args.process_index == 0:
         texts = training_texts(sources, job.train_data, _CHECKED_ROWS, job.train_split)
         warn_of_unknown_tokens(processor.tokenizer, texts, "captions")
+    evaluated = _load_evaluated(job, args) if job.eval_data else None
     options: dict[str, Any] = {
         "keyword_probability": job.keyword_probability,
         "skip_bad_rows": job.skip_bad_rows,
@@ -170,10 +178,11 @@ def build_trainer(job: PretrainingJob, args: CBViLATrainingArguments, checkpoint
         )
     else:
         pairs = ImageTextPairs(concatenate(sources, job.train_data_weights, args.seed), args.seed, **options)
-    return CBViLATrainer(
+    return PretrainingTrainer(
         model=model,
         args=args,
         train_dataset=pairs,
+        eval_dataset=evaluated,
         data_collator=CBViLADataCollatorForPreTraining(
             processor,
             model.config.vision_config.patch_size,
@@ -184,6 +193,7 @@ def build_trainer(job: PretrainingJob, args: CBViLATrainingArguments, checkpoint
             max_length=job.max_length,
         ),
         processing_class=processor,
+        rerank_k=job.eval_rerank_k,
     )
 
 
@@ -198,6 +208,34 @@ def _parsed(model_config: str) -> dict:
             '\'{"quantizer_config": {"size": 256}}\'.'
         )
     return fields
+
+
+def _check_evaluation(job: PretrainingJob, args: CBViLATrainingArguments) -> None:
+    """Refuses options of an evaluation without data; with some, batches are by default as large as in training."""
+    if not job.eval_data:
+        nothing = (
+            "without eval_data pretraining evaluates nothing; name some, or measure the model by `cbvila inspect`"
+        )
+        refuse(args, [*WITH_EVALUATION, "metric_for_best_model"], nothing)
+    elif not args.is_given("per_device_eval_batch_size"):
+        args.per_device_eval_batch_size = args.per_device_train_batch_size
+
+
+def _load_evaluated(job: PretrainingJob, args: CBViLATrainingArguments) -> MeasuredPairs:
+    with args.main_process_first(desc="reading the held-out data"):
+        pairs = held_out_pairs(job)
+    if pairs.skipped:
+        log_main_process(args, pairs.summary_of_skipped())
+    return pairs
+
+
+def _record(job: PretrainingJob, trainer: PretrainingTrainer, metrics: dict[str, float]) -> dict[str, Any]:
+    """Returns everything needed to repeat the run, without where files lay on this machine, and what it reached."""
+    pairs: Any = trainer.train_dataset
+    record = {"bad_rows": pairs.bad_rows, "figures": metrics, **run_record(job, trainer)}
+    if job.eval_data:
+        record["job"] |= {"eval_data": [Path(name).name for name in job.eval_data], "eval_split": job.measured_split}
+    return record
 
 
 def _load(job: PretrainingJob) -> list[Any]:

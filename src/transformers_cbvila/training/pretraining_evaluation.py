@@ -1,0 +1,83 @@
+"""What pretraining is measured on while it runs: options, and the rows that they name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ..data.measured_pairs import MeasuredPairs
+from ..data.mixing import concatenate
+from ..data.option_texts import SOURCES
+from ..data.source_rows import usual_split
+from ..data.sources import load_pairs
+from ..model.messages_cbvila import shown
+
+if TYPE_CHECKING:
+    from .pretrain import PretrainingJob
+
+
+@dataclass(kw_only=True)
+class EvaluationOptions:
+    """Held-out images with captions that a pretraining is measured on, and how."""
+
+    eval_data: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Held-out images with captions to measure the model on, as `cbvila inspect` does, at the end and "
+            f"as often as eval_strategy and eval_steps say: {SOURCES[0].lower()}{SOURCES[1:]}."
+        },
+    )
+    eval_split: str | None = field(
+        default=None, metadata={"help": "Split of eval_data; default: validation, else test, else the only one."}
+    )
+    eval_rows: int = field(
+        default=1000,
+        metadata={"help": "At most so many rows of eval_data are measured, evenly spaced. Recall depends on it."},
+    )
+    eval_rerank_k: int = field(
+        default=64,
+        metadata={
+            "help": "Candidates per query that matching orders when eval_data are measured, which takes most of the "
+            "time; 0: none."
+        },
+    )
+
+    def check_evaluation(self) -> None:
+        """Raises a ValueError for an option out of its range, or without the data that it is for."""
+        if self.eval_rows < 2:
+            raise ValueError(
+                f"eval_rows={shown(self.eval_rows)} must be at least 2: a caption is measured against another image's."
+            )
+        if self.eval_rerank_k < 0:
+            raise ValueError(f"eval_rerank_k={shown(self.eval_rerank_k)} must be at least 0, which orders nothing.")
+        for option in ("eval_split", "eval_rows", "eval_rerank_k"):
+            value = getattr(self, option)
+            if not self.eval_data and value != EvaluationOptions.__dataclass_fields__[option].default:
+                raise ValueError(f"{option}={shown(value)} is for eval_data, which is not given.")
+
+    @property
+    def measured_split(self) -> str:
+        """Split of `eval_data`, looked up if none is named."""
+        return self.eval_split or usual_split(self.eval_data, ("validation", "test"))
+
+
+def held_out_pairs(job: PretrainingJob) -> MeasuredPairs:
+    """Returns the rows of `eval_data` to measure; each image is read once, so that a bad one ends no run half-way.
+
+    Raises:
+        FileNotFoundError: If a source is a path and isn't there.
+        ValueError: If a source lacks the split or a column, or has a bad row and `skip_bad_rows` is off.
+    """
+    columns = (job.image_column, job.caption_column)
+    split, skips = job.measured_split, job.skip_bad_rows
+    rows = concatenate([load_pairs(name, split, *columns, skip_bad_rows=skips) for name in job.eval_data])
+    count = min(len(rows), job.eval_rows)
+    pairs = MeasuredPairs(rows.select([place * len(rows) // count for place in range(count)]), skips)
+    if len(pairs) < 2:
+        raise ValueError(
+            f"eval_data={shown(job.eval_data)} has a single row: a caption is measured against another image's."
+        )
+    if not skips:
+        for index in range(len(pairs)):
+            pairs[index]
+    return pairs
