@@ -9,7 +9,8 @@ have no usable title, or that repeat a picture or a caption.
 Licence: the Open Clip Art Library's pictures and their metadata are dedicated to the public domain (Creative Commons
 Public Domain Dedication, as the package's copyright file says).
 
-The download needs `apt-get`, of Debian 12 or a later release with the same version of the package.
+The download needs `apt-get`, of Debian 12 or another release with the same version of the package. Two of the pictures
+are so large that this takes 6 GB of memory.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,13 +24,13 @@ from studies.data.pack import options, write_pack
 from studies.data.packages import debian_package, files_in, obtain
 
 PACKAGE = debian_package(
-    "openclipart-png", "0.18+dfsg-19", "f07f1545a2970c2cf3fa339bc2405da1a95cf2b1827bfa05bf73eb1c20291c02"
+    "openclipart-png", "1:0.18+dfsg-19", "f07f1545a2970c2cf3fa339bc2405da1a95cf2b1827bfa05bf73eb1c20291c02"
 )
 FOLDER = "usr/share/openclipart/png"
 SELECTION = Path(__file__).with_suffix(".tsv")
 SIZE = 128
 MARGIN = 4
-MAX_PIXELS = 300_000_000  # the largest has 231 million, which Pillow refuses from unknown files
+MAX_PIXELS = 700_000_000  # the largest has 623 million, more than Pillow reads from unknown files
 FEATURES = Features(
     {
         "image": Image(),
@@ -113,8 +114,8 @@ def small_image(path: str, content: bytes) -> dict[str, Any]:
     """Returns a package's picture as a pack holds it, with its name."""
     with allowed_pixels(MAX_PIXELS):
         picture = read_png(content)
-        visible = picture.crop(picture.getchannel("A").getbbox())
-    square = on_white(shrink(visible, SIZE - 2 * MARGIN), SIZE)
+        picture = picture.crop(picture.getchannel("A").getbbox())
+    square = on_white(shrink(picture, SIZE - 2 * MARGIN), SIZE)
     files = {".jpg": encode(square, "JPEG", quality=90), ".png": encode(square, "PNG")}
     suffix = min(files, key=lambda suffix: len(files[suffix]))
     return {"bytes": files[suffix], "path": path.removesuffix(".png").replace("/", "__") + suffix}

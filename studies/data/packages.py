@@ -34,8 +34,9 @@ def npm_package(name: str, version: str, sha256: str) -> Package:
 
 
 def debian_package(name: str, version: str, sha256: str) -> Package:
-    """Returns a package of Debian for all architectures; `version` is without the leading `epoch:`."""
-    return Package(f"{name}_{version}_all.deb", sha256, ("apt-get", "download", "--quiet", name))
+    """Returns a package of Debian for all architectures."""
+    without_epoch = version.rpartition(":")[2]
+    return Package(f"{name}_{without_epoch}_all.deb", sha256, ("apt-get", "download", "--quiet", f"{name}={version}"))
 
 
 def obtain(package: Package, folder: Path) -> Path:
