@@ -110,7 +110,7 @@ demo: $(STAMP)  ## fine-tune the bundled checkpoint on easy-VQA and write runs/d
 demo-scratch: $(STAMP)  ## the same from random weights, into runs/demo-scratch
 	$(CBVILA) demo --output_dir runs/demo-scratch --from_scratch
 
-data: $(STAMP)  ## build the packs of emoji and clip art in DATA from public packages (5 minutes; npm, apt-get, rsvg-convert)
+data: $(STAMP)  ## build the packs of emoji and clip art in DATA from public packages (5 CPU minutes; npm, apt-get, rsvg-convert)
 	@[[ -n "$(DATA)" ]] || { echo "make data DATA=FOLDER, which gets FOLDER/emoji and FOLDER/openclipart"; exit 2; }
 	$(VENV_PYTHON) -m studies.data.emoji --output_dir "$(DATA)/emoji"
 	$(VENV_PYTHON) -m studies.data.openclipart --output_dir "$(DATA)/openclipart"
