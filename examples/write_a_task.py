@@ -30,10 +30,11 @@ from transformers_cbvila.model.modeling_cbvila_base import CBViLAPreTrainedModel
 from transformers_cbvila.tasks.classification import classify
 from transformers_cbvila.tasks.columns import column_option
 from transformers_cbvila.tasks.evaluation import Evaluation
+from transformers_cbvila.tasks.fields import FieldReader, Fields, Measured
 from transformers_cbvila.tasks.label_column import label_reader
 from transformers_cbvila.tasks.registry import register_task
 from transformers_cbvila.tasks.rows import TaskRows
-from transformers_cbvila.tasks.task import FieldReader, Fields, Measured, Task
+from transformers_cbvila.tasks.task import Task
 from transformers_cbvila.tasks.text_baselines import with_interval
 from transformers_cbvila.tasks.training_defaults import TrainingDefaults
 

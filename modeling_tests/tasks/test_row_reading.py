@@ -12,7 +12,7 @@ from tiny import half_image
 from transformers_cbvila.data.source_rows import load_rows
 from transformers_cbvila.tasks.entailment import VisualEntailment
 from transformers_cbvila.tasks.image_layout import split_horizontally
-from transformers_cbvila.tasks.protocol import protocol_options
+from transformers_cbvila.tasks.protocol_checks import protocol_options
 from transformers_cbvila.tasks.reasoning import VisualReasoning
 from transformers_cbvila.tasks.retrieval import ImageTextRetrieval
 from transformers_cbvila.tasks.row_reading import load_task_rows

@@ -15,8 +15,9 @@ from transformers_cbvila.tasks.answer_lists import ceiling, read_answer_list
 from transformers_cbvila.tasks.answer_scores import scorer_of
 from transformers_cbvila.tasks.answering import answer_questions
 from transformers_cbvila.tasks.entailment import VisualEntailment
-from transformers_cbvila.tasks.evaluation import Evaluation, evaluate_rows
-from transformers_cbvila.tasks.protocol import check_protocol, protocol_options
+from transformers_cbvila.tasks.evaluate_rows import evaluate_rows
+from transformers_cbvila.tasks.evaluation import Evaluation
+from transformers_cbvila.tasks.protocol_checks import check_protocol, protocol_options
 from transformers_cbvila.tasks.reasoning import VisualReasoning
 from transformers_cbvila.tasks.retrieval import ImageTextRetrieval
 from transformers_cbvila.tasks.rows import Record, TaskRows

@@ -22,7 +22,7 @@ def parse_task(command: str, example: str, argv: list[str]) -> Any:
 
 def task_parts(task: Any, example: str) -> tuple[str, Callable[[str | None], dict[str, Any]]]:
     """Returns the end of a task's help, and what gives the options that its protocols set."""
-    from ..tasks.protocol import protocol_options
+    from ..tasks.protocol_checks import protocol_options
 
     named = "".join(f"\n  {name}: {protocol.text}" for name, protocol in task.protocols.items())
     end = f"{example}\nprotocols (--protocol):{named}\n" if named else example

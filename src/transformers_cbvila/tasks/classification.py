@@ -13,8 +13,8 @@ from ..metrics.reasoning_metrics import consistency
 from ..model.item_lists_cbvila import by_position
 from ..retrieval.encoding import evaluating
 from .evaluation import Evaluation
+from .fields import Measured, Metrics
 from .rows import TaskRows
-from .task import Measured, Metrics
 from .text_baselines import text_baselines, with_interval
 
 

@@ -18,10 +18,11 @@ from ..model.processing_cbvila import CBViLAProcessor
 from .classification import measure_classes
 from .columns import column_option
 from .evaluation import Evaluation
+from .fields import FieldReader, Fields, Measured
 from .label_column import label_reader
 from .protocol import Protocol
 from .rows import TaskRows
-from .task import FieldReader, Fields, Measured, Task, called, text_fields
+from .task import Task, called, text_fields
 from .training_defaults import CROPS_AND_FLIPS, TrainingDefaults
 
 _TEXTS = ("hypothesis", "sentence2", "sentence", "statement", "text", "caption", "txt")

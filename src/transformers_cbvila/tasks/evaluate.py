@@ -14,10 +14,12 @@ from ..devices import placed
 from ..model.configuration_cbvila import CBViLAConfig
 from ..model.processing_cbvila import CBViLAProcessor
 from ..output_files import require_folder, write_json, write_json_lines
-from .evaluation import Evaluation, evaluate_rows
-from .protocol import check_protocol
+from .evaluate_rows import evaluate_rows
+from .evaluation import Evaluation
+from .fields import Metrics
+from .protocol_checks import check_protocol
 from .row_reading import load_task_rows
-from .task import Metrics, Task
+from .task import Task
 from .texts import check_texts, texts_of_rows
 
 

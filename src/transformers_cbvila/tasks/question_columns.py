@@ -6,7 +6,8 @@ from typing import Any
 
 from ..data.texts import is_list, items_of, text_of
 from ..model.messages_cbvila import shown
-from .task import Fields, called
+from .fields import Fields
+from .task import called
 
 
 def questions_of(asked: Any, answered: Any, columns: Mapping[str, str] = MappingProxyType({})) -> Fields:

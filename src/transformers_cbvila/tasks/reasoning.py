@@ -13,9 +13,10 @@ from ..model.modeling_cbvila_classification import REASONING_LABELS
 from ..model.modeling_cbvila_visual_reasoning import CBViLAForVisualReasoning
 from ..model.processing_cbvila import CBViLAProcessor
 from .entailment import TextClassification, id2label
+from .fields import FieldReader
 from .image_layout import ImageLayout
 from .protocol import Protocol
-from .task import FieldReader, check_at_least
+from .task import check_at_least
 from .training_defaults import TrainingDefaults
 
 

@@ -23,9 +23,10 @@ from ..retrieval.measure import DEPTHS, ImagesOfRows, TrueMatches, caption_image
 from ..retrieval.retrieval_order import keep_better_order
 from .columns import column_option
 from .evaluation import Evaluation
+from .fields import FieldReader, Fields, Measured, Metrics
 from .protocol import Protocol
 from .rows import TaskRows
-from .task import FieldReader, Fields, Measured, Metrics, Task, called, check_at_least, text_fields
+from .task import Task, called, check_at_least, text_fields
 from .training_defaults import CROPS_AND_FLIPS, TrainingDefaults
 
 _WAYS = ("text", "image")  # what is found

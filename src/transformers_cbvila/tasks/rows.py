@@ -12,8 +12,8 @@ from ..data.bad_rows import WAY_OUT, BadRowError, summary_of_bad_rows
 from ..data.images import read_image
 from ..data.pairs import file_identity, stable_id
 from ..extras import require
+from .fields import Fields
 from .image_layout import ImageLayout
-from .task import Fields
 
 if TYPE_CHECKING:
     from datasets import Dataset

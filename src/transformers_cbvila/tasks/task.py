@@ -7,13 +7,14 @@ A task is one class in one file, named in `registry.py`. Its dataclass fields ar
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..data.given_options import GivenOptions, Repeatable
 from ..model.messages_cbvila import shown
+from .fields import FieldReader, Fields, Measured, Metrics
 from .image_layout import ImageLayout
 from .protocol import Protocol
 from .training_defaults import TrainingDefaults
@@ -24,22 +25,6 @@ if TYPE_CHECKING:
     from ..model.processing_cbvila import CBViLAProcessor
     from .evaluation import Evaluation
     from .rows import TaskRows
-
-Metrics = dict[str, Any]
-Fields = dict[str, Any]  # of a row, by name
-FieldReader = Callable[[Mapping[str, Any]], Fields]
-
-
-class Measured(NamedTuple):
-    """What an evaluation found.
-
-    Attributes:
-        metrics: The metrics by name.
-        predictions: For each question or row what was asked, predicted and right, of tasks that predict something.
-    """
-
-    metrics: Metrics
-    predictions: list[dict[str, Any]]
 
 
 @dataclass

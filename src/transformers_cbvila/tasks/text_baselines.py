@@ -6,7 +6,7 @@ import numpy as np
 
 from ..metrics.baselines import guesses_by_text, majority
 from ..metrics.intervals import bootstrap_interval
-from .task import Metrics
+from .fields import Metrics
 
 
 def with_interval(name: str, values: np.ndarray, groups: np.ndarray | None, seed: int) -> Metrics:

@@ -23,10 +23,11 @@ from .answer_scores import scorer_of
 from .answering import answer_questions
 from .columns import column_option
 from .evaluation import Evaluation
+from .fields import FieldReader, Fields, Measured, Metrics
 from .protocol import Protocol
 from .question_columns import questions_of
 from .rows import TaskRows
-from .task import FieldReader, Fields, Measured, Metrics, Task, check_at_least, text_fields
+from .task import Task, check_at_least, text_fields
 from .text_baselines import text_baselines, with_interval
 from .training_defaults import TrainingDefaults
 

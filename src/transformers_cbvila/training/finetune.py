@@ -16,10 +16,11 @@ from ..metric_lines import print_metrics
 from ..model.processing_cbvila import CBViLAProcessor
 from ..output_files import write_json
 from ..tasks.evaluation import Evaluation
-from ..tasks.protocol import check_protocol
+from ..tasks.fields import Metrics
+from ..tasks.protocol_checks import check_protocol
 from ..tasks.row_reading import load_task_rows
 from ..tasks.rows import TaskRows
-from ..tasks.task import Metrics, Task
+from ..tasks.task import Task
 from ..tasks.texts import check_texts, texts_of_rows, usual_length
 from .arguments import CBViLATrainingArguments
 from .runs.checkpoints import checkpoint_to_resume

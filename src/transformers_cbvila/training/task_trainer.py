@@ -3,7 +3,8 @@
 from typing import Any
 
 from ..model.messages_cbvila import shown
-from ..tasks.evaluation import Evaluation, evaluate_rows
+from ..tasks.evaluate_rows import evaluate_rows
+from ..tasks.evaluation import Evaluation
 from ..tasks.task import Task
 from .inherited_options import OF_EVALUATION, refuse
 from .trainer import CBViLATrainer
