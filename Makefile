@@ -28,7 +28,7 @@ PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_EVALUATE_O
   $(VENV_PYTHON) -m pytest -n $(WORKERS) --dist loadfile
 CBVILA := $(VENV_PYTHON) -m transformers_cbvila
 
-.PHONY: help install test test-all test-oldest test-newest suite suite-all conformance lint format format-check types demo demo-scratch pretrain-tiny bench compare study results wheel clean FORCE
+.PHONY: help install test test-all test-oldest test-newest suite suite-all conformance lint format format-check types demo demo-scratch data pretrain-tiny bench compare study results wheel clean FORCE
 
 help:  ## list the targets
 	@echo "make TARGET [PYTHON=/path/to/python]"
@@ -110,8 +110,13 @@ demo: $(STAMP)  ## fine-tune the bundled checkpoint on easy-VQA and write runs/d
 demo-scratch: $(STAMP)  ## the same from random weights, into runs/demo-scratch
 	$(CBVILA) demo --output_dir runs/demo-scratch --from_scratch
 
+data: $(STAMP)  ## build the packs of emoji and clip art in DATA from public packages (5 CPU minutes; npm, apt-get, rsvg-convert)
+	@[[ -n "$(DATA)" ]] || { echo "make data DATA=FOLDER, which gets FOLDER/emoji and FOLDER/openclipart"; exit 2; }
+	$(VENV_PYTHON) -m studies.data.emoji --output_dir "$(DATA)/emoji"
+	$(VENV_PYTHON) -m studies.data.openclipart --output_dir "$(DATA)/openclipart"
+
 pretrain-tiny: $(STAMP)  ## pretrain cbvila-tiny on easy-VQA and on emoji and clip art in DATA="EMOJI OPENCLIPART" (80 CPU minutes)
-	@[[ $(words $(DATA)) == 2 ]] || { echo 'make pretrain-tiny DATA="EMOJI OPENCLIPART", the folders of these two packs'; exit 2; }
+	@[[ $(words $(DATA)) == 2 ]] || { echo 'make pretrain-tiny DATA="EMOJI OPENCLIPART", the folders of these two packs (make data builds them)'; exit 2; }
 	$(CBVILA) pretrain --config recipes/pretrain-tiny.yaml --train_data easy-vqa $(DATA) --train_data_weights 1 4 1 \
 	  --output_dir runs/pretrain-tiny --resume
 
@@ -139,11 +144,11 @@ compare: $(STAMP)  ## train this tree and the commit BASE in short runs, and say
 	OMP_NUM_THREADS=1 $(VENV_PYTHON) benchmarks/compare.py $(BASE)
 
 study: $(STAMP)  ## run the paper's Table IV on DATA/emoji and write its table; goes on after a stop
-	@[[ -n "$(DATA)" ]] || { echo "make study DATA=FOLDER, where FOLDER/emoji holds the pack of emoji"; exit 2; }
+	@[[ -n "$(DATA)" ]] || { echo "make study DATA=FOLDER, where FOLDER/emoji holds the pack of emoji (make data builds it)"; exit 2; }
 	$(VENV_PYTHON) -m studies.run studies/table4.yaml --emoji $(DATA)/emoji --output_dir runs/study
 
 results: $(STAMP)  ## fine-tune cbvila-tiny and random weights for every task on the packs in the folder DATA; goes on after a stop
-	@[[ -n "$(DATA)" ]] || { echo "make results DATA=FOLDER, where FOLDER holds the packs: emoji, openclipart, nlvr1 …"; exit 2; }
+	@[[ -n "$(DATA)" ]] || { echo "make results DATA=FOLDER, where FOLDER holds the packs: emoji and openclipart (make data builds these), nlvr1 …"; exit 2; }
 	$(VENV_PYTHON) -m studies.downstream --packs $(DATA) --output_dir runs/downstream
 
 wheel: $(STAMP)  ## build the wheel into dist/

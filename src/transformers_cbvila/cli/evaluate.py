@@ -7,7 +7,7 @@ from .tasks import parse_task, task_parts
 
 EXAMPLE = """\
 example:
-  cbvila evaluate retrieval --model cbvila-tiny --data data/emoji --split test --output emoji.json
+  cbvila evaluate retrieval --model cbvila-tiny --data scenes --split confusers --output confusers.json
   cbvila evaluate vqa --model cbvila-tiny-easyvqa --data easy-vqa --train_data easy-vqa --output vqa.json
   cbvila evaluate reasoning --model runs/nlvr1 --data data/nlvr1 --split validation --protocol nlvr1 \\
       --output nlvr1.json

@@ -6,7 +6,8 @@ from .tasks import parse_task, task_parts
 
 EXAMPLE = """\
 example:
-  cbvila finetune retrieval --config recipes/finetune-retrieval-emoji.yaml --model cbvila-tiny \\
+  cbvila finetune retrieval --model cbvila-tiny --train_data scenes --eval_data scenes --output_dir runs/scenes
+  cbvila finetune retrieval --config finetune-retrieval-emoji --model cbvila-tiny \\
       --train_data data/emoji --eval_data data/emoji --output_dir runs/emoji --resume
   cbvila finetune vqa --model cbvila-tiny --train_data questions.jsonl --image_column photo \\
       --question_column question --answer_column answers --output_dir runs/vqa

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 EXAMPLE = """\
 example:
-  cbvila inspect cbvila-tiny --data data/emoji --split test --output emoji.json --page emoji.html
-  cbvila inspect runs/mine --data easy-vqa data/emoji --split train --rerank_k 0
+  cbvila inspect cbvila-tiny --data easy-vqa --output metrics.json --page codebook.html
+  cbvila inspect runs/mine --data scenes --split confusers --rerank_k 0
 
 The metrics say how many codes are used, what masked image modelling and the pixel head reach beside their baselines,
 and how often the right caption or image is found, by similarity and when matching orders the best --rerank_k

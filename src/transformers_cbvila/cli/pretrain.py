@@ -4,15 +4,15 @@ from typing import Any
 
 EXAMPLE = """\
 example:
-  cbvila pretrain --config recipes/pretrain-tiny.yaml --train_data easy-vqa data/emoji --output_dir runs/tiny
-  cbvila pretrain --config recipes/pretrain-tiny.yaml --train_data my_folder --caption_column text \\
+  cbvila pretrain --config pretrain-tiny --train_data scenes --max_length 32 --output_dir runs/tiny
+  cbvila pretrain --config pretrain-tiny --train_data my_folder --caption_column text \\
       --output_dir runs/mine --max_steps 2000 --save_steps 500 --seed 1 --resume
   cbvila pretrain --model cbvila-tiny --train_data scenes --max_length 32 --max_steps 2000 --output_dir runs/scenes \\
       --eval_data scenes --eval_split validation --eval_strategy steps --eval_steps 500
   accelerate launch --num_processes 8 -m transformers_cbvila pretrain --config recipes/pretrain-base.yaml \\
       --train_data "pairs/*.parquet" --image_column image --caption_column captions --output_dir runs/base
 
-my_folder holds images and a metadata.jsonl with lines like
+scenes and easy-vqa are built in. my_folder holds images and a metadata.jsonl with lines like
   {"file_name": "cat.jpg", "text": "a cat on a sofa"}
 The caption column may hold a list of captions instead. Everything not given is in the recipe or has the default below.
 """
