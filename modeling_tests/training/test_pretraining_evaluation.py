@@ -1,8 +1,10 @@
 """Evaluation during pretraining: what `cbvila inspect` measures, and nothing changes in training."""
 
 import json
+import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from equal_tensors import assert_equal_tensors
@@ -34,7 +36,8 @@ def state_after(data, model, folder, evaluated, **options):
     job = job_on(data, model, evaluated, crop_scale=0.7, model_config=DROPOUT)
     trainer = build_trainer(job, training_arguments(folder, max_steps=3, **options))
     trainer.train()
-    tensors = {**trainer.unwrapped_model.state_dict(), "random": torch.get_rng_state()}
+    tensors = {**trainer.unwrapped_model.state_dict(), "torch": torch.get_rng_state()}
+    tensors |= {"numpy": torch.from_numpy(np.random.get_state()[1]), "python": torch.tensor(random.getstate()[1])}
     if trainer.momentum is not None:
         tensors |= {f"momentum.{name}": value for name, value in trainer.momentum.encoder.state_dict().items()}
         tensors |= trainer.momentum.queue.read()._asdict()

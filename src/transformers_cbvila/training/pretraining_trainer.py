@@ -69,7 +69,7 @@ class PretrainingTrainer(CBViLATrainer):
         self.log({**metrics})  # to which Trainer adds the epoch
         log_reconstructions(self, rows, f"{metric_key_prefix}/reconstructions")
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        if eval_dataset is None:
+        if eval_dataset is None and metric_key_prefix == "eval":
             self._last_measured = self.state.global_step, metrics
         return metrics
 
