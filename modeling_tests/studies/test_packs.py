@@ -123,7 +123,7 @@ def emoji_packages(tmp_path, monkeypatch):
     heart, rocket = "2764-fe0f", "1f9d1-200d-1f680"
     contents = {
         "noto": {f"img/google/64/{name}.png": png("red", (64, 64)) for name in (heart, rocket)},
-        "twemoji": {f"img/twitter/64/{name}.png": png("#0000ff80", (64, 64)) for name in (heart,)},
+        "twemoji": {f"img/twitter/64/{name}.png": png("#0000ff80", (64, 64)) for name in [heart]},
         "fluent": {f"icons/flat/{name}.svg": b"<svg/>" for name in ("red-heart", "persons-rocket-default")},
         "openmoji": {f"color/svg/{emoji['hexcode']}.svg": b"<svg/>" for emoji in data}
         | {"data/openmoji.json": json.dumps(data).encode()},

@@ -46,7 +46,8 @@ def shrink(picture: Image.Image, size: int) -> Image.Image:
     """Returns an RGBA picture scaled, proportions kept, so that its longer side has `size` pixels."""
     scale = size / max(picture.size)
     width, height = (max(1, round(side * scale)) for side in picture.size)
-    return picture.resize((width, height), Image.Resampling.LANCZOS)
+    # Colours weighted by their opacity, so that those of transparent pixels do not show at edges.
+    return picture.convert("RGBa").resize((width, height), Image.Resampling.LANCZOS).convert("RGBA")
 
 
 def on_white(picture: Image.Image, size: int) -> Image.Image:

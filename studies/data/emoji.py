@@ -143,8 +143,9 @@ def _plain_code(hexcode: str) -> str:
 def small_picture(artist: str, content: bytes) -> bytes:
     """Returns a package's picture as a PNG of `SIZE` pixels on white."""
     # Vectors are drawn at twice the size and halved: thin outlines keep more of their shape.
-    picture = draw_svg(content, DRAWN_SIZE) if artist in ("fluent", "openmoji") else read_png(content)
-    return encode(on_white(shrink(picture, SIZE), SIZE), "PNG")
+    drawn = artist in ("fluent", "openmoji")
+    picture = shrink(draw_svg(content, DRAWN_SIZE), SIZE) if drawn else read_png(content)
+    return encode(on_white(picture, SIZE), "PNG")
 
 
 if __name__ == "__main__":
