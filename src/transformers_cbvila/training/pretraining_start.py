@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from transformers import AutoTokenizer
 
@@ -17,10 +17,8 @@ from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
 from ..model.nested_options_cbvila import NESTED, merge, with_current_names
 from ..model.processing_cbvila import CBViLAProcessor
 from .arguments import CBViLATrainingArguments
+from .pretraining_job import PretrainingJob
 from .runs.progress import log_main_process
-
-if TYPE_CHECKING:
-    from .pretrain import PretrainingJob
 
 
 def starting_model(
