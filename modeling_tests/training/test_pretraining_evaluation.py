@@ -17,8 +17,8 @@ from transformers_cbvila import CBViLAForPreTraining, CBViLAProcessor
 from transformers_cbvila.data.measured_pairs import MeasuredPairs
 from transformers_cbvila.inspection.measure import inspect_pretraining
 from transformers_cbvila.training.context import TrainingContext
+from transformers_cbvila.training.held_out_pairs import held_out_pairs
 from transformers_cbvila.training.pretrain import PretrainingJob, build_trainer, pretrain
-from transformers_cbvila.training.pretraining_evaluation import held_out_pairs
 
 DROPOUT = {"text_config": {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}}
 EVERY_STEP = {"eval_strategy": "steps", "eval_steps": 1, "eval_on_start": True}
