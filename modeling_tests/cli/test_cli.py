@@ -359,3 +359,9 @@ def test_pretrain_names_missing_columns(recipe, picture_folder, tmp_path, capsys
     for option, column in (("caption_column", "words"), ("image_column", "photo")):
         message = f"no column {column!r}; set {option} to one of image, text"
         assert_says(capsys, [*command, f"--{option}", column], message)
+
+
+def test_evaluate_names_options_of_training(capsys):
+    with pytest.raises(SystemExit):
+        main(["evaluate", "vqa", "--model", "m", "--data", "d", "--max_length=3"])
+    assert "--max_length is an option of training, and would change nothing here" in capsys.readouterr().err

@@ -59,6 +59,12 @@ class JobParser(Parser, HfArgumentParser):
             self.add_argument("--resume", action="store_true", help="Go on from the last complete checkpoint, if any.")
         self.add_argument("--config", metavar="RECIPE.yaml", help=_CONFIG)
 
+    def _unknown(self, word: str) -> str:
+        option = word.partition("=")[0]
+        if option.removeprefix("--") in self.left_out:
+            return f"{option} is an option of training, and would change nothing here: leave it out"
+        return super()._unknown(word)
+
     @staticmethod
     def _parse_dataclass_field(parser: Any, field: Any) -> None:
         if field.name in parser.left_out:
