@@ -28,6 +28,8 @@ from ..retrieval.encoding import evaluating
 from ..retrieval.measure import measure_retrieval
 
 _TEXT_INPUTS = ("input_ids", "attention_mask")
+# Metrics of which a better model has less, beside the losses.
+LOWER_IS_BETTER = (CBViLAMIM.name, "mim_shuffled_caption", CBViLAPixel.name, "codebook_top_share")
 
 
 def inspect_pretraining(

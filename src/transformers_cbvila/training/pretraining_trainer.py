@@ -4,14 +4,12 @@ from typing import Any
 
 from accelerate.utils import broadcast_object_list
 
-from ..inspection.measure import inspect_pretraining
+from ..inspection.measure import LOWER_IS_BETTER, inspect_pretraining
 from ..model.messages_cbvila import shown
 from .fsdp import require_whole_weights
 from .inherited_options import OF_EVALUATION, refuse
 from .reconstruction_images import log_reconstructions
 from .trainer import CBViLATrainer
-
-_LOWER_IS_BETTER = ("mim", "mim_shuffled_caption", "pixel", "codebook_top_share")
 
 
 class PretrainingTrainer(CBViLATrainer):
@@ -56,7 +54,7 @@ class PretrainingTrainer(CBViLATrainer):
         if name not in known:
             raise ValueError(f"metric_for_best_model={shown(best)} is none of {', '.join(known)}.")
         if not self.args.is_given("greater_is_better"):
-            self.args.greater_is_better = not (name.startswith("loss") or name in _LOWER_IS_BETTER)
+            self.args.greater_is_better = not (name.startswith("loss") or name in LOWER_IS_BETTER)
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
