@@ -25,7 +25,7 @@ def registered_for_now():
             registry.clear()
             registry.update(content)
         for name in set(TASKS) - tasks:
-            TASKS.unregister(name)
+            del TASKS[name]
         for name in set(sys.modules) - modules:
             if getattr(sys.modules[name], "__loaded_for_now__", False):
                 del sys.modules[name]

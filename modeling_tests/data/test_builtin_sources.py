@@ -66,7 +66,7 @@ class Squares(BuiltinSource):
 
 @pytest.fixture
 def squares(monkeypatch):
-    monkeypatch.setitem(BUILTIN_SOURCES._registered, "squares", Squares)
+    monkeypatch.setitem(BUILTIN_SOURCES, "squares", Squares)
 
 
 @pytest.mark.parametrize("name", list(BUILTIN_SOURCES))

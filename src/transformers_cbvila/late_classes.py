@@ -1,4 +1,4 @@
-"""Registers classes with transformers by name, to be imported when they are first looked up.
+"""Classes by name that are imported when they are first looked up: for our registries, and for transformers' own.
 
 The registry of an Auto class (`_LazyAutoMapping`) imports transformers' own models lazily, but keeps what `register`
 adds as objects in a dictionary, `_extra_content`. [`LateClasses`] replaces that dictionary and imports on look-up.

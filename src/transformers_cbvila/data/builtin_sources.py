@@ -1,15 +1,19 @@
 """All built-in sources by name."""
 
 import re
+from collections.abc import MutableMapping
 
-from ..lazy_registry import LazyRegistry
+from ..late_classes import LateClass, LateClasses
 from ..model.messages_cbvila import shown
 from .builtin_options import parse_options
 from .builtin_source import BuiltinSource
 
 # Names have no brackets. A path with such a name is given as ./NAME.
-BUILTIN_SOURCES: LazyRegistry[type[BuiltinSource]] = LazyRegistry(
-    __package__, {"easy-vqa": "easy_vqa.source.EasyVQASource", "scenes": "scenes.source.ScenesSource"}
+BUILTIN_SOURCES: MutableMapping[str, type[BuiltinSource]] = LateClasses(
+    {
+        "easy-vqa": LateClass("data.easy_vqa.source", "EasyVQASource"),
+        "scenes": LateClass("data.scenes.source", "ScenesSource"),
+    }
 )
 _NAME_AND_OPTIONS = re.compile(r"(?P<name>[^\[\]]+)(?:\[(?P<options>.*)\])?", re.DOTALL)
 

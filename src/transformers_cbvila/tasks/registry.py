@@ -1,18 +1,19 @@
 """The tasks that there are. A new one is its file and one line here."""
 
-from ..lazy_registry import LazyRegistry
+from collections.abc import MutableMapping
+
+from ..late_classes import LateClass, LateClasses
 from ..model.messages_cbvila import shown
 from .task import Task
 
 # Imported when somebody asks, as their models need torch.
-TASKS: LazyRegistry[type[Task]] = LazyRegistry(
-    __package__,
+TASKS: MutableMapping[str, type[Task]] = LateClasses(
     {
-        "vqa": "vqa.VisualQuestionAnswering",
-        "retrieval": "retrieval.ImageTextRetrieval",
-        "entailment": "entailment.VisualEntailment",
-        "reasoning": "reasoning.VisualReasoning",
-    },
+        "vqa": LateClass("tasks.vqa", "VisualQuestionAnswering"),
+        "retrieval": LateClass("tasks.retrieval", "ImageTextRetrieval"),
+        "entailment": LateClass("tasks.entailment", "VisualEntailment"),
+        "reasoning": LateClass("tasks.reasoning", "VisualReasoning"),
+    }
 )
 
 
@@ -25,7 +26,7 @@ def register_task(task: type[Task]) -> type[Task]:
     if not (isinstance(task, type) and issubclass(task, Task)):
         raise ValueError(f"{shown(task)} cannot be registered as a task: it must be a subclass of Task.")
     if task.name not in TASKS:
-        TASKS.register(task.name, task)
+        TASKS[task.name] = task
     elif TASKS[task.name] is not task:
         raise ValueError(
             f"name={shown(task.name)} is the name of the task {TASKS[task.name].__name__}: choose another."
