@@ -62,11 +62,9 @@ class PretrainingTrainer(CBViLATrainer):
         """Returns and logs the metrics on rows (by default `eval_dataset`); TensorBoard also gets reconstructions."""
         rows: Any = self.eval_dataset if eval_dataset is None else eval_dataset
         progress = self.is_world_process_zero() and not self.args.disable_tqdm
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in self._measure(rows, progress).items()}
-        (metrics,) = broadcast_object_list([metrics])
-        self.log({**metrics})  # to which Trainer adds the epoch
+        (found,) = broadcast_object_list([self._measure(rows, progress)])
         log_reconstructions(self, rows, f"{metric_key_prefix}/reconstructions")
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        metrics = self.report_evaluation(found, metric_key_prefix)
         if eval_dataset is None and metric_key_prefix == "eval":
             self._last_measured = self.state.global_step, metrics
         return metrics

@@ -42,7 +42,4 @@ class TaskTrainer(CBViLATrainer):
         rows: Any = self.eval_dataset if eval_dataset is None else eval_dataset
         processor: Any = self.processing_class
         found = evaluate_rows(self.task, self.unwrapped_model, processor, rows, self.evaluation).metrics
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
-        self.log({name: value for name, value in metrics.items() if isinstance(value, int | float)})
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
+        return self.report_evaluation(found, metric_key_prefix)

@@ -3,6 +3,7 @@
 import math
 import os
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -203,6 +204,13 @@ class CBViLATrainer(Trainer):
         if "loss" in logs and self._times:
             logs = {**logs, **self._component_logs()}
         super().log(logs, start_time)
+
+    def report_evaluation(self, found: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+        """Logs an evaluation's metrics that are numbers, tells callbacks, and returns all, named `PREFIX_NAME`."""
+        metrics = {f"{prefix}_{name}": value for name, value in found.items()}
+        self.log({name: value for name, value in metrics.items() if isinstance(value, int | float)})
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Returns the names of weight matrices: decay would pull codes, positions and temperatures to 0."""
