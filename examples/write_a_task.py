@@ -26,6 +26,7 @@ from transformers_cbvila.cli import main as cbvila
 from transformers_cbvila.data.image_views import ImageViews
 from transformers_cbvila.data.source_rows import load_rows
 from transformers_cbvila.data.task_examples import ViewedRows
+from transformers_cbvila.metrics.intervals import mean_with_interval
 from transformers_cbvila.model.modeling_cbvila_base import CBViLAPreTrainedModel
 from transformers_cbvila.tasks.classification import classify
 from transformers_cbvila.tasks.columns import column_option
@@ -35,7 +36,6 @@ from transformers_cbvila.tasks.label_column import label_reader
 from transformers_cbvila.tasks.registry import register_task
 from transformers_cbvila.tasks.rows import TaskRows
 from transformers_cbvila.tasks.task import Task
-from transformers_cbvila.tasks.text_baselines import with_interval
 from transformers_cbvila.tasks.training_defaults import TrainingDefaults
 
 
@@ -113,7 +113,7 @@ class ImageClassification(Task):
         given = classify(model, collate, rows, evaluation.batch_size, evaluation.progress)
         correct = np.asarray([guess == label for guess, label in zip(given, labels, strict=True)])
         predictions = [{"prediction": p, "label": label} for p, label in zip(given, labels, strict=True)]
-        return Measured(with_interval("accuracy", correct, None, evaluation.seed), predictions)
+        return Measured(mean_with_interval("accuracy", correct, evaluation.seed), predictions)
 
 
 def write_shapes(folder: Path, count: int) -> list[str]:

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from ..data.collators import CBViLADataCollatorForPreTraining
 from ..data.masking import generator_for
 from ..data.measured_pairs import MeasuredPairs
-from ..metrics.intervals import bootstrap_interval
+from ..metrics.intervals import mean_with_interval
 from ..model.codebook_statistics_cbvila import codebook_statistics
 from ..model.item_lists_cbvila import by_position
 from ..model.losses_cbvila import by_book
@@ -205,15 +205,12 @@ def _mim_metrics(sums: _Sums, seed: int) -> dict[str, float]:
         return {}
     books = sums.counts_by_book()
     true, shuffled = (torch.cat(sums.per_image[f"mim_{name}"]).numpy() for name in ("true", "shuffled"))
-    low, high = bootstrap_interval(shuffled - true, seed)
     images = books[0][0].sum()
     likeliest = torch.stack([book.amax(1) for book in books])
     return {
         CBViLAMIM.name: float(true.mean()),
         "mim_shuffled_caption": float(shuffled.mean()),
-        "mim_advantage": float((shuffled - true).mean()),
-        "mim_advantage_low": low,
-        "mim_advantage_high": high,
+        **mean_with_interval("mim_advantage", shuffled - true, seed),
         "mim_accuracy": sums.mean("accuracy_true"),
         "mim_accuracy_shuffled_caption": sums.mean("accuracy_shuffled"),
         "mim_accuracy_position_floor": float((likeliest / images).mean()),

@@ -57,3 +57,16 @@ def bootstrap_interval(
         means.append(sums[chosen].sum() / sizes[chosen].sum())
     low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)
+
+
+def mean_with_interval(name: str, values: np.ndarray, seed: int, groups: np.ndarray | None = None) -> dict[str, float]:
+    """Returns the mean of values and its 95 % bootstrap interval, as `NAME`, `NAME_low` and `NAME_high`.
+
+    Args:
+        name: What the mean is called.
+        values: (M,) the values.
+        seed: Seed of the resampling.
+        groups: As of [`bootstrap_interval`].
+    """
+    low, high = bootstrap_interval(values, seed, groups=groups)
+    return {name: float(np.mean(values)), f"{name}_low": low, f"{name}_high": high}

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..metrics.intervals import bootstrap_interval
+from ..metrics.intervals import mean_with_interval
 from ..metrics.retrieval_metrics import first_relevant_ranks
 from ..model.item_lists_cbvila import by_position
 from ..model.processing_cbvila import CBViLAProcessor
@@ -20,6 +20,7 @@ from .gallery import Encoded, RetrievalModel, cosine_similarity
 from .reranking import Candidates, TwoStageRetrieval, encode_both, rerank, reranked_scores
 
 DEPTHS = (1, 5, 10)
+WAYS = ("text", "image")  # what is found
 _QUERIES = 512  # ranked at a time: their scores, in fp64, are all that grows with them
 
 
@@ -117,6 +118,11 @@ def measure_gallery(
     return metrics
 
 
+def recall_names(ending: str = "") -> list[str]:
+    """Returns the names of the recalls, both ways and at all depths, with an ending such as `_reranked`."""
+    return [f"{way}_retrieval_r{depth}{ending}" for way in WAYS for depth in DEPTHS]
+
+
 def caption_image_index(captions: Sequence[Sequence[str]]) -> np.ndarray:
     """The image (T,) of each caption, when the captions of all images are put in a row."""
     return np.repeat(np.arange(len(captions)), [len(row) for row in captions])
@@ -190,9 +196,9 @@ def _recalls(
     for way, queries, scores, relevant, candidates, groups in ways:
         ranks = np.concatenate([_ranks(scores(part), relevant(part), candidates, part) for part in _slices(queries)])
         for depth in DEPTHS:
-            hits, name = (ranks < depth).astype(float), f"{way}_retrieval_r{depth}{ending}"
-            low, high = bootstrap_interval(hits, seed, groups=groups)
-            metrics |= {name: float(hits.mean()), f"{name}_low": low, f"{name}_high": high}
+            metrics |= mean_with_interval(
+                f"{way}_retrieval_r{depth}{ending}", (ranks < depth).astype(float), seed, groups
+            )
     return metrics
 
 

@@ -14,7 +14,7 @@ from transformers.utils import CONFIG_NAME
 
 from ..bundled import CHECKPOINTS
 from ..output_files import write_json
-from .measure import DEPTHS
+from .measure import recall_names
 
 
 def better_rerank_k(metrics: Mapping[str, Any], rerank_k: int, prefix: str = "") -> int | None:
@@ -28,7 +28,7 @@ def better_rerank_k(metrics: Mapping[str, Any], rerank_k: int, prefix: str = "")
     Returns:
         `rerank_k` if the mean of the recalls is higher with matching, else 0; `None` if it was not measured.
     """
-    names = [f"{prefix}{way}_retrieval_r{depth}" for way in ("text", "image") for depth in DEPTHS]
+    names = [f"{prefix}{name}" for name in recall_names()]
     if not rerank_k or f"{names[0]}_reranked" not in metrics:
         return None
     return rerank_k if mean(metrics[f"{n}_reranked"] for n in names) > mean(metrics[n] for n in names) else 0

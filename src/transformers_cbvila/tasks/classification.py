@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from ..metrics.intervals import bootstrap_interval
-from ..metrics.reasoning_metrics import consistency
+from ..metrics.intervals import mean_with_interval
 from ..model.item_lists_cbvila import by_position
 from ..retrieval.encoding import evaluating
 from .evaluation import Evaluation
 from .fields import Measured, Metrics
 from .rows import TaskRows
-from .text_baselines import text_baselines, with_interval
+from .text_baselines import text_baselines
 
 
 def measure_classes(
@@ -35,7 +34,7 @@ def measure_classes(
     grouped_by = next((name for name in ("group", "image_id") if name in rows.records[0].fields), None)
     groups = None if grouped_by is None else np.asarray(rows.column(grouped_by))
     found: Metrics = {"metric": "accuracy", "rows": len(rows)}
-    found |= with_interval("accuracy", correct, groups, evaluation.seed)
+    found |= mean_with_interval("accuracy", correct, evaluation.seed, groups)
     if groups is not None and grouped_by == "group":
         found |= _consistency(correct, groups, evaluation.seed)
     known = evaluation.train_rows
@@ -86,10 +85,4 @@ def classify(
 def _consistency(correct: np.ndarray, groups: np.ndarray, seed: int) -> Metrics:
     names, members = np.unique(groups, return_inverse=True)
     flawless = np.bincount(members, weights=~correct, minlength=len(names)) == 0
-    low, high = bootstrap_interval(flawless, seed)
-    return {
-        "consistency": consistency(correct.tolist(), groups.tolist()),
-        "groups": len(names),
-        "consistency_low": low,
-        "consistency_high": high,
-    }
+    return {**mean_with_interval("consistency", flawless, seed), "groups": len(names)}

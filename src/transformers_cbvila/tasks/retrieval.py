@@ -19,7 +19,15 @@ from ..metrics.baselines import chance_recall
 from ..model.configuration_cbvila import CBViLAConfig
 from ..model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
 from ..model.processing_cbvila import CBViLAProcessor
-from ..retrieval.measure import DEPTHS, ImagesOfRows, TrueMatches, caption_image_index, measure_gallery
+from ..retrieval.measure import (
+    DEPTHS,
+    WAYS,
+    ImagesOfRows,
+    TrueMatches,
+    caption_image_index,
+    measure_gallery,
+    recall_names,
+)
 from ..retrieval.retrieval_order import keep_better_order
 from .columns import column_option
 from .evaluation import Evaluation
@@ -28,8 +36,6 @@ from .protocol import Protocol
 from .rows import TaskRows
 from .task import Task, called, check_at_least, text_fields
 from .training_defaults import CROPS_AND_FLIPS, TrainingDefaults
-
-_WAYS = ("text", "image")  # what is found
 
 
 @dataclass
@@ -113,8 +119,7 @@ class ImageTextRetrieval(Task):
     def compared_metrics(self) -> tuple[str, ...]:
         """Returns the names of the recalls, and of their mean."""
         endings = ("", "_reranked", "_combined") if self.rerank_k else ("",)
-        recalls = [f"{way}_retrieval_r{k}" for way in _WAYS for k in DEPTHS]
-        return tuple(f"{name}{ending}" for ending in endings for name in ("mean_recall", *recalls))
+        return tuple(name for ending in endings for name in (f"mean_recall{ending}", *recall_names(ending)))
 
     def keep_findings(self, folder: Path, metrics: Metrics, prefix: str = "") -> str | None:
         """Writes whether matching ranks better than similarity, where retrievers look for it."""
@@ -142,11 +147,11 @@ class ImageTextRetrieval(Task):
             evaluation.folder,
         )
         of_images, of_texts = TrueMatches(texts, caption_image_index(captions), self.own_captions_only).counts()
-        for way, relevant, gallery in zip(_WAYS, (of_images, of_texts), (len(texts), len(rows)), strict=True):
+        for way, relevant, gallery in zip(WAYS, (of_images, of_texts), (len(texts), len(rows)), strict=True):
             for k in DEPTHS:
                 found[f"{way}_retrieval_r{k}_floor"] = chance_recall(relevant.tolist(), gallery, k)
         for ending in ("", "_reranked", "_combined"):
-            names = [f"{way}_retrieval_r{k}{ending}" for way in _WAYS for k in DEPTHS]
+            names = recall_names(ending)
             if names[0] in found:
                 found[f"mean_recall{ending}"] = float(np.mean([found[name] for name in names]))
         found |= {

@@ -5,14 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ..metrics.baselines import guesses_by_text, majority
-from ..metrics.intervals import bootstrap_interval
 from .fields import Metrics
-
-
-def with_interval(name: str, values: np.ndarray, groups: np.ndarray | None, seed: int) -> Metrics:
-    """Returns the mean of values with its 95 % bootstrap interval, as `NAME`, `NAME_low` and `NAME_high`."""
-    low, high = bootstrap_interval(values, seed, groups=groups)
-    return {name: float(np.mean(values)), f"{name}_low": low, f"{name}_high": high}
 
 
 def text_baselines(

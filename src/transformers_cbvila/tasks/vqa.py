@@ -13,6 +13,7 @@ from ..data.collators import CBViLADataCollatorForQuestionAnswering
 from ..data.image_views import ImageViews
 from ..data.questions import SampledQuestions, usual_answer
 from ..data.texts import class_names, named
+from ..metrics.intervals import mean_with_interval
 from ..metrics.vqa_metrics import ANNOTATORS_PER_QUESTION
 from ..model.configuration_cbvila import CBViLAConfig
 from ..model.modeling_cbvila_question_answering import CBViLAForQuestionAnswering
@@ -28,7 +29,7 @@ from .protocol import Protocol
 from .question_columns import questions_of
 from .rows import TaskRows
 from .task import Task, check_at_least, text_fields
-from .text_baselines import text_baselines, with_interval
+from .text_baselines import text_baselines
 from .training_defaults import TrainingDefaults
 
 _LONGEST_ANSWER = 20  # tokens
@@ -162,10 +163,10 @@ class VisualQuestionAnswering(Task):
         images = np.repeat(np.arange(len(rows)), [len(row) for row in given])
         usual = [usual_answer(row) for row in references]
         closed = np.asarray([answer.lower() in ("yes", "no") for answer in usual])
-        found |= with_interval("accuracy", scores, images, evaluation.seed)
+        found |= mean_with_interval("accuracy", scores, evaluation.seed, images)
         for name, kind in (("accuracy_yes_no", closed), ("accuracy_other", ~closed)):
             if 0 < kind.sum() < len(kind):
-                found |= with_interval(name, scores[kind], images[kind], evaluation.seed)
+                found |= mean_with_interval(name, scores[kind], evaluation.seed, images[kind])
         train = None if evaluation.train_rows is None else _questions_and_answers(evaluation.train_rows)
         found |= text_baselines(train, questions, usual, lambda guesses: score(guesses, references))
         answered = zip(images.tolist(), questions, flat, references, scores.tolist(), strict=True)
