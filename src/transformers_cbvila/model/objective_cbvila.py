@@ -97,7 +97,7 @@ class CBViLAStep:
         mim_targets: (b', N) or (b', N, books) indices that MIM predicts in place of the quantizer's.
         processes: All processes in distributed training; `None` elsewhere.
         momentum: Outputs of a momentum encoder.
-        negatives: Indices (b,) of negative images and (b,) of negative texts, if the caller chose them.
+        negatives: Indices (b, k) of negative images and (b, k) of negative texts, if the caller chose them.
         negative_hardness: How hard negatives are otherwise, see [`choose_negatives`].
         negative_seed: Seed of their choice.
     """
