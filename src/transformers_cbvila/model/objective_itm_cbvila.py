@@ -77,9 +77,7 @@ class CBViLAITM(CBViLAObjective):
         """Computes the cross-entropy of matches, and that of pairs among their negatives if it has a weight."""
         (answer,) = answers
         logits, labels = self.head(answer.states[:, 0]), answer.query.labels
-        terms = {
-            self.name: Scored(classification_loss(logits, labels), labels != -100, {"itm_logits": logits})
-        }
+        terms = {self.name: Scored(classification_loss(logits, labels), labels != -100, {"itm_logits": logits})}
         if self.options.ranking_weight > 0:
             loss, counted = candidate_ranking_loss(matching_scores(logits), labels, step.texts.shape[0])
             terms[f"{self.name}_ranking"] = Scored(loss, counted)
