@@ -34,6 +34,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seeds", nargs="+", type=int, help="run only these seeds")
     options = parser.parse_args(argv)
     folder = Path(options.output_dir)
+    for path in options.studies:
+        if not Path(path).is_file():
+            others = ", ".join(sorted(other.stem for other in Path(path).parent.glob("*.yaml") if _is_study(other)))
+            parser.error(f"there is no study {path}" + (f"; beside it are {others}" if others else ""))
     studies = [Study.read(path) for path in options.studies]
     for study in studies:
         if study.train_artists is not None and not options.emoji:
@@ -77,6 +81,11 @@ def _run(cells: list[Cell], jobs: int) -> None:
                 cell = running[done]
                 found = cell.found() or {}
                 bar.write(f"{cell.arm}, seed {cell.seed}: {found['train_cpu_seconds']:.0f} CPU-seconds of pretraining")
+
+
+def _is_study(path: Path) -> bool:
+    """Returns whether a YAML file is a study, and not a recipe that studies share."""
+    return not path.name.startswith("cell")
 
 
 def _data_of(study: Study, emoji: str | None, folder: Path) -> tuple[list[str], str]:

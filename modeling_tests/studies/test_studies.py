@@ -141,6 +141,13 @@ def test_study_names_what_its_data_lack(changes, message, tmp_path):
         Study.read(write_study(tmp_path, **changes))
 
 
+def test_missing_study_names_the_others(capsys):
+    with pytest.raises(SystemExit):
+        main([str(FOLDER / "table5.yaml")])
+    said = capsys.readouterr().err
+    assert "no study" in said and "table4-scenes-none, table4-scenes-stopped, together" in said and "cell" not in said
+
+
 def test_study_by_artist_needs_the_emoji(tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         main([str(write_study(tmp_path)), "--output_dir", str(tmp_path / "out")])
