@@ -80,13 +80,14 @@ class Cell:
         return pretrained if not fine_tuned or pretrained is None else {**pretrained, "then": fine_tuned[0]}
 
 
-def run_cell(cell: Cell, threads: int = 1) -> None:
-    """Pretrains, fine-tunes and measures as far as it is not done, and writes the results."""
+def run_cell(cell: Cell, threads: int = 1) -> dict[str, Any]:
+    """Pretrains, fine-tunes and measures as far as it is not done; writes the results, and returns them."""
     if not cell.result.is_file():
         _pretrain(cell, threads)
     if cell.then is not None and not cell.is_finished:
         result = cell.results[-1]
         run_commands(cell.then.commands(cell.folder, cell.seed, result), result.with_suffix(""))
+    return cell.found() or {}
 
 
 def _pretrain(cell: Cell, threads: int) -> None:

@@ -34,17 +34,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seeds", nargs="+", type=int, help="run only these seeds")
     options = parser.parse_args(argv)
     folder = Path(options.output_dir)
-    for path in options.studies:
-        if not Path(path).is_file():
-            others = ", ".join(sorted(other.stem for other in Path(path).parent.glob("*.yaml") if _is_study(other)))
-            parser.error(f"there is no study {path}" + (f"; beside it are {others}" if others else ""))
-    studies = [Study.read(path) for path in options.studies]
-    for study in studies:
-        if study.train_artists is not None and not options.emoji:
-            parser.error(
-                f"{study.name} splits the emoji by artist: give their folder with --emoji (`make data DATA=FOLDER` "
-                "builds FOLDER/emoji)"
-            )
+    try:
+        studies = [_read(Path(path), options.emoji) for path in options.studies]
+        _check_arms(options.arms or [], studies)
+    except (FileNotFoundError, ValueError) as error:
+        parser.error(str(error))
     for study in studies:
         train_data, test_data = _data_of(study, options.emoji, folder / "data")
         cells = list(study.cells((*train_data, *options.more_train_data), test_data, folder))
@@ -76,16 +70,36 @@ def _run(cells: list[Cell], jobs: int) -> None:
         running = {pool.submit(run_cell, cell): cell for cell in cells}
         with tqdm(total=len(cells), desc="Cells", unit="cell", smoothing=0) as bar:
             for done in as_completed(running):
-                done.result()
+                found, cell = done.result(), running[done]
                 bar.update()
-                cell = running[done]
-                found = cell.found() or {}
                 bar.write(f"{cell.arm}, seed {cell.seed}: {found['train_cpu_seconds']:.0f} CPU-seconds of pretraining")
 
 
-def _is_study(path: Path) -> bool:
-    """Returns whether a YAML file is a study, and not a recipe that studies share."""
-    return not path.name.startswith("cell")
+def _read(path: Path, emoji: str | None) -> Study:
+    """Returns a study that can be run with this folder of the emoji, if any.
+
+    Raises:
+        FileNotFoundError: If there is no such study; the message names those beside it.
+        ValueError: If it is not valid, or needs the emoji.
+    """
+    if not path.is_file():
+        names = sorted(other.stem for other in path.parent.glob("*.yaml") if not other.name.startswith("cell"))
+        raise FileNotFoundError(f"there is no study {path}" + (f"; beside it are {', '.join(names)}" if names else ""))
+    study = Study.read(path)
+    if study.train_artists is not None and not emoji:
+        raise ValueError(
+            f"{study.name} splits the emoji by artist: give their folder with --emoji (`make data DATA=FOLDER` builds "
+            "FOLDER/emoji)"
+        )
+    return study
+
+
+def _check_arms(wanted: list[str], studies: list[Study]) -> None:
+    """Raises a ValueError for an arm that no study has."""
+    known = list(dict.fromkeys(arm for study in studies for arm in study.arms))
+    unknown = sorted(set(wanted) - set(known))
+    if unknown:
+        raise ValueError(f"there is no arm {', '.join(unknown)}; there are {', '.join(known)}")
 
 
 def _data_of(study: Study, emoji: str | None, folder: Path) -> tuple[list[str], str]:

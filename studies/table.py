@@ -86,7 +86,7 @@ def tables(study: Study, cells: Sequence[Result]) -> str:
 
 def _fine_tuned(cells: Sequence[Result]) -> tuple[dict[str, Metric], dict[str, Metric]]:
     """Returns the metrics of the fine-tuned models, and their floors, in percent."""
-    figures = next((cell["then"] for cell in cells if cell.get("then")), {})
+    figures: Result = next((cell["then"] for cell in cells if cell.get("then")), {})
     metrics = [name for name in figures if f"{name}_low" in figures]
     floors = [name for name in figures if name.endswith("_floor")]
     reached, given = ({f"{name.replace('_', ' ')} %": _percent_then(name) for name in n} for n in (metrics, floors))

@@ -148,6 +148,12 @@ def test_missing_study_names_the_others(capsys):
     assert "no study" in said and "table4-scenes-none, table4-scenes-stopped, together" in said and "cell" not in said
 
 
+def test_unknown_arm_names_those_that_there_are(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main([str(write_entries(tmp_path, on_sources())), "--arms", "base", "+ pixels"])
+    assert "there is no arm + pixels; there are base, + pixel" in capsys.readouterr().err
+
+
 def test_study_by_artist_needs_the_emoji(tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         main([str(write_study(tmp_path)), "--output_dir", str(tmp_path / "out")])
