@@ -329,6 +329,12 @@ class CBViLAConfig(PreTrainedConfig):
         return self.needs("projections")
 
     @property
+    def embeddings_train_encoders(self) -> bool:
+        """Whether an active objective trains the encoders through the contrastive embeddings."""
+        active = [name for name in self.active_objectives() if "projections" in OBJECTIVES[name].needs]
+        return any(getattr(self.objectives[name], "grad_to_encoders", True) for name in active)
+
+    @property
     def has_quantizer(self) -> bool:
         """Whether the model needs quantized tokens."""
         return self.needs("quantizer") or self.itm_kv != "continuous"

@@ -266,7 +266,7 @@ class CBViLAForPreTraining(CBViLAModelWithReconstruction):
         """Returns embeddings (B, E) of length 1 of images and texts."""
         pooled_text = text[:, 0]
         if self.cbvila.has_contrastive_head:
-            pooled_text = self.cbvila.text_projection(pooled_text)
+            pooled_text = self.cbvila.text_projection(self.cbvila.projected_states(text))
         return F.normalize(at_least_fp32(pooled_image), dim=-1), F.normalize(at_least_fp32(pooled_text), dim=-1)
 
     def _output(self, step: CBViLAStep, scored: dict[str, Scored], fused: Any) -> CBViLAForPreTrainingOutput:

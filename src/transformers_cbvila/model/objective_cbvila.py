@@ -175,7 +175,8 @@ class CBViLAObjective(nn.Module):
         phase: When [`CBViLATrainer`] turns it on: `"align"` from the first step, `"start"` after alignment,
             `"burn_in"` after burn-in, `"stable"` once the codes are stable as well.
         needs: What the model or the trainer has to provide: `"quantizer"`, `"visual_queries"` (their embeddings are
-            built), `"projections"` (of the contrastive embeddings), `"other_pairs"` (similarities with all pairs),
+            built), `"projections"` (of the contrastive embeddings, which train the encoders unless its option
+            `grad_to_encoders` says otherwise), `"other_pairs"` (similarities with all pairs),
             `"hard_negatives"`, `"masked_text"`, `"momentum_pairs"` and `"momentum_tokens"` (from a momentum encoder,
             if there is one), `"code_targets"` (from an EMA teacher, if there is one).
         is_default: Whether a configuration that does not mention it includes it.
