@@ -95,6 +95,12 @@ class CBViLAForImageTextRetrieval(CBViLAModelWithObjectives):
         self.cbvila = CBViLAModel(config, add_quantizer=False)
         contrast = [CBViLAITC.name] if self.cbvila.has_contrastive_head else []
         self.add_objectives([*contrast, CBViLAITM.name])
+        # The weight of each objective is 1, whatever it was in pretraining. (Not computed in forward: it is compiled.)
+        self._weights = {
+            term: weight
+            for objective in self.active_objectives(None)
+            for term, weight in objective.loss_weights(replace(objective.options, weight=1.0)).items()
+        }
         self.post_init()
 
     @can_return_tuple
@@ -173,7 +179,7 @@ class CBViLAForImageTextRetrieval(CBViLAModelWithObjectives):
             ids = gather_pair_ids(self.training, *given, image_index=own)
             embeds = output.image_embeds.index_select(0, own), output.text_embeds
             step = CBViLAStep(
-                weights=self._term_weights(),
+                weights=dict(self._weights),
                 training=self.training,
                 pixel_values=pixel_values,
                 images=image.last_hidden_state,
@@ -202,14 +208,6 @@ class CBViLAForImageTextRetrieval(CBViLAModelWithObjectives):
     def itm(self) -> Any:
         """The image-text matching objective."""
         return self.objectives[CBViLAITM.name]
-
-    def _term_weights(self) -> dict[str, float]:
-        """Returns the weight of each term; that of each objective is 1, whatever it was in pretraining."""
-        return {
-            term: weight
-            for objective in self.active_objectives(None)
-            for term, weight in objective.loss_weights(replace(objective.options, weight=1.0)).items()
-        }
 
     def _similarities(self, images: Tensor, texts: Tensor) -> CBViLAForImageTextRetrievalOutput:
         """Returns normalized embeddings of images (B', E) and texts (B, E), and their similarities."""
