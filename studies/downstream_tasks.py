@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from transformers_cbvila.data.builtin_sources import find_builtin
+from transformers_cbvila.retrieval.measure import ORDERS
 
-BY_MATCHING = ("_reranked", "_combined")  # endings of recalls of another order than by similarity
+BY_MATCHING = ORDERS[1:]  # endings of recalls of another order than by similarity
 
 
 def _recalls(*endings: str) -> tuple[str, ...]:

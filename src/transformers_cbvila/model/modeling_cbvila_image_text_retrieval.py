@@ -179,7 +179,7 @@ class CBViLAForImageTextRetrieval(CBViLAModelWithObjectives):
             ids = gather_pair_ids(self.training, *given, image_index=own)
             embeds = output.image_embeds.index_select(0, own), output.text_embeds
             step = CBViLAStep(
-                weights=dict(self._weights),
+                weights=self._weights,
                 training=self.training,
                 pixel_values=pixel_values,
                 images=image.last_hidden_state,

@@ -132,10 +132,9 @@ def itm_batch(
         negative_mask = torch.cat([fetch(attention_mask) for fetch in exchanges[count:]])
         fetched_images = torch.cat([fetch(images, image_index) for fetch in exchanges[:count]])
         negative_image_index = torch.arange(fetched_images.shape[0], device=image_index.device) + images.shape[0]
-    texts_of_images = texts.repeat(1 + count, 1, 1)
     return ITMBatch(
-        torch.cat([texts_of_images, negative_texts]),
-        None if attention_mask is None else torch.cat([attention_mask.repeat(1 + count, 1), negative_mask]),
+        torch.cat([*[texts] * (1 + count), negative_texts]),
+        None if attention_mask is None else torch.cat([*[attention_mask] * (1 + count), negative_mask]),
         torch.cat([image_index, negative_image_index, image_index.repeat(count)]),
         fetched_images,
     )

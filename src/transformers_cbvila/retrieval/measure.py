@@ -117,17 +117,18 @@ def measure_gallery(
         found = rerank(model, *galleries, rerank_k, progress, folder and Path(folder) / "matches")
         metrics |= _recalls(found_images, found_texts, found, true, "_reranked", seed)
         scale = float(model.cbvila.similarity_scale())
-        both = TwoStageRetrieval(*(candidates.with_similarity(scale) for candidates in found))
-        metrics |= _recalls(found_images, found_texts, both, true, "_combined", seed)
         judged = [
             _judged(found.texts_of_images, true.texts_of, scale),
             _judged(found.images_of_texts, true.images_of, scale),
         ]
-        weights = cross_fitted_weights(judged)
-        both = TwoStageRetrieval(
-            *(candidates.with_similarity(scale * weight) for candidates, weight in zip(found, weights, strict=True))
-        )
-        metrics |= _recalls(found_images, found_texts, both, true, "_fitted", seed)
+        by_both: dict[str, Sequence[float | Tensor]] = {
+            "_combined": (1.0, 1.0),
+            "_fitted": cross_fitted_weights(judged),
+        }
+        for ending, weights in by_both.items():
+            pairs = zip(found, weights, strict=True)
+            both = TwoStageRetrieval(*(candidates.with_similarity(scale * weight) for candidates, weight in pairs))
+            metrics |= _recalls(found_images, found_texts, both, true, ending, seed)
         metrics["similarity_weight"] = fitted_similarity_weight(judged)
     return metrics
 

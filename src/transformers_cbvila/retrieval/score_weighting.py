@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..metrics.retrieval_metrics import first_relevant_ranks
+
 WEIGHTS = (0.0, *(2.0 ** (power / 2) for power in range(-8, 9)))  # 0, 1/16 … 16
 
 
@@ -45,10 +47,12 @@ def fitted_similarity_weight(candidates: Sequence[JudgedCandidates]) -> float:
 
 def reciprocal_ranks(candidates: JudgedCandidates, weight: float) -> Tensor:
     """Returns 1 / rank (Q,) of the best relevant candidate, last among equal scores; 0 where none is relevant."""
-    scores = candidates.scores.double() + weight * candidates.similarities.double()
-    best = scores.masked_fill(~candidates.relevant, -torch.inf).amax(1, keepdim=True)
-    before = ((scores >= best) & ~candidates.relevant).sum(1)
-    return torch.where(candidates.relevant.any(1), 1 / (1 + before.double()), 0.0)
+    ranks = torch.zeros(len(candidates.scores), dtype=torch.float64)
+    found = candidates.relevant.any(1)
+    scores, similarities, relevant = candidates.of(found)
+    scores = scores.double() + weight * similarities.double()
+    ranks[found] = 1 / (1 + torch.from_numpy(first_relevant_ranks(scores.numpy(), relevant.numpy())).double())
+    return ranks
 
 
 def cross_fitted_weights(candidates: Sequence[JudgedCandidates]) -> list[Tensor]:
