@@ -5,6 +5,9 @@ from collections.abc import Sequence
 # Columns with captions, in this order; the last two are those of Karpathy's splits.
 CAPTION_COLUMNS = ("captions", "caption", "text", "txt", "sentences_raw", "sentences")
 
+# Columns with texts that are false of the image although they are close to its captions.
+NEGATIVE_CAPTION_COLUMNS = ("negative_captions", "negative_caption")
+
 
 def column_help(text: str, usual: Sequence[str]) -> str:
     """Returns the help text of an option that names a column, with the usual columns as its default."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..extras import require
@@ -10,10 +10,13 @@ from ..model.messages_cbvila import shown
 from .bad_rows import FAULT, WAY_OUT, key_columns, reason, row_origin
 from .images import encoded
 from .source_images import image_locator
-from .texts import class_names, named, texts_in
+from .texts import class_names, named, texts_in, texts_or_blanks
 
 if TYPE_CHECKING:
     from datasets import Features
+
+
+TEXTS = ("captions", "keywords", "negative_captions")  # columns of pairs with lists of texts
 
 
 class Columns(NamedTuple):
@@ -22,6 +25,7 @@ class Columns(NamedTuple):
     image: str
     caption: str
     keyword: str | None = None
+    negative_caption: str | None = None
 
 
 def pair_features(with_faults: bool = False) -> Features:
@@ -30,7 +34,8 @@ def pair_features(with_faults: bool = False) -> Features:
     text = datasets.Value("string")
     texts = datasets.List(text)
     faults = {FAULT: text} if with_faults else {}
-    return datasets.Features(image=datasets.Image(decode=False), captions=texts, keywords=texts, origin=text, **faults)
+    columns = dict.fromkeys(TEXTS, texts) | {"origin": text}
+    return datasets.Features(image=datasets.Image(decode=False), **columns, **faults)
 
 
 class PairReader:
@@ -59,23 +64,24 @@ class PairReader:
         try:
             return {**self(row, number), FAULT: None}
         except ValueError as error:
-            texts: dict[str, Any] = {"captions": [], "keywords": [], "origin": self.origin(row, number)}
-            return {"image": None, **texts, FAULT: reason(error)}
+            texts = {name: list[str]() for name in TEXTS}
+            return {"image": None, **texts, "origin": self.origin(row, number), FAULT: reason(error)}
 
     def text_columns(self, names: Sequence[str]) -> list[str]:
         """Returns the columns that `texts` reads."""
-        wanted = [self.columns.caption, self.columns.keyword, *key_columns(names)]
+        wanted = [*self.columns[1:], *key_columns(names)]
         return list(dict.fromkeys(name for name in wanted if name is not None))
 
     def texts(self, row: Mapping[str, Any], number: int) -> dict[str, Any]:
-        """Returns the captions, keywords and origin of a pair."""
+        """Returns the captions, keywords, negative captions and origin of a pair."""
         origin = self.origin(row, number)
         try:
             captions = self._read(row, self.columns.caption, "caption")
-            keywords = [] if self.columns.keyword is None else self._read(row, self.columns.keyword, "keyword")
+            keywords = self._read(row, self.columns.keyword, "keyword")
+            negative_captions = self._read(row, self.columns.negative_caption, "negative caption", texts_or_blanks)
         except ValueError as error:
             raise ValueError(f"{origin}: {error}. {WAY_OUT}.") from error
-        return {"captions": captions, "keywords": keywords, "origin": origin}
+        return {"captions": captions, "keywords": keywords, "negative_captions": negative_captions, "origin": origin}
 
     def origin(self, row: Mapping[str, Any], number: int) -> str:
         """Returns what an error calls a row: its number or key and its file, or else what it holds."""
@@ -85,5 +91,13 @@ class PairReader:
         path = image.get("path") if isinstance(image, Mapping) else image if isinstance(image, str) else None
         return f"The row of {self.source} with {shown(path or row[self.columns.caption])}"
 
-    def _read(self, row: Mapping[str, Any], column: str, what: str) -> list[str]:
-        return texts_in(named(row[column], self._names[column]), f"{what} in column {column!r}")
+    def _read(
+        self,
+        row: Mapping[str, Any],
+        column: str | None,
+        what: str,
+        read: Callable[[Any, str], list[str]] = texts_in,
+    ) -> list[str]:
+        if column is None:
+            return []
+        return read(named(row[column], self._names[column]), f"{what} in column {column!r}")

@@ -15,7 +15,7 @@ from .columns import usual_column
 from .epoch_rows import EpochRows
 from .image_views import ImageViews, integer, uniform
 from .masking import generator_for
-from .texts import class_names, named, texts_of
+from .texts import class_names, items_of, named, texts_of, texts_or_blanks
 
 _SUBSTITUTE = 1  # fourth key of the draw of another row in place of a bad one
 
@@ -57,14 +57,17 @@ class PairDraws:
         """Returns an example of a row.
 
         Args:
-            row: With `image` (RGB), `captions` (at least one) and, optionally, `keywords`.
+            row: With `image` (RGB), `captions` (at least one) and, optionally, `keywords` and `negative_captions`:
+                texts that are false of the image. If there are as many as captions, each goes with its caption, and
+                is "" where that has none; otherwise one is drawn.
             generator: Generator of the draws. It is part of the example: the collator draws masks from it.
             caption: Which caption to take; without, one is drawn.
         """
         captions = list(row["captions"])
-        text = captions[integer(generator, len(captions)) if caption is None else caption]
+        number = integer(generator, len(captions)) if caption is None else caption
+        text = captions[number]
         image = row["image"]
-        return {
+        example = {
             "image": self.views.draw(image, generator),
             "text": self._with_keywords(text, row.get("keywords") or [], generator),
             "image_id": stable_id(image.tobytes()),
@@ -73,6 +76,8 @@ class PairDraws:
             "known_text_ids": [stable_id(other) for other in captions],
             "generator": generator,
         }
+        negative = _negative_caption(row, number, generator)
+        return {**example, "negative_text": negative} if negative else example
 
     def _with_keywords(self, caption: str, keywords: Sequence[str], generator: torch.Generator) -> str:
         if not keywords or uniform(generator) >= self.keyword_probability:
@@ -80,6 +85,15 @@ class PairDraws:
         count = 1 + integer(generator, min(3, len(keywords)))
         chosen = torch.randperm(len(keywords), generator=generator)[:count].tolist()
         return ", ".join([caption, *(keywords[i] for i in chosen)])
+
+
+def _negative_caption(row: dict[str, Any], caption: int, generator: torch.Generator) -> str:
+    """Returns a text that is false of the image, the caption's own one if captions have theirs; "" without any."""
+    given = texts_or_blanks(row.get("negative_captions"), "negative caption")
+    if len(given) == len(items_of(row["captions"], "caption")):
+        return given[caption]
+    texts = [text for text in given if text]
+    return texts[integer(generator, len(texts))] if texts else ""
 
 
 class ImageTextPairs(EpochRows):
@@ -90,7 +104,8 @@ class ImageTextPairs(EpochRows):
 
     Args:
         rows: Rows with `image` (PIL, path, bytes …), `captions` (list of strings; or another usual column) and,
-            optionally, `keywords` (list of strings). [`load_pairs`] makes such rows of files and folders.
+            optionally, `keywords` and `negative_captions` (lists of strings, see [`PairDraws`]). [`load_pairs`] makes
+            such rows of files and folders.
         seed: Seed of all draws.
         keyword_probability: See [`PairDraws`].
         skip_bad_rows: Whether another row, drawn from (seed, epoch, row), takes the place of one whose image cannot be

@@ -10,9 +10,9 @@ from transformers.utils import logging
 
 from ..extras import require
 from .bad_rows import FAULT, reason, summary_of_bad_rows
-from .column_names import CAPTION_COLUMNS
+from .column_names import CAPTION_COLUMNS, NEGATIVE_CAPTION_COLUMNS
 from .columns import find_column, find_image_column, usual_column
-from .pair_reader import Columns, PairReader, pair_features
+from .pair_reader import TEXTS, Columns, PairReader, pair_features
 from .source_images import encoded_images
 from .source_rows import load_rows
 
@@ -32,7 +32,7 @@ def load_pairs(
     keyword_columns: Sequence[str] = (),
     skip_bad_rows: bool = False,
 ) -> Dataset:
-    """Loads image-caption pairs with the columns `image` (of any mode), `captions`, `keywords` and `origin`.
+    """Loads image-caption pairs: `image` (of any mode), `captions`, `keywords`, `negative_captions` and `origin`.
 
     Args:
         source: A folder of images with a metadata.jsonl or metadata.csv, or with a .txt beside each whose lines are
@@ -48,8 +48,9 @@ def load_pairs(
             instead of raising an error. Images are not read here.
 
     Returns:
-        The rows. `captions` and `keywords` are lists of strings, empty where there are none; `origin` is what an
-        error calls the row.
+        The rows. `captions`, `keywords` and `negative_captions` (of the first of `NEGATIVE_CAPTION_COLUMNS` that the
+        source has, see [`PairDraws`]) are lists of strings, empty where there are none; `origin` is what an error
+        calls the row.
 
     Raises:
         FileNotFoundError: If the source is a path and isn't there.
@@ -93,7 +94,7 @@ def _pairs(source: str, table: Dataset, columns: Columns, skip_bad_rows: bool) -
     """Returns the pairs of rows that can be indexed, images not decoded."""
     images = encoded_images(table, columns.image, source)
     reader = PairReader(source, columns, table.features)
-    pairs: dict[str, list[Any]] = {name: [] for name in ("captions", "keywords", "origin")}
+    pairs: dict[str, list[Any]] = {name: [] for name in (*TEXTS, "origin")}
     kept, faults = list[int](), list[str]()
     for number, row in enumerate(table.select_columns(reader.text_columns(table.column_names))):
         try:
@@ -125,4 +126,4 @@ def _columns(source: str, names: Sequence[str], image: str, caption: str | None,
     """Returns the columns to read in a source with columns of these names. ValueError if it lacks one."""
     images = find_image_column(image, names, source)
     captions = find_column(caption, CAPTION_COLUMNS, names, source, "caption_column")
-    return Columns(images, captions, usual_column(keywords, names))
+    return Columns(images, captions, usual_column(keywords, names), usual_column(NEGATIVE_CAPTION_COLUMNS, names))

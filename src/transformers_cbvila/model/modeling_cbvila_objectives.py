@@ -16,7 +16,7 @@ from transformers.utils import logging
 from .label_checks_cbvila import ANY_INTEGER, check_ids
 from .modeling_cbvila_base import CBViLAPreTrainedModel
 from .modeling_cbvila_queries import CBViLAQueryPasses
-from .objective_cbvila import Answer, CBViLAObjective, CBViLAStep, Scored
+from .objective_cbvila import Answer, CBViLAObjective, CBViLAStep, NegativeTexts, Scored
 from .objectives_cbvila import OBJECTIVES
 
 logger = logging.get_logger(__name__)
@@ -117,6 +117,34 @@ class CBViLAModelWithObjectives(CBViLAPreTrainedModel, CBViLAQueryPasses):
             terms = objective(step, [*of_texts, *of_images])
             scored |= {name: term for name, term in terms.items() if step.weights[name] > 0}
         return scored, fused
+
+    def encode_negative_texts(
+        self, input_ids: Tensor | None, attention_mask: Tensor | None, num_images: int
+    ) -> NegativeTexts | None:
+        """Encodes a text (B, L) for each image that is false of it.
+
+        Args:
+            input_ids: (B, L); without, there are none.
+            attention_mask: (B, L), 0 on padding; rows of zeros stand for images without such a text.
+            num_images: B.
+
+        Raises:
+            ValueError: If there are more or fewer texts than images, or a mask without texts.
+        """
+        if input_ids is None:
+            if attention_mask is not None:
+                raise ValueError("negative_attention_mask is given without negative_input_ids: pass both, or neither.")
+            return None
+        if input_ids.shape[0] != num_images:
+            raise ValueError(
+                f"Got {input_ids.shape[0]} negative text(s) for {num_images} image(s): there must be one for each; a "
+                "row of zeros in negative_attention_mask stands for an image without one."
+            )
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        are_given = mask.bool().any(1)
+        mask = mask.masked_fill(~are_given.unsqueeze(1), 1)  # attention to nothing would not be a number
+        states = self.cbvila.text_model(input_ids, attention_mask=mask).last_hidden_state
+        return NegativeTexts(states, mask, are_given)
 
     def scale_for_ranks(self, step: CBViLAStep, scored: dict[str, Scored]) -> dict[str, Tensor]:
         """Scales losses so that their mean over processes is the mean over the items of all of them."""
