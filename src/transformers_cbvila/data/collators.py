@@ -190,11 +190,11 @@ def negative_texts(
     Returns:
         `negative_input_ids` and `negative_attention_mask` (B, L); rows of examples without one have a mask of 0.
     """
-    texts = [example.get("negative_text") or "" for example in examples]
-    if not any(texts):
+    given = torch.tensor([bool(example.get("negative_text")) for example in examples]).unsqueeze(1)
+    if not given.any():
         return {}
+    texts = [example.get("negative_text") or example["text"] for example in examples]
     batch = processor(text=texts, padding=True, **cut_options(processor, max_length), return_tensors="pt")
-    given = torch.tensor([bool(text) for text in texts]).unsqueeze(1)
     return {
         "negative_input_ids": batch["input_ids"],
         "negative_attention_mask": batch["attention_mask"] * given,

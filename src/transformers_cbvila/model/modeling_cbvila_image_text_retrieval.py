@@ -34,7 +34,8 @@ class CBViLAForImageTextRetrievalOutput(ModelOutput):
             is the mean over the pairs of all ranks.
         itm_logits (`torch.FloatTensor` (B, 2)): Matching scores of each text with its image; class 1 is "matches".
             With `return_loss=True` ((1 + 2k) B, 2), followed by each text with k wrong images and each image with k
-            wrong texts; and B more, of each image with its negative caption, where these are given. `None` for candidates, which have no image.
+            wrong texts, and B more, of each image with its negative caption, where these are given. `None` for
+            candidates, which have no image.
         logits_per_image, logits_per_text (`torch.FloatTensor` (B', B) and (B, B')): Similarities divided by the
             temperature.
         image_embeds, text_embeds (`torch.FloatTensor` (B', E) and (B, E)): Normalized embeddings.

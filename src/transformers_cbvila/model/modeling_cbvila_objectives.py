@@ -119,26 +119,26 @@ class CBViLAModelWithObjectives(CBViLAPreTrainedModel, CBViLAQueryPasses):
         return scored, fused
 
     def encode_negative_texts(
-        self, input_ids: Tensor | None, attention_mask: Tensor | None, num_images: int
+        self, input_ids: Tensor | None, attention_mask: Tensor | None, num_pairs: int
     ) -> NegativeTexts | None:
-        """Encodes a text (B, L) for each image that is false of it.
+        """Encodes a text (B, L) for each pair that is false of its image.
 
         Args:
             input_ids: (B, L); without, there are none.
-            attention_mask: (B, L), 0 on padding; rows of zeros stand for images without such a text.
-            num_images: B.
+            attention_mask: (B, L), 0 on padding; rows of zeros stand where there is none.
+            num_pairs: B.
 
         Raises:
-            ValueError: If there are more or fewer texts than images, or a mask without texts.
+            ValueError: If there are more or fewer texts than pairs, or a mask without texts.
         """
         if input_ids is None:
             if attention_mask is not None:
                 raise ValueError("negative_attention_mask is given without negative_input_ids: pass both, or neither.")
             return None
-        if input_ids.shape[0] != num_images:
+        if input_ids.shape[0] != num_pairs:
             raise ValueError(
-                f"Got {input_ids.shape[0]} negative text(s) for {num_images} image(s): there must be one for each; a "
-                "row of zeros in negative_attention_mask stands for an image without one."
+                f"Got {input_ids.shape[0]} negative text(s) for {num_pairs} pair(s): there must be one for each; a "
+                "row of zeros in negative_attention_mask stands where there is none."
             )
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         are_given = mask.bool().any(1)

@@ -70,7 +70,7 @@ class CBViLAITM(CBViLAObjective):
         return weights | ({f"{cls.name}_ranking": ranking} if ranking > 0 else {})
 
     def text_queries(self, step: CBViLAStep) -> list[TextQuery]:
-        """Returns the (1 + 2k) b pairs to classify, with their labels, and b with negative captions if there are any."""
+        """Returns the (1 + 2k) b pairs to classify, with labels, and b with negative captions if there are any."""
         negatives, processes = step.negatives, None
         if negatives is None:
             processes = step.processes

@@ -56,15 +56,15 @@ def _turned(objects: Told, sampler: Sampler) -> Told:
 def _changed(objects: Told, sampler: Sampler) -> Told:
     """Changes colour, shape or, where it is told, size of one object."""
     draws = sampler.draws
-    number = draws.below(len(objects))
+    found, number = list(objects), draws.below(len(objects))
     kind, size = objects[number]
     attribute = draws.choice(("color", "shape") if size is None else ("color", "shape", "size"))
     if attribute == "size":
-        changed = kind, SIZES[1 - SIZES.index(size or SIZES[0])]
+        found[number] = kind, SIZES[1 - SIZES.index(size or SIZES[0])]
     else:
         names = tuple(COLORS) if attribute == "color" else SHAPES
-        changed = kind._replace(**{attribute: draws.choice(names)}), size
-    return (*objects[:number], changed, *objects[number + 1 :])
+        found[number] = kind._replace(**{attribute: draws.choice(names)}), size
+    return tuple(found)
 
 
 _CHANGES: tuple[Callable[[Told, Sampler], Told], ...] = (_swapped, _turned, _changed)

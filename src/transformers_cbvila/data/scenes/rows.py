@@ -54,8 +54,8 @@ def _captioned(options: SceneOptions, split: str, number: int) -> Row:
     scene = sampler.scene(sampler.kinds(draws.between(options.fewest, options.objects)))
     captions = captions_of(scene, draws)
     false = _false_captions(captions, scene, Sampler(Draws(options.seed, split, "false", number), options, split))
-    texts = {"captions": list(captions), "negative_captions": false}
-    return Row({"caption": texts["captions"][0], **texts}, {"image": scene})
+    captioned = list(captions)
+    return Row({"caption": captioned[0], "captions": captioned, "negative_captions": false}, {"image": scene})
 
 
 def _false_captions(captions: dict[str, FullDescription | None], scene: Scene, sampler: Sampler) -> list[str]:
