@@ -10,16 +10,16 @@ from collections import Counter
 
 from .draws import Draws
 from .full_description import FullDescription, describe
-from .scene import Scene, SceneObject, relation
+from .scene import Scene, SceneObject, place_in, relation
 from .wording import indefinite, noun_phrase, related, word
-from .words import NUMBERS, listed_in_words
+from .words import NUMBERS, PLACES, listed_in_words
 
-CAPTION_TYPES = ("full", "full", "relation", "attribute", "count")
+CAPTION_TYPES = ("full", "full", "relation", "attribute", "count", "place")
 _TRIES = 8  # to put a second full caption otherwise
 
 
-def captions_of(scene: Scene, draws: Draws) -> dict[str, FullDescription | None]:
-    """Returns a caption of each of `CAPTION_TYPES`, in this order; of a single object those that there are.
+def captions_of(scene: Scene, size: int, draws: Draws) -> dict[str, FullDescription | None]:
+    """Returns a caption of each of `CAPTION_TYPES`, in this order, as far as there are any for an image of this size.
 
     Each comes with what it says, if that is what a [`FullDescription`] can hold: full captions and relations.
     """
@@ -33,6 +33,7 @@ def captions_of(scene: Scene, draws: Draws) -> dict[str, FullDescription | None]
         captions.setdefault(relation_caption(related_objects, draws), related_objects)
     captions.setdefault(attribute_caption(scene, draws), None)
     captions.setdefault(count_caption(scene, draws), None)
+    captions |= dict.fromkeys(place_captions(scene, size, draws))
     return captions
 
 
@@ -75,6 +76,17 @@ def count_caption(scene: Scene, draws: Draws) -> str:
     for item in objects:
         groups.setdefault(getattr(item.kind, by), []).append(item)
     return " and ".join(_group(items, by, draws) for items in groups.values())
+
+
+def place_captions(scene: Scene, size: int, draws: Draws) -> list[str]:
+    """Returns a caption about where two objects, or the only one, lie in the image; none unless they are at its sides.
+
+    From "left of" alone models hardly learn where anything is: what it says of an object depends on where that is named
+    and on where the other object lies. A place depends on the object alone.
+    """
+    placed = [(item, place) for item in draws.shuffled(scene.objects) if (place := place_in(item.box, size))]
+    told = [f"{indefinite(item.kind, draws)} {PLACES[place]}" for item, place in placed[:2]]
+    return [" and ".join(told)] if len(told) == min(2, len(scene.objects)) else []
 
 
 def _group(items: list[SceneObject], by: str, draws: Draws) -> str:

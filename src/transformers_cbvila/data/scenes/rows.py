@@ -52,7 +52,7 @@ def _captioned(options: SceneOptions, split: str, number: int) -> Row:
     sampler = _sampler(options, split, "pretraining", number)
     draws = sampler.draws
     scene = sampler.scene(sampler.kinds(draws.between(options.fewest, options.objects)))
-    captions = captions_of(scene, draws)
+    captions = captions_of(scene, options.size, draws)
     false = _false_captions(captions, scene, Sampler(Draws(options.seed, split, "false", number), options, split))
     captioned = list(captions)
     return Row({"caption": captioned[0], "captions": captioned, "negative_captions": false}, {"image": scene})

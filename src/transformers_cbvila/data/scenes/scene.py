@@ -75,6 +75,17 @@ def relation(one: Box, other: Box) -> str:
     return "above" if down < 0 else "below"
 
 
+def place_in(box: Box, size: int) -> str | None:
+    """Returns how a box lies to the centre of an image of this size, as [`relation`] says it; None if not clearly so.
+
+    Clearly is an eighth of the image from the centre, and a sixteenth from the diagonals.
+    """
+    centre = Box(0, 0, size, size)
+    across, down = (abs(distance) for distance in offset(box, centre))  # in half pixels
+    is_clear = max(across, down) >= size // 4 and abs(across - down) >= size // 8
+    return relation(box, centre) if is_clear else None
+
+
 def offset(one: Box, other: Box) -> tuple[int, int]:
     """Returns how far the centre of a box is from another's, to the right and down, in half pixels."""
     return one[0] + one[2] - other[0] - other[2], one[1] + one[3] - other[1] - other[3]
