@@ -116,7 +116,13 @@ class CBViLAModelWithObjectives(CBViLAPreTrainedModel, CBViLAQueryPasses):
         for objective, of_texts, of_images in zip(objectives, text_answers, visual_answers, strict=True):
             terms = objective(step, [*of_texts, *of_images])
             scored |= {name: term for name, term in terms.items() if step.weights[name] > 0}
-        return scored, fused
+        return scored | self._quantizer_terms(step), fused
+
+    def _quantizer_terms(self, step: CBViLAStep) -> dict[str, Scored]:
+        """Returns the loss terms that the quantizer weighs itself, those with a weight above 0."""
+        terms = (step.quantized and step.quantized.terms) or {}
+        own = self.config.quantizer_weights().keys() & terms.keys()
+        return {name: Scored(terms[name]) for name in sorted(own) if step.weights[name] > 0}
 
     def scale_for_ranks(self, step: CBViLAStep, scored: dict[str, Scored]) -> dict[str, Tensor]:
         """Scales losses so that their mean over processes is the mean over the items of all of them."""

@@ -105,6 +105,10 @@ class CBViLANearestQuantizer(CBViLAQuantizer):
         """Projects visual tokens (…, D) to latents (…, C)."""
         return self.table.encode(tokens, None if modules is None else modules["in_proj"])
 
+    def decode(self, codes: Tensor) -> Tensor:
+        """Projects codes (…, C) to quantized tokens (…, D)."""
+        return self.table.decode(codes)
+
     def lookup(self, latents: Tensor, hints: CBViLAQuantizerHints | None = None) -> Tensor:
         """Returns the indices (…) of the codes nearest to latents (…, C)."""
         return self.table.lookup(latents)
