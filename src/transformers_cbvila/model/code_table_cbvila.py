@@ -128,11 +128,12 @@ class CBViLACodeTable(nn.Module):
         return project(self.out_proj, codes)
 
     @without_autocast
-    def lookup(self, latents: Tensor) -> Tensor:
-        """Returns the indices (…) of the codes nearest to latents (…, C), Eq. 1."""
+    def lookup(self, latents: Tensor, codes: Tensor | None = None) -> Tensor:
+        """Returns the indices (…) of the codes nearest to latents (…, C), Eq. 1; among `codes` (K', C) if given."""
         with torch.no_grad():
             flat = latents.reshape(-1, latents.shape[-1])
-            return nearest_codes(flat, self.whole_codes()).view(latents.shape[:-1])
+            codes = self.whole_codes() if codes is None else codes.to(latents)
+            return nearest_codes(flat, codes).view(latents.shape[:-1])
 
     def remember(self, latents: Tensor, indices: Tensor, counts: Tensor, chosen: Tensor | None = None) -> None:
         """Adds the assignments of latents to codes to those of the next step.
