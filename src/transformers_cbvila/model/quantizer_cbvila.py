@@ -72,6 +72,15 @@ class CBViLAQuantizer(CBViLAQuantizerHooks):
         """Returns the weight of each of its own terms that no objective weighs, by name."""
         return {}
 
+    @classmethod
+    def resized(cls, options: Any, number: int) -> Any:
+        """Returns the options of the same quantizer with another number of codes.
+
+        Raises:
+            ValueError: If it has not a single table of codes whose number can change.
+        """
+        raise ValueError(f"The quantizer {cls.name!r} cannot change its number of codes after training.")
+
     @property
     def num_codes(self) -> int:
         """Number of codes of all books together."""

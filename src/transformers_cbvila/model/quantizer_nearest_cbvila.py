@@ -1,6 +1,7 @@
 """The paper's quantizer: the nearest of K learned codes (Eq. 1), with three gradient estimators."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -89,6 +90,11 @@ class CBViLANearestQuantizer(CBViLAQuantizer):
     def sizes(cls, options: Any) -> tuple[int, ...]:
         """Returns K."""
         return (options.size,)
+
+    @classmethod
+    def resized(cls, options: Any, number: int) -> CBViLANearestQuantizerOptions:
+        """Returns the options with another number of codes."""
+        return replace(options, size=number)
 
     def tables(self) -> tuple[CBViLACodeTable, ...]:
         """Returns the table of codes."""
