@@ -168,6 +168,8 @@ def test_adaptive_temperature_and_balance_anneal_by_step():
     quantizer.after_skipped_step()
     quantizer.after_step()
     assert quantizer.steps == 6
+    quantizer.fit(latents_of(quantizer, visual_tokens(8)), generator_for(1), 1.0)
+    assert quantizer.steps == 0, "after alignment, in which nothing trains the router"
 
 
 def test_adaptive_noise_depends_on_seed_step_and_draw():

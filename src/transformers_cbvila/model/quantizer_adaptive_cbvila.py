@@ -45,7 +45,8 @@ class CBViLAAdaptiveQuantizerOptions(CBViLAQuantizerOptions):
         temperature: Temperature of the router's gumbel softmax at the first step.
         final_temperature: Its temperature after `anneal_steps`; it falls linearly.
         balance: Weight at the first step of the term that keeps all tables in use; it falls linearly to 0.
-        anneal_steps: Optimizer steps until both have reached their last value; usually those of burn-in.
+        anneal_steps: Optimizer steps after the codes were fitted, until both have reached their last value; usually
+            those of burn-in.
         seed: Seed of the router's noise, which depends on it, the step and the row of the batch.
     """
 
@@ -296,9 +297,10 @@ class CBViLAAdaptiveQuantizer(CBViLAQuantizer):
 
     @torch.no_grad()
     def fit(self, latents: Tensor, generator: torch.Generator, scale: float) -> None:
-        """Fits every table to all latents (M, ΣD_i + m), whatever the router would choose."""
+        """Fits every table to all latents (M, ΣD_i + m), whatever the router would choose; annealing starts again."""
         for table, part in zip(self.tables(), self._split(latents), strict=False):
             table.fit(part.contiguous(), generator, scale)
+        self.steps.zero_()
 
     @torch.no_grad()
     def after_step(self) -> None:
