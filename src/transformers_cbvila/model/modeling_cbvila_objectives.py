@@ -89,7 +89,7 @@ class CBViLAModelWithObjectives(CBViLAPreTrainedModel, CBViLAQueryPasses):
         objectives: list[Any] = list(self.objectives.values())
         if weights is None:
             return objectives
-        terms = [type(objective).loss_weights(objective.options) for objective in objectives]
+        terms = [objective.loss_weights(objective.options) for objective in objectives]
         return [o for o, own in zip(objectives, terms, strict=True) if any(weights[name] > 0 for name in own)]
 
     def score(

@@ -286,7 +286,7 @@ class CBViLAAdaptiveQuantizer(CBViLAQuantizer):
     @torch.no_grad()
     def _metrics(self, route: Tensor, sampled: Tensor) -> dict[str, Tensor]:
         """Returns bits per token and the share of each table, without noise, and how often sampling agrees with it."""
-        images = max(1, len(route))
+        images = max(1, route.shape[0])
         shares = route.sum(0) / images
         bits = torch.tensor([math.log2(size) for size in self.table_sizes]).to(shares)
         return {
@@ -338,7 +338,7 @@ class CBViLAAdaptiveQuantizer(CBViLAQuantizer):
 
 def balance_loss(soft: Tensor) -> Tensor:
     """Returns KL(mean choice ‖ uniform) () of soft choices (B, m); 0 below two images, of which it says nothing."""
-    if len(soft) < 2:
+    if soft.shape[0] < 2:
         return soft.sum() * 0
     mean = soft.mean(0)
     return (mean * (mean.clamp_min(torch.finfo(mean.dtype).tiny).log() + math.log(len(mean)))).sum()
@@ -350,7 +350,7 @@ def _commitment(by_table: Sequence[Tensor], codes: Sequence[Tensor], route: Tens
     Without gradient to the choice: errors of different widths are not comparable, and would favour wide codes.
     """
     errors = [(v - c.detach()).square().mean((1, 2)) for v, c in zip(by_table, codes, strict=True)]
-    return (route.detach() * torch.stack(errors, dim=-1)).sum() / max(1, len(route))
+    return (route.detach() * torch.stack(errors, dim=-1)).sum() / max(1, route.shape[0])
 
 
 def _sum_in_order(parts: Sequence[Tensor]) -> Tensor:
