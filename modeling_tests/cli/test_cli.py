@@ -23,7 +23,9 @@ def recipe(tmp_path):
     return str(path)
 
 
-@pytest.mark.parametrize("command", ["pretrain", "finetune", "evaluate", "inspect", "demo", "publish"])
+@pytest.mark.parametrize(
+    "command", ["pretrain", "finetune", "evaluate", "inspect", "resize-codebook", "demo", "publish"]
+)
 def test_help_of_every_command_has_an_example(command, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([command, "--help"])

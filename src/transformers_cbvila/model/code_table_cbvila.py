@@ -128,16 +128,26 @@ class CBViLACodeTable(nn.Module):
         return project(self.out_proj, codes)
 
     @without_autocast
-    def lookup(self, latents: Tensor) -> Tensor:
-        """Returns the indices (…) of the codes nearest to latents (…, C), Eq. 1."""
+    def lookup(self, latents: Tensor, codes: Tensor | None = None) -> Tensor:
+        """Returns the indices (…) of the codes nearest to latents (…, C), Eq. 1; among `codes` (K', C) if given."""
         with torch.no_grad():
             flat = latents.reshape(-1, latents.shape[-1])
-            return nearest_codes(flat, self.whole_codes()).view(latents.shape[:-1])
+            codes = self.whole_codes() if codes is None else codes.to(latents)
+            return nearest_codes(flat, codes).view(latents.shape[:-1])
 
-    def remember(self, latents: Tensor, indices: Tensor, counts: Tensor) -> None:
-        """Adds the assignments of latents (…, C) to indices (…), with counts (K,), to those of the next step."""
+    def remember(self, latents: Tensor, indices: Tensor, counts: Tensor, chosen: Tensor | None = None) -> None:
+        """Adds the assignments of latents to codes to those of the next step.
+
+        Args:
+            latents: (…, C).
+            indices: (…) their codes.
+            counts: (K,) how often each code was chosen.
+            chosen: (…) bool, which latents count; all when absent.
+        """
         flat = latents.reshape(-1, latents.shape[-1]).to(self.pending_sums)
         self._last_latents, self.waits_for_step = flat, True
+        if chosen is not None:
+            self._last_latents, flat = _repeat_chosen(flat, chosen.flatten()), flat * chosen.flatten().unsqueeze(-1)
         self.pending_counts += counts.to(self.pending_counts)
         self.pending_sums.index_add_(0, indices.flatten(), flat)
 
@@ -293,3 +303,15 @@ class CBViLACodeTable(nn.Module):
         picked = latents[rows.clamp(0, latents.shape[0] - 1)] * own.unsqueeze(-1)
         dist.all_reduce(picked)
         return picked
+
+
+def _repeat_chosen(latents: Tensor, chosen: Tensor) -> Tensor:
+    """Returns M latents (M, C), each of the chosen ones (M,) about as often; all of them if none is chosen.
+
+    Their order stays, so that draws from equal parts differ. A shape that depends on data would make the host wait,
+    and break compiled graphs.
+    """
+    places = torch.arange(len(chosen), device=chosen.device)
+    first = (~chosen).to(torch.uint8).argsort(stable=True)  # indices of the chosen ones first
+    number = chosen.sum()
+    return latents[torch.where(number > 0, first[places * number // max(1, len(places))], places)]

@@ -36,6 +36,7 @@ from .nested_options_cbvila import (
 )
 from .objective_cbvila import CBViLAObjectiveOptions
 from .objectives_cbvila import OBJECTIVES
+from .quantizers_cbvila import QUANTIZERS
 from .remote_code_cbvila import saved_with_its_code
 
 PRESETS = ("recommended", "paper")
@@ -305,11 +306,20 @@ class CBViLAConfig(PreTrainedConfig):
 
     def loss_weights(self) -> dict[str, float]:
         """Returns the weight of each loss term by name."""
-        return {term: weight for weights in self._terms().values() for term, weight in weights.items()}
+        weights = {term: weight for weights in self._terms().values() for term, weight in weights.items()}
+        return weights | self.quantizer_weights()
+
+    def quantizer_weights(self) -> dict[str, float]:
+        """Returns the weight of each loss term of the quantizer that no objective weighs, by name."""
+        cls = QUANTIZERS[self.quantizer_config.type]
+        return cls.loss_weights(self.quantizer_config) if self.has_quantizer else {}
 
     def loss_phases(self) -> dict[str, str]:
         """Returns the phase of training in which each loss term starts, by name; see [`CBViLAObjective`]."""
-        return {term: OBJECTIVES[name].phase for name, weights in self._terms().items() for term in weights}
+        phases: dict[str, str] = {
+            term: OBJECTIVES[name].phase for name, weights in self._terms().items() for term in weights
+        }
+        return phases | dict.fromkeys(self.quantizer_weights(), "start")
 
     def active_objectives(self) -> list[str]:
         """Returns the names of the objectives with a positive weight."""

@@ -158,7 +158,9 @@ class CBViLAForMaskedImageModeling(CBViLAModelWithReconstruction):
                 images=tokens,
                 texts=text,
                 attention_mask=attention_mask,
+                quantizer=self.cbvila.quantizer,
                 quantized=whole.quantized,
+                pixel_loss=self.pixel_loss_of(pixel_values),
                 hints=hints,
                 bool_masked_pos=bool_masked_pos,
             )

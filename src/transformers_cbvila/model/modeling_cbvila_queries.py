@@ -92,8 +92,12 @@ class CBViLAQueryPasses:
         for masked in (query.bool_masked_pos for query in queries):
             if not any(masked is other for other, _ in images):
                 images.append((masked, self.encode_visible(step.pixel_values, whole, masked, step.hints)))
+        encoded = [next(i for other, i in images if other is query.bool_masked_pos) for query in queries]
         fused = self.fuse_visual_queries(
-            [(next(i for other, i in images if other is query.bool_masked_pos), query) for query in queries],
+            [
+                (image if query.quantized is None else image._replace(quantized=query.quantized), query)
+                for image, query in zip(encoded, queries, strict=True)
+            ],
             self.patch_grid(step.pixel_values),
             texts,
             mask,
@@ -186,8 +190,8 @@ class CBViLAQueryPasses:
 
 
 def _is_same(one: VisualQuery, other: VisualQuery) -> bool:
-    same_mask = one.bool_masked_pos is other.bool_masked_pos
-    return same_mask and (one.tokens, one.trains_encoder) == (other.tokens, other.trains_encoder)
+    same_tensors = one.bool_masked_pos is other.bool_masked_pos and one.quantized is other.quantized
+    return same_tensors and (one.tokens, one.trains_encoder) == (other.tokens, other.trains_encoder)
 
 
 def _pad_and_concatenate(queries: list[TextQuery]) -> tuple[Tensor, Tensor | None]:

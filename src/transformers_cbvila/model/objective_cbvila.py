@@ -64,11 +64,13 @@ class VisualQuery(NamedTuple):
         tokens: The quantizer's output to use.
         bool_masked_pos: (b, N) patches to mask; none when absent.
         trains_encoder: Whether the [CLS] query passes gradients on to the image encoder.
+        quantized: An output of the quantizer in place of the step's, for a query without masked patches.
     """
 
     tokens: Literal["quantized", "detached"]
     bool_masked_pos: Tensor | None = None
     trains_encoder: bool = True
+    quantized: CBViLAQuantizerOutput | None = None
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,10 @@ class CBViLAStep:
         attention_mask: (b, L), 0 on padding.
         masked_texts: (b, L, D) states of the captions with masked tokens.
         mlm_labels: (b, L).
+        quantizer: The model's quantizer.
         quantized: The quantizer's output for the unmasked images.
+        pixel_loss: Maps states (b, N, D) of a visual query without masked patches to the loss () of the pixels
+            predicted from them, if the model has the pixel objective.
         hints: Additional inputs of the quantizer.
         bool_masked_pos: (b', N) bool.
         caption_dropped: (b,) bool, images that attend to an empty caption.
@@ -116,7 +121,9 @@ class CBViLAStep:
     attention_mask: Tensor | None = None
     masked_texts: Tensor | None = None
     mlm_labels: Tensor | None = None
+    quantizer: CBViLAQuantizer | None = None
     quantized: CBViLAQuantizerOutput | None = None
+    pixel_loss: Callable[[Tensor], Tensor] | None = None
     hints: CBViLAQuantizerHints | None = None
     bool_masked_pos: Tensor | None = None
     caption_dropped: Tensor | None = None

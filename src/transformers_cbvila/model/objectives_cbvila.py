@@ -8,6 +8,7 @@ from .objective_mim_cbvila import CBViLAMIM
 from .objective_mim_cls_bag_cbvila import CBViLAMIMClsBag
 from .objective_mlm_cbvila import CBViLAMLM
 from .objective_pixel_cbvila import CBViLAPixel
+from .objective_raq_cbvila import CBViLARAQ
 from .registry_cbvila import register_class
 
 # The order in which a new model initializes their heads.
@@ -22,6 +23,7 @@ OBJECTIVES: dict[str, type[CBViLAObjective]] = {
         CBViLAMIM,
         CBViLAITC,
         CBViLAMIMClsBag,
+        CBViLARAQ,
     )
 }
 

@@ -100,6 +100,7 @@ def check_loss_weights(model: Any, changes: Mapping[str, float]) -> None:
     if unknown:
         raise ValueError(f"loss_weights names {', '.join(unknown)}; the losses are {', '.join(known)}.")
     built = {name for objective in model.active_objectives(None) for name in objective.loss_weights(objective.options)}
+    built |= model.config.quantizer_weights().keys()
     missing = [name for name, weight in changes.items() if weight > 0 and name not in built]
     if missing:
         raise ValueError(

@@ -67,6 +67,20 @@ class CBViLAQuantizer(CBViLAQuantizerHooks):
         """Returns the `book_sizes` of a quantizer with these options."""
         raise NotImplementedError
 
+    @classmethod
+    def loss_weights(cls, options: Any) -> dict[str, float]:
+        """Returns the weight of each of its own terms that no objective weighs, by name."""
+        return {}
+
+    @classmethod
+    def resized(cls, options: Any, number: int) -> Any:
+        """Returns the options of the same quantizer with another number of codes.
+
+        Raises:
+            ValueError: If it has not a single table of codes whose number can change.
+        """
+        raise ValueError(f"The quantizer {cls.name!r} cannot change its number of codes after training.")
+
     @property
     def num_codes(self) -> int:
         """Number of codes of all books together."""
@@ -100,6 +114,14 @@ class CBViLAQuantizer(CBViLAQuantizerHooks):
     def indices_to_quantized(self, indices: Tensor) -> Tensor:
         """Returns the quantized tokens (…, D) of code indices (…), or (…, R) with several books."""
         raise NotImplementedError
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Projects codes (…, C), or latents, to quantized tokens (…, D)."""
+        raise NotImplementedError
+
+    def unquantized(self, tokens: Tensor) -> Tensor:
+        """Returns tokens (B, N, D) after both projections without a look-up, which shows what the look-up changes."""
+        return self.decode(self.encode(tokens))
 
     def head_codes(self) -> tuple[Tensor, ...]:
         """Returns the codes (K, C) of each book without gradient, which a tied MIM head predicts."""

@@ -30,14 +30,17 @@ class CBViLAQuantizerHints(NamedTuple):
 
     Args:
         token_classes: (B, N) a class for each token.
+        codes: (K', C) codes to look up in, in place of the quantizer's own. The output then has both loss terms, of
+            these codes, and moving averages do not count it.
     """
 
     token_classes: Tensor | None = None
+    codes: Tensor | None = None
 
     @classmethod
-    def of(cls, token_classes: Tensor | None) -> "CBViLAQuantizerHints | None":
+    def of(cls, token_classes: Tensor | None = None, codes: Tensor | None = None) -> "CBViLAQuantizerHints | None":
         """Returns the hints, or `None` if there are none."""
-        return None if token_classes is None else cls(token_classes)
+        return None if token_classes is None and codes is None else cls(token_classes, codes)
 
 
 @dataclass
