@@ -143,13 +143,14 @@ compare: $(STAMP)  ## train this tree and the commit BASE in short runs, and say
 	@[[ -n "$(BASE)" ]] || { echo "make compare BASE=COMMIT, such as main"; exit 2; }
 	OMP_NUM_THREADS=1 $(VENV_PYTHON) benchmarks/compare.py $(BASE)
 
-study: $(STAMP)  ## run the paper's Table IV on DATA/emoji and write its table; goes on after a stop
-	@[[ -n "$(DATA)" ]] || { echo "make study DATA=FOLDER, where FOLDER/emoji holds the pack of emoji (make data builds it)"; exit 2; }
-	$(VENV_PYTHON) -m studies.run studies/table4.yaml --emoji $(DATA)/emoji --output_dir runs/study
+# The name of a study in studies/. Those by artist, such as table4, need DATA/emoji (make data builds it).
+STUDY ?= table4
 
-results: $(STAMP)  ## fine-tune cbvila-tiny and random weights for every task on the packs in the folder DATA; goes on after a stop
-	@[[ -n "$(DATA)" ]] || { echo "make results DATA=FOLDER, where FOLDER holds the packs: emoji and openclipart (make data builds these), nlvr1 …"; exit 2; }
-	$(VENV_PYTHON) -m studies.downstream --packs $(DATA) --output_dir runs/downstream
+study: $(STAMP)  ## run STUDY=table4-scenes-none (or another of studies/; table4 needs DATA) and write its table; goes on after a stop
+	$(VENV_PYTHON) -m studies.run studies/$(STUDY).yaml $(if $(DATA),--emoji "$(DATA)/emoji") --output_dir runs/study
+
+results: $(STAMP)  ## fine-tune cbvila-scenes and random weights for every task on scenes, with DATA=FOLDER also on the packs in it; goes on after a stop
+	$(VENV_PYTHON) -m studies.downstream $(if $(DATA),--packs "$(DATA)") --output_dir runs/downstream
 
 wheel: $(STAMP)  ## build the wheel into dist/
 	$(VENV_PYTHON) -m build --wheel

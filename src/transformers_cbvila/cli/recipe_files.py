@@ -105,8 +105,9 @@ def _mapping(value: Any) -> dict[str, Any] | None:
 def _of_same_quantizer(value: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a mapping without its `quantizer_config` if that of the patch is of another type."""
     name = "quantizer_config"
-    kind = (value.get(name) or {}).get("type", DEFAULT_QUANTIZER)
-    is_same = (patch.get(name) or {}).get("type", kind) == kind
+    old, new = _mapping(value.get(name)) or {}, _mapping(patch.get(name)) or {}
+    kind = old.get("type", DEFAULT_QUANTIZER)
+    is_same = new.get("type", kind) == kind
     return {key: part for key, part in value.items() if key != name or is_same}
 
 

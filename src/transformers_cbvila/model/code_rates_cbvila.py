@@ -134,7 +134,7 @@ def _mean_kernel(first: Tensor, second: Tensor) -> Tensor:
     # Not from `cdist`, whose gradient at a distance of 0 is undefined.
     squares = first.square().sum(-1, keepdim=True) + second.square().sum(-1) - 2 * first @ second.T
     squares = squares.clamp_min(0)
-    return sum((scale**2 / (scale**2 + squares)).mean() for scale in _KERNEL_SCALES)  # type: ignore[return-value]
+    return torch.stack([(scale**2 / (scale**2 + squares)).mean() for scale in _KERNEL_SCALES]).sum()
 
 
 def most_used(codes: Tensor, counts: Tensor, number: int) -> Tensor:

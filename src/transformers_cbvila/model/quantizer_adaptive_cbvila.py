@@ -172,8 +172,8 @@ class CBViLAAdaptiveQuantizer(CBViLAQuantizer):
 
     def head_codes(self) -> tuple[Tensor, ...]:
         """Returns the codes of all tables (ΣN, D), projected to tokens, without gradient."""
-        decoded = [at_least_fp32(table.decode(table())) for table in self.tables()]
-        return (torch.cat(decoded).detach(),)
+        with torch.no_grad():
+            return (torch.cat([at_least_fp32(table.decode(table())) for table in self.tables()]),)
 
     @without_autocast
     def encode(self, tokens: Tensor, modules: Mapping[str, nn.Module] | None = None) -> Tensor:
@@ -258,7 +258,7 @@ class CBViLAAdaptiveQuantizer(CBViLAQuantizer):
         The noise depends on the seed, the step and the image's row in the batch of all processes.
         """
         processes = Processes.gather_sizes(torch.is_grad_enabled(), logits)
-        self.draws += int(remember)
+        self.draws += int(remember and torch.is_grad_enabled())
         seed = scramble(self.steps * 0 + self.options.seed) + (self.steps << 12) + self.draws
         noise = gumbel_noise(seed, 0 if processes is None else processes.first, logits)
         soft = ((logits + noise) / self.temperature()).softmax(-1)

@@ -1,7 +1,12 @@
-"""The quantizer `adaptive` and the objective `raq` on two processes equal one process with batches twice as large."""
+"""Training with the quantizer `adaptive` or the objective `raq`.
+
+On two processes it equals one process with batches twice as large, and a resumed run equals an unbroken one.
+"""
 
 import pytest
 import torch
+from equal_tensors import assert_equal_weights
+from interrupted_runs import RESUMED, train_until
 from tiny import pretraining_model, tiny_config
 from tiny_trainer import pretrainer, step_logs
 from two_processes import run_in_two
@@ -24,12 +29,15 @@ RUNS = {
 }
 
 
-def run(folder, processes, name):
+def trainer_of(folder, name, **options):
     objectives, quantizer, _ = RUNS[name]
     config = tiny_config(objectives=objectives)
     config.quantizer_config = quantizer or config.quantizer_config
-    batch = {"per_device_train_batch_size": 4 // processes}
-    trainer = pretrainer(folder, model=pretraining_model(config), **batch, **OPTIONS)
+    return pretrainer(folder, model=pretraining_model(config), **options)
+
+
+def run(folder, processes, name):
+    trainer = trainer_of(folder, name, per_device_train_batch_size=4 // processes, **OPTIONS)
     trainer.train()
     return trainer.model.state_dict(), step_logs(trainer)
 
@@ -59,3 +67,15 @@ def test_relative_on_two_processes_equals_one_process(name, runs, tmp_path):
         torch.testing.assert_close(value, expected_weights[key], rtol=1e-5, atol=1e-5, msg=key)
     (steps,) = [value for key, value in weights.items() if key.endswith("steps")]
     assert steps == OPTIONS["max_steps"]
+
+
+@pytest.mark.parametrize("name", ["adaptive", "raq"])
+def test_resumed_run_of_relative_equals_an_unbroken_one(name, tmp_path):
+    options = RESUMED | {"save_steps": 3}
+    unbroken = trainer_of(tmp_path / "unbroken", name, **options)
+    unbroken.train()
+    train_until(8, trainer_of, tmp_path / "broken", name, **options)
+    resumed = trainer_of(tmp_path / "broken", name, **options)
+    resumed.train(resume_from_checkpoint=True)
+    assert_equal_weights(unbroken.model, resumed.model)
+    assert step_logs(unbroken)[-1].keys() == step_logs(resumed)[-1].keys()
