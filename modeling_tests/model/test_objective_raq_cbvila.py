@@ -245,7 +245,7 @@ def test_raq_limits_are_an_eighth_to_four_times_the_codes():
 
 
 def test_raq_weights_and_phases():
-    config = CBViLAConfig(objectives={"raq": {"weight": 0.5, "latents": 0.25}})
+    config = CBViLAConfig(objectives={"raq": {"weight": 0.5, "move_latents": 0.25}})
     weights, phases = config.loss_weights(), config.loss_phases()
     assert [weights[term] for term in TERMS] == [1.5, 0.5, 0.125]
     assert [phases[term] for term in TERMS] == ["stable"] * 3

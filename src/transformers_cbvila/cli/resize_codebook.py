@@ -43,7 +43,6 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace]:
     parser.add_argument("--split", help=option_texts.MEASURED_SPLIT)
     parser.add_argument("--image_column", default="image", help=option_texts.IMAGE_COLUMN)
     parser.add_argument("--caption_column", help=option_texts.CAPTION_COLUMN)
-    parser.add_argument("--seed", type=int, default=0, help="seed of what the method draws")
     return (parser.parse_args(argv),)
 
 
@@ -65,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
     model, processor = placed(CBViLAForPreTraining.from_pretrained(source)), CBViLAProcessor.from_pretrained(source)
     codes, counts = _codes_and_counts(model, options.model)
     method = options.method or ("ikm" if options.codes > len(codes) else "dkm")
-    resized, left_out = resize_codebook(model, _new_codes(model, codes, counts, method, options), counts)
+    resized, left_out = resize_codebook(model, _new_codes(model, codes, counts, method, options.codes), counts)
     report = {"method": method, "codes_before": len(codes), "codes": options.codes}
     if options.data:
         report |= _measure(model, resized, processor, options)
@@ -91,10 +90,8 @@ def _codes_and_counts(model: Any, name: str) -> tuple[Tensor, Tensor | None]:
     return table().detach(), table.ema_counts if table.is_moving_average else None
 
 
-def _new_codes(model: Any, codes: Tensor, counts: Tensor | None, method: str, options: argparse.Namespace) -> Tensor:
+def _new_codes(model: Any, codes: Tensor, counts: Tensor | None, method: str, number: int) -> Tensor:
     """Returns the new codes (K', C)."""
-    import torch
-
     from ..model.code_rates_cbvila import dkm, ikm, most_used
 
     if method == "most_used":
@@ -102,11 +99,10 @@ def _new_codes(model: Any, codes: Tensor, counts: Tensor | None, method: str, op
             raise ValueError(
                 "method most_used needs moving counts, which codes learned by a loss do not have: choose dkm."
             )
-        return most_used(codes, counts, options.codes)
+        return most_used(codes, counts, number)
     (table,) = model.cbvila.quantizer.tables()
     make = dkm if method == "dkm" else ikm
-    generator = torch.Generator().manual_seed(options.seed)
-    return make(codes, options.codes, generator, unit_norm=table.unit_norm)
+    return make(codes, number, unit_norm=table.unit_norm)
 
 
 def _measure(model: Any, resized: Any, processor: Any, options: argparse.Namespace) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from ..model.codebook_statistics_cbvila import codebook_statistics
 from ..model.item_lists_cbvila import by_position
 from ..model.modeling_cbvila_reconstruction import CBViLAModelWithReconstruction
 from ..model.nearest_codes_cbvila import count_codes
+from ..model.objective_pixel_cbvila import CBViLAPixel
 from ..model.processing_cbvila import CBViLAProcessor
 from ..retrieval.encoding import evaluating, pixel_values_of, tokens_of
 from .visual_words import denormalize
@@ -74,7 +75,7 @@ def measure_rate(
     return {
         **mean_with_interval("psnr", torch.cat(ratios).numpy(), seed),
         **mean_with_interval("ssim", torch.cat(similarities).numpy(), seed),
-        "pixel": float(torch.cat(errors).mean()),
+        CBViLAPixel.name: float(torch.cat(errors).mean()),
         **{f"codebook_{name}": float(value) for name, value in statistics.items()},
         "codebook_window_tokens": chosen.numel() // len(sizes),
         "bits_per_token": bits,

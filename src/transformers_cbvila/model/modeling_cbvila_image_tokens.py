@@ -73,7 +73,7 @@ class CBViLAImageTokens:
         return self.reconstruct_pixels(blank, self.fusion_with(blank, text, attention_mask), image, None, None)
 
     def _check_draws_from_codes_alone(self) -> None:
-        if self.pixel.options.normalize:
+        if not self.pixel.predicts_whole_patches:
             raise ValueError(
                 "This model predicts patches without their mean and contrast (pixel normalize=True), which codes do "
                 "not tell: use reconstruct, which takes them from the image."

@@ -32,9 +32,9 @@ class CBViLARAQOptions(CBViLAObjectiveOptions):
 
     Args:
         weight: Factor of the weights of its three terms.
-        pixels: Weight of the reconstruction from generated codes.
-        codes: Weight of the term that moves generated codes to the latents.
-        latents: Weight of the term that moves latents to generated codes.
+        reconstruct: Weight of the reconstruction from generated codes.
+        move_codes: Weight of the term that moves generated codes to the latents.
+        move_latents: Weight of the term that moves latents to generated codes.
         min_codes: Smallest number of codes; `None` is an eighth of the quantizer's.
         max_codes: Largest number of codes; `None` is four times the quantizer's.
         feed: What the generator reads between codes: rows of a learned table (`"table"`, as in the authors' code), or
@@ -43,9 +43,9 @@ class CBViLARAQOptions(CBViLAObjectiveOptions):
         seed: Seed of the numbers of codes, which depend on it and the step.
     """
 
-    pixels: float | int = 3.0
-    codes: float | int = 1.0
-    latents: float | int = 1.0
+    reconstruct: float | int = 3.0
+    move_codes: float | int = 1.0
+    move_latents: float | int = 1.0
     min_codes: int | None = None
     max_codes: int | None = None
     feed: Literal["table", "own"] = "table"
@@ -55,7 +55,7 @@ class CBViLARAQOptions(CBViLAObjectiveOptions):
     def check(self, where: str) -> None:
         """Raises a ValueError for values out of range."""
         super().check(where)
-        for name in ("pixels", "codes", "latents", "seed"):
+        for name in ("reconstruct", "move_codes", "move_latents", "seed"):
             require_range(where, name, getattr(self, name), 0)
         require_range(where, "dropout", self.dropout, 0, 1)
         for name in ("min_codes", "max_codes"):
@@ -92,7 +92,7 @@ class CBViLARAQ(CBViLAObjective):
     @classmethod
     def loss_weights(cls, options: Any) -> dict[str, float]:
         """Returns the weights of its three terms."""
-        weights = zip(_TERMS, (options.pixels, options.codes, options.latents), strict=True)
+        weights = zip(_TERMS, (options.reconstruct, options.move_codes, options.move_latents), strict=True)
         return {term: float(options.weight * weight) for term, weight in weights}
 
     @classmethod
