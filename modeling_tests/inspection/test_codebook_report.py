@@ -70,18 +70,27 @@ def test_codes_that_are_colours_mean_colours():
 def test_report_without_words_or_with_few_images():
     rows = [{**row, "captions": ["a picture"], "keywords": []} for row in colour_rows()]
     assert not [name for name in codebook_report(ColourTokenizer(), rows, **QUIET) if name.startswith("code_")]
-    few = codebook_report(ColourTokenizer(), colour_rows()[::6], **QUIET)
+    few = codebook_report(ColourTokenizer(), colour_rows()[::3], **QUIET)
     assert "code_purity" in few and "code_probe_accuracy" not in few and "code_retrieval_r1" not in few
 
 
 def test_meaningful_words_keep_classes_and_leave_out_what_most_images_have():
     words = RowWords()
-    for label in ("x", "x", "x", "y"):
+    for label in ("x", "x", "x", "y", "y", "z"):
         words.add({"captions": ["The Cat's in red", "dog"], "keywords": [label]})
     assert words.first[0] == {"the", "cat's", "in", "red"} and words.has_one_label_each
     assert meaningful_words(words) == ["x", "y"]
-    words.add({"captions": [], "keywords": ["y", "z"]})
-    assert not words.has_one_label_each and meaningful_words(words) == ["y"]
+    words.add({"captions": [], "keywords": ["x", "z"]})
+    assert not words.has_one_label_each and meaningful_words(words) == ["y", "z"], "x is of 4 of 7"
+
+
+def test_rare_labels_are_no_classes():
+    """Numbers that are different in each row name no class."""
+    rows = colour_rows()
+    for number in range(6):
+        rows[number] = {**rows[number], "keywords": [str(number)]}
+    found = codebook_report(ColourTokenizer(), rows, **QUIET)
+    assert found["code_probe_accuracy"] == 1 and found["code_probe_accuracy_floor"] == 1 / 3
 
 
 def test_report_of_ours_agrees_with_inspect():

@@ -44,7 +44,7 @@ def parse(argv: list[str]) -> tuple[Any, ...]:
     parser.add_argument("--split", help=option_texts.MEASURED_SPLIT)
     parser.add_argument("--image_column", default="image", help=option_texts.IMAGE_COLUMN)
     parser.add_argument("--caption_column", help=option_texts.CAPTION_COLUMN)
-    parser.add_argument("--label_column", help=option_texts.LABEL_COLUMN)
+    parser.add_argument("--label_column", help=f'{option_texts.LABEL_COLUMN} "" for none.')
     parser.add_argument(
         "--fewer_codes",
         nargs="+",
@@ -134,7 +134,7 @@ def _load(options: Any) -> tuple[str, MeasuredPairs]:
     labels = LABEL_COLUMNS if options.label_column is None else (options.label_column,)
     columns = (options.image_column, options.caption_column, labels)
     pairs = join([load_pairs(name, split, *columns, skip_bad_rows=skip) for name in options.data])
-    if options.label_column is not None and not any(pairs["keywords"]):
+    if options.label_column and not any(pairs["keywords"]):
         raise ValueError(
             f"label_column={options.label_column}: no row of {' '.join(options.data)} has a label in such a column."
         )

@@ -21,7 +21,7 @@ from ..metrics.linear_probe import probe_hits
 from ..model.codebook_statistics_cbvila import codebook_statistics
 from ..model.item_lists_cbvila import by_position
 from .image_tokenizers import ImageTokenizer, bits_per_token, book_sizes_of
-from .row_words import RowWords, all_labels
+from .row_words import RowWords
 
 _FEWEST_IMAGES = 10  # for a probe, or for halves to retrieve from
 _MOST_IMAGES = 2000  # of a probe, whose cost grows with their square
@@ -103,7 +103,7 @@ def measure_codes(indices: Tensor, num_codes: int, words: RowWords, seed: int = 
     metrics = measure_code_meaning(histograms, word_presence(words.all, meaningful_words(words)), seed)
     if len(indices) < _FEWEST_IMAGES:
         return metrics
-    vocabulary, labels = frequent_words(words.captions), all_labels(words.labels)
+    vocabulary, labels = frequent_words(words.captions), frequent_words(words.labels, largest_share=1)
     if vocabulary:
         known, asked = word_presence(words.captions, vocabulary), word_presence(words.first, vocabulary)
         metrics |= _retrieval_metrics(histograms, known, asked, seed)
@@ -115,16 +115,18 @@ def meaningful_words(words: RowWords) -> list[str]:
     """Returns the words and labels that codes are compared with, in alphabetical order.
 
     They are the most frequent ones, without those of one image or of most images, which tell no image from another.
-    Labels are all kept where every image has exactly one.
+    Labels of most images are kept where every image has exactly one label.
     """
     if not words.has_one_label_each:
         return frequent_words(words.all)
-    return sorted({*frequent_words(words.captions), *all_labels(words.labels)})
+    return sorted({*frequent_words(words.captions), *frequent_words(words.labels, largest_share=1)})
 
 
 def _probe_metrics(histograms: Tensor, targets: Tensor, exclusive: bool, seed: int) -> dict[str, float]:
     if targets.shape[1] < (2 if exclusive else 1):
         return {}
+    if exclusive:  # without images whose label is too rare
+        histograms, targets = histograms[targets.any(1)], targets[targets.any(1)]
     chosen = torch.randperm(len(histograms), generator=torch.Generator().manual_seed(seed))[:_MOST_IMAGES]
     histograms, targets = histograms[chosen], targets[chosen]
     histograms = histograms[:, histograms.any(0)]

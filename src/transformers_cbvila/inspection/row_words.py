@@ -1,7 +1,7 @@
 """Words of rows: those of their captions, and their labels and attributes."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,8 +43,3 @@ class RowWords:
 def words_of(text: str) -> set[str]:
     """Returns the words of a text in lower case, without signs."""
     return set(_WORD.findall(text.lower()))
-
-
-def all_labels(labels: Sequence[set[str]]) -> list[str]:
-    """Returns the labels of all rows in alphabetical order."""
-    return sorted(set().union(*labels))

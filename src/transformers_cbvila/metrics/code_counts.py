@@ -20,16 +20,16 @@ def code_histograms(indices: Tensor, num_codes: int) -> Tensor:
     return counts.scatter_add_(1, indices.long(), torch.ones_like(indices, dtype=torch.float64))
 
 
-def frequent_words(words: Sequence[Collection[str]], most: int = _MOST_WORDS) -> list[str]:
-    """Returns the most frequent words of images in alphabetical order, without those of one image or of most images.
+def frequent_words(words: Sequence[Collection[str]], largest_share: float = _LARGEST_SHARE) -> list[str]:
+    """Returns the most frequent words of images, at most 256, in alphabetical order, without those of one image.
 
     Args:
         words: The words of each image.
-        most: How many to return at most.
+        largest_share: Words of a larger share of the images are left out.
     """
     counts = Counter(word for own in words for word in set(own))
-    kept = [(-count, word) for word, count in counts.items() if _FEWEST_IMAGES <= count <= _LARGEST_SHARE * len(words)]
-    return sorted(word for _, word in sorted(kept)[:most])
+    kept = [(-count, word) for word, count in counts.items() if _FEWEST_IMAGES <= count <= largest_share * len(words)]
+    return sorted(word for _, word in sorted(kept)[:_MOST_WORDS])
 
 
 def word_presence(words: Sequence[Collection[str]], vocabulary: Sequence[str]) -> Tensor:
