@@ -19,8 +19,14 @@ from transformers import (
 )
 from transformers.models.chameleon.modeling_chameleon import ChameleonVQVAE
 
+from transformers_cbvila.inspection import codebook_report as report
 from transformers_cbvila.inspection.codebook_rates import measure_rate
-from transformers_cbvila.inspection.codebook_report import codebook_report, meaningful_words, tokenize_rows
+from transformers_cbvila.inspection.codebook_report import (
+    codebook_report,
+    meaningful_words,
+    measure_codes,
+    tokenize_rows,
+)
 from transformers_cbvila.inspection.image_tokenizers import (
     CBViLATokenizer,
     IndexTokenizer,
@@ -82,6 +88,13 @@ def test_meaningful_words_keep_classes_and_leave_out_what_most_images_have():
     assert meaningful_words(words) == ["x", "y"]
     words.add({"captions": [], "keywords": ["x", "z"]})
     assert not words.has_one_label_each and meaningful_words(words) == ["y", "z"], "x is of 4 of 7"
+
+
+def test_measure_codes_draws_from_many_images(monkeypatch):
+    indices, words = tokenize_rows(ColourTokenizer(), colour_rows(40), **QUIET)
+    monkeypatch.setattr(report, "_MOST_IMAGES", 20)
+    found = measure_codes(indices, 6, words)
+    assert found["code_purity"] == 1 and found["code_retrieval_r1_floor"] == 1 / 10
 
 
 def test_rare_labels_are_no_classes():

@@ -12,6 +12,8 @@ from ..metrics.code_counts import code_histograms, word_presence
 from .codebook_report import meaningful_words
 from .visual_words import VisualWords
 
+_CHUNK = 1000  # images whose histograms are in memory
+
 
 @dataclass
 class CodeWords:
@@ -63,12 +65,15 @@ class CodeWords:
 
 def count_code_words(found: VisualWords) -> CodeWords:
     """Counts codes and words that occur together in the images of `found`."""
-    words = meaningful_words(found.row_words)
+    words, rows = meaningful_words(found.row_words), found.row_words.all
+    counts, frequencies = torch.from_numpy(found.counts).double(), torch.zeros(len(words), dtype=torch.float64)
+    together = torch.zeros(len(counts), len(words), dtype=torch.float64)
     indices = torch.from_numpy(found.indices.reshape(len(found.indices), -1))
-    histograms, presence = code_histograms(indices, len(found.counts)), word_presence(found.row_words.all, words)
-    counts = histograms.sum(0)
-    together = histograms.T @ presence if words else histograms.new_zeros(len(counts), 0)
-    frequencies = (histograms.sum(1) @ presence / histograms.sum()) if words else counts.new_zeros(0)
+    for start in range(0, len(indices), _CHUNK):
+        histograms = code_histograms(indices[start : start + _CHUNK], len(counts))
+        presence = word_presence(rows[start : start + _CHUNK], words)
+        together += histograms.T @ presence
+        frequencies += histograms.sum(1) @ presence / counts.sum()
     return CodeWords(words, together.numpy(), counts.numpy(), frequencies.numpy())
 
 

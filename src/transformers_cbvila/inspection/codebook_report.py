@@ -20,11 +20,13 @@ from ..metrics.intervals import mean_with_interval
 from ..metrics.linear_probe import probe_hits
 from ..model.codebook_statistics_cbvila import codebook_statistics
 from ..model.item_lists_cbvila import by_position
+from ..model.nearest_codes_cbvila import count_codes
 from .image_tokenizers import ImageTokenizer, bits_per_token, book_sizes_of
 from .row_words import RowWords
 
 _FEWEST_IMAGES = 10  # for a probe, or for halves to retrieve from
-_MOST_IMAGES = 2000  # of a probe, whose cost grows with their square
+_MOST_IMAGES = 5000  # whose histograms are in memory
+_MOST_PROBED = 2000  # by a probe, whose cost grows with their square
 
 
 def codebook_report(
@@ -51,7 +53,7 @@ def codebook_report(
         ValueError: If a row cannot be read, or the tokenizer returns no indices.
     """
     indices, words = tokenize_rows(tokenizer, rows, batch_size, progress)
-    counts, books = code_histograms(indices, tokenizer.num_codes).sum(0), book_sizes_of(tokenizer)
+    counts, books = count_codes(indices, tokenizer.num_codes).double(), book_sizes_of(tokenizer)
     return {
         **{f"codebook_{name}": float(value) for name, value in codebook_statistics(counts, books).items()},
         "codebook_window_tokens": indices.numel() // len(books),
@@ -82,6 +84,8 @@ def tokenize_rows(
 def measure_codes(indices: Tensor, num_codes: int, words: RowWords, seed: int = 0) -> dict[str, float]:
     """Measures what codes tell about words; nothing but counts and one ridge regression is fitted.
 
+    Of more than 5,000 images as many are drawn, and of these 2,000 for the probe.
+
     Args:
         indices: (M, N) codes of images.
         num_codes: K.
@@ -99,6 +103,9 @@ def measure_codes(indices: Tensor, num_codes: int, words: RowWords, seed: int = 
         - `code_retrieval_r1`: how often the image of a caption comes first among half of the images, by counts of
           codes and words of the other half. The floor is chance.
     """
+    if len(indices) > _MOST_IMAGES:
+        drawn = torch.randperm(len(indices), generator=torch.Generator().manual_seed(seed))[:_MOST_IMAGES]
+        indices, words = indices[drawn], words.chosen(drawn.tolist())
     histograms = code_histograms(indices, num_codes)
     metrics = measure_code_meaning(histograms, word_presence(words.all, meaningful_words(words)), seed)
     if len(indices) < _FEWEST_IMAGES:
@@ -127,7 +134,7 @@ def _probe_metrics(histograms: Tensor, targets: Tensor, exclusive: bool, seed: i
         return {}
     if exclusive:  # without images whose label is too rare
         histograms, targets = histograms[targets.any(1)], targets[targets.any(1)]
-    chosen = torch.randperm(len(histograms), generator=torch.Generator().manual_seed(seed))[:_MOST_IMAGES]
+    chosen = torch.randperm(len(histograms), generator=torch.Generator().manual_seed(seed))[:_MOST_PROBED]
     histograms, targets = histograms[chosen], targets[chosen]
     histograms = histograms[:, histograms.any(0)]
     # Square roots of shares: rare codes count for more, as differences of shares are read by Hellinger's distance.

@@ -1,7 +1,7 @@
 """Words of rows: those of their captions, and their labels and attributes."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +28,10 @@ class RowWords:
         self.first.append(words_of(captions[0]))
         self.captions.append(set().union(*map(words_of, captions)))
         self.labels.append({label.lower() for label in row.get("keywords") or []})
+
+    def chosen(self, rows: Sequence[int]) -> "RowWords":
+        """Returns the words of some of the rows."""
+        return RowWords(*([own[row] for row in rows] for own in (self.first, self.captions, self.labels)))
 
     @property
     def all(self) -> list[set[str]]:

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from ..data.bad_rows import BadRowError, reason
 from ..data.image_rows import ImageRow, ImageRows
@@ -126,11 +127,15 @@ class TokenWriter:
         Raises:
             ValueError: If an image cannot be read; the message names the row.
         """
-        written = 0
-        for number, block in rows.blocks(self.rows_per_file, lambda block: self._is_wanted(block, process, processes)):
-            found = list(self._tokenized(block))
-            self._write_file(number, found)
-            written += len(found)
+        written, total = 0, rows.count if processes == 1 else None
+        with tqdm(total=total, desc="Tokenizing", unit="row", disable=process != 0) as bar:
+            for number, block in rows.blocks(
+                self.rows_per_file, lambda block: self._is_wanted(block, process, processes)
+            ):
+                found = list(self._tokenized(block))
+                self._write_file(number, found)
+                written += len(found)
+                bar.update(len(block))
         return written
 
     def _is_wanted(self, block: int, process: int, processes: int) -> bool:
