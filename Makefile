@@ -28,7 +28,7 @@ PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_EVALUATE_O
   $(VENV_PYTHON) -m pytest -n $(WORKERS) --dist loadfile
 CBVILA := $(VENV_PYTHON) -m transformers_cbvila
 
-.PHONY: help install test test-all test-oldest test-newest suite suite-all conformance lint format format-check types demo demo-scratch data pretrain-tiny bench compare study results wheel clean FORCE
+.PHONY: help install test test-all test-oldest test-newest suite suite-all conformance lint format format-check types demo demo-scratch data pretrain-tiny pretrain-scenes bench compare study results wheel clean FORCE
 
 help:  ## list the targets
 	@echo "make TARGET [PYTHON=/path/to/python]"
@@ -119,6 +119,10 @@ pretrain-tiny: $(STAMP)  ## pretrain cbvila-tiny on easy-VQA and on emoji and cl
 	@[[ $(words $(DATA)) == 2 ]] || { echo 'make pretrain-tiny DATA="EMOJI OPENCLIPART", the folders of these two packs (make data builds them)'; exit 2; }
 	$(CBVILA) pretrain --config recipes/pretrain-tiny.yaml --train_data easy-vqa $(DATA) --train_data_weights 1 4 1 \
 	  --output_dir runs/pretrain-tiny --resume
+
+pretrain-scenes: $(STAMP)  ## pretrain cbvila-scenes on scenes, which need no files; goes on after a stop
+	OMP_NUM_THREADS=1 $(CBVILA) pretrain --config recipes/pretrain-scenes.yaml --train_data 'scenes[rows=100000]' \
+	  --output_dir runs/pretrain-scenes --resume
 
 BENCH := OMP_NUM_THREADS=1 $(VENV_PYTHON) benchmarks
 BENCHED := $(VENV)/installed-bench
