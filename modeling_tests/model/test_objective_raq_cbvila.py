@@ -318,6 +318,16 @@ def test_raq_in_other_precisions(dtype):
     assert output.loss.isfinite() and output.losses["raq_codebook"].dtype == torch.promote_types(dtype, torch.float32)
 
 
+@pytest.mark.parametrize("feed", ["table", "own"])
+def test_raq_with_the_paper_preset(feed):
+    """Codes of any length as a parameter, gumbel noise for the base codebook, and both kinds of pixel queries."""
+    model = raq_model(raq={"feed": feed, "min_codes": 3, "max_codes": 9}, preset="paper")
+    output = model(**tiny_pairs())
+    output.loss.backward()
+    assert set(TERMS) <= output.losses.keys() and model.objectives["raq"].generator.scale.grad.abs().max() > 0
+    assert not [name for name, p in model.objectives["raq"].named_parameters() if p.grad is None]
+
+
 # Reconstruction from other codes
 
 

@@ -120,7 +120,7 @@ class CBViLAModelWithReconstruction(CBViLAImageTokens, CBViLAModelWithObjectives
         if masked is not None:
             image = self.encode_visible(pixel_values, image, masked, hints)
             logits = self.predict_codes(fuse, image, masked)[0].logits
-            predicted = likeliest_codes(logits, [len(book) for book in image.quantized.codes])
+            predicted = self._likeliest(logits, codes)
             indices = torch.where(_broadcast_mask(masked, indices), predicted, image.quantized.indices)
         pixels = self.reconstruct_pixels(pixel_values, fuse, image, masked, logits, codes)
         return CBViLAReconstruction(pixels, indices)
@@ -174,7 +174,7 @@ class CBViLAModelWithReconstruction(CBViLAImageTokens, CBViLAModelWithObjectives
         """
         options = self.pixel.options
         if bool_masked_pos is not None and options.on != "masked":
-            likeliest = likeliest_codes(logits, [len(book) for book in image.quantized.codes])
+            likeliest = self._likeliest(logits, codes)
             predicted, indices = self._quantized_of(likeliest, codes), image.quantized.indices
             quantized = torch.where(bool_masked_pos.unsqueeze(-1), predicted, image.quantized.quantized)
             image = image._replace(quantized=CBViLAQuantizerOutput(quantized=quantized, indices=indices))
@@ -186,6 +186,10 @@ class CBViLAModelWithReconstruction(CBViLAImageTokens, CBViLAModelWithObjectives
             mean, deviation = patch_moments(patchify(pixel_values, patch_size))
             pixels = pixels * deviation + mean
         return unpatchify(pixels, patch_size, *pixel_values.shape[-2:])
+
+    def _likeliest(self, logits: Tensor, codes: Tensor | None) -> Tensor:
+        """Returns the likeliest indices (B, N) or (B, N, books) of logits (B, N, ΣK), also of other codes (K', C)."""
+        return likeliest_codes(logits, self.cbvila.quantizer.book_sizes if codes is None else (len(codes),))
 
     def _quantized_of(self, indices: Tensor, codes: Tensor | None) -> Tensor:
         """Returns the quantized tokens (…, D) of indices (…) into the quantizer's codes, or into others (K', C)."""
