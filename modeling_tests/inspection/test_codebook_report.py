@@ -34,7 +34,7 @@ from transformers_cbvila.inspection.image_tokenizers import (
     vector_quantize_tokenizer,
 )
 from transformers_cbvila.inspection.measure import inspect_pretraining
-from transformers_cbvila.inspection.rate_distortion import rate_distortion
+from transformers_cbvila.inspection.rate_distortion import check_fewer_codes, rate_distortion
 from transformers_cbvila.inspection.row_words import RowWords
 
 QUIET = {"progress": False}
@@ -146,8 +146,12 @@ def test_rate_distortion_falls_with_the_number_of_codes():
         f"{name}_{k}_codes{end}" for name in ("psnr", "ssim") for k in (16, 2) for end in ("", "_low", "_high")
     }
     assert found["psnr_16_codes"] == pytest.approx(measure_rate(model, processor, rows, **QUIET)["psnr"], abs=1e-3)
-    with pytest.raises(ValueError, match="1 to 16 codes of 16, not 17"):
-        rate_distortion(model, processor, rows, [17], **QUIET)
+    with pytest.raises(ValueError, match=r"from 1 to the model's 16, not \[4, 17\]"):
+        rate_distortion(model, processor, rows, [4, 17], **QUIET)
+    with pytest.raises(ValueError, match="'residual' cannot change its number of codes"):
+        check_fewer_codes(fitted_model({"type": "residual", "depth": 2, "size": 16, "dim": 8}), [4])
+    with pytest.raises(ValueError, match="without the objective 'pixel'"):
+        check_fewer_codes(pretraining_model(objectives={"pixel": {"weight": 0.0}}), [4])
 
 
 @pytest.mark.parametrize(

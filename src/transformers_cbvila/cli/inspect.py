@@ -80,6 +80,10 @@ def run(options: Any) -> int:
     require_folder("output", options.output)
     source = checkpoint_source(options.model)
     model, processor = placed(CBViLAForPreTraining.from_pretrained(source)), CBViLAProcessor.from_pretrained(source)
+    if options.fewer_codes:
+        from ..inspection.rate_distortion import check_fewer_codes
+
+        check_fewer_codes(model, options.fewer_codes)
     split, rows = _load(options)
     if rows.skipped:
         print(rows.summary_of_skipped(), file=sys.stderr)

@@ -13,6 +13,22 @@ from .codebook_rates import measure_rate
 _MEASURED = ("psnr", "psnr_low", "psnr_high", "ssim", "ssim_low", "ssim_high")
 
 
+def check_fewer_codes(model: CBViLAModelWithReconstruction, numbers: Sequence[int]) -> None:
+    """Checks, before anything is measured, that a model can reconstruct with so many codes.
+
+    Raises:
+        ValueError: If it has no codebook, no pixel objective or not a single table of codes, or a number is out of
+            range.
+    """
+    if not model.cbvila.has_quantizer:
+        raise ValueError("This model has no codebook of which there could be fewer codes.")
+    quantizer = model.cbvila.quantizer
+    quantizer.resized(quantizer.options, quantizer.num_codes)  # an error where the number cannot change
+    assert model.pixel is not None  # the property is an error without the objective
+    if not all(1 <= number <= quantizer.num_codes for number in numbers):
+        raise ValueError(f"Fewer codes are from 1 to the model's {quantizer.num_codes}, not {list(numbers)}.")
+
+
 def rate_distortion(
     model: CBViLAModelWithReconstruction,
     processor: CBViLAProcessor,
@@ -35,11 +51,10 @@ def rate_distortion(
         `psnr_64_codes`, `ssim_64_codes` and so on, each with `_low` and `_high`.
 
     Raises:
-        ValueError: If the quantizer has not a single table, or a number is out of range.
+        ValueError: See [`check_fewer_codes`].
     """
-    quantizer = model.cbvila.quantizer
-    quantizer.resized(quantizer.options, quantizer.num_codes)  # an error where the number cannot change
-    (table,) = quantizer.tables()
+    check_fewer_codes(model, numbers)
+    (table,) = model.cbvila.quantizer.tables()
     codes, found = table().detach(), dict[str, float]()
     for number in numbers:
         fewer = dkm(codes, number, torch.Generator().manual_seed(seed), unit_norm=table.unit_norm)
