@@ -5,8 +5,10 @@ import shlex
 from pathlib import Path
 
 from transformers_cbvila import CBViLAConfig
+from transformers_cbvila.cli.inspect import parse as parse_inspect
 from transformers_cbvila.cli.pretrain import parse as parse_pretrain
 from transformers_cbvila.cli.resize_codebook import parse as parse_resize
+from transformers_cbvila.cli.tokenize import parse as parse_tokenize
 
 PAGE = Path(__file__).parents[2] / "docs" / "codebooks.md"
 
@@ -28,3 +30,15 @@ def test_codebook_page_pretrains_each_kind_by_name():
 def test_codebook_page_resizes():
     ((options,),) = map(parse_resize, commands("resize-codebook"))
     assert (options.model, options.codes, options.split) == ("cbvila-tiny", 32, "test[:200]")
+
+
+def test_codebook_page_inspects_and_tokenizes():
+    ((inspected,),) = map(parse_inspect, commands("inspect"))
+    assert (inspected.model, inspected.fewer_codes, inspected.label_column) == ("cbvila-tiny", [32, 8], None)
+    (encoded,), (decoded,) = map(parse_tokenize, commands("tokenize"))
+    assert (encoded.data, encoded.decode, decoded.data, decoded.decode) == (
+        "scenes[rows=500]",
+        False,
+        encoded.output_dir,
+        True,
+    )

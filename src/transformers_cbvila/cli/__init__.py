@@ -17,6 +17,7 @@ COMMANDS = {
     "evaluate": "measure a model on a task, with baselines and intervals",
     "inspect": "measure a pretrained model: codebook, MIM and its baselines, retrieval; show its visual words",
     "resize-codebook": "change the number of codes of a trained model, and measure what it costs",
+    "tokenize": "write the visual words of a data set to Parquet files, and draw images from them",
     "data": "write generated scenes, with their exact truth, to Parquet files",
     "demo": "fine-tune the bundled checkpoint on easy-VQA, evaluate it and write a report",
     "publish": "put a model on the Hub with a card and its code, loadable with and without this package",

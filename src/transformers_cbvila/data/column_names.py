@@ -5,6 +5,9 @@ from collections.abc import Sequence
 # Columns with captions, in this order; the last two are those of Karpathy's splits.
 CAPTION_COLUMNS = ("captions", "caption", "text", "txt", "sentences_raw", "sentences")
 
+# Columns with labels or attributes of images, in this order; the last is that of scenes.
+LABEL_COLUMNS = ("label", "labels", "objects")
+
 
 def column_help(text: str, usual: Sequence[str]) -> str:
     """Returns the help text of an option that names a column, with the usual columns as its default."""

@@ -10,7 +10,7 @@ from ..model.messages_cbvila import shown
 from .bad_rows import FAULT, WAY_OUT, key_columns, reason, row_origin
 from .images import encoded
 from .source_images import image_locator
-from .texts import class_names, named, texts_in
+from .texts import attributes_in, class_names, named, texts_in
 
 if TYPE_CHECKING:
     from datasets import Features
@@ -72,7 +72,7 @@ class PairReader:
         origin = self.origin(row, number)
         try:
             captions = self._read(row, self.columns.caption, "caption")
-            keywords = [] if self.columns.keyword is None else self._read(row, self.columns.keyword, "keyword")
+            keywords = [] if self.columns.keyword is None else self._keywords(row, self.columns.keyword)
         except ValueError as error:
             raise ValueError(f"{origin}: {error}. {WAY_OUT}.") from error
         return {"captions": captions, "keywords": keywords, "origin": origin}
@@ -84,6 +84,9 @@ class PairReader:
         image = row.get(self.columns.image)
         path = image.get("path") if isinstance(image, Mapping) else image if isinstance(image, str) else None
         return f"The row of {self.source} with {shown(path or row[self.columns.caption])}"
+
+    def _keywords(self, row: Mapping[str, Any], column: str) -> list[str]:
+        return attributes_in(row[column]) or self._read(row, column, "keyword")
 
     def _read(self, row: Mapping[str, Any], column: str, what: str) -> list[str]:
         return texts_in(named(row[column], self._names[column]), f"{what} in column {column!r}")

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
 from .losses_cbvila import likeliest_codes, patch_moments, patchify, unpatchify
+from .modeling_cbvila_image_tokens import CBViLAImageTokens
 from .modeling_cbvila_objectives import CBViLAModelWithObjectives
 from .modeling_cbvila_queries import EncodedImage
 from .objective_cbvila import Answer, VisualQuery
@@ -35,7 +36,7 @@ class CBViLAReconstruction(NamedTuple):
     codebook_indices: Tensor
 
 
-class CBViLAModelWithReconstruction(CBViLAModelWithObjectives):
+class CBViLAModelWithReconstruction(CBViLAImageTokens, CBViLAModelWithObjectives):
     """Base class of heads that can reconstruct images."""
 
     @property

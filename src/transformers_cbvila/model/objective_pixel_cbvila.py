@@ -77,6 +77,11 @@ class CBViLAPixel(CBViLAObjective):
         """Returns whether a query masks patches."""
         return options.on != "all"
 
+    @property
+    def predicts_whole_patches(self) -> bool:
+        """Whether predictions have the mean and contrast of patches."""
+        return not self.options.normalize
+
     def visual_queries(self, step: CBViLAStep) -> list[VisualQuery]:
         """Returns the queries with all patches, with masked ones, or both."""
         masks: list[Tensor | None] = [None] if self.options.on in ("all", "both") else []

@@ -283,6 +283,12 @@ class CBViLAAdaptiveQuantizer(CBViLAQuantizer):
             counts = count_codes(torch.where(own, indices, table.num_codes), table.num_codes + 1)[:-1]
             table.remember(latents.detach(), indices, counts, own)
 
+    def bits_per_token(self, indices: Tensor) -> float:
+        """Returns the mean over indices (…) of log2 of the number of codes of their table."""
+        sizes = torch.tensor(self.table_sizes, device=indices.device)
+        tables = torch.bucketize(indices, sizes.cumsum(0)[:-1], right=True)
+        return float(sizes.double().log2()[tables].mean())
+
     @torch.no_grad()
     def _metrics(self, route: Tensor, sampled: Tensor) -> dict[str, Tensor]:
         """Returns bits per token and the share of each table, without noise, and how often sampling agrees with it."""

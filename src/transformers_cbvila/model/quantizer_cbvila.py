@@ -7,6 +7,7 @@ Shapes: B batch, N visual tokens, D vision width, C code width, R books, K codes
 """
 
 from collections.abc import Mapping
+from math import log2
 from typing import Any, ClassVar
 
 import torch
@@ -140,6 +141,10 @@ class CBViLAQuantizer(CBViLAQuantizerHooks):
         """Returns indices (…) or (…, R) as (…, R) numbered across all books."""
         sizes = torch.tensor((0, *self.book_sizes[:-1]), device=indices.device)
         return (indices.unsqueeze(-1) if len(self.book_sizes) == 1 else indices) + sizes.cumsum(0)
+
+    def bits_per_token(self, indices: Tensor) -> float:
+        """Returns the bits that an index (…), or those (…, R) of a patch, takes if all codes are as likely."""
+        return sum(log2(size) for size in self.book_sizes)
 
     def check_hints(self, hints: CBViLAQuantizerHints | None) -> None:
         """Raises a ValueError for hints that the quantizer does not use."""
