@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..model.messages_cbvila import shown
 from ..model.processing_cbvila import UNLIMITED, CBViLAProcessor
-from .masking import drop, generator_for, mask_patches, mask_tokens
+from .masking import drop, generator_for, mask_patches, mask_tokens, mask_words
 from .pairs import stable_id
 
 
@@ -30,6 +30,7 @@ class CBViLADataCollatorForPreTraining:
             have seen to predict them without a text. ITM, MLM and ITC keep the caption.
         max_length: Longest caption in tokens; longer ones are cut.
         seed: Seed of examples without a generator of their own.
+        masks_words: Whether to choose words that objectives such as `"lgvq"` predict from an image's codes.
     """
 
     processor: CBViLAProcessor
@@ -40,6 +41,7 @@ class CBViLADataCollatorForPreTraining:
     text_drop_prob: float = 0.0
     max_length: int = 30
     seed: int = 0
+    masks_words: bool = False
 
     def __post_init__(self) -> None:
         for name in ("mlm_probability", "mlm_replace", "mim_mask_ratio", "text_drop_prob"):
@@ -90,8 +92,12 @@ class CBViLADataCollatorForPreTraining:
             "mlm_labels": torch.stack([labels for _, labels in texts]),
             "bool_masked_pos": torch.stack([mask_patches(patches, g, self.mim_mask_ratio) for g in generators]),
         }
-        if self.text_drop_prob > 0:  # drawn last, so that masks are the same without it
+        # drawn last, so that masks are the same without them
+        if self.text_drop_prob > 0:
             corrupted["caption_dropped"] = torch.tensor([drop(g, self.text_drop_prob) for g in generators])
+        if self.masks_words:
+            words = [mask_words(*pair) for pair in zip(maskable, generators, strict=True)]
+            corrupted["masked_words"] = torch.stack(words)
         return corrupted
 
 

@@ -36,6 +36,7 @@ from .nested_options_cbvila import (
 )
 from .objective_cbvila import CBViLAObjectiveOptions
 from .objectives_cbvila import OBJECTIVES
+from .quantizers_cbvila import QUANTIZERS
 from .remote_code_cbvila import saved_with_its_code
 
 PRESETS = ("recommended", "paper")
@@ -352,6 +353,14 @@ class CBViLAConfig(PreTrainedConfig):
         """Returns whether an objective trains the image encoder through `"quantized"` or `"detached"` tokens."""
         readers = [options for name, options in self.objectives.items() if OBJECTIVES[name].reads == tokens]
         return any(options.grad_to_vit for options in readers)
+
+    def takes_hint(self, name: str) -> bool:
+        """Returns whether the quantizer uses an additional input, such as `"token_classes"`."""
+        return name in QUANTIZERS[self.quantizer_config.type].takes_hints
+
+    def feature_layers(self) -> tuple[int, ...]:
+        """Returns the layers of the image encoder whose mean is quantized; none where its output is."""
+        return QUANTIZERS[self.quantizer_config.type].feature_layers(self.quantizer_config)
 
     def _complete_fusion(self, fusion: dict | PreTrainedConfig | None) -> dict | PreTrainedConfig:
         if isinstance(fusion, PreTrainedConfig):

@@ -67,6 +67,11 @@ class CBViLAQuantizer(CBViLAQuantizerHooks):
         """Returns the `book_sizes` of a quantizer with these options."""
         raise NotImplementedError
 
+    @classmethod
+    def feature_layers(cls, options: Any) -> tuple[int, ...]:
+        """Returns layers of the image encoder, counted from 1, whose mean it quantizes; by default its output."""
+        return ()
+
     @property
     def num_codes(self) -> int:
         """Number of codes of all books together."""

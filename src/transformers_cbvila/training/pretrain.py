@@ -103,6 +103,7 @@ def build_trainer(
             mim_mask_ratio=job.mim_mask_ratio,
             text_drop_prob=job.text_drop_prob,
             max_length=job.max_length,
+            masks_words=model.needs("masked_words"),
         ),
         processing_class=processor,
         rerank_k=job.eval_rerank_k,
