@@ -74,7 +74,7 @@ def read_label_map(value: Any, classes: Sequence[int] = ()) -> Image.Image:
         values = table[values]
     elif has_8_bits:
         values = np.where(values == _VOID, UNKNOWN, values)
-    return Image.fromarray(values.astype(np.int32), "I")
+    return Image.fromarray(values)
 
 
 def patch_classes(label_map: Image.Image | None, rows: int, columns: int, patch_size: int) -> Tensor:
@@ -126,4 +126,4 @@ def _values_of(value: Any) -> tuple[np.ndarray, bool]:
             raise ValueError(f"it has shape {values.shape} of {values.dtype}; expected whole numbers (height, width)")
     except Exception as error:  # decoders may raise anything
         raise ValueError(f"its label map {shown(value, 60)} cannot be read ({shown_error(error)})") from error
-    return values, values.dtype.itemsize == 1
+    return values.astype(np.int32), values.dtype.itemsize == 1

@@ -39,11 +39,11 @@ class Segmenter:
         Where segments overlap, the one with the highest score counts.
         """
         segment = self.load()
-        numbers = segment.model.config.label2id
+        numbers = {name: int(number) for number, name in segment.model.config.id2label.items()}
         classes = np.full(image.size[::-1], _UNKNOWN, dtype=np.int32)
         for found in sorted(segment(image), key=lambda part: part["score"] or 0.0):
             classes[np.asarray(found["mask"]) > 0] = numbers[found["label"]]
-        return Image.fromarray(classes, "I")
+        return Image.fromarray(classes)
 
     def load(self) -> Any:
         """Loads the model, unless it is there already, and returns its pipeline."""
