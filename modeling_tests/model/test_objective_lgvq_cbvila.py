@@ -342,6 +342,7 @@ def test_lgvq_rejects_an_encoder_of_another_vocabulary(encoder):
     [
         ({"lgvq": {"temperature": 0.0}}, "temperature=0.0 must be above 0"),
         ({"lgvq": {"semantic_weight": -1.0}}, "semantic_weight=-1.0 must be at least 0"),
+        ({"lgvq": {"text_size": 8}}, "text_size=8 is the width of a text_encoder, and none is named"),
         ({"lgvq": {"label_smoothing": 1.0}}, "label_smoothing=1.0 must be at least 0 and below 1"),
         ({"lgvq": {"relation_mean": "some"}}, "relation_mean='some' is not one of 'all', 'words'"),
         ({"lgvq": {"semantic_weight": 0.0, "masked_text_weight": 0.0}}, "relation_weight=0.0001 needs a weight"),

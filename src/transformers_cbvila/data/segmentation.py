@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from transformers import pipeline
 
 from ..model.messages_cbvila import shown_error
 
@@ -48,6 +47,8 @@ class Segmenter:
     def load(self) -> Any:
         """Loads the model, unless it is there already, and returns its pipeline."""
         if self._pipeline is None:
+            from transformers import pipeline  # which imports much: only where it is used
+
             try:
                 self._pipeline = pipeline("image-segmentation", model=self.name, device="cpu")
             except (OSError, ValueError, KeyError, ImportError) as error:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig
 from transformers import initialization as init
 
+from .autocast_cbvila import without_autocast
 from .losses_cbvila import at_least_fp32, masked_rows, take_rows
 from .messages_cbvila import shown_error
 from .modeling_cbvila_layers import CBViLATextLayer, CBViLAVisionLayer
@@ -65,6 +66,11 @@ class CBViLALGVQOptions(CBViLAObjectiveOptions):
         require_range(where, "label_smoothing", self.label_smoothing, 0, 1)
         if self.text_size is not None:
             require_range(where, "text_size", self.text_size, 1)
+            if self.text_encoder is None:
+                raise ValueError(
+                    f"{where}: text_size={self.text_size} is the width of a text_encoder, and none is named: the "
+                    "model's own features have the width of its text encoder. Name one, or leave both out."
+                )
         if self.relation_weight > 0 and not (self.semantic_weight > 0 or self.masked_text_weight > 0):
             raise ValueError(
                 f"{where}: relation_weight={self.relation_weight} needs a weight of the semantic or the masked-text "
@@ -262,7 +268,8 @@ class CBViLALGVQ(CBViLAObjective):
         if not step.training or step.word_embeddings is None:
             return {}
         mask = torch.ones_like(step.input_ids) if step.attention_mask is None else step.attention_mask
-        mask, text = mask.bool(), self._text_features(step, mask)
+        mask = mask.bool()
+        text = self._text_features(step, mask)
         words = step.quantized.quantized if self.options.grad_to_vit else step.quantized.detached
         words = words.to(self.transformer.cls_token.dtype)
         images, patches = self.transformer(words)
@@ -273,12 +280,8 @@ class CBViLALGVQ(CBViLAObjective):
             labels = take_rows(step.input_ids, masked_rows(masked))
             terms["masked_text"] = Scored(masked_text_loss(logits, labels, self.options.label_smoothing), masked)
         if self.relation is not None:
-            mask = mask & ~torch.isin(step.input_ids, torch.tensor(self.special_ids, device=mask.device))
             chosen = best_patches(text.tokens, patches).unsqueeze(-1).expand(-1, -1, words.shape[-1])
-            states = self.relation(words.gather(1, chosen))
-            length = mask.shape[1] if step.processes is None else step.processes.length
-            pairs = None if self.options.relation_mean == "words" else length**2
-            terms["relation"] = Scored(relation_loss(states, text.tokens, mask, pairs))
+            terms["relation"] = Scored(self._relation(step, self.relation(words.gather(1, chosen)), text, mask))
         return {f"{self.name}_{term}": scored for term, scored in terms.items()}
 
     def _text_features(self, step: CBViLAStep, mask: Tensor) -> TextFeatures:
@@ -291,6 +294,15 @@ class CBViLALGVQ(CBViLAObjective):
             states, embeddings = step.texts, step.word_embeddings
         return TextFeatures.of(states, mask, embeddings)
 
+    def _relation(self, step: CBViLAStep, states: Tensor, text: TextFeatures, mask: Tensor) -> Tensor:
+        """Compares the states (b, L, E) of patches with words: the tokens of a mask (b, L), but not special ones."""
+        words = mask & ~torch.isin(step.input_ids, torch.tensor(self.special_ids, device=mask.device))
+        if self.options.relation_mean == "words":
+            return relation_loss(states, text.tokens, words)
+        # Captions of other processes may be padded to another length.
+        length = mask.shape[1] if step.processes is None else step.processes.length
+        return relation_loss(states, text.tokens, words, pairs=length**2)
+
     def _semantic(self, step: CBViLAStep, images: Tensor, sentences: Tensor) -> Tensor:
         """Compares the local images (b, E) with the captions (b, E) of all processes."""
         first = 0
@@ -299,6 +311,7 @@ class CBViLALGVQ(CBViLAObjective):
         return semantic_loss(images, sentences, first, self.options.temperature)
 
 
+@without_autocast
 def semantic_loss(images: Tensor, sentences: Tensor, first: int = 0, temperature: float = 1.0) -> Tensor:
     """Computes the contrastive loss of images (b, E) with captions (B, E), whose own are those from `first` on."""
     images, sentences = at_least_fp32(images), at_least_fp32(sentences)
@@ -321,6 +334,7 @@ def best_patches(words: Tensor, patches: Tensor) -> Tensor:
     return (words @ patches.transpose(1, 2).to(words.dtype)).argmax(-1)
 
 
+@without_autocast
 def relation_loss(states: Tensor, words: Tensor, mask: Tensor, pairs: int | None = None) -> Tensor:
     """Computes the mean squared difference of the similarities of states (b, L, E) and of words (b, L, E).
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .autocast_cbvila import without_autocast
 from .losses_cbvila import at_least_fp32, masked_mean
 from .objective_cbvila import Answer, CBViLAObjective, CBViLAObjectiveOptions, CBViLAStep, Scored
 from .options_cbvila import options, require_range
@@ -70,6 +71,7 @@ class CBViLASGCConsistency(CBViLAObjective):
         return {self.name: Scored(masked_mean(divergences, in_both), in_both)}
 
 
+@without_autocast
 def code_probabilities(latents: Tensor, codes: Tensor, temperature: float) -> Tensor:
     """Returns the softmax (b, N, K) of negative squared distances of latents (b, N, C) and codes (K, C)."""
     latents, codes = at_least_fp32(latents), at_least_fp32(codes)
