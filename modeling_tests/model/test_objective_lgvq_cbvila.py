@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from test_gradient_routing_cbvila import GROUPS
+from gradient_groups import GROUPS
 from tiny import PATCHES, VOCABULARY, build, pretraining_model, tiny_config, tiny_pairs
 from transformers import BertConfig, BertModel, set_seed
 from two_processes import run_in_two

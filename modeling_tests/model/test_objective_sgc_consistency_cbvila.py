@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from test_gradient_routing_cbvila import GROUPS
+from gradient_groups import GROUPS
 from tiny import PATCHES, build, pretraining_model, tiny_config, tiny_pairs
 from tiny_quantizers import latents_of, visual_tokens
 from two_processes import run_in_two

@@ -247,7 +247,7 @@ def test_label_agreement_is_measured_and_saved(tmp_path):
     model = fitted_model(OPTIONS).train()
     quantizer = model.cbvila.quantizer
     quantizer.code_labels.copy_(torch.arange(K) % 3)
-    assert quantizer.label_agreement is None
+    assert quantizer.label_agreement is None and quantizer.saved_metrics() == {}
     batch = tiny_pairs() | {"token_classes": some_classes()}
     output = model(**batch)
     share = output.codebook_statistics["label_agreement"].item()
@@ -258,7 +258,7 @@ def test_label_agreement_is_measured_and_saved(tmp_path):
     assert quantizer.label_agreement == pytest.approx(share)
     model.save_pretrained(tmp_path)
     loaded = CBViLAForPreTraining.from_pretrained(tmp_path).cbvila.quantizer
-    assert loaded.label_agreement == pytest.approx(share)
+    assert loaded.label_agreement == loaded.saved_metrics()["label_agreement"] == pytest.approx(share)
     assert torch.equal(loaded.code_labels, quantizer.code_labels)
 
 

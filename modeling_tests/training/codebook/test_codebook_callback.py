@@ -109,7 +109,7 @@ def test_code_stability_looks_back_by_its_window(monkeypatch, tmp_path):
     probe = CodeStability(trainer.context, images=2, window=10)
     book = trainer.model.cbvila.quantizer
     indices = torch.zeros(2, PATCHES, dtype=torch.long)
-    monkeypatch.setattr(book, "lookup", lambda latents: indices.clone())
+    monkeypatch.setattr(book, "lookup", lambda latents, hints=None: indices.clone())
     settled = []
     for step in (0, 4, 8, 12, 16):
         indices.flatten()[:step] = step  # at each step some indices become new

@@ -15,13 +15,12 @@ from typing import Any, Literal, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PreTrainedConfig
+from transformers import AutoConfig, AutoModel
 from transformers import initialization as init
 
 from .autocast_cbvila import without_autocast
 from .losses_cbvila import at_least_fp32, masked_rows, take_rows
 from .messages_cbvila import shown_error
-from .modeling_cbvila_layers import CBViLATextLayer, CBViLAVisionLayer
 from .objective_cbvila import Answer, CBViLAObjective, CBViLAObjectiveOptions, CBViLAStep, Scored
 from .options_cbvila import options, require_range
 from .quantizer_cbvila import CBViLAQuantizer
@@ -162,12 +161,13 @@ class CBViLACodeTransformer(nn.Module):
 
     def __init__(self, width: int, size: int, patches: int) -> None:
         super().__init__()
-        config = _layer_config(size)
         self.projection = nn.Linear(width, size)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, size))
         self.position_embeddings = nn.Parameter(torch.zeros(1, 1 + patches, size))
         self.layernorm = nn.LayerNorm(size)
-        self.layers = nn.ModuleList(CBViLAVisionLayer(config, i) for i in range(_LAYERS))
+        self.layers = nn.ModuleList(
+            nn.TransformerEncoderLayer(**_layer_options(size), norm_first=True) for _ in range(_LAYERS)
+        )
 
     def init_own_weights(self, std: float) -> None:
         """Initializes class token and positions."""
@@ -198,9 +198,8 @@ class CBViLAMaskedTextDecoder(nn.Module):
 
     def __init__(self, size: int, vocab_size: int) -> None:
         super().__init__()
-        config = _layer_config(size)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, size))
-        self.layers = nn.ModuleList(CBViLATextLayer(config, i, key_value_size=size) for i in range(_LAYERS))
+        self.layers = nn.ModuleList(nn.TransformerDecoderLayer(**_layer_options(size)) for _ in range(_LAYERS))
         self.head = _head(size, size)
         self.bias = nn.Parameter(torch.zeros(vocab_size))
 
@@ -213,9 +212,8 @@ class CBViLAMaskedTextDecoder(nn.Module):
         """Returns logits (M, V) for the masked words (b, L) of captions with mask (b, L), from patches (b, N, E)."""
         states = torch.where(masked_words.unsqueeze(-1), self.mask_token, text.tokens.to(self.mask_token.dtype))
         states = states * mask.unsqueeze(-1)
-        hidden = (~mask).unsqueeze(1).unsqueeze(1).to(states.dtype) * torch.finfo(states.dtype).min
         for layer in self.layers:
-            states = layer(states, hidden, patches)
+            states = layer(states, patches, tgt_key_padding_mask=~mask)
         states = self.head(take_rows(states, masked_rows(masked_words)))
         return F.linear(states, text.embeddings.to(states.dtype), self.bias)
 
@@ -352,20 +350,10 @@ def relation_loss(states: Tensor, words: Tensor, mask: Tensor, pairs: int | None
     return (errors / counts).mean()
 
 
-def _layer_config(size: int) -> PreTrainedConfig:
-    """Returns the configuration of layers of width `size` with one head and no dropout."""
-    fields: dict[str, Any] = {
-        "hidden_size": size,
-        "num_attention_heads": 1,
-        "intermediate_size": 4 * size,
-        "hidden_act": "gelu",
-        "hidden_dropout_prob": 0.0,
-        "attention_probs_dropout_prob": 0.0,
-        "layer_norm_eps": 1e-6,
-        "qkv_bias": True,
-        "attn_implementation": "sdpa",
-    }
-    return PreTrainedConfig(**fields)
+def _layer_options(size: int) -> dict[str, Any]:
+    """Returns the options of layers of width `size` with one head and no dropout."""
+    sizes = {"d_model": size, "nhead": 1, "dim_feedforward": 4 * size}
+    return {**sizes, "dropout": 0.0, "activation": "gelu", "batch_first": True}
 
 
 def _head(width: int, size: int) -> nn.Sequential:

@@ -264,6 +264,10 @@ class CBViLAClassGuidedQuantizer(CBViLAQuantizer):
             for buffer in (self.code_labels, self.label_counts):
                 dist.broadcast(buffer, src=0)
 
+    def saved_metrics(self) -> dict[str, float]:
+        """Returns how far codes agreed that were looked up without classes, as they are at inference."""
+        return {} if self.label_agreement is None else {"label_agreement": self.label_agreement}
+
     def metric_alarm(self, metrics: Mapping[str, float]) -> str | None:
         """Returns a warning if many tokens would have another code without their class."""
         agreement = metrics.get("label_agreement", 1.0)

@@ -118,6 +118,10 @@ class CBViLAQuantizerHooks(nn.Module):
             for name in table.training_buffers()
         }
 
+    def saved_metrics(self) -> dict[str, float]:
+        """Returns metrics of training that are saved with the model, for reports about it."""
+        return {}
+
     def metric_alarm(self, metrics: Mapping[str, float]) -> str | None:
         """Returns a warning if means of `metrics` over many steps are out of range, else `None`."""
         return None

@@ -5,6 +5,7 @@ from typing import Any
 from ..data.label_maps import LabelMaps
 from ..data.segmentation import Segmenter
 from ..model.messages_cbvila import shown
+from ..model.quantizers_cbvila import QUANTIZERS
 from .pretraining_job import PretrainingJob
 
 
@@ -16,6 +17,11 @@ def label_maps(job: PretrainingJob) -> LabelMaps:
     return LabelMaps(segmenter, job.label_share)
 
 
+def _users() -> str:
+    """Returns the names of quantizers that use classes of patches."""
+    return " or ".join(repr(name) for name, cls in QUANTIZERS.items() if "token_classes" in cls.takes_hints)
+
+
 def check_classes(job: PretrainingJob, model: Any) -> None:
     """Raises a ValueError for options of label maps that a model does not use, and for two views that are the same."""
     given = {"label_column": job.label_column, "label_model": job.label_model}
@@ -23,7 +29,7 @@ def check_classes(job: PretrainingJob, model: Any) -> None:
     if named and not model.config.takes_hint("token_classes"):
         raise ValueError(
             f"{named[0]} gives classes of patches, which the quantizer {model.config.quantizer_config.type!r} does "
-            "not use: leave it out, or choose quantizer_config={'type': 'class_guided'}."
+            f"not use: leave it out, or choose one that does, quantizer_config={{'type': {_users()}}}."
         )
     if model.needs("other_view") and job.views.are_all_equal:
         objectives = [name for name, objective in model.objectives.items() if "other_view" in objective.needs]

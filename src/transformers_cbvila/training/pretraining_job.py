@@ -34,7 +34,7 @@ class PretrainingJob(EvaluationOptions, ViewOptions):
         default=None,
         metadata={
             "help": "Column with label maps, images with the number of a class in each pixel, for quantizers and "
-            "objectives that use classes of patches (class_guided, sgc_consistency); "
+            "objectives that use classes of patches (docs/codebooks.md); "
             f"default: {' or '.join(LABEL_COLUMNS)}, where there is one. scenes have maps of their own."
         },
     )
