@@ -28,7 +28,7 @@ PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_EVALUATE_O
   $(VENV_PYTHON) -m pytest -n $(WORKERS) --dist loadfile
 CBVILA := $(VENV_PYTHON) -m transformers_cbvila
 
-.PHONY: help install test test-all test-oldest test-newest suite suite-all conformance lint format format-check types demo demo-scratch data pretrain-tiny bench compare study results wheel clean FORCE
+.PHONY: help install test test-all test-oldest test-newest suite suite-all conformance lint format format-check types demo demo-scratch data pretrain-tiny pretrain-scenes bench compare study results wheel clean FORCE
 
 help:  ## list the targets
 	@echo "make TARGET [PYTHON=/path/to/python]"
@@ -120,6 +120,10 @@ pretrain-tiny: $(STAMP)  ## pretrain cbvila-tiny on easy-VQA and on emoji and cl
 	$(CBVILA) pretrain --config recipes/pretrain-tiny.yaml --train_data easy-vqa $(DATA) --train_data_weights 1 4 1 \
 	  --output_dir runs/pretrain-tiny --resume
 
+pretrain-scenes: $(STAMP)  ## pretrain cbvila-scenes on scenes, which need no files; goes on after a stop
+	OMP_NUM_THREADS=1 $(CBVILA) pretrain --config recipes/pretrain-scenes.yaml --train_data 'scenes[rows=100000]' \
+	  --output_dir runs/pretrain-scenes --resume
+
 BENCH := OMP_NUM_THREADS=1 $(VENV_PYTHON) benchmarks
 BENCHED := $(VENV)/installed-bench
 
@@ -143,13 +147,14 @@ compare: $(STAMP)  ## train this tree and the commit BASE in short runs, and say
 	@[[ -n "$(BASE)" ]] || { echo "make compare BASE=COMMIT, such as main"; exit 2; }
 	OMP_NUM_THREADS=1 $(VENV_PYTHON) benchmarks/compare.py $(BASE)
 
-study: $(STAMP)  ## run the paper's Table IV on DATA/emoji and write its table; goes on after a stop
-	@[[ -n "$(DATA)" ]] || { echo "make study DATA=FOLDER, where FOLDER/emoji holds the pack of emoji (make data builds it)"; exit 2; }
-	$(VENV_PYTHON) -m studies.run studies/table4.yaml --emoji $(DATA)/emoji --output_dir runs/study
+# The name of a study in studies/. Those by artist, such as table4, need DATA/emoji (make data builds it).
+STUDY ?= table4
 
-results: $(STAMP)  ## fine-tune cbvila-tiny and random weights for every task on the packs in the folder DATA; goes on after a stop
-	@[[ -n "$(DATA)" ]] || { echo "make results DATA=FOLDER, where FOLDER holds the packs: emoji and openclipart (make data builds these), nlvr1 …"; exit 2; }
-	$(VENV_PYTHON) -m studies.downstream --packs $(DATA) --output_dir runs/downstream
+study: $(STAMP)  ## run STUDY=table4-scenes-none (or another of studies/; table4 needs DATA) and write its table; goes on after a stop
+	$(VENV_PYTHON) -m studies.run studies/$(STUDY).yaml $(if $(DATA),--emoji "$(DATA)/emoji") --output_dir runs/study
+
+results: $(STAMP)  ## fine-tune cbvila-scenes and random weights for every task on scenes, with DATA=FOLDER also on the packs in it; goes on after a stop
+	$(VENV_PYTHON) -m studies.downstream $(if $(DATA),--packs "$(DATA)") --output_dir runs/downstream
 
 wheel: $(STAMP)  ## build the wheel into dist/
 	$(VENV_PYTHON) -m build --wheel

@@ -1,4 +1,7 @@
-"""Runs one cell of a study: pretrains a model with one arm's options and one seed, and measures it."""
+"""Runs one cell of a study: pretrains a model with one arm's options and one seed, and measures it.
+
+Where the study says so, the model is then fine-tuned for a task and measured again.
+"""
 
 import json
 import os
@@ -22,6 +25,9 @@ from transformers_cbvila.training.pretrain import PretrainingJob, build_trainer
 from transformers_cbvila.training.schedule import objective_weights, phases
 from transformers_cbvila.training.trainer import CBViLATrainer
 
+from .commands import run_commands
+from .fine_tuning import FineTuning
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -31,11 +37,13 @@ class Cell:
         arm: Name of the arm.
         seed: Seed of weights, order, masks and crops: cells of one seed differ only in their arm's options.
         options: Options of `cbvila pretrain`, including `model_config`.
-        train_data: Folders with a `train` split.
-        test_data: Folder with a `test` split.
+        train_data: Sources with a `train` split.
+        test_data: Source to measure on.
         rerank_k: How many candidates ITM re-ranks in retrieval.
         result: File of the metrics; the trained model is in the folder of the same name beside it.
         start: The cell whose model this one starts from; random weights by default.
+        test_split: Split of `test_data`.
+        then: What the model is fine-tuned for afterwards, if anything.
     """
 
     arm: str
@@ -46,15 +54,43 @@ class Cell:
     rerank_k: int
     result: Path
     start: "Cell | None" = None
+    test_split: str = "test"
+    then: FineTuning | None = None
 
     @property
     def folder(self) -> Path:
         """The folder of the trained model."""
         return self.result.with_suffix("")
 
+    @property
+    def results(self) -> list[Path]:
+        """The file of the metrics, and that of the fine-tuned model's if there is one."""
+        if self.then is None:
+            return [self.result]
+        return [self.result, self.result.with_name(f"{self.result.stem}-{self.then.task}.json")]
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether everything is measured."""
+        return all(result.is_file() for result in self.results)
+
+    def found(self) -> dict[str, Any] | None:
+        """Returns what is measured so far, with the fine-tuned model's figures as `then`; `None` if nothing is."""
+        pretrained, *fine_tuned = (json.loads(path.read_text()) if path.is_file() else None for path in self.results)
+        return pretrained if not fine_tuned or pretrained is None else {**pretrained, "then": fine_tuned[0]}
+
 
 def run_cell(cell: Cell, threads: int = 1) -> dict[str, Any]:
-    """Trains and measures; writes the result to `cell.result` at the end, and returns it."""
+    """Pretrains, fine-tunes and measures as far as it is not done; writes the results, and returns them."""
+    if not cell.result.is_file():
+        _pretrain(cell, threads)
+    if cell.then is not None and not cell.is_finished:
+        result = cell.results[-1]
+        run_commands(cell.then.commands(cell.folder, cell.seed, result), result.with_suffix(""))
+    return cell.found() or {}
+
+
+def _pretrain(cell: Cell, threads: int) -> None:
     torch.set_num_threads(threads)
     started = time.process_time()
     datasets.disable_progress_bars()
@@ -62,7 +98,7 @@ def run_cell(cell: Cell, threads: int = 1) -> dict[str, Any]:
     trainer.train()
     trainer.save_model()
     trained = time.process_time()
-    rows = load_pairs(cell.test_data, "test")
+    rows = load_pairs(cell.test_data, cell.test_split)
     metrics = inspect_pretraining(
         trainer.model, trainer.processing_class, rows, rerank_k=cell.rerank_k, progress=False
     )
@@ -81,7 +117,6 @@ def run_cell(cell: Cell, threads: int = 1) -> dict[str, Any]:
     unfinished = cell.result.with_suffix(".part")
     unfinished.write_text(json.dumps(found, indent=1))
     os.replace(unfinished, cell.result)
-    return found
 
 
 def _trainer(cell: Cell) -> CBViLATrainer:
@@ -108,10 +143,10 @@ def _train_flops(trainer: CBViLATrainer) -> int:
     examples = [trainer.train_dataset[row] for row in range(args.per_device_train_batch_size)]
     batch = {name: value.to(args.device) for name, value in trainer.data_collator(examples).items()}
     steps, (align, burn_in) = args.max_steps, phases(args.align_steps, args.burn_in_steps, args.max_steps)
-    total, configured = 0, model.config.loss_weights()
+    total, configured, starts = 0, model.config.loss_weights(), model.config.loss_phases()
     for first, last in ((0, align), (align, burn_in), (burn_in, steps)):
         if last > first:
-            weights = objective_weights(configured, first, burn_in, True, args.mlm_from_start, align)
+            weights = objective_weights(configured, starts, first, burn_in, True, args.mlm_from_start, align)
             total += (last - first) * count_flops(partial(_backward, model, batch, weights))
     model.zero_grad()
     return total

@@ -1,70 +1,102 @@
 """Reads a study from its YAML file, as a grid of cells."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from .cell import Cell
+from .fine_tuning import FineTuning
+
+_BY_ARTIST = ("train_artists", "test_artist")
+_BY_SOURCE = ("train_data", "test_data")
 
 
 @dataclass(frozen=True)
 class Study:
-    """A comparison of arms over seeds.
+    """A comparison of arms over seeds, on emoji by artist or on any sources.
 
     Args:
         name: Name of the file without extension.
         recipe: Options that all arms share.
         arms: By name, the options in which an arm differs. The others are compared with the first.
         seeds: Every arm is run with each seed.
+        rerank_k: How many candidates ITM re-ranks in retrieval.
         train_artists: Artists of the training emoji.
         test_artist: Artist of the emoji to retrieve.
-        rerank_k: How many candidates ITM re-ranks in retrieval.
+        train_data: Sources of training pairs, such as `scenes`, where there are no artists.
+        test_data: Source of the pairs to measure on.
+        test_split: Split of `test_data`.
         start: Changes to the recipe for a run, one per seed, whose model all arms of that seed start from; `None`: all
             start from random weights.
+        then: What the model of every arm is fine-tuned for afterwards, if anything.
     """
 
     name: str
     recipe: dict[str, Any]
     arms: dict[str, dict[str, Any]]
     seeds: list[int]
-    train_artists: list[str]
-    test_artist: str
     rerank_k: int
+    train_artists: list[str] | None = None
+    test_artist: str | None = None
+    train_data: list[str] | None = None
+    test_data: str | None = None
+    test_split: str = "test"
     start: dict[str, Any] | None = None
+    then: FineTuning | None = None
 
     @classmethod
     def read(cls, path: str | Path) -> "Study":
-        """Reads a study; its `recipe` is a path relative to it.
+        """Reads a study; its `recipe` is a path relative to it, which its `options` change for all arms.
 
         Raises:
             ValueError: If an entry is missing, unknown, or not valid.
         """
         path = Path(path)
         entries = yaml.safe_load(path.read_text())
-        expected = set(cls.__dataclass_fields__) - {"name"}
-        if {"start", *entries} != expected:
-            raise ValueError(f"{path} has the entries {sorted(entries)}; a study has {sorted(expected)}.")
-        entries["recipe"] = yaml.safe_load((path.parent / entries["recipe"]).read_text())
+        _check_names(path, set(entries))
+        recipe = yaml.safe_load((path.parent / entries["recipe"]).read_text())
+        entries["recipe"] = merged(recipe, entries.pop("options", None) or {})
+        if isinstance(entries.get("train_data"), str):
+            entries["train_data"] = [entries["train_data"]]
         if not entries["arms"] or len(set(entries["seeds"])) != len(entries["seeds"]):
             raise ValueError(f"{path}: a study needs at least one arm, and seeds that differ.")
+        if entries.get("then") is not None:
+            entries["then"] = FineTuning.read(entries["then"])
         return cls(name=path.stem, **entries)
 
     def cells(self, train_data: tuple[str, ...], test_data: str, folder: Path) -> Iterator[Cell]:
         """Yields all cells, seed by seed, so that every arm is run once before any is run twice."""
+        where = train_data, test_data, self.rerank_k
         for seed in self.seeds:
             start = None
             if self.start is not None:
                 options, result = merged(self.recipe, self.start), folder / self.name / f"start-seed{seed}.json"
-                start = Cell("start", seed, options, train_data, test_data, self.rerank_k, result)
+                start = Cell("start", seed, options, *where, result, test_split=self.test_split)
             for number, (arm, changes) in enumerate(self.arms.items()):
                 options = merged(self.recipe, changes or {})
                 result = folder / self.name / f"{number:02d}-{slug(arm)}-seed{seed}.json"
                 if start is not None:
                     options["model"] = str(start.folder)
-                yield Cell(arm, seed, options, train_data, test_data, self.rerank_k, result, start)
+                yield Cell(arm, seed, options, *where, result, start, self.test_split, self.then)
+
+
+def _check_names(path: Path, entries: set[str]) -> None:
+    """Raises a ValueError unless a study has the entries that it needs, and no others."""
+    needed = {field.name for field in fields(Study) if field.default is MISSING} - {"name"}
+    others = {field.name for field in fields(Study)} - needed - {"name"} | {"options"}
+    if not needed <= entries <= needed | others:
+        raise ValueError(
+            f"{path} has the entries {sorted(entries)}; a study has {sorted(needed)}, and may have {sorted(others)}."
+        )
+    given = [set(way) & entries == set(way) for way in (_BY_ARTIST, _BY_SOURCE)]
+    if sum(given) != 1 or len(entries & {*_BY_ARTIST, *_BY_SOURCE}) != 2:
+        raise ValueError(
+            f"{path}: give either {' and '.join(_BY_ARTIST)}, or {' and '.join(_BY_SOURCE)}: built-in sources such "
+            "as scenes, or folders."
+        )
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

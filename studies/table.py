@@ -18,6 +18,10 @@ def _percent(name: str) -> Metric:
     return lambda result: 100 * result["figures"].get(name, math.nan)
 
 
+def _percent_then(name: str) -> Metric:
+    return lambda result: 100 * (result.get("then") or {}).get(name, math.nan)
+
+
 def _plain(name: str) -> Metric:
     return lambda result: result["figures"].get(name, math.nan)
 
@@ -68,12 +72,25 @@ def tables(study: Study, cells: Sequence[Result]) -> str:
         return f"# {study.name}\n\nNo cell is finished.\n"
     wanted = len(study.arms) * len(study.seeds)
     parts = [f"# {study.name}", f"{len(cells)} of {wanted} cells; mean ± standard deviation over seeds."]
-    for title, metrics in (("Retrieval", RETRIEVAL), ("Codebook and MIM", CODEBOOK), ("Cost", COST)):
+    sections = {"Retrieval": RETRIEVAL, "Codebook and MIM": CODEBOOK}
+    fine_tuned, floors = _fine_tuned(cells)
+    if study.then is not None and fine_tuned:
+        sections[f"Fine-tuned for {study.then.task}"] = {**fine_tuned, **floors}
+    for title, metrics in {**sections, "Cost": COST}.items():
         parts += [f"## {title}", _means(by_arm, metrics)]
     if len(by_arm) > 1:
-        differences = _differences(by_arm, {**RETRIEVAL, **CODEBOOK})
+        differences = _differences(by_arm, {**RETRIEVAL, **CODEBOOK, **fine_tuned})
         parts += [f"## Less {next(iter(by_arm))!r}, paired by seed (95 % interval of the mean)", differences]
     return "\n\n".join(parts) + "\n"
+
+
+def _fine_tuned(cells: Sequence[Result]) -> tuple[dict[str, Metric], dict[str, Metric]]:
+    """Returns the metrics of the fine-tuned models, and their floors, in percent."""
+    figures: Result = next((cell["then"] for cell in cells if cell.get("then")), {})
+    metrics = [name for name in figures if f"{name}_low" in figures]
+    floors = [name for name in figures if name.endswith("_floor")]
+    reached, given = ({f"{name.replace('_', ' ')} %": _percent_then(name) for name in n} for n in (metrics, floors))
+    return reached, given
 
 
 def _means(by_arm: dict[str, dict[int, Result]], metrics: dict[str, Metric]) -> str:

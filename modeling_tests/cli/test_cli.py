@@ -12,7 +12,7 @@ from tiny_recipe import TINY_RECIPE, parse_pretrain
 from transformers_cbvila import __version__
 from transformers_cbvila.cli import COMMANDS, main
 from transformers_cbvila.cli.inspect import parse as parse_inspect
-from transformers_cbvila.retrieval.retrieval_order import better_rerank_k
+from transformers_cbvila.retrieval.retrieval_order import better_order
 from transformers_cbvila.training.pretrain import PretrainingJob
 
 
@@ -270,8 +270,8 @@ def test_pretrain_and_inspect_an_image_folder(recipe, picture_folder, tmp_path, 
     assert main([*inspect, "--output", str(figures), "--page", str(page), "--rerank_k", "3"]) == 0
     printed = capsys.readouterr().out
     assert "codebook_perplexity" in printed and f"Page: {page}" in printed
-    kept = json.loads((out / "config.json").read_text())["rerank_k"]
-    assert kept == better_rerank_k(json.loads(figures.read_text()), 3) and f"(rerank_k={kept} in its" in printed
+    kept, chosen = json.loads((out / "config.json").read_text()), better_order(json.loads(figures.read_text()), 3)
+    assert (kept["rerank_k"], kept["similarity_weight"]) == chosen and f"(rerank_k={chosen.rerank_k}, " in printed
     measured = json.loads(figures.read_text())
     assert (measured["data"], measured["split"]) == ("pictures", "train"), "the only one"
     assert 0 <= measured["text_retrieval_r10"] <= 1

@@ -55,6 +55,15 @@ def straight_through(**fields):
     return pretraining_model(preset="paper", quantizer_gradient="straight_through", **fields)
 
 
+def ranking_model():
+    """Four negatives of each, which not all of the six pairs have."""
+    return pretraining_model(objectives={"itm": {"num_negatives": 4, "ranking_weight": 0.5}})
+
+
+def ranking_retrieval_model():
+    return retrieval_model(objectives={"itm": {"num_negatives": 4, "ranking_weight": 0.5}})
+
+
 def retrieval_model(**fields):
     return build(CBViLAForImageTextRetrieval, **fields)
 
@@ -68,7 +77,9 @@ CASES = {
     "burn-in": (pretraining_model, pairs, {"loss_weights": {"mim": 0.0, "mlm": 0.0}}),
     "only mlm": (pretraining_model, pairs, {"loss_weights": {"itm": 0.0}}),
     "paper": (straight_through, as_collated, {}),
+    "several negatives": (ranking_model, pairs, {}),
     "retrieval": (retrieval_model, retrieval_batch, {}),
+    "retrieval with several negatives": (ranking_retrieval_model, retrieval_batch, {}),
 }
 
 

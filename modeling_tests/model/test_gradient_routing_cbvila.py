@@ -9,7 +9,10 @@ from functools import cache
 import pytest
 import torch
 from gradient_groups import GROUPS
-from tiny import pretraining_model, tiny_pairs
+from tiny import build, pretraining_model, tiny_pairs
+
+from transformers_cbvila import CBViLAForImageTextRetrieval
+from transformers_cbvila.model.momentum_cbvila import MomentumPairs, MomentumTargets
 
 TERMS = ("pixel", "codebook", "commitment", "mim", "itm", "mlm", "itc", "mim_cls_bag")
 # The path from visual words through the fusion encoder to a head, which pixel and MIM share.
@@ -86,6 +89,10 @@ VARIANTS = {
     "paper, texts see words": (
         {"preset": "paper", "itm_kv": "both"},
         {term: ROUTES["paper"][term] | {"codes"} for term in ("itm", "mlm")},
+    ),
+    "contrast not to the encoders": (
+        {"objectives": {"itc": {"grad_to_encoders": False}}},
+        {"itc": {"contrast"}},
     ),
     "other likelihood": ({"pixel_likelihood": "laplace", "pixel_reduction": "sum_patch", "pixel_sigma": 2.0}, {}),
 }
@@ -208,6 +215,39 @@ def test_gradient_routing_groups_cover_all_weights(variant):
     assert ("cbvila.quantizer.table.codes" in dict(model.named_parameters())) == (
         model.config.quantizer_config.update == "loss"
     )
+
+
+@pytest.mark.parametrize("needs_momentum", [False, True])
+def test_contrast_without_gradient_to_encoders_changes_no_value(needs_momentum):
+    """The loss and the gradients of the projections are those of contrast that trains the encoders."""
+    batch, found = tiny_pairs(), []
+    for stopped in (False, True):
+        model = pretraining_model(objectives={"itc": {"grad_to_encoders": not stopped}}).train()
+        momentum = None
+        if needs_momentum:
+            embeds = model(**batch)
+            rows = torch.arange(4)
+            pairs = MomentumPairs(
+                embeds.image_embeds.detach(), embeds.text_embeds.detach(), rows, rows, rows.new_empty(4, 0)
+            )
+            momentum = MomentumTargets(0.4, pairs)
+        weights = dict.fromkeys(TERMS, 0.0) | {"itc": 1.0}
+        loss = model(**batch, loss_weights=weights, momentum=momentum).loss
+        loss.backward()
+        base = model.cbvila
+        gradients = [p.grad for part in (base.vision_projection, base.text_projection) for p in part.parameters()]
+        found.append([loss.detach(), base.logit_scale.grad, *gradients])
+        assert groups_with_gradient(model) == ({"contrast"} if stopped else {"vit", "text", "contrast"})
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+def test_fine_tuning_for_retrieval_follows_grad_to_encoders():
+    model = build(CBViLAForImageTextRetrieval, objectives={"itc": {"grad_to_encoders": False}}).train()
+    batch = tiny_pairs()
+    inputs = {name: batch[name] for name in ("pixel_values", "input_ids", "attention_mask")}
+    output = model(**inputs, return_loss=True)
+    output.itc_loss.backward()
+    assert groups_with_gradient(model) == {"contrast"}
 
 
 def test_mlm_trains_text_encoder_through_both_passes():

@@ -8,6 +8,7 @@ from torch import nn
 from transformers_cbvila.model.losses_cbvila import (
     answer_loss,
     bag_loss,
+    candidate_ranking_loss,
     classification_loss,
     codebook_loss,
     commitment_loss,
@@ -269,3 +270,34 @@ def test_matching_scores_order_like_probabilities():
     assert scores.argsort().tolist() == logits.softmax(-1)[:, 1].argsort().tolist() == [1, 0, 2]
     assert logits[:, 1].argsort().tolist() != scores.argsort().tolist()
     assert matching_scores(logits.bfloat16()).dtype == torch.float32
+
+
+def test_candidate_ranking_loss_by_hand():
+    """Two pairs with two negatives each; the second pair has one negative image and no negative text."""
+    scores = torch.tensor([1.0, 2.0, 0.0, 1.0, 1.0, 7.0, 2.0, 7.0, 0.0, 7.0], dtype=torch.float64, requires_grad=True)
+    labels = torch.tensor([1, 1, 0, 0, 0, -100, 0, -100, 0, -100])
+    loss, counted = candidate_ranking_loss(scores, labels, 2)
+    first = math.log(1 + math.exp(-1) + 1)  # -log softmax of 1 among 1, 0, 1
+    second = math.log(1 + math.exp(-1))  # of 2 among 2, 1
+    third = math.log(1 + math.exp(1) + math.exp(-1))  # of 1 among 1, 2, 0
+    assert loss.item() == pytest.approx((first + second + third) / 3, abs=1e-12)
+    assert counted.tolist() == [[True, True], [True, False]]
+    (gradient,) = torch.autograd.grad(loss, scores)
+    assert (gradient[labels < 0] == 0).all() and gradient.sum().item() == pytest.approx(0, abs=1e-12)
+
+
+def test_candidate_ranking_loss_of_equal_scores_is_log_of_the_candidates():
+    labels = torch.tensor([1] * 3 + [0] * 24)
+    assert candidate_ranking_loss(torch.zeros(27), labels, 3)[0].item() == pytest.approx(math.log(5))
+
+
+def test_candidate_ranking_loss_with_one_negative_is_that_of_the_difference():
+    scores, labels = torch.randn(12), torch.tensor([1] * 4 + [0] * 8)
+    differences = torch.cat([scores[:4] - scores[4:8], scores[:4] - scores[8:]])
+    expected = torch.nn.functional.softplus(-differences).mean()
+    torch.testing.assert_close(candidate_ranking_loss(scores, labels, 4)[0], expected)
+
+
+def test_candidate_ranking_loss_without_negatives_is_0():
+    loss, counted = candidate_ranking_loss(torch.randn(6), torch.full((6,), -100), 2)
+    assert loss.item() == 0 and not counted.any()

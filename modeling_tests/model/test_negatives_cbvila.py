@@ -45,7 +45,8 @@ def test_choose_negatives_avoids_known_matches(hardness):
     matches = torch.rand(12, 12, generator=generator_for(0)) < 0.7
     matches |= eye(12)
     for _ in range(50):
-        images, texts = choose_negatives(torch.where(matches, 1e4, torch.zeros(12, 12)), matches, hardness)
+        chosen = choose_negatives(torch.where(matches, 1e4, torch.zeros(12, 12)), matches, hardness)
+        images, texts = (index.squeeze(1) for index in chosen)
         rows = torch.arange(12)
         assert not matches[images.clamp_min(0), rows][images >= 0].any()
         assert not matches[rows, texts.clamp_min(0)][texts >= 0].any()
@@ -57,7 +58,7 @@ def test_choose_negatives_avoids_known_matches(hardness):
 def test_choose_negatives_without_candidates_gives_minus_1(batch, hardness):
     everything = torch.ones(batch, batch, dtype=torch.bool)
     for chosen in choose_negatives(torch.randn(batch, batch), everything, hardness):
-        assert chosen.tolist() == [-1] * batch
+        assert chosen.tolist() == [[-1]] * batch
 
 
 @pytest.mark.parametrize("seed", [None, 0, 2**61, torch.tensor([3])])
@@ -70,14 +71,14 @@ def test_choose_negatives_draws_by_exp_similarity(hardness, seed):
     per_text = similarity.T.contiguous()
     _, texts = choose_negatives(similarity, matches, hardness, per_text, matches.T, seed=seed)
     expected = draws * (hardness * logits[:4]).softmax(0)
-    chi_square = ((torch.bincount(texts, minlength=4) - expected).square() / expected).sum()
+    chi_square = ((torch.bincount(texts.squeeze(1), minlength=4) - expected).square() / expected).sum()
     assert chi_square < 25
 
 
 def test_choose_negatives_without_hardness_takes_most_similar():
     similarity = torch.tensor([[9.0, 1.0, 2.0], [3.0, 9.0, 1.0], [0.0, 5.0, 9.0]])
     images, texts = choose_negatives(similarity, eye(3), None)
-    assert images.tolist() == [1, 2, 0] and texts.tolist() == [2, 0, 1]
+    assert images.tolist() == [[1], [2], [0]] and texts.tolist() == [[2], [0], [1]]
 
 
 @pytest.mark.parametrize("hardness", HARDNESS)
@@ -88,7 +89,7 @@ def test_choose_negatives_takes_extreme_similarities(extreme, hardness):
     similarity[0, 1] = similarity[2, 3] = similarity[2, 4] = extreme
     similarity[4] = extreme
     for chosen in choose_negatives(similarity, eye(5), hardness):
-        assert (chosen != torch.arange(5)).all() and (chosen >= 0).all()
+        assert (chosen.squeeze(1) != torch.arange(5)).all() and (chosen >= 0).all()
 
 
 def test_choose_negatives_seed_does_not_depend_on_rows():
@@ -100,7 +101,7 @@ def test_choose_negatives_seed_does_not_depend_on_rows():
         for part, all_rows in zip(choose_negatives(*arguments, seed=5), whole, strict=True):
             assert torch.equal(part, all_rows[own])
     others = [choose_negatives(similarity, matches, 1.0, seed=seed)[0] for seed in range(20)]
-    assert len({tuple(chosen.tolist()) for chosen in others}) > 15
+    assert len({tuple(chosen.flatten().tolist()) for chosen in others}) > 15
 
 
 def test_gumbel_noise_is_standard_gumbel():
@@ -119,8 +120,29 @@ def test_choose_negatives_has_no_gradient():
 
 
 def test_itm_labels_pair_matches_with_negatives():
-    images, texts = torch.tensor([1, -1, 0, -1]), torch.tensor([2, 0, -1, -1])
+    images, texts = torch.tensor([[1], [-1], [0], [-1]]), torch.tensor([[2], [0], [-1], [-1]])
     assert itm_labels(images, texts).tolist() == [1, 1, 1, -100, 0, -100, 0, -100, 0, 0, -100, -100]
+    images, texts = torch.tensor([[1, 2], [2, -1], [-1, -1]]), torch.tensor([[1, 2], [0, 2], [-1, -1]])
+    assert itm_labels(images, texts).tolist() == [1, 1, -100, 0, 0, -100, 0, -100, -100, 0, 0, -100, 0, 0, -100]
+
+
+@pytest.mark.parametrize("hardness, seed", [(None, None), (0.0, None), (1.0, 3)])
+def test_choose_negatives_takes_several_without_repetition(hardness, seed):
+    matches = eye(5)
+    matches[0, 1:4] = True  # one candidate is left for the first image
+    similarity = torch.randn(5, 5, generator=generator_for(0))
+    _, texts = choose_negatives(similarity, matches, hardness, seed=seed, count=3)
+    assert texts[0].tolist() == [4, -1, -1]
+    for row, chosen in enumerate(texts[1:].tolist(), 1):
+        assert len(set(chosen)) == 3 and row not in chosen and -1 not in chosen
+    assert choose_negatives(similarity, matches, hardness, seed=seed, count=9)[1].shape == (5, 9)
+
+
+def test_choose_negatives_takes_first_the_one_that_it_takes_alone():
+    similarity = torch.randn(6, 6, generator=generator_for(2))
+    several = choose_negatives(similarity, eye(6), 1.0, seed=8, count=4)
+    for one, more in zip(choose_negatives(similarity, eye(6), 1.0, seed=8), several, strict=True):
+        assert torch.equal(one, more[:, :1])
 
 
 @pytest.mark.parametrize("training", [False, True])

@@ -50,6 +50,35 @@ def test_retrieval_metrics_reranked_recall_follows_matching(monkeypatch):
     assert figures["text_retrieval_r5"] == figures["image_retrieval_r5_reranked"] == 1
 
 
+def test_retrieval_metrics_without_contrast_order_all_by_matching():
+    """As many candidates as there are rows: similarity, here of the encoders' first tokens, decides nothing."""
+    rows = [{**row, "captions": [f"{row['captions'][0]} {number}"]} for number, row in enumerate(tiny_rows(8))]
+    model, processor = pretraining_model(same_width=True, itc_weight=0.0), tiny_processor()
+    torch.nn.init.normal_(model.objectives["itm"].head.weight)
+    figures = measure_retrieval(model, processor, rows, rerank_k=8, **QUIET)
+    texts = processor(text=[row["captions"][0] for row in rows], padding=True, return_tensors="pt")
+    images = processor(images=[row["image"] for row in rows], return_tensors="pt")
+    with torch.no_grad():
+        states = model.cbvila.get_text_features(**texts).last_hidden_state
+        visual = model.cbvila.get_image_features(**images).last_hidden_state
+        odds = torch.stack([_matching(model, states, texts["attention_mask"], image) for image in visual])
+    for way, scores in (("text", odds), ("image", odds.T)):
+        ranks = (scores > scores.diagonal().unsqueeze(1)).sum(1)
+        for depth in (1, 5):
+            found = figures[f"{way}_retrieval_r{depth}_reranked"]
+            assert found == pytest.approx((ranks < depth).float().mean().item())
+    assert len({figures[f"{way}_retrieval_r5_reranked"] for way in ("text", "image")} - {0.0, 1.0}) > 0, (
+        "no trivial case"
+    )
+
+
+def _matching(model, states, mask, image):
+    """Log-odds (B,) that texts match one image."""
+    fused = model.cbvila.fuse_text_with_image(states, mask, image.expand(len(states), -1, -1)).last_hidden_state
+    logits = model.objectives["itm"].head(fused[:, 0])
+    return logits[:, 1] - logits[:, 0]
+
+
 def test_retrieval_metrics_equal_captions_match_each_other():
     rows = [{**row, "captions": ["left half"]} for row in tiny_rows(4)]
     figures = measure_retrieval(pretraining_model(), tiny_processor(), rows, rerank_k=1, **QUIET)

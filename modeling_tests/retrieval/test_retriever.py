@@ -86,6 +86,16 @@ def test_search_similarity_weight_adds_similarity(pictures, every_pair, weight):
     assert found.indices.tolist() != pictures.search(text=TEXTS, top_k=3, rerank_k=64).indices.tolist()
 
 
+def test_search_takes_similarity_weight_of_the_checkpoint(pictures, monkeypatch):
+    options = {"text": TEXTS, "top_k": 3, "rerank_k": 64}
+    alone, both = pictures.search(**options), pictures.search(**options, similarity_weight=0.5)
+    monkeypatch.setattr(pictures.model.config, "similarity_weight", 0.5)
+    assert torch.equal(pictures.search(**options).scores, both.scores)
+    assert torch.equal(pictures.search(**options, similarity_weight=0).scores, alone.scores)
+    by_similarity = pictures.search(text=TEXTS, top_k=3)
+    assert torch.equal(by_similarity.scores, by_similarity.similarities)
+
+
 def test_search_of_one_query_equals_the_first_of_several(pictures):
     one, several = pictures.search(text=TEXTS[0], top_k=3), pictures.search(text=TEXTS[:2], top_k=3)
     assert one.indices.shape == (3,) and one.indices.tolist() == several.indices[0].tolist()

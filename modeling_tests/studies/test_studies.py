@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -8,13 +9,19 @@ import yaml
 from PIL import Image
 from tiny import half_image
 
+import studies.cell
 import studies.run
+import transformers_cbvila.tasks.evaluate as task_evaluation
+import transformers_cbvila.training.finetune as finetuning
 from studies import manners
 from studies.artists import split_by_artist
+from studies.fine_tuning import FineTuning
 from studies.grid import Study, merged, slug
 from studies.manners import scaled
 from studies.run import main, run_cells
 from studies.table import interval, tables
+from transformers_cbvila import CBViLAConfig, CBViLATrainingArguments, cli
+from transformers_cbvila.training.pretrain import PretrainingJob
 
 FOLDER = Path(__file__).parents[2] / "studies"
 ENTRIES = {
@@ -28,9 +35,13 @@ ENTRIES = {
 
 
 def write_study(folder, recipe=None, **changes):
+    return write_entries(folder, {**ENTRIES, **changes}, recipe)
+
+
+def write_entries(folder, entries, recipe=None):
     (folder / "cell.yaml").write_text(yaml.safe_dump(recipe or {"max_steps": 3, "model_config": {"mim_weight": 1.0}}))
     path = folder / "small.yaml"
-    path.write_text(yaml.safe_dump({**ENTRIES, **changes}, sort_keys=False))
+    path.write_text(yaml.safe_dump(entries, sort_keys=False))
     return path
 
 
@@ -64,6 +75,91 @@ def test_study_arms_of_a_seed_share_their_start(tmp_path, monkeypatch):
     assert run == [["start-seed0", "start-seed1"], ["01-pixel-seed0", "00-base-seed1"]]
 
 
+def on_sources(**changes):
+    """Entries of a study on built-in sources."""
+    entries = {name: value for name, value in ENTRIES.items() if "artist" not in name}
+    return {**entries, "train_data": ["scenes"], "test_data": "scenes", "test_split": "confusers", **changes}
+
+
+def test_study_on_sources_says_its_split_and_what_follows(tmp_path):
+    then = {"task": "vqa", "train_data": "scenes", "data": "scenes", "split": "test", "max_steps": 7}
+    entries = on_sources(train_data="scenes", then=then, options={"max_steps": 5, "model_config": {"itm_weight": 2.0}})
+    study = Study.read(write_entries(tmp_path, entries))
+    assert study.train_data == ["scenes"]
+    first, second, *_ = study.cells(("scenes",), "scenes", tmp_path)
+    assert (first.test_data, first.test_split, first.then) == ("scenes", "confusers", study.then)
+    assert first.options == {"max_steps": 5, "model_config": {"mim_weight": 1.0, "itm_weight": 2.0}}
+    assert second.options["model_config"] == {"mim_weight": 1.0, "itm_weight": 2.0, "pixel_weight": 3.0}
+    assert study.then == FineTuning("vqa", ("scenes",), "scenes", "test", {"max_steps": 7})
+
+
+def test_fine_tuning_commands_have_all_options(tmp_path):
+    then = FineTuning("reasoning", ("one", "two"), "three", "dev", {"image_column": ["a", "b"], "lr_kwargs": {"c": 1}})
+    finetune, evaluate = then.commands(Path("model"), 3, tmp_path / "x-reasoning.json")
+    joined = " ".join(finetune)
+    assert joined.startswith("finetune reasoning --model model --train_data one two --seed 3 --output_dir ")
+    assert joined.endswith('x-reasoning --resume --report_to none --image_column a b --lr_kwargs {"c": 1}')
+    assert evaluate[:8] == [
+        *("evaluate", "reasoning", "--model", str(tmp_path / "x-reasoning"), "--data", "three"),
+        *("--split", "dev"),
+    ]
+    assert evaluate[8:] == ["--train_data", "one", "two", "--output", str(tmp_path / "x-reasoning.json")]
+    _, evaluate = replace(then, task="retrieval").commands(Path("model"), 3, tmp_path / "x.json")
+    assert "--train_data" not in evaluate
+
+
+def test_cell_is_finished_when_its_fine_tuned_model_is_measured(tmp_path, monkeypatch):
+    then = {"task": "vqa", "train_data": "scenes", "data": "scenes", "split": "test"}
+    cell = next(Study.read(write_entries(tmp_path, on_sources(then=then))).cells(("scenes",), "scenes", tmp_path))
+    pretrained, run = [], []
+    monkeypatch.setattr(studies.cell, "_pretrain", lambda cell, threads: pretrained.append(cell))
+    monkeypatch.setattr(studies.cell, "run_commands", lambda commands, folder: run.append((list(commands), folder)))
+    assert cell.found() is None and not cell.is_finished
+    cell.result.parent.mkdir()
+    cell.result.write_text('{"seed": 0}')
+    assert cell.found() == {"seed": 0, "then": None} and not cell.is_finished
+    studies.cell.run_cell(cell)
+    result = cell.result.with_name("00-base-seed0-vqa.json")
+    expected = list(cell.then.commands(cell.folder, 0, result)), result.with_suffix("")
+    assert pretrained == [] and run == [expected], "what is there is not done again"
+    result.write_text('{"accuracy": 0.5}')
+    assert cell.found() == {"seed": 0, "then": {"accuracy": 0.5}} and cell.is_finished
+    studies.cell.run_cell(cell)
+    assert len(run) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train_data": ["scenes"]}, "give either train_artists and test_artist, or train_data and test_data"),
+        ({"train_data": ["scenes"], "test_data": "scenes"}, "give either"),
+        ({"then": {"task": "vqa", "data": "scenes"}}, "then lacks train_data, split"),
+    ],
+)
+def test_study_names_what_its_data_lack(changes, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        Study.read(write_study(tmp_path, **changes))
+
+
+def test_missing_study_names_the_others(capsys):
+    with pytest.raises(SystemExit):
+        main([str(FOLDER / "table5.yaml")])
+    said = capsys.readouterr().err
+    assert "no study" in said and "table4-scenes-none, table4-scenes-stopped, together" in said and "cell" not in said
+
+
+def test_unknown_arm_names_those_that_there_are(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main([str(write_entries(tmp_path, on_sources())), "--arms", "base", "+ pixels"])
+    assert "there is no arm + pixels; there are base, + pixel" in capsys.readouterr().err
+
+
+def test_study_by_artist_needs_the_emoji(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([str(write_study(tmp_path)), "--output_dir", str(tmp_path / "out")])
+    assert stop.value.code == 2 and "small splits the emoji by artist: give their folder" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [({"sedes": [1]}, "sedes"), ({"seeds": [1, 1]}, "seeds that differ"), ({"arms": {}}, "at least one arm")],
@@ -74,9 +170,6 @@ def test_study_rejects_invalid_files(changes, message, tmp_path):
 
 
 def test_committed_studies_name_existing_options():
-    from transformers_cbvila import CBViLAConfig, CBViLATrainingArguments
-    from transformers_cbvila.training.pretrain import PretrainingJob
-
     known = {**PretrainingJob.__dataclass_fields__, **CBViLATrainingArguments.__dataclass_fields__}
     paths = [path for path in FOLDER.glob("*.yaml") if not path.name.startswith("cell")]
     assert paths
@@ -84,6 +177,36 @@ def test_committed_studies_name_existing_options():
         for cell in Study.read(path).cells((), "", Path()):
             assert set(cell.options) <= set(known), path
             CBViLAConfig.from_preset(cell.options.get("preset", "recommended"), **cell.options["model_config"])
+
+
+def test_committed_studies_fine_tune_by_commands_that_parse(monkeypatch, tmp_path):
+    trained, measured = [], []
+    monkeypatch.setattr(finetuning, "finetune", lambda *call: trained.append(call))
+    monkeypatch.setattr(task_evaluation, "evaluate_task", lambda *call: measured.append(call) or {})
+    committed = [Study.read(path) for path in FOLDER.glob("*.yaml") if not path.name.startswith("cell")]
+    studies_with_tasks = [study for study in committed if study.then is not None]
+    assert studies_with_tasks
+    for study in studies_with_tasks:
+        finetune, evaluate = study.then.commands(tmp_path, 4, tmp_path / "x.json")
+        assert cli.main(finetune) == cli.main(evaluate) == 0
+        assert trained[-1][2].max_steps == study.then.options["max_steps"] and trained[-1][2].seed == 4
+        assert measured[-1][1].model == trained[-1][2].output_dir
+
+
+@pytest.mark.parametrize("name", ["none", "stopped", "contrast"])
+def test_table_4_on_scenes_has_its_regime_in_every_arm(name):
+    study = Study.read(FOLDER / f"table4-scenes-{name}.yaml")
+    expected = {"none": (0.0, True), "stopped": (1.0, False), "contrast": (1.0, True)}[name]
+    assert len(study.seeds) == 5 and list(study.arms) == ["MLM + ITM", "+ Pixel", "+ Pixel + MIM"]
+    for cell in study.cells(tuple(study.train_data), study.test_data, Path()):
+        config = CBViLAConfig.from_preset("recommended", **cell.options["model_config"])
+        itc = config.objectives["itc"]
+        assert (itc.weight, itc.grad_to_encoders) == expected
+        active = set(config.active_objectives()) - {"itc", "codebook"}
+        assert active == {"itm", "mlm"} | ({"pixel", "commitment"} if "Pixel" in cell.arm else set()) | (
+            {"mim"} if "MIM" in cell.arm else set()
+        )
+        assert cell.options["align_steps"] == (0.4 if name == "contrast" else 0)
 
 
 def test_interval_by_hand():
@@ -117,6 +240,22 @@ def test_tables_pair_by_seed_and_skip_missing_cells(tmp_path):
     assert difference[:3] == ["+ pixel", "1", "+5.00"]  # of seed 1 alone, 25 - 20
     assert "| 90.0 |" in text  # the last stability, the same of both seeds
     assert "| 3 | 1.00 | 1.00 |" in text  # steps, TFLOP, minutes
+
+
+def test_tables_have_the_fine_tuned_models(tmp_path):
+    then = {"task": "vqa", "train_data": "scenes", "data": "scenes", "split": "test"}
+    study = Study.read(write_entries(tmp_path, on_sources(then=then)))
+    accuracies = {("base", 0): 0.5, ("base", 1): 0.6, ("+ pixel", 0): 0.52, ("+ pixel", 1): 0.64}
+    found = [
+        cell_result(*key, 0.1) | {"then": {"accuracy": value, "accuracy_low": 0.0, "accuracy_text_only_floor": 0.4}}
+        for key, value in accuracies.items()
+    ]
+    text = tables(study, found)
+    assert "## Fine-tuned for vqa\n\n| arm | seeds | accuracy % | accuracy text only floor % |" in text
+    assert "| base | 2 | 55.0 ± 7.07 | 40.0 |" in text
+    assert text.strip().endswith("| +3.00 [-9.71, +15.7] |"), "differences of accuracy, and none of its floor"
+    unfinished = tables(study, [found[0] | {"then": None}, *found[1:]])
+    assert "| base | 2 | – | – |" in unfinished
 
 
 def test_tables_without_finished_cells(tmp_path):
@@ -163,24 +302,46 @@ def test_run_cells_skips_finished_cells(tmp_path, monkeypatch, capsys):
     assert started == [[cells[-1].result]]
 
 
+ENCODER = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+TINY_RECIPE = {
+    "model_config": {
+        "vision_config": {**ENCODER, "image_size": 32, "patch_size": 16},
+        "text_config": {**ENCODER, "max_position_embeddings": 64},
+        "multimodal_config": {"num_hidden_layers": 1},
+        "codebook_size": 4,
+        "projection_dim": 16,
+    },
+    "vocab_size": 60,
+    "max_steps": 4,
+    "burn_in_steps": 2,
+    "per_device_train_batch_size": 4,
+    "logging_steps": 2,
+}
+
+
+def test_study_without_contrast_orders_the_whole_gallery(tmp_path, monkeypatch):
+    monkeypatch.setattr(studies.run, "_run", lambda cells, jobs: [studies.cell.run_cell(cell) for cell in cells])
+    then = {"task": "vqa", "train_data": "scenes[rows=8]", "data": "scenes[rows=4]", "split": "test"}
+    entries = on_sources(
+        train_data=["scenes[rows=40]"], test_data="scenes[rows=12]", rerank_k=12, seeds=[0], then=then
+    )
+    entries["options"] = {"model_config": {"itc_weight": 0.0}}
+    entries["arms"] = {"all": {}}
+    ran = []
+    monkeypatch.setattr(studies.cell, "run_commands", lambda commands, folder: ran.append(list(commands)))
+    path, out = write_entries(tmp_path, entries, TINY_RECIPE), tmp_path / "out"
+    assert main([str(path), "--output_dir", str(out)]) == 0
+    found = json.loads((out / "small" / "00-all-seed0.json").read_text())
+    assert found["steps"] == 4 and found["train_teraflops"] >= 0 and len(ran) == 1
+    recalls = [found["figures"][f"text_retrieval_r{k}_reranked"] for k in (1, 5, 10)]
+    assert recalls == sorted(recalls) and 0 <= recalls[0] <= 1
+    assert not any("itc" in name for entry in found["log"] for name in entry)
+    assert "1 of 1 cells" in (out / "small" / "table.md").read_text()
+
+
 @pytest.mark.slow
 def test_study_from_pack_to_table(pack, tmp_path):
-    encoder = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
-    recipe = {
-        "model_config": {
-            "vision_config": {**encoder, "image_size": 32, "patch_size": 16},
-            "text_config": {**encoder, "max_position_embeddings": 64},
-            "multimodal_config": {"num_hidden_layers": 1},
-            "codebook_size": 4,
-            "projection_dim": 16,
-        },
-        "vocab_size": 60,
-        "max_steps": 4,
-        "burn_in_steps": 2,
-        "per_device_train_batch_size": 4,
-        "logging_steps": 2,
-    }
-    study, out = write_study(tmp_path, recipe), tmp_path / "out"
+    study, out = write_study(tmp_path, TINY_RECIPE), tmp_path / "out"
     arguments = [str(study), "--emoji", str(pack), "--output_dir", str(out), "--jobs", "1"]
     assert main([*arguments, "--seeds", "0"]) == 0
     results = sorted((out / "small").glob("*.json"))

@@ -6,7 +6,7 @@ from tiny import tiny_processor
 from transformers_cbvila.tasks.entailment import VisualEntailment
 from transformers_cbvila.tasks.retrieval import ImageTextRetrieval
 from transformers_cbvila.tasks.rows import Record, TaskRows
-from transformers_cbvila.tasks.texts import check_texts
+from transformers_cbvila.tasks.texts import check_texts, share_with_sides
 from transformers_cbvila.tasks.vqa import VisualQuestionAnswering
 
 GOOD = {"question": ["is it red ?", "red " * 70], "answer": [["yes", ""], ["no"]]}
@@ -54,3 +54,10 @@ def test_check_texts_tokenizes_in_parts(monkeypatch):
     monkeypatch.setattr("transformers_cbvila.tasks.texts._AT_A_TIME", 2)
     with pytest.raises(ValueError, match="Row 5"):
         check_texts(VisualQuestionAnswering(), rows_of(*[{}] * 5, {"question": ["a", "\ufffd"]}), tiny_processor())
+
+
+def test_share_with_sides_counts_different_texts():
+    captions = ["a Left turn", "a bright light", "leftovers", "two, right there", "two, right there"]
+    rows = TaskRows([], [Record(f"Row {i}", [], {"captions": [text]}) for i, text in enumerate(captions)])
+    assert share_with_sides(ImageTextRetrieval(), rows) == 0.5
+    assert share_with_sides(ImageTextRetrieval(), TaskRows([], [])) == 0

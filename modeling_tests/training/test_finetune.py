@@ -21,7 +21,7 @@ from transformers_cbvila.cli.job_options import parse_job
 from transformers_cbvila.cli.recipe_files import FOLDER
 from transformers_cbvila.cli.tasks import task_parts
 from transformers_cbvila.retrieval.encoding import GalleryEncoder
-from transformers_cbvila.retrieval.retrieval_order import better_rerank_k
+from transformers_cbvila.retrieval.retrieval_order import better_order
 from transformers_cbvila.tasks.entailment import VisualEntailment
 from transformers_cbvila.tasks.evaluate import EvaluationJob, evaluate_task
 from transformers_cbvila.tasks.registry import TASKS
@@ -49,7 +49,8 @@ def test_finetune_and_evaluate_every_task(task, pretrained, data, tmp_path):
     assert sum(f"eval_{figure}" in log for log in record["logs"]) == 3, "after each step, and at the end"
     model = head.from_pretrained(folder)
     assert model.config.vision_config.image_size == 40
-    assert model.config.rerank_k == (better_rerank_k(record["figures"], 2, "eval_") or 0)
+    kept = model.config.rerank_k, model.config.similarity_weight
+    assert kept == (better_order(record["figures"], 2, "eval_") or (0, 0.0))
     # the folder alone gives the same figures
     output = tmp_path / "figures.json"
     job = EvaluationJob(str(folder), [data], str(output), train_data=[data], batch_size=8)

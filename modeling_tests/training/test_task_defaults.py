@@ -89,6 +89,14 @@ def test_task_defaults_max_length_follows_tokenizer_and_data(tmp_path):
     assert used(tmp_path, text_length=5)[1][1].max_length == 8
 
 
+def test_task_defaults_do_not_mirror_images_whose_texts_say_left_or_right(tmp_path):
+    few, (job, _, _) = used(tmp_path, sided=0.02)
+    assert few["flip"] is True and few["crop_scale"] == 0.5 and job.flip
+    found, (job, _, _) = used(tmp_path, sided=0.3)
+    assert found["flip"] is False and found["crop_scale"] == 0.9 and not job.flip
+    assert not {"flip", "crop_scale"} & set(used(tmp_path, "vqa", sided=0.3)[0])
+
+
 def test_task_defaults_keep_given_options(tmp_path):
     options = {"learning_rate": 5e-5, "weight_decay": 0.0, "num_train_epochs": 3, "warmup_steps": 0}
     found, (_, _, args) = used(tmp_path, options=options)

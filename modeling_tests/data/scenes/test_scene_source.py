@@ -48,6 +48,18 @@ def test_pairs_have_the_images_of_the_rows():
     assert load_pairs(SMALL, "train[:10]").num_rows == 10
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("task", TASKS)
+def test_blank_images_are_grey_and_nothing_else_changes(task, streaming):
+    blank = load_rows("scenes[rows=6,style=noisy,blank=true]", "test", task=task, streaming=streaming)
+    for row, drawn in zip(blank, load_rows("scenes[rows=6,style=noisy]", "test", task=task), strict=True):
+        for name, value in drawn.items():
+            if name.endswith("image"):
+                assert row[name].size == (64, 64) and row[name].convert("RGB").getextrema() == 3 * ((128, 128),)
+            else:
+                assert row[name] == value
+
+
 def test_words_of_all_tasks_are_there_for_a_vocabulary():
     words = {word for text in find_builtin(SMALL).texts("train") for word in text.split()}
     assert {"how", "many", "3", "yes", "exactly", "every", "purple", "both", "images", "together"} <= words
@@ -111,7 +123,7 @@ def test_options_in_brackets_are_checked():
     with pytest.raises(ValueError, match="size=8 is no size"):
         load_rows("scenes[size=8]", "train")
     with pytest.raises(
-        ValueError, match="no option 'colors'; its options are size, objects, fewest, style, rows, seed"
+        ValueError, match="no option 'colors'; its options are size, objects, fewest, style, rows, seed, blank"
     ):
         load_rows("scenes[colors=3]", "train")
     with pytest.raises(ValueError, match="Unknown split"):

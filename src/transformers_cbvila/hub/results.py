@@ -28,7 +28,12 @@ class Metric:
 
 def _recalls() -> dict[str, Metric]:
     ways = {"text_retrieval": "image → text", "image_retrieval": "text → image"}
-    stages = {"": "", "_reranked": ", re-ranked by matching", "_combined": ", re-ranked by both"}
+    stages = {
+        "": "",
+        "_reranked": ", re-ranked by matching",
+        "_combined": ", re-ranked by both",
+        "_fitted": ", re-ranked by both, weighted",
+    }
     return {
         f"{key}_r{k}{stage}": Metric(f"{way} R@{k}{words}", baselines={f"{key}_r{k}_floor": "chance"})
         for key, way in ways.items()

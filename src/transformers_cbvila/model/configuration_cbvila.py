@@ -95,6 +95,8 @@ class CBViLAConfig(PreTrainedConfig):
         rerank_k (`int`, defaults to 0): Default number of most similar items that a `CBViLARetriever` reranks by
             matching; 0 ranks by similarity only, which is cheap. `cbvila inspect` and the evaluation of
             `cbvila finetune retrieval` set it to what ranks better on their data.
+        similarity_weight (`float`, defaults to 0.0): Default weight with which a `CBViLARetriever` adds similarity /
+            temperature to the score of matching when it reranks; set by the same commands.
         initializer_range (`float`, defaults to 0.02): Standard deviation of the initial weights.
 
     Example:
@@ -143,6 +145,7 @@ class CBViLAConfig(PreTrainedConfig):
     num_images: int = 2
     reasoning_fusion: str = "separate"
     rerank_k: int = 0
+    similarity_weight: float | int = 0.0
     initializer_range: float = 0.02
     tie_word_embeddings: bool = True
 
@@ -325,6 +328,12 @@ class CBViLAConfig(PreTrainedConfig):
     def has_contrastive_head(self) -> bool:
         """Whether the model has the projections and the temperature of the contrastive loss."""
         return self.needs("projections")
+
+    @property
+    def embeddings_train_encoders(self) -> bool:
+        """Whether an active objective trains the encoders through the contrastive embeddings."""
+        active = [name for name in self.active_objectives() if "projections" in OBJECTIVES[name].needs]
+        return any(getattr(self.objectives[name], "grad_to_encoders", True) for name in active)
 
     @property
     def has_quantizer(self) -> bool:

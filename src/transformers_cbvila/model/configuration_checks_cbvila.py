@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import fields
 from difflib import get_close_matches
-from math import isfinite
+from math import inf, isfinite
 from typing import Any
 
 from transformers import PreTrainedConfig
@@ -105,6 +105,8 @@ def check_numbers(config: Any) -> None:
         raise ValueError(f"num_images={config.num_images} must be positive.")
     if config.rerank_k < 0:
         raise ValueError(f"rerank_k={config.rerank_k} must be 0 (similarity alone) or more.")
+    if not 0 <= config.similarity_weight < inf:
+        raise ValueError(f"similarity_weight={config.similarity_weight} must be at least 0 and finite.")
     if config.projection_dim < 1:
         raise ValueError(f"projection_dim={config.projection_dim} must be positive.")
 

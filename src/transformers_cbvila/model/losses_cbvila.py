@@ -127,6 +127,27 @@ def matching_scores(itm_logits: Tensor) -> Tensor:
     return match - no_match
 
 
+def candidate_ranking_loss(scores: Tensor, labels: Tensor, num_pairs: int) -> tuple[Tensor, Tensor]:
+    """Computes the cross-entropy of each pair among itself and its negatives, from scores of matching.
+
+    Each text is ranked against its k negative images, and each image against its k negative texts.
+
+    Args:
+        scores: ((1 + 2k) b,) log-odds of b true pairs, k b pairs with negative images and k b with negative texts.
+        labels: ((1 + 2k) b,) -100 for missing pairs.
+        num_pairs: b.
+
+    Returns:
+        The mean over all rankings that have a negative, and which those are, (2, b) bool.
+    """
+    true = scores[:num_pairs].expand(2, 1, num_pairs)
+    missing = (labels[num_pairs:] < 0).view(2, -1, num_pairs)
+    negative = scores[num_pairs:].view(2, -1, num_pairs).masked_fill(missing, float("-inf"))
+    ranked = ~missing.all(1)
+    losses = torch.cat([true, negative], 1).logsumexp(1) - true.squeeze(1)
+    return masked_mean(losses, ranked), ranked
+
+
 def bag_loss(logits: Tensor, indices: Tensor, mask: Tensor) -> Tensor:
     """Computes the cross-entropy of one prediction per image with the codes of its masked patches, in any order.
 

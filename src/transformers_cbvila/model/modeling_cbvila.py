@@ -125,6 +125,7 @@ class CBViLAModel(CBViLAPreTrainedModel):
         self.text_model = CBViLATextModel._from_config(text)
         self.fusion_model = fusion_class._from_config(config.multimodal_config)
         self.has_contrastive_head = add_contrastive and config.has_contrastive_head
+        self.embeddings_train_encoders = config.embeddings_train_encoders
         if self.has_contrastive_head:
             self.vision_projection = nn.Linear(vision.hidden_size, config.projection_dim)
             self.text_projection = nn.Linear(text.hidden_size, config.projection_dim)
@@ -172,7 +173,7 @@ class CBViLAModel(CBViLAPreTrainedModel):
         """Encodes images (B, 3, H, W); `pooler_output` (B, E) is the embedding before normalization."""
         output = self.vision_model(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, **kwargs)
         if self.has_contrastive_head:
-            output.pooler_output = self.vision_projection(output.last_hidden_state[:, 0])
+            output.pooler_output = self.vision_projection(self.projected_states(output.last_hidden_state))
         return output
 
     @takes_no_other_arguments
@@ -191,8 +192,13 @@ class CBViLAModel(CBViLAPreTrainedModel):
         """
         output = self.text_model(input_ids, attention_mask, position_ids, inputs_embeds, **kwargs)
         if self.has_contrastive_head:
-            output.pooler_output = self.text_projection(output.last_hidden_state[:, 0])
+            output.pooler_output = self.text_projection(self.projected_states(output.last_hidden_state))
         return output
+
+    def projected_states(self, states: Tensor) -> Tensor:
+        """Returns the [CLS] states (B, D) of states (B, T, D) that are projected to embeddings."""
+        pooled = states[:, 0]
+        return pooled if self.embeddings_train_encoders else pooled.detach()
 
     @without_autocast
     def similarity_logits(self, image_embeds: Tensor, text_embeds: Tensor) -> Tensor | None:

@@ -3,7 +3,7 @@
 Shapes: B texts, B' images, L text tokens, D hidden, E projection width.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -173,7 +173,7 @@ class CBViLAForImageTextRetrieval(CBViLAModelWithObjectives):
             ids = gather_pair_ids(self.training, *given, image_index=own)
             embeds = output.image_embeds.index_select(0, own), output.text_embeds
             step = CBViLAStep(
-                weights=dict.fromkeys(self.objectives, 1.0),
+                weights=self._term_weights(),
                 training=self.training,
                 pixel_values=pixel_values,
                 images=image.last_hidden_state,
@@ -202,6 +202,14 @@ class CBViLAForImageTextRetrieval(CBViLAModelWithObjectives):
     def itm(self) -> Any:
         """The image-text matching objective."""
         return self.objectives[CBViLAITM.name]
+
+    def _term_weights(self) -> dict[str, float]:
+        """Returns the weight of each term; that of each objective is 1, whatever it was in pretraining."""
+        return {
+            term: weight
+            for objective in self.active_objectives(None)
+            for term, weight in objective.loss_weights(replace(objective.options, weight=1.0)).items()
+        }
 
     def _similarities(self, images: Tensor, texts: Tensor) -> CBViLAForImageTextRetrievalOutput:
         """Returns normalized embeddings of images (B', E) and texts (B, E), and their similarities."""

@@ -33,9 +33,9 @@ from .pair_similarity_cbvila import pair_similarity
 from .pretraining_inputs_cbvila import (
     check_loss_weights,
     check_momentum,
-    check_negatives,
     check_pairs,
     check_targets,
+    given_negatives,
     other_view,
 )
 from .quantizer_output_cbvila import CBViLAQuantizerHints, CBViLAQuantizerOutput
@@ -55,8 +55,9 @@ class CBViLAForPreTrainingOutput(ModelOutput):
         codebook_statistics (`dict`): Usage, perplexity and share of the most frequent code in this batch, and the
             metrics of the quantizer, such as `argmin_share` with gumbel noise, the share of tokens whose sampled code
             is the nearest one.
-        itm_logits (`torch.FloatTensor` (3B, 2)): Logits of true pairs, then of each text with a negative image, then
-            of each image with a negative text; class 1 is "matches".
+        itm_logits (`torch.FloatTensor` ((1 + 2k) B, 2)): Logits of true pairs, then of each text with a negative image
+            (with its first one, then with its second, up to the k-th), then of each image with a negative text; class
+            1 is "matches".
         mlm_logits (`torch.FloatTensor` (masked tokens, V)): Logits at masked tokens, in the order of
             `mlm_labels != -100`.
         mim_logits (`torch.FloatTensor` (masked patches, ΣK)): Logits at masked patches, in the order of
@@ -64,7 +65,7 @@ class CBViLAForPreTrainingOutput(ModelOutput):
         pixel_predictions (`torch.FloatTensor` (B, N, P)): Pixels reconstructed from quantized tokens and text.
         image_embeds, text_embeds (`torch.FloatTensor` (B, E)): Embeddings of length 1.
         hidden_states, attentions, cross_attentions (tuples, *optional*): States of the fusion layers where texts
-            attend to images: the 3B rows of `itm_logits` if ITM is on, then the B captions with masked tokens if MLM
+            attend to images: the rows of `itm_logits` if ITM is on, then the B captions with masked tokens if MLM
             is.
     """
 
@@ -170,9 +171,9 @@ class CBViLAForPreTraining(CBViLAModelWithReconstruction):
                 are found without ids; an augmented copy of an image needs its id.
             text_ids: (B,) ids of captions; equal captions are found without ids.
             known_text_ids: (B, C) ids of all captions of each image, padded with -1.
-            negative_image_index: (B,) ITM negatives, the row of a negative image for each text (-1: none). By default
-                they are chosen by similarity among the pairs of all processes.
-            negative_text_index: (B,) the row of a negative text for each image.
+            negative_image_index: (B,) or (B, k) ITM negatives, the rows of k negative images for each text (-1: none).
+                By default they are chosen by similarity among the pairs of all processes.
+            negative_text_index: (B,) or (B, k) the rows of negative texts for each image.
             negative_hardness: How strongly training prefers similar negatives, from 0 (uniform) to 1 (as in the
                 paper); by default as the objective's `negative_source` says.
             negative_seed: Seed of their choice, a number or a tensor () or (1,), the same on all processes; see
@@ -200,7 +201,6 @@ class CBViLAForPreTraining(CBViLAModelWithReconstruction):
         check_pairs(pixel_values, input_ids, input_ids_masked, mlm_labels, caption_dropped, masked_words)
         self.check_mask(pixel_values, bool_masked_pos)
         check_targets(self, mlm_labels, mim_targets, bool_masked_pos)
-        check_negatives(negative_image_index, negative_text_index)
         check_momentum(self, momentum, input_ids)
         objectives, weights = self._objectives(loss_weights or {})
         step = self._encode(
@@ -219,7 +219,7 @@ class CBViLAForPreTraining(CBViLAModelWithReconstruction):
             other_view=other_view(other_pixel_values, other_token_classes),
             mim_targets=mim_targets,
             momentum=momentum,
-            negatives=None if negative_image_index is None else (negative_image_index, negative_text_index),
+            negatives=given_negatives(negative_image_index, negative_text_index),
             negative_hardness=negative_hardness,
             negative_seed=negative_seed,
         )
@@ -288,7 +288,7 @@ class CBViLAForPreTraining(CBViLAModelWithReconstruction):
         """Returns embeddings (B, E) of length 1 of images and texts."""
         pooled_text = text[:, 0]
         if self.cbvila.has_contrastive_head:
-            pooled_text = self.cbvila.text_projection(pooled_text)
+            pooled_text = self.cbvila.text_projection(self.cbvila.projected_states(text))
         return F.normalize(at_least_fp32(pooled_image), dim=-1), F.normalize(at_least_fp32(pooled_text), dim=-1)
 
     def _output(self, step: CBViLAStep, scored: dict[str, Scored], fused: Any) -> CBViLAForPreTrainingOutput:

@@ -1,9 +1,10 @@
 """Hard negatives for image-text matching (Sec. III-C).
 
-Shapes: B pairs of the batch, b local pairs: all B, except in training on several processes.
+Shapes: B pairs of the batch, b local pairs: all B, except in training on several processes; k negatives.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .known_matches_cbvila import scramble
@@ -19,8 +20,9 @@ def choose_negatives(
     text_matches: Tensor | None = None,
     first: int = 0,
     seed: int | Tensor | None = None,
+    count: int = 1,
 ) -> tuple[Tensor, Tensor]:
-    """Chooses a negative image for every text and a negative text for every image.
+    """Chooses negative images for every text and negative texts for every image, without repetition.
 
     Args:
         per_image: (b, B) similarity logits of images with all texts.
@@ -33,37 +35,32 @@ def choose_negatives(
         seed: Random seed, a number or a tensor () or (1,). A sample depends only on the seed and on the indices of
             image and text in the batch, not on how the batch is split over processes. By default torch's random state
             is used.
+        count: Number k of negatives of each text and of each image.
 
     Returns:
-        An image index for each text and a text index for each image, (b,) each; -1 where everything matches.
+        Image indices for each text and text indices for each image, (b, k) each; -1 where no other is left.
     """
     if per_text is None:
         per_text, text_matches = per_image.T, matches.T
     image_seed, text_seed = (None, None) if seed is None else (2 * seed, 2 * seed + 1)
-    images = _choose(per_text, text_matches, hardness, image_seed, first)
-    return images, _choose(per_image, matches, hardness, text_seed, first)
+    images = _choose(per_text, text_matches, hardness, image_seed, first, count)
+    return images, _choose(per_image, matches, hardness, text_seed, first, count)
 
 
 def _choose(
-    similarity: Tensor, matches: Tensor, hardness: float | None, seed: int | Tensor | None, first: int
+    similarity: Tensor, matches: Tensor, hardness: float | None, seed: int | Tensor | None, first: int, count: int
 ) -> Tensor:
-    """Chooses a column (b,) for each row of similarities (b, B)."""
-    # -inf before the softmax: zeroing after it leaves rows that sum to 0 when one similarity dominates.
+    """Chooses columns (b, k) for each row of similarities (b, B)."""
+    # -inf before the choice: zeroing probabilities leaves rows that sum to 0 when one similarity dominates.
     # NaN and infinities of a diverged model become finite, so that its loss shows the problem rather than an error.
     logits = at_least_fp32(similarity).nan_to_num(nan=0.0)
-    if hardness is not None:
-        logits = logits * hardness
-    if hardness is not None and seed is not None:
-        logits = logits + gumbel_noise(seed, first, logits)  # the argmax is then a sample from their softmax
+    if hardness is not None:  # the largest of logits with Gumbel noise are a sample from their softmax
+        noise = -torch.empty_like(logits).exponential_().log() if seed is None else gumbel_noise(seed, first, logits)
+        logits = logits * hardness + noise
     logits = logits.masked_fill(matches, float("-inf"))
-    possible = ~matches.all(-1)
-    if hardness is None or seed is not None:
-        chosen = logits.argmax(-1)
-    else:
-        # A row without candidates gets an arbitrary one, which is set to -1 below.
-        logits = torch.where(possible.unsqueeze(-1), logits, torch.zeros_like(logits))
-        chosen = torch.multinomial(logits.softmax(-1), 1).squeeze(-1)
-    return torch.where(possible, chosen, torch.full_like(chosen, -1))
+    best = logits.topk(min(count, logits.shape[1]), dim=-1)
+    chosen = torch.where(best.values > float("-inf"), best.indices, torch.full_like(best.indices, -1))
+    return F.pad(chosen, (0, count - chosen.shape[1]), value=-1)
 
 
 def gumbel_noise(seed: int | Tensor, first: int, like: Tensor) -> Tensor:
@@ -77,13 +74,13 @@ def gumbel_noise(seed: int | Tensor, first: int, like: Tensor) -> Tensor:
 
 
 def itm_labels(negative_image_index: Tensor, negative_text_index: Tensor) -> Tensor:
-    """Returns labels (3b,) of true pairs, negative images and negative texts: 1 matches, 0 does not, -100 is ignored.
+    """Returns labels ((1 + 2k) b,) of true pairs, negative images and negative texts: 1 matches, 0 not, -100 ignored.
 
     Missing negatives are ignored, and so is a true pair without any negative: true pairs alone would teach the model
-    that everything matches.
+    that everything matches. The order is that of [`itm_batch`].
     """
-    negative = torch.cat([negative_image_index, negative_text_index])
-    true = torch.maximum(negative_image_index, negative_text_index)
+    true = torch.maximum(negative_image_index, negative_text_index).amax(1)
+    negative = torch.cat([negative_image_index.T.flatten(), negative_text_index.T.flatten()])
     return torch.cat([_label_valid(true, 1), _label_valid(negative, 0)])
 
 

@@ -115,7 +115,7 @@ class CBViLAStep:
         mim_targets: (b', N) or (b', N, books) indices that MIM predicts in place of the quantizer's.
         processes: All processes in distributed training; `None` elsewhere.
         momentum: Outputs of a momentum encoder.
-        negatives: Indices (b,) of negative images and (b,) of negative texts, if the caller chose them.
+        negatives: Indices (b, k) of negative images and (b, k) of negative texts, if the caller chose them.
         negative_hardness: How hard negatives are otherwise, see [`choose_negatives`].
         negative_seed: Seed of their choice.
     """
@@ -197,7 +197,8 @@ class CBViLAObjective(nn.Module):
         phase: When [`CBViLATrainer`] turns it on: `"align"` from the first step, `"start"` after alignment,
             `"burn_in"` after burn-in, `"stable"` once the codes are stable as well.
         needs: What the model or the trainer has to provide: `"quantizer"`, `"visual_queries"` (their embeddings are
-            built), `"projections"` (of the contrastive embeddings), `"other_pairs"` (similarities with all pairs),
+            built), `"projections"` (of the contrastive embeddings, which train the encoders unless its option
+            `grad_to_encoders` says otherwise), `"other_pairs"` (similarities with all pairs),
             `"hard_negatives"`, `"masked_text"`, `"momentum_pairs"` and `"momentum_tokens"` (from a momentum encoder,
             if there is one), `"code_targets"` (from an EMA teacher, if there is one), `"text_features"` (embeddings of
             the vocabulary and, from a momentum encoder if there is one, states of the captions), `"masked_words"`,

@@ -11,7 +11,12 @@ class CBViLAITCOptions(CBViLAObjectiveOptions):
 
     Args:
         weight: Weight of the term; 0 leaves out the projections as well.
+        grad_to_encoders: Whether the term trains the encoders. Without, it trains the projections and the temperature
+            only, also in fine-tuning for retrieval, and embeddings pass no gradient on to images and texts; alignment
+            (`align_steps`), which trains contrast alone, then leaves the encoders as they are.
     """
+
+    grad_to_encoders: bool = True
 
     flat_names = {"itc_weight": "weight"}
     presets = {"paper": {"weight": 0.0}}

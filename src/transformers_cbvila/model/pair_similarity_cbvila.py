@@ -3,7 +3,7 @@
 Pretraining and retrieval share this file.
 
 Shapes: b local pairs, B pairs of all processes in training (otherwise b), L text tokens, S visual tokens, D hidden
-size, Dv vision hidden size, E projection size.
+size, Dv vision hidden size, E projection size, k negatives.
 """
 
 from collections.abc import Callable
@@ -39,9 +39,9 @@ class PairSimilarity(NamedTuple):
         """Computes the contrastive loss, averaged over the local pairs; see [`itc_loss`]."""
         return itc_loss(*self)
 
-    def negatives(self, hardness: float | None, seed: int | Tensor | None) -> tuple[Tensor, Tensor]:
-        """Chooses a negative image for each text and a negative text for each image; see [`choose_negatives`]."""
-        return choose_negatives(self.per_image, self.matches, hardness, *self[2:], seed=seed)
+    def negatives(self, hardness: float | None, seed: int | Tensor | None, count: int = 1) -> tuple[Tensor, Tensor]:
+        """Chooses negative images for each text and negative texts for each image; see [`choose_negatives`]."""
+        return choose_negatives(self.per_image, self.matches, hardness, *self[2:], seed=seed, count=count)
 
 
 def pair_similarity(
@@ -78,13 +78,17 @@ def _local_rows(per_image: Tensor, matches: Tensor, per_text: Tensor, first: int
 
 
 class ITMBatch(NamedTuple):
-    """Input of image-text matching: true pairs, then pairs with a negative image, then pairs with a negative text.
+    """Input of image-text matching.
+
+    The true pairs come first; then the texts with their first negative image, with their second, up to the k-th; then
+    the images with their first negative text, up to the k-th.
 
     Args:
-        texts: (3b, L, D) text states.
-        attention_mask: (3b, L), 0 on padding.
-        image_index: (3b,) image of each text: a row of the local images (b', S, Dv) followed by `fetched_images`.
-        fetched_images: (b, S, Dv) negative images from other processes; `None` on a single process.
+        texts: ((1 + 2k) b, L, D) text states.
+        attention_mask: ((1 + 2k) b, L), 0 on padding.
+        image_index: ((1 + 2k) b,) image of each text: a row of the local images (b', S, Dv) followed by
+            `fetched_images`.
+        fetched_images: (k b, S, Dv) negative images from other processes; `None` on a single process.
     """
 
     texts: Tensor
@@ -101,35 +105,37 @@ def itm_batch(
     attention_mask: Tensor | None,
     negatives: tuple[Tensor, Tensor],
 ) -> ITMBatch:
-    """Pairs each text with a negative image and each image with a negative text.
+    """Pairs each text with negative images and each image with negative texts.
 
     Args:
         processes: The processes whose pairs the negatives index; `None` if they index the local batch. Negatives are
-            fetched from their owners: b images and b texts, regardless of the number of processes.
+            fetched from their owners: k b images and k b texts, regardless of the number of processes.
         images: (b', S, Dv) visual tokens.
         image_index: (b,) row of `images` for each text.
         texts: (b, L, D) text states.
         attention_mask: (b, L), 0 on padding.
-        negatives: An image index for each text and a text index for each image, (b,) each; -1 (no negative) is
+        negatives: Image indices for each text and text indices for each image, (b, k) each; -1 (no negative) is
             replaced by an arbitrary one.
     """
-    negative_image, negative_text = (index.clamp_min(0) for index in negatives)
-    fetched_images = None
+    negative_image, negative_text = (index.clamp_min(0).T for index in negatives)  # (k, b)
+    count, fetched_images = len(negative_image), None
     if processes is None:
-        negative_image_index = image_index.index_select(0, negative_image)
-        negative_texts = texts.index_select(0, negative_text)
-        negative_mask = None if attention_mask is None else attention_mask.index_select(0, negative_text)
+        negative_image_index = image_index.index_select(0, negative_image.flatten())
+        negative_texts = texts.index_select(0, negative_text.flatten())
+        negative_mask = None if attention_mask is None else attention_mask.index_select(0, negative_text.flatten())
     else:
-        fetch_images, fetch_texts = processes.exchanges(negative_image, negative_text)
+        exchanges = processes.exchanges(*negative_image, *negative_text)
         if attention_mask is None:  # texts of other processes may have other lengths
             attention_mask = torch.ones(texts.shape[:2], device=texts.device)
         texts, attention_mask = processes.pad_texts(texts), processes.pad_texts(attention_mask.long())
-        negative_texts, negative_mask = fetch_texts(texts), fetch_texts(attention_mask)
-        negative_image_index = torch.arange(image_index.shape[0], device=image_index.device) + images.shape[0]
-        fetched_images = fetch_images(images, image_index)
+        negative_texts = torch.cat([fetch(texts) for fetch in exchanges[count:]])
+        negative_mask = torch.cat([fetch(attention_mask) for fetch in exchanges[count:]])
+        fetched_images = torch.cat([fetch(images, image_index) for fetch in exchanges[:count]])
+        negative_image_index = torch.arange(fetched_images.shape[0], device=image_index.device) + images.shape[0]
+    texts_of_images = texts.repeat(1 + count, 1, 1)
     return ITMBatch(
-        torch.cat([texts, texts, negative_texts]),
-        None if attention_mask is None else torch.cat([attention_mask, attention_mask, negative_mask]),
-        torch.cat([image_index, negative_image_index, image_index]),
+        torch.cat([texts_of_images, negative_texts]),
+        None if attention_mask is None else torch.cat([attention_mask.repeat(1 + count, 1), negative_mask]),
+        torch.cat([image_index, negative_image_index, image_index.repeat(count)]),
         fetched_images,
     )

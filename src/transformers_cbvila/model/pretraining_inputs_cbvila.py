@@ -73,10 +73,21 @@ def other_view(pixel_values: Tensor | None, token_classes: Tensor | None) -> Oth
     return None if pixel_values is None else OtherView(pixel_values, CBViLAQuantizerHints.of(token_classes))
 
 
-def check_negatives(negative_image_index: Tensor | None, negative_text_index: Tensor | None) -> None:
-    """Raises a ValueError if only one of the two kinds of negatives is given."""
-    if (negative_image_index is None) != (negative_text_index is None):
+def given_negatives(
+    negative_image_index: Tensor | None, negative_text_index: Tensor | None
+) -> tuple[Tensor, Tensor] | None:
+    """Returns the negatives (B, k) that a caller gave as (B, k) or (B,). ValueError if only one of both is given."""
+    if negative_image_index is None and negative_text_index is None:
+        return None
+    if negative_image_index is None or negative_text_index is None:
         raise ValueError("ITM needs both negative_image_index and negative_text_index, or neither.")
+    images, texts = (n if n.dim() == 2 else n.unsqueeze(1) for n in (negative_image_index, negative_text_index))
+    if images.shape != texts.shape:
+        raise ValueError(
+            f"negative_image_index has shape {tuple(negative_image_index.shape)} and negative_text_index "
+            f"{tuple(negative_text_index.shape)}; both must be (B,) or (B, k)."
+        )
+    return images, texts
 
 
 def check_momentum(model: Any, momentum: MomentumTargets | None, input_ids: Tensor) -> None:

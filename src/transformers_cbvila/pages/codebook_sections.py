@@ -97,7 +97,7 @@ def _comparisons(metrics: Mapping[str, float]) -> str:
     for way, title in (("text", "texts found by image"), ("image", "images found by text")):
         name = f"{way}_retrieval_r1"
         if name in metrics:
-            stages = {f"{name}_reranked": "re-ranked by matching", f"{name}_combined": "by both"}
+            stages = {f"{name}_reranked": "re-ranked by matching", f"{name}_fitted": "by both"}
             beside = [f"{_interval(metrics, key)} {how}" for key, how in stages.items() if key in metrics]
             lines.append((f"{title}, R@1", _interval(metrics, name), "; ".join(beside)))
     return "".join(

@@ -18,9 +18,11 @@ from ..model.item_lists_cbvila import by_position
 from ..model.processing_cbvila import CBViLAProcessor
 from .gallery import Encoded, RetrievalModel, cosine_similarity
 from .reranking import Candidates, TwoStageRetrieval, encode_both, rerank, reranked_scores
+from .score_weighting import JudgedCandidates, cross_fitted_weights, fitted_similarity_weight
 
 DEPTHS = (1, 5, 10)
 WAYS = ("text", "image")  # what is found
+ORDERS = ("", "_reranked", "_combined", "_fitted")  # endings of recalls: by similarity, by matching, by both
 _QUERIES = 512  # ranked at a time: their scores, in fp64, are all that grows with them
 
 
@@ -49,8 +51,10 @@ def measure_retrieval(
 
     Returns:
         `text_retrieval_r1`, `_r5`, `_r10` (texts found by images) and `image_retrieval_r1` … by cosine similarity;
-        with `rerank_k` also `text_retrieval_r1_reranked` …, by matching alone, as in ALBEF, and `…_combined`, by both
-        ([`Candidates.with_similarity`]). Each with `_low` and `_high`, its 95 % bootstrap interval over queries.
+        with `rerank_k` also `text_retrieval_r1_reranked` …, by matching alone, as in ALBEF, `…_combined`, by the sum of
+        both ([`Candidates.with_similarity`]), and `…_fitted`, by their sum with a weight for similarity that was fitted
+        on the other half of the queries; fitted on all of them it is `similarity_weight`. Recalls have `_low` and
+        `_high`, their 95 % bootstrap interval over queries.
         Empty, with a warning, where the model cannot compare images with texts.
     """
     widths = model.config.vision_config.hidden_size, model.config.text_config.hidden_size
@@ -115,7 +119,24 @@ def measure_gallery(
         scale = float(model.cbvila.similarity_scale())
         both = TwoStageRetrieval(*(candidates.with_similarity(scale) for candidates in found))
         metrics |= _recalls(found_images, found_texts, both, true, "_combined", seed)
+        judged = [
+            _judged(found.texts_of_images, true.texts_of, scale),
+            _judged(found.images_of_texts, true.images_of, scale),
+        ]
+        weights = cross_fitted_weights(judged)
+        both = TwoStageRetrieval(
+            *(candidates.with_similarity(scale * weight) for candidates, weight in zip(found, weights, strict=True))
+        )
+        metrics |= _recalls(found_images, found_texts, both, true, "_fitted", seed)
+        metrics["similarity_weight"] = fitted_similarity_weight(judged)
     return metrics
+
+
+def _judged(candidates: Candidates, truth: Callable[[slice], np.ndarray], scale: float) -> JudgedCandidates:
+    """Returns candidates with the truth of each, which is looked up for some queries at a time."""
+    rows = candidates.rows
+    relevant = [torch.from_numpy(truth(part)).gather(1, rows[part]) for part in _slices(len(rows))]
+    return JudgedCandidates(candidates.scores, scale * candidates.cosines, torch.cat(relevant))
 
 
 def recall_names(ending: str = "") -> list[str]:

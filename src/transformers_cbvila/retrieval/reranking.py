@@ -29,7 +29,7 @@ class Candidates(NamedTuple):
     cosines: Tensor
 
     def with_similarity(self, scale: float | Tensor) -> "Candidates":
-        """Re-ranks the candidates by matching score + scale x cosine.
+        """Re-ranks the candidates by matching score + scale x cosine, with one scale or one for each query (Q, 1).
 
         If the negatives of ITM are drawn with probability proportional to exp(scale x cosine), its log-odds are the
         true ones minus scale x cosine; the sum restores them.

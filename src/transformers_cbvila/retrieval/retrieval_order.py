@@ -1,14 +1,15 @@
-"""Decides by measurement whether a checkpoint's retrievers re-rank by matching, and records it in the checkpoint.
+"""Decides by measurement how a checkpoint's retrievers rank, and records it in the checkpoint.
 
 Matching costs a pass through the fusion encoder for every candidate, and some models rank worse with it. A
-[`CBViLARetriever`] therefore follows `rerank_k` of its checkpoint's configuration, which is 0 until it was measured.
+[`CBViLARetriever`] therefore follows `rerank_k` and `similarity_weight` of its checkpoint's configuration, which are 0
+until they were measured.
 """
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, NamedTuple
 
 from transformers.utils import CONFIG_NAME
 
@@ -17,8 +18,21 @@ from ..output_files import write_json
 from .measure import recall_names
 
 
-def better_rerank_k(metrics: Mapping[str, Any], rerank_k: int, prefix: str = "") -> int | None:
-    """Returns how many candidates matching should re-rank.
+class RetrievalOrder(NamedTuple):
+    """How candidates are ranked: how many matching re-ranks (0: none), and what similarity counts beside it."""
+
+    rerank_k: int
+    similarity_weight: float
+
+    def __str__(self) -> str:
+        if not self.rerank_k:
+            return "go by similarity alone, which ranks better here"
+        beside = f", with similarity at weight {self.similarity_weight:g}" if self.similarity_weight else ""
+        return f"have matching order the best {self.rerank_k}{beside}"
+
+
+def better_order(metrics: Mapping[str, Any], rerank_k: int, prefix: str = "") -> RetrievalOrder | None:
+    """Returns the order with the highest mean recall: by similarity, by matching, or by both with a fitted weight.
 
     Args:
         metrics: What [`measure_retrieval`] returned for `rerank_k`.
@@ -26,33 +40,39 @@ def better_rerank_k(metrics: Mapping[str, Any], rerank_k: int, prefix: str = "")
         prefix: The prefix of the metrics' names.
 
     Returns:
-        `rerank_k` if the mean of the recalls is higher with matching, else 0; `None` if it was not measured.
+        The order, of equally good ones the cheapest; `None` if matching was not measured.
     """
-    names = [f"{prefix}{name}" for name in recall_names()]
-    if not rerank_k or f"{names[0]}_reranked" not in metrics:
+    orders = {
+        "": RetrievalOrder(0, 0.0),
+        "_reranked": RetrievalOrder(rerank_k, 0.0),
+        "_fitted": RetrievalOrder(rerank_k, metrics.get(f"{prefix}similarity_weight", 0.0)),
+    }
+    names = {ending: [f"{prefix}{name}" for name in recall_names(ending)] for ending in orders}
+    if not rerank_k or names["_reranked"][0] not in metrics:
         return None
-    return rerank_k if mean(metrics[f"{n}_reranked"] for n in names) > mean(metrics[n] for n in names) else 0
+    measured = [ending for ending in orders if names[ending][0] in metrics]
+    return orders[max(measured, key=lambda ending: mean(metrics[name] for name in names[ending]))]
 
 
 def keep_better_order(folder: str | Path, metrics: Mapping[str, Any], rerank_k: int, prefix: str = "") -> str | None:
-    """Writes the better `rerank_k` into the `config.json` of a model's folder, where retrievers read it.
+    """Writes the better order into the `config.json` of a model's folder, where retrievers read it.
 
     Args:
         folder: A model's folder. Nothing is written if it has no model, or if it is a bundled checkpoint.
-        metrics: See [`better_rerank_k`].
-        rerank_k: See [`better_rerank_k`].
-        prefix: See [`better_rerank_k`].
+        metrics: See [`better_order`].
+        rerank_k: See [`better_order`].
+        prefix: See [`better_order`].
 
     Returns:
         A message for the user: what was written, or why it could not be; `None` if nothing was to be written.
     """
-    file, chosen = Path(folder) / CONFIG_NAME, better_rerank_k(metrics, rerank_k, prefix)
+    file, chosen = Path(folder) / CONFIG_NAME, better_order(metrics, rerank_k, prefix)
     if chosen is None or not file.is_file() or CHECKPOINTS in file.resolve().parents:
         return None
     known = json.loads(file.read_text(encoding="utf-8"))
+    values = ", ".join(f"{name}={value:g}" for name, value in chosen._asdict().items())
     try:
-        write_json(file, dict(sorted({**known, "rerank_k": chosen}.items())))
+        write_json(file, dict(sorted({**known, **chosen._asdict()}.items())))
     except OSError as error:  # a read-only folder, say: no reason to lose what was measured
-        return f"Retrievers of {folder} would rank better with rerank_k={chosen}, which could not be kept: {error}."
-    how = f"have matching order the best {chosen}" if chosen else "go by similarity alone, which ranks better here"
-    return f"Retrievers of {folder} now {how} (rerank_k={chosen} in its {CONFIG_NAME})."
+        return f"Retrievers of {folder} would rank better with {values}, which could not be kept: {error}."
+    return f"Retrievers of {folder} now {chosen} ({values} in its {CONFIG_NAME})."

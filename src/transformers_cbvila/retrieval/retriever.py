@@ -189,7 +189,7 @@ class CBViLARetriever:
         max_length: int = 30,
         batch_size: int = 64,
         progress: bool = False,
-        similarity_weight: float = 0.0,
+        similarity_weight: float | None = None,
     ) -> CBViLARetrieverOutput:
         """Finds the items that fit a text or an image best, for one query or a list.
 
@@ -205,6 +205,7 @@ class CBViLARetriever:
             progress: Whether to show progress bars.
             similarity_weight: Weight of similarity / temperature when added to the matching score. 0: matching alone,
                 as in ALBEF. 1: the sum of both, for models whose ITM was trained with negatives drawn by similarity.
+                Default: that of the checkpoint, `config.similarity_weight`, which was fitted with its `rerank_k`.
 
         Raises:
             ValueError: If nothing is indexed, not exactly one of text and image is given, a number is out of range,
@@ -215,8 +216,9 @@ class CBViLARetriever:
             raise ValueError("Search by text or by image: exactly one of the two.")
         query, kind = (image, "images") if text is None else (text, "texts")
         check_whole("top_k", top_k, 1)
-        check_number("similarity_weight", similarity_weight)
         candidates = self._candidates(kind, rerank_k, similarity_weight)
+        if similarity_weight is None:
+            similarity_weight = self.model.config.similarity_weight
         several = holds_several(query)
         encoder = GalleryEncoder(self.model, self.processor, kind, max_length, batch_size, progress)
         queries = encoder.encode(list(items_of(query, kind)) if several else [query])
@@ -233,10 +235,12 @@ class CBViLARetriever:
         found = (tensor[:, :top_k] if several else tensor[0, :top_k] for tensor in (rows, scores, cosines))
         return CBViLARetrieverOutput(*found)
 
-    def _candidates(self, kind: str, rerank_k: int | None, similarity_weight: float) -> int:
+    def _candidates(self, kind: str, rerank_k: int | None, similarity_weight: float | None) -> int:
         """Returns how many items to re-rank for queries of a kind; 0 for similarity alone."""
         if rerank_k is not None:
             check_whole("rerank_k", rerank_k, 0)
+        if similarity_weight is not None:
+            check_number("similarity_weight", similarity_weight)
         why_not = self._why_no_matching(kind)
         if rerank_k and why_not:
             raise ValueError(f"rerank_k={rerank_k}: {why_not}; leave it out to search by similarity.")

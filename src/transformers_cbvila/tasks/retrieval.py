@@ -21,6 +21,7 @@ from ..model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetri
 from ..model.processing_cbvila import CBViLAProcessor
 from ..retrieval.measure import (
     DEPTHS,
+    ORDERS,
     WAYS,
     ImagesOfRows,
     TrueMatches,
@@ -118,7 +119,7 @@ class ImageTextRetrieval(Task):
 
     def compared_metrics(self) -> tuple[str, ...]:
         """Returns the names of the recalls, and of their mean."""
-        endings = ("", "_reranked", "_combined") if self.rerank_k else ("",)
+        endings = ORDERS if self.rerank_k else ("",)
         return tuple(name for ending in endings for name in (f"mean_recall{ending}", *recall_names(ending)))
 
     def keep_findings(self, folder: Path, metrics: Metrics, prefix: str = "") -> str | None:
@@ -150,7 +151,7 @@ class ImageTextRetrieval(Task):
         for way, relevant, gallery in zip(WAYS, (of_images, of_texts), (len(texts), len(rows)), strict=True):
             for k in DEPTHS:
                 found[f"{way}_retrieval_r{k}_floor"] = chance_recall(relevant.tolist(), gallery, k)
-        for ending in ("", "_reranked", "_combined"):
+        for ending in ORDERS:
             names = recall_names(ending)
             if names[0] in found:
                 found[f"mean_recall{ending}"] = float(np.mean([found[name] for name in names]))

@@ -1,5 +1,6 @@
-"""Texts of a task's rows against a tokenizer: which have no token, how long they are."""
+"""Texts of a task's rows: which have no token, how long they are, whether they tell left from right."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ from .rows import Record, TaskRows
 from .task import Task
 
 _AT_A_TIME = 10_000  # texts whose tokens are in memory
+_SIDES = re.compile(r"\b(left|right)\b", re.IGNORECASE)
 _USUAL = 0.995  # share of texts that are not cut: a few are no measure of the others
 
 
@@ -52,14 +54,21 @@ def texts_of_rows(task: Task, rows: TaskRows, training: bool = False) -> Iterato
 
 
 def usual_length(task: Task, rows: TaskRows, processor: CBViLAProcessor) -> int:
-    """Returns how many tokens, special ones among them, all but the longest of the rows' texts have at most.
-
-    Every so many rows are read, so that millions cost no more than thousands.
-    """
-    sample = replace(rows, records=rows.records[:: max(1, len(rows.records) // _AT_A_TIME)])
-    lengths = sorted(_token_counts(processor, set(texts_of_rows(task, sample))).values())
+    """Returns how many tokens, special ones among them, all but the longest of the rows' texts have at most."""
+    lengths = sorted(_token_counts(processor, set(texts_of_rows(task, _sample(rows)))).values())
     longest = lengths[round(_USUAL * (len(lengths) - 1))] if lengths else 0
     return longest + processor.tokenizer.num_special_tokens_to_add()
+
+
+def share_with_sides(task: Task, rows: TaskRows) -> float:
+    """Returns the share of texts that say left or right, and would be wrong of a mirrored image."""
+    texts = set(texts_of_rows(task, _sample(rows)))
+    return sum(_SIDES.search(text) is not None for text in texts) / max(1, len(texts))
+
+
+def _sample(rows: TaskRows) -> TaskRows:
+    """Returns every so many rows, so that millions cost no more than thousands."""
+    return replace(rows, records=rows.records[:: max(1, len(rows.records) // _AT_A_TIME)])
 
 
 def _token_counts(processor: CBViLAProcessor, texts: set[str]) -> dict[str, int]:

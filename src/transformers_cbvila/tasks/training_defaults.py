@@ -32,5 +32,5 @@ class TrainingDefaults:
 
 CROPS_AND_FLIPS: Mapping[str, tuple[Any, str]] = {
     "crop_scale": (0.5, "random crops of half the picture or more, as ALBEF"),
-    "flip": (True, "pictures are mirrored; --flip false where texts tell left from right"),
+    "flip": (True, "images are mirrored: texts hardly say left or right"),
 }

@@ -19,6 +19,8 @@ _RANDOM_FALL = 10.0  # how much lower the rate of pretraining from random weight
 _MOST_PASSES = 40  # over few rows, more of them are learned by heart
 _LEAST_BATCHES = 8  # of a pass: fewer are hardly a random order
 _LEAST_ROWS = 4  # of a batch
+_FEW_SIDED = 0.05  # share of texts with left or right up to which images are mirrored; 0.4 % of Flickr8k, 2 % of emoji
+_PLACES_STAY = 0.9  # share of an image that crops keep where texts say where things are
 
 Current = Callable[[str], Any]  # the value of an option
 Given = Callable[[str], bool]  # whether somebody gave it
@@ -44,6 +46,7 @@ class Situation:
         text_length: Tokens that nearly all training texts have at most.
         text_limit: Tokens that the model takes.
         processes: That train together.
+        sided: Share of the training texts that say left or right.
     """
 
     task: TrainingDefaults
@@ -53,6 +56,7 @@ class Situation:
     text_length: int
     text_limit: int
     processes: int = 1
+    sided: float = 0.0
 
 
 def use_defaults(situation: Situation, *parts: Any) -> list[Default]:
@@ -137,4 +141,8 @@ def _passes(situation: Situation, current: Current, given: Given) -> list[Defaul
 
 
 def _views(situation: Situation, current: Current, given: Given) -> list[Default]:
-    return [Default(name, value, why) for name, (value, why) in situation.task.views.items()]
+    views = dict(situation.task.views)
+    if views and situation.sided > _FEW_SIDED:
+        why = f"{100 * situation.sided:.0f} % of the texts say left or right"
+        views |= {"crop_scale": (_PLACES_STAY, f"{why}, so that places matter"), "flip": (False, why)}
+    return [Default(name, value, why) for name, (value, why) in views.items()]

@@ -14,6 +14,7 @@ from .words import COLORS
 GROUND = (240, 240, 240)
 SCREEN = (150, 150, 150)
 SCREEN_LABEL = 255
+_BLANK = (128, 128, 128)
 _STRIPE = (205, 205, 205)
 _NOISE = 48  # grey levels that noise takes from the ground, and from objects, at most
 
@@ -40,6 +41,11 @@ def draw(scene: Scene, size: int, style: str, draws: Draws) -> Image.Image:
     if scene.screen is not None:
         image.paste(SCREEN, (*scene.screen,))
     return _noisy(image, draws) if style == "noisy" else image
+
+
+def blank(size: int) -> Image.Image:
+    """Returns a grey image, on which nothing is to be seen."""
+    return Image.new("RGB", (size, size), _BLANK)
 
 
 def label_map(scene: Scene, size: int) -> np.ndarray:

@@ -28,6 +28,7 @@ class SceneOptions:
         style: The ground: `flat`, `striped`, `noisy`, or `mixed`, one of these for each image.
         rows: Rows of every split; default: 24,000 for training, 2,000 for each test, else 1,000.
         seed: Seed of everything that is drawn.
+        blank: Whether every image is grey, to train and measure what the texts alone tell. Texts and truth stay.
 
     Raises:
         ValueError: If no such scenes can be drawn.
@@ -39,6 +40,7 @@ class SceneOptions:
     style: str = "flat"
     rows: int | None = None
     seed: int = 0
+    blank: bool = False
 
     def __post_init__(self) -> None:
         if not SMALLEST <= self.size <= LARGEST:

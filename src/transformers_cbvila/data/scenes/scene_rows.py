@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image
 
-from .drawing import draw, label_map
+from .drawing import blank, draw, label_map
 from .draws import Draws
 from .options import SceneOptions
 from .rows import Row, make_row
@@ -68,6 +68,8 @@ class SceneRows(Sequence):
         return number
 
     def _draw(self, scene: Scene, number: int, column: str) -> Image.Image:
+        if self.options.blank:
+            return blank(self.options.size)
         key = (self.options.seed, self.split, self.task, number, column, "drawing")
         return draw(scene, self.options.size, self.options.style, Draws(*key))
 
