@@ -5,6 +5,8 @@ import copy
 import numpy as np
 import pytest
 import torch
+from accelerate import PartialState
+from accelerate.utils import DistributedType
 from equal_tensors import assert_equal_tensors
 from interrupted_runs import train_until
 from tiny import PATCH, PATCHES, pretraining_model, tiny_config, tiny_processor, tiny_rows
@@ -58,8 +60,10 @@ def model_of(name):
     return pretraining_model(config)
 
 
-def trainer_of(folder, name, rows=8, callbacks=(), **options):
-    model = model_of(name)
+def trainer_of(folder, name, rows=8, callbacks=(), multi_gpu=False, **options):
+    model, args = model_of(name), training_arguments(folder, **options)
+    if multi_gpu:  # where there are no accelerators, accelerate falls back to DDP without a word
+        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
     labels = LabelMaps() if "lgvq" not in name else None
     pairs = ImageTextPairs(
         labelled_rows(rows), label_maps=labels, two_views=labels is not None, crop_scale=0.75, flip=True
@@ -67,7 +71,7 @@ def trainer_of(folder, name, rows=8, callbacks=(), **options):
     masks_words = model.needs("masked_words")
     return CBViLATrainer(
         model=model,
-        args=training_arguments(folder, **options),
+        args=args,
         train_dataset=pairs,
         data_collator=CBViLADataCollatorForPreTraining(
             tiny_processor(), PATCH, max_length=16, masks_words=masks_words
@@ -105,6 +109,30 @@ def test_two_processes_equal_one_process(name, runs, tmp_path):
                 assert log[key] == pytest.approx(other[key], rel=1e-5, abs=1e-5), key
     for key, value in weights.items():
         torch.testing.assert_close(value, expected[key], rtol=1e-5, atol=1e-5, msg=key)
+
+
+def sharded(rank, folder, name, fsdp):
+    """Logs of three steps, on sharded weights or not."""
+    options = {"max_steps": 3}
+    if fsdp:
+        options |= {"fsdp": True, "fsdp_config": {"version": 2}}
+    trainer = trainer_of(folder, name, multi_gpu=fsdp, **options)
+    trainer.train()
+    assert any(hasattr(parameter, "device_mesh") for parameter in trainer.model.parameters()) == fsdp
+    return step_logs(trainer)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lgvq", "class_guided"])
+def test_fsdp_trains_like_whole_weights(name, tmp_path):
+    expected, _ = run_in_two(sharded, tmp_path, str(tmp_path / "whole"), name, False, joined=False)
+    logs, others = run_in_two(sharded, tmp_path, str(tmp_path / "parts"), name, True, joined=False)
+    assert logs == others and len(logs) == 3
+    for log, other in zip(logs, expected, strict=True):
+        assert log.keys() == other.keys()
+        for key in log:
+            if key.startswith("loss"):
+                assert log[key] == pytest.approx(other[key], rel=1e-5, abs=1e-5), key
 
 
 # Classes of patches

@@ -143,7 +143,7 @@ class CBViLAFrozenTextEncoder:
     def _load(self, auto_class: Any) -> Any:
         try:
             return auto_class.from_pretrained(self.name)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, ImportError) as error:
             raise ValueError(
                 f"text_encoder={self.name!r} cannot be loaded ({shown_error(error)}): name the folder or Hub id of a "
                 "text encoder with weights, or leave it out, which takes the features of the model's own encoder."
