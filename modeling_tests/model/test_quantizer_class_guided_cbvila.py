@@ -76,7 +76,7 @@ def test_class_guided_without_classes_takes_the_nearest_code():
         assert quantizer(TOKENS, hints=given).indices.tolist() == [[1, 2, 3]], "unknown, or of a class without codes"
 
 
-def test_class_guided_penalty_is_on_codes_of_nobody_too():
+def test_class_guided_penalizes_codes_of_no_class():
     assert plane(labels=(0, -1, -1, -1), penalty=0.9).lookup(TOKENS, hints((0, 0, 0))).tolist() == [[0, 0, 3]]
     assert plane(labels=(0, -1, -1, -1), hard=True).lookup(TOKENS, hints((0, 0, 0))).tolist() == [[0, 0, 0]]
 

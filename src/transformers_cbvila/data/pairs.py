@@ -48,7 +48,7 @@ class PairDraws:
         views: Views of the image.
         keyword_probability: How often keywords are appended to the caption.
         label_maps: What returns the label map of a row, whose view is then part of the example.
-        two_views: Whether another view of the image is part of the example, too.
+        two_views: Whether examples also have another view of the image, and of its label map.
     """
 
     views: ImageViews = field(default_factory=ImageViews)

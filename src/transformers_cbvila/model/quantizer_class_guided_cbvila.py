@@ -29,7 +29,7 @@ from .quantizer_output_cbvila import DEFAULT_GRADIENTS, CBViLAGradients, CBViLAQ
 
 logger = logging.get_logger(__name__)
 
-_NOBODY = -1  # the label of a code that belongs to no class, and the class of a token that is not known
+_NO_CLASS = -1  # of codes that belong to none, and of tokens whose class is not known
 _LEAST_AGREEMENT = 0.9
 _JITTER = 0.01  # of the deviation of latents, for copies of a class with fewer latents than codes
 _AGREEMENT_DECAY = 0.99  # per step
@@ -102,7 +102,7 @@ class CBViLAClassGuidedQuantizer(CBViLAQuantizer):
         decay = options.decay if options.update == "ema" else None
         self.table = CBViLACodeTable(options.size, options.dim or width, width, options.norm == "l2", decay)
         self.book_sizes = self.sizes(options)
-        self.register_buffer("code_labels", torch.full((options.size,), _NOBODY))
+        self.register_buffer("code_labels", torch.full((options.size,), _NO_CLASS))
         self.register_buffer("label_counts", torch.zeros(2))
         self.register_buffer("pending_label_counts", torch.zeros(2), persistent=False)
         self._last_classes: Tensor | None = None  # of the latents that are candidates for restarts
@@ -111,7 +111,7 @@ class CBViLAClassGuidedQuantizer(CBViLAQuantizer):
 
     def init_own_weights(self, std: float) -> None:
         """Makes all codes belong to no class."""
-        init.constant_(self.code_labels, _NOBODY)
+        init.constant_(self.code_labels, _NO_CLASS)
         init.zeros_(self.label_counts)
         init.zeros_(self.pending_label_counts)
 
@@ -212,7 +212,7 @@ class CBViLAClassGuidedQuantizer(CBViLAQuantizer):
     ) -> None:
         """Shares out the codes to the classes of latents (M, C), and fits them class by class.
 
-        Without classes, codes belong to nobody, and the quantizer does what `"nearest"` does.
+        Without classes, codes belong to none, and the quantizer does what `"nearest"` does.
         """
         classes = self._classes(latents, hints)
         known = latents.new_empty(0) if classes is None else classes[classes >= 0]
@@ -222,7 +222,7 @@ class CBViLAClassGuidedQuantizer(CBViLAQuantizer):
                 f"The quantizer {self.name!r} is fitted without classes of tokens: its codes belong to no class, and "
                 "it does what 'nearest' does. Classes come from label maps or a segmentation model."
             )
-            self.code_labels.fill_(_NOBODY)
+            self.code_labels.fill_(_NO_CLASS)
             super().fit(latents, generator, scale)
             return
         found, frequencies = known.unique(return_counts=True)
