@@ -51,10 +51,10 @@ def measure_retrieval(
 
     Returns:
         `text_retrieval_r1`, `_r5`, `_r10` (texts found by images) and `image_retrieval_r1` … by cosine similarity;
-        with `rerank_k` also `text_retrieval_r1_reranked` …, by matching alone, as in ALBEF, `…_combined`, by the sum of
-        both ([`Candidates.with_similarity`]), and `…_fitted`, by their sum with a weight for similarity that was fitted
-        on the other half of the queries; fitted on all of them it is `similarity_weight`. Recalls have `_low` and
-        `_high`, their 95 % bootstrap interval over queries.
+        with `rerank_k` also `text_retrieval_r1_reranked` …, by matching alone, as in ALBEF, `…_combined`, by the sum
+        of both ([`Candidates.with_similarity`]), and `…_fitted`, by their sum with a weight for similarity that was
+        fitted on the other half of the queries; fitted on all of them it is `similarity_weight`. Recalls have `_low`
+        and `_high`, their 95 % bootstrap interval over queries.
         Empty, with a warning, where the model cannot compare images with texts.
     """
     widths = model.config.vision_config.hidden_size, model.config.text_config.hidden_size
