@@ -22,9 +22,11 @@ def commands(name):
 
 def test_codebook_page_pretrains_each_kind_by_name():
     configs = [CBViLAConfig(**parse_pretrain([*argv, "--use_cpu"])[0].model_config) for argv in commands("pretrain")]
-    adaptive, raq = configs
+    adaptive, raq, *lgvq, sgc = configs
     assert adaptive.quantizer_config.type == "adaptive" and adaptive.quantizer_config.tables[2] == [128, 8]
     assert "raq" in raq.active_objectives() and raq.quantizer_config.type == "nearest"
+    assert len(lgvq) == 2 and all("lgvq" in config.active_objectives() for config in lgvq)
+    assert sgc.quantizer_config.type == "class_guided" and "sgc_consistency" in sgc.active_objectives()
 
 
 def test_codebook_page_resizes():

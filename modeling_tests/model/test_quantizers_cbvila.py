@@ -23,6 +23,7 @@ VARIANTS = {
         {"size": 16, "dim": 8, "gradient": "rotation"},
     ],
     "fsq": [{"levels": [3, 5]}, {"levels": [4, 3, 2]}],
+    "class_guided": [{"size": 16, "dim": 8}, {"size": 16, "dim": None, "norm": "none", "update": "loss"}],
     "residual": [{"depth": 3, "size": 8, "dim": 6}, {"size": 8, "dim": None, "update": "loss"}],
 }
 ALL = [{"type": name, **options} for name in QUANTIZERS for options in VARIANTS.get(name, [{}])]

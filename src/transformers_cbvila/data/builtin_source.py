@@ -59,6 +59,14 @@ class BuiltinSource(ABC):
         yield from ()
 
     @staticmethod
+    def label_map_of(address: str) -> str | None:
+        """Returns the address of the label map of an image that the source draws, or None if it has no classes.
+
+        [`~BuiltinSource.image_at`] returns the map, whose pixels are numbers of classes; 255 stands for none.
+        """
+        return None
+
+    @staticmethod
     def image_at(address: str) -> Image.Image:
         """Returns an image that the source draws, by the address that its rows have as path: `NAME://…`.
 

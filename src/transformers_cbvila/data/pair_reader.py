@@ -9,6 +9,8 @@ from ..extras import require
 from ..model.messages_cbvila import shown
 from .bad_rows import FAULT, WAY_OUT, key_columns, reason, row_origin
 from .images import encoded
+from .label_maps import drawn_label_map
+from .scenes.label_classes import classes_of_objects
 from .source_images import image_locator
 from .texts import attributes_in, class_names, named, texts_in
 
@@ -22,15 +24,31 @@ class Columns(NamedTuple):
     image: str
     caption: str
     keyword: str | None = None
+    labels: LabelColumns | None = None
 
 
-def pair_features(with_faults: bool = False) -> Features:
-    """Returns the features of pairs, with a column for what is wrong with a row if asked for."""
+class LabelColumns(NamedTuple):
+    """The columns that label maps are made of.
+
+    Args:
+        label_map: The maps; `None` if a built-in source draws them, or there are none.
+        objects: Records of the objects that the values of a map stand for; `None` if values are classes.
+    """
+
+    label_map: str | None = None
+    objects: str | None = None
+
+
+def pair_features(with_faults: bool = False, with_labels: bool = False) -> Features:
+    """Returns the features of pairs, with columns for label maps, and what is wrong with a row, if asked for."""
     datasets = require("datasets")
     text = datasets.Value("string")
     texts = datasets.List(text)
-    faults = {FAULT: text} if with_faults else {}
-    return datasets.Features(image=datasets.Image(decode=False), captions=texts, keywords=texts, origin=text, **faults)
+    more = {"label_map": datasets.Image(decode=False), "label_classes": datasets.List(datasets.Value("int32"))}
+    more = more if with_labels else {}
+    if with_faults:
+        more[FAULT] = text
+    return datasets.Features(image=datasets.Image(decode=False), captions=texts, keywords=texts, origin=text, **more)
 
 
 class PairReader:
@@ -48,11 +66,13 @@ class PairReader:
         self.columns = columns
         self.counts_rows = counts_rows
         self._place = image_locator(source)
-        self._names = {column: class_names(features.get(column)) for column in columns if column is not None}
+        of_texts = [column for column in columns[:3] if isinstance(column, str)]
+        self._names = {column: class_names(features.get(column)) for column in of_texts}
 
     def __call__(self, row: Mapping[str, Any], number: int) -> dict[str, Any]:
         """Returns the pair of a row. ValueError, which names the row, if a caption is not a text."""
-        return {"image": encoded(self._place(row[self.columns.image])), **self.texts(row, number)}
+        pair = {"image": encoded(self._place(row[self.columns.image])), **self.texts(row, number)}
+        return pair if self.columns.labels is None else {**pair, "label_map": self._label_map(row, pair["image"])}
 
     def or_fault(self, row: Mapping[str, Any], number: int) -> dict[str, Any]:
         """Returns the pair of a row or, if a caption is not a text, an empty one with the reason as its fault."""
@@ -60,22 +80,26 @@ class PairReader:
             return {**self(row, number), FAULT: None}
         except ValueError as error:
             texts: dict[str, Any] = {"captions": [], "keywords": [], "origin": self.origin(row, number)}
+            if self.columns.labels is not None:
+                texts |= {"label_map": None, "label_classes": []}
             return {"image": None, **texts, FAULT: reason(error)}
 
     def text_columns(self, names: Sequence[str]) -> list[str]:
         """Returns the columns that `texts` reads."""
-        wanted = [self.columns.caption, self.columns.keyword, *key_columns(names)]
+        objects = None if self.columns.labels is None else self.columns.labels.objects
+        wanted = [self.columns.caption, self.columns.keyword, objects, *key_columns(names)]
         return list(dict.fromkeys(name for name in wanted if name is not None))
 
     def texts(self, row: Mapping[str, Any], number: int) -> dict[str, Any]:
-        """Returns the captions, keywords and origin of a pair."""
+        """Returns the captions, keywords and origin of a pair and, with label maps, the classes of their values."""
         origin = self.origin(row, number)
         try:
             captions = self._read(row, self.columns.caption, "caption")
             keywords = [] if self.columns.keyword is None else self._keywords(row, self.columns.keyword)
         except ValueError as error:
             raise ValueError(f"{origin}: {error}. {WAY_OUT}.") from error
-        return {"captions": captions, "keywords": keywords, "origin": origin}
+        texts = {"captions": captions, "keywords": keywords, "origin": origin}
+        return texts if self.columns.labels is None else {**texts, "label_classes": self._label_classes(row)}
 
     def origin(self, row: Mapping[str, Any], number: int) -> str:
         """Returns what an error calls a row: its number or key and its file, or else what it holds."""
@@ -87,6 +111,19 @@ class PairReader:
 
     def _keywords(self, row: Mapping[str, Any], column: str) -> list[str]:
         return attributes_in(row[column]) or self._read(row, column, "keyword")
+
+    def _label_map(self, row: Mapping[str, Any], image: Any) -> Any:
+        labels = self.columns.labels
+        if labels is None or labels.label_map is None:
+            return drawn_label_map(image)
+        return encoded(self._place(row[labels.label_map]))
+
+    def _label_classes(self, row: Mapping[str, Any]) -> list[int]:
+        """Returns the class of each value of a row's label map; none if values are classes."""
+        labels = self.columns.labels
+        if labels is None or labels.label_map is None or labels.objects is None:
+            return []
+        return classes_of_objects(row[labels.objects] or ()) or []
 
     def _read(self, row: Mapping[str, Any], column: str, what: str) -> list[str]:
         return texts_in(named(row[column], self._names[column]), f"{what} in column {column!r}")

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..model.modeling_cbvila_queries import EncodedImage
 from ..model.modeling_cbvila_reconstruction import CBViLAModelWithReconstruction
+from ..model.modeling_cbvila_vision import tokens_to_quantize
 from ..model.objective_cbvila import VisualQuery
 from ..model.quantizer_output_cbvila import CBViLAQuantizerOutput
 from ..retrieval.encoding import evaluating
@@ -38,14 +39,15 @@ def gradient_gap(
         input_ids, attention_mask = model.empty_captions(pixel_values), None
     query = VisualQuery("quantized", trains_encoder=False)
     with evaluating(model):
-        encoded = model.cbvila.vision_model(pixel_values).last_hidden_state
+        encoded = model.cbvila.vision_model(pixel_values)
+        patches, cls = tokens_to_quantize(encoded), encoded.last_hidden_state[:, 0]
         text = model.cbvila.text_model(input_ids, attention_mask).last_hidden_state
-        found = model.cbvila.quantizer(encoded[:, 1:])
-        unquantized = model.cbvila.quantizer.unquantized(encoded[:, 1:])
+        found = model.cbvila.quantizer(patches)
+        unquantized = model.cbvila.quantizer.unquantized(patches)
         gradients = []
         for tokens in (found.quantized, unquantized):
             tokens = tokens.detach().requires_grad_()
-            image = EncodedImage(encoded[:, 0], CBViLAQuantizerOutput(quantized=tokens, indices=found.indices))
+            image = EncodedImage(cls, CBViLAQuantizerOutput(quantized=tokens, indices=found.indices))
             with torch.enable_grad():
                 fused = model.fusion_with(pixel_values, text, attention_mask)([(image, query)])
                 (answer,) = model.answers_of([query], cast(Tensor, fused.last_hidden_state))

@@ -104,7 +104,7 @@ def vector_quantize_tokenizer(quantizer: Any, features: Callable[[list[Any]], Te
     """Returns a tokenizer of a module of `vector-quantize-pytorch`, put in evaluation mode for each call.
 
     Args:
-        quantizer: A module such as `VectorQuantize`, `ResidualVQ`, `FSQ` or `LFQ`, whose output has indices.
+        quantizer: A module such as `VectorQuantize`, `ResidualVQ` or `LFQ`, whose output has indices.
         features: Returns what the module quantizes, such as (B, N, D), for PIL images.
 
     Raises:

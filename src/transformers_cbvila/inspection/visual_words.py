@@ -18,6 +18,7 @@ from ..data.masking import generator_for, mask_patches
 from ..model.item_lists_cbvila import by_position
 from ..model.losses_cbvila import patchify
 from ..model.modeling_cbvila_reconstruction import CBViLAModelWithReconstruction
+from ..model.modeling_cbvila_vision import tokens_to_quantize
 from ..model.nearest_codes_cbvila import count_codes
 from ..model.processing_cbvila import CBViLAProcessor
 from ..retrieval.encoding import evaluating, pixel_values_of, tokens_of
@@ -118,8 +119,8 @@ def collect_visual_words(
             for row in chunk:
                 row_words.add(row)
             pixel_values = pixel_values_of(model, processor, [row["image"] for row in chunk])
-            tokens = model.cbvila.vision_model(pixel_values).last_hidden_state
-            found = quantizer.global_indices(quantizer(tokens[:, 1:]).indices).cpu()
+            tokens = tokens_to_quantize(model.cbvila.vision_model(pixel_values))
+            found = quantizer.global_indices(quantizer(tokens).indices).cpu()
             patches = patchify(denormalize(processor, pixel_values), patch)
             means = patches.view(-1, patch**2, 3).mean(1)
             colours.index_add_(0, found.flatten(), means.repeat_interleave(found.shape[-1], dim=0))

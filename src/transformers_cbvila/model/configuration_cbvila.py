@@ -372,6 +372,14 @@ class CBViLAConfig(PreTrainedConfig):
         readers = [options for name, options in self.objectives.items() if OBJECTIVES[name].reads == tokens]
         return any(options.grad_to_vit for options in readers)
 
+    def takes_hint(self, name: str) -> bool:
+        """Returns whether the quantizer uses an additional input, such as `"token_classes"`."""
+        return name in QUANTIZERS[self.quantizer_config.type].takes_hints
+
+    def feature_layers(self) -> tuple[int, ...]:
+        """Returns the layers of the image encoder whose mean is quantized; none where its output is."""
+        return QUANTIZERS[self.quantizer_config.type].feature_layers(self.quantizer_config)
+
     def _complete_fusion(self, fusion: dict | PreTrainedConfig | None) -> dict | PreTrainedConfig:
         if isinstance(fusion, PreTrainedConfig):
             return fusion

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .modeling_cbvila_queries import EncodedImage
+from .modeling_cbvila_vision import tokens_to_quantize
 from .quantizer_output_cbvila import CBViLAQuantizerOutput
 
 
@@ -37,8 +38,8 @@ class CBViLAImageTokens:
         """
         if not self.cbvila.has_quantizer:
             raise ValueError("This model has no codebook: no objective of its configuration needs one.")
-        tokens = self.cbvila.vision_model(pixel_values, interpolate_pos_encoding).last_hidden_state
-        return self.cbvila.quantizer(tokens[:, 1:]).indices
+        encoded = self.cbvila.vision_model(pixel_values, interpolate_pos_encoding)
+        return self.cbvila.quantizer(tokens_to_quantize(encoded)).indices
 
     @torch.no_grad()
     def detokenize(

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
 from .losses_cbvila import equal_parts
+from .modeling_cbvila_vision import tokens_to_quantize
 from .objective_cbvila import Answer, CBViLAStep, TextQuery, VisualQuery
 from .quantizer_output_cbvila import CBViLAQuantizerHints, CBViLAQuantizerOutput
 
@@ -180,8 +181,9 @@ class CBViLAQueryPasses:
         """
         if not self.config.masks_before_encoder:
             return whole
-        tokens = self.cbvila.encode_visible_patches(pixel_values, bool_masked_pos, interpolate_pos_encoding=True)
-        return EncodedImage(tokens[:, 0], self.cbvila.quantizer(tokens[:, 1:], remember=False, hints=hints))
+        image = self.cbvila.encode_visible_patches(pixel_values, bool_masked_pos, interpolate_pos_encoding=True)
+        quantized = self.cbvila.quantizer(tokens_to_quantize(image), remember=False, hints=hints)
+        return EncodedImage(image.last_hidden_state[:, 0], quantized)
 
     def patch_grid(self, pixel_values: Tensor) -> tuple[int, int]:
         """Returns rows and columns of patches of images (b, 3, H, W)."""

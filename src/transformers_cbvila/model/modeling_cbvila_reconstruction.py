@@ -15,6 +15,7 @@ from .losses_cbvila import likeliest_codes, patch_moments, patchify, unpatchify
 from .modeling_cbvila_image_tokens import CBViLAImageTokens
 from .modeling_cbvila_objectives import CBViLAModelWithObjectives
 from .modeling_cbvila_queries import EncodedImage
+from .modeling_cbvila_vision import tokens_to_quantize
 from .objective_cbvila import Answer, VisualQuery
 from .objective_mim_cbvila import CBViLAMIM
 from .objective_pixel_cbvila import CBViLAPixel
@@ -112,8 +113,9 @@ class CBViLAModelWithReconstruction(CBViLAImageTokens, CBViLAModelWithObjectives
         if input_ids is None:
             input_ids, attention_mask = self.empty_captions(pixel_values), None
         masked = None if bool_masked_pos is None else bool_masked_pos.bool()
-        tokens = self.cbvila.vision_model(pixel_values, interpolate_pos_encoding).last_hidden_state
-        image = EncodedImage(tokens[:, 0], self.cbvila.quantizer(tokens[:, 1:], hints=hints))
+        encoded = self.cbvila.vision_model(pixel_values, interpolate_pos_encoding)
+        quantized = self.cbvila.quantizer(tokens_to_quantize(encoded), hints=hints)
+        image = EncodedImage(encoded.last_hidden_state[:, 0], quantized)
         text = self.cbvila.text_model(input_ids, attention_mask).last_hidden_state
         fuse = self.fusion_with(pixel_values, text, attention_mask)
         indices, logits = image.quantized.indices, None

@@ -302,7 +302,9 @@ class CBViLAAdaptiveQuantizer(CBViLAQuantizer):
         }
 
     @torch.no_grad()
-    def fit(self, latents: Tensor, generator: torch.Generator, scale: float) -> None:
+    def fit(
+        self, latents: Tensor, generator: torch.Generator, scale: float, hints: CBViLAQuantizerHints | None = None
+    ) -> None:
         """Fits every table to all latents (M, ΣD_i + m), whatever the router would choose; annealing starts again."""
         for table, part in zip(self.tables(), self._split(latents), strict=False):
             table.fit(part.contiguous(), generator, scale)

@@ -82,6 +82,11 @@ class CBViLAQuantizer(CBViLAQuantizerHooks):
         """
         raise ValueError(f"The quantizer {cls.name!r} cannot change its number of codes after training.")
 
+    @classmethod
+    def feature_layers(cls, options: Any) -> tuple[int, ...]:
+        """Returns layers of the image encoder, counted from 1, whose mean it quantizes; by default its output."""
+        return ()
+
     @property
     def num_codes(self) -> int:
         """Number of codes of all books together."""

@@ -192,9 +192,11 @@ class CBViLANearestQuantizer(CBViLAQuantizer):
         """Whether there are assignments since the last step."""
         return super().waits_for_step or (self.gumbel is not None and self.gumbel.waits_for_step)
 
-    def fit(self, latents: Tensor, generator: torch.Generator, scale: float) -> None:
+    def fit(
+        self, latents: Tensor, generator: torch.Generator, scale: float, hints: CBViLAQuantizerHints | None = None
+    ) -> None:
         """Fits the codes to latents (M, C), and resets the gumbel scale."""
-        super().fit(latents, generator, scale)
+        super().fit(latents, generator, scale, hints)
         if self.gumbel is not None:
             self.gumbel.reset()
 

@@ -2,6 +2,7 @@
 
 from .quantizer_adaptive_cbvila import CBViLAAdaptiveQuantizer as CBViLAAdaptiveQuantizer
 from .quantizer_cbvila import CBViLAQuantizer
+from .quantizer_class_guided_cbvila import CBViLAClassGuidedQuantizer as CBViLAClassGuidedQuantizer
 from .quantizer_fsq_cbvila import CBViLAFSQuantizer as CBViLAFSQuantizer
 from .quantizer_nearest_cbvila import CBViLANearestQuantizer as CBViLANearestQuantizer
 from .quantizer_residual_cbvila import CBViLAResidualQuantizer as CBViLAResidualQuantizer

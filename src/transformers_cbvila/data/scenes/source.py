@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from ..builtin_source import BuiltinSource
-from .addresses import image_at
+from .addresses import image_at, label_map_of
 from .options import GALLERY_TASKS, SPLITS, TASKS, SceneOptions
 from .scene_rows import SceneRows
 from .tables import scene_stream, scene_table
@@ -46,6 +46,11 @@ class ScenesSource(BuiltinSource):
                 texts = rows.texts(number)
                 for column in columns:
                     yield from [texts[column]] if isinstance(texts[column], str) else texts[column]
+
+    @staticmethod
+    def label_map_of(address: str) -> str | None:
+        """Returns the address of an image's map of kinds."""
+        return label_map_of(address)
 
     @staticmethod
     def image_at(address: str) -> Image.Image:
