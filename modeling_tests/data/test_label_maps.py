@@ -17,6 +17,7 @@ from transformers import (
     set_seed,
 )
 
+from transformers_cbvila.data.builtin_sources import classes_of_objects
 from transformers_cbvila.data.collators import CBViLADataCollatorForPreTraining
 from transformers_cbvila.data.image_views import ImageViews
 from transformers_cbvila.data.label_maps import LabelMaps, drawn_label_map, patch_classes, read_label_map
@@ -24,7 +25,7 @@ from transformers_cbvila.data.masking import generator_for
 from transformers_cbvila.data.mixing import concatenate
 from transformers_cbvila.data.pairs import ImageTextPairs
 from transformers_cbvila.data.scenes.export import export_scenes
-from transformers_cbvila.data.scenes.label_classes import classes_of_objects, kind_map
+from transformers_cbvila.data.scenes.label_classes import kind_map
 from transformers_cbvila.data.scenes.options import SceneOptions
 from transformers_cbvila.data.scenes.scene_rows import SceneRows
 from transformers_cbvila.data.scenes.words import KINDS, Kind
@@ -234,10 +235,8 @@ def test_collator_of_images_without_classes():
 def test_kinds_of_scenes_are_classes():
     objects = [{"colour": "red", "shape": "circle"}, {"colour": "black", "shape": "diamond"}]
     assert classes_of_objects(objects) == [0, 1, len(KINDS)] and len(KINDS) == 49
-    assert classes_of_objects([]) == [0]
-    assert (
-        classes_of_objects([{"name": "cat"}]) is None and classes_of_objects([{"colour": "x", "shape": "y"}]) is None
-    )
+    for others in ([], ["cat"], [{"name": "cat"}], [{"colour": "x", "shape": "y"}]):
+        assert classes_of_objects(others) == []
 
 
 def test_scenes_have_a_map_of_kinds_for_each_image():
@@ -296,8 +295,8 @@ def folder(tmp_path):
 
 
 @pytest.mark.parametrize(("column", "first"), [(None, 0), ("stuff", 10)])
-def test_label_column_of_files(folder, column, first):
-    rows = concatenate([load_pairs(folder, with_labels=True, label_column=column)])
+def test_label_map_column_of_files(folder, column, first):
+    rows = concatenate([load_pairs(folder, with_labels=True, label_map_column=column)])
     assert [values(LabelMaps()(row, 0)).max() for row in map(ImageTextPairs(rows).row, range(4))] == [
         first + i for i in range(4)
     ]
@@ -309,9 +308,9 @@ def test_sources_with_and_without_maps_mix(folder):
     assert found == [False, False, True]
 
 
-def test_label_column_that_is_not_there(folder):
-    with pytest.raises(ValueError, match=r"no column 'classes'; set label_column to one of"):
-        load_pairs(folder, with_labels=True, label_column="classes")
+def test_label_map_column_that_is_not_there(folder):
+    with pytest.raises(ValueError, match=r"no column 'classes'; set label_map_column to one of"):
+        load_pairs(folder, with_labels=True, label_map_column="classes")
     assert "label_map" not in load_pairs(folder).column_names
 
 

@@ -8,6 +8,9 @@ CAPTION_COLUMNS = ("captions", "caption", "text", "txt", "sentences_raw", "sente
 # Columns with labels or attributes of images, in this order; the last is that of scenes.
 LABEL_COLUMNS = ("label", "labels", "objects")
 
+# Columns with label maps, which have the class of each pixel.
+LABEL_MAP_COLUMNS = ("label_map",)
+
 
 def column_help(text: str, usual: Sequence[str]) -> str:
     """Returns the help text of an option that names a column, with the usual columns as its default."""

@@ -16,7 +16,6 @@ from ..model.messages_cbvila import shown, shown_error
 from .builtin_sources import BUILTIN_SOURCES
 from .segmentation import Segmenter
 
-LABEL_COLUMNS = ("label_map",)  # looked for where none is given
 UNKNOWN = -1
 _VOID = 255  # in maps of 8 bits, as most data sets have it
 _MODES = ("1", "L", "P", "I", "I;16")  # of one channel

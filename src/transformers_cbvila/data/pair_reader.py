@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..extras import require
 from ..model.messages_cbvila import shown
 from .bad_rows import FAULT, WAY_OUT, key_columns, reason, row_origin
+from .builtin_sources import classes_of_objects
 from .images import encoded
 from .label_maps import drawn_label_map
-from .scenes.label_classes import classes_of_objects
 from .source_images import image_locator
 from .texts import attributes_in, class_names, named, texts_in
 
@@ -123,7 +123,7 @@ class PairReader:
         labels = self.columns.labels
         if labels is None or labels.label_map is None or labels.objects is None:
             return []
-        return classes_of_objects(row[labels.objects] or ()) or []
+        return classes_of_objects(row[labels.objects] or ())
 
     def _read(self, row: Mapping[str, Any], column: str, what: str) -> list[str]:
         return texts_in(named(row[column], self._names[column]), f"{what} in column {column!r}")

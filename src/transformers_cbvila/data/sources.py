@@ -11,9 +11,9 @@ from transformers.utils import logging
 from ..extras import require
 from .bad_rows import FAULT, reason, summary_of_bad_rows
 from .builtin_sources import find_builtin
-from .column_names import CAPTION_COLUMNS
+from .column_names import CAPTION_COLUMNS, LABEL_MAP_COLUMNS
 from .columns import find_column, find_image_column, usual_column
-from .label_maps import LABEL_COLUMNS, drawn_label_map
+from .label_maps import drawn_label_map
 from .pair_reader import Columns, LabelColumns, PairReader, pair_features
 from .source_images import encoded_images
 from .source_rows import load_rows
@@ -34,7 +34,7 @@ def load_pairs(
     keyword_columns: Sequence[str] = (),
     skip_bad_rows: bool = False,
     with_labels: bool = False,
-    label_column: str | None = None,
+    label_map_column: str | None = None,
 ) -> Dataset:
     """Loads image-caption pairs with the columns `image` (of any mode), `captions`, `keywords` and `origin`.
 
@@ -51,9 +51,9 @@ def load_pairs(
         skip_bad_rows: Whether to leave out rows whose captions are not texts, with a warning that counts them,
             instead of raising an error. Images are not read here.
         with_labels: Whether rows also have `label_map` and `label_classes`, which [`LabelMaps`] reads.
-        label_column: Column with label maps, images with the number of a class in each pixel; by default the first of
-            `LABEL_COLUMNS` that the source has, or what a built-in source draws. Where a source also has `objects` as
-            scenes have them, value i stands for the i-th object.
+        label_map_column: Column with label maps, images with the number of a class in each pixel; by default the first
+            of `LABEL_MAP_COLUMNS` that the source has, or what a built-in source draws. Where a source also has
+            `objects` as scenes have them, value i stands for the i-th object.
 
     Returns:
         The rows. `captions` and `keywords` are lists of strings, empty where there are none; `origin` is what an
@@ -68,7 +68,7 @@ def load_pairs(
     table = load_rows(source, split)
     columns = _columns(source, table.column_names, image_column, caption_column, keyword_columns)
     if with_labels:
-        columns = columns._replace(labels=_label_columns(source, table.column_names, label_column))
+        columns = columns._replace(labels=_label_columns(source, table.column_names, label_map_column))
     return _pairs(source, table, columns, skip_bad_rows).cast_column("image", require("datasets").Image())
 
 
@@ -80,7 +80,7 @@ def load_pair_stream(
     keyword_columns: Sequence[str] = (),
     skip_bad_rows: bool = False,
     with_labels: bool = False,
-    label_column: str | None = None,
+    label_map_column: str | None = None,
 ) -> IterableDataset:
     """Loads the rows of [`load_pairs`] as a stream, images not decoded; nothing is fetched or written ahead.
 
@@ -93,7 +93,7 @@ def load_pair_stream(
     names = list(rows.features or next(iter(rows)))  # JSON Lines of the Hub declare no columns
     columns = _columns(source, names, image_column, caption_column, keyword_columns)
     if with_labels:
-        columns = columns._replace(labels=_label_columns(source, names, label_column))
+        columns = columns._replace(labels=_label_columns(source, names, label_map_column))
     if isinstance(rows, datasets.Dataset):
         return _as_stream(_pairs(source, rows, columns, skip_bad_rows), skip_bad_rows)
     for name in (columns.image, columns.labels and columns.labels.label_map):
@@ -146,8 +146,8 @@ def _with_label_maps(images: Dataset, table: Dataset, labels: LabelColumns, sour
 
 def _label_columns(source: str, names: Sequence[str], given: str | None) -> LabelColumns:
     """Returns the columns of label maps in a source with these columns. ValueError if it lacks a given one."""
-    column = given and find_column(given, LABEL_COLUMNS, names, source, "label_column")
-    return LabelColumns(column or usual_column(LABEL_COLUMNS, names), usual_column(("objects",), names))
+    column = given and find_column(given, LABEL_MAP_COLUMNS, names, source, "label_map_column")
+    return LabelColumns(column or usual_column(LABEL_MAP_COLUMNS, names), usual_column(("objects",), names))
 
 
 def _as_stream(rows: Dataset, with_faults: bool) -> IterableDataset:

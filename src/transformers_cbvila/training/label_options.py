@@ -24,7 +24,7 @@ def _users() -> str:
 
 def check_classes(job: PretrainingJob, model: Any) -> None:
     """Raises a ValueError for options of label maps that a model does not use, and for two views that are the same."""
-    given = {"label_column": job.label_column, "label_model": job.label_model}
+    given = {"label_map_column": job.label_map_column, "label_model": job.label_model}
     named = [f"{name}={shown(value)}" for name, value in given.items() if value is not None]
     if named and not model.config.takes_hint("token_classes"):
         raise ValueError(

@@ -152,6 +152,6 @@ def _load(job: PretrainingJob, with_labels: bool = False) -> list[Any]:
     options: dict[str, Any] = {
         "skip_bad_rows": job.skip_bad_rows,
         "with_labels": with_labels,
-        "label_column": job.label_column,
+        "label_map_column": job.label_map_column,
     }
     return [load(name, job.train_split, *columns, **options) for name in job.train_data]

@@ -4,7 +4,8 @@ import json
 from dataclasses import dataclass, field
 
 from ..data import option_texts
-from ..data.label_maps import LABEL_COLUMNS, LabelMaps
+from ..data.column_names import LABEL_MAP_COLUMNS
+from ..data.label_maps import LabelMaps
 from ..data.mixing import check_weights
 from ..model.messages_cbvila import shown
 from .pretraining_evaluation import EvaluationOptions
@@ -30,12 +31,12 @@ class PretrainingJob(EvaluationOptions, ViewOptions):
     keyword_columns: list[str] = field(
         default_factory=list, metadata={"help": "Columns with keywords, some of which are added to the caption."}
     )
-    label_column: str | None = field(
+    label_map_column: str | None = field(
         default=None,
         metadata={
             "help": "Column with label maps, images with the number of a class in each pixel, for quantizers and "
             "objectives that use classes of patches (docs/codebooks.md); "
-            f"default: {' or '.join(LABEL_COLUMNS)}, where there is one. scenes have maps of their own."
+            f"default: {' or '.join(LABEL_MAP_COLUMNS)}, where there is one. scenes have maps of their own."
         },
     )
     label_model: str | None = field(
@@ -116,10 +117,10 @@ class PretrainingJob(EvaluationOptions, ViewOptions):
 
     def check_labels(self) -> None:
         """Raises a ValueError for options of label maps that contradict each other."""
-        if self.label_column is not None and self.label_model is not None:
+        if self.label_map_column is not None and self.label_model is not None:
             raise ValueError(
-                f"label_column={shown(self.label_column)} and label_model={shown(self.label_model)} both give the "
-                "classes of patches: leave one of them out."
+                f"label_map_column={shown(self.label_map_column)} and label_model={shown(self.label_model)} both "
+                "give the classes of patches: leave one of them out."
             )
         _ = LabelMaps(share=self.label_share)  # raises for a share out of range
 

@@ -19,8 +19,10 @@ def classes_of_objects(objects: Sequence[Mapping[str, Any]]) -> list[int] | None
         objects: Records with `shape` and `colour`, as rows of scenes have them.
 
     Returns:
-        The classes; `None` if the records are not those of scenes.
+        The classes; `None` if there are no records, or not those of scenes.
     """
+    if not objects:
+        return None
     try:
         return [0, *(1 + KINDS.index(Kind(item["colour"], item["shape"])) for item in objects)]
     except (KeyError, TypeError, ValueError):

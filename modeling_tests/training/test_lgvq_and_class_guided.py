@@ -319,10 +319,15 @@ def test_job_without_label_maps_trains_without_classes(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("quantizer", "objectives", "options", "message"),
     [
-        ({}, {}, {"label_column": "label_map"}, "label_column='label_map' gives classes .*'nearest' does not use"),
+        (
+            {},
+            {},
+            {"label_map_column": "label_map"},
+            "label_map_column='label_map' gives classes .*'nearest' does not use",
+        ),
         ({}, {}, {"label_model": "some/model"}, "label_model='some/model' gives classes"),
         ({"type": "class_guided"}, {}, {"label_model": "gone"}, "label_model='gone' cannot be loaded"),
-        ({"type": "class_guided"}, {}, {"label_column": "kinds"}, "no column 'kinds'; set label_column"),
+        ({"type": "class_guided"}, {}, {"label_map_column": "kinds"}, "no column 'kinds'; set label_map_column"),
         ({"type": "class_guided"}, {"sgc_consistency": {}}, {}, "sgc_consistency compares two views .*crop_scale"),
     ],
 )
@@ -334,7 +339,7 @@ def test_job_rejects_options_that_do_not_fit(quantizer, objectives, options, mes
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"label_column": "a", "label_model": "b"}, "label_column='a' and label_model='b' both give"),
+        ({"label_map_column": "a", "label_model": "b"}, "label_map_column='a' and label_model='b' both give"),
         ({"label_share": -0.1}, "label_share=-0.1 must be a share"),
     ],
 )

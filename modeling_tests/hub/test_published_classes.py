@@ -1,4 +1,4 @@
-"""Checkpoints with LG-VQ and class-guided codes load, and train, where this package is not."""
+"""Checkpoints with LG-VQ and class-guided codes train where this package is not."""
 
 import json
 
