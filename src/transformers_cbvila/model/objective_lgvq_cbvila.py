@@ -10,7 +10,7 @@ Shapes: b local pairs, B pairs of all processes, N patches, L text tokens, M mas
 text features, V vocabulary.
 """
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -45,6 +45,8 @@ class CBViLALGVQOptions(CBViLAObjectiveOptions):
             training begins. It is no part of the model: neither trained nor saved, and a checkpoint loads without it.
         text_size: Width E of its features, read from its configuration when absent.
     """
+
+    sources: ClassVar[tuple[str, ...]] = ("text_encoder",)
 
     semantic_weight: float | int = 0.001
     masked_text_weight: float | int = 0.01
