@@ -26,6 +26,19 @@ def test_pretraining_collator_returns_model_inputs():
     assert set(pretraining_model()(**batch).losses) == {"pixel", "commitment", "mim", "itm", "mlm", "itc"}
 
 
+def test_pretraining_collator_gives_negative_captions():
+    rows = [{**row, "negative_captions": ["red" if number else ""]} for number, row in enumerate(tiny_rows()[:3])]
+    rows = [{**row, "captions": row["captions"][:1], "keywords": []} for row in rows]
+    pairs = ImageTextPairs(rows)
+    batch = collator()([pairs[row] for row in range(3)])
+    ids, mask = batch["negative_input_ids"], batch["negative_attention_mask"]
+    assert mask.sum(1).tolist()[0] == 0 and mask.sum(1).tolist()[1:] == [3, 3]
+    assert ids[1, 0] == CLS and ids[1, 2] == SEP
+    without = collator()([{k: v for k, v in pairs[row].items() if k != "negative_text"} for row in range(3)])
+    assert not any(name.startswith("negative") for name in without)
+    assert all(torch.equal(batch[name], value) for name, value in without.items())
+
+
 def test_pretraining_collator_masks_no_special_tokens():
     batch = collator(mlm_probability=1.0, mlm_replace=1.0)(examples())
     special = torch.isin(batch["input_ids"], torch.tensor([PAD, UNK, CLS, SEP]))

@@ -110,3 +110,38 @@ def test_pairs_reject_impossible_keyword_probability(share):
 def test_pairs_name_a_row_without_caption():
     with pytest.raises(ValueError, match="Row 1: it has no caption"):
         ImageTextPairs([tiny_rows()[0], {"image": half_image("red", "top"), "captions": []}])[1]
+
+
+def with_negatives(negatives, captions=("a", "b")):
+    return [{"image": half_image("red", "top"), "captions": list(captions), "negative_captions": negatives}]
+
+
+def negatives_of(rows, epochs=40):
+    pairs, found = ImageTextPairs(rows), set()
+    for epoch in range(epochs):
+        pairs.set_epoch(epoch)
+        example = pairs[0]
+        found.add((example["text"], example.get("negative_text")))
+    return found
+
+
+@pytest.mark.parametrize(
+    "negatives, expected",
+    [
+        (["not a", ""], {("a", "not a"), ("b", None)}),  # each goes with its caption
+        (["x", "y", ""], {(text, negative) for text in "ab" for negative in "xy"}),
+        ("x", {("a", "x"), ("b", "x")}),
+        ([], {("a", None), ("b", None)}),
+        (None, {("a", None), ("b", None)}),
+    ],
+)
+def test_pairs_give_negative_captions(negatives, expected):
+    assert negatives_of(with_negatives(negatives)) == expected
+
+
+def test_pairs_with_negative_captions_draw_the_same_views_and_masks():
+    options = {"crop_scale": 0.5, "flip": True}
+    first = ImageTextPairs(with_negatives(["not a", "not b"]), **options)[0]
+    second = ImageTextPairs(with_negatives(None), **options)[0]
+    assert same(first, second)
+    assert torch.equal(torch.rand(3, generator=first["generator"]), torch.rand(3, generator=second["generator"]))

@@ -9,6 +9,7 @@ from PIL import Image, ImageColor
 
 from transformers_cbvila.data.images import read_image, undecoded
 from transformers_cbvila.data.mixing import concatenate, interleave
+from transformers_cbvila.data.pair_reader import pair_features
 from transformers_cbvila.data.pairs import ImageTextPairs
 from transformers_cbvila.data.source_rows import usual_split
 from transformers_cbvila.data.sources import load_pair_stream, load_pairs
@@ -90,7 +91,7 @@ def test_loaders_give_the_same_rows_for_every_source(kind, load, tmp_path):
     assert [row["captions"] for row in rows] == [[f"a {c}"] for c in COLOURS][: len(rows)]
     assert len(rows) == (3 if kind == "parquet file" else 6)
     for colour, row in zip(COLOURS, rows, strict=False):
-        assert set(row) == {"image", "captions", "keywords", "origin"}
+        assert set(row) == {"image", "captions", "keywords", "negative_captions", "origin"}
         assert row["keywords"] == ([] if "csv" in kind else [colour])
         assert decoded(row).getpixel((2, 2)) == Image.new("RGB", (1, 1), colour).getpixel((0, 0))
 
@@ -244,11 +245,10 @@ def test_interleave_streams_keeps_captions_and_keywords(tmp_path):
 
 
 def numbered(start, count):
-    texts = datasets.List(datasets.Value("string"))
-    text = datasets.Value("string")
-    features = datasets.Features(image=datasets.Image(decode=False), captions=texts, keywords=texts, origin=text)
+    features = pair_features()
     numbers = [str(start + i) for i in range(count)]
-    rows = {"image": [None] * count, "captions": [[n] for n in numbers], "keywords": [[]] * count, "origin": numbers}
+    texts = {"captions": [[n] for n in numbers], "keywords": [[]] * count, "negative_captions": [[]] * count}
+    rows = {"image": [None] * count, **texts, "origin": numbers}
     return datasets.Dataset.from_dict(rows, features=features)
 
 

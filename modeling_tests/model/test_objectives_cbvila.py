@@ -107,6 +107,75 @@ def test_negative_hardness_of_itm_objective_is_used(head, source, hardness, monk
     assert asked == [hardness, 0.25, None]
 
 
+# Negative captions
+
+
+def negative_inputs(batch, given=(True, False, True, True), longer=3):
+    """Texts of other pairs, padded to another length; rows that are not given have a mask of zeros."""
+    ids, mask = batch["input_ids"].roll(1, 0), batch["attention_mask"].roll(1, 0)
+    pad = (0, longer)
+    rows = torch.tensor(given).unsqueeze(1)
+    return {
+        "negative_input_ids": nn.functional.pad(ids, pad),
+        "negative_attention_mask": nn.functional.pad(mask, pad) * rows,
+    }
+
+
+@pytest.mark.parametrize("head", [CBViLAForPreTraining, CBViLAForImageTextRetrieval])
+@pytest.mark.parametrize("ranking_weight", [0.0, 0.5])
+def test_negative_captions_are_further_negatives_of_itm(head, ranking_weight):
+    model = build(head, objectives={"itm": {"ranking_weight": ranking_weight}})
+    batch = texts_and_images(tiny_pairs())
+    extra = {} if head is CBViLAForPreTraining else {"return_loss": True}
+    count = len(batch["input_ids"])
+    given = [row != 1 for row in range(count)]
+    with torch.no_grad():
+        plain = model(**batch, **extra)
+        output = model(**batch, **negative_inputs(batch, given), **extra)
+        alone = build_matching(model)(**{**batch, **shifted(batch)}).itm_logits
+    assert len(output.itm_logits) == 4 * count
+    torch.testing.assert_close(output.itm_logits[: 3 * count], plain.itm_logits)
+    torch.testing.assert_close(output.itm_logits[3 * count :][given], alone[given])
+    labels = torch.tensor([1] * count + [0] * 3 * count)
+    kept = torch.tensor([True] * 3 * count + given)
+    expected = nn.functional.cross_entropy(output.itm_logits[kept], labels[kept])
+    torch.testing.assert_close(itm_of(output), expected)
+
+
+def shifted(batch):
+    return {name: batch[name].roll(1, 0) for name in ("input_ids", "attention_mask")}
+
+
+def build_matching(model):
+    """The retrieval head with a model's weights, which scores pairs as they are given."""
+    matching = build(CBViLAForImageTextRetrieval, model.config).eval()
+    weights = model.state_dict()
+    matching.load_state_dict({name: weights[name] for name in matching.state_dict()})
+    return matching
+
+
+def itm_of(output):
+    return output.itm_loss if "itm_loss" in output else output.losses["itm"]
+
+
+def test_negative_captions_can_be_left_out():
+    model = pretraining_model(tiny_config(objectives={"itm": {"negative_captions": False}}))
+    batch = texts_and_images(tiny_pairs())
+    count = len(batch["input_ids"])
+    torch.testing.assert_close(
+        model(**batch, **negative_inputs(batch, [True] * count)).losses["itm"], model(**batch).losses["itm"]
+    )
+
+
+def test_negative_captions_of_other_numbers_are_rejected():
+    model, batch = pretraining_model(), texts_and_images(tiny_pairs())
+    negatives = negative_inputs(batch, [True] * len(batch["input_ids"]))
+    with pytest.raises(ValueError, match=r"2 negative text\(s\) for \d+ pair"):
+        model(**batch, **{name: value[:2] for name, value in negatives.items()})
+    with pytest.raises(ValueError, match="without negative_input_ids"):
+        model(**batch, negative_attention_mask=negatives["negative_attention_mask"])
+
+
 def test_retrieval_losses_equal_pretraining():
     """The terms of the same weights on the same pairs, without dropout."""
     pretraining = pretraining_model(tiny_config())

@@ -430,3 +430,25 @@ def test_image_data_joins_snli_ve_with_flickr30k(tmp_path):
     rows = load_task_rows(settings, [str(tmp_path / "snli_ve_test.jsonl")], "train", VE)
     assert [(f["text"], f["label"]) for f in plain(rows)] == [("a", VE[0]), ("b", VE[1])]
     assert [row["image"].tobytes() for row in rows] == [PICTURES[1].tobytes(), PICTURES[0].tobytes()]
+
+
+def test_load_task_rows_reads_negative_captions_and_puts_them_together(tmp_path):
+    columns = {"caption": ["a dog left of a cat", "a dog", "a bird"], "image_id": [1, 1, 2]}
+    negatives = ["a cat left of a dog", "", "a fish"]
+    path = parquet(tmp_path, {**columns, "negative_caption": negatives})
+    assert [
+        fields["negative_captions"] for fields in plain(load_task_rows(ImageTextRetrieval(), [path], "train"))
+    ] == [
+        ["a cat left of a dog"],
+        [],
+        ["a fish"],
+    ]
+    rows = load_task_rows(ImageTextRetrieval(image_id_column="image_id"), [path], "train")
+    assert plain(rows)[0]["captions"] == ["a dog left of a cat", "a dog"]
+    assert plain(rows)[0]["negative_captions"] == ["a cat left of a dog"]
+    assert (
+        "negative_captions"
+        not in plain(
+            load_task_rows(ImageTextRetrieval(), [parquet(tmp_path, columns, name="without.parquet")], "train")
+        )[0]
+    )

@@ -17,7 +17,7 @@ from transformers_cbvila.data.scenes.words import COLORS, SHAPES, Kind
 
 DRAWN = SPLITS[:-1]
 # Of the bytes of the first images of each style, and of the first texts of each task: every machine has the same.
-GOLDEN = {"images": "902398d3ba1cf59e", "texts": "4dca1264ad5bf676"}
+GOLDEN = {"images": "902398d3ba1cf59e", "texts": "bd6371efbed726dd"}
 
 
 def fingerprint(row):

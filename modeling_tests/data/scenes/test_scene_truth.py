@@ -5,9 +5,12 @@ import pytest
 from scene_truth import answer, caption_holds, label, pair_statement_holds
 
 from transformers_cbvila.data.scenes.drawing import GROUND, SCREEN, SCREEN_LABEL
+from transformers_cbvila.data.scenes.held_out import is_held_out, is_held_out_pair
 from transformers_cbvila.data.scenes.options import SPLITS, SceneOptions
 from transformers_cbvila.data.scenes.scene_rows import SceneRows
-from transformers_cbvila.data.scenes.words import COLORS
+from transformers_cbvila.data.scenes.words import COLORS, SHAPES, SIZES, SYNONYMS, Kind
+
+SYNONYM = {other: usual for usual, other in SYNONYMS.values()}
 
 ROWS = 250
 DRAWN = SPLITS[:-1]
@@ -26,6 +29,37 @@ def test_captions_are_true(split, fewest, objects):
         assert len(row["captions"]) >= (5 if len(row["objects"]) > 1 else 3)
         for caption in row["captions"]:
             assert caption_holds(caption, row["objects"]), (caption, row["objects"])
+
+
+@pytest.mark.parametrize("split", DRAWN)
+@pytest.mark.parametrize("fewest, objects", [(1, 1), (2, 3), (1, 4)])
+def test_negative_captions_are_false_and_of_the_form_of_their_captions(split, fewest, objects):
+    rows = rows_of("pretraining", split, fewest=fewest, objects=objects)
+    given = 0
+    for row in map(rows.texts, range(len(rows))):
+        assert len(row["negative_captions"]) == len(row["captions"])
+        for caption, negative in zip(row["captions"], row["negative_captions"], strict=True):
+            if negative:
+                given += 1
+                assert not caption_holds(negative, row["objects"]), (negative, row["objects"])
+                assert named_kinds(negative) == named_kinds(caption)
+    assert given > len(rows) * (1 if objects == 1 else 2)
+
+
+def named_kinds(text):
+    """How many shapes a text names, and how many sizes: a relation names none."""
+    words = [SYNONYM.get(word, word) for word in text.split()]
+    return sum(word in SHAPES for word in words), sum(word in SIZES for word in words)
+
+
+def test_negative_captions_do_not_name_what_training_must_not_show():
+    rows = rows_of("pretraining", rows=1000)
+    for row in map(rows.texts, range(len(rows))):
+        for negative in filter(None, row["negative_captions"]):
+            words = [SYNONYM.get(word, word) for word in negative.split()]
+            kinds = {Kind(*pair) for pair in zip(words, words[1:], strict=False) if pair[0] in COLORS}
+            assert not any(map(is_held_out, kinds)), negative
+            assert not any(is_held_out_pair(one, other) for one in kinds for other in kinds if one != other), negative
 
 
 def test_captions_are_seldom_true_of_other_images():

@@ -65,7 +65,8 @@ class CBViLADataCollatorForPreTraining:
         )
         generators = [e.get("generator") or self._generator(row, e["text"]) for row, e in enumerate(examples)]
         masks, views = self._mask(dict(batch), generators), self._views(examples, batch["pixel_values"])
-        return {**batch, **masks, **views, **identities(examples)}
+        negatives = negative_texts(self.processor, examples, self.max_length)
+        return {**batch, **masks, **views, **identities(examples), **negatives}
 
     def _generator(self, row: int, text: str) -> torch.Generator:
         # with the text: rows of all batches have the same numbers, and would have the same masks
@@ -201,6 +202,25 @@ def identities(examples: list[dict[str, Any]]) -> dict[str, Tensor]:
         ]
         ids["known_text_ids"] = torch.tensor(padded)
     return ids
+
+
+def negative_texts(
+    processor: CBViLAProcessor, examples: list[dict[str, Any]], max_length: int | None
+) -> dict[str, Tensor]:
+    """Returns the examples' `negative_text`, which is false of their image, as tokens; nothing if none has one.
+
+    Returns:
+        `negative_input_ids` and `negative_attention_mask` (B, L); rows of examples without one have a mask of 0.
+    """
+    given = torch.tensor([bool(example.get("negative_text")) for example in examples]).unsqueeze(1)
+    if not given.any():
+        return {}
+    texts = [example.get("negative_text") or example["text"] for example in examples]
+    batch = processor(text=texts, padding=True, **cut_options(processor, max_length), return_tensors="pt")
+    return {
+        "negative_input_ids": batch["input_ids"],
+        "negative_attention_mask": batch["attention_mask"] * given,
+    }
 
 
 def answer_shares(answers: list[str]) -> dict[str, float]:

@@ -11,6 +11,9 @@ LABEL_COLUMNS = ("label", "labels", "objects")
 # Columns with label maps, which have the class of each pixel.
 LABEL_MAP_COLUMNS = ("label_map",)
 
+# Columns with texts that are false of the image although they are close to its captions.
+NEGATIVE_CAPTION_COLUMNS = ("negative_captions", "negative_caption")
+
 
 def column_help(text: str, usual: Sequence[str]) -> str:
     """Returns the help text of an option that names a column, with the usual columns as its default."""

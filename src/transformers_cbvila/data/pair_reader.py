@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..extras import require
@@ -12,10 +12,13 @@ from .builtin_sources import classes_of_objects
 from .images import encoded
 from .label_maps import drawn_label_map
 from .source_images import image_locator
-from .texts import attributes_in, class_names, named, texts_in
+from .texts import attributes_in, class_names, named, texts_in, texts_or_blanks
 
 if TYPE_CHECKING:
     from datasets import Features
+
+
+TEXTS = ("captions", "keywords", "negative_captions")  # columns of pairs with lists of texts
 
 
 class Columns(NamedTuple):
@@ -24,6 +27,7 @@ class Columns(NamedTuple):
     image: str
     caption: str
     keyword: str | None = None
+    negative_caption: str | None = None
     labels: LabelColumns | None = None
 
 
@@ -44,11 +48,12 @@ def pair_features(with_faults: bool = False, with_labels: bool = False) -> Featu
     datasets = require("datasets")
     text = datasets.Value("string")
     texts = datasets.List(text)
-    more = {"label_map": datasets.Image(decode=False), "label_classes": datasets.List(datasets.Value("int32"))}
-    more = more if with_labels else {}
+    columns: dict[str, Any] = dict.fromkeys(TEXTS, texts) | {"origin": text}
+    if with_labels:
+        columns |= {"label_map": datasets.Image(decode=False), "label_classes": datasets.List(datasets.Value("int32"))}
     if with_faults:
-        more[FAULT] = text
-    return datasets.Features(image=datasets.Image(decode=False), captions=texts, keywords=texts, origin=text, **more)
+        columns[FAULT] = text
+    return datasets.Features(image=datasets.Image(decode=False), **columns)
 
 
 class PairReader:
@@ -66,7 +71,7 @@ class PairReader:
         self.columns = columns
         self.counts_rows = counts_rows
         self._place = image_locator(source)
-        of_texts = [column for column in columns[:3] if isinstance(column, str)]
+        of_texts = [column for column in columns[:4] if isinstance(column, str)]
         self._names = {column: class_names(features.get(column)) for column in of_texts}
 
     def __call__(self, row: Mapping[str, Any], number: int) -> dict[str, Any]:
@@ -79,26 +84,28 @@ class PairReader:
         try:
             return {**self(row, number), FAULT: None}
         except ValueError as error:
-            texts: dict[str, Any] = {"captions": [], "keywords": [], "origin": self.origin(row, number)}
+            texts: dict[str, Any] = {name: list[str]() for name in TEXTS}
             if self.columns.labels is not None:
                 texts |= {"label_map": None, "label_classes": []}
-            return {"image": None, **texts, FAULT: reason(error)}
+            return {"image": None, **texts, "origin": self.origin(row, number), FAULT: reason(error)}
 
     def text_columns(self, names: Sequence[str]) -> list[str]:
         """Returns the columns that `texts` reads."""
         objects = None if self.columns.labels is None else self.columns.labels.objects
-        wanted = [self.columns.caption, self.columns.keyword, objects, *key_columns(names)]
+        of_texts = (self.columns.caption, self.columns.keyword, self.columns.negative_caption)
+        wanted = [*of_texts, objects, *key_columns(names)]
         return list(dict.fromkeys(name for name in wanted if name is not None))
 
     def texts(self, row: Mapping[str, Any], number: int) -> dict[str, Any]:
-        """Returns the captions, keywords and origin of a pair and, with label maps, the classes of their values."""
+        """Returns the texts and origin of a pair and, with label maps, the classes of their values."""
         origin = self.origin(row, number)
         try:
             captions = self._read(row, self.columns.caption, "caption")
-            keywords = [] if self.columns.keyword is None else self._keywords(row, self.columns.keyword)
+            keywords = self._keywords(row)
+            negative_captions = self._read(row, self.columns.negative_caption, "negative caption", texts_or_blanks)
         except ValueError as error:
             raise ValueError(f"{origin}: {error}. {WAY_OUT}.") from error
-        texts = {"captions": captions, "keywords": keywords, "origin": origin}
+        texts = {"captions": captions, "keywords": keywords, "negative_captions": negative_captions, "origin": origin}
         return texts if self.columns.labels is None else {**texts, "label_classes": self._label_classes(row)}
 
     def origin(self, row: Mapping[str, Any], number: int) -> str:
@@ -109,8 +116,9 @@ class PairReader:
         path = image.get("path") if isinstance(image, Mapping) else image if isinstance(image, str) else None
         return f"The row of {self.source} with {shown(path or row[self.columns.caption])}"
 
-    def _keywords(self, row: Mapping[str, Any], column: str) -> list[str]:
-        return attributes_in(row[column]) or self._read(row, column, "keyword")
+    def _keywords(self, row: Mapping[str, Any]) -> list[str]:
+        column = self.columns.keyword
+        return [] if column is None else attributes_in(row[column]) or self._read(row, column, "keyword")
 
     def _label_map(self, row: Mapping[str, Any], image: Any) -> Any:
         labels = self.columns.labels
@@ -125,5 +133,13 @@ class PairReader:
             return []
         return classes_of_objects(row[labels.objects] or ())
 
-    def _read(self, row: Mapping[str, Any], column: str, what: str) -> list[str]:
-        return texts_in(named(row[column], self._names[column]), f"{what} in column {column!r}")
+    def _read(
+        self,
+        row: Mapping[str, Any],
+        column: str | None,
+        what: str,
+        read: Callable[[Any, str], list[str]] = texts_in,
+    ) -> list[str]:
+        if column is None:
+            return []
+        return read(named(row[column], self._names[column]), f"{what} in column {column!r}")

@@ -17,7 +17,7 @@ from .epoch_rows import EpochRows
 from .image_views import ImageViews, integer, uniform
 from .label_maps import LabelMaps
 from .masking import generator_for
-from .texts import class_names, named, texts_of
+from .texts import class_names, items_of, named, texts_of, texts_or_blanks
 
 _OTHER_VIEW = 1  # second key of the draw of another view, after the seed of the first one
 _SUBSTITUTE = 1  # fourth key of the draw of another row in place of a bad one
@@ -64,19 +64,22 @@ class PairDraws:
         """Returns an example of a row.
 
         Args:
-            row: With `image` (RGB), `captions` (at least one) and, optionally, `keywords`.
+            row: With `image` (RGB), `captions` (at least one) and, optionally, `keywords` and `negative_captions`:
+                texts that are false of the image. If there are as many as captions, each goes with its caption, and
+                is "" where that has none; otherwise one is drawn.
             generator: Generator of the draws. It is part of the example: the collator draws masks from it.
             caption: Which caption to take; without, one is drawn.
         """
         captions = list(row["captions"])
-        text = captions[integer(generator, len(captions)) if caption is None else caption]
+        number = integer(generator, len(captions)) if caption is None else caption
+        text = captions[number]
         image_id = stable_id(row["image"].tobytes())
         labels = None if self.label_maps is None else self.label_maps(row, image_id)
         views = self._view(row["image"], labels, generator)
         if self.two_views:  # from a generator of its own, so that all other draws are the same without it
             other = self._view(row["image"], labels, generator_for(generator.initial_seed(), _OTHER_VIEW))
             views |= {f"other_{name}": view for name, view in other.items()}
-        return {
+        example = {
             **views,
             "text": self._with_keywords(text, row.get("keywords") or [], generator),
             "image_id": image_id,
@@ -85,6 +88,8 @@ class PairDraws:
             "known_text_ids": [stable_id(other) for other in captions],
             "generator": generator,
         }
+        negative = _negative_caption(row, number, generator)
+        return {**example, "negative_text": negative} if negative else example
 
     def _view(
         self, image: Image.Image, labels: Image.Image | None, generator: torch.Generator
@@ -101,6 +106,15 @@ class PairDraws:
         return ", ".join([caption, *(keywords[i] for i in chosen)])
 
 
+def _negative_caption(row: dict[str, Any], caption: int, generator: torch.Generator) -> str:
+    """Returns a text that is false of the image, the caption's own one if captions have theirs; "" without any."""
+    given = texts_or_blanks(row.get("negative_captions"), "negative caption")
+    if len(given) == len(items_of(row["captions"], "caption")):
+        return given[caption]
+    texts = [text for text in given if text]
+    return texts[integer(generator, len(texts))] if texts else ""
+
+
 class ImageTextPairs(EpochRows):
     """Examples drawn from the rows of a map-style dataset, other ones every epoch.
 
@@ -109,7 +123,8 @@ class ImageTextPairs(EpochRows):
 
     Args:
         rows: Rows with `image` (PIL, path, bytes …), `captions` (list of strings; or another usual column) and,
-            optionally, `keywords` (list of strings). [`load_pairs`] makes such rows of files and folders.
+            optionally, `keywords` and `negative_captions` (lists of strings, see [`PairDraws`]). [`load_pairs`] makes
+            such rows of files and folders.
         seed: Seed of all draws.
         keyword_probability: See [`PairDraws`].
         skip_bad_rows: Whether another row, drawn from (seed, epoch, row), takes the place of one whose image cannot be

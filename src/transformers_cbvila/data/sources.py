@@ -11,10 +11,10 @@ from transformers.utils import logging
 from ..extras import require
 from .bad_rows import FAULT, reason, summary_of_bad_rows
 from .builtin_sources import find_builtin
-from .column_names import CAPTION_COLUMNS, LABEL_MAP_COLUMNS
+from .column_names import CAPTION_COLUMNS, LABEL_MAP_COLUMNS, NEGATIVE_CAPTION_COLUMNS
 from .columns import find_column, find_image_column, usual_column
 from .label_maps import drawn_label_map
-from .pair_reader import Columns, LabelColumns, PairReader, pair_features
+from .pair_reader import TEXTS, Columns, LabelColumns, PairReader, pair_features
 from .source_images import encoded_images
 from .source_rows import load_rows
 
@@ -36,7 +36,7 @@ def load_pairs(
     with_labels: bool = False,
     label_map_column: str | None = None,
 ) -> Dataset:
-    """Loads image-caption pairs with the columns `image` (of any mode), `captions`, `keywords` and `origin`.
+    """Loads image-caption pairs: `image` (of any mode), `captions`, `keywords`, `negative_captions` and `origin`.
 
     Args:
         source: A folder of images with a metadata.jsonl or metadata.csv, or with a .txt beside each whose lines are
@@ -56,8 +56,9 @@ def load_pairs(
             `objects` as scenes have them, value i stands for the i-th object.
 
     Returns:
-        The rows. `captions` and `keywords` are lists of strings, empty where there are none; `origin` is what an
-        error calls the row.
+        The rows. `captions`, `keywords` and `negative_captions` (of the first of `NEGATIVE_CAPTION_COLUMNS` that the
+        source has, see [`PairDraws`]) are lists of strings, empty where there are none; `origin` is what an error
+        calls the row.
 
     Raises:
         FileNotFoundError: If the source is a path and isn't there.
@@ -109,7 +110,7 @@ def _pairs(source: str, table: Dataset, columns: Columns, skip_bad_rows: bool) -
     images = encoded_images(table, columns.image, source)
     reader = PairReader(source, columns, table.features)
     with_labels = columns.labels is not None
-    names = ("captions", "keywords", "origin", *(["label_classes"] if with_labels else []))
+    names = (*TEXTS, "origin", *(["label_classes"] if with_labels else []))
     pairs: dict[str, list[Any]] = {name: [] for name in names}
     kept, faults = list[int](), list[str]()
     for number, row in enumerate(table.select_columns(reader.text_columns(table.column_names))):
@@ -160,4 +161,4 @@ def _columns(source: str, names: Sequence[str], image: str, caption: str | None,
     """Returns the columns to read in a source with columns of these names. ValueError if it lacks one."""
     images = find_image_column(image, names, source)
     captions = find_column(caption, CAPTION_COLUMNS, names, source, "caption_column")
-    return Columns(images, captions, usual_column(keywords, names))
+    return Columns(images, captions, usual_column(keywords, names), usual_column(NEGATIVE_CAPTION_COLUMNS, names))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..model.messages_cbvila import shown
 from ..model.processing_cbvila import CBViLAProcessor
-from .collators import check_fields, cut_options, identities
+from .collators import check_fields, cut_options, identities, negative_texts
 
 
 @dataclass
@@ -16,7 +16,8 @@ class CBViLADataCollatorForImageTextRetrieval:
     """Batches of pairs with `image` and `text` for [`CBViLAForImageTextRetrieval`], whose loss they ask for.
 
     `image_id`, `text_id` and `known_text_ids`, as [`ImageTextPairs`] gives them, say which other pairs of the batch
-    are true, too: another caption of the same image is never a negative.
+    are true as well: another caption of the same image is never a negative. A `negative_text`, which is false of its
+    image, is one more negative of matching.
 
     Args:
         processor: Image processor and tokenizer.
@@ -31,7 +32,8 @@ class CBViLADataCollatorForImageTextRetrieval:
         check_fields(examples, ("image", "text"))
         images = [example["image"] for example in examples]
         batch = encode(self.processor, images, [example["text"] for example in examples], self.max_length)
-        return {**batch, **identities(examples), "return_loss": True}
+        negatives = negative_texts(self.processor, examples, self.max_length)
+        return {**batch, **identities(examples), **negatives, "return_loss": True}
 
 
 @dataclass

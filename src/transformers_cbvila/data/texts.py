@@ -65,6 +65,11 @@ def _leaves(value: Any) -> Iterator[str]:
         yield value
 
 
+def texts_or_blanks(value: Any, what: str) -> list[str]:
+    """Returns the texts of a cell as [`texts_in`] does, with "" in the place of blank ones; none of a blank cell."""
+    return [text_of(item, what) for item in items_of(value, what)] if texts_in(value, what) else []
+
+
 def items_of(value: Any, what: str) -> list[Any]:
     """Returns the items of a list or of a record of lists; anything else as the only item."""
     if isinstance(value, Mapping):

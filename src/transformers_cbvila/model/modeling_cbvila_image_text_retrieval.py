@@ -33,8 +33,9 @@ class CBViLAForImageTextRetrievalOutput(ModelOutput):
         loss (`torch.FloatTensor` ()): ITC + ITM, with `return_loss=True`. In distributed training the mean over ranks
             is the mean over the pairs of all ranks.
         itm_logits (`torch.FloatTensor` (B, 2)): Matching scores of each text with its image; class 1 is "matches".
-            With `return_loss=True` (3B, 2), followed by each text with a wrong image and each image with a wrong
-            text. `None` for candidates, which have no image.
+            With `return_loss=True` ((1 + 2k) B, 2), followed by each text with k wrong images and each image with k
+            wrong texts, and B more, of each image with its negative caption, where these are given. `None` for
+            candidates, which have no image.
         logits_per_image, logits_per_text (`torch.FloatTensor` (B', B) and (B, B')): Similarities divided by the
             temperature.
         image_embeds, text_embeds (`torch.FloatTensor` (B', E) and (B, E)): Normalized embeddings.
@@ -117,6 +118,8 @@ class CBViLAForImageTextRetrieval(CBViLAModelWithObjectives):
         known_text_ids: Tensor | None = None,
         negative_hardness: float | None = None,
         negative_seed: int | Tensor | None = None,
+        negative_input_ids: Tensor | None = None,
+        negative_attention_mask: Tensor | None = None,
         return_loss: bool | None = None,
         interpolate_pos_encoding: bool = False,
         output_attentions: bool | None = None,
@@ -144,6 +147,9 @@ class CBViLAForImageTextRetrieval(CBViLAModelWithObjectives):
                 the objective's `negative_source` says. Evaluation takes the most similar ones.
             negative_seed: Seed for sampling negatives, a number or a tensor () or (1,), equal on all ranks, see
                 [`choose_negatives`]; torch's random state by default.
+            negative_input_ids: (B, L) for each text another one that is false of its image, such as the same with two
+                words swapped: one more negative of ITM.
+            negative_attention_mask: (B, L), 0 on padding; rows of zeros stand where there is none.
             return_loss: Whether to compute the loss; ITM then needs three fusion passes instead of one.
             interpolate_pos_encoding: Whether to allow image sizes other than the configured one.
             output_attentions: Whether to return the attention weights of the fusion layers; by default as the
@@ -191,6 +197,7 @@ class CBViLAForImageTextRetrieval(CBViLAModelWithObjectives):
                 pairs=pair_similarity(ids, self.cbvila.similarity_logits, *embeds),
                 similarity=self.cbvila.similarity_logits,
                 processes=ids.processes,
+                negative_texts=self.encode_negative_texts(negative_input_ids, negative_attention_mask, texts.shape[0]),
                 negative_hardness=negative_hardness,
                 negative_seed=negative_seed,
             )

@@ -16,7 +16,7 @@ from transformers.utils import logging
 from .label_checks_cbvila import ANY_INTEGER, check_ids
 from .modeling_cbvila_base import CBViLAPreTrainedModel
 from .modeling_cbvila_queries import CBViLAQueryPasses
-from .objective_cbvila import Answer, CBViLAObjective, CBViLAStep, Scored
+from .objective_cbvila import Answer, CBViLAObjective, CBViLAStep, NegativeTexts, Scored
 from .objectives_cbvila import OBJECTIVES
 
 logger = logging.get_logger(__name__)
@@ -123,6 +123,34 @@ class CBViLAModelWithObjectives(CBViLAPreTrainedModel, CBViLAQueryPasses):
         terms = (step.quantized and step.quantized.terms) or {}
         own = self.config.quantizer_weights().keys() & terms.keys()
         return {name: Scored(terms[name]) for name in sorted(own) if step.weights[name] > 0}
+
+    def encode_negative_texts(
+        self, input_ids: Tensor | None, attention_mask: Tensor | None, num_pairs: int
+    ) -> NegativeTexts | None:
+        """Encodes a text (B, L) for each pair that is false of its image.
+
+        Args:
+            input_ids: (B, L); without, there are none.
+            attention_mask: (B, L), 0 on padding; rows of zeros stand where there is none.
+            num_pairs: B.
+
+        Raises:
+            ValueError: If there are more or fewer texts than pairs, or a mask without texts.
+        """
+        if input_ids is None:
+            if attention_mask is not None:
+                raise ValueError("negative_attention_mask is given without negative_input_ids: pass both, or neither.")
+            return None
+        if input_ids.shape[0] != num_pairs:
+            raise ValueError(
+                f"Got {input_ids.shape[0]} negative text(s) for {num_pairs} pair(s): there must be one for each; a "
+                "row of zeros in negative_attention_mask stands where there is none."
+            )
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        are_given = mask.bool().any(1)
+        mask = mask.masked_fill(~are_given.unsqueeze(1), 1)  # attention to nothing would not be a number
+        states = self.cbvila.text_model(input_ids, attention_mask=mask).last_hidden_state
+        return NegativeTexts(states, mask, are_given)
 
     def scale_for_ranks(self, step: CBViLAStep, scored: dict[str, Scored]) -> dict[str, Tensor]:
         """Scales losses so that their mean over processes is the mean over the items of all of them."""

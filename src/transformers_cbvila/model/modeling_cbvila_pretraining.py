@@ -56,8 +56,8 @@ class CBViLAForPreTrainingOutput(ModelOutput):
             metrics of the quantizer, such as `argmin_share` with gumbel noise, the share of tokens whose sampled code
             is the nearest one.
         itm_logits (`torch.FloatTensor` ((1 + 2k) B, 2)): Logits of true pairs, then of each text with a negative image
-            (with its first one, then with its second, up to the k-th), then of each image with a negative text; class
-            1 is "matches".
+            (with its first one, then with its second, up to the k-th), then of each image with a negative text, and
+            with its own negative caption where the data gives those; class 1 is "matches".
         mlm_logits (`torch.FloatTensor` (masked tokens, V)): Logits at masked tokens, in the order of
             `mlm_labels != -100`.
         mim_logits (`torch.FloatTensor` (masked patches, ΣK)): Logits at masked patches, in the order of
@@ -143,6 +143,8 @@ class CBViLAForPreTraining(CBViLAModelWithReconstruction):
         negative_text_index: Tensor | None = None,
         negative_hardness: float | None = None,
         negative_seed: int | Tensor | None = None,
+        negative_input_ids: Tensor | None = None,
+        negative_attention_mask: Tensor | None = None,
         loss_weights: dict[str, float] | None = None,
         mim_targets: Tensor | None = None,
         token_classes: Tensor | None = None,
@@ -178,6 +180,9 @@ class CBViLAForPreTraining(CBViLAModelWithReconstruction):
                 paper); by default as the objective's `negative_source` says.
             negative_seed: Seed of their choice, a number or a tensor () or (1,), the same on all processes; see
                 [`choose_negatives`]. By default torch's random state is used.
+            negative_input_ids: (B, L) a text for each image that is false of it, such as its caption with two words
+                swapped: one more negative of ITM.
+            negative_attention_mask: (B, L), 0 on padding; rows of zeros stand for images without such a text.
             loss_weights: Weight of each term by name; the configuration's by default. Terms of weight 0 are skipped.
             mim_targets: (B, N) or (B, N, books) code indices that MIM predicts in place of the images' own, such as
                 those of an EMA teacher.
@@ -219,6 +224,9 @@ class CBViLAForPreTraining(CBViLAModelWithReconstruction):
             other_view=other_view(other_pixel_values, other_token_classes),
             mim_targets=mim_targets,
             momentum=momentum,
+            negative_texts=self.encode_negative_texts(
+                negative_input_ids, negative_attention_mask, pixel_values.shape[0]
+            ),
             negatives=given_negatives(negative_image_index, negative_text_index),
             negative_hardness=negative_hardness,
             negative_seed=negative_seed,

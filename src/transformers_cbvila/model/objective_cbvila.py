@@ -71,6 +71,20 @@ class OtherView(NamedTuple):
     hints: CBViLAQuantizerHints | None = None
 
 
+class NegativeTexts(NamedTuple):
+    """A text for each image that is false of it.
+
+    Args:
+        states: (b, L', D).
+        attention_mask: (b, L'), 0 on padding.
+        are_given: (b,) bool, whether the image has one.
+    """
+
+    states: Tensor
+    attention_mask: Tensor
+    are_given: Tensor
+
+
 class VisualQuery(NamedTuple):
     """Quantized tokens that attend to the captions, for the pass of the pixel loss and MIM.
 
@@ -120,6 +134,7 @@ class CBViLAStep:
         mim_targets: (b', N) or (b', N, books) indices that MIM predicts in place of the quantizer's.
         processes: All processes in distributed training; `None` elsewhere.
         momentum: Outputs of a momentum encoder.
+        negative_texts: Texts that are false of the images, if the data has some.
         negatives: Indices (b, k) of negative images and (b, k) of negative texts, if the caller chose them.
         negative_hardness: How hard negatives are otherwise, see [`choose_negatives`].
         negative_seed: Seed of their choice.
@@ -152,6 +167,7 @@ class CBViLAStep:
     mim_targets: Tensor | None = None
     processes: Processes | None = None
     momentum: MomentumTargets | None = None
+    negative_texts: NegativeTexts | None = None
     negatives: tuple[Tensor, Tensor] | None = None
     negative_hardness: float | None = None
     negative_seed: int | Tensor | None = None

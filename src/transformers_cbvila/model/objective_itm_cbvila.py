@@ -5,6 +5,7 @@ Shapes: b local pairs, k negatives of each text and of each image.
 
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from .losses_cbvila import candidate_ranking_loss, classification_loss, matching_scores
@@ -25,12 +26,15 @@ class CBViLAITMOptions(CBViLAObjectiveOptions):
             grows with similarity (`"similarity"`, as in the paper), or uniformly (`"uniform"`).
         num_negatives: Negative images of each text, and negative texts of each image. The paper has one; each further
             one costs two fusion passes per pair.
+        negative_captions: Whether texts that the data gives as false of an image are further negatives; see
+            `negative_input_ids` of the models.
         ranking_weight: Weight of a second term relative to the first, the cross-entropy of a pair among its negatives
             (see [`candidate_ranking_loss`]). Retrieval orders candidates, and this term trains the order.
     """
 
     negative_source: Literal["similarity", "uniform"] = "similarity"
     num_negatives: int = 1
+    negative_captions: bool = True
     ranking_weight: float | int = 0.0
 
     flat_names = {"itm_weight": "weight", "negative_source": "negative_source"}
@@ -43,7 +47,10 @@ class CBViLAITMOptions(CBViLAObjectiveOptions):
 
 
 class CBViLAITM(CBViLAObjective):
-    """Classifies b true pairs, then k times each text with a negative image, then each image with a negative text."""
+    """Classifies b true pairs, then k times each text with a negative image, then each image with a negative text.
+
+    Where the data gives texts that are false of the images, each image follows with its own.
+    """
 
     name = "itm"
     options_class = CBViLAITMOptions
@@ -63,7 +70,7 @@ class CBViLAITM(CBViLAObjective):
         return weights | ({f"{cls.name}_ranking": ranking} if ranking > 0 else {})
 
     def text_queries(self, step: CBViLAStep) -> list[TextQuery]:
-        """Returns the (1 + 2k) b pairs to classify, with their labels."""
+        """Returns the (1 + 2k) b pairs to classify, with labels, and b with negative captions if there are any."""
         negatives, processes = step.negatives, None
         if negatives is None:
             processes = step.processes
@@ -71,15 +78,21 @@ class CBViLAITM(CBViLAObjective):
             negatives = step.pairs.negatives(hardness, step.negative_seed, count)
         batch = itm_batch(processes, step.images, step.image_index, step.texts, step.attention_mask, negatives)
         labels = itm_labels(*negatives)
-        return [TextQuery(batch.texts, batch.attention_mask, batch.image_index, batch.fetched_images, labels)]
+        pairs = TextQuery(batch.texts, batch.attention_mask, batch.image_index, batch.fetched_images, labels)
+        given = step.negative_texts
+        if given is None or not self.options.negative_captions:
+            return [pairs]
+        false = torch.zeros_like(step.image_index).masked_fill(~given.are_given, -100)
+        return [pairs, TextQuery(given.states, given.attention_mask, step.image_index, labels=false)]
 
     def forward(self, step: CBViLAStep, answers: list[Answer]) -> dict[str, Scored]:
         """Computes the cross-entropy of matches, and that of pairs among their negatives if it has a weight."""
-        (answer,) = answers
-        logits, labels = self.head(answer.states[:, 0]), answer.query.labels
+        logits = self.head(torch.cat([answer.states[:, 0] for answer in answers]))
+        labels = torch.cat([answer.query.labels for answer in answers])
         terms = {self.name: Scored(classification_loss(logits, labels), labels != -100, {"itm_logits": logits})}
         if self.options.ranking_weight > 0:
-            loss, counted = candidate_ranking_loss(matching_scores(logits), labels, step.texts.shape[0])
+            ranked, scores = answers[0].query.labels, matching_scores(logits)
+            loss, counted = candidate_ranking_loss(scores[: len(ranked)], ranked, step.texts.shape[0])
             terms[f"{self.name}_ranking"] = Scored(loss, counted)
         return terms
 

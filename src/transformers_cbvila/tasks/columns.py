@@ -5,7 +5,7 @@ from dataclasses import field
 from typing import Any
 
 from ..data.column_names import column_help
-from ..data.columns import find_column
+from ..data.columns import find_column, usual_column
 from .task import Task
 
 
@@ -23,10 +23,14 @@ def column_option(text: str, usual: Sequence[str], **metadata: Any) -> Any:
 def find_columns(task: Task, names: Sequence[str], source: str) -> dict[str, str]:
     """Returns the column of each option of a task that names one, in a source with columns `names`.
 
+    Of its optional columns, those that the source has follow.
+
     Raises:
         ValueError: If there is none; the message lists the columns that there are.
     """
-    return {
+    found = {
         option: find_column(getattr(task, option), usual, names, source, option)
         for option, usual in task.columns.items()
     }
+    optional = {field: usual_column(usual, names) for field, usual in task.optional_columns.items()}
+    return found | {field: column for field, column in optional.items() if column is not None}

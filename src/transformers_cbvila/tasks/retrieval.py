@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from ..data import option_texts
-from ..data.column_names import CAPTION_COLUMNS
+from ..data.column_names import CAPTION_COLUMNS, NEGATIVE_CAPTION_COLUMNS
 from ..data.image_views import ImageViews
 from ..data.task_collators import CBViLADataCollatorForImageTextRetrieval
 from ..data.task_examples import CaptionedImages
-from ..data.texts import class_names, named, texts_of
+from ..data.texts import class_names, named, texts_of, texts_or_blanks
 from ..metrics.baselines import chance_recall
 from ..model.configuration_cbvila import CBViLAConfig
 from ..model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
@@ -48,6 +48,7 @@ class ImageTextRetrieval(Task):
     card = "retrieval.md"
     hub_task = "image-text-retrieval"
     columns = {"caption_column": CAPTION_COLUMNS}
+    optional_columns = {"negative_captions": NEGATIVE_CAPTION_COLUMNS}
     main_metric = "mean_recall"
     defaults = TrainingDefaults(
         "nothing in the head is new",
@@ -76,7 +77,7 @@ class ImageTextRetrieval(Task):
         ),
     }
     zero_shot_heads = ("CBViLAForPreTraining",)
-    merged_fields = ("captions",)
+    merged_fields = ("captions", "negative_captions")
     has_text_baseline = False
     has_predictions = False
     resumes_evaluation = True
@@ -101,9 +102,16 @@ class ImageTextRetrieval(Task):
 
     def field_reader(self, columns: Mapping[str, str], features: Any, classes: Sequence[str]) -> FieldReader:
         """Returns what reads the captions of a row."""
-        column = columns["caption_column"]
+        column, negative = columns["caption_column"], columns.get("negative_captions")
         names, what = class_names(features[column]), called("caption", columns)
-        return lambda row: {"captions": texts_of(named(row[column], names), what)}
+
+        def read(row: Mapping[str, Any]) -> Fields:
+            fields: Fields = {"captions": texts_of(named(row[column], names), what)}
+            if negative is not None:
+                fields["negative_captions"] = texts_or_blanks(row[negative], f"negative caption in {negative!r}")
+            return fields
+
+        return read
 
     def texts(self, fields: Fields) -> Iterator[tuple[str, str]]:
         """Yields captions of a row."""

@@ -104,5 +104,6 @@ def _merged(records: Sequence[Record], lists: Sequence[str]) -> Iterator[Record]
         known = first.setdefault((record.images[0][0], record.fields["image_id"]), record)
         if known is not record:
             for name in lists:
-                known.fields[name] = [*known.fields[name], *record.fields[name]]
+                if name in known.fields or name in record.fields:  # an optional column, which not every source has
+                    known.fields[name] = [*known.fields.get(name, ()), *record.fields.get(name, ())]
     yield from first.values()

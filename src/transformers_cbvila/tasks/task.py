@@ -42,6 +42,7 @@ class Task(GivenOptions, ABC):
         protocols: Protocols of the literature, by name.
         zero_shot_heads: Names of other heads that have all weights that it needs.
         columns: Options that name a column of every row, and the columns that are looked for without them.
+        optional_columns: Fields that a row has if its source has one of these columns.
         merged_fields: Lists, which rows of the same image put together (`image_id_column`).
         training_options: Options of this class that `cbvila evaluate` does not have.
         has_text_baseline: Whether training data give a baseline that looks at texts alone.
@@ -59,6 +60,7 @@ class Task(GivenOptions, ABC):
     protocols: ClassVar[Mapping[str, Protocol]] = {}
     zero_shot_heads: ClassVar[tuple[str, ...]] = ()
     columns: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    optional_columns: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     merged_fields: ClassVar[tuple[str, ...]] = ()
     training_options: ClassVar[frozenset[str]] = frozenset()
     has_text_baseline: ClassVar[bool] = True

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 
 from .draws import Draws
-from .full_description import describe
+from .full_description import FullDescription, describe
 from .scene import Scene, SceneObject, relation
 from .wording import indefinite, noun_phrase, related, word
 from .words import NUMBERS, listed_in_words
@@ -18,25 +18,39 @@ CAPTION_TYPES = ("full", "full", "relation", "attribute", "count")
 _TRIES = 8  # to put a second full caption otherwise
 
 
-def captions_of(scene: Scene, draws: Draws) -> list[str]:
-    """Returns a caption of each of `CAPTION_TYPES`, in this order; of a single object those that there are."""
+def captions_of(scene: Scene, draws: Draws) -> dict[str, FullDescription | None]:
+    """Returns a caption of each of `CAPTION_TYPES`, in this order; of a single object those that there are.
+
+    Each comes with what it says, if that is what a [`FullDescription`] can hold: full captions and relations.
+    """
     order = draws.shuffled(range(len(scene.objects)))
-    first = full_caption(scene, order, draws)
-    captions = [first, _told_otherwise(scene, order, first, draws)]
+    told = describe(scene, order)
+    first = told.text(draws)
+    captions: dict[str, FullDescription | None] = {first: told}
+    captions |= _told_otherwise(scene, order, first, draws)
     if len(scene.objects) > 1:
-        captions.append(relation_caption(scene, draws))
-    return list(dict.fromkeys([*captions, attribute_caption(scene, draws), count_caption(scene, draws)]))
+        related_objects = two_related(scene, draws)
+        captions.setdefault(relation_caption(related_objects, draws), related_objects)
+    captions.setdefault(attribute_caption(scene, draws), None)
+    captions.setdefault(count_caption(scene, draws), None)
+    return captions
 
 
-def full_caption(scene: Scene, order: list[int], draws: Draws) -> str:
-    """Returns a caption with all objects, all their attributes and how they lie."""
-    return describe(scene, order).text(draws)
-
-
-def relation_caption(scene: Scene, draws: Draws) -> str:
-    """Returns a caption about how two objects lie to each other, without their sizes."""
+def two_related(scene: Scene, draws: Draws) -> FullDescription:
+    """Returns how two objects lie to each other, without their sizes."""
     one, other = draws.shuffled(scene.objects)[:2]
-    return related(indefinite(one.kind, draws), relation(one.box, other.box), indefinite(other.kind, draws), draws)
+    return FullDescription(((one.kind, None), (other.kind, None)), ((0, relation(one.box, other.box), 1),))
+
+
+def relation_caption(told: FullDescription, draws: Draws) -> str:
+    """Returns a caption about how two objects lie to each other."""
+    (one, _), (other, _) = told.objects
+    return related(indefinite(one, draws), told.relations[0][1], indefinite(other, draws), draws)
+
+
+def caption_of(told: FullDescription, draws: Draws) -> str:
+    """Returns what is told in words: a full caption, or one of a relation if no sizes are told."""
+    return relation_caption(told, draws) if told.objects[0][1] is None else told.text(draws)
 
 
 def attribute_caption(scene: Scene, draws: Draws) -> str:
@@ -80,11 +94,12 @@ def plural(noun: str) -> str:
     return f"{noun}es" if noun.endswith(("s", "x")) else f"{noun}s"
 
 
-def _told_otherwise(scene: Scene, order: list[int], first: str, draws: Draws) -> str:
-    """Returns a full caption in another order, which tells relations from the other side."""
+def _told_otherwise(scene: Scene, order: list[int], first: str, draws: Draws) -> dict[str, FullDescription | None]:
+    """Returns a full caption in another order, which tells relations from the other side; none if none is found."""
     turned = [order[1], order[0], *reversed(order[2:])] if len(order) > 1 else order
+    told = describe(scene, turned)
     for _ in range(_TRIES):
-        caption = full_caption(scene, turned, draws)
+        caption = told.text(draws)
         if caption != first:
-            return caption
-    return first
+            return {caption: told}
+    return {}

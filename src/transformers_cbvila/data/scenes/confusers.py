@@ -46,8 +46,8 @@ class Gallery:
     def __init__(self, options: SceneOptions) -> None:
         self._options = options
         self._rows: list[Confuser] = []
-        self._scenes = defaultdict[tuple[Kind, str], list[Scene]](list)  # by an object
-        self._told = defaultdict[tuple[Kind, str], list[FullDescription]](list)  # by the caption's first object
+        self._scenes = defaultdict[tuple[Kind, str | None], list[Scene]](list)  # by an object
+        self._told = defaultdict[tuple[Kind, str | None], list[FullDescription]](list)  # by the caption's first object
 
     def __getitem__(self, row: int) -> Confuser:
         while len(self._rows) <= row:

@@ -20,17 +20,17 @@ class FullDescription:
     """What a full caption says.
 
     Attributes:
-        objects: Kind and size of each object, in the order of the caption.
+        objects: Kind and size of each object, in the order of the caption; `None` where the size is not told.
         relations: How an object lies to an earlier or later one, by their numbers.
     """
 
-    objects: tuple[tuple[Kind, str], ...]
+    objects: tuple[tuple[Kind, str | None], ...]
     relations: tuple[tuple[int, str, int], ...]
 
     def holds(self, scene: Scene) -> bool:
         """Returns whether it is true of a scene, which may have further objects."""
         found = {item.kind: item for item in scene.objects}
-        if any(kind not in found or found[kind].size != size for kind, size in self.objects):
+        if any(kind not in found or size not in (None, found[kind].size) for kind, size in self.objects):
             return False
         boxes = [found[kind].box for kind, _ in self.objects]
         return all(relation(boxes[one], boxes[other]) == name for one, name, other in self.relations)

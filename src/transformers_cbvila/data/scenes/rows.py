@@ -6,10 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from .captions import captions_of
+from .captions import caption_of, captions_of
 from .confusers import ROLES, gallery
 from .draws import Draws
 from .entailment import draw_hypothesis, draw_premise
+from .false_captions import false_description
+from .full_description import FullDescription
 from .judging import LABELS
 from .options import SceneOptions
 from .questions import scene_with_questions
@@ -51,7 +53,15 @@ def _captioned(options: SceneOptions, split: str, number: int) -> Row:
     draws = sampler.draws
     scene = sampler.scene(sampler.kinds(draws.between(options.fewest, options.objects)))
     captions = captions_of(scene, draws)
-    return Row({"caption": captions[0], "captions": captions}, {"image": scene})
+    false = _false_captions(captions, scene, Sampler(Draws(options.seed, split, "false", number), options, split))
+    captioned = list(captions)
+    return Row({"caption": captioned[0], "captions": captioned, "negative_captions": false}, {"image": scene})
+
+
+def _false_captions(captions: dict[str, FullDescription | None], scene: Scene, sampler: Sampler) -> list[str]:
+    """Returns a false one for each of the captions, of its form; "" where there is none."""
+    changed = [told and false_description(told, scene, sampler) for told in captions.values()]
+    return [caption_of(told, sampler.draws) if told else "" for told in changed]
 
 
 def _asked(options: SceneOptions, split: str, number: int) -> Row:
