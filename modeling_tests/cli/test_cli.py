@@ -23,7 +23,9 @@ def recipe(tmp_path):
     return str(path)
 
 
-@pytest.mark.parametrize("command", ["pretrain", "finetune", "evaluate", "inspect", "demo", "publish"])
+@pytest.mark.parametrize(
+    "command", ["pretrain", "finetune", "evaluate", "inspect", "resize-codebook", "tokenize", "demo", "publish"]
+)
 def test_help_of_every_command_has_an_example(command, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([command, "--help"])
@@ -302,6 +304,23 @@ def test_pretraining_reads_the_split_that_train_split_names(recipe, picture_fold
     assert main([*command, "--output_dir", str(tmp_path / "out"), "--max_steps", "1"]) == 0
     record = json.loads((tmp_path / "out" / "pretraining.json").read_text())
     assert record["pairs"] == 5 and record["job"]["train_split"] == "train[:5]"
+
+
+def test_inspect_reports_what_codes_mean(tmp_path, capsys):
+    figures, page = tmp_path / "figures.json", tmp_path / "page.html"
+    argv = ["inspect", "cbvila-tiny", "--data", "scenes[rows=24]", "--rerank_k", "0", "--fewer_codes", "8"]
+    assert main([*argv, "--output", str(figures), "--page", str(page)]) == 0
+    measured = json.loads(figures.read_text())
+    for name in ("code_purity", "code_word_mutual_information", "code_probe_accuracy", "code_retrieval_r1"):
+        assert measured[f"{name}_low"] <= measured[name] <= measured[f"{name}_high"] and f"{name}_floor" in measured
+    assert measured["bits_per_token"] == 7 and 0 < measured["codebook_stability"] <= 1
+    assert measured["psnr_8_codes"] < measured["psnr"] and measured["ssim_low"] <= measured["ssim"]
+    printed = capsys.readouterr().out
+    assert re.search(r"code_purity +0\.\d+ +0\.\d+ to \d\.\d+\n", printed) and "code_purity_floor" in printed
+    html = page.read_text()
+    assert "Codes of words" in html and 'class="places"' in html and "purity of codes" in html
+    refused = ["inspect", "cbvila-tiny", "--data", "scenes[rows=2]", "--label_column", "colours"]
+    assert_says(capsys, refused, "label_column=colours: no row of scenes[rows=2] has a label")
 
 
 def test_inspect_checks_its_output_folder_first(capsys, tmp_path):

@@ -69,6 +69,20 @@ def test_merge_mappings_enters_mappings_and_null_removes():
     assert merge_mappings(RECIPE, {"model_config": "{no json", "max_steps": 3, "other": "{}"}) == {}
 
 
+def test_merge_mappings_drops_options_of_another_quantizer():
+    recipe = {"model_config": {"projection_dim": 8, "quantizer_config": {"size": 128}}}
+
+    def merged(quantizer):
+        return merge_mappings(recipe, {"model_config": {"quantizer_config": quantizer}})["model_config"]
+
+    assert merged({"type": "fsq", "levels": [3]}) == {
+        "projection_dim": 8,
+        "quantizer_config": {"type": "fsq", "levels": [3]},
+    }
+    for same in ({"type": "nearest", "dim": 4}, {"dim": 4}):
+        assert merged(same)["quantizer_config"] == {"size": 128, **same}
+
+
 def test_applicable_options_drops_options_of_another_choice():
     assert "lr_scheduler_kwargs" not in applicable_options(RECIPE, {"lr_scheduler_type": "linear"})
     assert (

@@ -120,6 +120,21 @@ def test_find_checkpoint_rejects_unpublishable_folders(spoil, sentence, folder):
     assert "\n" not in str(caught.value) and files(folder) == before
 
 
+@pytest.mark.parametrize("name", ["/data/encoder", "./encoder", "~/encoder", "runs/text/encoder", "encoder"])
+def test_find_checkpoint_rejects_options_that_name_a_folder(name, folder, tmp_path, monkeypatch):
+    (tmp_path / "encoder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    _change_config(objectives={"lgvq": {"text_encoder": name, "text_size": 20}})(folder)
+    with pytest.raises(ValueError, match=f"objectives: lgvq: text_encoder='{name}', a folder of this machine"):
+        find_checkpoint(folder)
+
+
+@pytest.mark.parametrize("name", ["bert-base-uncased", "my-org/encoder", None])
+def test_find_checkpoint_accepts_options_that_name_a_hub_id(name, folder):
+    _change_config(objectives={"lgvq": {"text_encoder": name}, "mim": {}}, quantizer_config={})(folder)
+    assert find_checkpoint(folder).config["objectives"]["lgvq"]["text_encoder"] == name
+
+
 def test_find_checkpoint_rejects_missing_and_unfinished_runs(folder, tmp_path):
     with pytest.raises(ValueError, match=r"is no folder and no bundled checkpoint \(cbvila-tiny, "):
         find_checkpoint(tmp_path / "nowhere")

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tiny import CODES, PATCHES, pretraining_model, tiny_processor, tiny_rows
+from tiny import CODES, PATCHES, pretraining_model, tiny_config, tiny_processor, tiny_rows
 
 from transformers_cbvila.inspection import measure
 from transformers_cbvila.inspection.measure import inspect_pretraining
@@ -48,6 +48,17 @@ def test_inspect_pretraining_without_a_codebook():
     figures = inspect_pretraining(model, tiny_processor(), tiny_rows(4), rerank_k=0, losses=True, **QUIET)
     assert not model.cbvila.has_quantizer and not [name for name in figures if "codebook" in name or "mim" in name]
     assert figures["loss_itm"] > 0 and "text_retrieval_r1" in figures
+
+
+def test_inspect_pretraining_of_codes_with_classes():
+    config = tiny_config()
+    config.quantizer_config = {"type": "class_guided", "size": 16, "dim": 8}
+    model = pretraining_model(config)
+    figures = inspect_pretraining(model, tiny_processor(), tiny_rows(4), rerank_k=0, **QUIET)
+    assert "codebook_label_agreement" not in figures
+    model.cbvila.quantizer.label_counts.copy_(torch.tensor([3.0, 4.0]))
+    figures = inspect_pretraining(model, tiny_processor(), tiny_rows(4), rerank_k=0, **QUIET)
+    assert figures["codebook_label_agreement"] == 0.75
 
 
 def test_inspect_pretraining_names_a_row_without_caption():

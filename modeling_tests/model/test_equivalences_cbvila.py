@@ -192,6 +192,7 @@ def test_peft_zero_adapter_does_not_change_outputs(head):
 # Every head, and those that other options make of it.
 ADAPTED = [(head, {}) for head in HEADS] + [
     (CBViLAForPreTraining, {"mim_head": "tied", "itm_kv": "both", "mim_cls_bag_weight": 1.0}),
+    (CBViLAForPreTraining, {"quantizer_config": {"type": "class_guided", "feature_layers": [1, 2]}}),
     (CBViLAForVisualReasoning, {"reasoning_fusion": "twin"}),
     (CBViLAForQuestionAnswering, {"tie_word_embeddings": False}),
 ]

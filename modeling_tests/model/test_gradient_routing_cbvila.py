@@ -8,31 +8,13 @@ from functools import cache
 
 import pytest
 import torch
+from gradient_groups import GROUPS
 from tiny import build, pretraining_model, tiny_pairs
 
 from transformers_cbvila import CBViLAForImageTextRetrieval
 from transformers_cbvila.model.momentum_cbvila import MomentumPairs, MomentumTargets
 
 TERMS = ("pixel", "codebook", "commitment", "mim", "itm", "mlm", "itc", "mim_cls_bag")
-GROUPS = {
-    "vit": ("cbvila.vision_model.",),
-    "text": ("cbvila.text_model.",),
-    "fusion": ("cbvila.fusion_model.",),
-    "in_proj": ("cbvila.quantizer.table.in_proj.",),
-    "out_proj": ("cbvila.quantizer.table.out_proj.",),
-    "positions": ("cbvila.visual_queries.position_embeddings",),
-    "mask": ("cbvila.visual_queries.mask_token",),
-    "codes": ("cbvila.quantizer.table.codes",),
-    "keys": ("cbvila.text_key_projection.",),
-    "queries": ("cbvila.visual_queries.projection.", "cbvila.visual_queries.layernorm.", "cbvila.visual_queries.cls"),
-    "pixel_head": ("objectives.pixel.head.",),
-    "mim_head": ("objectives.mim.head.",),
-    "bag_head": ("objectives.mim_cls_bag.head.",),
-    "patch_mask": ("cbvila.patch_mask_token",),
-    "itm_head": ("objectives.itm.head.",),
-    "mlm_head": ("objectives.mlm.head.dense.", "objectives.mlm.head.layernorm.", "objectives.mlm.head.decoder.bias"),
-    "contrast": ("cbvila.vision_projection.", "cbvila.text_projection.", "cbvila.logit_scale"),
-}
 # The path from visual words through the fusion encoder to a head, which pixel and MIM share.
 WORDS = {"out_proj", "positions", "queries", "keys", "text", "fusion"}
 ROUTES = {

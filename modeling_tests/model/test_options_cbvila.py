@@ -96,7 +96,7 @@ def test_mim_mask_stage_pre_targets_are_of_the_whole_image():
     with torch.no_grad():
         tokens = model.cbvila.vision_model(batch["pixel_values"]).last_hidden_state[:, 1:]
         targets = model.cbvila.quantizer(tokens).indices
-        seen = model.cbvila.encode_visible_patches(batch["pixel_values"], hidden)[:, 1:]
+        seen = model.cbvila.encode_visible_patches(batch["pixel_values"], hidden).last_hidden_state[:, 1:]
     torch.testing.assert_close(output.losses["mim"], F.cross_entropy(output.mim_logits, targets[hidden]))
     assert not torch.equal(model.cbvila.quantizer(seen).indices, targets)
 

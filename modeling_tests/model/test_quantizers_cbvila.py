@@ -16,12 +16,14 @@ from transformers_cbvila.model.quantizers_cbvila import QUANTIZERS
 # Small options of each kind, and further ones that are worth a test of their own. A new quantizer without an entry is
 # tested with its defaults.
 VARIANTS = {
+    "adaptive": [{"tables": [[8, 8], [16, 4]]}, {"tables": [[4, 12], [8, 6], [16, 3]], "norm": "none"}],
     "nearest": [
         {"size": 16, "dim": 8},
         {"size": 16, "dim": None, "norm": "none", "update": "loss", "gradient": "gumbel"},
         {"size": 16, "dim": 8, "gradient": "rotation"},
     ],
     "fsq": [{"levels": [3, 5]}, {"levels": [4, 3, 2]}],
+    "class_guided": [{"size": 16, "dim": 8}, {"size": 16, "dim": None, "norm": "none", "update": "loss"}],
     "residual": [{"depth": 3, "size": 8, "dim": 6}, {"size": 8, "dim": None, "update": "loss"}],
 }
 ALL = [{"type": name, **options} for name in QUANTIZERS for options in VARIANTS.get(name, [{}])]
@@ -100,7 +102,8 @@ def test_quantizer_training_output_equals_evaluation(options):
     quantizer = tiny_quantizer(options)
     output = quantizer(visual_tokens(), remember=False)
     torch.testing.assert_close(output.detached, quantizer.indices_to_quantized(output.indices))
-    if options.get("gradient") != "gumbel":
+    samples = options.get("gradient") == "gumbel" or options["type"] == "adaptive"
+    if not samples:
         torch.testing.assert_close(output.quantized, output.detached)
 
 
@@ -156,6 +159,12 @@ def test_quantizer_terms_train_tokens_or_codes(options):
     quantizer = tiny_quantizer(options)
     tokens = visual_tokens().requires_grad_()
     terms = quantizer(tokens).terms or {}
+    own = {name: terms.pop(name) for name in type(quantizer).loss_weights(quantizer.options)}
+    for name, term in own.items():
+        assert any(
+            part is not None and part.any()
+            for part in torch.autograd.grad(term, list(quantizer.parameters()), allow_unused=True, retain_graph=True)
+        ), name
     for name, term in terms.items():
         inputs = list(quantizer.code_parameters()) if name == "codebook" else [tokens]
         others = [tokens] if name == "codebook" else list(quantizer.code_parameters())

@@ -9,8 +9,10 @@ import pytest
 from PIL import Image
 from tiny import CODES, PATCHES, SIDE, pretraining_model, tiny_processor, tiny_rows
 
+from transformers_cbvila.inspection.code_words import count_code_words, places_of_code
 from transformers_cbvila.inspection.measure import inspect_pretraining
 from transformers_cbvila.inspection.visual_words import VisualWords
+from transformers_cbvila.pages.code_word_sections import words_section
 from transformers_cbvila.pages.codebook_images import (
     crop_with_neighbours,
     distinct_colours,
@@ -75,8 +77,8 @@ def test_codebook_page_embeds_all_pictures(written):
     html, _, indices = written
     page, used = Page(html), len(np.unique(indices))
     assert 3 < used <= CODES
-    # an image in numbered patches, 8 images in 5 versions, a strip per code, 8 images with two maps
-    assert len(page.images) == 1 + 8 * 5 + used + 8 * 3
+    # an image in numbered patches, 8 images in 5 versions, a strip and a map per code, 8 images with two maps
+    assert len(page.images) == 1 + 8 * 5 + 2 * used + 8 * 3
     assert all(image["src"].startswith("data:image/png;base64,") for image in page.images)
     sizes = [decoded(image).size for image in page.images]
     plain, outlined_ones = [(SIDE, SIDE)] * 3, [(8 * SIDE, 8 * SIDE)] * 2
@@ -91,7 +93,7 @@ def test_codebook_page_describes_pictures_and_tables(written):
     assert all(len(alt) > 8 for alt in alts) and len(set(alts)) > 0.8 * len(alts)
     assert alts[0].endswith("cut into 4 by 4 numbered patches")
     assert sum(alt.endswith("right") for alt in alts) == 2 * 8
-    assert page.tags.count("table") == page.tags.count("caption") == 3
+    assert page.tags.count("table") == page.tags.count("caption") == 4
     assert all("scope" in attributes for tag, attributes in page.attributes if tag == "th")
     (drawing,) = (attributes for tag, attributes in page.attributes if tag == "svg")
     assert "the most used has" in drawing["aria-label"]
@@ -207,7 +209,30 @@ def test_codes_section_keeps_the_given_order():
     page = Page(codes_section(words, {2: [crop, crop], 0: [crop]}, 4, 2))
     texts = [text.replace("\u202f", " ") for text in page.texts if text]
     places = [texts.index(text) for text in ("2", "75.00 %, 3 ×", "in 2 images", "0", "25.00 %, 1 ×", "in 1 image")]
-    assert places == sorted(places) and len(page.images) == 2
+    assert places == sorted(places) and len(page.images) == 2 * 2
+
+
+def test_codes_and_words_of_each_other_by_hand():
+    """Code 1 is in images of cats only, in their second patch; code 0 is everywhere else."""
+    names = ["cat", "dog", "cat", "dog"]
+    indices = np.array([[[0], [1 if name == "cat" else 0]] for name in names])
+    words = VisualWords(indices, np.array([6, 2]), np.array([[1, 0, 0], [0, 0, 1.0]]), (1, 2))
+    for name in names:
+        words.row_words.add({"captions": [f"a <b>{name}</b>"]})
+    counted = count_code_words(words)
+    assert counted.words == ["cat", "dog"] and counted.together.tolist() == [[2, 4], [2, 0]]
+    assert counted.of_code(1) == [("cat", 1.0, 0.5)] and counted.of_code(0) == [("dog", 4 / 6, 0.5)]
+    assert counted.of_word("cat") == [(1, 2.0)] and counted.of_word("dog") == [(0, pytest.approx(4 / 3))]
+    assert places_of_code(1, words).tolist() == [[0, 0.5]] and places_of_code(0, words).tolist() == [[1, 0.5]]
+    page = Page(words_section(counted, words))
+    assert [text for text in page.texts if text][-8:-4] == ["dog", "in 50.0\u202f% of images", "0", "1.3 ×"]
+
+
+def test_words_section_is_empty_without_words():
+    words = VisualWords(np.zeros((2, 1, 1), int), np.array([2]), np.full((1, 3), 0.5), (1, 1))
+    for _ in range(2):
+        words.row_words.add({})
+    assert words_section(count_code_words(words), words) == ""
 
 
 @pytest.mark.parametrize("name", ["mim", "pixel"])

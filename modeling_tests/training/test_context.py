@@ -36,4 +36,4 @@ def test_context_callbacks_read_the_current_dataset(tmp_path):
     trainer.state.epoch = 3.0
     trainer.data_callback.on_epoch_begin(trainer.args, trainer.state, trainer.control)
     assert epochs == [3]
-    assert sum(len(images) for images in image_batches(trainer.context, 0)) == 4
+    assert sum(len(batch.pixel_values) for batch in image_batches(trainer.context, 0)) == 4

@@ -68,6 +68,22 @@ def test_peft_resumed_equals_unbroken_run(tmp_path):
     assert_equal_weights(resumed.model, whole.model)
 
 
+def test_peft_saves_a_whole_objective(tmp_path):
+    """The generator of raq, and the steps that its numbers of codes follow from."""
+    saved, options = [*EVERYTHING, "objectives.raq"], {"max_steps": 5, "save_strategy": "steps", "save_steps": 3}
+
+    def model():
+        return adapted(saved, pretraining_model(objectives={"raq": {}}))
+
+    whole = pretrainer(tmp_path / "whole", model=model(), **options)
+    whole.train()
+    train_until(4, pretrainer, tmp_path / "broken", model=model(), **options)
+    resumed = pretrainer(tmp_path / "broken", model=model(), **options)
+    resumed.train(resume_from_checkpoint=True)
+    assert_equal_weights(resumed.model, whole.model)
+    assert resumed.unwrapped_model.objectives["raq"].steps == 5
+
+
 def test_peft_model_with_momentum_and_ema_teacher(tmp_path):
     options = {"queue_size": 2, "momentum_distill": 0.4, "burn_in_steps": 1, "codebook_target_decay": 0.9}
     trainer = pretrainer(tmp_path, model=adapted(), max_steps=4, **options)

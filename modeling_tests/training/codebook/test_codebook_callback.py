@@ -48,7 +48,9 @@ class Stream(IterableDataset):
 
 def test_image_batches_depend_on_the_seed(tmp_path):
     trainer = pretrainer(tmp_path)
-    first, again, other = (torch.cat(list(image_batches(trainer.context, seed))) for seed in (0, 0, 1))
+    first, again, other = (
+        torch.cat([batch.pixel_values for batch in image_batches(trainer.context, seed)]) for seed in (0, 0, 1)
+    )
     assert first.shape == (8, 3, 32, 32) and torch.equal(first, again) and not torch.equal(first, other)
     # the same pictures in another order
     assert torch.equal(first.sum((1, 2, 3)).sort().values, other.sum((1, 2, 3)).sort().values)
@@ -69,7 +71,7 @@ def test_image_latents_are_those_of_evaluation(tmp_path):
     model = trainer.model.train()
     model.cbvila.vision_model.embeddings.eval()  # a part that someone froze
     modes = [part.training for part in model.modules()]
-    images = next(image_batches(trainer.context, 0))
+    images = next(image_batches(trainer.context, 0)).pixel_values
     latents = image_latents(trainer.context, images)
     assert [part.training for part in model.modules()] == modes
     model.eval()
@@ -107,7 +109,7 @@ def test_code_stability_looks_back_by_its_window(monkeypatch, tmp_path):
     probe = CodeStability(trainer.context, images=2, window=10)
     book = trainer.model.cbvila.quantizer
     indices = torch.zeros(2, PATCHES, dtype=torch.long)
-    monkeypatch.setattr(book, "lookup", lambda latents: indices.clone())
+    monkeypatch.setattr(book, "lookup", lambda latents, hints=None: indices.clone())
     settled = []
     for step in (0, 4, 8, 12, 16):
         indices.flatten()[:step] = step  # at each step some indices become new

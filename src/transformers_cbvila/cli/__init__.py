@@ -16,6 +16,8 @@ COMMANDS = {
     "finetune": "fine-tune for vqa, retrieval, entailment or reasoning",
     "evaluate": "measure a model on a task, with baselines and intervals",
     "inspect": "measure a pretrained model: codebook, MIM and its baselines, retrieval; show its visual words",
+    "resize-codebook": "change the number of codes of a trained model, and measure what it costs",
+    "tokenize": "write the visual words of a data set to Parquet files, and draw images from them",
     "data": "write generated scenes, with their exact truth, to Parquet files",
     "demo": "fine-tune the bundled checkpoint on easy-VQA, evaluate it and write a report",
     "publish": "put a model on the Hub with a card and its code, loadable with and without this package",
@@ -32,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     name = parser.parse_args(argv[:1]).command
     with in_one_line(f"cbvila {name}") as outcome:
         refuse_nul(argv)
-        command = import_module(f".{name}", __name__)
+        command = import_module(f".{name.replace('-', '_')}", __name__)
         outcome.when_interrupted = getattr(command, "INTERRUPTED", outcome.when_interrupted)
         parsed = command.parse(argv[1:])
         from ..registration import register
@@ -45,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> Parser:
     from .. import __version__
 
-    lines = (f"  {name:<10} {text}" for name, text in COMMANDS.items())
+    lines = (f"  {name:<15} {text}" for name, text in COMMANDS.items())
     parser = Parser(
         prog="cbvila",
         usage="cbvila COMMAND [OPTION VALUE ...]",

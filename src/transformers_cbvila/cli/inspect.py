@@ -16,10 +16,12 @@ EXAMPLE = """\
 example:
   cbvila inspect cbvila-tiny --data easy-vqa --output metrics.json --page codebook.html
   cbvila inspect runs/mine --data scenes --split confusers --rerank_k 0
+  cbvila inspect runs/mine --data scenes --label_column objects --fewer_codes 64 16
 
-The metrics say how many codes are used, what masked image modelling and the pixel head reach beside their baselines,
-and how often the right caption or image is found, by similarity and when matching orders the best --rerank_k
-candidates. The page shows images drawn from visual words (the paper's Fig. 2), patches that share a code (Fig. 3) and
+The metrics say how many codes are used, whether they go with words and labels (code_…, each beside a _floor), what
+masked image modelling and the pixel head reach beside their baselines, and how often the right caption or image is
+found, by similarity and when matching orders the best --rerank_k candidates. The page shows images drawn from visual
+words (the paper's Fig. 2), patches that share a code and the words that go with it (Fig. 3), the codes of words, and
 maps of codes; it is one file with everything in it.
 """
 
@@ -42,6 +44,15 @@ def parse(argv: list[str]) -> tuple[Any, ...]:
     parser.add_argument("--split", help=option_texts.MEASURED_SPLIT)
     parser.add_argument("--image_column", default="image", help=option_texts.IMAGE_COLUMN)
     parser.add_argument("--caption_column", help=option_texts.CAPTION_COLUMN)
+    parser.add_argument("--label_column", help=f'{option_texts.LABEL_COLUMN} "" for none.')
+    parser.add_argument(
+        "--fewer_codes",
+        nargs="+",
+        type=int,
+        default=[],
+        metavar="K",
+        help="also reconstruct with so many codes, made of the model's by differentiable k-means",
+    )
     parser.add_argument(
         "--rerank_k", type=int, default=64, help="candidates per query that matching orders; 0: none (default: 64)"
     )
@@ -69,10 +80,16 @@ def run(options: Any) -> int:
     require_folder("output", options.output)
     source = checkpoint_source(options.model)
     model, processor = placed(CBViLAForPreTraining.from_pretrained(source)), CBViLAProcessor.from_pretrained(source)
+    if options.fewer_codes:
+        from ..inspection.rate_distortion import check_fewer_codes
+
+        check_fewer_codes(model, options.fewer_codes)
     split, rows = _load(options)
     if rows.skipped:
         print(rows.summary_of_skipped(), file=sys.stderr)
     measured = inspect_pretraining(model, processor, rows, rerank_k=options.rerank_k)
+    if model.cbvila.has_quantizer:
+        measured |= _codebook_metrics(model, processor, rows, source, options.fewer_codes)
     metrics = {"data": " ".join(Path(name).name for name in options.data), "split": split, **measured}
     print_metrics(metrics)
     if kept := keep_better_order(source, measured, options.rerank_k):
@@ -91,14 +108,38 @@ def run(options: Any) -> int:
     return 0
 
 
+def _codebook_metrics(model: Any, processor: Any, rows: Any, source: str, fewer_codes: list[int]) -> dict[str, Any]:
+    """Returns what codes tell about words, and what images lose with them."""
+    from ..inspection.codebook_rates import measure_rate
+    from ..inspection.codebook_report import codebook_report
+    from ..inspection.image_tokenizers import CBViLATokenizer
+    from ..inspection.rate_distortion import rate_distortion
+    from ..inspection.recorded_stability import recorded_stability
+    from ..model.objective_pixel_cbvila import CBViLAPixel
+
+    found = codebook_report(CBViLATokenizer(model, processor), rows)
+    if CBViLAPixel.name in model.objectives:
+        rate = measure_rate(model, processor, rows)
+        found |= {name: value for name, value in rate.items() if name.startswith(("psnr", "ssim"))}
+    if fewer_codes:
+        found |= rate_distortion(model, processor, rows, fewer_codes)
+    return found | recorded_stability(source)
+
+
 def _load(options: Any) -> tuple[str, MeasuredPairs]:
     """Returns the split that is measured, and its rows of all sources."""
+    from ..data.column_names import LABEL_COLUMNS
     from ..data.measured_pairs import MeasuredPairs
     from ..data.mixing import join
     from ..data.source_rows import usual_split
     from ..data.sources import load_pairs
 
     split, skip = options.split or usual_split(options.data), options.skip_bad_rows
-    columns = (options.image_column, options.caption_column)
-    pairs = [load_pairs(name, split, *columns, skip_bad_rows=skip) for name in options.data]
-    return split, MeasuredPairs(join(pairs), skip)
+    labels = LABEL_COLUMNS if options.label_column is None else (options.label_column,)
+    columns = (options.image_column, options.caption_column, labels)
+    pairs = join([load_pairs(name, split, *columns, skip_bad_rows=skip) for name in options.data])
+    if options.label_column and not any(pairs["keywords"]):
+        raise ValueError(
+            f"label_column={options.label_column}: no row of {' '.join(options.data)} has a label in such a column."
+        )
+    return split, MeasuredPairs(pairs, skip)

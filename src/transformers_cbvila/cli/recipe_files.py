@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..model.messages_cbvila import shown
-from ..model.nested_options_cbvila import with_current_names
+from ..model.nested_options_cbvila import DEFAULT_QUANTIZER, with_current_names
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 _ENDING = ".yaml"
@@ -65,7 +65,7 @@ def merge_mappings(recipe: Mapping[str, Any], given: Mapping[str, Any]) -> dict[
     """Merges options that are mappings in both the recipe and the command line.
 
     As a JSON merge patch (RFC 7386): entries of the command line override the recipe's one by one, at any depth, and
-    null removes one.
+    null removes one. Options of a quantizer of another type than the command line's are left out.
 
     Returns:
         The merged options only.
@@ -74,7 +74,7 @@ def merge_mappings(recipe: Mapping[str, Any], given: Mapping[str, Any]) -> dict[
     for name, value in given.items():
         patch = _mapping(value)
         if patch is not None and isinstance(recipe.get(name), Mapping):
-            found[name] = _patched(recipe[name], patch)
+            found[name] = _patched(_of_same_quantizer(recipe[name], patch), patch)
     return found
 
 
@@ -100,6 +100,15 @@ def _mapping(value: Any) -> dict[str, Any] | None:
     except ValueError:
         return None
     return value if isinstance(value, dict) else None
+
+
+def _of_same_quantizer(value: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a mapping without its `quantizer_config` if that of the patch is of another type."""
+    name = "quantizer_config"
+    old, new = _mapping(value.get(name)) or {}, _mapping(patch.get(name)) or {}
+    kind = old.get("type", DEFAULT_QUANTIZER)
+    is_same = new.get("type", kind) == kind
+    return {key: part for key, part in value.items() if key != name or is_same}
 
 
 def _patched(value: Any, patch: Mapping[str, Any]) -> dict[str, Any]:

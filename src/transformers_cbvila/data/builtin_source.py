@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -57,6 +57,26 @@ class BuiltinSource(ABC):
     def texts(self, split: str) -> Iterator[str]:
         """Yields texts for a vocabulary that its rows for pretraining do not have, such as questions and answers."""
         yield from ()
+
+    @staticmethod
+    def label_map_of(address: str) -> str | None:
+        """Returns the address of the label map of an image that the source draws, or None if it has no classes.
+
+        [`~BuiltinSource.image_at`] returns the map, whose pixels are numbers of classes; 255 stands for none.
+        """
+        return None
+
+    @staticmethod
+    def classes_of_objects(objects: Sequence[Mapping[str, Any]]) -> list[int] | None:
+        """Returns the class of each value of a label map in a table that the source exported; value 0 is first.
+
+        Args:
+            objects: Records of the objects, in whose order the map has the values 1, 2, …
+
+        Returns:
+            The classes; None if these are not records of the source.
+        """
+        return None
 
     @staticmethod
     def image_at(address: str) -> Image.Image:

@@ -1,7 +1,8 @@
 """All built-in sources by name."""
 
 import re
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
+from typing import Any
 
 from ..late_classes import LateClass, LateClasses
 from ..model.messages_cbvila import shown
@@ -34,6 +35,15 @@ def find_builtin(source: str) -> BuiltinSource | None:
         raise ValueError(f"{shown(source)} lacks the closing bracket of its options; expected {name}[key=value].")
     kind = BUILTIN_SOURCES[name]
     return kind(parse_options(name, parts["options"] or "", kind.options_type))
+
+
+def classes_of_objects(objects: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Returns the class of each value of a label map, by the records of its objects; none if no source knows them.
+
+    All sources are asked, since an exported table does not name its own.
+    """
+    found = (kind.classes_of_objects(objects) for kind in BUILTIN_SOURCES.values())
+    return next((classes for classes in found if classes is not None), [])
 
 
 def check_task(name: str, source: BuiltinSource, task: str) -> None:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ..model.messages_cbvila import shown
 from ..model.processing_cbvila import UNLIMITED, CBViLAProcessor
-from .masking import drop, generator_for, mask_patches, mask_tokens
+from .label_maps import patch_classes
+from .masking import drop, generator_for, mask_patches, mask_tokens, mask_words
 from .pairs import stable_id
 
 
@@ -30,6 +31,7 @@ class CBViLADataCollatorForPreTraining:
             have seen to predict them without a text. ITM, MLM and ITC keep the caption.
         max_length: Longest caption in tokens; longer ones are cut.
         seed: Seed of examples without a generator of their own.
+        masks_words: Whether to choose words that objectives such as `"lgvq"` predict from an image's codes.
     """
 
     processor: CBViLAProcessor
@@ -40,6 +42,7 @@ class CBViLADataCollatorForPreTraining:
     text_drop_prob: float = 0.0
     max_length: int = 30
     seed: int = 0
+    masks_words: bool = False
 
     def __post_init__(self) -> None:
         for name in ("mlm_probability", "mlm_replace", "mim_mask_ratio", "text_drop_prob"):
@@ -61,12 +64,27 @@ class CBViLADataCollatorForPreTraining:
             return_tensors="pt",
         )
         generators = [e.get("generator") or self._generator(row, e["text"]) for row, e in enumerate(examples)]
+        masks, views = self._mask(dict(batch), generators), self._views(examples, batch["pixel_values"])
         negatives = negative_texts(self.processor, examples, self.max_length)
-        return {**batch, **self._mask(dict(batch), generators), **identities(examples), **negatives}
+        return {**batch, **masks, **views, **identities(examples), **negatives}
 
     def _generator(self, row: int, text: str) -> torch.Generator:
         # with the text: rows of all batches have the same numbers, and would have the same masks
         return generator_for(self.seed, row, stable_id(text))
+
+    def _views(self, examples: list[dict[str, Any]], pixel_values: Tensor) -> dict[str, Tensor]:
+        """Returns the classes of patches and the other views that examples have, of the size of (B, 3, H, W)."""
+        found = {}
+        if "other_image" in examples[0]:
+            others = self.processor(images=[e["other_image"] for e in examples], return_tensors="pt")
+            found["other_pixel_values"] = others["pixel_values"]
+        rows, columns = (side // self.patch_size for side in pixel_values.shape[-2:])
+        for start in ("", "other_"):
+            if f"{start}label_map" in examples[0]:
+                maps = [example[f"{start}label_map"] for example in examples]
+                classes = [patch_classes(label_map, rows, columns, self.patch_size) for label_map in maps]
+                found[f"{start}token_classes"] = torch.stack(classes)
+        return found
 
     def _mask(self, batch: dict[str, Tensor], generators: list[torch.Generator]) -> dict[str, Tensor]:
         tokenizer = self.processor.tokenizer
@@ -91,8 +109,12 @@ class CBViLADataCollatorForPreTraining:
             "mlm_labels": torch.stack([labels for _, labels in texts]),
             "bool_masked_pos": torch.stack([mask_patches(patches, g, self.mim_mask_ratio) for g in generators]),
         }
-        if self.text_drop_prob > 0:  # drawn last, so that masks are the same without it
+        # drawn last, so that masks are the same without them
+        if self.text_drop_prob > 0:
             corrupted["caption_dropped"] = torch.tensor([drop(g, self.text_drop_prob) for g in generators])
+        if self.masks_words:
+            words = [mask_words(*pair) for pair in zip(maskable, generators, strict=True)]
+            corrupted["masked_words"] = torch.stack(words)
         return corrupted
 
 

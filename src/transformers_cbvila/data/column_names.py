@@ -5,6 +5,12 @@ from collections.abc import Sequence
 # Columns with captions, in this order; the last two are those of Karpathy's splits.
 CAPTION_COLUMNS = ("captions", "caption", "text", "txt", "sentences_raw", "sentences")
 
+# Columns with labels or attributes of images, in this order; the last is that of scenes.
+LABEL_COLUMNS = ("label", "labels", "objects")
+
+# Columns with label maps, which have the class of each pixel.
+LABEL_MAP_COLUMNS = ("label_map",)
+
 # Columns with texts that are false of the image although they are close to its captions.
 NEGATIVE_CAPTION_COLUMNS = ("negative_captions", "negative_caption")
 

@@ -1,6 +1,7 @@
 """Distortions of images: RandAugment's, as ALBEF uses them, and black edges."""
 
 from collections.abc import Callable
+from typing import Any
 
 from PIL import Image, ImageChops, ImageEnhance, ImageFilter, ImageOps
 
@@ -16,9 +17,14 @@ def _moved(image: Image.Image, across: tuple[float, float], down: tuple[float, f
     """Returns the image sheared and shifted by (shear, shift) of rows and of columns; uncovered pixels are grey."""
     (shear_x, shift_x), (shear_y, shift_y) = across, down
     matrix = (1.0, shear_x, shift_x, shear_y, 1.0, shift_y)
-    return image.transform(
-        image.size, Image.Transform.AFFINE, matrix, resample=Image.Resampling.BILINEAR, fillcolor=_GREY
-    )
+    return image.transform(image.size, Image.Transform.AFFINE, matrix, **_resampling(image))
+
+
+def _resampling(image: Image.Image) -> dict[str, Any]:
+    """Returns how pixels of an image or a label map (mode "I") are moved, and what is where none is."""
+    if image.mode == "I":
+        return {"resample": Image.Resampling.NEAREST, "fillcolor": -1}
+    return {"resample": Image.Resampling.BILINEAR, "fillcolor": _GREY}
 
 
 def inked(image: Image.Image) -> Image.Image:
@@ -42,5 +48,10 @@ DISTORTIONS: tuple[Callable[[Image.Image, float], Image.Image], ...] = (
     lambda image, sign: _moved(image, (0.0, 0.0), (sign * _SHEAR, 0.0)),
     lambda image, sign: _moved(image, (0.0, sign * _SHIFT), (0.0, 0.0)),
     lambda image, sign: _moved(image, (0.0, 0.0), (0.0, sign * _SHIFT)),
-    lambda image, sign: image.rotate(sign * _TURN, resample=Image.Resampling.BILINEAR, fillcolor=_GREY),
+    lambda image, sign: image.rotate(sign * _TURN, **_resampling(image)),
+)
+# The same of a label map, which only moves.
+LABEL_DISTORTIONS: tuple[Callable[[Image.Image, float], Image.Image], ...] = (
+    *[lambda labels, sign: labels] * 5,
+    *DISTORTIONS[5:],
 )

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from PIL import Image
 
-from .distortions import DISTORTIONS, inked
+from .distortions import DISTORTIONS, LABEL_DISTORTIONS, inked
 
+_UNKNOWN = -1  # the class of pixels of a label map beyond the image
 _WHITE = 255.0
 _BETWEEN_CHANNELS = 2 / 3  # how much of a channel's own change another channel's share changes by
 
@@ -63,6 +64,12 @@ class ImageViews:
 
     def draw(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
         """Returns a view of an RGB image."""
+        return self.draw_with_labels(image, None, generator)[0]
+
+    def draw_with_labels(
+        self, image: Image.Image, labels: Image.Image | None, generator: torch.Generator
+    ) -> tuple[Image.Image, Image.Image | None]:
+        """Returns a view of an RGB image, and the same view of its label map (mode "I"), if it has one."""
         # read before edges are drawn
         ground = image.getpixel((0, 0)) if self.rotation > 0 or self.max_crop_scale > 1 else None
         if self.outlines > 0 and uniform(generator) < self.outlines:
@@ -70,17 +77,26 @@ class ImageViews:
         if self.rotation > 0:
             angle = uniform(generator, -self.rotation, self.rotation)
             image = image.rotate(angle, Image.Resampling.BILINEAR, fillcolor=ground)
+            labels = labels and labels.rotate(angle, Image.Resampling.NEAREST, fillcolor=_UNKNOWN)
         if self.crop_scale < 1 or self.max_crop_scale > 1:
-            image = _cut(image, self.crop_box(image.size, generator), ground)
+            box = self.crop_box(image.size, generator)
+            image, labels = _cut(image, box, ground), labels and _cut(labels, box, _UNKNOWN)
         if self.flip and uniform(generator) < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            labels = labels and labels.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         if self.color_jitter > 0:
             image = image.convert("RGB", self.color_matrix(generator))
         for _ in range(self.distortions):
-            distort = DISTORTIONS[integer(generator, len(DISTORTIONS))]
+            kind = integer(generator, len(DISTORTIONS))
             if uniform(generator) < 0.5:
-                image = distort(image, 1.0 if uniform(generator) < 0.5 else -1.0)
-        return image
+                sign = 1.0 if uniform(generator) < 0.5 else -1.0
+                image, labels = DISTORTIONS[kind](image, sign), labels and LABEL_DISTORTIONS[kind](labels, sign)
+        return image, labels
+
+    @property
+    def are_all_equal(self) -> bool:
+        """Whether every view of an image is the image itself."""
+        return self == ImageViews()
 
     def crop_box(self, size: tuple[int, int], generator: torch.Generator) -> tuple[int, int, int, int]:
         """Returns a box of `crop_scale` to `max_crop_scale` of the area, at 3:4 to 4:3 of the image's aspect ratio.

@@ -64,6 +64,28 @@ def mask_tokens(
     return torch.cat([corrupted, rest]), torch.cat([labels, torch.full_like(rest, IGNORED)])
 
 
+def mask_words(maskable: Tensor, generator: torch.Generator) -> Tensor:
+    """Draws which words of a text to mask: a share from 0.1 to 0.3, most often near 0.3, but at least one word.
+
+    The share follows a normal distribution (mean 0.5, deviation 0.1) cut to this range, as in LG-VQ.
+
+    Args:
+        maskable: (L,) bool, false on special tokens and padding.
+        generator: Generator of the draws.
+
+    Returns:
+        (L,) bool.
+    """
+    normal = torch.distributions.Normal(0.5, 0.1)
+    least, most = normal.cdf(torch.tensor([0.1, 0.3], dtype=torch.float64))
+    share = normal.icdf(least + (most - least) * torch.rand((), dtype=torch.float64, generator=generator))
+    draws = torch.rand(int(maskable.sum()), generator=generator)
+    chosen = draws < share
+    if len(draws) and not chosen.any():
+        chosen[draws.argmin()] = True
+    return torch.zeros_like(maskable).masked_scatter(maskable, chosen)
+
+
 def drop(generator: torch.Generator, probability: float) -> bool:
     """Draws whether something is dropped, with a probability."""
     return bool(torch.rand((), generator=generator) < probability)

@@ -62,7 +62,8 @@ def interleave(sources: Sequence[IterableDataset], weights: Sequence[float] = ()
 
 def _in_one_form(sources: Sequence[Dataset]) -> list[Dataset]:
     datasets = require("datasets")
-    features = datasets.Features({**pair_features(), "image": datasets.Image()})
+    with_labels = "label_map" in sources[0].column_names
+    features = datasets.Features({**pair_features(with_labels=with_labels), "image": datasets.Image()})
     return [source.cast(features) for source in sources]
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from PIL import Image
 
 from ..model.messages_cbvila import shown
 from .bad_rows import NAMED, TRIES, WAY_OUT, reason, summary_of_bad_rows
@@ -14,9 +15,11 @@ from .column_names import CAPTION_COLUMNS
 from .columns import usual_column
 from .epoch_rows import EpochRows
 from .image_views import ImageViews, integer, uniform
+from .label_maps import LabelMaps
 from .masking import generator_for
 from .texts import class_names, items_of, named, texts_of, texts_or_blanks
 
+_OTHER_VIEW = 1  # second key of the draw of another view, after the seed of the first one
 _SUBSTITUTE = 1  # fourth key of the draw of another row in place of a bad one
 
 
@@ -44,10 +47,14 @@ class PairDraws:
     Args:
         views: Views of the image.
         keyword_probability: How often keywords are appended to the caption.
+        label_maps: What returns the label map of a row, whose view is then part of the example.
+        two_views: Whether examples also have another view of the image, and of its label map.
     """
 
     views: ImageViews = field(default_factory=ImageViews)
     keyword_probability: float = 0.5
+    label_maps: LabelMaps | None = None
+    two_views: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.keyword_probability <= 1:
@@ -66,11 +73,16 @@ class PairDraws:
         captions = list(row["captions"])
         number = integer(generator, len(captions)) if caption is None else caption
         text = captions[number]
-        image = row["image"]
+        image_id = stable_id(row["image"].tobytes())
+        labels = None if self.label_maps is None else self.label_maps(row, image_id)
+        views = self._view(row["image"], labels, generator)
+        if self.two_views:  # from a generator of its own, so that all other draws are the same without it
+            other = self._view(row["image"], labels, generator_for(generator.initial_seed(), _OTHER_VIEW))
+            views |= {f"other_{name}": view for name, view in other.items()}
         example = {
-            "image": self.views.draw(image, generator),
+            **views,
             "text": self._with_keywords(text, row.get("keywords") or [], generator),
-            "image_id": stable_id(image.tobytes()),
+            "image_id": image_id,
             # the caption without keywords, which add only what is true of the same image
             "text_id": stable_id(text),
             "known_text_ids": [stable_id(other) for other in captions],
@@ -78,6 +90,13 @@ class PairDraws:
         }
         negative = _negative_caption(row, number, generator)
         return {**example, "negative_text": negative} if negative else example
+
+    def _view(
+        self, image: Image.Image, labels: Image.Image | None, generator: torch.Generator
+    ) -> dict[str, Image.Image | None]:
+        """Returns a view of an image as `image` and, if label maps are wanted, of its map as `label_map`."""
+        view, of_labels = self.views.draw_with_labels(image, labels, generator)
+        return {"image": view} if self.label_maps is None else {"image": view, "label_map": of_labels}
 
     def _with_keywords(self, caption: str, keywords: Sequence[str], generator: torch.Generator) -> str:
         if not keywords or uniform(generator) >= self.keyword_probability:
@@ -111,6 +130,7 @@ class ImageTextPairs(EpochRows):
         skip_bad_rows: Whether another row, drawn from (seed, epoch, row), takes the place of one whose image cannot be
             read or that has no caption; `summary_of_bad_rows` counts them, and no image is read beforehand. Without,
             such a row is an error that names it.
+        label_maps, two_views: See [`PairDraws`].
         views: `crop_scale`, `flip` and the other options of [`ImageViews`].
 
     Raises:
@@ -123,10 +143,12 @@ class ImageTextPairs(EpochRows):
         seed: int = 0,
         keyword_probability: float = 0.5,
         skip_bad_rows: bool = False,
+        label_maps: LabelMaps | None = None,
+        two_views: bool = False,
         **views: Any,
     ) -> None:
         super().__init__(rows, seed)
-        self.draws = PairDraws(ImageViews(**views), keyword_probability)
+        self.draws = PairDraws(ImageViews(**views), keyword_probability, label_maps, two_views)
         self.skip_bad_rows = skip_bad_rows
         # in shared memory: loader workers find bad rows, and the trainer's process counts them
         self._bad = torch.zeros(len(rows), dtype=torch.bool).share_memory_()

@@ -10,9 +10,11 @@ from transformers.utils import logging
 
 from ..extras import require
 from .bad_rows import FAULT, reason, summary_of_bad_rows
-from .column_names import CAPTION_COLUMNS, NEGATIVE_CAPTION_COLUMNS
+from .builtin_sources import find_builtin
+from .column_names import CAPTION_COLUMNS, LABEL_MAP_COLUMNS, NEGATIVE_CAPTION_COLUMNS
 from .columns import find_column, find_image_column, usual_column
-from .pair_reader import TEXTS, Columns, PairReader, pair_features
+from .label_maps import drawn_label_map
+from .pair_reader import TEXTS, Columns, LabelColumns, PairReader, pair_features
 from .source_images import encoded_images
 from .source_rows import load_rows
 
@@ -31,6 +33,8 @@ def load_pairs(
     caption_column: str | None = None,
     keyword_columns: Sequence[str] = (),
     skip_bad_rows: bool = False,
+    with_labels: bool = False,
+    label_map_column: str | None = None,
 ) -> Dataset:
     """Loads image-caption pairs: `image` (of any mode), `captions`, `keywords`, `negative_captions` and `origin`.
 
@@ -46,6 +50,10 @@ def load_pairs(
         keyword_columns: Columns with a list of keywords; the first that the source has is used.
         skip_bad_rows: Whether to leave out rows whose captions are not texts, with a warning that counts them,
             instead of raising an error. Images are not read here.
+        with_labels: Whether rows also have `label_map` and `label_classes`, which [`LabelMaps`] reads.
+        label_map_column: Column with label maps, images with the number of a class in each pixel; by default the first
+            of `LABEL_MAP_COLUMNS` that the source has, or what a built-in source draws. Where a source also has
+            `objects` as scenes have them, value i stands for the i-th object.
 
     Returns:
         The rows. `captions`, `keywords` and `negative_captions` (of the first of `NEGATIVE_CAPTION_COLUMNS` that the
@@ -59,8 +67,10 @@ def load_pairs(
     """
     source = os.fspath(source)
     table = load_rows(source, split)
-    names = _columns(source, table.column_names, image_column, caption_column, keyword_columns)
-    return _pairs(source, table, names, skip_bad_rows).cast_column("image", require("datasets").Image())
+    columns = _columns(source, table.column_names, image_column, caption_column, keyword_columns)
+    if with_labels:
+        columns = columns._replace(labels=_label_columns(source, table.column_names, label_map_column))
+    return _pairs(source, table, columns, skip_bad_rows).cast_column("image", require("datasets").Image())
 
 
 def load_pair_stream(
@@ -70,6 +80,8 @@ def load_pair_stream(
     caption_column: str | None = None,
     keyword_columns: Sequence[str] = (),
     skip_bad_rows: bool = False,
+    with_labels: bool = False,
+    label_map_column: str | None = None,
 ) -> IterableDataset:
     """Loads the rows of [`load_pairs`] as a stream, images not decoded; nothing is fetched or written ahead.
 
@@ -81,12 +93,15 @@ def load_pair_stream(
     rows = load_rows(source, split, streaming=True)
     names = list(rows.features or next(iter(rows)))  # JSON Lines of the Hub declare no columns
     columns = _columns(source, names, image_column, caption_column, keyword_columns)
+    if with_labels:
+        columns = columns._replace(labels=_label_columns(source, names, label_map_column))
     if isinstance(rows, datasets.Dataset):
         return _as_stream(_pairs(source, rows, columns, skip_bad_rows), skip_bad_rows)
-    if rows.features and isinstance(rows.features[columns.image], datasets.Image):
-        rows = rows.cast_column(columns.image, datasets.Image(decode=False))
+    for name in (columns.image, columns.labels and columns.labels.label_map):
+        if rows.features and name and isinstance(rows.features[name], datasets.Image):
+            rows = rows.cast_column(name, datasets.Image(decode=False))
     reader = PairReader(source, columns, rows.features or {}, counts_rows=rows.num_shards == 1)
-    options = {"remove_columns": names, "features": pair_features(skip_bad_rows), "with_indices": True}
+    options = {"remove_columns": names, "features": pair_features(skip_bad_rows, with_labels), "with_indices": True}
     return rows.map(reader.or_fault if skip_bad_rows else reader, **options)
 
 
@@ -94,7 +109,9 @@ def _pairs(source: str, table: Dataset, columns: Columns, skip_bad_rows: bool) -
     """Returns the pairs of rows that can be indexed, images not decoded."""
     images = encoded_images(table, columns.image, source)
     reader = PairReader(source, columns, table.features)
-    pairs: dict[str, list[Any]] = {name: [] for name in (*TEXTS, "origin")}
+    with_labels = columns.labels is not None
+    names = (*TEXTS, "origin", *(["label_classes"] if with_labels else []))
+    pairs: dict[str, list[Any]] = {name: [] for name in names}
     kept, faults = list[int](), list[str]()
     for number, row in enumerate(table.select_columns(reader.text_columns(table.column_names))):
         try:
@@ -109,11 +126,29 @@ def _pairs(source: str, table: Dataset, columns: Columns, skip_bad_rows: bool) -
             values.append(texts[name])
     if faults:
         logger.warning(summary_of_bad_rows(faults))
-    features = pair_features()
+    features = pair_features(with_labels=with_labels)
+    if columns.labels is not None:
+        images = _with_label_maps(images, table, columns.labels, source)
     images = images if not faults else images.select(kept)
     for name, values in pairs.items():
         images = images.add_column(name, values, feature=features[name])
     return images
+
+
+def _with_label_maps(images: Dataset, table: Dataset, labels: LabelColumns, source: str) -> Dataset:
+    """Returns rows of images, not decoded, with the column `label_map` of the source's rows, not decoded either."""
+    datasets = require("datasets")
+    if labels.label_map is None:
+        drawn = [drawn_label_map(image) for image in images["image"]] if find_builtin(source) else [None] * len(images)
+        return images.add_column("label_map", drawn, feature=datasets.Image(decode=False))
+    maps = encoded_images(table, labels.label_map, source).rename_column("image", "label_map")
+    return datasets.concatenate_datasets([images, maps], axis=1)
+
+
+def _label_columns(source: str, names: Sequence[str], given: str | None) -> LabelColumns:
+    """Returns the columns of label maps in a source with these columns. ValueError if it lacks a given one."""
+    column = given and find_column(given, LABEL_MAP_COLUMNS, names, source, "label_map_column")
+    return LabelColumns(column or usual_column(LABEL_MAP_COLUMNS, names), usual_column(("objects",), names))
 
 
 def _as_stream(rows: Dataset, with_faults: bool) -> IterableDataset:

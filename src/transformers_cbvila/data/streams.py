@@ -16,6 +16,7 @@ from ..model.messages_cbvila import shown
 from .bad_rows import FAULT, NAMED, TRIES, WAY_OUT, BadRowError, reason
 from .image_views import ImageViews
 from .images import undecoded, with_images
+from .label_maps import LabelMaps
 from .masking import generator_for
 from .pairs import PairDraws, caption_column
 from .texts import texts_in
@@ -55,6 +56,7 @@ class StreamedImageTextPairs(IterableDataset):
             stream's order.
         keyword_probability: See [`PairDraws`].
         skip_bad_rows: Whether other rows replace bad ones, which are counted in `bad_rows`.
+        label_maps, two_views: See [`PairDraws`].
         views: `crop_scale`, `flip` and the other options of [`ImageViews`].
     """
 
@@ -65,6 +67,8 @@ class StreamedImageTextPairs(IterableDataset):
         shuffle_buffer: int = 1000,
         keyword_probability: float = 0.5,
         skip_bad_rows: bool = False,
+        label_maps: LabelMaps | None = None,
+        two_views: bool = False,
         **views: Any,
     ) -> None:
         if shuffle_buffer < 0:
@@ -72,7 +76,7 @@ class StreamedImageTextPairs(IterableDataset):
         self.rows = undecoded(rows)
         self.seed = seed
         self.shuffle_buffer = shuffle_buffer
-        self.draws = PairDraws(ImageViews(**views), keyword_probability)
+        self.draws = PairDraws(ImageViews(**views), keyword_probability, label_maps, two_views)
         self.process, self.processes = 0, 1
         self.replayed_batches, self.batch_size = 0, 1
         self.skip_bad_rows = skip_bad_rows

@@ -1,6 +1,6 @@
 """Texts of a row, in any of the usual forms: one reader for pretraining and for every task."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, time
 from decimal import Decimal
 from math import isnan
@@ -41,6 +41,28 @@ def texts_in(value: Any, what: str) -> list[str]:
     if is_list(value) and any(isinstance(item, _WRITTEN) and not is_missing(item) for item in items):
         raise ValueError(f"its {what} is a list of numbers ({shown(value)}); expected a text, or a list of texts")
     return [text for item in items if (text := text_of(item, what))]
+
+
+def attributes_in(value: Any) -> list[str]:
+    """Returns the distinct texts at any depth of records, such as shapes and colours of objects, in their order.
+
+    Empty unless the cell is a record, or a list of records, of which none has a text in a usual field: those are
+    texts, which [`texts_in`] reads.
+    """
+    records = list(value) if is_list(value) else [value]
+    if not records or not all(isinstance(record, Mapping) and not set(_TEXT_KEYS) & set(record) for record in records):
+        return []
+    return list(dict.fromkeys(text for text in _leaves(records) if text.strip()))
+
+
+def _leaves(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if is_list(value):
+        for item in value:
+            yield from _leaves(item)
+    elif isinstance(value, str):
+        yield value
 
 
 def texts_or_blanks(value: Any, what: str) -> list[str]:

@@ -22,6 +22,7 @@ from ..bundled import bundled_or_same, no_checkpoint
 from ..model.configuration_cbvila import CBViLAConfig
 from ..model.messages_cbvila import one_line, shown
 from .kinds import Kind, kinds
+from .local_paths import check_names_no_folder
 
 FACTS_NAME = "facts.yaml"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
@@ -98,7 +99,8 @@ def find_checkpoint(source: str | Path) -> Checkpoint:
             or `cbvila demo`, or the name of a bundled checkpoint.
 
     Raises:
-        ValueError: If it is not the folder of a CB-ViLA model, a file is missing or broken, or weights are pickled.
+        ValueError: If it is not the folder of a CB-ViLA model, a file is missing or broken, weights are pickled, or
+            its options name a folder of this machine.
     """
     run = Path(bundled_or_same(str(source)))
     folder = _model_folder(run)
@@ -136,6 +138,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     architecture = (config.get("architectures") or [None])[0]
     if architecture not in kinds():
         raise ValueError(f"{path} names the architecture {shown(architecture)}; expected one of {', '.join(kinds())}")
+    check_names_no_folder(config, path)
     return config
 
 

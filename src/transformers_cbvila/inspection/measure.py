@@ -63,8 +63,9 @@ def inspect_pretraining(
         With `losses`, `loss` (as the configuration weighs its terms) and each term, unweighted, `loss_itm` …: means
         over batches, weighted by their rows. Where the model has a codebook, `codebook_usage`, `codebook_perplexity`
         and `codebook_top_share` over `codebook_window_tokens` patches, which limit usage and perplexity, and
-        `ln_perplexity`; `mim`, `mim_shuffled_caption` (cross-entropy), `mim_advantage` (the cross-entropy that the
-        true caption saves), `mim_advantage_low`, `mim_advantage_high` (its 95 % bootstrap interval, over images),
+        `ln_perplexity`, and what its quantizer saves of training, such as `codebook_label_agreement`; `mim`,
+        `mim_shuffled_caption` (cross-entropy), `mim_advantage` (the cross-entropy that the true caption saves),
+        `mim_advantage_low`, `mim_advantage_high` (its 95 % bootstrap interval, over images),
         `mim_accuracy`, `mim_accuracy_shuffled_caption`, `mim_accuracy_position_floor`; `pixel` (mean squared error)
         and `pixel_floor` (of predicting the mean colour); and what [`measure_retrieval`] returns,
         `text_retrieval_r1` … `image_retrieval_r10_combined_high`.
@@ -86,6 +87,7 @@ def inspect_pretraining(
     return {
         **_loss_metrics(sums),
         **_codebook_metrics(sums),
+        **_saved_metrics(model),
         **_mim_metrics(sums, seed),
         **_pixel_metrics(sums),
         **retrieval,
@@ -197,6 +199,12 @@ def _codebook_metrics(sums: _Sums) -> dict[str, float]:
         "codebook_window_tokens": int(books[0].sum()),
         "ln_perplexity": float(perplexities.log().mean()),
     }
+
+
+def _saved_metrics(model: CBViLAForPreTraining) -> dict[str, float]:
+    """Returns what the quantizer saves of its metrics in training."""
+    saved = model.cbvila.quantizer.saved_metrics() if model.cbvila.has_quantizer else {}
+    return {f"codebook_{name}": value for name, value in saved.items()}
 
 
 def _mim_metrics(sums: _Sums, seed: int) -> dict[str, float]:

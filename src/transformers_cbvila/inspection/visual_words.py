@@ -6,7 +6,7 @@ Shapes: M rows, B batch, N patches, K codes, R books.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,11 @@ from ..data.masking import generator_for, mask_patches
 from ..model.item_lists_cbvila import by_position
 from ..model.losses_cbvila import patchify
 from ..model.modeling_cbvila_reconstruction import CBViLAModelWithReconstruction
+from ..model.modeling_cbvila_vision import tokens_to_quantize
 from ..model.nearest_codes_cbvila import count_codes
 from ..model.processing_cbvila import CBViLAProcessor
 from ..retrieval.encoding import evaluating, pixel_values_of, tokens_of
+from .row_words import RowWords
 
 
 @dataclass
@@ -32,12 +34,14 @@ class VisualWords:
         counts: (K,) how often each code was chosen.
         colours: (K, 3) mean colour, 0 to 1, of the patches of each code; grey if there are none.
         grid: Rows and columns of patches in an image.
+        row_words: Words of their captions and labels.
     """
 
     indices: np.ndarray
     counts: np.ndarray
     colours: np.ndarray
     grid: tuple[int, int]
+    row_words: RowWords = field(default_factory=RowWords)
 
 
 @dataclass
@@ -107,14 +111,16 @@ def collect_visual_words(
         raise ValueError("There are no images to look at: rows is empty.")
     quantizer = model.cbvila.quantizer
     num_codes, patch = quantizer.num_codes, model.config.vision_config.patch_size
-    colours, indices, grid = torch.zeros(num_codes, 3), [], (0, 0)
+    colours, indices, grid, row_words = torch.zeros(num_codes, 3), [], (0, 0), RowWords()
     counts = torch.zeros(num_codes, dtype=torch.long)
     with evaluating(model):
         for start in tqdm(range(0, len(rows), batch_size), desc="Collecting visual words", disable=not progress):
-            images = [rows[i]["image"] for i in range(start, min(start + batch_size, len(rows)))]
-            pixel_values = pixel_values_of(model, processor, images)
-            tokens = model.cbvila.vision_model(pixel_values).last_hidden_state
-            found = quantizer.global_indices(quantizer(tokens[:, 1:]).indices).cpu()
+            chunk = [rows[i] for i in range(start, min(start + batch_size, len(rows)))]
+            for row in chunk:
+                row_words.add(row)
+            pixel_values = pixel_values_of(model, processor, [row["image"] for row in chunk])
+            tokens = tokens_to_quantize(model.cbvila.vision_model(pixel_values))
+            found = quantizer.global_indices(quantizer(tokens).indices).cpu()
             patches = patchify(denormalize(processor, pixel_values), patch)
             means = patches.view(-1, patch**2, 3).mean(1)
             colours.index_add_(0, found.flatten(), means.repeat_interleave(found.shape[-1], dim=0))
@@ -123,7 +129,7 @@ def collect_visual_words(
             counts += count_codes(found, num_codes)
     everything = torch.cat(indices)
     colours = torch.where(counts.unsqueeze(1) > 0, colours / counts.clamp_min(1).unsqueeze(1), 0.5)
-    return VisualWords(everything.numpy(), counts.numpy(), colours.numpy(), grid)
+    return VisualWords(everything.numpy(), counts.numpy(), colours.numpy(), grid, row_words)
 
 
 def choose_codes(counts: np.ndarray, most_used: int = 16, others: int = 8, seed: int = 0) -> list[int]:

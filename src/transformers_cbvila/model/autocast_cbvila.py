@@ -11,7 +11,7 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def without_autocast(method: Method) -> Method:
-    """Disables autocast in a method whose first argument is a tensor.
+    """Disables autocast in a method whose first argument is a tensor, or in a function whose second one is.
 
     Casting inputs to fp32 would not suffice: autocast casts them back for every matrix product.
     """

@@ -6,6 +6,8 @@ the last step; [`CBViLACodeTable.ema_step`], called once per optimizer step, mov
 Shapes: M latents, C code width, K codes.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -18,6 +20,9 @@ from .kmeans_cbvila import kmeans, require_points
 from .losses_cbvila import at_least_fp32
 from .nearest_codes_cbvila import nearest_codes
 from .projections_cbvila import project, projections
+
+Clustering = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]
+Sampling = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]
 
 _MIN_COUNT = 1e-5  # moving count below which the moving average of a code is no longer used
 
@@ -128,16 +133,26 @@ class CBViLACodeTable(nn.Module):
         return project(self.out_proj, codes)
 
     @without_autocast
-    def lookup(self, latents: Tensor) -> Tensor:
-        """Returns the indices (…) of the codes nearest to latents (…, C), Eq. 1."""
+    def lookup(self, latents: Tensor, codes: Tensor | None = None) -> Tensor:
+        """Returns the indices (…) of the codes nearest to latents (…, C), Eq. 1; among `codes` (K', C) if given."""
         with torch.no_grad():
             flat = latents.reshape(-1, latents.shape[-1])
-            return nearest_codes(flat, self.whole_codes()).view(latents.shape[:-1])
+            codes = self.whole_codes() if codes is None else codes.to(latents)
+            return nearest_codes(flat, codes).view(latents.shape[:-1])
 
-    def remember(self, latents: Tensor, indices: Tensor, counts: Tensor) -> None:
-        """Adds the assignments of latents (…, C) to indices (…), with counts (K,), to those of the next step."""
+    def remember(self, latents: Tensor, indices: Tensor, counts: Tensor, chosen: Tensor | None = None) -> None:
+        """Adds the assignments of latents to codes to those of the next step.
+
+        Args:
+            latents: (…, C).
+            indices: (…) their codes.
+            counts: (K,) how often each code was chosen.
+            chosen: (…) bool, which latents count; all when absent.
+        """
         flat = latents.reshape(-1, latents.shape[-1]).to(self.pending_sums)
         self._last_latents, self.waits_for_step = flat, True
+        if chosen is not None:
+            self._last_latents, flat = _repeat_chosen(flat, chosen.flatten()), flat * chosen.flatten().unsqueeze(-1)
         self.pending_counts += counts.to(self.pending_counts)
         self.pending_sums.index_add_(0, indices.flatten(), flat)
 
@@ -179,13 +194,16 @@ class CBViLACodeTable(nn.Module):
         self.discard_pending()
 
     @torch.no_grad()
-    def fit(self, latents: Tensor, generator: torch.Generator, scale: float) -> None:
+    def fit(
+        self, latents: Tensor, generator: torch.Generator, scale: float, cluster: Clustering | None = None
+    ) -> None:
         """Sets the codes to the centres of k-means, which process 0 computes and broadcasts.
 
         Args:
             latents: (M, C), the same on all processes.
             generator: Random generator, on the CPU.
             scale: Factor from the number of latents in a cluster to its moving count.
+            cluster: Returns the centres (K, C) and their numbers of latents (K,); by default k-means of all latents.
 
         Raises:
             ValueError: If there are fewer latents than codes.
@@ -194,11 +212,18 @@ class CBViLACodeTable(nn.Module):
         centres = torch.empty(self.codes.shape, dtype=latents.dtype, device=latents.device)
         counts = torch.empty(self.num_codes, dtype=torch.long, device=latents.device)
         if not several_processes() or dist.get_rank() == 0:
-            centres, counts = kmeans(latents, self.num_codes, generator, nearest_codes, unit_norm=self.unit_norm)
+            centres, counts = (cluster or self.cluster)(latents, generator)
         if several_processes():
             dist.broadcast(centres, src=0)
             dist.broadcast(counts, src=0)
         self.set_codes(centres, counts * scale)
+
+    def cluster(
+        self, latents: Tensor, generator: torch.Generator, num_clusters: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the centres (K, C) and counts (K,) of k-means of latents (M, C); as many as codes by default."""
+        number = self.num_codes if num_clusters is None else num_clusters
+        return kmeans(latents, number, generator, nearest_codes, unit_norm=self.unit_norm)
 
     @torch.no_grad()
     def set_codes(self, codes: Tensor, counts: Tensor | None = None) -> None:
@@ -240,7 +265,9 @@ class CBViLACodeTable(nn.Module):
         return self.ema_counts < threshold * self.expected_count
 
     @torch.no_grad()
-    def restart_unused(self, threshold: float, limit: int, generator: torch.Generator, grace: int = 0) -> Tensor:
+    def restart_unused(
+        self, threshold: float, limit: int, generator: torch.Generator, grace: int = 0, sample: Sampling | None = None
+    ) -> Tensor:
         """Moves unused codes to latents of the last training batch of all processes, in the same way on all of them.
 
         With gradient accumulation the batch is the last micro-batch. The host does not wait for the device. Does
@@ -252,6 +279,8 @@ class CBViLACodeTable(nn.Module):
             limit: Largest number of codes that move at once, the least used first.
             generator: Random generator, on the CPU; in the same state on all processes.
             grace: Steps after a fit or a restart during which a code does not move.
+            sample: Draws a latent for each of the given codes, and says for which there is one, see
+                [`~CBViLACodeTable.sample_latents`], the default.
 
         Returns:
             The number of codes that moved, ().
@@ -262,8 +291,8 @@ class CBViLACodeTable(nn.Module):
         candidates = self.dead_codes(threshold) & (self.ages >= grace)
         counts = self.ema_counts.masked_fill(~candidates, float("inf"))
         order = counts.sort(stable=True).indices[:limit]  # stable: equal counts in the same order everywhere
-        moves = candidates[order]
-        latents = self._sample_latents(limit, generator).to(self.codes)
+        latents, found = (sample or self.sample_latents)(order, generator)
+        latents, moves = latents.to(self.codes), candidates[order] & found
         # The full count keeps the code in use for a while; without the new sums the next step would undo the move.
         count = self.expected_count.to(self.ema_counts)
         where = moves.unsqueeze(-1)
@@ -273,17 +302,30 @@ class CBViLACodeTable(nn.Module):
         self.ages[order] = self.ages[order].masked_fill(moves, 0)
         return moves.sum()
 
-    def _sample_latents(self, number: int, generator: torch.Generator) -> Tensor:
-        """Draws latents (number, C) from the last batch of all processes, one from each of `number` equal parts."""
+    @property
+    def last_latents(self) -> Tensor | None:
+        """The latents (M, C) of the last training forward on this process."""
+        return self._last_latents
+
+    def sample_latents(self, order: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draws a latent (n, C) for each of n codes from the last batch of all processes; says that all exist (n,).
+
+        Each comes from another one of n equal parts of the batch.
+
+        Args:
+            order: (n,) indices of the codes.
+            generator: Random generator, on the CPU; in the same state on all processes.
+        """
         assert self._last_latents is not None
-        latents = self._last_latents
+        latents, number = self._last_latents, order.shape[0]
+        found = torch.ones_like(order, dtype=torch.bool)
         fine = 1 << 20
         positions = torch.randperm(number, generator=generator) * fine + torch.randint(
             fine, (number,), generator=generator
         )
         positions = positions.to(latents.device)
         if not several_processes():
-            return latents[positions * latents.shape[0] // (number * fine)]
+            return latents[positions * latents.shape[0] // (number * fine)], found
         # Processes may hold different numbers of latents: each contributes its own rows, and zeros for the others.
         sizes = torch.zeros(dist.get_world_size(), dtype=torch.long, device=latents.device)
         sizes[dist.get_rank()] = latents.shape[0]
@@ -292,4 +334,16 @@ class CBViLACodeTable(nn.Module):
         own = (rows >= 0) & (rows < latents.shape[0])
         picked = latents[rows.clamp(0, latents.shape[0] - 1)] * own.unsqueeze(-1)
         dist.all_reduce(picked)
-        return picked
+        return picked, found
+
+
+def _repeat_chosen(latents: Tensor, chosen: Tensor) -> Tensor:
+    """Returns M latents (M, C), each of the chosen ones (M,) about as often; all of them if none is chosen.
+
+    Their order stays, so that draws from equal parts differ. A shape that depends on data would make the host wait,
+    and break compiled graphs.
+    """
+    places = torch.arange(len(chosen), device=chosen.device)
+    first = (~chosen).to(torch.uint8).argsort(stable=True)  # indices of the chosen ones first
+    number = chosen.sum()
+    return latents[torch.where(number > 0, first[places * number // max(1, len(places))], places)]

@@ -36,6 +36,7 @@ from .nested_options_cbvila import (
 )
 from .objective_cbvila import CBViLAObjectiveOptions
 from .objectives_cbvila import OBJECTIVES
+from .quantizers_cbvila import QUANTIZERS
 from .remote_code_cbvila import saved_with_its_code
 
 PRESETS = ("recommended", "paper")
@@ -305,11 +306,20 @@ class CBViLAConfig(PreTrainedConfig):
 
     def loss_weights(self) -> dict[str, float]:
         """Returns the weight of each loss term by name."""
-        return {term: weight for weights in self._terms().values() for term, weight in weights.items()}
+        weights = {term: weight for weights in self._terms().values() for term, weight in weights.items()}
+        return weights | self.quantizer_weights()
+
+    def quantizer_weights(self) -> dict[str, float]:
+        """Returns the weight of each loss term of the quantizer that no objective weighs, by name."""
+        cls = QUANTIZERS[self.quantizer_config.type]
+        return cls.loss_weights(self.quantizer_config) if self.has_quantizer else {}
 
     def loss_phases(self) -> dict[str, str]:
         """Returns the phase of training in which each loss term starts, by name; see [`CBViLAObjective`]."""
-        return {term: OBJECTIVES[name].phase for name, weights in self._terms().items() for term in weights}
+        phases: dict[str, str] = {
+            term: OBJECTIVES[name].phase for name, weights in self._terms().items() for term in weights
+        }
+        return phases | dict.fromkeys(self.quantizer_weights(), "start")
 
     def active_objectives(self) -> list[str]:
         """Returns the names of the objectives with a positive weight."""
@@ -361,6 +371,14 @@ class CBViLAConfig(PreTrainedConfig):
         """Returns whether an objective trains the image encoder through `"quantized"` or `"detached"` tokens."""
         readers = [options for name, options in self.objectives.items() if OBJECTIVES[name].reads == tokens]
         return any(options.grad_to_vit for options in readers)
+
+    def takes_hint(self, name: str) -> bool:
+        """Returns whether the quantizer uses an additional input, such as `"token_classes"`."""
+        return name in QUANTIZERS[self.quantizer_config.type].takes_hints
+
+    def feature_layers(self) -> tuple[int, ...]:
+        """Returns the layers of the image encoder whose mean is quantized; none where its output is."""
+        return QUANTIZERS[self.quantizer_config.type].feature_layers(self.quantizer_config)
 
     def _complete_fusion(self, fusion: dict | PreTrainedConfig | None) -> dict | PreTrainedConfig:
         if isinstance(fusion, PreTrainedConfig):

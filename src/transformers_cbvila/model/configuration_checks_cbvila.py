@@ -115,6 +115,16 @@ def check_combinations(config: Any) -> None:
     """Raises a ValueError for options that contradict each other."""
     for name, options in config.objectives.items():
         OBJECTIVES[name].check_with(options, config)
+    layers, depth = config.feature_layers(), config.vision_config.num_hidden_layers
+    if not all(1 <= layer <= depth for layer in layers):
+        raise ValueError(
+            f"quantizer_config: feature_layers={list(layers)} must be layers of the image encoder, from 1 to {depth}."
+        )
+    if layers and config.itm_kv != "continuous":
+        raise ValueError(
+            f"itm_kv={config.itm_kv!r} quantizes the image encoder's output, and feature_layers={list(layers)} of "
+            "quantizer_config other states: leave one of both at its default."
+        )
     if config.reasoning_fusion == "twin" and config.num_images != 2:
         raise ValueError(
             f"reasoning_fusion='twin' takes two images and num_images={config.num_images}: choose 'separate' for "

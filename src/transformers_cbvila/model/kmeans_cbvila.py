@@ -35,7 +35,7 @@ def kmeans(
         ValueError: If there are fewer points than clusters.
     """
     require_points(points, num_clusters)
-    centres = _kmeans_plus_plus(points, num_clusters, generator)
+    centres = kmeans_plus_plus(points, num_clusters, generator)
     for _ in range(iterations):
         assigned = nearest(points, centres)
         counts = torch.bincount(assigned, minlength=num_clusters)
@@ -56,7 +56,7 @@ def require_points(points: Tensor, num_clusters: int) -> None:
         )
 
 
-def _kmeans_plus_plus(points: Tensor, num_clusters: int, generator: torch.Generator) -> Tensor:
+def kmeans_plus_plus(points: Tensor, num_clusters: int, generator: torch.Generator) -> Tensor:
     """Draws seeds (K, C), each with probability proportional to its squared distance from the previous ones."""
     chosen = torch.randint(len(points), (1,), generator=generator).tolist()
     distances = (points - points[chosen[0]]).square().sum(-1)

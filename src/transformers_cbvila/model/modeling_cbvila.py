@@ -25,7 +25,7 @@ from .losses_cbvila import at_least_fp32
 from .modeling_cbvila_base import CBViLAPreTrainedModel, reorder_fields
 from .modeling_cbvila_fusion import CBViLAFusionModel
 from .modeling_cbvila_text import CBViLATextModel
-from .modeling_cbvila_vision import CBViLAVisionModel
+from .modeling_cbvila_vision import CBViLAVisionModel, tokens_to_quantize
 from .modeling_cbvila_visual_queries import CBViLAVisualQueries
 from .quantizer_output_cbvila import CBViLAGradients
 from .quantizers_cbvila import QUANTIZERS
@@ -135,6 +135,7 @@ class CBViLAModel(CBViLAPreTrainedModel):
             gradients = CBViLAGradients(*(config.trains_encoder(tokens) for tokens in CBViLAGradients._fields))
             quantizer_class = QUANTIZERS[config.quantizer_config.type]
             self.quantizer = quantizer_class(config.quantizer_config, vision.hidden_size, gradients)
+            self.vision_model.feature_layers = config.feature_layers()
             self._no_split_modules = [*type(self)._no_split_modules, quantizer_class.__name__]
         if add_quantizer and config.needs("visual_queries"):
             hides_patches = config.hides_patches or hides_patches
@@ -244,14 +245,14 @@ class CBViLAModel(CBViLAPreTrainedModel):
 
     def encode_visible_patches(
         self, pixel_values: Tensor, bool_masked_pos: Tensor, interpolate_pos_encoding: bool = False
-    ) -> Tensor:
-        """Encodes images (B, 3, H, W) with the mask token in place of masked patches (B, N), to (B, 1 + N, Dv)."""
+    ) -> BaseModelOutputWithPooling:
+        """Encodes images (B, 3, H, W) with the mask token in place of masked patches (B, N)."""
         return self.vision_model(
             pixel_values,
             interpolate_pos_encoding=interpolate_pos_encoding,
             masked_patches=bool_masked_pos,
             mask_token=self.patch_mask_token,
-        ).last_hidden_state
+        )
 
     def fuse_visual_queries(
         self,
@@ -369,7 +370,7 @@ class CBViLAModel(CBViLAPreTrainedModel):
                 # `forward`, whose hooks load offloaded weights, and without gradients, so that the assignments are not
                 # collected for an EMA update.
                 with torch.no_grad():
-                    output.codebook_indices = self.quantizer(vision.last_hidden_state[:, 1:]).indices
+                    output.codebook_indices = self.quantizer(tokens_to_quantize(vision)).indices
         if has_text:
             text = self.get_text_features(
                 input_ids,

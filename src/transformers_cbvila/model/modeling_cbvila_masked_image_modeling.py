@@ -15,6 +15,7 @@ from .modeling_cbvila_base import reorder_fields
 from .modeling_cbvila_objectives import weighted_sum
 from .modeling_cbvila_queries import EncodedImage
 from .modeling_cbvila_reconstruction import CBViLAModelWithReconstruction
+from .modeling_cbvila_vision import tokens_to_quantize
 from .objective_cbvila import CBViLAStep
 from .objective_mim_cbvila import CBViLAMIM
 from .objective_pixel_cbvila import CBViLAPixel
@@ -80,9 +81,7 @@ class CBViLAForMaskedImageModeling(CBViLAModelWithReconstruction):
         super().__init__(config)
         config.require_quantizer()
         self.cbvila = CBViLAModel(config, add_contrastive=False, hides_patches=True)
-        self.add_objectives(
-            [CBViLAMIM.name, *(n for n in config.active_objectives() if "quantizer" in OBJECTIVES[n].needs)]
-        )
+        self.add_objectives([CBViLAMIM.name, *(n for n in config.active_objectives() if OBJECTIVES[n].is_of_images())])
         self.post_init()
 
     @can_return_tuple
@@ -136,7 +135,7 @@ class CBViLAForMaskedImageModeling(CBViLAModelWithReconstruction):
         ).last_hidden_state
         tokens = image.last_hidden_state
         hints = CBViLAQuantizerHints.of(token_classes)
-        whole = EncodedImage(tokens[:, 0], self.cbvila.quantizer(tokens[:, 1:], hints=hints))
+        whole = EncodedImage(tokens[:, 0], self.cbvila.quantizer(tokens_to_quantize(image), hints=hints))
         visible = whole
         if bool_masked_pos is not None:
             visible = self.encode_visible(pixel_values, whole, bool_masked_pos, hints)
@@ -158,7 +157,9 @@ class CBViLAForMaskedImageModeling(CBViLAModelWithReconstruction):
                 images=tokens,
                 texts=text,
                 attention_mask=attention_mask,
+                quantizer=self.cbvila.quantizer,
                 quantized=whole.quantized,
+                pixel_loss=self.pixel_loss_of(pixel_values),
                 hints=hints,
                 bool_masked_pos=bool_masked_pos,
             )

@@ -89,7 +89,7 @@ class CBViLAModelWithObjectives(CBViLAPreTrainedModel, CBViLAQueryPasses):
         objectives: list[Any] = list(self.objectives.values())
         if weights is None:
             return objectives
-        terms = [type(objective).loss_weights(objective.options) for objective in objectives]
+        terms = [objective.loss_weights(objective.options) for objective in objectives]
         return [o for o, own in zip(objectives, terms, strict=True) if any(weights[name] > 0 for name in own)]
 
     def score(
@@ -116,7 +116,13 @@ class CBViLAModelWithObjectives(CBViLAPreTrainedModel, CBViLAQueryPasses):
         for objective, of_texts, of_images in zip(objectives, text_answers, visual_answers, strict=True):
             terms = objective(step, [*of_texts, *of_images])
             scored |= {name: term for name, term in terms.items() if step.weights[name] > 0}
-        return scored, fused
+        return scored | self._quantizer_terms(step), fused
+
+    def _quantizer_terms(self, step: CBViLAStep) -> dict[str, Scored]:
+        """Returns the loss terms that the quantizer weighs itself, those with a weight above 0."""
+        terms = (step.quantized and step.quantized.terms) or {}
+        own = self.config.quantizer_weights().keys() & terms.keys()
+        return {name: Scored(terms[name]) for name in sorted(own) if step.weights[name] > 0}
 
     def encode_negative_texts(
         self, input_ids: Tensor | None, attention_mask: Tensor | None, num_pairs: int

@@ -8,6 +8,7 @@ vocabulary, P pixels of a patch.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,13 +24,21 @@ from .modeling_cbvila import CBViLAModel
 from .modeling_cbvila_base import reorder_fields
 from .modeling_cbvila_objectives import weighted_sum
 from .modeling_cbvila_reconstruction import CBViLAModelWithReconstruction
+from .modeling_cbvila_vision import tokens_to_quantize
 from .momentum_cbvila import MomentumTargets
-from .objective_cbvila import CBViLAObjective, CBViLAStep, Scored
+from .objective_cbvila import CBViLAObjective, CBViLAStep, OtherView, Scored
 from .objective_mlm_cbvila import CBViLAMLM
 from .pair_ids_cbvila import gather_pair_ids
 from .pair_similarity_cbvila import pair_similarity
-from .pretraining_inputs_cbvila import check_loss_weights, check_momentum, check_pairs, check_targets, given_negatives
-from .quantizer_output_cbvila import CBViLAQuantizerHints
+from .pretraining_inputs_cbvila import (
+    check_loss_weights,
+    check_momentum,
+    check_pairs,
+    check_targets,
+    given_negatives,
+    other_view,
+)
+from .quantizer_output_cbvila import CBViLAQuantizerHints, CBViLAQuantizerOutput
 
 
 @dataclass
@@ -124,6 +133,7 @@ class CBViLAForPreTraining(CBViLAModelWithReconstruction):
         attention_mask: Tensor | None = None,
         input_ids_masked: Tensor | None = None,
         mlm_labels: Tensor | None = None,
+        masked_words: Tensor | None = None,
         bool_masked_pos: Tensor | None = None,
         caption_dropped: Tensor | None = None,
         image_ids: Tensor | None = None,
@@ -138,6 +148,8 @@ class CBViLAForPreTraining(CBViLAModelWithReconstruction):
         loss_weights: dict[str, float] | None = None,
         mim_targets: Tensor | None = None,
         token_classes: Tensor | None = None,
+        other_pixel_values: Tensor | None = None,
+        other_token_classes: Tensor | None = None,
         momentum: MomentumTargets | None = None,
         interpolate_pos_encoding: bool = False,
         output_attentions: bool | None = None,
@@ -154,6 +166,7 @@ class CBViLAForPreTraining(CBViLAModelWithReconstruction):
             attention_mask: (B, L), 0 on padding.
             input_ids_masked: (B, L) captions with masked tokens, for MLM.
             mlm_labels: (B, L) the original tokens at masked ones, -100 elsewhere.
+            masked_words: (B, L) bool, words that objectives predict from the image's codes.
             bool_masked_pos: (B, N) patches to mask, for MIM and, unless it is `on` all patches, the pixel loss.
             caption_dropped: (B,) bool, images that attend to an empty caption in MIM and the pixel loss.
             image_ids: (B,) ids of images. Pairs known to match are no negatives, see [`known_matches`]. Equal images
@@ -173,8 +186,10 @@ class CBViLAForPreTraining(CBViLAModelWithReconstruction):
             loss_weights: Weight of each term by name; the configuration's by default. Terms of weight 0 are skipped.
             mim_targets: (B, N) or (B, N, books) code indices that MIM predicts in place of the images' own, such as
                 those of an EMA teacher.
-            token_classes: (B, N) a class for each patch, for quantizers that use one. (transformers' Trainer would
-                treat an argument with `label` in its name as required for evaluation.)
+            token_classes: (B, N) a class for each patch, -1 where it is not known, for quantizers that use one.
+                (transformers' Trainer would treat an argument with `label` in its name as required for evaluation.)
+            other_pixel_values: (B, 3, H, W) another view of each image, for objectives that compare both.
+            other_token_classes: (B, N) the classes of its patches.
             momentum: Outputs of a momentum encoder, as soft targets for ITC and MLM; see
                 [`MomentumTargets`]. ITM negatives stay those of the batch.
             interpolate_pos_encoding: Whether to allow image sizes other than the configured one.
@@ -188,7 +203,7 @@ class CBViLAForPreTraining(CBViLAModelWithReconstruction):
         """
         options = self.states_to_return(output_attentions, output_hidden_states)
         self.warn_without_after_step()
-        check_pairs(pixel_values, input_ids, input_ids_masked, mlm_labels, caption_dropped)
+        check_pairs(pixel_values, input_ids, input_ids_masked, mlm_labels, caption_dropped, masked_words)
         self.check_mask(pixel_values, bool_masked_pos)
         check_targets(self, mlm_labels, mim_targets, bool_masked_pos)
         check_momentum(self, momentum, input_ids)
@@ -196,15 +211,17 @@ class CBViLAForPreTraining(CBViLAModelWithReconstruction):
         step = self._encode(
             input_ids_masked if any("masked_text" in objective.needs for objective in objectives) else None,
             (image_ids, text_ids, known_text_ids),
-            CBViLAQuantizerHints.of(token_classes),
             interpolate_pos_encoding,
             weights=weights,
             pixel_values=pixel_values,
             input_ids=input_ids,
             attention_mask=attention_mask,
             mlm_labels=mlm_labels,
+            masked_words=masked_words,
             bool_masked_pos=None if bool_masked_pos is None else bool_masked_pos.bool(),
             caption_dropped=caption_dropped,
+            hints=CBViLAQuantizerHints.of(token_classes),
+            other_view=other_view(other_pixel_values, other_token_classes),
             mim_targets=mim_targets,
             momentum=momentum,
             negative_texts=self.encode_negative_texts(
@@ -227,7 +244,6 @@ class CBViLAForPreTraining(CBViLAModelWithReconstruction):
         self,
         masked_ids: Tensor | None,
         ids: tuple[Tensor | None, Tensor | None, Tensor | None],
-        hints: CBViLAQuantizerHints | None,
         interpolate_pos_encoding: bool,
         **given: Any,
     ) -> CBViLAStep:
@@ -237,7 +253,7 @@ class CBViLAForPreTraining(CBViLAModelWithReconstruction):
         text, masked_text = self._encode_texts(input_ids, attention_mask, masked_ids)
         quantized = None
         if self.cbvila.has_quantizer:
-            quantized = self.cbvila.quantizer(image.last_hidden_state[:, 1:], hints=hints)
+            quantized = self.cbvila.quantizer(tokens_to_quantize(image), hints=given["hints"])
         momentum: MomentumTargets | None = given["momentum"]
         pair_ids = None if momentum is None else momentum.ids
         if pair_ids is None:
@@ -248,16 +264,24 @@ class CBViLAForPreTraining(CBViLAModelWithReconstruction):
             images=image.last_hidden_state,
             texts=text,
             masked_texts=masked_text,
+            word_embeddings=self.cbvila.get_input_embeddings().weight.detach(),
             image_index=torch.arange(text.shape[0], device=text.device),
             image_embeds=embeds[0],
             text_embeds=embeds[1],
             pairs=pair_similarity(pair_ids, similarity, *embeds),
             similarity=similarity,
+            quantizer=self.cbvila.quantizer if self.cbvila.has_quantizer else None,
             quantized=quantized,
-            hints=hints,
+            pixel_loss=self.pixel_loss_of(pixel_values),
+            quantize=partial(self._quantize, interpolate_pos_encoding),
             processes=pair_ids.processes,
             **given,
         )
+
+    def _quantize(self, interpolate_pos_encoding: bool, view: OtherView) -> CBViLAQuantizerOutput:
+        """Encodes and quantizes another view of the images."""
+        image = self.cbvila.vision_model(view.pixel_values, interpolate_pos_encoding=interpolate_pos_encoding)
+        return self.cbvila.quantizer(tokens_to_quantize(image), remember=False, hints=view.hints)
 
     def _encode_texts(
         self, input_ids: Tensor, attention_mask: Tensor | None, masked: Tensor | None

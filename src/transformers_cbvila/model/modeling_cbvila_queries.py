@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
 from .losses_cbvila import equal_parts
+from .modeling_cbvila_vision import tokens_to_quantize
 from .objective_cbvila import Answer, CBViLAStep, TextQuery, VisualQuery
 from .quantizer_output_cbvila import CBViLAQuantizerHints, CBViLAQuantizerOutput
 
@@ -92,8 +93,12 @@ class CBViLAQueryPasses:
         for masked in (query.bool_masked_pos for query in queries):
             if not any(masked is other for other, _ in images):
                 images.append((masked, self.encode_visible(step.pixel_values, whole, masked, step.hints)))
+        encoded = [next(i for other, i in images if other is query.bool_masked_pos) for query in queries]
         fused = self.fuse_visual_queries(
-            [(next(i for other, i in images if other is query.bool_masked_pos), query) for query in queries],
+            [
+                (image if query.quantized is None else image._replace(quantized=query.quantized), query)
+                for image, query in zip(encoded, queries, strict=True)
+            ],
             self.patch_grid(step.pixel_values),
             texts,
             mask,
@@ -176,8 +181,9 @@ class CBViLAQueryPasses:
         """
         if not self.config.masks_before_encoder:
             return whole
-        tokens = self.cbvila.encode_visible_patches(pixel_values, bool_masked_pos, interpolate_pos_encoding=True)
-        return EncodedImage(tokens[:, 0], self.cbvila.quantizer(tokens[:, 1:], remember=False, hints=hints))
+        image = self.cbvila.encode_visible_patches(pixel_values, bool_masked_pos, interpolate_pos_encoding=True)
+        quantized = self.cbvila.quantizer(tokens_to_quantize(image), remember=False, hints=hints)
+        return EncodedImage(image.last_hidden_state[:, 0], quantized)
 
     def patch_grid(self, pixel_values: Tensor) -> tuple[int, int]:
         """Returns rows and columns of patches of images (b, 3, H, W)."""
@@ -186,8 +192,8 @@ class CBViLAQueryPasses:
 
 
 def _is_same(one: VisualQuery, other: VisualQuery) -> bool:
-    same_mask = one.bool_masked_pos is other.bool_masked_pos
-    return same_mask and (one.tokens, one.trains_encoder) == (other.tokens, other.trains_encoder)
+    same_tensors = one.bool_masked_pos is other.bool_masked_pos and one.quantized is other.quantized
+    return same_tensors and (one.tokens, one.trains_encoder) == (other.tokens, other.trains_encoder)
 
 
 def _pad_and_concatenate(queries: list[TextQuery]) -> tuple[Tensor, Tensor | None]:

@@ -12,12 +12,15 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
 from .losses_cbvila import likeliest_codes, patch_moments, patchify, unpatchify
+from .modeling_cbvila_image_tokens import CBViLAImageTokens
 from .modeling_cbvila_objectives import CBViLAModelWithObjectives
 from .modeling_cbvila_queries import EncodedImage
+from .modeling_cbvila_vision import tokens_to_quantize
 from .objective_cbvila import Answer, VisualQuery
 from .objective_mim_cbvila import CBViLAMIM
 from .objective_pixel_cbvila import CBViLAPixel
-from .quantizer_output_cbvila import CBViLAQuantizerOutput
+from .quantizer_cbvila import token_codes
+from .quantizer_output_cbvila import CBViLAQuantizerHints, CBViLAQuantizerOutput
 
 Fuse = Callable[..., BaseModelOutput]
 
@@ -34,7 +37,7 @@ class CBViLAReconstruction(NamedTuple):
     codebook_indices: Tensor
 
 
-class CBViLAModelWithReconstruction(CBViLAModelWithObjectives):
+class CBViLAModelWithReconstruction(CBViLAImageTokens, CBViLAModelWithObjectives):
     """Base class of heads that can reconstruct images."""
 
     @property
@@ -55,6 +58,15 @@ class CBViLAModelWithReconstruction(CBViLAModelWithObjectives):
         """
         return self._objective(CBViLAPixel.name)
 
+    def pixel_loss_of(self, pixel_values: Tensor) -> Callable[[Tensor], Tensor] | None:
+        """Returns a function from states (B, N, D) of visual queries to the loss () of the pixels predicted from them.
+
+        `None` without the pixel objective.
+        """
+        if CBViLAPixel.name not in self.objectives:
+            return None
+        return lambda states: self.pixel.loss(self.pixel.head(states), pixel_values)
+
     def _objective(self, name: str) -> Any:
         if name not in self.objectives:
             raise ValueError(
@@ -71,6 +83,7 @@ class CBViLAModelWithReconstruction(CBViLAModelWithObjectives):
         attention_mask: Tensor | None = None,
         bool_masked_pos: Tensor | None = None,
         interpolate_pos_encoding: bool = False,
+        codes: Tensor | None = None,
     ) -> CBViLAReconstruction:
         """Reconstructs images from their codes, as in the paper's Fig. 2; call it in evaluation mode.
 
@@ -84,25 +97,35 @@ class CBViLAModelWithReconstruction(CBViLAModelWithObjectives):
             attention_mask: (B, L), 0 on padding.
             bool_masked_pos: (B, N) patches to mask; none when absent.
             interpolate_pos_encoding: Whether to allow image sizes other than the configured one.
+            codes: (K', C) codes to look up in, in place of the quantizer's own, such as fewer codes.
 
         Raises:
-            ValueError: If `bool_masked_pos` has another shape, or the model has no objective to reconstruct with.
+            ValueError: If `bool_masked_pos` has another shape, the model has no objective to reconstruct with, or its
+                quantizer or its MIM head cannot use other codes.
         """
         self.check_mask(pixel_values, bool_masked_pos)
+        if codes is not None and bool_masked_pos is not None and self.mim.code_weights():
+            raise ValueError(
+                "A MIM head with weights for each code cannot predict other codes: leave bool_masked_pos or codes out "
+                "(a tied head scores any codes)."
+            )
+        hints = CBViLAQuantizerHints.of(codes=codes)
         if input_ids is None:
             input_ids, attention_mask = self.empty_captions(pixel_values), None
         masked = None if bool_masked_pos is None else bool_masked_pos.bool()
-        tokens = self.cbvila.vision_model(pixel_values, interpolate_pos_encoding).last_hidden_state
-        image = EncodedImage(tokens[:, 0], self.cbvila.quantizer(tokens[:, 1:]))
+        encoded = self.cbvila.vision_model(pixel_values, interpolate_pos_encoding)
+        quantized = self.cbvila.quantizer(tokens_to_quantize(encoded), hints=hints)
+        image = EncodedImage(encoded.last_hidden_state[:, 0], quantized)
         text = self.cbvila.text_model(input_ids, attention_mask).last_hidden_state
         fuse = self.fusion_with(pixel_values, text, attention_mask)
         indices, logits = image.quantized.indices, None
         if masked is not None:
-            image = self.encode_visible(pixel_values, image, masked)
+            image = self.encode_visible(pixel_values, image, masked, hints)
             logits = self.predict_codes(fuse, image, masked)[0].logits
-            predicted = likeliest_codes(logits, self.cbvila.quantizer.book_sizes)
+            predicted = self._likeliest(logits, codes)
             indices = torch.where(_broadcast_mask(masked, indices), predicted, image.quantized.indices)
-        return CBViLAReconstruction(self.reconstruct_pixels(pixel_values, fuse, image, masked, logits), indices)
+        pixels = self.reconstruct_pixels(pixel_values, fuse, image, masked, logits, codes)
+        return CBViLAReconstruction(pixels, indices)
 
     def fusion_with(self, pixel_values: Tensor, text: Tensor, attention_mask: Tensor | None) -> Fuse:
         """Returns a function that runs visual queries of images (B, 3, H, W) over texts (B, L, D)."""
@@ -135,6 +158,7 @@ class CBViLAModelWithReconstruction(CBViLAModelWithObjectives):
         image: EncodedImage,
         bool_masked_pos: Tensor | None,
         logits: Tensor | None,
+        codes: Tensor | None = None,
     ) -> Tensor:
         """Reconstructs images (B, 3, H, W) from quantized tokens.
 
@@ -148,11 +172,12 @@ class CBViLAModelWithReconstruction(CBViLAModelWithObjectives):
             bool_masked_pos: (B, N) masked patches.
             logits: (B, N, ΣK) predictions of [`~CBViLAModelWithReconstruction.predict_codes`], where patches are
                 masked.
+            codes: (K', C) codes in place of the quantizer's own.
         """
         options = self.pixel.options
         if bool_masked_pos is not None and options.on != "masked":
-            codes = likeliest_codes(logits, self.cbvila.quantizer.book_sizes)
-            predicted, indices = self.cbvila.quantizer.indices_to_quantized(codes), image.quantized.indices
+            likeliest = self._likeliest(logits, codes)
+            predicted, indices = self._quantized_of(likeliest, codes), image.quantized.indices
             quantized = torch.where(bool_masked_pos.unsqueeze(-1), predicted, image.quantized.quantized)
             image = image._replace(quantized=CBViLAQuantizerOutput(quantized=quantized, indices=indices))
             bool_masked_pos = None
@@ -163,6 +188,17 @@ class CBViLAModelWithReconstruction(CBViLAModelWithObjectives):
             mean, deviation = patch_moments(patchify(pixel_values, patch_size))
             pixels = pixels * deviation + mean
         return unpatchify(pixels, patch_size, *pixel_values.shape[-2:])
+
+    def _likeliest(self, logits: Tensor, codes: Tensor | None) -> Tensor:
+        """Returns the likeliest indices (B, N) or (B, N, books) of logits (B, N, ΣK), also of other codes (K', C)."""
+        return likeliest_codes(logits, self.cbvila.quantizer.book_sizes if codes is None else (len(codes),))
+
+    def _quantized_of(self, indices: Tensor, codes: Tensor | None) -> Tensor:
+        """Returns the quantized tokens (…, D) of indices (…) into the quantizer's codes, or into others (K', C)."""
+        quantizer = self.cbvila.quantizer
+        if codes is None:
+            return quantizer.indices_to_quantized(indices)
+        return quantizer.decode(token_codes(indices, codes))
 
     def empty_captions(self, pixel_values: Tensor) -> Tensor:
         """Returns ids (B, 2) of empty captions for images (B, 3, H, W): start and end of text."""

@@ -3,7 +3,10 @@
 Shapes: B batch, N patches, D hidden.
 """
 
+from dataclasses import dataclass
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -29,6 +32,23 @@ def interpolate_positions(positions: Tensor, grid: tuple[int, int]) -> Tensor:
     patches = patches.reshape(1, side, side, -1).permute(0, 3, 1, 2)
     patches = nn.functional.interpolate(patches, size=grid, mode="bicubic", align_corners=False)
     return torch.cat([cls_position, patches.flatten(2).transpose(1, 2).to(cls_position.dtype)], dim=1)
+
+
+@dataclass
+class CBViLAVisionModelOutput(BaseModelOutputWithPooling):
+    """Output of an image encoder for a quantizer of several layers.
+
+    Args:
+        pyramid (`torch.FloatTensor` (B, N, D)): Mean of the normalized states of patches in these layers.
+    """
+
+    pyramid: Tensor | None = None
+
+
+def tokens_to_quantize(output: BaseModelOutputWithPooling) -> Tensor:
+    """Returns the tokens (B, N, D) of patches in an image encoder's output that a quantizer takes."""
+    pyramid = output.get("pyramid")
+    return output.last_hidden_state[:, 1:] if pyramid is None else pyramid
 
 
 class CBViLAVisionEmbeddings(nn.Module):
@@ -84,6 +104,9 @@ class CBViLAVisionEmbeddings(nn.Module):
 class CBViLAVisionModel(CBViLAPreTrainedModel):
     """ViT without a head. The state of the class token is the pooled representation of the image.
 
+    Attributes:
+        feature_layers: Layers, counted from 1, whose mean a quantizer takes; see [`tokens_to_quantize`].
+
     Example:
     ```python
     >>> import torch
@@ -111,6 +134,7 @@ class CBViLAVisionModel(CBViLAPreTrainedModel):
         self.embeddings = CBViLAVisionEmbeddings(config)
         self.layers = nn.ModuleList(CBViLAVisionLayer(config, i) for i in range(config.num_hidden_layers))
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.feature_layers: tuple[int, ...] = ()
         self.post_init()
 
     @takes_no_other_arguments
@@ -141,10 +165,16 @@ class CBViLAVisionModel(CBViLAPreTrainedModel):
             missing = "mask_token" if mask_token is None else "masked_patches"
             raise ValueError(f"Masking patches needs both masked_patches and mask_token: {missing} is missing.")
         hidden_states = self.embeddings(pixel_values, interpolate_pos_encoding, masked_patches, mask_token)
-        for layer in self.layers:
+        features = []
+        for number, layer in enumerate(self.layers, start=1):
             hidden_states = layer(hidden_states, None, **kwargs)
+            if number in self.feature_layers:
+                features.append(F.normalize(hidden_states[:, 1:], dim=-1))
         hidden_states = self.layernorm(hidden_states)
-        return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=hidden_states[:, 0])
+        outputs = {"last_hidden_state": hidden_states, "pooler_output": hidden_states[:, 0]}
+        if features:
+            return CBViLAVisionModelOutput(**outputs, pyramid=torch.stack(features).mean(0))
+        return BaseModelOutputWithPooling(**outputs)
 
 
 __all__ = ["CBViLAVisionModel"]

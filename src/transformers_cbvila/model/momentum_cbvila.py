@@ -56,6 +56,18 @@ class MomentumPairs(NamedTuple):
         return cls(*ids.gather_embeds(image_embeds, text_embeds), ids.image_ids, ids.text_ids, known)
 
 
+class MomentumTexts(NamedTuple):
+    """Captions as a momentum encoder sees them.
+
+    Args:
+        states: (b, L, D) states of the local captions.
+        word_embeddings: (V, D) embeddings of its vocabulary.
+    """
+
+    states: Tensor
+    word_embeddings: Tensor
+
+
 class MomentumTargets(NamedTuple):
     """Outputs of a momentum encoder for a batch, the source of soft targets for ITC and MLM.
 
@@ -67,12 +79,14 @@ class MomentumTargets(NamedTuple):
             leaves MLM unchanged.
         ids: Ids of the batch's B pairs, so that the model need not hash and gather them again. `None` if they are not
             known yet.
+        texts: The captions, as features for objectives that need them.
     """
 
     alpha: float
     pairs: MomentumPairs | None = None
     mlm_logits: Tensor | None = None
     ids: PairIds | None = None
+    texts: MomentumTexts | None = None
 
 
 def momentum_itc_loss(

@@ -23,6 +23,8 @@ from .quantizer_output_cbvila import CBViLAQuantizerHints, CBViLAQuantizerOutput
 
 Phase = Literal["align", "start", "burn_in", "stable"]
 
+_OF_PAIRS = {"text_features", "masked_words", "other_view"}  # what only pretraining has
+
 
 class Scored(NamedTuple):
     """A loss term.
@@ -57,6 +59,18 @@ class TextQuery(NamedTuple):
     labels: Tensor | None = None
 
 
+class OtherView(NamedTuple):
+    """Another view of each image.
+
+    Args:
+        pixel_values: (b', 3, H, W) images.
+        hints: Additional inputs of the quantizer.
+    """
+
+    pixel_values: Tensor
+    hints: CBViLAQuantizerHints | None = None
+
+
 class NegativeTexts(NamedTuple):
     """A text for each image that is false of it.
 
@@ -78,11 +92,13 @@ class VisualQuery(NamedTuple):
         tokens: The quantizer's output to use.
         bool_masked_pos: (b, N) patches to mask; none when absent.
         trains_encoder: Whether the [CLS] query passes gradients on to the image encoder.
+        quantized: An output of the quantizer in place of the step's, for a query without masked patches.
     """
 
     tokens: Literal["quantized", "detached"]
     bool_masked_pos: Tensor | None = None
     trains_encoder: bool = True
+    quantized: CBViLAQuantizerOutput | None = None
 
 
 @dataclass(frozen=True)
@@ -104,8 +120,15 @@ class CBViLAStep:
         attention_mask: (b, L), 0 on padding.
         masked_texts: (b, L, D) states of the captions with masked tokens.
         mlm_labels: (b, L).
+        masked_words: (b, L) bool, words to predict from the image alone.
+        word_embeddings: (V, D) embeddings of the vocabulary, without gradient.
+        quantizer: The model's quantizer.
         quantized: The quantizer's output for the unmasked images.
+        pixel_loss: Maps states (b, N, D) of a visual query without masked patches to the loss () of the pixels
+            predicted from them, if the model has the pixel objective.
         hints: Additional inputs of the quantizer.
+        other_view: Another view of the images.
+        quantize: Encodes and quantizes a view, without counting it in moving averages.
         bool_masked_pos: (b', N) bool.
         caption_dropped: (b,) bool, images that attend to an empty caption.
         mim_targets: (b', N) or (b', N, books) indices that MIM predicts in place of the quantizer's.
@@ -131,8 +154,14 @@ class CBViLAStep:
     attention_mask: Tensor | None = None
     masked_texts: Tensor | None = None
     mlm_labels: Tensor | None = None
+    masked_words: Tensor | None = None
+    word_embeddings: Tensor | None = None
+    quantizer: CBViLAQuantizer | None = None
     quantized: CBViLAQuantizerOutput | None = None
+    pixel_loss: Callable[[Tensor], Tensor] | None = None
     hints: CBViLAQuantizerHints | None = None
+    other_view: OtherView | None = None
+    quantize: Callable[[OtherView], CBViLAQuantizerOutput] | None = None
     bool_masked_pos: Tensor | None = None
     caption_dropped: Tensor | None = None
     mim_targets: Tensor | None = None
@@ -194,7 +223,9 @@ class CBViLAObjective(nn.Module):
             built), `"projections"` (of the contrastive embeddings, which train the encoders unless its option
             `grad_to_encoders` says otherwise), `"other_pairs"` (similarities with all pairs),
             `"hard_negatives"`, `"masked_text"`, `"momentum_pairs"` and `"momentum_tokens"` (from a momentum encoder,
-            if there is one), `"code_targets"` (from an EMA teacher, if there is one).
+            if there is one), `"code_targets"` (from an EMA teacher, if there is one), `"text_features"` (embeddings of
+            the vocabulary and, from a momentum encoder if there is one, states of the captions), `"masked_words"`,
+            `"token_classes"` and `"other_view"` (of each image, from the data).
         is_default: Whether a configuration that does not mention it includes it.
         reads: The quantizer's output that its queries use, if its options include `grad_to_vit`.
         keys_of_0_1: Patterns of state-dict keys of version 0.1, with their replacements.
@@ -216,6 +247,11 @@ class CBViLAObjective(nn.Module):
     def loss_weights(cls, options: Any) -> dict[str, float]:
         """Returns the weight of each term by name: one, unless the objective has several terms."""
         return {cls.name: float(options.weight)}
+
+    @classmethod
+    def is_of_images(cls) -> bool:
+        """Returns whether it learns from quantized images and captions alone, as masked image modelling does."""
+        return "quantizer" in cls.needs and not cls.needs & _OF_PAIRS
 
     @classmethod
     def hides_patches(cls, options: Any) -> bool:

@@ -77,6 +77,11 @@ class CBViLAPixel(CBViLAObjective):
         """Returns whether a query masks patches."""
         return options.on != "all"
 
+    @property
+    def predicts_whole_patches(self) -> bool:
+        """Whether predictions have the mean and contrast of patches."""
+        return not self.options.normalize
+
     def visual_queries(self, step: CBViLAStep) -> list[VisualQuery]:
         """Returns the queries with all patches, with masked ones, or both."""
         masks: list[Tensor | None] = [None] if self.options.on in ("all", "both") else []
@@ -90,19 +95,23 @@ class CBViLAPixel(CBViLAObjective):
             return {}
         options = self.options
         predictions = [self.head(answer.states) for answer in answers]
-        targets = patchify(step.pixel_values, self.patch_size)
         losses = [
-            pixel_loss(
-                prediction,
-                targets,
-                answer.query.bool_masked_pos,
-                normalize=options.normalize,
-                likelihood=options.likelihood,
-                reduction=options.reduction,
-                sigma=options.sigma,
-            )
+            self.loss(prediction, step.pixel_values, answer.query.bool_masked_pos)
             for prediction, answer in zip(predictions, answers, strict=True)
         ]
         # With "both", images have equal weights, which is exact if all have as many masked patches.
         counted = step.bool_masked_pos if options.on == "masked" else None
         return {self.name: Scored(torch.stack(losses).mean(), counted, {"pixel_predictions": predictions[0]})}
+
+    def loss(self, predictions: Tensor, pixel_values: Tensor, bool_masked_pos: Tensor | None = None) -> Tensor:
+        """Computes the loss () of predicted patches (b, N, P) of images (b, 3, H, W), on masked patches if given."""
+        options = self.options
+        return pixel_loss(
+            predictions,
+            patchify(pixel_values, self.patch_size),
+            bool_masked_pos,
+            normalize=options.normalize,
+            likelihood=options.likelihood,
+            reduction=options.reduction,
+            sigma=options.sigma,
+        )

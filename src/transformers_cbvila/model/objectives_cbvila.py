@@ -4,10 +4,13 @@ from .objective_cbvila import CBViLAObjective
 from .objective_codebook_cbvila import CBViLACodebookTerm, CBViLACommitmentTerm
 from .objective_itc_cbvila import CBViLAITC
 from .objective_itm_cbvila import CBViLAITM
+from .objective_lgvq_cbvila import CBViLALGVQ
 from .objective_mim_cbvila import CBViLAMIM
 from .objective_mim_cls_bag_cbvila import CBViLAMIMClsBag
 from .objective_mlm_cbvila import CBViLAMLM
 from .objective_pixel_cbvila import CBViLAPixel
+from .objective_raq_cbvila import CBViLARAQ
+from .objective_sgc_consistency_cbvila import CBViLASGCConsistency
 from .registry_cbvila import register_class
 
 # The order in which a new model initializes their heads.
@@ -22,6 +25,9 @@ OBJECTIVES: dict[str, type[CBViLAObjective]] = {
         CBViLAMIM,
         CBViLAITC,
         CBViLAMIMClsBag,
+        CBViLARAQ,
+        CBViLALGVQ,
+        CBViLASGCConsistency,
     )
 }
 

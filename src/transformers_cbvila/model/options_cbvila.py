@@ -26,10 +26,12 @@ class CBViLAOptions:
     Attributes:
         flat_names: Flat names in configurations of version 0.1, with the option that each became.
         presets: Values that a preset sets, by its name. The preset `"recommended"` is the defaults.
+        sources: Options that name a folder or a Hub id; a checkpoint whose options name a folder is not published.
     """
 
     flat_names: ClassVar[dict[str, str]] = {}
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
+    sources: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def build(cls: type[Options], values: Mapping[str, Any], where: str) -> Options:

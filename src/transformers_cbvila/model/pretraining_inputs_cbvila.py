@@ -10,7 +10,9 @@ from torch import Tensor
 
 from .label_checks_cbvila import check_ids
 from .momentum_cbvila import MomentumTargets
+from .objective_cbvila import OtherView
 from .objectives_cbvila import OBJECTIVES
+from .quantizer_output_cbvila import CBViLAQuantizerHints
 
 
 def check_pairs(
@@ -19,6 +21,7 @@ def check_pairs(
     input_ids_masked: Tensor | None,
     mlm_labels: Tensor | None,
     caption_dropped: Tensor | None,
+    masked_words: Tensor | None = None,
 ) -> None:
     """Raises a ValueError for a missing input, or one whose shape does not fit the others."""
     if pixel_values is None or input_ids is None:
@@ -29,7 +32,8 @@ def check_pairs(
         raise ValueError(f"Got {images} image(s) and {captions} caption(s): they must be pairs.")
     if (input_ids_masked is None) != (mlm_labels is None):
         raise ValueError("MLM needs both input_ids_masked and mlm_labels, or neither.")
-    for name, value in (("input_ids_masked", input_ids_masked), ("mlm_labels", mlm_labels)):
+    of_tokens = {"input_ids_masked": input_ids_masked, "mlm_labels": mlm_labels, "masked_words": masked_words}
+    for name, value in of_tokens.items():
         if value is not None and value.shape != input_ids.shape:
             raise ValueError(
                 f"{name} has shape {tuple(value.shape)}; expected that of input_ids, {tuple(input_ids.shape)}."
@@ -60,6 +64,13 @@ def check_targets(
         raise ValueError(f"mim_targets has shape {tuple(mim_targets.shape)}; with bool_masked_pos it must be {shape}.")
     for book, size in zip([mim_targets] if len(sizes) == 1 else mim_targets.unbind(-1), sizes, strict=True):
         check_ids("mim_targets", book, tuple(book.shape), size, f"the codebook has {size} codes", model)
+
+
+def other_view(pixel_values: Tensor | None, token_classes: Tensor | None) -> OtherView | None:
+    """Returns another view of the images, if there is one. ValueError for classes (B, N) without it."""
+    if pixel_values is None and token_classes is not None:
+        raise ValueError("other_token_classes are given without other_pixel_values, whose patches they describe.")
+    return None if pixel_values is None else OtherView(pixel_values, CBViLAQuantizerHints.of(token_classes))
 
 
 def given_negatives(
@@ -100,6 +111,7 @@ def check_loss_weights(model: Any, changes: Mapping[str, float]) -> None:
     if unknown:
         raise ValueError(f"loss_weights names {', '.join(unknown)}; the losses are {', '.join(known)}.")
     built = {name for objective in model.active_objectives(None) for name in objective.loss_weights(objective.options)}
+    built |= model.config.quantizer_weights().keys()
     missing = [name for name, weight in changes.items() if weight > 0 and name not in built]
     if missing:
         raise ValueError(

@@ -7,6 +7,7 @@ Shapes: B batch, N visual tokens, D vision width, C code width, R books, K codes
 """
 
 from collections.abc import Mapping
+from math import log2
 from typing import Any, ClassVar
 
 import torch
@@ -67,6 +68,25 @@ class CBViLAQuantizer(CBViLAQuantizerHooks):
         """Returns the `book_sizes` of a quantizer with these options."""
         raise NotImplementedError
 
+    @classmethod
+    def loss_weights(cls, options: Any) -> dict[str, float]:
+        """Returns the weight of each of its own terms that no objective weighs, by name."""
+        return {}
+
+    @classmethod
+    def resized(cls, options: Any, number: int) -> Any:
+        """Returns the options of the same quantizer with another number of codes.
+
+        Raises:
+            ValueError: If it has not a single table of codes whose number can change.
+        """
+        raise ValueError(f"The quantizer {cls.name!r} cannot change its number of codes after training.")
+
+    @classmethod
+    def feature_layers(cls, options: Any) -> tuple[int, ...]:
+        """Returns layers of the image encoder, counted from 1, whose mean it quantizes; by default its output."""
+        return ()
+
     @property
     def num_codes(self) -> int:
         """Number of codes of all books together."""
@@ -101,6 +121,14 @@ class CBViLAQuantizer(CBViLAQuantizerHooks):
         """Returns the quantized tokens (…, D) of code indices (…), or (…, R) with several books."""
         raise NotImplementedError
 
+    def decode(self, codes: Tensor) -> Tensor:
+        """Projects codes (…, C), or latents, to quantized tokens (…, D)."""
+        raise NotImplementedError
+
+    def unquantized(self, tokens: Tensor) -> Tensor:
+        """Returns tokens (B, N, D) after both projections without a look-up, which shows what the look-up changes."""
+        return self.decode(self.encode(tokens))
+
     def head_codes(self) -> tuple[Tensor, ...]:
         """Returns the codes (K, C) of each book without gradient, which a tied MIM head predicts."""
         raise NotImplementedError
@@ -118,6 +146,10 @@ class CBViLAQuantizer(CBViLAQuantizerHooks):
         """Returns indices (…) or (…, R) as (…, R) numbered across all books."""
         sizes = torch.tensor((0, *self.book_sizes[:-1]), device=indices.device)
         return (indices.unsqueeze(-1) if len(self.book_sizes) == 1 else indices) + sizes.cumsum(0)
+
+    def bits_per_token(self, indices: Tensor) -> float:
+        """Returns the bits that an index (…), or those (…, R) of a patch, takes if all codes are as likely."""
+        return sum(log2(size) for size in self.book_sizes)
 
     def check_hints(self, hints: CBViLAQuantizerHints | None) -> None:
         """Raises a ValueError for hints that the quantizer does not use."""

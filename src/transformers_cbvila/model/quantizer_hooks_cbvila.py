@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .code_table_cbvila import CBViLACodeTable
+from .quantizer_output_cbvila import CBViLAQuantizerHints
 
 
 class CBViLAQuantizerHooks(nn.Module):
@@ -58,13 +59,16 @@ class CBViLAQuantizerHooks(nn.Module):
         """Whether there are assignments since the last [`~CBViLAQuantizer.after_step`]."""
         return any(table.waits_for_step for table in self.tables())
 
-    def fit(self, latents: Tensor, generator: torch.Generator, scale: float) -> None:
+    def fit(
+        self, latents: Tensor, generator: torch.Generator, scale: float, hints: CBViLAQuantizerHints | None = None
+    ) -> None:
         """Fits the codes to latents.
 
         Args:
             latents: (M, C), the same on all processes.
             generator: Random generator on the CPU, in the same state on all processes.
             scale: Tokens of an optimizer step divided by M: the factor from cluster sizes to moving counts.
+            hints: Additional inputs for the M latents, for quantizers that use any.
         """
         for table in self.tables():
             table.fit(latents, generator, scale)
@@ -113,6 +117,10 @@ class CBViLAQuantizerHooks(nn.Module):
             for i, table in enumerate(self.tables())
             for name in table.training_buffers()
         }
+
+    def saved_metrics(self) -> dict[str, float]:
+        """Returns metrics of training that are saved with the model, for reports about it."""
+        return {}
 
     def metric_alarm(self, metrics: Mapping[str, float]) -> str | None:
         """Returns a warning if means of `metrics` over many steps are out of range, else `None`."""

@@ -1,6 +1,7 @@
 """The paper's quantizer: the nearest of K learned codes (Eq. 1), with three gradient estimators."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -10,7 +11,7 @@ from .autocast_cbvila import without_autocast
 from .code_gradients_cbvila import rotate_to, straight_through
 from .code_table_cbvila import CBViLACodeTable
 from .gumbel_cbvila import CBViLAGumbelChoice, choice_alarm
-from .losses_cbvila import codebook_loss, commitment_loss
+from .losses_cbvila import at_least_fp32, codebook_loss, commitment_loss
 from .nearest_codes_cbvila import count_codes
 from .options_cbvila import options, require_range
 from .quantizer_cbvila import CBViLAQuantizer, CBViLAQuantizerOptions, token_codes
@@ -69,6 +70,7 @@ class CBViLANearestQuantizer(CBViLAQuantizer):
     """Replaces each token by the nearest of K codes, with projections unless codes have the width of tokens."""
 
     name = "nearest"
+    takes_hints = frozenset({"codes"})
     options_class = CBViLANearestQuantizerOptions
     collapse_advice = "update='ema', or norm='l2' with a small dim, in quantizer_config; fewer codes"
     keys_of_0_1 = {rf"{_OLD_PREFIX}gumbel_scale$": "quantizer.gumbel.scale", _OLD_PREFIX: "quantizer.table."}
@@ -89,6 +91,11 @@ class CBViLANearestQuantizer(CBViLAQuantizer):
         """Returns K."""
         return (options.size,)
 
+    @classmethod
+    def resized(cls, options: Any, number: int) -> CBViLANearestQuantizerOptions:
+        """Returns the options with another number of codes."""
+        return replace(options, size=number)
+
     def tables(self) -> tuple[CBViLACodeTable, ...]:
         """Returns the table of codes."""
         return (self.table,)
@@ -105,9 +112,13 @@ class CBViLANearestQuantizer(CBViLAQuantizer):
         """Projects visual tokens (…, D) to latents (…, C)."""
         return self.table.encode(tokens, None if modules is None else modules["in_proj"])
 
+    def decode(self, codes: Tensor) -> Tensor:
+        """Projects codes (…, C) to quantized tokens (…, D)."""
+        return self.table.decode(codes)
+
     def lookup(self, latents: Tensor, hints: CBViLAQuantizerHints | None = None) -> Tensor:
         """Returns the indices (…) of the codes nearest to latents (…, C)."""
-        return self.table.lookup(latents)
+        return self.table.lookup(latents, None if hints is None else hints.codes)
 
     def indices_to_quantized(self, indices: Tensor) -> Tensor:
         """Returns the quantized tokens (…, D) of code indices (…)."""
@@ -120,6 +131,8 @@ class CBViLANearestQuantizer(CBViLAQuantizer):
         """Quantizes visual tokens (B, N, D), see [`CBViLAQuantizer.forward`]."""
         self.check_hints(hints)
         latents = self.encode(tokens)
+        if hints is not None and hints.codes is not None:
+            return self._quantize_with(hints.codes, latents)
         source = self.source_of(latents)
         metrics = {}
         if self.training and self.gumbel is not None:
@@ -147,6 +160,25 @@ class CBViLANearestQuantizer(CBViLAQuantizer):
             metrics=metrics,
         )
 
+    def _quantize_with(self, codes: Tensor, latents: Tensor) -> CBViLAQuantizerOutput:
+        """Quantizes latents (B, N, C) with other codes (K', C), which their look-up gives no gradient."""
+        if codes.dim() != 2 or codes.shape[-1] != latents.shape[-1]:
+            raise ValueError(
+                f"codes have shape {tuple(codes.shape)}; expected (number of codes, {latents.shape[-1]}), the code "
+                "width."
+            )
+        indices = self.table.lookup(latents, codes)
+        found = token_codes(indices, codes)
+        passed = straight_through(self.source_of(latents), found) if self.training else found
+        return CBViLAQuantizerOutput(
+            quantized=self.table.decode(passed),
+            detached=self.table.decode(self.detached_codes(latents, found)),
+            indices=indices,
+            counts=count_codes(indices, len(codes)),
+            codes=(at_least_fp32(codes).detach(),),
+            terms={"commitment": commitment_loss(latents, found), "codebook": codebook_loss(latents, found)},
+        )
+
     def _pass_gradient(self, latents: Tensor, codes: Tensor) -> Tensor:
         """Returns the codes (B, N, C), in training with the configured gradient estimator."""
         if not self.training:
@@ -160,9 +192,11 @@ class CBViLANearestQuantizer(CBViLAQuantizer):
         """Whether there are assignments since the last step."""
         return super().waits_for_step or (self.gumbel is not None and self.gumbel.waits_for_step)
 
-    def fit(self, latents: Tensor, generator: torch.Generator, scale: float) -> None:
+    def fit(
+        self, latents: Tensor, generator: torch.Generator, scale: float, hints: CBViLAQuantizerHints | None = None
+    ) -> None:
         """Fits the codes to latents (M, C), and resets the gumbel scale."""
-        super().fit(latents, generator, scale)
+        super().fit(latents, generator, scale, hints)
         if self.gumbel is not None:
             self.gumbel.reset()
 

@@ -150,7 +150,9 @@ class CBViLAResidualQuantizer(CBViLAQuantizer):
         return books
 
     @torch.no_grad()
-    def fit(self, latents: Tensor, generator: torch.Generator, scale: float) -> None:
+    def fit(
+        self, latents: Tensor, generator: torch.Generator, scale: float, hints: CBViLAQuantizerHints | None = None
+    ) -> None:
         """Fits each book to the residuals of the previous ones, starting from latents (M, C)."""
         residuals = latents
         for table in self.tables():

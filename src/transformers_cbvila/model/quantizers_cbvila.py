@@ -1,6 +1,8 @@
 """The registry of quantizers. A new one takes a file of its own and one import here."""
 
+from .quantizer_adaptive_cbvila import CBViLAAdaptiveQuantizer as CBViLAAdaptiveQuantizer
 from .quantizer_cbvila import CBViLAQuantizer
+from .quantizer_class_guided_cbvila import CBViLAClassGuidedQuantizer as CBViLAClassGuidedQuantizer
 from .quantizer_fsq_cbvila import CBViLAFSQuantizer as CBViLAFSQuantizer
 from .quantizer_nearest_cbvila import CBViLANearestQuantizer as CBViLANearestQuantizer
 from .quantizer_residual_cbvila import CBViLAResidualQuantizer as CBViLAResidualQuantizer

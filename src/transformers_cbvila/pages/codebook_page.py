@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..inspection.code_words import count_code_words
 from ..inspection.visual_words import (
     VisualWords,
     choose_codes,
@@ -23,6 +24,7 @@ from ..model.objective_pixel_cbvila import CBViLAPixel
 from ..model.processing_cbvila import CBViLAProcessor
 from ..retrieval.encoding import pixel_values_of
 from . import codebook_sections as sections
+from .code_word_sections import words_section
 from .codebook_images import crop_with_neighbours
 from .document import html_page
 
@@ -42,7 +44,7 @@ def write_codebook_page(
     seed: int = 0,
     progress: bool = True,
 ) -> Path:
-    """Writes codebook metrics, reconstructions (as Fig. 2), patches of codes (as Fig. 3) and maps of codes.
+    """Writes codebook metrics, reconstructions (as Fig. 2), patches and words of codes (as Fig. 3), and maps of codes.
 
     The page shows at most 28 whole images, and crops of at most 384 more.
 
@@ -50,8 +52,8 @@ def write_codebook_page(
         path: The HTML file; its folder is made if it does not exist.
         model: The model.
         processor: Its processor.
-        rows: Rows with `image` and `captions`, of which the first is used.
-        metrics: What [`inspect_pretraining`] measured on these rows.
+        rows: Rows with `image`, `captions`, of which the first is shown, and, optionally, labels as `keywords`.
+        metrics: What [`inspect_pretraining`] measured on these rows and, optionally, [`codebook_report`].
         title: The title, plain text.
         note: A paragraph below the title, plain text.
         seed: Seed of the sampled images, masks, codes and patches.
@@ -70,7 +72,7 @@ def write_codebook_page(
             "train with a weight above 0, or leave the page out."
         )
     words = collect_visual_words(model, processor, rows, progress=progress)
-    patch_size = model.config.vision_config.patch_size
+    patch_size, code_words = model.config.vision_config.patch_size, count_code_words(words)
     numbers = choose_rows(rows, _EXAMPLES, seed)
     chosen = [rows[row] for row in numbers]
     first = _model_image(model, processor, chosen[0]), chosen[0]["captions"][0]
@@ -80,7 +82,10 @@ def write_codebook_page(
         sections.intro_section(words, numbers[0], *first),
         sections.health_section(metrics, words.counts),
         sections.reconstructions_section(examples, _MASK_RATIO),
-        sections.codes_section(words, _crops(model, processor, rows, words, seed), patch_size, _PATCHES_A_LINE),
+        sections.codes_section(
+            words, _crops(model, processor, rows, words, seed), patch_size, _PATCHES_A_LINE, code_words
+        ),
+        words_section(code_words, words),
         sections.maps_section(words, _map_images(model, processor, rows, seed + 1)),
     ]
     path = Path(path)

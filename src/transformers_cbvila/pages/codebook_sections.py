@@ -12,11 +12,13 @@ from math import ceil, floor, log10
 import numpy as np
 from PIL import Image
 
+from ..inspection.code_words import CodeWords
 from ..inspection.visual_words import ReconstructionExample, VisualWords
 from ..model.objective_mim_cbvila import CBViLAMIM
 from ..model.objective_pixel_cbvila import CBViLAPixel
+from .code_word_sections import places_tag, rgb, swatch, words_of_code
 from .codebook_images import distinct_colours, index_map, numbered_patches, outlined_patches, patch_strip
-from .document import counted, image_tag, percent, table, tile
+from .document import UNKNOWN, counted, image_tag, percent, table, tile
 
 _COLUMNS = (
     "caption",
@@ -25,6 +27,15 @@ _COLUMNS = (
     "drawn from its own words",
     "hidden words predicted",
     "predicted with another caption",
+)
+# Metrics of meaning: title, decimals, and what they are read against.
+_MEANING = (
+    ("code_purity", "purity of codes", 3, "{}, the highest of 19 shuffles of words over images"),
+    ("code_word_mutual_information", "nats that a code tells of a word", 4, "{}, the highest of 19 such shuffles"),
+    ("code_probe_accuracy", "linear probe on codes", 3, "{}, always what is more frequent"),
+    ("code_retrieval_r1", "images found by codes and words alone, R@1", 3, "{}, by chance"),
+    ("psnr", "PSNR of reconstructions, dB", 2, "95 % interval over images"),
+    ("ssim", "SSIM of reconstructions", 3, "1, of equal images"),
 )
 _LISTED = 16  # words of an image that are listed
 
@@ -94,6 +105,11 @@ def _comparisons(metrics: Mapping[str, float]) -> str:
             f"{metrics['pixel_floor']:.3f}, the mean colour everywhere",
         ),
     ]
+    lines += [
+        (title, _interval_of(metrics, name, digits), beside.format(_rounded(metrics, f"{name}_floor", digits)))
+        for name, title, digits, beside in _MEANING
+        if name in metrics
+    ]
     for way, title in (("text", "texts found by image"), ("image", "images found by text")):
         name = f"{way}_retrieval_r1"
         if name in metrics:
@@ -104,6 +120,15 @@ def _comparisons(metrics: Mapping[str, float]) -> str:
         f'<tr><th scope="row">{escape(name)}</th><td class="number">{escape(value)}</td><td>{escape(beside)}</td></tr>'
         for name, value, beside in lines
     )
+
+
+def _interval_of(metrics: Mapping[str, float], name: str, digits: int) -> str:
+    low, high = (_rounded(metrics, f"{name}_{end}", digits) for end in ("low", "high"))
+    return f"{_rounded(metrics, name, digits)} ({low} to {high})"
+
+
+def _rounded(metrics: Mapping[str, float], name: str, digits: int) -> str:
+    return f"{metrics[name]:.{digits}f}" if name in metrics else UNKNOWN
 
 
 def _interval(metrics: Mapping[str, float], name: str) -> str:
@@ -185,31 +210,38 @@ def _alt(example: ReconstructionExample, title: str, share: str) -> str:
 
 
 def codes_section(
-    words: VisualWords, crops_of_code: Mapping[int, list[np.ndarray]], patch_size: int, columns: int
+    words: VisualWords,
+    crops_of_code: Mapping[int, list[np.ndarray]],
+    patch_size: int,
+    columns: int,
+    code_words: CodeWords | None = None,
 ) -> str:
-    """Shows patches of codes, as in the paper's Fig. 3.
+    """Shows patches of codes, as in the paper's Fig. 3, with words that go with them and where they occur.
 
     Args:
         words: The visual words.
         crops_of_code: Patches with their neighbours, by code.
         patch_size: Pixels per side of a patch.
         columns: Crops per line.
+        code_words: Words of codes, if there are any.
     """
     total = max(1, int(words.counts.sum()))
     rows = []
     for code, crops in crops_of_code.items():
         count, images = int(words.counts[code]), int((words.indices == code).any(axis=(1, 2)).sum())
-        colour = ",".join(f"{255 * value:.0f}" for value in words.colours[code])
         rows.append(
-            f'<tr><th scope="row"><span class="swatch" style="background:rgb({colour})"></span>{code}'
+            f'<tr><th scope="row">{swatch(words, code)}{code}'
             f'<span class="soft">{percent(count / total, 2)}, {count:,} ×</span>'
-            f'<span class="soft">in {counted(images, "image")}</span></th>'
-            f"<td>{image_tag(patch_strip(crops, patch_size, columns), _strip_alt(code, len(crops), colour))}</td></tr>"
+            f'<span class="soft">in {counted(images, "image")}</span>'
+            f"{words_of_code(code_words, code) if code_words else ''}{places_tag(code, words)}</th>"
+            f"<td>{image_tag(patch_strip(crops, patch_size, columns), _strip_alt(code, len(crops), rgb(words, code)))}"
+            "</td></tr>"
         )
     return f"""<section><h2>What codes stand for</h2>
 <p class="soft">As in the paper's Fig. 3: framed patches of different images that have the same code, with their
-neighbours. The most used codes, then some of the others in use, drawn at random. The square beside a code's number has
-the mean colour of its patches.</p>
+neighbours. The most used codes, then some of the others in use, drawn at random. The square beside a code's number
+has the mean colour of its patches; below are words that captions and labels of its images have more often than others,
+with their share in the code's patches and in all, and a map of where in a picture the code occurs.</p>
 {table("Codes with patches that have them", "".join(rows), name="codes")}</section>"""
 
 

@@ -45,9 +45,16 @@ def tile(value: str, note: str) -> str:
     return f'<div class="tile"><b>{escape(value)}</b><span class="soft">{escape(note)}</span></div>'
 
 
-def image_tag(image: Image.Image, alt: str) -> str:
-    """Returns an `<img>` with the image embedded; `alt` describes it for screen readers."""
-    return f'<img alt="{escape(alt)}" src="{data_uri(png(image))}">'
+def image_tag(image: Image.Image, alt: str, name: str = "") -> str:
+    """Returns an `<img>` with the image embedded.
+
+    Args:
+        image: The image.
+        alt: What it shows, plain text, for screen readers.
+        name: Its class in the style sheets, if any.
+    """
+    kind = f' class="{name}"' if name else ""
+    return f'<img{kind} alt="{escape(alt)}" src="{data_uri(png(image))}">'
 
 
 def table(caption: str, rows: str, columns: str = "", name: str = "") -> str:

@@ -19,6 +19,7 @@ from ..output_files import write_json
 from .arguments import CBViLATrainingArguments
 from .held_out_pairs import held_out_pairs
 from .inherited_options import WITH_EVALUATION, refuse
+from .label_options import check_classes, label_maps
 from .pretraining_job import PretrainingJob
 from .pretraining_start import starting_model
 from .pretraining_trainer import PretrainingTrainer
@@ -77,10 +78,17 @@ def build_trainer(
     if args.process_index == 0:
         texts = training_texts(sources, job.train_data, _CHECKED_ROWS, job.train_split)
         warn_of_unknown_tokens(processor.tokenizer, texts, "captions")
+    uses_classes = model.config.takes_hint("token_classes")
+    check_classes(job, model)
+    if uses_classes and job.label_model is None:
+        with args.main_process_first(desc="reading the label maps"):
+            sources = _load(job, with_labels=True)
     evaluated = _load_evaluated(job, args) if job.eval_data else None
     options: dict[str, Any] = {
         "keyword_probability": job.keyword_probability,
         "skip_bad_rows": job.skip_bad_rows,
+        "label_maps": label_maps(job) if uses_classes else None,
+        "two_views": model.needs("other_view"),
         **asdict(job.views),
     }
     pairs: Any
@@ -103,6 +111,7 @@ def build_trainer(
             mim_mask_ratio=job.mim_mask_ratio,
             text_drop_prob=job.text_drop_prob,
             max_length=job.max_length,
+            masks_words=model.needs("masked_words"),
         ),
         processing_class=processor,
         rerank_k=job.eval_rerank_k,
@@ -137,7 +146,12 @@ def _record(job: PretrainingJob, trainer: PretrainingTrainer, metrics: dict[str,
     return record
 
 
-def _load(job: PretrainingJob) -> list[Any]:
+def _load(job: PretrainingJob, with_labels: bool = False) -> list[Any]:
     load = load_pair_stream if job.streaming else load_pairs
     columns = (job.image_column, job.caption_column, job.keyword_columns)
-    return [load(name, job.train_split, *columns, skip_bad_rows=job.skip_bad_rows) for name in job.train_data]
+    options: dict[str, Any] = {
+        "skip_bad_rows": job.skip_bad_rows,
+        "with_labels": with_labels,
+        "label_map_column": job.label_map_column,
+    }
+    return [load(name, job.train_split, *columns, **options) for name in job.train_data]

@@ -4,6 +4,8 @@ import json
 from dataclasses import dataclass, field
 
 from ..data import option_texts
+from ..data.column_names import LABEL_MAP_COLUMNS
+from ..data.label_maps import LabelMaps
 from ..data.mixing import check_weights
 from ..model.messages_cbvila import shown
 from .pretraining_evaluation import EvaluationOptions
@@ -28,6 +30,24 @@ class PretrainingJob(EvaluationOptions, ViewOptions):
     caption_column: str | None = field(default=None, metadata={"help": option_texts.CAPTION_COLUMN})
     keyword_columns: list[str] = field(
         default_factory=list, metadata={"help": "Columns with keywords, some of which are added to the caption."}
+    )
+    label_map_column: str | None = field(
+        default=None,
+        metadata={
+            "help": "Column with label maps, images with the number of a class in each pixel, for quantizers and "
+            "objectives that use classes of patches (docs/codebooks.md); "
+            f"default: {' or '.join(LABEL_MAP_COLUMNS)}, where there is one. scenes have maps of their own."
+        },
+    )
+    label_model: str | None = field(
+        default=None,
+        metadata={
+            "help": "Segmentation model (folder or Hub id) whose classes take the place of label maps. It runs on the "
+            "CPU in the loader, on every image in every pass."
+        },
+    )
+    label_share: float = field(
+        default=1.0, metadata={"help": "Share of the images whose classes are used; others count as unknown."}
     )
     skip_bad_rows: bool = field(
         default=False,
@@ -92,7 +112,17 @@ class PretrainingJob(EvaluationOptions, ViewOptions):
             raise ValueError("train_data is empty; name at least one folder, file or data set.")
         check_weights(self.train_data_weights, len(self.train_data))
         _ = self.views  # raises early
+        self.check_labels()
         self.check_evaluation()
+
+    def check_labels(self) -> None:
+        """Raises a ValueError for options of label maps that contradict each other."""
+        if self.label_map_column is not None and self.label_model is not None:
+            raise ValueError(
+                f"label_map_column={shown(self.label_map_column)} and label_model={shown(self.label_model)} both "
+                "give the classes of patches: leave one of them out."
+            )
+        _ = LabelMaps(share=self.label_share)  # raises for a share out of range
 
 
 def _parsed(model_config: str) -> dict:

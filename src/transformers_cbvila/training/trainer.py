@@ -19,6 +19,7 @@ from ..data.streams import ReplayCollator, StreamedImageTextPairs
 from ..model.losses_cbvila import answer_loss
 from ..model.modeling_cbvila_objectives import CBViLAModelWithObjectives
 from ..model.modeling_cbvila_question_answering import CBViLAForQuestionAnswering
+from ..model.quantizer_output_cbvila import CBViLAQuantizerHints
 from .arguments import CBViLATrainingArguments
 from .codebook.alternating_updates import AlternationCallback
 from .codebook.callback import CodebookCallback
@@ -131,7 +132,8 @@ class CBViLATrainer(Trainer):
             inputs = {**inputs, "loss_weights": self._loss_weights()}
             teacher = None if self.codebook_callback is None else self.codebook_callback.teacher
             if teacher is not None and self.unwrapped_model.needs("code_targets", inputs["loss_weights"]):
-                inputs["mim_targets"] = teacher.indices(inputs["pixel_values"])
+                hints = CBViLAQuantizerHints.of(inputs.get("token_classes"))
+                inputs["mim_targets"] = teacher.indices(inputs["pixel_values"], hints)
             if self.momentum is not None:
                 inputs["momentum"] = self.momentum.targets(inputs, self.state)
         if self.context.draws_negatives and model.training:

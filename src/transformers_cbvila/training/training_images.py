@@ -4,21 +4,40 @@ import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from ..data.epoch_rows import sample_examples
+from ..model.modeling_cbvila_vision import tokens_to_quantize
+from ..model.quantizer_output_cbvila import CBViLAQuantizerHints
 from .context import TrainingContext
 from .fsdp import latents_of_sharded
 
 _ROWS_AT_ONCE = 16  # whatever the batch size and the number of processes, so that rounding does not depend on them
 
 
-def image_batches(context: TrainingContext, seed: int) -> Iterator[Tensor]:
-    """Yields images (up to 16, 3, H, W) of the training set, on the device of this process.
+class TrainingImages(NamedTuple):
+    """Images of the training set.
+
+    Args:
+        pixel_values: (B, 3, H, W).
+        token_classes: (B, N) the classes of their patches, if the data have any.
+    """
+
+    pixel_values: Tensor
+    token_classes: Tensor | None = None
+
+    @property
+    def hints(self) -> CBViLAQuantizerHints | None:
+        """Additional inputs of a quantizer."""
+        return CBViLAQuantizerHints.of(self.token_classes)
+
+
+def image_batches(context: TrainingContext, seed: int) -> Iterator[TrainingImages]:
+    """Yields up to 16 images of the training set at a time, on the device of this process.
 
     Process 0 reads them and sends them to the others. Rows come in an order drawn from the seed alone; a data set
     without length (a stream) is read from its first row, on a copy, so that training reads the same rows as without.
@@ -27,10 +46,13 @@ def image_batches(context: TrainingContext, seed: int) -> Iterator[Tensor]:
     examples = _rows(context.train_dataset, seed) if args.process_index == 0 else iter(())
     while True:
         rows = list(islice(examples, _ROWS_AT_ONCE))
-        images = _from_first_process(collate(rows)["pixel_values"] if rows else None, args.device, args.world_size)
+        batch = collate(rows) if rows else {}
+        images, classes = (
+            _from_first_process(batch.get(name), args.device, args.world_size) for name in TrainingImages._fields
+        )
         if images is None:
             return
-        yield images
+        yield TrainingImages(images, classes)
 
 
 @torch.no_grad()
@@ -52,8 +74,7 @@ def image_latents(
     quantizer = model.cbvila.quantizer
     vision_model = model.cbvila.vision_model if vision_model is None else vision_model
     with _evaluating(vision_model), _evaluating(quantizer), accelerator.autocast():
-        tokens = vision_model(pixel_values).last_hidden_state[:, 1:]
-        return quantizer.encode(tokens, modules)
+        return quantizer.encode(tokens_to_quantize(vision_model(pixel_values)), modules)
 
 
 def _rows(dataset: Any, seed: int) -> Iterator[Any]:
@@ -62,17 +83,17 @@ def _rows(dataset: Any, seed: int) -> Iterator[Any]:
     return iter(copy.deepcopy(dataset))
 
 
-def _from_first_process(images: Tensor | None, device: torch.device, world_size: int) -> Tensor | None:
+def _from_first_process(tensor: Tensor | None, device: torch.device, world_size: int) -> Tensor | None:
     if world_size == 1:
-        return None if images is None else images.to(device)
-    header: list[Any] = [None if images is None else (images.shape, images.dtype)]
+        return None if tensor is None else tensor.to(device)
+    header: list[Any] = [None if tensor is None else (tensor.shape, tensor.dtype)]
     dist.broadcast_object_list(header, src=0, device=device)
     if header[0] is None:
         return None
     shape, dtype = header[0]
-    images = torch.empty(shape, dtype=dtype, device=device) if images is None else images.to(device).contiguous()
-    dist.broadcast(images, src=0)
-    return images
+    tensor = torch.empty(shape, dtype=dtype, device=device) if tensor is None else tensor.to(device).contiguous()
+    dist.broadcast(tensor, src=0)
+    return tensor
 
 
 @contextmanager

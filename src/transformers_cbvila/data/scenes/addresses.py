@@ -1,5 +1,7 @@
 """Addresses of images that are drawn when they are read: "scenes://train/vqa/12/image?size=64&style=flat&…".
 
+The map of an image's kinds is at the same address with "image.kinds".
+
 Rows of `datasets` have them as paths, so that a table of all rows takes little memory and no time for drawing.
 """
 
@@ -12,10 +14,12 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 from PIL import Image
 
 from ..builtin_options import parse_options
+from .label_classes import kind_map
 from .options import SceneOptions
 from .scene_rows import SceneRows
 
 START = "scenes://"
+_MAP = ".kinds"  # at the end of a column, for the map of its image
 
 
 class Addresses:
@@ -31,6 +35,12 @@ class Addresses:
         return f"{self._start}/{number}/{column}?{self._end}"
 
 
+def label_map_of(address: str) -> str:
+    """Returns the address of the map of kinds (see [`kind_map`]) that belongs to an image's address."""
+    start, mark, options = address.partition("?")
+    return f"{start}{_MAP}{mark}{options}"
+
+
 def image_at(address: str) -> Image.Image:
     """Draws the image that an address names.
 
@@ -41,6 +51,9 @@ def image_at(address: str) -> Image.Image:
     try:
         task, number, column = parts.path.strip("/").split("/")
         rows = _rows(parts.query, parts.netloc, task)
+        if column.endswith(_MAP):
+            scene = rows.scenes(int(number))[column.removesuffix(_MAP)]
+            return Image.fromarray(kind_map(scene, rows.options.size))
         return rows.image(int(number), column)
     except (KeyError, IndexError, ValueError) as error:
         raise ValueError(f"{address} names no image of scenes ({error})") from error

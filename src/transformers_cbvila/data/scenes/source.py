@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from ..builtin_source import BuiltinSource
-from .addresses import image_at
+from .addresses import image_at, label_map_of
+from .label_classes import classes_of_objects
 from .options import GALLERY_TASKS, SPLITS, TASKS, SceneOptions
 from .scene_rows import SceneRows
 from .tables import scene_stream, scene_table
@@ -46,6 +47,16 @@ class ScenesSource(BuiltinSource):
                 texts = rows.texts(number)
                 for column in columns:
                     yield from [texts[column]] if isinstance(texts[column], str) else texts[column]
+
+    @staticmethod
+    def label_map_of(address: str) -> str | None:
+        """Returns the address of an image's map of kinds."""
+        return label_map_of(address)
+
+    @staticmethod
+    def classes_of_objects(objects: Sequence[Mapping[str, Any]]) -> list[int] | None:
+        """Returns the classes of the ground and of the kind of each object."""
+        return classes_of_objects(objects)
 
     @staticmethod
     def image_at(address: str) -> Image.Image:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...model.quantizer_output_cbvila import CBViLAQuantizerHints
 from ..context import TrainingContext
 from ..moving_average import MovingAverage
 from ..training_images import image_latents
@@ -37,11 +38,11 @@ class EMATeacher:
         self.average.update(self._followed())
 
     @torch.no_grad()
-    def indices(self, pixel_values: Tensor) -> Tensor:
-        """Returns the indices (B, N) of the codes nearest to the averaged encoder's latents of images (B, 3, H, W)."""
+    def indices(self, pixel_values: Tensor, hints: CBViLAQuantizerHints | None = None) -> Tensor:
+        """Returns the code indices (B, N) of the averaged encoder's latents of images (B, 3, H, W)."""
         modules = dict(self.parts.named_children())
         latents = image_latents(self.context, pixel_values, modules["vision_model"], modules)
-        return self.context.model.cbvila.quantizer.lookup(latents)
+        return self.context.model.cbvila.quantizer.lookup(latents, hints)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the averaged weights by name."""

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...model.quantizer_output_cbvila import CBViLAQuantizerHints
 from ..context import TrainingContext
-from ..training_images import image_batches, image_latents
+from ..training_images import TrainingImages, image_batches, image_latents
 
 
 class CodeStability:
@@ -40,6 +41,7 @@ class CodeStability:
     def reset(self) -> None:
         """Clears images and measurements."""
         self.pixel_values: Tensor | None = None
+        self.token_classes: Tensor | None = None
         self.forget()
 
     def forget(self) -> None:
@@ -53,9 +55,10 @@ class CodeStability:
         if self.images < 1:
             return
         if self.pixel_values is None:
-            self.pixel_values = self._first_images()
+            self.pixel_values, self.token_classes = self._first_images()
         latents = image_latents(self.context, self.pixel_values)
-        indices = self.context.model.cbvila.quantizer.lookup(latents)
+        classes = None if self.token_classes is None else self.token_classes.to(latents.device)
+        indices = self.context.model.cbvila.quantizer.lookup(latents, CBViLAQuantizerHints.of(classes))
         while len(self.history) > 1 and self.history[1][0] <= step - self.window:
             self.history.pop(0)
         if self.history:
@@ -66,18 +69,21 @@ class CodeStability:
             self.is_settled = step - then >= self.window
         self.history.append((step, indices.to(torch.int32)))
 
-    def _first_images(self) -> Tensor:
-        images: list[Tensor] = []
+    def _first_images(self) -> TrainingImages:
+        images, classes = list[Tensor](), list[Tensor]()
         for batch in image_batches(self.context, self.context.args.seed):
-            images += batch.unbind()
+            images += batch.pixel_values.unbind()
+            classes += [] if batch.token_classes is None else batch.token_classes.unbind()
             if len(images) >= self.images:
                 break
-        return torch.stack(images[: self.images])
+        of_patches = torch.stack(classes[: self.images]) if classes else None
+        return TrainingImages(torch.stack(images[: self.images]), of_patches)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns images and measurements."""
         return {
             "pixel_values": self.pixel_values,
+            "token_classes": self.token_classes,
             "history": list(self.history),
             "stability": self.stability,
             "is_settled": self.is_settled,
@@ -85,6 +91,6 @@ class CodeStability:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores images and measurements."""
-        self.pixel_values = state["pixel_values"]
+        self.pixel_values, self.token_classes = state["pixel_values"], state.get("token_classes")
         self.history = list(state["history"])
         self.stability, self.is_settled = state["stability"], state["is_settled"]

@@ -76,7 +76,7 @@ class MomentumCallback(TrainerCallback):
         )
         contrasts = model.needs("momentum_pairs", weights)
         predicts = alpha > 0 and model.needs("momentum_tokens", weights) and inputs.get("input_ids_masked") is not None
-        ids = pairs = mlm_logits = None
+        ids = pairs = mlm_logits = texts = None
         if contrasts or predicts:
             images, image_embeds = self.encoder.encode_images(inputs)
         if contrasts:
@@ -88,7 +88,9 @@ class MomentumCallback(TrainerCallback):
             pairs = self._batch if earlier is None else self._batch.followed_by(earlier)
         if predicts:
             mlm_logits = self.encoder.predict_tokens(images, inputs)
-        return MomentumTargets(alpha, pairs, mlm_logits, ids)
+        if model.needs("text_features", weights):
+            texts = self.encoder.encode_texts(inputs)
+        return MomentumTargets(alpha, pairs, mlm_logits, ids, texts)
 
     def enqueue(self) -> None:
         """Writes the batch last passed to `targets` into the queue, if gradients are on."""
@@ -132,7 +134,7 @@ def _check(context: TrainingContext) -> None:
             f"queue_size={args.queue_size} is for ITC, which a weight of 0 (as in the preset 'paper') leaves out: set "
             "one of both to another value."
         )
-    if not (model.needs("momentum_pairs") or model.needs("momentum_tokens")):
+    if not any(model.needs(what) for what in ("momentum_pairs", "momentum_tokens", "text_features")):
         raise ValueError(
             f"momentum_distill={args.momentum_distill} is for ITC and MLM, whose weights are 0: leave it out."
         )

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...model.losses_cbvila import at_least_fp32, masked_rows, take_rows
+from ...model.momentum_cbvila import MomentumTexts
 from ..context import TrainingContext
 from ..moving_average import MovingAverage
 from ..peft import ids_of_codes
@@ -62,6 +63,14 @@ class MomentumEncoder:
                 inputs["input_ids"], inputs.get("attention_mask"), return_dict=True
             )
         return F.normalize(at_least_fp32(text.pooler_output), dim=-1)
+
+    @torch.no_grad()
+    def encode_texts(self, inputs: dict[str, Any]) -> MomentumTexts:
+        """Returns the states of a batch's captions, and the embeddings of the vocabulary."""
+        base = self.model.cbvila
+        with self.context.accelerator.autocast():
+            text = base.text_model(inputs["input_ids"], attention_mask=inputs.get("attention_mask"))
+        return MomentumTexts(text.last_hidden_state, base.get_input_embeddings().weight)
 
     @torch.no_grad()
     def predict_tokens(self, images: Tensor, inputs: dict[str, Any]) -> Tensor:

@@ -1,0 +1,126 @@
+"""The command `cbvila resize-codebook`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from ..metric_lines import print_metrics
+from .parsing import Parser
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+EXAMPLE = """\
+example:
+  cbvila resize-codebook cbvila-tiny --codes 64 --data scenes --split validation --output_dir runs/tiny-64
+  cbvila resize-codebook runs/mine --codes 512 --method most_used --output_dir runs/mine-512
+
+dkm (differentiable k-means) and most_used make fewer codes, ikm (inverse k-means) more, in a minute for 256 codes and
+in time that grows with the square of their number; nothing is trained. With --data, the terminal and resized.json in
+the folder say what the change costs on these images: error of reconstruction, use of codes and bits per token, before
+and after (_before). A linear MIM head takes the weights of the nearest previous codes.
+"""
+METHODS = ("dkm", "ikm", "most_used")
+
+
+def parse(argv: list[str]) -> tuple[argparse.Namespace]:
+    """Parses the command's arguments."""
+    from ..data import option_texts
+
+    parser = Parser(
+        prog="cbvila resize-codebook",
+        description="Change the number of codes of a trained model, without further training.",
+        epilog=EXAMPLE,
+    )
+    parser.add_argument("model", help="folder, Hub id, or the name of a bundled checkpoint")
+    parser.add_argument("--codes", type=int, required=True, metavar="K", help="new number of codes")
+    parser.add_argument(
+        "--method", choices=METHODS, help="how the codes are made (default: dkm for fewer codes, ikm for more)"
+    )
+    parser.add_argument("--output_dir", required=True, metavar="NEW_FOLDER", help="folder for the new model")
+    parser.add_argument("--data", metavar="DATA", help=f"images to measure on: {option_texts.SOURCES}")
+    parser.add_argument("--split", help=option_texts.MEASURED_SPLIT)
+    parser.add_argument("--image_column", default="image", help=option_texts.IMAGE_COLUMN)
+    parser.add_argument("--caption_column", help=option_texts.CAPTION_COLUMN)
+    return (parser.parse_args(argv),)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Resizes the model, measures both where there is data, and writes the new one."""
+    from pathlib import Path
+
+    from ..bundled import checkpoint_source
+    from ..devices import placed
+    from ..model.codebook_resizing_cbvila import resize_codebook
+    from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
+    from ..model.processing_cbvila import CBViLAProcessor
+    from ..output_files import write_json
+    from ..output_folders import is_free
+
+    if not is_free(options.output_dir):
+        raise ValueError(f"{options.output_dir} is there already; name another folder, or move it away.")
+    source = checkpoint_source(options.model)
+    model, processor = placed(CBViLAForPreTraining.from_pretrained(source)), CBViLAProcessor.from_pretrained(source)
+    codes, counts = _codes_and_counts(model, options.model)
+    method = options.method or ("ikm" if options.codes > len(codes) else "dkm")
+    resized, left_out = resize_codebook(model, _new_codes(model, codes, counts, method, options.codes), counts)
+    report = {"method": method, "codes_before": len(codes), "codes": options.codes}
+    if options.data:
+        report |= _measure(model, resized, processor, options)
+    resized.save_pretrained(options.output_dir)
+    processor.save_pretrained(options.output_dir)
+    write_json(Path(options.output_dir, "resized.json"), report)
+    print_metrics(report)
+    for name in left_out:
+        print(f"The objective {name!r} was left out: its weights depend on the number of codes.")
+    if not options.data:
+        print("What this costs was not measured: give images with --data.")
+    print(f"Model: {options.output_dir}")
+    return 0
+
+
+def _codes_and_counts(model: Any, name: str) -> tuple[Tensor, Tensor | None]:
+    """Returns the codes (K, C) and, where they are moving averages, how often each was chosen (K,)."""
+    if not model.cbvila.has_quantizer:
+        raise ValueError(f"{name} has no codebook: no objective of its configuration needs one.")
+    quantizer = model.cbvila.quantizer
+    quantizer.resized(quantizer.options, quantizer.num_codes)  # an error where the number cannot change
+    (table,) = quantizer.tables()
+    return table().detach(), table.ema_counts if table.is_moving_average else None
+
+
+def _new_codes(model: Any, codes: Tensor, counts: Tensor | None, method: str, number: int) -> Tensor:
+    """Returns the new codes (K', C)."""
+    from ..model.code_rates_cbvila import dkm, ikm, most_used
+
+    if method == "most_used":
+        if counts is None:
+            raise ValueError(
+                "method most_used needs moving counts, which codes learned by a loss do not have: choose dkm."
+            )
+        return most_used(codes, counts, number)
+    (table,) = model.cbvila.quantizer.tables()
+    make = dkm if method == "dkm" else ikm
+    return make(codes, number, unit_norm=table.unit_norm)
+
+
+def _measure(model: Any, resized: Any, processor: Any, options: argparse.Namespace) -> dict[str, Any]:
+    """Returns the metrics of both models on the data, those of the given one with `_before` in their names."""
+    from ..data.source_rows import usual_split
+    from ..data.sources import load_pairs
+    from ..inspection.codebook_rates import measure_rate
+
+    split = options.split or usual_split([options.data])
+    rows = load_pairs(options.data, split, options.image_column, options.caption_column)
+    before, after = (measure_rate(which, processor, rows) for which in (model, resized))
+    named = {_before(name): value for name, value in before.items()}
+    return {"data": options.data, "split": split, **named, **after}
+
+
+def _before(name: str) -> str:
+    """Returns the name of a metric of the given model; bounds of an interval keep their ending."""
+    for end in ("_low", "_high"):
+        if name.endswith(end):
+            return f"{name.removesuffix(end)}_before{end}"
+    return f"{name}_before"
