@@ -81,7 +81,7 @@ def count_caption(scene: Scene, draws: Draws) -> str:
 def place_captions(scene: Scene, size: int, draws: Draws) -> list[str]:
     """Returns a caption about where two objects, or the only one, lie in the image; none unless they are at its sides.
 
-    From "left of" alone models hardly learn where anything is: what it says of an object depends on where that is named
+    From "left of" alone models hardly learn where anything is: what it says of an object depends on where it is named
     and on where the other object lies. A place depends on the object alone.
     """
     placed = [(item, place) for item in draws.shuffled(scene.objects) if (place := place_in(item.box, size))]
