@@ -26,6 +26,9 @@ class CBViLAVisionConfig(PreTrainedConfig):
         attention_probs_dropout_prob (`float`, defaults to 0.0): Dropout of attention weights.
         layer_norm_eps (`float`, defaults to 1e-6): As in the original ViT.
         initializer_range (`float`, defaults to 0.02): Standard deviation of the initial weights.
+        position_embedding_init (`str`, defaults to `"normal"`): What position embeddings start from: random numbers,
+            as in ViT and ALBEF, or `"sincos"`, sines and cosines of rows and columns, as in MAE. Random ones are
+            small beside embedded patches, so that training from random weights takes long to learn where things are.
     """
 
     model_type = "cbvila_vision_model"
@@ -44,6 +47,7 @@ class CBViLAVisionConfig(PreTrainedConfig):
     attention_probs_dropout_prob: float | int = 0.0
     layer_norm_eps: float = 1e-6
     initializer_range: float = 0.02
+    position_embedding_init: str = "normal"
 
     @property
     def num_patches(self) -> int:
@@ -62,6 +66,15 @@ class CBViLAVisionConfig(PreTrainedConfig):
         for name in ("patch_size", "image_size", "num_channels"):
             if getattr(self, name) < 1:
                 raise ValueError(f"vision_config: {name}={getattr(self, name)} must be positive.")
+        if self.position_embedding_init not in ("normal", "sincos"):
+            raise ValueError(
+                f"vision_config: position_embedding_init={self.position_embedding_init!r}; give 'normal' or 'sincos'."
+            )
+        if self.position_embedding_init == "sincos" and self.hidden_size % 4:
+            raise ValueError(
+                f"vision_config: hidden_size {self.hidden_size} is not a multiple of 4, which "
+                "position_embedding_init='sincos' needs."
+            )
         if self.image_size % self.patch_size:
             raise ValueError(
                 f"vision_config: image_size {self.image_size} is not a multiple of patch_size {self.patch_size}; "

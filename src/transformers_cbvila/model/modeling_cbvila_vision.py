@@ -18,6 +18,7 @@ from .arguments_cbvila import takes_no_other_arguments
 from .configuration_cbvila import CBViLAVisionConfig
 from .modeling_cbvila_base import PARTS_OF_A_MODEL, CBViLAPreTrainedModel
 from .modeling_cbvila_layers import CBViLASelfAttention, CBViLAVisionLayer
+from .sincos_positions_cbvila import sincos_positions
 
 
 def interpolate_positions(positions: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -67,6 +68,11 @@ class CBViLAVisionEmbeddings(nn.Module):
     def init_own_weights(self, std: float) -> None:
         init.trunc_normal_(self.cls_token, std=std)
         init.trunc_normal_(self.position_embeddings, std=std)
+        if self.config.position_embedding_init == "sincos":
+            side = self.config.image_size // self.config.patch_size
+            patches = sincos_positions((side, side), self.config.hidden_size)
+            random = self.position_embeddings.detach()
+            init.copy_(self.position_embeddings, torch.cat([random[:, :1], patches.to(random).unsqueeze(0)], dim=1))
 
     def forward(
         self,
