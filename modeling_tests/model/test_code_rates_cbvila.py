@@ -1,6 +1,6 @@
 import pytest
 import torch
-from tiny import CODES, build, tiny_config, tiny_pairs
+from tiny import CODES, build, pretraining_model, tiny_config, tiny_pairs
 
 from transformers_cbvila.data.masking import generator_for
 from transformers_cbvila.model.code_rates_cbvila import dkm, ikm, mean_discrepancy, most_used
@@ -202,3 +202,15 @@ def test_resize_rejects_quantizers_without_a_single_table(options):
     config.quantizer_config = options
     with pytest.raises(ValueError, match=f"quantizer '{options['type']}' cannot change its number of codes"):
         resize_codebook(build(CBViLAForPreTraining, config), torch.randn(5, 8))
+
+
+def test_models_resize_their_codebook():
+    model = pretraining_model()
+    before = model.cbvila.quantizer.num_codes
+    smaller = model.resize_codebook(before // 2)
+    assert smaller.cbvila.quantizer.num_codes == before // 2 and model.cbvila.quantizer.num_codes == before
+    torch.testing.assert_close(
+        smaller.cbvila.quantizer.table(), dkm(model.cbvila.quantizer.table(), before // 2, unit_norm=True)
+    )
+    with pytest.raises(ValueError, match="method='mean' must be one of dkm, ikm and most_used"):
+        model.resize_codebook(4, method="mean")

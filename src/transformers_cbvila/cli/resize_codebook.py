@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..metric_lines import print_metrics
 from .parsing import Parser
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 EXAMPLE = """\
 example:
@@ -52,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
 
     from ..bundled import checkpoint_source
     from ..devices import placed
-    from ..model.codebook_resizing_cbvila import resize_codebook
+    from ..model.codebook_resizing_cbvila import resize_codebook, resized_codes
     from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
     from ..model.processing_cbvila import CBViLAProcessor
     from ..output_files import write_json
@@ -62,10 +59,10 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(f"{options.output_dir} is there already; name another folder, or move it away.")
     source = checkpoint_source(options.model)
     model, processor = placed(CBViLAForPreTraining.from_pretrained(source)), CBViLAProcessor.from_pretrained(source)
-    codes, counts = _codes_and_counts(model, options.model)
-    method = options.method or ("ikm" if options.codes > len(codes) else "dkm")
-    resized, left_out = resize_codebook(model, _new_codes(model, codes, counts, method, options.codes), counts)
-    report = {"method": method, "codes_before": len(codes), "codes": options.codes}
+    made = resized_codes(model, options.codes, options.method)
+    resized, left_out = resize_codebook(model, made.codes, made.counts)
+    before = model.cbvila.quantizer.num_codes
+    report = {"method": made.method, "codes_before": before, "codes": options.codes}
     if options.data:
         report |= _measure(model, resized, processor, options)
     resized.save_pretrained(options.output_dir)
@@ -78,31 +75,6 @@ def run(options: argparse.Namespace) -> int:
         print("What this costs was not measured: give images with --data.")
     print(f"Model: {options.output_dir}")
     return 0
-
-
-def _codes_and_counts(model: Any, name: str) -> tuple[Tensor, Tensor | None]:
-    """Returns the codes (K, C) and, where they are moving averages, how often each was chosen (K,)."""
-    if not model.cbvila.has_quantizer:
-        raise ValueError(f"{name} has no codebook: no objective of its configuration needs one.")
-    quantizer = model.cbvila.quantizer
-    quantizer.resized(quantizer.options, quantizer.num_codes)  # an error where the number cannot change
-    (table,) = quantizer.tables()
-    return table().detach(), table.ema_counts if table.is_moving_average else None
-
-
-def _new_codes(model: Any, codes: Tensor, counts: Tensor | None, method: str, number: int) -> Tensor:
-    """Returns the new codes (K', C)."""
-    from ..model.code_rates_cbvila import dkm, ikm, most_used
-
-    if method == "most_used":
-        if counts is None:
-            raise ValueError(
-                "method most_used needs moving counts, which codes learned by a loss do not have: choose dkm."
-            )
-        return most_used(codes, counts, number)
-    (table,) = model.cbvila.quantizer.tables()
-    make = dkm if method == "dkm" else ikm
-    return make(codes, number, unit_norm=table.unit_norm)
 
 
 def _measure(model: Any, resized: Any, processor: Any, options: argparse.Namespace) -> dict[str, Any]:

@@ -4,13 +4,61 @@ Shapes: K codes of the given model, K' new codes, C code width.
 """
 
 import copy
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from .code_rates_cbvila import dkm, ikm, most_used
 from .nearest_codes_cbvila import nearest_codes
 from .nested_options_cbvila import merge
+
+_METHODS: dict[str, Any] = {"dkm": dkm, "ikm": ikm}
+
+
+class ResizedCodes(NamedTuple):
+    """Codes of another number.
+
+    Args:
+        codes: (K', C) the new codes.
+        counts: (K,) how often each previous code was chosen, where codes are moving averages.
+        method: How they were made: `"dkm"`, `"ikm"` or `"most_used"`.
+    """
+
+    codes: Tensor
+    counts: Tensor | None
+    method: str
+
+
+@torch.no_grad()
+def resized_codes(model: Any, number: int, method: str | None = None) -> ResizedCodes:
+    """Makes codes of another number from a model's.
+
+    Args:
+        model: A model with a quantizer.
+        number: K'.
+        method: `"dkm"` (fewer codes, the default for them), `"ikm"` (more, the default for them) or `"most_used"`.
+
+    Raises:
+        ValueError: If it has no codebook, its quantizer cannot change the number of codes, or the method cannot make
+            this number.
+    """
+    if not model.cbvila.has_quantizer:
+        raise ValueError("This model has no codebook: no objective of its configuration needs one.")
+    quantizer = model.cbvila.quantizer
+    quantizer.resized(quantizer.options, quantizer.num_codes)  # an error where the number cannot change
+    (table,) = quantizer.tables()
+    codes, counts = table().detach(), table.ema_counts if table.is_moving_average else None
+    method = method or ("ikm" if number > len(codes) else "dkm")
+    if method == "most_used":
+        if counts is None:
+            raise ValueError(
+                "method most_used needs moving counts, which codes learned by a loss do not have: choose dkm."
+            )
+        return ResizedCodes(most_used(codes, counts, number), counts, method)
+    if method not in _METHODS:
+        raise ValueError(f"method={method!r} must be one of {', '.join(_METHODS)} and most_used.")
+    return ResizedCodes(_METHODS[method](codes, number, unit_norm=table.unit_norm), counts, method)
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
+from .codebook_resizing_cbvila import resize_codebook, resized_codes
 from .losses_cbvila import likeliest_codes, patch_moments, patchify, unpatchify
 from .modeling_cbvila_image_tokens import CBViLAImageTokens
 from .modeling_cbvila_objectives import CBViLAModelWithObjectives
@@ -126,6 +127,20 @@ class CBViLAModelWithReconstruction(CBViLAImageTokens, CBViLAModelWithObjectives
             indices = torch.where(_broadcast_mask(masked, indices), predicted, image.quantized.indices)
         pixels = self.reconstruct_pixels(pixel_values, fuse, image, masked, logits, codes)
         return CBViLAReconstruction(pixels, indices)
+
+    def resize_codebook(self, number: int, method: str | None = None) -> Any:
+        """Returns a copy of the model with another number of codes, made from its own without training.
+
+        Args:
+            number: Number of codes of the copy.
+            method: `"dkm"` (fewer codes, the default for them), `"ikm"` (more, the default for them), both of RAQ
+                (arXiv 2405.14222), or `"most_used"`.
+
+        Raises:
+            ValueError: See [`resized_codes`].
+        """
+        made = resized_codes(self, number, method)
+        return resize_codebook(self, made.codes, made.counts)[0]
 
     def fusion_with(self, pixel_values: Tensor, text: Tensor, attention_mask: Tensor | None) -> Fuse:
         """Returns a function that runs visual queries of images (B, 3, H, W) over texts (B, L, D)."""
