@@ -25,6 +25,7 @@ from transformers_cbvila.training.pretrain import PretrainingJob, build_trainer
 from transformers_cbvila.training.schedule import objective_weights, phases
 from transformers_cbvila.training.trainer import CBViLATrainer
 
+from .codebook_figures import codebook_figures
 from .commands import run_commands
 from .fine_tuning import FineTuning
 
@@ -44,6 +45,7 @@ class Cell:
         start: The cell whose model this one starts from; random weights by default.
         test_split: Split of `test_data`.
         then: What the model is fine-tuned for afterwards, if anything.
+        fewer_codes: Measures the codebook, also with these numbers of codes; `None`: not.
     """
 
     arm: str
@@ -56,6 +58,7 @@ class Cell:
     start: "Cell | None" = None
     test_split: str = "test"
     then: FineTuning | None = None
+    fewer_codes: list[int] | None = None
 
     @property
     def folder(self) -> Path:
@@ -102,6 +105,9 @@ def _pretrain(cell: Cell, threads: int) -> None:
     metrics = inspect_pretraining(
         trainer.model, trainer.processing_class, rows, rerank_k=cell.rerank_k, progress=False
     )
+    if cell.fewer_codes is not None:
+        rows = load_pairs(cell.test_data, cell.test_split, keyword_columns=("objects",))
+        metrics |= codebook_figures(trainer.model, trainer.processing_class, rows, cell.fewer_codes)
     found = {
         "arm": cell.arm,
         "seed": cell.seed,

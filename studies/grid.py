@@ -32,6 +32,7 @@ class Study:
         start: Changes to the recipe for a run, one per seed, whose model all arms of that seed start from; `None`: all
             start from random weights.
         then: What the model of every arm is fine-tuned for afterwards, if anything.
+        fewer_codes: Measures the codebook, see [`codebook_figures`], also with these numbers of codes; `None`: not.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Study:
     test_split: str = "test"
     start: dict[str, Any] | None = None
     then: FineTuning | None = None
+    fewer_codes: list[int] | None = None
 
     @classmethod
     def read(cls, path: str | Path) -> "Study":
@@ -80,7 +82,7 @@ class Study:
                 result = folder / self.name / f"{number:02d}-{slug(arm)}-seed{seed}.json"
                 if start is not None:
                     options["model"] = str(start.folder)
-                yield Cell(arm, seed, options, *where, result, start, self.test_split, self.then)
+                yield Cell(arm, seed, options, *where, result, start, self.test_split, self.then, self.fewer_codes)
 
 
 def _check_names(path: Path, entries: set[str]) -> None:
@@ -100,12 +102,20 @@ def _check_names(path: Path, entries: set[str]) -> None:
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns `base` with `changes`, merging nested mappings."""
+    """Returns `base` with `changes`, merging nested mappings.
+
+    One of another `type`, such as that of a quantizer, replaces the one before: its options are others.
+    """
     result = dict(base)
     for name, value in changes.items():
-        nested = isinstance(value, Mapping) and isinstance(result.get(name), Mapping)
-        result[name] = merged(result[name], value) if nested else value
+        before = result.get(name)
+        nested = isinstance(value, Mapping) and isinstance(before, Mapping)
+        result[name] = merged(before, value) if nested and not _is_of_another_type(value, before) else value
     return result
+
+
+def _is_of_another_type(value: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
+    return "type" in value and value["type"] != before.get("type")
 
 
 def slug(text: str) -> str:

@@ -57,6 +57,18 @@ CODEBOOK: dict[str, Metric] = {
     "position floor %": _percent("mim_accuracy_position_floor"),
     "pixel / floor": lambda result: _plain("pixel")(result) / _plain("pixel_floor")(result),
 }
+MEANING: dict[str, Metric] = {
+    "bits": _plain("bits_per_token"),
+    "purity": _plain("code_purity"),
+    "floor of purity": _plain("code_purity_floor"),
+    "information": _plain("code_word_mutual_information"),
+    "floor of information": _plain("code_word_mutual_information_floor"),
+    "probe %": _percent("code_probe_accuracy"),
+    "floor of probe %": _percent("code_probe_accuracy_floor"),
+    "R@1 by codes %": _percent("code_retrieval_r1"),
+    "PSNR": _plain("psnr"),
+    "SSIM": _plain("ssim"),
+}
 COST: dict[str, Metric] = {
     "steps": lambda result: result["steps"],
     "TFLOP": lambda result: result["train_teraflops"],
@@ -73,15 +85,26 @@ def tables(study: Study, cells: Sequence[Result]) -> str:
     wanted = len(study.arms) * len(study.seeds)
     parts = [f"# {study.name}", f"{len(cells)} of {wanted} cells; mean ± standard deviation over seeds."]
     sections = {"Retrieval": RETRIEVAL, "Codebook and MIM": CODEBOOK}
+    meaning = MEANING if study.fewer_codes is not None else {}
+    if meaning:
+        sections |= {"What codes mean": meaning, "PSNR with fewer codes": _rates(cells)}
     fine_tuned, floors = _fine_tuned(cells)
     if study.then is not None and fine_tuned:
         sections[f"Fine-tuned for {study.then.task}"] = {**fine_tuned, **floors}
     for title, metrics in {**sections, "Cost": COST}.items():
         parts += [f"## {title}", _means(by_arm, metrics)]
     if len(by_arm) > 1:
-        differences = _differences(by_arm, {**RETRIEVAL, **CODEBOOK, **fine_tuned})
+        differences = _differences(by_arm, {**RETRIEVAL, **CODEBOOK, **meaning, **fine_tuned})
         parts += [f"## Less {next(iter(by_arm))!r}, paired by seed (95 % interval of the mean)", differences]
     return "\n\n".join(parts) + "\n"
+
+
+def _rates(cells: Sequence[Result]) -> dict[str, Metric]:
+    """Returns PSNR with other numbers of codes, of which each arm has some."""
+    names = dict.fromkeys(
+        name for cell in cells for name in cell["figures"] if name.startswith("psnr_") and "_codes" in name
+    )
+    return {name.removeprefix("psnr_").replace("_", " "): _plain(name) for name in names}
 
 
 def _fine_tuned(cells: Sequence[Result]) -> tuple[dict[str, Metric], dict[str, Metric]]:

@@ -51,6 +51,13 @@ def test_merged_enters_mappings_and_replaces_values():
     assert base == {"a": 1, "b": {"c": 2, "d": [3]}}
 
 
+def test_merged_replaces_mappings_of_another_type():
+    base = {"quantizer_config": {"size": 128}}
+    changed = merged(base, {"quantizer_config": {"type": "fsq", "levels": [5, 5]}})
+    assert changed == {"quantizer_config": {"type": "fsq", "levels": [5, 5]}}
+    assert merged(changed, {"quantizer_config": {"type": "fsq", "levels": [4]}})["quantizer_config"]["levels"] == [4]
+
+
 def test_study_cells_go_seed_by_seed(tmp_path):
     cells = list(Study.read(write_study(tmp_path)).cells(("train",), "test", tmp_path))
     assert [(cell.arm, cell.seed) for cell in cells] == [("base", 0), ("+ pixel", 0), ("base", 1), ("+ pixel", 1)]
@@ -337,6 +344,27 @@ def test_study_without_contrast_orders_the_whole_gallery(tmp_path, monkeypatch):
     assert recalls == sorted(recalls) and 0 <= recalls[0] <= 1
     assert not any("itc" in name for entry in found["log"] for name in entry)
     assert "1 of 1 cells" in (out / "small" / "table.md").read_text()
+
+
+def test_study_of_codebooks_measures_what_they_mean(tmp_path, monkeypatch):
+    monkeypatch.setattr(studies.run, "_run", lambda cells, jobs: [studies.cell.run_cell(cell) for cell in cells])
+    entries = on_sources(train_data=["scenes[rows=40]"], test_data="scenes[rows=24]", rerank_k=0, seeds=[0])
+    entries["fewer_codes"] = [2]
+    entries["arms"] = {
+        "nearest": {"model_config": {"objectives": {"raq": {"min_codes": 2, "max_codes": 8}}}},
+        "FSQ": {"model_config": {"quantizer_config": {"type": "fsq", "levels": [2, 2]}}},
+    }
+    recipe = {**TINY_RECIPE, "model_config": {**TINY_RECIPE["model_config"], "quantizer_config": {"size": 4}}}
+    recipe["model_config"].pop("codebook_size")
+    path, out = write_entries(tmp_path, entries, recipe), tmp_path / "out"
+    assert main([str(path), "--output_dir", str(out)]) == 0
+    nearest, fsq = (json.loads(file.read_text())["figures"] for file in sorted((out / "small").glob("*.json")))
+    assert nearest["bits_per_token"] == fsq["bits_per_token"] == 2
+    assert 0 < nearest["code_purity"] <= 1 and nearest["psnr_low"] <= nearest["psnr"] <= nearest["psnr_high"]
+    rates = {"psnr_2_codes", "psnr_2_codes_most_used", "psnr_2_codes_raq"}
+    assert rates <= set(nearest) and not rates & set(fsq)
+    table = (out / "small" / "table.md").read_text()
+    assert "## What codes mean" in table and "| 2 codes most used |" in table
 
 
 @pytest.mark.slow
