@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import initialization as init
 from transformers.utils import logging
 
@@ -24,7 +24,8 @@ from .distributed_cbvila import several_processes
 from .losses_cbvila import codebook_loss, commitment_loss
 from .nearest_codes_cbvila import count_codes, distance_scores, latent_chunks
 from .options_cbvila import options, require_range
-from .quantizer_cbvila import CBViLAQuantizer, CBViLAQuantizerOptions, token_codes
+from .quantizer_cbvila import CBViLAQuantizerOptions, token_codes
+from .quantizer_one_table_cbvila import CBViLAOneTableQuantizer
 from .quantizer_output_cbvila import DEFAULT_GRADIENTS, CBViLAGradients, CBViLAQuantizerHints, CBViLAQuantizerOutput
 
 logger = logging.get_logger(__name__)
@@ -75,7 +76,7 @@ class CBViLAClassGuidedQuantizerOptions(CBViLAQuantizerOptions):
         require_range(where, "least_codes", self.least_codes, 0)
 
 
-class CBViLAClassGuidedQuantizer(CBViLAQuantizer):
+class CBViLAClassGuidedQuantizer(CBViLAOneTableQuantizer):
     """Replaces each token by the nearest code, preferably of its class.
 
     Attributes:
@@ -124,30 +125,6 @@ class CBViLAClassGuidedQuantizer(CBViLAQuantizer):
     def feature_layers(cls, options: Any) -> tuple[int, ...]:
         """Returns the layers of the image encoder whose mean is quantized."""
         return tuple(options.feature_layers or ())
-
-    def tables(self) -> tuple[CBViLACodeTable, ...]:
-        """Returns the table of codes."""
-        return (self.table,)
-
-    def followed(self) -> dict[str, nn.Module]:
-        """Returns the projection to latents."""
-        return {"in_proj": self.table.in_proj}
-
-    def head_codes(self) -> tuple[Tensor, ...]:
-        """Returns the codes (K, C) without gradient."""
-        return (self.table().detach(),)
-
-    def encode(self, tokens: Tensor, modules: Mapping[str, nn.Module] | None = None) -> Tensor:
-        """Projects visual tokens (…, D) to latents (…, C)."""
-        return self.table.encode(tokens, None if modules is None else modules["in_proj"])
-
-    def decode(self, codes: Tensor) -> Tensor:
-        """Projects codes (…, C) to quantized tokens (…, D)."""
-        return self.table.decode(codes)
-
-    def indices_to_quantized(self, indices: Tensor) -> Tensor:
-        """Returns the quantized tokens (…, D) of code indices (…)."""
-        return self.table.decode(token_codes(indices, self.table()))
 
     @property
     def label_agreement(self) -> float | None:

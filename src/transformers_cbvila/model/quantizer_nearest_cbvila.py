@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .autocast_cbvila import without_autocast
 from .code_gradients_cbvila import rotate_to, straight_through
@@ -14,7 +14,8 @@ from .gumbel_cbvila import CBViLAGumbelChoice, choice_alarm
 from .losses_cbvila import at_least_fp32, codebook_loss, commitment_loss
 from .nearest_codes_cbvila import count_codes
 from .options_cbvila import options, require_range
-from .quantizer_cbvila import CBViLAQuantizer, CBViLAQuantizerOptions, token_codes
+from .quantizer_cbvila import CBViLAQuantizerOptions, token_codes
+from .quantizer_one_table_cbvila import CBViLAOneTableQuantizer
 from .quantizer_output_cbvila import DEFAULT_GRADIENTS, CBViLAGradients, CBViLAQuantizerHints, CBViLAQuantizerOutput
 
 _OLD_PREFIX = r"(?<!objectives\.)\bcodebook\."
@@ -66,7 +67,7 @@ class CBViLANearestQuantizerOptions(CBViLAQuantizerOptions):
         require_range(where, "temperature", self.temperature, 0, above=True)
 
 
-class CBViLANearestQuantizer(CBViLAQuantizer):
+class CBViLANearestQuantizer(CBViLAOneTableQuantizer):
     """Replaces each token by the nearest of K codes, with projections unless codes have the width of tokens."""
 
     name = "nearest"
@@ -96,33 +97,9 @@ class CBViLANearestQuantizer(CBViLAQuantizer):
         """Returns the options with another number of codes."""
         return replace(options, size=number)
 
-    def tables(self) -> tuple[CBViLACodeTable, ...]:
-        """Returns the table of codes."""
-        return (self.table,)
-
-    def followed(self) -> dict[str, nn.Module]:
-        """Returns the projection to latents."""
-        return {"in_proj": self.table.in_proj}
-
-    def head_codes(self) -> tuple[Tensor, ...]:
-        """Returns the codes (K, C) without gradient."""
-        return (self.table().detach(),)
-
-    def encode(self, tokens: Tensor, modules: Mapping[str, nn.Module] | None = None) -> Tensor:
-        """Projects visual tokens (…, D) to latents (…, C)."""
-        return self.table.encode(tokens, None if modules is None else modules["in_proj"])
-
-    def decode(self, codes: Tensor) -> Tensor:
-        """Projects codes (…, C) to quantized tokens (…, D)."""
-        return self.table.decode(codes)
-
     def lookup(self, latents: Tensor, hints: CBViLAQuantizerHints | None = None) -> Tensor:
         """Returns the indices (…) of the codes nearest to latents (…, C)."""
         return self.table.lookup(latents, None if hints is None else hints.codes)
-
-    def indices_to_quantized(self, indices: Tensor) -> Tensor:
-        """Returns the quantized tokens (…, D) of code indices (…)."""
-        return self.table.decode(token_codes(indices, self.table()))
 
     @without_autocast
     def forward(
