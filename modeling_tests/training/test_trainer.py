@@ -345,6 +345,7 @@ def test_codebook_restarts_during_burn_in_only(tmp_path):
         (5, {}),
         (3, {"gradient_accumulation_steps": 2}),
         (3, {"dataloader_num_workers": 1}),
+        (3, {"muon_learning_rate": 4e-3}),
     ],
 )
 def test_resume_equals_unbroken_run(save_steps, options, tmp_path, fits):

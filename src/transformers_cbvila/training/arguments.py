@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
+from transformers.training_args import OptimizerNames
 
 from ..data.given_options import GivenOptions
 from ..model.messages_cbvila import shown
@@ -165,6 +166,14 @@ class CBViLATrainingArguments(GivenOptions, TrainingArguments):
         default=None,
         metadata={"help": "Learning rate of codes and their projections at its peak; default: learning_rate."},
     )
+    muon_learning_rate: float | None = field(
+        default=None,
+        metadata={
+            "help": "Train the weight matrices of transformer layers by Muon with this learning rate at its peak, and "
+            "everything else by AdamW as before. From random weights, 2e-3 to 4 times learning_rate learns in half of "
+            "the steps. Default: AdamW for everything."
+        },
+    )
     negative_hardening: str | None = field(
         default=None,
         metadata={
@@ -203,6 +212,7 @@ class CBViLATrainingArguments(GivenOptions, TrainingArguments):
         for tower, rate in self.tower_learning_rates().items():
             if rate < 0:
                 raise ValueError(f"{tower}_learning_rate={rate} is negative; 0 freezes its weights.")
+        self._check_muon()
         self.hardening_window()  # raises early
         self.update_turns()
 
@@ -257,6 +267,23 @@ class CBViLATrainingArguments(GivenOptions, TrainingArguments):
             raise ValueError(f"momentum_decay={self.momentum_decay} must be in [0, 1), such as 0.995.")
         if self.queue_size < 0:
             raise ValueError(f"queue_size={self.queue_size} is negative; 0 leaves it out.")
+
+    def _check_muon(self) -> None:
+        if self.muon_learning_rate is None:
+            return
+        if not 0 < self.muon_learning_rate < math.inf:
+            raise ValueError(f"muon_learning_rate={self.muon_learning_rate} must be above 0, such as 2e-3.")
+        towers = [f"{tower}_learning_rate" for tower in self.tower_learning_rates()]
+        if towers:
+            raise ValueError(
+                f"muon_learning_rate={self.muon_learning_rate} with {', '.join(towers)}: the layers of all towers "
+                "learn by Muon at one rate; leave one of both out."
+            )
+        if self.optim not in (OptimizerNames.ADAMW_TORCH, OptimizerNames.ADAMW_TORCH_FUSED):
+            raise ValueError(
+                f"muon_learning_rate={self.muon_learning_rate} with optim={self.optim.value}: what Muon leaves learns "
+                "by adamw_torch or adamw_torch_fused."
+            )
 
     def tower_learning_rates(self) -> dict[str, float]:
         """Returns the learning rates that differ from `learning_rate`, by tower: `vision`, `text`, `codebook`."""

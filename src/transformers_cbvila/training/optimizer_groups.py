@@ -1,25 +1,24 @@
 """Which parameters share a learning rate and a weight decay."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from torch import nn
 
 # Part of the names of each tower's parameters, in every CB-ViLA model.
 TOWERS = {"vision": "vision_model.", "text": "text_model.", "codebook": "quantizer."}
+_IN_LAYERS = ".layers."  # part of the names of the parameters of transformer layers, in every CB-ViLA model
+
+NamedParameters = Iterable[tuple[str, nn.Parameter]]
 
 
-def parameter_groups(
-    named_parameters: Iterable[tuple[str, nn.Parameter]],
+def groups_by_tower(
+    named_parameters: NamedParameters,
     decayed: Collection[str],
     weight_decay: float,
     tower_learning_rates: Mapping[str, float],
 ) -> list[dict[str, Any]]:
     """Returns groups for an optimizer: the rest of the model, then each tower with its own learning rate.
-
-    Each is two groups, with and without weight decay; empty ones are left out. The order depends on the names alone,
-    so that an optimizer's saved state fits when a run is resumed. The rest comes first, as the learning rate in the
-    logs is that of the first group.
 
     Args:
         named_parameters: Parameters of the model by name.
@@ -27,20 +26,56 @@ def parameter_groups(
         weight_decay: Their weight decay.
         tower_learning_rates: Learning rate by key of `TOWERS`.
     """
+
+    def tower_of(name: str, parameter: nn.Parameter) -> str:
+        return next((tower for tower in tower_learning_rates if TOWERS[tower] in name), "rest")
+
+    options = {"rest": {}, **{tower: {"lr": rate} for tower, rate in tower_learning_rates.items()}}
+    order = {kind: options[kind] for kind in ("rest", *TOWERS) if kind in options}
+    return _groups(named_parameters, decayed, weight_decay, tower_of, order)
+
+
+def groups_for_muon(
+    named_parameters: NamedParameters, decayed: Collection[str], weight_decay: float, muon_learning_rate: float
+) -> list[dict[str, Any]]:
+    """Returns groups for [`MuonWithAdamW`]: AdamW's, then the weight matrices of transformer layers for Muon.
+
+    Args:
+        named_parameters: Parameters of the model by name.
+        decayed: Names of the parameters with weight decay.
+        weight_decay: Their weight decay.
+        muon_learning_rate: Learning rate of Muon.
+    """
+
+    def kind_of(name: str, parameter: nn.Parameter) -> str:
+        return "muon" if _IN_LAYERS in name and parameter.dim() == 2 else "rest"
+
+    order = {"rest": {"muon": False}, "muon": {"muon": True, "lr": muon_learning_rate}}
+    return _groups(named_parameters, decayed, weight_decay, kind_of, order)
+
+
+def _groups(
+    named_parameters: NamedParameters,
+    decayed: Collection[str],
+    weight_decay: float,
+    kind_of: Callable[[str, nn.Parameter], str],
+    options: Mapping[str, Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+    """Returns the groups of each kind, in the order of `options`, which has what a kind's groups say.
+
+    Each kind is two groups, with and without weight decay; empty ones are left out. The order depends on the names
+    alone, so that an optimizer's saved state fits when a run is resumed. The rest comes first, as the learning rate in
+    the logs is that of the first group.
+    """
     decayed = set(decayed)
     members: dict[tuple[str, bool], list[nn.Parameter]] = {
-        (tower, decay): [] for tower in ("rest", *TOWERS) for decay in (True, False)
+        (kind, decay): [] for kind in options for decay in (True, False)
     }
     for name, parameter in named_parameters:
         if parameter.requires_grad:
-            tower = next((tower for tower in tower_learning_rates if TOWERS[tower] in name), "rest")
-            members[tower, name in decayed].append(parameter)
+            members[kind_of(name, parameter), name in decayed].append(parameter)
     return [
-        {
-            "params": parameters,
-            "weight_decay": weight_decay if decay else 0.0,
-            **({"lr": tower_learning_rates[tower]} if tower in tower_learning_rates else {}),
-        }
-        for (tower, decay), parameters in members.items()
+        {"params": parameters, "weight_decay": weight_decay if decay else 0.0, **options[kind]}
+        for (kind, decay), parameters in members.items()
         if parameters
     ]

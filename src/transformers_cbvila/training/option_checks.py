@@ -46,8 +46,9 @@ def check_options(context: TrainingContext) -> None:
 
 
 def check_optimizer(trainer: Trainer) -> None:
-    """Raises a ValueError or an ImportError if the optimizer cannot be built, or ignores `optim_args`."""
+    """Raises a ValueError or an ImportError if the optimizer cannot be built, or ignores an option."""
     if trainer.optimizer is not None or trainer.optimizer_cls_and_kwargs is not None:
+        refuse(trainer.args, ["muon_learning_rate"], "an optimizer is given, and would be in Muon's place")
         return
     model: Any = trainer.model
     args, said = trainer.args, f"optim={getattr(trainer.args.optim, 'value', trainer.args.optim)}"

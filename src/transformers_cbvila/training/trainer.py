@@ -24,11 +24,12 @@ from .arguments import CBViLATrainingArguments
 from .codebook.alternating_updates import AlternationCallback
 from .codebook.callback import CodebookCallback
 from .context import TrainingContext
-from .fsdp import complete_optimizer_state, local_part, scalars_again, scalars_as_vectors
+from .fsdp import complete_optimizer_state, local_part, require_whole_weights, scalars_again, scalars_as_vectors
 from .learning_rates import check_schedule, entries_in_steps
 from .momentum.callback import MomentumCallback
+from .muon import MuonWithAdamW
 from .objective_callback import ObjectiveCallback
-from .optimizer_groups import parameter_groups
+from .optimizer_groups import groups_by_tower, groups_for_muon
 from .option_checks import check_optimizer, check_options, require_mismatches, require_one_device
 from .peft import check_adapters, ids_of_codes, own_name
 from .runs.checkpoints import StateFile, check_complete, last_complete_checkpoint, step_of
@@ -175,19 +176,23 @@ class CBViLATrainer(Trainer):
         )
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """Creates the optimizer, with a group for each tower that has its own learning rate."""
-        rates = self.args.tower_learning_rates()
-        if self.optimizer is not None or not rates:
+        """Creates the optimizer, with a group for each tower that has its own learning rate, or with Muon's."""
+        rates, muon_rate = self.args.tower_learning_rates(), self.args.muon_learning_rate
+        if self.optimizer is not None or not (rates or muon_rate is not None):
             return super().create_optimizer(model)
         model = self.model if model is None else model
         optimizer_class, options = self.optimizer_cls_and_kwargs or self.get_optimizer_cls_and_kwargs(self.args, model)
+        parameters, decayed = model.named_parameters(), self.get_decay_parameter_names(model)
+        if muon_rate is not None:
+            require_whole_weights(self.context, f"muon_learning_rate={muon_rate} needs whole matrices")
+            groups = groups_for_muon(parameters, decayed, self.args.weight_decay, muon_rate)
+            self.optimizer = MuonWithAdamW(groups, **options)
+            return self.optimizer
         if not isinstance(optimizer_class, type) or {"params", "model", "optimizer_dict"} & set(options):
             raise ValueError(
                 f"optim={self.args.optim} makes its own parameter groups; leave {', '.join(rates)} learning rates out."
             )
-        groups = parameter_groups(
-            model.named_parameters(), self.get_decay_parameter_names(model), self.args.weight_decay, rates
-        )
+        groups = groups_by_tower(parameters, decayed, self.args.weight_decay, rates)
         self.optimizer = optimizer_class(groups, **options)
         return self.optimizer
 
