@@ -36,7 +36,9 @@ def test_objective_weights_mlm_from_start():
 
 def test_objective_weights_align_with_itc_alone():
     weights, alone = WEIGHTS | {"itc": 0.5}, dict.fromkeys(WEIGHTS, 0.0) | {"itc": 0.5}
-    assert objective_weights(weights, PHASES, 4, 10, align_steps=5, mlm_from_start=True) == alone
+    assert objective_weights(weights, PHASES, 4, 10, align_steps=5) == alone
+    with_mlm = alone | {"mlm": WEIGHTS["mlm"]}
+    assert objective_weights(weights, PHASES, 0, 10, align_steps=5, mlm_from_start=True) == with_mlm
     assert objective_weights(weights, PHASES, 5, 10, align_steps=5) == weights | {"mim": 0.0, "mlm": 0.0}
     assert objective_weights(weights, PHASES, 10, 10, align_steps=5) == weights
 

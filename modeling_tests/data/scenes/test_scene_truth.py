@@ -1,5 +1,7 @@
 """Whatever is said of a scene is true of its objects, and these are what the image shows."""
 
+import re
+
 import numpy as np
 import pytest
 from scene_truth import answer, caption_holds, label, pair_statement_holds
@@ -29,6 +31,19 @@ def test_captions_are_true(split, fewest, objects):
         assert len(row["captions"]) >= (5 if len(row["objects"]) > 1 else 3)
         for caption in row["captions"]:
             assert caption_holds(caption, row["objects"]), (caption, row["objects"])
+
+
+@pytest.mark.parametrize("fewest, objects, share", [(1, 1, 0.5), (2, 3, 0.5), (4, 4, 0.75)])
+def test_places_are_told_of_all_objects_at_the_sides_in_two_orders(fewest, objects, share):
+    rows, with_places = rows_of("pretraining", fewest=fewest, objects=objects), 0
+    for row in map(rows.texts, range(len(rows))):
+        told = [caption.split(" and ") for caption in row["captions"] if re.search("(on|at) the", caption)]
+        places = [[re.search("(on|at) the .*", clause)[0] for clause in clauses] for clauses in told]
+        if places:
+            with_places += 1
+            assert len(places) == (1 if objects == 1 else 2) and places[-1] == places[0][::-1]
+            assert min(2, objects) <= len(places[0]) <= min(3, len(row["objects"]))
+    assert share < with_places / len(rows) < 1
 
 
 @pytest.mark.parametrize("split", DRAWN)

@@ -52,7 +52,11 @@ class CBViLATrainingArguments(GivenOptions, TrainingArguments):
         },
     )
     mlm_from_start: bool = field(
-        default=False, metadata={"help": "MLM does not wait for the end of burn-in: it needs no codebook."}
+        default=False,
+        metadata={
+            "help": "MLM is on from the first step, beside ITC in align_steps too, and does not wait for the end of "
+            "burn-in: it needs no codebook. Where captions tell what is where, it is what teaches places."
+        },
     )
     alternate_updates: str | None = field(
         default=None,

@@ -35,12 +35,13 @@ def objective_weights(
 ) -> dict[str, float]:
     """Returns the loss weights at a global step (Sec. IV-C).
 
-    Before `align_steps` only terms of phase `"align"` are on; from then on also those of `"start"` (and of `"burn_in"`
-    with `mlm_from_start`); after `burn_in_steps` all, those of `"stable"` once their gate is open.
+    Before `align_steps` only terms of phase `"align"` are on; from then on also those of `"start"`; after
+    `burn_in_steps` all, those of `"stable"` once their gate is open. With `mlm_from_start` those of `"burn_in"` are on
+    from the first step.
     """
-    on = {"align"}
+    on = {"align"} | ({"burn_in"} if mlm_from_start else set())
     if step >= align_steps:
-        on |= {"start"} | ({"burn_in"} if mlm_from_start or step >= burn_in_steps else set())
+        on |= {"start"} | ({"burn_in"} if step >= burn_in_steps else set())
         on |= {"stable"} if mim_open and step >= burn_in_steps else set()
     return {name: weight if loss_phases[name] in on else 0.0 for name, weight in configured.items()}
 

@@ -14,7 +14,7 @@ from .scene import Scene, SceneObject, place_in, relation
 from .wording import indefinite, noun_phrase, related, word
 from .words import NUMBERS, PLACES, listed_in_words
 
-CAPTION_TYPES = ("full", "full", "relation", "attribute", "count", "place")
+CAPTION_TYPES = ("full", "full", "relation", "attribute", "count", "place", "place")
 _TRIES = 8  # to put a second full caption otherwise
 
 
@@ -79,14 +79,16 @@ def count_caption(scene: Scene, draws: Draws) -> str:
 
 
 def place_captions(scene: Scene, size: int, draws: Draws) -> list[str]:
-    """Returns a caption about where two objects, or the only one, lie in the image; none unless they are at its sides.
+    """Returns captions about where up to three objects lie in the image, in two orders; none unless two are at sides.
 
     From "left of" alone models hardly learn where anything is: what it says of an object depends on where it is named
-    and on where the other object lies. A place depends on the object alone.
+    and on where the other object lies. A place depends on the object alone. Of an only object there is one caption.
     """
-    placed = [(item, place) for item in draws.shuffled(scene.objects) if (place := place_in(item.box, size))]
-    told = [f"{indefinite(item.kind, draws)} {PLACES[place]}" for item, place in placed[:2]]
-    return [" and ".join(told)] if len(told) == min(2, len(scene.objects)) else []
+    placed = [(item, place) for item in draws.shuffled(scene.objects) if (place := place_in(item.box, size))][:3]
+    if len(placed) < min(2, len(scene.objects)):
+        return []
+    orders = [placed, placed[::-1]] if len(placed) > 1 else [placed]
+    return [" and ".join(f"{indefinite(item.kind, draws)} {PLACES[place]}" for item, place in told) for told in orders]
 
 
 def _group(items: list[SceneObject], by: str, draws: Draws) -> str:
