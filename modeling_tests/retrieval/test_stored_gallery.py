@@ -119,7 +119,7 @@ def test_store_gallery_rejects_folders_of_other_contents(model, tmp_path):
             store(tmp_path / "texts", model, items=items)
     with pytest.raises(ValueError, match="content="):
         store(tmp_path / "texts", model, items=iter(TEXTS))
-    with pytest.raises(ValueError, match="kind='texts' and this is kind='images'"):
+    with pytest.raises(ValueError, match="kind='texts', and this is kind='images'"):
         store(tmp_path / "texts", model, "images", IMAGES)
     with pytest.raises(ValueError, match="weights="):
         store(tmp_path / "texts", build(CBViLAForImageTextRetrieval, seed=1))

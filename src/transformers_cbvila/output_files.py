@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .model.messages_cbvila import shown
+from .output_folders import UNFINISHED
 
 
 def require_folder(option: str, path: str | Path | None) -> None:
@@ -34,6 +35,6 @@ def write_json_lines(path: str | Path, values: Iterable[Any]) -> None:
 
 
 def _write(path: str | Path, text: str) -> None:
-    unfinished = Path(f"{path}.unfinished")
+    unfinished = Path(f"{path}{UNFINISHED}")
     unfinished.write_text(text, encoding="utf-8")
     os.replace(unfinished, path)

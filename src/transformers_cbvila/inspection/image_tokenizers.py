@@ -83,11 +83,10 @@ class CBViLATokenizer:
     """
 
     def __init__(self, model: Any, processor: Any) -> None:
-        if not model.cbvila.has_quantizer:
-            raise ValueError("This model has no codebook: no objective of its configuration needs one.")
         self.model, self.processor = model, processor
-        self.num_codes: int = model.cbvila.quantizer.num_codes
-        self.book_sizes: Sequence[int] = model.cbvila.quantizer.book_sizes
+        quantizer = model.cbvila.require_quantizer()
+        self.num_codes: int = quantizer.num_codes
+        self.book_sizes: Sequence[int] = quantizer.book_sizes
 
     def __call__(self, images: list[Any]) -> Tensor:
         """Returns indices (B, N · R), numbered through all books."""

@@ -20,9 +20,7 @@ def check_fewer_codes(model: CBViLAModelWithReconstruction, numbers: Sequence[in
         ValueError: If it has no codebook, no pixel objective or not a single table of codes, or a number is out of
             range.
     """
-    if not model.cbvila.has_quantizer:
-        raise ValueError("This model has no codebook of which there could be fewer codes.")
-    quantizer = model.cbvila.quantizer
+    quantizer = model.cbvila.require_quantizer()
     quantizer.resized(quantizer.options, quantizer.num_codes)  # an error where the number cannot change
     assert model.pixel is not None  # the property is an error without the objective
     if not all(1 <= number <= quantizer.num_codes for number in numbers):

@@ -22,12 +22,11 @@ from ..data.image_rows import ImageRow, ImageRows
 from ..extras import require
 from ..model.messages_cbvila import shown
 from ..output_files import write_json
-from ..output_folders import is_free
+from ..output_folders import UNFINISHED, is_free, remove_unfinished, require_same_description
 from ..retrieval.encoding import evaluating, pixel_values_of
 from ..retrieval.gallery_identity import processor_id, weights_id
 
 DESCRIPTION = "tokens.json"
-_UNFINISHED = ".unfinished"
 
 
 def describe_tokens(model: Any, processor: Any, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -41,11 +40,9 @@ def describe_tokens(model: Any, processor: Any, options: Mapping[str, Any]) -> d
     Raises:
         ValueError: If the model has no codebook.
     """
-    if not model.cbvila.has_quantizer:
-        raise ValueError("This model has no codebook: no objective of its configuration needs one.")
     return {
         **options,
-        "book_sizes": list(model.cbvila.quantizer.book_sizes),
+        "book_sizes": list(model.cbvila.require_quantizer().book_sizes),
         "weights": weights_id(model),
         "processor": processor_id(processor, "images"),
     }
@@ -62,8 +59,7 @@ def start_folder(folder: str | Path, description: Mapping[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / DESCRIPTION, dict(description))
     check_folder(folder, description)
-    for leftover in folder.glob(f"*{_UNFINISHED}"):
-        leftover.unlink()
+    remove_unfinished(folder)
 
 
 def check_folder(folder: str | Path, description: Mapping[str, Any]) -> None:
@@ -72,13 +68,7 @@ def check_folder(folder: str | Path, description: Mapping[str, Any]) -> None:
     Raises:
         ValueError: If it does not; the message names the difference.
     """
-    there = read_tokens_description(folder)
-    for name, wanted in description.items():
-        if there.get(name) != wanted:
-            raise ValueError(
-                f"{folder} was written with {name}={shown(there.get(name))}, and this is {name}={shown(wanted)}: give "
-                "another folder, or delete this one to start again."
-            )
+    require_same_description(folder, read_tokens_description(folder), description)
 
 
 def read_tokens_description(folder: str | Path) -> dict[str, Any]:
@@ -175,7 +165,7 @@ class TokenWriter:
                 "ids": arrow.list_(arrow.int32()),
             }
         )
-        unfinished = self._file(block).with_name(self._file(block).name + _UNFINISHED)
+        unfinished = self._file(block).with_name(self._file(block).name + UNFINISHED)
         parquet.write_table(arrow.Table.from_pylist(rows, schema=schema), unfinished)
         os.replace(unfinished, self._file(block))
 

@@ -43,9 +43,7 @@ def resized_codes(model: Any, number: int, method: str | None = None) -> Resized
         ValueError: If it has no codebook, its quantizer cannot change the number of codes, or the method cannot make
             this number.
     """
-    if not model.cbvila.has_quantizer:
-        raise ValueError("This model has no codebook: no objective of its configuration needs one.")
-    quantizer = model.cbvila.quantizer
+    quantizer = model.cbvila.require_quantizer()
     quantizer.resized(quantizer.options, quantizer.num_codes)  # an error where the number cannot change
     (table,) = quantizer.tables()
     codes, counts = table().detach(), table.ema_counts if table.is_moving_average else None

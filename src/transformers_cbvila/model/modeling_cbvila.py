@@ -157,6 +157,16 @@ class CBViLAModel(CBViLAPreTrainedModel):
         if hasattr(self, "patch_mask_token"):
             init.normal_(self.patch_mask_token, std=std)
 
+    def require_quantizer(self) -> nn.Module:
+        """Returns the quantizer.
+
+        Raises:
+            ValueError: If the model has none.
+        """
+        if not self.has_quantizer:
+            raise ValueError("This model has no codebook: no objective of its configuration needs one.")
+        return self.quantizer
+
     def get_input_embeddings(self) -> nn.Module:
         """Returns the token embeddings of the text encoder."""
         return self.text_model.get_input_embeddings()

@@ -36,10 +36,9 @@ class CBViLAImageTokens:
         Raises:
             ValueError: If the model has no codebook.
         """
-        if not self.cbvila.has_quantizer:
-            raise ValueError("This model has no codebook: no objective of its configuration needs one.")
+        quantizer = self.cbvila.require_quantizer()
         encoded = self.cbvila.vision_model(pixel_values, interpolate_pos_encoding)
-        return self.cbvila.quantizer(tokens_to_quantize(encoded)).indices
+        return quantizer(tokens_to_quantize(encoded)).indices
 
     @torch.no_grad()
     def detokenize(

@@ -18,12 +18,12 @@ import numpy as np
 from ..extras import require
 from ..model.messages_cbvila import shown
 from ..output_files import write_json
+from ..output_folders import UNFINISHED, remove_unfinished, require_same_description
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 _DESCRIPTION = "description.json"
-_UNFINISHED = ".unfinished"
 
 
 class Shards:
@@ -40,19 +40,12 @@ class Shards:
     def __init__(self, folder: str | Path, description: Mapping[str, Any]) -> None:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        for leftover in self.folder.glob(f"*{_UNFINISHED}"):
-            leftover.unlink()
+        remove_unfinished(self.folder)
         if not is_written(self.folder):
             if any(self.folder.iterdir()):
                 raise ValueError(f"{folder} holds other files: give a folder that is empty, or not there yet.")
             write_json(self.folder / _DESCRIPTION, dict(description))
-        there = read_description(folder)
-        for name, wanted in description.items():
-            if there.get(name) != wanted:
-                raise ValueError(
-                    f"{folder} was written with {name}={shown(there.get(name))} and this is {name}={shown(wanted)}: "
-                    "give another folder, or delete this one to start again."
-                )
+        require_same_description(folder, read_description(folder), description)
         self.rows = sum(len(table) for table in tables(self.folder))
 
     @property
@@ -78,7 +71,7 @@ class Shards:
         """Gives a function that writes a part into a new shard, which exists once the block ends without an error."""
         arrow, ipc = require("pyarrow"), require("pyarrow.ipc")
         final = self.folder / f"shard-{len(shard_files(self.folder)):05d}.arrow"
-        unfinished, rows, writer = final.with_name(final.name + _UNFINISHED), 0, None
+        unfinished, rows, writer = final.with_name(final.name + UNFINISHED), 0, None
         with arrow.OSFile(str(unfinished), "wb") as file:
 
             def write(columns: Mapping[str, Any]) -> int:

@@ -283,9 +283,10 @@ class CBViLATrainingArguments(GivenOptions, TrainingArguments):
                 f"muon_learning_rate={self.muon_learning_rate} with {', '.join(towers)}: the layers of all towers "
                 "learn by Muon at one rate; leave one of both out."
             )
-        if self.optim not in (OptimizerNames.ADAMW_TORCH, OptimizerNames.ADAMW_TORCH_FUSED):
+        optimizer = OptimizerNames(self.optim)
+        if optimizer not in (OptimizerNames.ADAMW_TORCH, OptimizerNames.ADAMW_TORCH_FUSED):
             raise ValueError(
-                f"muon_learning_rate={self.muon_learning_rate} with optim={self.optim.value}: what Muon leaves learns "
+                f"muon_learning_rate={self.muon_learning_rate} with optim={optimizer.value}: what Muon leaves learns "
                 "by adamw_torch or adamw_torch_fused."
             )
 

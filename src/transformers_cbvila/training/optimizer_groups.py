@@ -30,8 +30,8 @@ def groups_by_tower(
     def tower_of(name: str, parameter: nn.Parameter) -> str:
         return next((tower for tower in tower_learning_rates if TOWERS[tower] in name), "rest")
 
-    options = {"rest": {}, **{tower: {"lr": rate} for tower, rate in tower_learning_rates.items()}}
-    order = {kind: options[kind] for kind in ("rest", *TOWERS) if kind in options}
+    rates = {tower: {"lr": tower_learning_rates[tower]} for tower in TOWERS if tower in tower_learning_rates}
+    order: dict[str, dict[str, Any]] = {"rest": {}, **rates}
     return _groups(named_parameters, decayed, weight_decay, tower_of, order)
 
 
@@ -50,7 +50,7 @@ def groups_for_muon(
     def kind_of(name: str, parameter: nn.Parameter) -> str:
         return "muon" if _IN_LAYERS in name and parameter.dim() == 2 else "rest"
 
-    order = {"rest": {"muon": False}, "muon": {"muon": True, "lr": muon_learning_rate}}
+    order: dict[str, dict[str, Any]] = {"rest": {"muon": False}, "muon": {"muon": True, "lr": muon_learning_rate}}
     return _groups(named_parameters, decayed, weight_decay, kind_of, order)
 
 

@@ -79,16 +79,20 @@ def count_caption(scene: Scene, draws: Draws) -> str:
 
 
 def place_captions(scene: Scene, size: int, draws: Draws) -> list[str]:
-    """Returns captions about where up to three objects lie in the image, in two orders; none unless two are at sides.
+    """Returns captions about where one object lies in the image, for up to two objects that are at a side of it.
 
     From "left of" alone models hardly learn where anything is: what it says of an object depends on where it is named
-    and on where the other object lies. A place depends on the object alone. Of an only object there is one caption.
+    and on where the other object lies. A place depends on the object alone. Each caption tells one place, and names
+    another object without it: two places in a caption would tell each other, as objects lie apart.
     """
-    placed = [(item, place) for item in draws.shuffled(scene.objects) if (place := place_in(item.box, size))][:3]
-    if len(placed) < min(2, len(scene.objects)):
-        return []
-    orders = [placed, placed[::-1]] if len(placed) > 1 else [placed]
-    return [" and ".join(f"{indefinite(item.kind, draws)} {PLACES[place]}" for item, place in told) for told in orders]
+    captions = []
+    for item in draws.shuffled(scene.objects):
+        place = place_in(item.box, size)
+        if place is not None and len(captions) < 2:
+            others = draws.shuffled([other for other in scene.objects if other is not item])[:1]
+            told = f"{indefinite(item.kind, draws)} {PLACES[place]}"
+            captions.append(" and ".join([told, *(indefinite(other.kind, draws) for other in others)]))
+    return captions
 
 
 def _group(items: list[SceneObject], by: str, draws: Draws) -> str:
