@@ -82,16 +82,19 @@ def place_captions(scene: Scene, size: int, draws: Draws) -> list[str]:
     """Returns captions about where one object lies in the image, for up to two objects that are at a side of it.
 
     From "left of" alone models hardly learn where anything is: what it says of an object depends on where it is named
-    and on where the other object lies. A place depends on the object alone. Each caption tells one place, and names
-    another object without it: two places in a caption would tell each other, as objects lie apart.
+    and on where the other object lies. A place depends on the object alone. Each caption tells one place, since two
+    would tell each other: objects lie apart. The first names no other object, which could be taken for the one that is
+    placed; the second does.
     """
+    placed = [(item, place) for item in draws.shuffled(scene.objects) if (place := place_in(item.box, size))][:2]
     captions = []
-    for item in draws.shuffled(scene.objects):
-        place = place_in(item.box, size)
-        if place is not None and len(captions) < 2:
-            others = draws.shuffled([other for other in scene.objects if other is not item])[:1]
-            told = f"{indefinite(item.kind, draws)} {PLACES[place]}"
-            captions.append(" and ".join([told, *(indefinite(other.kind, draws) for other in others)]))
+    for item, place in placed:
+        others = [other for other in scene.objects if other is not item]
+        if not captions or not others:
+            captions.append(f"{noun_phrase(item.kind, draws, item.size)} {PLACES[place]}")
+        else:
+            other = draws.choice(others)
+            captions.append(f"{indefinite(item.kind, draws)} {PLACES[place]} and {indefinite(other.kind, draws)}")
     return captions
 
 
