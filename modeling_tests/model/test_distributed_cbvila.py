@@ -64,6 +64,14 @@ def ranking_retrieval_model():
     return retrieval_model(objectives={"itm": {"num_negatives": 4, "ranking_weight": 0.5}})
 
 
+def soft_model(**options):
+    return pretraining_model(objectives={"itc": {"targets": "soft", **options}})
+
+
+def blog_model():
+    return soft_model(compat="blog")
+
+
 def retrieval_model(**fields):
     return build(CBViLAForImageTextRetrieval, **fields)
 
@@ -78,6 +86,8 @@ CASES = {
     "only mlm": (pretraining_model, pairs, {"loss_weights": {"itm": 0.0}}),
     "paper": (straight_through, as_collated, {}),
     "several negatives": (ranking_model, pairs, {}),
+    "soft targets": (soft_model, pairs, {}),
+    "soft targets of the blog": (blog_model, pairs, {}),
     "retrieval": (retrieval_model, retrieval_batch, {}),
     "retrieval with several negatives": (ranking_retrieval_model, retrieval_batch, {}),
 }

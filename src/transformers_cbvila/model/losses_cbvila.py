@@ -219,7 +219,7 @@ def known_match_loss(logits: Tensor, matches: Tensor) -> Tensor:
     """Computes the mean cross-entropy of logits (M, n) with uniform targets over the known matches (M, n) bool."""
     logits = at_least_fp32(logits)
     known = matches.to(logits.dtype)
-    return _soft_cross_entropy(logits, known / known.sum(-1, keepdim=True).clamp_min(1))
+    return soft_cross_entropy(logits, known / known.sum(-1, keepdim=True).clamp_min(1))
 
 
 def distilled_loss(loss: Tensor, logits: Tensor, teacher_logits: Tensor | None, alpha: float) -> Tensor:
@@ -243,10 +243,10 @@ def distilled_loss(loss: Tensor, logits: Tensor, teacher_logits: Tensor | None, 
             f"A teacher's logits have shape {tuple(teacher_logits.shape)}; they must be {tuple(logits.shape)}."
         )
     soft_targets = at_least_fp32(teacher_logits.detach()).softmax(-1)
-    return (1 - alpha) * loss + alpha * _soft_cross_entropy(logits, soft_targets)
+    return (1 - alpha) * loss + alpha * soft_cross_entropy(logits, soft_targets)
 
 
-def _soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Computes the mean over rows of -Σ q log softmax(logits), for targets q; 0 without rows."""
     logits = at_least_fp32(logits)
     return F.cross_entropy(logits, targets.to(logits.dtype), reduction="sum") / max(1, logits.shape[0])

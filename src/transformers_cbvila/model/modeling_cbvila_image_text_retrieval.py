@@ -196,6 +196,7 @@ class CBViLAForImageTextRetrieval(CBViLAModelWithObjectives):
                 text_embeds=embeds[1],
                 pairs=pair_similarity(ids, self.cbvila.similarity_logits, *embeds),
                 similarity=self.cbvila.similarity_logits,
+                similarity_scale=self.cbvila.similarity_scale(),
                 processes=ids.processes,
                 negative_texts=self.encode_negative_texts(negative_input_ids, negative_attention_mask, texts.shape[0]),
                 negative_hardness=negative_hardness,

@@ -270,6 +270,7 @@ class CBViLAForPreTraining(CBViLAModelWithReconstruction):
             text_embeds=embeds[1],
             pairs=pair_similarity(pair_ids, similarity, *embeds),
             similarity=similarity,
+            similarity_scale=self.cbvila.similarity_scale(),
             quantizer=self.cbvila.quantizer if self.cbvila.has_quantizer else None,
             quantized=quantized,
             pixel_loss=self.pixel_loss_of(pixel_values),

@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .known_matches_cbvila import matches_between
-from .losses_cbvila import distilled_loss, known_match_loss
+from .losses_cbvila import distilled_loss, known_match_loss, soft_cross_entropy
 from .pair_ids_cbvila import PairIds
+from .soft_targets_cbvila import soft_targets
 
 
 class MomentumPairs(NamedTuple):
@@ -95,6 +96,7 @@ def momentum_itc_loss(
     text_embeds: Tensor,
     momentum: MomentumTargets,
     first: int = 0,
+    target_temperature: float | None = None,
 ) -> Tensor:
     """Computes the contrastive loss with pairs of a momentum encoder (ALBEF, Eq. 6), over both directions.
 
@@ -110,6 +112,8 @@ def momentum_itc_loss(
         text_embeds: (b, E) text embeddings of the model, of unit length.
         momentum: Targets with `pairs` (B + Q of them).
         first: Index of the first local pair among them.
+        target_temperature: Temperature of [`soft_targets`], which then take the place of the known matches; they are
+            those of the momentum encoder's embeddings.
 
     Raises:
         ValueError: If there are fewer momentum pairs than local pairs.
@@ -128,8 +132,12 @@ def momentum_itc_loss(
             teacher_per_text = similarity(keys.image_embeds, own.text_embeds).T
     per_image = similarity(image_embeds, keys.text_embeds)
     per_text = similarity(keys.image_embeds, text_embeds).T
-    image_loss = known_match_loss(per_image, _matches(own, keys))
-    text_loss = known_match_loss(per_text, _matches(keys, own).T)
+    if target_temperature is None:
+        image_loss = known_match_loss(per_image, _matches(own, keys))
+        text_loss = known_match_loss(per_text, _matches(keys, own).T)
+    else:
+        targets = soft_targets(own[:2], keys[:2], target_temperature)
+        image_loss, text_loss = soft_cross_entropy(per_image, targets), soft_cross_entropy(per_text, targets)
     image_loss = distilled_loss(image_loss, per_image, teacher_per_image, momentum.alpha)
     text_loss = distilled_loss(text_loss, per_text, teacher_per_text, momentum.alpha)
     return (image_loss + text_loss) / 2

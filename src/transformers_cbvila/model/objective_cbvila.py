@@ -116,6 +116,7 @@ class CBViLAStep:
         text_embeds: (b, E) text embeddings of length 1.
         pairs: Similarities of all pairs.
         similarity: Maps embeddings of images and texts to logits, divided by the temperature.
+        similarity_scale: 1 / temperature.
         input_ids: (b, L) captions.
         attention_mask: (b, L), 0 on padding.
         masked_texts: (b, L, D) states of the captions with masked tokens.
@@ -150,6 +151,7 @@ class CBViLAStep:
     text_embeds: Tensor | None = None
     pairs: PairSimilarity | None = None
     similarity: Callable[[Tensor, Tensor], Any] | None = None
+    similarity_scale: Tensor | float = 1.0
     input_ids: Tensor | None = None
     attention_mask: Tensor | None = None
     masked_texts: Tensor | None = None

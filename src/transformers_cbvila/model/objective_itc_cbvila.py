@@ -1,8 +1,16 @@
 """Image-text contrast (ITC): embeddings of a pair are closer than those of other pairs. From ALBEF, not the paper."""
 
-from .momentum_cbvila import momentum_itc_loss
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .momentum_cbvila import MomentumTargets, momentum_itc_loss
 from .objective_cbvila import Answer, CBViLAObjective, CBViLAObjectiveOptions, CBViLAStep, Scored
-from .options_cbvila import options
+from .options_cbvila import options, require_range
+from .soft_targets_cbvila import Embeds, blog_itc_loss, soft_targets
+
+_TARGET_TEMPERATURE = 0.1
 
 
 @options
@@ -14,12 +22,31 @@ class CBViLAITCOptions(CBViLAObjectiveOptions):
         grad_to_encoders: Whether the term trains the encoders. Without, it trains the projections and the temperature
             only, also in fine-tuning for retrieval, and embeddings pass no gradient on to images and texts; alignment
             (`align_steps`), which trains contrast alone, then leaves the encoders as they are.
+        targets: `"one_hot"`: the own pair is right, other known matches are left out, and all else is wrong. `"soft"`:
+            see [`soft_targets`]; equal pairs share theirs, and with a momentum encoder it is the one that they come
+            from.
+        target_temperature: Temperature of soft targets; 0.1 by default.
+        compat: `"blog"` computes soft targets as a widely read snippet does; see [`blog_itc_loss`].
     """
 
     grad_to_encoders: bool = True
+    targets: Literal["one_hot", "soft"] = "one_hot"
+    target_temperature: float | None = None
+    compat: Literal["blog"] | None = None
 
     flat_names = {"itc_weight": "weight"}
     presets = {"paper": {"weight": 0.0}}
+
+    def check(self, where: str) -> None:
+        """Raises a ValueError for values out of range, and for options of soft targets without these."""
+        super().check(where)
+        for name in ("target_temperature", "compat"):
+            if getattr(self, name) is not None and self.targets != "soft":
+                raise ValueError(f"{where}: {name}={getattr(self, name)!r} is for targets='soft'; give both or none.")
+        if self.target_temperature is not None:
+            require_range(where, "target_temperature", self.target_temperature, 0, above=True)
+        if self.compat is not None and self.target_temperature is not None:
+            raise ValueError(f"{where}: compat={self.compat!r} has no target_temperature of its own; leave it out.")
 
 
 class CBViLAITC(CBViLAObjective):
@@ -32,9 +59,34 @@ class CBViLAITC(CBViLAObjective):
     is_default = True
 
     def forward(self, step: CBViLAStep, answers: list[Answer]) -> dict[str, Scored]:
-        """Computes the contrastive loss, with soft targets if the step has a momentum encoder's pairs."""
-        momentum = step.momentum
-        if momentum is None or momentum.pairs is None:
-            return {self.name: Scored(step.pairs.itc_loss())}
-        embeds = step.image_embeds, step.text_embeds
-        return {self.name: Scored(momentum_itc_loss(step.similarity, *embeds, momentum, step.pairs.first))}
+        """Computes the contrastive loss, with a momentum encoder's targets if the step has its pairs."""
+        return {self.name: Scored(self._loss(step))}
+
+    def _loss(self, step: CBViLAStep) -> Tensor:
+        options: CBViLAITCOptions = self.options
+        temperature = (options.target_temperature or _TARGET_TEMPERATURE) if options.targets == "soft" else None
+        own = step.image_embeds, step.text_embeds
+        momentum: MomentumTargets | None = step.momentum
+        if momentum is not None and momentum.pairs is not None:
+            if options.compat is not None:
+                raise ValueError(
+                    f"itc: compat={options.compat!r} compares the pairs of a batch only; train without "
+                    "momentum_distill and queue_size, or leave compat out."
+                )
+            return momentum_itc_loss(step.similarity, *own, momentum, step.pairs.first, temperature)
+        if temperature is None:
+            return step.pairs.itc_loss()
+        everyone = _of_all_processes(step, own)
+        if options.compat is not None:
+            return blog_itc_loss(
+                step.similarity(*everyone), everyone, 1 / step.similarity_scale, step.pairs.first, len(own[0])
+            )
+        return step.pairs.soft_itc_loss(soft_targets(own, everyone, temperature))
+
+
+def _of_all_processes(step: CBViLAStep, own: Embeds) -> Embeds:
+    """Returns the embeddings (B, E) of images and texts of all processes."""
+    if step.processes is None:
+        return own
+    images, texts = step.processes.gather(torch.cat(own, dim=1)).chunk(2, dim=1)
+    return images, texts

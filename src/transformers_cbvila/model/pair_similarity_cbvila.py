@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .distributed_cbvila import Processes
-from .losses_cbvila import itc_loss
+from .losses_cbvila import itc_loss, soft_cross_entropy
 from .negatives_cbvila import choose_negatives
 from .pair_ids_cbvila import PairIds
 
@@ -38,6 +38,10 @@ class PairSimilarity(NamedTuple):
     def itc_loss(self) -> Tensor:
         """Computes the contrastive loss, averaged over the local pairs; see [`itc_loss`]."""
         return itc_loss(*self)
+
+    def soft_itc_loss(self, targets: Tensor) -> Tensor:
+        """Computes the contrastive loss with the same targets (b, B) for both directions."""
+        return (soft_cross_entropy(self.per_image, targets) + soft_cross_entropy(self.per_text, targets)) / 2
 
     def negatives(self, hardness: float | None, seed: int | Tensor | None, count: int = 1) -> tuple[Tensor, Tensor]:
         """Chooses negative images for each text and negative texts for each image; see [`choose_negatives`]."""

@@ -87,7 +87,7 @@ def place_captions(scene: Scene, size: int, draws: Draws) -> list[str]:
     placed; the second does.
     """
     placed = [(item, place) for item in draws.shuffled(scene.objects) if (place := place_in(item.box, size))][:2]
-    captions = []
+    captions: list[str] = []
     for item, place in placed:
         others = [other for other in scene.objects if other is not item]
         if not captions or not others:
