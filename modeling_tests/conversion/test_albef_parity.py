@@ -6,6 +6,9 @@ import torch
 import torch.nn.functional as F
 from convert_albef import convert
 
+from transformers_cbvila.model.configuration_cbvila import CBViLAConfig
+from transformers_cbvila.model.modeling_cbvila_pretraining import CBViLAForPreTraining
+
 TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-9}
 PRECISIONS = pytest.mark.parametrize("dtype", TOLERANCE, ids=["fp32", "fp64"])
 
@@ -106,3 +109,18 @@ def test_reasoning_fusion_states_equal_albef(inputs, expected):
     real = inputs["text_mask"].bool()
     assert_parity(output.hidden_states[-1][real], expected["from_pretrain_nlvr.hidden"][real], torch.float32)
     assert len(output.hidden_states) == 1 + 2 * model.config.multimodal_config.num_hidden_layers
+
+
+@PRECISIONS
+@torch.no_grad()
+def test_preset_albef_takes_converted_weights(inputs, expected, dtype):
+    model = converted("pretrain", dtype=dtype)
+    parts = {name: getattr(model.config, name) for name in ("vision_config", "text_config", "multimodal_config")}
+    config = CBViLAConfig.from_preset("albef", projection_dim=model.config.projection_dim, **parts)
+    bare = CBViLAForPreTraining(config).to(dtype).eval()
+    assert not bare.load_state_dict(model.state_dict(), strict=False).missing_keys
+    batch = {"input_ids_masked": inputs["mlm_ids"], "mlm_labels": inputs["mlm_labels"]}
+    output = bare(inputs["image"].to(dtype), inputs["text_ids"], inputs["text_mask"], **batch)
+    assert_parity(output.losses["mlm"], expected["mlm_loss_hard"], dtype)
+    assert_parity(output.image_embeds, expected["image_feat"], dtype)
+    assert_parity(output.text_embeds, expected["text_feat"], dtype)

@@ -39,7 +39,7 @@ from .objectives_cbvila import OBJECTIVES
 from .quantizers_cbvila import QUANTIZERS
 from .remote_code_cbvila import saved_with_its_code
 
-PRESETS = ("recommended", "paper")
+PRESETS = ("recommended", "paper", "albef")
 
 _SUB_CONFIGS = {
     "vision_config": CBViLAVisionConfig,
@@ -284,7 +284,13 @@ class CBViLAConfig(PreTrainedConfig):
         """Creates a configuration from a preset.
 
         Args:
-            name: `"recommended"`, or `"paper"` for the literal reading of the paper, whose codebook may collapse.
+            name: `"recommended"`; `"paper"` for the literal reading of the paper, whose codebook may collapse; or
+                `"albef"` for ALBEF (arXiv 2107.07651), which has contrast, matching and MLM, and no codebook. What its
+                training has besides, a momentum encoder with a queue, are options of [`CBViLATrainingArguments`]; see
+                `recipes/pretrain-albef-base.yaml`. Where this differs from ALBEF's code: all known matches of a row
+                share the target (ALBEF: one-hot in pretraining); negatives come from all processes (ALBEF: its own);
+                the momentum encoder has no dropout; temperatures are 0.01 to 0.5 (ALBEF: from 0.001); captions keep
+                their [SEP].
             kwargs: Fields that override the preset.
 
         Raises:

@@ -25,6 +25,7 @@ class CBViLACodebookOptions(CBViLAObjectiveOptions):
     """
 
     flat_names = {"codebook_weight": "weight"}
+    presets = {"albef": {"weight": 0.0}}
 
 
 class CBViLACodebookTerm(CBViLAQuantizerTerm):
@@ -43,7 +44,7 @@ class CBViLACommitmentOptions(CBViLAObjectiveOptions):
     """
 
     flat_names = {"commitment_weight": "weight"}
-    presets = {"paper": {"weight": 0.25}}
+    presets = {"paper": {"weight": 0.25}, "albef": {"weight": 0.0}}
 
 
 class CBViLACommitmentTerm(CBViLAQuantizerTerm):

@@ -82,7 +82,9 @@ class PretrainingJob(EvaluationOptions, ViewOptions):
     )
     preset: str = field(
         default="recommended",
-        metadata={"help": "Preset of random weights: recommended, or paper for its literal reading."},
+        metadata={
+            "help": "Preset of random weights: recommended, paper for its literal reading, or albef, which has no codebook."
+        },
     )
     tokenizer: str | None = field(
         default=None,

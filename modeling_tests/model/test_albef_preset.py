@@ -1,0 +1,67 @@
+"""The preset `albef`: nothing of the codebook is built, everything learns, and ALBEF's weights give ALBEF's values."""
+
+import pytest
+import torch
+from tiny import pretraining_model, tiny_config, tiny_pairs
+from tiny_trainer import pretrainer
+
+from transformers_cbvila.model.configuration_cbvila import CBViLAConfig
+from transformers_cbvila.model.modeling_cbvila_pretraining import CBViLAForPreTraining
+from transformers_cbvila.training.schedule import distillation_alpha
+
+
+def test_preset_is_albefs_configuration():
+    config = CBViLAConfig.from_preset("albef")
+    assert config.loss_weights() == {"itm": 1.0, "mlm": 1.0, "itc": 1.0} | dict.fromkeys(
+        ("pixel", "codebook", "commitment", "mim"), 0.0
+    )
+    assert not config.has_quantizer and config.has_contrastive_head and config.itm_kv == "continuous"
+    assert config.projection_dim == 256 and config.logit_scale_init_value == pytest.approx(2.6592)
+    sizes = config.vision_config.image_size, config.vision_config.patch_size, config.vision_config.num_hidden_layers
+    assert sizes == (256, 16, 12)
+    assert (config.text_config.num_hidden_layers, config.multimodal_config.num_hidden_layers) == (6, 6)
+
+
+def test_preset_survives_a_checkpoint(tmp_path):
+    model = pretraining_model(preset="albef")
+    model.save_pretrained(tmp_path)
+    again = CBViLAForPreTraining.from_pretrained(tmp_path)
+    assert again.config.preset == "albef" and again.config.loss_weights() == model.config.loss_weights()
+    assert again.state_dict().keys() == model.state_dict().keys()
+
+
+def test_nothing_of_the_codebook_is_built_and_all_weights_learn():
+    model = pretraining_model(preset="albef").train()
+    names = [name for name, _ in model.named_parameters()]
+    parts = ("quantizer", "codebook", "visual_queries", "pixel", "mim", "mask_token")
+    assert not [name for name in names if any(part in name for part in parts)]
+    output = model(**tiny_pairs())
+    assert set(output.losses) == {"itm", "mlm", "itc"}
+    output.loss.backward()
+    assert not [name for name, p in model.named_parameters() if p.grad is None]
+
+
+def test_ddp_has_no_unused_parameter(tmp_path):
+    """All are used from the first step, as nothing waits: DDP's search for unused ones may be off."""
+    options = {"mlm_from_start": True, "codebook_init": False, "ddp_find_unused_parameters": False}
+    model = pretraining_model(preset="albef")
+    trainer = pretrainer(tmp_path, model=model, max_steps=2, **options)
+    trainer.train()
+    steps = trainer.optimizer.state
+    assert all(parameter in steps for parameter in model.parameters() if parameter.requires_grad)
+
+
+@pytest.mark.parametrize("step, alpha", [(0, 0.0), (5, 0.2), (10, 0.4), (300, 0.4)])
+def test_share_of_the_teacher_rises_in_the_first_epoch(step, alpha):
+    assert distillation_alpha(step, 300, 0.4, 1 / 30) == pytest.approx(alpha)
+
+
+def test_losses_equal_those_of_a_model_with_a_codebook():
+    """Of the same weights, the objectives that both have do not see the codebook."""
+    whole, batch = pretraining_model(), tiny_pairs()
+    bare = CBViLAForPreTraining(tiny_config("albef")).eval()
+    loaded = bare.load_state_dict(whole.state_dict(), strict=False)
+    assert not loaded.missing_keys
+    expected = whole(**batch).losses
+    for name, value in bare(**batch).losses.items():
+        torch.testing.assert_close(value, expected[name])
