@@ -83,7 +83,7 @@ class PretrainingJob(EvaluationOptions, ViewOptions):
     preset: str = field(
         default="recommended",
         metadata={
-            "help": "Preset of random weights: recommended, paper for its literal reading, or albef, which has no codebook."
+            "help": "Preset of random weights: recommended, paper (its literal reading) or albef (no codebook)."
         },
     )
     tokenizer: str | None = field(
