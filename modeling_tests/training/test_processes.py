@@ -46,12 +46,16 @@ RUNS = {
         "queue_size": 6,  # which does not hold whole batches, and comes round
     },
 }
+RUNS["codis"] = RUNS["momentum"] | {"preset": "codis", "objectives": {"codis": {"num_codes": 4}}}
+RUNS["soft targets"] = SEVEN | {"optim": "sgd", "learning_rate": 0.05, "objectives": {"itc": {"targets": "soft"}}}
+OF_THE_MODEL = ("preset", "objectives")
 
 
 def run(folder, processes, **options):
     """Weights (also of a momentum encoder and a queue) and logs of a run with batches of four on so many processes."""
+    fields = {name: options.pop(name) for name in OF_THE_MODEL if name in options}
     options = {"per_device_train_batch_size": 4 // processes, "rows": 8} | options
-    trainer = pretrainer(folder, model=pretraining_model(), **options)
+    trainer = pretrainer(folder, model=pretraining_model(**fields), **options)
     trainer.train()
     evaluated = [log["eval_loss"] for log in trainer.state.log_history if "eval_loss" in log]
     return trainer.model.state_dict() | _beside(trainer.momentum), step_logs(trainer), evaluated

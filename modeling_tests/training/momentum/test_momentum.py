@@ -363,8 +363,8 @@ def test_momentum_arguments_reject_bad_values(options, message, tmp_path):
 @pytest.mark.parametrize(
     "fields, options, message",
     [
-        ({"preset": "paper"}, {"queue_size": 2}, "queue_size=2 is for ITC, which a weight of 0"),
-        ({"itc_weight": 0.0, "mlm_weight": 0.0}, ALBEF, "momentum_distill=0.4 is for ITC and MLM"),
+        ({"preset": "paper"}, {"queue_size": 2}, "queue_size=2 is for ITC or CODIS, and their weights are 0"),
+        ({"itc_weight": 0.0, "mlm_weight": 0.0}, ALBEF, "momentum_distill=0.4 is for ITC, CODIS and MLM"),
     ],
 )
 def test_momentum_rejects_models_without_itc_and_mlm(fields, options, message, tmp_path):

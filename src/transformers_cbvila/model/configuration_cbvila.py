@@ -39,7 +39,7 @@ from .objectives_cbvila import OBJECTIVES
 from .quantizers_cbvila import QUANTIZERS
 from .remote_code_cbvila import saved_with_its_code
 
-PRESETS = ("recommended", "paper", "albef")
+PRESETS = ("recommended", "paper", "albef", "codis")
 
 _SUB_CONFIGS = {
     "vision_config": CBViLAVisionConfig,
@@ -124,6 +124,7 @@ class CBViLAConfig(PreTrainedConfig):
         "codebook_indices",
         "codebook_counts",
         "codebook_statistics",
+        "metrics",
         "mlm_logits",
         "mim_logits",
         "pixel_predictions",
@@ -290,7 +291,7 @@ class CBViLAConfig(PreTrainedConfig):
                 `recipes/pretrain-albef-base.yaml`. Where this differs from ALBEF's code: all known matches of a row
                 share the target (ALBEF: one-hot in pretraining); negatives come from all processes (ALBEF: its own);
                 the momentum encoder has no dropout; temperatures are 0.01 to 0.5 (ALBEF: from 0.001); captions keep
-                their [SEP].
+                their [SEP]. `"codis"` is ALBEF with CODIS (arXiv 2203.00048) in place of contrast.
             kwargs: Fields that override the preset.
 
         Raises:

@@ -55,6 +55,7 @@ class CBViLAForPreTrainingOutput(ModelOutput):
         codebook_statistics (`dict`): Usage, perplexity and share of the most frequent code in this batch, and the
             metrics of the quantizer, such as `argmin_share` with gumbel noise, the share of tokens whose sampled code
             is the nearest one.
+        metrics (`dict`): Figures () of objectives for the log, such as `codis_usage`.
         itm_logits (`torch.FloatTensor` ((1 + 2k) B, 2)): Logits of true pairs, then of each text with a negative image
             (with its first one, then with its second, up to the k-th), then of each image with a negative text, and
             with its own negative caption where the data gives those; class 1 is "matches".
@@ -74,6 +75,7 @@ class CBViLAForPreTrainingOutput(ModelOutput):
     codebook_indices: Tensor | None = None
     codebook_counts: Tensor | None = None
     codebook_statistics: dict[str, Tensor] | None = None
+    metrics: dict[str, Tensor] | None = None
     itm_logits: Tensor | None = None
     mlm_logits: Tensor | None = None
     mim_logits: Tensor | None = None
@@ -310,6 +312,7 @@ class CBViLAForPreTraining(CBViLAModelWithReconstruction):
         for term in scored.values():
             for name, value in term.predictions.items():
                 setattr(output, name, value)
+        output.metrics = {k: v for term in scored.values() for k, v in term.metrics.items()} or None
         if step.quantized is not None:
             output.codebook_indices, output.codebook_counts = step.quantized.indices, step.quantized.counts
             statistics = codebook_statistics(step.quantized.counts, self.cbvila.quantizer.book_sizes)

@@ -8,7 +8,7 @@ captions, E projection size, V vocabulary size.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -90,15 +90,21 @@ class MomentumTargets(NamedTuple):
     texts: MomentumTexts | None = None
 
 
-def momentum_itc_loss(
+def momentum_itc_loss(*args: Any, **kwargs: Any) -> Tensor:
+    """Computes the mean of both directions of [`momentum_itc_losses`]."""
+    of_images, of_texts = momentum_itc_losses(*args, **kwargs)
+    return (of_images + of_texts) / 2
+
+
+def momentum_itc_losses(
     similarity: Callable[[Tensor, Tensor], Tensor],
     image_embeds: Tensor,
     text_embeds: Tensor,
     momentum: MomentumTargets,
     first: int = 0,
     target_temperature: float | None = None,
-) -> Tensor:
-    """Computes the contrastive loss with pairs of a momentum encoder (ALBEF, Eq. 6), over both directions.
+) -> tuple[Tensor, Tensor]:
+    """Computes the contrastive loss of images and of texts with pairs of a momentum encoder (ALBEF, Eq. 6).
 
     The targets of an image are alpha · softmax(teacher logits) + (1 - alpha) · (uniform over all texts known to match
     it), and likewise for texts. ALBEF does so in fine-tuning, where ids are known; in its pretraining only the two
@@ -133,16 +139,16 @@ def momentum_itc_loss(
     per_image = similarity(image_embeds, keys.text_embeds)
     per_text = similarity(keys.image_embeds, text_embeds).T
     if target_temperature is None:
-        image_loss = known_match_loss(per_image, _matches(own, keys))
-        text_loss = known_match_loss(per_text, _matches(keys, own).T)
+        image_loss = known_match_loss(per_image, known_pairs(own, keys))
+        text_loss = known_match_loss(per_text, known_pairs(keys, own).T)
     else:
         targets = soft_targets(own[:2], keys[:2], target_temperature)
         image_loss, text_loss = soft_cross_entropy(per_image, targets), soft_cross_entropy(per_text, targets)
     image_loss = distilled_loss(image_loss, per_image, teacher_per_image, momentum.alpha)
     text_loss = distilled_loss(text_loss, per_text, teacher_per_text, momentum.alpha)
-    return (image_loss + text_loss) / 2
+    return image_loss, text_loss
 
 
-def _matches(images: MomentumPairs, texts: MomentumPairs) -> Tensor:
+def known_pairs(images: MomentumPairs, texts: MomentumPairs) -> Tensor:
     """Returns which texts (columns) are known to match which images (rows)."""
     return matches_between(images.image_ids, images.text_ids, images.known_text_ids, texts.image_ids, texts.text_ids)

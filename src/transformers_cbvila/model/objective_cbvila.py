@@ -34,11 +34,13 @@ class Scored(NamedTuple):
         counted: Mask of these items, or their numbers to add up; the local pairs when absent. Several processes use it
             to scale the loss, so that it is a mean over the items of all of them.
         predictions: Fields of the model's output.
+        metrics: Figures () for the log, by name.
     """
 
     loss: Tensor
     counted: Tensor | None = None
     predictions: dict[str, Tensor] = {}
+    metrics: dict[str, Tensor] = {}
 
 
 class TextQuery(NamedTuple):
@@ -225,7 +227,8 @@ class CBViLAObjective(nn.Module):
             built), `"projections"` (of the contrastive embeddings, which train the encoders unless its option
             `grad_to_encoders` says otherwise), `"other_pairs"` (similarities with all pairs),
             `"hard_negatives"`, `"masked_text"`, `"momentum_pairs"` and `"momentum_tokens"` (from a momentum encoder,
-            if there is one), `"code_targets"` (from an EMA teacher, if there is one), `"text_features"` (embeddings of
+            if there is one), `"momentum_encoder"` (there must be one), `"teacher_view"` (it embeds another view
+            of each image), `"code_targets"` (from an EMA teacher, if there is one), `"text_features"` (embeddings of
             the vocabulary and, from a momentum encoder if there is one, states of the captions), `"masked_words"`,
             `"token_classes"` and `"other_view"` (of each image, from the data).
         is_default: Whether a configuration that does not mention it includes it.

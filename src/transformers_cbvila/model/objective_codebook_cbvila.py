@@ -25,7 +25,7 @@ class CBViLACodebookOptions(CBViLAObjectiveOptions):
     """
 
     flat_names = {"codebook_weight": "weight"}
-    presets = {"albef": {"weight": 0.0}}
+    presets = {"albef": {"weight": 0.0}, "codis": {"weight": 0.0}}
 
 
 class CBViLACodebookTerm(CBViLAQuantizerTerm):
@@ -44,7 +44,7 @@ class CBViLACommitmentOptions(CBViLAObjectiveOptions):
     """
 
     flat_names = {"commitment_weight": "weight"}
-    presets = {"paper": {"weight": 0.25}, "albef": {"weight": 0.0}}
+    presets = {"paper": {"weight": 0.25}, "albef": {"weight": 0.0}, "codis": {"weight": 0.0}}
 
 
 class CBViLACommitmentTerm(CBViLAQuantizerTerm):

@@ -35,7 +35,7 @@ class CBViLAITCOptions(CBViLAObjectiveOptions):
     compat: Literal["blog"] | None = None
 
     flat_names = {"itc_weight": "weight"}
-    presets = {"paper": {"weight": 0.0}}
+    presets = {"paper": {"weight": 0.0}, "codis": {"weight": 0.0}}
 
     def check(self, where: str) -> None:
         """Raises a ValueError for values out of range, and for options of soft targets without these."""

@@ -44,7 +44,7 @@ class CBViLAMIMOptions(CBViLAObjectiveOptions):
         "mim_grad_to_vit": "grad_to_vit",
         "mim_mask_stage": "mask_stage",
     }
-    presets = {"paper": {"grad_to_vit": True}, "albef": {"weight": 0.0}}
+    presets = {"paper": {"grad_to_vit": True}, "albef": {"weight": 0.0}, "codis": {"weight": 0.0}}
 
 
 class CBViLATiedMIMHead(nn.Module):

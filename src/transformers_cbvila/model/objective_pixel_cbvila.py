@@ -47,7 +47,7 @@ class CBViLAPixelOptions(CBViLAObjectiveOptions):
         "pixel_grad_to_vit": "grad_to_vit",
         "norm_pix_loss": "normalize",
     }
-    presets = {"paper": {"weight": 1.0, "on": "both"}, "albef": {"weight": 0.0}}
+    presets = {"paper": {"weight": 1.0, "on": "both"}, "albef": {"weight": 0.0}, "codis": {"weight": 0.0}}
 
     def check(self, where: str) -> None:
         """Raises a ValueError for values out of range."""

@@ -2,6 +2,7 @@
 
 from .objective_cbvila import CBViLAObjective
 from .objective_codebook_cbvila import CBViLACodebookTerm, CBViLACommitmentTerm
+from .objective_codis_cbvila import CBViLACODIS
 from .objective_itc_cbvila import CBViLAITC
 from .objective_itm_cbvila import CBViLAITM
 from .objective_lgvq_cbvila import CBViLALGVQ
@@ -28,6 +29,7 @@ OBJECTIVES: dict[str, type[CBViLAObjective]] = {
         CBViLARAQ,
         CBViLALGVQ,
         CBViLASGCConsistency,
+        CBViLACODIS,
     )
 }
 

@@ -64,6 +64,11 @@ class TrainingContext:
         return isinstance(self.model, CBViLAForPreTraining)
 
     @property
+    def needs_momentum_encoder(self) -> bool:
+        """Whether an objective learns from a momentum encoder and from nothing else."""
+        return self.is_pretraining and self.model.needs("momentum_encoder")
+
+    @property
     def draws_negatives(self) -> bool:
         """Whether the model draws negatives of image-text matching."""
         return isinstance(self.model, CBViLAForPreTraining | CBViLAForImageTextRetrieval)

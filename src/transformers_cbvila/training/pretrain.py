@@ -88,7 +88,7 @@ def build_trainer(
         "keyword_probability": job.keyword_probability,
         "skip_bad_rows": job.skip_bad_rows,
         "label_maps": label_maps(job) if uses_classes else None,
-        "two_views": model.needs("other_view"),
+        "two_views": model.needs("other_view") or (model.needs("teacher_view") and not job.views.are_all_equal),
         **asdict(job.views),
     }
     pairs: Any

@@ -38,6 +38,8 @@ from .runs.progress import log_main_process
 from .runs.run_conditions import save_conditions, warn_of_other_conditions
 from .schedule import negative_hardness, objective_weights, phases
 
+_TOTAL = "total"  # key of the sum of all terms
+
 
 class CBViLATrainer(Trainer):
     """Trains any CB-ViLA model.
@@ -92,7 +94,7 @@ class CBViLATrainer(Trainer):
         if isinstance(self.unwrapped_model, CBViLAModelWithObjectives):
             self.add_callback(ObjectiveCallback(self.context))
         self.momentum: MomentumCallback | None = None
-        if self.args.uses_momentum_encoder:
+        if self.args.uses_momentum_encoder or self.context.needs_momentum_encoder:
             self.momentum = MomentumCallback(self.context)
             self.add_callback(self.momentum)
         turns = self.args.update_turns()
@@ -293,7 +295,8 @@ class CBViLATrainer(Trainer):
 
     def _remember(self, loss: torch.Tensor, outputs: Any) -> None:
         """Adds the loss terms to the sums of the next log, on the device, so that steps need no synchronisation."""
-        for name, value in {"total": loss, **(outputs.get("losses") or {})}.items():
+        terms = {f"loss_{name}": value for name, value in (outputs.get("losses") or {}).items()}
+        for name, value in {_TOTAL: loss, **terms, **(outputs.get("metrics") or {})}.items():
             self._sums[name] += value.detach()
             self._times[name] += 1  # a term that is on for part of the window is averaged over that part
         if self.codebook_callback is not None:
@@ -302,7 +305,7 @@ class CBViLATrainer(Trainer):
     def _component_logs(self) -> dict[str, float]:
         self._require_finite()
         means = self._mean_sums()
-        logs = {f"loss_{name}": value / self._times[name] for name, value in means.items() if name != "total"}
+        logs = {name: value / self._times[name] for name, value in means.items() if name != _TOTAL}
         if self.codebook_callback is not None:
             logs |= self.codebook_callback.logs()
         self._forget_sums()
@@ -323,7 +326,7 @@ class CBViLATrainer(Trainer):
         # Means over processes, so that all of them stop, not one while the others wait for it.
         broken = [name for name, value in self._mean_sums().items() if not math.isfinite(value)]
         if broken:
-            components = [name for name in broken if name != "total"] or broken
+            components = [name.removeprefix("loss_") for name in broken if name != _TOTAL] or broken
             raise FloatingPointError(
                 f"Loss {', '.join(components)} became NaN or infinite by step {self.state.global_step}. No checkpoint "
                 "was written since. Lower the learning rate, look at the batch, or use bf16 in place of fp16; then "

@@ -77,8 +77,11 @@ class MomentumCallback(TrainerCallback):
         contrasts = model.needs("momentum_pairs", weights)
         predicts = alpha > 0 and model.needs("momentum_tokens", weights) and inputs.get("input_ids_masked") is not None
         ids = pairs = mlm_logits = texts = None
-        if contrasts or predicts:
+        other = inputs.get("other_pixel_values") if model.needs("teacher_view", weights) else None
+        if predicts or (contrasts and other is None):
             images, image_embeds = self.encoder.encode_images(inputs)
+        if contrasts and other is not None:
+            _, image_embeds = self.encoder.encode_images({**inputs, "pixel_values": other})
         if contrasts:
             text_embeds = self.encoder.embed_texts(inputs)
             contents = inputs["pixel_values"], inputs["input_ids"], inputs.get("attention_mask")
@@ -131,12 +134,12 @@ def _check(context: TrainingContext) -> None:
     require_whole_weights(context, f"{given} needs a whole copy of the encoders")
     if args.queue_size > 0 and not model.needs("momentum_pairs"):
         raise ValueError(
-            f"queue_size={args.queue_size} is for ITC, which a weight of 0 (as in the preset 'paper') leaves out: set "
-            "one of both to another value."
+            f"queue_size={args.queue_size} is for ITC or CODIS, and their weights are 0 (as in the preset "
+            "'paper'): set queue_size to 0, or one of their weights to another value."
         )
     if not any(model.needs(what) for what in ("momentum_pairs", "momentum_tokens", "text_features")):
         raise ValueError(
-            f"momentum_distill={args.momentum_distill} is for ITC and MLM, whose weights are 0: leave it out."
+            f"momentum_distill={args.momentum_distill} is for ITC, CODIS and MLM, whose weights are 0: leave it out."
         )
 
 
