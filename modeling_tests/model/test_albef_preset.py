@@ -3,11 +3,9 @@
 import pytest
 import torch
 from tiny import pretraining_model, tiny_config, tiny_pairs
-from tiny_trainer import pretrainer
 
 from transformers_cbvila.model.configuration_cbvila import CBViLAConfig
 from transformers_cbvila.model.modeling_cbvila_pretraining import CBViLAForPreTraining
-from transformers_cbvila.training.schedule import distillation_alpha
 
 
 def test_preset_is_albefs_configuration():
@@ -39,21 +37,6 @@ def test_nothing_of_the_codebook_is_built_and_all_weights_learn():
     assert set(output.losses) == {"itm", "mlm", "itc"}
     output.loss.backward()
     assert not [name for name, p in model.named_parameters() if p.grad is None]
-
-
-def test_ddp_has_no_unused_parameter(tmp_path):
-    """All are used from the first step, as nothing waits: DDP's search for unused ones may be off."""
-    options = {"mlm_from_start": True, "codebook_init": False, "ddp_find_unused_parameters": False}
-    model = pretraining_model(preset="albef")
-    trainer = pretrainer(tmp_path, model=model, max_steps=2, **options)
-    trainer.train()
-    steps = trainer.optimizer.state
-    assert all(parameter in steps for parameter in model.parameters() if parameter.requires_grad)
-
-
-@pytest.mark.parametrize("step, alpha", [(0, 0.0), (5, 0.2), (10, 0.4), (300, 0.4)])
-def test_share_of_the_teacher_rises_in_the_first_epoch(step, alpha):
-    assert distillation_alpha(step, 300, 0.4, 1 / 30) == pytest.approx(alpha)
 
 
 def test_losses_equal_those_of_a_model_with_a_codebook():

@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-from .messages_cbvila import shown
+from .messages_cbvila import listed, shown
 from .objectives_cbvila import OBJECTIVES
 
 _CHOICES = {
@@ -115,6 +115,12 @@ def check_combinations(config: Any) -> None:
     """Raises a ValueError for options that contradict each other."""
     for name, options in config.objectives.items():
         OBJECTIVES[name].check_with(options, config)
+    contrasts = [name for name in config.active_objectives() if "momentum_pairs" in OBJECTIVES[name].needs]
+    if len(contrasts) > 1:
+        raise ValueError(
+            f"objectives {listed(contrasts)} are both contrast: give one of them a weight of 0, such as "
+            f"objectives={{{contrasts[0]!r}: {{'weight': 0}}}}, or start from CBViLAConfig.from_preset."
+        )
     layers, depth = config.feature_layers(), config.vision_config.num_hidden_layers
     if not all(1 <= layer <= depth for layer in layers):
         raise ValueError(

@@ -97,15 +97,6 @@ class CBViLACODIS(CBViLAObjective):
             for term in ("instance", "transport", "swap")
         }
 
-    @classmethod
-    def check_with(cls, options: Any, config: Any) -> None:
-        """Raises a ValueError beside ITC, whose place it takes."""
-        if options.weight > 0 and config.loss_weights().get("itc", 0) > 0:
-            raise ValueError(
-                f"objectives['codis'] (weight={options.weight}) has the contrast of ITC among its instance losses: "
-                "set objectives={'itc': {'weight': 0}} beside it, as CBViLAConfig.from_preset('codis') does."
-            )
-
     def forward(self, step: CBViLAStep, answers: list[Answer]) -> dict[str, Scored]:
         """Computes the terms, in training, with the pairs of a momentum encoder."""
         if not step.training or step.momentum is None or step.momentum.pairs is None:
