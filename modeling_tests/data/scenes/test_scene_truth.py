@@ -48,6 +48,24 @@ def test_a_caption_tells_one_place_at_most(fewest, objects):
     assert sum(told.values()) > 0.6 * min(2, fewest) * len(rows)
 
 
+def test_captions_of_places_are_those_of_all_captions_that_tell_one():
+    rows, of_places = rows_of("pretraining"), rows_of("pretraining", captions="places")
+    without = 0
+    for number in range(len(rows)):
+        row, found = rows.texts(number), of_places.texts(number)
+        told = [caption for caption in row["captions"] if re.search(r"\b(on|at) the", caption)]
+        without += not told
+        assert found["captions"] == (told or row["captions"]) and found["objects"] == row["objects"]
+        assert len(found["negative_captions"]) == len(found["captions"])
+    assert 0 < without < len(rows) / 10
+
+
+@pytest.mark.parametrize("split, task", [("confusers", "retrieval"), ("train", "vqa")])
+def test_captions_of_places_are_for_pairs(split, task):
+    with pytest.raises(ValueError, match="captions=places: .*; leave it out"):
+        rows_of(task, split, captions="places")
+
+
 @pytest.mark.parametrize("split", DRAWN)
 @pytest.mark.parametrize("fewest, objects", [(1, 1), (2, 3), (1, 4)])
 def test_negative_captions_are_false_and_of_the_form_of_their_captions(split, fewest, objects):

@@ -37,6 +37,11 @@ def captions_of(scene: Scene, size: int, draws: Draws) -> dict[str, FullDescript
     return captions
 
 
+def only_of_places(captions: dict[str, FullDescription | None]) -> dict[str, FullDescription | None]:
+    """Returns those captions that tell a place, or all if there is none."""
+    return {text: None for text in captions if any(place in text for place in PLACES.values())} or captions
+
+
 def two_related(scene: Scene, draws: Draws) -> FullDescription:
     """Returns how two objects lie to each other, without their sizes."""
     one, other = draws.shuffled(scene.objects)[:2]

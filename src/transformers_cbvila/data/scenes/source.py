@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
@@ -18,7 +19,12 @@ if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
 
 _ROWS_FOR_WORDS = 1_000  # of each task; they have all words
-_TEXTS = {"vqa": ("question", "answer"), "entailment": ("hypothesis",), "reasoning": ("sentence",)}
+_TEXTS = {
+    "pretraining": ("captions",),
+    "vqa": ("question", "answer"),
+    "entailment": ("hypothesis",),
+    "reasoning": ("sentence",),
+}
 
 
 class ScenesSource(BuiltinSource):
@@ -39,10 +45,11 @@ class ScenesSource(BuiltinSource):
         return scene_stream(self.options, split, task) if streaming else scene_table(self.options, split, task)
 
     def texts(self, split: str) -> Iterator[str]:
-        """Yields questions, answers, hypotheses and statements, enough of them to have all words."""
+        """Yields captions, questions, answers, hypotheses and statements, enough of them to have all words."""
+        options = replace(self.options, captions="all")
         for task in self.tasks_of(split):
             columns = _TEXTS.get(task, ())
-            rows = SceneRows(self.options, split, task)
+            rows = SceneRows(options, split, task)
             for number in range(min(_ROWS_FOR_WORDS, len(rows)) if columns else 0):
                 texts = rows.texts(number)
                 for column in columns:
