@@ -9,6 +9,7 @@ from tiny import pretraining_model, tiny_pairs
 
 from transformers_cbvila.model import objective_codis_cbvila
 from transformers_cbvila.model.configuration_cbvila import CBViLAConfig
+from transformers_cbvila.model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
 from transformers_cbvila.model.modeling_cbvila_pretraining import CBViLAForPreTraining
 from transformers_cbvila.model.momentum_cbvila import MomentumPairs, MomentumTargets
 from transformers_cbvila.model.objective_codis_cbvila import health, instance_losses, swap_loss, transport_loss
@@ -242,6 +243,16 @@ def test_published_and_loaded(tmp_path):
     model.save_pretrained(tmp_path)
     again = CBViLAForPreTraining.from_pretrained(tmp_path)
     assert torch.equal(again.objectives["codis"].codes, model.objectives["codis"].codes)
+
+
+def test_fine_tuning_for_retrieval_has_contrast_from_its_projections(tmp_path):
+    model = codis_model()
+    model.save_pretrained(tmp_path)
+    retrieval = CBViLAForImageTextRetrieval.from_pretrained(tmp_path).train()
+    assert torch.equal(retrieval.cbvila.vision_projection.weight, model.cbvila.vision_projection.weight)
+    names = ("pixel_values", "input_ids", "attention_mask")
+    output = retrieval(**{name: value for name, value in tiny_pairs().items() if name in names}, return_loss=True)
+    torch.testing.assert_close(output.loss, output.itc_loss + output.itm_loss)
 
 
 @pytest.mark.parametrize(
