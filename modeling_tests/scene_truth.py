@@ -22,7 +22,6 @@ _USUAL = {
 }
 _NOUN = rf"(?:an?|the) (?:(?P<size>small|big) )?(?P<colour>{'|'.join(COLORS)}) (?P<shape>{'|'.join(SHAPES)})"
 IMAGE = (0, 0, 64, 64)
-PLACES = {"left of": "on the left", "right of": "on the right", "above": "at the top", "below": "at the bottom"}
 _RELATION = r"(?P<relation>left of|right of|above|below)"
 
 
@@ -72,8 +71,8 @@ def clause_holds(clause, objects):
         found = [item for item in objects if item["colour"] == match[2]]
         shapes = re.findall(r"an? (\w+)", match[3])
         return len(found) == NUMBERS[match[1]] == len(shapes) and {item["shape"] for item in found} == set(shapes)
-    if match := re.fullmatch(rf"{_NOUN} (?P<place>on the left|on the right|at the top|at the bottom)", clause):
-        return any(PLACES[relation(item["box"], IMAGE)] == match["place"] for item in such(objects, match))
+    if match := re.fullmatch(rf"{_NOUN} (?:is )?{_RELATION} the middle", clause):
+        return any(relation(item["box"], IMAGE) == match["relation"] for item in such(objects, match))
     match = re.fullmatch(_NOUN, clause)
     assert match, clause
     return bool(such(objects, match))

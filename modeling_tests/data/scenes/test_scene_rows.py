@@ -17,7 +17,7 @@ from transformers_cbvila.data.scenes.words import COLORS, SHAPES, Kind
 
 DRAWN = SPLITS[:-1]
 # Of the bytes of the first images of each style, and of the first texts of each task: every machine has the same.
-GOLDEN = {"images": "902398d3ba1cf59e", "texts": "12c117ffc859618d"}
+GOLDEN = {"images": "902398d3ba1cf59e", "texts": "9e0d8982842efd5b"}
 
 
 def fingerprint(row):

@@ -38,12 +38,13 @@ def test_captions_are_true(split, fewest, objects):
 def test_a_caption_tells_one_place_at_most(fewest, objects):
     rows, told = rows_of("pretraining", fewest=fewest, objects=objects), Counter()
     for row in map(rows.texts, range(len(rows))):
-        places = [re.findall(r"\b(?:on|at) the (\w+)", caption) for caption in row["captions"]]
+        captions = [re.sub("over", "above", re.sub("under", "below", caption)) for caption in row["captions"]]
+        places = [re.findall(r"\b(left|right|above|below)(?: of)? the middle", caption) for caption in captions]
         assert max(map(len, places)) <= 1 and sum(map(len, places)) <= min(2, objects)
         told.update(place for found in places for place in found)
         placed = [caption for caption, found in zip(row["captions"], places, strict=True) if found]
         assert list(map(named_kinds, placed)) == [(1, 1), (2, 0)][: len(placed)], "the first with its size"
-    assert set(told) == {"left", "right", "top", "bottom"}
+    assert set(told) == {"left", "right", "above", "below"}
     assert min(told.values()) > 0.7 * max(told.values()), "no place is the usual one"
     assert sum(told.values()) > 0.6 * min(2, fewest) * len(rows)
 
@@ -53,7 +54,7 @@ def test_captions_of_places_are_those_of_all_captions_that_tell_one():
     without = 0
     for number in range(len(rows)):
         row, found = rows.texts(number), of_places.texts(number)
-        told = [caption for caption in row["captions"] if re.search(r"\b(on|at) the", caption)]
+        told = [caption for caption in row["captions"] if "the middle" in caption]
         without += not told
         assert found["captions"] == (told or row["captions"]) and found["objects"] == row["objects"]
         assert len(found["negative_captions"]) == len(found["captions"])

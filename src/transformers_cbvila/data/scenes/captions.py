@@ -12,7 +12,7 @@ from .draws import Draws
 from .full_description import FullDescription, describe
 from .scene import Scene, SceneObject, place_in, relation
 from .wording import indefinite, noun_phrase, related, word
-from .words import NUMBERS, PLACES, listed_in_words
+from .words import MIDDLE, NUMBERS, listed_in_words
 
 CAPTION_TYPES = ("full", "full", "relation", "attribute", "count", "place", "place")
 _TRIES = 8  # to put a second full caption otherwise
@@ -39,7 +39,7 @@ def captions_of(scene: Scene, size: int, draws: Draws) -> dict[str, FullDescript
 
 def only_of_places(captions: dict[str, FullDescription | None]) -> dict[str, FullDescription | None]:
     """Returns those captions that tell a place, or all if there is none."""
-    return {text: None for text in captions if any(place in text for place in PLACES.values())} or captions
+    return {text: None for text in captions if MIDDLE in text} or captions
 
 
 def two_related(scene: Scene, draws: Draws) -> FullDescription:
@@ -84,22 +84,23 @@ def count_caption(scene: Scene, draws: Draws) -> str:
 
 
 def place_captions(scene: Scene, size: int, draws: Draws) -> list[str]:
-    """Returns captions about where one object lies in the image, for up to two objects that are at a side of it.
+    """Returns captions about how one object lies to the middle, for up to two objects that are at a side of it.
 
-    From "left of" alone models hardly learn where anything is: what it says of an object depends on where it is named
-    and on where the other object lies. A place depends on the object alone. Each caption tells one place, since two
-    would tell each other: objects lie apart. The first names no other object, which could be taken for the one that is
-    placed; the second does.
+    From how objects lie to each other alone models hardly learn where anything is: what "left of" says of an object
+    depends on where it is named and on where the other object lies. The middle stays where it is. Each caption tells
+    one place, since two would tell each other: objects lie apart. The first names no other object, which could be taken
+    for the one that is placed; the second does.
     """
     placed = [(item, place) for item in draws.shuffled(scene.objects) if (place := place_in(item.box, size))][:2]
     captions: list[str] = []
     for item, place in placed:
         others = [other for other in scene.objects if other is not item]
         if not captions or not others:
-            captions.append(f"{noun_phrase(item.kind, draws, item.size)} {PLACES[place]}")
+            captions.append(related(noun_phrase(item.kind, draws, item.size), place, MIDDLE, draws))
         else:
             other = draws.choice(others)
-            captions.append(f"{indefinite(item.kind, draws)} {PLACES[place]} and {indefinite(other.kind, draws)}")
+            placed_item = related(indefinite(item.kind, draws), place, MIDDLE, draws)
+            captions.append(f"{placed_item} and {indefinite(other.kind, draws)}")
     return captions
 
 

@@ -18,7 +18,7 @@ SHAPES = ("circle", "square", "triangle", "cross", "star", "ring", "diamond")
 SIZES = ("small", "big")
 RELATIONS = ("left", "right", "above", "below")
 OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
-PLACES = {"left": "on the left", "right": "on the right", "above": "at the top", "below": "at the bottom"}
+MIDDLE = "the middle"  # of the image, to which captions of places relate an object
 NUMBERS = ("no", "one", "two", "three", "four")
 
 # The first word is used in questions and answers; captions use all of them.
