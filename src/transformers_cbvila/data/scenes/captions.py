@@ -88,8 +88,8 @@ def place_captions(scene: Scene, size: int, draws: Draws) -> list[str]:
 
     From how objects lie to each other alone models hardly learn where anything is: what "left of" says of an object
     depends on where it is named and on where the other object lies. The middle stays where it is. Each caption tells
-    one place, since two would tell each other: objects lie apart. The first names no other object, which could be taken
-    for the one that is placed; the second does.
+    one place, since two would tell each other: objects lie apart. The first names no other object, which might be
+    taken for the one that is placed; the second does.
     """
     placed = [(item, place) for item in draws.shuffled(scene.objects) if (place := place_in(item.box, size))][:2]
     captions: list[str] = []
