@@ -11,7 +11,7 @@ from transformers_cbvila.model.configuration_cbvila import CBViLAConfig
 from transformers_cbvila.model.losses_cbvila import itc_loss, soft_cross_entropy
 from transformers_cbvila.model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
 from transformers_cbvila.model.momentum_cbvila import MomentumPairs, MomentumTargets, momentum_itc_loss
-from transformers_cbvila.model.soft_targets_cbvila import blog_itc_loss, soft_targets
+from transformers_cbvila.model.soft_targets_cbvila import blog_targets, soft_targets
 
 TEXTS = [[1.0, 0.0], [0.6, 0.8]]
 IMAGES = [[0.8, 0.6], [0.0, 1.0]]
@@ -28,7 +28,9 @@ def soft_loss(images, texts, temperature, target_temperature):
 
 
 def blog_loss(images, texts, temperature):
-    return blog_itc_loss(images @ texts.T / temperature, (images, texts), temperature)
+    logits = images @ texts.T / temperature
+    of_images, of_texts = blog_targets((images, texts), temperature)
+    return (soft_cross_entropy(logits, of_images) + soft_cross_entropy(logits.T, of_texts)) / 2
 
 
 @pytest.mark.parametrize("target_temperature, expected", [(1.0, 0.781737), (0.1, 0.536408), (0.001, 0.524897)])

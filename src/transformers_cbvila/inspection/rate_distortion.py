@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from ..model.code_rates_cbvila import dkm
+from ..model.codebook_resizing_cbvila import resizable_quantizer
 from ..model.modeling_cbvila_reconstruction import CBViLAModelWithReconstruction
 from ..model.processing_cbvila import CBViLAProcessor
 from .codebook_rates import measure_rate
@@ -20,8 +21,7 @@ def check_fewer_codes(model: CBViLAModelWithReconstruction, numbers: Sequence[in
         ValueError: If it has no codebook, no pixel objective or not a single table of codes, or a number is out of
             range.
     """
-    quantizer = model.cbvila.require_quantizer()
-    quantizer.resized(quantizer.options, quantizer.num_codes)  # an error where the number cannot change
+    quantizer = resizable_quantizer(model)
     assert model.pixel is not None  # the property is an error without the objective
     if not all(1 <= number <= quantizer.num_codes for number in numbers):
         raise ValueError(f"Fewer codes are from 1 to the model's {quantizer.num_codes}, not {list(numbers)}.")

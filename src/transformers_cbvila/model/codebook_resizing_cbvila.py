@@ -30,6 +30,17 @@ class ResizedCodes(NamedTuple):
     method: str
 
 
+def resizable_quantizer(model: Any) -> Any:
+    """Returns the quantizer of a model.
+
+    Raises:
+        ValueError: If it has none, or one that cannot change the number of codes.
+    """
+    quantizer = model.cbvila.require_quantizer()
+    quantizer.resized(quantizer.options, quantizer.num_codes)  # an error where the number cannot change
+    return quantizer
+
+
 @torch.no_grad()
 def resized_codes(model: Any, number: int, method: str | None = None) -> ResizedCodes:
     """Makes codes of another number from a model's.
@@ -43,9 +54,7 @@ def resized_codes(model: Any, number: int, method: str | None = None) -> Resized
         ValueError: If it has no codebook, its quantizer cannot change the number of codes, or the method cannot make
             this number.
     """
-    quantizer = model.cbvila.require_quantizer()
-    quantizer.resized(quantizer.options, quantizer.num_codes)  # an error where the number cannot change
-    (table,) = quantizer.tables()
+    (table,) = resizable_quantizer(model).tables()
     codes, counts = table().detach(), table.ema_counts if table.is_moving_average else None
     method = method or ("ikm" if number > len(codes) else "dkm")
     if method == "most_used":

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .autocast_cbvila import without_autocast
+
 
 def at_least_fp32(x: Tensor) -> Tensor:
     """Casts `x` to fp32, unless its dtype is wider."""
@@ -213,6 +215,12 @@ def _one_direction(logits: Tensor, matches: Tensor, first: int) -> Tensor:
     targets = torch.arange(logits.shape[0], device=logits.device) + first
     others = matches & (targets.unsqueeze(1) != torch.arange(logits.shape[1], device=logits.device))
     return F.cross_entropy(at_least_fp32(logits).masked_fill(others, float("-inf")), targets)
+
+
+@without_autocast
+def similarities(one: Tensor, other: Tensor) -> Tensor:
+    """Returns the products (M, n) of embeddings (M, E) and (n, E), in at least fp32."""
+    return at_least_fp32(one) @ at_least_fp32(other).T
 
 
 def known_match_loss(logits: Tensor, matches: Tensor) -> Tensor:

@@ -18,10 +18,9 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import TransformersKwargs, can_return_tuple
 
 from .arguments_cbvila import takes_no_other_arguments
-from .autocast_cbvila import without_autocast
 from .configuration_cbvila import CBViLAConfig
 from .label_checks_cbvila import INDEX, check_ids
-from .losses_cbvila import at_least_fp32
+from .losses_cbvila import at_least_fp32, similarities
 from .modeling_cbvila_base import CBViLAPreTrainedModel, reorder_fields
 from .modeling_cbvila_fusion import CBViLAFusionModel
 from .modeling_cbvila_text import CBViLATextModel
@@ -210,7 +209,6 @@ class CBViLAModel(CBViLAPreTrainedModel):
         pooled = states[:, 0]
         return pooled if self.embeddings_train_encoders else pooled.detach()
 
-    @without_autocast
     def similarity_logits(self, image_embeds: Tensor, text_embeds: Tensor) -> Tensor | None:
         """Returns similarities (B, B) of normalized embeddings over the temperature, images in rows, in at least fp32.
 
@@ -219,7 +217,7 @@ class CBViLAModel(CBViLAPreTrainedModel):
         """
         if image_embeds.shape[-1] != text_embeds.shape[-1]:
             return None
-        return at_least_fp32(image_embeds) @ at_least_fp32(text_embeds).T * self.similarity_scale()
+        return similarities(image_embeds, text_embeds) * self.similarity_scale()
 
     def similarity_scale(self) -> Tensor | float:
         """Returns 1 / temperature."""

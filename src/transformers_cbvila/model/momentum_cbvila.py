@@ -44,6 +44,14 @@ class MomentumPairs(NamedTuple):
             self if missing <= 0 else self._replace(known_text_ids=F.pad(self.known_text_ids, (0, missing), value=-1))
         )
 
+    def rows(self, first: int, count: int) -> "MomentumPairs":
+        """Returns `count` pairs from `first` on."""
+        return MomentumPairs(*(field.narrow(0, first, count) for field in self))
+
+    def detached(self) -> "MomentumPairs":
+        """Returns these pairs without a way for gradients."""
+        return MomentumPairs(*(field.detach() for field in self))
+
     def followed_by(self, others: "MomentumPairs") -> "MomentumPairs":
         """Returns these pairs, followed by the others."""
         captions = max(self.known_text_ids.shape[1], others.known_text_ids.shape[1])
@@ -124,13 +132,13 @@ def momentum_itc_losses(
     Raises:
         ValueError: If there are fewer momentum pairs than local pairs.
     """
-    keys, count = MomentumPairs(*(rows.detach() for rows in momentum.pairs)), image_embeds.shape[0]
+    keys, count = momentum.pairs.detached(), image_embeds.shape[0]
     if keys.text_ids.shape[0] < first + count:
         raise ValueError(
             f"momentum has {keys.text_ids.shape[0]} pair(s); expected those of the batch, {first + count}, then "
             "those of the queue."
         )
-    own = MomentumPairs(*(rows.narrow(0, first, count) for rows in keys))
+    own = keys.rows(first, count)
     teacher_per_image = teacher_per_text = None
     if momentum.alpha > 0:
         with torch.no_grad():

@@ -16,8 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.utils import logging
 
-from .autocast_cbvila import without_autocast
-from .losses_cbvila import at_least_fp32, soft_cross_entropy
+from .losses_cbvila import similarities, soft_cross_entropy
 from .momentum_cbvila import MomentumPairs, MomentumTargets, known_pairs, momentum_itc_losses
 from .objective_cbvila import Answer, CBViLAObjective, CBViLAObjectiveOptions, CBViLAStep, Scored
 from .options_cbvila import options, require_range
@@ -104,18 +103,21 @@ class CBViLACODIS(CBViLAObjective):
         embeds, first = (step.image_embeds, step.text_embeds), step.pairs.first
         losses = instance_losses(step.similarity, *embeds, step.momentum, first)
         terms = {"instance": Scored(torch.stack(losses).mean())}
-        teacher = step.momentum.pairs
+        teacher = step.momentum.pairs.detached()
         if len(teacher.image_embeds) > 1:  # the plan of a single row would be uniform whatever it is
-            self._warn_of_few_rows(len(teacher.image_embeds))
-            codes = self._codes()
-            plans = [self._plan(rows, codes) for rows in teacher[:2]]
-            own = [as_targets(plan.narrow(0, first, len(embeds[0]))) for plan in plans]
-            teachers = [rows.narrow(0, first, len(embeds[0])) for rows in teacher[:2]]
-            transport = transport_loss(teachers[0], own[0], codes) + transport_loss(teachers[1], own[1], codes)
-            swap = swap_loss(embeds[1], own[0], codes, self.options.temperature)
-            swap = swap + swap_loss(embeds[0], own[1], codes, self.options.temperature)
-            terms |= {"transport": Scored(transport, metrics=health(plans, own)), "swap": Scored(swap)}
+            terms |= self._prototype_terms(embeds, teacher, first)
         return {f"{self.name}_{term}": scored for term, scored in terms.items()}
+
+    def _prototype_terms(self, embeds: tuple[Tensor, Tensor], teacher: MomentumPairs, first: int) -> dict[str, Scored]:
+        """Computes transport and swapped prediction of the embeddings (b, E) of images and texts."""
+        self._warn_of_few_rows(len(teacher.image_embeds))
+        codes, count = self._codes(), len(embeds[0])
+        plans = [self._plan(rows, codes.detach()) for rows in teacher[:2]]
+        of_images, of_texts = own = [as_targets(plan.narrow(0, first, count)) for plan in plans]
+        costs = [transport_loss(*both, codes) for both in zip(teacher.rows(first, count)[:2], own, strict=True)]
+        swap = swap_loss(embeds[1], of_images, codes, self.options.temperature)
+        swap = swap + swap_loss(embeds[0], of_texts, codes, self.options.temperature)
+        return {"transport": Scored(costs[0] + costs[1], metrics=health(plans, own)), "swap": Scored(swap)}
 
     def after_step(self) -> None:
         """Puts the prototypes back on the unit sphere."""
@@ -129,7 +131,7 @@ class CBViLACODIS(CBViLAObjective):
 
     def _plan(self, embeds: Tensor, codes: Tensor) -> Tensor:
         """Returns the transport plan (n, K) of embeddings (n, E)."""
-        similarity = _similarity(embeds.detach(), codes.detach())
+        similarity = similarities(embeds, codes)
         if self.options.solver == "ipot":
             return ipot(similarity, self.options.beta, self.options.ipot_steps)
         return sinkhorn(similarity, self.options.epsilon, self.options.sinkhorn_steps)
@@ -179,8 +181,8 @@ def instance_losses(
         first: Index of the first local pair among them.
     """
     across = momentum_itc_losses(similarity, image_embeds, text_embeds, momentum, first)
-    keys = MomentumPairs(*(rows.detach() for rows in momentum.pairs))
-    own = MomentumPairs(*(rows.narrow(0, first, len(image_embeds)) for rows in keys))
+    keys = momentum.pairs.detached()
+    own = keys.rows(first, len(image_embeds))
     targets = torch.arange(first, first + len(image_embeds), device=image_embeds.device)
     known = known_pairs(own, keys) | known_pairs(keys, own).T
     others = known.scatter(1, targets.unsqueeze(1), False)
@@ -194,12 +196,12 @@ def transport_loss(embeds: Tensor, targets: Tensor, codes: Tensor) -> Tensor:
 
     Only the prototypes have a gradient.
     """
-    return (targets * (1 - _similarity(embeds.detach(), codes))).sum(1).mean()
+    return (targets * (1 - similarities(embeds.detach(), codes))).sum(1).mean()
 
 
 def swap_loss(embeds: Tensor, targets: Tensor, codes: Tensor, temperature: float) -> Tensor:
     """Computes the cross-entropy of prototypes predicted from embeddings (b, E) with the other modality's targets."""
-    return soft_cross_entropy(_similarity(embeds, codes) / temperature, targets)
+    return soft_cross_entropy(similarities(embeds, codes) / temperature, targets)
 
 
 @torch.no_grad()
@@ -217,8 +219,3 @@ def health(plans: list[Tensor], own: list[Tensor]) -> dict[str, Tensor]:
         "codis_perplexity": entropies.exp().mean(),
         "codis_agreement": (own[0].argmax(1) == own[1].argmax(1)).float().mean(),
     }
-
-
-@without_autocast
-def _similarity(embeds: Tensor, codes: Tensor) -> Tensor:
-    return at_least_fp32(embeds) @ at_least_fp32(codes).T

@@ -2,13 +2,12 @@
 
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from .momentum_cbvila import MomentumTargets, momentum_itc_loss
 from .objective_cbvila import Answer, CBViLAObjective, CBViLAObjectiveOptions, CBViLAStep, Scored
 from .options_cbvila import options, require_range
-from .soft_targets_cbvila import Embeds, blog_itc_loss, soft_targets
+from .soft_targets_cbvila import blog_targets, soft_targets
 
 _TARGET_TEMPERATURE = 0.1
 
@@ -26,7 +25,7 @@ class CBViLAITCOptions(CBViLAObjectiveOptions):
             see [`soft_targets`]; equal pairs share theirs, and with a momentum encoder it is the one that they come
             from.
         target_temperature: Temperature of soft targets; 0.1 by default.
-        compat: `"blog"` computes soft targets as a widely read snippet does; see [`blog_itc_loss`].
+        compat: `"blog"` computes soft targets as a widely read snippet does; see [`blog_targets`].
     """
 
     grad_to_encoders: bool = True
@@ -76,17 +75,8 @@ class CBViLAITC(CBViLAObjective):
             return momentum_itc_loss(step.similarity, *own, momentum, step.pairs.first, temperature)
         if temperature is None:
             return step.pairs.itc_loss()
-        everyone = _of_all_processes(step, own)
         if options.compat is not None:
-            return blog_itc_loss(
-                step.similarity(*everyone), everyone, 1 / step.similarity_scale, step.pairs.first, len(own[0])
-            )
-        return step.pairs.soft_itc_loss(soft_targets(own, everyone, temperature))
-
-
-def _of_all_processes(step: CBViLAStep, own: Embeds) -> Embeds:
-    """Returns the embeddings (B, E) of images and texts of all processes."""
-    if step.processes is None:
-        return own
-    images, texts = step.processes.gather(torch.cat(own, dim=1)).chunk(2, dim=1)
-    return images, texts
+            targets = blog_targets(step.pairs.embeds, 1 / step.similarity_scale)
+            return step.pairs.soft_itc_loss(*(rows.narrow(0, step.pairs.first, len(own[0])) for rows in targets))
+        shared = soft_targets(own, step.pairs.embeds, temperature)
+        return step.pairs.soft_itc_loss(shared, shared)

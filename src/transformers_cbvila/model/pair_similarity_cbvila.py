@@ -27,6 +27,7 @@ class PairSimilarity(NamedTuple):
         per_text: (b, B) similarity logits, texts in rows and images in columns.
         text_matches: (b, B) bool, the matches in the layout of `per_text`.
         first: Column of the first local pair; the other local pairs follow it.
+        embeds: (B, E) image and (B, E) text embeddings of all processes, in the order of the columns.
     """
 
     per_image: Tensor
@@ -34,18 +35,19 @@ class PairSimilarity(NamedTuple):
     per_text: Tensor
     text_matches: Tensor
     first: int
+    embeds: tuple[Tensor, Tensor]
 
     def itc_loss(self) -> Tensor:
         """Computes the contrastive loss, averaged over the local pairs; see [`itc_loss`]."""
-        return itc_loss(*self)
+        return itc_loss(*self[:5])
 
-    def soft_itc_loss(self, targets: Tensor) -> Tensor:
-        """Computes the contrastive loss with the same targets (b, B) for both directions."""
-        return (soft_cross_entropy(self.per_image, targets) + soft_cross_entropy(self.per_text, targets)) / 2
+    def soft_itc_loss(self, of_images: Tensor, of_texts: Tensor) -> Tensor:
+        """Computes the contrastive loss with targets (b, B) of images and of texts."""
+        return (soft_cross_entropy(self.per_image, of_images) + soft_cross_entropy(self.per_text, of_texts)) / 2
 
     def negatives(self, hardness: float | None, seed: int | Tensor | None, count: int = 1) -> tuple[Tensor, Tensor]:
         """Chooses negative images for each text and negative texts for each image; see [`choose_negatives`]."""
-        return choose_negatives(self.per_image, self.matches, hardness, *self[2:], seed=seed, count=count)
+        return choose_negatives(self.per_image, self.matches, hardness, *self[2:5], seed=seed, count=count)
 
 
 def pair_similarity(
@@ -69,16 +71,18 @@ def pair_similarity(
     per_image = similarity(image_embeds, texts)
     if per_image is None:  # encoders of different hidden sizes without projections: all pairs are equally similar
         per_image = torch.zeros_like(matches[: image_embeds.shape[0]], dtype=torch.float32)
-        return _local_rows(per_image, matches, per_image, ids.first)
+        return _local_rows(per_image, matches, per_image, ids.first, (images, texts))
     per_text = per_image.T if ids.processes is None else similarity(images, text_embeds).T
-    return _local_rows(per_image, matches, per_text, ids.first)
+    return _local_rows(per_image, matches, per_text, ids.first, (images, texts))
 
 
-def _local_rows(per_image: Tensor, matches: Tensor, per_text: Tensor, first: int) -> PairSimilarity:
+def _local_rows(
+    per_image: Tensor, matches: Tensor, per_text: Tensor, first: int, embeds: tuple[Tensor, Tensor]
+) -> PairSimilarity:
     """Selects the local rows (b, B) of `matches` (B, B), which covers all processes."""
     count = per_image.shape[0]
     own, transposed = matches.narrow(0, first, count), matches.T.narrow(0, first, count)
-    return PairSimilarity(per_image, own, per_text, transposed, first)
+    return PairSimilarity(per_image, own, per_text, transposed, first, embeds)
 
 
 class ITMBatch(NamedTuple):

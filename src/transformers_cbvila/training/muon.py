@@ -33,10 +33,10 @@ class MuonWithAdamW(torch.optim.Optimizer):
         groups = [{"muon": False, **group} for group in params]
         self._adamw = torch.optim.AdamW([group for group in groups if not group["muon"]], **options)
         super().__init__(groups, dict(self._adamw.defaults))
-        shapes = [parameter.shape for group in self._of_muon() for parameter in group["params"]]
-        if any(len(shape) != 2 for shape in shapes):
-            wrong = next(shape for shape in shapes if len(shape) != 2)
-            raise ValueError(f"Muon is for matrices, and a parameter has the shape {tuple(wrong)}; leave it to AdamW.")
+        for parameter in (parameter for group in self._of_muon() for parameter in group["params"]):
+            if parameter.dim() != 2:
+                shape = tuple(parameter.shape)
+                raise ValueError(f"Muon is for matrices, and a parameter has the shape {shape}; leave it to AdamW.")
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]

@@ -83,7 +83,7 @@ class PretrainingJob(EvaluationOptions, ViewOptions):
     preset: str = field(
         default="recommended",
         metadata={
-            "help": "Preset of random weights: recommended, paper (its literal reading) or albef (no codebook)."
+            "help": "Preset of random weights: recommended, paper (its literal reading), albef or codis (no codebook)."
         },
     )
     tokenizer: str | None = field(

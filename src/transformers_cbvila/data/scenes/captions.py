@@ -94,11 +94,10 @@ def place_captions(scene: Scene, size: int, draws: Draws) -> list[str]:
     placed = [(item, place) for item in draws.shuffled(scene.objects) if (place := place_in(item.box, size))][:2]
     captions: list[str] = []
     for item, place in placed:
-        others = [other for other in scene.objects if other is not item]
-        if not captions or not others:
+        if not captions:
             captions.append(related(noun_phrase(item.kind, draws, item.size), place, MIDDLE, draws))
         else:
-            other = draws.choice(others)
+            other = draws.choice([other for other in scene.objects if other is not item])
             placed_item = related(indefinite(item.kind, draws), place, MIDDLE, draws)
             captions.append(f"{placed_item} and {indefinite(other.kind, draws)}")
     return captions
