@@ -6,6 +6,7 @@ from transformers import (
     AutoConfig,
     AutoImageProcessor,
     AutoModel,
+    AutoModelForImageTextToText,
     AutoModelForMaskedImageModeling,
     AutoModelForPreTraining,
     AutoModelForVisualQuestionAnswering,
@@ -38,6 +39,12 @@ _MODELS: list[tuple[Any, type[PreTrainedConfig], str, str]] = [
     ),
     (
         AutoModelForVisualQuestionAnswering,
+        CBViLAConfig,
+        "modeling_cbvila_question_answering",
+        "CBViLAForQuestionAnswering",
+    ),
+    (
+        AutoModelForImageTextToText,
         CBViLAConfig,
         "modeling_cbvila_question_answering",
         "CBViLAForQuestionAnswering",

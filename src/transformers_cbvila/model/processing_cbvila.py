@@ -22,6 +22,12 @@ from .token_rows_cbvila import check_lengths, is_truncation_on, pad, padded_leng
 TOKENIZER_DEFAULTS = ("padding", "truncation", "max_length", "pad_to_multiple_of")
 # Without token types, which the models do not take.
 MODEL_INPUT_NAMES = ["input_ids", "attention_mask"]
+# Chats are asked as questions: the last message of the user is the text, and its images come beside it.
+CHAT_TEMPLATE = (
+    "{%- set asked = messages | selectattr('role', 'equalto', 'user') | list | last -%}"
+    "{%- if asked.content is string -%}{{ asked.content }}{%- else -%}"
+    "{{ asked.content | selectattr('type', 'equalto', 'text') | map(attribute='text') | join(' ') }}{%- endif -%}"
+)
 # Tokenizers without a limit have a model_max_length of 1e30.
 UNLIMITED = 1_000_000
 
@@ -34,6 +40,7 @@ class CBViLAProcessor(ProcessorMixin):
         image_processor: A `CBViLAImageProcessor` or `CBViLAImageProcessorPil`.
         tokenizer: A BERT-like tokenizer with [CLS], [SEP] and [PAD] tokens.
         add_sep_token: Whether texts end with [SEP]. False is ALBEF's convention, `[CLS] tokens`.
+        chat_template: Jinja template of `apply_chat_template`; by default the text of the last message of the user.
 
     Raises:
         ValueError: If the tokenizer lacks one of the special tokens.
@@ -54,8 +61,16 @@ class CBViLAProcessor(ProcessorMixin):
     ```
     """
 
-    def __init__(self, image_processor: Any = None, tokenizer: Any = None, add_sep_token: bool = True) -> None:
-        super().__init__(image_processor, _without_token_types(tokenizer))
+    def __init__(
+        self,
+        image_processor: Any = None,
+        tokenizer: Any = None,
+        add_sep_token: bool = True,
+        chat_template: str | dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(
+            image_processor, _without_token_types(tokenizer), chat_template=chat_template or CHAT_TEMPLATE
+        )
         missing = [name for name in ("cls_token", "sep_token", "pad_token") if getattr(tokenizer, name) is None]
         if missing:
             raise ValueError(

@@ -61,7 +61,10 @@ _AUTO_CLASSES = {
     "AutoModelForMaskedImageModeling": "CBViLAForMaskedImageModeling",
 }
 # Auto classes for single uses of a head, which is otherwise loaded by `AutoModel`.
-_OTHER_USES = {"AutoModelForZeroShotImageClassification": "CBViLAForImageTextRetrieval"}
+_OTHER_USES = {
+    "AutoModelForZeroShotImageClassification": "CBViLAForImageTextRetrieval",
+    "AutoModelForImageTextToText": "CBViLAForQuestionAnswering",
+}
 _AUTO_CLASS_OF_HEAD = {head: auto_class for auto_class, head in reversed(_AUTO_CLASSES.items())}
 
 
