@@ -131,7 +131,7 @@ class CBViLAProcessor(ProcessorMixin):
             # As in all of transformers, a tokenizer may have defaults of its own.
             init_kwargs = self.tokenizer.init_kwargs
             defaults = {name: init_kwargs[name] for name in TOKENIZER_DEFAULTS if name in init_kwargs}
-            data |= self._encode_texts(_as_list(text, "text"), **{**defaults, **text_options})
+            data |= self._encode_texts(as_list(text, "text"), **{**defaults, **text_options})
         if image_index is not None:
             data["image_index"] = check_image_index(image_index, data)
         elif images is not None and text is not None and has_image_lists(images):
@@ -154,7 +154,7 @@ class CBViLAProcessor(ProcessorMixin):
         Raises:
             ValueError: If there are no answers, or one has no tokens or more than the tokenizer's `model_max_length`.
         """
-        rows = self._tokenize(_as_list(answers, "answers"), "answer")
+        rows = self._tokenize(as_list(answers, "answers"), "answer")
         rows = [[*row, self.tokenizer.sep_token_id] for row in rows]
         check_lengths(rows, self._length_limit(None), "answer", "shorten it")
         longest = max(map(len, rows))
@@ -175,7 +175,7 @@ class CBViLAProcessor(ProcessorMixin):
         """
         labels = self.encode_answers(answers)["labels"]
         rows = [[token for token in row if token != IGNORED_LABEL][:-1] for row in labels.tolist()]
-        require_distinct(rows, _as_list(answers, "answers"), "answers", self.tokenizer.unk_token_id)
+        require_distinct(rows, as_list(answers, "answers"), "answers", self.tokenizer.unk_token_id)
         return labels
 
     def decode_answers(self, ids: Any) -> list[str]:
@@ -272,7 +272,16 @@ def _without_token_types(tokenizer: Any) -> Any:
     return own
 
 
-def _as_list(texts: Any, name: str) -> list[str]:
+def as_list(texts: Any, name: str) -> list[str]:
+    """Returns one or several texts as a list.
+
+    Args:
+        texts: A string, or a collection of strings.
+        name: What messages call them: `"text"`.
+
+    Raises:
+        ValueError: If there are none, or anything else is among them.
+    """
     if not isinstance(texts, str) and not holds_several(texts) and not isinstance(texts, Mapping):
         raise ValueError(f"{name} must be a string or a list of strings, got {type(texts).__name__}")
     texts = [texts] if isinstance(texts, str) else list(by_position(texts, name))
