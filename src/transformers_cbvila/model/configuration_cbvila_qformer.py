@@ -116,11 +116,13 @@ class CBViLAQFormerConfig(PreTrainedConfig):
             raise ValueError(
                 f"{self.base_config_key}: logit_scale_init_value={self.logit_scale_init_value} must be finite."
             )
-        if self.dec_token_id is not None and not 0 <= self.dec_token_id < self.vocab_size:
-            raise ValueError(
-                f"{self.base_config_key}: dec_token_id={self.dec_token_id} is none of the {self.vocab_size} tokens of "
-                "vocab_size; [DEC] needs a row of its own there, such as the last one, or None to begin with [CLS]."
-            )
+        for name in ("dec_token_id", "bos_token_id"):
+            token = getattr(self, name)
+            if token is not None and not 0 <= token < self.vocab_size:
+                raise ValueError(
+                    f"{self.base_config_key}: {name}={token} is none of the {self.vocab_size} tokens of vocab_size. "
+                    "[DEC] needs a row of its own there, such as the last one; dec_token_id=None begins with [CLS]."
+                )
 
     def has_cross_attention(self, layer: int) -> bool:
         """Returns whether queries attend to the image in a layer, counted from 0."""
