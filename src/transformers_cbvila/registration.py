@@ -18,6 +18,7 @@ from transformers import (
 
 from .late_classes import LateClass, take_late_classes
 from .model.configuration_cbvila import CBViLAConfig, CBViLAFusionConfig, CBViLATextConfig, CBViLAVisionConfig
+from .model.configuration_cbvila_qformer import CBViLAQFormerConfig
 from .model.image_processing_cbvila import CBViLAImageProcessor
 from .model.image_processing_pil_cbvila import CBViLAImageProcessorPil
 from .model.processing_cbvila import CBViLAProcessor
@@ -48,21 +49,37 @@ _MODELS: list[tuple[Any, type[PreTrainedConfig], str, str]] = [
         "modeling_cbvila_image_text_retrieval",
         "CBViLAForImageTextRetrieval",
     ),
+    (AutoModel, CBViLAQFormerConfig, "modeling_cbvila_qformer", "CBViLAQFormerModel"),
+    (
+        AutoModelForPreTraining,
+        CBViLAQFormerConfig,
+        "modeling_cbvila_qformer_pretraining",
+        "CBViLAForQFormerPreTraining",
+    ),
 ]
+_CONFIGURATIONS: tuple[type[PreTrainedConfig], ...] = (
+    CBViLAConfig,
+    CBViLAVisionConfig,
+    CBViLATextConfig,
+    CBViLAFusionConfig,
+    CBViLAQFormerConfig,
+)
+_WITH_PROCESSOR = (CBViLAConfig, CBViLAQFormerConfig)
 
 
 def register() -> None:
     """Registers CB-ViLA with transformers; done when the package is imported. A second call has no effect."""
-    for config in (CBViLAConfig, CBViLAVisionConfig, CBViLATextConfig, CBViLAFusionConfig):
+    for config in _CONFIGURATIONS:
         AutoConfig.register(config.model_type, config, exist_ok=True)
     for auto_class, config_class, file, name in _MODELS:
         take_late_classes(auto_class._model_mapping)
         auto_class.register(config_class, LateClass(f"model.{file}", name), exist_ok=True)
-    AutoTokenizer.register(CBViLAConfig, tokenizer_class=BertTokenizer, exist_ok=True)
-    AutoProcessor.register(CBViLAConfig, CBViLAProcessor, exist_ok=True)
-    AutoImageProcessor.register(
-        CBViLAConfig,
-        image_processor_classes={"pil": CBViLAImageProcessorPil, "torchvision": CBViLAImageProcessor},
-        exist_ok=True,
-    )
+    for config in _WITH_PROCESSOR:
+        AutoTokenizer.register(config, tokenizer_class=BertTokenizer, exist_ok=True)
+        AutoProcessor.register(config, CBViLAProcessor, exist_ok=True)
+        AutoImageProcessor.register(
+            config,
+            image_processor_classes={"pil": CBViLAImageProcessorPil, "torchvision": CBViLAImageProcessor},
+            exist_ok=True,
+        )
     offer_pipeline()

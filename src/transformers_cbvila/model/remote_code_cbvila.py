@@ -23,12 +23,15 @@ def published_classes() -> dict[str, Any]:
     the files of all, so that checkpoints can be saved again with their code.
     """
     from .configuration_cbvila import CBViLAConfig
+    from .configuration_cbvila_qformer import CBViLAQFormerConfig
     from .image_processing_cbvila import CBViLAImageProcessor
     from .image_processing_pil_cbvila import CBViLAImageProcessorPil
     from .modeling_cbvila import CBViLAModel
     from .modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
     from .modeling_cbvila_masked_image_modeling import CBViLAForMaskedImageModeling
     from .modeling_cbvila_pretraining import CBViLAForPreTraining
+    from .modeling_cbvila_qformer import CBViLAQFormerModel
+    from .modeling_cbvila_qformer_pretraining import CBViLAForQFormerPreTraining
     from .modeling_cbvila_question_answering import CBViLAForQuestionAnswering
     from .modeling_cbvila_visual_entailment import CBViLAForVisualEntailment
     from .modeling_cbvila_visual_reasoning import CBViLAForVisualReasoning
@@ -43,11 +46,14 @@ def published_classes() -> dict[str, Any]:
         CBViLAForImageTextRetrieval,
         CBViLAForMaskedImageModeling,
         CBViLAForPreTraining,
+        CBViLAForQFormerPreTraining,
         CBViLAForQuestionAnswering,
         CBViLAForVisualEntailment,
         CBViLAForVisualReasoning,
         CBViLAVisualQuestionAnsweringPipeline,
         CBViLAProcessor,
+        CBViLAQFormerConfig,
+        CBViLAQFormerModel,
     )
     return {published.__name__: published for published in classes}
 
@@ -60,9 +66,19 @@ _AUTO_CLASSES = {
     "AutoModelForVisualQuestionAnswering": "CBViLAForQuestionAnswering",
     "AutoModelForMaskedImageModeling": "CBViLAForMaskedImageModeling",
 }
+# The same of a Q-Former, whose configuration is its own.
+_QFORMER_AUTO_CLASSES = {
+    "AutoConfig": "CBViLAQFormerConfig",
+    "AutoModel": "CBViLAQFormerModel",
+    "AutoModelForPreTraining": "CBViLAForQFormerPreTraining",
+}
 # Auto classes for single uses of a head, which is otherwise loaded by `AutoModel`.
 _OTHER_USES = {"AutoModelForZeroShotImageClassification": "CBViLAForImageTextRetrieval"}
-_AUTO_CLASS_OF_HEAD = {head: auto_class for auto_class, head in reversed(_AUTO_CLASSES.items())}
+_AUTO_CLASS_OF_HEAD = {
+    head: auto_class
+    for auto_classes in (_AUTO_CLASSES, _QFORMER_AUTO_CLASSES)
+    for auto_class, head in reversed(auto_classes.items())
+}
 
 
 def auto_class_of(architecture: str) -> str:
@@ -74,6 +90,8 @@ def names_in_config(architecture: str) -> dict[str, Any]:
     """Returns `auto_map` for the config.json of a head and, for question answering, `custom_pipelines`."""
     auto_class = auto_class_of(architecture)
     auto_map = {**_AUTO_CLASSES, **_OTHER_USES, auto_class: architecture}
+    if architecture in _QFORMER_AUTO_CLASSES.values():
+        auto_map = _QFORMER_AUTO_CLASSES
     names: dict[str, Any] = {"auto_map": {name: _reference(target) for name, target in auto_map.items()}}
     if auto_class == "AutoModelForVisualQuestionAnswering":
         # A single name, as `pipeline(model=...)` without a task needs.
