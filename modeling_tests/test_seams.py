@@ -1,4 +1,4 @@
-"""A quantizer or an objective is one file: what is its own (options, the name of a term) is mentioned nowhere else.
+"""A quantizer, an objective or a projector is one file: what is its own (options, the name of a term) is mentioned nowhere else.
 
 Held by reading the sources' syntax trees; checked on made-up sources too.
 """
@@ -12,6 +12,7 @@ import pytest
 from transformers_cbvila.model.configuration_cbvila import PRESETS
 from transformers_cbvila.model.nested_options_cbvila import FLAT_NAMES
 from transformers_cbvila.model.objectives_cbvila import OBJECTIVES
+from transformers_cbvila.model.projectors_cbvila import PROJECTORS
 from transformers_cbvila.model.quantizers_cbvila import QUANTIZERS
 
 SOURCES = Path(__file__).parents[1] / "src" / "transformers_cbvila"
@@ -19,7 +20,7 @@ SOURCES = Path(__file__).parents[1] / "src" / "transformers_cbvila"
 TERMS = set(OBJECTIVES) - {"codebook"}
 COMMON_OPTIONS = {"type", "weight"}
 # The ways to a configuration's options, as attributes.
-OWNERS = {"quantizer_config", "objectives", "options"}
+OWNERS = {"quantizer_config", "objectives", "projector_config", "options"}
 # What other objectives share by contract (`CBViLAConfig.trains_encoder`, `masks_before_encoder`).
 SHARED = {"grad_to_vit", "mask_stage"}
 
@@ -29,8 +30,8 @@ def own_file(cls):
 
 
 def options_of_kinds():
-    """Options of each quantizer and objective by their file."""
-    kinds = [*QUANTIZERS.values(), *OBJECTIVES.values()]
+    """Options of each quantizer, objective and projector by their file."""
+    kinds = [*QUANTIZERS.values(), *OBJECTIVES.values(), *PROJECTORS.values()]
     return {own_file(cls): {field.name for field in fields(cls.options_class)} - COMMON_OPTIONS for cls in kinds}
 
 
