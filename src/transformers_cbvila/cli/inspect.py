@@ -22,7 +22,8 @@ The metrics say how many codes are used, whether they go with words and labels (
 masked image modelling and the pixel head reach beside their baselines, and how often the right caption or image is
 found, by similarity and when matching orders the best --rerank_k candidates. The page shows images drawn from visual
 words (the paper's Fig. 2), patches that share a code and the words that go with it (Fig. 3), the codes of words, and
-maps of codes; it is one file with everything in it.
+maps of codes; for a model with prototypes (CODIS), the images and captions that they gather. It is one file with
+everything in it.
 """
 
 
@@ -72,6 +73,7 @@ def run(options: Any) -> int:
     from ..bundled import checkpoint_source
     from ..devices import placed
     from ..inspection.measure import inspect_pretraining
+    from ..inspection.prototypes import gather
     from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
     from ..model.processing_cbvila import CBViLAProcessor
     from ..output_files import require_folder, write_json
@@ -90,6 +92,8 @@ def run(options: Any) -> int:
     measured = inspect_pretraining(model, processor, rows, rerank_k=options.rerank_k)
     if model.cbvila.has_quantizer:
         measured |= _codebook_metrics(model, processor, rows, source, options.fewer_codes)
+    if gathered := gather(model, processor, rows):
+        measured |= gathered.metrics()
     metrics = {"data": " ".join(Path(name).name for name in options.data), "split": split, **measured}
     print_metrics(metrics)
     if kept := keep_better_order(source, measured, options.rerank_k):
@@ -104,7 +108,8 @@ def run(options: Any) -> int:
         title = f"Inside the codebook of {Path(options.model).absolute().name}"
         data = ", ".join(Path(name).absolute().name for name in options.data)
         note = f"On {counted(len(rows), 'image')} of {data}, {split}."
-        print(f"Page: {write_codebook_page(options.page, model, processor, rows, measured, title, note)}")
+        path = write_codebook_page(options.page, model, processor, rows, measured, title, note, gathered=gathered)
+        print(f"Page: {path}")
     return 0
 
 

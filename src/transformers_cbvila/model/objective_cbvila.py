@@ -288,5 +288,9 @@ class CBViLAObjective(nn.Module):
         """Returns linear layers with a row of weights per code, to be reset when codes are fitted again."""
         return []
 
+    def prototypes(self) -> Tensor | None:
+        """Returns vectors (K, E) of length 1 that images and texts are gathered around, for `cbvila inspect`."""
+        return None
+
     def after_step(self) -> None:
         """Runs without gradients after every optimizer step."""

@@ -119,6 +119,10 @@ class CBViLACODIS(CBViLAObjective):
         swap = swap + swap_loss(embeds[0], of_texts, codes, self.options.temperature)
         return {"transport": Scored(costs[0] + costs[1], metrics=health(plans, own)), "swap": Scored(swap)}
 
+    def prototypes(self) -> Tensor:
+        """Returns the prototypes (K, E)."""
+        return self.codes.detach()
+
     def after_step(self) -> None:
         """Puts the prototypes back on the unit sphere."""
         self.codes.copy_(F.normalize(self.codes, dim=-1))

@@ -42,6 +42,15 @@ def patch_strip(crops: list[np.ndarray], patch_size: int, columns: int) -> Image
     return strip
 
 
+def side_by_side(images: list[np.ndarray]) -> Image.Image:
+    """Draws images (H, W, 3) of one size in a line."""
+    height, width = images[0].shape[:2]
+    line = Image.new("RGBA", (len(images) * (width + _GAP) - _GAP, height))
+    for place, image in enumerate(images):
+        line.paste(Image.fromarray(image), (place * (width + _GAP), 0))
+    return line
+
+
 def numbered_patches(image: np.ndarray, grid: tuple[int, int]) -> Image.Image:
     """Draws an image (H, W, 3), enlarged, with the edges of its patches and their numbers, from 1 in reading order."""
     rows, columns = grid

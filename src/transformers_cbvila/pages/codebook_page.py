@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..inspection.code_words import count_code_words
+from ..inspection.prototypes import Gathered
 from ..inspection.visual_words import (
     VisualWords,
     choose_codes,
@@ -27,6 +28,7 @@ from . import codebook_sections as sections
 from .code_word_sections import words_section
 from .codebook_images import crop_with_neighbours
 from .document import html_page
+from .prototype_section import prototypes_section
 
 _MASK_RATIO = 0.75
 _EXAMPLES, _MAPS, _MOST_USED, _OTHERS, _PATCHES = 16, 12, 16, 8, 16
@@ -43,10 +45,11 @@ def write_codebook_page(
     note: str = "",
     seed: int = 0,
     progress: bool = True,
+    gathered: Gathered | None = None,
 ) -> Path:
     """Writes codebook metrics, reconstructions (as Fig. 2), patches and words of codes (as Fig. 3), and maps of codes.
 
-    The page shows at most 28 whole images, and crops of at most 384 more.
+    The page shows at most 28 whole images, and crops of at most 384 more; beside prototypes, at most 128 images.
 
     Args:
         path: The HTML file; its folder is made if it does not exist.
@@ -58,27 +61,50 @@ def write_codebook_page(
         note: A paragraph below the title, plain text.
         seed: Seed of the sampled images, masks, codes and patches.
         progress: Whether to show a progress bar.
+        gathered: What prototypes gather, from [`gather`], to be shown as well. A model that was trained without MIM or
+            the pixel loss has a page of these alone.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: If there are no rows, or the model was trained without MIM or the pixel loss.
+        ValueError: If there are no rows, or the model was trained without MIM or the pixel loss and there is nothing
+            else to show.
     """
     untrained = [kind.name for kind in (CBViLAPixel, CBViLAMIM) if kind.name not in model.objectives]
-    if untrained:
+    if untrained and gathered is None:
         raise ValueError(
             f"No page: this model was trained without {' and '.join(untrained)} (weight 0), which the page shows: "
             "train with a weight above 0, or leave the page out."
         )
+    body = [sections.note(note)]
+    if not untrained:
+        body += _codebook_sections(model, processor, rows, metrics, seed, progress)
+    if gathered is not None:
+        captions = [row["captions"][0] for row in rows]
+        body.append(prototypes_section(gathered, lambda row: _model_image(model, processor, rows[row]), captions))
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(html_page(title, "\n".join(body), "codebook.css"), encoding="utf-8")
+    return path
+
+
+def _codebook_sections(
+    model: CBViLAModelWithReconstruction,
+    processor: CBViLAProcessor,
+    rows: Sequence[dict[str, Any]],
+    metrics: Mapping[str, float],
+    seed: int,
+    progress: bool,
+) -> list[str]:
+    """Returns the sections about visual words."""
     words = collect_visual_words(model, processor, rows, progress=progress)
     patch_size, code_words = model.config.vision_config.patch_size, count_code_words(words)
     numbers = choose_rows(rows, _EXAMPLES, seed)
     chosen = [rows[row] for row in numbers]
     first = _model_image(model, processor, chosen[0]), chosen[0]["captions"][0]
     examples = reconstruct_examples(model, processor, chosen, _MASK_RATIO, seed)
-    body = [
-        sections.note(note),
+    return [
         sections.intro_section(words, numbers[0], *first),
         sections.health_section(metrics, words.counts),
         sections.reconstructions_section(examples, _MASK_RATIO),
@@ -88,10 +114,6 @@ def write_codebook_page(
         words_section(code_words, words),
         sections.maps_section(words, _map_images(model, processor, rows, seed + 1)),
     ]
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(html_page(title, "\n".join(body), "codebook.css"), encoding="utf-8")
-    return path
 
 
 def _crops(
