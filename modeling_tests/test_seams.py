@@ -1,4 +1,4 @@
-"""A quantizer, an objective or a projector is one file: what is its own (options, the name of a term) is mentioned nowhere else.
+"""A quantizer, an objective or a projector is one file: its options and the names of its terms are nowhere else.
 
 Held by reading the sources' syntax trees; checked on made-up sources too.
 """

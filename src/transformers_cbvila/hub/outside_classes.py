@@ -1,4 +1,4 @@
-"""Writes quantizers, objectives and projectors that were registered from outside the package as files to publish with weights.
+"""Writes classes that were registered from outside the package as files to publish with weights.
 
 transformers' remote-code loader follows only `from .name import Name`. Such a class therefore becomes a file beside
 those of model/: the class and the statements of its module that it needs. The published copy of

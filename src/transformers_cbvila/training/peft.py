@@ -29,7 +29,8 @@ def trained_module(module: Any) -> Any:
 
 def quantizer_of(model: Any) -> Any:
     """Returns the quantizer of a CB-ViLA model, or the copy that PEFT trains; `None` if it has none."""
-    return trained_module(model.cbvila.quantizer) if getattr(model.cbvila, "has_quantizer", False) else None
+    base: Any = getattr(model, "cbvila", None)
+    return trained_module(base.quantizer) if getattr(base, "has_quantizer", False) else None
 
 
 def ids_of_codes(model: Any) -> set[int]:

@@ -32,7 +32,7 @@ def run_record(job: Any, trainer: CBViLATrainer) -> dict[str, Any]:
     config = trainer.unwrapped_model.config
     return {
         "job": _job(job),
-        "preset": config.preset,
+        "preset": getattr(config, "preset", None),
         "config": config.to_dict(),
         "arguments": _arguments(args),
         "versions": _versions(),
