@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -145,6 +146,13 @@ class Captioning(Task):
             source, self.language_model, model.config.num_image_tokens
         )
         return model, processor
+
+    def recorded_options(self) -> dict[str, Any]:
+        """Returns the options for the record of a run, a folder of the language model by its name only."""
+        name = self.language_model
+        return super().recorded_options() | {
+            "language_model": Path(name).name if name and Path(name).is_dir() else name
+        }
 
     def width(self, config: Any) -> int:
         """Returns the width of the image encoder: the language model is not trained."""
