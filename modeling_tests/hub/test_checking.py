@@ -29,6 +29,7 @@ def test_find_checkpoint_of_a_model_folder(folder):
     assert checkpoint.kind.model_class is CBViLAForQuestionAnswering
     assert checkpoint.folder == checkpoint.run == folder
     assert set(checkpoint.files) == {
+        "chat_template.jinja",
         "model.safetensors",
         "tokenizer.json",
         "tokenizer_config.json",

@@ -6,6 +6,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..model.configuration_cbvila import CBViLAConfig
+from ..model.configuration_cbvila_conditional_generation import CBViLAConditionalGenerationConfig
 from ..model.quantizers_cbvila import QUANTIZERS
 from .checking import Checkpoint
 from .facts import Facts
@@ -35,6 +36,7 @@ def render_card(checkpoint: Checkpoint, repo_id: str, facts: Facts) -> str:
         limits=facts.limits,
         license=facts.license,
         num_images=config.get("num_images", 2),
+        language_model=config.get("language_model"),
         labels=_labels(config),
     )
     return str(card)
@@ -97,24 +99,45 @@ def _labels(config: dict[str, Any]) -> str:
 
 
 def _parts_table(checkpoint: Checkpoint) -> str:
+    rows = _parts_with_language_model if checkpoint.kind.has_language_model else _parts
+    return _table(["", ""], [[name, value] for name, value in rows(checkpoint).items()])
+
+
+def _parts_with_language_model(checkpoint: Checkpoint) -> dict[str, str]:
+    config = CBViLAConditionalGenerationConfig.from_dict(checkpoint.config)
+    return {
+        **_class_and_images(checkpoint, config.vision_config.to_dict()),
+        "projector": f"`{config.projector_config.type}`, {config.num_image_tokens} tokens for each image",
+        "language model": f"`{config.language_model}`, not in this repository; "
+        + _encoder(config.text_config.get_text_config().to_dict()),
+    }
+
+
+def _class_and_images(checkpoint: Checkpoint, vision: dict[str, Any]) -> dict[str, str]:
+    sides = [f"{vision.get(name, '?')}×{vision.get(name, '?')}" for name in ("image_size", "patch_size")]
+    return {
+        "class": f"`{checkpoint.kind.model_class.__name__}`",
+        "parameters": f"{checkpoint.num_parameters:,}",
+        "images": f"{sides[0]} pixels, patches of {sides[1]}",
+        "image encoder": _encoder(vision),
+    }
+
+
+def _parts(checkpoint: Checkpoint) -> dict[str, str]:
     config = checkpoint.config
     whole = CBViLAConfig.from_dict(config)  # also reads configurations of version 0.1
     vision, text, fusion = (
         part.to_dict() for part in (whole.vision_config, whole.text_config, whole.multimodal_config)
     )
-    sides = [f"{vision.get(name, '?')}×{vision.get(name, '?')}" for name in ("image_size", "patch_size")]
     rows = {
-        "class": f"`{checkpoint.kind.model_class.__name__}`",
-        "parameters": f"{checkpoint.num_parameters:,}",
-        "images": f"{sides[0]} pixels, patches of {sides[1]}",
-        "image encoder": _encoder(vision),
+        **_class_and_images(checkpoint, vision),
         "text encoder": f"{_encoder(text)}, at most {text.get('max_position_embeddings')} tokens",
         "fusion encoder": _encoder(fusion),
     }
     if checkpoint.kind.has_codebook or checkpoint.kind.auto_class == "AutoModel":
         rows["quantizer"] = _quantizer(whole.quantizer_config)
     rows["preset"] = f"`{config.get('preset')}`; every choice is in `config.json`"
-    return _table(["", ""], [[name, value] for name, value in rows.items()])
+    return rows
 
 
 def _quantizer(options: Any) -> str:
