@@ -192,7 +192,7 @@ def finetuned(pretrained, data, language, folder, job=None, **options):
 
 
 def test_finetune_and_evaluate(pretrained, data, language, tmp_path):
-    options = {"projector_option": ["length=3", "source=patches"], "freeze_vision_tower": True, "max_new_tokens": 5}
+    options = {"projector_option": ["length=3", "pooling=patches"], "freeze_vision_tower": True, "max_new_tokens": 5}
     task, folder = finetuned(pretrained, data, language, tmp_path / "run", {"image_size": 40}, **options)
     record = json.loads((folder / "finetuning.json").read_text())
     assert (

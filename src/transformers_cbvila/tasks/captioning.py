@@ -62,7 +62,7 @@ class Captioning(Task):
     projector_option: list[str] = field(
         default_factory=list,
         metadata={
-            "help": "Option of the projector, such as type=prefix, length=4 or source=patches; several may be given.",
+            "help": "Option of the projector, such as type=prefix, length=4 or pooling=patches; several may be given.",
             "action": Repeatable,
         },
     )
