@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 from PIL import Image
+from tiny_qformer import tiny_qformer_config
 from tiny_vqa import VOCABULARY, picture, tiny_config, tiny_model, tiny_processor
 from transformers import (
     AutoConfig,
@@ -30,11 +31,14 @@ from transformers_cbvila import (
     CBViLAConfig,
     CBViLAForImageTextRetrieval,
     CBViLAForPreTraining,
+    CBViLAForQFormerPreTraining,
     CBViLAForQuestionAnswering,
     CBViLAFusionConfig,
     CBViLAFusionModel,
     CBViLAModel,
     CBViLAProcessor,
+    CBViLAQFormerConfig,
+    CBViLAQFormerModel,
     CBViLATextConfig,
     CBViLATextModel,
     CBViLAVisionConfig,
@@ -100,7 +104,9 @@ def bert_folder(tmp_path_factory):
 # Auto classes
 
 
-@pytest.mark.parametrize("config", [CBViLAConfig, CBViLAVisionConfig, CBViLATextConfig, CBViLAFusionConfig])
+@pytest.mark.parametrize(
+    "config", [CBViLAConfig, CBViLAVisionConfig, CBViLATextConfig, CBViLAFusionConfig, CBViLAQFormerConfig]
+)
 def test_auto_config_loads_every_config(config, tmp_path):
     config().save_pretrained(tmp_path)
     assert type(AutoConfig.from_pretrained(tmp_path)) is config
@@ -121,6 +127,16 @@ def test_auto_config_loads_every_config(config, tmp_path):
 def test_auto_models_build_every_model(auto_class, part, model_class):
     config = tiny_config() if part is None else getattr(tiny_config(), part)
     assert type(auto_class.from_config(config)) is model_class
+
+
+def test_auto_models_build_the_qformer(tmp_path):
+    config = tiny_qformer_config()
+    assert type(AutoModel.from_config(config)) is CBViLAQFormerModel
+    assert type(AutoModelForPreTraining.from_config(config)) is CBViLAForQFormerPreTraining
+    AutoModelForPreTraining.from_config(config).save_pretrained(tmp_path)
+    tiny_processor().save_pretrained(tmp_path)
+    assert type(AutoModelForPreTraining.from_pretrained(tmp_path)) is CBViLAForQFormerPreTraining
+    assert type(AutoProcessor.from_pretrained(tmp_path)) is CBViLAProcessor
 
 
 def test_auto_classes_load_a_folder(folder):

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .model.code_table_cbvila import CBViLACodeTable
     from .model.configuration_cbvila import CBViLAConfig, CBViLAFusionConfig, CBViLATextConfig, CBViLAVisionConfig
     from .model.configuration_cbvila_conditional_generation import CBViLAConditionalGenerationConfig
+    from .model.configuration_cbvila_qformer import CBViLAQFormerConfig
     from .model.image_processing_cbvila import CBViLAImageProcessor
     from .model.image_processing_pil_cbvila import CBViLAImageProcessorPil
     from .model.modeling_cbvila import CBViLAModel, CBViLAModelOutput
@@ -56,6 +57,11 @@ if TYPE_CHECKING:
         CBViLAForMaskedImageModelingOutput,
     )
     from .model.modeling_cbvila_pretraining import CBViLAForPreTraining, CBViLAForPreTrainingOutput
+    from .model.modeling_cbvila_qformer import CBViLAQFormerModel
+    from .model.modeling_cbvila_qformer_pretraining import (
+        CBViLAForQFormerPreTraining,
+        CBViLAForQFormerPreTrainingOutput,
+    )
     from .model.modeling_cbvila_question_answering import (
         CBViLAForQuestionAnswering,
         CBViLAForQuestionAnsweringOutput,
@@ -101,6 +107,8 @@ _MODULE_OF_LAZY_NAME = {
     "CBViLAForMaskedImageModelingOutput": "model.modeling_cbvila_masked_image_modeling",
     "CBViLAForPreTraining": "model.modeling_cbvila_pretraining",
     "CBViLAForPreTrainingOutput": "model.modeling_cbvila_pretraining",
+    "CBViLAForQFormerPreTraining": "model.modeling_cbvila_qformer_pretraining",
+    "CBViLAForQFormerPreTrainingOutput": "model.modeling_cbvila_qformer_pretraining",
     "CBViLAForQuestionAnswering": "model.modeling_cbvila_question_answering",
     "CBViLAForQuestionAnsweringOutput": "model.modeling_cbvila_question_answering",
     "CBViLAForVisualEntailment": "model.modeling_cbvila_visual_entailment",
@@ -112,6 +120,8 @@ _MODULE_OF_LAZY_NAME = {
     "CBViLAModel": "model.modeling_cbvila",
     "CBViLAModelOutput": "model.modeling_cbvila",
     "CBViLAProcessor": "model.processing_cbvila",
+    "CBViLAQFormerConfig": "model.configuration_cbvila_qformer",
+    "CBViLAQFormerModel": "model.modeling_cbvila_qformer",
     "CBViLARetriever": "retrieval.retriever",
     "CBViLARetrieverOutput": "retrieval.retriever",
     "CBViLATextConfig": "model.configuration_cbvila",
@@ -189,6 +199,8 @@ __all__ = [
     "CBViLAForMaskedImageModelingOutput",
     "CBViLAForPreTraining",
     "CBViLAForPreTrainingOutput",
+    "CBViLAForQFormerPreTraining",
+    "CBViLAForQFormerPreTrainingOutput",
     "CBViLAForQuestionAnswering",
     "CBViLAForQuestionAnsweringOutput",
     "CBViLAForVisualEntailment",
@@ -204,6 +216,8 @@ __all__ = [
     "CBViLAProcessor",
     "CBViLAProjector",
     "CBViLAProjectorOptions",
+    "CBViLAQFormerConfig",
+    "CBViLAQFormerModel",
     "CBViLAQuantizer",
     "CBViLAQuantizerOptions",
     "CBViLAQuantizerOutput",

@@ -21,6 +21,7 @@ from transformers import (
 from .late_classes import LateClass, take_late_classes
 from .model.configuration_cbvila import CBViLAConfig, CBViLAFusionConfig, CBViLATextConfig, CBViLAVisionConfig
 from .model.configuration_cbvila_conditional_generation import CBViLAConditionalGenerationConfig
+from .model.configuration_cbvila_qformer import CBViLAQFormerConfig
 from .model.image_processing_cbvila import CBViLAImageProcessor
 from .model.image_processing_pil_cbvila import CBViLAImageProcessorPil
 from .model.processing_cbvila import CBViLAProcessor
@@ -33,10 +34,12 @@ _CONFIGURATIONS: tuple[type[PreTrainedConfig], ...] = (
     CBViLATextConfig,
     CBViLAFusionConfig,
     CBViLAConditionalGenerationConfig,
+    CBViLAQFormerConfig,
 )
 _PROCESSORS: dict[type[PreTrainedConfig], type[ProcessorMixin]] = {
     CBViLAConfig: CBViLAProcessor,
     CBViLAConditionalGenerationConfig: CBViLAConditionalGenerationProcessor,
+    CBViLAQFormerConfig: CBViLAProcessor,
 }
 # Auto class, configuration, and the model's file and class, which is imported on first use.
 _MODELS: list[tuple[Any, type[PreTrainedConfig], str, str]] = [
@@ -81,6 +84,13 @@ _MODELS: list[tuple[Any, type[PreTrainedConfig], str, str]] = [
         "modeling_cbvila_image_text_retrieval",
         "CBViLAForImageTextRetrieval",
     ),
+    (AutoModel, CBViLAQFormerConfig, "modeling_cbvila_qformer", "CBViLAQFormerModel"),
+    (
+        AutoModelForPreTraining,
+        CBViLAQFormerConfig,
+        "modeling_cbvila_qformer_pretraining",
+        "CBViLAForQFormerPreTraining",
+    ),
 ]
 
 
@@ -91,8 +101,9 @@ def register() -> None:
     for auto_class, config_class, file, name in _MODELS:
         take_late_classes(auto_class._model_mapping)
         auto_class.register(config_class, LateClass(f"model.{file}", name), exist_ok=True)
-    AutoTokenizer.register(CBViLAConfig, tokenizer_class=BertTokenizer, exist_ok=True)
     for config, processor in _PROCESSORS.items():
+        if processor is CBViLAProcessor:  # other processors have the tokenizer of a language model
+            AutoTokenizer.register(config, tokenizer_class=BertTokenizer, exist_ok=True)
         AutoProcessor.register(config, processor, exist_ok=True)
         AutoImageProcessor.register(
             config,

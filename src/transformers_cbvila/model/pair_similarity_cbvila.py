@@ -71,12 +71,12 @@ def pair_similarity(
     per_image = similarity(image_embeds, texts)
     if per_image is None:  # encoders of different hidden sizes without projections: all pairs are equally similar
         per_image = torch.zeros_like(matches[: image_embeds.shape[0]], dtype=torch.float32)
-        return _local_rows(per_image, matches, per_image, ids.first, (images, texts))
+        return local_rows(per_image, matches, per_image, ids.first, (images, texts))
     per_text = per_image.T if ids.processes is None else similarity(images, text_embeds).T
-    return _local_rows(per_image, matches, per_text, ids.first, (images, texts))
+    return local_rows(per_image, matches, per_text, ids.first, (images, texts))
 
 
-def _local_rows(
+def local_rows(
     per_image: Tensor, matches: Tensor, per_text: Tensor, first: int, embeds: tuple[Tensor, Tensor]
 ) -> PairSimilarity:
     """Selects the local rows (b, B) of `matches` (B, B), which covers all processes."""

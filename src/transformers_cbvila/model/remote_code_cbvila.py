@@ -24,6 +24,7 @@ def published_classes() -> dict[str, Any]:
     """
     from .configuration_cbvila import CBViLAConfig
     from .configuration_cbvila_conditional_generation import CBViLAConditionalGenerationConfig
+    from .configuration_cbvila_qformer import CBViLAQFormerConfig
     from .image_processing_cbvila import CBViLAImageProcessor
     from .image_processing_pil_cbvila import CBViLAImageProcessorPil
     from .modeling_cbvila import CBViLAModel
@@ -32,6 +33,8 @@ def published_classes() -> dict[str, Any]:
     from .modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
     from .modeling_cbvila_masked_image_modeling import CBViLAForMaskedImageModeling
     from .modeling_cbvila_pretraining import CBViLAForPreTraining
+    from .modeling_cbvila_qformer import CBViLAQFormerModel
+    from .modeling_cbvila_qformer_pretraining import CBViLAForQFormerPreTraining
     from .modeling_cbvila_question_answering import CBViLAForQuestionAnswering
     from .modeling_cbvila_visual_entailment import CBViLAForVisualEntailment
     from .modeling_cbvila_visual_reasoning import CBViLAForVisualReasoning
@@ -47,6 +50,7 @@ def published_classes() -> dict[str, Any]:
         CBViLAForImageTextRetrieval,
         CBViLAForMaskedImageModeling,
         CBViLAForPreTraining,
+        CBViLAForQFormerPreTraining,
         CBViLAForQuestionAnswering,
         CBViLAForVisualEntailment,
         CBViLAForVisualReasoning,
@@ -56,6 +60,8 @@ def published_classes() -> dict[str, Any]:
         CBViLAConditionalGenerationModel,
         CBViLAForConditionalGeneration,
         CBViLAConditionalGenerationProcessor,
+        CBViLAQFormerConfig,
+        CBViLAQFormerModel,
     )
     return {published.__name__: published for published in classes}
 
@@ -73,15 +79,22 @@ _OTHER_USES = {
     "AutoModelForZeroShotImageClassification": "CBViLAForImageTextRetrieval",
     "AutoModelForImageTextToText": "CBViLAForQuestionAnswering",
 }
-# Those of a language model that reads images, which has another configuration.
-_AUTO_CLASSES_WITH_LANGUAGE_MODEL = {
-    "AutoConfig": "CBViLAConditionalGenerationConfig",
-    "AutoModel": "CBViLAConditionalGenerationModel",
-    "AutoModelForImageTextToText": "CBViLAForConditionalGeneration",
-}
+# Those of models with a configuration of their own.
+_OF_OTHER_CONFIGURATIONS = (
+    {
+        "AutoConfig": "CBViLAConditionalGenerationConfig",
+        "AutoModel": "CBViLAConditionalGenerationModel",
+        "AutoModelForImageTextToText": "CBViLAForConditionalGeneration",
+    },
+    {
+        "AutoConfig": "CBViLAQFormerConfig",
+        "AutoModel": "CBViLAQFormerModel",
+        "AutoModelForPreTraining": "CBViLAForQFormerPreTraining",
+    },
+)
 _AUTO_CLASS_OF_HEAD = {
     head: auto_class
-    for classes in (_AUTO_CLASSES_WITH_LANGUAGE_MODEL, _AUTO_CLASSES)
+    for classes in (*_OF_OTHER_CONFIGURATIONS, _AUTO_CLASSES)
     for auto_class, head in reversed(classes.items())
 }
 
@@ -95,8 +108,9 @@ def names_in_config(architecture: str) -> dict[str, Any]:
     """Returns `auto_map` for the config.json of a head and, for question answering, `custom_pipelines`."""
     auto_class = auto_class_of(architecture)
     auto_map = {**_AUTO_CLASSES, **_OTHER_USES, auto_class: architecture}
-    if architecture in _AUTO_CLASSES_WITH_LANGUAGE_MODEL.values():
-        auto_map = _AUTO_CLASSES_WITH_LANGUAGE_MODEL
+    for auto_classes in _OF_OTHER_CONFIGURATIONS:
+        if architecture in auto_classes.values():
+            auto_map = auto_classes
     names: dict[str, Any] = {"auto_map": {name: _reference(target) for name, target in auto_map.items()}}
     if auto_class == "AutoModelForVisualQuestionAnswering":
         # A single name, as `pipeline(model=...)` without a task needs.

@@ -7,6 +7,7 @@ from transformers import Trainer
 
 from ..model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
 from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
+from ..model.modeling_cbvila_qformer_pretraining import CBViLAForQFormerPreTraining
 from .arguments import CBViLATrainingArguments
 from .peft import base_model
 
@@ -71,4 +72,5 @@ class TrainingContext:
     @property
     def draws_negatives(self) -> bool:
         """Whether the model draws negatives of image-text matching."""
-        return isinstance(self.model, CBViLAForPreTraining | CBViLAForImageTextRetrieval)
+        heads = CBViLAForPreTraining | CBViLAForImageTextRetrieval | CBViLAForQFormerPreTraining
+        return isinstance(self.model, heads)

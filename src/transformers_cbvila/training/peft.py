@@ -29,8 +29,8 @@ def trained_module(module: Any) -> Any:
 
 def quantizer_of(model: Any) -> Any:
     """Returns the quantizer of a CB-ViLA model, or the copy that PEFT trains; `None` if it has none."""
-    base: Any = getattr(model, "cbvila", None)
-    return trained_module(base.quantizer) if getattr(base, "has_quantizer", False) else None
+    whole: Any = getattr(model, "cbvila", None)  # a Q-Former has none
+    return trained_module(whole.quantizer) if getattr(whole, "has_quantizer", False) else None
 
 
 def ids_of_codes(model: Any) -> set[int]:

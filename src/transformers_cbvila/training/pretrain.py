@@ -1,33 +1,26 @@
 """The job of `cbvila pretrain`: from sources of data to the folder of a pretrained model."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from transformers import set_seed
 
 from ..data.collators import CBViLADataCollatorForPreTraining
-from ..data.measured_pairs import MeasuredPairs
-from ..data.mixing import concatenate, interleave
-from ..data.pairs import ImageTextPairs
-from ..data.sources import load_pair_stream, load_pairs
-from ..data.streams import StreamedImageTextPairs
 from ..data.training_texts import training_texts
 from ..data.unknown_texts import warn_of_unknown_tokens
 from ..metric_lines import print_metrics
 from ..output_files import write_json
 from .arguments import CBViLATrainingArguments
-from .held_out_pairs import held_out_pairs
 from .inherited_options import WITH_EVALUATION, refuse
 from .label_options import check_classes, label_maps
-from .pretraining_job import PretrainingJob
+from .pretraining_data import load_evaluated, load_sources, training_pairs
+from .pretraining_job import CHECKED_ROWS, PretrainingJob
 from .pretraining_start import starting_model
 from .pretraining_trainer import PretrainingTrainer
+from .qformer_pretraining import qformer_trainer
 from .runs.checkpoints import checkpoint_to_resume
 from .runs.progress import log_main_process
 from .runs.run_record import run_record
-
-_CHECKED_ROWS = 1000  # of a stream, whose captions are checked for unknown tokens
 
 
 def pretrain(job: PretrainingJob, args: CBViLATrainingArguments) -> Path:
@@ -73,35 +66,25 @@ def build_trainer(
     _check_evaluation(job, args)
     set_seed(args.seed)
     with args.main_process_first(desc="reading the data"):
-        sources = _load(job)
+        sources = load_sources(job)
+    if job.head == "qformer":
+        return qformer_trainer(job, args, sources)
     model, processor = starting_model(job, args, sources, checkpoint)
     if args.process_index == 0:
-        texts = training_texts(sources, job.train_data, _CHECKED_ROWS, job.train_split)
+        texts = training_texts(sources, job.train_data, CHECKED_ROWS, job.train_split)
         warn_of_unknown_tokens(processor.tokenizer, texts, "captions")
     uses_classes = model.config.takes_hint("token_classes")
     check_classes(job, model)
     if uses_classes and job.label_model is None:
         with args.main_process_first(desc="reading the label maps"):
-            sources = _load(job, with_labels=True)
-    evaluated = _load_evaluated(job, args) if job.eval_data else None
-    options: dict[str, Any] = {
-        "keyword_probability": job.keyword_probability,
-        "skip_bad_rows": job.skip_bad_rows,
-        "label_maps": label_maps(job) if uses_classes else None,
-        "two_views": model.needs("other_view") or (model.needs("teacher_view") and not job.views.are_all_equal),
-        **asdict(job.views),
-    }
-    pairs: Any
-    if job.streaming:
-        pairs = StreamedImageTextPairs(
-            interleave(sources, job.train_data_weights, args.seed), args.seed, job.shuffle_buffer, **options
-        )
-    else:
-        pairs = ImageTextPairs(concatenate(sources, job.train_data_weights, args.seed), args.seed, **options)
+            sources = load_sources(job, with_labels=True)
+    evaluated = load_evaluated(job, args)
+    two_views = model.needs("other_view") or (model.needs("teacher_view") and not job.views.are_all_equal)
+    maps = label_maps(job) if uses_classes else None
     return PretrainingTrainer(
         model=model,
         args=args,
-        train_dataset=pairs,
+        train_dataset=training_pairs(job, args, sources, label_maps=maps, two_views=two_views),
         eval_dataset=evaluated,
         data_collator=CBViLADataCollatorForPreTraining(
             processor,
@@ -131,14 +114,6 @@ def _check_evaluation(job: PretrainingJob, args: CBViLATrainingArguments) -> Non
         args.per_device_eval_batch_size = args.per_device_train_batch_size
 
 
-def _load_evaluated(job: PretrainingJob, args: CBViLATrainingArguments) -> MeasuredPairs:
-    with args.main_process_first(desc="reading the held-out data"):
-        pairs = held_out_pairs(job)
-    if pairs.skipped:
-        log_main_process(args, pairs.summary_of_skipped())
-    return pairs
-
-
 def _record(job: PretrainingJob, trainer: PretrainingTrainer, metrics: dict[str, float]) -> dict[str, Any]:
     """Returns everything needed to repeat the run, without where files lay on this machine, and what it reached."""
     pairs: Any = trainer.train_dataset
@@ -146,14 +121,3 @@ def _record(job: PretrainingJob, trainer: PretrainingTrainer, metrics: dict[str,
     if job.eval_data:
         record["job"] |= {"eval_data": [Path(name).name for name in job.eval_data], "eval_split": job.measured_split}
     return record
-
-
-def _load(job: PretrainingJob, with_labels: bool = False) -> list[Any]:
-    load = load_pair_stream if job.streaming else load_pairs
-    columns = (job.image_column, job.caption_column, job.keyword_columns)
-    options: dict[str, Any] = {
-        "skip_bad_rows": job.skip_bad_rows,
-        "with_labels": with_labels,
-        "label_map_column": job.label_map_column,
-    }
-    return [load(name, job.train_split, *columns, **options) for name in job.train_data]

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 from ..data import option_texts
 from ..data.column_names import LABEL_MAP_COLUMNS
@@ -10,6 +11,14 @@ from ..data.mixing import check_weights
 from ..model.messages_cbvila import shown
 from .pretraining_evaluation import EvaluationOptions
 from .view_options import ViewOptions
+
+CHECKED_ROWS = 1000  # of a stream, whose captions are checked for unknown tokens
+Head = Literal["cbvila", "qformer"]
+# Options of CB-ViLA's own objectives, and of weights that start at random, which a Q-Former's training has none of.
+_OF_CBVILA = (
+    *("preset", "tokenizer", "vocab_size", "mlm_probability", "mlm_replace", "mim_mask_ratio", "text_drop_prob"),
+    *("label_map_column", "label_model", "label_share", "eval_rerank_k"),
+)
 
 
 @dataclass
@@ -66,6 +75,13 @@ class PretrainingJob(EvaluationOptions, ViewOptions):
     shuffle_buffer: int = field(
         default=1000, metadata={"help": "Rows of a stream from which the next one is drawn, per loader worker."}
     )
+    head: Head = field(
+        default="cbvila",
+        metadata={
+            "help": "What is pretrained: cbvila, all of the model; or qformer, BLIP-2's first stage, in which queries "
+            "learn to read the frozen image encoder of `model` (docs/qformer.md)."
+        },
+    )
     model: str | None = field(
         default=None,
         metadata={
@@ -76,8 +92,8 @@ class PretrainingJob(EvaluationOptions, ViewOptions):
     model_config: dict | str | None = field(
         default=None,
         metadata={
-            "help": "Fields of CBViLAConfig, which replace a checkpoint's if there is one (JSON on the command line, "
-            "a mapping in a recipe)."
+            "help": "Fields of CBViLAConfig (of CBViLAQFormerConfig for the head qformer), which replace a "
+            "checkpoint's if there is one (JSON on the command line, a mapping in a recipe)."
         },
     )
     preset: str = field(
@@ -122,8 +138,24 @@ class PretrainingJob(EvaluationOptions, ViewOptions):
             raise ValueError("train_data is empty; name at least one folder, file or data set.")
         check_weights(self.train_data_weights, len(self.train_data))
         _ = self.views  # raises early
+        self.check_head()
         self.check_labels()
         self.check_evaluation()
+
+    def check_head(self) -> None:
+        """Raises a ValueError for a head that there is not, and for options that a Q-Former's training has not."""
+        if self.head not in get_args(Head):
+            raise ValueError(f"head={shown(self.head)} is none of {', '.join(get_args(Head))}.")
+        if self.head != "qformer":
+            return
+        if self.model is None:
+            raise ValueError("head='qformer' reads a trained image encoder: name a checkpoint that has one as model.")
+        for name in _OF_CBVILA:
+            if getattr(self, name) != PretrainingJob.__dataclass_fields__[name].default:
+                raise ValueError(
+                    f"{name}={shown(getattr(self, name))} is an option of CB-ViLA's own pretraining and changes "
+                    "nothing with head='qformer': leave it out."
+                )
 
     def check_labels(self) -> None:
         """Raises a ValueError for options of label maps that contradict each other."""

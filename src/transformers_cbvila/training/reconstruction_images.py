@@ -30,7 +30,7 @@ def log_reconstructions(trainer: Trainer, rows: Sequence[dict[str, Any]], tag: s
     callbacks = trainer.callback_handler.callbacks
     writers = [found.tb_writer for found in callbacks if isinstance(found, TensorBoardCallback) and found.tb_writer]
     model: CBViLAForPreTraining = base_model(trainer.accelerator.unwrap_model(trainer.model))
-    if not writers or not {CBViLAMIM.name, CBViLAPixel.name} <= set(model.objectives):
+    if not writers or not {CBViLAMIM.name, CBViLAPixel.name} <= set(getattr(model, "objectives", ())):
         return
     processor: Any = trainer.processing_class
     image = reconstruction_grid(model, processor, rows)
