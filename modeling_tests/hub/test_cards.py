@@ -9,7 +9,12 @@ from publishable import save_checkpoint
 from tiny import half_image
 from tiny_heads import HEADS
 
-from transformers_cbvila import CBViLAForMaskedImageModeling, CBViLAForPreTraining, CBViLAForVisualReasoning
+from transformers_cbvila import (
+    CBViLAForConditionalGeneration,
+    CBViLAForMaskedImageModeling,
+    CBViLAForPreTraining,
+    CBViLAForVisualReasoning,
+)
 from transformers_cbvila.hub.cards import read_card, render_card
 from transformers_cbvila.hub.checking import find_checkpoint
 from transformers_cbvila.hub.facts import Facts, collect_facts
@@ -35,7 +40,7 @@ def card_of(folders, facts):
 
 
 def test_kinds_cover_every_head():
-    assert set(kinds()) == {head.__name__ for head in HEADS}
+    assert set(kinds()) == {head.__name__ for head in (*HEADS, CBViLAForConditionalGeneration)}
 
 
 @pytest.mark.parametrize("head", HEADS)
