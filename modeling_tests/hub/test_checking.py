@@ -103,7 +103,10 @@ def _remove(name):
         (_remove("config.json"), "is no model folder: it has no config.json; save model and processor"),
         (_write("config.json", "{"), "config.json is no JSON"),
         (_write("config.json", "[]"), "config.json holds list"),
-        (_change_config(model_type="bert"), "of a model of type 'bert'; this publishes 'cbvila' only"),
+        (
+            _change_config(model_type="bert"),
+            "of a model of type 'bert'; this publishes 'cbvila' and 'cbvila_qformer' only",
+        ),
         (_change_config(architectures=None), "names the architecture None; expected one of CBViLAModel, "),
         (_remove("tokenizer.json"), "has no tokenizer.json, which is needed to prepare"),
         (_write("processor_config.json", "{}"), "describes no image processor; save model and processor"),

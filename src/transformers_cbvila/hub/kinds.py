@@ -6,6 +6,7 @@ from typing import Any
 from ..model.modeling_cbvila import CBViLAModel
 from ..model.modeling_cbvila_masked_image_modeling import CBViLAForMaskedImageModeling
 from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
+from ..model.modeling_cbvila_qformer_pretraining import CBViLAForQFormerPreTraining
 from ..model.remote_code_cbvila import VQA_TASK, auto_class_of
 from ..tasks.registry import TASKS
 
@@ -45,6 +46,7 @@ class Kind:
 _KINDS = (
     Kind(CBViLAModel, "base.md", "feature-extraction", "feature-extraction"),
     Kind(CBViLAForPreTraining, "pretraining.md", "vision-language-pretraining"),
+    Kind(CBViLAForQFormerPreTraining, "qformer.md", "vision-language-pretraining"),
     Kind(CBViLAForMaskedImageModeling, "masked_image_modeling.md", "masked-image-modeling"),
 )
 

@@ -13,7 +13,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..model.configuration_cbvila import CBViLAConfig
 from ..model.modeling_cbvila_masked_image_modeling import CBViLAForMaskedImageModeling
 from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
 from ..model.modeling_cbvila_question_answering import CBViLAForQuestionAnswering
@@ -57,10 +56,10 @@ def run_original(checkpoint: Checkpoint) -> Original:
     return Original(kind, inputs, fresh_process.outputs_of(model, processor, ask, inputs))
 
 
-def example_inputs(kind: Kind, config: CBViLAConfig) -> dict[str, Tensor]:
+def example_inputs(kind: Kind, config: Any) -> dict[str, Tensor]:
     """Returns a fixed batch with all inputs that the outputs of a head depend on."""
     generator = torch.Generator().manual_seed(0)
-    vision, text = config.vision_config, config.text_config
+    vision, text = config.vision_config, getattr(config, "text_config", config)  # a Q-Former's own fields are of text
     several = [config.num_images] if kind.model_class is CBViLAForVisualReasoning else []
     images = [_BATCH, *several, vision.num_channels, vision.image_size, vision.image_size]
     length = min(_TOKENS, text.max_position_embeddings)
