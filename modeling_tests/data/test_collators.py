@@ -55,6 +55,35 @@ def test_pretraining_collator_masks_every_text_and_image():
     assert (collator(mim_mask_ratio=0.5)(examples())["bool_masked_pos"].sum(1) == 8).all()
 
 
+def captioned(*texts):
+    return [{"image": half_image("red", "left"), "text": text} for text in texts]
+
+
+def test_pretraining_collator_masks_given_words_alone_where_a_caption_has_any():
+    processor = tiny_processor()
+    red, left = processor.tokenizer.convert_tokens_to_ids(["red", "left"])
+    collate = collator(mlm_words=["red", "left"], mlm_probability=0.0, mlm_replace=1.0)
+    batch = collate(captioned("red left", "blue red blue blue", "blue blue", "blue left blue"))
+    chosen = batch["mlm_labels"]
+    assert (chosen != -100).sum(1).tolist() == [1, 1, 1, 1]  # one at least, and with probability 0 no more
+    assert chosen[0].max() in (red, left) and chosen[1].max() == red and chosen[3].max() == left
+    assert chosen[2].max() == processor.tokenizer.convert_tokens_to_ids("blue")
+    all_of_them = collator(mlm_words=["red", "left"], mlm_probability=1.0)(captioned("red blue left"))["mlm_labels"]
+    assert all_of_them[all_of_them != -100].tolist() == [red, left]
+
+
+def test_pretraining_collator_masks_given_words_in_a_share_of_captions():
+    texts = captioned(*["blue red blue blue"] * 300)
+    chosen = collator(mlm_words=["red"], mlm_words_share=0.5, mlm_probability=0.0)(texts)["mlm_labels"].amax(1)
+    red = tiny_processor().tokenizer.convert_tokens_to_ids("red")
+    assert 0.5 < (chosen == red).float().mean() < 0.75  # half by the option, a quarter of the rest by chance
+
+
+def test_pretraining_collator_names_unknown_words():
+    with pytest.raises(ValueError, match="mlm_words: the tokenizer does not know 'zebra', so that no caption has it"):
+        collator(mlm_words=["red", "zebra"])
+
+
 def test_pretraining_collator_masks_by_seed_epoch_and_row():
     first, again = collator()(examples(keyword_probability=0.0)), collator()(examples(keyword_probability=0.0)[::-1])
     for name in ("bool_masked_pos", "mlm_labels"):

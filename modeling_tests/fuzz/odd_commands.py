@@ -64,7 +64,10 @@ SWITCHES = ["true", "false", "maybe", "", "2"]
 
 PRETRAINING = {
     **dict.fromkeys(["max_length", "vocab_size", "shuffle_buffer", "distortions", "codebook_restart_grace"], NUMBERS),
-    **dict.fromkeys(["mlm_probability", "mlm_replace", "mim_mask_ratio", "text_drop_prob", "crop_scale"], NUMBERS),
+    **dict.fromkeys(
+        ["mlm_probability", "mlm_replace", "mlm_words_share", "mim_mask_ratio", "text_drop_prob"], NUMBERS
+    ),
+    "crop_scale": NUMBERS,
     **dict.fromkeys(["max_crop_scale", "rotation", "color_jitter", "outlines", "train_data_weights"], NUMBERS),
     **dict.fromkeys(["align_steps", "burn_in_steps", "mim_gate", "keyword_probability"], NUMBERS),
     **dict.fromkeys(["image_column", "caption_column", "keyword_columns", "model", "tokenizer", "preset"], TEXTS),

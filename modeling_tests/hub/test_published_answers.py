@@ -41,3 +41,24 @@ print("same")
 def test_published_code_answers_the_same_with_and_without_cache(tmp_path):
     published = staged(CBViLAForQuestionAnswering, tmp_path)
     assert run_offline(CODE, tmp_path, published).split() == ["same"]
+
+
+PIPELINE = """
+import sys
+from PIL import Image
+from transformers import AutoModelForImageTextToText, pipeline
+
+assert type(AutoModelForImageTextToText.from_pretrained(sys.argv[1], trust_remote_code=True)).__name__ == sys.argv[2]
+ask = pipeline("image-text-to-text", model=sys.argv[1], trust_remote_code=True)
+image = Image.new("RGB", (40, 30), "red")
+content = [{"type": "image", "image": image}, {"type": "text", "text": "red"}]
+answer = ask(image, "red", return_full_text=False)[0]["generated_text"]
+assert ask(text=[{"role": "user", "content": content}])[0]["generated_text"][-1]["content"] == answer
+print("same")
+"""
+
+
+def test_published_code_runs_in_the_image_text_to_text_pipeline(tmp_path):
+    published = staged(CBViLAForQuestionAnswering, tmp_path)
+    name = CBViLAForQuestionAnswering.__name__
+    assert run_offline(PIPELINE, tmp_path, published, name).split() == ["same"]

@@ -33,6 +33,7 @@ HEADS_OF_AUTO_CLASSES = {
     "AutoModelForVisualQuestionAnswering": "CBViLAForQuestionAnswering",
     "AutoModelForMaskedImageModeling": "CBViLAForMaskedImageModeling",
     "AutoModelForZeroShotImageClassification": "CBViLAForImageTextRetrieval",
+    "AutoModelForImageTextToText": "CBViLAForQuestionAnswering",
 }
 WITHOUT_AUTO_CLASS = ("CBViLAForImageTextRetrieval", "CBViLAForVisualEntailment", "CBViLAForVisualReasoning")
 
@@ -111,6 +112,7 @@ def test_stage_leaves_files_of_the_run_out(staged):
     names = {path.name for path in staged(CBViLAModel).iterdir() if path.suffix != ".py"}
     assert names == {
         "README.md",
+        "chat_template.jinja",
         "config.json",
         "model.safetensors",
         "processor_config.json",

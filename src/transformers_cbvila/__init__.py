@@ -36,12 +36,18 @@ if TYPE_CHECKING:
     from .model.answer_ranking_cbvila import CBViLAAnswerRanking
     from .model.code_table_cbvila import CBViLACodeTable
     from .model.configuration_cbvila import CBViLAConfig, CBViLAFusionConfig, CBViLATextConfig, CBViLAVisionConfig
+    from .model.configuration_cbvila_conditional_generation import CBViLAConditionalGenerationConfig
     from .model.configuration_cbvila_qformer import CBViLAQFormerConfig
     from .model.image_processing_cbvila import CBViLAImageProcessor
     from .model.image_processing_pil_cbvila import CBViLAImageProcessorPil
     from .model.modeling_cbvila import CBViLAModel, CBViLAModelOutput
     from .model.modeling_cbvila_classification import CBViLAClassificationOutput
+    from .model.modeling_cbvila_conditional_generation import (
+        CBViLAForConditionalGeneration,
+        CBViLAForConditionalGenerationOutput,
+    )
     from .model.modeling_cbvila_fusion import CBViLAFusionModel
+    from .model.modeling_cbvila_image_language import CBViLAConditionalGenerationModel
     from .model.modeling_cbvila_image_text_retrieval import (
         CBViLAForImageTextRetrieval,
         CBViLAForImageTextRetrievalOutput,
@@ -68,6 +74,9 @@ if TYPE_CHECKING:
     from .model.objectives_cbvila import register_objective
     from .model.pipeline_cbvila import CBViLAVisualQuestionAnsweringPipeline
     from .model.processing_cbvila import CBViLAProcessor
+    from .model.processing_cbvila_conditional_generation import CBViLAConditionalGenerationProcessor
+    from .model.projector_cbvila import CBViLAProjector, CBViLAProjectorOptions
+    from .model.projectors_cbvila import register_projector
     from .model.quantizer_cbvila import CBViLAQuantizer, CBViLAQuantizerOptions
     from .model.quantizer_output_cbvila import CBViLAQuantizerOutput
     from .model.quantizers_cbvila import register_quantizer
@@ -82,6 +91,11 @@ _MODULE_OF_LAZY_NAME = {
     "CBViLAAnswerRanking": "model.answer_ranking_cbvila",
     "CBViLAClassificationOutput": "model.modeling_cbvila_classification",
     "CBViLAConfig": "model.configuration_cbvila",
+    "CBViLAConditionalGenerationConfig": "model.configuration_cbvila_conditional_generation",
+    "CBViLAConditionalGenerationModel": "model.modeling_cbvila_image_language",
+    "CBViLAConditionalGenerationProcessor": "model.processing_cbvila_conditional_generation",
+    "CBViLAForConditionalGeneration": "model.modeling_cbvila_conditional_generation",
+    "CBViLAForConditionalGenerationOutput": "model.modeling_cbvila_conditional_generation",
     "CBViLADataCollatorForImageTextRetrieval": "data.task_collators",
     "CBViLADataCollatorForPreTraining": "data.collators",
     "CBViLADataCollatorForQuestionAnswering": "data.collators",
@@ -120,6 +134,8 @@ _MODULE_OF_LAZY_NAME = {
     "CBViLACodeTable": "model.code_table_cbvila",
     "CBViLAObjective": "model.objective_cbvila",
     "CBViLAObjectiveOptions": "model.objective_cbvila",
+    "CBViLAProjector": "model.projector_cbvila",
+    "CBViLAProjectorOptions": "model.projector_cbvila",
     "CBViLAQuantizer": "model.quantizer_cbvila",
     "CBViLAQuantizerOptions": "model.quantizer_cbvila",
     "CBViLAQuantizerOutput": "model.quantizer_output_cbvila",
@@ -128,6 +144,7 @@ _MODULE_OF_LAZY_NAME = {
     "StreamedImageTextPairs": "data.streams",
     "publish": "hub.publishing",
     "register_objective": "model.objectives_cbvila",
+    "register_projector": "model.projectors_cbvila",
     "register_quantizer": "model.quantizers_cbvila",
 }
 
@@ -165,12 +182,17 @@ __all__ = [
     "CBViLAAnswerRanking",
     "CBViLAClassificationOutput",
     "CBViLACodeTable",
+    "CBViLAConditionalGenerationConfig",
+    "CBViLAConditionalGenerationModel",
+    "CBViLAConditionalGenerationProcessor",
     "CBViLAConfig",
     "CBViLADataCollatorForImageTextRetrieval",
     "CBViLADataCollatorForPreTraining",
     "CBViLADataCollatorForQuestionAnswering",
     "CBViLADataCollatorForVisualEntailment",
     "CBViLADataCollatorForVisualReasoning",
+    "CBViLAForConditionalGeneration",
+    "CBViLAForConditionalGenerationOutput",
     "CBViLAForImageTextRetrieval",
     "CBViLAForImageTextRetrievalOutput",
     "CBViLAForMaskedImageModeling",
@@ -192,6 +214,8 @@ __all__ = [
     "CBViLAObjective",
     "CBViLAObjectiveOptions",
     "CBViLAProcessor",
+    "CBViLAProjector",
+    "CBViLAProjectorOptions",
     "CBViLAQFormerConfig",
     "CBViLAQFormerModel",
     "CBViLAQuantizer",
@@ -213,5 +237,6 @@ __all__ = [
     "load_pairs",
     "publish",
     "register_objective",
+    "register_projector",
     "register_quantizer",
 ]

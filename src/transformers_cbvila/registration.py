@@ -6,6 +6,7 @@ from transformers import (
     AutoConfig,
     AutoImageProcessor,
     AutoModel,
+    AutoModelForImageTextToText,
     AutoModelForMaskedImageModeling,
     AutoModelForPreTraining,
     AutoModelForVisualQuestionAnswering,
@@ -14,22 +15,50 @@ from transformers import (
     AutoTokenizer,
     BertTokenizer,
     PreTrainedConfig,
+    ProcessorMixin,
 )
 
 from .late_classes import LateClass, take_late_classes
 from .model.configuration_cbvila import CBViLAConfig, CBViLAFusionConfig, CBViLATextConfig, CBViLAVisionConfig
+from .model.configuration_cbvila_conditional_generation import CBViLAConditionalGenerationConfig
 from .model.configuration_cbvila_qformer import CBViLAQFormerConfig
 from .model.image_processing_cbvila import CBViLAImageProcessor
 from .model.image_processing_pil_cbvila import CBViLAImageProcessorPil
 from .model.processing_cbvila import CBViLAProcessor
+from .model.processing_cbvila_conditional_generation import CBViLAConditionalGenerationProcessor
 from .pipeline_dispatch import offer_pipeline
 
+_CONFIGURATIONS: tuple[type[PreTrainedConfig], ...] = (
+    CBViLAConfig,
+    CBViLAVisionConfig,
+    CBViLATextConfig,
+    CBViLAFusionConfig,
+    CBViLAConditionalGenerationConfig,
+    CBViLAQFormerConfig,
+)
+_PROCESSORS: dict[type[PreTrainedConfig], type[ProcessorMixin]] = {
+    CBViLAConfig: CBViLAProcessor,
+    CBViLAQFormerConfig: CBViLAProcessor,
+    CBViLAConditionalGenerationConfig: CBViLAConditionalGenerationProcessor,
+}
 # Auto class, configuration, and the model's file and class, which is imported on first use.
 _MODELS: list[tuple[Any, type[PreTrainedConfig], str, str]] = [
     (AutoModel, CBViLAConfig, "modeling_cbvila", "CBViLAModel"),
     (AutoModel, CBViLAVisionConfig, "modeling_cbvila_vision", "CBViLAVisionModel"),
     (AutoModel, CBViLATextConfig, "modeling_cbvila_text", "CBViLATextModel"),
     (AutoModel, CBViLAFusionConfig, "modeling_cbvila_fusion", "CBViLAFusionModel"),
+    (
+        AutoModel,
+        CBViLAConditionalGenerationConfig,
+        "modeling_cbvila_image_language",
+        "CBViLAConditionalGenerationModel",
+    ),
+    (
+        AutoModelForImageTextToText,
+        CBViLAConditionalGenerationConfig,
+        "modeling_cbvila_conditional_generation",
+        "CBViLAForConditionalGeneration",
+    ),
     (AutoModelForPreTraining, CBViLAConfig, "modeling_cbvila_pretraining", "CBViLAForPreTraining"),
     (
         AutoModelForMaskedImageModeling,
@@ -39,6 +68,12 @@ _MODELS: list[tuple[Any, type[PreTrainedConfig], str, str]] = [
     ),
     (
         AutoModelForVisualQuestionAnswering,
+        CBViLAConfig,
+        "modeling_cbvila_question_answering",
+        "CBViLAForQuestionAnswering",
+    ),
+    (
+        AutoModelForImageTextToText,
         CBViLAConfig,
         "modeling_cbvila_question_answering",
         "CBViLAForQuestionAnswering",
@@ -57,14 +92,6 @@ _MODELS: list[tuple[Any, type[PreTrainedConfig], str, str]] = [
         "CBViLAForQFormerPreTraining",
     ),
 ]
-_CONFIGURATIONS: tuple[type[PreTrainedConfig], ...] = (
-    CBViLAConfig,
-    CBViLAVisionConfig,
-    CBViLATextConfig,
-    CBViLAFusionConfig,
-    CBViLAQFormerConfig,
-)
-_WITH_PROCESSOR = (CBViLAConfig, CBViLAQFormerConfig)
 
 
 def register() -> None:
@@ -74,9 +101,10 @@ def register() -> None:
     for auto_class, config_class, file, name in _MODELS:
         take_late_classes(auto_class._model_mapping)
         auto_class.register(config_class, LateClass(f"model.{file}", name), exist_ok=True)
-    for config in _WITH_PROCESSOR:
+    for config in (CBViLAConfig, CBViLAQFormerConfig):
         AutoTokenizer.register(config, tokenizer_class=BertTokenizer, exist_ok=True)
-        AutoProcessor.register(config, CBViLAProcessor, exist_ok=True)
+    for config, processor in _PROCESSORS.items():
+        AutoProcessor.register(config, processor, exist_ok=True)
         AutoImageProcessor.register(
             config,
             image_processor_classes={"pil": CBViLAImageProcessorPil, "torchvision": CBViLAImageProcessor},

@@ -4,6 +4,7 @@ Shapes: B pairs, L text tokens, N patches, C known captions, Q questions, A answ
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,9 @@ class CBViLADataCollatorForPreTraining:
         patch_size: Side of a patch in pixels (`config.vision_config.patch_size`).
         mlm_probability: Share of tokens to predict (15 % in the paper).
         mlm_replace: Share of those that become [MASK]; 0.8 is BERT's recipe, 1.0 the paper's wording.
+        mlm_words: Words to choose these tokens from, in captions with any of them; else all may be chosen. A word that
+            is masked alone, beside visible names, has to be looked up where the image shows what is named.
+        mlm_words_share: Share of captions that this holds for.
         mim_mask_ratio: Share of patches to hide (75 % in the paper).
         text_drop_prob: How often pixels and visual words are predicted with an empty caption, which a model needs to
             have seen to predict them without a text. ITM, MLM and ITC keep the caption.
@@ -38,6 +42,8 @@ class CBViLADataCollatorForPreTraining:
     patch_size: int
     mlm_probability: float = 0.15
     mlm_replace: float = 0.8
+    mlm_words: Sequence[str] = ()
+    mlm_words_share: float = 1.0
     mim_mask_ratio: float = 0.75
     text_drop_prob: float = 0.0
     max_length: int = 30
@@ -45,12 +51,13 @@ class CBViLADataCollatorForPreTraining:
     masks_words: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("mlm_probability", "mlm_replace", "mim_mask_ratio", "text_drop_prob"):
+        for name in ("mlm_probability", "mlm_replace", "mlm_words_share", "mim_mask_ratio", "text_drop_prob"):
             share = getattr(self, name)
             if not 0 <= share <= 1:
                 raise ValueError(f"{name}={share} must be a share from 0 to 1.")
         if self.max_length < 3:
             raise ValueError(f"max_length={self.max_length} leaves no room for a word: [CLS], a word, [SEP] are 3.")
+        self._word_ids = word_ids(self.processor.tokenizer, self.mlm_words)
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Returns the inputs of a batch: those of the processor, masks and labels, and ids."""
@@ -93,7 +100,7 @@ class CBViLADataCollatorForPreTraining:
         texts = [
             mask_tokens(
                 ids,
-                allowed,
+                self._maskable_for_mlm(ids, allowed, generator),
                 tokenizer.mask_token_id,
                 len(tokenizer),
                 generator,
@@ -116,6 +123,31 @@ class CBViLADataCollatorForPreTraining:
             words = [mask_words(*pair) for pair in zip(maskable, generators, strict=True)]
             corrupted["masked_words"] = torch.stack(words)
         return corrupted
+
+    def _maskable_for_mlm(self, input_ids: Tensor, maskable: Tensor, generator: torch.Generator) -> Tensor:
+        """Returns which of a text's tokens (L,) MLM may choose."""
+        if self._word_ids is None or not drop(generator, self.mlm_words_share):
+            return maskable
+        are_words = maskable & torch.isin(input_ids, self._word_ids)
+        return are_words if are_words.any() else maskable
+
+
+def word_ids(tokenizer: Any, words: Sequence[str]) -> Tensor | None:
+    """Returns the ids of the tokens of words; `None` if there are no words.
+
+    Raises:
+        ValueError: If a word is unknown to the tokenizer.
+    """
+    if not words:
+        return None
+    ids = {word: tokenizer(word, add_special_tokens=False)["input_ids"] for word in words}
+    unknown = [word for word, tokens in ids.items() if not tokens or tokenizer.unk_token_id in tokens]
+    if unknown:
+        raise ValueError(
+            f"mlm_words: the tokenizer does not know {', '.join(map(shown, unknown))}, so that no caption has it; "
+            "leave it out, or train a vocabulary on captions that have it."
+        )
+    return torch.tensor(sorted({token for tokens in ids.values() for token in tokens}))
 
 
 @dataclass

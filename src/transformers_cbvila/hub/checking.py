@@ -11,6 +11,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from safetensors import SafetensorError, safe_open
 from transformers.utils import (
+    CHAT_TEMPLATE_FILE,
     CONFIG_NAME,
     GENERATION_CONFIG_NAME,
     PROCESSOR_NAME,
@@ -52,8 +53,8 @@ class Checkpoint:
 
     @property
     def files(self) -> list[str]:
-        """Names of the files that are published unchanged: weights, tokenizer, generation settings."""
-        optional = [name for name in (GENERATION_CONFIG_NAME,) if (self.folder / name).is_file()]
+        """Names of the files that are published unchanged: weights, tokenizer, generation settings, chat template."""
+        optional = [name for name in (GENERATION_CONFIG_NAME, CHAT_TEMPLATE_FILE) if (self.folder / name).is_file()]
         return [*self.weights, *_TOKENIZER_FILES, *optional]
 
     @property

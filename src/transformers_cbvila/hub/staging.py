@@ -54,7 +54,8 @@ def _published_config(checkpoint: Checkpoint) -> dict[str, Any]:
 def _published_processor(checkpoint: Checkpoint) -> dict[str, Any]:
     processor = json.loads((checkpoint.folder / PROCESSOR_NAME).read_text(encoding="utf-8"))
     image_processor = {**processor["image_processor"], "auto_map": names_in_image_processor_config()}
-    return {**processor, "image_processor": image_processor, "auto_map": names_in_processor_config()}
+    names = names_in_processor_config(processor["processor_class"])
+    return {**processor, "image_processor": image_processor, "auto_map": names}
 
 
 def _published_tokenizer(checkpoint: Checkpoint) -> dict[str, Any]:

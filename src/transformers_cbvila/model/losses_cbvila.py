@@ -278,3 +278,17 @@ def answer_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None, l
         return per_answer.mean()
     weights = weights.to(per_answer.dtype)
     return (per_answer * weights).sum() / weights.sum().clamp_min(torch.finfo(weights.dtype).tiny)
+
+
+def next_token_loss(logits: Tensor, labels: Tensor, num_items: Tensor | int | None = None) -> Tensor:
+    """Computes the mean cross-entropy of labelled tokens, each predicted at the position before it.
+
+    Args:
+        logits: (B, T, V); position t predicts token t + 1.
+        labels: (B, T), -100 where a token is not labelled.
+        num_items: Number of labelled tokens that the mean is over, of several batches or processes; by default those
+            of `labels`.
+    """
+    predicted, targets = at_least_fp32(logits[:, :-1]).flatten(0, 1), labels[:, 1:].flatten()
+    total = F.cross_entropy(predicted, targets, ignore_index=-100, reduction="sum")
+    return total / ((targets != -100).sum().clamp_min(1) if num_items is None else num_items)

@@ -280,8 +280,8 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel, GenerationMixin):
             labels: Not used; accepted to allow batches for training.
             answer_weights: Not used; accepted to allow batches for training.
             generate_kwargs: Options of [`~transformers.GenerationMixin.generate`], which override
-                `model.generation_config`. If neither sets a length, `max_new_tokens` is 20 (at most the number of
-                positions), or the length of the longest of `answer_labels`.
+                `model.generation_config`. If neither sets a length, `max_new_tokens` is 20, or the length of the
+                longest of `answer_labels`; it is always at most the number of positions.
 
         Returns:
             Answer ids (B, 1 + new tokens) starting with [CLS], or an output with `return_dict_in_generate`.
@@ -304,6 +304,8 @@ class CBViLAForQuestionAnswering(CBViLAPreTrainedModel, GenerationMixin):
         elif chosen.max_length is None and chosen.max_new_tokens is None:
             chosen.max_new_tokens = longest
         generate_kwargs = chosen.update(**generate_kwargs)
+        if chosen.max_new_tokens is not None:  # pipelines allow more tokens than there are positions
+            chosen.max_new_tokens = min(chosen.max_new_tokens, text.max_position_embeddings)
         start = torch.full((question.shape[0], 1), text.bos_token_id, device=question.device)
         return self.answer_decoder.generate(
             input_ids=start,

@@ -22,6 +22,12 @@ from .token_rows_cbvila import check_lengths, is_truncation_on, pad, padded_leng
 TOKENIZER_DEFAULTS = ("padding", "truncation", "max_length", "pad_to_multiple_of")
 # Without token types, which the models do not take.
 MODEL_INPUT_NAMES = ["input_ids", "attention_mask"]
+# Chats are asked as questions: the last message of the user is the text, and its images come beside it.
+CHAT_TEMPLATE = (
+    "{%- set asked = messages | selectattr('role', 'equalto', 'user') | list | last -%}"
+    "{%- if asked.content is string -%}{{ asked.content }}{%- else -%}"
+    "{{ asked.content | selectattr('type', 'equalto', 'text') | map(attribute='text') | join(' ') }}{%- endif -%}"
+)
 # Tokenizers without a limit have a model_max_length of 1e30.
 UNLIMITED = 1_000_000
 
@@ -34,6 +40,7 @@ class CBViLAProcessor(ProcessorMixin):
         image_processor: A `CBViLAImageProcessor` or `CBViLAImageProcessorPil`.
         tokenizer: A BERT-like tokenizer with [CLS], [SEP] and [PAD] tokens.
         add_sep_token: Whether texts end with [SEP]. False is ALBEF's convention, `[CLS] tokens`.
+        chat_template: Jinja template of `apply_chat_template`; by default the text of the last message of the user.
 
     Raises:
         ValueError: If the tokenizer lacks one of the special tokens.
@@ -54,8 +61,16 @@ class CBViLAProcessor(ProcessorMixin):
     ```
     """
 
-    def __init__(self, image_processor: Any = None, tokenizer: Any = None, add_sep_token: bool = True) -> None:
-        super().__init__(image_processor, _without_token_types(tokenizer))
+    def __init__(
+        self,
+        image_processor: Any = None,
+        tokenizer: Any = None,
+        add_sep_token: bool = True,
+        chat_template: str | dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(
+            image_processor, _without_token_types(tokenizer), chat_template=chat_template or CHAT_TEMPLATE
+        )
         missing = [name for name in ("cls_token", "sep_token", "pad_token") if getattr(tokenizer, name) is None]
         if missing:
             raise ValueError(
@@ -116,7 +131,7 @@ class CBViLAProcessor(ProcessorMixin):
             # As in all of transformers, a tokenizer may have defaults of its own.
             init_kwargs = self.tokenizer.init_kwargs
             defaults = {name: init_kwargs[name] for name in TOKENIZER_DEFAULTS if name in init_kwargs}
-            data |= self._encode_texts(_as_list(text, "text"), **{**defaults, **text_options})
+            data |= self._encode_texts(as_list(text, "text"), **{**defaults, **text_options})
         if image_index is not None:
             data["image_index"] = check_image_index(image_index, data)
         elif images is not None and text is not None and has_image_lists(images):
@@ -139,7 +154,7 @@ class CBViLAProcessor(ProcessorMixin):
         Raises:
             ValueError: If there are no answers, or one has no tokens or more than the tokenizer's `model_max_length`.
         """
-        rows = self._tokenize(_as_list(answers, "answers"), "answer")
+        rows = self._tokenize(as_list(answers, "answers"), "answer")
         rows = [[*row, self.tokenizer.sep_token_id] for row in rows]
         check_lengths(rows, self._length_limit(None), "answer", "shorten it")
         longest = max(map(len, rows))
@@ -160,7 +175,7 @@ class CBViLAProcessor(ProcessorMixin):
         """
         labels = self.encode_answers(answers)["labels"]
         rows = [[token for token in row if token != IGNORED_LABEL][:-1] for row in labels.tolist()]
-        require_distinct(rows, _as_list(answers, "answers"), "answers", self.tokenizer.unk_token_id)
+        require_distinct(rows, as_list(answers, "answers"), "answers", self.tokenizer.unk_token_id)
         return labels
 
     def decode_answers(self, ids: Any) -> list[str]:
@@ -257,7 +272,16 @@ def _without_token_types(tokenizer: Any) -> Any:
     return own
 
 
-def _as_list(texts: Any, name: str) -> list[str]:
+def as_list(texts: Any, name: str) -> list[str]:
+    """Returns one or several texts as a list.
+
+    Args:
+        texts: A string, or a collection of strings.
+        name: What messages call them: `"text"`.
+
+    Raises:
+        ValueError: If there are none, or anything else is among them.
+    """
     if not isinstance(texts, str) and not holds_several(texts) and not isinstance(texts, Mapping):
         raise ValueError(f"{name} must be a string or a list of strings, got {type(texts).__name__}")
     texts = [texts] if isinstance(texts, str) else list(by_position(texts, name))

@@ -41,12 +41,19 @@ _IGNORED = ("verbose",)
 _FOR_BOTH = ("return_tensors",)
 
 
-def split_options(options: dict[str, Any], image_names: set[str]) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+def split_options(
+    options: dict[str, Any],
+    image_names: set[str],
+    text_options: tuple[str, ...] = TEXT_OPTIONS,
+    fixed_options: dict[str, tuple[Any, str]] = FIXED_TEXT_OPTIONS,
+) -> tuple[Any, dict[str, Any], dict[str, Any]]:
     """Separates the options of a call.
 
     Args:
         options: Single options and groups, as given.
         image_names: Names of the options of the image processor.
+        text_options: Names of the options for texts.
+        fixed_options: Options of tokenizers with their only supported value and the reason.
 
     Returns:
         `return_tensors`, the options for texts, and the options for images.
@@ -56,18 +63,18 @@ def split_options(options: dict[str, Any], image_names: set[str]) -> tuple[Any, 
         ValueError: If an option is given twice or has an unsupported value, or there are other modalities.
     """
     _check_inputs(options)
-    text_names = {*TEXT_OPTIONS, *FIXED_TEXT_OPTIONS, *_IGNORED, *_FOR_BOTH}
+    text_names = {*text_options, *fixed_options, *_IGNORED, *_FOR_BOTH}
     known = {TEXT_GROUP: text_names, IMAGE_GROUP: image_names | {*_FOR_BOTH}}
     known |= {group: text_names | image_names for group in (COMMON_GROUP, "")}
     found: dict[str, tuple[Any, str]] = {}
     for group, members in _groups(options).items():
-        _check_known(members, known[group], group, image_names)
+        _check_known(members, known[group], group, text_options, image_names)
         for name, value in members.items():
             _check_once(name, value, group, found)
             found[name] = (value, group)
     chosen = {name: value for name, (value, _) in found.items()}
-    _check_fixed(chosen)
-    text = {name: chosen[name] for name in TEXT_OPTIONS if chosen.get(name) is not None}
+    _check_fixed(chosen, fixed_options)
+    text = {name: chosen[name] for name in text_options if chosen.get(name) is not None}
     images = {name: value for name, value in chosen.items() if name in image_names and name not in _FOR_BOTH}
     return chosen.get("return_tensors"), text, images
 
@@ -97,12 +104,14 @@ def _groups(options: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return groups
 
 
-def _check_known(members: dict[str, Any], known: set[str], group: str, image_names: set[str]) -> None:
+def _check_known(
+    members: dict[str, Any], known: set[str], group: str, text_options: tuple[str, ...], image_names: set[str]
+) -> None:
     unknown = sorted(set(members) - known)
     if unknown:
         where = f" in {group}" if group else ""
         raise TypeError(
-            f"CBViLAProcessor got unknown options {shown(unknown)}{where}; it accepts {', '.join(TEXT_OPTIONS)} for "
+            f"the processor got unknown options {shown(unknown)}{where}; it accepts {', '.join(text_options)} for "
             f"texts and {', '.join(sorted(image_names))} for images"
         )
 
@@ -120,8 +129,8 @@ def _check_once(name: str, value: Any, group: str, found: dict[str, tuple[Any, s
         )
 
 
-def _check_fixed(chosen: dict[str, Any]) -> None:
-    for name, (value, reason) in FIXED_TEXT_OPTIONS.items():
+def _check_fixed(chosen: dict[str, Any], fixed_options: dict[str, tuple[Any, str]]) -> None:
+    for name, (value, reason) in fixed_options.items():
         given = chosen.get(name)
         if given is not None and given != value:
             raise ValueError(f"{name}={shown(given)}: {reason}; leave it out")

@@ -23,10 +23,13 @@ def published_classes() -> dict[str, Any]:
     the files of all, so that checkpoints can be saved again with their code.
     """
     from .configuration_cbvila import CBViLAConfig
+    from .configuration_cbvila_conditional_generation import CBViLAConditionalGenerationConfig
     from .configuration_cbvila_qformer import CBViLAQFormerConfig
     from .image_processing_cbvila import CBViLAImageProcessor
     from .image_processing_pil_cbvila import CBViLAImageProcessorPil
     from .modeling_cbvila import CBViLAModel
+    from .modeling_cbvila_conditional_generation import CBViLAForConditionalGeneration
+    from .modeling_cbvila_image_language import CBViLAConditionalGenerationModel
     from .modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
     from .modeling_cbvila_masked_image_modeling import CBViLAForMaskedImageModeling
     from .modeling_cbvila_pretraining import CBViLAForPreTraining
@@ -37,6 +40,7 @@ def published_classes() -> dict[str, Any]:
     from .modeling_cbvila_visual_reasoning import CBViLAForVisualReasoning
     from .pipeline_cbvila import CBViLAVisualQuestionAnsweringPipeline
     from .processing_cbvila import CBViLAProcessor
+    from .processing_cbvila_conditional_generation import CBViLAConditionalGenerationProcessor
 
     classes = (
         CBViLAConfig,
@@ -54,11 +58,15 @@ def published_classes() -> dict[str, Any]:
         CBViLAProcessor,
         CBViLAQFormerConfig,
         CBViLAQFormerModel,
+        CBViLAConditionalGenerationConfig,
+        CBViLAConditionalGenerationModel,
+        CBViLAForConditionalGeneration,
+        CBViLAConditionalGenerationProcessor,
     )
     return {published.__name__: published for published in classes}
 
 
-# Auto classes of every published model and their classes; a head without one takes the place of the base model.
+# Auto classes of every published CB-ViLA and their classes; a head without one takes the place of the base model.
 _AUTO_CLASSES = {
     "AutoConfig": "CBViLAConfig",
     "AutoModel": "CBViLAModel",
@@ -66,18 +74,28 @@ _AUTO_CLASSES = {
     "AutoModelForVisualQuestionAnswering": "CBViLAForQuestionAnswering",
     "AutoModelForMaskedImageModeling": "CBViLAForMaskedImageModeling",
 }
+# Auto classes for single uses of a head, which is otherwise loaded by `AutoModel`.
+_OTHER_USES = {
+    "AutoModelForZeroShotImageClassification": "CBViLAForImageTextRetrieval",
+    "AutoModelForImageTextToText": "CBViLAForQuestionAnswering",
+}
+# Those of a language model that reads images, which has another configuration.
+_AUTO_CLASSES_WITH_LANGUAGE_MODEL = {
+    "AutoConfig": "CBViLAConditionalGenerationConfig",
+    "AutoModel": "CBViLAConditionalGenerationModel",
+    "AutoModelForImageTextToText": "CBViLAForConditionalGeneration",
+}
 # The same of a Q-Former, whose configuration is its own.
-_QFORMER_AUTO_CLASSES = {
+_AUTO_CLASSES_OF_QFORMER = {
     "AutoConfig": "CBViLAQFormerConfig",
     "AutoModel": "CBViLAQFormerModel",
     "AutoModelForPreTraining": "CBViLAForQFormerPreTraining",
 }
-# Auto classes for single uses of a head, which is otherwise loaded by `AutoModel`.
-_OTHER_USES = {"AutoModelForZeroShotImageClassification": "CBViLAForImageTextRetrieval"}
+_OF_OTHER_CONFIGURATIONS = (_AUTO_CLASSES_WITH_LANGUAGE_MODEL, _AUTO_CLASSES_OF_QFORMER)
 _AUTO_CLASS_OF_HEAD = {
     head: auto_class
-    for auto_classes in (_AUTO_CLASSES, _QFORMER_AUTO_CLASSES)
-    for auto_class, head in reversed(auto_classes.items())
+    for classes in (*_OF_OTHER_CONFIGURATIONS, _AUTO_CLASSES)
+    for auto_class, head in reversed(classes.items())
 }
 
 
@@ -89,9 +107,8 @@ def auto_class_of(architecture: str) -> str:
 def names_in_config(architecture: str) -> dict[str, Any]:
     """Returns `auto_map` for the config.json of a head and, for question answering, `custom_pipelines`."""
     auto_class = auto_class_of(architecture)
-    auto_map = {**_AUTO_CLASSES, **_OTHER_USES, auto_class: architecture}
-    if architecture in _QFORMER_AUTO_CLASSES.values():
-        auto_map = _QFORMER_AUTO_CLASSES
+    usual = {**_AUTO_CLASSES, **_OTHER_USES, auto_class: architecture}
+    auto_map = next((own for own in _OF_OTHER_CONFIGURATIONS if architecture in own.values()), usual)
     names: dict[str, Any] = {"auto_map": {name: _reference(target) for name, target in auto_map.items()}}
     if auto_class == "AutoModelForVisualQuestionAnswering":
         # A single name, as `pipeline(model=...)` without a task needs.
@@ -100,9 +117,9 @@ def names_in_config(architecture: str) -> dict[str, Any]:
     return names
 
 
-def names_in_processor_config() -> dict[str, str]:
-    """Returns `auto_map` for processor_config.json."""
-    return {"AutoProcessor": _reference("CBViLAProcessor")}
+def names_in_processor_config(processor_class: str) -> dict[str, str]:
+    """Returns `auto_map` for the processor_config.json of a class of processors."""
+    return {"AutoProcessor": _reference(processor_class)}
 
 
 def names_in_image_processor_config() -> dict[str, list[str]]:
@@ -159,7 +176,8 @@ def _update_names(written: dict[str, Any]) -> dict[str, Any]:
     """Returns the contents of a file with the names for the saved class, which may be another head."""
     if "image_processor" in written:
         image_processor = {**written["image_processor"], "auto_map": names_in_image_processor_config()}
-        return {**written, "image_processor": image_processor, "auto_map": names_in_processor_config()}
+        names = names_in_processor_config(written["processor_class"])
+        return {**written, "image_processor": image_processor, "auto_map": names}
     if "image_processor_type" in written:
         return {**written, "auto_map": names_in_image_processor_config()}
     architecture = (written.get("architectures") or [None])[0]

@@ -91,6 +91,8 @@ def build_trainer(
             model.config.vision_config.patch_size,
             mlm_probability=job.mlm_probability,
             mlm_replace=job.mlm_replace,
+            mlm_words=job.mlm_words,
+            mlm_words_share=job.mlm_words_share,
             mim_mask_ratio=job.mim_mask_ratio,
             text_drop_prob=job.text_drop_prob,
             max_length=job.max_length,

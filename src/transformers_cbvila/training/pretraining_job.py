@@ -117,6 +117,14 @@ class PretrainingJob(EvaluationOptions, ViewOptions):
     mlm_replace: float = field(
         default=0.8, metadata={"help": "Share of those that become [MASK]: 0.8 as in BERT, 1.0 as the paper writes."}
     )
+    mlm_words: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Words that these tokens are chosen from, in captions with any of them: a word that is masked "
+            "beside visible names has to be looked up in the image."
+        },
+    )
+    mlm_words_share: float = field(default=1.0, metadata={"help": "Share of captions that --mlm_words holds for."})
     mim_mask_ratio: float = field(default=0.75, metadata={"help": "Share of patches to hide."})
     text_drop_prob: float = field(
         default=0.0, metadata={"help": "How often pixels and visual words are predicted with an empty caption."}
