@@ -20,6 +20,19 @@ _POSITIVE = (
     "cross_attention_frequency",
     "projection_dim",
 )
+_OF_PROJECTOR = (
+    "num_query_tokens",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "hidden_act",
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "layer_norm_eps",
+    "initializer_range",
+    "cross_attention_frequency",
+)
 
 
 @saved_with_its_code
@@ -123,6 +136,10 @@ class CBViLAQFormerConfig(PreTrainedConfig):
                     f"{self.base_config_key}: {name}={token} is none of the {self.vocab_size} tokens of vocab_size. "
                     "[DEC] needs a row of its own there, such as the last one; dec_token_id=None begins with [CLS]."
                 )
+
+    def projector_config(self) -> dict[str, Any]:
+        """Returns the `projector_config` of a [`CBViLAConditionalGenerationConfig`] that starts from this Q-Former."""
+        return {"type": "qformer", **{name: getattr(self, name) for name in _OF_PROJECTOR}}
 
     def has_cross_attention(self, layer: int) -> bool:
         """Returns whether queries attend to the image in a layer, counted from 0."""
