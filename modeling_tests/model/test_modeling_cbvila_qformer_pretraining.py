@@ -59,6 +59,18 @@ def test_output_without_loss_has_the_same_similarities_and_matches():
     torch.testing.assert_close(plain.itm_logits, whole.itm_logits[:4], atol=1e-5, rtol=1e-5)
 
 
+def test_cross_attention_says_where_each_query_looks():
+    model, batch = model_of(), pairs()
+    model.set_attn_implementation("eager")
+    for return_loss, tokens in ((True, QUERIES + 7), (False, QUERIES)):
+        with torch.no_grad():
+            output = model(**batch, return_loss=return_loss, output_attentions=True, output_hidden_states=True)
+        assert [tuple(weights.shape) for weights in output.cross_attentions] == [(4, 4, QUERIES, 17)] * 2
+        assert [tuple(states.shape) for states in output.hidden_states] == [(4, tokens, 24)] * 4
+        torch.testing.assert_close(output.cross_attentions[0].sum(-1), torch.ones(4, 4, QUERIES))
+        assert torch.equal(output.hidden_states[-1][:, :QUERIES], output.query_hidden_states)
+
+
 def test_contrast_reads_queries_and_texts_that_do_not_see_each_other():
     model, batch = model_of(), pairs()
     with torch.no_grad():

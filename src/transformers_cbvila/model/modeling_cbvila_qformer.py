@@ -51,7 +51,7 @@ class CBViLAQFormerEmbeddings(nn.Module):
         """Initializes the queries; [DEC] starts as a copy of [CLS], whose place it takes."""
         init.normal_(self.query_tokens, std=std)
         start, first = self.config.dec_token_id, self.config.bos_token_id
-        if self.has_text and start is not None and first is not None:
+        if self.has_text and start is not None and first in range(self.config.vocab_size):
             rows = self.word_embeddings.weight.detach().clone()
             rows[start] = rows[first]
             init.copy_(self.word_embeddings.weight, rows)
