@@ -8,6 +8,7 @@ from equal_tensors import assert_equal_weights
 from tiny_qformer import DEC, QUERIES, build_qformer, tiny_qformer_config
 from two_processes import run_in_two
 
+from transformers_cbvila import CBViLAForPreTraining, CBViLAModel
 from transformers_cbvila.model.configuration_cbvila_qformer import CBViLAQFormerConfig
 from transformers_cbvila.model.modeling_cbvila_qformer import CBViLAQFormerModel
 from transformers_cbvila.model.modeling_cbvila_qformer_pretraining import CBViLAForQFormerPreTraining
@@ -151,6 +152,17 @@ def test_padding_changes_no_loss(attention):
     cut = {**batch, **{name: value[:, :5] for name, value in batch_texts(batch).items()}}
     for name, value in losses_of(model, batch).items():
         torch.testing.assert_close(value, losses_of(model, cut)[name], atol=1e-12, rtol=1e-12)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_losses_under_autocast_are_nearly_the_same(attention):
+    model, batch = model_of(), pairs()
+    model.set_attn_implementation(attention)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = model(**batch).losses
+    for name, value in losses_of(model, batch).items():
+        assert rounded[name].dtype == torch.float32
+        torch.testing.assert_close(rounded[name].detach(), value, atol=0.02, rtol=0.02)
 
 
 def test_drawn_negatives_depend_on_the_seed_alone():
@@ -315,6 +327,13 @@ def test_pretraining_checkpoint_needs_a_configuration(tmp_path):
     tiny.pretraining_model().save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="a CBViLAQFormerConfig is that of a 'cbvila_qformer'"):
         CBViLAForQFormerPreTraining.from_pretrained(tmp_path)
+
+
+def test_other_heads_refuse_a_qformer(tmp_path):
+    model_of().save_pretrained(tmp_path)
+    for head in (CBViLAModel, CBViLAForPreTraining):
+        with pytest.raises(ValueError, match="This is the configuration of a 'cbvila_qformer'"):
+            head.from_pretrained(tmp_path)
 
 
 # Wrong inputs
