@@ -237,6 +237,7 @@ def test_recipe_pretrains_a_qformer():
         ({"head": "other"}, "head='other' is none of cbvila, qformer"),
         ({"head": "qformer", "model": None}, "name a checkpoint that has one as model"),
         ({"head": "qformer", "mim_mask_ratio": 0.5}, "mim_mask_ratio=0.5 is an option of CB-ViLA's own pretraining"),
+        ({"head": "qformer", "mlm_words": ["left"]}, "mlm_words=['left'] is an option of CB-ViLA's own pretraining"),
         ({"head": "qformer", "preset": "albef"}, "preset='albef' is an option of CB-ViLA's own pretraining"),
     ],
 )

@@ -38,8 +38,8 @@ _CONFIGURATIONS: tuple[type[PreTrainedConfig], ...] = (
 )
 _PROCESSORS: dict[type[PreTrainedConfig], type[ProcessorMixin]] = {
     CBViLAConfig: CBViLAProcessor,
-    CBViLAQFormerConfig: CBViLAProcessor,
     CBViLAConditionalGenerationConfig: CBViLAConditionalGenerationProcessor,
+    CBViLAQFormerConfig: CBViLAProcessor,
 }
 # Auto class, configuration, and the model's file and class, which is imported on first use.
 _MODELS: list[tuple[Any, type[PreTrainedConfig], str, str]] = [
@@ -101,9 +101,9 @@ def register() -> None:
     for auto_class, config_class, file, name in _MODELS:
         take_late_classes(auto_class._model_mapping)
         auto_class.register(config_class, LateClass(f"model.{file}", name), exist_ok=True)
-    for config in (CBViLAConfig, CBViLAQFormerConfig):
-        AutoTokenizer.register(config, tokenizer_class=BertTokenizer, exist_ok=True)
     for config, processor in _PROCESSORS.items():
+        if processor is CBViLAProcessor:  # other processors have the tokenizer of a language model
+            AutoTokenizer.register(config, tokenizer_class=BertTokenizer, exist_ok=True)
         AutoProcessor.register(config, processor, exist_ok=True)
         AutoImageProcessor.register(
             config,

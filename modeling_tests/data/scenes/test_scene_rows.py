@@ -17,7 +17,7 @@ from transformers_cbvila.data.scenes.words import COLORS, SHAPES, Kind
 
 DRAWN = SPLITS[:-1]
 # Of the bytes of the first images of each style, and of the first texts of each task: every machine has the same.
-GOLDEN = {"images": "902398d3ba1cf59e", "texts": "9e0d8982842efd5b"}
+GOLDEN = {"images": "902398d3ba1cf59e", "texts": "91f9aae1f681c360"}
 
 
 def fingerprint(row):

@@ -36,7 +36,7 @@ def test_captions_are_true(split, fewest, objects):
 
 @pytest.mark.parametrize("fewest, objects", [(1, 1), (2, 3), (4, 4)])
 def test_a_caption_tells_one_place_at_most(fewest, objects):
-    rows, told = rows_of("pretraining", fewest=fewest, objects=objects), Counter()
+    rows, told, orders = rows_of("pretraining", fewest=fewest, objects=objects), Counter(), Counter()
     for row in map(rows.texts, range(len(rows))):
         captions = [re.sub("over", "above", re.sub("under", "below", caption)) for caption in row["captions"]]
         places = [re.findall(r"\b(left|right|above|below)(?: of)? the middle", caption) for caption in captions]
@@ -44,21 +44,28 @@ def test_a_caption_tells_one_place_at_most(fewest, objects):
         told.update(place for found in places for place in found)
         placed = [caption for caption, found in zip(row["captions"], places, strict=True) if found]
         assert list(map(named_kinds, placed)) == [(1, 1), (2, 0)][: len(placed)], "the first with its size"
+        orders.update("and" in caption.partition("the middle")[0].split() for caption in placed[1:])
     assert set(told) == {"left", "right", "above", "below"}
     assert min(told.values()) > 0.7 * max(told.values()), "no place is the usual one"
     assert sum(told.values()) > 0.6 * min(2, fewest) * len(rows)
+    assert not orders or min(orders[True], orders[False]) > 0.4 * orders.total(), "the other object before or after"
 
 
-def test_captions_of_places_are_those_of_all_captions_that_tell_one():
-    rows, of_places = rows_of("pretraining"), rows_of("pretraining", captions="places")
+WHERE = {"places": "the middle", "relations": r"\b(left|right|above|below|over|under)\b"}
+
+
+@pytest.mark.parametrize("captions, objects", [("places", 3), ("relations", 2)])
+def test_captions_of_places_and_relations_are_those_of_all_captions_that_tell_one(captions, objects):
+    options = {"fewest": objects - 1, "objects": objects}
+    rows, of_places = (rows_of("pretraining", captions=chosen, **options) for chosen in ("all", captions))
     without = 0
     for number in range(len(rows)):
         row, found = rows.texts(number), of_places.texts(number)
-        told = [caption for caption in row["captions"] if "the middle" in caption]
+        told = [caption for caption in row["captions"] if re.search(WHERE[captions], caption)]
         without += not told
         assert found["captions"] == (told or row["captions"]) and found["objects"] == row["objects"]
         assert len(found["negative_captions"]) == len(found["captions"])
-    assert 0 < without < len(rows) / 10
+    assert 0 < without < len(rows) / 5
 
 
 @pytest.mark.parametrize("split, task", [("confusers", "retrieval"), ("train", "vqa")])

@@ -56,12 +56,12 @@ def published_classes() -> dict[str, Any]:
         CBViLAForVisualReasoning,
         CBViLAVisualQuestionAnsweringPipeline,
         CBViLAProcessor,
-        CBViLAQFormerConfig,
-        CBViLAQFormerModel,
         CBViLAConditionalGenerationConfig,
         CBViLAConditionalGenerationModel,
         CBViLAForConditionalGeneration,
         CBViLAConditionalGenerationProcessor,
+        CBViLAQFormerConfig,
+        CBViLAQFormerModel,
     )
     return {published.__name__: published for published in classes}
 
@@ -79,19 +79,19 @@ _OTHER_USES = {
     "AutoModelForZeroShotImageClassification": "CBViLAForImageTextRetrieval",
     "AutoModelForImageTextToText": "CBViLAForQuestionAnswering",
 }
-# Those of a language model that reads images, which has another configuration.
-_AUTO_CLASSES_WITH_LANGUAGE_MODEL = {
-    "AutoConfig": "CBViLAConditionalGenerationConfig",
-    "AutoModel": "CBViLAConditionalGenerationModel",
-    "AutoModelForImageTextToText": "CBViLAForConditionalGeneration",
-}
-# The same of a Q-Former, whose configuration is its own.
-_AUTO_CLASSES_OF_QFORMER = {
-    "AutoConfig": "CBViLAQFormerConfig",
-    "AutoModel": "CBViLAQFormerModel",
-    "AutoModelForPreTraining": "CBViLAForQFormerPreTraining",
-}
-_OF_OTHER_CONFIGURATIONS = (_AUTO_CLASSES_WITH_LANGUAGE_MODEL, _AUTO_CLASSES_OF_QFORMER)
+# Those of models with a configuration of their own.
+_OF_OTHER_CONFIGURATIONS = (
+    {
+        "AutoConfig": "CBViLAConditionalGenerationConfig",
+        "AutoModel": "CBViLAConditionalGenerationModel",
+        "AutoModelForImageTextToText": "CBViLAForConditionalGeneration",
+    },
+    {
+        "AutoConfig": "CBViLAQFormerConfig",
+        "AutoModel": "CBViLAQFormerModel",
+        "AutoModelForPreTraining": "CBViLAForQFormerPreTraining",
+    },
+)
 _AUTO_CLASS_OF_HEAD = {
     head: auto_class
     for classes in (*_OF_OTHER_CONFIGURATIONS, _AUTO_CLASSES)
@@ -107,8 +107,10 @@ def auto_class_of(architecture: str) -> str:
 def names_in_config(architecture: str) -> dict[str, Any]:
     """Returns `auto_map` for the config.json of a head and, for question answering, `custom_pipelines`."""
     auto_class = auto_class_of(architecture)
-    usual = {**_AUTO_CLASSES, **_OTHER_USES, auto_class: architecture}
-    auto_map = next((own for own in _OF_OTHER_CONFIGURATIONS if architecture in own.values()), usual)
+    auto_map = {**_AUTO_CLASSES, **_OTHER_USES, auto_class: architecture}
+    for auto_classes in _OF_OTHER_CONFIGURATIONS:
+        if architecture in auto_classes.values():
+            auto_map = auto_classes
     names: dict[str, Any] = {"auto_map": {name: _reference(target) for name, target in auto_map.items()}}
     if auto_class == "AutoModelForVisualQuestionAnswering":
         # A single name, as `pipeline(model=...)` without a task needs.

@@ -12,7 +12,7 @@ from .draws import Draws
 from .full_description import FullDescription, describe
 from .scene import Scene, SceneObject, place_in, relation
 from .wording import indefinite, noun_phrase, related, word
-from .words import MIDDLE, NUMBERS, listed_in_words
+from .words import MIDDLE, NUMBERS, RELATION_WORDS, listed_in_words
 
 CAPTION_TYPES = ("full", "full", "relation", "attribute", "count", "place", "place")
 _TRIES = 8  # to put a second full caption otherwise
@@ -37,9 +37,13 @@ def captions_of(scene: Scene, size: int, draws: Draws) -> dict[str, FullDescript
     return captions
 
 
-def only_of_places(captions: dict[str, FullDescription | None]) -> dict[str, FullDescription | None]:
-    """Returns those captions that tell a place, or all if there is none."""
-    return {text: None for text in captions if MIDDLE in text} or captions
+def only_those_that_tell(what: str, captions: dict[str, FullDescription | None]) -> dict[str, FullDescription | None]:
+    """Returns those captions that tell `places` or, beside these, `relations` of two objects, or all if none does."""
+    told = {
+        "places": lambda text: MIDDLE in text,
+        "relations": lambda text: not RELATION_WORDS.isdisjoint(text.replace(",", " ").split()),
+    }[what]
+    return {text: description for text, description in captions.items() if told(text)} or captions
 
 
 def two_related(scene: Scene, draws: Draws) -> FullDescription:
@@ -89,7 +93,7 @@ def place_captions(scene: Scene, size: int, draws: Draws) -> list[str]:
     From how objects lie to each other alone models hardly learn where anything is: what "left of" says of an object
     depends on where it is named and on where the other object lies. The middle stays where it is. Each caption tells
     one place, since two would tell each other: objects lie apart. The first names no other object, which might be
-    taken for the one that is placed; the second does.
+    taken for the one that is placed; the second does, before or after it.
     """
     placed = [(item, place) for item in draws.shuffled(scene.objects) if (place := place_in(item.box, size))][:2]
     captions: list[str] = []
@@ -99,7 +103,8 @@ def place_captions(scene: Scene, size: int, draws: Draws) -> list[str]:
         else:
             other = draws.choice([other for other in scene.objects if other is not item])
             placed_item = related(indefinite(item.kind, draws), place, MIDDLE, draws)
-            captions.append(f"{placed_item} and {indefinite(other.kind, draws)}")
+            both = draws.shuffled([placed_item, indefinite(other.kind, draws)])
+            captions.append(" and ".join(both))
     return captions
 
 

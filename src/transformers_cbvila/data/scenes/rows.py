@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from .captions import caption_of, captions_of, only_of_places
+from .captions import caption_of, captions_of, only_those_that_tell
 from .confusers import ROLES, gallery
 from .draws import Draws
 from .entailment import draw_hypothesis, draw_premise
@@ -53,7 +53,7 @@ def _captioned(options: SceneOptions, split: str, number: int) -> Row:
     draws = sampler.draws
     scene = sampler.scene(sampler.kinds(draws.between(options.fewest, options.objects)))
     captions = captions_of(scene, options.size, draws)
-    captions = only_of_places(captions) if options.captions == "places" else captions
+    captions = only_those_that_tell(options.captions, captions) if options.captions != "all" else captions
     false = _false_captions(captions, scene, Sampler(Draws(options.seed, split, "false", number), options, split))
     captioned = list(captions)
     return Row({"caption": captioned[0], "captions": captioned, "negative_captions": false}, {"image": scene})

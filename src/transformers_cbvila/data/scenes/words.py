@@ -33,6 +33,11 @@ SYNONYMS = {
     "above": ("above", "over"),
     "below": ("below", "under"),
 }
+RELATION_WORDS = frozenset(word for name in RELATIONS for phrase in SYNONYMS[name] for word in phrase.split()) - {
+    "of",
+    "to",
+    "the",
+}
 
 
 class Kind(NamedTuple):
