@@ -1,4 +1,4 @@
-"""A quantizer or an objective is one file: what is its own (options, the name of a term) is mentioned nowhere else.
+"""A quantizer, an objective or a projector is one file: its options and the names of its terms are nowhere else.
 
 Held by reading the sources' syntax trees; checked on made-up sources too.
 """
@@ -20,7 +20,7 @@ SOURCES = Path(__file__).parents[1] / "src" / "transformers_cbvila"
 TERMS = set(OBJECTIVES) - {"codebook"}
 COMMON_OPTIONS = {"type", "weight"}
 # The ways to a configuration's options, as attributes.
-OWNERS = {"quantizer_config", "objectives", "options"}
+OWNERS = {"quantizer_config", "objectives", "projector_config", "options"}
 # What other objectives share by contract (`CBViLAConfig.trains_encoder`, `masks_before_encoder`).
 SHARED = {"grad_to_vit", "mask_stage"}
 
@@ -30,11 +30,8 @@ def own_file(cls):
 
 
 def options_of_kinds():
-    """Options of each quantizer and objective by their file."""
-    return options_by_file([*QUANTIZERS.values(), *OBJECTIVES.values()])
-
-
-def options_by_file(kinds):
+    """Options of each quantizer, objective and projector by their file."""
+    kinds = [*QUANTIZERS.values(), *OBJECTIVES.values(), *PROJECTORS.values()]
     return {own_file(cls): {field.name for field in fields(cls.options_class)} - COMMON_OPTIONS for cls in kinds}
 
 
@@ -116,8 +113,6 @@ def test_flat_names_are_read_in_their_file_only():
 
 def test_options_are_read_in_their_file_only():
     kinds = options_of_kinds()
-    # Projectors have options of the same names, such as dropout, and are of another configuration.
-    projectors = options_by_file(PROJECTORS.values())
 
     def check(path):
         if path.is_relative_to(SOURCES / "data"):
@@ -125,9 +120,7 @@ def test_options_are_read_in_their_file_only():
         # The head that draws images is of pixels and of hidden codes, and asks both objectives how they were trained.
         own = set() if path.name != "modeling_cbvila_reconstruction.py" else kinds["objective_pixel_cbvila.py"]
         others = {option for file, options in kinds.items() if file != path.name for option in options}
-        return options_read(
-            path.read_text(), others - own - kinds.get(path.name, set()) - projectors.get(path.name, set())
-        )
+        return options_read(path.read_text(), others - own - kinds.get(path.name, set()))
 
     assert all_found(check) == []
 

@@ -35,7 +35,8 @@ def card_of(folders, facts):
 
 
 def test_kinds_cover_every_head():
-    assert set(kinds()) == {head.__name__ for head in PUBLISHED_HEADS}
+    # That of a language model is tested in test_published_language_models.py.
+    assert set(kinds()) == {head.__name__ for head in PUBLISHED_HEADS} | {"CBViLAForConditionalGeneration"}
 
 
 @pytest.mark.parametrize("head", PUBLISHED_HEADS)

@@ -29,6 +29,7 @@ def test_find_checkpoint_of_a_model_folder(folder):
     assert checkpoint.kind.model_class is CBViLAForQuestionAnswering
     assert checkpoint.folder == checkpoint.run == folder
     assert set(checkpoint.files) == {
+        "chat_template.jinja",
         "model.safetensors",
         "tokenizer.json",
         "tokenizer_config.json",
@@ -105,7 +106,7 @@ def _remove(name):
         (_write("config.json", "[]"), "config.json holds list"),
         (
             _change_config(model_type="bert"),
-            "of a model of type 'bert'; this publishes 'cbvila' and 'cbvila_qformer' only",
+            "of a model of type 'bert'; this publishes 'cbvila', 'cbvila_qformer', ",
         ),
         (_change_config(architectures=None), "names the architecture None; expected one of CBViLAModel, "),
         (_remove("tokenizer.json"), "has no tokenizer.json, which is needed to prepare"),

@@ -183,6 +183,22 @@ def test_token_of_images_is_never_written(tmp_path):
     assert 30 not in written(model, batch)[:, PROMPT_IDS.shape[1] :]
 
 
+def test_states_and_attentions_of_the_language_model():
+    model = reading_model(language_model(attn_implementation="eager"))
+    output = model(**prompts(), output_attentions=True, output_hidden_states=True)
+    assert [tuple(states.shape) for states in output.hidden_states] == [(2, 7, 32)] * 3
+    assert [tuple(weights.shape) for weights in output.attentions] == [(2, 4, 7, 7)] * 2
+    assert isinstance(model(**prompts(), return_dict=False), tuple)
+    with pytest.raises(TypeError, match="atention_mask"):
+        model(**prompts(), atention_mask=None)
+
+
+def test_exporters_find_the_parts(model):
+    exporters = pytest.importorskip("transformers.exporters.utils")
+    parts = exporters.decompose_for_generation(model, prompts())
+    assert {"image_encoder", "multi_modal_projector", "language_model", "lm_head", "decode"} <= set(parts)
+
+
 # Training
 
 

@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
@@ -68,7 +68,8 @@ class JobParser(Parser, HfArgumentParser):
     @staticmethod
     def _parse_dataclass_field(parser: Any, field: Any) -> None:
         if field.name in parser.left_out:
-            parser.set_defaults(**{field.name: field.default})
+            default = field.default if field.default_factory is MISSING else field.default_factory()
+            parser.set_defaults(**{field.name: default})
         else:
             HfArgumentParser._parse_dataclass_field(parser, field)
 

@@ -6,6 +6,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..model.configuration_cbvila import CBViLAConfig
+from ..model.configuration_cbvila_conditional_generation import CBViLAConditionalGenerationConfig
 from ..model.configuration_cbvila_qformer import CBViLAQFormerConfig
 from ..model.quantizers_cbvila import QUANTIZERS
 from .checking import Checkpoint
@@ -36,6 +37,7 @@ def render_card(checkpoint: Checkpoint, repo_id: str, facts: Facts) -> str:
         limits=facts.limits,
         license=facts.license,
         num_images=config.get("num_images", 2),
+        language_model=config.get("language_model"),
         labels=_labels(config),
     )
     return str(card)
@@ -98,42 +100,59 @@ def _labels(config: dict[str, Any]) -> str:
 
 
 def _parts_table(checkpoint: Checkpoint) -> str:
-    rows = {
-        "class": f"`{checkpoint.kind.model_class.__name__}`",
-        "parameters": f"{checkpoint.num_parameters:,}",
+    others = {
+        CBViLAConditionalGenerationConfig.model_type: _parts_with_language_model,
+        CBViLAQFormerConfig.model_type: _parts_of_qformer,
     }
-    if checkpoint.config["model_type"] == CBViLAQFormerConfig.model_type:
-        rows |= _parts_of_qformer(CBViLAQFormerConfig.from_dict(checkpoint.config))
-    else:
-        rows |= _parts_of_cbvila(checkpoint)
-    return _table(["", ""], [[name, value] for name, value in rows.items()])
+    rows = others.get(checkpoint.config["model_type"], _parts)
+    return _table(["", ""], [[name, value] for name, value in rows(checkpoint).items()])
 
 
-def _parts_of_cbvila(checkpoint: Checkpoint) -> dict[str, str]:
-    whole = CBViLAConfig.from_dict(checkpoint.config)  # also reads configurations of version 0.1
-    text = whole.text_config
-    rows = {
-        **_vision_rows(whole.vision_config),
-        "text encoder": f"{_encoder(text)}, at most {text.max_position_embeddings} tokens",
-        "fusion encoder": _encoder(whole.multimodal_config),
-    }
-    if checkpoint.kind.has_codebook or checkpoint.kind.auto_class == "AutoModel":
-        rows["quantizer"] = _quantizer(whole.quantizer_config)
-    return {**rows, "preset": f"`{checkpoint.config.get('preset')}`; every choice is in `config.json`"}
-
-
-def _parts_of_qformer(config: CBViLAQFormerConfig) -> dict[str, str]:
+def _parts_with_language_model(checkpoint: Checkpoint) -> dict[str, str]:
+    config = CBViLAConditionalGenerationConfig.from_dict(checkpoint.config)
     return {
-        **_vision_rows(config.vision_config),
-        "Q-Former": f"{_encoder(config)}, at most {config.max_position_embeddings} tokens",
+        **_class_and_images(checkpoint, config.vision_config.to_dict()),
+        "projector": f"`{config.projector_config.type}`, {config.num_image_tokens} tokens for each image",
+        "language model": f"`{config.language_model}`, not in this repository; "
+        + _encoder(config.text_config.get_text_config().to_dict()),
+    }
+
+
+def _parts_of_qformer(checkpoint: Checkpoint) -> dict[str, str]:
+    config = CBViLAQFormerConfig.from_dict(checkpoint.config)
+    return {
+        **_class_and_images(checkpoint, config.vision_config.to_dict()),
+        "Q-Former": f"{_encoder(config.to_dict())}, at most {config.max_position_embeddings} tokens",
         "queries": f"{config.num_query_tokens}, which attend to the image in every "
         f"{config.cross_attention_frequency} layers; every choice is in `config.json`",
     }
 
 
-def _vision_rows(config: Any) -> dict[str, str]:
-    sides = [f"{side}×{side}" for side in (config.image_size, config.patch_size)]
-    return {"images": f"{sides[0]} pixels, patches of {sides[1]}", "image encoder": _encoder(config)}
+def _class_and_images(checkpoint: Checkpoint, vision: dict[str, Any]) -> dict[str, str]:
+    sides = [f"{vision.get(name, '?')}×{vision.get(name, '?')}" for name in ("image_size", "patch_size")]
+    return {
+        "class": f"`{checkpoint.kind.model_class.__name__}`",
+        "parameters": f"{checkpoint.num_parameters:,}",
+        "images": f"{sides[0]} pixels, patches of {sides[1]}",
+        "image encoder": _encoder(vision),
+    }
+
+
+def _parts(checkpoint: Checkpoint) -> dict[str, str]:
+    config = checkpoint.config
+    whole = CBViLAConfig.from_dict(config)  # also reads configurations of version 0.1
+    vision, text, fusion = (
+        part.to_dict() for part in (whole.vision_config, whole.text_config, whole.multimodal_config)
+    )
+    rows = {
+        **_class_and_images(checkpoint, vision),
+        "text encoder": f"{_encoder(text)}, at most {text.get('max_position_embeddings')} tokens",
+        "fusion encoder": _encoder(fusion),
+    }
+    if checkpoint.kind.has_codebook or checkpoint.kind.auto_class == "AutoModel":
+        rows["quantizer"] = _quantizer(whole.quantizer_config)
+    rows["preset"] = f"`{config.get('preset')}`; every choice is in `config.json`"
+    return rows
 
 
 def _quantizer(options: Any) -> str:
@@ -143,8 +162,8 @@ def _quantizer(options: Any) -> str:
     return f"`{options.type}`, {books}{each} visual words"
 
 
-def _encoder(config: Any) -> str:
-    return f"{config.num_hidden_layers} layers, {config.hidden_size} wide"
+def _encoder(config: dict[str, Any]) -> str:
+    return f"{config.get('num_hidden_layers')} layers, {config.get('hidden_size')} wide"
 
 
 def _data_table(data: list[dict[str, str]]) -> str:

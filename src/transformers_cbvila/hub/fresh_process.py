@@ -25,7 +25,9 @@ def main(path: str) -> None:
     spec = json.loads(Path(path).read_text(encoding="utf-8"))
     options = {"trust_remote_code": True, "revision": spec["revision"]}
     source = spec["source"]
-    model = getattr(transformers, spec["auto_class"]).from_pretrained(source, **options)
+    # Kept outside the repository, and this process may have no access to the Hub.
+    apart = {} if spec["language_model"] is None else {"language_model": spec["language_model"]}
+    model = getattr(transformers, spec["auto_class"]).from_pretrained(source, **options, **apart)
     processor = transformers.AutoProcessor.from_pretrained(source, **options)
     ask = None
     if spec["task"] is not None:
@@ -48,7 +50,8 @@ def outputs_of(
         output = model.eval()(**inputs)
     given = {f"model.{name}": value.contiguous().clone() for name, value in _floats(dict(output), "")}
     image = Image.fromarray(np.arange(40 * 30 * 3, dtype=np.uint32).reshape(40, 30, 3).astype(np.uint8))
-    for name, value in processor(images=image, text=_TEXT, return_tensors="pt").items():
+    text = f"{processor.image_token} {_TEXT}" if hasattr(processor, "image_token") else _TEXT
+    for name, value in processor(images=image, text=text, return_tensors="pt").items():
         given[f"processor.{name}"] = value.contiguous()
     if ask is not None:
         answers = [*ask(image, _TEXT), *ask(image, _TEXT, answers=["yes", "no"])]

@@ -4,9 +4,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..model.modeling_cbvila import CBViLAModel
+from ..model.modeling_cbvila_conditional_generation import CBViLAForConditionalGeneration
 from ..model.modeling_cbvila_masked_image_modeling import CBViLAForMaskedImageModeling
 from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
 from ..model.modeling_cbvila_qformer_pretraining import CBViLAForQFormerPreTraining
+from ..model.processing_cbvila import CBViLAProcessor
+from ..model.processing_cbvila_conditional_generation import CBViLAConditionalGenerationProcessor
 from ..model.remote_code_cbvila import VQA_TASK, auto_class_of
 from ..tasks.registry import TASKS
 
@@ -31,6 +34,16 @@ class Kind:
     def has_pipeline(self) -> bool:
         """Whether `pipeline()` can run it."""
         return self.task == VQA_TASK
+
+    @property
+    def processor_class(self) -> Any:
+        """The class of its processor."""
+        return CBViLAConditionalGenerationProcessor if self.has_language_model else CBViLAProcessor
+
+    @property
+    def has_language_model(self) -> bool:
+        """Whether a language model belongs to it that is not published with it."""
+        return self.model_class is CBViLAForConditionalGeneration
 
     @property
     def has_codebook(self) -> bool:

@@ -1,8 +1,8 @@
-"""Writes quantizers and objectives that were registered from outside the package as files to publish with weights.
+"""Writes classes that were registered from outside the package as files to publish with weights.
 
 transformers' remote-code loader follows only `from .name import Name`. Such a class therefore becomes a file beside
 those of model/: the class and the statements of its module that it needs. The published copy of
-`quantizers_cbvila.py` or `objectives_cbvila.py` imports and registers it.
+`quantizers_cbvila.py`, `objectives_cbvila.py` or `projectors_cbvila.py` imports and registers it.
 """
 
 import ast
@@ -18,13 +18,14 @@ from typing import Any, NoReturn
 
 import transformers_cbvila
 
-from ..model import objectives_cbvila, quantizers_cbvila
+from ..model import objectives_cbvila, projectors_cbvila, quantizers_cbvila
 from ..model.nested_options_cbvila import DEFAULT_QUANTIZER
 from ..model.registry_cbvila import find_registered
 from ..model.remote_code_cbvila import code_files
 
 _PACKAGE = transformers_cbvila.__name__
 _MODEL = f"{_PACKAGE}.model"
+_REGISTRIES = {"quantizer": quantizers_cbvila, "objective": objectives_cbvila, "projector": projectors_cbvila}
 _OWN = "copy what is needed from there into the file of the class"
 
 
@@ -33,7 +34,7 @@ class OutsideClass:
     """A class that a checkpoint needs and that is not part of the package.
 
     Args:
-        kind: `"quantizer"` or `"objective"`.
+        kind: `"quantizer"`, `"objective"` or `"projector"`.
         name: The name under which it is registered.
         cls: The class.
     """
@@ -61,9 +62,13 @@ def outside_classes(config: Mapping[str, Any]) -> list[OutsideClass]:
         ValueError: If a name is not registered.
     """
     quantizer = _mapping(config.get("quantizer_config")).get("type", DEFAULT_QUANTIZER)
+    projector = _mapping(config.get("projector_config")).get("type", projectors_cbvila.DEFAULT_PROJECTOR)
     quantizers, objectives = quantizers_cbvila.QUANTIZERS, objectives_cbvila.OBJECTIVES
     found = [
         OutsideClass("quantizer", quantizer, find_registered(quantizers, quantizer, "quantizer_config: type")),
+        OutsideClass(
+            "projector", projector, find_registered(projectors_cbvila.PROJECTORS, projector, "projector_config: type")
+        ),
         *(
             OutsideClass("objective", name, find_registered(objectives, name, "objectives: the name"))
             for name in _mapping(config.get("objectives"))
@@ -85,8 +90,7 @@ def outside_code(config: Mapping[str, Any]) -> dict[str, str]:
         if file in names:
             found.refuse(f"its file would be {file}, which the package has; register it under another name")
         files[file] = _file_of(found)
-        registry = quantizers_cbvila if found.kind == "quantizer" else objectives_cbvila
-        path = Path(inspect.getfile(registry))
+        path = Path(inspect.getfile(_REGISTRIES[found.kind]))
         files[path.name] = files.get(path.name, path.read_text(encoding="utf-8")) + _registration(found)
     return files
 

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -18,7 +19,6 @@ from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
 from ..model.modeling_cbvila_question_answering import CBViLAForQuestionAnswering
 from ..model.modeling_cbvila_visual_reasoning import CBViLAForVisualReasoning
 from ..model.pipeline_cbvila import CBViLAVisualQuestionAnsweringPipeline
-from ..model.processing_cbvila import CBViLAProcessor
 from ..model.remote_code_cbvila import VQA_TASK
 from . import fresh_process
 from .checking import Checkpoint
@@ -32,11 +32,19 @@ _CACHES = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_MODULES_CACHE", "TRANSFO
 
 @dataclass(frozen=True)
 class Original:
-    """Inputs and outputs of the original checkpoint, in this process and with the package."""
+    """Inputs and outputs of the original checkpoint, in this process and with the package.
+
+    Attributes:
+        kind: Its kind.
+        inputs: Inputs of the model.
+        outputs: Outputs by name.
+        language_model: The folder of the language model that belongs to it, if any.
+    """
 
     kind: Kind
     inputs: dict[str, Tensor]
     outputs: dict[str, Tensor]
+    language_model: str | None = None
 
 
 def run_original(checkpoint: Checkpoint) -> Original:
@@ -50,16 +58,23 @@ def run_original(checkpoint: Checkpoint) -> Original:
     missing = sorted(info["missing_keys"])
     if missing:
         raise ValueError(f"{checkpoint.folder} lacks weights of {kind.model_class.__name__}: {', '.join(missing[:5])}")
-    processor = CBViLAProcessor.from_pretrained(checkpoint.folder)
+    processor = kind.processor_class.from_pretrained(checkpoint.folder)
     ask = CBViLAVisualQuestionAnsweringPipeline(model, processor=processor) if kind.has_pipeline else None
     inputs = example_inputs(kind, model.config)
-    return Original(kind, inputs, fresh_process.outputs_of(model, processor, ask, inputs))
+    language_model = _folder_of(model.config.language_model) if kind.has_language_model else None
+    return Original(kind, inputs, fresh_process.outputs_of(model, processor, ask, inputs), language_model)
+
+
+def _folder_of(name: str) -> str:
+    """Returns the folder of a model that has been loaded by its name, for a process that has no access to the Hub."""
+    return os.path.abspath(name) if os.path.isdir(name) else snapshot_download(name, local_files_only=True)
 
 
 def example_inputs(kind: Kind, config: Any) -> dict[str, Tensor]:
     """Returns a fixed batch with all inputs that the outputs of a head depend on."""
     generator = torch.Generator().manual_seed(0)
-    vision, text = config.vision_config, getattr(config, "text_config", config)  # a Q-Former's own fields are of text
+    # A Q-Former's own fields are those of its text.
+    vision, text = config.vision_config, getattr(config, "text_config", config).get_text_config()
     several = [config.num_images] if kind.model_class is CBViLAForVisualReasoning else []
     images = [_BATCH, *several, vision.num_channels, vision.image_size, vision.image_size]
     length = min(_TOKENS, text.max_position_embeddings)
@@ -69,6 +84,10 @@ def example_inputs(kind: Kind, config: Any) -> dict[str, Tensor]:
         "input_ids": input_ids,
         "attention_mask": torch.ones_like(input_ids),
     }
+    if kind.has_language_model:
+        image = torch.full((_BATCH, config.num_image_tokens), config.image_token_id)
+        ids = torch.cat([image, input_ids], dim=1)
+        inputs |= {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids.clone()}
     if kind.model_class is CBViLAForQuestionAnswering:
         special = torch.tensor([text.bos_token_id, text.end_token_id, text.pad_token_id])
         other = next(token for token in range(text.vocab_size) if token not in special.tolist())
@@ -100,6 +119,7 @@ def verify(
             "source": str(source.absolute()) if isinstance(source, Path) else source,
             "revision": revision,
             "auto_class": original.kind.auto_class,
+            "language_model": original.language_model,
             "task": VQA_TASK if original.kind.has_pipeline else None,
             "inputs": str(Path(scratch, "inputs.safetensors")),
             "outputs": str(Path(scratch, "outputs.safetensors")),

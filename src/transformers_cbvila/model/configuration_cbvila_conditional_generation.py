@@ -127,8 +127,9 @@ class CBViLAConditionalGenerationConfig(PreTrainedConfig):
     # Trainer sets `use_cache` of every configuration, False by default. Saved, it would disable the cache of trained
     # models.
     def to_dict(self) -> dict[str, Any]:
-        """Returns the fields as a dictionary, without a `use_cache` of the whole model."""
+        """Returns the fields as a dictionary, without `use_cache` of the whole model and paths of its parts."""
         fields = {name: value for name, value in super().to_dict().items() if name != "use_cache"}
+        fields["text_config"] = {k: v for k, v in fields["text_config"].items() if k != "_name_or_path"}
         quantizer = None if self.quantizer_config is None else self.quantizer_config.to_dict()
         return {**fields, "projector_config": self.projector_config.to_dict(), "quantizer_config": quantizer}
 

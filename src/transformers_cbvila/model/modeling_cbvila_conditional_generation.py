@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, GenerationConfig, GenerationMixin, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPooling, CausalLMOutputWithPast
-from transformers.utils.generic import can_return_tuple
+from transformers.processing_utils import Unpack
+from transformers.utils.generic import TransformersKwargs, can_return_tuple
 
+from .arguments_cbvila import takes_no_other_arguments
 from .caching_cbvila import CACHE_NAME, named_cache, one_cache, with_cache_named
 from .configuration_cbvila_conditional_generation import CBViLAConditionalGenerationConfig
 from .image_placeholders_cbvila import order_of_expanded_images, placeholder_id
@@ -160,8 +162,9 @@ class CBViLAForConditionalGeneration(CBViLAConditionalGenerationPreTrainedModel,
         """Returns where tokens stand for images, as [`CBViLAConditionalGenerationModel.get_placeholder_mask`] does."""
         return self.model.get_placeholder_mask(input_ids, image_features)
 
+    @takes_no_other_arguments
     @can_return_tuple
-    def forward(
+    def forward(  # type: ignore[misc]  # position_ids is also a key of TransformersKwargs
         self,
         input_ids: Tensor | None = None,
         pixel_values: Tensor | None = None,
@@ -173,10 +176,9 @@ class CBViLAForConditionalGeneration(CBViLAConditionalGenerationPreTrainedModel,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         interpolate_pos_encoding: bool = False,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
         num_items_in_batch: Tensor | int | None = None,
         cache: Cache | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> CBViLAForConditionalGenerationOutput:
         """Scores the token after each token and, with labels, computes the loss.
 
@@ -192,10 +194,9 @@ class CBViLAForConditionalGeneration(CBViLAConditionalGenerationPreTrainedModel,
                 not with labels.
             logits_to_keep: Number of last positions to score, 0 for all; or the indices of positions.
             interpolate_pos_encoding: Whether to allow image sizes other than the configured one.
-            output_attentions: Whether to return the language model's attention weights.
-            output_hidden_states: Whether to return the language model's states.
             num_items_in_batch: Number of labelled tokens that the loss is a mean over; by default those of `labels`.
             cache: Another name for `past_key_values`.
+            kwargs: Options such as `output_attentions` and `output_hidden_states`, of the language model.
 
         Raises:
             ValueError: If there is no language model, there are not k tokens for each image, labels have another shape
@@ -212,8 +213,7 @@ class CBViLAForConditionalGeneration(CBViLAConditionalGenerationPreTrainedModel,
             inputs_embeds=inputs_embeds,
             use_cache=False if use_cache is None and labels is not None else use_cache,
             interpolate_pos_encoding=interpolate_pos_encoding,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
+            **kwargs,
         )
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.lm_head(output.last_hidden_state[:, kept])

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling
-from transformers.utils.generic import can_return_tuple
+from transformers.processing_utils import Unpack
+from transformers.utils.generic import TransformersKwargs, can_return_tuple
 
+from .arguments_cbvila import takes_no_other_arguments
 from .caching_cbvila import CACHE_NAME, named_cache, one_cache
 from .configuration_cbvila_conditional_generation import CBViLAConditionalGenerationConfig
 from .image_placeholders_cbvila import check_image_tokens
@@ -217,8 +219,9 @@ class CBViLAConditionalGenerationModel(CBViLAConditionalGenerationPreTrainedMode
             mask.unsqueeze(-1), image_features.to(embeddings.device, embeddings.dtype).flatten(0, 1)
         )
 
+    @takes_no_other_arguments
     @can_return_tuple
-    def forward(
+    def forward(  # type: ignore[misc]  # position_ids is also a key of TransformersKwargs
         self,
         input_ids: Tensor | None = None,
         pixel_values: Tensor | None = None,
@@ -228,9 +231,8 @@ class CBViLAConditionalGenerationModel(CBViLAConditionalGenerationPreTrainedMode
         inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
         interpolate_pos_encoding: bool = False,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
         cache: Cache | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> CBViLAConditionalGenerationModelOutput:
         """Encodes texts with images; arguments as of [`CBViLAForConditionalGeneration`]."""
         if (input_ids is None) == (inputs_embeds is None):
@@ -248,14 +250,12 @@ class CBViLAConditionalGenerationModel(CBViLAConditionalGenerationPreTrainedMode
         options = {
             "position_ids": self._positions(attention_mask, position_ids, inputs_embeds.shape[1]),
             "use_cache": use_cache,
-            "output_attentions": output_attentions,
-            "output_hidden_states": output_hidden_states,
         }
         output = self.require_language_model()(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             **named_cache(one_cache(cache, past_key_values)),
-            **{name: value for name, value in options.items() if value is not None},
+            **{name: value for name, value in {**kwargs, **options}.items() if value is not None},
         )
         return CBViLAConditionalGenerationModelOutput(
             last_hidden_state=output.last_hidden_state,

@@ -5,13 +5,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedConfig
+
 from ..bundled import checkpoint_source
 from ..data.given_options import Repeatable
 from ..data.option_texts import MEASURED_SPLIT, SOURCES
 from ..data.source_rows import usual_split
 from ..data.unknown_texts import warn_of_unknown_tokens
 from ..devices import placed
-from ..model.configuration_cbvila import CBViLAConfig
 from ..model.processing_cbvila import CBViLAProcessor
 from ..output_files import require_folder, write_json, write_json_lines
 from .evaluate_rows import evaluate_rows
@@ -89,7 +90,7 @@ def evaluate_task(task: Task, job: EvaluationJob, progress: bool = True) -> Metr
         raise ValueError(f"predictions={job.predictions}: {task.name} predicts nothing row by row, so leave it out.")
     require_folder("output", job.output)
     require_folder("predictions", job.predictions)
-    model, processor = load_trained(type(task), job.model)
+    model, processor = load_trained(task, job.model)
     task = _with_trained_length(job.model, task)
     task.check_model(model.config)
     classes, split = task.classes(model.config), job.split or usual_split(job.data)
@@ -110,7 +111,7 @@ def evaluate_task(task: Task, job: EvaluationJob, progress: bool = True) -> Metr
         "data": " ".join(Path(name).name for name in job.data),
         "split": split,
         "protocol": job.protocol or "own",
-        "zero_shot": _architecture(model.config) in task.zero_shot_heads,
+        "zero_shot": _architecture(model.config.architectures) in task.zero_shot_heads,
         **measured.metrics,
         "skipped_rows": len(rows.skipped),
     }
@@ -123,20 +124,21 @@ def evaluate_task(task: Task, job: EvaluationJob, progress: bool = True) -> Metr
     return metrics
 
 
-def load_trained(task: type[Task], name: str) -> tuple[Any, CBViLAProcessor]:
+def load_trained(task: Task, name: str) -> tuple[Any, CBViLAProcessor]:
     """Returns a checkpoint's model, on the accelerator if there is one, and its processor.
 
     Raises:
         ValueError: If the checkpoint has another head than the task's.
     """
     source = checkpoint_source(name)
-    architecture = _architecture(CBViLAConfig.from_pretrained(source))
+    architecture = _architecture(PreTrainedConfig.get_config_dict(source)[0].get("architectures"))
     if architecture not in (None, task.head.__name__, *task.zero_shot_heads):
         raise ValueError(
             f"{name} is a {architecture}, which was not trained for {task.name}; fine-tune it with "
             f"`cbvila finetune {task.name}` and evaluate what that writes, a {task.head.__name__}."
         )
-    return placed(task.head.from_pretrained(source)), CBViLAProcessor.from_pretrained(source)
+    model = placed(task.head.from_pretrained(source, **task.loading_options()))
+    return model, task.processor_class().from_pretrained(source)
 
 
 def _with_trained_length(name: str, task: Task) -> Task:
@@ -158,5 +160,5 @@ def _with_trained_length(name: str, task: Task) -> Task:
     return task
 
 
-def _architecture(config: CBViLAConfig) -> str | None:
-    return config.architectures[0] if config.architectures else None
+def _architecture(architectures: list[str] | None) -> str | None:
+    return architectures[0] if architectures else None

@@ -13,6 +13,7 @@ TASKS: MutableMapping[str, type[Task]] = LateClasses(
         "retrieval": LateClass("tasks.retrieval", "ImageTextRetrieval"),
         "entailment": LateClass("tasks.entailment", "VisualEntailment"),
         "reasoning": LateClass("tasks.reasoning", "VisualReasoning"),
+        "captioning": LateClass("tasks.captioning", "Captioning"),
     }
 )
 

@@ -51,7 +51,7 @@ def _read(
     task: Task, rows: TaskRows, source: str, split: str, classes: Sequence[str], joined: Mapping[str, Place]
 ) -> Iterator[Record]:
     """The good rows of one source; reasons of the others are added to `rows.skipped`."""
-    table: Any = load_rows(source, split, task=task.name)
+    table: Any = load_rows(source, split, task=task.source_task or task.name)
     names = table.column_names
     columns = find_columns(task, names, source)
     conditions = [condition.partition("=")[::2] for condition in task.where]

@@ -37,6 +37,7 @@ class Task(GivenOptions, ABC):
         card: File of `hub_cards/` that cards of its models are made from.
         hub_task: Its name in the metadata of cards.
         pipeline_tag: The task that the Hub lists its models under, where the Hub knows it.
+        source_task: Name of the task whose rows of built-in sources it reads; by default its own.
         main_metric: The metric that chooses the best checkpoint.
         defaults: How it is trained where no option says it.
         protocols: Protocols of the literature, by name.
@@ -55,6 +56,7 @@ class Task(GivenOptions, ABC):
     card: ClassVar[str]
     hub_task: ClassVar[str]
     pipeline_tag: ClassVar[str | None] = None
+    source_task: ClassVar[str | None] = None
     main_metric: ClassVar[str] = "accuracy"
     defaults: ClassVar[TrainingDefaults]
     protocols: ClassVar[Mapping[str, Protocol]] = {}
@@ -164,6 +166,30 @@ class Task(GivenOptions, ABC):
         return iter(())
 
     # Model.
+
+    @classmethod
+    def processor_class(cls) -> type[Any]:
+        """Returns the class of its models' processors."""
+        from ..model.processing_cbvila import CBViLAProcessor
+
+        return CBViLAProcessor
+
+    def loading_options(self) -> dict[str, Any]:
+        """Returns options of `from_pretrained` for its models."""
+        return {}
+
+    def create(self, source: str, from_scratch: bool) -> tuple[Any, Any] | None:
+        """Returns a model to be trained and its processor, of a task that makes them by itself.
+
+        Args:
+            source: The checkpoint to start from.
+            from_scratch: Whether to start from random weights.
+        """
+        return None
+
+    def width(self, config: Any) -> int:
+        """Returns the width of what is trained, on which the learning rate depends."""
+        return config.text_config.hidden_size
 
     def classes(self, config: CBViLAConfig) -> tuple[str, ...]:
         """Returns the names of the classes that a model predicts, if it predicts any."""

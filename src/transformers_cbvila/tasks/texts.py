@@ -62,7 +62,7 @@ def usual_length(task: Task, rows: TaskRows, processor: CBViLAProcessor) -> int:
 
 def share_with_sides(task: Task, rows: TaskRows) -> float:
     """Returns the share of texts that say left or right, and would be wrong of a mirrored image."""
-    texts = set(texts_of_rows(task, _sample(rows)))
+    texts = set(texts_of_rows(task, _sample(rows), training=True))
     return sum(_SIDES.search(text) is not None for text in texts) / max(1, len(texts))
 
 

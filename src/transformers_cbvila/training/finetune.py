@@ -13,7 +13,7 @@ from ..data.option_texts import SOURCES, TRAIN_SPLIT
 from ..data.source_rows import usual_split
 from ..data.unknown_texts import warn_of_unknown_tokens
 from ..metric_lines import print_metrics
-from ..model.processing_cbvila import CBViLAProcessor
+from ..model.processing_cbvila import UNLIMITED, CBViLAProcessor
 from ..output_files import write_json
 from ..tasks.evaluation import Evaluation
 from ..tasks.fields import Metrics
@@ -169,12 +169,12 @@ def situation_of(
     args: CBViLATrainingArguments,
 ) -> Situation:
     """Returns what the defaults of training depend on."""
-    config = model.config.text_config
-    limit = token_limit(processor, config.max_position_embeddings) or config.max_position_embeddings
+    positions = getattr(model.config.text_config.get_text_config(), "max_position_embeddings", UNLIMITED)
+    limit = token_limit(processor, positions) or positions
     start = "random" if job.from_scratch else start_of(task, job.model)
     examples = len(task.training_set(rows, args.seed, job.views))
     length, sided = usual_length(task, rows, processor), share_with_sides(task, rows)
-    return Situation(task.defaults, config.hidden_size, start, examples, length, limit, args.world_size, sided)
+    return Situation(task.defaults, task.width(model.config), start, examples, length, limit, args.world_size, sided)
 
 
 def _set_defaults(situation: Situation, task: Task, job: FinetuningJob, args: CBViLATrainingArguments) -> None:

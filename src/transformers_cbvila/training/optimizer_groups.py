@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import nn
 
-# Part of the names of each tower's parameters, in every CB-ViLA model.
-TOWERS = {"vision": "vision_model.", "text": "text_model.", "codebook": "quantizer."}
+# Parts of the names of each tower's parameters, in every CB-ViLA model.
+TOWERS = {"vision": ("vision_model.", "vision_tower."), "text": ("text_model.",), "codebook": ("quantizer.",)}
 _IN_LAYERS = ".layers."  # part of the names of the parameters of transformer layers, in every CB-ViLA model
 
 NamedParameters = Iterable[tuple[str, nn.Parameter]]
@@ -28,7 +28,7 @@ def groups_by_tower(
     """
 
     def tower_of(name: str, parameter: nn.Parameter) -> str:
-        return next((tower for tower in tower_learning_rates if TOWERS[tower] in name), "rest")
+        return next((t for t in tower_learning_rates if any(part in name for part in TOWERS[t])), "rest")
 
     rates = {tower: {"lr": tower_learning_rates[tower]} for tower in TOWERS if tower in tower_learning_rates}
     order: dict[str, dict[str, Any]] = {"rest": {}, **rates}

@@ -338,10 +338,11 @@ class CBViLATrainer(Trainer):
 
         If a gradient is not finite and its loss is, weights show it one step before a loss does.
         """
+        left_out = self.unwrapped_model._keys_to_ignore_on_save or ()  # weights that are not trained
         tensors = {
             name: tensor
             for name, tensor in self.unwrapped_model.state_dict(keep_vars=True).items()
-            if tensor.is_floating_point()
+            if tensor.is_floating_point() and name not in left_out
         }
         finite = torch.stack([local_part(tensor).isfinite().all() for tensor in tensors.values()]).long()
         if self.accelerator.is_fsdp2:  # each process has a part; elsewhere all have the same, and one may save alone

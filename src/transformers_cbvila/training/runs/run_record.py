@@ -33,7 +33,7 @@ def run_record(job: Any, trainer: CBViLATrainer) -> dict[str, Any]:
     return {
         "job": _job(job),
         "preset": getattr(config, "preset", None),
-        "config": config.to_dict(),
+        "config": _config(config),
         "arguments": _arguments(args),
         "versions": _versions(),
         "world_size": args.world_size,
@@ -56,6 +56,13 @@ def recorded_options(job: Any, args: Any) -> dict[str, Any]:
 
 def _job(job: Any) -> dict[str, Any]:
     return {**asdict(job), "train_data": [Path(name).name for name in job.train_data]}
+
+
+def _config(config: Any) -> dict[str, Any]:
+    """Returns the fields of a model's configuration; of a language model in a folder only the folder's name."""
+    fields = config.to_dict()
+    name = fields.get("language_model")
+    return {**fields, "language_model": Path(name).name} if name and Path(name).is_dir() else fields
 
 
 def _arguments(args: Any) -> dict[str, Any]:
