@@ -16,8 +16,8 @@ CHECKED_ROWS = 1000  # of a stream, whose captions are checked for unknown token
 Head = Literal["cbvila", "qformer"]
 # Options of CB-ViLA's own objectives, and of weights that start at random, which a Q-Former's training has none of.
 _OF_CBVILA = (
-    *("preset", "tokenizer", "vocab_size", "mlm_probability", "mlm_replace", "mim_mask_ratio", "text_drop_prob"),
-    *("label_map_column", "label_model", "label_share", "eval_rerank_k"),
+    *("preset", "tokenizer", "vocab_size", "mlm_probability", "mlm_replace", "mlm_words", "mlm_words_share"),
+    *("mim_mask_ratio", "text_drop_prob", "label_map_column", "label_model", "label_share", "eval_rerank_k"),
 )
 
 
@@ -150,8 +150,9 @@ class PretrainingJob(EvaluationOptions, ViewOptions):
             return
         if self.model is None:
             raise ValueError("head='qformer' reads a trained image encoder: name a checkpoint that has one as model.")
+        plain = PretrainingJob(train_data=self.train_data)
         for name in _OF_CBVILA:
-            if getattr(self, name) != PretrainingJob.__dataclass_fields__[name].default:
+            if getattr(self, name) != getattr(plain, name):
                 raise ValueError(
                     f"{name}={shown(getattr(self, name))} is an option of CB-ViLA's own pretraining and changes "
                     "nothing with head='qformer': leave it out."
