@@ -20,6 +20,7 @@ from transformers_cbvila import CBViLAForQFormerPreTraining, CBViLAQFormerConfig
 EXAMPLE = """\
 example:
   python conversion/export_blip2.py --model runs/qformer --output_dir my-blip2
+  python conversion/export_blip2.py --model my-name/my-qformer --output_dir my-blip2 --overwrite
 """
 _CLASSES = {"CBViLAForQFormerPreTraining": CBViLAForQFormerPreTraining, "CBViLAQFormerModel": CBViLAQFormerModel}
 

@@ -19,6 +19,7 @@ PUBLIC = {
     "CBViLAConfig",
     "CBViLADataCollatorForImageTextRetrieval",
     "CBViLADataCollatorForPreTraining",
+    "CBViLADataCollatorForQFormerPreTraining",
     "CBViLADataCollatorForQuestionAnswering",
     "CBViLADataCollatorForVisualEntailment",
     "CBViLADataCollatorForVisualReasoning",

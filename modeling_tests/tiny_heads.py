@@ -1,6 +1,7 @@
 """Every head of the family with a batch that gives it a loss, for tests of what holds for all of them."""
 
 import tiny
+import tiny_qformer
 import torch
 from transformers.utils import ModelOutput
 
@@ -8,6 +9,7 @@ from transformers_cbvila import (
     CBViLAForImageTextRetrieval,
     CBViLAForMaskedImageModeling,
     CBViLAForPreTraining,
+    CBViLAForQFormerPreTraining,
     CBViLAForQuestionAnswering,
     CBViLAForVisualEntailment,
     CBViLAForVisualReasoning,
@@ -23,6 +25,15 @@ HEADS = (
     CBViLAForVisualReasoning,
     CBViLAForMaskedImageModeling,
 )
+# With those whose configuration is not that of a whole model.
+PUBLISHED_HEADS = (*HEADS, CBViLAForQFormerPreTraining)
+
+
+def build_head(head, **fields):
+    """A tiny model of any published head."""
+    if head is CBViLAForQFormerPreTraining:
+        return tiny_qformer.build_qformer(head, **fields)
+    return tiny.build(head, **fields)
 
 
 def batch_for(head, batch=4, length=7, padding=(0, 2, 1, 3), side=tiny.SIDE):

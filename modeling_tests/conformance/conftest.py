@@ -18,8 +18,12 @@ IN_TREE_NAMES = {
         "cbvila_vision_model": "CBViLAVisionModel",
         "cbvila_text_model": "CBViLATextModel",
         "cbvila_fusion_model": "CBViLAFusionModel",
+        "cbvila_qformer": "CBViLAQFormerModel",
     },
-    "MODEL_FOR_PRETRAINING_MAPPING_NAMES": {"cbvila": "CBViLAForPreTraining"},
+    "MODEL_FOR_PRETRAINING_MAPPING_NAMES": {
+        "cbvila": "CBViLAForPreTraining",
+        "cbvila_qformer": "CBViLAForQFormerPreTraining",
+    },
     "MODEL_FOR_VISUAL_QUESTION_ANSWERING_MAPPING_NAMES": {"cbvila": "CBViLAForQuestionAnswering"},
     "MODEL_FOR_MASKED_IMAGE_MODELING_MAPPING_NAMES": {"cbvila": "CBViLAForMaskedImageModeling"},
 }

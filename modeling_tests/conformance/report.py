@@ -27,6 +27,8 @@ NEAREST = {
     "CBViLAForVisualEntailment": ("BlipForImageTextRetrieval", False),
     "CBViLAForVisualReasoning": ("BlipForImageTextRetrieval", False),
     "CBViLAForMaskedImageModeling": ("BlipModel", False),
+    "CBViLAQFormerModel": ("BlipTextModel", False),
+    "CBViLAForQFormerPreTraining": ("BlipModel", False),
     "Configs": ("BlipConfigs", True),
     "ImageProcessor": ("BlipImageProcessor", True),
     "Processor": ("BlipProcessor", True),

@@ -5,7 +5,13 @@ import unittest
 from conformance import upstream
 from conformance.testers import ModelTester
 
-from transformers_cbvila import CBViLAConfig, CBViLAFusionConfig, CBViLATextConfig, CBViLAVisionConfig
+from transformers_cbvila import (
+    CBViLAConfig,
+    CBViLAFusionConfig,
+    CBViLAQFormerConfig,
+    CBViLATextConfig,
+    CBViLAVisionConfig,
+)
 
 upstream.require()
 ConfigTester = upstream.load("test_configuration_common").ConfigTester
@@ -29,3 +35,6 @@ class TestConfigs(unittest.TestCase):
 
     def test_multimodal_config(self):
         self.run_common_tests(CBViLAFusionConfig, hidden_size=36)
+
+    def test_qformer_config(self):
+        self.run_common_tests(CBViLAQFormerConfig, hidden_size=36, dec_token_id=None)

@@ -13,6 +13,8 @@ from conformance.testers import (
     MaskedImageTester,
     ModelTester,
     PreTrainingTester,
+    QFormerPreTrainingTester,
+    QFormerTester,
     ReasoningTester,
     TextTester,
     VisionTester,
@@ -24,11 +26,13 @@ from transformers_cbvila import (
     CBViLAForImageTextRetrieval,
     CBViLAForMaskedImageModeling,
     CBViLAForPreTraining,
+    CBViLAForQFormerPreTraining,
     CBViLAForQuestionAnswering,
     CBViLAForVisualEntailment,
     CBViLAForVisualReasoning,
     CBViLAFusionModel,
     CBViLAModel,
+    CBViLAQFormerModel,
     CBViLATextModel,
     CBViLAVisionModel,
 )
@@ -172,3 +176,19 @@ class TestCBViLAForMaskedImageModeling(PairTests, unittest.TestCase):
 
     def labels(self, inputs):
         return {"bool_masked_pos": tiny.tiny_pairs(self.model_tester.batch_size)["bool_masked_pos"]}
+
+
+class TestCBViLAQFormerModel(OurTests, unittest.TestCase):
+    all_model_classes = (CBViLAQFormerModel,)
+    make_tester = QFormerTester
+    additional_model_inputs = ("encoder_hidden_states",)
+
+
+class TestCBViLAForQFormerPreTraining(PairTests, unittest.TestCase):
+    all_model_classes = (CBViLAForQFormerPreTraining,)
+    make_tester = QFormerPreTrainingTester
+
+    def setUp(self):
+        super().setUp()
+        if "pad_left" in self._testMethodName:
+            self.skipTest("The first token stands for the text, so that texts are padded on the right")

@@ -1,6 +1,7 @@
 """What transformers' suites ask about a model: its configuration, a batch, and the sizes to expect in its outputs."""
 
 import tiny
+import tiny_qformer
 import torch
 
 from transformers_cbvila.data.masking import generator_for
@@ -104,6 +105,31 @@ class ReasoningTester(ModelTester):
         config, inputs = super().prepare_config_and_inputs_for_common()
         inputs["pixel_values"] = tiny.tiny_images(2 * self.batch_size).unflatten(0, (-1, 2))
         return config, inputs
+
+
+class QFormerTester(ModelTester):
+    """A Q-Former on its own, with a text beside its queries."""
+
+    seq_length = tiny_qformer.QUERIES + SEQ_LENGTH
+
+    def get_config(self):
+        # Without [DEC], which is the last token, and the suite takes the last tokens away.
+        return tiny_qformer.tiny_qformer_config(vocab_size=tiny.VOCABULARY, dec_token_id=None, num_hidden_layers=2)
+
+    def prepare_config_and_inputs_for_common(self):
+        texts = small_ids(tiny.tiny_texts(self.batch_size, SEQ_LENGTH))
+        return self.get_config(), {**texts, "encoder_hidden_states": tiny_qformer.image_tokens(self.batch_size)}
+
+
+class QFormerPreTrainingTester(QFormerTester):
+    def prepare_config_and_inputs_for_common(self):
+        texts = small_ids(tiny.tiny_texts(self.batch_size, SEQ_LENGTH))
+        return self.get_config(), {"pixel_values": tiny.tiny_images(self.batch_size), **texts}
+
+    def prepare_config_and_inputs_for_model_class(self, model_class):
+        """For the test that a batch equals its rows. The mismatched pairs of the loss are made of the batch."""
+        config, inputs = self.prepare_config_and_inputs_for_common()
+        return config, {**inputs, "return_loss": False}
 
 
 class MaskedImageTester(ModelTester):

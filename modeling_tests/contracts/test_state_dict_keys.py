@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors import safe_open
 from tiny import build
-from tiny_heads import HEADS
+from tiny_heads import HEADS, build_head
 from version_0_1 import in_names_of_0_1, save_as_0_1
 
-from transformers_cbvila import CBViLAForPreTraining, CBViLAModel
+from transformers_cbvila import CBViLAForPreTraining, CBViLAForQFormerPreTraining, CBViLAModel
 from transformers_cbvila.model.objective_mim_cls_bag_cbvila import CBViLAMIMClsBagOptions
 
 RECORD = Path(__file__).with_name("state_dict_keys.json")
@@ -36,8 +36,17 @@ def keys(head, configuration):
     }
 
 
+def keys_of_qformer():
+    return {name: list(value.shape) for name, value in build_head(CBViLAForQFormerPreTraining).state_dict().items()}
+
+
 def everything():
-    return {f"{head.__name__} {name}": keys(head, name) for head in HEADS for name in CONFIGURATIONS}
+    recorded = {f"{head.__name__} {name}": keys(head, name) for head in HEADS for name in CONFIGURATIONS}
+    return recorded | {"CBViLAForQFormerPreTraining": keys_of_qformer()}
+
+
+def test_qformer_keys_and_shapes_equal_recorded_ones():
+    assert keys_of_qformer() == json.loads(RECORD.read_text())["CBViLAForQFormerPreTraining"]
 
 
 @pytest.mark.parametrize("configuration", CONFIGURATIONS)

@@ -5,13 +5,16 @@ import shlex
 from pathlib import Path
 
 import convert_albef
+import convert_blip2
+import export_blip2
 import export_towers
 import init_from_pretrained
 import pytest
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 SECTION = re.search(r"## Convert\n.*?```bash\n(.*?)```", README, flags=re.DOTALL)[1]
-SCRIPTS = {module.__name__: module for module in (convert_albef, export_towers, init_from_pretrained)}
+MODULES = (convert_albef, init_from_pretrained, export_towers, convert_blip2, export_blip2)
+SCRIPTS = {module.__name__: module for module in MODULES}
 
 
 def commands(text):

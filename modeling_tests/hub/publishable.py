@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import tiny
+from tiny_heads import build_head
 
 from transformers_cbvila.hub.checking import find_checkpoint
 from transformers_cbvila.hub.staging import stage
@@ -23,7 +24,7 @@ FACTS = {
 
 def save_checkpoint(head, folder, **fields):
     """A tiny model of a head with its processor, as `save_pretrained` writes them."""
-    model = tiny.build(head, **fields)
+    model = build_head(head, **fields)
     model.save_pretrained(folder)
     tiny.tiny_processor().save_pretrained(folder)
     return Path(folder)

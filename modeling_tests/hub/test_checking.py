@@ -106,7 +106,7 @@ def _remove(name):
         (_write("config.json", "[]"), "config.json holds list"),
         (
             _change_config(model_type="bert"),
-            "of a model of type 'bert'; this publishes 'cbvila' and 'cbvila_conditional_generation' only",
+            "of a model of type 'bert'; this publishes 'cbvila', 'cbvila_qformer', ",
         ),
         (_change_config(architectures=None), "names the architecture None; expected one of CBViLAModel, "),
         (_remove("tokenizer.json"), "has no tokenizer.json, which is needed to prepare"),

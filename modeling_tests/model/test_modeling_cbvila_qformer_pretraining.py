@@ -8,6 +8,7 @@ from equal_tensors import assert_equal_weights
 from tiny_qformer import DEC, QUERIES, build_qformer, tiny_qformer_config
 from two_processes import run_in_two
 
+from transformers_cbvila import CBViLAForPreTraining, CBViLAModel
 from transformers_cbvila.model.configuration_cbvila_qformer import CBViLAQFormerConfig
 from transformers_cbvila.model.modeling_cbvila_qformer import CBViLAQFormerModel
 from transformers_cbvila.model.modeling_cbvila_qformer_pretraining import CBViLAForQFormerPreTraining
@@ -57,6 +58,18 @@ def test_output_without_loss_has_the_same_similarities_and_matches():
     for name in ("logits_per_image", "image_embeds", "text_embeds", "query_hidden_states"):
         torch.testing.assert_close(plain[name], whole[name], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(plain.itm_logits, whole.itm_logits[:4], atol=1e-5, rtol=1e-5)
+
+
+def test_cross_attention_says_where_each_query_looks():
+    model, batch = model_of(), pairs()
+    model.set_attn_implementation("eager")
+    for return_loss, tokens in ((True, QUERIES + 7), (False, QUERIES)):
+        with torch.no_grad():
+            output = model(**batch, return_loss=return_loss, output_attentions=True, output_hidden_states=True)
+        assert [tuple(weights.shape) for weights in output.cross_attentions] == [(4, 4, QUERIES, 17)] * 2
+        assert [tuple(states.shape) for states in output.hidden_states] == [(4, tokens, 24)] * 4
+        torch.testing.assert_close(output.cross_attentions[0].sum(-1), torch.ones(4, 4, QUERIES))
+        assert torch.equal(output.hidden_states[-1][:, :QUERIES], output.query_hidden_states)
 
 
 def test_contrast_reads_queries_and_texts_that_do_not_see_each_other():
@@ -139,6 +152,17 @@ def test_padding_changes_no_loss(attention):
     cut = {**batch, **{name: value[:, :5] for name, value in batch_texts(batch).items()}}
     for name, value in losses_of(model, batch).items():
         torch.testing.assert_close(value, losses_of(model, cut)[name], atol=1e-12, rtol=1e-12)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_losses_under_autocast_are_nearly_the_same(attention):
+    model, batch = model_of(), pairs()
+    model.set_attn_implementation(attention)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = model(**batch).losses
+    for name, value in losses_of(model, batch).items():
+        assert rounded[name].dtype == torch.float32
+        torch.testing.assert_close(rounded[name].detach(), value, atol=0.02, rtol=0.02)
 
 
 def test_drawn_negatives_depend_on_the_seed_alone():
@@ -303,6 +327,13 @@ def test_pretraining_checkpoint_needs_a_configuration(tmp_path):
     tiny.pretraining_model().save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="a CBViLAQFormerConfig is that of a 'cbvila_qformer'"):
         CBViLAForQFormerPreTraining.from_pretrained(tmp_path)
+
+
+def test_other_heads_refuse_a_qformer(tmp_path):
+    model_of().save_pretrained(tmp_path)
+    for head in (CBViLAModel, CBViLAForPreTraining):
+        with pytest.raises(ValueError, match="This is the configuration of a 'cbvila_qformer'"):
+            head.from_pretrained(tmp_path)
 
 
 # Wrong inputs

@@ -12,6 +12,7 @@ from tiny_qformer import QUERIES, build_qformer
 from tiny_recipe import parse_pretrain
 from tiny_trainer import step_logs, training_arguments
 from transformers import AutoModelForPreTraining, Trainer, TrainingArguments
+from two_processes import run_in_two
 
 from transformers_cbvila.cli import main
 from transformers_cbvila.data.pairs import ImageTextPairs
@@ -38,9 +39,9 @@ def collator():
     return CBViLADataCollatorForQFormerPreTraining(tiny.tiny_processor(), max_length=16)
 
 
-def our_trainer(folder, callbacks=(), **options):
+def our_trainer(folder, callbacks=(), dropout=0.1, **options):
     return CBViLATrainer(
-        model=build_qformer(CBViLAForQFormerPreTraining, dropout=0.1),
+        model=build_qformer(CBViLAForQFormerPreTraining, dropout=dropout),
         args=training_arguments(folder, **options),
         train_dataset=ImageTextPairs(tiny.tiny_rows(8), crop_scale=0.75),
         data_collator=collator(),
@@ -89,6 +90,30 @@ def test_training_leaves_the_image_encoder_alone(tmp_path):
     trained = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
     assert not trained & {id(p) for p in trainer.model.vision_model.parameters()}
     assert step_logs(trainer)[0].keys() >= TERMS
+
+
+def trained(rank, folder, processes=2):
+    """Weights and losses of a run of three steps of four pairs, on so many processes."""
+    trainer = our_trainer(
+        folder,
+        dropout=0.0,
+        max_steps=3,
+        optim="sgd",
+        learning_rate=0.05,
+        train_sampling_strategy="sequential",
+        per_device_train_batch_size=4 // processes,
+    )
+    trainer.train()
+    return trainer.model.state_dict(), [log["loss"] for log in step_logs(trainer)]
+
+
+def test_two_processes_train_as_one(tmp_path):
+    (weights, losses), (others, _) = run_in_two(trained, tmp_path, str(tmp_path), joined=False)
+    assert_equal_tensors(weights, others)
+    expected, expected_losses = trained(0, tmp_path / "alone", processes=1)
+    assert losses == pytest.approx(expected_losses, rel=1e-5)
+    for name, value in weights.items():
+        torch.testing.assert_close(value, expected[name], atol=1e-5, rtol=1e-5, msg=name)
 
 
 def test_plain_trainer_evaluates_the_loss(tmp_path):
@@ -237,6 +262,7 @@ def test_recipe_pretrains_a_qformer():
         ({"head": "other"}, "head='other' is none of cbvila, qformer"),
         ({"head": "qformer", "model": None}, "name a checkpoint that has one as model"),
         ({"head": "qformer", "mim_mask_ratio": 0.5}, "mim_mask_ratio=0.5 is an option of CB-ViLA's own pretraining"),
+        ({"head": "qformer", "mlm_words": ["left"]}, "mlm_words=['left'] is an option of CB-ViLA's own pretraining"),
         ({"head": "qformer", "preset": "albef"}, "preset='albef' is an option of CB-ViLA's own pretraining"),
     ],
 )

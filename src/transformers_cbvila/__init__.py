@@ -25,6 +25,7 @@ from .bundled import bundled_checkpoint, bundled_checkpoints
 if TYPE_CHECKING:
     from .data.collators import CBViLADataCollatorForPreTraining, CBViLADataCollatorForQuestionAnswering
     from .data.pairs import ImageTextPairs
+    from .data.qformer_collator import CBViLADataCollatorForQFormerPreTraining
     from .data.sources import load_pairs
     from .data.streams import StreamedImageTextPairs
     from .data.task_collators import (
@@ -98,6 +99,7 @@ _MODULE_OF_LAZY_NAME = {
     "CBViLAForConditionalGenerationOutput": "model.modeling_cbvila_conditional_generation",
     "CBViLADataCollatorForImageTextRetrieval": "data.task_collators",
     "CBViLADataCollatorForPreTraining": "data.collators",
+    "CBViLADataCollatorForQFormerPreTraining": "data.qformer_collator",
     "CBViLADataCollatorForQuestionAnswering": "data.collators",
     "CBViLADataCollatorForVisualEntailment": "data.task_collators",
     "CBViLADataCollatorForVisualReasoning": "data.task_collators",
@@ -188,6 +190,7 @@ __all__ = [
     "CBViLAConfig",
     "CBViLADataCollatorForImageTextRetrieval",
     "CBViLADataCollatorForPreTraining",
+    "CBViLADataCollatorForQFormerPreTraining",
     "CBViLADataCollatorForQuestionAnswering",
     "CBViLADataCollatorForVisualEntailment",
     "CBViLADataCollatorForVisualReasoning",

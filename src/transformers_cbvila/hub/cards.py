@@ -7,6 +7,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..model.configuration_cbvila import CBViLAConfig
 from ..model.configuration_cbvila_conditional_generation import CBViLAConditionalGenerationConfig
+from ..model.configuration_cbvila_qformer import CBViLAQFormerConfig
 from ..model.quantizers_cbvila import QUANTIZERS
 from .checking import Checkpoint
 from .facts import Facts
@@ -99,7 +100,11 @@ def _labels(config: dict[str, Any]) -> str:
 
 
 def _parts_table(checkpoint: Checkpoint) -> str:
-    rows = _parts_with_language_model if checkpoint.kind.has_language_model else _parts
+    others = {
+        CBViLAConditionalGenerationConfig.model_type: _parts_with_language_model,
+        CBViLAQFormerConfig.model_type: _parts_of_qformer,
+    }
+    rows = others.get(checkpoint.config["model_type"], _parts)
     return _table(["", ""], [[name, value] for name, value in rows(checkpoint).items()])
 
 
@@ -110,6 +115,16 @@ def _parts_with_language_model(checkpoint: Checkpoint) -> dict[str, str]:
         "projector": f"`{config.projector_config.type}`, {config.num_image_tokens} tokens for each image",
         "language model": f"`{config.language_model}`, not in this repository; "
         + _encoder(config.text_config.get_text_config().to_dict()),
+    }
+
+
+def _parts_of_qformer(checkpoint: Checkpoint) -> dict[str, str]:
+    config = CBViLAQFormerConfig.from_dict(checkpoint.config)
+    return {
+        **_class_and_images(checkpoint, config.vision_config.to_dict()),
+        "Q-Former": f"{_encoder(config.to_dict())}, at most {config.max_position_embeddings} tokens",
+        "queries": f"{config.num_query_tokens}, which attend to the image in every "
+        f"{config.cross_attention_frequency} layers; every choice is in `config.json`",
     }
 
 

@@ -20,7 +20,7 @@ from transformers.utils import (
 )
 
 from ..bundled import bundled_or_same, no_checkpoint
-from ..model.messages_cbvila import one_line, shown
+from ..model.messages_cbvila import listed, one_line, shown
 from .kinds import Kind, kinds
 from .local_paths import check_names_no_folder
 
@@ -134,7 +134,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     known = {kind.model_class.config_class.model_type: None for kind in kinds().values()}
     if found not in known:
         raise ValueError(
-            f"{path} is of a model of type {shown(found)}; this publishes {' and '.join(map(repr, known))} only"
+            f"{path} is of a model of type {shown(found)}; this publishes {listed(map(repr, known))} only"
         )
     architecture = (config.get("architectures") or [None])[0]
     if architecture not in kinds():

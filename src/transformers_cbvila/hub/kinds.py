@@ -7,6 +7,7 @@ from ..model.modeling_cbvila import CBViLAModel
 from ..model.modeling_cbvila_conditional_generation import CBViLAForConditionalGeneration
 from ..model.modeling_cbvila_masked_image_modeling import CBViLAForMaskedImageModeling
 from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
+from ..model.modeling_cbvila_qformer_pretraining import CBViLAForQFormerPreTraining
 from ..model.processing_cbvila import CBViLAProcessor
 from ..model.processing_cbvila_conditional_generation import CBViLAConditionalGenerationProcessor
 from ..model.remote_code_cbvila import VQA_TASK, auto_class_of
@@ -58,6 +59,7 @@ class Kind:
 _KINDS = (
     Kind(CBViLAModel, "base.md", "feature-extraction", "feature-extraction"),
     Kind(CBViLAForPreTraining, "pretraining.md", "vision-language-pretraining"),
+    Kind(CBViLAForQFormerPreTraining, "qformer.md", "vision-language-pretraining"),
     Kind(CBViLAForMaskedImageModeling, "masked_image_modeling.md", "masked-image-modeling"),
 )
 

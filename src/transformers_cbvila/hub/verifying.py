@@ -73,7 +73,8 @@ def _folder_of(name: str) -> str:
 def example_inputs(kind: Kind, config: Any) -> dict[str, Tensor]:
     """Returns a fixed batch with all inputs that the outputs of a head depend on."""
     generator = torch.Generator().manual_seed(0)
-    vision, text = config.vision_config, config.text_config.get_text_config()
+    # A Q-Former's own fields are those of its text.
+    vision, text = config.vision_config, getattr(config, "text_config", config).get_text_config()
     several = [config.num_images] if kind.model_class is CBViLAForVisualReasoning else []
     images = [_BATCH, *several, vision.num_channels, vision.image_size, vision.image_size]
     length = min(_TOKENS, text.max_position_embeddings)

@@ -12,6 +12,7 @@ from .class_names_cbvila import CLASS_FIELDS, ChosenClasses, both_fields, check_
 from .configuration_checks_cbvila import (
     check_choices,
     check_combinations,
+    check_model_type,
     check_numbers,
     check_spelling,
     check_sub_config,
@@ -151,6 +152,7 @@ class CBViLAConfig(PreTrainedConfig):
     tie_word_embeddings: bool = True
 
     def __post_init__(self, **kwargs: Any) -> None:
+        check_model_type(kwargs, type(self))
         if "use_cache" in kwargs:
             raise ValueError(
                 f"use_cache={shown(kwargs['use_cache'])} of the whole model: the cache is the answer decoder's. Set "

@@ -20,6 +20,19 @@ _POSITIVE = (
     "cross_attention_frequency",
     "projection_dim",
 )
+_OF_PROJECTOR = (
+    "num_query_tokens",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "hidden_act",
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "layer_norm_eps",
+    "initializer_range",
+    "cross_attention_frequency",
+)
 
 
 @saved_with_its_code
@@ -116,13 +129,15 @@ class CBViLAQFormerConfig(PreTrainedConfig):
             raise ValueError(
                 f"{self.base_config_key}: logit_scale_init_value={self.logit_scale_init_value} must be finite."
             )
-        for name in ("dec_token_id", "bos_token_id"):
-            token = getattr(self, name)
-            if token is not None and not 0 <= token < self.vocab_size:
-                raise ValueError(
-                    f"{self.base_config_key}: {name}={token} is none of the {self.vocab_size} tokens of vocab_size. "
-                    "[DEC] needs a row of its own there, such as the last one; dec_token_id=None begins with [CLS]."
-                )
+        if self.dec_token_id is not None and not 0 <= self.dec_token_id < self.vocab_size:
+            raise ValueError(
+                f"{self.base_config_key}: dec_token_id={self.dec_token_id} is none of the {self.vocab_size} tokens of "
+                "vocab_size. [DEC] needs a row of its own there, such as the last one; None begins with [CLS]."
+            )
+
+    def projector_config(self) -> dict[str, Any]:
+        """Returns the `projector_config` of a [`CBViLAConditionalGenerationConfig`] that starts from this Q-Former."""
+        return {"type": "qformer", **{name: getattr(self, name) for name in _OF_PROJECTOR}}
 
     def has_cross_attention(self, layer: int) -> bool:
         """Returns whether queries attend to the image in a layer, counted from 0."""

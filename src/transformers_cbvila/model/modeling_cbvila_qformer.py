@@ -19,6 +19,7 @@ from .configuration_cbvila_qformer import CBViLAQFormerConfig
 from .label_checks_cbvila import INDEX, check_ids
 from .modeling_cbvila_base import CBViLAPreTrainedModel
 from .modeling_cbvila_layers import CBViLACrossAttention, CBViLAMLP, CBViLASelfAttention
+from .modeling_cbvila_text import num_embeddings
 from .qformer_masks_cbvila import AttentionPattern, additive_mask, qformer_mask
 
 # Keys of a stage-1 checkpoint that the Q-Former alone leaves out.
@@ -51,7 +52,7 @@ class CBViLAQFormerEmbeddings(nn.Module):
         """Initializes the queries; [DEC] starts as a copy of [CLS], whose place it takes."""
         init.normal_(self.query_tokens, std=std)
         start, first = self.config.dec_token_id, self.config.bos_token_id
-        if self.has_text and start is not None and first is not None:
+        if self.has_text and start is not None and first in range(self.config.vocab_size):
             rows = self.word_embeddings.weight.detach().clone()
             rows[start] = rows[first]
             init.copy_(self.word_embeddings.weight, rows)
@@ -72,14 +73,14 @@ class CBViLAQFormerEmbeddings(nn.Module):
     def _embed_text(self, text: Tensor, position_ids: Tensor | None) -> Tensor:
         if not self.has_text:
             raise ValueError("This Q-Former was built without text: pass encoder_hidden_states alone.")
-        length, limit = text.shape[1], self.position_embeddings.num_embeddings
+        length, limit = text.shape[1], num_embeddings(self.position_embeddings)
         if isinstance(length, int) and not 1 <= length <= limit:  # symbolic in torch.export
             raise ValueError(
                 f"The text has {length} tokens; the model takes 1 to {limit} (max_position_embeddings). Let the "
                 f"tokenizer cut it: truncation=True, max_length={limit}."
             )
         if text.dim() == 2:
-            vocabulary = self.word_embeddings.num_embeddings
+            vocabulary = num_embeddings(self.word_embeddings)
             rule = f"the vocabulary has {vocabulary} tokens; is the tokenizer that of the model?"
             check_ids("input_ids", text, tuple(text.shape), vocabulary, rule, self, False, INDEX)
             text = self.word_embeddings(text)

@@ -5,6 +5,7 @@ vocabulary, k negatives.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -55,6 +56,9 @@ class CBViLAForQFormerPreTrainingOutput(ModelOutput):
         text_embeds (`torch.FloatTensor` (B, E)): Embeddings of the texts, of length 1.
         query_hidden_states (`torch.FloatTensor` (B, Q, D)): States of the queries, which see the image only.
         caption_logits (`torch.FloatTensor` (B, L, V)): Logits of the next token at each token of the text.
+        hidden_states, attentions, cross_attentions (tuples, *optional*): States of the pass in which queries read the
+            image and texts are generated (without a loss, queries alone): queries first. The cross-attention
+            (B, heads, Q, S) says where in the image each query looks.
     """
 
     loss: Tensor | None = None
@@ -66,6 +70,9 @@ class CBViLAForQFormerPreTrainingOutput(ModelOutput):
     text_embeds: Tensor | None = None
     query_hidden_states: Tensor | None = None
     caption_logits: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    cross_attentions: tuple[Tensor, ...] | None = None
 
 
 class CBViLAForQFormerPreTraining(CBViLAPreTrainedModel):
@@ -108,8 +115,8 @@ class CBViLAForQFormerPreTraining(CBViLAPreTrainedModel):
 
     def __init__(self, config: CBViLAQFormerConfig) -> None:
         super().__init__(config)
-        self.vision_model = CBViLAVisionModel._from_config(config.vision_config)
         self.qformer = CBViLAQFormerModel(config)
+        self.vision_model = CBViLAVisionModel._from_config(config.vision_config)
         self.vision_projection = nn.Linear(config.hidden_size, config.projection_dim)
         self.text_projection = nn.Linear(config.hidden_size, config.projection_dim)
         self.logit_scale = nn.Parameter(at_least_fp32(torch.tensor(config.logit_scale_init_value)))
@@ -176,6 +183,8 @@ class CBViLAForQFormerPreTraining(CBViLAPreTrainedModel):
         negative_seed: int | Tensor | None = None,
         return_loss: bool = True,
         interpolate_pos_encoding: bool = False,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
     ) -> CBViLAForQFormerPreTrainingOutput:
         """Computes the losses of pairs, or only their similarities and matching scores.
 
@@ -196,14 +205,20 @@ class CBViLAForQFormerPreTraining(CBViLAPreTrainedModel):
                 [`choose_negatives`]. By default torch's random state is used.
             return_loss: Whether to compute the losses; matching then encodes each text and each image three times.
             interpolate_pos_encoding: Whether to allow image sizes other than the configured one.
+            output_attentions: Whether to return attention weights; by default as the configuration says.
+            output_hidden_states: Whether to return the states of all layers; by default as the configuration says.
 
         Raises:
             ValueError: If image or text is missing, their numbers differ, or texts are padded on the left.
         """
         self._check_inputs(pixel_values, input_ids, attention_mask)
+        options = self.states_to_return(output_attentions, output_hidden_states)
         images = self.encode_images(pixel_values, interpolate_pos_encoding)
-        queries, caption = self._read(images, input_ids, attention_mask, with_caption=return_loss)
+        read = self._read(images, input_ids if return_loss else None, attention_mask, **options)
+        queries, caption = read.last_hidden_state.tensor_split([self.config.num_query_tokens], dim=1)
         output = self._similarities(queries, self.qformer(input_ids, attention_mask).pooler_output)
+        output.hidden_states, output.attentions = read.hidden_states, read.attentions
+        output.cross_attentions = read.cross_attentions
         if not return_loss:
             output.itm_logits = self._match(images, input_ids, attention_mask)
             return output
@@ -223,19 +238,15 @@ class CBViLAForQFormerPreTraining(CBViLAPreTrainedModel):
         output.caption_logits = scored[ITG].predictions["caption_logits"]
         return reorder_fields(output)
 
-    def _read(
-        self, images: Tensor, input_ids: Tensor, attention_mask: Tensor | None, with_caption: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        """Returns the states of queries (B, Q, D) and, with a caption to generate, those of its tokens (B, L, D)."""
-        if not with_caption:
-            return self.qformer(encoder_hidden_states=images).last_hidden_state, None
+    def _read(self, images: Tensor, input_ids: Tensor | None, attention_mask: Tensor | None, **options: bool) -> Any:
+        """Returns the output of the queries on image tokens (B, S, Dv), with captions (B, L) to generate if given."""
+        if input_ids is None:
+            return self.qformer(encoder_hidden_states=images, **options)
         # Queries do not see the text where it is generated, so that one pass serves contrast and generation.
-        captions = input_ids
         if self.config.dec_token_id is not None:
-            captions = torch.cat([torch.full_like(input_ids[:, :1], self.config.dec_token_id), input_ids[:, 1:]], 1)
-        states = self.qformer(captions, attention_mask, images, attention_pattern="causal").last_hidden_state
-        number = self.config.num_query_tokens
-        return states[:, :number], states[:, number:]
+            start = torch.full_like(input_ids[:, :1], self.config.dec_token_id)
+            input_ids = torch.cat([start, input_ids[:, 1:]], dim=1)
+        return self.qformer(input_ids, attention_mask, images, attention_pattern="causal", **options)
 
     def _similarities(self, queries: Tensor, texts: Tensor) -> CBViLAForQFormerPreTrainingOutput:
         """Returns embeddings and similarities of queries (B, Q, D) and texts (B, D)."""

@@ -48,7 +48,7 @@ class CBViLATextEmbeddings(nn.Module):
         if isinstance(given.shape[1], int) and given.shape[1] < 1:  # symbolic in torch.export
             raise ValueError(f"{name} has shape {tuple(given.shape)}: a text has at least one token.")
         if inputs_embeds is None:
-            vocabulary = _num_embeddings(self.word_embeddings)
+            vocabulary = num_embeddings(self.word_embeddings)
             rule = f"the vocabulary has {vocabulary} tokens; is the tokenizer that of the model?"
             check_ids("input_ids", input_ids, tuple(input_ids.shape), vocabulary, rule, self, False, INDEX)
             inputs_embeds = self.word_embeddings(input_ids)
@@ -60,7 +60,7 @@ class CBViLATextEmbeddings(nn.Module):
         return self.dropout(self.layernorm(inputs_embeds + self.position_embeddings(position_ids) + types))
 
     def _check_length(self, length: int) -> None:
-        limit = _num_embeddings(self.position_embeddings)
+        limit = num_embeddings(self.position_embeddings)
         if isinstance(length, int) and length > limit:  # a tensor with a compiled cache
             raise ValueError(
                 f"The text has {length} tokens but the model knows {limit} positions (max_position_embeddings). "
@@ -68,7 +68,7 @@ class CBViLATextEmbeddings(nn.Module):
             )
 
 
-def _num_embeddings(embeddings: nn.Module) -> int:
+def num_embeddings(embeddings: nn.Module) -> int:
     """Returns the number of embeddings."""
     # Not from the shape of the weight, which is empty on ranks without a shard of it.
     plain: Any = getattr(embeddings, "base_layer", embeddings)  # the layer that PEFT adapts

@@ -16,8 +16,8 @@ CHECKED_ROWS = 1000  # of a stream, whose captions are checked for unknown token
 Head = Literal["cbvila", "qformer"]
 # Options of CB-ViLA's own objectives, and of weights that start at random, which a Q-Former's training has none of.
 _OF_CBVILA = (
-    *("preset", "tokenizer", "vocab_size", "mlm_probability", "mlm_replace", "mim_mask_ratio", "text_drop_prob"),
-    *("label_map_column", "label_model", "label_share", "eval_rerank_k"),
+    *("preset", "tokenizer", "vocab_size", "mlm_probability", "mlm_replace", "mlm_words", "mlm_words_share"),
+    *("mim_mask_ratio", "text_drop_prob", "label_map_column", "label_model", "label_share", "eval_rerank_k"),
 )
 
 
@@ -126,6 +126,13 @@ class PretrainingJob(EvaluationOptions, ViewOptions):
     )
     mlm_words_share: float = field(default=1.0, metadata={"help": "Share of captions that --mlm_words holds for."})
     mim_mask_ratio: float = field(default=0.75, metadata={"help": "Share of patches to hide."})
+    mim_mask_schedule: str = field(
+        default="fixed",
+        metadata={
+            "help": "Whether that share is hidden in every image (fixed), or a share that is drawn for each (cosine), "
+            "which a model needs to draw images from nothing."
+        },
+    )
     text_drop_prob: float = field(
         default=0.0, metadata={"help": "How often pixels and visual words are predicted with an empty caption."}
     )
@@ -150,8 +157,9 @@ class PretrainingJob(EvaluationOptions, ViewOptions):
             return
         if self.model is None:
             raise ValueError("head='qformer' reads a trained image encoder: name a checkpoint that has one as model.")
+        plain = PretrainingJob(train_data=self.train_data)
         for name in _OF_CBVILA:
-            if getattr(self, name) != PretrainingJob.__dataclass_fields__[name].default:
+            if getattr(self, name) != getattr(plain, name):
                 raise ValueError(
                     f"{name}={shown(getattr(self, name))} is an option of CB-ViLA's own pretraining and changes "
                     "nothing with head='qformer': leave it out."
