@@ -27,6 +27,7 @@ WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_EVALUATE_OFFLINE=1 \
   $(VENV_PYTHON) -m pytest -n $(WORKERS) --dist loadfile
 CBVILA := $(VENV_PYTHON) -m transformers_cbvila
+PRETRAIN := OMP_NUM_THREADS=1 $(CBVILA) pretrain
 
 .PHONY: help install test test-all test-oldest test-newest suite suite-all conformance lint format format-check types demo demo-scratch data pretrain-tiny pretrain-scenes lm bench compare study results wheel clean FORCE
 
@@ -121,9 +122,15 @@ pretrain-tiny: $(STAMP)  ## pretrain cbvila-tiny on easy-VQA and on emoji and cl
 	$(CBVILA) pretrain --config recipes/pretrain-tiny.yaml --train_data easy-vqa $(DATA) --train_data_weights 1 4 1 \
 	  --output_dir runs/pretrain-tiny --resume
 
+# Places first, then relations, then everything (docs/study.md says why).
 pretrain-scenes: $(STAMP)  ## pretrain cbvila-scenes on scenes, which need no files; goes on after a stop
-	OMP_NUM_THREADS=1 $(CBVILA) pretrain --config recipes/pretrain-scenes.yaml --train_data 'scenes[rows=100000]' \
-	  --output_dir runs/pretrain-scenes --resume
+	$(PRETRAIN) --config recipes/pretrain-scenes-start.yaml --resume --output_dir runs/pretrain-scenes/places \
+	  --train_data 'scenes[rows=100000,objects=2,fewest=1,captions=places]'
+	$(PRETRAIN) --config recipes/pretrain-scenes-start.yaml --resume --output_dir runs/pretrain-scenes/relations \
+	  --model runs/pretrain-scenes/places --max_steps 700 \
+	  --train_data 'scenes[rows=100000,objects=2,fewest=1,captions=relations,seed=1]'
+	$(PRETRAIN) --config recipes/pretrain-scenes.yaml --resume --output_dir runs/pretrain-scenes/all \
+	  --model runs/pretrain-scenes/relations --train_data 'scenes[rows=100000]'
 
 # A real language model from the package index, as a folder in the cache.
 LM := .cache/smollm2-135m-instruct

@@ -1,7 +1,7 @@
 """Turns a language model in a GGUF file into a folder that transformers loads in a second.
 
-transformers reads GGUF itself, but slowly (40 s for 135 M parameters) and into a model that cannot be saved as it is. The
-folder has the same model in fp32 with its tokenizer, as any other checkpoint.
+transformers reads GGUF itself, but slowly (40 s for 135 M parameters) and into a model that cannot be saved as it is.
+The folder has the same model in fp32 with its tokenizer, as any other checkpoint.
 """
 
 import tempfile

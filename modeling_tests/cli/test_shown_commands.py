@@ -38,7 +38,9 @@ SHOWN = [(path.name, command) for path in PAGES + RECIPES for command in shown_i
 
 def test_shown_commands_cover_every_task():
     assert {tuple(command[:2]) for _, command in SHOWN} == {
-        (verb, task) for verb in ("finetune", "evaluate") for task in ("vqa", "retrieval", "entailment", "reasoning")
+        (verb, task)
+        for verb in ("finetune", "evaluate")
+        for task in ("vqa", "retrieval", "entailment", "reasoning", "captioning")
     }
     assert {name for name, _ in SHOWN} >= {"README.md", "results.md", *(p.name for p in RECIPES if "fine" in p.name)}
 

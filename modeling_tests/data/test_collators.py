@@ -79,6 +79,14 @@ def test_pretraining_collator_masks_given_words_in_a_share_of_captions():
     assert 0.5 < (chosen == red).float().mean() < 0.75  # half by the option, a quarter of the rest by chance
 
 
+def test_pretraining_collator_draws_shares_of_hidden_patches_by_cosine():
+    texts = captioned(*[f"red blue {'left ' * number}" for number in range(12)] * 25)
+    counts = collator(mim_mask_schedule="cosine")(texts)["bool_masked_pos"].sum(1)
+    assert counts.min() >= 1 and counts.max() == PATCHES and len(counts.unique()) > PATCHES // 2
+    with pytest.raises(ValueError, match="mim_mask_schedule='cosin' is none of fixed, cosine; did you mean cosine"):
+        collator(mim_mask_schedule="cosin")
+
+
 def test_pretraining_collator_names_unknown_words():
     with pytest.raises(ValueError, match="mlm_words: the tokenizer does not know 'zebra', so that no caption has it"):
         collator(mlm_words=["red", "zebra"])

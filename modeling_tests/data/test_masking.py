@@ -1,7 +1,9 @@
+import math
+
 import pytest
 import torch
 
-from transformers_cbvila.data.masking import generator_for, mask_patches, mask_tokens
+from transformers_cbvila.data.masking import generator_for, mask_patches, mask_patches_by_cosine, mask_tokens
 
 MASK, VOCABULARY = 4, 1000
 
@@ -85,3 +87,13 @@ def test_mask_tokens_and_patches_do_not_depend_on_padding():
         for one, other, end in zip(short, long, (0, -100), strict=True):
             assert torch.equal(torch.cat([one, torch.full((9,), end)]), other)
         assert torch.equal(*(mask_patches(16, generator) for generator in generators))
+
+
+def test_cosine_shares_by_hand(monkeypatch):
+    """Shares by u = 0, 1/4, 1/2, 3/4, 1 hide 16, 15, 12, 7, 1 of 16 patches; on average 2/π of them are hidden."""
+    for u, expected in ((0, 16), (0.25, 15), (0.5, 12), (0.75, 7), (1, 1)):
+        with monkeypatch.context() as patch:
+            patch.setattr(torch, "rand", lambda *_, u=u, **__: torch.tensor(u, dtype=torch.float64))
+            assert mask_patches_by_cosine(16, generator_for(0)).sum() == expected
+    shares = [mask_patches_by_cosine(256, generator_for(row)).float().mean() for row in range(2000)]
+    assert torch.stack(shares).mean() == pytest.approx(2 / math.pi, abs=0.02)

@@ -121,16 +121,16 @@ def test_sources_of_the_prefix():
     batch, seen = prompts(), {}
     tokens = reading_model().model.vision_tower(batch["pixel_values"]).last_hidden_state
     vectors = {"cls": tokens[:, 0], "patches": tokens[:, 1:].mean(1)}
-    for source, vector in vectors.items():
-        model = reading_model(projector={"length": 2, "source": source})
-        seen[source] = model.get_image_features(batch["pixel_values"]).pooler_output
+    for pooling, vector in vectors.items():
+        model = reading_model(projector={"length": 2, "pooling": pooling})
+        seen[pooling] = model.get_image_features(batch["pixel_values"]).pooler_output
         projector = model.model.multi_modal_projector
-        torch.testing.assert_close(seen[source], projector.linear(vector).view(3, 2, 32))
+        torch.testing.assert_close(seen[pooling], projector.linear(vector).view(3, 2, 32))
     assert not torch.allclose(seen["cls"], seen["patches"])
 
 
 def test_prefix_of_visual_words(tmp_path):
-    folder, projector = save_vision_model(tmp_path), {"source": "words", "length": 3}
+    folder, projector = save_vision_model(tmp_path), {"pooling": "words", "length": 3}
     model = CBViLAForConditionalGeneration.from_vision_language_pretrained(folder, language_model(), projector)
     base, images = CBViLAModel.from_pretrained(folder).eval(), tiny_images(2)
     tokens = base.vision_model(images).last_hidden_state[:, 1:]
@@ -419,7 +419,7 @@ def test_inputs_that_do_not_go_together(model, change, message):
         ({"projector_config": {"type": "magic"}}, "'magic' is not one of 'prefix'"),
         ({"projector_config": {"lenght": 2}}, "did you mean 'length'"),
         ({"projector_config": {"length": 0}}, "length=0 must be at least 1"),
-        ({"projector_config": {"source": "words"}}, "needs a quantizer_config"),
+        ({"projector_config": {"pooling": "words"}}, "needs a quantizer_config"),
         ({"projector_config": 3}, "expected a dictionary"),
         ({"text_config": 3}, "text_config is 3"),
         ({"image_token_id": -1}, "image_token_id=-1"),

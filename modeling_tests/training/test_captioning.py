@@ -119,6 +119,13 @@ def test_accumulated_batches_are_a_mean_over_tokens(tmp_path):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4, msg=name)
 
 
+def test_gradient_checkpointing_changes_nothing(tmp_path):
+    plain, checkpointed = captioner(tmp_path), captioner(tmp_path, gradient_checkpointing=True)
+    for trainer in (plain, checkpointed):
+        trainer.train()
+    assert_equal_weights(checkpointed.model, plain.model)
+
+
 def trained_weights(rank, folder, processes, scheme):
     options = {"optim": "sgd", "learning_rate": 0.05, "max_steps": 3, "per_device_train_batch_size": 4 // processes}
     trainer = captioner(folder, trainer_class={"ours": CBViLATrainer, "plain": Trainer}[scheme], **options)
@@ -185,7 +192,7 @@ def finetuned(pretrained, data, language, folder, job=None, **options):
 
 
 def test_finetune_and_evaluate(pretrained, data, language, tmp_path):
-    options = {"projector_option": ["length=3", "source=patches"], "freeze_vision_tower": True, "max_new_tokens": 5}
+    options = {"projector_option": ["length=3", "pooling=patches"], "freeze_vision_tower": True, "max_new_tokens": 5}
     task, folder = finetuned(pretrained, data, language, tmp_path / "run", {"image_size": 40}, **options)
     record = json.loads((folder / "finetuning.json").read_text())
     assert (
@@ -207,8 +214,11 @@ def test_finetune_and_evaluate(pretrained, data, language, tmp_path):
 
 def test_finetune_goes_on_from_a_captioning_model(pretrained, data, language, tmp_path):
     _, folder = finetuned(pretrained, data, language, tmp_path / "first")
-    _, again = finetuned(str(folder), data, None, tmp_path / "second")
-    assert CBViLAForConditionalGeneration.from_pretrained(again).config.language_model == language
+    _, again = finetuned(str(folder), data, None, tmp_path / "second", freeze_vision_tower=True)
+    _, third = finetuned(str(again), data, None, tmp_path / "third", projector_option=["dropout=0.5"])
+    config = CBViLAForConditionalGeneration.from_pretrained(third).config
+    assert config.language_model == language and config.freeze_vision_tower
+    assert config.projector_config.dropout == 0.5
     with pytest.raises(ValueError, match="from_scratch needs a checkpoint without a projector"):
         finetuned(str(folder), data, None, tmp_path / "third", {"from_scratch": True})
 

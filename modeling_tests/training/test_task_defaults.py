@@ -22,6 +22,7 @@ OF_TASK = {
     "vqa": ("finetune-vqa-easy", "finetune-vqa-base"),
     "entailment": ("finetune-entailment-snli-ve", "finetune-entailment-base"),
     "reasoning": ("finetune-reasoning-nlvr1", "finetune-reasoning-base"),
+    "captioning": ("finetune-captioning-scenes", "finetune-captioning-base"),
 }
 
 

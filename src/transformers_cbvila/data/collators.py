@@ -13,9 +13,12 @@ from torch import Tensor
 
 from ..model.messages_cbvila import shown
 from ..model.processing_cbvila import UNLIMITED, CBViLAProcessor
+from ..nearest import nearest
 from .label_maps import patch_classes
-from .masking import drop, generator_for, mask_patches, mask_tokens, mask_words
+from .masking import drop, generator_for, mask_patches, mask_patches_by_cosine, mask_tokens, mask_words
 from .pairs import stable_id
+
+MASK_SCHEDULES = ("fixed", "cosine")
 
 
 @dataclass
@@ -31,6 +34,8 @@ class CBViLADataCollatorForPreTraining:
             is masked alone, beside visible names, has to be looked up where the image shows what is named.
         mlm_words_share: Share of captions that this holds for.
         mim_mask_ratio: Share of patches to hide (75 % in the paper).
+        mim_mask_schedule: `"fixed"` hides this share in every image; `"cosine"` draws a share for each, from one patch
+            to all, as a model needs that is to draw images from nothing.
         text_drop_prob: How often pixels and visual words are predicted with an empty caption, which a model needs to
             have seen to predict them without a text. ITM, MLM and ITC keep the caption.
         max_length: Longest caption in tokens; longer ones are cut.
@@ -45,6 +50,7 @@ class CBViLADataCollatorForPreTraining:
     mlm_words: Sequence[str] = ()
     mlm_words_share: float = 1.0
     mim_mask_ratio: float = 0.75
+    mim_mask_schedule: str = "fixed"
     text_drop_prob: float = 0.0
     max_length: int = 30
     seed: int = 0
@@ -55,6 +61,11 @@ class CBViLADataCollatorForPreTraining:
             share = getattr(self, name)
             if not 0 <= share <= 1:
                 raise ValueError(f"{name}={share} must be a share from 0 to 1.")
+        if self.mim_mask_schedule not in MASK_SCHEDULES:
+            meant = nearest(self.mim_mask_schedule, MASK_SCHEDULES) or "."
+            raise ValueError(
+                f"mim_mask_schedule={shown(self.mim_mask_schedule)} is none of {', '.join(MASK_SCHEDULES)}{meant}"
+            )
         if self.max_length < 3:
             raise ValueError(f"max_length={self.max_length} leaves no room for a word: [CLS], a word, [SEP] are 3.")
         self._word_ids = word_ids(self.processor.tokenizer, self.mlm_words)
@@ -114,7 +125,7 @@ class CBViLADataCollatorForPreTraining:
         corrupted = {
             "input_ids_masked": torch.stack([ids for ids, _ in texts]),
             "mlm_labels": torch.stack([labels for _, labels in texts]),
-            "bool_masked_pos": torch.stack([mask_patches(patches, g, self.mim_mask_ratio) for g in generators]),
+            "bool_masked_pos": torch.stack([self._hidden_patches(patches, g) for g in generators]),
         }
         # drawn last, so that masks are the same without them
         if self.text_drop_prob > 0:
@@ -123,6 +134,11 @@ class CBViLADataCollatorForPreTraining:
             words = [mask_words(*pair) for pair in zip(maskable, generators, strict=True)]
             corrupted["masked_words"] = torch.stack(words)
         return corrupted
+
+    def _hidden_patches(self, patches: int, generator: torch.Generator) -> Tensor:
+        if self.mim_mask_schedule == "cosine":
+            return mask_patches_by_cosine(patches, generator)
+        return mask_patches(patches, generator, self.mim_mask_ratio)
 
     def _maskable_for_mlm(self, input_ids: Tensor, maskable: Tensor, generator: torch.Generator) -> Tensor:
         """Returns which of a text's tokens (L,) MLM may choose."""

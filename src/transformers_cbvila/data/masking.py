@@ -3,6 +3,8 @@
 Shapes: L text tokens, N patches.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -93,5 +95,18 @@ def drop(generator: torch.Generator, probability: float) -> bool:
 
 def mask_patches(num_patches: int, generator: torch.Generator, ratio: float = 0.75) -> Tensor:
     """Returns a bool mask (N,) that hides exactly floor(ratio * N) patches, drawn uniformly as in MAE."""
-    hidden = torch.randperm(num_patches, generator=generator)[: int(ratio * num_patches)]
+    return _hidden(num_patches, int(ratio * num_patches), generator)
+
+
+def mask_patches_by_cosine(num_patches: int, generator: torch.Generator) -> Tensor:
+    """Returns a bool mask (N,) that hides a drawn share of patches, as drawing from nothing needs (MaskGIT, Sec. 3.2).
+
+    The share is cos(πu/2) for a uniform u, 2/π on average; at least one patch is hidden.
+    """
+    share = math.cos(math.pi / 2 * float(torch.rand((), dtype=torch.float64, generator=generator)))
+    return _hidden(num_patches, max(1, math.ceil(share * num_patches)), generator)
+
+
+def _hidden(num_patches: int, number: int, generator: torch.Generator) -> Tensor:
+    hidden = torch.randperm(num_patches, generator=generator)[:number]
     return torch.zeros(num_patches, dtype=torch.bool).index_fill(0, hidden, True)

@@ -106,7 +106,7 @@ class CBViLAConditionalGenerationConfig(PreTrainedConfig):
         if self.reads_words and self.quantizer_config is None:
             raise ValueError(
                 f"projector_config={shown(self.projector_config.to_dict())} reads quantized tokens, which needs a "
-                "quantizer_config; or choose another source."
+                "quantizer_config; or other options."
             )
 
     @property

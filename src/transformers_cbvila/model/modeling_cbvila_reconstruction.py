@@ -13,6 +13,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from .codebook_resizing_cbvila import resize_codebook, resized_codes
 from .losses_cbvila import likeliest_codes, patch_moments, patchify, unpatchify
+from .modeling_cbvila_image_generation import CBViLAImageGeneration
 from .modeling_cbvila_image_tokens import CBViLAImageTokens
 from .modeling_cbvila_objectives import CBViLAModelWithObjectives
 from .modeling_cbvila_queries import EncodedImage
@@ -38,8 +39,8 @@ class CBViLAReconstruction(NamedTuple):
     codebook_indices: Tensor
 
 
-class CBViLAModelWithReconstruction(CBViLAImageTokens, CBViLAModelWithObjectives):
-    """Base class of heads that can reconstruct images."""
+class CBViLAModelWithReconstruction(CBViLAImageTokens, CBViLAImageGeneration, CBViLAModelWithObjectives):
+    """Base class of heads that can reconstruct images, and draw them from captions."""
 
     @property
     def mim(self) -> Any:

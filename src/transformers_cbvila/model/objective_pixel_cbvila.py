@@ -82,6 +82,11 @@ class CBViLAPixel(CBViLAObjective):
         """Whether predictions have the mean and contrast of patches."""
         return not self.options.normalize
 
+    @property
+    def predicts_visible_patches(self) -> bool:
+        """Whether it was trained on patches whose codes are visible."""
+        return self.options.on != "masked"
+
     def visual_queries(self, step: CBViLAStep) -> list[VisualQuery]:
         """Returns the queries with all patches, with masked ones, or both."""
         masks: list[Tensor | None] = [None] if self.options.on in ("all", "both") else []

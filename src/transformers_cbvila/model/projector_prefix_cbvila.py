@@ -14,13 +14,13 @@ class CBViLAPrefixProjectorOptions(CBViLAProjectorOptions):
 
     Args:
         length: Number k of tokens per image.
-        source: The vector of an image: the vision tower's class token (`"cls"`), the mean of its other tokens
+        pooling: The vector of an image: the vision tower's class token (`"cls"`), the mean of its other tokens
             (`"patches"`), or the mean of the quantized tokens, the visual words (`"words"`).
         dropout: Probability with which elements of the prefix are dropped in training.
     """
 
     length: int = 2
-    source: Literal["cls", "patches", "words"] = "cls"
+    pooling: Literal["cls", "patches", "words"] = "cls"
     dropout: float | int = 0.0
 
     def check(self, where: str) -> None:
@@ -48,9 +48,9 @@ class CBViLAPrefixProjector(CBViLAProjector):
     @classmethod
     def reads_words(cls, options: Any) -> bool:
         """Returns whether it reads quantized tokens of patches in place of the vision tower's."""
-        return options.source == "words"
+        return options.pooling == "words"
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Projects image tokens (b, 1 + n, D) to rows (b, k, D') for the language model."""
-        vector = tokens[:, 0] if self.options.source == "cls" else tokens[:, 1:].mean(1)
+        vector = tokens[:, 0] if self.options.pooling == "cls" else tokens[:, 1:].mean(1)
         return self.dropout(self.linear(vector).unflatten(-1, (self.options.length, self.language_width)))

@@ -62,7 +62,7 @@ class Captioning(Task):
     projector_option: list[str] = field(
         default_factory=list,
         metadata={
-            "help": "Option of the projector, such as type=prefix, length=4 or source=patches; several may be given.",
+            "help": "Option of the projector, such as type=prefix, length=4 or pooling=patches; several may be given.",
             "action": Repeatable,
         },
     )
@@ -127,8 +127,11 @@ class Captioning(Task):
 
         architectures = PreTrainedConfig.get_config_dict(source)[0].get("architectures") or []
         if self.head.__name__ in architectures and not from_scratch:
-            config = {"projector_config": self.projector_config} if self.projector_option else {}
-            options = {**config, "freeze_vision_tower": self.freeze_vision_tower, **self.loading_options()}
+            options = self.loading_options()
+            if self.projector_option:
+                options["projector_config"] = self.projector_config
+            if self.freeze_vision_tower or self.is_given("freeze_vision_tower"):
+                options["freeze_vision_tower"] = self.freeze_vision_tower
             return self.head.from_pretrained(source, **options), self.processor_class().from_pretrained(source)
         if self.head.__name__ in architectures:
             raise ValueError(

@@ -94,6 +94,7 @@ def build_trainer(
             mlm_words=job.mlm_words,
             mlm_words_share=job.mlm_words_share,
             mim_mask_ratio=job.mim_mask_ratio,
+            mim_mask_schedule=job.mim_mask_schedule,
             text_drop_prob=job.text_drop_prob,
             max_length=job.max_length,
             masks_words=model.needs("masked_words"),

@@ -126,6 +126,13 @@ class PretrainingJob(EvaluationOptions, ViewOptions):
     )
     mlm_words_share: float = field(default=1.0, metadata={"help": "Share of captions that --mlm_words holds for."})
     mim_mask_ratio: float = field(default=0.75, metadata={"help": "Share of patches to hide."})
+    mim_mask_schedule: str = field(
+        default="fixed",
+        metadata={
+            "help": "Whether that share is hidden in every image (fixed), or a share that is drawn for each (cosine), "
+            "which a model needs to draw images from nothing."
+        },
+    )
     text_drop_prob: float = field(
         default=0.0, metadata={"help": "How often pixels and visual words are predicted with an empty caption."}
     )

@@ -37,10 +37,7 @@ def starting_model(
             log_main_process(args, f"{job.model} brings its tokenizer: {job.tokenizer} is not used.")
         source = checkpoint_source(job.model)
         config = _changed(CBViLAConfig.from_pretrained(source), job.model_config or {})
-        return (
-            CBViLAForPreTraining.from_pretrained(source, config=config),
-            CBViLAProcessor.from_pretrained(source),
-        )
+        return _with_weights(source, config, job), CBViLAProcessor.from_pretrained(source)
     given: Any = job.model_config or {}  # a mapping: the job has read strings
     fields = dict(given)
     text = dict(fields.pop("text_config", None) or {})
@@ -60,8 +57,25 @@ def starting_model(
     return CBViLAForPreTraining(config), CBViLAProcessor(image_processor, tokenizer)
 
 
+def _with_weights(source: str, config: CBViLAConfig, job: PretrainingJob) -> CBViLAForPreTraining:
+    """Returns the model with a checkpoint's weights; what the checkpoint lacks is new.
+
+    Raises:
+        ValueError: If a weight has another size.
+    """
+    try:
+        return CBViLAForPreTraining.from_pretrained(source, config=config)
+    except RuntimeError as error:
+        if "ignore_mismatched_sizes" not in str(error):
+            raise
+        raise ValueError(
+            f"model_config: the weights of {job.model} have other sizes, which the report above lists; leave these "
+            "options as they are in its config.json, or start from random weights, without model."
+        ) from error
+
+
 def _changed(config: CBViLAConfig, changes: Any) -> CBViLAConfig:
-    """Returns a checkpoint's configuration with other options; if weights do not fit it, loading them is an error."""
+    """Returns a checkpoint's configuration with other options."""
     fields = config.to_dict()
     for name, value in with_current_names(changes).items():
         if name in NESTED:

@@ -1,0 +1,50 @@
+"""Pretraining that goes on from a checkpoint with other options of its model."""
+
+import pytest
+import torch
+from tiny import pretraining_model, tiny_processor
+
+from transformers_cbvila import CBViLAForPreTraining
+from transformers_cbvila.training.arguments import CBViLATrainingArguments
+from transformers_cbvila.training.pretraining_job import PretrainingJob
+from transformers_cbvila.training.pretraining_start import starting_model
+
+MLM_ALONE = {name: {"weight": 0.0} for name in ("itc", "itm", "pixel", "mim", "commitment", "codebook")}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoint")
+    model = pretraining_model(objectives=MLM_ALONE)
+    assert not model.cbvila.has_quantizer
+    model.save_pretrained(folder)
+    tiny_processor().save_pretrained(folder)
+    return folder
+
+
+def started(checkpoint, tmp_path, **changes):
+    job = PretrainingJob(["nothing"], model=str(checkpoint), model_config=changes)
+    return starting_model(job, CBViLATrainingArguments(str(tmp_path)), [], None)[0]
+
+
+def test_a_checkpoint_of_mlm_alone_grows_by_layers_and_objectives(checkpoint, tmp_path):
+    old = CBViLAForPreTraining.from_pretrained(checkpoint)
+    depth = old.config.vision_config.num_hidden_layers
+    model = started(
+        checkpoint,
+        tmp_path,
+        vision_config={"num_hidden_layers": depth + 2, "initializer_range": 0.001},
+        objectives={name: {"weight": 1.0} for name in MLM_ALONE},
+    )
+    assert model.cbvila.has_quantizer and set(model.objectives) > set(old.objectives)
+    kept = old.state_dict()
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in kept.items())
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        tokens = [found.cbvila.eval().vision_model(images).last_hidden_state for found in (old, model)]
+    torch.testing.assert_close(*tokens, atol=0.01, rtol=0)  # new layers start near the identity
+
+
+def test_weights_of_another_size_are_refused(checkpoint, tmp_path):
+    with pytest.raises(ValueError, match=r"model_config: the weights of .* have other sizes"):
+        started(checkpoint, tmp_path, vision_config={"intermediate_size": 48})

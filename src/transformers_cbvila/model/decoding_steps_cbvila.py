@@ -1,0 +1,72 @@
+"""How many visual words stay hidden after each step of iterative decoding, and which (MaskGIT, arXiv 2202.04200).
+
+Shapes: B images, N patches, ΣK codes of all books.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .losses_cbvila import at_least_fp32
+
+
+def hidden_counts(hidden: int, num_steps: int) -> list[int]:
+    """Returns how many of `hidden` patches stay hidden after each step, by the cosine schedule.
+
+    After step t of T ⌈hidden · cos(πt / 2T)⌉ are, or one less than before if that is fewer, and after the last none.
+    (MaskGIT's paper has this ceiling, its code rounds down.)
+    """
+    counts, left = [], hidden
+    for step in range(1, num_steps + 1):
+        # rounded first: the cosine of π/3 is 0.5000000000000001
+        wanted = math.ceil(round(hidden * math.cos(math.pi * step / (2 * num_steps)), 9))
+        left = max(0, min(wanted, left - 1)) if step < num_steps else 0
+        counts.append(left)
+    return counts
+
+
+def sample_codes(
+    logits: Tensor,
+    book_sizes: Sequence[int],
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Samples a code of each book for every patch.
+
+    Args:
+        logits: (B, N, ΣK).
+        book_sizes: Number of codes of each book.
+        temperature: Divides logits; at 0 the likeliest codes are taken.
+        top_k: How many of the likeliest codes to sample from.
+        generator: Generator of the samples.
+
+    Returns:
+        Indices (B, N), or (B, N, books) with several books, and their log-probabilities (B, N) at temperature 1, the
+        mean over books.
+    """
+    found, scores = [], []
+    for part in at_least_fp32(logits).split(list(book_sizes), dim=-1):
+        noisy = part
+        if top_k is not None and top_k < part.shape[-1]:
+            noisy = part.masked_fill(part < part.topk(top_k, dim=-1).values[..., -1:], float("-inf"))
+        if temperature > 0:
+            noisy = noisy / temperature + gumbel_noise(part, generator)
+        chosen = noisy.argmax(-1)
+        found.append(chosen)
+        scores.append(part.log_softmax(-1).gather(-1, chosen.unsqueeze(-1)).squeeze(-1))
+    return found[0] if len(found) == 1 else torch.stack(found, dim=-1), torch.stack(scores).mean(0)
+
+
+def least_confident(confidence: Tensor, hidden: Tensor, counts: Tensor) -> Tensor:
+    """Returns which hidden patches (B, N) stay hidden: of each image the `counts` (B,) with the lowest confidence."""
+    ranks = confidence.masked_fill(~hidden, float("inf")).argsort(dim=1, stable=True).argsort(dim=1)
+    return ranks < counts.unsqueeze(1)
+
+
+def gumbel_noise(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Returns samples of the standard Gumbel distribution in the shape of `like`."""
+    uniform = torch.rand(like.shape, generator=generator, device=like.device, dtype=like.dtype)
+    return -(-uniform.clamp_min(torch.finfo(like.dtype).tiny).log()).log()
