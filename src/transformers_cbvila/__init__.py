@@ -33,6 +33,8 @@ if TYPE_CHECKING:
         CBViLADataCollatorForVisualEntailment,
         CBViLADataCollatorForVisualReasoning,
     )
+    from .explaining.explain import explain
+    from .explaining.explanation import Explanation
     from .hub.publishing import publish
     from .model.answer_ranking_cbvila import CBViLAAnswerRanking
     from .model.code_table_cbvila import CBViLACodeTable
@@ -141,7 +143,9 @@ _MODULE_OF_LAZY_NAME = {
     "CBViLAQuantizer": "model.quantizer_cbvila",
     "CBViLAQuantizerOptions": "model.quantizer_cbvila",
     "CBViLAQuantizerOutput": "model.quantizer_output_cbvila",
+    "Explanation": "explaining.explanation",
     "ImageTextPairs": "data.pairs",
+    "explain": "explaining.explain",
     "load_pairs": "data.sources",
     "StreamedImageTextPairs": "data.streams",
     "publish": "hub.publishing",
@@ -233,10 +237,12 @@ __all__ = [
     "CBViLAVisionConfig",
     "CBViLAVisionModel",
     "CBViLAVisualQuestionAnsweringPipeline",
+    "Explanation",
     "ImageTextPairs",
     "StreamedImageTextPairs",
     "bundled_checkpoint",
     "bundled_checkpoints",
+    "explain",
     "load_pairs",
     "publish",
     "register_objective",

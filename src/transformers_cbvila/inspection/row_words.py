@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-_WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
+WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 
 
 @dataclass
@@ -46,4 +46,4 @@ class RowWords:
 
 def words_of(text: str) -> set[str]:
     """Returns the words of a text in lower case, without signs."""
-    return set(_WORD.findall(text.lower()))
+    return set(WORD.findall(text.lower()))

@@ -14,6 +14,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .answer_lists_cbvila import require_distinct
 from .configuration_cbvila import CBViLAConfig
+from .explained_cbvila import CBViLAExplainedMatching
 from .losses_cbvila import at_least_fp32
 from .modeling_cbvila import CBViLAModel, check_pair_counts
 from .modeling_cbvila_base import reorder_fields
@@ -57,7 +58,7 @@ class CBViLAForImageTextRetrievalOutput(ModelOutput):
     cross_attentions: tuple[Tensor, ...] | None = None
 
 
-class CBViLAForImageTextRetrieval(CBViLAModelWithObjectives):
+class CBViLAForImageTextRetrieval(CBViLAExplainedMatching, CBViLAModelWithObjectives):
     """CB-ViLA with the contrastive projections and the matching head.
 
     To search, embed images and texts once (`model.cbvila.get_image_features`, `get_text_features`), select the most

@@ -19,6 +19,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .codebook_statistics_cbvila import codebook_statistics
 from .configuration_cbvila import CBViLAConfig
+from .explained_cbvila import CBViLAExplainedMatching
 from .losses_cbvila import at_least_fp32, equal_parts
 from .modeling_cbvila import CBViLAModel
 from .modeling_cbvila_base import reorder_fields
@@ -87,7 +88,7 @@ class CBViLAForPreTrainingOutput(ModelOutput):
     cross_attentions: tuple[Tensor, ...] | None = None
 
 
-class CBViLAForPreTraining(CBViLAModelWithReconstruction):
+class CBViLAForPreTraining(CBViLAExplainedMatching, CBViLAModelWithReconstruction):
     """CB-ViLA with the heads of all pretraining objectives (Sec. III-C).
 
     Example:

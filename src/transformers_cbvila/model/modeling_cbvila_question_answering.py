@@ -17,6 +17,7 @@ from transformers.utils.generic import can_return_tuple
 from .answer_lists_cbvila import CBViLAAnswerTrie, check_answer_list, check_answers, distinct_rows
 from .answer_ranking_cbvila import CBViLAAnswerRanking, EncodedQuestions, shift_right
 from .configuration_cbvila import CBViLAConfig
+from .explained_cbvila import CBViLAExplainedAnswers
 from .losses_cbvila import answer_loss
 from .messages_cbvila import shown
 from .modeling_cbvila import PRETRAINING_ONLY, CBViLAModel
@@ -46,7 +47,7 @@ class CBViLAForQuestionAnsweringOutput(ModelOutput):
     cross_attentions: tuple[Tensor, ...] | None = None
 
 
-class CBViLAForQuestionAnswering(CBViLAPreTrainedModel, GenerationMixin):
+class CBViLAForQuestionAnswering(CBViLAExplainedAnswers, CBViLAPreTrainedModel, GenerationMixin):
     """Generates answers to questions about images, or ranks candidate answers.
 
     If the checkpoint has no answer decoder (a base or pretraining model), the decoder is initialized from the fusion

@@ -7,6 +7,7 @@ from torch import Tensor
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_cbvila import CBViLAConfig
+from .explained_cbvila import CBViLAExplainedClasses
 from .losses_cbvila import classification_loss
 from .modeling_cbvila import PRETRAINING_ONLY, CBViLAModel
 from .modeling_cbvila_base import CBViLAPreTrainedModel
@@ -20,7 +21,7 @@ from .modeling_cbvila_classification import (
 )
 
 
-class CBViLAForVisualEntailment(CBViLAPreTrainedModel):
+class CBViLAForVisualEntailment(CBViLAExplainedClasses, CBViLAPreTrainedModel):
     """Classifies pairs of an image (the premise) and a text (the hypothesis).
 
     The classes are `entailment`, `neutral` and `contradiction` unless `config.id2label` has others. As data sets

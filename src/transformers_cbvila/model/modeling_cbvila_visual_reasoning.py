@@ -12,6 +12,7 @@ from transformers.utils import logging
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_cbvila import CBViLAConfig
+from .explained_cbvila import CBViLAExplainedClasses
 from .losses_cbvila import classification_loss
 from .modeling_cbvila import PRETRAINING_ONLY, CBViLAModel
 from .modeling_cbvila_base import CBViLAPreTrainedModel
@@ -28,7 +29,7 @@ from .modeling_cbvila_twin_fusion import CBViLATwinFusionModel
 logger = logging.get_logger(__name__)
 
 
-class CBViLAForVisualReasoning(CBViLAPreTrainedModel):
+class CBViLAForVisualReasoning(CBViLAExplainedClasses, CBViLAPreTrainedModel):
     """Classifies a statement about `config.num_images` images as true or false.
 
     With `reasoning_fusion="twin"`, if the checkpoint has no twin layers (a base or pretraining model), they are
@@ -61,6 +62,11 @@ class CBViLAForVisualReasoning(CBViLAPreTrainedModel):
         representations = 1 if self.is_twin else config.num_images
         self.reasoning_head = CBViLAClassificationHead(representations * size, size, config.num_labels)
         self.post_init()
+
+    @property
+    def explained_images(self) -> int:  # type: ignore[override]  # of this configuration
+        """Number of images of a statement."""
+        return self.config.num_images
 
     def tie_weights(self, missing_keys: set[str] | None = None, recompute_mapping: bool = True) -> None:
         """Ties the embeddings, and initializes the twin layers if a checkpoint has none."""

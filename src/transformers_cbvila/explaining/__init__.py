@@ -1,0 +1,1 @@
+"""Explanations: where in an image the words of a text look, and which visual words speak for them."""

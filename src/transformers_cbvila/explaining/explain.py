@@ -1,0 +1,175 @@
+"""Explains scores of a model: where in the image each word of the text looks.
+
+Shapes: B texts, n images of a text, L text tokens, S visual tokens, N patches, W words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..inspection.visual_words import to_uint8
+from ..model.explained_cbvila import CBViLAExplained
+from ..model.processing_cbvila import CBViLAProcessor
+from . import attention_maps
+from .explanation import Explanation
+from .passes import explainable
+from .words import Word, words_of_text
+
+METHODS = ("gradcam", "rollout")
+
+
+def explain(
+    model: Any,
+    processor: CBViLAProcessor,
+    image: Any,
+    text: str,
+    answer: str | None = None,
+    *,
+    method: str = "gradcam",
+    layer: int | None = None,
+) -> Explanation:
+    """Explains what a model says of an image and a text.
+
+    Of retrieval and pretraining that is how well they match; of question answering, visual entailment and reasoning,
+    an answer. Grad-CAM shows what speaks for it: attention to a patch counts where more of it would raise the score.
+    Attention rollout shows what was attended to, whatever the score, in one pass without gradients.
+
+    Args:
+        model: A model with a fusion encoder and one of these heads, of any precision and attention back end.
+        processor: Its processor.
+        image: An image as the processor takes it; for visual reasoning, a list of them.
+        text: The caption, question, hypothesis or statement.
+        answer: The answer or class that is explained; the model's own by default.
+        method: `"gradcam"` or `"rollout"`.
+        layer: The fusion layer whose attention is taken, counted from 0, and negative from the end; with rollout the
+            last layer that is followed. By default the last one of the first half (ALBEF's choice, index 2 of 6), and
+            with rollout the last.
+
+    Raises:
+        ValueError: If the head cannot be explained, there is no such method, layer or answer, the image cannot be read
+            or there are not as many of them as the head takes, the text has no words, or the score does not depend on
+            what words see in that layer, such as the last one of a head that reads its first token only.
+
+    Example:
+    ```python
+    >>> from PIL import Image
+    >>> from transformers_cbvila import CBViLAForPreTraining, CBViLAProcessor, bundled_checkpoint, explain
+
+    >>> folder = bundled_checkpoint("cbvila-tiny")
+    >>> model, processor = CBViLAForPreTraining.from_pretrained(folder), CBViLAProcessor.from_pretrained(folder)
+    >>> explanation = explain(model, processor, Image.new("RGB", (64, 64), "red"), "a red square")
+    >>> explanation.words, explanation.maps.shape
+    (['a', 'red', 'square'], (3, 4, 4))
+
+    ```
+    """
+    answers = None if answer is None else [answer]
+    return explain_batch(model, processor, [image], [text], answers, method=method, layer=layer)[0]
+
+
+def explain_batch(
+    model: Any,
+    processor: CBViLAProcessor,
+    images: Sequence[Any],
+    texts: Sequence[str],
+    answers: Sequence[str] | None = None,
+    *,
+    method: str = "gradcam",
+    layer: int | None = None,
+) -> list[Explanation]:
+    """Explains several texts with an image each in one pass; see [`explain`]."""
+    _check_head(model, images)
+    if method not in METHODS:
+        raise ValueError(f"method={method!r}: choose one of {', '.join(METHODS)}.")
+    layer = _layer(model, method, layer)
+    encoded = processor(images=list(images), text=list(texts), padding=True, truncation=True, return_tensors="pt")
+    lengths = encoded["attention_mask"].sum(1).tolist()
+    # before the pass, so that a text without words costs none
+    words = [words_of_text(processor, text, length) for text, length in zip(texts, lengths, strict=True)]
+    inputs = {name: value.to(model.device) for name, value in encoded.items()}
+    pixel_values = inputs["pixel_values"]
+    with explainable(model) as running:
+        explained = running.explained(
+            {**inputs, "interpolate_pos_encoding": True}, processor, None if answers is None else list(answers)
+        )
+        maps = _token_maps(explained, method, layer, model.explained_images)
+    patch = model.config.vision_config.patch_size
+    grid = pixel_values.shape[-2] // patch, pixel_values.shape[-1] // patch
+    of_patches = attention_maps.on_patches(maps, grid[0] * grid[1]).cpu()
+    pictures = to_uint8(processor, pixel_values.flatten(0, -4))
+    return [
+        Explanation(
+            text=text,
+            words=[word.text for word in words[row]],
+            **_word_maps(of_patches[row], words[row], grid),
+            score=float(explained.scores[row].detach()),
+            score_name=explained.score_name,
+            probability=float(explained.probabilities[row].detach()),
+            answer=None if explained.answers is None else explained.answers[row],
+            images=pictures.reshape(len(texts), -1, *pictures.shape[1:])[row],
+            method=method,
+            layer=layer,
+        )
+        for row, text in enumerate(texts)
+    ]
+
+
+def _word_maps(maps: Tensor, words: Sequence[Word], grid: tuple[int, int]) -> dict[str, Any]:
+    """Returns the normalized maps of words, and their shares of all, for maps (n, L, N) of tokens."""
+    of_words = attention_maps.of_words(maps, [word.tokens for word in words])
+    sums = of_words.sum(dim=(0, 2))
+    return {
+        "image_maps": attention_maps.normalized(of_words).unflatten(-1, grid).numpy(),
+        "shares": (sums / sums.sum().clamp_min(torch.finfo(sums.dtype).tiny)).numpy(),
+    }
+
+
+def _check_head(model: Any, images: Sequence[Any]) -> None:
+    """Raises a ValueError unless the head can be explained and takes so many images of a text."""
+    if not hasattr(model, "explained"):
+        raise ValueError(
+            f"A {type(model).__name__} cannot be explained: it has no score of an image and a text with "
+            "cross-attention between them. Heads for pretraining, retrieval, question answering, visual entailment "
+            "and visual reasoning can."
+        )
+    for image in images:
+        given = len(image) if isinstance(image, list | tuple) else 1
+        if given != model.explained_images:
+            raise ValueError(
+                f"Got {given} image(s) for a text: a {type(model).__name__} takes {model.explained_images}."
+            )
+
+
+def _layer(model: Any, method: str, layer: int | None) -> int:
+    """Returns the layer that is explained, counted from 0."""
+    layers = len(model.cbvila.fusion_model.layers)
+    if layer is None:
+        return attention_maps.default_layer(layers) if method == "gradcam" else layers - 1
+    if not -layers <= layer < layers:
+        raise ValueError(f"layer={layer}: the fusion encoder has {layers} layers, numbered from 0 to {layers - 1}.")
+    return layer % layers
+
+
+def _token_maps(explained: CBViLAExplained, method: str, layer: int, images: int) -> Tensor:
+    """Returns maps (B, n, L, S) of tokens."""
+    texts, crosses = explained.scores.shape[0], explained.cross_attentions
+    in_turn = images if crosses[0].shape[0] == texts else 1  # twin layers, one after the other for each image
+    last = (layer + 1) * in_turn
+    if method == "rollout":
+        with torch.no_grad():
+            maps = attention_maps.rollout(explained.attentions[:last], crosses[:last], in_turn)
+    else:
+        chosen = crosses[last - in_turn : last]
+        gradients = torch.autograd.grad(explained.scores.sum(), chosen)
+        if not any(gradient[:, :, 1:].any() for gradient in gradients):
+            raise ValueError(
+                f"layer={layer}: the score does not depend on what words see in this layer, such as the last one of a "
+                'head that reads its first token only. Take an earlier layer, or method="rollout".'
+            )
+        pairs = zip(chosen, gradients, strict=True)
+        maps = torch.stack([attention_maps.gradcam(one.detach(), gradient) for one, gradient in pairs], dim=1)
+    return maps.detach().reshape(texts, images, *maps.shape[-2:])
