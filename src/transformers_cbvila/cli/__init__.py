@@ -17,6 +17,7 @@ COMMANDS = {
     "evaluate": "measure a model on a task, with baselines and intervals",
     "inspect": "measure a pretrained model: codebook, MIM and its baselines, retrieval; show its visual words",
     "draw": "draw pictures from texts",
+    "explain": "show where the words of a text look in a picture, and what speaks for an answer",
     "resize-codebook": "change the number of codes of a trained model, and measure what it costs",
     "tokenize": "write the visual words of a data set to Parquet files, and draw images from them",
     "data": "write generated scenes, with their exact truth, to Parquet files",

@@ -16,6 +16,7 @@ from ..model.explained_cbvila import CBViLAExplained
 from ..model.processing_cbvila import CBViLAProcessor
 from . import attention_maps
 from .explanation import Explanation
+from .heads import check_image_counts, require_explained
 from .passes import explainable
 from .words import Word, words_of_text
 
@@ -82,7 +83,8 @@ def explain_batch(
     layer: int | None = None,
 ) -> list[Explanation]:
     """Explains several texts with an image each in one pass; see [`explain`]."""
-    _check_head(model, images)
+    require_explained(model, type(model).__name__)
+    check_image_counts(model, images)
     if method not in METHODS:
         raise ValueError(f"method={method!r}: choose one of {', '.join(METHODS)}.")
     layer = _layer(model, method, layer)
@@ -126,22 +128,6 @@ def _word_maps(maps: Tensor, words: Sequence[Word], grid: tuple[int, int]) -> di
         "image_maps": attention_maps.normalized(of_words).unflatten(-1, grid).numpy(),
         "shares": (sums / sums.sum().clamp_min(torch.finfo(sums.dtype).tiny)).numpy(),
     }
-
-
-def _check_head(model: Any, images: Sequence[Any]) -> None:
-    """Raises a ValueError unless the head can be explained and takes so many images of a text."""
-    if not hasattr(model, "explained"):
-        raise ValueError(
-            f"A {type(model).__name__} cannot be explained: it has no score of an image and a text with "
-            "cross-attention between them. Heads for pretraining, retrieval, question answering, visual entailment "
-            "and visual reasoning can."
-        )
-    for image in images:
-        given = len(image) if isinstance(image, list | tuple) else 1
-        if given != model.explained_images:
-            raise ValueError(
-                f"Got {given} image(s) for a text: a {type(model).__name__} takes {model.explained_images}."
-            )
 
 
 def _layer(model: Any, method: str, layer: int | None) -> int:
