@@ -6,6 +6,7 @@ import index_memory
 import large_gallery
 import peers
 import pipeline as answering
+import pointing
 import pretraining_step
 import pytest
 import quantizer
@@ -29,7 +30,8 @@ def run(module, monkeypatch, *arguments):
 
 
 @pytest.mark.parametrize(
-    "module", [pretraining_step, quantizer, peers, reranking, large_gallery, answering, index_memory, start, scenes]
+    "module",
+    [pretraining_step, quantizer, peers, reranking, large_gallery, answering, index_memory, start, scenes, pointing],
 )
 def test_benchmark_help_ends_with_an_example(module, monkeypatch, capsys):
     with pytest.raises(SystemExit):
@@ -55,6 +57,13 @@ def test_quantizer_prints_its_ratio(monkeypatch, capsys):
     monkeypatch.setattr(quantizer, "CODES", 32)
     run(quantizer, monkeypatch, "--rounds", "1")
     assert "ours / product and argmin" in capsys.readouterr().out
+
+
+def test_pointing_prints_layers_and_floors(monkeypatch, capsys):
+    run(pointing, monkeypatch, "--rows", "4", "--threads", "1")
+    printed = capsys.readouterr().out
+    for line in ("words in 4 scenes of test", "Grad-CAM, layer 0 (default)", "rollout to layer 1", "the best map"):
+        assert line in printed
 
 
 def test_scenes_prints_its_rates(monkeypatch, capsys):

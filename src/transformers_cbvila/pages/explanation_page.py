@@ -49,7 +49,7 @@ def _tiles(explanation: Explanation) -> str:
     answer = [] if explanation.answer is None else [tile(explanation.answer, "answer")]
     numbers = [
         tile(f"{explanation.score:.2f}", explanation.score_name),
-        tile(percent(explanation.probability, 1), "probability that the model gives it"),
+        tile(percent(explanation.probability, 1), "its probability"),
     ]
     return f'<div class="tiles">{"".join([*answer, *numbers])}</div>'
 
@@ -74,8 +74,9 @@ def _heat_maps(explanation: Explanation, number: int) -> str:
         for word, values, share in zip(explanation.words, maps, explanation.shares, strict=True)
     )
     rows, columns = maps.shape[1:]
+    title = "Where the words look" if len(explanation.images) == 1 else f"Where the words look: {name.lower()}"
     bar = image_tag(scale_bar(), "Colours from dark, the least of a word, to light, the most")
-    return f"""<section class="heat"><h2>Where the words look: {escape(name.lower())}</h2>
+    return f"""<section class="heat"><h2>{title}</h2>
 <p class="scale"><span>least</span>{bar}<span>most</span></p>
 <div class="grid">{figures}</div>
 <p class="soft">{_METHODS[explanation.method]} Fusion layer {explanation.layer}, counted from 0; mean over attention

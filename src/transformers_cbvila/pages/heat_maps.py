@@ -29,7 +29,9 @@ def heat_map(image: np.ndarray, values: np.ndarray) -> Image.Image:
         image: (H, W, 3) uint8.
         values: (rows, columns) values of the patches, 0 to 1; between their centres they are interpolated.
     """
-    grey = enlarged(image).convert("L")
+    # Lightness and not luma: of a light ground, yellow differs little in luma.
+    light = ((image.max(axis=2).astype(np.uint16) + image.min(axis=2)) // 2).astype(np.uint8)
+    grey = enlarged(np.stack([light] * 3, axis=2)).convert("L")
     smooth = Image.fromarray(values.astype(np.float32)).resize(grey.size, Image.Resampling.BILINEAR)
     mixed = np.asarray(grey, dtype=np.float64)[..., None] * (1 - _COVER) + heat_colours(np.asarray(smooth)) * _COVER
     return Image.fromarray(mixed.round().astype(np.uint8))
