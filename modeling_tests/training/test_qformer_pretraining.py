@@ -19,9 +19,11 @@ from transformers_cbvila.data.pairs import ImageTextPairs
 from transformers_cbvila.data.qformer_collator import CBViLADataCollatorForQFormerPreTraining
 from transformers_cbvila.inspection.qformer_measure import inspect_qformer
 from transformers_cbvila.model.modeling_cbvila_qformer_pretraining import CBViLAForQFormerPreTraining
-from transformers_cbvila.training.pretraining_job import PretrainingJob
+from transformers_cbvila.training.pretraining_evaluation import EvaluationOptions
+from transformers_cbvila.training.pretraining_job import NOT_OF_QFORMERS, PretrainingJob
 from transformers_cbvila.training.qformer_start import starting_qformer
 from transformers_cbvila.training.trainer import CBViLATrainer
+from transformers_cbvila.training.view_options import ViewOptions
 
 TERMS = {"loss_itc", "loss_itm", "loss_itg"}
 
@@ -269,3 +271,17 @@ def test_recipe_pretrains_a_qformer():
 def test_job_says_what_is_wrong(options, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         PretrainingJob(**({"train_data": ["a"], "model": "cbvila-tiny"} | options))
+
+
+def test_every_option_of_corruption_is_refused_or_used():
+    """What is in no list would be given in vain: data and views are used, and so is what names the model."""
+    used = {
+        *EvaluationOptions.__dataclass_fields__,
+        *ViewOptions.__dataclass_fields__,
+        "head",
+        "model",
+        "model_config",
+    }
+    used |= {"train_data", "train_data_weights", "train_split", "image_column", "caption_column", "keyword_columns"}
+    used |= {"skip_bad_rows", "streaming", "shuffle_buffer", "max_length", "keyword_probability"}
+    assert {*PretrainingJob.__dataclass_fields__} - used | {"eval_rerank_k"} == {*NOT_OF_QFORMERS}

@@ -9,6 +9,7 @@ example:
       --output_dir runs/mine --max_steps 2000 --save_steps 500 --seed 1 --resume
   cbvila pretrain --model cbvila-tiny --train_data scenes --max_length 32 --max_steps 2000 --output_dir runs/scenes \\
       --eval_data scenes --eval_split validation --eval_strategy steps --eval_steps 500
+  cbvila pretrain --config pretrain-qformer-scenes --model runs/scenes --train_data scenes --output_dir runs/qformer
   accelerate launch --num_processes 8 -m transformers_cbvila pretrain --config recipes/pretrain-base.yaml \\
       --train_data "pairs/*.parquet" --image_column image --caption_column captions --output_dir runs/base
 

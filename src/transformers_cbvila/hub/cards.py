@@ -123,7 +123,7 @@ def _parts_of_qformer(checkpoint: Checkpoint) -> dict[str, str]:
     return {
         **_class_and_images(checkpoint, config.vision_config.to_dict()),
         "Q-Former": f"{_encoder(config.to_dict())}, at most {config.max_position_embeddings} tokens",
-        "queries": f"{config.num_query_tokens}, which attend to the image in every "
+        "queries": f"{config.num_query_tokens}, which attend to the image in one of every "
         f"{config.cross_attention_frequency} layers; every choice is in `config.json`",
     }
 

@@ -15,9 +15,17 @@ from .view_options import ViewOptions
 CHECKED_ROWS = 1000  # of a stream, whose captions are checked for unknown tokens
 Head = Literal["cbvila", "qformer"]
 # Options of CB-ViLA's own objectives, and of weights that start at random, which a Q-Former's training has none of.
-_OF_CBVILA = (
+NOT_OF_QFORMERS = (
     *("preset", "tokenizer", "vocab_size", "mlm_probability", "mlm_replace", "mlm_words", "mlm_words_share"),
-    *("mim_mask_ratio", "text_drop_prob", "label_map_column", "label_model", "label_share", "eval_rerank_k"),
+    *(
+        "mim_mask_ratio",
+        "mim_mask_schedule",
+        "text_drop_prob",
+        "label_map_column",
+        "label_model",
+        "label_share",
+        "eval_rerank_k",
+    ),
 )
 
 
@@ -158,7 +166,7 @@ class PretrainingJob(EvaluationOptions, ViewOptions):
         if self.model is None:
             raise ValueError("head='qformer' reads a trained image encoder: name a checkpoint that has one as model.")
         plain = PretrainingJob(train_data=self.train_data)
-        for name in _OF_CBVILA:
+        for name in NOT_OF_QFORMERS:
             if getattr(self, name) != getattr(plain, name):
                 raise ValueError(
                     f"{name}={shown(getattr(self, name))} is an option of CB-ViLA's own pretraining and changes "
