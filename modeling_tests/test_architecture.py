@@ -24,6 +24,7 @@ PACKAGES_OF_LAYER = {
     "metrics": {"numpy", "torch", "datasets", "evaluate"},
     "retrieval": {"numpy", "torch", "tqdm", "transformers", "datasets"},
     "inspection": {"numpy", "torch", "tqdm", "PIL"},
+    "drawing": {"torch", "tqdm", "PIL"},
     "tasks": {"numpy", "torch", "tqdm", "transformers", "PIL", "datasets"},
     "training": MODEL_PACKAGES | {"accelerate", "safetensors", "datasets", "evaluate", "peft"},
     "pages": {"numpy", "PIL"},
@@ -42,6 +43,7 @@ LAYERS_OF_LAYER = {
     "metrics": {"root", "model"},
     "retrieval": {"root", "model", "data", "metrics"},
     "inspection": {"root", "model", "data", "metrics", "retrieval"},
+    "drawing": {"model", "data", "retrieval", "inspection"},
     "tasks": {"root", "model", "data", "metrics", "retrieval"},
     "training": {"root", "model", "data", "retrieval", "inspection", "tasks"},
     "pages": {"model", "retrieval", "inspection"},
@@ -49,7 +51,19 @@ LAYERS_OF_LAYER = {
     "demo": {"root", "model", "data", "metrics", "tasks", "training", "pages"},
     "__init__.py": {"root", "model", "data", "retrieval", "training", "hub"},
     "conversion": {"root", "model"},
-    "cli": {"root", "model", "data", "retrieval", "inspection", "tasks", "training", "pages", "demo", "hub"},
+    "cli": {
+        "root",
+        "model",
+        "data",
+        "retrieval",
+        "inspection",
+        "drawing",
+        "tasks",
+        "training",
+        "pages",
+        "demo",
+        "hub",
+    },
 }
 # Optional packages: a top-level import would make the package fail without their extra, and start slowly with it.
 GUARDED = {"datasets", "evaluate", "peft", "timm", "torchvision", "easy_vqa", "matplotlib", "faiss"}

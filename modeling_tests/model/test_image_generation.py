@@ -105,6 +105,15 @@ def test_a_generator_draws_the_same_again(model):
     assert torch.equal(one, again) and not torch.equal(one, other)
 
 
+def test_a_generator_for_each_image_makes_it_independent_of_the_batch(model):
+    generators = [torch.Generator().manual_seed(seed) for seed in (5, 6)]
+    together = model.generate_images(*captions("red left", "blue"), generator=generators)
+    alone = model.generate_images(*captions("blue"), generator=[torch.Generator().manual_seed(6)])
+    assert torch.equal(alone.codebook_indices[0], together.codebook_indices[1])
+    with pytest.raises(ValueError, match="There are 2 generators for 1 captions"):
+        model.generate_images(*captions("blue"), generator=generators)
+
+
 def test_guidance_goes_beyond_the_caption(model):
     """At scale 0 the caption plays no part; at 1 the empty caption plays none."""
     without = model.generate_images(*captions("red left"), guidance_scale=0.0, num_steps=1, **GREEDY)

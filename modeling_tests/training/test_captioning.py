@@ -245,6 +245,34 @@ def test_options_that_cannot_be(pretrained, data, language, tmp_path, options, j
         finetune(task, FinetuningJob(pretrained, [data], **job), training_arguments(tmp_path, max_steps=1))
 
 
+METRIC = """
+import datasets
+import evaluate
+
+
+class Words(evaluate.Metric):
+    def _info(self):
+        text = datasets.Value("string")
+        features = datasets.Features(predictions=text, references=datasets.Sequence(text))
+        return evaluate.MetricInfo(description="", citation="", inputs_description="", features=features)
+
+    def _compute(self, predictions, references):
+        return {"words": 1.5, "references": len(references), "names": ["a"]}
+"""
+
+
+def test_metrics_of_evaluate(pretrained, data, language, tmp_path):
+    pytest.importorskip("evaluate")
+    (tmp_path / "words").mkdir()
+    (tmp_path / "words" / "words.py").write_text(METRIC)
+    options = {"caption_metric": [str(tmp_path / "words")], "max_new_tokens": 2}
+    _, folder = finetuned(pretrained, data, language, tmp_path / "run", **options)
+    figures = json.loads((folder / "finetuning.json").read_text())["figures"]
+    assert figures["eval_words"] == 1.5 and figures["eval_words_references"] == 8.0
+    with pytest.raises(ValueError, match="caption_metric='nothing' cannot be loaded"):
+        finetuned(pretrained, data, language, tmp_path / "other", caption_metric=["nothing"])
+
+
 def test_scenes_are_judged_by_their_truth(pretrained, language, tmp_path):
     _, folder = finetuned(pretrained, "scenes[rows=8]", language, tmp_path / "run", {"eval_split": "test"})
     figures = json.loads((folder / "finetuning.json").read_text())["figures"]

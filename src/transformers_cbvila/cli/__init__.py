@@ -16,6 +16,7 @@ COMMANDS = {
     "finetune": "fine-tune for vqa, retrieval, entailment or reasoning",
     "evaluate": "measure a model on a task, with baselines and intervals",
     "inspect": "measure a pretrained model: codebook, MIM and its baselines, retrieval; show its visual words",
+    "draw": "draw pictures from texts",
     "resize-codebook": "change the number of codes of a trained model, and measure what it costs",
     "tokenize": "write the visual words of a data set to Parquet files, and draw images from them",
     "data": "write generated scenes, with their exact truth, to Parquet files",

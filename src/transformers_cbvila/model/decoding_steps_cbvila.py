@@ -11,6 +11,8 @@ from torch import Tensor
 
 from .losses_cbvila import at_least_fp32
 
+Generators = torch.Generator | Sequence[torch.Generator] | None
+
 
 def hidden_counts(hidden: int, num_steps: int) -> list[int]:
     """Returns how many of `hidden` patches stay hidden after each step, by the cosine schedule.
@@ -32,7 +34,7 @@ def sample_codes(
     book_sizes: Sequence[int],
     temperature: float = 1.0,
     top_k: int | None = None,
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
 ) -> tuple[Tensor, Tensor]:
     """Samples a code of each book for every patch.
 
@@ -41,7 +43,7 @@ def sample_codes(
         book_sizes: Number of codes of each book.
         temperature: Divides logits; at 0 the likeliest codes are taken.
         top_k: How many of the likeliest codes to sample from.
-        generator: Generator of the samples.
+        generator: Generator of the samples, or one for each image.
 
     Returns:
         Indices (B, N), or (B, N, books) with several books, and their log-probabilities (B, N) at temperature 1, the
@@ -66,7 +68,14 @@ def least_confident(confidence: Tensor, hidden: Tensor, counts: Tensor) -> Tenso
     return ranks < counts.unsqueeze(1)
 
 
-def gumbel_noise(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Returns samples of the standard Gumbel distribution in the shape of `like`."""
-    uniform = torch.rand(like.shape, generator=generator, device=like.device, dtype=like.dtype)
+def gumbel_noise(like: Tensor, generator: Generators = None) -> Tensor:
+    """Returns samples of the standard Gumbel distribution in the shape of `like`, (B, …).
+
+    With a generator for each of the B images, those of an image do not depend on the others of its batch.
+    """
+    if isinstance(generator, Sequence):
+        rows = [torch.rand(like.shape[1:], generator=own, device=like.device, dtype=like.dtype) for own in generator]
+        uniform = torch.stack(rows)
+    else:
+        uniform = torch.rand(like.shape, generator=generator, device=like.device, dtype=like.dtype)
     return -(-uniform.clamp_min(torch.finfo(like.dtype).tiny).log()).log()

@@ -6,12 +6,13 @@ those that the model is least sure of are hidden again (MaskGIT, arXiv 2202.0420
 Shapes: B images, N patches, L text tokens.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from .decoding_steps_cbvila import gumbel_noise, hidden_counts, least_confident, sample_codes
+from .decoding_steps_cbvila import Generators, gumbel_noise, hidden_counts, least_confident, sample_codes
 from .modeling_cbvila_queries import EncodedImage
 from .quantizer_output_cbvila import CBViLAQuantizerOutput
 
@@ -70,7 +71,7 @@ class CBViLAImageGeneration:
         top_k: int | None = None,
         guidance_scale: float = 1.0,
         choice_temperature: float = 4.5,
-        generator: torch.Generator | None = None,
+        generator: Generators = None,
     ) -> CBViLAGeneratedImages:
         """Draws an image for each caption, or redraws a part of an image; call it in evaluation mode.
 
@@ -88,13 +89,18 @@ class CBViLAImageGeneration:
             guidance_scale: How far to go from the prediction under an empty caption to that under the caption, and
                 beyond if above 1 (classifier-free guidance).
             choice_temperature: Of the noise in the choice of the words to keep, which falls to 0 with the steps.
-            generator: Generator of all samples, for images that can be drawn again.
+            generator: Generator of all samples, for images that can be drawn again; or one for each image, which then
+                does not depend on the others of its batch.
 
         Raises:
             ValueError: If an argument is out of range, an image comes without its mask or the reverse, or the model
                 cannot draw from codes alone.
         """
         self._check_generation(num_steps, temperature, top_k, choice_temperature)
+        if isinstance(generator, Sequence) and len(generator) != len(input_ids):
+            raise ValueError(
+                f"There are {len(generator)} generators for {len(input_ids)} captions; give one for each."
+            )
         indices, hidden = self._start(input_ids, pixel_values, bool_masked_pos, num_steps)
         blank = indices.new_zeros(len(indices), 3, *self._size(pixel_values), dtype=self.cbvila.dtype)
         captioned = self.fusion_with(blank, self._states(input_ids, attention_mask), attention_mask)

@@ -20,6 +20,7 @@ from ..data.scenes.caption_truth import has_truth, is_true
 from ..data.task_examples import CaptionedImages
 from ..data.texts import class_names, named, texts_of
 from ..metrics.answer_normalization import normalize_answer
+from ..metrics.caption_metrics import caption_metrics, load_caption_metrics
 from ..metrics.intervals import mean_with_interval
 from ..model.configuration_cbvila_qformer import CBViLAQFormerConfig
 from ..model.messages_cbvila import shown
@@ -79,6 +80,14 @@ class Captioning(Task):
     )
     max_new_tokens: int = field(
         default=40, metadata={"help": "Longest caption that evaluation has written, in tokens."}
+    )
+
+    caption_metric: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Metric of evaluate, such as rouge, meteor or sacrebleu, or its folder; several may be given.",
+            "action": Repeatable,
+        },
     )
 
     def __post_init__(self) -> None:
@@ -175,10 +184,10 @@ class Captioning(Task):
 
     def recorded_options(self) -> dict[str, Any]:
         """Returns the options for the record of a run, folders by their names only."""
+        metrics = [_without_folder(name) for name in self.caption_metric]
         folders = {"language_model": self.language_model, "projector_start": self.projector_start}
-        return super().recorded_options() | {
-            name: Path(value).name if value and Path(value).is_dir() else value for name, value in folders.items()
-        }
+        names = {option: folder and _without_folder(folder) for option, folder in folders.items()}
+        return super().recorded_options() | names | {"caption_metric": metrics}
 
     def width(self, config: Any) -> int:
         """Returns the width of the image encoder: the language model is not trained."""
@@ -195,6 +204,10 @@ class Captioning(Task):
     def compared_metrics(self) -> tuple[str, ...]:
         """Returns the names of the metrics that are higher for a better model."""
         return "log_likelihood", "exact_match", "true_captions"
+
+    def check_evaluation(self, processor: Any, rows: TaskRows | None, official: bool) -> None:
+        """Raises an error for a caption metric that is not there."""
+        load_caption_metrics(self.caption_metric)
 
     def counts(self, rows: TaskRows) -> dict[str, set[int]]:
         """Returns the numbers of images and captions."""
@@ -221,6 +234,7 @@ class Captioning(Task):
         found |= {"log_likelihood_floor": float(others.mean())} if len(rows) > 1 else {}
         found |= mean_with_interval("exact_match", equal, evaluation.seed)
         found["exact_match_floor"] = _most_frequent_share(evaluation.train_rows or rows, references)
+        found |= caption_metrics(load_caption_metrics(self.caption_metric), written, references)
         predictions = [
             {"row": number, "prediction": text, "captions": row, "log_likelihood": float(likelihood)}
             for number, (text, row, likelihood) in enumerate(zip(written, references, likelihoods, strict=True))
@@ -251,3 +265,8 @@ def _truths(written: Sequence[str], rows: TaskRows) -> list[bool] | None:
         return None
     size = rows[0]["image"].width
     return [is_true(text, found or (), size) for text, found in zip(written, objects, strict=True)]
+
+
+def _without_folder(name: str) -> str:
+    """Returns a Hub id or the name of a metric as it is, and of a folder the last part."""
+    return Path(name).name if Path(name).is_dir() else name

@@ -1,0 +1,63 @@
+"""Pictures drawn from captions: independent of batches, step by step, on a sheet, and by the command."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import SIDE, pretraining_model, tiny_processor
+
+from transformers_cbvila.cli import main
+from transformers_cbvila.drawing.from_captions import draw_captions, draw_steps
+from transformers_cbvila.drawing.sheet import sheet
+
+
+def arrays(lines):
+    return [[np.asarray(picture) for picture in line] for line in lines]
+
+
+def test_pictures_do_not_depend_on_the_batch():
+    model, processor = pretraining_model().train(), tiny_processor()
+    one, other = (
+        arrays(draw_captions(model, processor, ["red left", "blue"], 3, 7, batch_size=size, progress=False))
+        for size in (2, 16)
+    )
+    np.testing.assert_allclose(one, other, atol=1)  # of 255; sums of other batches round differently
+    assert np.shape(one) == (2, 3, SIDE, SIDE, 3) and not np.array_equal(one[0][0], one[0][1])
+    assert model.training, "the mode is restored"
+
+
+def test_the_last_step_is_the_picture():
+    model, processor = pretraining_model(), tiny_processor()
+    options = {"seed": 1, "progress": False, "num_steps": 3}
+    (of_steps,) = draw_steps(model, processor, ["red"], **options)
+    ((picture,),) = draw_captions(model, processor, ["red"], **options)
+    assert len(of_steps[0]) == 3 and np.array_equal(np.asarray(of_steps[0][-1]), np.asarray(picture))
+
+
+@pytest.mark.parametrize("captions, samples", [([], 1), (["red"], 0)])
+def test_nothing_to_draw_is_refused(captions, samples):
+    with pytest.raises(ValueError, match=f"{len(captions)} captions, samples={samples}, .*at least 1 of each"):
+        draw_captions(pretraining_model(), tiny_processor(), captions, samples)
+
+
+def test_sheet_enlarges_by_whole_numbers():
+    red, blue = (Image.new("RGB", (32, 32), colour) for colour in ("red", "blue"))
+    drawn = sheet([[red, blue], [blue]], ["a", "b"])
+    assert drawn.size == (2 * 136 + 8, 2 * 160 + 8)
+    assert drawn.getpixel((8, 32)) == (255, 0, 0) and drawn.getpixel((8 + 136, 32)) == (0, 0, 255)
+    assert drawn.getpixel((8 + 127, 32 + 160 + 127)) == (0, 0, 255) and drawn.getpixel((8 + 128, 40)) == (
+        255,
+        255,
+        255,
+    )
+
+
+def test_draw_command(tmp_path, capsys):
+    file = tmp_path / "drawn.png"
+    argv = ["draw", "cbvila-tiny", "a red circle", "a blue square", "--output", str(file), "--steps", "2"]
+    assert main([*argv, "--samples", "2", "--guidance", "2", "--top_k", "5"]) == 0
+    assert f"Pictures: {file}" in capsys.readouterr().out
+    first = Image.open(file)
+    assert first.format == "PNG" and first.size[0] > first.size[1] / 2
+    assert main([*argv, "--show_steps"]) == 0
+    assert main([*argv, "--steps", "0"]) == 1
+    assert "num_steps=0 must be at least 1" in capsys.readouterr().err

@@ -1,0 +1,75 @@
+"""The command `cbvila draw`."""
+
+from __future__ import annotations
+
+import argparse
+
+from .parsing import Parser
+
+EXAMPLE = """\
+example:
+  cbvila draw cbvila-tiny "a red circle" "a small blue square" --output drawn.png
+  cbvila draw cbvila-tiny "a red circle" --steps 12 --show_steps --output steps.png
+
+The sheet has a line of pictures for each text. Visual words are drawn in a few steps, the surest first, and the pixel
+head paints them. The same seed draws the same pictures.
+"""
+
+
+def parse(argv: list[str]) -> tuple[argparse.Namespace]:
+    """Parses the command's arguments."""
+    parser = Parser(prog="cbvila draw", description="Draw pictures from texts.", epilog=EXAMPLE)
+    parser.add_argument("model", help="folder, Hub id, or the name of a bundled checkpoint")
+    parser.add_argument("texts", nargs="+", metavar="TEXT", help="what to draw")
+    parser.add_argument("--output", required=True, metavar="FILE.png", help="file for the sheet of pictures")
+    parser.add_argument("--samples", type=int, default=4, metavar="N", help="pictures of each text (default: 4)")
+    parser.add_argument("--steps", type=int, default=8, metavar="T", help="steps of decoding (default: 8)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the samples (default: 0)")
+    parser.add_argument(
+        "--guidance",
+        type=float,
+        default=1.0,
+        metavar="G",
+        help="above 1: further from pictures without a text, for models trained with --text_drop_prob (default: 1)",
+    )
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        default=1.0,
+        help="of the samples; 0 takes the likeliest visual words (default: 1)",
+    )
+    parser.add_argument(
+        "--top_k", type=int, metavar="K", help="sample from the K likeliest visual words (default: all)"
+    )
+    parser.add_argument(
+        "--show_steps", action="store_true", help="show the first picture of each text after every step"
+    )
+    return (parser.parse_args(argv),)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Draws the texts and writes the sheet."""
+    from ..bundled import checkpoint_source
+    from ..devices import placed
+    from ..drawing.from_captions import draw_captions, draw_steps
+    from ..drawing.sheet import sheet
+    from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
+    from ..model.processing_cbvila import CBViLAProcessor
+    from ..output_files import require_folder
+
+    require_folder("output", options.output)
+    source = checkpoint_source(options.model)
+    model, processor = placed(CBViLAForPreTraining.from_pretrained(source)), CBViLAProcessor.from_pretrained(source)
+    how = {
+        "num_steps": options.steps,
+        "guidance_scale": options.guidance,
+        "temperature": options.temperature,
+        "top_k": options.top_k,
+    }
+    if options.show_steps:
+        lines = [of_text[0] for of_text in draw_steps(model, processor, options.texts, seed=options.seed, **how)]
+    else:
+        lines = draw_captions(model, processor, options.texts, options.samples, options.seed, **how)
+    sheet(lines, options.texts).save(options.output, format="PNG")
+    print(f"Pictures: {options.output}")
+    return 0
