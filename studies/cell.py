@@ -39,7 +39,7 @@ class Cell:
         seed: Seed of weights, order, masks and crops: cells of one seed differ only in their arm's options.
         options: Options of `cbvila pretrain`, including `model_config`.
         train_data: Sources with a `train` split.
-        test_data: Source to measure on.
+        test_data: Source to measure on; `None`: the model is not measured.
         rerank_k: How many candidates ITM re-ranks in retrieval.
         result: File of the metrics; the trained model is in the folder of the same name beside it.
         start: The cell whose model this one starts from; random weights by default.
@@ -52,7 +52,7 @@ class Cell:
     seed: int
     options: Mapping[str, Any]
     train_data: tuple[str, ...]
-    test_data: str
+    test_data: str | None
     rerank_k: int
     result: Path
     start: "Cell | None" = None
@@ -101,13 +101,7 @@ def _pretrain(cell: Cell, threads: int) -> None:
     trainer.train()
     trainer.save_model()
     trained = time.process_time()
-    rows = load_pairs(cell.test_data, cell.test_split)
-    metrics = inspect_pretraining(
-        trainer.model, trainer.processing_class, rows, rerank_k=cell.rerank_k, progress=False
-    )
-    if cell.fewer_codes is not None:
-        rows = load_pairs(cell.test_data, cell.test_split, keyword_columns=("objects",))
-        metrics |= codebook_figures(trainer.model, trainer.processing_class, rows, cell.fewer_codes)
+    metrics = {} if cell.test_data is None else _measure(trainer, cell, cell.test_data)
     found = {
         "arm": cell.arm,
         "seed": cell.seed,
@@ -123,6 +117,16 @@ def _pretrain(cell: Cell, threads: int) -> None:
     unfinished = cell.result.with_suffix(".part")
     unfinished.write_text(json.dumps(found, indent=1))
     os.replace(unfinished, cell.result)
+
+
+def _measure(trainer: CBViLATrainer, cell: Cell, data: str) -> dict[str, Any]:
+    """Returns the figures of the trained model on the data."""
+    model, processor, rows = trainer.model, trainer.processing_class, load_pairs(data, cell.test_split)
+    metrics = inspect_pretraining(model, processor, rows, rerank_k=cell.rerank_k, progress=False)
+    if cell.fewer_codes is not None:
+        rows = load_pairs(data, cell.test_split, keyword_columns=("objects",))
+        metrics |= codebook_figures(model, processor, rows, cell.fewer_codes)
+    return metrics
 
 
 def _trainer(cell: Cell) -> CBViLATrainer:

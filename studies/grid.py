@@ -29,8 +29,9 @@ class Study:
         train_data: Sources of training pairs, such as `scenes`, where there are no artists.
         test_data: Source of the pairs to measure on.
         test_split: Split of `test_data`.
-        start: Changes to the recipe for a run, one per seed, whose model all arms of that seed start from; `None`: all
-            start from random weights.
+        start: Options of a run, one per seed, whose model all arms of that seed start from, as changes to the recipe.
+            Or of several runs, each of which goes on from the one before; they may name a `recipe` and `train_data` of
+            their own. `None`: all start from random weights.
         then: What the model of every arm is fine-tuned for afterwards, if anything.
         fewer_codes: Measures the codebook, see [`codebook_figures`], also with these numbers of codes; `None`: not.
     """
@@ -45,7 +46,7 @@ class Study:
     train_data: list[str] | None = None
     test_data: str | None = None
     test_split: str = "test"
-    start: dict[str, Any] | None = None
+    start: list[dict[str, Any]] | None = None
     then: FineTuning | None = None
     fewer_codes: list[int] | None = None
 
@@ -65,6 +66,8 @@ class Study:
             entries["train_data"] = [entries["train_data"]]
         if not entries["arms"] or len(set(entries["seeds"])) != len(entries["seeds"]):
             raise ValueError(f"{path}: a study needs at least one arm, and seeds that differ.")
+        if entries.get("start") is not None:
+            entries["start"] = _stages(entries["start"], entries["recipe"], path.parent)
         if entries.get("then") is not None:
             entries["then"] = FineTuning.read(entries["then"])
         return cls(name=path.stem, **entries)
@@ -73,16 +76,41 @@ class Study:
         """Yields all cells, seed by seed, so that every arm is run once before any is run twice."""
         where = train_data, test_data, self.rerank_k
         for seed in self.seeds:
-            start = None
-            if self.start is not None:
-                options, result = merged(self.recipe, self.start), folder / self.name / f"start-seed{seed}.json"
-                start = Cell("start", seed, options, *where, result, test_split=self.test_split)
+            start = self._start(seed, train_data, test_data, folder)
             for number, (arm, changes) in enumerate(self.arms.items()):
                 options = merged(self.recipe, changes or {})
                 result = folder / self.name / f"{number:02d}-{slug(arm)}-seed{seed}.json"
                 if start is not None:
                     options["model"] = str(start.folder)
                 yield Cell(arm, seed, options, *where, result, start, self.test_split, self.then, self.fewer_codes)
+
+    def _start(self, seed: int, train_data: tuple[str, ...], test_data: str, folder: Path) -> Cell | None:
+        """Returns the run that arms start from, if any; the runs that it goes on from are its own starts."""
+        start = None
+        for number, stage in enumerate(self.start or []):
+            options = dict(stage)
+            data = tuple(options.pop("train_data", train_data))
+            # only a start on the study's own data has all that is measured
+            tested = test_data if data == train_data else None
+            ending = "" if len(self.start or []) == 1 else f"-{number + 1}"
+            result = folder / self.name / f"start{ending}-seed{seed}.json"
+            if start is not None:
+                options["model"] = str(start.folder)
+            start = Cell("start", seed, options, data, tested, self.rerank_k, result, start, self.test_split)
+        return start
+
+
+def _stages(start: Any, recipe: Mapping[str, Any], folder: Path) -> list[dict[str, Any]]:
+    """Returns the options of each run of a start; paths of recipes are relative to the folder of the study."""
+    stages = []
+    for stage in [start] if isinstance(start, Mapping) else start:
+        changes = dict(stage)
+        own = changes.pop("recipe", None)
+        base = recipe if own is None else yaml.safe_load((folder / own).read_text())
+        if isinstance(changes.get("train_data"), str):
+            changes["train_data"] = [changes["train_data"]]
+        stages.append(merged(base, changes))
+    return stages
 
 
 def _check_names(path: Path, entries: set[str]) -> None:

@@ -57,10 +57,16 @@ def run_cells(cells: list[Cell], jobs: int) -> None:
     """
     missing = [cell for cell in cells if not cell.is_finished]
     print(f"{len(cells) - len(missing)} of {len(cells)} cells are there; {len(missing)} to run.", file=sys.stderr)
-    starts = {cell.start.result: cell.start for cell in missing if cell.start is not None}
-    for wanted in ([start for start in starts.values() if not start.result.is_file()], missing):
+    for wanted in (*_starts(missing), missing):
         if wanted:
             _run(wanted, jobs)
+
+
+def _starts(cells: list[Cell]) -> list[list[Cell]]:
+    """Returns the cells that others start from and that are not there, level by level, the deepest first."""
+    starts = {cell.start.result: cell.start for cell in cells if cell.start is not None}
+    missing = [start for start in starts.values() if not start.result.is_file()]
+    return [*_starts(missing), missing] if missing else []
 
 
 def _run(cells: list[Cell], jobs: int) -> None:

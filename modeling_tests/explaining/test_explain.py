@@ -181,6 +181,11 @@ def test_words_of_several_tokens_and_signs():
         words_of_text(processor, "?!", 4)
 
 
+def test_words_that_the_model_does_not_know():
+    found = explain(build(CBViLAForImageTextRetrieval), tiny_processor(), PICTURE, "red pizza")
+    assert found.words == ["red", "pizza"] and found.known == [True, False]
+
+
 def test_map_of_a_word():
     found = explain(build(CBViLAForImageTextRetrieval), tiny_processor(), PICTURE, "Red left red")
     np.testing.assert_allclose(found.map_of("red"), (found.maps[0] + found.maps[2]) / 2)

@@ -57,8 +57,9 @@ def test_page_shows_a_map_of_each_word_and_escapes(tmp_path):
     assert all(image["alt"] for image in page.images)
     maps = [image for image in page.images if image["alt"].startswith("Heat map of")]
     assert [image["alt"].split(" over ")[0] for image in maps] == [
-        f"Heat map of “{w}”" for w in ("red", "left", "half")
+        f"Heat map of “{w}”" for w in ("red", "left", "half", "pizza")
     ]
+    assert sum("not a word that the model knows" in text for text in page.texts) == 1
     assert {size_of(image) for image in maps} == {(320, 320)}
     assert "matching logit" in page.texts and f"{found.score:.2f}" in page.texts
     assert any(image["alt"].startswith("A patch with code") for image in page.images)

@@ -82,6 +82,26 @@ def test_study_arms_of_a_seed_share_their_start(tmp_path, monkeypatch):
     assert run == [["start-seed0", "start-seed1"], ["01-pixel-seed0", "00-base-seed1"]]
 
 
+def test_study_starts_in_stages_with_recipes_and_data_of_their_own(tmp_path, monkeypatch):
+    stages = [{"recipe": "first.yaml", "train_data": "scenes[captions=places]"}, {"max_steps": 4}]
+    (tmp_path / "first.yaml").write_text(yaml.safe_dump({"max_steps": 2, "mlm_words": ["left"]}))
+    study = Study.read(write_study(tmp_path, start=stages))
+    cells = list(study.cells(("train",), "test", tmp_path))
+    second = cells[0].start
+    first = second.start
+    assert cells[0].options["model"] == str(second.folder) and second.options["model"] == str(first.folder)
+    assert (first.result.stem, second.result.stem) == ("start-1-seed0", "start-2-seed0")
+    assert first.options == {"max_steps": 2, "mlm_words": ["left"]} and first.train_data == (
+        "scenes[captions=places]",
+    )
+    assert first.test_data is None, "it knows too little to be measured"
+    assert second.options["max_steps"] == 4 and second.train_data == ("train",) and second.test_data == "test"
+    run = []
+    monkeypatch.setattr(studies.run, "_run", lambda cells, jobs: run.append([cell.result.stem for cell in cells]))
+    run_cells(cells[:2], jobs=1)
+    assert run == [["start-1-seed0"], ["start-2-seed0"], ["00-base-seed0", "01-pixel-seed0"]]
+
+
 def on_sources(**changes):
     """Entries of a study on built-in sources."""
     entries = {name: value for name, value in ENTRIES.items() if "artist" not in name}

@@ -47,7 +47,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace]:
     return (parser.parse_args(argv),)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(asked: argparse.Namespace) -> int:
     """Draws the texts and writes the sheet."""
     from ..bundled import checkpoint_source
     from ..devices import placed
@@ -57,19 +57,19 @@ def run(options: argparse.Namespace) -> int:
     from ..model.processing_cbvila import CBViLAProcessor
     from ..output_files import require_folder
 
-    require_folder("output", options.output)
-    source = checkpoint_source(options.model)
+    require_folder("output", asked.output)
+    source = checkpoint_source(asked.model)
     model, processor = placed(CBViLAForPreTraining.from_pretrained(source)), CBViLAProcessor.from_pretrained(source)
     how = {
-        "num_steps": options.steps,
-        "guidance_scale": options.guidance,
-        "temperature": options.temperature,
-        "top_k": options.top_k,
+        "num_steps": asked.steps,
+        "guidance_scale": asked.guidance,
+        "temperature": asked.temperature,
+        "top_k": asked.top_k,
     }
-    if options.show_steps:
-        lines = [of_text[0] for of_text in draw_steps(model, processor, options.texts, seed=options.seed, **how)]
+    if asked.show_steps:
+        lines = [of_text[0] for of_text in draw_steps(model, processor, asked.texts, seed=asked.seed, **how)]
     else:
-        lines = draw_captions(model, processor, options.texts, options.samples, options.seed, **how)
-    sheet(lines, options.texts).save(options.output, format="PNG")
-    print(f"Pictures: {options.output}")
+        lines = draw_captions(model, processor, asked.texts, asked.samples, asked.seed, **how)
+    sheet(lines, asked.texts).save(asked.output, format="PNG")
+    print(f"Pictures: {asked.output}")
     return 0

@@ -43,7 +43,7 @@ def explain(
         model: A model with a fusion encoder and one of these heads, of any precision and attention back end.
         processor: Its processor.
         image: An image as the processor takes it; for visual reasoning, a list of them.
-        text: The caption, question, hypothesis or statement.
+        text: The caption, question, hypothesis or statement; what is longer than the model reads is cut.
         answer: The answer or class that is explained; the model's own by default.
         method: `"gradcam"` or `"rollout"`.
         layer: The fusion layer whose attention is taken, counted from 0, and negative from the end; with rollout the
@@ -92,6 +92,7 @@ def explain_batch(
     lengths = encoded["attention_mask"].sum(1).tolist()
     # before the pass, so that a text without words costs none
     words = [words_of_text(processor, text, length) for text, length in zip(texts, lengths, strict=True)]
+    ids = encoded["input_ids"]
     inputs = {name: value.to(model.device) for name, value in encoded.items()}
     pixel_values = inputs["pixel_values"]
     with explainable(model) as running:
@@ -107,6 +108,7 @@ def explain_batch(
         Explanation(
             text=text,
             words=[word.text for word in words[row]],
+            known=[bool((ids[row, word.tokens] != processor.tokenizer.unk_token_id).any()) for word in words[row]],
             **_word_maps(of_patches[row], words[row], grid),
             score=float(explained.scores[row].detach()),
             score_name=explained.score_name,

@@ -12,6 +12,8 @@ class Explanation:
     Attributes:
         text: The text.
         words: W words of the text, in its order, as often as they are in it.
+        known: Of each word, whether the model's vocabulary has it, or parts of it; otherwise the model reads no more
+            than that there is some word.
         image_maps: (n, W, rows, columns) maps of the patches of each image, from 0, the least of a word's values in
             any of the images, to 1, the greatest; 0 everywhere if all are equal.
         shares: (W,) what the words' maps add up to before that, as shares of all words.
@@ -26,6 +28,7 @@ class Explanation:
 
     text: str
     words: list[str]
+    known: list[bool]
     image_maps: np.ndarray
     shares: np.ndarray
     score: float

@@ -13,7 +13,7 @@ def explainable(model: Any) -> Iterator[Any]:
     """Yields a model in evaluation mode that returns its attention weights, with gradients down to them.
 
     Weights of other precisions than fp32 are explained in a copy. The model has its modes and its attention back end
-    back afterwards, also after an error. Autocast is off.
+    back afterwards, also after an error. Autocast is off. Other threads must not use the model meanwhile.
 
     Args:
         model: A model with a fusion encoder (`cbvila.fusion_model`).

@@ -69,9 +69,11 @@ def _heat_maps(explanation: Explanation, number: int) -> str:
     name, image, maps = _names(explanation)[number], explanation.images[number], explanation.image_maps[number]
     figures = "".join(
         f"<figure>{image_tag(heat_map(image, values), _alternative(word, name, values))}"
-        f'<figcaption><b>{escape(word)}</b><span class="soft">{percent(float(share), 0)} of all words</span>'
-        "</figcaption></figure>"
-        for word, values, share in zip(explanation.words, maps, explanation.shares, strict=True)
+        f'<figcaption><b>{escape(word)}</b><span class="soft">{percent(float(share), 0)} of all words'
+        f"{'' if known else '; not a word that the model knows'}</span></figcaption></figure>"
+        for word, known, values, share in zip(
+            explanation.words, explanation.known, maps, explanation.shares, strict=True
+        )
     )
     rows, columns = maps.shape[1:]
     title = "Where the words look" if len(explanation.images) == 1 else f"Where the words look: {name.lower()}"

@@ -1,6 +1,6 @@
 """Search in images or texts: encoded once, found by similarity, re-ranked by matching."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from transformers.utils import ModelOutput
 from ..bundled import local_or_hub_id
 from ..data.image_files import image_files
 from ..devices import placed
-from ..model.item_lists_cbvila import holds_several, items_of
+from ..model.item_lists_cbvila import items_of
 from ..model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
 from ..model.number_checks_cbvila import check_number, check_whole
 from ..model.processing_cbvila import CBViLAProcessor
@@ -22,6 +22,7 @@ from .gallery import Encoded, Gallery, check_comparable
 from .gallery_identity import describe, processor_id, weights_id
 from .gallery_writing import SHARD_BYTES, save_gallery, store_gallery
 from .pair_matching import match_pairs
+from .query_parts import QueryPart, combined, query_parts
 from .similarity import most_similar
 from .stored_gallery import StoredGallery
 
@@ -190,12 +191,14 @@ class CBViLARetriever:
         batch_size: int = 64,
         progress: bool = False,
         similarity_weight: float | None = None,
+        negative_text: str | Sequence[str] | None = None,
+        weights: Mapping[str, float] | None = None,
     ) -> CBViLARetrieverOutput:
-        """Finds the items that fit a text or an image best, for one query or a list.
+        """Finds the items that fit a text, an image or both best, for one query or a list.
 
         Args:
             text: One text or several, in a form that [`index`] takes.
-            image: One image or several, instead of texts.
+            image: One image or several, instead of texts or beside them, one for each.
             top_k: How many items to return; all, if there are fewer.
             rerank_k: How many of the most similar items to re-rank by matching, at least `top_k`; 0 for similarity
                 alone. Default: `retriever.rerank_k`, or 0 if matching is impossible, which it is between items of one
@@ -206,23 +209,22 @@ class CBViLARetriever:
             similarity_weight: Weight of similarity / temperature when added to the matching score. 0: matching alone,
                 as in ALBEF. 1: the sum of both, for models whose ITM was trained with negatives drawn by similarity.
                 Default: that of the checkpoint, `config.similarity_weight`, which was fitted with its `rerank_k`.
+            negative_text: What is not wanted, one for each query: items come later, the more they are like it.
+            weights: What `"text"` (1), `"image"` (1), `"negative_text"` (0.5) count for in a query of several parts,
+                which goes by similarity alone: with the direction of the weighted sum of their embeddings.
 
         Raises:
-            ValueError: If nothing is indexed, not exactly one of text and image is given, a number is out of range,
-                matching is requested but impossible, or the model cannot compare images with texts.
+            ValueError: If nothing is indexed, neither text nor image is given, parts differ in number, a number is out
+                of range, matching is requested but impossible, or the model cannot compare images with texts.
         """
-        gallery = self._indexed()
-        if (text is None) == (image is None):
-            raise ValueError("Search by text or by image: exactly one of the two.")
-        query, kind = (image, "images") if text is None else (text, "texts")
+        self._indexed()  # raises early
         check_whole("top_k", top_k, 1)
-        candidates = self._candidates(kind, rerank_k, similarity_weight)
+        parts, several = query_parts(text, image, negative_text, weights)
+        kind = parts[0].kind
+        candidates = self._candidates(parts, rerank_k, similarity_weight)
         if similarity_weight is None:
             similarity_weight = self.model.config.similarity_weight
-        several = holds_several(query)
-        encoder = GalleryEncoder(self.model, self.processor, kind, max_length, batch_size, progress)
-        queries = encoder.encode(list(items_of(query, kind)) if several else [query])
-        check_comparable(*((queries, gallery) if kind == "images" else (gallery, queries)))
+        queries = self._encoded(parts, max_length, batch_size, progress)
         matches = candidates > 0
         cosines, rows = self._shortlist(queries.embeds, max(top_k, candidates))
         scores = cosines
@@ -235,13 +237,25 @@ class CBViLARetriever:
         found = (tensor[:, :top_k] if several else tensor[0, :top_k] for tensor in (rows, scores, cosines))
         return CBViLARetrieverOutput(*found)
 
-    def _candidates(self, kind: str, rerank_k: int | None, similarity_weight: float | None) -> int:
-        """Returns how many items to re-rank for queries of a kind; 0 for similarity alone."""
+    def _encoded(self, parts: list[QueryPart], max_length: int, batch_size: int, progress: bool) -> Encoded:
+        """Returns the queries, with the states of their only part if they have one alone."""
+        encoded = []
+        for kind, items, _ in parts:
+            encoder = GalleryEncoder(self.model, self.processor, kind, max_length, batch_size, progress)
+            encoded.append(encoder.encode(items))
+            both = (encoded[-1], self._indexed())
+            check_comparable(*(both if kind == "images" else both[::-1]))
+        if len(parts) == 1:
+            return encoded[0]
+        return Encoded(combined([found.embeds for found in encoded], [part.weight for part in parts]), [])
+
+    def _candidates(self, parts: list[QueryPart], rerank_k: int | None, similarity_weight: float | None) -> int:
+        """Returns how many items to re-rank for queries of these parts; 0 for similarity alone."""
         if rerank_k is not None:
             check_whole("rerank_k", rerank_k, 0)
         if similarity_weight is not None:
             check_number("similarity_weight", similarity_weight)
-        why_not = self._why_no_matching(kind)
+        why_not = self._why_no_matching(parts)
         if rerank_k and why_not:
             raise ValueError(f"rerank_k={rerank_k}: {why_not}; leave it out to search by similarity.")
         wanted = self.rerank_k if rerank_k is None else rerank_k
@@ -253,10 +267,12 @@ class CBViLARetriever:
             )
         return candidates
 
-    def _why_no_matching(self, kind: str) -> str:
-        """Returns why queries of a kind cannot be matched; an empty string if they can."""
-        if kind == self._kind:
-            return f"{kind} are indexed, and matching is of an image with a text"
+    def _why_no_matching(self, parts: list[QueryPart]) -> str:
+        """Returns why queries of these parts cannot be matched; an empty string if they can."""
+        if len(parts) > 1:
+            return "the query has several parts, and matching is of an image with a text"
+        if parts[0].kind == self._kind:
+            return f"{self._kind} are indexed, and matching is of an image with a text"
         if not len(self._indexed().states):
             return "what was indexed has no states to match (keep_states=False)"
         matches = self.model.config.needs("hard_negatives")

@@ -22,6 +22,7 @@ from ..data.texts import class_names, named, texts_of
 from ..metrics.answer_normalization import normalize_answer
 from ..metrics.caption_metrics import caption_metrics, load_caption_metrics
 from ..metrics.intervals import mean_with_interval
+from ..model.configuration_cbvila_qformer import CBViLAQFormerConfig
 from ..model.messages_cbvila import shown
 from ..model.modeling_cbvila_conditional_generation import CBViLAForConditionalGeneration
 from ..model.processing_cbvila_conditional_generation import CBViLAConditionalGenerationProcessor
@@ -52,7 +53,7 @@ class Captioning(Task):
         "the projector is new", 1e-3, 1e-4, batch_size=32, passes=5, least_steps=1000, views=CROPS_AND_FLIPS
     )
     merged_fields = ("captions",)
-    training_options = frozenset({"projector_option", "freeze_vision_tower"})
+    training_options = frozenset({"projector_option", "projector_start", "freeze_vision_tower"})
     has_text_baseline = False
 
     caption_column: str | None = column_option(option_texts.CAPTIONS, CAPTION_COLUMNS)
@@ -65,6 +66,13 @@ class Captioning(Task):
         metadata={
             "help": "Option of the projector, such as type=prefix, length=4 or pooling=patches; several may be given.",
             "action": Repeatable,
+        },
+    )
+    projector_start: str | None = field(
+        default=None,
+        metadata={
+            "help": "Q-Former of `cbvila pretrain --head qformer` (folder or Hub id) that the projector starts from; "
+            "its sizes are the projector's."
         },
     )
     freeze_vision_tower: bool = field(
@@ -86,11 +94,17 @@ class Captioning(Task):
         """Raises a ValueError for options that cannot be."""
         super().__post_init__()
         check_at_least("max_new_tokens", self.max_new_tokens, 1)
-        _ = self.projector_config
+        _ = self._projector_options
 
     @property
     def projector_config(self) -> dict[str, Any]:
-        """The options of the projector by name."""
+        """The options of the projector by name, where it starts from a Q-Former beside that one's own."""
+        start = self.projector_start
+        sizes = {} if start is None else CBViLAQFormerConfig.from_pretrained(start).projector_config()
+        return sizes | self._projector_options
+
+    @property
+    def _projector_options(self) -> dict[str, Any]:
         found = {}
         for option in self.projector_option:
             name, mark, value = option.partition("=")
@@ -136,6 +150,11 @@ class Captioning(Task):
 
         architectures = PreTrainedConfig.get_config_dict(source)[0].get("architectures") or []
         if self.head.__name__ in architectures and not from_scratch:
+            if self.projector_start is not None:
+                raise ValueError(
+                    f"projector_start={shown(self.projector_start)}: {source} has a projector already; leave it out, "
+                    "or give the model that the Q-Former was trained on."
+                )
             options = self.loading_options()
             if self.projector_option:
                 options["projector_config"] = self.projector_config
@@ -149,7 +168,11 @@ class Captioning(Task):
         if self.language_model is None:
             raise ValueError(f"{self.name} trains a model to be read by a language model: {_NEEDS_LANGUAGE_MODEL}.")
         model = self.head.from_vision_language_pretrained(
-            source, self.language_model, self.projector_config, freeze_vision_tower=self.freeze_vision_tower
+            source,
+            self.language_model,
+            self.projector_config,
+            freeze_vision_tower=self.freeze_vision_tower,
+            projector_start=self.projector_start,
         )
         if from_scratch:
             tower = model.model.vision_tower
@@ -162,8 +185,9 @@ class Captioning(Task):
     def recorded_options(self) -> dict[str, Any]:
         """Returns the options for the record of a run, folders by their names only."""
         metrics = [_without_folder(name) for name in self.caption_metric]
-        language_model = self.language_model and _without_folder(self.language_model)
-        return super().recorded_options() | {"language_model": language_model, "caption_metric": metrics}
+        folders = {"language_model": self.language_model, "projector_start": self.projector_start}
+        names = {option: folder and _without_folder(folder) for option, folder in folders.items()}
+        return super().recorded_options() | names | {"caption_metric": metrics}
 
     def width(self, config: Any) -> int:
         """Returns the width of the image encoder: the language model is not trained."""

@@ -1,0 +1,78 @@
+"""How often a model draws what a caption of scenes says, over steps, temperature and guidance.
+
+A parser of pixels judges (`drawing/judging.py`); the first line is its judgement of true pictures. The last column but
+one is how often the model itself finds the right caption of a picture among 100, by similarity.
+
+    python benchmarks/drawing.py --model runs/pretrain-scenes/all --rows 200
+    python benchmarks/drawing.py --model runs/pretrain-scenes/all --split test_compositional --steps 8 --guidance 1
+"""
+
+import argparse
+import time
+from itertools import product
+from typing import Any
+
+import torch
+
+from transformers_cbvila import CBViLAForPreTraining, CBViLAProcessor
+from transformers_cbvila.bundled import checkpoint_source
+from transformers_cbvila.data.sources import load_pairs
+from transformers_cbvila.drawing.from_captions import draw_captions
+from transformers_cbvila.drawing.judging import judge_drawings
+from transformers_cbvila.retrieval.encoding import GalleryEncoder
+
+AMONG = 100
+
+
+def found_among(model: Any, processor: Any, pictures: list[Any], captions: list[str]) -> float:
+    """Returns how often the right caption comes first among 100."""
+    images, texts = (
+        GalleryEncoder(model, processor, kind, progress=False, keep_states=False).encode(items).embeds
+        for kind, items in (("images", pictures), ("texts", captions))
+    )
+    hits = []
+    for start in range(0, len(images) - AMONG + 1, AMONG):
+        scores = images[start : start + AMONG] @ texts[start : start + AMONG].T
+        hits += (scores.argmax(1) == torch.arange(AMONG)).tolist()
+    return sum(hits) / len(hits) if hits else float("nan")
+
+
+def line(name: str, judged: dict[str, float], found: float, seconds: float) -> None:
+    """Prints a line of the table."""
+    interval = f"{100 * judged['drawn_true_low']:.1f} to {100 * judged['drawn_true_high']:.1f}"
+    print(
+        f"{name:<28} {100 * judged['drawn_true']:5.1f} ({interval})  floor {100 * judged['drawn_true_floor']:4.1f}  "
+        f"objects {judged['drawn_objects']:.2f}  R@1 of {AMONG}: {100 * found:.1f}  {seconds:.2f} s for 16",
+        flush=True,
+    )
+
+
+def main() -> None:
+    """Draws and judges with every combination of options."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="folder or name of a bundled checkpoint")
+    parser.add_argument("--split", default="test", choices=("validation", "test", "test_compositional"))
+    parser.add_argument("--rows", type=int, default=1000)
+    parser.add_argument("--steps", type=int, nargs="+", default=[1, 4, 8, 16])
+    parser.add_argument("--temperature", type=float, nargs="+", default=[0.0, 0.5, 1.0])
+    parser.add_argument("--guidance", type=float, nargs="+", default=[1.0, 2.0, 3.0])
+    options = parser.parse_args()
+    source = checkpoint_source(options.model)
+    model, processor = CBViLAForPreTraining.from_pretrained(source).eval(), CBViLAProcessor.from_pretrained(source)
+    rows = load_pairs(f"scenes[rows={options.rows}]", options.split)
+    captions = [row["captions"][0] for row in rows]
+    true = [row["image"] for row in rows]
+    print(f"{options.model} on {len(captions)} captions of scenes, {options.split}; percent, 95 % intervals")
+    line("true pictures", judge_drawings(true, captions), found_among(model, processor, true, captions), 0)
+    for steps, temperature, guidance in product(options.steps, options.temperature, options.guidance):
+        begin = time.process_time()
+        how = {"num_steps": steps, "temperature": temperature, "guidance_scale": guidance}
+        pictures = [own[0] for own in draw_captions(model, processor, captions, progress=False, **how)]
+        seconds = (time.process_time() - begin) / len(captions) * 16
+        judged = judge_drawings(pictures, captions)
+        name = f"T={steps} temp={temperature} guid={guidance}"
+        line(name, judged, found_among(model, processor, pictures, captions), seconds)
+
+
+if __name__ == "__main__":
+    main()
