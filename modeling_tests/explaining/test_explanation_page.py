@@ -46,13 +46,13 @@ def size_of(image):
 
 
 def test_page_shows_a_map_of_each_word_and_escapes(tmp_path):
-    model, processor, text = pretraining_model(), tiny_processor(), "<red> & left half"
+    model, processor, text = pretraining_model(), tiny_processor(), "<red> & left half pizza"
     found = explain(model, processor, PICTURE, text)
     codes = codes_of_image(model, processor, PICTURE)
     path = write_explanation_page(tmp_path / "new" / "page.html", found, "A <title>", codes)
     html = path.read_text(encoding="utf-8")
     page = Tags(html)
-    assert "<red>" not in html and "“<red> & left half”" in page.texts
+    assert "<red>" not in html and "“<red> & left half pizza”" in page.texts
     assert "http" not in html and "prefers-color-scheme: dark" in html
     assert all(image["alt"] for image in page.images)
     maps = [image for image in page.images if image["alt"].startswith("Heat map of")]
