@@ -108,6 +108,12 @@ def test_answers_are_scored_by_their_log_probability():
     assert not np.array_equal(found.maps, other.maps)
 
 
+def test_answers_are_as_many_as_texts():
+    model = build(CBViLAForVisualEntailment)
+    with pytest.raises(ValueError, match=r"Got 1 answer\(s\) for 2 text\(s\)"):
+        explain_batch(model, tiny_processor(), [PICTURE, OTHER], [TEXT, TEXT], ["neutral"])
+
+
 def test_an_answer_is_generated_if_none_is_given():
     model, processor = build(CBViLAForQuestionAnswering), tiny_processor()
     model.generate = lambda **inputs: torch.tensor([[2, 17, 3]])  # [CLS] a [SEP]

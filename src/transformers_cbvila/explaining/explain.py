@@ -87,6 +87,8 @@ def explain_batch(
     check_image_counts(model, images)
     if method not in METHODS:
         raise ValueError(f"method={method!r}: choose one of {', '.join(METHODS)}.")
+    if answers is not None and len(answers) != len(texts):
+        raise ValueError(f"Got {len(answers)} answer(s) for {len(texts)} text(s): pass one for each, or none.")
     layer = _layer(model, method, layer)
     encoded = processor(images=list(images), text=list(texts), padding=True, truncation=True, return_tensors="pt")
     lengths = encoded["attention_mask"].sum(1).tolist()

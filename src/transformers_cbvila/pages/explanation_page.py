@@ -49,7 +49,7 @@ def _tiles(explanation: Explanation) -> str:
     answer = [] if explanation.answer is None else [tile(explanation.answer, "answer")]
     numbers = [
         tile(f"{explanation.score:.2f}", explanation.score_name),
-        tile(percent(explanation.probability, 1), "its probability"),
+        tile(percent(explanation.probability), "its probability"),
     ]
     return f'<div class="tiles">{"".join([*answer, *numbers])}</div>'
 
