@@ -25,7 +25,7 @@ PACKAGES_OF_LAYER = {
     "retrieval": {"numpy", "torch", "tqdm", "transformers", "datasets"},
     "inspection": {"numpy", "torch", "tqdm", "PIL"},
     "drawing": {"numpy", "torch", "tqdm", "PIL"},
-    "explaining": {"numpy", "torch", "tqdm"},
+    "explaining": {"numpy", "torch", "tqdm", "transformers"},
     "tasks": {"numpy", "torch", "tqdm", "transformers", "PIL", "datasets"},
     "training": MODEL_PACKAGES | {"accelerate", "safetensors", "datasets", "evaluate", "peft"},
     "pages": {"numpy", "PIL"},

@@ -72,7 +72,7 @@ def test_reasoning_explains_both_images(fusion, method):
     logits = model(**processor(images=[[PICTURE, OTHER]], text=[TEXT], return_tensors="pt")).logits[0]
     assert found.score == pytest.approx(float(logits.max().detach()), abs=1e-5)
     assert explain(model, processor, [PICTURE, OTHER], TEXT, "false").score == pytest.approx(
-        float(logits[0]), abs=1e-5
+        float(logits[0].detach()), abs=1e-5
     )
     if fusion == "separate" and method == "rollout":
         swapped = explain(model, processor, [OTHER, PICTURE], TEXT, method=method)
@@ -185,6 +185,13 @@ def test_words_of_several_tokens_and_signs():
     assert [word.text for word in words_of_text(processor, "red left it", 4)] == ["red", "left"], "truncated"
     with pytest.raises(ValueError, match=r"text='\?!' has no word to explain"):
         words_of_text(processor, "?!", 4)
+
+
+@pytest.mark.parametrize("side, words", [("right", ["red", "left"]), ("left", ["half", "blue"])])
+def test_long_texts_are_cut(side, words):
+    model = build(CBViLAForImageTextRetrieval, text={"max_position_embeddings": 4})
+    processor = tiny_processor(model_max_length=int(1e30), truncation_side=side)
+    assert explain(model, processor, PICTURE, "red left half blue").words == words
 
 
 def test_words_that_the_model_does_not_know():

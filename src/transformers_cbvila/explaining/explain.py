@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.feature_extraction_utils import BatchFeature
 
+from ..data.collators import token_limit
 from ..inspection.visual_words import to_uint8
 from ..model.explained_cbvila import CBViLAExplained
 from ..model.processing_cbvila import CBViLAProcessor
@@ -90,7 +92,7 @@ def explain_batch(
     if answers is not None and len(answers) != len(texts):
         raise ValueError(f"Got {len(answers)} answer(s) for {len(texts)} text(s): pass one for each, or none.")
     layer = _layer(model, method, layer)
-    encoded = processor(images=list(images), text=list(texts), padding=True, truncation=True, return_tensors="pt")
+    encoded = _encoded(model, processor, images, texts)
     lengths = encoded["attention_mask"].sum(1).tolist()
     # before the pass, so that a text without words costs none
     words = [words_of_text(processor, text, length) for text, length in zip(texts, lengths, strict=True)]
@@ -122,6 +124,13 @@ def explain_batch(
         )
         for row, text in enumerate(texts)
     ]
+
+
+def _encoded(model: Any, processor: CBViLAProcessor, images: Sequence[Any], texts: Sequence[str]) -> BatchFeature:
+    """Returns the inputs of the model; texts are cut to what it reads."""
+    limit = token_limit(processor, model.config.text_config.max_position_embeddings)
+    text_options = {"padding": True, "truncation": True, "max_length": limit}
+    return processor(images=list(images), text=list(texts), return_tensors="pt", **text_options)
 
 
 def _word_maps(maps: Tensor, words: Sequence[Word], grid: tuple[int, int]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ def words_of_text(processor: Any, text: str, length: int) -> list[Word]:
     Args:
         processor: The processor.
         text: The text.
-        length: Number of tokens with special ones that the model read; words of later ones are left out.
+        length: Number of tokens with special ones that the model read; words of those that were cut are left out.
 
     Raises:
         ValueError: If there is no word, or the tokenizer does not say which letters a token stands for.
@@ -31,7 +31,8 @@ def words_of_text(processor: Any, text: str, length: int) -> list[Word]:
         )
     spans = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)["offset_mapping"]
     read = length - 1 - processor.add_sep_token
-    places = [(place, start, end) for place, (start, end) in enumerate(spans[:read], start=1)]
+    kept = spans[-read:] if tokenizer.truncation_side == "left" else spans[:read]
+    places = [(place, start, end) for place, (start, end) in enumerate(kept, start=1)]
     words = [
         Word(match[0], [place for place, start, end in places if start < match.end() and end > match.start()])
         for match in WORD.finditer(text)
