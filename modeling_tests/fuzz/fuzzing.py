@@ -27,6 +27,7 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TOKENIZERS_PA
 
 import datasets
 import tiny
+import tiny_language
 from odd_calls import Calls
 from odd_commands import Commands
 
@@ -156,6 +157,12 @@ def _save_models(folder: Path) -> dict[str, str]:
         **{name: task.head for name, task in TASKS.items()},
     }.items():
         models[name] = str(folder / name)
+        if name == "captioning":  # its language model is outside the checkpoint
+            model = tiny_language.reading_model(tiny_language.language_model())
+            model.config.language_model = tiny_language.save_language_model(folder / "language_model")
+            model.save_pretrained(models[name])
+            tiny_language.reading_processor().save_pretrained(models[name])
+            continue
         fields = {"num_images": 1} if name == "reasoning" else {}
         tiny.build(head, **fields).save_pretrained(models[name])
         tiny.tiny_processor().save_pretrained(models[name])

@@ -79,7 +79,7 @@ def test_head_rejects_a_tower_checkpoint(name, logged, tmp_path):
     tower = TOWERS[name].from_pretrained(tmp_path / "whole")
     tower.save_pretrained(tmp_path / "tower")
     for head in (CBViLAModel, CBViLAForPreTraining):
-        with pytest.raises(ValueError, match=f"belongs to a {head.__name__}, so that all its weights would be random"):
+        with pytest.raises(ValueError, match="Load the class that config.json names under architectures"):
             head.from_pretrained(tmp_path / "tower")
     assert "MISSING" not in logged.text
 

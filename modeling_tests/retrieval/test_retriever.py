@@ -186,8 +186,8 @@ def test_retriever_errors_say_what_to_do(pictures, tmp_path):
         empty.index(IMAGES, TEXTS)
     with pytest.raises(ValueError, match="texts is one string"):
         empty.index(texts="a cat")
-    with pytest.raises(ValueError, match="by text or by image"):
-        pictures.search(text="a", image=IMAGES[0])
+    with pytest.raises(ValueError, match="by a text, by an image, or by both"):
+        pictures.search()
     with pytest.raises(ValueError, match="Encoding texts: there are none"):
         pictures.search(text=[])
     with pytest.raises(ValueError, match="top_k=0"):
