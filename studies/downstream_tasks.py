@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from transformers_cbvila.data.builtin_sources import find_builtin
-from transformers_cbvila.retrieval.measure import ORDERS
+from transformers_cbvila.retrieval.recall_names import ORDERS
 
 BY_MATCHING = ORDERS[1:]  # endings of recalls of another order than by similarity
 

@@ -18,7 +18,7 @@ from ..model.modeling_cbvila_qformer_pretraining import CBViLAForQFormerPreTrain
 from ..model.processing_cbvila import CBViLAProcessor
 from ..model.qformer_losses_cbvila import query_similarities
 from ..retrieval.encoding import evaluating
-from ..retrieval.measure import DEPTHS
+from ..retrieval.recall_names import DEPTHS
 
 
 def inspect_qformer(

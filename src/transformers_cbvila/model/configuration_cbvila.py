@@ -98,6 +98,8 @@ class CBViLAConfig(PreTrainedConfig):
             `cbvila finetune retrieval` set it to what ranks better on their data.
         similarity_weight (`float`, defaults to 0.0): Default weight with which a `CBViLARetriever` adds similarity /
             temperature to the score of matching when it reranks; set by the same commands.
+        match_calibration (`list[float]`, *optional*): Slope and offset that turn the scores of a `CBViLARetriever`,
+            ordered as these two say, into probabilities of a match; set by the same commands.
         initializer_range (`float`, defaults to 0.02): Standard deviation of the initial weights.
 
     Example:
@@ -148,6 +150,7 @@ class CBViLAConfig(PreTrainedConfig):
     reasoning_fusion: str = "separate"
     rerank_k: int = 0
     similarity_weight: float | int = 0.0
+    match_calibration: list[float | int] | None = None
     initializer_range: float = 0.02
     tie_word_embeddings: bool = True
 

@@ -107,6 +107,13 @@ def check_numbers(config: Any) -> None:
         raise ValueError(f"rerank_k={config.rerank_k} must be 0 (similarity alone) or more.")
     if not 0 <= config.similarity_weight < inf:
         raise ValueError(f"similarity_weight={config.similarity_weight} must be at least 0 and finite.")
+    calibration = config.match_calibration
+    if calibration is not None and (
+        len(calibration) != 2 or not all(map(isfinite, calibration)) or calibration[0] < 0
+    ):
+        raise ValueError(
+            f"match_calibration={shown(calibration)} must be a slope of at least 0 and an offset, both finite."
+        )
     if config.projection_dim < 1:
         raise ValueError(f"projection_dim={config.projection_dim} must be positive.")
 

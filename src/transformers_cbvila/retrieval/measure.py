@@ -16,13 +16,13 @@ from ..metrics.intervals import mean_with_interval
 from ..metrics.retrieval_metrics import first_relevant_ranks
 from ..model.item_lists_cbvila import by_position
 from ..model.processing_cbvila import CBViLAProcessor
+from .calibration import calibrate
 from .gallery import Encoded, RetrievalModel, cosine_similarity
+from .recall_names import DEPTHS
 from .reranking import Candidates, TwoStageRetrieval, encode_both, rerank, reranked_scores
+from .retrieval_order import RetrievalOrder, better_order
 from .score_weighting import JudgedCandidates, cross_fitted_weights, fitted_similarity_weight
 
-DEPTHS = (1, 5, 10)
-WAYS = ("text", "image")  # what is found
-ORDERS = ("", "_reranked", "_combined", "_fitted")  # endings of recalls: by similarity, by matching, by both
 _QUERIES = 512  # ranked at a time: their scores, in fp64, are all that grows with them
 
 
@@ -54,7 +54,9 @@ def measure_retrieval(
         with `rerank_k` also `text_retrieval_r1_reranked` …, by matching alone, as in ALBEF, `…_combined`, by the sum
         of both ([`Candidates.with_similarity`]), and `…_fitted`, by their sum with a weight for similarity that was
         fitted on the other half of the queries; fitted on all of them it is `similarity_weight`. Recalls have `_low`
-        and `_high`, their 95 % bootstrap interval over queries.
+        and `_high`, their 95 % bootstrap interval over queries. `match_slope` and `match_offset` turn the scores of
+        the best of these orders into probabilities ([`Calibration`]); `match_error`, `match_precision` and
+        `match_answered` are their [`CalibrationQuality`].
         Empty, with a warning, where the model cannot compare images with texts.
     """
     widths = model.config.vision_config.hidden_size, model.config.text_config.hidden_size
@@ -130,7 +132,23 @@ def measure_gallery(
             both = TwoStageRetrieval(*(candidates.with_similarity(scale * weight) for candidates, weight in pairs))
             metrics |= _recalls(found_images, found_texts, both, true, ending, seed)
         metrics["similarity_weight"] = fitted_similarity_weight(judged)
+        metrics |= _calibration(judged, better_order(metrics, rerank_k), scale)
     return metrics
+
+
+def _calibration(judged: Sequence[JudgedCandidates], order: RetrievalOrder | None, scale: float) -> dict[str, float]:
+    """Returns how the scores by which candidates are ordered become probabilities, and how good these are."""
+    assert order is not None  # matching was measured
+    by_order = [kind._replace(scores=order.scores(kind, scale)) for kind in judged]
+    found = calibrate(by_order)
+    if found is None:
+        return {}
+    (slope, offset), quality = found
+    return {
+        "match_slope": slope,
+        "match_offset": offset,
+        **{f"match_{name}": value for name, value in quality._asdict().items()},
+    }
 
 
 def _judged(candidates: Candidates, truth: Callable[[slice], np.ndarray], scale: float) -> JudgedCandidates:
@@ -138,11 +156,6 @@ def _judged(candidates: Candidates, truth: Callable[[slice], np.ndarray], scale:
     rows = candidates.rows
     relevant = [torch.from_numpy(truth(part)).gather(1, rows[part]) for part in _slices(len(rows))]
     return JudgedCandidates(candidates.scores, scale * candidates.cosines, torch.cat(relevant))
-
-
-def recall_names(ending: str = "") -> list[str]:
-    """Returns the names of the recalls, both ways and at all depths, with an ending such as `_reranked`."""
-    return [f"{way}_retrieval_r{depth}{ending}" for way in WAYS for depth in DEPTHS]
 
 
 def caption_image_index(captions: Sequence[Sequence[str]]) -> np.ndarray:

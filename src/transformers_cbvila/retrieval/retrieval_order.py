@@ -11,11 +11,13 @@ from pathlib import Path
 from statistics import mean
 from typing import Any, NamedTuple
 
+from torch import Tensor
 from transformers.utils import CONFIG_NAME
 
 from ..bundled import CHECKPOINTS
 from ..output_files import write_json
-from .measure import recall_names
+from .recall_names import recall_names
+from .score_weighting import JudgedCandidates
 
 
 class RetrievalOrder(NamedTuple):
@@ -29,6 +31,12 @@ class RetrievalOrder(NamedTuple):
             return "go by similarity alone, which ranks better here"
         beside = f", with similarity at weight {self.similarity_weight:g}" if self.similarity_weight else ""
         return f"have matching order the best {self.rerank_k}{beside}"
+
+    def scores(self, candidates: JudgedCandidates, scale: float) -> Tensor:
+        """Returns the scores (Q, k) by which candidates are ranked, as [`CBViLARetriever.search`] returns them."""
+        if not self.rerank_k:
+            return candidates.similarities / scale
+        return candidates.scores + self.similarity_weight * candidates.similarities
 
 
 def better_order(metrics: Mapping[str, Any], rerank_k: int, prefix: str = "") -> RetrievalOrder | None:
@@ -57,6 +65,8 @@ def better_order(metrics: Mapping[str, Any], rerank_k: int, prefix: str = "") ->
 def keep_better_order(folder: str | Path, metrics: Mapping[str, Any], rerank_k: int, prefix: str = "") -> str | None:
     """Writes the better order into the `config.json` of a model's folder, where retrievers read it.
 
+    With it goes how its scores become probabilities (`match_calibration`), as far as that was measured.
+
     Args:
         folder: A model's folder. Nothing is written if it has no model, or if it is a bundled checkpoint.
         metrics: See [`better_order`].
@@ -70,9 +80,14 @@ def keep_better_order(folder: str | Path, metrics: Mapping[str, Any], rerank_k: 
     if chosen is None or not file.is_file() or CHECKPOINTS in file.resolve().parents:
         return None
     known = json.loads(file.read_text(encoding="utf-8"))
+    names = (f"{prefix}match_slope", f"{prefix}match_offset")
+    known |= chosen._asdict()
+    known.pop("match_calibration", None)  # of another order
+    if all(name in metrics for name in names):
+        known["match_calibration"] = [float(metrics[name]) for name in names]
     values = ", ".join(f"{name}={value:g}" for name, value in chosen._asdict().items())
     try:
-        write_json(file, dict(sorted({**known, **chosen._asdict()}.items())))
+        write_json(file, dict(sorted(known.items())))
     except OSError as error:  # a read-only folder, say: no reason to lose what was measured
         return f"Retrievers of {folder} would rank better with {values}, which could not be kept: {error}."
     return f"Retrievers of {folder} now {chosen} ({values} in its {CONFIG_NAME})."

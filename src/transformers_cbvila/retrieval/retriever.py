@@ -16,6 +16,7 @@ from ..model.item_lists_cbvila import items_of
 from ..model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
 from ..model.number_checks_cbvila import check_number, check_whole
 from ..model.processing_cbvila import CBViLAProcessor
+from .calibration import Calibration
 from .encoding import GalleryEncoder
 from .faiss_index import FaissIndex
 from .gallery import Encoded, Gallery, check_comparable
@@ -40,11 +41,15 @@ class CBViLARetrieverOutput(ModelOutput):
         scores (`torch.FloatTensor` (k,)): Log-odds of "matches", plus the weighted similarities if requested, where
             items were re-ranked by matching; similarities otherwise.
         similarities (`torch.FloatTensor` (k,)): Cosines of the embeddings.
+        probabilities (`torch.FloatTensor` (k,), *optional*): How probably an item matches the query, where the
+            checkpoint's `match_calibration` holds: for a text in images or an image in texts, in the checkpoint's own
+            order.
     """
 
     indices: Tensor | None = None
     scores: Tensor | None = None
     similarities: Tensor | None = None
+    probabilities: Tensor | None = None
 
 
 class CBViLARetriever:
@@ -193,6 +198,7 @@ class CBViLARetriever:
         similarity_weight: float | None = None,
         negative_text: str | Sequence[str] | None = None,
         weights: Mapping[str, float] | None = None,
+        min_probability: float | None = None,
     ) -> CBViLARetrieverOutput:
         """Finds the items that fit a text, an image or both best, for one query or a list.
 
@@ -212,6 +218,9 @@ class CBViLARetriever:
             negative_text: What is not wanted, one for each query: items come later, the more they are like it.
             weights: What `"text"` (1), `"image"` (1), `"negative_text"` (0.5) count for in a query of several parts,
                 which goes by similarity alone: with the direction of the weighted sum of their embeddings.
+            min_probability: Least probability of a match: items below it are left out, with the index -1 and a score
+                of -inf, so that nothing found is an answer. Needs a checkpoint whose `match_calibration` was fitted
+                (`cbvila inspect` and `cbvila evaluate retrieval` do) and its own order.
 
         Raises:
             ValueError: If nothing is indexed, neither text nor image is given, parts differ in number, a number is out
@@ -234,8 +243,35 @@ class CBViLARetriever:
                 scores = scores + similarity_weight * float(self.model.cbvila.similarity_scale()) * cosines
             scores, order = scores.sort(dim=1, descending=True, stable=True)
             cosines, rows = cosines.gather(1, order), rows.gather(1, order)
-        found = (tensor[:, :top_k] if several else tensor[0, :top_k] for tensor in (rows, scores, cosines))
-        return CBViLARetrieverOutput(*found)
+        found = {"indices": rows, "scores": scores, "similarities": cosines}
+        found = {name: tensor[:, :top_k] for name, tensor in found.items()}
+        if (calibration := self._calibration(parts, candidates, similarity_weight, min_probability)) is not None:
+            found["probabilities"] = calibration.probabilities(found["scores"])
+        if min_probability is not None:
+            found = _without_improbable(found, min_probability)
+        return CBViLARetrieverOutput(**(found if several else {name: tensor[0] for name, tensor in found.items()}))
+
+    def _calibration(
+        self, parts: list[QueryPart], candidates: int, similarity_weight: float, min_probability: float | None
+    ) -> Calibration | None:
+        """Returns the checkpoint's calibration if it holds for these queries, which a least probability needs."""
+        config = self.model.config
+        why_not = ""
+        if config.match_calibration is None:
+            why_not = (
+                "this checkpoint has no match_calibration: `cbvila inspect` and `cbvila evaluate retrieval` fit one"
+            )
+        elif len(parts) > 1 or parts[0].kind == self._kind:
+            why_not = "probabilities are of a text with an image, one query and one item"
+        elif candidates != config.rerank_k or (candidates and similarity_weight != config.similarity_weight):
+            why_not = "probabilities hold for the checkpoint's own order: leave rerank_k and similarity_weight out"
+        if min_probability is not None:
+            check_number("min_probability", min_probability)
+            if not 0 <= min_probability <= 1:
+                raise ValueError(f"min_probability={min_probability} must be from 0 to 1.")
+            if why_not:
+                raise ValueError(f"min_probability={min_probability}: {why_not}.")
+        return None if why_not else Calibration(*config.match_calibration)
 
     def _encoded(self, parts: list[QueryPart], max_length: int, batch_size: int, progress: bool) -> Encoded:
         """Returns the queries, with the states of their only part if they have one alone."""
@@ -365,3 +401,10 @@ class CBViLARetriever:
         if self._gallery is None:
             raise ValueError("Nothing is indexed: call index(images) or load(folder) first.")
         return self._gallery
+
+
+def _without_improbable(found: dict[str, Tensor], least: float) -> dict[str, Tensor]:
+    """Returns results (Q, k) without those of a lower probability, as if they had not been found."""
+    left_out = found["probabilities"] < least
+    gone = {"indices": -1, "probabilities": 0.0}
+    return {name: tensor.masked_fill(left_out, gone.get(name, float("-inf"))) for name, tensor in found.items()}

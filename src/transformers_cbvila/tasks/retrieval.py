@@ -19,16 +19,8 @@ from ..metrics.baselines import chance_recall
 from ..model.configuration_cbvila import CBViLAConfig
 from ..model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
 from ..model.processing_cbvila import CBViLAProcessor
-from ..retrieval.measure import (
-    DEPTHS,
-    ORDERS,
-    WAYS,
-    ImagesOfRows,
-    TrueMatches,
-    caption_image_index,
-    measure_gallery,
-    recall_names,
-)
+from ..retrieval.measure import ImagesOfRows, TrueMatches, caption_image_index, measure_gallery
+from ..retrieval.recall_names import DEPTHS, ORDERS, WAYS, recall_names
 from ..retrieval.retrieval_order import keep_better_order
 from .columns import column_option
 from .evaluation import Evaluation
