@@ -81,10 +81,8 @@ def keep_better_order(folder: str | Path, metrics: Mapping[str, Any], rerank_k: 
         return None
     known = json.loads(file.read_text(encoding="utf-8"))
     names = (f"{prefix}match_slope", f"{prefix}match_offset")
-    known |= chosen._asdict()
-    known.pop("match_calibration", None)  # of another order
-    if all(name in metrics for name in names):
-        known["match_calibration"] = [float(metrics[name]) for name in names]
+    fitted = [float(metrics[name]) for name in names] if all(name in metrics for name in names) else None
+    known |= {**chosen._asdict(), "match_calibration": fitted}  # one of another order would not hold
     values = ", ".join(f"{name}={value:g}" for name, value in chosen._asdict().items())
     try:
         write_json(file, dict(sorted(known.items())))
