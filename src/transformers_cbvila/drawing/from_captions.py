@@ -77,8 +77,9 @@ def draw_steps(
             drawn = model.generate_images(
                 ids, mask, generator=[generator_for(seed, *key) for key in chosen], **options
             )
-            states = [drawn.codebook_indices] if last_only else [step.codebook_indices for step in drawn.steps]
-            pixels = [to_uint8(processor, model.detokenize(indices, ids, mask)) for indices in states]
+            before = [] if last_only else drawn.steps[:-1]
+            states = [model.detokenize(step.codebook_indices, ids, mask) for step in before]
+            pixels = [to_uint8(processor, values) for values in (*states, drawn.pixel_values)]
         for row, (number, _) in enumerate(chosen):
             found[number].append([Image.fromarray(arrays[row]) for arrays in pixels])
     return found
