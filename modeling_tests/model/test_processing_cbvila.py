@@ -464,3 +464,21 @@ def test_processor_reads_columns_by_position(processor: CBViLAProcessor):
     for bad in (set(words), {"a": "red"}, pd.DataFrame({"text": words})):
         with pytest.raises(ValueError, match="text is a "):
             processor(text=bad)
+
+
+def test_postprocess_gives_back_the_pictures_that_were_processed(processor: CBViLAProcessor):
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
+    pixel_values = processor(images=list(pictures), return_tensors="pt").pixel_values
+    again = processor.postprocess(pixel_values)
+    assert np.array_equal([np.asarray(picture) for picture in again], pictures)
+
+
+def test_postprocess_keeps_levels_of_a_processor_that_does_not_normalize(processor: CBViLAProcessor):
+    processor.image_processor.do_normalize = False
+    (picture,) = processor.postprocess(torch.tensor([-1.0, 0.2, 2.0]).view(1, 3, 1, 1))
+    assert picture.getpixel((0, 0)) == (0, 51, 255)
+
+
+def test_postprocess_rejects_what_is_no_batch_of_images(processor: CBViLAProcessor):
+    with pytest.raises(ValueError, match=r"\(3, 8, 8\).*\(B, 3, H, W\)"):
+        processor.postprocess(torch.zeros(3, 8, 8))

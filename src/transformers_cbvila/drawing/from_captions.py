@@ -9,7 +9,6 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from ..data.masking import generator_for
-from ..inspection.visual_words import to_uint8
 from ..model.modeling_cbvila_reconstruction import CBViLAModelWithReconstruction
 from ..model.processing_cbvila import CBViLAProcessor
 from ..retrieval.encoding import evaluating, tokens_of
@@ -79,7 +78,7 @@ def draw_steps(
             )
             before = [] if last_only else drawn.steps[:-1]
             states = [model.detokenize(step.codebook_indices, ids, mask) for step in before]
-            pixels = [to_uint8(processor, values) for values in (*states, drawn.pixel_values)]
+            pictures = [processor.postprocess(values) for values in (*states, drawn.pixel_values)]
         for row, (number, _) in enumerate(chosen):
-            found[number].append([Image.fromarray(arrays[row]) for arrays in pixels])
+            found[number].append([after_step[row] for after_step in pictures])
     return found

@@ -15,13 +15,13 @@ from ..data.measured_pairs import MeasuredPairs
 from ..metrics.image_similarity import psnr, ssim
 from ..metrics.intervals import mean_with_interval
 from ..model.codebook_statistics_cbvila import codebook_statistics
+from ..model.drawn_images_cbvila import denormalize
 from ..model.item_lists_cbvila import by_position
 from ..model.modeling_cbvila_reconstruction import CBViLAModelWithReconstruction
 from ..model.nearest_codes_cbvila import count_codes
 from ..model.objective_pixel_cbvila import CBViLAPixel
 from ..model.processing_cbvila import CBViLAProcessor
 from ..retrieval.encoding import evaluating, pixel_values_of, tokens_of
-from .visual_words import denormalize
 
 
 def measure_rate(
@@ -64,7 +64,9 @@ def measure_rate(
             texts = tokens_of(model, processor, [row["captions"][0] for row in chunk])
             found = model.reconstruct(pixel_values, *texts, codes=codes)
             errors.append(_mean_error(found.pixel_values.float(), pixel_values.float()).cpu())
-            drawn, shown = (denormalize(processor, values) for values in (found.pixel_values, pixel_values))
+            drawn, shown = (
+                denormalize(processor.image_processor, values) for values in (found.pixel_values, pixel_values)
+            )
             ratios.append(psnr(drawn, shown))
             similarities.append(ssim(drawn, shown))
             indices.append(found.codebook_indices.cpu())

@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..data.masking import generator_for, mask_patches
+from ..model.drawn_images_cbvila import denormalize, to_pictures
 from ..model.item_lists_cbvila import by_position
 from ..model.losses_cbvila import patchify
 from ..model.modeling_cbvila_reconstruction import CBViLAModelWithReconstruction
@@ -75,16 +76,9 @@ class ReconstructionExample:
     accuracy_other: float
 
 
-def denormalize(processor: CBViLAProcessor, pixel_values: Tensor) -> Tensor:
-    """Returns normalized images (B, 3, H, W) with values from 0 to 1, on the CPU in fp32."""
-    settings = processor.image_processor
-    mean, deviation = (torch.tensor(value).view(3, 1, 1) for value in (settings.image_mean, settings.image_std))
-    return (pixel_values.float().cpu() * deviation + mean).clamp(0, 1)
-
-
 def to_uint8(processor: CBViLAProcessor, pixel_values: Tensor) -> np.ndarray:
     """Returns normalized images (B, 3, H, W) as uint8 arrays (B, H, W, 3)."""
-    return (denormalize(processor, pixel_values) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    return to_pictures(processor.image_processor, pixel_values)
 
 
 def collect_visual_words(
@@ -121,7 +115,7 @@ def collect_visual_words(
             pixel_values = pixel_values_of(model, processor, [row["image"] for row in chunk])
             tokens = tokens_to_quantize(model.cbvila.vision_model(pixel_values))
             found = quantizer.global_indices(quantizer(tokens).indices).cpu()
-            patches = patchify(denormalize(processor, pixel_values), patch)
+            patches = patchify(denormalize(processor.image_processor, pixel_values), patch)
             means = patches.view(-1, patch**2, 3).mean(1)
             colours.index_add_(0, found.flatten(), means.repeat_interleave(found.shape[-1], dim=0))
             indices.append(found.to(torch.int16 if num_codes <= 2**15 else torch.int32))  # saves memory: all rows

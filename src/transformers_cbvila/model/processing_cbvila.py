@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 
 from .answer_lists_cbvila import require_distinct
+from .drawn_images_cbvila import to_pictures
 from .image_groups_cbvila import check_counts, check_image_index, group_images, has_image_lists
 from .item_lists_cbvila import by_position, holds_several
 from .label_checks_cbvila import IGNORED_LABEL
@@ -196,6 +198,17 @@ class CBViLAProcessor(ProcessorMixin):
             raise ValueError("answer ids must be two-dimensional, (B, A); wrap a single answer as [ids]")
         rows = [self._until_sep([token for token in row if token != IGNORED_LABEL]) for row in rows]
         return [text.strip() for text in self.tokenizer.batch_decode(rows, skip_special_tokens=True)]
+
+    def postprocess(self, pixel_values: torch.Tensor) -> list[Image.Image]:
+        """Converts images that a model draws, as `generate_images` and `reconstruct` do, to pictures.
+
+        Args:
+            pixel_values: (B, 3, H, W), normalized as by the image processor, on any device.
+
+        Raises:
+            ValueError: If there are other than three channels.
+        """
+        return [Image.fromarray(levels) for levels in to_pictures(self.image_processor, pixel_values)]
 
     def _until_sep(self, row: list[int]) -> list[int]:
         sep = self.tokenizer.sep_token_id
