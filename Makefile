@@ -29,7 +29,7 @@ PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_EVALUATE_O
 CBVILA := $(VENV_PYTHON) -m transformers_cbvila
 PRETRAIN := OMP_NUM_THREADS=1 $(CBVILA) pretrain
 
-.PHONY: help install test test-all test-oldest test-newest suite suite-all conformance lint format format-check types demo demo-scratch data pretrain-tiny pretrain-scenes lm bench compare study results wheel clean FORCE
+.PHONY: help install test test-all test-oldest test-newest suite suite-all conformance lint format format-check types demo demo-scratch data pretrain-tiny pretrain-scenes lm bench compare study results docs wheel clean FORCE
 
 help:  ## list the targets
 	@echo "make TARGET [PYTHON=/path/to/python]"
@@ -173,9 +173,19 @@ study: $(STAMP)  ## run STUDY=table4-scenes-none (or another of studies/; table4
 results: $(STAMP)  ## fine-tune cbvila-scenes and random weights for every task on scenes, with DATA=FOLDER also on the packs in it; goes on after a stop
 	$(VENV_PYTHON) -m studies.downstream $(if $(DATA),--packs "$(DATA)") --output_dir runs/downstream
 
+# The site's tools have an environment of their own, without torch: they read the sources and import nothing.
+docs: .venv-docs/installed  ## build the documentation with its reference into runs/site, without a warning
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
+	@echo "runs/site/index.html"
+
+.venv-docs/installed: docs/requirements.txt
+	rm -rf .venv-docs && $(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install --disable-pip-version-check --quiet -r docs/requirements.txt
+	touch $@
+
 wheel: $(STAMP)  ## build the wheel into dist/
 	$(VENV_PYTHON) -m build --wheel
 
 clean:  ## remove the environments, builds and caches; runs/ stays
-	rm -rf .venv .venv-reuse .venv-oldest .venv-reuse-oldest .venv-newest .venv-reuse-newest .cache build dist .pytest_cache .ruff_cache .mypy_cache src/*.egg-info
+	rm -rf .venv .venv-docs .venv-reuse .venv-oldest .venv-reuse-oldest .venv-newest .venv-reuse-newest .cache build dist .pytest_cache .ruff_cache .mypy_cache src/*.egg-info
 	find src modeling_tests -name __pycache__ -prune -exec rm -rf {} +

@@ -30,7 +30,9 @@ def shown_in(path):
     if path.suffix == ".yaml":
         head = path.read_text().partition("\n\n")[0]
         return list(commands("\n".join(line.lstrip("#") for line in head.splitlines())))
-    return list(commands("\n".join(re.findall(r"```bash\n(.*?)```", path.read_text(), flags=re.DOTALL))))
+    blocks = re.findall(r"```bash\n(.*?)```", path.read_text(), flags=re.DOTALL)
+    cells = re.findall(r"^\|.*?`(cbvila [^`]*)`", path.read_text(), flags=re.MULTILINE)
+    return list(commands("\n".join([*blocks, *(cell for cell in cells if len(cell.split()) > 3)])))
 
 
 SHOWN = [(path.name, command) for path in PAGES + RECIPES for command in shown_in(path)]
@@ -42,7 +44,12 @@ def test_shown_commands_cover_every_task():
         for verb in ("finetune", "evaluate")
         for task in ("vqa", "retrieval", "entailment", "reasoning", "captioning")
     }
-    assert {name for name, _ in SHOWN} >= {"README.md", "results.md", *(p.name for p in RECIPES if "fine" in p.name)}
+    assert {name for name, _ in SHOWN} >= {
+        "README.md",
+        "finetuning.md",
+        "results.md",
+        *(p.name for p in RECIPES if "fine" in p.name),
+    }
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Commands in the README and in the scripts' help parse."""
+"""Commands in docs/conversion.md and in the scripts' help parse."""
 
 import re
 import shlex
@@ -11,8 +11,8 @@ import export_towers
 import init_from_pretrained
 import pytest
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
-SECTION = re.search(r"## Convert\n.*?```bash\n(.*?)```", README, flags=re.DOTALL)[1]
+PAGE = (Path(__file__).parents[2] / "docs" / "conversion.md").read_text()
+SECTION = re.search(r"```bash\n(.*?)```", PAGE, flags=re.DOTALL)[1]
 MODULES = (convert_albef, init_from_pretrained, export_towers, convert_blip2, export_blip2)
 SCRIPTS = {module.__name__: module for module in MODULES}
 
@@ -22,12 +22,12 @@ def commands(text):
     return [line.strip() for line in lines if line.strip().startswith("python conversion/")]
 
 
-def test_readme_shows_every_script():
+def test_page_shows_every_script():
     assert {re.search(r"conversion/(\w+)\.py", line)[1] for line in commands(SECTION)} == set(SCRIPTS)
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_readme_and_help_commands_parse(name):
+def test_page_and_help_commands_parse(name):
     shown = [line for line in commands(SECTION + SCRIPTS[name].EXAMPLE) if f"/{name}.py " in line]
     assert len(shown) >= 3
     for line in shown:
