@@ -1,5 +1,7 @@
 """Reads a study from its YAML file, as a grid of cells."""
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
@@ -54,11 +56,15 @@ class Study:
     def read(cls, path: str | Path) -> "Study":
         """Reads a study; its `recipe` is a path relative to it, which its `options` change for all arms.
 
+        `like` names a file beside it, whose entries it has where it has none of its own.
+
         Raises:
             ValueError: If an entry is missing, unknown, or not valid.
         """
         path = Path(path)
         entries = yaml.safe_load(path.read_text())
+        if "like" in entries:
+            entries = {**yaml.safe_load((path.parent / entries.pop("like")).read_text()), **entries}
         _check_names(path, set(entries))
         recipe = yaml.safe_load((path.parent / entries["recipe"]).read_text())
         entries["recipe"] = merged(recipe, entries.pop("options", None) or {})
@@ -90,10 +96,12 @@ class Study:
         for number, stage in enumerate(self.start or []):
             options = dict(stage)
             data = tuple(options.pop("train_data", train_data))
-            # only a start on the study's own data has all that is measured
-            tested = test_data if data == train_data else None
-            ending = "" if len(self.start or []) == 1 else f"-{number + 1}"
-            result = folder / self.name / f"start{ending}-seed{seed}.json"
+            if data == train_data:
+                ending = "" if len(self.start or []) == 1 else f"-{number + 1}"
+                tested, result = test_data, folder / self.name / f"start{ending}-seed{seed}.json"
+            else:  # studies share it; and only a start on the data of the study has all that is measured
+                before = None if start is None else start.result.stem
+                tested, result = None, folder / "starts" / f"{_digest(options, data, before)}-seed{seed}.json"
             if start is not None:
                 options["model"] = str(start.folder)
             start = Cell("start", seed, options, data, tested, self.rerank_k, result, start, self.test_split)
@@ -144,6 +152,11 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
 
 def _is_of_another_type(value: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
     return "type" in value and value["type"] != before.get("type")
+
+
+def _digest(*values: Any) -> str:
+    """Returns a short name for what these values are."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def slug(text: str) -> str:

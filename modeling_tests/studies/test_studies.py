@@ -90,7 +90,7 @@ def test_study_starts_in_stages_with_recipes_and_data_of_their_own(tmp_path, mon
     second = cells[0].start
     first = second.start
     assert cells[0].options["model"] == str(second.folder) and second.options["model"] == str(first.folder)
-    assert (first.result.stem, second.result.stem) == ("start-1-seed0", "start-2-seed0")
+    assert (first.result.parent.name, second.result.stem) == ("starts", "start-2-seed0")
     assert first.options == {"max_steps": 2, "mlm_words": ["left"]} and first.train_data == (
         "scenes[captions=places]",
     )
@@ -99,7 +99,26 @@ def test_study_starts_in_stages_with_recipes_and_data_of_their_own(tmp_path, mon
     run = []
     monkeypatch.setattr(studies.run, "_run", lambda cells, jobs: run.append([cell.result.stem for cell in cells]))
     run_cells(cells[:2], jobs=1)
-    assert run == [["start-1-seed0"], ["start-2-seed0"], ["00-base-seed0", "01-pixel-seed0"]]
+    assert run == [[first.result.stem], ["start-2-seed0"], ["00-base-seed0", "01-pixel-seed0"]]
+
+
+def test_study_shares_a_start_on_other_data_with_studies_that_begin_alike(tmp_path):
+    def starts(max_steps=2, **changes):
+        stages = [{"max_steps": max_steps, "train_data": "scenes[captions=places]"}, {"train_data": "scenes[seed=1]"}]
+        study = Study.read(write_study(tmp_path, start=stages, **changes))
+        second = next(study.cells(("train",), "test", tmp_path)).start
+        return second.start.result, second.result
+
+    assert starts() == starts(arms={"another": {}}, rerank_k=9)
+    assert len({*starts(), *starts(max_steps=3)}) == 4, "what goes on from another start is another one"
+
+
+def test_study_like_another_has_its_entries(tmp_path):
+    shared = {name: ENTRIES[name] for name in ("recipe", "train_artists", "test_artist", "seeds")}
+    (tmp_path / "shared.yaml").write_text(yaml.safe_dump(shared))
+    own = {"like": "shared.yaml", "seeds": [7], "rerank_k": 2, "arms": {"base": {}}}
+    study = Study.read(write_entries(tmp_path, own))
+    assert (study.seeds, study.test_artist, study.recipe["max_steps"]) == ([7], "three", 3)
 
 
 def on_sources(**changes):
