@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+import yaml
 from tiny import pretraining_model, tiny_processor
 
 from transformers_cbvila import CBViLAForPreTraining
+from transformers_cbvila.cli.recipe_files import recipe_path
 from transformers_cbvila.training.arguments import CBViLATrainingArguments
 from transformers_cbvila.training.pretraining_job import PretrainingJob
 from transformers_cbvila.training.pretraining_start import starting_model
@@ -48,3 +50,26 @@ def test_a_checkpoint_of_mlm_alone_grows_by_layers_and_objectives(checkpoint, tm
 def test_weights_of_another_size_are_refused(checkpoint, tmp_path):
     with pytest.raises(ValueError, match=r"model_config: the weights of .* have other sizes"):
         started(checkpoint, tmp_path, vision_config={"intermediate_size": 48})
+
+
+@pytest.mark.parametrize(("preset", "is_told"), [("albef", True), ("recommended", False)])
+def test_a_preset_that_a_checkpoint_does_not_follow_is_told(preset, is_told, checkpoint, tmp_path, capsys):
+    job = PretrainingJob(["nothing"], model=str(checkpoint), preset=preset)
+    model, _ = starting_model(job, CBViLATrainingArguments(str(tmp_path)), [], None)
+    assert model.config.preset == "recommended"
+    shown = capsys.readouterr()
+    assert ("the preset albef is for random weights" in shown.out + shown.err) is is_told
+
+
+@pytest.mark.parametrize("name", ["albef", "codis"])
+def test_recipes_on_scenes_differ_from_that_of_cbvila_scenes_in_their_method_alone(name):
+    base, other = (
+        yaml.safe_load(recipe_path(recipe).read_text()) for recipe in ("pretrain-scenes", f"pretrain-{name}-scenes")
+    )
+    method = {"preset", "momentum_distill", "queue_size", "codebook_init", "align_steps", "burn_in_steps"}
+    method |= {"codebook_refit", "codebook_restart_threshold", "mim_mask_schedule", "text_drop_prob", "model_config"}
+    assert {key: base.get(key) for key in base.keys() - method} == {
+        key: other.get(key) for key in other.keys() - method
+    }
+    parts = ("vision_config", "text_config", "multimodal_config", "projection_dim")
+    assert all(base["model_config"][part] == other["model_config"][part] for part in parts)

@@ -37,6 +37,12 @@ def starting_model(
             log_main_process(args, f"{job.model} brings its tokenizer: {job.tokenizer} is not used.")
         source = checkpoint_source(job.model)
         config = _changed(CBViLAConfig.from_pretrained(source), job.model_config or {})
+        if job.preset not in ("recommended", config.preset):
+            log_main_process(
+                args,
+                f"{job.model} keeps its configuration, which model_config changes: the preset {job.preset} is for "
+                "random weights.",
+            )
         return _with_weights(source, config, job), CBViLAProcessor.from_pretrained(source)
     given: Any = job.model_config or {}  # a mapping: the job has read strings
     fields = dict(given)
