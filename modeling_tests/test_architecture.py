@@ -31,6 +31,7 @@ PACKAGES_OF_LAYER = {
     "pages": {"numpy", "PIL"},
     "hub": MODEL_PACKAGES | {"safetensors", "yaml"},
     "demo": MODEL_PACKAGES | {"accelerate", "safetensors", "datasets", "evaluate", "matplotlib"},
+    "app": {"numpy", "torch", "transformers", "PIL"},
     "root": {"torch", "transformers", "packaging"},
     "__init__.py": set(),
     "conversion": MODEL_PACKAGES | {"safetensors", "timm"} | {path.stem for path in CONVERSION.glob("*.py")},
@@ -51,6 +52,7 @@ LAYERS_OF_LAYER = {
     "pages": {"model", "retrieval", "inspection", "explaining"},
     "hub": {"root", "model", "tasks"},
     "demo": {"root", "model", "data", "metrics", "tasks", "training", "pages"},
+    "app": {"root", "model", "data", "retrieval", "inspection", "drawing", "explaining", "pages"},
     "__init__.py": {"root", "model", "data", "retrieval", "explaining", "training", "hub"},
     "conversion": {"root", "model"},
     "cli": {
@@ -65,11 +67,12 @@ LAYERS_OF_LAYER = {
         "training",
         "pages",
         "demo",
+        "app",
         "hub",
     },
 }
 # Optional packages: a top-level import would make the package fail without their extra, and start slowly with it.
-GUARDED = {"datasets", "evaluate", "peft", "timm", "torchvision", "easy_vqa", "matplotlib", "faiss"}
+GUARDED = {"datasets", "evaluate", "peft", "timm", "torchvision", "easy_vqa", "matplotlib", "faiss", "gradio"}
 # evaluate reads a metric script's imports from its first column, so they cannot be guarded.
 METRIC_SCRIPT = re.compile(r"metrics/(\w+)/\1\.py")
 # How transformers' remote-code loader finds a file's relative imports: anywhere in the text, docstrings included.

@@ -15,6 +15,7 @@ _EXTRA_OF_MODULE = {
     "timm": "timm",
     "faiss": "faiss",
     "peft": "peft",
+    "gradio": "app",
 }
 
 

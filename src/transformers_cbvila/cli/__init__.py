@@ -21,6 +21,7 @@ COMMANDS = {
     "resize-codebook": "change the number of codes of a trained model, and measure what it costs",
     "tokenize": "write the visual words of a data set to Parquet files, and draw images from them",
     "data": "write generated scenes, with their exact truth, to Parquet files",
+    "app": "search, ask, draw and look inside, in the browser",
     "demo": "fine-tune the bundled checkpoint on easy-VQA, evaluate it and write a report",
     "publish": "put a model on the Hub with a card and its code, loadable with and without this package",
 }

@@ -11,7 +11,7 @@ from PIL import Image
 from ..explaining.explanation import Explanation
 from ..explaining.visual_words import codes_for_words
 from .document import counted, html_page, image_tag, percent, table, tile
-from .heat_maps import enlarged, heat_map, place_of_maximum, scale_bar
+from .heat_maps import enlarged, heat_map, heat_map_alternative, scale_bar
 
 _METHODS = {
     "gradcam": "Grad-CAM: attention to a patch counts where more of it would raise the score.",
@@ -68,7 +68,7 @@ def _heat_maps(explanation: Explanation, number: int) -> str:
     """Shows a heat map of each word over one image."""
     name, image, maps = _names(explanation)[number], explanation.images[number], explanation.image_maps[number]
     figures = "".join(
-        f"<figure>{image_tag(heat_map(image, values), _alternative(word, name, values))}"
+        f"<figure>{image_tag(heat_map(image, values), heat_map_alternative(word, values, name.lower()))}"
         f'<figcaption><b>{escape(word)}</b><span class="soft">{percent(float(share), 0)} of all words'
         f"{'' if known else '; not a word that the model knows'}</span></figcaption></figure>"
         for word, known, values, share in zip(
@@ -122,10 +122,3 @@ def _names(explanation: Explanation) -> list[str]:
     """Returns what the images are called."""
     count = len(explanation.images)
     return ["The image"] if count == 1 else [f"Image {number}" for number in range(1, count + 1)]
-
-
-def _alternative(word: str, name: str, values: np.ndarray) -> str:
-    """Returns what a heat map shows, for screen readers."""
-    if values.max() == values.min():
-        return f"Heat map of “{word}” over {name.lower()}: the same everywhere"
-    return f"Heat map of “{word}” over {name.lower()}: greatest at the {place_of_maximum(values)}"

@@ -49,3 +49,10 @@ def place_of_maximum(values: np.ndarray) -> str:
     down = ("upper", "", "lower")[int((row + 0.5) * 3 / values.shape[0])]
     across = ("left", "", "right")[int((column + 0.5) * 3 / values.shape[1])]
     return " ".join(part for part in (down, across) if part) or "centre"
+
+
+def heat_map_alternative(word: str, values: np.ndarray, image: str = "the image") -> str:
+    """Returns what a heat map of a word shows over what is called `image`, for screen readers."""
+    if values.max() == values.min():
+        return f"Heat map of “{word}” over {image}: the same everywhere"
+    return f"Heat map of “{word}” over {image}: greatest at the {place_of_maximum(values)}"

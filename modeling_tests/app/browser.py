@@ -1,0 +1,69 @@
+"""Chromium for the tests of the app: Debian's or another that is installed, as Playwright's own may not be there."""
+
+import os
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+# A quiet browser that asks nobody anything; Chromium has no sandbox for root.
+OPTIONS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"),
+    *("--disable-sync", "--no-first-run"),
+]
+# .ci/install fetches it, if npm is there.
+AXE = Path(__file__).parents[2] / ".cache" / "axe" / "package" / "axe.min.js"
+SLOW = 60_000  # milliseconds that an assertion waits for: the machine may be busy
+
+
+@contextmanager
+def chromium():
+    """Yields a headless Chromium of Playwright; skips the test where there is none."""
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed (the extra dev has it)"
+    )
+    found = next(filter(None, map(shutil.which, NAMES)), None)
+    if found is None:
+        pytest.skip("no Chromium is installed (on Debian and Ubuntu: apt-get install chromium)")
+    playwright.expect.set_options(timeout=SLOW)
+    with playwright.sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=found, args=OPTIONS)
+        yield browser
+        browser.close()
+
+
+def watched(browser, address, width):
+    """Opens a page and returns it, with `problems`, which collects errors and addresses of other computers."""
+    context = browser.new_context(viewport={"width": width, "height": 900}, reduced_motion="reduce")
+    page = context.new_page()
+    page.set_default_timeout(SLOW)
+    page.problems = []
+    page.on("console", lambda said: page.problems.append(said.text) if said.type == "error" else None)
+    page.on("pageerror", lambda error: page.problems.append(str(error)))
+    page.on("request", lambda asked: None if is_local(asked.url, address) else page.problems.append(asked.url))
+    page.goto(address)
+    return page
+
+
+def is_local(url, address):
+    return url.startswith((address, "data:", "blob:"))
+
+
+def violations(page):
+    """What axe finds against the page that is shown, one line for each rule; [] without axe."""
+    if not AXE.is_file():
+        return []
+    page.evaluate(AXE.read_text(encoding="utf-8"))
+    found = page.evaluate("() => axe.run({resultTypes: ['violations']}).then((result) => result.violations)")
+    return [f"{one['id']}: {one['nodes'][0]['html'][:160]} ({len(one['nodes'])})" for one in found]
+
+
+def keep_screenshot(page, name):
+    """Writes a screenshot into the folder that CBVILA_SCREENSHOTS names, if it does: `make screenshots`."""
+    folder = os.environ.get("CBVILA_SCREENSHOTS")
+    if folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        page.mouse.move(0, 0)
+        page.screenshot(path=Path(folder, f"{name}.png"))

@@ -1,0 +1,80 @@
+"""Which models the app loads, and why a tab is left without one."""
+
+import pytest
+from app_models import answering, pretrained, retriever
+from tiny import build, tiny_processor
+
+from transformers_cbvila import CBViLAForImageTextRetrieval, CBViLAForVisualEntailment
+from transformers_cbvila.app.models import DEFAULT_MODELS, AppModels, load_models
+from transformers_cbvila.cli import main
+
+REASONS = ("why_not_search", "why_not_ask", "why_not_draw", "why_not_look")
+
+
+def reasons(models):
+    return [getattr(models, reason)() for reason in REASONS]
+
+
+def saved(folder, head):
+    build(head).save_pretrained(folder)
+    tiny_processor().save_pretrained(folder)
+    return str(folder)
+
+
+def test_default_models_do_everything():
+    models = load_models(DEFAULT_MODELS)
+    assert reasons(models) == ["", "", "", ""]
+    assert not models.pretrained.model.training and not models.answering.model.training
+
+
+def test_a_retrieval_model_searches_and_nothing_else(tmp_path):
+    name = saved(tmp_path, CBViLAForImageTextRetrieval)
+    search, *others = reasons(load_models([name]))
+    assert search == "" and all(name in why and "CBViLAFor" in why for why in others)
+
+
+def test_a_model_that_cannot_draw_says_why():
+    objectives = {"mim": {"weight": 0.0}}
+    models = AppModels(["tiny"], pretrained=pretrained(objectives=objectives))
+    assert models.why_not_draw().startswith("tiny cannot draw: This model was built without the objective 'mim'")
+    assert models.why_not_look() == ""
+
+
+def test_tabs_without_a_model_say_what_they_need():
+    models = AppModels(["a", "b"])
+    needed = [
+        "CBViLAForImageTextRetrieval",
+        "CBViLAForQuestionAnswering",
+        "CBViLAForPreTraining",
+        "CBViLAForPreTraining",
+    ]
+    for why, head in zip(reasons(models), needed, strict=True):
+        assert "a, b are none of" in why and head in why
+    assert reasons(AppModels(["a"], retriever(), pretrained(), answering())) == ["", "", "", ""]
+
+
+def test_models_of_no_use_are_refused(tmp_path):
+    entailment = saved(tmp_path / "entailment", CBViLAForVisualEntailment)
+    with pytest.raises(
+        ValueError, match="CBViLAForVisualEntailment, which the app has no use for: .*answers questions"
+    ):
+        load_models([entailment])
+    retrieval = saved(tmp_path / "retrieval", CBViLAForImageTextRetrieval)
+    with pytest.raises(ValueError, match="named before searches already; leave one out"):
+        load_models(["cbvila-tiny", retrieval])
+
+
+@pytest.mark.parametrize(
+    "options, complaint",
+    [
+        (["cbvila-tinny"], "did you mean cbvila-tiny"),
+        (["--images", "nowhere"], "--images 'nowhere' is no folder"),
+        (["--port", "70000"], "--port 70000 cannot be used"),
+    ],
+)
+def test_app_command_says_in_one_line_what_is_wrong(options, complaint, capsys, monkeypatch, tmp_path):
+    pytest.importorskip("gradio")
+    monkeypatch.chdir(tmp_path)
+    assert main(["app", "--no_browser", *options]) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("cbvila app")]
+    assert complaint in line

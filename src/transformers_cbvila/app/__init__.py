@@ -1,0 +1,1 @@
+"""The app: search, ask, draw and look inside in the browser."""

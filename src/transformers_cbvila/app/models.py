@@ -1,0 +1,132 @@
+"""The models of the app, and what each of them can do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedConfig
+
+from ..bundled import checkpoint_source
+from ..devices import placed
+from ..model.messages_cbvila import listed
+from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
+from ..model.modeling_cbvila_question_answering import CBViLAForQuestionAnswering
+from ..model.processing_cbvila import CBViLAProcessor
+from ..retrieval.retriever import CBViLARetriever
+
+# What the app shows if nobody names a model: checkpoints that come with the package.
+DEFAULT_MODELS = ("cbvila-tiny", "cbvila-tiny-easyvqa")
+
+_PRETRAINED, _RETRIEVAL, _ANSWERING = (
+    "CBViLAForPreTraining",
+    "CBViLAForImageTextRetrieval",
+    "CBViLAForQuestionAnswering",
+)
+# Which heads search and answer. The pretrained one also draws and shows its visual words.
+_USES = {_PRETRAINED: "searches, draws and looks inside", _RETRIEVAL: "searches", _ANSWERING: "answers questions"}
+
+
+@dataclass
+class Loaded:
+    """A model in evaluation mode, with its processor and the name that it was given by."""
+
+    name: str
+    model: Any
+    processor: CBViLAProcessor
+
+
+@dataclass
+class AppModels:
+    """The models of the app; None where no model that was named can do it.
+
+    Attributes:
+        names: The models as they were named.
+        retriever: Searches.
+        pretrained: Draws pictures and shows its visual words.
+        answering: Answers questions.
+    """
+
+    names: list[str]
+    retriever: CBViLARetriever | None = None
+    pretrained: Loaded | None = None
+    answering: Loaded | None = None
+
+    def why_not_search(self) -> str:
+        """Returns why the app cannot search; an empty string if it can."""
+        return "" if self.retriever is not None else self._none("searches", _PRETRAINED, _RETRIEVAL)
+
+    def why_not_ask(self) -> str:
+        """Returns why the app answers no questions; an empty string if it does."""
+        return "" if self.answering is not None else self._none("answers questions", _ANSWERING)
+
+    def why_not_look(self) -> str:
+        """Returns why the app cannot show visual words; an empty string if it can."""
+        if self.pretrained is None:
+            return self._none("has visual words to look at", _PRETRAINED)
+        if not self.pretrained.model.cbvila.has_quantizer:
+            return f"{self.pretrained.name} was built without a codebook, so it has no visual words."
+        return ""
+
+    def why_not_draw(self) -> str:
+        """Returns why the app cannot draw; an empty string if it can."""
+        if self.pretrained is None:
+            return self._none("draws", _PRETRAINED)
+        model = self.pretrained.model
+        try:
+            model.generate_images(model.empty_captions(torch.empty(1, device=model.device)), num_steps=1)
+        except ValueError as error:
+            return f"{self.pretrained.name} cannot draw: {error}"
+        return ""
+
+    def _none(self, what: str, *heads: str) -> str:
+        return f"No model here {what}: {listed(self.names)} {_is_or_are(self.names)} none of {', '.join(heads)}."
+
+
+def load_models(names: Sequence[str] = DEFAULT_MODELS) -> AppModels:
+    """Loads models; each part of the app takes the first that can do it.
+
+    Args:
+        names: Folders, Hub ids or names of bundled checkpoints.
+
+    Raises:
+        FileNotFoundError, OSError: If there is no such checkpoint.
+        ValueError: If a model is of no use to the app, or another one does all that it could do.
+    """
+    models = AppModels(list(names))
+    for name in names:
+        source = checkpoint_source(name)
+        head = _head_of(source)
+        if head not in _USES:
+            uses = "; ".join(f"a {known} {use}" for known, use in _USES.items())
+            raise ValueError(f"{name} is a {head or 'model without a head'}, which the app has no use for: {uses}.")
+        if not _load(models, name, source, head):
+            raise ValueError(f"{name}: another model that was named before {_USES[head]} already; leave one out.")
+    return models
+
+
+def _head_of(source: str) -> str:
+    """Returns the name of the class that a checkpoint was saved from."""
+    return (PreTrainedConfig.get_config_dict(source)[0].get("architectures") or [""])[0]
+
+
+def _load(models: AppModels, name: str, source: str, head: str) -> bool:
+    """Loads what is missing so far and this checkpoint can do; returns whether there was something."""
+    before = (models.retriever, models.pretrained, models.answering)
+    if head in (_PRETRAINED, _RETRIEVAL) and models.retriever is None:
+        models.retriever = CBViLARetriever.from_pretrained(source)
+    if head == _PRETRAINED and models.pretrained is None:
+        models.pretrained = _loaded(CBViLAForPreTraining, name, source)
+    if head == _ANSWERING and models.answering is None:
+        models.answering = _loaded(CBViLAForQuestionAnswering, name, source)
+    return before != (models.retriever, models.pretrained, models.answering)
+
+
+def _loaded(head: Any, name: str, source: str) -> Loaded:
+    return Loaded(name, placed(head.from_pretrained(source)).eval(), CBViLAProcessor.from_pretrained(source))
+
+
+def _is_or_are(names: list[str]) -> str:
+    return "is" if len(names) == 1 else "are"

@@ -1,0 +1,144 @@
+"""The page of the app: its tabs, and what leads from one to another."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..extras import require
+from . import html
+from .answering import Answering
+from .ask_tab import AskTab, add_ask_tab
+from .components import EVENT, still_html
+from .draw_tab import Drawing, DrawTab, add_draw_tab
+from .inside_tab import InsideTab, add_inside_tab
+from .looking import Looking
+from .models import AppModels
+from .pictures import Pictures, asked_scenes
+from .search_tab import SearchTab, add_search_tab
+from .searching import PictureSearch
+
+TITLE = "CB-ViLA"
+_HEAD = "Pictures and words, through a codebook of visual words."
+
+
+def build_page(models: AppModels, pictures: Pictures) -> Any:
+    """Builds the page.
+
+    Args:
+        models: The models.
+        pictures: The pictures to search in.
+
+    Returns:
+        The `gradio.Blocks`, not launched.
+
+    Raises:
+        ImportError: If Gradio is not installed.
+    """
+    gr = require("gradio")
+    search = (
+        None
+        if models.retriever is None
+        else PictureSearch(models.retriever, pictures, progress=not pictures.are_scenes)
+    )
+    with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
+        still_html(gr, f"<header><h1>{TITLE}</h1>{html.note(_HEAD)}</header>")
+        with gr.Tabs(elem_id="tabs") as tabs:
+            with gr.Tab("Search", id="search"):
+                searching = add_search_tab(gr, search) if search else _missing(gr, models.why_not_search())
+            with gr.Tab("Ask", id="ask"):
+                why_not = models.why_not_ask()
+                asking = (
+                    _missing(gr, why_not) if why_not else add_ask_tab(gr, Answering(models.answering), asked_scenes())
+                )
+            with gr.Tab("Draw", id="draw"):
+                why_not = models.why_not_draw()
+                drawing = _missing(gr, why_not) if why_not else add_draw_tab(gr, Drawing(models.pretrained))
+            with gr.Tab("Look inside", id="inside"):
+                why_not = models.why_not_look()
+                inside = _missing(gr, why_not) if why_not else add_inside_tab(gr, Looking(models.pretrained, pictures))
+        named = ", ".join(models.names)
+        still_html(
+            gr,
+            f"<footer>{html.note(f'Models: {named}. They run on this computer; nothing is sent anywhere.')}</footer>",
+        )
+        if searching:
+            _link_search(gr, tabs, search, searching, asking, drawing, inside)
+        if drawing and inside:
+            _link_drawing(gr, tabs, drawing, inside)
+        filled = None
+        for tab in filter(None, (searching, asking, drawing, inside)):
+            function, inputs, outputs = tab.start
+            filled = (filled.then if filled else page.load)(function, inputs, outputs, **EVENT)
+    return page
+
+
+def _missing(gr: Any, why: str) -> None:
+    """Says why a tab is empty."""
+    still_html(gr, html.note(why, "problem"))
+
+
+def _link_search(
+    gr: Any,
+    tabs: Any,
+    search: PictureSearch,
+    searching: SearchTab,
+    asking: AskTab | None,
+    drawing: DrawTab | None,
+    inside: InsideTab | None,
+) -> None:
+    """Adds the buttons that take a picture that was found to other tabs."""
+
+    def image(number: int | None) -> Any:
+        return None if number is None else search.picture(number).image
+
+    def caption(number: int | None, text: str) -> str:
+        return "" if number is None else text.strip() or search.picture(number).caption
+
+    with searching.links:
+        if asking:
+            _take(gr, "Ask about it", tabs, "ask", image, [searching.chosen], [asking.picture], asking.answer)
+        if drawing:
+            _take(gr, "Redraw a part", tabs, "draw", image, [searching.chosen], [drawing.state], drawing.brought)
+        if inside:
+            _take(
+                gr,
+                "Look inside",
+                tabs,
+                "inside",
+                lambda number, text: (image(number), caption(number, text)),
+                [searching.chosen, searching.text],
+                [inside.picture, inside.caption],
+                inside.look,
+            )
+
+
+def _link_drawing(gr: Any, tabs: Any, drawing: DrawTab, inside: InsideTab) -> None:
+    """Adds the button that takes a picture that was drawn to the tab that shows its visual words."""
+    with drawing.links:
+        _take(
+            gr,
+            "Look inside",
+            tabs,
+            "inside",
+            lambda picture, text: (picture, text),
+            [drawing.state, drawing.caption],
+            [inside.picture, inside.caption],
+            inside.look,
+        )
+
+
+def _take(
+    gr: Any,
+    label: str,
+    tabs: Any,
+    tab: str,
+    what: Any,
+    inputs: list[Any],
+    outputs: list[Any],
+    then: tuple[Any, list[Any], list[Any]],
+) -> None:
+    """Adds a button that opens a tab, puts something into it, and runs what the tab does with it."""
+    function, its_inputs, its_outputs = then
+    gr.Button(label, size="sm", min_width=100).click(lambda: gr.Tabs(selected=tab), None, [tabs], **EVENT).then(
+        what, inputs, outputs, **EVENT
+    ).then(function, its_inputs, its_outputs, **EVENT)

@@ -1,0 +1,151 @@
+"""The tab in which pictures are searched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from ..pages.document import counted, percent
+from . import html
+from .components import EVENT, explained, live_html, reading_event, saying_what_is_wrong, still_html
+from .searching import EXAMPLES, Match, PictureSearch
+
+LEAD = (
+    "Say what you are looking for: the model compares your words with every picture. "
+    "Press a picture to see where each word looks."
+)
+
+
+class SearchTab(NamedTuple):
+    """What other tabs are linked with.
+
+    Args:
+        chosen: State with the number of the chosen picture, or None.
+        text: What is looked for.
+        links: Where buttons that take the chosen picture elsewhere go.
+        start: What fills the tab when the page is opened, with its inputs and outputs.
+    """
+
+    chosen: Any
+    text: Any
+    links: Any
+    start: tuple[Any, list[Any], list[Any]]
+
+
+def results_html(
+    search: PictureSearch, matches: Sequence[Match], chosen: int | None = None, like: int | None = None
+) -> str:
+    """Returns the pictures that were found, as cards."""
+    title = "Found" if like is None else f"Like “{search.picture(like).name}”"
+    if not matches:
+        return html.heading(title) + html.note("No picture is that probable: nothing here matches.")
+    cards = [
+        html.Card(
+            match.number, search.picture(match.number).image, search.picture(match.number).name, _caption(rank, match)
+        )
+        for rank, match in enumerate(matches, 1)
+    ]
+    return html.heading(title) + html.cards(cards, "Pictures that were found, the best first", chosen)
+
+
+def why_html(search: PictureSearch, number: int | None, text: str) -> str:
+    """Returns the chosen picture with a heat map for each word of the text."""
+    if number is None:
+        return ""
+    picture = search.picture(number)
+    parts = [html.heading("Why this picture?"), html.figure(picture.image, picture.name)]
+    if not text.strip():
+        return "".join([*parts, html.note("It was found by its likeness. Search by words to see where they look.")])
+    explanation = search.why(number, text)
+    if explanation is None:
+        return "".join([*parts, html.note("This model compares pictures and words without reading them together.")])
+    parts.append(html.note(f"Where the model looks in it for each word of “{text.strip()}”:"))
+    return "".join([*parts, html.heat_maps(explanation)])
+
+
+def origin_html(search: PictureSearch) -> str:
+    """Says what is searched, and what was left out."""
+    pictures = search.pictures
+    if pictures.are_scenes:
+        return html.note(f"{len(pictures.items)} generated pictures that the model has not seen in training.")
+    said = html.note(f"{counted(len(pictures.items), 'picture')} of your folder.")
+    if pictures.left_out:
+        names = ", ".join(pictures.left_out[:3]) + (" …" if len(pictures.left_out) > 3 else "")
+        said += html.note(
+            f"{counted(len(pictures.left_out), 'file')} could not be read and left out: {names}", "problem"
+        )
+    return said
+
+
+def add_search_tab(gr: Any, search: PictureSearch) -> SearchTab:
+    """Adds what is in the tab."""
+    explained(gr, LEAD)
+    like, found, chosen = gr.State(None), gr.State([]), gr.State(None)
+    with gr.Row():
+        with gr.Column(scale=3):
+            text = gr.Textbox(
+                label="What are you looking for?",
+                placeholder="such as: a red circle",
+                submit_btn="Search",
+                elem_id="search-text",
+            )
+            with gr.Row(elem_classes="examples"):
+                examples = [
+                    gr.Button(example, size="sm", min_width=100)
+                    for example in (EXAMPLES if search.pictures.are_scenes else ())
+                ]
+            with gr.Accordion("More ways to search", open=False):
+                unwanted = gr.Textbox(label="But not", placeholder="such as: a green square")
+                least = gr.Slider(
+                    0, 0.95, 0, step=0.05, label="Least probability of a match", visible=search.is_calibrated
+                )
+            results = live_html(gr, "choices.js", "search-results")
+            still_html(gr, origin_html(search))
+        with gr.Column(scale=2, min_width=280, elem_id="search-why"):
+            why = still_html(gr, name="search-explanation")
+            with gr.Row(elem_classes="links") as links:
+                more = gr.Button("More like this", size="sm", min_width=100)
+
+    shown = [results, why, found, chosen, like]
+    query, nothing = [text, unwanted, least], ("", [], None, None)
+
+    def find(text: str, unwanted: str, least: float, like: int | None) -> tuple[Any, ...]:
+        matches = search.find(text, unwanted, like, least)
+        best = matches[0].number if matches else None
+        return results_html(search, matches, best, like), why_html(search, best, text), matches, best, like
+
+    @saying_what_is_wrong(*nothing)
+    def find_text(text: str, unwanted: str, least: float) -> tuple[Any, ...]:
+        return find(text, unwanted, least, None)
+
+    @saying_what_is_wrong(*nothing)
+    def find_like(number: int | None) -> tuple[Any, ...]:
+        return find("", "", 0, number)
+
+    @saying_what_is_wrong("", None)
+    def choose(text: str, matches: list[Match], like: int | None, event: Any) -> tuple[Any, ...]:
+        number = int(event.number)
+        return results_html(search, matches, number, like), why_html(search, number, text), number
+
+    gr.on([text.submit, least.release, unwanted.submit], find_text, query, shown, **EVENT)
+    for example in examples:
+        example.click(lambda words=example.value: (words, ""), None, [text, unwanted], **EVENT).then(
+            find_text, query, shown, **EVENT
+        )
+    more.click(lambda: ("", ""), None, [text, unwanted], **EVENT).then(find_like, [chosen], shown, **EVENT)
+    results.click(reading_event(gr, choose), [text, found, like], [results, why, chosen], **EVENT).then(
+        None, js="() => document.querySelector('#search-why').scrollIntoView({block: 'nearest', behavior: 'smooth'})"
+    )
+
+    def start() -> tuple[Any, ...]:
+        if search.pictures.are_scenes:
+            return EXAMPLES[0], *find_text(EXAMPLES[0], "", 0)
+        return "", *find_like(0)
+
+    return SearchTab(chosen, text, links, (start, [], [text, *shown]))
+
+
+def _caption(rank: int, match: Match) -> str:
+    if match.probability is not None:
+        return f"{rank} · {percent(match.probability, 0)}"
+    return f"{rank} · score {match.score:.2f}"

@@ -1,0 +1,76 @@
+"""Serves the app."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..extras import require
+from .components import asset
+from .models import DEFAULT_MODELS, load_models
+from .page import build_page
+from .pictures import folder_pictures, scene_pictures
+
+_FONT = ("system-ui", "Segoe UI", "Roboto", "sans-serif")
+_MONO = ("ui-monospace", "Menlo", "Consolas", "monospace")
+_HOST = "127.0.0.1"
+
+
+def serve_app(
+    models: Sequence[str] = DEFAULT_MODELS,
+    images: str | Path | None = None,
+    port: int | None = None,
+    opens_browser: bool = True,
+    blocks: bool = True,
+) -> Any:
+    """Serves the app until it is interrupted. Nothing is sent to other computers.
+
+    Args:
+        models: Folders, Hub ids or names of bundled checkpoints; each tab takes the first that can do what it shows.
+        images: A folder of pictures to search in; by default generated scenes.
+        port: The port; the first free one from 7860 by default.
+        opens_browser: Whether to open the page in a browser.
+        blocks: Whether to wait until it is interrupted.
+
+    Returns:
+        The `gradio.Blocks`, with its address as `local_url`.
+
+    Raises:
+        ImportError: If Gradio is not installed.
+        OSError: If the port is in use, or there is no such model.
+        ValueError: If a model is of no use to the app, or the folder has no pictures that can be read.
+    """
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    gr = require("gradio")
+    if port is not None:
+        _require_free(port)
+    pictures = scene_pictures() if images is None else folder_pictures(images)
+    page = build_page(load_models(models), pictures)
+    theme = gr.themes.Default(primary_hue="indigo", neutral_hue="slate", font=_FONT, font_mono=_MONO)
+    page.launch(
+        server_port=port,
+        inbrowser=opens_browser,
+        prevent_thread_lock=not blocks,
+        quiet=not blocks,
+        theme=theme,
+        css=asset("app.css"),
+        footer_links=[],
+        ssr_mode=False,
+        share=False,
+    )
+    return page
+
+
+def _require_free(port: int) -> None:
+    """Raises an OSError if a port is in use or is none."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_HOST, port))
+        except (OSError, OverflowError) as error:
+            raise OSError(
+                f"--port {port} cannot be used ({error}): name another, or leave it out to take the first free one."
+            ) from error

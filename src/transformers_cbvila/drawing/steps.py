@@ -1,0 +1,87 @@
+"""A picture as it is drawn: after each step, with the patches that are not settled yet.
+
+Shapes: N patches, in rows and columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..data.masking import generator_for
+from ..inspection.visual_words import to_uint8
+from ..model.modeling_cbvila_reconstruction import CBViLAModelWithReconstruction
+from ..model.processing_cbvila import CBViLAProcessor
+from ..retrieval.encoding import evaluating, pixel_values_of, tokens_of
+
+
+class DrawnStep(NamedTuple):
+    """A picture after a step.
+
+    Args:
+        picture: The picture; at hidden patches it shows what the model would take by then.
+        hidden: (rows, columns) bool, patches that are not settled yet.
+    """
+
+    picture: Image.Image
+    hidden: np.ndarray
+
+
+def draw_in_steps(
+    model: CBViLAModelWithReconstruction,
+    processor: CBViLAProcessor,
+    caption: str,
+    image: Any = None,
+    part: Sequence[int] | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> list[DrawnStep]:
+    """Draws a picture from a caption, or redraws a part of one.
+
+    Args:
+        model: The model.
+        processor: Its processor.
+        caption: The caption.
+        image: A picture of which a part is redrawn; the other patches keep their visual words.
+        part: Numbers of the patches to redraw, row by row from 0.
+        seed: Seed; without an image, the picture is that of [`draw_captions`] for its first caption and sample.
+        options: Arguments of [`~CBViLAForPreTraining.generate_images`], such as `num_steps`.
+
+    Returns:
+        The picture after each step.
+
+    Raises:
+        ValueError: If an image comes without a part or the reverse, a patch is not in the image, or an argument of
+            `generate_images` is out of range.
+    """
+    if (image is None) != (part is None) or (part is not None and len(part) == 0):
+        raise ValueError("To redraw a part of a picture, give the picture and at least one patch of it.")
+    ids, attention_mask = tokens_of(model, processor, [caption])
+    given, grid = {}, (model.config.vision_config.image_size // model.config.vision_config.patch_size,) * 2
+    with evaluating(model):
+        if part is not None:
+            pixel_values = pixel_values_of(model, processor, [image])
+            grid = model.patch_grid(pixel_values)
+            given = {"pixel_values": pixel_values, "bool_masked_pos": _mask(part, grid).to(model.device)}
+        drawn = model.generate_images(ids, attention_mask, **given, generator=[generator_for(seed, 0, 0)], **options)
+        before = [model.detokenize(step.codebook_indices, ids, attention_mask, grid=grid) for step in drawn.steps[:-1]]
+        pixels = to_uint8(processor, torch.cat([*before, drawn.pixel_values]))
+    return [
+        DrawnStep(Image.fromarray(array), step.bool_masked_pos[0].view(grid).cpu().numpy())
+        for array, step in zip(pixels, drawn.steps, strict=True)
+    ]
+
+
+def _mask(part: Sequence[int], grid: tuple[int, int]) -> torch.Tensor:
+    """Returns (1, N) bool, true at the patches of the part."""
+    number = grid[0] * grid[1]
+    outside = [patch for patch in part if not 0 <= patch < number]
+    if outside:
+        raise ValueError(f"There is no patch {outside[0]}: the picture has {number}, numbered from 0.")
+    mask = torch.zeros(1, number, dtype=torch.bool)
+    mask[0, list(part)] = True
+    return mask
