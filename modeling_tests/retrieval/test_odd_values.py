@@ -48,6 +48,9 @@ def calls(tmp_path_factory):
     found = CBViLARetriever(build(CBViLAForImageTextRetrieval), tiny_processor())
     found.index([row["image"] for row in tiny_rows(4)], progress=False)
 
+    described = CBViLARetriever(found.model, found.processor)
+    described.index([IMAGE], progress=False, metadata=[{"a": 1}])
+
     def index(*args, **kwargs):
         CBViLARetriever(found.model, found.processor).index(*args, progress=False, **kwargs)
 
@@ -73,6 +76,13 @@ def calls(tmp_path_factory):
         "batch_size of index": lambda odd: index([IMAGE], batch_size=odd),
         "max_length of index": lambda odd: index(texts=["left"], max_length=odd),
         "shard_bytes": lambda odd: index([IMAGE], folder=tmp_path_factory.mktemp("g"), shard_bytes=odd),
+        "metadata": lambda odd: index([IMAGE], metadata=odd),
+        "metadata of an item": lambda odd: index([IMAGE], metadata=[odd]),
+        "a column": lambda odd: index([IMAGE], metadata=[{"a": odd}]),
+        "filter": lambda odd: described.search(text="left", filter=None if odd is print else odd),
+        "value of a filter": lambda odd: described.search(text="left", filter={"a": odd}),
+        "fold_duplicates": lambda odd: found.search(text="left", fold_duplicates=odd),
+        "negative_image": lambda odd: found.search(text="left", negative_image=odd),
         "text to search": lambda odd: found.search(text=odd),
         "image to search": lambda odd: found.search(image=odd),
         "top_k": lambda odd: found.search(text="left", top_k=odd),

@@ -45,6 +45,19 @@ def test_what_is_not_wanted_comes_later(retriever):
     torch.testing.assert_close(ratio, ratio[:1].expand_as(ratio), atol=1e-3, rtol=1e-3)
 
 
+def test_an_image_that_is_not_wanted_counts_as_a_text_that_is_not(retriever):
+    image = half_image("blue", "left")
+    text, unwanted = embeds(retriever, text="a square"), embeds(retriever, image=image)
+    found = embeds(retriever, text="a square", negative_image=image, weights={"negative_image": 0.25})
+    ratio = (text - 0.25 * unwanted) / found
+    torch.testing.assert_close(ratio, ratio[:1].expand_as(ratio), atol=1e-3, rtol=1e-3)
+    default, half = (
+        embeds(retriever, image=half_image("red", "left"), negative_image=image, weights=weights)
+        for weights in (None, {"negative_image": 0.5})
+    )
+    torch.testing.assert_close(default, half)
+
+
 def test_several_queries_have_one_of_every_part(retriever):
     images = [half_image("blue", "right"), half_image("red", "left")]
     together = retriever.search(text=["red", "blue"], image=images, top_k=3)
@@ -60,6 +73,8 @@ def test_several_queries_have_one_of_every_part(retriever):
     [
         ({}, "give text, image or both"),
         ({"negative_text": "red"}, "give text, image or both"),
+        ({"negative_image": half_image("red", "left")}, "give text, image or both"),
+        ({"text": "red", "negative_image": [half_image("red", "left")]}, "1 of text, 1 of negative_image: give as"),
         ({"text": ["red", "blue"], "negative_text": ["green"]}, "2 of text, 1 of negative_text: give as many"),
         ({"text": ["red"], "negative_text": "green"}, "1 of text, 1 of negative_text: give as many, all in lists"),
         ({"text": "red", "weights": {"image": 2.0}}, "weights has 'image', and the query has text"),

@@ -99,15 +99,25 @@ class GalleryEncoder:
         with tqdm(total=total, initial=skip, desc=f"Encoding {kind}", disable=not self.progress) as bar:
             while batch := self._read(rest, start):
                 with evaluating(self.model):
-                    pooled, states = self._forward_or_name_item(batch, start)
-                    embeds = F.normalize(at_least_fp32(pooled), dim=-1).cpu()
-                self._check_finite(embeds, start)
+                    encoded = _normalized(*self._forward_or_name_item(batch, start))
+                self._check_finite(encoded.embeds, start)
                 warned = warned or warn_of_unknown_texts(self.processor.tokenizer, batch, kind)
-                yield Encoded(embeds, states)
+                yield encoded
                 start += len(batch)
                 bar.update(len(batch))
         if start == 0:
             raise ValueError(f"Encoding {kind}: there are none; pass at least one.")
+
+    def encode_pixels(self, pixel_values: Tensor) -> Encoded:
+        """Encodes preprocessed images (B, 3, H, W).
+
+        Raises:
+            ValueError: If an embedding is not finite.
+        """
+        with evaluating(self.model):
+            encoded = _normalized(*self._image_forward(pixel_values.to(self.model.device)))
+        self._check_finite(encoded.embeds, 0)
+        return encoded
 
     def _read(self, items: Iterator[Any], start: int) -> list[Any]:
         batch: list[Any] = []
@@ -125,12 +135,16 @@ class GalleryEncoder:
         """Returns embeddings (B, E) before normalization, and the states of each item if they are kept."""
         model: Any = self.model
         if self.kind == "images":
-            output = model.cbvila.get_image_features(pixel_values_of(model, self.processor, batch), return_dict=True)
-            return output.pooler_output, list(output.last_hidden_state.cpu().unbind()) if self.keep_states else []
+            return self._image_forward(pixel_values_of(model, self.processor, batch))
         ids, mask = tokens_of(model, self.processor, batch, self.max_length)
         output = model.cbvila.get_text_features(ids, mask, return_dict=True)
         states = text_query_states(model, output.last_hidden_state, mask) if self.keep_states else []
         return output.pooler_output, states
+
+    def _image_forward(self, pixel_values: Tensor) -> tuple[Tensor, list[Tensor]]:
+        model: Any = self.model
+        output = model.cbvila.get_image_features(pixel_values, return_dict=True)
+        return output.pooler_output, list(output.last_hidden_state.cpu().unbind()) if self.keep_states else []
 
     def _forward_or_name_item(self, batch: list[Any], start: int) -> tuple[Tensor, list[Tensor]]:
         try:
@@ -150,6 +164,10 @@ class GalleryEncoder:
                 f"The embedding of {self.kind}[{start + int((~finite).nonzero()[0])}] is not finite: the model's "
                 "weights are broken, or its precision overflows (try float32)."
             )
+
+
+def _normalized(pooled: Tensor, states: list[Tensor]) -> Encoded:
+    return Encoded(F.normalize(at_least_fp32(pooled), dim=-1).cpu(), states)
 
 
 def _skip(items: Any, count: int) -> Iterator[Any]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..extras import require
 from ..model.messages_cbvila import one_line, shown
 
+FAISS_FILE = "index.faiss"  # in the folder of a gallery
 _EXAMPLES = '"Flat", "HNSW32", "IVF64,Flat" (64 cells) or "IVF64,PQ16" (16 bytes of each)'
 _CELLS, _CODES = re.compile(r"IVF(\d+)"), re.compile(r"PQ\d+(?:x(\d+))?")
 _PLACE = re.compile(r"^Error in .*?:\d+: (Error: )?('.*?' failed(: )?)?")

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain, islice
 from operator import length_hint
@@ -17,6 +18,7 @@ from ..output_folders import is_free
 from .encoding import GalleryEncoder
 from .gallery import Encoded, Gallery, concatenate
 from .gallery_identity import content_id, describe
+from .indexed_items import IndexedItems, write_items
 from .shards import Shards, is_written, read_description
 from .stored_gallery import StoredGallery
 
@@ -51,7 +53,7 @@ def store_gallery(
         )
     items = items_of(items, encoder.kind)
     description = describe(encoder)
-    description |= {"max_length": encoder.max_length, "content": content_id(items, encoder.kind)}
+    description |= {"content": content_id(items, encoder.kind), "max_length": encoder.max_length}
     shards, count = Shards(folder, description), length_hint(items, -1)
     if count >= 0 and (shards.rows > count or shards.complete and shards.rows != count):
         raise ValueError(
@@ -86,7 +88,7 @@ def _check_sample(items: Any, shards: Shards, encoder: GalleryEncoder) -> Any:
 
 
 def _fill(shards: Shards, batches: Iterable[Encoded], shard_bytes: int) -> None:
-    shards.extend(map(_columns, _joined(batches, min(shard_bytes, _PART_BYTES))), shard_bytes)
+    shards.extend(map(columns_of, _joined(batches, min(shard_bytes, _PART_BYTES))), shard_bytes)
     shards.finish()
 
 
@@ -104,7 +106,8 @@ def _joined(batches: Iterable[Encoded], size: int) -> Iterator[list[Encoded]]:
         yield waiting
 
 
-def _columns(batches: list[Encoded]) -> dict[str, Any]:
+def columns_of(batches: list[Encoded]) -> dict[str, Any]:
+    """Returns the columns of shards in which a gallery is stored, for consecutive parts of it."""
     whole = concatenate(batches)
     columns: dict[str, Any] = {"embeds": whole.embeds.numpy()}
     if whole.states:
@@ -113,33 +116,53 @@ def _columns(batches: list[Encoded]) -> dict[str, Any]:
     return columns
 
 
-def save_gallery(folder: Path, description: dict[str, Any], gallery: Gallery, shard_bytes: int = SHARD_BYTES) -> None:
+def save_gallery(
+    folder: Path,
+    description: dict[str, Any],
+    gallery: Gallery,
+    items: IndexedItems | None = None,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
     """Writes a gallery, in place of the one in the folder if any; under a temporary name until it is complete.
 
     Args:
         folder: The folder; made if it does not exist.
         description: What [`describe`] returns.
         gallery: The gallery.
+        items: Names and metadata of its items, if they have some.
         shard_bytes: Approximate size of a file.
 
     Raises:
         ValueError: If the folder holds other files.
     """
+    with _replaced(folder) as unfinished:
+        _fill(Shards(unfinished, description), _parts(gallery), shard_bytes)
+        write_items(unfinished, items or IndexedItems())
+
+
+def copy_gallery(folder: Path, source: Path) -> None:
+    """Copies the folder of a gallery, see [`save_gallery`]."""
+    with _replaced(folder) as unfinished:
+        shutil.copytree(source, unfinished)
+
+
+@contextmanager
+def _replaced(folder: Path) -> Iterator[Path]:
+    """Gives the path of a folder that takes the place of a gallery, or of nothing, once the block is done."""
     if not is_free(folder) and not is_written(folder):
         raise ValueError(f"{folder} holds other files: give a folder that is empty, or not there yet.")
     unfinished = folder.with_name(f".{folder.name}.unfinished-gallery")  # a name that is unlikely to be in use
     shutil.rmtree(unfinished, ignore_errors=True)
-    if isinstance(gallery, StoredGallery):
-        shutil.copytree(gallery.folder, unfinished)
-    else:
-        _fill(Shards(unfinished, description), _parts(gallery), shard_bytes)
+    yield unfinished
     if folder.exists():
         shutil.rmtree(folder)
     os.replace(unfinished, folder)
 
 
 def _parts(gallery: Gallery, size: int = 64) -> Iterator[Encoded]:
-    """Yields a gallery in memory in parts of `size` items."""
-    embeds = torch.cat(list(gallery.blocks))
-    for start in range(0, len(embeds), size):
-        yield Encoded(embeds[start : start + size], gallery.states[start : start + size])
+    """Yields a gallery in parts of about `size` items."""
+    first = 0
+    for embeds in (part for block in gallery.blocks for part in block.split(size)):
+        rows = range(first, first + len(embeds)) if len(gallery.states) else ()
+        yield Encoded(embeds, [gallery.states[row] for row in rows])
+        first += len(embeds)

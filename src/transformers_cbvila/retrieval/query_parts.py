@@ -1,4 +1,4 @@
-"""Queries of several parts: a text, an image, and a text that is not wanted.
+"""Queries of several parts: a text, an image, and a text and an image that are not wanted.
 
 Shapes: Q queries, E embedding size.
 """
@@ -15,9 +15,9 @@ from ..model.messages_cbvila import shown
 from ..model.number_checks_cbvila import check_number
 from ..nearest import nearest
 
-# What each part counts for by default. A text that is not wanted counts less: it shares most of its direction with
-# any other text.
-WEIGHTS = {"text": 1.0, "image": 1.0, "negative_text": 0.5}
+# What each part counts for by default. What is not wanted counts less: a text shares most of its direction with any
+# other text, and so does an image with images.
+WEIGHTS = {"text": 1.0, "image": 1.0, "negative_text": 0.5, "negative_image": 0.5}
 
 
 class QueryPart(NamedTuple):
@@ -47,7 +47,11 @@ class QueryParts(NamedTuple):
 
 
 def query_parts(
-    text: Any = None, image: Any = None, negative_text: Any = None, weights: Mapping[str, float] | None = None
+    text: Any = None,
+    image: Any = None,
+    negative_text: Any = None,
+    negative_image: Any = None,
+    weights: Mapping[str, float] | None = None,
 ) -> QueryParts:
     """Returns the parts of queries.
 
@@ -55,6 +59,7 @@ def query_parts(
         text: One text or several.
         image: One image or several.
         negative_text: One text or several that are not wanted.
+        negative_image: One image or several that are not wanted.
         weights: What parts count for, by these names.
 
     Raises:
@@ -63,7 +68,7 @@ def query_parts(
     """
     if text is None and image is None:
         raise ValueError("Search by a text, by an image, or by both: give text, image or both of them.")
-    given = {"text": text, "image": image, "negative_text": negative_text}
+    given = {"text": text, "image": image, "negative_text": negative_text, "negative_image": negative_image}
     given = {name: value for name, value in given.items() if value is not None}
     for name, weight in (weights or {}).items():
         if name not in given:
@@ -75,8 +80,8 @@ def query_parts(
     several = {name: holds_several(value) for name, value in given.items()}
     parts = []
     for name, value in given.items():
-        kind = "images" if name == "image" else "texts"
-        weight = (weights or {}).get(name, WEIGHTS[name]) * (-1 if name == "negative_text" else 1)
+        kind = "images" if name.endswith("image") else "texts"
+        weight = (weights or {}).get(name, WEIGHTS[name]) * (-1 if name.startswith("negative") else 1)
         parts.append(QueryPart(kind, list(items_of(value, kind)) if several[name] else [value], weight))
     numbers = {name: len(part.items) for name, part in zip(given, parts, strict=True)}
     if len(set(numbers.values())) > 1 or len(set(several.values())) > 1:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import length_hint
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ from torch import Tensor
 from transformers.utils import ModelOutput
 
 from ..bundled import local_or_hub_id
-from ..data.image_files import image_files
 from ..devices import placed
 from ..model.item_lists_cbvila import items_of
 from ..model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
@@ -18,16 +18,20 @@ from ..model.number_checks_cbvila import check_number, check_whole
 from ..model.processing_cbvila import CBViLAProcessor
 from .calibration import Calibration
 from .encoding import GalleryEncoder
-from .faiss_index import FaissIndex
+from .faiss_index import FAISS_FILE, FaissIndex
+from .filters import Filter, rows_that_pass
+from .folder_gallery import encode_folder, is_of_folder, open_folder, store_folder
 from .gallery import Encoded, Gallery, check_comparable
 from .gallery_identity import describe, processor_id, weights_id
-from .gallery_writing import SHARD_BYTES, save_gallery, store_gallery
+from .gallery_writing import SHARD_BYTES, copy_gallery, save_gallery, store_gallery
+from .indexed_items import IndexedItems, check_one_for_each, metadata_rows, read_items, write_items
+from .near_duplicates import check_fold_duplicates, most_distinct
 from .pair_matching import match_pairs
 from .query_parts import QueryPart, combined, query_parts
+from .selected_gallery import SelectedGallery
 from .similarity import most_similar
 from .stored_gallery import StoredGallery
 
-_FAISS_FILE = "index.faiss"
 _HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download", "subfolder")
 
 
@@ -37,19 +41,22 @@ class CBViLARetrieverOutput(ModelOutput):
 
     Args:
         indices (`torch.LongTensor` (k,)): Positions of the items in what was indexed, from 0. -1 where an approximate
-            index found fewer than k.
+            index, or another query with near-duplicates folded, found fewer than k.
         scores (`torch.FloatTensor` (k,)): Log-odds of "matches", plus the weighted similarities if requested, where
             items were re-ranked by matching; similarities otherwise.
         similarities (`torch.FloatTensor` (k,)): Cosines of the embeddings.
         probabilities (`torch.FloatTensor` (k,), *optional*): How probably an item matches the query, where the
             checkpoint's `match_calibration` holds: for a text in images or an image in texts, in the checkpoint's own
             order.
+        folded (`torch.LongTensor` (k,), *optional*): How many near-duplicates an item stands for, beside itself, if
+            they were folded.
     """
 
     indices: Tensor | None = None
     scores: Tensor | None = None
     similarities: Tensor | None = None
     probabilities: Tensor | None = None
+    folded: Tensor | None = None
 
 
 class CBViLARetriever:
@@ -69,6 +76,9 @@ class CBViLARetriever:
         rerank_k: How many of the most similar items [`search`] re-ranks by default: the checkpoint's
             `config.rerank_k`, which was measured. 0 for similarity alone.
         files: Paths of the indexed images, item by item, if [`index`] was given their folder.
+        metadata: The metadata of the indexed items, a dictionary for each; empty if they have none. Of a folder's
+            pictures each has at least `file_name`, the path relative to the folder.
+        left_out: Paths of the folder's pictures that could not be read, with the reason.
 
     Example:
     ```python
@@ -92,9 +102,10 @@ class CBViLARetriever:
     ) -> None:
         self.model, self.processor = placed(model, device), processor
         self.rerank_k: int = model.config.rerank_k
-        self.files: list[Path] = []
+        self._items = IndexedItems()
         self._kind = ""
         self._gallery: Gallery | None = None
+        self._folder: Path | None = None  # of the gallery, if it is on disk
         self._faiss: FaissIndex | None = None
 
     @classmethod
@@ -127,6 +138,21 @@ class CBViLARetriever:
         return cls(model.eval(), CBViLAProcessor.from_pretrained(source, **where_from), device)
 
     @property
+    def files(self) -> list[Path]:
+        """Paths of the indexed images."""
+        return self._items.files
+
+    @property
+    def metadata(self) -> list[dict[str, Any]]:
+        """The metadata of the indexed items."""
+        return self._items.metadata
+
+    @property
+    def left_out(self) -> dict[Path, str]:
+        """Pictures of the folder that could not be read."""
+        return self._items.left_out
+
+    @property
     def device(self) -> torch.device:
         """Where the model computes."""
         return self.model.device
@@ -149,40 +175,54 @@ class CBViLARetriever:
         batch_size: int = 64,
         shard_bytes: int = SHARD_BYTES,
         progress: bool = True,
+        metadata: Iterable[Mapping[str, Any]] | None = None,
     ) -> "CBViLARetriever":
         """Encodes the items to search in. Replaces what was indexed before.
+
+        Of a folder of pictures each content is encoded once. Pictures that cannot be read are left out: a warning
+        counts and names them, and `left_out` has the reasons. With `folder`, the same call again follows the pictures:
+        what is new or changed, by size and time, is encoded, what was moved, renamed or copied is known by its
+        content, and what is gone is forgotten.
 
         Args:
             images: Anything that the processor takes as an image, in a list, an array of four dimensions, a column of
                 a dataset or of pandas, or a generator; or a folder, whose images, including those of subfolders, are
-                sorted by their paths (which are then in `files`).
+                sorted by their paths (which are then in `files`). Hidden ones, and folders that are links, are not
+                looked into.
             texts: Strings, instead of images.
             folder: Where to store the encoded items, for more than fit in memory. The same call with the same items
-                resumes an interrupted run. Other items are detected: texts and paths (with their files) by a hash,
-                anything else by its number, if known, and by comparing three items, or a generator's first one.
+                resumes an interrupted run. Other items than a folder's are expected to stay the same, which is
+                checked: texts and paths (with their files) by a hash, anything else by its number, if known, and by
+                comparing three items, or a generator's first one.
             keep_states: Whether to keep the states that matching needs, (S, D) per item. Without them search is by
                 similarity only.
             max_length: Maximum number of tokens per text.
             batch_size: Items encoded at a time.
             shard_bytes: Approximate size of a file in the folder, which is also what an interrupted run loses.
             progress: Whether to show a progress bar.
+            metadata: A dictionary of columns for each item, such as the rows of a dataset, by which [`search`]
+                filters. Values are what JSON has. For a folder of pictures the rows have `file_name` and come in any
+                order; by default they are read from its metadata.jsonl, .csv or .parquet.
 
         Returns:
             The retriever itself.
 
         Raises:
-            ValueError: If there is nothing to index, an item cannot be read (the message names it), both images and
-                texts are given, or the folder holds something else.
+            ValueError: If there is nothing to index, an item of a list cannot be read (the message names it), both
+                images and texts are given, the folder holds something else, or the metadata are not one for each.
         """
         if (images is None) == (texts is None):
             raise ValueError("Index images or texts: exactly one of the two.")
-        items, kind, self.files = texts if images is None else images, "texts" if images is None else "images", []
-        if kind == "images" and isinstance(items, str | Path):
-            items = self.files = image_files(items)
-        items = items_of(items, kind)
+        items, kind = (images, "images") if texts is None else (texts, "texts")
         encoder = GalleryEncoder(self.model, self.processor, kind, max_length, batch_size, progress, keep_states)
-        self._gallery = encoder.encode(items) if folder is None else store_gallery(folder, encoder, items, shard_bytes)
-        self._kind, self._faiss = kind, None
+        if kind == "images" and isinstance(items, str | Path):
+            if folder is None:
+                self._gallery, self._items = encode_folder(items, encoder, metadata)
+            else:
+                self._gallery, self._items = store_folder(items, folder, encoder, shard_bytes, metadata)
+        else:
+            self._gallery, self._items = _indexed_list(items, encoder, folder, shard_bytes, metadata)
+        self._kind, self._faiss, self._folder = kind, None, None if folder is None else Path(folder)
         return self
 
     @torch.no_grad()
@@ -199,8 +239,13 @@ class CBViLARetriever:
         negative_text: str | Sequence[str] | None = None,
         weights: Mapping[str, float] | None = None,
         min_probability: float | None = None,
+        negative_image: Any = None,
+        filter: Filter | None = None,
+        fold_duplicates: float | None = None,
     ) -> CBViLARetrieverOutput:
         """Finds the items that fit a text, an image or both best, for one query or a list.
+
+        With `filter` or `fold_duplicates` every item that passes is compared, also if there is a FAISS index.
 
         Args:
             text: One text or several, in a form that [`index`] takes.
@@ -216,34 +261,47 @@ class CBViLARetriever:
                 as in ALBEF. 1: the sum of both, for models whose ITM was trained with negatives drawn by similarity.
                 Default: that of the checkpoint, `config.similarity_weight`, which was fitted with its `rerank_k`.
             negative_text: What is not wanted, one for each query: items come later, the more they are like it.
-            weights: What `"text"` (1), `"image"` (1), `"negative_text"` (0.5) count for in a query of several parts,
-                which goes by similarity alone: with the direction of the weighted sum of their embeddings.
+            weights: What `"text"` (1), `"image"` (1), `"negative_text"` (0.5) and `"negative_image"` (0.5) count for
+                in a query of several parts, which goes by similarity alone: with the direction of the weighted sum of
+                their embeddings.
             min_probability: Least probability of a match: items below it are left out, with the index -1 and a score
                 of -inf, so that nothing found is an answer. Needs a checkpoint whose `match_calibration` was fitted
                 (`cbvila inspect` and `cbvila evaluate retrieval` do) and its own order.
+            negative_image: What is not wanted, as `negative_text`.
+            filter: Which items to search in, before anything is ranked: a function that takes the metadata of an item
+                and returns whether it passes, or a dictionary of columns with the value, or the list of values, that
+                pass.
+            fold_duplicates: Least cosine of two items that are near-duplicates, above 0 and up to 1. Of such a group
+                only the item is returned that is most similar to the query, and `folded` says for how many others it
+                stands. What is near depends on the model: docs/search.md says how to choose.
 
         Raises:
             ValueError: If nothing is indexed, neither text nor image is given, parts differ in number, a number is out
-                of range, matching is requested but impossible, or the model cannot compare images with texts.
+                of range, matching is requested but impossible, the model cannot compare images with texts, or there is
+                nothing that the filter could go by.
         """
         self._indexed()  # raises early
         check_whole("top_k", top_k, 1)
-        parts, several = query_parts(text, image, negative_text, weights)
+        if fold_duplicates is not None:
+            check_fold_duplicates(fold_duplicates)
+        passing = None if filter is None else rows_that_pass(filter, self.metadata)
+        parts, several = query_parts(text, image, negative_text, negative_image, weights)
         kind = parts[0].kind
         candidates = self._candidates(parts, rerank_k, similarity_weight)
         if similarity_weight is None:
             similarity_weight = self.model.config.similarity_weight
         queries = self._encoded(parts, max_length, batch_size, progress)
         matches = candidates > 0
-        cosines, rows = self._shortlist(queries.embeds, max(top_k, candidates))
-        scores = cosines
+        found = self._shortlist(queries.embeds, max(top_k, candidates), passing, fold_duplicates)
         if matches:
-            scores = self._match(queries, kind, rows, progress)
-            if similarity_weight:  # both sides are -inf for an item that an approximate index did not find
-                scores = scores + similarity_weight * float(self.model.cbvila.similarity_scale()) * cosines
+            scores = self._match(queries, kind, found["indices"], progress)
+            if similarity_weight:  # both sides are -inf for an item that was not found
+                scale = float(self.model.cbvila.similarity_scale())
+                scores = scores + similarity_weight * scale * found["similarities"]
             scores, order = scores.sort(dim=1, descending=True, stable=True)
-            cosines, rows = cosines.gather(1, order), rows.gather(1, order)
-        found = {"indices": rows, "scores": scores, "similarities": cosines}
+            found = {name: tensor.gather(1, order) for name, tensor in found.items()} | {"scores": scores}
+        else:
+            found["scores"] = found["similarities"]
         found = {name: tensor[:, :top_k] for name, tensor in found.items()}
         if (calibration := self._calibration(parts, candidates, similarity_weight, min_probability)) is not None:
             found["probabilities"] = calibration.probabilities(found["scores"])
@@ -314,10 +372,27 @@ class CBViLARetriever:
         matches = self.model.config.needs("hard_negatives")
         return "" if matches else "the model was trained without matching (ITM has weight 0)"
 
-    def _shortlist(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        if self._faiss is not None:
-            return self._faiss.most_similar(queries, k)
-        return most_similar([queries], self._indexed().blocks, k)
+    def _shortlist(
+        self, queries: Tensor, k: int, passing: Tensor | None, fold_duplicates: float | None
+    ) -> dict[str, Tensor]:
+        """Returns indices and similarities (Q, k) of the items that are most similar, of those that pass if given."""
+        gallery = self._indexed()
+        if passing is not None:
+            if not len(passing):
+                nothing = torch.empty(len(queries), 0)
+                found = {"indices": nothing.long(), "similarities": nothing.to(queries)}
+                return found if fold_duplicates is None else found | {"folded": nothing.long()}
+            gallery = SelectedGallery(gallery, passing)
+        if fold_duplicates is not None:
+            cosines, rows, folded = most_distinct(queries, gallery.blocks, k, fold_duplicates)
+            found = {"folded": folded}
+        elif self._faiss is not None and passing is None:
+            cosines, rows, found = *self._faiss.most_similar(queries, k), {}
+        else:
+            cosines, rows, found = *most_similar([queries], gallery.blocks, k), {}
+        if passing is not None:
+            rows = torch.where(rows < 0, rows, passing[rows])
+        return found | {"indices": rows, "similarities": cosines}
 
     def _match(self, queries: Encoded, kind: str, rows: Tensor, progress: bool) -> Tensor:
         """Returns the logits (Q, k) of queries with rows (Q, k) of the gallery; -inf where the row is -1."""
@@ -356,14 +431,16 @@ class CBViLARetriever:
         """
         gallery = self._indexed()
         folder = Path(folder).absolute()
-        if not (isinstance(gallery, StoredGallery) and folder.exists() and folder.samefile(gallery.folder)):
+        if self._folder is None:
             has_states = len(gallery.states) > 0
             encoder = GalleryEncoder(self.model, self.processor, self._kind, keep_states=has_states)
-            save_gallery(folder, describe(encoder), gallery)
+            save_gallery(folder, describe(encoder), gallery, self._items)
+        elif not (folder.exists() and folder.samefile(self._folder)):
+            copy_gallery(folder, self._folder)
         if self._faiss is None:
-            (folder / _FAISS_FILE).unlink(missing_ok=True)
+            (folder / FAISS_FILE).unlink(missing_ok=True)
         else:
-            self._faiss.write(folder / _FAISS_FILE)
+            self._faiss.write(folder / FAISS_FILE)
 
     def load(self, folder: str | Path) -> "CBViLARetriever":
         """Opens what [`save`], or [`index`] with a folder, wrote. It stays on disk and is memory-mapped.
@@ -392,9 +469,13 @@ class CBViLARetriever:
                 f"The gallery in {folder} was encoded with another processor than this one, which makes other pixels "
                 "or tokens of the same items: load the processor that made it, or index the items again."
             )
-        file = Path(folder) / _FAISS_FILE
+        file = Path(folder) / FAISS_FILE
         self._faiss = FaissIndex.read(file) if file.is_file() else None
-        self._kind, self._gallery, self.files = gallery.description["kind"], gallery, []
+        self._kind, self._folder = gallery.description["kind"], Path(folder)
+        if is_of_folder(folder):
+            self._gallery, self._items = open_folder(self._folder)
+        else:
+            self._gallery, self._items = gallery, read_items(self._folder)
         return self
 
     def _indexed(self) -> Gallery:
@@ -403,8 +484,25 @@ class CBViLARetriever:
         return self._gallery
 
 
+def _indexed_list(
+    items: Any, encoder: GalleryEncoder, folder: str | Path | None, shard_bytes: int, metadata: Any
+) -> tuple[Gallery, IndexedItems]:
+    """Encodes images or texts that are no folder."""
+    items = items_of(items, encoder.kind)
+    rows = [] if metadata is None else metadata_rows(metadata)
+    if metadata is not None:
+        check_one_for_each(rows, encoder.kind, length_hint(items, len(rows)))
+    gallery = encoder.encode(items) if folder is None else store_gallery(folder, encoder, items, shard_bytes)
+    if metadata is not None:  # the number of items of a generator is known now
+        check_one_for_each(rows, encoder.kind, sum(map(len, gallery.blocks)))
+    found = IndexedItems(metadata=rows)
+    if folder is not None:
+        write_items(Path(folder), found)
+    return gallery, found
+
+
 def _without_improbable(found: dict[str, Tensor], least: float) -> dict[str, Tensor]:
     """Returns results (Q, k) without those of a lower probability, as if they had not been found."""
     left_out = found["probabilities"] < least
-    gone = {"indices": -1, "probabilities": 0.0}
+    gone = {"indices": -1, "probabilities": 0.0, "folded": 0}
     return {name: tensor.masked_fill(left_out, gone.get(name, float("-inf"))) for name, tensor in found.items()}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,9 +100,29 @@ class Shards:
             row -= len(table)
         raise IndexError(f"{self.folder} has no row {row}")
 
+    def thin_out(self, wanted: Callable[[Any], np.ndarray]) -> None:
+        """Writes shards anew of which less than half is wanted, without the rest; the others stay as they are.
+
+        Args:
+            wanted: Returns for an Arrow table which of its rows (n,) to keep.
+        """
+        arrow, ipc = require("pyarrow"), require("pyarrow.ipc")
+        for file, table in zip(shard_files(self.folder), tables(self.folder), strict=True):
+            kept = wanted(table)
+            if 2 * kept.sum() >= len(table):
+                continue
+            unfinished = file.with_name(file.name + UNFINISHED)
+            with arrow.OSFile(str(unfinished), "wb") as target, ipc.new_stream(target, table.schema) as writer:
+                writer.write_table(table.filter(arrow.array(kept)))
+            os.replace(unfinished, file)
+
+    def describe(self, **entries: Any) -> None:
+        """Adds entries to the description, or replaces them."""
+        write_json(self.folder / _DESCRIPTION, {**read_description(self.folder), **entries})
+
     def finish(self) -> None:
         """Marks the folder as complete."""
-        write_json(self.folder / _DESCRIPTION, {**read_description(self.folder), "complete": True})
+        self.describe(complete=True)
 
 
 def shard_files(folder: str | Path) -> list[Path]:
