@@ -15,6 +15,9 @@ _EXTRA_OF_MODULE = {
     "timm": "timm",
     "faiss": "faiss",
     "peft": "peft",
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
+    "onnxscript": "onnx",
 }
 
 
