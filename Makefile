@@ -29,7 +29,7 @@ PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_EVALUATE_O
 CBVILA := $(VENV_PYTHON) -m transformers_cbvila
 PRETRAIN := OMP_NUM_THREADS=1 $(CBVILA) pretrain
 
-.PHONY: help install test test-all test-oldest test-newest suite suite-all conformance lint format format-check types demo demo-scratch data pretrain-tiny pretrain-scenes lm bench compare study results docs wheel clean FORCE
+.PHONY: help install test test-all test-export test-oldest test-newest suite suite-all conformance lint format format-check types demo demo-scratch data pretrain-tiny pretrain-scenes lm bench compare study results docs wheel clean FORCE
 
 help:  ## list the targets
 	@echo "make TARGET [PYTHON=/path/to/python]"
@@ -154,10 +154,15 @@ bench: $(BENCHED)  ## time the pretraining step, the quantiser, re-ranking and t
 	$(BENCH)/pipeline.py
 	$(BENCH)/index_memory.py
 
+WITH_ONNX := $(VENV)/installed-onnx
+
+test-export: $(WITH_ONNX)  ## the tests of ONNX exports, with the extra that they need and the others skip (130 MB)
+	$(PYTEST) modeling_tests/export -m "slow or not slow"
+
 # With PYTHON the constraints are those that the installation wrote: what is reused stays as it is.
-$(BENCHED): $(STAMP)
+$(BENCHED) $(WITH_ONNX): $(VENV)/installed-%: $(STAMP)
 	constraints=constraints.txt; [[ ! -f $(VENV)/constraints.txt ]] || constraints=$(VENV)/constraints.txt; \
-	  $(VENV_PYTHON) -m pip install --disable-pip-version-check --quiet -e ".[bench]" -c $$constraints
+	  $(VENV_PYTHON) -m pip install --disable-pip-version-check --quiet -e ".[$*]" -c $$constraints
 	touch $@
 
 compare: $(STAMP)  ## train this tree and the commit BASE in short runs, and say whether the weights are equal (3 minutes)

@@ -26,6 +26,8 @@ PACKAGES_OF_LAYER = {
     "inspection": {"numpy", "torch", "tqdm", "PIL"},
     "drawing": {"numpy", "torch", "tqdm", "PIL"},
     "explaining": {"numpy", "torch", "tqdm", "transformers"},
+    "onnx_runtime": {"numpy", "PIL", "tokenizers"},
+    "export": {"numpy", "torch", "transformers"},
     "tasks": {"numpy", "torch", "tqdm", "transformers", "PIL", "datasets"},
     "training": MODEL_PACKAGES | {"accelerate", "safetensors", "datasets", "evaluate", "peft"},
     "pages": {"numpy", "PIL"},
@@ -47,13 +49,15 @@ LAYERS_OF_LAYER = {
     "inspection": {"root", "model", "data", "metrics", "retrieval"},
     "drawing": {"model", "data", "metrics", "retrieval", "inspection"},
     "explaining": {"model", "data", "inspection"},
+    "onnx_runtime": {"root", "model"},
+    "export": {"root", "model", "data", "tasks", "onnx_runtime"},
     "tasks": {"root", "model", "data", "metrics", "retrieval"},
     "training": {"root", "model", "data", "retrieval", "inspection", "tasks"},
     "pages": {"model", "retrieval", "inspection", "explaining"},
     "hub": {"root", "model", "tasks"},
     "demo": {"root", "model", "data", "metrics", "tasks", "training", "pages"},
     "app": {"root", "model", "data", "retrieval", "inspection", "drawing", "explaining", "pages"},
-    "__init__.py": {"root", "model", "data", "retrieval", "explaining", "training", "hub"},
+    "__init__.py": {"root", "model", "data", "retrieval", "explaining", "onnx_runtime", "export", "training", "hub"},
     "conversion": {"root", "model"},
     "cli": {
         "root",
@@ -63,6 +67,7 @@ LAYERS_OF_LAYER = {
         "inspection",
         "drawing",
         "explaining",
+        "export",
         "tasks",
         "training",
         "pages",
@@ -73,6 +78,7 @@ LAYERS_OF_LAYER = {
 }
 # Optional packages: a top-level import would make the package fail without their extra, and start slowly with it.
 GUARDED = {"datasets", "evaluate", "peft", "timm", "torchvision", "easy_vqa", "matplotlib", "faiss", "gradio"}
+GUARDED |= {"onnx", "onnxruntime", "onnxscript"}
 # evaluate reads a metric script's imports from its first column, so they cannot be guarded.
 METRIC_SCRIPT = re.compile(r"metrics/(\w+)/\1\.py")
 # How transformers' remote-code loader finds a file's relative imports: anywhere in the text, docstrings included.
@@ -242,6 +248,7 @@ def test_violations_accepts_allowed_imports(path, source):
         ("tasks/a.py", "from ..inspection.b import B", "may not import inspection"),
         ("inspection/a.py", "from ..pages.document import png", "may not import pages"),
         ("pages/a.py", "import torch", "may not import torch"),
+        ("onnx_runtime/a.py", "import torch", "may not import torch"),
         ("conversion/a.py", "from transformers_cbvila.training.trainer import T", "may not import training"),
         ("conversion/a.py", "import timm", "is optional"),
         ("model/a.py", "import key_table", "may not import key_table"),

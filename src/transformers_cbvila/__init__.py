@@ -17,6 +17,7 @@ ask("picture.png", "What shape is in the image?")
 import os
 import sys
 from importlib import import_module
+from importlib.util import find_spec
 from sysconfig import get_path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     )
     from .explaining.explain import explain
     from .explaining.explanation import Explanation
+    from .export.onnx_export import export_onnx
     from .hub.publishing import publish
     from .model.answer_ranking_cbvila import CBViLAAnswerRanking
     from .model.code_table_cbvila import CBViLACodeTable
@@ -83,6 +85,8 @@ if TYPE_CHECKING:
     from .model.quantizer_cbvila import CBViLAQuantizer, CBViLAQuantizerOptions
     from .model.quantizer_output_cbvila import CBViLAQuantizerOutput
     from .model.quantizers_cbvila import register_quantizer
+    from .onnx_runtime.question_answering import CBViLAOnnxQuestionAnswering
+    from .onnx_runtime.retriever import CBViLAOnnxRetriever, CBViLAOnnxRetrieverOutput
     from .retrieval.retriever import CBViLARetriever, CBViLARetrieverOutput
     from .training.arguments import CBViLATrainingArguments
     from .training.trainer import CBViLATrainer
@@ -123,6 +127,9 @@ _MODULE_OF_LAZY_NAME = {
     "CBViLAImageProcessorPil": "model.image_processing_pil_cbvila",
     "CBViLAModel": "model.modeling_cbvila",
     "CBViLAModelOutput": "model.modeling_cbvila",
+    "CBViLAOnnxQuestionAnswering": "onnx_runtime.question_answering",
+    "CBViLAOnnxRetriever": "onnx_runtime.retriever",
+    "CBViLAOnnxRetrieverOutput": "onnx_runtime.retriever",
     "CBViLAProcessor": "model.processing_cbvila",
     "CBViLAQFormerConfig": "model.configuration_cbvila_qformer",
     "CBViLAQFormerModel": "model.modeling_cbvila_qformer",
@@ -146,6 +153,7 @@ _MODULE_OF_LAZY_NAME = {
     "Explanation": "explaining.explanation",
     "ImageTextPairs": "data.pairs",
     "explain": "explaining.explain",
+    "export_onnx": "export.onnx_export",
     "load_pairs": "data.sources",
     "StreamedImageTextPairs": "data.streams",
     "publish": "hub.publishing",
@@ -178,8 +186,9 @@ def _is_command_line() -> bool:
 
 
 # The exception: the command line registers after it has parsed its command (`cli.main`), because registering imports
-# transformers' Auto classes and torch, which its help does not need.
-if not _is_command_line():
+# transformers' Auto classes and torch, which its help does not need. Where torch is not installed there is nothing to
+# register: `onnx_runtime/` runs without.
+if not _is_command_line() and find_spec("torch") is not None:
     from .registration import register
 
     register()
@@ -220,6 +229,9 @@ __all__ = [
     "CBViLAModelOutput",
     "CBViLAObjective",
     "CBViLAObjectiveOptions",
+    "CBViLAOnnxQuestionAnswering",
+    "CBViLAOnnxRetriever",
+    "CBViLAOnnxRetrieverOutput",
     "CBViLAProcessor",
     "CBViLAProjector",
     "CBViLAProjectorOptions",
@@ -243,6 +255,7 @@ __all__ = [
     "bundled_checkpoint",
     "bundled_checkpoints",
     "explain",
+    "export_onnx",
     "load_pairs",
     "publish",
     "register_objective",

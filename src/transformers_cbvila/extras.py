@@ -16,6 +16,9 @@ _EXTRA_OF_MODULE = {
     "faiss": "faiss",
     "peft": "peft",
     "gradio": "app",
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
+    "onnxscript": "onnx",
 }
 
 

@@ -18,6 +18,7 @@ COMMANDS = {
     "inspect": "measure a pretrained model: codebook, MIM and its baselines, retrieval; show its visual words",
     "draw": "draw pictures from texts",
     "explain": "show where the words of a text look in a picture, and what speaks for an answer",
+    "export": "write a model as ONNX graphs, which run without torch, and measure what that changes",
     "resize-codebook": "change the number of codes of a trained model, and measure what it costs",
     "tokenize": "write the visual words of a data set to Parquet files, and draw images from them",
     "data": "write generated scenes, with their exact truth, to Parquet files",

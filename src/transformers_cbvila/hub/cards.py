@@ -10,6 +10,7 @@ from ..model.configuration_cbvila_conditional_generation import CBViLAConditiona
 from ..model.configuration_cbvila_qformer import CBViLAQFormerConfig
 from ..model.quantizers_cbvila import QUANTIZERS
 from .checking import Checkpoint
+from .exports import exports_section
 from .facts import Facts
 from .results import results_table
 
@@ -34,6 +35,7 @@ def render_card(checkpoint: Checkpoint, repo_id: str, facts: Facts) -> str:
         recipe=facts.recipe,
         results=results_table(facts.results) if facts.results else "",
         codebook=facts.codebook if kind.has_codebook else "",
+        exports=exports_section(checkpoint.folder),
         limits=facts.limits,
         license=facts.license,
         num_images=config.get("num_images", 2),

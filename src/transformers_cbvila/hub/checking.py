@@ -21,6 +21,7 @@ from transformers.utils import (
 
 from ..bundled import bundled_or_same, no_checkpoint
 from ..model.messages_cbvila import listed, one_line, shown
+from .exports import exported_files
 from .kinds import Kind, kinds
 from .local_paths import check_names_no_folder
 
@@ -53,9 +54,9 @@ class Checkpoint:
 
     @property
     def files(self) -> list[str]:
-        """Names of the files that are published unchanged: weights, tokenizer, generation settings, chat template."""
+        """Names of the files that are published unchanged: weights, tokenizer, export, and what else there is."""
         optional = [name for name in (GENERATION_CONFIG_NAME, CHAT_TEMPLATE_FILE) if (self.folder / name).is_file()]
-        return [*self.weights, *_TOKENIZER_FILES, *optional]
+        return [*self.weights, *_TOKENIZER_FILES, *optional, *exported_files(self.folder)]
 
     @property
     def facts_file(self) -> Path | None:

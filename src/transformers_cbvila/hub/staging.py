@@ -21,7 +21,7 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 
 
 def stage(checkpoint: Checkpoint, card: str, folder: str | Path) -> None:
-    """Writes the files to publish into an empty folder: weights, configurations, tokenizer, code and card.
+    """Writes the files to publish into an empty folder: weights, configurations, tokenizer, code, card and export.
 
     Other files in the checkpoint's folder (optimizer, logs, pickled arguments) are not published.
 
@@ -36,6 +36,7 @@ def stage(checkpoint: Checkpoint, card: str, folder: str | Path) -> None:
     additions = outside_code(checkpoint.config)
     folder = Path(folder)
     for name in checkpoint.files:
+        (folder / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(checkpoint.folder / name, folder / name)
     save_code(folder)
     for name, text in additions.items():

@@ -86,11 +86,10 @@ def _before(api: HfApi, repo_id: str) -> ModelInfo | None:
 
 
 def _operations(folder: Path, there: list[str]) -> list[Any]:
-    files = sorted(path for path in folder.iterdir() if path.is_file())
+    files = {path.relative_to(folder).as_posix(): str(path) for path in folder.rglob("*") if path.is_file()}
     stale = {name for name in there if any(fnmatch(name, pattern) for pattern in _REPLACED)}
-    stale -= {path.name for path in files}
-    deletions = [CommitOperationDelete(name) for name in sorted(stale)]
-    return [*(CommitOperationAdd(path.name, str(path)) for path in files), *deletions]
+    deletions = [CommitOperationDelete(name) for name in sorted(stale - files.keys())]
+    return [*(CommitOperationAdd(name, path) for name, path in sorted(files.items())), *deletions]
 
 
 def _info(api: HfApi, repo_id: str) -> ModelInfo | None:

@@ -1,20 +1,26 @@
 """Converts image arrays of any dtype and layout to 8-bit levels with channels last."""
 
+import sys
 from typing import Any
 
 import numpy as np
-import torch
-from transformers.image_utils import ChannelDimension, infer_channel_dimension_format
 
 CHANNEL_COUNTS = (1, 3, 4)
 
 
-def to_numpy(image: np.ndarray | torch.Tensor) -> np.ndarray:
-    """Returns an image as a numpy array on the CPU; bfloat16 becomes float32."""
+def is_array(image: Any) -> bool:
+    """Returns whether an image is a numpy array or a torch tensor."""
+    # Not imported: exported models read images in processes without torch, where nothing is a tensor.
+    torch = sys.modules.get("torch")
+    return isinstance(image, np.ndarray) or (torch is not None and isinstance(image, torch.Tensor))
+
+
+def to_numpy(image: Any) -> np.ndarray:
+    """Returns an image, a numpy array or a torch tensor, as a numpy array on the CPU; bfloat16 becomes float32."""
     if isinstance(image, np.ndarray):
         return image
     image = image.detach().cpu()
-    return (image.float() if image.dtype == torch.bfloat16 else image).numpy()
+    return (image.float() if str(image.dtype) == "torch.bfloat16" else image).numpy()
 
 
 def is_unit_float(values: np.ndarray) -> bool:
@@ -95,6 +101,9 @@ def to_channels_last(values: np.ndarray, input_data_format: Any = None) -> np.nd
 
 
 def _is_channels_first(values: np.ndarray, input_data_format: Any) -> bool:
+    # Imported here for processes without transformers.
+    from transformers.image_utils import ChannelDimension, infer_channel_dimension_format
+
     if input_data_format is None:
         if not {values.shape[0], values.shape[-1]} & set(CHANNEL_COUNTS):
             raise _channel_error(f"shape {values.shape}")

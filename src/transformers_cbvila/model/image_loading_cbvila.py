@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image, UnidentifiedImageError
 
-from .image_arrays_cbvila import to_channels_last, to_levels, to_numpy
+from .image_arrays_cbvila import is_array, to_channels_last, to_levels, to_numpy
 from .image_metadata_cbvila import turn_upright, without_metadata
 from .image_sources_cbvila import decode_base64, decode_data_url, download, is_data_url, is_web_address, to_path
 from .messages_cbvila import shown, shown_error
@@ -80,7 +79,7 @@ def to_rgb(image: Any, input_data_format: Any = None) -> Image.Image:
     if isinstance(image, Image.Image):
         filename = getattr(image, "filename", "")
         return _pil_to_rgb(image, _shown_path(filename) if filename else "the image")
-    if isinstance(image, (np.ndarray, torch.Tensor)):
+    if is_array(image):
         levels = to_levels(to_channels_last(to_numpy(image), input_data_format))
         return _levels_to_rgb(levels)
     raise ValueError(

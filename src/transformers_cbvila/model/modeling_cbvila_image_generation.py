@@ -111,7 +111,7 @@ class CBViLAImageGeneration:
         counts = torch.tensor(numbers, device=indices.device)
         steps = []
         for step in range(num_steps):
-            image = self._of_codes(indices)
+            image = self.image_of_codes(indices)
             logits = self.predict_codes(captioned, image, hidden)[0].logits
             if empty is not None:
                 without = self.predict_codes(empty, image, hidden)[0].logits
@@ -155,14 +155,15 @@ class CBViLAImageGeneration:
             )
         return indices, hidden
 
-    def _of_codes(self, indices: Tensor) -> EncodedImage:
-        """Returns visual words as an encoded image."""
+    def image_of_codes(self, indices: Tensor) -> EncodedImage:
+        """Returns visual words (B, N) or (B, N, books) as an encoded image."""
         quantizer = self.cbvila.quantizer
         quantized = quantizer.indices_to_quantized(indices)
         words = CBViLAQuantizerOutput(
             quantized=quantized, detached=quantized, indices=indices, codes=quantizer.head_codes()
         )
-        return EncodedImage(quantized.new_zeros(len(indices), quantized.shape[-1]), words)
+        # `len` would make the number of images a constant of an exported program.
+        return EncodedImage(quantized.new_zeros(indices.shape[0], quantized.shape[-1]), words)
 
     def _states(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
         return self.cbvila.text_model(input_ids, attention_mask).last_hidden_state
@@ -183,6 +184,14 @@ class CBViLAImageGeneration:
         ):
             if value is not None and not value >= least:
                 raise ValueError(f"{name}={value} must be at least {least}.")
+        self.check_draws_images()
+
+    def check_draws_images(self) -> None:
+        """Checks that the model draws images from captions.
+
+        Raises:
+            ValueError: If it cannot; the message says why.
+        """
         _ = self.mim  # raises if the model has none
         self._check_draws_from_codes_alone()
         if not self.pixel.predicts_visible_patches:
