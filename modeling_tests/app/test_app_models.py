@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import socket
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,16 @@ def test_app_command_says_in_one_line_what_is_wrong(options, complaint, capsys, 
     assert main(["app", "--no_browser", *options]) == 1
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("cbvila app")]
     assert complaint in line
+
+
+def test_app_command_refuses_a_port_in_use(capsys):
+    pytest.importorskip("gradio")
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        assert main(["app", "--no_browser", "--port", str(port)]) == 1
+    assert f"--port {port} cannot be used" in capsys.readouterr().err
 
 
 def test_commands_of_the_page_serve_what_they_say(monkeypatch):
