@@ -29,7 +29,7 @@ PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_EVALUATE_O
 CBVILA := $(VENV_PYTHON) -m transformers_cbvila
 PRETRAIN := OMP_NUM_THREADS=1 $(CBVILA) pretrain
 
-.PHONY: help install test test-all test-export test-oldest test-newest suite suite-all conformance lint format format-check types demo demo-scratch data pretrain-tiny pretrain-scenes lm bench compare study results docs wheel clean FORCE
+.PHONY: help install test test-all test-export test-oldest test-newest suite suite-all conformance lint format format-check types app screenshots demo demo-scratch data pretrain-tiny pretrain-scenes lm bench compare study results docs wheel clean FORCE
 
 help:  ## list the targets
 	@echo "make TARGET [PYTHON=/path/to/python]"
@@ -38,6 +38,7 @@ help:  ## list the targets
 	  do printf '  %-14s %s\n' "$$name" "$$text"; done
 	@echo
 	@echo "Targets install what they need on first use, into .venv, at the versions of constraints.txt."
+	@echo "Tests of the app need Chromium, which is installed if apt-get may; otherwise: apt-get install chromium"
 	@echo "PYTHON=... reuses an interpreter that has torch: its packages are used as they are, and only what is"
 	@echo "missing is installed, into .venv-reuse; the interpreter itself is not changed."
 	@echo "pip's settings apply: to get the CPU build of torch on Linux (1 GB instead of 6), run once"
@@ -45,7 +46,7 @@ help:  ## list the targets
 
 install: $(STAMP)  ## make the virtual environment and install the package in it, editable
 
-$(STAMP): setup.cfg pyproject.toml constraints.txt .ci/install
+$(STAMP): setup.cfg pyproject.toml constraints.txt .ci/install .ci/install-browser
 	@.ci/install "$(PYTHON)" $(VENV)
 
 test: lint format-check types suite  ## lint, format check, type check and the tests (10 minutes at most on 2 cores)
@@ -105,6 +106,12 @@ format-check: $(STAMP)
 
 types: $(STAMP)
 	$(VENV_PYTHON) -m mypy src
+
+app: $(STAMP)  ## search, ask, draw and look inside with the bundled checkpoints, in the browser
+	$(CBVILA) app
+
+screenshots: $(STAMP)  ## take the pictures of the app in docs/images (Chromium)
+	CBVILA_SCREENSHOTS=docs/images OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -q -k desk modeling_tests/app/test_app_in_browser.py
 
 demo: $(STAMP)  ## fine-tune the bundled checkpoint on easy-VQA and write runs/demo/report.html; goes on after a stop
 	$(CBVILA) demo --output_dir runs/demo

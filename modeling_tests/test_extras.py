@@ -23,6 +23,7 @@ def test_require_returns_an_installed_module():
     [
         ("faiss", ["faiss-cpu"]),
         ("peft", ["peft"]),
+        ("gradio", ["gradio"]),
         ("timm", ["timm", "torchvision"]),
         ("datasets", ["datasets", "evaluate", "easy-vqa", "matplotlib"]),
     ],

@@ -3,9 +3,11 @@
 import os
 import shutil
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 # A quiet browser that asks nobody anything; Chromium has no sandbox for root.
@@ -34,9 +36,11 @@ def chromium():
         browser.close()
 
 
-def watched(browser, address, width):
-    """Opens a page and returns it, with `problems`, which collects errors and addresses of other computers."""
-    context = browser.new_context(viewport={"width": width, "height": 900}, reduced_motion="reduce")
+def watched(browser, address, width, scheme):
+    """Opens a page in a `light` or `dark` scheme; `problems` collects errors and addresses of other computers."""
+    context = browser.new_context(
+        viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce"
+    )
     page = context.new_page()
     page.set_default_timeout(SLOW)
     page.problems = []
@@ -57,7 +61,7 @@ def violations(page):
         return []
     page.evaluate(AXE.read_text(encoding="utf-8"))
     found = page.evaluate("() => axe.run({resultTypes: ['violations']}).then((result) => result.violations)")
-    return [f"{one['id']}: {one['nodes'][0]['html'][:160]} ({len(one['nodes'])})" for one in found]
+    return [f"{one['id']}: {node['html'][:120]}" for one in found for node in one["nodes"]]
 
 
 def keep_screenshot(page, name):
@@ -66,4 +70,6 @@ def keep_screenshot(page, name):
     if folder:
         Path(folder).mkdir(parents=True, exist_ok=True)
         page.mouse.move(0, 0)
-        page.screenshot(path=Path(folder, f"{name}.png"))
+        page.evaluate("window.scrollTo(0, 0)")
+        taken = Image.open(BytesIO(page.screenshot())).convert("RGB")
+        taken.quantize(255).save(Path(folder, f"{name}.png"), optimize=True)  # a third of the size

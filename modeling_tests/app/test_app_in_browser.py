@@ -1,10 +1,10 @@
-"""The app in a browser, at the width of a desk and of a phone: what a visitor presses, and what appears."""
+"""The app in a browser, at a desk and on a dark phone: what a visitor presses, and what appears."""
 
 import browser
 import pytest
 from PIL import Image
 
-WIDTHS = (1280, 390)
+DESK, PHONE = (1280, "light"), (390, "dark")
 
 
 @pytest.fixture(scope="module")
@@ -23,9 +23,9 @@ def chromium():
         yield running
 
 
-@pytest.fixture(scope="module", params=WIDTHS)
+@pytest.fixture(scope="module", params=[DESK, PHONE], ids=["desk", "phone"])
 def page(request, chromium, address):
-    page = browser.watched(chromium, address, request.param)
+    page = browser.watched(chromium, address, *request.param)
     yield page
     page.context.close()
 
@@ -39,7 +39,8 @@ def assert_sound(page):
     """No error, nothing from other computers, nothing beside the screen, and nothing that axe minds."""
     assert page.problems == []
     assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
-    assert browser.violations(page) == []
+    found = browser.violations(page)
+    assert not found, "\n".join(found)
 
 
 def test_search(page):
@@ -50,7 +51,7 @@ def test_search(page):
     expect(cards).to_have_count(12)
     expect(page.get_by_label("What are you looking for?")).to_have_value("a big red circle")
     expect(page.locator("#search-explanation .heat figure")).to_have_count(4)
-    if page.viewport_size["width"] == max(WIDTHS):
+    if page.viewport_size["width"] == DESK[0]:
         browser.keep_screenshot(page, "search")
     assert_sound(page)
     page.get_by_role("button", name="two purple shapes").click()
@@ -60,7 +61,7 @@ def test_search(page):
     name = cards.nth(2).get_attribute("aria-label").partition(": ")[2]
     expect(page.locator("#search-explanation figcaption").first).to_have_text(name)
     page.get_by_role("button", name="More like this").click()
-    expect(page.locator("#search-results h3")).to_have_text(f"Like “{name}”")
+    expect(page.locator("#search-results h2")).to_have_text(f"Like “{name}”")
     page.get_by_label("What are you looking for?").press("Enter")
     expect(page.locator("#search-results .problem")).to_contain_text("Write what you are looking for")
     assert_sound(page)
@@ -71,18 +72,18 @@ def test_ask(page):
 
     opened(page, "Ask")
     answers = page.locator("#ask-answers .bar")
-    expect(answers).to_have_count(4)
+    expect(answers.nth(1)).to_be_visible()
     expect(page.locator("#ask-answers .verdict")).to_be_visible()
-    if page.viewport_size["width"] == max(WIDTHS):
+    if page.viewport_size["width"] == DESK[0]:
         browser.keep_screenshot(page, "ask")
     answers.nth(1).click()
     expect(answers.nth(1)).to_have_attribute("aria-pressed", "true")
-    expect(page.locator("#ask-maps h3")).to_contain_text(answers.nth(1).get_attribute("data-text"))
+    expect(page.locator("#ask-maps h2")).to_contain_text(answers.nth(1).get_attribute("data-text"))
     page.locator("#ask-examples .card").nth(3).click()
     expect(page.locator("#ask-examples .card").nth(3)).to_have_attribute("aria-pressed", "true")
     page.locator("#ask-questions .chip").nth(1).click()
     question = page.locator("#ask-questions .chip").nth(1).get_attribute("data-text")
-    expect(page.locator("#ask-answers h3")).to_have_text(f"“{question}”")
+    expect(page.locator("#ask-answers h2")).to_have_text(f"“{question}”")
     assert_sound(page)
 
 
@@ -90,12 +91,12 @@ def test_ask_about_an_own_picture(page, tmp_path):
     from playwright.sync_api import expect
 
     opened(page, "Ask")
-    expect(page.locator("#ask-answers .bar")).to_have_count(4)
+    expect(page.locator("#ask-answers .bar").first).to_be_visible()
     file = tmp_path / "own.png"
     Image.new("RGB", (90, 60), "red").save(file)
     page.get_by_role("button", name="Clear").or_(page.get_by_label("Remove Image")).first.click()
     page.locator("#ask-picture input[type=file]").set_input_files(file)
-    expect(page.locator("#ask-questions .chip").first).to_have_text("what color is it?")
+    expect(page.locator("#ask-questions .chip").first).to_have_text("what color is the shape?")
     expect(page.locator("#ask-examples .card[aria-pressed=true]")).to_have_count(0)
     assert page.problems == []
 
@@ -107,18 +108,19 @@ def test_draw(page):
     film = page.locator("#draw-film")
     expect(film.locator("[data-step]")).to_have_count(8)
     expect(film.locator(".frame:visible figcaption")).to_contain_text("step 8 of 8")
-    if page.viewport_size["width"] == max(WIDTHS):
+    if page.viewport_size["width"] == DESK[0]:
         browser.keep_screenshot(page, "draw")
     film.locator("[data-step]").first.click()
     expect(film.locator(".frame:visible figcaption")).to_contain_text("step 1 of 8")
     marks = page.locator("#draw-marks .mark")
-    expect(page.locator("#draw-marks .mark[aria-pressed=true]")).to_have_count(8)
-    marks.nth(0).click()
-    marks.nth(3).press("Space")
-    expect(marks.nth(0)).to_have_attribute("aria-pressed", "false")
-    expect(marks.nth(3)).to_have_attribute("aria-pressed", "true")
+    expect(page.locator("#draw-marks .mark[aria-pressed=true]")).to_have_count(marks.count() // 2)
+    first, last = marks.first, marks.last  # the left half is marked
+    first.click()
+    last.press("Space")
+    expect(first).to_have_attribute("aria-pressed", "false")
+    expect(last).to_have_attribute("aria-pressed", "true")
     page.get_by_role("button", name="Redraw the marked patches").click()
-    expect(film.locator("h3")).to_have_text("“a big yellow star”")
+    expect(film.locator("h2")).to_have_text("“a big yellow star”")
     assert_sound(page)
 
 
@@ -127,14 +129,13 @@ def test_look_inside(page):
 
     opened(page, "Look inside")
     patches = page.locator("#inside-words .patch")
-    expect(patches).to_have_count(16)
     expect(page.locator("#inside-words .patch[aria-pressed=true]")).to_have_count(1)
     expect(page.locator("#inside-rebuilt figure")).to_have_count(4)
-    if page.viewport_size["width"] == max(WIDTHS):
+    if page.viewport_size["width"] == DESK[0]:
         browser.keep_screenshot(page, "inside")
     patches.nth(0).click()
     code = patches.nth(0).get_attribute("data-code")
-    expect(page.locator("#inside-words .word:visible h4")).to_have_text(f"Visual word {code}")
+    expect(page.locator("#inside-words .word:visible h3")).to_have_text(f"Visual word {code}")
     page.locator("#inside-examples .card").nth(1).click()
     expect(page.locator("#inside-examples .card").nth(1)).to_have_attribute("aria-pressed", "true")
     page.get_by_label("Caption").fill("red")
@@ -154,7 +155,7 @@ def test_a_picture_that_was_found_goes_to_other_tabs(page):
     expect(page.locator("#inside-maps figure")).to_have_count(4)
     opened(page, "Search")
     page.get_by_role("button", name="Redraw a part").click()
-    expect(page.locator("#draw-film h3")).to_have_text("Your picture")
+    expect(page.locator("#draw-film h2")).to_have_text("Your picture")
     opened(page, "Search")
     page.get_by_role("button", name="Ask about it").click()
     expect(page.locator("#ask-examples .card[aria-pressed=true]")).to_have_count(0)

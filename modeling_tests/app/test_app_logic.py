@@ -9,7 +9,7 @@ from tiny import PATCHES, half_image
 
 from transformers_cbvila.app import html
 from transformers_cbvila.app.answering import Answering
-from transformers_cbvila.app.ask_tab import answers_html, right_answer
+from transformers_cbvila.app.ask_tab import QUESTIONS, answers_html, question_for_another, right_answer
 from transformers_cbvila.app.components import saying_what_is_wrong
 from transformers_cbvila.app.draw_tab import Drawing, film_html, marks_html, veiled
 from transformers_cbvila.app.inside_tab import maps_html, rebuilt_html, words_html
@@ -123,6 +123,8 @@ def test_right_answer_is_that_of_the_example():
     asked = [AskedPicture(Picture("a", PICTURE), [Question("what?", "red"), Question("where?", "left")])]
     assert right_answer(asked, 0, " where? ") == "left"
     assert right_answer(asked, 0, "why?") is None and right_answer(asked, None, "what?") is None
+    assert question_for_another(asked, "my own?") == "my own?"
+    assert question_for_another(asked, " what? ") == question_for_another(asked, "") == QUESTIONS[0]
 
 
 def test_film_shows_the_last_step_and_can_show_all(drawing):

@@ -1,12 +1,20 @@
 """Which models the app loads, and why a tab is left without one."""
 
+import re
+import shlex
+import socket
+from pathlib import Path
+
 import pytest
 from app_models import answering, pretrained, retriever
 from tiny import build, tiny_processor
 
 from transformers_cbvila import CBViLAForImageTextRetrieval, CBViLAForVisualEntailment
+from transformers_cbvila.app import serving
 from transformers_cbvila.app.models import DEFAULT_MODELS, AppModels, load_models
 from transformers_cbvila.cli import main
+
+PAGE = (Path(__file__).parents[2] / "docs" / "app.md").read_text()
 
 REASONS = ("why_not_search", "why_not_ask", "why_not_draw", "why_not_look")
 
@@ -78,3 +86,33 @@ def test_app_command_says_in_one_line_what_is_wrong(options, complaint, capsys, 
     assert main(["app", "--no_browser", *options]) == 1
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("cbvila app")]
     assert complaint in line
+
+
+def test_app_command_refuses_a_port_in_use(capsys):
+    pytest.importorskip("gradio")
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        assert main(["app", "--no_browser", "--port", str(port)]) == 1
+    assert f"--port {port} cannot be used" in capsys.readouterr().err
+
+
+def test_commands_of_the_page_serve_what_they_say(monkeypatch):
+    pytest.importorskip("gradio")
+    served = []
+    monkeypatch.setattr(serving, "serve_app", lambda *asked: served.append(asked))
+    for line in re.findall(r"^cbvila (app.*)", PAGE, flags=re.MULTILINE):
+        assert main(shlex.split(line, comments=True)) == 0
+    assert served == [
+        (DEFAULT_MODELS, None, None, True),
+        (DEFAULT_MODELS, "~/Pictures", None, True),
+        (["runs/pretrained", "runs/vqa"], None, 8000, True),
+    ]
+
+
+def test_code_of_the_page_serves_the_app(capsys):
+    pytest.importorskip("gradio")
+    (block,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+    exec(block, {})
+    assert re.search(r"http://127\.0\.0\.1:\d+/", capsys.readouterr().out)

@@ -15,7 +15,7 @@ LEAD = (
     "for it. Press another answer to see what would speak for that one."
 )
 # Of a picture that is not among the examples.
-QUESTIONS = ("what color is it?", "what shape is it?", "how many are there?")
+QUESTIONS = ("what color is the shape?", "how many shapes are there?", "is there a circle?")
 
 
 class AskTab(NamedTuple):
@@ -65,6 +65,12 @@ def right_answer(asked: Sequence[AskedPicture], number: int | None, question: st
     return next((one.answer for one in known if one.text == question.strip()), None)
 
 
+def question_for_another(asked: Sequence[AskedPicture], question: str) -> str:
+    """Returns what to ask about a picture of one's own: the same, unless it was a question about an example."""
+    of_examples = {own.text for one in asked for own in one.questions}
+    return QUESTIONS[0] if not question.strip() or question.strip() in of_examples else question
+
+
 def add_ask_tab(gr: Any, answering: Answering, asked: Sequence[AskedPicture]) -> AskTab:
     """Adds what is in the tab."""
     explained(gr, LEAD)
@@ -103,7 +109,7 @@ def add_ask_tab(gr: Any, answering: Answering, asked: Sequence[AskedPicture]) ->
         return example(int(event.number))
 
     def forget_example(question: str) -> tuple[Any, ...]:
-        return question or QUESTIONS[0], None, questions_html(QUESTIONS), _examples_html(asked)
+        return question_for_another(asked, question), None, questions_html(QUESTIONS), _examples_html(asked)
 
     def take_question(event: Any) -> str:
         return event.text

@@ -90,8 +90,8 @@ class Drawing:
     def _draw(self, caption: str, steps: int, seed: int, guidance: float, **part: Any) -> list[DrawnStep]:
         if not caption.strip():
             raise ValueError("Write what to draw, or press one of the examples.")
-        how = {"num_steps": int(steps), "guidance_scale": guidance}
-        return draw_in_steps(self.loaded.model, self.loaded.processor, caption, seed=int(seed), **part, **how)
+        how: dict[str, Any] = {"num_steps": int(steps), "guidance_scale": guidance, "seed": int(seed)}
+        return draw_in_steps(self.loaded.model, self.loaded.processor, caption, **part, **how)
 
 
 def film_html(steps: Sequence[DrawnStep], caption: str) -> str:

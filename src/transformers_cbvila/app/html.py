@@ -62,7 +62,7 @@ def note(text: str, kind: str = "soft") -> str:
 
 def heading(text: str) -> str:
     """Returns a heading of a part of a tab."""
-    return f"<h3>{escape(text)}</h3>"
+    return f"<h2>{escape(text)}</h2>"
 
 
 def cards(items: Iterable[Card], label: str, chosen: int | None = None) -> str:

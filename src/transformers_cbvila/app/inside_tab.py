@@ -64,7 +64,7 @@ def _word_html(word: VisualWord, is_shown: bool) -> str:
     crops = "".join(html.picture(_enlarged(patch), "") for patch in word.patches)
     label = "Patches of other pictures that have it"
     return (
-        f'<section class="word" data-code="{word.code}"{hidden}><h4>Visual word {word.code}</h4>{html.note(said)}'
+        f'<section class="word" data-code="{word.code}"{hidden}><h3>Visual word {word.code}</h3>{html.note(said)}'
         f'<div class="crops" role="img" aria-label="{label}">{crops}</div></section>'
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from ..extras import require
@@ -19,6 +20,7 @@ from .searching import PictureSearch
 
 TITLE = "CB-ViLA"
 _HEAD = "Pictures and words, through a codebook of visual words."
+_FOOT = "Models: {models}. They run on this computer; nothing is sent anywhere."
 
 
 def build_page(models: AppModels, pictures: Pictures) -> Any:
@@ -35,46 +37,49 @@ def build_page(models: AppModels, pictures: Pictures) -> Any:
         ImportError: If Gradio is not installed.
     """
     gr = require("gradio")
-    search = (
-        None
-        if models.retriever is None
-        else PictureSearch(models.retriever, pictures, progress=not pictures.are_scenes)
-    )
+    search: Any = None
+    pretrained: Any = models.pretrained
+    answering: Any = models.answering
+    if models.retriever is not None:
+        search = PictureSearch(models.retriever, pictures, progress=not pictures.are_scenes)
     with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
         still_html(gr, f"<header><h1>{TITLE}</h1>{html.note(_HEAD)}</header>")
         with gr.Tabs(elem_id="tabs") as tabs:
-            with gr.Tab("Search", id="search"):
-                searching = add_search_tab(gr, search) if search else _missing(gr, models.why_not_search())
-            with gr.Tab("Ask", id="ask"):
-                why_not = models.why_not_ask()
-                asking = (
-                    _missing(gr, why_not) if why_not else add_ask_tab(gr, Answering(models.answering), asked_scenes())
-                )
-            with gr.Tab("Draw", id="draw"):
-                why_not = models.why_not_draw()
-                drawing = _missing(gr, why_not) if why_not else add_draw_tab(gr, Drawing(models.pretrained))
-            with gr.Tab("Look inside", id="inside"):
-                why_not = models.why_not_look()
-                inside = _missing(gr, why_not) if why_not else add_inside_tab(gr, Looking(models.pretrained, pictures))
-        named = ", ".join(models.names)
-        still_html(
-            gr,
-            f"<footer>{html.note(f'Models: {named}. They run on this computer; nothing is sent anywhere.')}</footer>",
-        )
+            searching = _tab(gr, "Search", "search", models.why_not_search(), lambda: add_search_tab(gr, search))
+            asking = _tab(
+                gr,
+                "Ask",
+                "ask",
+                models.why_not_ask(),
+                lambda: add_ask_tab(gr, Answering(answering), asked_scenes()),
+            )
+            drawing = _tab(gr, "Draw", "draw", models.why_not_draw(), lambda: add_draw_tab(gr, Drawing(pretrained)))
+            inside = _tab(
+                gr,
+                "Look inside",
+                "inside",
+                models.why_not_look(),
+                lambda: add_inside_tab(gr, Looking(pretrained, pictures)),
+            )
+        still_html(gr, f"<footer>{html.note(_FOOT.format(models=', '.join(models.names)))}</footer>")
         if searching:
             _link_search(gr, tabs, search, searching, asking, drawing, inside)
         if drawing and inside:
             _link_drawing(gr, tabs, drawing, inside)
-        filled = None
+        filled = None  # one tab after the other: the first is seen first
         for tab in filter(None, (searching, asking, drawing, inside)):
             function, inputs, outputs = tab.start
             filled = (filled.then if filled else page.load)(function, inputs, outputs, **EVENT)
     return page
 
 
-def _missing(gr: Any, why: str) -> None:
-    """Says why a tab is empty."""
-    still_html(gr, html.note(why, "problem"))
+def _tab(gr: Any, label: str, name: str, why_not: str, add: Callable[[], Any]) -> Any:
+    """Adds a tab with what `add` puts there, and returns that; or with the reason why there is nothing, and None."""
+    with gr.Tab(label, id=name):
+        if not why_not:
+            return add()
+        still_html(gr, html.note(why_not, "problem"))
+        return None
 
 
 def _link_search(

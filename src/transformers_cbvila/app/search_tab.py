@@ -15,6 +15,8 @@ LEAD = (
     "Press a picture to see where each word looks."
 )
 
+_IMPROBABLE, _ALONE = "No picture is that probable: nothing here matches.", "There is no other picture."
+
 
 class SearchTab(NamedTuple):
     """What other tabs are linked with.
@@ -36,16 +38,14 @@ def results_html(
     search: PictureSearch, matches: Sequence[Match], chosen: int | None = None, like: int | None = None
 ) -> str:
     """Returns the pictures that were found, as cards."""
-    title = "Found" if like is None else f"Like “{search.picture(like).name}”"
+    title = html.heading("Found" if like is None else f"Like “{search.picture(like).name}”")
     if not matches:
-        return html.heading(title) + html.note("No picture is that probable: nothing here matches.")
-    cards = [
-        html.Card(
-            match.number, search.picture(match.number).image, search.picture(match.number).name, _caption(rank, match)
-        )
-        for rank, match in enumerate(matches, 1)
-    ]
-    return html.heading(title) + html.cards(cards, "Pictures that were found, the best first", chosen)
+        return title + html.note(_IMPROBABLE if like is None else _ALONE)
+    cards = []
+    for rank, match in enumerate(matches, 1):
+        picture = search.picture(match.number)
+        cards.append(html.Card(match.number, picture.image, picture.name, _caption(rank, match)))
+    return title + html.cards(cards, "Pictures that were found, the best first", chosen)
 
 
 def why_html(search: PictureSearch, number: int | None, text: str) -> str:
@@ -107,7 +107,8 @@ def add_search_tab(gr: Any, search: PictureSearch) -> SearchTab:
                 more = gr.Button("More like this", size="sm", min_width=100)
 
     shown = [results, why, found, chosen, like]
-    query, nothing = [text, unwanted, least], ("", [], None, None)
+    query = [text, unwanted, least]
+    nothing: tuple[Any, ...] = ("", [], None, None)
 
     def find(text: str, unwanted: str, least: float, like: int | None) -> tuple[Any, ...]:
         matches = search.find(text, unwanted, like, least)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..explaining.explain import explain
 from ..explaining.explanation import Explanation
@@ -29,7 +29,7 @@ class Match(NamedTuple):
 
     number: int
     score: float
-    probability: float | None
+    probability: float | None = None
 
 
 class PictureSearch:
@@ -82,13 +82,11 @@ class PictureSearch:
             min_probability=min_probability or None,
             top_k=SHOWN + (like is not None),
         )
-        probabilities = found.probabilities
-        matches = [
-            Match(int(number), float(score), None if probabilities is None else float(probabilities[place]))
-            for place, (number, score) in enumerate(zip(found.indices.tolist(), found.scores.tolist(), strict=True))
-            if number >= 0 and number != like
-        ]
-        return matches[:SHOWN]
+        columns: list[Any] = [found.indices, found.scores]
+        if found.probabilities is not None:
+            columns.append(found.probabilities)
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        return [Match(*row) for row in rows if row[0] >= 0 and row[0] != like][:SHOWN]
 
     def why(self, number: int, text: str) -> Explanation | None:
         """Explains how well a text matches a picture; None if the model cannot.

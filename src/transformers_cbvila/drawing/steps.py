@@ -61,7 +61,8 @@ def draw_in_steps(
     if (image is None) != (part is None) or (part is not None and len(part) == 0):
         raise ValueError("To redraw a part of a picture, give the picture and at least one patch of it.")
     ids, attention_mask = tokens_of(model, processor, [caption])
-    given, grid = {}, (model.config.vision_config.image_size // model.config.vision_config.patch_size,) * 2
+    given: dict[str, Any] = {}
+    grid = (model.config.vision_config.image_size // model.config.vision_config.patch_size,) * 2
     with evaluating(model):
         if part is not None:
             pixel_values = pixel_values_of(model, processor, [image])
