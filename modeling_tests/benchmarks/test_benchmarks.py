@@ -12,6 +12,7 @@ import pytest
 import quantizer
 import reranking
 import scenes
+import search
 import start
 import torch
 from measuring import Spread, count_flops
@@ -31,7 +32,10 @@ def run(module, monkeypatch, *arguments):
 
 @pytest.mark.parametrize(
     "module",
-    [pretraining_step, quantizer, peers, reranking, large_gallery, answering, index_memory, start, scenes, pointing],
+    [
+        *(pretraining_step, quantizer, peers, reranking, large_gallery, answering, index_memory, start, scenes),
+        *(pointing, search),
+    ],
 )
 def test_benchmark_help_ends_with_an_example(module, monkeypatch, capsys):
     with pytest.raises(SystemExit):
@@ -220,3 +224,16 @@ def test_index_memory_prints_and_checks_its_limit(monkeypatch, capsys):
     assert "70 images indexed into a folder" in capsys.readouterr().out
     monkeypatch.setattr(index_memory, "resident", iter(range(0, 10**9, 10**8)).__next__)
     assert run(index_memory, monkeypatch, "--images", "3", "--limit", "150") == 1
+
+
+def test_search_prints_what_people_wait_for(monkeypatch, capsys):
+    run(search, monkeypatch, "--pictures", "4", "--gallery", "6")
+    printed = capsys.readouterr().out
+    assert printed.startswith("6 pictures searched")
+    for line in (
+        "index 4 pictures",
+        "the same, unchanged",
+        "1 replaced, 1 moved",
+        *map("search {}".format, search.MODES),
+    ):
+        assert line in printed

@@ -24,7 +24,8 @@ def recipe(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "command", ["pretrain", "finetune", "evaluate", "inspect", "resize-codebook", "tokenize", "demo", "publish"]
+    "command",
+    ["pretrain", "finetune", "evaluate", "inspect", "resize-codebook", "tokenize", "demo", "publish", "search", "ask"],
 )
 def test_help_of_every_command_has_an_example(command, capsys):
     with pytest.raises(SystemExit) as stopped:
