@@ -84,6 +84,7 @@ if TYPE_CHECKING:
     from .model.quantizer_output_cbvila import CBViLAQuantizerOutput
     from .model.quantizers_cbvila import register_quantizer
     from .retrieval.retriever import CBViLARetriever, CBViLARetrieverOutput
+    from .retrieval.sentence_transformers_files import write_sentence_transformers_files
     from .training.arguments import CBViLATrainingArguments
     from .training.trainer import CBViLATrainer
 
@@ -152,6 +153,7 @@ _MODULE_OF_LAZY_NAME = {
     "register_objective": "model.objectives_cbvila",
     "register_projector": "model.projectors_cbvila",
     "register_quantizer": "model.quantizers_cbvila",
+    "write_sentence_transformers_files": "retrieval.sentence_transformers_files",
 }
 
 
@@ -248,4 +250,5 @@ __all__ = [
     "register_objective",
     "register_projector",
     "register_quantizer",
+    "write_sentence_transformers_files",
 ]
