@@ -4,6 +4,7 @@ import sys
 
 import index_memory
 import large_gallery
+import near_duplicates
 import peers
 import pipeline as answering
 import pointing
@@ -34,7 +35,7 @@ def run(module, monkeypatch, *arguments):
     "module",
     [
         *(pretraining_step, quantizer, peers, reranking, large_gallery, answering, index_memory, start, scenes),
-        *(pointing, search),
+        *(pointing, search, near_duplicates),
     ],
 )
 def test_benchmark_help_ends_with_an_example(module, monkeypatch, capsys):
@@ -237,3 +238,11 @@ def test_search_prints_what_people_wait_for(monkeypatch, capsys):
         *map("search {}".format, search.MODES),
     ):
         assert line in printed
+
+
+def test_near_duplicates_prints_shares_that_fall_with_the_threshold(monkeypatch, capsys):
+    run(near_duplicates, monkeypatch, "--rows", "3")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split()[-1] == "other" and len(lines) == 2 + len(near_duplicates.THRESHOLDS)
+    for shares in zip(*(line.split()[1:] for line in lines[2:]), strict=True):
+        assert sorted(map(float, shares), reverse=True) == list(map(float, shares))
