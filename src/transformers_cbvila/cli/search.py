@@ -143,7 +143,7 @@ def _search(retriever: CBViLARetriever, asked: argparse.Namespace, images: dict[
     """Returns what was found, and what to say if nothing is probable enough."""
     query = {"text": asked.text, "negative_text": asked.negative_text, **images, "top_k": asked.top_k}
     query |= {"fold_duplicates": asked.fold_duplicates, "min_probability": asked.min_probability}
-    found = retriever.search(**query)
+    found: Any = retriever.search(**query)
     least = _PROBABLE if asked.min_probability is None else asked.min_probability
     probabilities = [None] * len(found.indices) if found.probabilities is None else found.probabilities.tolist()
     folded = [0] * len(found.indices) if found.folded is None else found.folded.tolist()
