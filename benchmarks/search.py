@@ -49,7 +49,7 @@ def change(folder: Path, images: GeneratedImages) -> int:
         images[len(files) + number].save(file)
     (folder / "moved").mkdir()
     for file in moved:
-        file.rename(folder / "moved" / file.name)
+        file.replace(folder / "moved" / file.name)
     return len(replaced)
 
 

@@ -96,7 +96,11 @@ def test_search_writes_why_pictures_matched(pictures, tmp_path, capsys):
     maps = [text.split(",")[0] for text in found.alternatives if text.startswith("Heat map")]
     assert maps == [f"Heat map of “{word}”" for word in ("a", "red", "circle")] * 3
     assert sum(text.startswith("A patch of the picture asked for") for text in found.alternatives) >= 3
-    assert sum(text.startswith("Picture ") for text in found.alternatives) == 3
+    assert {text.split(": ")[1] for text in found.alternatives if text.startswith("Picture ")} == {
+        "red.png",
+        "sub/blue.png",
+        "<b>.png",
+    }
 
 
 def test_search_of_a_calibrated_model_says_that_nothing_is_probable(pictures, calibrated, tmp_path, capsys):

@@ -191,7 +191,15 @@ def _write_page(
     explanations = _explanations(retriever, pictures, asked.text)
     shared = _shared(retriever, asked.model, images.get("image"), pictures)
     hits = [
-        SearchHit(str(hit.file), picture, hit.score, hit.probability, hit.folded, explanation, words)
+        SearchHit(
+            hit.file.relative_to(asked.folder).as_posix(),
+            picture,
+            hit.score,
+            hit.probability,
+            hit.folded,
+            explanation,
+            words,
+        )
         for hit, picture, explanation, words in zip(found, pictures, explanations, shared, strict=True)
     ]
     return write_search_page(asked.page, query, hits, note)

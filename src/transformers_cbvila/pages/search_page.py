@@ -80,8 +80,8 @@ def write_search_page(path: Path | str, query: SearchQuery, hits: Sequence[Searc
     return path
 
 
-_HOW = """<p class="soft">Heat maps are Grad-CAM of the matching score: attention to a patch counts where more of it
-would raise the score. Each word has its own scale; the percentage is its part of the attention of all words.</p>"""
+_HOW = """<p class="soft how">Heat maps are Grad-CAM of the matching score: attention to a patch counts where more of
+it would raise the score. Each word has its own scale; the percentage is its part of the attention of all words.</p>"""
 
 
 def _asked(query: SearchQuery) -> str:
