@@ -29,7 +29,7 @@ PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_EVALUATE_O
 CBVILA := $(VENV_PYTHON) -m transformers_cbvila
 PRETRAIN := OMP_NUM_THREADS=1 $(CBVILA) pretrain
 
-.PHONY: help install test test-all test-export test-oldest test-newest suite suite-all conformance lint format format-check types app screenshots demo demo-scratch data pretrain-tiny pretrain-scenes lm bench compare study results docs wheel clean FORCE
+.PHONY: help install test test-all test-export test-oldest test-newest test-sentence-transformers suite suite-all conformance lint format format-check types app screenshots demo demo-scratch data pretrain-tiny pretrain-scenes lm bench compare study results docs wheel clean FORCE
 
 help:  ## list the targets
 	@echo "make TARGET [PYTHON=/path/to/python]"
@@ -51,7 +51,7 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt .ci/install .ci/install-brows
 
 test: lint format-check types suite  ## lint, format check, type check and the tests (10 minutes at most on 2 cores)
 
-test-all: lint format-check types suite-all test-oldest test-newest  ## the same with the slow tests, on three versions of transformers
+test-all: lint format-check types suite-all test-oldest test-newest test-sentence-transformers  ## the same with the slow tests, on three versions of transformers
 
 suite: $(STAMP)
 	$(PYTEST)
@@ -76,7 +76,10 @@ $(subst $(VENV_PYTHON),$(1)/bin/python,$(PYTEST))
 $(subst $(VENV_PYTHON),$(1)/bin/python,$(PYTEST)) modeling_tests/hub -m slow --ignore modeling_tests/hub/test_wheel.py
 endef
 
-$(OLDEST)/made $(NEWEST)/made: %/made: $(STAMP)
+# It brings scikit-learn and scipy, which nothing else here needs.
+SENTENCE := $(VENV)-sentence-transformers
+
+$(OLDEST)/made $(NEWEST)/made $(SENTENCE)/made: %/made: $(STAMP)
 	rm -rf $*
 	$(VENV_PYTHON) -m venv $*
 	$(VENV_PYTHON) -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
@@ -90,6 +93,10 @@ test-oldest: $(OLDEST)/made  ## the default tests and the Hub's with the oldest 
 test-newest: $(NEWEST)/made  ## the same with the newest 5.x of transformers that there is today
 	$(NEWEST)/bin/python $(PIP_INSTALL) --upgrade $(NEWEST_PACKAGES)
 	$(call test_on,$(NEWEST))
+
+test-sentence-transformers: $(SENTENCE)/made  ## the tests that need sentence-transformers, 6.2.0
+	$(SENTENCE)/bin/python $(PIP_INSTALL) sentence-transformers==6.2.0
+	$(subst $(VENV_PYTHON),$(SENTENCE)/bin/python,$(PYTEST)) modeling_tests/retrieval/test_sentence_transformers.py
 
 conformance: $(STAMP)  ## transformers' own common tests on all our classes, counted per class, with the reason of every skip
 	RUN_SLOW=yes $(PYTEST) --dist loadscope modeling_tests/conformance -m "conformance or not conformance"
@@ -199,5 +206,5 @@ wheel: $(STAMP)  ## build the wheel into dist/
 	$(VENV_PYTHON) -m build --wheel
 
 clean:  ## remove the environments, builds and caches; runs/ stays
-	rm -rf .venv .venv-docs .venv-reuse .venv-oldest .venv-reuse-oldest .venv-newest .venv-reuse-newest .cache build dist .pytest_cache .ruff_cache .mypy_cache src/*.egg-info
+	rm -rf .venv .venv-docs .venv-reuse .venv{,-reuse}-{oldest,newest,sentence-transformers} .cache build dist .pytest_cache .ruff_cache .mypy_cache src/*.egg-info
 	find src modeling_tests -name __pycache__ -prune -exec rm -rf {} +

@@ -4,6 +4,7 @@ import sys
 
 import index_memory
 import large_gallery
+import near_duplicates
 import peers
 import pipeline as answering
 import pointing
@@ -12,6 +13,7 @@ import pytest
 import quantizer
 import reranking
 import scenes
+import search
 import start
 import torch
 from measuring import Spread, count_flops
@@ -31,7 +33,10 @@ def run(module, monkeypatch, *arguments):
 
 @pytest.mark.parametrize(
     "module",
-    [pretraining_step, quantizer, peers, reranking, large_gallery, answering, index_memory, start, scenes, pointing],
+    [
+        *(pretraining_step, quantizer, peers, reranking, large_gallery, answering, index_memory, start, scenes),
+        *(pointing, search, near_duplicates),
+    ],
 )
 def test_benchmark_help_ends_with_an_example(module, monkeypatch, capsys):
     with pytest.raises(SystemExit):
@@ -220,3 +225,24 @@ def test_index_memory_prints_and_checks_its_limit(monkeypatch, capsys):
     assert "70 images indexed into a folder" in capsys.readouterr().out
     monkeypatch.setattr(index_memory, "resident", iter(range(0, 10**9, 10**8)).__next__)
     assert run(index_memory, monkeypatch, "--images", "3", "--limit", "150") == 1
+
+
+def test_search_prints_what_people_wait_for(monkeypatch, capsys):
+    run(search, monkeypatch, "--pictures", "4", "--gallery", "6")
+    printed = capsys.readouterr().out
+    assert printed.startswith("6 pictures searched")
+    for line in (
+        "index 4 pictures",
+        "the same, unchanged",
+        "1 replaced, 1 moved",
+        *map("search {}".format, search.MODES),
+    ):
+        assert line in printed
+
+
+def test_near_duplicates_prints_shares_that_fall_with_the_threshold(monkeypatch, capsys):
+    run(near_duplicates, monkeypatch, "--rows", "3")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split()[-1] == "other" and len(lines) == 2 + len(near_duplicates.THRESHOLDS)
+    for shares in zip(*(line.split()[1:] for line in lines[2:]), strict=True):
+        assert sorted(map(float, shares), reverse=True) == list(map(float, shares))

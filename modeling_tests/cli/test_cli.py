@@ -25,7 +25,19 @@ def recipe(tmp_path):
 
 @pytest.mark.parametrize(
     "command",
-    ["pretrain", "finetune", "evaluate", "inspect", "export", "resize-codebook", "tokenize", "demo", "publish"],
+    [
+        "pretrain",
+        "finetune",
+        "evaluate",
+        "inspect",
+        "export",
+        "resize-codebook",
+        "tokenize",
+        "demo",
+        "publish",
+        "search",
+        "ask",
+    ],
 )
 def test_help_of_every_command_has_an_example(command, capsys):
     with pytest.raises(SystemExit) as stopped:

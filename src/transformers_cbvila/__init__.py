@@ -88,6 +88,7 @@ if TYPE_CHECKING:
     from .onnx_runtime.question_answering import CBViLAOnnxQuestionAnswering
     from .onnx_runtime.retriever import CBViLAOnnxRetriever, CBViLAOnnxRetrieverOutput
     from .retrieval.retriever import CBViLARetriever, CBViLARetrieverOutput
+    from .retrieval.sentence_transformers_files import write_sentence_transformers_files
     from .training.arguments import CBViLATrainingArguments
     from .training.trainer import CBViLATrainer
 
@@ -160,6 +161,7 @@ _MODULE_OF_LAZY_NAME = {
     "register_objective": "model.objectives_cbvila",
     "register_projector": "model.projectors_cbvila",
     "register_quantizer": "model.quantizers_cbvila",
+    "write_sentence_transformers_files": "retrieval.sentence_transformers_files",
 }
 
 
@@ -261,4 +263,5 @@ __all__ = [
     "register_objective",
     "register_projector",
     "register_quantizer",
+    "write_sentence_transformers_files",
 ]

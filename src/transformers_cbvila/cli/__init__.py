@@ -16,6 +16,8 @@ COMMANDS = {
     "finetune": "fine-tune for vqa, retrieval, entailment or reasoning",
     "evaluate": "measure a model on a task, with baselines and intervals",
     "inspect": "measure a pretrained model: codebook, MIM and its baselines, retrieval; show its visual words",
+    "search": "find the pictures of a folder that fit a text, a picture, or both",
+    "ask": "ask a question about a picture",
     "draw": "draw pictures from texts",
     "explain": "show where the words of a text look in a picture, and what speaks for an answer",
     "export": "write a model as ONNX graphs, which run without torch, and measure what that changes",

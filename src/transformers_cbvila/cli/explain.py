@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
     require_folder("output", options.output)
     images = [load_image(file) for file in options.image]
     source = checkpoint_source(options.model)
-    model, processor = placed(_head_of(source).from_pretrained(source)), CBViLAProcessor.from_pretrained(source)
+    model, processor = placed(head_of(source).from_pretrained(source)), CBViLAProcessor.from_pretrained(source)
     image = images[0] if len(images) == 1 else images
     explanation = explain(
         model, processor, image, options.text, options.answer, method=options.method, layer=options.layer
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _head_of(source: str) -> Any:
+def head_of(source: str) -> Any:
     """Returns the class that a checkpoint was saved from.
 
     Raises:

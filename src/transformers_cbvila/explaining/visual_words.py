@@ -6,14 +6,14 @@ Shapes: N patches, R books, K codes, W words.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from ..inspection.code_words import CodeWords
 from ..inspection.codebook_report import meaningful_words
-from ..inspection.visual_words import collect_visual_words
+from ..inspection.visual_words import collect_visual_words, to_uint8
 from ..model.processing_cbvila import CBViLAProcessor
 from .explain import explain_batch
 from .explanation import Explanation
@@ -47,6 +47,72 @@ def codes_for_words(explanation: Explanation, codes: np.ndarray, limit: int = 3)
         order = np.argsort(-shares, kind="stable")[:limit]
         on_codes.append([(int(found[place]), float(shares[place])) for place in order if shares[place] > 0])
     return on_codes
+
+
+class SharedCode(NamedTuple):
+    """A code that two images share: how many patches of each have it, and the first one of each, (p, p, 3) uint8."""
+
+    code: int
+    counts: tuple[int, int]
+    patches: tuple[np.ndarray, np.ndarray]
+
+
+class SharedCodes(NamedTuple):
+    """The codes that two images share, and the share of their patches that can be paired by them, from 0 to 1."""
+
+    codes: list[SharedCode]
+    share: float
+
+
+def shared_codes(
+    model: Any, processor: CBViLAProcessor, image: Any, others: Sequence[Any], limit: int = 5
+) -> list[SharedCodes]:
+    """Returns what visual words an image shares with others, such as those that were found by it.
+
+    Args:
+        model: A model with a codebook.
+        processor: Its processor.
+        image: The image.
+        others: Other images.
+        limit: Number of codes of each, those first of which both images have most.
+
+    Raises:
+        ValueError: If the model has no codebook.
+    """
+    model.cbvila.require_quantizer()
+    images = [image, *others]
+    codes = collect_visual_words(model, processor, [{"image": each} for each in images], progress=False).indices
+    patches = [_patches_of(model, processor, each) for each in images]
+    return [_shared(codes[[0, row]], [patches[0], patches[row]], limit) for row in range(1, len(images))]
+
+
+def _patches_of(model: Any, processor: CBViLAProcessor, image: Any) -> np.ndarray:
+    """Returns the patches (N, p, p, 3) of an image as the model sees it."""
+    side = model.config.vision_config.patch_size
+    (seen,) = to_uint8(processor, processor(images=[image], return_tensors="pt")["pixel_values"])
+    rows, columns = seen.shape[0] // side, seen.shape[1] // side
+    grid = seen.reshape(rows, side, columns, side, 3).swapaxes(1, 2)
+    return grid.reshape(rows * columns, side, side, 3)
+
+
+def _shared(codes: np.ndarray, patches: Sequence[np.ndarray], limit: int) -> SharedCodes:
+    """Returns what two images share by their codes (2, N, R) and patches (N, p, p, 3) each."""
+    both = np.intersect1d(codes[0], codes[1])
+    has = np.array([[(of_image == code).any(axis=1) for of_image in codes] for code in both]).reshape(
+        -1, *codes.shape[:2]
+    )
+    counts = has.sum(axis=2)
+    paired = counts.min(axis=1)
+    found = [
+        SharedCode(
+            int(both[place]),
+            (int(counts[place, 0]), int(counts[place, 1])),
+            (patches[0][has[place, 0].argmax()], patches[1][has[place, 1].argmax()]),
+        )
+        for place in np.argsort(-paired, kind="stable")[:limit].tolist()
+    ]
+    occurrences = codes.shape[1] * codes.shape[2]
+    return SharedCodes(found, float(paired.sum() / occurrences))
 
 
 def words_for_code(explanation: Explanation, codes: np.ndarray, code: int) -> list[tuple[str, float]]:

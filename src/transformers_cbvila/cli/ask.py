@@ -1,0 +1,62 @@
+"""The command `cbvila ask`."""
+
+from __future__ import annotations
+
+import argparse
+
+from .parsing import Parser
+
+EXAMPLE = """\
+example:
+  cbvila ask picture.png "what color is the circle?"
+  cbvila ask picture.png "is there a circle?" --page why.html
+  cbvila ask photo.jpg "how many dogs are there?" --model runs/vqa
+
+The answer is one line, with its probability. The default model, cbvila-tiny-easyvqa, knows the questions of easy-VQA
+on a shape and its colour; `cbvila finetune vqa` trains others. The page shows where the words of the question look.
+"""
+
+
+def parse(argv: list[str]) -> tuple[argparse.Namespace]:
+    """Parses the command's arguments."""
+    parser = Parser(prog="cbvila ask", description="Ask a question about a picture.", epilog=EXAMPLE)
+    parser.add_argument("image", metavar="PICTURE", help="the picture: a file or an address")
+    parser.add_argument("question", metavar="QUESTION", help="the question, in words")
+    parser.add_argument(
+        "--model",
+        default="cbvila-tiny-easyvqa",
+        help="folder, Hub id, or the name of a bundled checkpoint, for question answering",
+    )
+    parser.add_argument("--page", metavar="FILE.html", help="file for a page that shows where the words look")
+    return (parser.parse_args(argv),)
+
+
+def run(asked: argparse.Namespace) -> int:
+    """Answers the question and writes the page."""
+    from ..bundled import checkpoint_source
+    from ..devices import placed
+    from ..explaining.explain import explain
+    from ..model.image_loading_cbvila import load_image
+    from ..model.modeling_cbvila_question_answering import CBViLAForQuestionAnswering
+    from ..model.pipeline_cbvila import CBViLAVisualQuestionAnsweringPipeline
+    from ..model.processing_cbvila import CBViLAProcessor
+    from ..output_files import require_folder
+    from ..pages.explanation_page import write_explanation_page
+    from .explain import head_of
+
+    require_folder("page", asked.page)
+    image, source = load_image(asked.image), checkpoint_source(asked.model)
+    if (head := head_of(source)) is not CBViLAForQuestionAnswering:
+        raise ValueError(
+            f"{asked.model} is a {head.__name__}, which was not trained to answer: give a CBViLAForQuestionAnswering, "
+            "such as cbvila-tiny-easyvqa, or what `cbvila finetune vqa` writes."
+        )
+    model, processor = placed(head.from_pretrained(source)), CBViLAProcessor.from_pretrained(source)
+    (best,) = CBViLAVisualQuestionAnsweringPipeline(model, processor=processor, device=model.device)(
+        image, asked.question, top_k=1
+    )
+    print(f"{best['answer']}  {100 * best['score']:.1f} %")
+    if asked.page:
+        explanation = explain(model, processor, image, asked.question, best["answer"])
+        print(f"Page: {write_explanation_page(asked.page, explanation)}")
+    return 0
