@@ -138,6 +138,22 @@ def test_trainer_gives_muon_the_matrices_of_layers(tmp_path):
     assert not any("norm" in name for name in of_muon)
 
 
+def test_a_tower_with_its_own_rate_is_left_to_adamw(tmp_path):
+    trainer = pretrainer(
+        tmp_path, model=pretraining_model(), muon_learning_rate=4e-3, vision_learning_rate=0.0, max_steps=2
+    )
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    groups = trainer.create_optimizer().param_groups
+    names = {id(parameter): name for name, parameter in trainer.model.named_parameters()}
+    of_muon = {names[id(p)] for group in groups if group["muon"] for p in group["params"]}
+    assert of_muon and not any("vision_model" in name for name in of_muon)
+    assert {group["lr"] for group in groups if not group["muon"]} == {1e-3, 0.0}
+    trainer.train()
+    changed = {name for name, value in trainer.model.state_dict().items() if not torch.equal(value, before[name])}
+    assert "cbvila.fusion_model.layers.0.mlp.fc1.weight" in changed
+    assert not any("vision_model" in name for name in changed), "0 keeps the image encoder as it is"
+
+
 def test_trainer_learns_with_muon(tmp_path):
     trainer = pretrainer(tmp_path, model=pretraining_model(), muon_learning_rate=4e-3, max_steps=2)
     before = {name: value.clone() for name, value in trainer.model.named_parameters()}
@@ -150,7 +166,6 @@ def test_trainer_learns_with_muon(tmp_path):
     "options, said",
     [
         ({"muon_learning_rate": 0.0}, "muon_learning_rate=0.0 must be above 0"),
-        ({"muon_learning_rate": 1e-3, "text_learning_rate": 1e-3}, "with text_learning_rate"),
         ({"muon_learning_rate": 1e-3, "optim": "sgd"}, "with optim=sgd"),
     ],
 )

@@ -174,8 +174,8 @@ class CBViLATrainingArguments(GivenOptions, TrainingArguments):
         default=None,
         metadata={
             "help": "Train the weight matrices of transformer layers by Muon with this learning rate at its peak, and "
-            "everything else by AdamW as before. From random weights, 2e-3 to 4 times learning_rate learns in half of "
-            "the steps. Default: AdamW for everything."
+            "everything else by AdamW as before, towers with a learning rate of their own included. From random "
+            "weights, 2e-3 to 4 times learning_rate learns in half of the steps. Default: AdamW for everything."
         },
     )
     negative_hardening: str | None = field(
@@ -277,12 +277,6 @@ class CBViLATrainingArguments(GivenOptions, TrainingArguments):
             return
         if not 0 < self.muon_learning_rate < math.inf:
             raise ValueError(f"muon_learning_rate={self.muon_learning_rate} must be above 0, such as 2e-3.")
-        towers = [f"{tower}_learning_rate" for tower in self.tower_learning_rates()]
-        if towers:
-            raise ValueError(
-                f"muon_learning_rate={self.muon_learning_rate} with {', '.join(towers)}: the layers of all towers "
-                "learn by Muon at one rate; leave one of both out."
-            )
         optimizer = OptimizerNames(self.optim)
         if optimizer not in (OptimizerNames.ADAMW_TORCH, OptimizerNames.ADAMW_TORCH_FUSED):
             raise ValueError(

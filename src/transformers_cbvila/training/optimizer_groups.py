@@ -27,16 +27,19 @@ def groups_by_tower(
         tower_learning_rates: Learning rate by key of `TOWERS`.
     """
 
-    def tower_of(name: str, parameter: nn.Parameter) -> str:
-        return next((t for t in tower_learning_rates if any(part in name for part in TOWERS[t])), "rest")
+    def kind_of(name: str, parameter: nn.Parameter) -> str:
+        return _tower_of(name, tower_learning_rates) or "rest"
 
-    rates = {tower: {"lr": tower_learning_rates[tower]} for tower in TOWERS if tower in tower_learning_rates}
-    order: dict[str, dict[str, Any]] = {"rest": {}, **rates}
-    return _groups(named_parameters, decayed, weight_decay, tower_of, order)
+    order: dict[str, dict[str, Any]] = {"rest": {}, **_of_towers(tower_learning_rates)}
+    return _groups(named_parameters, decayed, weight_decay, kind_of, order)
 
 
 def groups_for_muon(
-    named_parameters: NamedParameters, decayed: Collection[str], weight_decay: float, muon_learning_rate: float
+    named_parameters: NamedParameters,
+    decayed: Collection[str],
+    weight_decay: float,
+    muon_learning_rate: float,
+    tower_learning_rates: Mapping[str, float],
 ) -> list[dict[str, Any]]:
     """Returns groups for [`MuonWithAdamW`]: AdamW's, then the weight matrices of transformer layers for Muon.
 
@@ -45,13 +48,27 @@ def groups_for_muon(
         decayed: Names of the parameters with weight decay.
         weight_decay: Their weight decay.
         muon_learning_rate: Learning rate of Muon.
+        tower_learning_rates: Learning rate by key of `TOWERS`, of those that learn by AdamW alone.
     """
 
     def kind_of(name: str, parameter: nn.Parameter) -> str:
+        if tower := _tower_of(name, tower_learning_rates):
+            return tower
         return "muon" if _IN_LAYERS in name and parameter.dim() == 2 else "rest"
 
-    order: dict[str, dict[str, Any]] = {"rest": {"muon": False}, "muon": {"muon": True, "lr": muon_learning_rate}}
+    adamw: dict[str, dict[str, Any]] = {"rest": {}, **_of_towers(tower_learning_rates)}
+    order = {kind: {"muon": False, **options} for kind, options in adamw.items()}
+    order["muon"] = {"muon": True, "lr": muon_learning_rate}
     return _groups(named_parameters, decayed, weight_decay, kind_of, order)
+
+
+def _tower_of(name: str, learning_rates: Mapping[str, float]) -> str | None:
+    """Returns the tower that a parameter belongs to, if it has a learning rate of its own."""
+    return next((tower for tower in learning_rates if any(part in name for part in TOWERS[tower])), None)
+
+
+def _of_towers(learning_rates: Mapping[str, float]) -> dict[str, dict[str, Any]]:
+    return {tower: {"lr": learning_rates[tower]} for tower in TOWERS if tower in learning_rates}
 
 
 def _groups(

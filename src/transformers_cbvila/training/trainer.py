@@ -187,7 +187,7 @@ class CBViLATrainer(Trainer):
         parameters, decayed = model.named_parameters(), self.get_decay_parameter_names(model)
         if muon_rate is not None:
             require_whole_weights(self.context, f"muon_learning_rate={muon_rate} needs whole matrices")
-            groups = groups_for_muon(parameters, decayed, self.args.weight_decay, muon_rate)
+            groups = groups_for_muon(parameters, decayed, self.args.weight_decay, muon_rate, rates)
             self.optimizer = MuonWithAdamW(groups, **options)
             return self.optimizer
         if not isinstance(optimizer_class, type) or {"params", "model", "optimizer_dict"} & set(options):
