@@ -17,14 +17,12 @@ from transformers.utils import CONFIG_NAME, logging
 from ..bundled import checkpoint_source
 from ..extras import require
 from ..model.processing_cbvila import CBViLAProcessor
+from ..onnx_runtime.export_files import DESCRIPTION, FORMAT
 from ..output_files import write_json
 from ..output_folders import is_free
 from .graphs import Graph, GraphInput, exported_class, graphs_of
 from .preparation import preparation_of
 from .quantization import int8_name, write_int8
-
-DESCRIPTION = "export.json"
-FORMAT = 1  # of the description; readers refuse another
 
 
 def export_onnx(
