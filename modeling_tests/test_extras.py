@@ -24,6 +24,7 @@ def test_require_returns_an_installed_module():
         ("faiss", ["faiss-cpu"]),
         ("peft", ["peft"]),
         ("timm", ["timm", "torchvision"]),
+        ("onnxruntime", ["onnx", "onnxscript", "onnxruntime"]),
         ("datasets", ["datasets", "evaluate", "easy-vqa", "matplotlib"]),
     ],
 )

@@ -4,7 +4,7 @@ Shapes: B rows of a batch, N rows in all.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -219,7 +219,7 @@ def _bytes(graphs: ExportedModel) -> int:
 
 
 @contextmanager
-def _one_thread() -> Any:
+def _one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
