@@ -54,7 +54,7 @@ LAYERS_OF_LAYER = {
     "tasks": {"root", "model", "data", "metrics", "retrieval"},
     "training": {"root", "model", "data", "retrieval", "inspection", "tasks"},
     "pages": {"model", "retrieval", "inspection", "explaining"},
-    "hub": {"root", "model", "tasks"},
+    "hub": {"root", "model", "tasks", "onnx_runtime"},
     "demo": {"root", "model", "data", "metrics", "tasks", "training", "pages"},
     "app": {"root", "model", "data", "retrieval", "inspection", "drawing", "explaining", "pages"},
     "__init__.py": {"root", "model", "data", "retrieval", "explaining", "onnx_runtime", "export", "training", "hub"},
@@ -67,6 +67,7 @@ LAYERS_OF_LAYER = {
         "inspection",
         "drawing",
         "explaining",
+        "onnx_runtime",
         "export",
         "tasks",
         "training",
@@ -77,8 +78,11 @@ LAYERS_OF_LAYER = {
     },
 }
 # Optional packages: a top-level import would make the package fail without their extra, and start slowly with it.
-GUARDED = {"datasets", "evaluate", "peft", "timm", "torchvision", "easy_vqa", "matplotlib", "faiss", "gradio"}
-GUARDED |= {"onnx", "onnxruntime", "onnxscript"}
+GUARDED = {"datasets", "evaluate", "peft", "timm", "torchvision", "easy_vqa", "matplotlib", "faiss", "gradio"} | {
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+}
 # evaluate reads a metric script's imports from its first column, so they cannot be guarded.
 METRIC_SCRIPT = re.compile(r"metrics/(\w+)/\1\.py")
 # How transformers' remote-code loader finds a file's relative imports: anywhere in the text, docstrings included.

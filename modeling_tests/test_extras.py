@@ -25,6 +25,7 @@ def test_require_returns_an_installed_module():
         ("peft", ["peft"]),
         ("gradio", ["gradio"]),
         ("timm", ["timm", "torchvision"]),
+        ("onnxruntime", ["onnx", "onnxscript", "onnxruntime"]),
         ("datasets", ["datasets", "evaluate", "easy-vqa", "matplotlib"]),
     ],
 )

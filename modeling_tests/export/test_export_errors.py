@@ -52,7 +52,7 @@ def extra():
     [
         ({"head": CBViLAForVisualEntailment}, None, "a CBViLAForVisualEntailment cannot be exported; CBViLAForImage"),
         ({"head": CBViLAModel}, ["matching"], "no graph 'matching'; it has image_encoder, text_encoder"),
-        ({}, ["text_encodre"], "did you mean 'text_encoder'"),
+        ({}, ["text_encodre"], "did you mean text_encoder"),
         (
             {"itm_weight": 0},
             ["matching"],

@@ -57,7 +57,8 @@ def run(options: argparse.Namespace) -> int:
     )
     print(f"Export: {folder}")
     if options.data is not None:
-        from ..export.parity import PARITY, measure_parity
+        from ..export.parity import measure_parity
+        from ..onnx_runtime.export_files import PARITY
 
         _print(measure_parity(options.model, folder, options.data, options.split, options.rows))
         print(f"Parity: {folder / PARITY}")

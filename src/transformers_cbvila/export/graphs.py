@@ -4,7 +4,7 @@ Shapes: B batch, S visual tokens that texts attend to, N patches, L text tokens,
 width, E projection width, V vocabulary, ΣK codes of all books, H height, W width.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -225,7 +225,7 @@ class AnswerDecoder(Graph):
 
 _TOWERS: tuple[type[Graph], ...] = (ImageEncoder, TextEncoder)
 # The graphs of each class that can be exported.
-GRAPHS: dict[Callable[..., Any], tuple[type[Graph], ...]] = {
+GRAPHS: dict[Any, tuple[type[Graph], ...]] = {
     CBViLAModel: _TOWERS,
     CBViLAForPreTraining: (*_TOWERS, Matching, Drawing),
     CBViLAForImageTextRetrieval: (*_TOWERS, Matching),

@@ -1,6 +1,7 @@
 """Exports models as ONNX graphs, with what a process without torch needs to run them."""
 
 import json
+import logging
 import os
 import shutil
 import warnings
@@ -12,19 +13,17 @@ from typing import Any
 
 import torch
 from transformers import PreTrainedConfig
-from transformers.utils import CONFIG_NAME, logging
+from transformers.utils import CONFIG_NAME
 
 from ..bundled import checkpoint_source
 from ..extras import require
 from ..model.processing_cbvila import CBViLAProcessor
+from ..onnx_runtime.export_files import DESCRIPTION, FORMAT
 from ..output_files import write_json
 from ..output_folders import is_free
 from .graphs import Graph, GraphInput, exported_class, graphs_of
 from .preparation import preparation_of
 from .quantization import int8_name, write_int8
-
-DESCRIPTION = "export.json"
-FORMAT = 1  # of the description; readers refuse another
 
 
 def export_onnx(
@@ -179,9 +178,9 @@ def _move(folder: Path, target: Path) -> None:
 @contextmanager
 def _quietly() -> Iterator[None]:
     """Leaves out what torch's exporter says of packages that nothing here uses."""
-    registration = logging.logging.getLogger("torch.onnx._internal.exporter._registration")
+    registration = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = registration.level
-    registration.setLevel(logging.logging.ERROR)
+    registration.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)

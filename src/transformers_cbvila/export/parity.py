@@ -4,7 +4,7 @@ Shapes: B rows of a batch, N rows in all.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 from ..data.measured_pairs import MeasuredPairs
 from ..data.source_rows import usual_split
 from ..data.sources import load_pairs
+from ..onnx_runtime.export_files import PARITY
 from ..onnx_runtime.exported_model import ExportedModel, Graphs
 from ..onnx_runtime.images import pixel_values
 from ..onnx_runtime.question_answering import CBViLAOnnxQuestionAnswering
@@ -26,7 +27,6 @@ from ..tasks.vqa import VisualQuestionAnswering
 from .graphs import graphs_of
 from .onnx_export import load_exported
 
-PARITY = "parity.json"
 _BATCH, _TEXT_LENGTH = 32, 30
 _DEPTHS = (1, 5, 10)
 Row = tuple[Any, str]  # an image, and a question or caption
@@ -219,7 +219,7 @@ def _bytes(graphs: ExportedModel) -> int:
 
 
 @contextmanager
-def _one_thread() -> Any:
+def _one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -29,21 +29,21 @@ def preparation_of(model: Any, processor: CBViLAProcessor) -> dict[str, Any]:
 
 
 def _images(model: Any, processor: CBViLAProcessor) -> dict[str, Any]:
-    options, side = processor.image_processor, model.config.vision_config.image_size
-    left_out = [name for name in _STEPS if not getattr(options, name)]
-    size = {name: options.size[name] for name in ("height", "width")} if "height" in options.size else options.size
+    images, side = processor.image_processor, model.config.vision_config.image_size
+    left_out = [name for name in _STEPS if not getattr(images, name)]
+    size = {name: images.size[name] for name in ("height", "width")} if "height" in images.size else images.size
     if left_out or size != {"height": side, "width": side}:
-        what = f"{left_out[0]}=False" if left_out else f"size={dict(options.size)}"
+        what = f"{left_out[0]}=False" if left_out else f"size={dict(images.size)}"
         raise ValueError(
             f"the image processor has {what}, but exported models resize images to {side} x {side} pixels, rescale "
             "and normalize them; save a processor that does so beside the model"
         )
     return {
         **size,
-        "resample": int(options.resample),
-        "rescale_factor": options.rescale_factor,
-        "mean": list(options.image_mean),
-        "std": list(options.image_std),
+        "resample": int(images.resample),
+        "rescale_factor": images.rescale_factor,
+        "mean": list(images.image_mean),
+        "std": list(images.image_std),
     }
 
 

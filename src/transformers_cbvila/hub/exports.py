@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-EXPORTS = "onnx"
-PARITY = f"{EXPORTS}/parity.json"
-_DESCRIPTION = f"{EXPORTS}/export.json"
+from ..onnx_runtime.export_files import DESCRIPTION, PARITY
+
+_FOLDER = "onnx"
 _BESIDE = ("config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json")
 _NAMES = {"torch": "torch", "onnx": "ONNX", "int8": "ONNX, int8"}
 _SHARES = {"identical_codes": "visual words as in torch", "identical_answers": "answers as in torch"}
@@ -16,23 +16,24 @@ _RECALLS = {"text_retrieval_r1": "image → text R@1", "image_retrieval_r1": "te
 
 def exported_files(folder: Path) -> list[str]:
     """Returns the names, relative to a checkpoint's folder, of the files of its export; [] without one."""
-    if not (folder / _DESCRIPTION).is_file():
+    export = folder / _FOLDER
+    if not (export / DESCRIPTION).is_file():
         return []
-    graphs = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))["graphs"].values()
-    # a file with weights of more than 2 GB lies beside the graph's
+    graphs = json.loads((export / DESCRIPTION).read_text(encoding="utf-8"))["graphs"].values()
     named = [Path(graph[key]).name for graph in graphs for key in ("file", "int8_file") if key in graph]
-    wanted = [_DESCRIPTION, PARITY, *(f"{EXPORTS}/{name}" for name in _BESIDE)]
-    wanted += [f"{EXPORTS}/{name}{end}" for name in named for end in ("", ".data")]
-    return [name for name in wanted if (folder / name).is_file()]
+    # weights of more than 2 GB lie in a file beside the graph's
+    wanted = [DESCRIPTION, PARITY, *_BESIDE, *(f"{name}{end}" for name in named for end in ("", ".data"))]
+    return [f"{_FOLDER}/{name}" for name in wanted if (export / name).is_file()]
 
 
 def exports_section(folder: Path) -> str:
     """Returns what the card of a checkpoint says of its export; empty without one."""
     if not exported_files(folder):
         return ""
-    if not (folder / PARITY).is_file():
+    parity = folder / _FOLDER / PARITY
+    if not parity.is_file():
         return "How far it is from the weights here was not measured."
-    return _figures(json.loads((folder / PARITY).read_text(encoding="utf-8")))
+    return _figures(json.loads(parity.read_text(encoding="utf-8")))
 
 
 def _figures(parity: Mapping[str, Any]) -> str:

@@ -9,8 +9,7 @@ import numpy as np
 
 from ..extras import require
 from ..model.messages_cbvila import shown
-
-_DESCRIPTION, _FORMAT = "export.json", 1
+from .export_files import DESCRIPTION, FORMAT
 
 
 class Graphs(Protocol):
@@ -101,15 +100,15 @@ def require_graphs(graphs: Graphs, names: tuple[str, ...], what_for: str) -> Non
 
 
 def _read(folder: Path) -> dict[str, Any]:
-    file = folder / _DESCRIPTION
+    file = folder / DESCRIPTION
     if not file.is_file():
         raise FileNotFoundError(
-            f"{shown(str(folder), 255)} has no {_DESCRIPTION}: give a folder that `cbvila export` wrote"
+            f"{shown(str(folder), 255)} has no {DESCRIPTION}: give a folder that `cbvila export` wrote"
         )
     description = json.loads(file.read_text(encoding="utf-8"))
-    if description.get("format") != _FORMAT:
+    if description.get("format") != FORMAT:
         raise ValueError(
-            f"{file} has the format {shown(description.get('format'))}, and this version reads {_FORMAT}: export the "
+            f"{file} has the format {shown(description.get('format'))}, and this version reads {FORMAT}: export the "
             "model again"
         )
     return description
