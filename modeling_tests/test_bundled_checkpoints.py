@@ -1,6 +1,7 @@
 """Bundled checkpoints: small, safe, complete, and as accurate as their cards say."""
 
 import configparser
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -17,11 +18,12 @@ from transformers import (
     pipeline,
 )
 
-from transformers_cbvila import bundled_checkpoint
+from transformers_cbvila import bundled_checkpoint, cli
 from transformers_cbvila.data.easy_vqa import load_easy_vqa
 from transformers_cbvila.tasks.answering import answer_questions
 
-NAMES = ("cbvila-tiny", "cbvila-tiny-easyvqa")
+PRETRAINED = ("cbvila-scenes", "cbvila-tiny")
+NAMES = (*PRETRAINED, "cbvila-scenes-vqa", "cbvila-tiny-easyvqa")
 ROOT = Path(__file__).parents[1]
 
 
@@ -34,15 +36,16 @@ def test_bundled_checkpoint_is_small_and_without_pickles(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_bundled_checkpoint_loads_without_missing_weights(name):
-    auto = AutoModelForPreTraining if name == "cbvila-tiny" else AutoModelForVisualQuestionAnswering
+    auto = AutoModelForPreTraining if name in PRETRAINED else AutoModelForVisualQuestionAnswering
     model, info = auto.from_pretrained(bundled_checkpoint(name), output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     assert AutoConfig.from_pretrained(bundled_checkpoint(name)).preset == "recommended"
 
 
-def test_bundled_base_model_fits_its_processor():
-    folder = bundled_checkpoint("cbvila-tiny")
+@pytest.mark.parametrize("name", PRETRAINED)
+def test_bundled_base_model_fits_its_processor(name):
+    folder = bundled_checkpoint(name)
     processor = AutoProcessor.from_pretrained(folder)
     model = AutoModel.from_pretrained(folder).eval()
     assert model.config.text_config.vocab_size == len(processor.tokenizer)
@@ -73,6 +76,24 @@ def test_bundled_checkpoint_answers_unseen_questions():
     given = [answer for row in answer_questions(model, processor, rows, progress=False) for answer in row]
     wanted = [answer for row in rows["answer"] for answer in row]
     assert sum(map(str.__eq__, given, wanted)) / len(wanted) > 0.96
+
+
+def evaluated(tmp_path, *options):
+    file = tmp_path / "measured.json"
+    assert cli.main(["evaluate", *options, "--output", str(file)]) == 0
+    return json.loads(file.read_text())
+
+
+def test_bundled_checkpoint_answers_unseen_questions_about_scenes(tmp_path):
+    asked = ("vqa", "--model", "cbvila-scenes-vqa", "--data", "scenes[rows=40]", "--split", "test")
+    assert evaluated(tmp_path, *asked)["accuracy"] > 0.9
+
+
+def test_bundled_checkpoint_matches_confusers_that_similarity_mistakes(tmp_path):
+    asked = ("retrieval", "--model", "cbvila-scenes", "--data", "scenes[rows=80]", "--split", "confusers")
+    found = evaluated(tmp_path, *asked, "--rerank_k", "16")
+    assert min(found[f"{way}_retrieval_r1_reranked"] for way in ("text", "image")) > 0.95
+    assert max(found[f"{way}_retrieval_r1"] for way in ("text", "image")) < 0.9
 
 
 def test_package_data_covers_every_other_file():

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from statistics import fmean
 
+import pytest
+
 from transformers_cbvila import bundled_checkpoint
 
 ROOT = Path(__file__).parents[1]
@@ -45,11 +47,13 @@ def test_answering_card_shows_its_report():
         assert percent(accuracy, 2) in card
 
 
-def test_pretraining_card_shows_its_inspection():
-    folder = Path(bundled_checkpoint("cbvila-tiny"))
+@pytest.mark.parametrize("name", ["cbvila-tiny", "cbvila-scenes"])
+def test_pretraining_card_shows_its_inspection(name):
+    folder = Path(bundled_checkpoint(name))
     measured, card = json.loads((folder / "inspection.json").read_text()), (folder / "README.md").read_text()
     for figures in measured.values():
         assert percent(figures["codebook_usage"]) in card
         assert f"{figures['codebook_perplexity']:.1f}" in card
         assert f"{figures['mim']:.3f} / {figures['ln_perplexity']:.3f}" in card
-    assert percent(measured["emoji"]["image_retrieval_r10"]) in card
+        assert f"{figures['mim_advantage_low']:.3f} to {figures['mim_advantage_high']:.3f}" in card
+        assert f"{100 * figures['image_retrieval_r1']:.1f}" in card
