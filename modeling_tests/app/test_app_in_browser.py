@@ -54,7 +54,11 @@ def test_search(page):
     if page.viewport_size["width"] == DESK[0]:
         browser.keep_screenshot(page, "search")
     assert_sound(page)
-    page.get_by_role("button", name="two purple shapes").click()
+    page.get_by_label("What are you looking for?").fill("a red ring")
+    page.get_by_label("What are you looking for?").press("Enter")
+    expect(page.locator("#search-explanation .heat figure")).to_have_count(3)
+    page.get_by_role("button", name="a black star left of a yellow ring").click()
+    expect(page.locator("#search-explanation .heat figure")).to_have_count(8)
     expect(page.locator("#search-explanation .heat figure")).to_have_count(3)
     cards.nth(2).press("Enter")
     expect(cards.nth(2)).to_have_attribute("aria-pressed", "true")

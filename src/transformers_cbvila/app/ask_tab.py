@@ -81,6 +81,7 @@ def add_ask_tab(gr: Any, answering: Answering, asked: Sequence[AskedPicture]) ->
             examples = live_html(gr, "choices.js", "ask-examples", _examples_html(asked))
         with gr.Column(scale=3):
             question = gr.Textbox(
+                "",
                 label="What do you want to know?",
                 placeholder="such as: what color is the circle?",
                 submit_btn="Ask",

@@ -140,7 +140,7 @@ def add_draw_tab(gr: Any, drawing: Drawing) -> DrawTab:
     with gr.Row():
         with gr.Column(scale=3):
             caption = gr.Textbox(
-                label="What shall it draw?", placeholder=EXAMPLES[0], submit_btn="Draw", elem_id="draw-caption"
+                "", label="What shall it draw?", placeholder=EXAMPLES[0], submit_btn="Draw", elem_id="draw-caption"
             )
             with gr.Row(elem_classes="examples"):
                 examples = [gr.Button(example, size="sm", min_width=100) for example in EXAMPLES]

@@ -106,7 +106,7 @@ def add_inside_tab(gr: Any, looking: Looking) -> InsideTab:
             picture = picture_input(gr, "inside-picture")
             examples = live_html(gr, "choices.js", "inside-examples", _examples_html(pictures))
             caption = gr.Textbox(
-                label="Caption", placeholder="what the picture shows", submit_btn="Look", elem_id="inside-caption"
+                "", label="Caption", placeholder="what the picture shows", submit_btn="Look", elem_id="inside-caption"
             )
         with gr.Column(scale=3):
             words = live_html(gr, "visual_words.js", "inside-words")

@@ -84,6 +84,7 @@ def add_search_tab(gr: Any, search: PictureSearch) -> SearchTab:
     with gr.Row():
         with gr.Column(scale=3):
             text = gr.Textbox(
+                "",
                 label="What are you looking for?",
                 placeholder="such as: a red circle",
                 submit_btn="Search",
@@ -95,7 +96,7 @@ def add_search_tab(gr: Any, search: PictureSearch) -> SearchTab:
                     for example in (EXAMPLES if search.pictures.are_scenes else ())
                 ]
             with gr.Accordion("More ways to search", open=False):
-                unwanted = gr.Textbox(label="But not", placeholder="such as: a green square")
+                unwanted = gr.Textbox("", label="But not", placeholder="such as: a green square")
                 least = gr.Slider(
                     0, 0.95, 0, step=0.05, label="Least probability of a match", visible=search.is_calibrated
                 )

@@ -53,14 +53,19 @@ def serve_app(
     page.launch(
         server_port=port,
         inbrowser=opens_browser,
-        prevent_thread_lock=not blocks,
-        quiet=not blocks,
+        prevent_thread_lock=True,
+        quiet=True,
         theme=theme,
         css=asset("app.css"),
         footer_links=[],
         ssr_mode=False,
         share=False,
+        # The page has answered by then; Gradio's second look at it gives up after 3 s, which a busy machine may need.
+        _frontend=False,
     )
+    if blocks:
+        print(f"The app is at {page.local_url} (Ctrl-C stops it).", flush=True)
+        page.block_thread()
     return page
 
 
