@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -144,6 +145,7 @@ def test_pictures_that_cannot_be_read_are_left_out_and_named(folder, tmp_path, l
     (folder / ".hidden.png").write_bytes(b"")
     (folder / "nowhere.png").symlink_to(tmp_path / "missing.png")
     (folder / "linked.png").symlink_to(folder / "0.png")
+    (folder / "linked folder").symlink_to(folder / "sub")
     broken = {"empty.png", "page.jpg", "cut.png"}
     for options in ({}, {"folder": tmp_path / "index"}, {"folder": tmp_path / "index"}):
         found = retriever().index(folder, **options, **QUIET)
@@ -174,6 +176,21 @@ class Spy:
 
 def again(tmp_path):
     return retriever().load(tmp_path / "index")
+
+
+def test_a_file_that_cannot_be_opened_is_tried_again(folder, tmp_path, monkeypatch):
+    read = Path.read_bytes
+
+    def forbidding(path):
+        if path.name == "0.png":
+            raise PermissionError(13, "Permission denied")
+        return read(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", forbidding)
+        found = retriever().index(folder, folder=tmp_path / "index", **QUIET)
+    assert found.left_out == {folder / "0.png": "Permission denied"} and len(found) == 7
+    assert_like_anew(retriever().index(folder, folder=tmp_path / "index", **QUIET), folder)
 
 
 def test_a_folder_of_nothing_readable_is_refused(tmp_path):
@@ -251,9 +268,10 @@ def test_metadata_of_a_folder_that_are_no_rows_are_named(folder, metadata, messa
 
 
 def test_a_metadata_file_that_cannot_be_read_is_named(folder):
-    (folder / "metadata.jsonl").write_text("{")
-    with pytest.raises(ValueError, match=r"metadata\.jsonl cannot be read"):
-        retriever().index(folder, **QUIET)
+    for content in ("", "{"):
+        (folder / "metadata.jsonl").write_text(content)
+        with pytest.raises(ValueError, match=r"metadata\.jsonl cannot be read: \w+"):
+            retriever().index(folder, **QUIET)
 
 
 def test_a_faiss_index_goes_when_the_pictures_change(folder, tmp_path, monkeypatch):

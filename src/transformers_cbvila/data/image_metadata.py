@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ..model.messages_cbvila import one_line
 from .images import image_columns, locate
 from .source_files import is_metadata, kind_of
 from .tables import load_tables
@@ -37,7 +38,8 @@ def _of_file(file: Path) -> dict[str, dict[str, Any]]:
     except ImportError:
         raise
     except Exception as error:  # readers of tables raise errors of many packages
-        raise ValueError(f"{file} cannot be read: {error.__cause__ or error}") from error
+        reason = one_line(str(error.__cause__ or error), 300) or type(error).__name__
+        raise ValueError(f"{file} cannot be read: {reason}.") from error
     columns, found = image_columns(table.column_names), {}
     for row in table:
         values = json.loads(json.dumps(row, default=str))

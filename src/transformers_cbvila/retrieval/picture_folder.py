@@ -22,6 +22,8 @@ from .encoding import GalleryEncoder
 from .gallery import Encoded
 from .indexed_items import PictureEntry
 
+_NEVER = -1  # time of change of a file that is to be read again
+
 
 class EncodedPictures(NamedTuple):
     """Part of the pictures of a folder.
@@ -84,12 +86,14 @@ def _read(
     try:
         # hash and pixels of the same bytes, whatever happens to the file meanwhile
         file = (folder / picture.file_name).read_bytes()
-        content = stable_id(file)
-        if content in known:
-            return replace(picture, content=content), None
+    except OSError as error:  # such as rights, which may be others next time although the file is the same
+        return replace(picture, mtime_ns=_NEVER, error=error.strerror or type(error).__name__), None
+    content = stable_id(file)
+    if content in known:
+        return replace(picture, content=content), None
+    try:
         # one at a time, so that only one decoded picture of any size is in memory
         values = processor(images=[file], return_tensors="pt")["pixel_values"]
     except DECODING_ERRORS as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        return replace(picture, error=one_line(reason, 200) or type(error).__name__), None
+        return replace(picture, error=one_line(str(error), 200) or type(error).__name__), None
     return replace(picture, content=content), values
