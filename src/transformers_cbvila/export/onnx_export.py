@@ -114,8 +114,8 @@ def write_graph(graph: Graph, folder: Path, int8: bool) -> dict[str, Any]:
     samples = tuple(each.sample for each in given.values())
     with torch.no_grad():
         outputs = list(graph(*samples))
-    # Not by transformers' OnnxExporter: it exports the forward of a whole model, and splits one only as `generate`
-    # calls its parts, while these graphs are towers and heads. The oldest supported transformers has none either.
+    # Not by transformers' OnnxExporter, which is experimental: it exports the forward of a whole model, and splits one
+    # only as `generate` calls its parts, while these graphs are towers and heads.
     with _quietly():
         program: Any = torch.onnx.export(
             graph,
