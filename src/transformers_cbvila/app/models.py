@@ -18,7 +18,7 @@ from ..model.processing_cbvila import CBViLAProcessor
 from ..retrieval.retriever import CBViLARetriever
 
 # What the app shows if nobody names a model: checkpoints that come with the package.
-DEFAULT_MODELS = ("cbvila-tiny", "cbvila-tiny-easyvqa")
+DEFAULT_MODELS = ("cbvila-scenes", "cbvila-scenes-vqa")
 
 _PRETRAINED, _RETRIEVAL, _ANSWERING = (
     "CBViLAForPreTraining",
