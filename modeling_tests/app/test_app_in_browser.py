@@ -59,7 +59,6 @@ def test_search(page):
     expect(page.locator("#search-explanation .heat figure")).to_have_count(3)
     page.get_by_role("button", name="a black star left of a yellow ring").click()
     expect(page.locator("#search-explanation .heat figure")).to_have_count(8)
-    expect(page.locator("#search-explanation .heat figure")).to_have_count(3)
     cards.nth(2).press("Enter")
     expect(cards.nth(2)).to_have_attribute("aria-pressed", "true")
     name = cards.nth(2).get_attribute("aria-label").partition(": ")[2]
@@ -111,7 +110,6 @@ def test_draw(page):
     opened(page, "Draw")
     film = page.locator("#draw-film")
     expect(film.locator("[data-step]")).to_have_count(8)
-    expect(film.locator(".frame:visible figcaption")).to_contain_text("step 8 of 8")
     if page.viewport_size["width"] == DESK[0]:
         browser.keep_screenshot(page, "draw")
     film.locator("[data-step]").first.click()

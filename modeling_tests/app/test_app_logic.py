@@ -81,7 +81,7 @@ def test_search_results_as_html(search):
     numbers = re.findall(r'data-number="(\d+)" aria-pressed="(\w+)"', shown)
     assert [int(number) for number, _ in numbers] == [match.number for match in found]
     assert [pressed for _, pressed in numbers] == ["false", "true", *["false"] * 4]
-    assert f"1 · score {found[0].score:.2f}" in shown
+    assert f"<span>1 · {found[0].score:.2f}</span>" in shown
     why = why_html(search, found[0].number, "red zzz")
     assert why.count("<figure>") == 3 and "Heat map of “red”" in why and why.count("not a word that") == 1
     assert "by its likeness" in why_html(search, 0, "") and why_html(search, None, "red") == ""
@@ -92,7 +92,10 @@ def test_search_results_as_html(search):
 def test_origin_counts_what_was_left_out(search):
     left_out = Pictures(search.pictures.items, ["a.png", "b<b>.png", "c.png", "d.png"])
     said = origin_html(PictureSearch(search.retriever, left_out))
-    assert "6 pictures of your folder" in said and "4 files could not be read and left out" in said
+    assert (
+        "6 pictures of your folder. Below a picture are its rank and its score." in said
+        and "4 files could not be read and left out" in said
+    )
     assert "a.png, b&lt;b&gt;.png, c.png …" in said
 
 

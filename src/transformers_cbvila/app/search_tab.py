@@ -15,6 +15,7 @@ LEAD = (
     "Press a picture to see where each word looks."
 )
 
+_RANK_AND_SCORE = "Below a picture are its rank and its score"
 _IMPROBABLE, _ALONE = "No picture is that probable: nothing here matches.", "There is no other picture."
 
 
@@ -66,9 +67,10 @@ def why_html(search: PictureSearch, number: int | None, text: str) -> str:
 def origin_html(search: PictureSearch) -> str:
     """Says what is searched, and what was left out."""
     pictures = search.pictures
+    numbers = "Below a picture are its rank and how probably it matches" if search.is_calibrated else _RANK_AND_SCORE
     if pictures.are_scenes:
-        return html.note(f"{len(pictures.items)} generated pictures that the model has not seen in training.")
-    said = html.note(f"{counted(len(pictures.items), 'picture')} of your folder.")
+        return html.note(f"{len(pictures.items)} generated pictures, none of them from training. {numbers}.")
+    said = html.note(f"{counted(len(pictures.items), 'picture')} of your folder. {numbers}.")
     if pictures.left_out:
         names = ", ".join(pictures.left_out[:3]) + (" …" if len(pictures.left_out) > 3 else "")
         said += html.note(
@@ -150,4 +152,4 @@ def add_search_tab(gr: Any, search: PictureSearch) -> SearchTab:
 def _caption(rank: int, match: Match) -> str:
     if match.probability is not None:
         return f"{rank} · {percent(match.probability, 0)}"
-    return f"{rank} · score {match.score:.2f}"
+    return f"{rank} · {match.score:.2f}"
