@@ -12,8 +12,8 @@ example:
   cbvila ask picture.png "is there a circle?" --page why.html
   cbvila ask photo.jpg "how many dogs are there?" --model runs/vqa
 
-The answer is one line, with its probability. The default model, cbvila-tiny-easyvqa, knows the questions of easy-VQA
-on a shape and its colour; `cbvila finetune vqa` trains others. The page shows where the words of the question look.
+The answer is one line, with its probability. The default model, cbvila-scenes-vqa, knows questions about a few
+coloured shapes (docs/scenes.md); `cbvila finetune vqa` trains others. The page shows where the words of the question look.
 """
 
 
@@ -24,7 +24,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace]:
     parser.add_argument("question", metavar="QUESTION", help="the question, in words")
     parser.add_argument(
         "--model",
-        default="cbvila-tiny-easyvqa",
+        default="cbvila-scenes-vqa",
         help="folder, Hub id, or the name of a bundled checkpoint, for question answering",
     )
     parser.add_argument("--page", metavar="FILE.html", help="file for a page that shows where the words look")
@@ -49,7 +49,7 @@ def run(asked: argparse.Namespace) -> int:
     if (head := head_of(source)) is not CBViLAForQuestionAnswering:
         raise ValueError(
             f"{asked.model} is a {head.__name__}, which was not trained to answer: give a CBViLAForQuestionAnswering, "
-            "such as cbvila-tiny-easyvqa, or what `cbvila finetune vqa` writes."
+            "such as cbvila-scenes-vqa, or what `cbvila finetune vqa` writes."
         )
     model, processor = placed(head.from_pretrained(source)), CBViLAProcessor.from_pretrained(source)
     (best,) = CBViLAVisualQuestionAnsweringPipeline(model, processor=processor, device=model.device)(
