@@ -13,7 +13,8 @@ example:
   cbvila ask photo.jpg "how many dogs are there?" --model runs/vqa
 
 The answer is one line, with its probability. The default model, cbvila-scenes-vqa, knows questions about a few
-coloured shapes (docs/scenes.md); `cbvila finetune vqa` trains others. The page shows where the words of the question look.
+coloured shapes (docs/scenes.md); `cbvila finetune vqa` trains others. The page shows where the words of the question
+look.
 """
 
 
