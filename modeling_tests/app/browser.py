@@ -16,6 +16,8 @@ OPTIONS = [
     *("--disable-sync", "--no-first-run"),
 ]
 # .ci/install fetches it, if npm is there.
+_IS_STILL = """() => !document.querySelector('.pending') && document.getAnimations().every(
+  (one) => one.playState !== 'running' || one.effect.getComputedTiming().iterations === Infinity)"""  # nothing fades
 AXE = Path(__file__).parents[2] / ".cache" / "axe" / "package" / "axe.min.js"
 SLOW = 60_000  # milliseconds that an assertion waits for: the machine may be busy
 
@@ -59,6 +61,7 @@ def violations(page):
     """What axe finds against the page that is shown, one line for each rule; [] without axe."""
     if not AXE.is_file():
         return []
+    page.wait_for_function(_IS_STILL)
     page.evaluate(AXE.read_text(encoding="utf-8"))
     found = page.evaluate("() => axe.run({resultTypes: ['violations']}).then((result) => result.violations)")
     return [f"{one['id']}: {node['html'][:120]}" for one in found for node in one["nodes"]]
