@@ -26,7 +26,7 @@ def test_a_page_with_every_model_fills_every_tab():
     page = build_page(all_models(), pictures())
     assert "none of CBViLAFor" not in shown(page) and "Models: tiny, tiny-vqa." in shown(page)
     search, ask, draw, inside = started(page)
-    assert search[1].count('class="card"') == 5 and "Like “left half red”" in search[1]
+    assert search[0] == pictures().items[0].caption and search[1].count('class="card"') == 6
     assert "Answers" in ask[5] and 'class="frame"' in draw[1] and 'class="patch"' in inside[3]
 
 

@@ -20,7 +20,11 @@ LEAD = (
     "Write a caption: the model fills a grid of patches with visual words, the surest first, and paints them. "
     "Then mark patches, and have them redrawn for another caption."
 )
-EXAMPLES = ("a big red circle", "a blue square and a yellow star", "a small green triangle above a big purple ring")
+EXAMPLES = (
+    "a red circle left of a blue square",
+    "a big yellow star above a small green triangle",
+    "a black cross right of a purple ring",
+)
 MARK = "Mark patches: press them, or draw over them. The others keep their visual words."
 REDRAWN = "a big yellow star"
 _UNSETTLED = 0.65  # how much of a patch that is not settled yet is grey

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ..pages.document import counted, percent
 from . import html
 from .components import EVENT, explained, live_html, reading_event, saying_what_is_wrong, still_html
-from .searching import EXAMPLES, Match, PictureSearch
+from .searching import Match, PictureSearch
 
 LEAD = (
     "Say what you are looking for: the model compares your words with every picture. "
@@ -93,10 +93,7 @@ def add_search_tab(gr: Any, search: PictureSearch) -> SearchTab:
                 elem_id="search-text",
             )
             with gr.Row(elem_classes="examples"):
-                examples = [
-                    gr.Button(example, size="sm", min_width=100)
-                    for example in (EXAMPLES if search.pictures.are_scenes else ())
-                ]
+                examples = [gr.Button(example, size="sm", min_width=100) for example in search.examples]
             with gr.Accordion("More ways to search", open=False):
                 unwanted = gr.Textbox("", label="But not", placeholder="such as: a green square")
                 least = gr.Slider(
@@ -142,8 +139,8 @@ def add_search_tab(gr: Any, search: PictureSearch) -> SearchTab:
     )
 
     def start() -> tuple[Any, ...]:
-        if search.pictures.are_scenes:
-            return EXAMPLES[0], *find_text(EXAMPLES[0], "", 0)
+        if search.examples:
+            return search.examples[0], *find_text(search.examples[0], "", 0)
         return "", *find_like(0)
 
     return SearchTab(chosen, text, links, (start, [], [text, *shown]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any, NamedTuple
 
 from ..explaining.explain import explain
@@ -10,12 +11,7 @@ from ..retrieval.retriever import CBViLARetriever
 from .pictures import Picture, Pictures
 
 SHOWN = 12
-EXAMPLES = (
-    "a big red circle",
-    "a green triangle above a blue square",
-    "a black star left of a yellow ring",
-    "two purple shapes",
-)
+_EXAMPLES = 4
 
 
 class Match(NamedTuple):
@@ -50,6 +46,12 @@ class PictureSearch:
     def is_calibrated(self) -> bool:
         """Whether the checkpoint says how probably a picture matches."""
         return self.retriever.model.config.match_calibration is not None
+
+    @property
+    def examples(self) -> list[str]:
+        """Texts to search for, each of which is true of one of the pictures; none for pictures of a folder."""
+        captions = (item.caption for item in self.pictures.items)
+        return list(islice((caption for caption in captions if caption), _EXAMPLES))
 
     def find(
         self, text: str = "", unwanted: str = "", like: int | None = None, min_probability: float = 0.0
