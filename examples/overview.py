@@ -32,7 +32,9 @@ def main(argv: list[str] | None = None) -> None:
         (painted,) = processor.postprocess(model.detokenize(torch.tensor([codes])))
     explanation = explain(model, processor, image, caption)
     word = options.word or explanation.words[-1]
-    (((*states, drawn),),) = draw_steps(model, processor, [caption], seed=options.seed, num_steps=8, progress=False)
+    (((*states, drawn),),) = draw_steps(
+        model, processor, [caption], seed=options.seed, num_steps=8, guidance_scale=2.0, progress=False
+    )
     figure, axes = plt.subplots(1, 6, figsize=(12, 2.5), dpi=110)
     titles = (
         "an image",

@@ -70,7 +70,7 @@ def test_checkpoint_source_of_bundled_names_folders_and_others(checkpoints, tmp_
 def test_checkpoint_source_asks_no_hub_for_invalid_ids(name, look_up, monkeypatch):
     monkeypatch.setattr(hub, "cached_file", None)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", None)
-    with pytest.raises(FileNotFoundError, match=r"is no folder and no bundled checkpoint \(cbvila-tiny,") as caught:
+    with pytest.raises(FileNotFoundError, match=r"is no folder and no bundled checkpoint \(cbvila-scenes,") as caught:
         look_up(name)
     assert len(str(caught.value)) < 300
     assert str(caught.value).endswith("; did you mean cbvila-tiny?") == (name == "cbvila-tinny")

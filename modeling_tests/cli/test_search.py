@@ -146,7 +146,7 @@ def test_errors_are_one_line(argv, status, message, pictures, capsys):
 
 def test_ask_prints_the_answer_with_its_probability(pictures, tmp_path, capsys):
     page = tmp_path / "why.html"
-    assert main(["ask", str(pictures / "red.png"), "what color is the shape?", "--page", str(page)]) == 0
+    assert main(["ask", str(pictures / "red.png"), "what color is the circle?", "--page", str(page)]) == 0
     answer, told = capsys.readouterr().out.splitlines()
     word, probability, sign = answer.split()
     assert word == "red" and 50 < float(probability) <= 100 and sign == "%"

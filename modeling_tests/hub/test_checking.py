@@ -140,7 +140,7 @@ def test_find_checkpoint_accepts_options_that_name_a_hub_id(name, folder):
 
 
 def test_find_checkpoint_rejects_missing_and_unfinished_runs(folder, tmp_path):
-    with pytest.raises(ValueError, match=r"is no folder and no bundled checkpoint \(cbvila-tiny, "):
+    with pytest.raises(ValueError, match=r"is no folder and no bundled checkpoint \(cbvila-scenes, "):
         find_checkpoint(tmp_path / "nowhere")
     shutil.move(folder, tmp_path / "unfinished" / "checkpoint-3")
     with pytest.raises(ValueError, match="is not finished; finish it, or publish its last checkpoint: .*checkpoint-3"):
