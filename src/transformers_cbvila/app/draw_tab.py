@@ -10,7 +10,6 @@ import numpy as np
 from PIL import Image
 
 from ..drawing.steps import DrawnStep, draw_in_steps
-from ..inspection.visual_words import to_uint8
 from ..retrieval.encoding import pixel_values_of
 from . import html
 from .components import EVENT, explained, live_html, saying_what_is_wrong, still_html
@@ -67,7 +66,8 @@ class Drawing:
     def seen(self, image: Image.Image) -> Image.Image:
         """Returns a picture as the model sees it."""
         pixel_values = pixel_values_of(self.loaded.model, self.loaded.processor, [image])
-        return Image.fromarray(to_uint8(self.loaded.processor, pixel_values)[0])
+        (seen,) = self.loaded.processor.postprocess(pixel_values)
+        return seen
 
     def draw(self, caption: str, steps: int, seed: int, guidance: float) -> list[DrawnStep]:
         """Draws a picture.

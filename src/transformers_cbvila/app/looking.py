@@ -193,5 +193,5 @@ class _SeenPictures:
     def __getitem__(self, number: int) -> Image.Image:
         if number not in self._made:
             pixel_values = pixel_values_of(self._loaded.model, self._loaded.processor, [self._rows[number]["image"]])
-            self._made[number] = Image.fromarray(to_uint8(self._loaded.processor, pixel_values)[0])
+            (self._made[number],) = self._loaded.processor.postprocess(pixel_values)
         return self._made[number]

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from transformers import PreTrainedConfig
 
 from ..bundled import checkpoint_source
@@ -74,9 +73,8 @@ class AppModels:
         """Returns why the app cannot draw; an empty string if it can."""
         if self.pretrained is None:
             return self._none("draws", _PRETRAINED)
-        model = self.pretrained.model
         try:
-            model.generate_images(model.empty_captions(torch.empty(1, device=model.device)), num_steps=1)
+            self.pretrained.model.check_draws_images()
         except ValueError as error:
             return f"{self.pretrained.name} cannot draw: {error}"
         return ""

@@ -12,6 +12,7 @@ from ..data.masking import generator_for
 from ..model.modeling_cbvila_reconstruction import CBViLAModelWithReconstruction
 from ..model.processing_cbvila import CBViLAProcessor
 from ..retrieval.encoding import evaluating, tokens_of
+from .steps import pictures_after_steps
 
 
 def draw_captions(
@@ -76,9 +77,10 @@ def draw_steps(
             drawn = model.generate_images(
                 ids, mask, generator=[generator_for(seed, *key) for key in chosen], **options
             )
-            before = [] if last_only else drawn.steps[:-1]
-            states = [model.detokenize(step.codebook_indices, ids, mask) for step in before]
-            pictures = [processor.postprocess(values) for values in (*states, drawn.pixel_values)]
+            if last_only:
+                pictures = [processor.postprocess(drawn.pixel_values)]
+            else:
+                pictures = pictures_after_steps(model, processor, drawn, ids, mask)
         for row, (number, _) in enumerate(chosen):
             found[number].append([after_step[row] for after_step in pictures])
     return found

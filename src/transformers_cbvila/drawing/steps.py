@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from ..data.masking import generator_for
-from ..inspection.visual_words import to_uint8
+from ..model.modeling_cbvila_image_generation import CBViLAGeneratedImages
 from ..model.modeling_cbvila_reconstruction import CBViLAModelWithReconstruction
 from ..model.processing_cbvila import CBViLAProcessor
 from ..retrieval.encoding import evaluating, pixel_values_of, tokens_of
@@ -69,12 +69,33 @@ def draw_in_steps(
             grid = model.patch_grid(pixel_values)
             given = {"pixel_values": pixel_values, "bool_masked_pos": _mask(part, grid).to(model.device)}
         drawn = model.generate_images(ids, attention_mask, **given, generator=[generator_for(seed, 0, 0)], **options)
-        before = [model.detokenize(step.codebook_indices, ids, attention_mask, grid=grid) for step in drawn.steps[:-1]]
-        pixels = to_uint8(processor, torch.cat([*before, drawn.pixel_values]))
+        pictures = pictures_after_steps(model, processor, drawn, ids, attention_mask, grid)
     return [
-        DrawnStep(Image.fromarray(array), step.bool_masked_pos[0].view(grid).cpu().numpy())
-        for array, step in zip(pixels, drawn.steps, strict=True)
+        DrawnStep(picture, step.bool_masked_pos[0].view(grid).cpu().numpy())
+        for (picture,), step in zip(pictures, drawn.steps, strict=True)
     ]
+
+
+def pictures_after_steps(
+    model: CBViLAModelWithReconstruction,
+    processor: CBViLAProcessor,
+    drawn: CBViLAGeneratedImages,
+    ids: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    grid: tuple[int, int] | None = None,
+) -> list[list[Image.Image]]:
+    """Returns the pictures of a batch of captions (B, L) after each step: by step and caption.
+
+    Args:
+        model: The model, in evaluation mode.
+        processor: Its processor.
+        drawn: What the model drew.
+        ids: (B, L) the captions.
+        attention_mask: (B, L), 0 on padding.
+        grid: Rows and columns of patches; those of the model's image size by default.
+    """
+    before = [model.detokenize(step.codebook_indices, ids, attention_mask, grid=grid) for step in drawn.steps[:-1]]
+    return [processor.postprocess(pixel_values) for pixel_values in (*before, drawn.pixel_values)]
 
 
 def _mask(part: Sequence[int], grid: tuple[int, int]) -> torch.Tensor:
