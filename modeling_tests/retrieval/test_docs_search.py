@@ -40,10 +40,11 @@ def test_code_of_the_page_runs(capsys):
 
 def test_code_for_sentence_transformers_runs():
     pytest.importorskip("sentence_transformers")
-    values = {"pictures": [Image.new("RGB", (64, 64), "red")]}
-    (block,) = (block for block in PYTHON if "sentence_transformers" in block)
-    exec(block, values)
-    assert values["similarity"].shape == (1, 1)
+    values = {"pictures": [Image.new("RGB", (64, 64), colour) for colour in ("red", "blue")]}
+    blocks = [block for block in PYTHON if "sentence_transformers" in block]
+    for block in blocks:
+        exec(block, values)
+    assert len(blocks) == 2 and values["similarity"].shape == (1, 2)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -7,7 +7,7 @@ import torch
 from equal_tensors import assert_equal_weights
 from interrupted_runs import train_until
 from safetensors.torch import load_file
-from test_captioning import EXAMPLES, captioner
+from tiny_captioning import EXAMPLES, captioner
 from tiny_language import language_model, prompts, reading_model, reading_processor, save_language_model
 from tiny_trainer import training_arguments
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, pipeline

@@ -87,6 +87,7 @@ if TYPE_CHECKING:
     from .model.quantizers_cbvila import register_quantizer
     from .onnx_runtime.question_answering import CBViLAOnnxQuestionAnswering
     from .onnx_runtime.retriever import CBViLAOnnxRetriever, CBViLAOnnxRetrieverOutput
+    from .retrieval.cross_encoder import CBViLAMatchingModule
     from .retrieval.retriever import CBViLARetriever, CBViLARetrieverOutput
     from .retrieval.sentence_transformers_files import write_sentence_transformers_files
     from .training.arguments import CBViLATrainingArguments
@@ -126,6 +127,7 @@ _MODULE_OF_LAZY_NAME = {
     "CBViLAFusionModel": "model.modeling_cbvila_fusion",
     "CBViLAImageProcessor": "model.image_processing_cbvila",
     "CBViLAImageProcessorPil": "model.image_processing_pil_cbvila",
+    "CBViLAMatchingModule": "retrieval.cross_encoder",
     "CBViLAModel": "model.modeling_cbvila",
     "CBViLAModelOutput": "model.modeling_cbvila",
     "CBViLAOnnxQuestionAnswering": "onnx_runtime.question_answering",
@@ -227,6 +229,7 @@ __all__ = [
     "CBViLAFusionModel",
     "CBViLAImageProcessor",
     "CBViLAImageProcessorPil",
+    "CBViLAMatchingModule",
     "CBViLAModel",
     "CBViLAModelOutput",
     "CBViLAObjective",
