@@ -250,24 +250,28 @@ class CBViLAConditionalGenerationModel(CBViLAConditionalGenerationPreTrainedMode
 
     @can_return_tuple
     def get_image_features(
-        self, pixel_values: Tensor, interpolate_pos_encoding: bool = False
+        self, pixel_values: Tensor, interpolate_pos_encoding: bool = False, **kwargs: Unpack[TransformersKwargs]
     ) -> BaseModelOutputWithPooling:
         """Encodes images for the language model.
 
         Args:
             pixel_values: (b, 3, H, W) images.
             interpolate_pos_encoding: Whether to allow image sizes other than the configured one.
+            kwargs: Options such as `output_attentions` and `output_hidden_states`, of the vision tower.
 
         Returns:
             `last_hidden_state` (b, 1 + n, D) of the vision tower, and `pooler_output` (b, k, D') of the projector.
         """
-        output = self.vision_tower(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding)
+        output = self.vision_tower(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, **kwargs)
         tokens = output.last_hidden_state
         if self.quantizer is not None:
             quantized = self.quantizer(tokens_to_quantize(output), remember=False).quantized
             tokens = torch.cat([tokens[:, :1], quantized.to(tokens.dtype)], dim=1)
         return BaseModelOutputWithPooling(
-            last_hidden_state=output.last_hidden_state, pooler_output=self.multi_modal_projector(tokens)
+            last_hidden_state=output.last_hidden_state,
+            pooler_output=self.multi_modal_projector(tokens),
+            hidden_states=output.hidden_states,
+            attentions=output.attentions,
         )
 
     def get_placeholder_mask(self, input_ids: Tensor, image_features: Tensor | None) -> Tensor:

@@ -71,13 +71,14 @@ class EvaluationJob:
             raise ValueError(f"batch_size={self.batch_size} must be positive.")
 
 
-def evaluate_task(task: Task, job: EvaluationJob, progress: bool = True) -> Metrics:
+def evaluate_task(task: Task, job: EvaluationJob, progress: bool = True, together: bool = False) -> Metrics:
     """Evaluates a model, writes the metrics to `job.output`, if there is one, and returns them.
 
     Args:
         task: The task, with its options.
         job: Model and data.
         progress: Whether to show bars.
+        together: Whether all processes of torch's group, which call this together, share the work.
 
     Raises:
         FileNotFoundError: If a source, or the folder of the output, isn't there.
@@ -86,6 +87,10 @@ def evaluate_task(task: Task, job: EvaluationJob, progress: bool = True) -> Metr
     """
     if job.folder is not None and not task.resumes_evaluation:
         raise ValueError(f"folder={job.folder}: {task.name} keeps no finished work in a folder, so leave it out.")
+    if together and not task.shares_evaluation:
+        raise ValueError(f"{task.name} is evaluated by one process: start it without accelerate launch.")
+    if together and job.folder is not None:
+        raise ValueError(f"folder={job.folder}: several processes keep nothing in a folder; leave it out, or use one.")
     if job.predictions is not None and not task.has_predictions:
         raise ValueError(f"predictions={job.predictions}: {task.name} predicts nothing row by row, so leave it out.")
     require_folder("output", job.output)
@@ -103,7 +108,7 @@ def evaluate_task(task: Task, job: EvaluationJob, progress: bool = True) -> Metr
         train_rows = load_task_rows(replace(task, where=job.train_where), job.train_data, job.train_split, classes)
     elif task.has_text_baseline:
         print("Without train_data there is no text-only floor: what the texts alone give away is not measured.")
-    how = Evaluation(train_rows, job.batch_size, job.seed, progress, job.folder, job.protocol)
+    how = Evaluation(train_rows, job.batch_size, job.seed, progress, job.folder, job.protocol, together)
     measured = evaluate_rows(task, model, processor, rows, how)
     metrics = {
         "task": task.name,
