@@ -39,7 +39,7 @@ def run(task: Any, job: Any) -> int:
     with joined_processes() as processes, said_once(processes):
         if not processes.is_main:
             job = replace(job, output=None, predictions=None)
-        print_metrics(evaluate_task(task, job, progress=processes.is_main, together=processes.count > 1))
+        print_metrics(evaluate_task(task, job, processes.is_main, processes.count > 1))
         if job.output is not None:
             print(f"Figures: {job.output}")
     return 0

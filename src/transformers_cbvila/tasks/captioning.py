@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..bundled import class_of_checkpoint
 from ..data import option_texts
 from ..data.captioning_collator import CBViLADataCollatorForCaptioning
 from ..data.column_names import CAPTION_COLUMNS
@@ -188,10 +189,8 @@ class Captioning(Task):
 
     def _created(self, source: str, from_scratch: bool) -> tuple[Any, Any]:
         """Returns the model without a new adapter, and its processor."""
-        from transformers import PreTrainedConfig
-
-        architectures = PreTrainedConfig.get_config_dict(source)[0].get("architectures") or []
-        if self.head.__name__ in architectures and not from_scratch:
+        is_trained = class_of_checkpoint(source) == self.head.__name__
+        if is_trained and not from_scratch:
             if self.projector_start is not None:
                 raise ValueError(
                     f"projector_start={shown(self.projector_start)}: {source} has a projector already; leave it out, "
@@ -203,7 +202,7 @@ class Captioning(Task):
             if self.freeze_vision_tower or self.is_given("freeze_vision_tower"):
                 options["freeze_vision_tower"] = self.freeze_vision_tower
             return self.head.from_pretrained(source, **options), self.processor_class().from_pretrained(source)
-        if self.head.__name__ in architectures:
+        if is_trained:
             raise ValueError(
                 "from_scratch needs a checkpoint without a projector, such as a pretrained one, as model."
             )

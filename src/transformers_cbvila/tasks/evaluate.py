@@ -5,9 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedConfig
-
-from ..bundled import checkpoint_source
+from ..bundled import checkpoint_source, class_of_checkpoint
 from ..data.given_options import Repeatable
 from ..data.option_texts import MEASURED_SPLIT, SOURCES
 from ..data.source_rows import usual_split
@@ -116,7 +114,7 @@ def evaluate_task(task: Task, job: EvaluationJob, progress: bool = True, togethe
         "data": " ".join(Path(name).name for name in job.data),
         "split": split,
         "protocol": job.protocol or "own",
-        "zero_shot": _architecture(model.config.architectures) in task.zero_shot_heads,
+        "zero_shot": class_of_checkpoint(checkpoint_source(job.model)) in task.zero_shot_heads,
         **measured.metrics,
         "skipped_rows": len(rows.skipped),
     }
@@ -136,7 +134,7 @@ def load_trained(task: Task, name: str) -> tuple[Any, CBViLAProcessor]:
         ValueError: If the checkpoint has another head than the task's.
     """
     source = checkpoint_source(name)
-    architecture = _architecture(PreTrainedConfig.get_config_dict(source)[0].get("architectures"))
+    architecture = class_of_checkpoint(source)
     if architecture not in (None, task.head.__name__, *task.zero_shot_heads):
         raise ValueError(
             f"{name} is a {architecture}, which was not trained for {task.name}; fine-tune it with "
@@ -163,7 +161,3 @@ def _with_trained_length(name: str, task: Task) -> Task:
         f"--max_length {trained} measures on the same."
     )
     return task
-
-
-def _architecture(architectures: list[str] | None) -> str | None:
-    return architectures[0] if architectures else None
