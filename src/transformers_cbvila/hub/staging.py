@@ -43,8 +43,8 @@ def stage(checkpoint: Checkpoint, card: str, folder: str | Path) -> None:
     for name, text in additions.items():
         (folder / name).write_text(text, encoding="utf-8")
     _write_json(folder / CONFIG_NAME, _published_config(checkpoint))
-    if (name := checkpoint.config.get("language_model_adapter")) is not None:
-        _write_json(folder / name / ADAPTER_CONFIG_NAME, published_adapter(checkpoint.folder, checkpoint.config))
+    if (adapter := checkpoint.config.get("language_model_adapter")) is not None:
+        _write_json(folder / adapter / ADAPTER_CONFIG_NAME, published_adapter(checkpoint.folder, checkpoint.config))
     _write_json(folder / PROCESSOR_NAME, _published_processor(checkpoint))
     _write_json(folder / TOKENIZER_CONFIG, _published_tokenizer(checkpoint))
     (folder / "README.md").write_text(card, encoding="utf-8")

@@ -87,7 +87,7 @@ class CBViLAConditionalGenerationPreTrainedModel(CBViLAPreTrainedModel):
         model.attach_language_model(language_model)
         return loaded
 
-    def save_pretrained(
+    def save_pretrained(  # type: ignore[override]  # the other options go on as they are
         self,
         save_directory: str | os.PathLike,
         is_main_process: bool = True,

@@ -79,8 +79,8 @@ class CBViLAMatchingModule(nn.Module):
                 `from_pretrained`.
         """
         source = checkpoint_source(model_name_or_path)
-        where = {"subfolder": subfolder, "token": token, "cache_dir": cache_folder, "revision": revision or "main"}
-        where["local_files_only"] = local_files_only
+        where: dict[str, Any] = {"subfolder": subfolder, "token": token, "cache_dir": cache_folder}
+        where |= {"revision": revision or "main", "local_files_only": local_files_only}
         model = CBViLAForImageTextRetrieval.from_pretrained(source, **where, **(kwargs.get("model_kwargs") or {}))
         return cls(model.eval(), CBViLAProcessor.from_pretrained(source, **where))
 

@@ -62,10 +62,10 @@ class _FirstItems(Sequence):
     """The first items of others, each read when it is asked for."""
 
     def __init__(self, items: Any, count: int) -> None:
-        self.items, self.count = items, count
+        self.items, self.number = items, count
 
     def __len__(self) -> int:
-        return self.count
+        return self.number
 
     def __getitem__(self, index: Any) -> Any:
         return self.items[index]
