@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from code_blocks import code_blocks
 
 from transformers_cbvila import _MODULE_OF_LAZY_NAME
 from transformers_cbvila.cli import COMMANDS
@@ -20,7 +21,7 @@ _TASKS = ("finetune", "evaluate")
 
 
 def blocks(page, language):
-    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), flags=re.DOTALL)
+    return code_blocks(page.read_text(), language)
 
 
 def commands(page):

@@ -36,6 +36,7 @@ PUBLIC = {
     "CBViLAFusionConfig",
     "CBViLAImageProcessor",
     "CBViLAImageProcessorPil",
+    "CBViLAMatchingModule",
     "CBViLAModel",
     "CBViLAModelOutput",
     "CBViLAProcessor",

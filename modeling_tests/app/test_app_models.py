@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from app_models import answering, pretrained, retriever
+from code_blocks import code_blocks
 from tiny import build, tiny_processor
 
 from transformers_cbvila import CBViLAForImageTextRetrieval, CBViLAForVisualEntailment
@@ -113,6 +114,6 @@ def test_commands_of_the_page_serve_what_they_say(monkeypatch):
 
 def test_code_of_the_page_serves_the_app(capsys):
     pytest.importorskip("gradio")
-    (block,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+    (block,) = code_blocks(PAGE)
     exec(block, {})
     assert re.search(r"http://127\.0\.0\.1:\d+/", capsys.readouterr().out)

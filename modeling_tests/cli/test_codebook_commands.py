@@ -1,8 +1,9 @@
 """The commands of docs/codebooks.md parse, and make the models that they are about."""
 
-import re
 import shlex
 from pathlib import Path
+
+from code_blocks import code_blocks
 
 from transformers_cbvila import CBViLAConfig
 from transformers_cbvila.cli.inspect import parse as parse_inspect
@@ -15,7 +16,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "codebooks.md"
 
 def commands(name):
     """Arguments of the page's commands of this name."""
-    blocks = "\n".join(re.findall(r"```bash\n(.*?)```", PAGE.read_text(), flags=re.DOTALL))
+    blocks = "\n".join(code_blocks(PAGE.read_text(), "bash"))
     lines = blocks.replace("\\\n", " ").splitlines()
     return [shlex.split(line.removeprefix(f"cbvila {name} ")) for line in lines if line.startswith(f"cbvila {name} ")]
 

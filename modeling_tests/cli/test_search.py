@@ -93,7 +93,7 @@ def test_search_writes_why_pictures_matched(pictures, tmp_path, capsys):
     assert (tmp_path / "index" / "items.jsonl").exists()
     found = Page(page)
     assert "<b>" not in found.html.replace("<b>a</b>", "").replace("<b>red</b>", "").replace("<b>circle</b>", "")
-    maps = [text.split(",")[0] for text in found.alternatives if text.startswith("Heat map")]
+    maps = [text.split(" over")[0] for text in found.alternatives if text.startswith("Heat map")]
     assert maps == [f"Heat map of “{word}”" for word in ("a", "red", "circle")] * 3
     assert sum(text.startswith("A patch of the picture asked for") for text in found.alternatives) >= 3
     assert {text.split(": ")[1] for text in found.alternatives if text.startswith("Picture ")} == {

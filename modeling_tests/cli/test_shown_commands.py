@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from code_blocks import code_blocks
 
 import transformers_cbvila.tasks.evaluate as task_evaluation
 import transformers_cbvila.training.finetune as finetuning
@@ -30,7 +31,7 @@ def shown_in(path):
     if path.suffix == ".yaml":
         head = path.read_text().partition("\n\n")[0]
         return list(commands("\n".join(line.lstrip("#") for line in head.splitlines())))
-    blocks = re.findall(r"```bash\n(.*?)```", path.read_text(), flags=re.DOTALL)
+    blocks = code_blocks(path.read_text(), "bash")
     cells = re.findall(r"^\|.*?`(cbvila [^`]*)`", path.read_text(), flags=re.MULTILINE)
     return list(commands("\n".join([*blocks, *(cell for cell in cells if len(cell.split()) > 3)])))
 

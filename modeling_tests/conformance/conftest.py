@@ -25,6 +25,7 @@ IN_TREE_NAMES = {
         "cbvila_qformer": "CBViLAForQFormerPreTraining",
     },
     "MODEL_FOR_VISUAL_QUESTION_ANSWERING_MAPPING_NAMES": {"cbvila": "CBViLAForQuestionAnswering"},
+    "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES": {"cbvila_conditional_generation": "CBViLAForConditionalGeneration"},
     "MODEL_FOR_MASKED_IMAGE_MODELING_MAPPING_NAMES": {"cbvila": "CBViLAForMaskedImageModeling"},
 }
 

@@ -27,6 +27,7 @@ NEAREST = {
     "CBViLAForVisualEntailment": ("BlipForImageTextRetrieval", False),
     "CBViLAForVisualReasoning": ("BlipForImageTextRetrieval", False),
     "CBViLAForMaskedImageModeling": ("BlipModel", False),
+    "CBViLAForConditionalGeneration": ("BlipForConditionalGeneration", False),
     "CBViLAQFormerModel": ("BlipTextModel", False),
     "CBViLAForQFormerPreTraining": ("BlipModel", False),
     "Configs": ("BlipConfigs", True),

@@ -10,6 +10,7 @@ from conformance.common_tests import CommonTests
 from conformance.testers import (
     DecoderTester,
     FusionTester,
+    LanguageTester,
     MaskedImageTester,
     ModelTester,
     PreTrainingTester,
@@ -20,9 +21,10 @@ from conformance.testers import (
     VisionTester,
 )
 from torch import nn
-from transformers import initialization
+from transformers import AutoModelForCausalLM, initialization
 
 from transformers_cbvila import (
+    CBViLAForConditionalGeneration,
     CBViLAForImageTextRetrieval,
     CBViLAForMaskedImageModeling,
     CBViLAForPreTraining,
@@ -176,6 +178,66 @@ class TestCBViLAForMaskedImageModeling(PairTests, unittest.TestCase):
 
     def labels(self, inputs):
         return {"bool_masked_pos": tiny.tiny_pairs(self.model_tester.batch_size)["bool_masked_pos"]}
+
+
+class WithLanguageModel(CBViLAForConditionalGeneration):
+    """With a random language model from the start, as the suite makes models from configurations alone."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        if self.device.type != "meta":  # from_pretrained attaches one when its weights are there
+            self.attach_language_model(random_language_model(config))
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        config = kwargs.get("config") or cls.config_class.from_pretrained(pretrained_model_name_or_path)
+        language_model = random_language_model(config, kwargs.get("attn_implementation"))
+        return super().from_pretrained(
+            pretrained_model_name_or_path, *args, **{"language_model": language_model, **kwargs}
+        )
+
+
+def random_language_model(config, attn_implementation=None):
+    options = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return AutoModelForCausalLM.from_config(config.text_config, **options)
+
+
+class TestCBViLAForConditionalGeneration(PairTests, unittest.TestCase):
+    all_model_classes = (WithLanguageModel,)
+    make_tester = LanguageTester
+    additional_model_inputs = ("pixel_values",)
+    # The suite of `generate` is not in the source distribution; test_conditional_generation_cbvila.py tests it.
+    all_generative_model_classes = ()
+    test_resize_embeddings = False  # the language model is frozen
+
+    ABOUT_THE_LANGUAGE_MODEL = (
+        "test_all_tensors_are_parameter_or_buffer",
+        "test_correct_missing_keys",
+        "test_gradient_checkpointing_backward_compatibility",
+        "test_init_weights_can_init_buffers",
+        "test_model_weights_reload_no_missing_tied_weights",
+        "test_tp_plan_matches_params",
+    )
+
+    def setUp(self):
+        super().setUp()
+        if self._testMethodName in self.ABOUT_THE_LANGUAGE_MODEL:
+            self.skipTest("The language model is attached after loading, and is no part of the checkpoint")
+
+    def labels(self, inputs):
+        return {"labels": inputs["input_ids"].clone()}
+
+    def test_inputs_embeds(self):
+        # Embeddings have the images in them: they are instead of ids and images.
+        config, inputs = self.model_tester.prepare_config_and_inputs_for_common()
+        model = WithLanguageModel(config).eval()
+        with torch.no_grad():
+            features = model.get_image_features(inputs["pixel_values"]).pooler_output
+            embeddings = model.model.embed_inputs(inputs["input_ids"], features)
+            given = model(inputs_embeds=embeddings, attention_mask=inputs["attention_mask"]).logits
+            self.assertTrue(torch.equal(given, model(**inputs).logits))
 
 
 class TestCBViLAQFormerModel(OurTests, unittest.TestCase):

@@ -1,14 +1,17 @@
 """What transformers' suites ask about a model: its configuration, a batch, and the sizes to expect in its outputs."""
 
 import tiny
+import tiny_language
 import tiny_qformer
 import torch
 
+from transformers_cbvila import CBViLAConditionalGenerationConfig
 from transformers_cbvila.data.masking import generator_for
 from transformers_cbvila.model.modeling_cbvila_question_answering import decoder_config
 
 SEQ_LENGTH = 7
 BATCH = 4
+IMAGE = 4  # the token that stands for images
 
 
 def small_ids(inputs):
@@ -130,6 +133,29 @@ class QFormerPreTrainingTester(QFormerTester):
         """For the test that a batch equals its rows. The mismatched pairs of the loss are made of the batch."""
         config, inputs = self.prepare_config_and_inputs_for_common()
         return config, {**inputs, "return_loss": False}
+
+
+class LanguageTester(ModelTester):
+    """A language model of two layers that reads images: its states are those of texts, an image's tokens in them."""
+
+    batch_size = 7  # to which the suite fills up batches, with texts that have no image in them
+    hidden_size = 32  # of the language model
+    seq_length = SEQ_LENGTH
+    is_decoder = True
+
+    def get_config(self):
+        vision = tiny.tiny_config().vision_config
+        # With a token for images in its vocabulary: the suite cuts and grows that.
+        return CBViLAConditionalGenerationConfig(
+            vision_config=vision, text_config=tiny_language.language_config(), image_token_id=IMAGE
+        )
+
+    def prepare_config_and_inputs_for_common(self):
+        config = self.get_config()
+        ids = tiny.tiny_texts(self.batch_size, self.seq_length)["input_ids"].clamp(IMAGE + 1, 40)
+        ids[:, : config.num_image_tokens] = IMAGE
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        return config, {"pixel_values": tiny.tiny_images(self.batch_size), **inputs}
 
 
 class MaskedImageTester(ModelTester):

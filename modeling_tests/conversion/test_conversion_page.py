@@ -11,9 +11,10 @@ import export_blip2
 import export_towers
 import init_from_pretrained
 import pytest
+from code_blocks import code_blocks
 
 PAGE = (Path(__file__).parents[2] / "docs" / "conversion.md").read_text()
-SECTION = re.search(r"```bash\n(.*?)```", PAGE, flags=re.DOTALL)[1]
+SECTION = code_blocks(PAGE, "bash")[0]
 MODULES = (convert_albef, init_from_pretrained, export_towers, convert_blip2, export_blip2, attach_language_model)
 SCRIPTS = {module.__name__: module for module in MODULES}
 

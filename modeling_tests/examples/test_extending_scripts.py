@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from code_blocks import code_blocks
 from extending import EXAMPLES, load_module, registered_for_now
 
 import transformers_cbvila
@@ -15,7 +16,7 @@ from transformers_cbvila.hub.verifying import example_inputs
 from transformers_cbvila.tasks.registry import TASKS, register_task
 
 PAGE = EXAMPLES.parent / "docs" / "extending.md"
-BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
+BLOCKS = code_blocks(PAGE.read_text())
 SCRIPTS = {"write_a_quantizer": "codebook_perplexity", "write_an_objective": "loss_caption_length"}
 
 

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from code_blocks import code_blocks
 
 from transformers_cbvila.export.graphs import GRAPHS, Graph
 
@@ -11,7 +12,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "export.md").read_text()
 
 
 def test_export_page_runs(answering_export, searching_export, capsys, monkeypatch, tmp_path):
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+    (code,) = code_blocks(PAGE)
     monkeypatch.chdir(tmp_path)
     Path("runs").mkdir()
     Path("runs/easyvqa-onnx").symlink_to(answering_export)

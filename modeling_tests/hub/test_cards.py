@@ -4,6 +4,7 @@ import re
 
 import pytest
 import yaml
+from code_blocks import code_blocks
 from huggingface_hub import ModelCard
 from publishable import save_checkpoint
 from tiny import half_image
@@ -77,7 +78,7 @@ def test_card_code_runs(head, card_of, folders, tmp_path, monkeypatch):
     """With the package there, `trust_remote_code` changes nothing; tests of publishing take the package away."""
     monkeypatch.chdir(tmp_path)
     half_image("red", "left").save("picture.png")
-    with_package, without = re.findall(r"```python\n(.*?)```", card_of(head, str(folders[head])), flags=re.DOTALL)
+    with_package, without = code_blocks(card_of(head, str(folders[head])))
     exec(with_package, {})
     if head.__name__ in ("CBViLAModel", "CBViLAForPreTraining", "CBViLAForMaskedImageModeling"):
         exec(without, {})

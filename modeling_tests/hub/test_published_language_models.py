@@ -99,6 +99,25 @@ def test_folders_are_not_published(tmp_path, language):
         find_checkpoint(saved(tmp_path, language, name=language))
 
 
+def test_adapter_is_published_with_the_language_model_by_its_name(tmp_path, language):
+    peft = pytest.importorskip("peft")
+    source = saved(tmp_path, language)
+    model = CBViLAForConditionalGeneration.from_pretrained(source, language_model=language)
+    model.add_language_model_adapter(peft.LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
+    model.config.language_model = LANGUAGE
+    model.save_pretrained(source)
+    folder = stage_repository(source, "org/reads", tmp_path / "staged", facts=facts_file(tmp_path))
+    adapter = json.loads((folder / "language_model_adapter" / "adapter_config.json").read_text())
+    assert adapter["base_model_name_or_path"] == LANGUAGE
+    assert "with an adapter in `language_model_adapter`" in (folder / "README.md").read_text()
+    run_offline(USE, tmp_path, folder, language, tmp_path / "again")
+    files = [where / "language_model_adapter" / "adapter_model.safetensors" for where in (folder, tmp_path / "again")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    (source / "language_model_adapter" / "adapter_model.safetensors").unlink()
+    with pytest.raises(ValueError, match="has no language_model_adapter/adapter_model.safetensors"):
+        stage_repository(source, "org/reads", tmp_path / "other", facts=facts_file(tmp_path))
+
+
 PROJECTOR = """
 import torch
 from transformers_cbvila import CBViLAProjector, CBViLAProjectorOptions, register_projector

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from code_blocks import code_blocks
 from huggingface_hub import HfApi
 from publishable import LONG, in_another_process, inherited_environment, save_checkpoint
 from tiny import half_image
@@ -253,7 +254,7 @@ def test_publish_every_head_loads_in_clean_environments(version, hub, api, facts
             save_as_0_1(head.from_pretrained(folder), folder)
         publish(folder, name, facts=facts, api=api)
         card = hub.repositories[name].files["README.md"].decode()
-        blocks = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
+        blocks = code_blocks(card)
         for repositories, code in zip((ours, clean), blocks, strict=True):
             repositories[name] = (head.__name__, kinds()[head.__name__].auto_class, code)
     printed = in_another_process(CLEAN.format(repositories=clean), hub, tmp_path, without_package=True)

@@ -7,6 +7,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 import yaml
+from code_blocks import code_blocks
 from offline_process import run_offline
 
 from transformers_cbvila.metrics.baselines import chance_recall, guesses_by_text, majority
@@ -105,7 +106,7 @@ def test_metric_card_has_space_fields_and_a_true_example(name):
     folder = metric_folder(name)
     _, front, text = (folder / "README.md").read_text().split("---\n", 2)
     assert yaml.safe_load(front)["sdk"] == "static" and "evaluate" in yaml.safe_load(front)["tags"]
-    example = text.split("```python\n")[1].split("```")[0]
+    example = code_blocks(text)[0]
     assert f'evaluate.load("{folder.name}")' in example
     call = example.split("metric.compute(")[1].split("\n# ")[0]
     found = eval(f"compute({call}", {"compute": load_metric(name).compute})

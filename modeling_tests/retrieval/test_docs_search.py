@@ -1,18 +1,18 @@
 """The code and the commands of docs/search.md run."""
 
-import re
 import shlex
 from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
+from code_blocks import code_blocks
 from PIL import Image, ImageDraw
 
 from transformers_cbvila import cli
 
 PAGE = (Path(__file__).parents[2] / "docs" / "search.md").read_text(encoding="utf-8")
-PYTHON = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
-COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", PAGE, flags=re.DOTALL) for line in block.splitlines()]
+PYTHON = code_blocks(PAGE)
+COMMANDS = [line for block in code_blocks(PAGE, "bash") for line in block.splitlines()]
 
 
 @pytest.fixture(autouse=True)
@@ -40,10 +40,11 @@ def test_code_of_the_page_runs(capsys):
 
 def test_code_for_sentence_transformers_runs():
     pytest.importorskip("sentence_transformers")
-    values = {"pictures": [Image.new("RGB", (64, 64), "red")]}
-    (block,) = (block for block in PYTHON if "sentence_transformers" in block)
-    exec(block, values)
-    assert values["similarity"].shape == (1, 1)
+    values = {"pictures": [Image.new("RGB", (64, 64), colour) for colour in ("red", "blue")]}
+    blocks = [block for block in PYTHON if "sentence_transformers" in block]
+    for block in blocks:
+        exec(block, values)
+    assert len(blocks) == 2 and values["similarity"].shape == (1, 2)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

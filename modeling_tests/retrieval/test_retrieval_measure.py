@@ -34,7 +34,7 @@ def test_retrieval_metrics_reranked_recall_follows_matching(monkeypatch):
     rows = tiny_rows(4)
     similarity = 0.5 * torch.eye(4) + torch.eye(4).roll(1, 1)
 
-    def matched(model, images, texts, k, progress, folder):
+    def matched(model, images, texts, k, progress, folder, together):
         best, second = torch.arange(4), (torch.arange(4) + 1) % 4
         equal, wrong = torch.zeros(4, 2), torch.tensor([[-9.0, 9.0]]).expand(4, 2)
         by_image = Candidates(torch.stack([best, second], 1), torch.tensor([[2.0, 1.0]]).expand(4, 2), equal)

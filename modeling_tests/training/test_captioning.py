@@ -8,7 +8,7 @@ import torch
 from equal_tensors import assert_equal_weights
 from interrupted_runs import train_until
 from safetensors.torch import load_file
-from tiny import noise_image
+from tiny_captioning import CAPTIONS, EXAMPLES, captioner
 from tiny_language import (
     EOS,
     IMAGE,
@@ -28,22 +28,6 @@ from transformers_cbvila.tasks.caption_writing import caption_log_likelihoods, w
 from transformers_cbvila.tasks.captioning import Captioning
 from transformers_cbvila.tasks.evaluate import EvaluationJob, evaluate_task
 from transformers_cbvila.training.finetune import FinetuningJob, finetune
-
-# Of different lengths, so that a mean over rows is another than one over tokens.
-CAPTIONS = ["a red dog", "a cat", "the left half of a blue dog and a cat", "this is it"]
-EXAMPLES = [{"image": noise_image(seed=number), "text": text} for number, text in enumerate(CAPTIONS)]
-
-
-def captioner(folder, model=None, trainer_class=CBViLATrainer, callbacks=(), **options):
-    options = {"max_steps": 4, "train_sampling_strategy": "sequential"} | options
-    return trainer_class(
-        model=reading_model() if model is None else model,
-        args=training_arguments(folder, **options),
-        train_dataset=EXAMPLES,
-        data_collator=CBViLADataCollatorForCaptioning(reading_processor()),
-        callbacks=list(callbacks),
-    )
-
 
 # Batches
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     )
     from .explaining.explain import explain
     from .explaining.explanation import Explanation
+    from .explaining.pipeline import CBViLAVisualQuestionAnsweringPipeline
     from .export.onnx_export import export_onnx
     from .hub.publishing import publish
     from .model.answer_ranking_cbvila import CBViLAAnswerRanking
@@ -77,7 +78,6 @@ if TYPE_CHECKING:
     from .model.modeling_cbvila_visual_reasoning import CBViLAForVisualReasoning
     from .model.objective_cbvila import CBViLAObjective, CBViLAObjectiveOptions
     from .model.objectives_cbvila import register_objective
-    from .model.pipeline_cbvila import CBViLAVisualQuestionAnsweringPipeline
     from .model.processing_cbvila import CBViLAProcessor
     from .model.processing_cbvila_conditional_generation import CBViLAConditionalGenerationProcessor
     from .model.projector_cbvila import CBViLAProjector, CBViLAProjectorOptions
@@ -87,6 +87,7 @@ if TYPE_CHECKING:
     from .model.quantizers_cbvila import register_quantizer
     from .onnx_runtime.question_answering import CBViLAOnnxQuestionAnswering
     from .onnx_runtime.retriever import CBViLAOnnxRetriever, CBViLAOnnxRetrieverOutput
+    from .retrieval.cross_encoder import CBViLAMatchingModule
     from .retrieval.retriever import CBViLARetriever, CBViLARetrieverOutput
     from .retrieval.sentence_transformers_files import write_sentence_transformers_files
     from .training.arguments import CBViLATrainingArguments
@@ -126,6 +127,7 @@ _MODULE_OF_LAZY_NAME = {
     "CBViLAFusionModel": "model.modeling_cbvila_fusion",
     "CBViLAImageProcessor": "model.image_processing_cbvila",
     "CBViLAImageProcessorPil": "model.image_processing_pil_cbvila",
+    "CBViLAMatchingModule": "retrieval.cross_encoder",
     "CBViLAModel": "model.modeling_cbvila",
     "CBViLAModelOutput": "model.modeling_cbvila",
     "CBViLAOnnxQuestionAnswering": "onnx_runtime.question_answering",
@@ -142,7 +144,7 @@ _MODULE_OF_LAZY_NAME = {
     "CBViLATrainingArguments": "training.arguments",
     "CBViLAVisionConfig": "model.configuration_cbvila",
     "CBViLAVisionModel": "model.modeling_cbvila_vision",
-    "CBViLAVisualQuestionAnsweringPipeline": "model.pipeline_cbvila",
+    "CBViLAVisualQuestionAnsweringPipeline": "explaining.pipeline",
     "CBViLACodeTable": "model.code_table_cbvila",
     "CBViLAObjective": "model.objective_cbvila",
     "CBViLAObjectiveOptions": "model.objective_cbvila",
@@ -227,6 +229,7 @@ __all__ = [
     "CBViLAFusionModel",
     "CBViLAImageProcessor",
     "CBViLAImageProcessorPil",
+    "CBViLAMatchingModule",
     "CBViLAModel",
     "CBViLAModelOutput",
     "CBViLAObjective",

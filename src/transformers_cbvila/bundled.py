@@ -77,6 +77,17 @@ def checkpoint_source(name: str) -> str:
     return source
 
 
+def class_of_checkpoint(source: str | os.PathLike) -> str | None:
+    """Returns the name of the class that a checkpoint was saved from, as its config.json says; None if it does not.
+
+    Args:
+        source: What `from_pretrained` takes: a folder or a Hub id.
+    """
+    from transformers import PreTrainedConfig
+
+    return next(iter(PreTrainedConfig.get_config_dict(source)[0].get("architectures") or ()), None)
+
+
 def no_checkpoint(name: str) -> str:
     """Returns the message for a name that is neither a folder nor bundled, with the nearest bundled one."""
     names = bundled_checkpoints()

@@ -8,8 +8,8 @@ entry that decides once the model is known: a CB-ViLA model gets our pipeline; a
 original look-up, which is another pipeline or the error.
 
 `pipeline(model=folder)` without a task asks the Hub for the task, which fails for folders; for ours it is known.
-Published checkpoints include a copy of the pipeline as remote code. `pipeline()` would refuse to run it without
-`trust_remote_code=True` before the look-up, so the copy is hidden from it and the pipeline of this package is used.
+Published checkpoints include the pipeline, without explanations, as remote code. `pipeline()` would refuse to run it
+without `trust_remote_code=True` before the look-up, so it is hidden from it and the pipeline of this package is used.
 """
 
 import os
@@ -24,7 +24,7 @@ from .model.configuration_cbvila import CBViLAConfig
 
 TASK = "visual-question-answering"
 NAMES = (TASK, "vqa")
-_PIPELINE = LateClass("model.pipeline_cbvila", "CBViLAVisualQuestionAnsweringPipeline")
+_PIPELINE = LateClass("explaining.pipeline", "CBViLAVisualQuestionAnsweringPipeline")
 
 
 def offer_pipeline() -> None:

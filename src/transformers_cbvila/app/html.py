@@ -13,10 +13,9 @@ from PIL import Image
 
 from ..explaining.explanation import Explanation
 from ..pages.document import data_uri, percent, png
-from ..pages.heat_maps import heat_map, heat_map_alternative, scale_bar
+from ..pages.heat_maps import heat_map_figures, scale_bar
 
 _SIDE = 320  # pixels of the longer side of a picture, at most
-_UNKNOWN = "<br>not a word that the model knows"
 _CRISP = 128  # pictures up to this side are sent as they are, and shown with sharp pixels
 
 
@@ -90,11 +89,7 @@ def bars(rows: Iterable[tuple[str, float]], chosen: str | None = None, label: st
 
 def heat_maps(explanation: Explanation) -> str:
     """Returns the heat map of each word of an explanation of one image, with the scale of their colours."""
-    figures = "".join(
-        f"<figure>{picture(heat_map(explanation.images[0], values), heat_map_alternative(word, values))}"
-        f"<figcaption><b>{escape(word)}</b>{'' if known else _UNKNOWN}</figcaption></figure>"
-        for word, known, values in zip(explanation.words, explanation.known, explanation.maps, strict=True)
-    )
+    figures = heat_map_figures(explanation, shares=False, tag=picture, escape=escape)
     bar = picture(scale_bar(120, 8), "from dark, where a word looks least, to light, where it looks most", "scale")
     return f'<div class="heat">{figures}</div><p class="soft">least {bar} most, for each word</p>'
 

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import PreTrainedConfig
-
-from ..bundled import checkpoint_source
+from ..bundled import checkpoint_source, class_of_checkpoint
 from ..devices import placed
 from ..model.messages_cbvila import listed
 from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
@@ -96,18 +94,13 @@ def load_models(names: Sequence[str] = DEFAULT_MODELS) -> AppModels:
     models = AppModels(list(names))
     for name in names:
         source = checkpoint_source(name)
-        head = _head_of(source)
+        head = class_of_checkpoint(source) or ""
         if head not in _USES:
             uses = "; ".join(f"a {known} {use}" for known, use in _USES.items())
             raise ValueError(f"{name} is a {head or 'model without a head'}, which the app has no use for: {uses}.")
         if not _load(models, name, source, head):
             raise ValueError(f"{name}: another model that was named before {_USES[head]} already; leave one out.")
     return models
-
-
-def _head_of(source: str) -> str:
-    """Returns the name of the class that a checkpoint was saved from."""
-    return (PreTrainedConfig.get_config_dict(source)[0].get("architectures") or [""])[0]
 
 
 def _load(models: AppModels, name: str, source: str, head: str) -> bool:

@@ -1,8 +1,10 @@
 """`cbvila evaluate TASK`."""
 
+from dataclasses import replace
 from typing import Any
 
 from ..metric_lines import print_metrics
+from .processes import joined_processes, said_once
 from .tasks import parse_task, task_parts
 
 EXAMPLE = """\
@@ -11,6 +13,7 @@ example:
   cbvila evaluate vqa --model cbvila-tiny-easyvqa --data easy-vqa --train_data easy-vqa --output vqa.json
   cbvila evaluate reasoning --model runs/nlvr1 --data data/nlvr1 --split validation --protocol nlvr1 \\
       --output nlvr1.json
+  accelerate launch --num_processes 8 -m transformers_cbvila evaluate retrieval --model runs/mine --data my_coco
 
 The file is flat JSON: each figure with its 95 % interval (_low, _high), what is reached without looking (_floor), and
 what the protocol leaves open (metric, rerank_k, gallery_images …). `cbvila evaluate TASK --help` lists the options.
@@ -33,7 +36,10 @@ def run(task: Any, job: Any) -> int:
     """Evaluates, prints the metrics, and returns the exit status."""
     from ..tasks.evaluate import evaluate_task
 
-    print_metrics(evaluate_task(task, job))
-    if job.output is not None:
-        print(f"Figures: {job.output}")
+    with joined_processes() as processes, said_once(processes):
+        if not processes.is_main:
+            job = replace(job, output=None, predictions=None)
+        print_metrics(evaluate_task(task, job, processes.is_main, processes.count > 1))
+        if job.output is not None:
+            print(f"Figures: {job.output}")
     return 0

@@ -76,13 +76,12 @@ def head_of(source: str) -> Any:
     Raises:
         ValueError: If it cannot be explained.
     """
-    from transformers import PreTrainedConfig
-
     import transformers_cbvila
 
+    from ..bundled import class_of_checkpoint
     from ..explaining.heads import require_explained
 
-    name = (PreTrainedConfig.get_config_dict(source)[0].get("architectures") or ["model without a head"])[0]
+    name = class_of_checkpoint(source) or "model without a head"
     head = getattr(transformers_cbvila, name, None)
     require_explained(head, name)
     return head

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .parsing import Parser
+from .processes import Processes, joined_processes
 
 if TYPE_CHECKING:
     from ..retrieval.retriever import CBViLARetriever
@@ -20,14 +21,16 @@ example:
   cbvila search ~/Pictures "a red circle"
   cbvila search ~/Pictures "a red circle" --not "a square" --top_k 3 --page found.html
   cbvila search ~/Pictures --image like_this.png --not_image unlike_that.png --fold_duplicates 0.99
+  accelerate launch --num_processes 8 -m transformers_cbvila search ~/Pictures "a red circle"
 
 A line for each picture that is found: its score, how probably it matches (if the model's match_calibration was
 fitted, as `cbvila inspect` and `cbvila evaluate retrieval` do), and its file. Of a calibrated model, pictures of less
 than one half are left out, so that nothing can be the answer; --min_probability 0 shows them.
 
 Pictures are encoded once, into an index in the cache of Hugging Face (HF_HOME, in cbvila/search). The next search
-encodes what is new or changed and forgets what is gone. The page is one HTML file: the pictures, with a heat map for
-each word of the text and, if a picture was asked for, the visual words that they share with it.
+encodes what is new or changed and forgets what is gone; several processes share what is to be encoded. The page is one
+HTML file: the pictures, with a heat map for each word of the text and, if a picture was asked for, the visual words
+that they share with it.
 """
 INTERRUPTED = "Interrupted. The same command goes on with the pictures that are not indexed yet."
 _PROBABLE = 0.5  # least probability of what is shown if nobody says another, of a calibrated model
@@ -99,6 +102,13 @@ def _positionals_first(argv: list[str]) -> list[str]:
 
 def run(asked: argparse.Namespace) -> int:
     """Indexes the folder, searches it, prints what was found and writes the page."""
+    with joined_processes() as processes:
+        _run(asked, processes)
+    return 0
+
+
+def _run(asked: argparse.Namespace, processes: Processes) -> None:
+    """Does this process's share; the main one searches."""
     from ..model.image_loading_cbvila import load_image
     from ..model.messages_cbvila import shown
     from ..output_files import require_folder
@@ -108,9 +118,13 @@ def run(asked: argparse.Namespace) -> int:
     if not os.path.isdir(asked.folder):
         raise FileNotFoundError(f"{shown(asked.folder, 255)} is no folder: give the folder of the pictures.")
     images = {name: load_image(file) for name in ("image", "negative_image") if (file := getattr(asked, name))}
-    retriever = CBViLARetriever.from_pretrained(asked.model)
+    retriever = CBViLARetriever.from_pretrained(asked.model, device=processes.device)
     keep_states = retriever.rerank_k > 0  # what nothing re-ranks takes a thousandth of the disk
     folder = asked.index_dir or _in_cache(retriever, asked.folder, keep_states)
+    if processes.count > 1:
+        _encode_together(retriever, asked.folder, folder, keep_states, processes)
+    if not processes.is_main:
+        return
     retriever.index(asked.folder, folder=folder, keep_states=keep_states)
     print(f"{len(retriever):,} pictures are indexed in {folder}", file=sys.stderr)
     hits, note = _search(retriever, asked, images)
@@ -120,7 +134,23 @@ def run(asked: argparse.Namespace) -> int:
         print(note)
     if asked.page:
         print(f"Page: {_write_page(retriever, asked, images, hits, note)}")
-    return 0
+
+
+def _encode_together(
+    retriever: CBViLARetriever, pictures: str, folder: str | Path, keep_states: bool, processes: Processes
+) -> None:
+    """Has each process encode its part of what the index lacks; the index takes them when it is asked next."""
+    from ..retrieval.encoding import GalleryEncoder
+    from ..retrieval.folder_gallery import encode_part, start_parts
+
+    encoder = GalleryEncoder(
+        retriever.model, retriever.processor, "images", progress=processes.is_main, keep_states=keep_states
+    )
+    if processes.is_main:
+        start_parts(pictures, folder, encoder)
+    processes.wait()
+    encode_part(pictures, folder, encoder, processes.index, processes.count)
+    processes.wait()
 
 
 def _in_cache(retriever: CBViLARetriever, folder: str, keep_states: bool) -> Path:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .parsing import Parser
-
-if TYPE_CHECKING:
-    from accelerate import PartialState
+from .processes import Processes, joined_processes
 
 EXAMPLE = """\
 example:
@@ -63,62 +61,53 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace]:
 
 def run(options: argparse.Namespace) -> int:
     """Writes visual words, or draws them."""
-    import torch
-    from accelerate import PartialState
-    from accelerate.utils import parse_flag_from_env
-
-    # Without cpu=True, processes on CPUs would not know of each other.
-    on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
-    state = PartialState(cpu=on_cpu)
-    try:
-        (_decode if options.decode else _encode)(options, state)
-    finally:
-        state.destroy_process_group()
+    with joined_processes() as processes:
+        (_decode if options.decode else _encode)(options, processes)
     return 0
 
 
-def _encode(options: argparse.Namespace, state: PartialState) -> None:
+def _encode(options: argparse.Namespace, processes: Processes) -> None:
     from ..data.image_rows import ImageRows
     from ..data.source_rows import usual_split
     from ..inspection.token_files import TokenWriter, check_folder, describe_tokens, start_folder, token_files
 
     split = options.split or usual_split([options.data])
     rows = ImageRows(options.data, split, options.image_column)
-    model, processor = _load(options.model, state)
+    model, processor = _load(options.model, processes)
     given = {name: getattr(options, name) for name in ("model", "data", "image_column", "rows_per_file", "batch_size")}
     given |= {"split": split, "rows": rows.count, "skip_bad_rows": options.skip_bad_rows}
     description = describe_tokens(model, processor, given)
-    if state.is_main_process:
+    if processes.is_main:
         start_folder(options.output_dir, description)
-    state.wait_for_everyone()
+    processes.wait()
     check_folder(options.output_dir, description)
     sizes = (options.rows_per_file, options.batch_size, options.skip_bad_rows)
     writer = TokenWriter(model, processor, Path(options.output_dir), *sizes)
-    written = writer.write(rows, state.process_index, state.num_processes)
+    written = writer.write(rows, processes.index, processes.count)
     if writer.skipped:
         from ..data.bad_rows import summary_of_bad_rows
 
         print(summary_of_bad_rows(writer.skipped), file=sys.stderr)
-    print(f"{written:,} rows tokenized{_by(state)}.")
-    state.wait_for_everyone()
-    if state.is_main_process:
+    print(f"{written:,} rows tokenized{_by(processes)}.")
+    processes.wait()
+    if processes.is_main:
         print(f"Visual words: {len(token_files(options.output_dir)):,} files in {options.output_dir}")
 
 
-def _decode(options: argparse.Namespace, state: PartialState) -> None:
+def _decode(options: argparse.Namespace, processes: Processes) -> None:
     from ..inspection.token_files import read_tokens_description
     from ..inspection.token_pictures import draw_tokens, write_origins
 
-    model, processor = _load(options.model or read_tokens_description(options.data)["model"], state)
-    places = {"process": state.process_index, "processes": state.num_processes}
+    model, processor = _load(options.model or read_tokens_description(options.data)["model"], processes)
+    places = {"process": processes.index, "processes": processes.count}
     drawn = draw_tokens(options.data, options.output_dir, model, processor, options.batch_size, **places)
-    print(f"{drawn:,} pictures drawn{_by(state)}.")
-    state.wait_for_everyone()
-    if state.is_main_process:
+    print(f"{drawn:,} pictures drawn{_by(processes)}.")
+    processes.wait()
+    if processes.is_main:
         print(f"Pictures: {write_origins(options.data, options.output_dir):,} in {options.output_dir}")
 
 
-def _load(name: str, state: PartialState) -> tuple[Any, Any]:
+def _load(name: str, processes: Processes) -> tuple[Any, Any]:
     """Returns a model on the device of this process, and its processor."""
     from ..bundled import checkpoint_source
     from ..devices import placed
@@ -126,9 +115,9 @@ def _load(name: str, state: PartialState) -> tuple[Any, Any]:
     from ..model.processing_cbvila import CBViLAProcessor
 
     source = checkpoint_source(name)
-    model = placed(CBViLAForPreTraining.from_pretrained(source), state.device)
+    model = placed(CBViLAForPreTraining.from_pretrained(source), processes.device)
     return model.eval(), CBViLAProcessor.from_pretrained(source)
 
 
-def _by(state: PartialState) -> str:
-    return "" if state.num_processes == 1 else f" by process {state.process_index + 1} of {state.num_processes}"
+def _by(processes: Processes) -> str:
+    return "" if processes.count == 1 else f" by process {processes.index + 1} of {processes.count}"

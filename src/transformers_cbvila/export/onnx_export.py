@@ -12,10 +12,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from transformers import PreTrainedConfig
 from transformers.utils import CONFIG_NAME
 
-from ..bundled import checkpoint_source
+from ..bundled import checkpoint_source, class_of_checkpoint
 from ..extras import require
 from ..model.processing_cbvila import CBViLAProcessor
 from ..onnx_runtime.export_files import DESCRIPTION, FORMAT
@@ -94,11 +93,11 @@ def load_exported(name: str) -> tuple[Any, CBViLAProcessor]:
         ValueError: If its class is not exported.
     """
     source = checkpoint_source(name)
-    architectures = PreTrainedConfig.get_config_dict(source)[0].get("architectures")
-    if not architectures:
+    class_name = class_of_checkpoint(source)
+    if class_name is None:
         raise ValueError(f"{name}: its {CONFIG_NAME} does not say of which class it is (architectures)")
     try:
-        cls = exported_class(architectures[0])
+        cls = exported_class(class_name)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
     # flex and flash attention do not export

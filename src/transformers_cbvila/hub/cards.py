@@ -112,11 +112,13 @@ def _parts_table(checkpoint: Checkpoint) -> str:
 
 def _parts_with_language_model(checkpoint: Checkpoint) -> dict[str, str]:
     config = CBViLAConditionalGenerationConfig.from_dict(checkpoint.config)
+    adapter = config.language_model_adapter
     return {
         **_class_and_images(checkpoint, config.vision_config.to_dict()),
         "projector": f"`{config.projector_config.type}`, {config.num_image_tokens} tokens for each image",
         "language model": f"`{config.language_model}`, not in this repository; "
-        + _encoder(config.text_config.get_text_config().to_dict()),
+        + _encoder(config.text_config.get_text_config().to_dict())
+        + ("" if adapter is None else f"; with an adapter in `{adapter}`, which needs `pip install peft`"),
     }
 
 

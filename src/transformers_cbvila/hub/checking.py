@@ -21,6 +21,7 @@ from transformers.utils import (
 
 from ..bundled import bundled_or_same, no_checkpoint
 from ..model.messages_cbvila import listed, one_line, shown
+from .adapters import adapter_files
 from .exports import exported_files
 from .kinds import Kind, kinds
 from .local_paths import check_names_no_folder
@@ -56,7 +57,13 @@ class Checkpoint:
     def files(self) -> list[str]:
         """Names of the files that are published unchanged: weights, tokenizer, export, and what else there is."""
         optional = [name for name in (GENERATION_CONFIG_NAME, CHAT_TEMPLATE_FILE) if (self.folder / name).is_file()]
-        return [*self.weights, *_TOKENIZER_FILES, *optional, *exported_files(self.folder)]
+        return [
+            *self.weights,
+            *_TOKENIZER_FILES,
+            *optional,
+            *adapter_files(self.folder, self.config),
+            *exported_files(self.folder),
+        ]
 
     @property
     def facts_file(self) -> Path | None:

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from transformers.utils import CONFIG_NAME, PROCESSOR_NAME
+from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME, PROCESSOR_NAME
 
 from ..model.processing_cbvila import MODEL_INPUT_NAMES
 from ..model.remote_code_cbvila import (
@@ -14,6 +14,7 @@ from ..model.remote_code_cbvila import (
     names_in_processor_config,
     save_code,
 )
+from .adapters import published_adapter
 from .checking import Checkpoint
 from .outside_classes import outside_code
 
@@ -42,6 +43,8 @@ def stage(checkpoint: Checkpoint, card: str, folder: str | Path) -> None:
     for name, text in additions.items():
         (folder / name).write_text(text, encoding="utf-8")
     _write_json(folder / CONFIG_NAME, _published_config(checkpoint))
+    if (adapter := checkpoint.config.get("language_model_adapter")) is not None:
+        _write_json(folder / adapter / ADAPTER_CONFIG_NAME, published_adapter(checkpoint.folder, checkpoint.config))
     _write_json(folder / PROCESSOR_NAME, _published_processor(checkpoint))
     _write_json(folder / TOKENIZER_CONFIG, _published_tokenizer(checkpoint))
     (folder / "README.md").write_text(card, encoding="utf-8")

@@ -1,5 +1,6 @@
 """The configuration of [`CBViLAForConditionalGeneration`]: an image encoder, a projector and a language model."""
 
+import os
 from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
@@ -36,6 +37,8 @@ class CBViLAConditionalGenerationConfig(PreTrainedConfig):
             quantized tokens.
         language_model (`str`, *optional*): Folder or Hub id of the language model, whose weights are kept outside the
             checkpoint.
+        language_model_adapter (`str`, *optional*): Folder of the checkpoint with an adapter (PEFT) of the language
+            model.
         image_token_id (`int`, *optional*): Token that stands for an image in `input_ids`, k times; by default the
             first one outside the language model's vocabulary.
         freeze_vision_tower (`bool`, defaults to `False`): Whether training leaves the image encoder as it is.
@@ -67,6 +70,7 @@ class CBViLAConditionalGenerationConfig(PreTrainedConfig):
     projector_config: Any = None
     quantizer_config: Any = None
     language_model: str | None = None
+    language_model_adapter: str | None = None
     image_token_id: int | None = None
     freeze_vision_tower: bool = False
     initializer_range: float = 0.02
@@ -101,6 +105,9 @@ class CBViLAConditionalGenerationConfig(PreTrainedConfig):
         if not isinstance(self.text_config, PreTrainedConfig):
             raise ValueError(f"text_config is {shown(self.text_config)}; expected the configuration of a causal LM.")
         self.projector_config.check("projector_config")
+        adapter = self.language_model_adapter
+        if adapter is not None and (not adapter or os.path.basename(adapter) != adapter or adapter in (".", "..")):
+            raise ValueError(f"language_model_adapter={shown(adapter)}; expected a folder's name, in the checkpoint.")
         if self.image_token_id is None or self.image_token_id < 0:
             raise ValueError(f"image_token_id={self.image_token_id} must be 0 or more.")
         if self.reads_words and self.quantizer_config is None:

@@ -138,6 +138,7 @@ class CBViLAForConditionalGeneration(CBViLAConditionalGenerationPreTrainedModel,
             ValueError: If it has another width or vocabulary than the configuration, or cannot be used.
         """
         self.model.attach_language_model(language_model)
+        self._causal_language_model = (language_model,)
         self.lm_head = language_model.get_output_embeddings()
         left_out = {f"lm_head.{name}" for name in self.lm_head.state_dict()}
         self._keys_to_ignore_on_save = left_out | {f"model.{name}" for name in self.model._keys_to_ignore_on_save}

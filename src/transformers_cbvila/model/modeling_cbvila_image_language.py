@@ -21,6 +21,14 @@ from .arguments_cbvila import takes_no_other_arguments
 from .caching_cbvila import CACHE_NAME, named_cache, one_cache
 from .configuration_cbvila_conditional_generation import CBViLAConditionalGenerationConfig
 from .image_placeholders_cbvila import check_image_tokens
+from .language_model_adapter_cbvila import (
+    ADAPTER_FOLDER,
+    add_adapter,
+    load_adapter,
+    save_adapter,
+    train_adapter,
+    weights_of,
+)
 from .language_model_cbvila import check_sizes, load_language_model, split_language_model
 from .modeling_cbvila_base import CBViLAPreTrainedModel
 from .modeling_cbvila_vision import CBViLAVisionModel, tokens_to_quantize
@@ -46,12 +54,14 @@ class CBViLAConditionalGenerationPreTrainedModel(CBViLAPreTrainedModel):
     main_input_name = "input_ids"
     # The loss is a mean over labelled tokens, whose number Trainer counts over micro-batches and processes.
     accepts_loss_kwargs = True
+    # The causal language model as a whole, of which only parts are modules of this one; in a tuple so that it is none.
+    _causal_language_model: tuple[PreTrainedModel, ...] = ()
 
     @classmethod
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike | None, *args: Any, **kwargs: Any
     ) -> Any:
-        """Loads a model as [`~transformers.PreTrainedModel.from_pretrained`] does, and its language model.
+        """Loads a model as [`~transformers.PreTrainedModel.from_pretrained`] does, its language model and adapter.
 
         Args:
             pretrained_model_name_or_path: A folder, or a repository of the Hub.
@@ -61,6 +71,7 @@ class CBViLAConditionalGenerationPreTrainedModel(CBViLAPreTrainedModel):
                 `dtype`, hold for it as well.
 
         Raises:
+            ImportError: If the checkpoint has an adapter of the language model, and PEFT is not installed.
             ValueError: If the language model is not there, or has another width or vocabulary than the one that the
                 checkpoint was trained with.
         """
@@ -70,8 +81,83 @@ class CBViLAConditionalGenerationPreTrainedModel(CBViLAPreTrainedModel):
         if isinstance(source, str):
             model.config.language_model = source
         language_model = load_language_model(model.config.language_model if source is None else source, kwargs)
+        adapter = model.config.language_model_adapter
+        if adapter is not None:
+            load_adapter(language_model, pretrained_model_name_or_path, adapter, kwargs)
         model.attach_language_model(language_model)
         return loaded
+
+    def save_pretrained(  # type: ignore[override]  # the other options go on as they are
+        self,
+        save_directory: str | os.PathLike,
+        is_main_process: bool = True,
+        state_dict: dict[str, Tensor] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Saves as [`~transformers.PreTrainedModel.save_pretrained`] does; an adapter in a folder of its own.
+
+        Args:
+            save_directory: The folder of the checkpoint.
+            is_main_process: Whether this process writes.
+            state_dict: Weights in place of the model's.
+            kwargs: Passed to the method of transformers.
+        """
+        # Before anything else is written: whatever has the weights of a checkpoint then has its adapter.
+        if self.config.language_model_adapter is not None and is_main_process:
+            language_model = self.require_causal_language_model()
+            layers = "language_model." if self.base_model is self else f"{self.base_model_prefix}.language_model."
+            save_adapter(
+                language_model,
+                os.path.join(save_directory, self.config.language_model_adapter),
+                self.config.language_model,
+                None if state_dict is None else weights_of(language_model, state_dict, layers),
+            )
+        super().save_pretrained(save_directory, is_main_process=is_main_process, state_dict=state_dict, **kwargs)
+
+    def _get_files_timestamps(self, working_dir: str | os.PathLike) -> dict[str, float]:
+        """Returns which files were there before saving, which pushes others; the adapter's have just been written."""
+        times: dict[str, float] = super()._get_files_timestamps(working_dir)
+        return {name: time for name, time in times.items() if name != self.config.language_model_adapter}
+
+    def add_language_model_adapter(self, adapter_config: Any) -> None:
+        """Adds an adapter of PEFT to the language model, which is trained with the rest and saved with it.
+
+        The language model itself stays as it is, and outside the checkpoint.
+
+        Args:
+            adapter_config: A configuration of PEFT such as `LoraConfig`, whose `target_modules` are of the causal
+                language model.
+
+        Raises:
+            ImportError: If PEFT is not installed.
+            ValueError: If there is no language model, or it has an adapter already.
+        """
+        language_model = self.require_causal_language_model()
+        add_adapter(language_model, adapter_config)
+        self.config.language_model_adapter = ADAPTER_FOLDER
+        self.attach_language_model(language_model)
+        self.train_language_model_adapter()
+
+    def train_language_model_adapter(self) -> None:
+        """Makes the adapter of the language model trainable, which one that was loaded is not.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        train_adapter(self.require_causal_language_model())
+
+    def require_causal_language_model(self) -> PreTrainedModel:
+        """Returns the causal language model whose layers are part of this model.
+
+        Raises:
+            ValueError: If none is attached.
+        """
+        if not self._causal_language_model:
+            raise ValueError(
+                f"{type(self).__name__} has no language model, which is kept outside checkpoints: load it with "
+                "from_pretrained, or call attach_language_model."
+            )
+        return self._causal_language_model[0]
 
     def attach_language_model(self, language_model: PreTrainedModel) -> None:
         """Makes a causal language model part of this one: frozen, and left out of its checkpoints.
@@ -120,6 +206,7 @@ class CBViLAConditionalGenerationModel(CBViLAConditionalGenerationPreTrainedMode
     def attach_language_model(self, language_model: PreTrainedModel) -> None:
         """Makes the layers of a causal language model part of this model, frozen."""
         check_sizes(language_model, self.config.text_config.get_text_config())
+        self._causal_language_model = (language_model,)
         self.language_model, _ = split_language_model(language_model)
         self._keys_to_ignore_on_save = {f"language_model.{name}" for name in self.language_model.state_dict()}
         self.config.text_config = language_model.config
@@ -150,11 +237,7 @@ class CBViLAConditionalGenerationModel(CBViLAConditionalGenerationPreTrainedMode
         Raises:
             ValueError: If none is attached.
         """
-        if self.language_model is None:
-            raise ValueError(
-                f"{type(self).__name__} has no language model, which is kept outside checkpoints: load it with "
-                "from_pretrained, or call attach_language_model."
-            )
+        self.require_causal_language_model()
         return self.language_model
 
     def get_input_embeddings(self) -> nn.Module:
@@ -167,24 +250,28 @@ class CBViLAConditionalGenerationModel(CBViLAConditionalGenerationPreTrainedMode
 
     @can_return_tuple
     def get_image_features(
-        self, pixel_values: Tensor, interpolate_pos_encoding: bool = False
+        self, pixel_values: Tensor, interpolate_pos_encoding: bool = False, **kwargs: Unpack[TransformersKwargs]
     ) -> BaseModelOutputWithPooling:
         """Encodes images for the language model.
 
         Args:
             pixel_values: (b, 3, H, W) images.
             interpolate_pos_encoding: Whether to allow image sizes other than the configured one.
+            kwargs: Options such as `output_attentions` and `output_hidden_states`, of the vision tower.
 
         Returns:
             `last_hidden_state` (b, 1 + n, D) of the vision tower, and `pooler_output` (b, k, D') of the projector.
         """
-        output = self.vision_tower(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding)
+        output = self.vision_tower(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, **kwargs)
         tokens = output.last_hidden_state
         if self.quantizer is not None:
             quantized = self.quantizer(tokens_to_quantize(output), remember=False).quantized
             tokens = torch.cat([tokens[:, :1], quantized.to(tokens.dtype)], dim=1)
         return BaseModelOutputWithPooling(
-            last_hidden_state=output.last_hidden_state, pooler_output=self.multi_modal_projector(tokens)
+            last_hidden_state=output.last_hidden_state,
+            pooler_output=self.multi_modal_projector(tokens),
+            hidden_states=output.hidden_states,
+            attentions=output.attentions,
         )
 
     def get_placeholder_mask(self, input_ids: Tensor, image_features: Tensor | None) -> Tensor:

@@ -11,7 +11,7 @@ from PIL import Image
 from ..explaining.explanation import Explanation
 from ..explaining.visual_words import codes_for_words
 from .document import counted, html_page, image_tag, percent, table, tile
-from .heat_maps import enlarged, heat_map, heat_map_alternative, scale_bar
+from .heat_maps import enlarged, heat_map_figures, scale_bar
 
 _METHODS = {
     "gradcam": "Grad-CAM: attention to a patch counts where more of it would raise the score.",
@@ -66,16 +66,9 @@ def _images(explanation: Explanation) -> str:
 
 def _heat_maps(explanation: Explanation, number: int) -> str:
     """Shows a heat map of each word over one image."""
-    name, image, maps = _names(explanation)[number], explanation.images[number], explanation.image_maps[number]
-    figures = "".join(
-        f"<figure>{image_tag(heat_map(image, values), heat_map_alternative(word, values, name.lower()))}"
-        f'<figcaption><b>{escape(word)}</b><span class="soft">{percent(float(share), 0)} of all words'
-        f"{'' if known else '; not a word that the model knows'}</span></figcaption></figure>"
-        for word, known, values, share in zip(
-            explanation.words, explanation.known, maps, explanation.shares, strict=True
-        )
-    )
-    rows, columns = maps.shape[1:]
+    name = _names(explanation)[number]
+    figures = heat_map_figures(explanation, number, name.lower())
+    rows, columns = explanation.maps.shape[1:]
     title = "Where the words look" if len(explanation.images) == 1 else f"Where the words look: {name.lower()}"
     bar = image_tag(scale_bar(), "Colours from dark, the least of a word, to light, the most")
     return f"""<section class="heat"><h2>{title}</h2>

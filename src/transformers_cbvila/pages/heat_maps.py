@@ -1,7 +1,13 @@
-"""Heat maps over images."""
+"""Heat maps over images, and the figures of an explanation."""
+
+import html
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
+
+from ..explaining.explanation import Explanation
+from .document import image_tag, percent
 
 _SIDE = 320  # pixels of the longer side, at least: small images are enlarged by a whole number
 _COVER = 0.62  # how much of a pixel the colour is
@@ -56,3 +62,32 @@ def heat_map_alternative(word: str, values: np.ndarray, image: str = "the image"
     if values.max() == values.min():
         return f"Heat map of “{word}” over {image}: the same everywhere"
     return f"Heat map of “{word}” over {image}: greatest at the {place_of_maximum(values)}"
+
+
+def heat_map_figures(
+    explanation: Explanation,
+    number: int = 0,
+    image: str = "the image",
+    shares: bool = True,
+    tag: Callable[[Image.Image, str], str] = image_tag,
+    escape: Callable[[str], str] = html.escape,
+) -> str:
+    """Returns a `<figure>` for each word: its heat map over an image, and below it the word.
+
+    Args:
+        explanation: What [`explain`] returned.
+        number: Of the image, counted from 0.
+        image: What the image is called.
+        shares: Whether to say which part of the attention of all words a word has.
+        tag: Returns the tag of a picture with what it shows in words.
+        escape: Escapes a word.
+    """
+    seen, figures = explanation.images[number], []
+    words = zip(explanation.words, explanation.known, explanation.shares, explanation.image_maps[number], strict=True)
+    for word, known, share, values in words:
+        notes = [f"{percent(float(share), 0)} of all words"] if shares else []
+        notes += [] if known else ["not a word that the model knows"]
+        below = f'<span class="soft">{"; ".join(notes)}</span>' if notes else ""
+        drawn = tag(heat_map(seen, values), heat_map_alternative(word, values, image))
+        figures.append(f"<figure>{drawn}<figcaption><b>{escape(word)}</b>{below}</figcaption></figure>")
+    return "".join(figures)

@@ -12,7 +12,7 @@ from PIL import Image
 from ..explaining.explanation import Explanation
 from ..explaining.visual_words import SharedCode, SharedCodes
 from .document import counted, html_page, image_tag, percent
-from .heat_maps import heat_map, place_of_maximum
+from .heat_maps import heat_map_figures
 
 _SIDE = 320  # pixels of the longer side of a picture, at most
 
@@ -99,26 +99,13 @@ def _hit(hit: SearchHit, number: int) -> str:
         facts.append(f"probability {percent(hit.probability, 1)}")
     if hit.folded:
         facts.append(f"stands for {counted(hit.folded, 'near-duplicate')} more")
-    why = [] if hit.explanation is None else [_heat_maps(hit.explanation)]
+    why = [] if hit.explanation is None else [f'<div class="heat grid">{heat_map_figures(hit.explanation)}</div>']
     if hit.shared is not None:
         why.append(_shared(hit.shared))
     picture = image_tag(_small(hit.image), f"Picture {number}: {hit.name}")
     return f"""<section class="hit"><h2>{number}. {escape(hit.name)}</h2>
 <p class="soft">{", ".join(facts)}</p>
 <div class="found">{picture}<div>{"".join(why)}</div></div></section>"""
-
-
-def _heat_maps(explanation: Explanation) -> str:
-    image = explanation.images[0]
-    figures = "".join(
-        f"<figure>{image_tag(heat_map(image, values), f'Heat map of “{word}”, greatest: {place_of_maximum(values)}')}"
-        f'<figcaption><b>{escape(word)}</b><span class="soft">{percent(float(share), 0)}'
-        f"{'' if known else '; not a word that the model knows'}</span></figcaption></figure>"
-        for word, known, values, share in zip(
-            explanation.words, explanation.known, explanation.maps, explanation.shares, strict=True
-        )
-    )
-    return f'<div class="heat grid">{figures}</div>'
 
 
 def _shared(shared: SharedCodes) -> str:

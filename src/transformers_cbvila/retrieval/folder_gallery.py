@@ -21,9 +21,10 @@ from ..model.messages_cbvila import shown
 from ..model.number_checks_cbvila import check_whole
 from .encoding import GalleryEncoder
 from .faiss_index import FAISS_FILE
+from .folder_parts import part_folder, take_parts
 from .gallery import Encoded, Gallery, concatenate
 from .gallery_identity import describe
-from .gallery_writing import columns_of
+from .gallery_writing import SHARD_BYTES, columns_of
 from .indexed_items import (
     IndexedItems,
     PictureEntry,
@@ -91,10 +92,10 @@ def store_folder(
     described = _metadata(pictures, found, metadata)
     if is_written(folder):
         _check_root(folder, root)
-    shards = Shards(folder, describe(encoder) | {"content": _KIND})
+    shards = _opened(folder, encoder)
     before, metadata_before = read_entries(folder)
     there = set(stored_contents(folder))
-    changed = [picture for picture in found if not _is_known(before.get(picture.file_name), picture, there)]
+    changed = _changed(found, before, there)
     if changed or not shards.complete:
         shards.describe(root=str(root), complete=False)
         write_entries(folder, before.values(), metadata_before)  # without a line that a killed run left unfinished
@@ -112,6 +113,56 @@ def store_folder(
     shards.thin_out(lambda table: np.isin(_contents(table), contents))
     shards.describe(root=str(root), complete=True)
     return open_folder(folder, Path(pictures))
+
+
+def start_parts(pictures: str | Path, folder: str | Path, encoder: GalleryEncoder) -> None:
+    """Makes the folder of a gallery that several processes fill; one of them calls it, and the others wait for it.
+
+    Args:
+        pictures: The folder of pictures.
+        folder: The folder of the gallery.
+        encoder: Encodes what is new.
+
+    Raises:
+        ValueError: As of [`store_folder`].
+    """
+    folder = Path(folder)
+    if is_written(folder):
+        _check_root(folder, Path(os.path.abspath(pictures)))
+    _opened(folder, encoder)
+
+
+def encode_part(
+    pictures: str | Path,
+    folder: str | Path,
+    encoder: GalleryEncoder,
+    process: int,
+    processes: int,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Encodes what a process shares of the pictures that a gallery lacks; [`store_folder`] then takes all parts.
+
+    Args:
+        pictures: The folder of pictures.
+        folder: The folder of the gallery, after [`start_parts`].
+        encoder: Encodes what is new.
+        process: Number of this process, counted from 0.
+        processes: How many there are.
+        shard_bytes: Approximate size of a file.
+    """
+    folder, root = Path(folder), Path(os.path.abspath(pictures))
+    there = set(stored_contents(folder))
+    share = _changed(pictures_of(pictures), read_entries(folder)[0], there)[process::processes]
+    if share:
+        part = Shards(part_folder(folder, process), describe(encoder) | {"content": _KIND})
+        _add(part, encode_pictures(root, share, encoder, there), shard_bytes)
+
+
+def _opened(folder: Path, encoder: GalleryEncoder) -> Shards:
+    """Returns the shards of a gallery, with those that processes of this or of a killed run have left."""
+    shards = Shards(folder, describe(encoder) | {"content": _KIND})
+    take_parts(shards)
+    return shards
 
 
 def open_folder(folder: Path, root: Path | None = None) -> tuple[Gallery, IndexedItems]:
@@ -163,6 +214,11 @@ def _check_root(folder: Path, root: Path) -> None:
             f"{folder} is the index of {shown(before, 255)}, and these pictures are in {shown(str(root), 255)}: give "
             "another folder, or delete this one to start again."
         )
+
+
+def _changed(found: list[PictureEntry], before: Mapping[str, PictureEntry], contents: set[int]) -> list[PictureEntry]:
+    """Returns the pictures that have to be read."""
+    return [picture for picture in found if not _is_known(before.get(picture.file_name), picture, contents)]
 
 
 def _is_known(entry: PictureEntry | None, picture: PictureEntry, contents: set[int]) -> bool:

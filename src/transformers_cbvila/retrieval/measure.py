@@ -85,6 +85,7 @@ def measure_gallery(
     max_length: int = 30,
     own_captions_only: bool = False,
     folder: str | Path | None = None,
+    together: bool = False,
 ) -> dict[str, float]:
     """Measures retrieval among M images and all T of their captions: an image is found by each, and finds any of them.
 
@@ -102,6 +103,7 @@ def measure_gallery(
             equal captions of other images as well.
         folder: Where to keep what is encoded and matched, for more than memory holds; killed, the same call goes on.
             In memory are the embeddings, and for some queries at a time their similarity to everything.
+        together: Whether all processes of torch's group, which call this with the same arguments, share the work.
 
     Returns:
         As [`measure_retrieval`]. The intervals of captions as queries are over images, whose captions are resampled
@@ -111,12 +113,13 @@ def measure_gallery(
     matches = bool(rerank_k) and model.config.needs("hard_negatives")
     # a folder may be asked again, for matching
     kept = matches or folder is not None
-    galleries = encode_both(model, processor, images, texts, batch_size, progress, folder, max_length, kept)
+    options = batch_size, progress, folder, max_length, kept, together
+    galleries = encode_both(model, processor, images, texts, *options)
     true = TrueMatches(texts, owners, own_captions_only)
     found_images, found_texts = (Encoded(torch.cat(list(gallery.blocks)), []) for gallery in galleries)
     metrics = _recalls(found_images, found_texts, None, true, "", seed)
     if rerank_k and matches:
-        found = rerank(model, *galleries, rerank_k, progress, folder and Path(folder) / "matches")
+        found = rerank(model, *galleries, rerank_k, progress, folder and Path(folder) / "matches", together)
         metrics |= _recalls(found_images, found_texts, found, true, "_reranked", seed)
         scale = float(model.cbvila.similarity_scale())
         judged = [

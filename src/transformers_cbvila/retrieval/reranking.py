@@ -18,6 +18,7 @@ from .encoding import GalleryEncoder
 from .gallery import Gallery, RetrievalModel, check_comparable
 from .gallery_writing import store_gallery
 from .pair_matching import match_pairs
+from .shared_work import encode_together, match_together
 from .similarity import most_similar
 
 
@@ -86,6 +87,7 @@ def encode_both(
     folder: str | Path | None = None,
     max_length: int = 30,
     keep_states: bool = True,
+    together: bool = False,
 ) -> tuple[Gallery, Gallery]:
     """Encodes images and texts into memory or into a folder.
 
@@ -99,10 +101,13 @@ def encode_both(
         folder: Where to store them, for more than fits in memory. Calling again resumes an interrupted run.
         max_length: Maximum number of tokens per text.
         keep_states: Whether to keep the states that matching needs.
+        together: Whether all processes of torch's group share the work, in memory, and each gets all of it.
     """
 
     def encode(kind: str, items: Iterable[Any]) -> Gallery:
         encoder = GalleryEncoder(model, processor, kind, max_length, batch_size, progress, keep_states)
+        if together:
+            return encode_together(encoder, items)
         return encoder.encode(items) if folder is None else store_gallery(Path(folder) / kind, encoder, items)
 
     return encode("images", images), encode("texts", texts)
@@ -115,6 +120,7 @@ def rerank(
     k: int = 64,
     progress: bool = True,
     folder: str | Path | None = None,
+    together: bool = False,
 ) -> TwoStageRetrieval:
     """Selects and re-ranks candidates, as [`retrieve_in_two_stages`], of encoded images and texts.
 
@@ -125,6 +131,7 @@ def rerank(
         k: Candidates per query.
         progress: Whether to show a progress bar.
         folder: Where to store scores. Calling again resumes an interrupted run.
+        together: Whether all processes of torch's group share the matching, and each gets all scores.
     """
     check_comparable(images, texts)
     text_cosines, text_rows = most_similar(images.blocks, texts.blocks, k)
@@ -136,7 +143,10 @@ def rerank(
     ]
     pairs, place = torch.cat([numbers.flatten() for numbers in wanted]).unique(return_inverse=True)
     pairs = torch.stack([pairs // num_texts, pairs % num_texts], dim=1)
-    logits = match_pairs(model, images, texts, pairs, progress=progress, folder=folder)
+    if together:
+        logits = match_together(model, images, texts, pairs, progress)
+    else:
+        logits = match_pairs(model, images, texts, pairs, progress=progress, folder=folder)
     of_texts, of_images = logits[place].split([text_rows.numel(), image_rows.numel()])
     return TwoStageRetrieval(
         _ordered(text_rows, of_texts.view_as(text_rows), text_cosines),

@@ -70,7 +70,7 @@ class Shards:
     def _new_shard(self) -> Iterator[Any]:
         """Gives a function that writes a part into a new shard, which exists once the block ends without an error."""
         arrow, ipc = require("pyarrow"), require("pyarrow.ipc")
-        final = self.folder / f"shard-{len(shard_files(self.folder)):05d}.arrow"
+        final = self._next_file()
         unfinished, rows, writer = final.with_name(final.name + UNFINISHED), 0, None
         with arrow.OSFile(str(unfinished), "wb") as file:
 
@@ -87,6 +87,16 @@ class Shards:
                 writer.close()
         os.replace(unfinished, final)
         self.rows += rows
+
+    def take(self, folder: Path) -> None:
+        """Moves the shards of another folder behind those that are there."""
+        rows = [len(table) for table in tables(folder)]
+        for file, added in zip(shard_files(folder), rows, strict=True):
+            os.replace(file, self._next_file())
+            self.rows += added
+
+    def _next_file(self) -> Path:
+        return self.folder / f"shard-{len(shard_files(self.folder)):05d}.arrow"
 
     def values(self, column: str, row: int) -> list[Any]:
         """Returns one row of a column of lists without reading the others.

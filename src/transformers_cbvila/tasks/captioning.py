@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..bundled import class_of_checkpoint
 from ..data import option_texts
 from ..data.captioning_collator import CBViLADataCollatorForCaptioning
 from ..data.column_names import CAPTION_COLUMNS
@@ -19,6 +20,7 @@ from ..data.image_views import ImageViews
 from ..data.scenes.caption_truth import has_truth, is_true
 from ..data.task_examples import CaptionedImages
 from ..data.texts import class_names, named, texts_of
+from ..extras import require
 from ..metrics.answer_normalization import normalize_answer
 from ..metrics.caption_metrics import caption_metrics, load_caption_metrics
 from ..metrics.intervals import mean_with_interval
@@ -30,10 +32,12 @@ from .caption_writing import caption_log_likelihoods, write_captions
 from .columns import column_option
 from .evaluation import Evaluation
 from .fields import FieldReader, Fields, Measured, Metrics
+from .language_adapter import DEFAULT_RANK, add_lora
 from .rows import TaskRows
 from .task import Task, called, check_at_least, text_fields
 from .training_defaults import CROPS_AND_FLIPS, TrainingDefaults
 
+_LORA_OPTIONS = ("lora", "lora_rank", "lora_alpha", "lora_target")
 _NEEDS_LANGUAGE_MODEL = "name a causal language model of transformers: --language_model FOLDER, or its Hub id"
 
 
@@ -53,7 +57,7 @@ class Captioning(Task):
         "the projector is new", 1e-3, 1e-4, batch_size=32, passes=5, least_steps=1000, views=CROPS_AND_FLIPS
     )
     merged_fields = ("captions",)
-    training_options = frozenset({"projector_option", "projector_start", "freeze_vision_tower"})
+    training_options = frozenset({"projector_option", "projector_start", "freeze_vision_tower", *_LORA_OPTIONS})
     has_text_baseline = False
 
     caption_column: str | None = column_option(option_texts.CAPTIONS, CAPTION_COLUMNS)
@@ -78,6 +82,27 @@ class Captioning(Task):
     freeze_vision_tower: bool = field(
         default=False, metadata={"help": "Train the projector alone, and leave the image encoder as it is."}
     )
+    lora: bool = field(
+        default=False,
+        metadata={
+            "help": "Train an adapter of the language model as well (LoRA, by PEFT), which is saved beside the "
+            "projector; the language model itself stays as it is."
+        },
+    )
+    lora_rank: int | None = field(
+        default=None, metadata={"help": f"Rank of the adapter's matrices; default: {DEFAULT_RANK}."}
+    )
+    lora_alpha: int | None = field(
+        default=None, metadata={"help": "Scale of the adapter, times its rank; default: twice the rank."}
+    )
+    lora_target: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Linear layer of the language model that gets an adapter, such as q_proj; several may be given; "
+            "default: all of its blocks.",
+            "action": Repeatable,
+        },
+    )
     max_new_tokens: int = field(
         default=40, metadata={"help": "Longest caption that evaluation has written, in tokens."}
     )
@@ -94,7 +119,16 @@ class Captioning(Task):
         """Raises a ValueError for options that cannot be."""
         super().__post_init__()
         check_at_least("max_new_tokens", self.max_new_tokens, 1)
+        self._check_lora()
         _ = self._projector_options
+
+    def _check_lora(self) -> None:
+        for name, value in (("lora_rank", self.lora_rank), ("lora_alpha", self.lora_alpha)):
+            if value is not None:
+                check_at_least(name, value, 1)
+        given = [name for name in _LORA_OPTIONS[1:] if getattr(self, name)]
+        if given and not self.lora:
+            raise ValueError(f"{', '.join(given)} of an adapter, and no adapter is trained: add lora.")
 
     @property
     def projector_config(self) -> dict[str, Any]:
@@ -146,10 +180,17 @@ class Captioning(Task):
 
     def create(self, source: str, from_scratch: bool) -> tuple[Any, Any]:
         """Returns a model with a new projector, or one that was trained for the task before, and its processor."""
-        from transformers import PreTrainedConfig
+        if self.lora:
+            require("peft")  # before anything is loaded
+        model, processor = self._created(source, from_scratch)
+        if self.lora:
+            add_lora(model, self.lora_rank, self.lora_alpha, self.lora_target)
+        return model, processor
 
-        architectures = PreTrainedConfig.get_config_dict(source)[0].get("architectures") or []
-        if self.head.__name__ in architectures and not from_scratch:
+    def _created(self, source: str, from_scratch: bool) -> tuple[Any, Any]:
+        """Returns the model without a new adapter, and its processor."""
+        is_trained = class_of_checkpoint(source) == self.head.__name__
+        if is_trained and not from_scratch:
             if self.projector_start is not None:
                 raise ValueError(
                     f"projector_start={shown(self.projector_start)}: {source} has a projector already; leave it out, "
@@ -161,7 +202,7 @@ class Captioning(Task):
             if self.freeze_vision_tower or self.is_given("freeze_vision_tower"):
                 options["freeze_vision_tower"] = self.freeze_vision_tower
             return self.head.from_pretrained(source, **options), self.processor_class().from_pretrained(source)
-        if self.head.__name__ in architectures:
+        if is_trained:
             raise ValueError(
                 "from_scratch needs a checkpoint without a projector, such as a pretrained one, as model."
             )

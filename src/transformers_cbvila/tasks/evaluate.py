@@ -5,9 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedConfig
-
-from ..bundled import checkpoint_source
+from ..bundled import checkpoint_source, class_of_checkpoint
 from ..data.given_options import Repeatable
 from ..data.option_texts import MEASURED_SPLIT, SOURCES
 from ..data.source_rows import usual_split
@@ -71,13 +69,14 @@ class EvaluationJob:
             raise ValueError(f"batch_size={self.batch_size} must be positive.")
 
 
-def evaluate_task(task: Task, job: EvaluationJob, progress: bool = True) -> Metrics:
+def evaluate_task(task: Task, job: EvaluationJob, progress: bool = True, together: bool = False) -> Metrics:
     """Evaluates a model, writes the metrics to `job.output`, if there is one, and returns them.
 
     Args:
         task: The task, with its options.
         job: Model and data.
         progress: Whether to show bars.
+        together: Whether all processes of torch's group, which call this together, share the work.
 
     Raises:
         FileNotFoundError: If a source, or the folder of the output, isn't there.
@@ -86,6 +85,10 @@ def evaluate_task(task: Task, job: EvaluationJob, progress: bool = True) -> Metr
     """
     if job.folder is not None and not task.resumes_evaluation:
         raise ValueError(f"folder={job.folder}: {task.name} keeps no finished work in a folder, so leave it out.")
+    if together and not task.shares_evaluation:
+        raise ValueError(f"{task.name} is evaluated by one process: start it without accelerate launch.")
+    if together and job.folder is not None:
+        raise ValueError(f"folder={job.folder}: several processes keep nothing in a folder; leave it out, or use one.")
     if job.predictions is not None and not task.has_predictions:
         raise ValueError(f"predictions={job.predictions}: {task.name} predicts nothing row by row, so leave it out.")
     require_folder("output", job.output)
@@ -103,7 +106,7 @@ def evaluate_task(task: Task, job: EvaluationJob, progress: bool = True) -> Metr
         train_rows = load_task_rows(replace(task, where=job.train_where), job.train_data, job.train_split, classes)
     elif task.has_text_baseline:
         print("Without train_data there is no text-only floor: what the texts alone give away is not measured.")
-    how = Evaluation(train_rows, job.batch_size, job.seed, progress, job.folder, job.protocol)
+    how = Evaluation(train_rows, job.batch_size, job.seed, progress, job.folder, job.protocol, together)
     measured = evaluate_rows(task, model, processor, rows, how)
     metrics = {
         "task": task.name,
@@ -111,7 +114,7 @@ def evaluate_task(task: Task, job: EvaluationJob, progress: bool = True) -> Metr
         "data": " ".join(Path(name).name for name in job.data),
         "split": split,
         "protocol": job.protocol or "own",
-        "zero_shot": _architecture(model.config.architectures) in task.zero_shot_heads,
+        "zero_shot": class_of_checkpoint(checkpoint_source(job.model)) in task.zero_shot_heads,
         **measured.metrics,
         "skipped_rows": len(rows.skipped),
     }
@@ -131,7 +134,7 @@ def load_trained(task: Task, name: str) -> tuple[Any, CBViLAProcessor]:
         ValueError: If the checkpoint has another head than the task's.
     """
     source = checkpoint_source(name)
-    architecture = _architecture(PreTrainedConfig.get_config_dict(source)[0].get("architectures"))
+    architecture = class_of_checkpoint(source)
     if architecture not in (None, task.head.__name__, *task.zero_shot_heads):
         raise ValueError(
             f"{name} is a {architecture}, which was not trained for {task.name}; fine-tune it with "
@@ -158,7 +161,3 @@ def _with_trained_length(name: str, task: Task) -> Task:
         f"--max_length {trained} measures on the same."
     )
     return task
-
-
-def _architecture(architectures: list[str] | None) -> str | None:
-    return architectures[0] if architectures else None

@@ -21,6 +21,7 @@ class Evaluation:
         progress: Whether to show bars.
         folder: Where to keep finished work, of a task that can (`resumes_evaluation`).
         protocol: The protocol by which metrics are to be comparable, if any.
+        together: Whether all processes of the group measure together, of a task that can (`shares_evaluation`).
     """
 
     train_rows: TaskRows | None = None
@@ -29,3 +30,4 @@ class Evaluation:
     progress: bool = True
     folder: str | None = None
     protocol: str | None = None
+    together: bool = False

@@ -72,7 +72,7 @@ class ImageTextRetrieval(Task):
     merged_fields = ("captions", "negative_captions")
     has_text_baseline = False
     has_predictions = False
-    resumes_evaluation = True
+    resumes_evaluation = shares_evaluation = True
 
     caption_column: str | None = column_option(option_texts.CAPTIONS, CAPTION_COLUMNS, aliases=["--text_column"])
     rerank_k: int = field(
@@ -146,6 +146,7 @@ class ImageTextRetrieval(Task):
             self.max_length,
             self.own_captions_only,
             evaluation.folder,
+            evaluation.together,
         )
         of_images, of_texts = TrueMatches(texts, caption_image_index(captions), self.own_captions_only).counts()
         for way, relevant, gallery in zip(WAYS, (of_images, of_texts), (len(texts), len(rows)), strict=True):

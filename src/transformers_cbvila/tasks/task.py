@@ -49,6 +49,7 @@ class Task(GivenOptions, ABC):
         has_text_baseline: Whether training data give a baseline that looks at texts alone.
         has_predictions: Whether its evaluation predicts something for each row.
         resumes_evaluation: Whether its evaluation can keep finished work in a folder.
+        shares_evaluation: Whether several processes can share its evaluation.
     """
 
     name: ClassVar[str]
@@ -68,6 +69,7 @@ class Task(GivenOptions, ABC):
     has_text_baseline: ClassVar[bool] = True
     has_predictions: ClassVar[bool] = True
     resumes_evaluation: ClassVar[bool] = False
+    shares_evaluation: ClassVar[bool] = False
 
     image_column: list[str] = field(
         default_factory=lambda: ["image"],

@@ -1,11 +1,15 @@
 """Training with adapters (PEFT): the wrapped CB-ViLA model, and checks that an adapter's file will be complete."""
 
 import re
+from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.trainer import ADAPTER_SAFE_WEIGHTS_NAME
 
+from ..model.language_model_adapter_cbvila import set_adapter_weights
 from .arguments import CBViLATrainingArguments
 
 _COPY = re.compile(r"modules_to_save\.[^.]+\.")  # where PEFT puts what it trains whole
@@ -42,6 +46,26 @@ def ids_of_codes(model: Any) -> set[int]:
 def own_name(name: str) -> str:
     """Returns a parameter's name in the model itself, also where PEFT trains a copy of its module."""
     return _COPY.sub("", name)
+
+
+def has_language_model_adapter(model: Any) -> bool:
+    """Returns whether a model has an adapter of its language model, which checkpoints keep in a folder of its own."""
+    return getattr(model.config, "language_model_adapter", None) is not None
+
+
+def restore_language_model_adapter(model: Any, checkpoint: str | Path) -> None:
+    """Gives the adapter of a model's language model the weights of a checkpoint of the same run.
+
+    Raises:
+        FileNotFoundError: If the checkpoint has none.
+    """
+    file = Path(checkpoint) / model.config.language_model_adapter / ADAPTER_SAFE_WEIGHTS_NAME
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{file} is not there: {checkpoint} is of a run without an adapter of the language model. Leave lora out, "
+            "or start a new run."
+        )
+    set_adapter_weights(model.require_causal_language_model(), load_file(file))
 
 
 def check_adapters(wrapper: nn.Module, args: CBViLATrainingArguments) -> None:

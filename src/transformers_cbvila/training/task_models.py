@@ -4,9 +4,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedConfig
 
-from ..bundled import checkpoint_source
+from ..bundled import checkpoint_source, class_of_checkpoint
 from ..model.configuration_cbvila import CBViLAConfig
 from ..model.modeling_cbvila_vision import interpolate_positions
 from ..model.processing_cbvila import CBViLAProcessor
@@ -74,8 +73,7 @@ def _with_size(processor: Any, side: int) -> Any:
 
 def start_of(task: Task, name: str) -> str:
     """Returns whether a checkpoint was `trained` for the task before, or is only `pretrained`."""
-    architectures = PreTrainedConfig.get_config_dict(checkpoint_source(name))[0].get("architectures") or []
-    return "trained" if task.head.__name__ in architectures else "pretrained"
+    return "trained" if class_of_checkpoint(checkpoint_source(name)) == task.head.__name__ else "pretrained"
 
 
 @torch.no_grad()

@@ -31,7 +31,13 @@ from .muon import MuonWithAdamW
 from .objective_callback import ObjectiveCallback
 from .optimizer_groups import groups_by_tower, groups_for_muon
 from .option_checks import check_optimizer, check_options, require_mismatches, require_one_device
-from .peft import check_adapters, ids_of_codes, own_name
+from .peft import (
+    check_adapters,
+    has_language_model_adapter,
+    ids_of_codes,
+    own_name,
+    restore_language_model_adapter,
+)
 from .runs.checkpoints import StateFile, check_complete, last_complete_checkpoint, step_of
 from .runs.data_callback import DataCallback
 from .runs.progress import log_main_process
@@ -85,6 +91,8 @@ class CBViLATrainer(Trainer):
         if isinstance(self.unwrapped_model, CBViLAForQuestionAnswering):  # Trainer's own would take the labels away
             self._smoothing, self.label_smoother = self.args.label_smoothing_factor, None
         check_adapters(self.accelerator.unwrap_model(self.model), self.args)
+        if has_language_model_adapter(self.unwrapped_model):
+            require_whole_weights(self.context, "An adapter of the language model (lora) is saved by itself")
         self._scalars = scalars_as_vectors(self.unwrapped_model) if self.accelerator.is_fsdp2 else []
         self.data_callback = DataCallback(self.context)
         self.add_callback(self.data_callback)
@@ -257,6 +265,16 @@ class CBViLATrainer(Trainer):
             self.codebook_callback.save(output_dir)
         if self.momentum is not None:
             self.momentum.save(output_dir)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if has_language_model_adapter(self.unwrapped_model):
+            restore_language_model_adapter(self.unwrapped_model, resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        if has_language_model_adapter(self.unwrapped_model):
+            restore_language_model_adapter(self.unwrapped_model, self.state.best_model_checkpoint or "")
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         tied = getattr(self.unwrapped_model, "all_tied_weights_keys", {})  # a checkpoint holds what they are tied to

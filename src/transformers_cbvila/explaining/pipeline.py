@@ -1,0 +1,145 @@
+"""The pipeline `visual-question-answering` with explanations; the one in `model/`, which is published, has none."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from ..model import pipeline_cbvila
+from ..model.image_loading_cbvila import load_image
+from ..model.messages_cbvila import shown
+from .explain import METHODS, explain_batch
+
+_ASKED = "asked"  # key of the pairs of a batch, which go along with its tensors
+
+
+class CBViLAVisualQuestionAnsweringPipeline(pipeline_cbvila.CBViLAVisualQuestionAnsweringPipeline):
+    """Answers questions about images, by generating answers or by ranking candidates, and explains the answers.
+
+    Args:
+        model: A `CBViLAForQuestionAnswering`.
+        tokenizer: Replaces the processor's tokenizer. With `image_processor` it replaces the processor; texts then end
+            with [SEP].
+        image_processor: Replaces the processor's image processor.
+        processor: A `CBViLAProcessor`. This and its parts may also be paths or Hub ids of checkpoints.
+        task: The name of the task.
+        **kwargs: Options of all pipelines (`device`, `batch_size`, `num_workers`), and defaults for the options of
+            calls.
+
+    Raises:
+        ValueError: If there is no processor, the model cannot answer, or the tokenizer is not that of the model.
+
+    Example:
+    ```python
+    import transformers_cbvila  # makes the task known to transformers
+    from transformers import pipeline
+
+    ask = pipeline("visual-question-answering", model=transformers_cbvila.bundled_checkpoint("cbvila-tiny-easyvqa"))
+    ask("picture.png", "What shape is in the image?")  # [{"score": 0.98, "answer": "circle"}]
+    ask("picture.png", "Is there a circle?", answers=["yes", "no"])  # ranked: one entry for each answer
+    (found,) = ask("picture.png", "What shape is in the image?", explain=True)
+    found["explanation"].map_of("shape")  # where the model looked, (4, 4), over found["explanation"].images[0]
+    ```
+    """
+
+    def __call__(self, image: Any = None, question: Any = None, **kwargs: Any) -> Any:  # type: ignore[override]
+        """Answers one or more questions, and explains the answers if asked to.
+
+        Args:
+            image: An image (a path, a URL, a PIL image, an array) or several (a list, an array of four dimensions, a
+                column of a data set or of pandas, a generator). Without `question`: a pair
+                `{"image": ..., "question": ...}`, or a list, a data set or a generator of pairs, whose other keys are
+                ignored.
+            question: A question or a list. A single question is asked about all images, and a single image answers all
+                questions; otherwise question i is about image i. (The former pipeline of transformers asked every
+                question about every image.)
+            **kwargs: Options of the call:
+
+                - `answers` (`list[str]`): R candidate answers to rank instead of generating.
+                - `top_k` (`int`): Number of most probable answers to return, by default 1, or up to 5 candidates. More
+                  than 1 generated answers are found by beam search.
+                - `explain` (`bool` or `str`): Whether to explain each answer, by the method `"gradcam"`, which `True`
+                  means, or `"rollout"`. A pass for each question more.
+                - `generate_kwargs` (`dict`): Options of `model.generate`, such as `{"max_new_tokens": 5}`.
+                - `truncation` (`bool`): Whether to truncate questions that are too long, an error by default.
+                - `timeout` (`float`): Seconds to wait for an image from a URL, by default 30.
+                - `batch_size`, `num_workers` (`int`): As in all pipelines. The batch size changes no answers, and an
+                  image is encoded once for all its questions in a batch.
+
+        Returns:
+            A list of `{"score": float, "answer": str}` for one question; a list of such lists for a list; an iterator
+            over such lists for a data set, a column or a generator. The score of a generated answer is the probability
+            of its tokens (and of its end, if it ended before `max_new_tokens`); that of a ranked answer is its
+            probability among the candidates. With `explain` each has `"explanation"`, the [`Explanation`] that
+            [`explain`] returns of this answer: its `maps` (W, rows, columns) lie over `images[0]` (height, width, 3),
+            the image as the model sees it. An empty answer has None.
+
+        Raises:
+            ValueError: If the numbers of images and questions differ, an image is missing or cannot be read, a
+                question is empty or too long, or to be explained and without words, there are no candidates, or an
+                option is invalid. The message has the number of the pair.
+            FileNotFoundError: If there is no file at an image's path.
+        """
+        return super().__call__(image, question, **kwargs)
+
+    def _sanitize_parameters(  # type: ignore[override]
+        self, explain: Any = None, **options: Any
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        preprocess, forward, postprocess = super()._sanitize_parameters(**options)
+        if explain is not None:
+            preprocess["explain"] = postprocess["explain"] = _method(explain)
+        return preprocess, forward, postprocess
+
+    def preprocess(  # type: ignore[override]
+        self, input_: Any, truncation: bool = False, timeout: float = 30.0, explain: str | None = None
+    ) -> dict[str, Any]:
+        """Converts a pair to tensors as before, and keeps it if it is to be explained."""
+        return self._preprocess_batch([pipeline_cbvila.check_pair(input_)], truncation, timeout, explain)
+
+    def _preprocess_batch(
+        self,
+        pairs: Sequence[tuple[Any, str]],
+        truncation: bool = False,
+        timeout: float = 30.0,
+        explain: str | None = None,
+    ) -> dict[str, Any]:
+        if explain is None:
+            return super()._preprocess_batch(pairs, truncation, timeout)
+        loaded = [(load_image(i, timeout) if isinstance(i, str | os.PathLike) else i, text) for i, text in pairs]
+        return {**super()._preprocess_batch(loaded, truncation, timeout), _ASKED: loaded}
+
+    def _forward(self, input_tensors: dict[str, Any], **options: Any) -> dict[str, Any]:  # type: ignore[override]
+        asked = input_tensors.pop(_ASKED, None)
+        output: dict[str, Any] = super()._forward(input_tensors, **options)
+        return output if asked is None else {**output, _ASKED: asked}
+
+    def postprocess(  # type: ignore[override]
+        self,
+        model_outputs: dict[str, Any],
+        answers: list[str] | None = None,
+        top_k: int | None = None,
+        explain: str | None = None,
+    ) -> list[dict[str, Any]]:
+        """Returns the answers of one question, with their explanations if these are asked for."""
+        found = super().postprocess(model_outputs, answers, top_k)
+        if explain is None:
+            return found
+        asked = model_outputs[_ASKED]
+        image, question = asked[0] if isinstance(asked, list) else asked
+        texts = [each["answer"] for each in found if each["answer"].strip()]
+        explanations: dict[str, Any] = {}
+        if texts:
+            images, questions = [image] * len(texts), [question] * len(texts)
+            explained = explain_batch(self.model, self.processor, images, questions, texts, method=explain)
+            explanations = dict(zip(texts, explained, strict=True))
+        return [{**each, "explanation": explanations.get(each["answer"])} for each in found]
+
+
+def _method(explain: Any) -> str | None:
+    """Returns the method of explaining that an option means; None for none."""
+    if isinstance(explain, bool):
+        return METHODS[0] if explain else None
+    if explain not in METHODS:
+        raise ValueError(f"explain={shown(explain)} must be True, False or one of {', '.join(map(repr, METHODS))}")
+    return explain
