@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from spaces import SAID, save_model, save_pictures, save_run
+from space_models import SAID, save_model, save_pictures, save_run
 
 from transformers_cbvila import CBViLAForVisualEntailment
 from transformers_cbvila.app import models as app_models

@@ -19,7 +19,7 @@ from .verifying import Original, run_original, verify
 
 @dataclass(frozen=True)
 class Publication:
-    """Result of [`publish`]: the repository, its address, and the commit."""
+    """Result of [`publish`] and [`publish_space`]: the repository, its address, and the commit."""
 
     repo_id: str
     url: str
