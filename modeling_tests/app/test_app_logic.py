@@ -93,7 +93,7 @@ def test_origin_counts_what_was_left_out(search):
     left_out = Pictures(search.pictures.items, ["a.png", "b<b>.png", "c.png", "d.png"])
     said = origin_html(PictureSearch(search.retriever, left_out))
     assert (
-        "6 pictures of your folder. Below a picture are its rank and its score." in said
+        "6 pictures of a folder. Below a picture are its rank and its score." in said
         and "4 files could not be read and left out" in said
     )
     assert "a.png, b&lt;b&gt;.png, c.png …" in said

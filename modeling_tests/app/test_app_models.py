@@ -11,6 +11,7 @@ from code_blocks import code_blocks
 from tiny import build, tiny_processor
 
 from transformers_cbvila import CBViLAForImageTextRetrieval, CBViLAForVisualEntailment
+from transformers_cbvila.app import models as app_models
 from transformers_cbvila.app import serving
 from transformers_cbvila.app.models import DEFAULT_MODELS, AppModels, load_models
 from transformers_cbvila.cli import main
@@ -71,6 +72,12 @@ def test_models_of_no_use_are_refused(tmp_path):
     retrieval = saved(tmp_path / "retrieval", CBViLAForImageTextRetrieval)
     with pytest.raises(ValueError, match="named before searches already; leave one out"):
         load_models(["cbvila-tiny", retrieval])
+
+
+def test_models_are_refused_before_any_is_loaded(monkeypatch):
+    monkeypatch.delattr(app_models.CBViLARetriever, "from_pretrained")
+    with pytest.raises(ValueError, match="cbvila-scenes: another model that was named before"):
+        load_models(["cbvila-tiny", "cbvila-scenes"])
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,16 @@ def test_a_page_with_every_model_fills_every_tab():
     assert "Answers" in ask[5] and 'class="frame"' in draw[1] and 'class="patch"' in inside[3]
 
 
+def test_a_page_says_where_its_models_run(monkeypatch):
+    models = AppModels(["answering"], answering=answering())
+    assert "They run on this computer; nothing is sent" in shown(build_page(models, pictures()))
+    monkeypatch.setenv("SYSTEM", "spaces")
+    monkeypatch.setenv("SPACE_ID", "org/name")
+    said = shown(build_page(models, pictures()))
+    assert "They run on a server of Hugging Face, which your words and pictures are sent to" in said
+    assert "nothing is sent" not in said
+
+
 @pytest.mark.parametrize(
     "models, filled, reasons",
     [

@@ -1,7 +1,9 @@
-"""A small Hub on 127.0.0.1: the endpoints that loading and publishing models ask, in memory.
+"""A small Hub on 127.0.0.1: the endpoints that loading and publishing models and Spaces ask, in memory.
 
     with LoopbackHub() as hub:
         HfApi(endpoint=hub.endpoint, token=hub.token).create_repo("org/name")
+
+`hub.repositories` has a model as `org/name`, and a Space as `spaces/org/name`.
 
 Bounded: it takes bodies of at most 64 MB and stops by itself after ten minutes. `cut_upload` and `cut_download` break
 a connection after so many bytes; `fail_commit` answers with a status instead of committing.
@@ -20,8 +22,8 @@ LARGEST_BODY, LIFETIME = 64_000_000, 600.0
 class Repository:
     """Files by their names at each commit; the last commit is the head."""
 
-    def __init__(self, private):
-        self.private, self.commits = private, {}
+    def __init__(self, private, sdk=None):
+        self.private, self.sdk, self.commits = private, sdk, {}
         self.commit({".gitattributes": b""}, [])
 
     @property
@@ -91,8 +93,8 @@ class Handler(BaseHTTPRequestHandler):
         self.hub.requests.append(f"{self.command} {self.path}")
         if path[:2] == ["api", "whoami-v2"]:
             return self.whoami()
-        if path[:2] == ["api", "models"] and len(path) >= 4:
-            return self.model(path[2:])
+        if path[:1] == ["api"] and path[1:2] in (["models"], ["spaces"]) and len(path) >= 4:
+            return self.repository(path[1], path[2:])
         if "resolve" in path[2:3]:
             return self.resolve("/".join(path[:2]), path[3], "/".join(path[4:]))
         return self.answer(404, {"error": "no such page"})
@@ -110,7 +112,7 @@ class Handler(BaseHTTPRequestHandler):
         content = body.decode()
         if path == ["api", "repos", "create"]:
             return self.create(json.loads(content))
-        repository = self.hub.repositories.get("/".join(path[2:4]))
+        repository = self.hub.repositories.get(self.key(path[1], path[2:4]))
         if repository is None:
             return self.missing("RepoNotFound")
         if path[4] == "preupload":
@@ -126,11 +128,15 @@ class Handler(BaseHTTPRequestHandler):
         return self.answer(200, {"name": "me", "type": "user", "orgs": [{"name": "org"}], "auth": {}})
 
     def create(self, wanted):
-        name = f"{wanted.get('organization') or 'me'}/{wanted['name']}"
+        types = {"model": "models", "space": "spaces"}
+        kind, sdk = types[wanted.get("type", "model")], wanted.get("sdk")
+        if (kind == "spaces") is (sdk is None):
+            return self.answer(400, {"error": "a Space needs an SDK, and nothing else has one"})
+        name = self.key(kind, (wanted.get("organization") or "me", wanted["name"]))
         if name in self.hub.repositories:
-            return self.answer(409, {"error": "You already created this model repo", "url": name})
+            return self.answer(409, {"error": "You already created this repo", "url": name})
         private = wanted.get("private") or wanted.get("visibility") == "private"
-        self.hub.repositories[name] = Repository(bool(private))
+        self.hub.repositories[name] = Repository(bool(private), sdk)
         return self.answer(200, {"url": f"{self.hub.endpoint}/{name}", "name": name, "id": name})
 
     def commit(self, repository, path, lines):
@@ -142,11 +148,15 @@ class Handler(BaseHTTPRequestHandler):
         added = {x["value"]["path"]: base64.b64decode(x["value"]["content"]) for x in lines if x["key"] == "file"}
         deleted = [x["value"]["path"] for x in lines if x["key"] == "deletedFile"]
         commit = repository.commit(added, deleted)
-        url = f"{self.hub.endpoint}/{path[2]}/{path[3]}/commit/{commit}"
+        url = f"{self.hub.endpoint}/{self.key(path[1], path[2:4])}/commit/{commit}"
         return self.answer(200, {"commitUrl": url, "commitOid": commit, "success": True})
 
-    def model(self, path):
-        name, rest = "/".join(path[:2]), path[2:]
+    def key(self, kind, path):
+        """The name of a repository among those of the Hub."""
+        return "/".join(path if kind == "models" else (kind, *path))
+
+    def repository(self, kind, path):
+        name, rest = self.key(kind, path[:2]), path[2:]
         repository = self.hub.repositories.get(name)
         if repository is None or (repository.private and "Authorization" not in self.headers) or not self.is_allowed():
             return self.missing("RepoNotFound")
@@ -160,8 +170,12 @@ class Handler(BaseHTTPRequestHandler):
                 return self.missing("EntryNotFound")
             return self.answer(200, [self.entry(file, files[file]) for file in sorted(files)])
         task = next((line[14:] for line in self.card(files) if line.startswith("pipeline_tag: ")), None)
-        info = {"_id": name, "id": name, "modelId": name, "sha": commit, "private": repository.private, "tags": []}
         siblings = [{"rfilename": file} for file in sorted(files)]
+        name = "/".join(path[:2])
+        info = {"_id": name, "id": name, "sha": commit, "private": repository.private, "tags": []}
+        if kind == "spaces":
+            return self.answer(200, {**info, "sdk": repository.sdk, "siblings": siblings})
+        info["modelId"] = name
         return self.answer(200, {**info, "siblings": siblings, "pipeline_tag": task, "library_name": "transformers"})
 
     def card(self, files):

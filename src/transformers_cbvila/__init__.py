@@ -90,6 +90,7 @@ if TYPE_CHECKING:
     from .retrieval.cross_encoder import CBViLAMatchingModule
     from .retrieval.retriever import CBViLARetriever, CBViLARetrieverOutput
     from .retrieval.sentence_transformers_files import write_sentence_transformers_files
+    from .space.publishing import publish_space
     from .training.arguments import CBViLATrainingArguments
     from .training.trainer import CBViLATrainer
 
@@ -160,6 +161,7 @@ _MODULE_OF_LAZY_NAME = {
     "load_pairs": "data.sources",
     "StreamedImageTextPairs": "data.streams",
     "publish": "hub.publishing",
+    "publish_space": "space.publishing",
     "register_objective": "model.objectives_cbvila",
     "register_projector": "model.projectors_cbvila",
     "register_quantizer": "model.quantizers_cbvila",
@@ -263,6 +265,7 @@ __all__ = [
     "export_onnx",
     "load_pairs",
     "publish",
+    "publish_space",
     "register_objective",
     "register_projector",
     "register_quantizer",

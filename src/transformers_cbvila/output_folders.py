@@ -1,7 +1,10 @@
 """Folders that a long job writes file by file, and goes on with after a stop."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from .model.messages_cbvila import shown
@@ -13,6 +16,36 @@ def is_free(path: str | Path) -> bool:
     """Returns whether a path does not exist or is an empty folder."""
     path = Path(path)
     return not path.exists() or (path.is_dir() and not any(path.iterdir()))
+
+
+def free_folder(path: str | Path) -> Path:
+    """Returns an absolute path at which there is nothing but perhaps an empty folder.
+
+    Raises:
+        ValueError: If there is something.
+    """
+    # Absolute because processes in other folders read it. (Before Python 3.12 a temporary folder is not absolute.)
+    target = Path(path).absolute()
+    if not is_free(target):
+        raise ValueError(f"{target} is there already; name another folder, or move it away")
+    return target
+
+
+@contextmanager
+def written_at_once(target: Path) -> Iterator[Path]:
+    """Yields an empty folder that is moved to `target` when all is written, and removed after an error.
+
+    Args:
+        target: What [`free_folder`] returned.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
+        folder = Path(scratch, target.name)
+        folder.mkdir()
+        yield folder
+        if target.is_dir():
+            target.rmdir()  # an empty folder, which os.replace does not replace on every system
+        os.replace(folder, target)
 
 
 def remove_unfinished(folder: Path) -> None:

@@ -24,6 +24,30 @@ _PRETRAINED, _RETRIEVAL, _ANSWERING = (
 )
 # Which heads search and answer. The pretrained one also draws and shows its visual words.
 _USES = {_PRETRAINED: "searches, draws and looks inside", _RETRIEVAL: "searches", _ANSWERING: "answers questions"}
+# The parts of the app that each loads; the first model that can takes a part.
+_PARTS = {_PRETRAINED: {"search", "pretrained"}, _RETRIEVAL: {"search"}, _ANSWERING: {"answering"}}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model that the app has a use for, before it is loaded.
+
+    Attributes:
+        name: The name that it was given by.
+        path: What `from_pretrained` takes.
+        head: The name of the class that it was saved from.
+        parts: The parts of the app that it is the first to bring.
+    """
+
+    name: str
+    path: str
+    head: str
+    parts: frozenset[str]
+
+    @property
+    def use(self) -> str:
+        """What the app does with it, in words."""
+        return _USES[self.head]
 
 
 @dataclass
@@ -92,31 +116,42 @@ def load_models(names: Sequence[str] = DEFAULT_MODELS) -> AppModels:
         ValueError: If a model is of no use to the app, or another one does all that it could do.
     """
     models = AppModels(list(names))
-    for name in names:
-        source = checkpoint_source(name)
-        head = class_of_checkpoint(source) or ""
-        if head not in _USES:
-            uses = "; ".join(f"a {known} {use}" for known, use in _USES.items())
-            raise ValueError(f"{name} is a {head or 'model without a head'}, which the app has no use for: {uses}.")
-        if not _load(models, name, source, head):
-            raise ValueError(f"{name}: another model that was named before {_USES[head]} already; leave one out.")
+    for source in find_models(names):
+        if "search" in source.parts:
+            models.retriever = CBViLARetriever.from_pretrained(source.path)
+        if "pretrained" in source.parts:
+            models.pretrained = _loaded(CBViLAForPreTraining, source)
+        if "answering" in source.parts:
+            models.answering = _loaded(CBViLAForQuestionAnswering, source)
     return models
 
 
-def _load(models: AppModels, name: str, source: str, head: str) -> bool:
-    """Loads what is missing so far and this checkpoint can do; returns whether there was something."""
-    before = (models.retriever, models.pretrained, models.answering)
-    if head in (_PRETRAINED, _RETRIEVAL) and models.retriever is None:
-        models.retriever = CBViLARetriever.from_pretrained(source)
-    if head == _PRETRAINED and models.pretrained is None:
-        models.pretrained = _loaded(CBViLAForPreTraining, name, source)
-    if head == _ANSWERING and models.answering is None:
-        models.answering = _loaded(CBViLAForQuestionAnswering, name, source)
-    return before != (models.retriever, models.pretrained, models.answering)
+def find_models(names: Sequence[str]) -> list[Source]:
+    """Returns what the app would do with models, without loading their weights.
+
+    Args:
+        names: See [`load_models`].
+
+    Raises:
+        FileNotFoundError, OSError, ValueError: See [`load_models`].
+    """
+    found: list[Source] = []
+    for name in names:
+        path = checkpoint_source(name)
+        head = class_of_checkpoint(path) or ""
+        if head not in _USES:
+            uses = "; ".join(f"a {known} {use}" for known, use in _USES.items())
+            raise ValueError(f"{name} is a {head or 'model without a head'}, which the app has no use for: {uses}.")
+        parts = frozenset(_PARTS[head]).difference(*(source.parts for source in found))
+        if not parts:
+            raise ValueError(f"{name}: another model that was named before {_USES[head]} already; leave one out.")
+        found.append(Source(name, path, head, parts))
+    return found
 
 
-def _loaded(head: Any, name: str, source: str) -> Loaded:
-    return Loaded(name, placed(head.from_pretrained(source)).eval(), CBViLAProcessor.from_pretrained(source))
+def _loaded(head: Any, source: Source) -> Loaded:
+    model = placed(head.from_pretrained(source.path)).eval()
+    return Loaded(source.name, model, CBViLAProcessor.from_pretrained(source.path))
 
 
 def _is_or_are(names: list[str]) -> str:

@@ -21,6 +21,7 @@ from .searching import PictureSearch
 TITLE = "CB-ViLA"
 _HEAD = "Pictures and words, through a codebook of visual words."
 _FOOT = "Models: {models}. They run on this computer; nothing is sent anywhere."
+_FOOT_OF_SPACE = "Models: {models}. They run on a server of Hugging Face, which your words and pictures are sent to."
 
 
 def build_page(models: AppModels, pictures: Pictures) -> Any:
@@ -61,7 +62,8 @@ def build_page(models: AppModels, pictures: Pictures) -> Any:
                 models.why_not_look(),
                 lambda: add_inside_tab(gr, Looking(pretrained, pictures)),
             )
-        still_html(gr, f"<footer>{html.note(_FOOT.format(models=', '.join(models.names)))}</footer>")
+        foot = _FOOT if page.space_id is None else _FOOT_OF_SPACE
+        still_html(gr, f"<footer>{html.note(foot.format(models=', '.join(models.names)))}</footer>")
         if searching:
             _link_search(gr, tabs, search, searching, asking, drawing, inside)
         if drawing and inside:

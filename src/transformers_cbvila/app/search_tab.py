@@ -70,7 +70,7 @@ def origin_html(search: PictureSearch) -> str:
     numbers = "Below a picture are its rank and how probably it matches" if search.is_calibrated else _RANK_AND_SCORE
     if pictures.are_scenes:
         return html.note(f"{len(pictures.items)} generated pictures, none of them from training. {numbers}.")
-    said = html.note(f"{counted(len(pictures.items), 'picture')} of your folder. {numbers}.")
+    said = html.note(f"{counted(len(pictures.items), 'picture')} of a folder. {numbers}.")
     if pictures.left_out:
         names = ", ".join(pictures.left_out[:3]) + (" …" if len(pictures.left_out) > 3 else "")
         said += html.note(

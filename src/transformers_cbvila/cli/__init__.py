@@ -26,7 +26,7 @@ COMMANDS = {
     "data": "write generated scenes, with their exact truth, to Parquet files",
     "app": "search, ask, draw and look inside, in the browser",
     "demo": "fine-tune the bundled checkpoint on easy-VQA, evaluate it and write a report",
-    "publish": "put a model on the Hub with a card and its code, loadable with and without this package",
+    "publish": "put a model on the Hub, loadable with and without this package, or the app on a Space",
 }
 
 

@@ -21,11 +21,36 @@ network. What the run did not record is in a file like this one:
   results:                  # [] where nothing was measured; other entries: recipe, codebook, language, base_model
     - {dataset: my_folder, metric: image_retrieval_r1, value: 0.31, floors: {chance: 0.001}}
 """
+SPACE_EXAMPLE = """\
+example:
+  cbvila publish --space my-org/cbvila
+  cbvila publish --space my-org/birds my-org/cbvila-birds runs/birds-vqa --images pictures --private
+  cbvila publish --space my-org/cbvila --output_dir staged
+
+The Space is what cbvila app shows, for everybody. It holds this package, the models that are no Hub ids, and the
+pictures. The app is started in a fresh process from what is to be uploaded, and its page fetched; then all is uploaded
+in one commit, and the Hub builds it. --output_dir does all but the upload. The licence and the limits of a model in a
+folder are in its facts.yaml (cbvila publish --help shows one).
+"""
 INTERRUPTED = "Interrupted. Nothing was uploaded."
 
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace]:
-    """Parses the command's arguments."""
+    """Parses the command's arguments: those of a Space, if they name one, or those of a model."""
+    of_space = any(word.partition("=")[0] == "--space" for word in argv)
+    return ((_space_parser() if of_space else _model_parser()).parse_args(argv),)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Publishes or stages a model or a Space; returns the exit status."""
+    if options.space is None:
+        _run_model(options)
+    else:
+        _run_space(options)
+    return 0
+
+
+def _model_parser() -> Parser:
     parser = Parser(
         prog="cbvila publish",
         description="Put a model on the Hugging Face Hub.",
@@ -33,23 +58,66 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace]:
     )
     parser.add_argument("source", metavar="FOLDER_OR_RUN", help="model folder, run, or name of a bundled checkpoint")
     parser.add_argument("repo_id", metavar="OWNER/NAME", help="repository on the Hub; created if it does not exist")
-    parser.add_argument("--private", action="store_true", help="make a new repository private")
+    parser.add_argument(
+        "--space",
+        metavar="OWNER/NAME",
+        help="put the app on a Space instead; cbvila publish --space OWNER/NAME --help says more",
+    )
     parser.add_argument("--facts", metavar="FILE.yaml", help="facts for the model card that the run did not record")
     parser.add_argument("--card", metavar="README.md", help="a model card of your own instead")
+    _add_common(parser, "repository")
+    return parser
+
+
+def _space_parser() -> Parser:
+    parser = Parser(
+        prog="cbvila publish --space",
+        usage="cbvila publish --space OWNER/NAME [MODEL ...] [OPTION VALUE ...]",
+        description="Put the app on a Hugging Face Space.",
+        epilog=SPACE_EXAMPLE,
+    )
+    parser.add_argument("--space", metavar="OWNER/NAME", required=True, help="the Space; created if it does not exist")
+    parser.add_argument(
+        "models",
+        nargs="*",
+        metavar="MODEL",
+        help="folders, Hub ids, or names of bundled checkpoints; each tab takes the first that can do what it shows "
+        "(default: those that come with the package)",
+    )
+    parser.add_argument("--images", metavar="FOLDER", help="pictures to search in (default: generated scenes)")
+    _add_common(parser, "Space")
+    return parser
+
+
+def _add_common(parser: Parser, what: str) -> None:
+    parser.add_argument("--private", action="store_true", help=f"make a new {what} private")
     parser.add_argument("--commit_message", help="message of the commit on the Hub")
-    parser.add_argument("--output_dir", metavar="NEW_FOLDER", help="write the repository there and upload nothing")
-    return (parser.parse_args(argv),)
+    parser.add_argument("--output_dir", metavar="NEW_FOLDER", help=f"write the {what} there and upload nothing")
 
 
-def run(options: argparse.Namespace) -> int:
-    """Publishes or stages the model; returns the exit status."""
+def _run_model(options: argparse.Namespace) -> None:
     from ..hub.publishing import publish, stage_repository
 
     card: dict[str, Any] = {"facts": options.facts, "card": options.card}
     if options.output_dir:
         print(f"Staged: {stage_repository(options.source, options.repo_id, options.output_dir, **card)}")
-        return 0
+        return
     commit: dict[str, Any] = {"private": options.private, "commit_message": options.commit_message}
     published = publish(options.source, options.repo_id, **card, **commit)
     print(f"Published: {published.url} at commit {published.commit}")
-    return 0
+
+
+def _run_space(options: argparse.Namespace) -> None:
+    from ..extras import require
+
+    require("gradio")  # before models are looked for
+    from ..app.models import DEFAULT_MODELS
+    from ..space.publishing import publish_space, stage_space
+
+    models = options.models or DEFAULT_MODELS
+    if options.output_dir:
+        print(f"Staged: {stage_space(options.space, options.output_dir, models, images=options.images)}")
+        return
+    commit: dict[str, Any] = {"private": options.private, "commit_message": options.commit_message}
+    published = publish_space(options.space, models, images=options.images, **commit)
+    print(f"Published: {published.url} at commit {published.commit}; the Hub builds it now, which takes some minutes.")

@@ -56,14 +56,17 @@ class Checkpoint:
     @property
     def files(self) -> list[str]:
         """Names of the files that are published unchanged: weights, tokenizer, export, and what else there is."""
+        return [*self.weights, *self._beside_weights, *exported_files(self.folder)]
+
+    @property
+    def files_to_load(self) -> list[str]:
+        """Names of the files that this package loads model and processor from."""
+        return [CONFIG_NAME, PROCESSOR_NAME, *self.weights, *self._beside_weights]
+
+    @property
+    def _beside_weights(self) -> list[str]:
         optional = [name for name in (GENERATION_CONFIG_NAME, CHAT_TEMPLATE_FILE) if (self.folder / name).is_file()]
-        return [
-            *self.weights,
-            *_TOKENIZER_FILES,
-            *optional,
-            *adapter_files(self.folder, self.config),
-            *exported_files(self.folder),
-        ]
+        return [*_TOKENIZER_FILES, *optional, *adapter_files(self.folder, self.config)]
 
     @property
     def facts_file(self) -> Path | None:

@@ -58,8 +58,7 @@ def collect_facts(checkpoint: Checkpoint, path: str | Path | None = None) -> Fac
     Raises:
         ValueError: If facts are missing (all are named), or the file is not one of facts.
     """
-    given = {} if path is None else _read_facts(Path(path))
-    facts = Facts(**{**recorded_facts(checkpoint), **given})
+    facts = known_facts(checkpoint, path)
     missing = _missing(checkpoint, facts)
     if missing:
         listed = "; ".join(f"{name} ({_NEEDED[name]})" for name in missing)
@@ -77,6 +76,20 @@ def collect_facts(checkpoint: Checkpoint, path: str | Path | None = None) -> Fac
     left_out = {name: tuple(metrics) for name, metrics in facts.leave_out.items()}
     facts.results = [r for r in facts.results or () if not r.metric.startswith(left_out.get(r.dataset, ()))]
     return facts
+
+
+def known_facts(checkpoint: Checkpoint, path: str | Path | None = None) -> Facts:
+    """Returns what is known of a checkpoint, whether or not a card needs more.
+
+    Args:
+        checkpoint: The checkpoint.
+        path: See [`collect_facts`].
+
+    Raises:
+        ValueError: If the file is not one of facts.
+    """
+    given = {} if path is None else _read_facts(Path(path))
+    return Facts(**{**recorded_facts(checkpoint), **given})
 
 
 def _missing(checkpoint: Checkpoint, facts: Facts) -> list[str]:

@@ -1,6 +1,5 @@
 """Publishes a checkpoint: check, stage, verify, upload, verify again."""
 
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 from huggingface_hub import HfApi, get_token
 
-from ..output_folders import is_free
+from ..output_folders import free_folder, written_at_once
 from .cards import read_card, render_card
 from .checking import Checkpoint, check_repo_id, find_checkpoint
 from .facts import collect_facts
@@ -20,7 +19,7 @@ from .verifying import Original, run_original, verify
 
 @dataclass(frozen=True)
 class Publication:
-    """Result of [`publish`]: the repository, its address, and the commit."""
+    """Result of [`publish`] and [`publish_space`]: the repository, its address, and the commit."""
 
     repo_id: str
     url: str
@@ -74,9 +73,9 @@ def publish(
     check_access(api)
     with TemporaryDirectory() as scratch:
         original = _stage_and_verify(checkpoint, text, Path(scratch))
-        _print_progress(f"Uploading to {api.endpoint}/{repo_id} in one commit ...")
+        print_progress(f"Uploading to {api.endpoint}/{repo_id} in one commit ...")
         commit = upload(api, scratch, repo_id, private, commit_message)
-    _print_progress(f"Loading {repo_id} at commit {commit} in a fresh process without this package ...")
+    print_progress(f"Loading {repo_id} at commit {commit} in a fresh process without this package ...")
     try:
         verify(repo_id, original, commit, _hub_environment(api))
     except ValueError as error:
@@ -110,19 +109,10 @@ def stage_repository(
     Raises:
         ValueError: As [`publish`], or if there is something at `output_dir`.
     """
-    # Absolute because a process in another folder reads it. (Before Python 3.12 a temporary folder is not absolute.)
-    target = Path(output_dir).absolute()
-    if not is_free(target):
-        raise ValueError(f"{target} is there already; name another folder, or move it away")
+    target = free_folder(output_dir)
     checkpoint, text = _prepare(source, repo_id, facts, card)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
-        folder = Path(scratch, target.name)
-        folder.mkdir()
+    with written_at_once(target) as folder:
         _stage_and_verify(checkpoint, text, folder)
-        if target.is_dir():
-            target.rmdir()  # an empty folder, which os.replace does not replace on every system
-        os.replace(folder, target)
     return target
 
 
@@ -142,10 +132,10 @@ def _prepare(
 
 
 def _stage_and_verify(checkpoint: Checkpoint, card: str, folder: Path) -> Original:
-    _print_progress(f"Putting {checkpoint.folder} together with code and card ...")
+    print_progress(f"Putting {checkpoint.folder} together with code and card ...")
     original = run_original(checkpoint)
     stage(checkpoint, card, folder)
-    _print_progress("Loading that in a fresh process without this package, and comparing ...")
+    print_progress("Loading that in a fresh process without this package, and comparing ...")
     verify(folder, original)
     return original
 
@@ -156,5 +146,6 @@ def _hub_environment(api: HfApi) -> dict[str, str]:
     return {"HF_ENDPOINT": api.endpoint, "HF_TOKEN": token or "", "HF_HUB_OFFLINE": "0"}
 
 
-def _print_progress(text: str) -> None:
+def print_progress(text: str) -> None:
+    """Prints what is done next, on stderr."""
     print(text, file=sys.stderr)
