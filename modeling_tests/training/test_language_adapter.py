@@ -194,6 +194,17 @@ def test_without_peft(pretrained, data, language, tmp_path, monkeypatch):
         finetuned(pretrained, data, language, tmp_path, lora=True)
 
 
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_checkpoint_that_lost_its_adapter(language, tmp_path, name):
+    adapted(language, random=True).save_pretrained(tmp_path)
+    (tmp_path / "language_model_adapter" / name).unlink()
+    with pytest.raises(ValueError, match=f"has no language_model_adapter/{name}.*language_model_adapter=None"):
+        CBViLAForConditionalGeneration.from_pretrained(tmp_path)
+    loaded = CBViLAForConditionalGeneration.from_pretrained(tmp_path, language_model_adapter=None)
+    expected = reading_model(language_model=language)(**prompts()).logits
+    assert torch.equal(loaded(**prompts()).logits, expected) and loaded.config.language_model_adapter is None
+
+
 @pytest.mark.parametrize("name", ["", "a/b", "..", "/tmp"])
 def test_adapter_lies_in_the_checkpoint(name):
     with pytest.raises(ValueError, match="expected a folder's name"):

@@ -12,6 +12,7 @@ from typing import Any
 from huggingface_hub import save_torch_state_dict
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.utils import ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME
 
 ADAPTER_FOLDER = "language_model_adapter"
 _NAME = "default"  # as PEFT calls the only adapter of a model
@@ -54,6 +55,8 @@ def load_adapter(language_model: PreTrainedModel, source: Any, folder: str, opti
             "loaded from a checkpoint: pass its folder or Hub id."
         )
     peft, where = _peft(), os.path.join(options.get("subfolder") or "", folder)
+    if os.path.isdir(source):
+        _check_complete(source, where)
     download = {name: options[name] for name in _DOWNLOAD_OPTIONS if options.get(name) is not None}
     adapter_config = peft.PeftConfig.from_pretrained(str(source), subfolder=where, **download)
     adapter_config.inference_mode = True
@@ -61,6 +64,16 @@ def load_adapter(language_model: PreTrainedModel, source: Any, folder: str, opti
     inside = os.path.join(source, where) if os.path.isdir(source) else str(source)
     subfolder = {} if os.path.isdir(source) else {"subfolder": where}
     set_adapter_weights(language_model, peft.utils.load_peft_weights(inside, device="cpu", **subfolder, **download))
+
+
+def _check_complete(checkpoint: Any, folder: str) -> None:
+    """Raises a ValueError unless an adapter's files are in the folder of a checkpoint."""
+    for name in (ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME):
+        if not os.path.isfile(os.path.join(checkpoint, folder, name)):
+            raise ValueError(
+                f"{checkpoint} has no {folder}/{name}, and its config.json names that adapter of the language model: "
+                "copy the folder, too, or pass language_model_adapter=None to load the model without it."
+            )
 
 
 def set_adapter_weights(language_model: PreTrainedModel, weights: dict[str, Tensor]) -> None:
@@ -110,7 +123,7 @@ def save_adapter(
     save_torch_state_dict(
         {_PREFIX + key: value.contiguous() for key, value in weights.items()},
         folder,
-        filename_pattern="adapter_model{suffix}.safetensors",
+        filename_pattern=ADAPTER_SAFE_WEIGHTS_NAME.replace(".", "{suffix}."),
         max_shard_size="1TB",  # PEFT reads one file
     )
     adapter_config: Any = language_model.peft_config[_NAME]
