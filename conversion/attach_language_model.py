@@ -9,7 +9,6 @@ from pathlib import Path
 
 import command
 from output_folder import refuse_existing, written_folder
-from transformers import AutoImageProcessor, AutoTokenizer
 
 from transformers_cbvila import CBViLAConditionalGenerationProcessor, CBViLAForConditionalGeneration
 from transformers_cbvila.bundled import checkpoint_source
@@ -42,11 +41,7 @@ def main(argv: list[str] | None = None) -> None:
     # A relative path would be that of another folder when the model is loaded from elsewhere.
     language = str(Path(language).resolve()) if Path(language).is_dir() else language
     model = CBViLAForConditionalGeneration.from_pretrained(source, language_model=language)
-    processor = CBViLAConditionalGenerationProcessor(
-        AutoImageProcessor.from_pretrained(source),
-        AutoTokenizer.from_pretrained(language),
-        model.config.num_image_tokens,
-    )
+    processor = CBViLAConditionalGenerationProcessor.from_pretrained(source, language_model=language)
     if processor.image_token_id != model.config.image_token_id:
         raise ValueError(
             f"{options.language_model} has the token of images at {processor.image_token_id}, and {options.model} "

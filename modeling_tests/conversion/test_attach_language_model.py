@@ -10,7 +10,7 @@ from PIL import Image
 from tiny_language import language_tokenizer, prompts, save_language_model, save_vision_model
 from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
 
-from transformers_cbvila import CBViLAForConditionalGeneration, CBViLAImageProcessorPil
+from transformers_cbvila import CBViLAConditionalGenerationProcessor, CBViLAForConditionalGeneration
 
 
 @pytest.fixture
@@ -19,7 +19,10 @@ def bare(tmp_path):
     folders = save_vision_model(tmp_path / "vision"), save_language_model(tmp_path / "language")
     model = CBViLAForConditionalGeneration.from_vision_language_pretrained(*folders)
     model.save_pretrained(tmp_path / "bare")
-    CBViLAImageProcessorPil.from_pretrained(folders[0]).save_pretrained(tmp_path / "bare")
+    processor = CBViLAConditionalGenerationProcessor.from_vision_language_pretrained(*folders, num_image_tokens=2)
+    processor.save_pretrained(tmp_path / "bare")
+    for file in (tmp_path / "bare").glob("*token*"):
+        file.unlink()
     file = tmp_path / "bare" / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"language_model": "nobody/nothing"}))
     return model, tmp_path
@@ -45,6 +48,31 @@ def test_folder_computes_the_same_and_loads_by_auto_classes_and_pipeline(bare, m
     picture = Image.new("RGB", (20, 20), "red")
     describe = pipeline("image-text-to-text", model="../whole")
     assert describe(picture, "<image> this is", max_new_tokens=3)[0]["generated_text"].startswith("<image> this is")
+
+
+def test_bare_folder_loads_with_a_language_model_given(bare):
+    model, folder = bare
+    language = str(folder / "language")
+    processor = AutoProcessor.from_pretrained(folder / "bare", language_model=language)
+    loaded = AutoModelForImageTextToText.from_pretrained(folder / "bare", language_model=language)
+    torch.testing.assert_close(loaded(**prompts()).logits, model(**prompts()).logits)
+    expected = CBViLAConditionalGenerationProcessor.from_vision_language_pretrained(str(folder / "vision"), language)
+    image, text = Image.new("RGB", (20, 20), "red"), "<image> this is a dog"
+    for name, value in expected(image, text, return_tensors="pt").items():
+        assert torch.equal(processor(image, text, return_tensors="pt")[name], value)
+
+
+@pytest.mark.parametrize("loader", [CBViLAConditionalGenerationProcessor, AutoProcessor])
+def test_bare_folder_without_its_language_model_says_the_way_out(bare, loader):
+    with pytest.raises(ValueError, match=r"has no tokenizer.*'nobody/nothing'.*pass language_model="):
+        loader.from_pretrained(bare[1] / "bare")
+
+
+def test_bare_folder_takes_the_language_model_that_it_names(bare):
+    model, folder = bare
+    file = folder / "bare" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"language_model": str(folder / "language")}))
+    assert AutoProcessor.from_pretrained(folder / "bare").image_token_id == model.config.image_token_id
 
 
 def test_another_language_model_is_an_error(bare, capsys):

@@ -1,14 +1,16 @@
 """The processor of [`CBViLAForConditionalGeneration`]: prompts of a language model, with images in them."""
 
+import os
 from copy import deepcopy
 from typing import Any
 
-from transformers import AddedToken, AutoTokenizer
+from transformers import AddedToken, AutoImageProcessor, AutoTokenizer, PreTrainedConfig
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 
 from .image_groups_cbvila import has_image_lists
 from .image_placeholders_cbvila import IMAGE_TOKEN, check_images_of_texts, check_runs
+from .messages_cbvila import shown, shown_error
 from .processing_cbvila import MODEL_INPUT_NAMES, CBViLAProcessor, as_list
 from .processing_options_cbvila import FIXED_TEXT_OPTIONS, TEXT_OPTIONS, split_options
 from .remote_code_cbvila import saved_with_its_code
@@ -85,6 +87,38 @@ class CBViLAConditionalGenerationProcessor(ProcessorMixin):
         self.image_token_id = tokenizer.convert_tokens_to_ids(image_token)
 
     @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike,
+        *args: Any,
+        language_model: str | os.PathLike | None = None,
+        **kwargs: Any,
+    ) -> "CBViLAConditionalGenerationProcessor":
+        """Loads a processor as [`~transformers.ProcessorMixin.from_pretrained`] does.
+
+        A folder without a tokenizer, such as `cbvila-scenes-captions`, takes that of the language model.
+
+        Args:
+            pretrained_model_name_or_path: A folder, or a repository of the Hub.
+            args: As there.
+            language_model: Folder or Hub id whose tokenizer is taken; by default the checkpoint's own, or else that of
+                the language model that its config.json names.
+            kwargs: As there.
+
+        Raises:
+            ValueError: If the checkpoint has no tokenizer, and its language model is not at hand.
+        """
+        source = pretrained_model_name_or_path
+        if language_model is None and not _is_folder_without_tokenizer(source):
+            return super().from_pretrained(source, *args, **kwargs)
+        name = language_model or PreTrainedConfig.get_config_dict(source)[0].get("language_model")
+        own = cls.get_processor_dict(source, **kwargs)[0]
+        options = {option: own[option] for option in ("num_image_tokens", "image_token") if option in own}
+        return cls(
+            AutoImageProcessor.from_pretrained(source, **kwargs), _tokenizer_of(name, source, **kwargs), **options
+        )
+
+    @classmethod
     def from_vision_language_pretrained(
         cls, vision_model_name_or_path: str, language_model_name_or_path: str, num_image_tokens: int = 2, **kwargs: Any
     ) -> "CBViLAConditionalGenerationProcessor":
@@ -157,6 +191,20 @@ class CBViLAConditionalGenerationProcessor(ProcessorMixin):
         expected = [count * self.num_image_tokens for count in counts]
         check_runs(encoded["input_ids"], expected, self.image_token_id)
         return {name: encoded[name] for name in MODEL_INPUT_NAMES if name in encoded}
+
+
+def _is_folder_without_tokenizer(source: str | os.PathLike) -> bool:
+    return os.path.isdir(source) and not os.path.isfile(os.path.join(source, "tokenizer_config.json"))
+
+
+def _tokenizer_of(language_model: str | os.PathLike | None, checkpoint: str | os.PathLike, **kwargs: Any) -> Any:
+    try:
+        return AutoTokenizer.from_pretrained(str(language_model), **kwargs)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{shown(checkpoint)} has no tokenizer, and that of its language model {shown(language_model)} cannot be "
+            f"loaded ({shown_error(error)}): pass language_model=, a folder or a Hub id."
+        ) from error
 
 
 def _prepared(tokenizer: Any, image_token: str) -> Any:
