@@ -6,11 +6,11 @@ import index_memory
 import large_gallery
 import near_duplicates
 import peers
-import pipeline as answering
 import pointing
 import pretraining_step
 import pytest
 import quantizer
+import questions
 import reranking
 import scenes
 import search
@@ -34,7 +34,7 @@ def run(module, monkeypatch, *arguments):
 @pytest.mark.parametrize(
     "module",
     [
-        *(pretraining_step, quantizer, peers, reranking, large_gallery, answering, index_memory, start, scenes),
+        *(pretraining_step, quantizer, peers, reranking, large_gallery, questions, index_memory, start, scenes),
         *(pointing, search, near_duplicates),
     ],
 )
@@ -213,11 +213,23 @@ def test_large_gallery_draw_texts_have_8_to_24_tokens():
     assert lengths == set(range(8, 25)) and texts == large_gallery.draw_texts(400, ["a", "b"])
 
 
-def test_pipeline_prints_its_times(monkeypatch, capsys):
-    run(answering, monkeypatch, "--batch_size", "4", "--rounds", "1")
+def test_questions_prints_ours_beside_blip(monkeypatch, capsys):
+    run(questions, monkeypatch, "--batch_size", "4", "--questions", "2", "--tokens", "2", "--rounds", "1")
     printed = capsys.readouterr().out
-    assert "4 questions, 1 about each image" in printed and "4 questions, 10 about each image" in printed
-    assert "CPU time outside the model" in printed
+    for line in ("4 questions in a batch, 2 about each picture", "ours / BLIP", "% beside the model", "differ by"):
+        assert line in printed
+
+
+def test_questions_gives_both_the_same_sizes():
+    config, tokenizer = questions.sized("tiny")
+    ours, blip = (make(config, tokenizer).model for make in (questions.our_pipeline, questions.blip_pipeline))
+    theirs = (blip.vision_model, blip.text_encoder.encoder, blip.text_decoder.bert.encoder)
+    assert [len(blip.vision_model.encoder.layers), *(len(part.layer) for part in theirs[1:])] == [
+        len(ours.cbvila.vision_model.layers),
+        len(ours.cbvila.text_model.layers) + len(ours.cbvila.fusion_model.layers),
+        len(ours.answer_decoder.layers),
+    ]
+    assert len(tokenizer) == blip.config.text_config.vocab_size == config.text_config.vocab_size
 
 
 def test_index_memory_prints_and_checks_its_limit(monkeypatch, capsys):
