@@ -81,8 +81,10 @@ def test_scenes_prints_its_rates(monkeypatch, capsys):
 def test_start_prints_its_times(monkeypatch, capsys):
     monkeypatch.setattr(start, "COMMANDS", [["--version"]])
     run(start, monkeypatch, "--rounds", "1")
-    imported, version = capsys.readouterr().out.splitlines()
-    assert imported.endswith("CPU-s   torch, transformers") and version.endswith("CPU-s   nothing heavy")
+    *_, imported, loaded, answered, version = capsys.readouterr().out.splitlines()
+    assert imported.startswith("import transformers_cbvila") and imported.endswith("CPU-s   torch, transformers")
+    assert "model files" in loaded and answered.startswith("its first answer")
+    assert version.endswith("CPU-s   nothing heavy")
 
 
 def test_figures_equal_hand_computed_ones():
