@@ -1,7 +1,10 @@
 """Benchmarks: their help, their output, and the numbers they compute."""
 
 import sys
+from types import SimpleNamespace
 
+import encoding
+import goodput
 import index_memory
 import large_gallery
 import near_duplicates
@@ -35,7 +38,7 @@ def run(module, monkeypatch, *arguments):
     "module",
     [
         *(pretraining_step, quantizer, peers, reranking, large_gallery, questions, index_memory, start, scenes),
-        *(pointing, search, near_duplicates),
+        *(pointing, search, near_duplicates, encoding, goodput),
     ],
 )
 def test_benchmark_help_ends_with_an_example(module, monkeypatch, capsys):
@@ -232,6 +235,35 @@ def test_questions_gives_both_the_same_sizes():
         len(ours.answer_decoder.layers),
     ]
     assert len(tokenizer) == blip.config.text_config.vocab_size == config.text_config.vocab_size
+
+
+def test_encoding_prints_ours_beside_the_image_encoder(monkeypatch, capsys):
+    run(encoding, monkeypatch, "--batch_size", "2", "--rounds", "1")
+    printed = capsys.readouterr().out
+    for line in ("tiny, 64 px, 2 images", "get_image_features / image encoder alone", "reading and resizing"):
+        assert line in printed
+
+
+def test_goodput_prints_shares(monkeypatch, capsys):
+    monkeypatch.setattr(goodput, "SKIPPED", 1)
+    monkeypatch.setattr(goodput, "PHASES", {"alignment": True})
+    run(goodput, monkeypatch, "--workers", "0", "--steps", "1")
+    printed = capsys.readouterr().out
+    for line in ("alignment, 1 thread", "0 workers", "% of wall time", "% of CPU time"):
+        assert line in printed
+
+
+def test_goodput_counts_what_is_inside_steps(monkeypatch):
+    """Steps of 2 s, and 3 s from the end of one to the begin of the next: 2 / 5 of the time."""
+    seconds = iter(range(0, 1000))
+    monkeypatch.setattr(goodput, "CLOCKS", {"wall": lambda: next(seconds)})
+    times = goodput.StepTimes()
+    for step in range(goodput.SKIPPED + 3):
+        times.on_step_begin(None, None, None)
+        next(seconds)
+        times.on_optimizer_step(None, SimpleNamespace(global_step=step), None)
+        next(seconds), next(seconds)
+    assert times.inside == {"wall": 3 * 2} and times.shares() == {"wall": 40.0}
 
 
 def test_index_memory_prints_and_checks_its_limit(monkeypatch, capsys):
