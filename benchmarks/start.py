@@ -1,4 +1,4 @@
-"""Measures how long the package takes to start: its import beyond transformers' own, a first answer, a command.
+"""Measures how long the package takes to start: its import beyond transformers' own, a first answer, app and commands.
 
 Prints CPU seconds of new processes, medians with the range of all rounds, and whether torch, transformers or model
 code was imported.
@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 
 from measuring import Spread, parser
 
@@ -34,6 +35,15 @@ from PIL import Image
 ask(Image.new("RGB", (64, 64), "red"), "what color is the shape?")
 """,
 }
+APP = {
+    "torch": "import torch",
+    "transformers": STAGES["its Auto classes and pipelines"],
+    "gradio": "import gradio",
+    "the app's code": "from transformers_cbvila.app import models, page, pictures, serving",
+    "its models": "loaded = models.load_models()",
+    "its page": "built = page.build_page(loaded, pictures.scene_pictures())",
+    "its first tab": "next(function.fn() for function in built.fns.values() if function.name == 'start')",
+}
 STAGE = """
 start = time.process_time()
 {code}
@@ -51,6 +61,11 @@ sys.orig_argv = [sys.executable, "-m", "transformers_cbvila", *sys.argv[1:]]
 runpy.run_module("transformers_cbvila", run_name="__main__")
 """
 COMMANDS = [["--version"], ["--help"], ["pretrian"], ["publish", "--help"], ["pretrain", "--help"]]
+
+
+def in_stages(codes: dict[str, str]) -> str:
+    """Returns code that runs codes one after the other and reports on each."""
+    return IN_STAGES.format(stages="".join(STAGE.format(code=code) for code in codes.values()))
 
 
 def fresh_process(code: str, arguments: list[str]) -> list[dict]:
@@ -76,8 +91,10 @@ def main() -> None:
     """Measures and prints the results."""
     made = parser(__doc__, "python benchmarks/start.py --rounds 5")
     options = made.parse_args()
-    code = IN_STAGES.format(stages="".join(STAGE.format(code=code) for code in STAGES.values()))
-    show_measured(list(STAGES), lambda: fresh_process(code, []), options.rounds)
+    show_measured(list(STAGES), lambda: fresh_process(in_stages(STAGES), []), options.rounds)
+    if find_spec("gradio"):
+        print("cbvila app, until its server starts:")
+        show_measured(list(APP), lambda: fresh_process(in_stages(APP), []), options.rounds)
     for words in COMMANDS:
         show_measured(
             [" ".join(["cbvila", *words])], lambda words=words: fresh_process(COMMAND, words), options.rounds

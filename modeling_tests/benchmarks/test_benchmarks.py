@@ -83,8 +83,9 @@ def test_scenes_prints_its_rates(monkeypatch, capsys):
 
 def test_start_prints_its_times(monkeypatch, capsys):
     monkeypatch.setattr(start, "COMMANDS", [["--version"]])
+    monkeypatch.setattr(start, "APP", {"nothing": "pass"})
     run(start, monkeypatch, "--rounds", "1")
-    *_, imported, loaded, answered, version = capsys.readouterr().out.splitlines()
+    _, _, imported, loaded, answered, *_, version = capsys.readouterr().out.splitlines()
     assert imported.startswith("import transformers_cbvila") and imported.endswith("CPU-s   torch, transformers")
     assert "model files" in loaded and answered.startswith("its first answer")
     assert version.endswith("CPU-s   nothing heavy")

@@ -4,7 +4,7 @@ Shapes: B questions in a batch, k answers per question, T answer tokens with the
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from functools import partial
 from typing import Any
@@ -180,7 +180,7 @@ class CBViLAVisualQuestionAnsweringPipeline(Pipeline):
         preprocess_params: dict[str, Any],
         forward_params: dict[str, Any],
         postprocess_params: dict[str, Any],
-    ) -> Iterator[list[dict[str, Any]]]:
+    ) -> Iterable[list[dict[str, Any]]]:
         """Returns an iterator over answers, which processes the pairs of a batch together."""
         if num_workers > 0:  # as in transformers, before the processes of the workers fork
             os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
