@@ -1,72 +1,104 @@
-"""Measures the start-up time of `import transformers_cbvila`, beyond transformers' own, and of the command line.
+"""Measures how long the package takes to start: its import beyond transformers' own, a first answer, app and commands.
 
-Prints CPU seconds of new processes, medians over rounds, and whether torch, transformers or model code was imported.
+Prints CPU seconds of new processes, medians with the range of all rounds, and whether torch, transformers or model
+code was imported.
 """
 
 import json
-import statistics
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 
-from measuring import parser
+from measuring import Spread, parser
 
-# The imports from transformers that registration needs: the Auto classes and the bases of what is registered.
-THEIRS = """
+# What a process waits for, one after the other. The second are the imports from transformers that registration needs:
+# the Auto classes and the bases of what is registered, which bring torch.
+STAGES = {
+    "import transformers": "import transformers",
+    "its Auto classes and pipelines": """
 from transformers import (
     AutoConfig, AutoImageProcessor, AutoModel, AutoModelForMaskedImageModeling, AutoModelForPreTraining,
     AutoModelForVisualQuestionAnswering, AutoProcessor, AutoTokenizer, BertTokenizer, PreTrainedConfig,
     ProcessorMixin, pipelines,
 )
 from transformers.image_processing_backends import PilBackend, TorchvisionBackend
+""",
+    "import transformers_cbvila": "import transformers_cbvila",
+    "a pipeline of cbvila-tiny-easyvqa": """
+ask = pipelines.pipeline(
+    "visual-question-answering", model=transformers_cbvila.bundled_checkpoint("cbvila-tiny-easyvqa"), device="cpu"
+)
+""",
+    "its first answer": """
+from PIL import Image
+ask(Image.new("RGB", (64, 64), "red"), "what color is the shape?")
+""",
+}
+APP = {
+    "torch": "import torch",
+    "transformers": STAGES["its Auto classes and pipelines"],
+    "gradio": "import gradio",
+    "the app's code": "from transformers_cbvila.app import models, page, pictures, serving",
+    "its models": "loaded = models.load_models()",
+    "its page": "built = page.build_page(loaded, pictures.scene_pictures())",
+    "its first tab": "next(function.fn() for function in built.fns.values() if function.name == 'start')",
+}
+STAGE = """
+start = time.process_time()
+{code}
+reports.append({{"seconds": time.process_time() - start, "loaded": sorted(sys.modules)}})
 """
-IMPORT = f"""
-import json, sys, time
-{THEIRS}
-before = time.process_time()
-import transformers_cbvila
-seconds = time.process_time() - before
-"""
+IN_STAGES = "import json, sys, time\nreports = []\n{stages}\nprint(json.dumps(reports))"
 COMMAND = """
 import atexit, json, runpy, sys, time
 def report():
     seconds = time.process_time()
-    print(json.dumps({"seconds": seconds, "loaded": sorted(sys.modules)}))
+    print(json.dumps([{"seconds": seconds, "loaded": sorted(sys.modules)}]))
 atexit.register(report)
 sys.argv = ["-m", *sys.argv[1:]]
 sys.orig_argv = [sys.executable, "-m", "transformers_cbvila", *sys.argv[1:]]
 runpy.run_module("transformers_cbvila", run_name="__main__")
 """
-REPORT = '\nprint(json.dumps({"seconds": seconds, "loaded": sorted(sys.modules)}))\n'
 COMMANDS = [["--version"], ["--help"], ["pretrian"], ["publish", "--help"], ["pretrain", "--help"]]
 
 
-def fresh_process(code: str, arguments: list[str]) -> dict:
-    """Runs code in a new interpreter and returns what it reports in the last line of its output."""
+def in_stages(codes: dict[str, str]) -> str:
+    """Returns code that runs codes one after the other and reports on each."""
+    return IN_STAGES.format(stages="".join(STAGE.format(code=code) for code in codes.values()))
+
+
+def fresh_process(code: str, arguments: list[str]) -> list[dict]:
+    """Runs code in a new interpreter and returns the reports in the last line of its output."""
     command = [sys.executable, "-c", code, *arguments]
     done = subprocess.run(command, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def measured(run: Callable[[], dict], rounds: int) -> tuple[float, str]:
-    """Returns the median of CPU seconds, and which large modules were imported."""
-    reports = [run() for _ in range(rounds)]
-    loaded = reports[0]["loaded"]
-    heavy = [name for name in ("torch", "transformers") if name in loaded]
-    models = sum("transformers_cbvila.model.modeling" in name for name in loaded)
-    heavy += [f"{models} model files"] if models else []
-    return statistics.median(report["seconds"] for report in reports), ", ".join(heavy) or "nothing heavy"
+def show_measured(names: list[str], run: Callable[[], list[dict]], rounds: int) -> None:
+    """Prints the CPU seconds of each stage of a process, and which large modules were imported until its end."""
+    taken = [run() for _ in range(rounds)]
+    for name, reports in zip(names, zip(*taken, strict=True), strict=True):
+        loaded = reports[0]["loaded"]
+        heavy = [module for module in ("torch", "transformers") if module in loaded]
+        models = sum("transformers_cbvila.model.modeling" in module for module in loaded)
+        heavy += [f"{models} model files"] if models else []
+        seconds = Spread([report["seconds"] for report in reports])
+        print(f"{name:<36}{str(seconds):>26} CPU-s   {', '.join(heavy) or 'nothing heavy'}", flush=True)
 
 
 def main() -> None:
     """Measures and prints the results."""
     made = parser(__doc__, "python benchmarks/start.py --rounds 5")
     options = made.parse_args()
-    seconds, loaded = measured(lambda: fresh_process(IMPORT + REPORT, []), options.rounds)
-    print(f"{'import transformers_cbvila, beyond transformers':<50}{seconds:8.3f} CPU-s   {loaded}")
+    show_measured(list(STAGES), lambda: fresh_process(in_stages(STAGES), []), options.rounds)
+    if find_spec("gradio"):
+        print("cbvila app, until its server starts:")
+        show_measured(list(APP), lambda: fresh_process(in_stages(APP), []), options.rounds)
     for words in COMMANDS:
-        seconds, loaded = measured(lambda words=words: fresh_process(COMMAND, words), options.rounds)
-        print(f"{' '.join(['cbvila', *words]):<50}{seconds:8.3f} CPU-s   {loaded}")
+        show_measured(
+            [" ".join(["cbvila", *words])], lambda words=words: fresh_process(COMMAND, words), options.rounds
+        )
 
 
 if __name__ == "__main__":

@@ -1,16 +1,19 @@
 """Benchmarks: their help, their output, and the numbers they compute."""
 
 import sys
+from types import SimpleNamespace
 
+import encoding
+import goodput
 import index_memory
 import large_gallery
 import near_duplicates
 import peers
-import pipeline as answering
 import pointing
 import pretraining_step
 import pytest
 import quantizer
+import questions
 import reranking
 import scenes
 import search
@@ -34,8 +37,8 @@ def run(module, monkeypatch, *arguments):
 @pytest.mark.parametrize(
     "module",
     [
-        *(pretraining_step, quantizer, peers, reranking, large_gallery, answering, index_memory, start, scenes),
-        *(pointing, search, near_duplicates),
+        *(pretraining_step, quantizer, peers, reranking, large_gallery, questions, index_memory, start, scenes),
+        *(pointing, search, near_duplicates, encoding, goodput),
     ],
 )
 def test_benchmark_help_ends_with_an_example(module, monkeypatch, capsys):
@@ -80,9 +83,12 @@ def test_scenes_prints_its_rates(monkeypatch, capsys):
 
 def test_start_prints_its_times(monkeypatch, capsys):
     monkeypatch.setattr(start, "COMMANDS", [["--version"]])
+    monkeypatch.setattr(start, "APP", {"nothing": "pass"})
     run(start, monkeypatch, "--rounds", "1")
-    imported, version = capsys.readouterr().out.splitlines()
-    assert imported.endswith("CPU-s   torch, transformers") and version.endswith("CPU-s   nothing heavy")
+    _, _, imported, loaded, answered, *_, version = capsys.readouterr().out.splitlines()
+    assert imported.startswith("import transformers_cbvila") and imported.endswith("CPU-s   torch, transformers")
+    assert "model files" in loaded and answered.startswith("its first answer")
+    assert version.endswith("CPU-s   nothing heavy")
 
 
 def test_figures_equal_hand_computed_ones():
@@ -213,11 +219,52 @@ def test_large_gallery_draw_texts_have_8_to_24_tokens():
     assert lengths == set(range(8, 25)) and texts == large_gallery.draw_texts(400, ["a", "b"])
 
 
-def test_pipeline_prints_its_times(monkeypatch, capsys):
-    run(answering, monkeypatch, "--batch_size", "4", "--rounds", "1")
+def test_questions_prints_ours_beside_blip(monkeypatch, capsys):
+    run(questions, monkeypatch, "--batch_size", "4", "--questions", "2", "--tokens", "2", "--rounds", "1")
     printed = capsys.readouterr().out
-    assert "4 questions, 1 about each image" in printed and "4 questions, 10 about each image" in printed
-    assert "CPU time outside the model" in printed
+    for line in ("4 questions in a batch, 2 about each picture", "ours / BLIP", "% beside the model", "differ by"):
+        assert line in printed
+
+
+def test_questions_gives_both_the_same_sizes():
+    config, tokenizer = questions.sized("tiny")
+    ours, blip = (make(config, tokenizer).model for make in (questions.our_pipeline, questions.blip_pipeline))
+    theirs = (blip.vision_model, blip.text_encoder.encoder, blip.text_decoder.bert.encoder)
+    assert [len(blip.vision_model.encoder.layers), *(len(part.layer) for part in theirs[1:])] == [
+        len(ours.cbvila.vision_model.layers),
+        len(ours.cbvila.text_model.layers) + len(ours.cbvila.fusion_model.layers),
+        len(ours.answer_decoder.layers),
+    ]
+    assert len(tokenizer) == blip.config.text_config.vocab_size == config.text_config.vocab_size
+
+
+def test_encoding_prints_ours_beside_the_image_encoder(monkeypatch, capsys):
+    run(encoding, monkeypatch, "--batch_size", "2", "--rounds", "1")
+    printed = capsys.readouterr().out
+    for line in ("tiny, 64 px, 2 images", "get_image_features / image encoder alone", "reading and resizing"):
+        assert line in printed
+
+
+def test_goodput_prints_shares(monkeypatch, capsys):
+    monkeypatch.setattr(goodput, "SKIPPED", 1)
+    monkeypatch.setattr(goodput, "PHASES", {"alignment": True})
+    run(goodput, monkeypatch, "--workers", "0", "--steps", "1")
+    printed = capsys.readouterr().out
+    for line in ("alignment, 1 thread", "0 workers", "% of wall time", "% of CPU time"):
+        assert line in printed
+
+
+def test_goodput_counts_what_is_inside_steps(monkeypatch):
+    """Steps of 2 s, and 3 s from the end of one to the begin of the next: 2 / 5 of the time."""
+    seconds = iter(range(0, 1000))
+    monkeypatch.setattr(goodput, "CLOCKS", {"wall": lambda: next(seconds)})
+    times = goodput.StepTimes()
+    for step in range(goodput.SKIPPED + 3):
+        times.on_step_begin(None, None, None)
+        next(seconds)
+        times.on_optimizer_step(None, SimpleNamespace(global_step=step), None)
+        next(seconds), next(seconds)
+    assert times.inside == {"wall": 3 * 2} and times.shares() == {"wall": 40.0}
 
 
 def test_index_memory_prints_and_checks_its_limit(monkeypatch, capsys):

@@ -4,16 +4,15 @@ Shapes: B questions in a batch, k answers per question, T answer tokens with the
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 from transformers import Pipeline
-from transformers.pipelines.pt_utils import PipelineIterator
 
 from .image_loading_cbvila import load_image
 from .item_lists_cbvila import by_position, is_by_position
@@ -181,8 +180,8 @@ class CBViLAVisualQuestionAnsweringPipeline(Pipeline):
         preprocess_params: dict[str, Any],
         forward_params: dict[str, Any],
         postprocess_params: dict[str, Any],
-    ) -> Iterator[list[dict[str, Any]]]:
-        """Returns an iterator over answers, which preprocesses the pairs of a batch together."""
+    ) -> Iterable[list[dict[str, Any]]]:
+        """Returns an iterator over answers, which processes the pairs of a batch together."""
         if num_workers > 0:  # as in transformers, before the processes of the workers fork
             os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         rows = NumberedRows(inputs) if is_by_position(inputs) else NumberedStream(inputs)
@@ -192,8 +191,8 @@ class CBViLAVisualQuestionAnsweringPipeline(Pipeline):
             batch_size=batch_size,
             collate_fn=partial(self._preprocess_numbered, **preprocess_params),
         )
-        outputs = PipelineIterator(loader, self.forward, forward_params, loader_batch_size=batch_size)
-        return PipelineIterator(outputs, self.postprocess, postprocess_params)
+        answer = partial(self._answer_batch, forward_params=forward_params, postprocess_params=postprocess_params)
+        return _AnswerIterator(loader, answer)
 
     def preprocess(  # type: ignore[override]
         self, input_: Any, truncation: bool = False, timeout: float = 30.0
@@ -272,17 +271,30 @@ class CBViLAVisualQuestionAnsweringPipeline(Pipeline):
         self, model_outputs: dict[str, Tensor], answers: list[str] | None = None, top_k: int | None = None
     ) -> list[dict[str, Any]]:
         """Returns the answers of one question, the most probable first, for its outputs of `_forward`."""
-        scores = model_outputs["scores"][0].float()
+        return self._postprocess_batch(model_outputs, answers, top_k)[0]
+
+    def _answer_batch(
+        self, model_inputs: dict[str, Tensor], forward_params: dict[str, Any], postprocess_params: dict[str, Any]
+    ) -> list[list[dict[str, Any]]]:
+        """Returns the answers of each question of a batch."""
+        return self._postprocess_batch(self.forward(model_inputs, **forward_params), **postprocess_params)
+
+    def _postprocess_batch(
+        self, outputs: dict[str, Tensor], answers: list[str] | None = None, top_k: int | None = None
+    ) -> list[list[dict[str, Any]]]:
+        """Returns the answers of each question, the most probable first, for outputs of `_forward`."""
+        scores = outputs["scores"].float()
         if answers is None:
-            texts = self.processor.decode_answers(model_outputs["sequences"][0])
-            count = len(texts)
+            count = scores.shape[1]
+            texts = self.processor.decode_answers(outputs["sequences"].flatten(0, 1))
+            of_questions = [texts[start : start + count] for start in range(0, len(texts), count)]
         else:
-            texts = answers
-            count = min(_RANKED_ANSWERS if top_k is None else top_k, len(texts))
+            count = min(_RANKED_ANSWERS if top_k is None else top_k, len(answers))
+            of_questions = [answers] * len(scores)
         best = scores.topk(count)
         return [
-            {"score": score, "answer": texts[index]}
-            for score, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+            [{"score": score, "answer": texts[index]} for score, index in zip(values, indices, strict=True)]
+            for texts, values, indices in zip(of_questions, best.values.tolist(), best.indices.tolist(), strict=True)
         ]
 
     @property
@@ -304,12 +316,33 @@ class CBViLAVisualQuestionAnsweringPipeline(Pipeline):
 
     def _probabilities(self, output: Any) -> Tensor:
         """Returns the probabilities (B * k,) of generated sequences under the model, however they were chosen."""
+        # Normalized here: transformers would do it over a strided dimension, several times as slowly.
+        normalized = tuple(logits.log_softmax(-1) for logits in output.logits)
         log_probs = self.model.answer_decoder.compute_transition_scores(
-            output.sequences, output.logits, getattr(output, "beam_indices", None), normalize_logits=True
+            output.sequences, normalized, getattr(output, "beam_indices", None)
         )
         ends = (output.sequences[:, -log_probs.shape[1] :] == self.processor.tokenizer.sep_token_id).int()
         is_after_end = ends.cumsum(1) - ends > 0
         return log_probs.masked_fill(is_after_end, 0.0).sum(1).exp()
+
+
+class _AnswerIterator(IterableDataset):
+    """Answers the questions of a loader, batch by batch.
+
+    Args:
+        loader: Gives the inputs of batches.
+        answer: Returns the answers of each question of a batch.
+    """
+
+    def __init__(self, loader: DataLoader, answer: Callable[[dict[str, Tensor]], list[list[dict[str, Any]]]]) -> None:
+        self.loader, self.answer = loader, answer
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[list[dict[str, Any]]]:
+        for inputs in self.loader:
+            yield from self.answer(inputs)
 
 
 def _identity(image: Any) -> Any:

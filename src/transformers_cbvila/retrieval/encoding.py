@@ -31,12 +31,16 @@ from .matching import text_query_states
 def evaluating(model: Any) -> Iterator[None]:
     """Switches dropout and gradients off for a block and restores the model's mode after it."""
     was_training = model.training
-    model.eval()
+    # Setting the mode takes several times as long as asking for it, which counts where a small model encodes a batch.
+    has_to_switch = any(module.training for module in model.modules())
+    if has_to_switch:
+        model.eval()
     try:
         with torch.no_grad():
             yield
     finally:
-        model.train(was_training)
+        if has_to_switch:
+            model.train(was_training)
 
 
 def pixel_values_of(model: Any, processor: CBViLAProcessor, images: list[Any]) -> Tensor:
