@@ -122,18 +122,34 @@ class CBViLAVisualQuestionAnsweringPipeline(pipeline_cbvila.CBViLAVisualQuestion
         explain: str | None = None,
     ) -> list[dict[str, Any]]:
         """Returns the answers of one question, with their explanations if these are asked for."""
-        found = super().postprocess(model_outputs, answers, top_k)
+        return self._postprocess_batch(model_outputs, answers, top_k, explain)[0]
+
+    def _postprocess_batch(
+        self,
+        outputs: dict[str, Any],
+        answers: list[str] | None = None,
+        top_k: int | None = None,
+        explain: str | None = None,
+    ) -> list[list[dict[str, Any]]]:
+        found = super()._postprocess_batch(outputs, answers, top_k)
         if explain is None:
             return found
-        asked = model_outputs[_ASKED]
-        image, question = asked[0] if isinstance(asked, list) else asked
-        texts = [each["answer"] for each in found if each["answer"].strip()]
+        return [
+            self._explained(of_question, *pair, method=explain)
+            for of_question, pair in zip(found, outputs[_ASKED], strict=True)
+        ]
+
+    def _explained(
+        self, answers: list[dict[str, Any]], image: Any, question: str, method: str
+    ) -> list[dict[str, Any]]:
+        """Returns the answers of one question with their explanations."""
+        texts = [each["answer"] for each in answers if each["answer"].strip()]
         explanations: dict[str, Any] = {}
         if texts:
             images, questions = [image] * len(texts), [question] * len(texts)
-            explained = explain_batch(self.model, self.processor, images, questions, texts, method=explain)
+            explained = explain_batch(self.model, self.processor, images, questions, texts, method=method)
             explanations = dict(zip(texts, explained, strict=True))
-        return [{**each, "explanation": explanations.get(each["answer"])} for each in found]
+        return [{**each, "explanation": explanations.get(each["answer"])} for each in answers]
 
 
 def _method(explain: Any) -> str | None:
