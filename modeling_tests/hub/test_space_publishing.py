@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from huggingface_hub import HfApi, SpaceCard
@@ -17,7 +18,7 @@ from space_models import save_model, save_pictures, save_run
 from transformers_cbvila import CBViLAForImageTextRetrieval, bundled_checkpoint, publish_space
 from transformers_cbvila.app import models as app_models
 from transformers_cbvila.cli import main
-from transformers_cbvila.space import publishing, requirements
+from transformers_cbvila.space import publishing, requirements, staging
 from transformers_cbvila.space.publishing import stage_space
 from transformers_cbvila.space.trying import try_app
 
@@ -97,7 +98,25 @@ def test_a_space_holds_models_pictures_and_this_package(model, untried, tmp_path
     ours = {f"transformers_cbvila/{path.relative_to(package).as_posix()}" for path in package.rglob("*.py")}
     assert ours <= held and "transformers_cbvila/app/app.css" in held
     assert not [name for name in held if "checkpoints/" in name], "none of them is named"
-    assert "Apache License" in (staged / "LICENSE").read_text()
+
+
+@pytest.mark.parametrize(
+    "listed", ["licenses/LICENSE", "elsewhere/LICENSE", None], ids=["installed", "built", "neither"]
+)
+def test_a_space_has_the_licence_of_this_package(listed, untried, tmp_path, monkeypatch):
+    ours = (Path(__file__).parents[2] / "LICENSE").read_text()
+    (tmp_path / "licenses").mkdir()
+    (tmp_path / "licenses" / "LICENSE").write_text(f"{ours}installed")
+
+    def files(name):
+        if listed is None:
+            raise staging.PackageNotFoundError(name)
+        return [SimpleNamespace(name="LICENSE", locate=lambda: tmp_path / listed)]
+
+    monkeypatch.setattr(staging, "files", files)
+    staged = stage_space("org/easy", tmp_path / "staged", ["cbvila-tiny-easyvqa"])
+    expected = f"{ours}installed" if listed == "licenses/LICENSE" else ours
+    assert "Apache License" in ours and (staged / "LICENSE").read_text() == expected
 
 
 def test_a_space_has_the_bundled_checkpoints_that_it_names(untried, tmp_path):

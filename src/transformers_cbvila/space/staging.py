@@ -84,8 +84,9 @@ def _copy(source: Path, target: Path) -> None:
 def _licence() -> str:
     """Returns the licence of this package, which goes wherever its files go."""
     try:
-        installed = [path for path in files(DISTRIBUTION) or () if path.name == _LICENCE]
+        installed = [Path(str(path.locate())) for path in files(DISTRIBUTION) or () if path.name == _LICENCE]
     except PackageNotFoundError:
         installed = []
-    path = Path(str(installed[0].locate())) if installed else _SOURCES.parents[1] / _LICENCE
+    # A checkout that was built has a list of files in which paths begin elsewhere.
+    path = next((path for path in installed if path.is_file()), _SOURCES.parents[1] / _LICENCE)
     return path.read_text(encoding="utf-8")
