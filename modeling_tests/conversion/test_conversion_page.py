@@ -4,6 +4,7 @@ import re
 import shlex
 from pathlib import Path
 
+import attach_language_model
 import convert_albef
 import convert_blip2
 import export_blip2
@@ -14,7 +15,7 @@ from code_blocks import code_blocks
 
 PAGE = (Path(__file__).parents[2] / "docs" / "conversion.md").read_text()
 SECTION = code_blocks(PAGE, "bash")[0]
-MODULES = (convert_albef, init_from_pretrained, export_towers, convert_blip2, export_blip2)
+MODULES = (convert_albef, init_from_pretrained, export_towers, convert_blip2, export_blip2, attach_language_model)
 SCRIPTS = {module.__name__: module for module in MODULES}
 
 

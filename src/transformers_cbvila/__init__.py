@@ -93,7 +93,7 @@ if TYPE_CHECKING:
     from .training.arguments import CBViLATrainingArguments
     from .training.trainer import CBViLATrainer
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # The modules of the names above, relative to the package.
 _MODULE_OF_LAZY_NAME = {
