@@ -135,8 +135,8 @@ class CBViLAVisualQuestionAnsweringPipeline(pipeline_cbvila.CBViLAVisualQuestion
         if explain is None:
             return found
         return [
-            self._explained(of_question, *pair, method=explain)
-            for of_question, pair in zip(found, outputs[_ASKED], strict=True)
+            self._explained(of_question, image, question, explain)
+            for of_question, (image, question) in zip(found, outputs[_ASKED], strict=True)
         ]
 
     def _explained(

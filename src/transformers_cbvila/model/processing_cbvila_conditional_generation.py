@@ -19,6 +19,7 @@ PROMPT_OPTIONS = (*TEXT_OPTIONS, "padding_side")
 FIXED_PROMPT_OPTIONS = {name: fixed for name, fixed in FIXED_TEXT_OPTIONS.items() if name != "padding_side"} | {
     "text_target": (None, "what is to be predicted is part of text; set labels to -100 elsewhere")
 }
+_OWN_OPTIONS = ("num_image_tokens", "image_token", "chat_template")
 # Messages one after the other, as in Frozen's prompts: `<image> this is a dog.<image> this is a`. The name of a role
 # would be unknown to a projector that was trained on captions.
 CHAT_TEMPLATE = (
@@ -113,7 +114,7 @@ class CBViLAConditionalGenerationProcessor(ProcessorMixin):
             return super().from_pretrained(source, *args, **kwargs)
         name = language_model or PreTrainedConfig.get_config_dict(source)[0].get("language_model")
         own = cls.get_processor_dict(source, **kwargs)[0]
-        options = {option: own[option] for option in ("num_image_tokens", "image_token") if option in own}
+        options = {option: own[option] for option in _OWN_OPTIONS if option in own}
         return cls(
             AutoImageProcessor.from_pretrained(source, **kwargs), _tokenizer_of(name, source, **kwargs), **options
         )
