@@ -6,10 +6,12 @@ import shutil
 import pytest
 import yaml
 from publishable import FACTS, save_checkpoint
+from safetensors.torch import load_file, save_file
 
 from transformers_cbvila import CBViLAForPreTraining, CBViLAForVisualEntailment, bundled_checkpoint
 from transformers_cbvila.hub.checking import find_checkpoint
 from transformers_cbvila.hub.facts import collect_facts
+from transformers_cbvila.weights_digest import weights_digest
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +143,20 @@ def test_collect_facts_names_a_broken_record(saved, tmp_path):
     (run / "pretraining.json").write_text("{")
     with pytest.raises(ValueError, match="pretraining.json is no JSON"):
         collect_facts(find_checkpoint(run), write(tmp_path, **FACTS))
+
+
+@pytest.mark.parametrize("record", ["evaluation.json", "inspection.json"])
+def test_collect_facts_refuses_figures_of_other_weights(record, saved, tmp_path):
+    run, facts = shutil.copytree(saved["entailment"], tmp_path / "run"), write(tmp_path, **FACTS)
+    figures = {"data": "birds", "accuracy": 0.25, "weights": weights_digest(run)}
+    (run / record).write_text(json.dumps(figures))
+    assert collect_facts(find_checkpoint(run), facts).results
+    weights = load_file(run / "model.safetensors")
+    save_file({name: value + 1 for name, value in weights.items()}, run / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=rf"{record} in .*run was measured on other weights.*measure again"):
+        collect_facts(find_checkpoint(run), facts)
+    (run / record).write_text(json.dumps({name: value for name, value in figures.items() if name != "weights"}))
+    collect_facts(find_checkpoint(run), facts)  # of an earlier version, which did not say
 
 
 @pytest.mark.parametrize("name", ["cbvila-tiny", "cbvila-tiny-easyvqa"])

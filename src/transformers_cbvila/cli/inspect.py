@@ -78,6 +78,7 @@ def run(options: Any) -> int:
     from ..model.processing_cbvila import CBViLAProcessor
     from ..output_files import require_folder, write_json
     from ..retrieval.retrieval_order import keep_better_order
+    from ..weights_digest import weights_digest
 
     require_folder("output", options.output)
     source = checkpoint_source(options.model)
@@ -99,7 +100,7 @@ def run(options: Any) -> int:
     if kept := keep_better_order(source, measured, options.rerank_k):
         print(kept)
     if options.output:
-        write_json(options.output, metrics)
+        write_json(options.output, metrics | {"weights": weights_digest(source)})
     if options.page:
         from ..pages.codebook_page import write_codebook_page
         from ..pages.document import counted

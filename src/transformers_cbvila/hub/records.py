@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..weights_digest import weights_digest
 from .checking import Checkpoint
 from .results import Result, results_of_metrics, results_of_report
 
@@ -48,10 +49,21 @@ def _measured(checkpoint: Checkpoint) -> list[Result]:
         metrics = read_record(checkpoint, name)
         by_data = {key: value for key, value in metrics.items() if isinstance(value, dict)}
         for dataset, values in (by_data or {metrics.get("data", "held-out data"): metrics}).items():
+            _require_same_weights(checkpoint, name, values)
             protocol = values.get("protocol", "own")
             named = dataset if protocol == "own" else f"{dataset}, {protocol}"
             found += results_of_metrics(values, named, values.get("split", "test"))
     return found
+
+
+def _require_same_weights(checkpoint: Checkpoint, name: str, metrics: Mapping[str, Any]) -> None:
+    """Raises a ValueError for figures that were measured on other weights; those of earlier versions do not say."""
+    measured = metrics.get("weights")
+    if measured is not None and measured != weights_digest(checkpoint.folder):
+        raise ValueError(
+            f"{name} in {checkpoint.run} was measured on other weights than are there now, as after another training: "
+            "measure again, or move it away"
+        )
 
 
 def read_record(checkpoint: Checkpoint, name: str) -> dict[str, Any]:

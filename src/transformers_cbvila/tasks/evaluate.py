@@ -13,6 +13,7 @@ from ..data.unknown_texts import warn_of_unknown_tokens
 from ..devices import placed
 from ..model.processing_cbvila import CBViLAProcessor
 from ..output_files import require_folder, write_json, write_json_lines
+from ..weights_digest import weights_digest
 from .evaluate_rows import evaluate_rows
 from .evaluation import Evaluation
 from .fields import Metrics
@@ -121,7 +122,7 @@ def evaluate_task(task: Task, job: EvaluationJob, progress: bool = True, togethe
     if rows.skipped:
         print(rows.summary_of_skipped())
     if job.output is not None:
-        write_json(job.output, metrics)
+        write_json(job.output, metrics | {"weights": weights_digest(checkpoint_source(job.model))})
     if job.predictions is not None:
         write_json_lines(job.predictions, measured.predictions)
     return metrics

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from transformers import TrainingArguments
-from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
-from transformers.utils import logging
+from transformers.utils import CONFIG_NAME, logging
 
 from ..context import TrainingContext
 from .progress import log_main_process
@@ -33,7 +33,17 @@ def last_complete_checkpoint(output_dir: str | Path) -> str | None:
 
 
 def checkpoint_to_resume(args: TrainingArguments, output_dir: str | Path) -> str | None:
-    """Returns the checkpoint that `resume_from_checkpoint` means: `True` is the last complete one, if there is any."""
+    """Returns the checkpoint that `resume_from_checkpoint` means: `True` is the last complete one, if there is any.
+
+    Raises:
+        ValueError: If there is a run in the folder already, and none is to be resumed: it would be overwritten, and
+            its checkpoints mixed with new ones.
+    """
+    if not args.resume_from_checkpoint and (found := _files_of_a_run(Path(output_dir))):
+        raise ValueError(
+            f"{output_dir} has a model or a run in it ({', '.join(found)}), which this one would overwrite: go on "
+            "with it by --resume (resume_from_checkpoint=True), choose another output_dir, or delete this one."
+        )
     if args.resume_from_checkpoint in ("True", "true", True):
         checkpoint = last_complete_checkpoint(output_dir)
         log_main_process(
@@ -41,6 +51,12 @@ def checkpoint_to_resume(args: TrainingArguments, output_dir: str | Path) -> str
         )
         return checkpoint
     return args.resume_from_checkpoint
+
+
+def _files_of_a_run(folder: Path) -> list[str]:
+    """Returns the names of what an earlier run left in a folder."""
+    checkpoints = [path.name for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if _number(path) is not None]
+    return [name for name in (CONFIG_NAME, TRAINER_STATE_NAME) if (folder / name).is_file()] + sorted(checkpoints)[:3]
 
 
 def step_of(checkpoint: str | Path) -> int:
