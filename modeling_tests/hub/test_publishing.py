@@ -14,12 +14,12 @@ from publishable import LONG, in_another_process, inherited_environment, save_ch
 from tiny import half_image
 from tiny_heads import HEADS, PUBLISHED_HEADS
 from version_0_1 import save_as_0_1
-from whole_checkpoints import WHOLE
 
 from transformers_cbvila import (
     CBViLAForQuestionAnswering,
     CBViLAForVisualEntailment,
     bundled_checkpoint,
+    bundled_checkpoints,
 )
 from transformers_cbvila.cli import main
 from transformers_cbvila.hub import publishing
@@ -144,7 +144,7 @@ def test_verify_takes_a_relative_folder(folder, tmp_path, monkeypatch):
     verify(Path("staged"), run_original(checkpoint))
 
 
-@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("name", bundled_checkpoints())
 def test_stage_repository_of_bundled_checkpoint_by_folder_equals_by_name(name, tmp_path, unverified):
     copied = shutil.copytree(bundled_checkpoint(name), tmp_path / "copied")
     cards = []

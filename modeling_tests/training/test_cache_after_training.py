@@ -7,9 +7,8 @@ import tiny
 import tiny_heads
 import torch
 from transformers import AutoModelForVisualQuestionAnswering, Trainer, TrainingArguments, default_data_collator
-from whole_checkpoints import WHOLE
 
-from transformers_cbvila import CBViLAConfig, CBViLAForPreTraining, CBViLAForQuestionAnswering
+from transformers_cbvila import CBViLAConfig, CBViLAForPreTraining, CBViLAForQuestionAnswering, bundled_checkpoints
 from transformers_cbvila.bundled import bundled_or_same
 from transformers_cbvila.training.arguments import CBViLATrainingArguments
 from transformers_cbvila.training.trainer import CBViLATrainer
@@ -60,7 +59,7 @@ def test_use_cache_of_a_head_on_a_pretrained_model(trainer, tmp_path):
         assert tokens_read(CBViLAForQuestionAnswering.from_pretrained(folder)) == 4 * NEW_TOKENS
 
 
-@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("name", bundled_checkpoints())
 def test_use_cache_of_bundled_checkpoints(name):
     assert tokens_read(CBViLAForQuestionAnswering.from_pretrained(bundled_or_same(name))) == 4 * NEW_TOKENS
 

@@ -204,7 +204,7 @@ def test_finetune_goes_on_from_a_captioning_model(pretrained, data, language, tm
     assert config.language_model == language and config.freeze_vision_tower
     assert config.projector_config.dropout == 0.5
     with pytest.raises(ValueError, match="from_scratch needs a checkpoint without a projector"):
-        finetuned(str(folder), data, None, tmp_path / "third", {"from_scratch": True})
+        finetuned(str(folder), data, None, tmp_path / "fourth", {"from_scratch": True})
 
 
 def test_finetune_from_scratch_and_frozen_parts(pretrained, data, language, tmp_path):

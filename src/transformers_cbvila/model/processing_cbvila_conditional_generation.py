@@ -97,7 +97,7 @@ class CBViLAConditionalGenerationProcessor(ProcessorMixin):
     ) -> "CBViLAConditionalGenerationProcessor":
         """Loads a processor as [`~transformers.ProcessorMixin.from_pretrained`] does.
 
-        A folder without a tokenizer, such as `cbvila-scenes-captions`, takes that of the language model.
+        A folder without a tokenizer takes that of the language model.
 
         Args:
             pretrained_model_name_or_path: A folder, or a repository of the Hub.
