@@ -30,6 +30,7 @@ from transformers_cbvila.tasks.row_reading import load_task_rows
 from transformers_cbvila.tasks.vqa import VisualQuestionAnswering
 from transformers_cbvila.training.finetune import FinetuningJob, build_trainer, finetune
 from transformers_cbvila.training.task_models import starting_model
+from transformers_cbvila.weights_digest import weights_digest
 
 RECIPES = sorted(FOLDER.glob("finetune-*.yaml"))
 COLOURS = ("red", "green", "blue", "grey")
@@ -55,7 +56,7 @@ def test_finetune_and_evaluate_every_task(task, pretrained, data, tmp_path):
     output = tmp_path / "figures.json"
     job = EvaluationJob(str(folder), [data], str(output), train_data=[data], batch_size=8)
     figures = evaluate_task(settings, job, progress=False)
-    assert figures == json.loads(output.read_text())
+    assert figures | {"weights": weights_digest(folder)} == json.loads(output.read_text())
     for name, value in record["figures"].items():
         same = figures[name.removeprefix("eval_")]
         assert same == (pytest.approx(value) if isinstance(value, float) else value), name
