@@ -44,7 +44,7 @@ class JobParser(Parser, HfArgumentParser):
     def __init__(
         self, dataclasses: list[Any], command: str, left_out: frozenset[str] = frozenset(), **kwargs: Any
     ) -> None:
-        self.left_out = left_out
+        self.command, self.left_out = command, left_out
         self.trains = any(issubclass(part, TrainingArguments) for part in dataclasses)
         if self.trains:
             self._help_all_text = _HELP_ALL
@@ -192,7 +192,7 @@ def _read_recipe(parser: JobParser, argv: list[str]) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        recipe = yaml.safe_load(recipe_path(path).read_text(encoding="utf-8"))
+        recipe = yaml.safe_load(recipe_path(path, parser.command).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         parser.error(str(error))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
