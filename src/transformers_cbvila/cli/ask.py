@@ -42,9 +42,11 @@ def run(asked: argparse.Namespace) -> int:
     from ..model.processing_cbvila import CBViLAProcessor
     from ..output_files import require_folder
     from ..pages.explanation_page import write_explanation_page
+    from .argument_order import is_picture, refuse_other_order
     from .checkpoints import usable_source
 
     require_folder("page", asked.page)
+    refuse_other_order("cbvila ask PICTURE QUESTION", asked.image, asked.question, is_picture)
     image, source = load_image(asked.image), usable_source("ask", asked.model)
     model = placed(CBViLAForQuestionAnswering.from_pretrained(source))
     processor = CBViLAProcessor.from_pretrained(source)

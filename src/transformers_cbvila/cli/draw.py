@@ -52,9 +52,11 @@ def run(asked: argparse.Namespace) -> int:
     from ..drawing.from_captions import draw_captions, draw_steps
     from ..drawing.sheet import sheet
     from ..output_files import require_folder
+    from .argument_order import is_model, refuse_other_order
     from .checkpoints import load_pretrained
 
     require_folder("output", asked.output)
+    refuse_other_order("cbvila draw MODEL TEXT", asked.model, asked.texts[-1], is_model)
     model, processor = load_pretrained("draw", asked.model)
     how = {
         "num_steps": asked.steps,

@@ -97,7 +97,10 @@ def _add_common(parser: Parser, what: str) -> None:
 
 def _run_model(options: argparse.Namespace) -> None:
     from ..hub.publishing import publish, stage_repository
+    from .argument_order import is_model_folder, refuse_other_order
 
+    usage = "cbvila publish FOLDER_OR_RUN OWNER/NAME"
+    refuse_other_order(usage, options.source, options.repo_id, is_model_folder)
     card: dict[str, Any] = {"facts": options.facts, "card": options.card}
     if options.output_dir:
         print(f"Staged: {stage_repository(options.source, options.repo_id, options.output_dir, **card)}")

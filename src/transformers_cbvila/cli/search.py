@@ -113,8 +113,10 @@ def _run(asked: argparse.Namespace, processes: Processes) -> None:
     from ..model.messages_cbvila import shown
     from ..output_files import require_folder
     from ..retrieval.retriever import CBViLARetriever
+    from .argument_order import refuse_other_order
 
     require_folder("page", asked.page)
+    refuse_other_order("cbvila search FOLDER TEXT", asked.folder, asked.text or "", os.path.isdir)
     if not os.path.isdir(asked.folder):
         raise FileNotFoundError(f"{shown(asked.folder, 255)} is no folder: give the folder of the pictures.")
     images = {name: load_image(file) for name in ("image", "negative_image") if (file := getattr(asked, name))}
