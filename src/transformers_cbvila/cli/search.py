@@ -33,6 +33,7 @@ HTML file: the pictures, with a heat map for each word of the text and, if a pic
 that they share with it.
 """
 INTERRUPTED = "Interrupted. The same command goes on with the pictures that are not indexed yet."
+_SIDE_OF_TRIAL = 64  # pixels of the picture that a query is tried on
 _PROBABLE = 0.5  # least probability of what is shown if nobody says another, of a calibrated model
 
 
@@ -121,6 +122,8 @@ def _run(asked: argparse.Namespace, processes: Processes) -> None:
         raise FileNotFoundError(f"{shown(asked.folder, 255)} is no folder: give the folder of the pictures.")
     images = {name: load_image(file) for name in ("image", "negative_image") if (file := getattr(asked, name))}
     retriever = CBViLARetriever.from_pretrained(asked.model, device=processes.device)
+    query = _query(asked, images)
+    _try_on_one_picture(retriever, query)
     keep_states = retriever.rerank_k > 0  # what nothing re-ranks takes a thousandth of the disk
     folder = asked.index_dir or _in_cache(retriever, asked.folder, keep_states)
     if processes.count > 1:
@@ -129,7 +132,7 @@ def _run(asked: argparse.Namespace, processes: Processes) -> None:
         return
     retriever.index(asked.folder, folder=folder, keep_states=keep_states)
     print(f"{len(retriever):,} pictures are indexed in {folder}", file=sys.stderr)
-    hits, note = _search(retriever, asked, images)
+    hits, note = _search(retriever, query)
     for hit in hits:
         print(_line(hit))
     if note:
@@ -171,12 +174,29 @@ def _in_cache(retriever: CBViLARetriever, folder: str, keep_states: bool) -> Pat
     return cached
 
 
-def _search(retriever: CBViLARetriever, asked: argparse.Namespace, images: dict[str, Any]) -> tuple[list[Found], str]:
-    """Returns what was found, and what to say if nothing is probable enough."""
+def _query(asked: argparse.Namespace, images: dict[str, Any]) -> dict[str, Any]:
+    """Returns what the retriever is asked."""
     query = {"text": asked.text, "negative_text": asked.negative_text, **images, "top_k": asked.top_k}
-    query |= {"fold_duplicates": asked.fold_duplicates, "min_probability": asked.min_probability}
+    return query | {"fold_duplicates": asked.fold_duplicates, "min_probability": asked.min_probability}
+
+
+def _try_on_one_picture(retriever: CBViLARetriever, query: dict[str, Any]) -> None:
+    """Asks the query of one empty picture, so that what is wrong with it is said before a folder is encoded.
+
+    Raises:
+        ValueError: See [`~transformers_cbvila.CBViLARetriever.search`].
+    """
+    from PIL import Image
+
+    trial = type(retriever)(retriever.model, retriever.processor, retriever.device)
+    picture = Image.new("RGB", (_SIDE_OF_TRIAL, _SIDE_OF_TRIAL))
+    trial.index([picture], progress=False, keep_states=retriever.rerank_k > 0).search(**query)
+
+
+def _search(retriever: CBViLARetriever, query: dict[str, Any]) -> tuple[list[Found], str]:
+    """Returns what was found, and what to say if nothing is probable enough."""
     found: Any = retriever.search(**query)
-    least = _PROBABLE if asked.min_probability is None else asked.min_probability
+    least = _PROBABLE if query["min_probability"] is None else query["min_probability"]
     probabilities = [None] * len(found.indices) if found.probabilities is None else found.probabilities.tolist()
     folded = [0] * len(found.indices) if found.folded is None else found.folded.tolist()
     rows = zip(found.indices.tolist(), found.scores.tolist(), probabilities, folded, strict=True)
