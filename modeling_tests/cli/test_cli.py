@@ -105,7 +105,12 @@ def test_command_line_suggests_the_nearest_name(argv, meant, capsys):
         (["finetune", "--train_data", "x"], "required: TASK, which comes first: one of vqa, retrieval, "),
         (["evaluate", "--model=m", "vqa"], "required: TASK, which comes first: one of vqa, retrieval, "),
         (["evaluate", "vqa", "--config", "finetune-vqa-easy-2"], "there are none for evaluate vqa"),
-        (["pretrain"], "required: --train_data ("),
+        (["pretrain"], "required: --train_data, --output_dir, such as --output_dir runs/mine ("),
+        (
+            ["pretrain", "--config", "pretrain-tiny", "--train_data", "a"],
+            "required: --output_dir, such as --output_dir",
+        ),
+        (["finetune", "vqa", "--model", "m", "--train_data", "a"], "required: --output_dir, such as --output_dir"),
         (["pretrain", "--train_data"], "--train_data: expected at least one argument"),
         (["pretrain", "--train_data", "a", "--max_steps", "x" * 3000], "(3,000 characters)"),
         (["pretrain", "--train_data", "a", "--max_steps", ""], "--max_steps: invalid int value: '' ("),
