@@ -380,7 +380,7 @@ def test_command_errors_are_one_line_without_traceback(command, tmp_path, capsys
 
 def test_pretrain_streaming_needs_max_steps(recipe, picture_folder, tmp_path, capsys):
     command = ["pretrain", "--config", recipe, "--train_data", picture_folder, "--output_dir", str(tmp_path / "out")]
-    assert_says(capsys, [*command, "--streaming", "--max_steps", "-1"], "streaming needs max_steps")
+    assert_says(capsys, [*command, "--streaming", "--max_steps", "-1"], "streaming needs --max_steps")
 
 
 def test_pretrain_streaming_resumes(recipe, picture_folder, tmp_path, capsys):
@@ -399,7 +399,7 @@ def test_pretrain_streaming_resumes(recipe, picture_folder, tmp_path, capsys):
 def test_pretrain_names_missing_columns(recipe, picture_folder, tmp_path, capsys):
     command = ["pretrain", "--config", recipe, "--train_data", picture_folder, "--output_dir", str(tmp_path / "out")]
     for option, column in (("caption_column", "words"), ("image_column", "photo")):
-        message = f"no column {column!r}; set {option} to one of image, text"
+        message = f"no column {column!r}; set --{option} to one of image, text"
         assert_says(capsys, [*command, f"--{option}", column], message)
 
 

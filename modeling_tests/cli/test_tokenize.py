@@ -196,7 +196,7 @@ def test_tokenize_of_scenes_with_the_bundled_checkpoint(tmp_path):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--batch_size", "2"], "was written with batch_size=64, and this is batch_size=2"),
+        (["--batch_size", "2"], "was written with --batch_size=64, and this is --batch_size=2"),
         (["--split", "train[:2]"], "was written with split='train', and this is split='train[:2]'"),
     ],
 )

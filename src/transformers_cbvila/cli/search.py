@@ -34,6 +34,7 @@ that they share with it.
 """
 INTERRUPTED = "Interrupted. The same command goes on with the pictures that are not indexed yet."
 _SIDE_OF_TRIAL = 64  # pixels of the picture that a query is tried on
+_PICTURES = (("image", "image"), ("negative_image", "not_image"))  # parts of a query, and their options
 _PROBABLE = 0.5  # least probability of what is shown if nobody says another, of a calibrated model
 
 
@@ -57,8 +58,8 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace]:
     parser.add_argument("folder", help="folder of pictures, whose subfolders are searched, too")
     parser.add_argument("text", nargs="?", help="what to search for, in words")
     parser.add_argument("--image", metavar="FILE", help="a picture to search for, instead of the text or beside it")
-    parser.add_argument("--not", dest="negative_text", metavar="TEXT", help="what is not wanted, in words")
-    parser.add_argument("--not_image", dest="negative_image", metavar="FILE", help="a picture of what is not wanted")
+    parser.add_argument("--not", metavar="TEXT", help="what is not wanted, in words")
+    parser.add_argument("--not_image", metavar="FILE", help="a picture of what is not wanted")
     parser.add_argument(
         "--model", default="cbvila-tiny", help="folder, Hub id, or the name of a bundled checkpoint, for retrieval"
     )
@@ -120,7 +121,7 @@ def _run(asked: argparse.Namespace, processes: Processes) -> None:
     refuse_other_order("cbvila search FOLDER TEXT", asked.folder, asked.text or "", os.path.isdir)
     if not os.path.isdir(asked.folder):
         raise FileNotFoundError(f"{shown(asked.folder, 255)} is no folder: give the folder of the pictures.")
-    images = {name: load_image(file) for name in ("image", "negative_image") if (file := getattr(asked, name))}
+    images = {name: load_image(file) for name, option in _PICTURES if (file := getattr(asked, option))}
     retriever = CBViLARetriever.from_pretrained(asked.model, device=processes.device)
     query = _query(asked, images)
     _try_on_one_picture(retriever, query)
@@ -176,7 +177,7 @@ def _in_cache(retriever: CBViLARetriever, folder: str, keep_states: bool) -> Pat
 
 def _query(asked: argparse.Namespace, images: dict[str, Any]) -> dict[str, Any]:
     """Returns what the retriever is asked."""
-    query = {"text": asked.text, "negative_text": asked.negative_text, **images, "top_k": asked.top_k}
+    query = {"text": asked.text, "negative_text": getattr(asked, "not"), **images, "top_k": asked.top_k}
     return query | {"fold_duplicates": asked.fold_duplicates, "min_probability": asked.min_probability}
 
 
@@ -233,9 +234,10 @@ def _write_page(
     from ..pages.search_page import SearchHit, SearchQuery, write_search_page
 
     pictures = [load_image(hit.file) for hit in found]
+    unwanted = getattr(asked, "not")
     without = [
-        asked.negative_text and f"“{asked.negative_text}”",
-        asked.negative_image and "what another picture shows",
+        unwanted and f"“{unwanted}”",
+        asked.not_image and "what another picture shows",
     ]
     query = SearchQuery(
         asked.text, images.get("image"), " and ".join(part for part in without if part), len(retriever)
