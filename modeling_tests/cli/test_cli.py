@@ -78,6 +78,8 @@ def refusal(capsys, argv):
         (["fine-tune"], "finetune"),
         (["finetune", "entailmnet"], "entailment"),
         (["evaluate", "VQA"], "vqa"),
+        (["finetune", "vqa", "--config", "finetune-vqa-scene"], "finetune-vqa-scenes"),
+        (["pretrain", "--config", "recipes/pretrain-tny.yaml"], "pretrain-tiny"),
         (["inspect", "m", "--data", "d", "--rerank", "3"], "--rerank_k"),
         (["inspect", "m", "--dat", "d"], "--data"),
         (["publish", "m", "o/n", "--private_"], "--private"),
@@ -99,8 +101,16 @@ def test_command_line_suggests_the_nearest_name(argv, meant, capsys):
     ("argv", "message"),
     [
         (["nonsense-of-another-kind"], "is none of pretrain, finetune"),
-        (["finetune"], "required: TASK"),
-        (["pretrain"], "required: --train_data ("),
+        (["finetune"], "required: TASK, which comes first: one of vqa, retrieval, "),
+        (["finetune", "--train_data", "x"], "required: TASK, which comes first: one of vqa, retrieval, "),
+        (["evaluate", "--model=m", "vqa"], "required: TASK, which comes first: one of vqa, retrieval, "),
+        (["evaluate", "vqa", "--config", "finetune-vqa-easy-2"], "there are none for evaluate vqa"),
+        (["pretrain"], "required: --train_data, --output_dir, such as --output_dir runs/mine ("),
+        (
+            ["pretrain", "--config", "pretrain-tiny", "--train_data", "a"],
+            "required: --output_dir, such as --output_dir",
+        ),
+        (["finetune", "vqa", "--model", "m", "--train_data", "a"], "required: --output_dir, such as --output_dir"),
         (["pretrain", "--train_data"], "--train_data: expected at least one argument"),
         (["pretrain", "--train_data", "a", "--max_steps", "x" * 3000], "(3,000 characters)"),
         (["pretrain", "--train_data", "a", "--max_steps", ""], "--max_steps: invalid int value: '' ("),
@@ -370,7 +380,7 @@ def test_command_errors_are_one_line_without_traceback(command, tmp_path, capsys
 
 def test_pretrain_streaming_needs_max_steps(recipe, picture_folder, tmp_path, capsys):
     command = ["pretrain", "--config", recipe, "--train_data", picture_folder, "--output_dir", str(tmp_path / "out")]
-    assert_says(capsys, [*command, "--streaming", "--max_steps", "-1"], "streaming needs max_steps")
+    assert_says(capsys, [*command, "--streaming", "--max_steps", "-1"], "streaming needs --max_steps")
 
 
 def test_pretrain_streaming_resumes(recipe, picture_folder, tmp_path, capsys):
@@ -389,7 +399,7 @@ def test_pretrain_streaming_resumes(recipe, picture_folder, tmp_path, capsys):
 def test_pretrain_names_missing_columns(recipe, picture_folder, tmp_path, capsys):
     command = ["pretrain", "--config", recipe, "--train_data", picture_folder, "--output_dir", str(tmp_path / "out")]
     for option, column in (("caption_column", "words"), ("image_column", "photo")):
-        message = f"no column {column!r}; set {option} to one of image, text"
+        message = f"no column {column!r}; set --{option} to one of image, text"
         assert_says(capsys, [*command, f"--{option}", column], message)
 
 

@@ -47,6 +47,12 @@ def test_recipe_path_missing_names_bundled_recipes(name, tmp_path, monkeypatch, 
 
 def test_recipe_names_lists_bundled_recipes():
     assert {"pretrain-tiny", "pretrain-base", "finetune-vqa-easy"} <= set(recipe_names())
+    assert {name.rpartition("-")[0] for name in recipe_names("finetune vqa")} == {"finetune-vqa"}
+    with pytest.raises(
+        FileNotFoundError, match=r"; there are finetune-vqa-base, .*; did you mean finetune-vqa-"
+    ) as error:
+        recipe_path("finetune-vqa-eas", "finetune vqa")
+    assert "pretrain" not in str(error.value)
 
 
 RECIPE = {

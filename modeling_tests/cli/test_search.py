@@ -144,6 +144,25 @@ def test_errors_are_one_line(argv, status, message, pictures, capsys):
     assert len(said) == 1 and message in said[0]
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["a", "--top_k", "0"], "top_k=0 must be"),
+        (["a", "--min_probability", "50"], "min_probability=50.0 must be from 0 to 1"),
+        (["a", "--min_probability", "nan"], "min_probability=nan must be a finite number"),
+        (["a", "--fold_duplicates", "2"], "fold_duplicates=2.0 is"),
+        (["a", "--image", "FOLDER/red.png", "--min_probability", "0.5"], "probabilities are of a text with an image"),
+        ([""], "is empty"),
+        (["a", "--not", " "], "is empty"),
+    ],
+)
+def test_search_refuses_a_query_before_it_indexes(given, message, pictures, calibrated, tmp_path, capsys):
+    given = [word.replace("FOLDER", str(pictures)) for word in given]
+    assert main(["search", str(pictures), *given, "--model", calibrated, "--index_dir", str(tmp_path / "index")]) == 1
+    said = capsys.readouterr().err
+    assert message in said and "indexed" not in said and not (tmp_path / "index").exists()
+
+
 def test_ask_prints_the_answer_with_its_probability(pictures, tmp_path, capsys):
     page = tmp_path / "why.html"
     assert main(["ask", str(pictures / "red.png"), "what color is the circle?", "--page", str(page)]) == 0

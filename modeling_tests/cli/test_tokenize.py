@@ -142,6 +142,29 @@ def test_tokenize_names_bad_rows_or_leaves_them_out(plain_model, pictures, tmp_p
     assert "a/2.png" not in {row["source"] for row in rows_in(tmp_path / "rest")}
 
 
+def test_tokenize_takes_other_options_while_no_file_is_complete(plain_model, pictures, tmp_path, capsys):
+    """The error advises --skip_bad_rows, which is an option that all files of a folder have in common."""
+    (pictures / "a" / "0.png").write_bytes(b"<html>")
+    out, whole = tmp_path / "words", tmp_path / "whole"
+    every_row = ["--rows_per_file", str(COUNT)]
+    assert main(tokenize(pictures, plain_model, out, *every_row)) == 1
+    assert sorted(contents(out)) == ["tokens.json"]
+    (out / "tokens-000000.parquet.unfinished").write_bytes(b"half")
+    assert main(tokenize(pictures, plain_model, out, *every_row, "--skip_bad_rows")) == 0, capsys.readouterr().err
+    assert main(tokenize(pictures, plain_model, whole, *every_row, "--skip_bad_rows")) == 0
+    assert contents(out) == contents(whole)
+
+
+@pytest.mark.parametrize("description", ["{}", '{"made by": "another program"}'])
+def test_tokenize_leaves_descriptions_of_others_alone(description, plain_model, pictures, tmp_path, capsys):
+    out = tmp_path / "words"
+    out.mkdir()
+    (out / "tokens.json").write_text(description)
+    assert main(tokenize(pictures, plain_model, out)) == 1
+    assert "was written with model=None" in capsys.readouterr().err
+    assert (out / "tokens.json").read_text() == description
+
+
 def test_tokenize_streams_tables(plain_model, tmp_path):
     """Two Parquet files, read as a stream, whose rows have no captions."""
     features = Features({"picture": Image(), "id": Value("int64")})
@@ -173,7 +196,7 @@ def test_tokenize_of_scenes_with_the_bundled_checkpoint(tmp_path):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--batch_size", "2"], "was written with batch_size=64, and this is batch_size=2"),
+        (["--batch_size", "2"], "was written with --batch_size=64, and this is --batch_size=2"),
         (["--split", "train[:2]"], "was written with split='train', and this is split='train[:2]'"),
     ],
 )

@@ -7,7 +7,7 @@ import argparse
 import sys
 from importlib import import_module
 
-from .errors import TRACEBACK, in_one_line, refuse_nul
+from .errors import TRACEBACK, in_one_line, option_names, refuse_nul
 from .parsing import Parser
 
 # Each is a module of this package with `parse(argv)`, `run(*parsed)`, and optionally INTERRUPTED, what Ctrl-C prints.
@@ -43,6 +43,7 @@ def main(argv: list[str] | None = None) -> int:
         command = import_module(f".{name.replace('-', '_')}", __name__)
         outcome.when_interrupted = getattr(command, "INTERRUPTED", outcome.when_interrupted)
         parsed = command.parse(argv[1:])
+        outcome.options = option_names(parsed)
         from ..registration import register
 
         register()  # see `transformers_cbvila/__init__.py`

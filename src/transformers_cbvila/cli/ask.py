@@ -34,7 +34,6 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace]:
 
 def run(asked: argparse.Namespace) -> int:
     """Answers the question and writes the page."""
-    from ..bundled import checkpoint_source
     from ..devices import placed
     from ..explaining.explain import explain
     from ..model.image_loading_cbvila import load_image
@@ -43,16 +42,14 @@ def run(asked: argparse.Namespace) -> int:
     from ..model.processing_cbvila import CBViLAProcessor
     from ..output_files import require_folder
     from ..pages.explanation_page import write_explanation_page
-    from .explain import head_of
+    from .argument_order import is_picture, refuse_other_order
+    from .checkpoints import usable_source
 
     require_folder("page", asked.page)
-    image, source = load_image(asked.image), checkpoint_source(asked.model)
-    if (head := head_of(source)) is not CBViLAForQuestionAnswering:
-        raise ValueError(
-            f"{asked.model} is a {head.__name__}, which was not trained to answer: give a CBViLAForQuestionAnswering, "
-            "such as cbvila-scenes-vqa, or what `cbvila finetune vqa` writes."
-        )
-    model, processor = placed(head.from_pretrained(source)), CBViLAProcessor.from_pretrained(source)
+    refuse_other_order("cbvila ask PICTURE QUESTION", asked.image, asked.question, is_picture)
+    image, source = load_image(asked.image), usable_source("ask", asked.model)
+    model = placed(CBViLAForQuestionAnswering.from_pretrained(source))
+    processor = CBViLAProcessor.from_pretrained(source)
     (best,) = CBViLAVisualQuestionAnsweringPipeline(model, processor=processor, device=model.device)(
         image, asked.question, top_k=1
     )

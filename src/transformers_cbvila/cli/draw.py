@@ -49,17 +49,15 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace]:
 
 def run(asked: argparse.Namespace) -> int:
     """Draws the texts and writes the sheet."""
-    from ..bundled import checkpoint_source
-    from ..devices import placed
     from ..drawing.from_captions import draw_captions, draw_steps
     from ..drawing.sheet import sheet
-    from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
-    from ..model.processing_cbvila import CBViLAProcessor
     from ..output_files import require_folder
+    from .argument_order import is_model, refuse_other_order
+    from .checkpoints import load_pretrained
 
     require_folder("output", asked.output)
-    source = checkpoint_source(asked.model)
-    model, processor = placed(CBViLAForPreTraining.from_pretrained(source)), CBViLAProcessor.from_pretrained(source)
+    refuse_other_order("cbvila draw MODEL TEXT", asked.model, asked.texts[-1], is_model)
+    model, processor = load_pretrained("draw", asked.model)
     how = {
         "num_steps": asked.steps,
         "guidance_scale": asked.guidance,

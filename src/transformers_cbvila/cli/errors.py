@@ -3,9 +3,10 @@
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from ..model.messages_cbvila import shown
 
@@ -17,6 +18,7 @@ LONGEST = 1900  # characters of a message, below the 2,000 that fit on a screen
 _USERS = (ValueError, OSError, ImportError, FloatingPointError)
 # torch raises the error of a data loader process with its traceback as the message; the error's own message is last.
 _OF_A_WORKER = re.compile(r"Caught \w+ in DataLoader worker process .*\n(?:\w+\.)*\w+: (.*)", re.DOTALL)
+_NAME = re.compile(r"""(?<![\w'"`./-])[a-z]\w*_\w*\b(?!['"`/(\[]|\.\w)""")  # not in quotes, paths or code
 USERS_FAULT, OUR_FAULT, INTERRUPTED = 1, 70, 130  # exit statuses; 70 is the EX_SOFTWARE of sysexits.h
 
 
@@ -26,6 +28,7 @@ class Outcome:
 
     status: int = 0
     when_interrupted: str = "Interrupted."
+    options: frozenset[str] = frozenset()  # names of the command's options, which messages show as --name
 
 
 def refuse_nul(arguments: list[str]) -> None:
@@ -52,10 +55,25 @@ def in_one_line(command: str) -> Iterator[Outcome]:
         if os.environ.get(TRACEBACK, "0") not in ("", "0"):
             raise
         outcome.status = USERS_FAULT if isinstance(error, _USERS) else OUR_FAULT
-        print(f"{command}: {_line(error)}", file=sys.stderr)
+        print(f"{command}: {_line(error, outcome.options)}", file=sys.stderr)
 
 
-def _line(error: Exception) -> str:
+def option_names(parsed: Iterable[Any]) -> frozenset[str]:
+    """Returns the names of options that a text can only mean as such: those of several words.
+
+    Args:
+        parsed: Namespaces and dataclasses with the values of options, and other things.
+    """
+    names = {name for part in parsed for name in getattr(part, "__dict__", ())}
+    return frozenset(name for name in names if "_" in name.strip("_") and name == name.strip("_"))
+
+
+def _with_dashes(text: str, options: frozenset[str]) -> str:
+    """Returns a text with names of options as a command line has them; names in quotes, paths and code stay."""
+    return _NAME.sub(lambda found: f"--{found[0]}" if found[0] in options else found[0], text)
+
+
+def _line(error: Exception, options: frozenset[str]) -> str:
     of_a_worker = _OF_A_WORKER.match(str(error))
     text = " ".join((of_a_worker[1] if of_a_worker else str(error)).split())
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
@@ -63,7 +81,7 @@ def _line(error: Exception) -> str:
     if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
         return f"there is too little memory: take smaller batches ({_cut(text)})"
     if isinstance(error, _USERS):
-        return _cut(text) or type(error).__name__
+        return _cut(_with_dashes(text, options)) or type(error).__name__
     return (
         f"this is a fault of cbvila, and not of what it was given; please report it with the traceback that "
         f"{TRACEBACK}=1 shows ({type(error).__name__}: {_cut(text)})"

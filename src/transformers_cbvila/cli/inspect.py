@@ -71,18 +71,16 @@ def parse(argv: list[str]) -> tuple[Any, ...]:
 def run(options: Any) -> int:
     """Measures the model, prints what was found and writes it where the options say."""
     from ..bundled import checkpoint_source
-    from ..devices import placed
     from ..inspection.measure import inspect_pretraining
     from ..inspection.prototypes import gather
-    from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
-    from ..model.processing_cbvila import CBViLAProcessor
     from ..output_files import require_folder, write_json
     from ..retrieval.retrieval_order import keep_better_order
     from ..weights_digest import weights_digest
+    from .checkpoints import load_pretrained
 
     require_folder("output", options.output)
     source = checkpoint_source(options.model)
-    model, processor = placed(CBViLAForPreTraining.from_pretrained(source)), CBViLAProcessor.from_pretrained(source)
+    model, processor = load_pretrained("inspect", options.model)
     if options.fewer_codes:
         from ..inspection.rate_distortion import check_fewer_codes
 

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import MISSING, fields
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
@@ -44,7 +44,7 @@ class JobParser(Parser, HfArgumentParser):
     def __init__(
         self, dataclasses: list[Any], command: str, left_out: frozenset[str] = frozenset(), **kwargs: Any
     ) -> None:
-        self.left_out = left_out
+        self.command, self.left_out = command, left_out
         self.trains = any(issubclass(part, TrainingArguments) for part in dataclasses)
         if self.trains:
             self._help_all_text = _HELP_ALL
@@ -56,6 +56,7 @@ class JobParser(Parser, HfArgumentParser):
             action.option_strings = names or action.option_strings
         if self.trains:
             self._move_inherited_options()
+            self._require_output_dir()
             self.add_argument("--resume", action="store_true", help="Go on from the last complete checkpoint, if any.")
         self.add_argument("--config", metavar="RECIPE.yaml", help=_CONFIG)
 
@@ -88,6 +89,17 @@ class JobParser(Parser, HfArgumentParser):
                 message = f"""{shown(arg_string)} is no JSON of names and values, such as '{{"power": 2}}'"""
                 raise argparse.ArgumentError(action, message)
         return super()._get_value(action, arg_string)
+
+    def _require_output_dir(self) -> None:
+        """Makes --output_dir required: transformers would write into `trainer_output`, or go on with what is there."""
+        (action,) = (action for action in self._actions if action.dest == "output_dir")
+        action.required = True
+
+    def error(self, message: str) -> NoReturn:
+        """Has an example of the folder that is asked for, as its name alone does not say what it is."""
+        if message.startswith("the following arguments are required") and "--output_dir" in message:
+            message += ", such as --output_dir runs/mine"
+        super().error(message)
 
     def _move_inherited_options(self) -> None:
         """Moves the options of `TrainingArguments` into a group that only `--help-all` shows."""
@@ -192,7 +204,7 @@ def _read_recipe(parser: JobParser, argv: list[str]) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        recipe = yaml.safe_load(recipe_path(path).read_text(encoding="utf-8"))
+        recipe = yaml.safe_load(recipe_path(path, parser.command).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         parser.error(str(error))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

@@ -57,7 +57,7 @@ def _model_parser() -> Parser:
         epilog=EXAMPLE,
     )
     parser.add_argument("source", metavar="FOLDER_OR_RUN", help="model folder, run, or name of a bundled checkpoint")
-    parser.add_argument("repo_id", metavar="OWNER/NAME", help="repository on the Hub; created if it does not exist")
+    parser.add_argument("repository", metavar="OWNER/NAME", help="repository on the Hub; created if it does not exist")
     parser.add_argument(
         "--space",
         metavar="OWNER/NAME",
@@ -97,13 +97,16 @@ def _add_common(parser: Parser, what: str) -> None:
 
 def _run_model(options: argparse.Namespace) -> None:
     from ..hub.publishing import publish, stage_repository
+    from .argument_order import is_model_folder, refuse_other_order
 
+    usage = "cbvila publish FOLDER_OR_RUN OWNER/NAME"
+    refuse_other_order(usage, options.source, options.repository, is_model_folder)
     card: dict[str, Any] = {"facts": options.facts, "card": options.card}
     if options.output_dir:
-        print(f"Staged: {stage_repository(options.source, options.repo_id, options.output_dir, **card)}")
+        print(f"Staged: {stage_repository(options.source, options.repository, options.output_dir, **card)}")
         return
     commit: dict[str, Any] = {"private": options.private, "commit_message": options.commit_message}
-    published = publish(options.source, options.repo_id, **card, **commit)
+    published = publish(options.source, options.repository, **card, **commit)
     print(f"Published: {published.url} at commit {published.commit}")
 
 

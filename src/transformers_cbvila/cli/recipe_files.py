@@ -8,6 +8,7 @@ from typing import Any
 
 from ..model.messages_cbvila import shown
 from ..model.nested_options_cbvila import DEFAULT_QUANTIZER, with_current_names
+from ..nearest import nearest
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 _ENDING = ".yaml"
@@ -20,13 +21,18 @@ _OF_A_RUN = {
 }
 
 
-def recipe_names() -> list[str]:
-    """Returns the names of the bundled recipes."""
-    return sorted(path.stem for path in FOLDER.glob(f"*{_ENDING}"))
+def recipe_names(command: str | None = None) -> list[str]:
+    """Returns the names of the bundled recipes, or of those for a command such as `"finetune vqa"`."""
+    start = "" if command is None else f"{command.replace(' ', '-')}-"
+    return sorted(path.stem for path in FOLDER.glob(f"{start}*{_ENDING}"))
 
 
-def recipe_path(name: str) -> Path:
+def recipe_path(name: str, command: str | None = None) -> Path:
     """Returns the path of a recipe: an existing file, or a bundled one by name (with or without `recipes/`, `.yaml`).
+
+    Args:
+        name: The file or the name.
+        command: The command that the recipe is for; its recipes are those that the error lists.
 
     Raises:
         FileNotFoundError: If there is neither; the message lists the bundled ones.
@@ -36,9 +42,10 @@ def recipe_path(name: str) -> Path:
     stem = name.replace("\\", "/").removeprefix("recipes/").removesuffix(_ENDING)
     if stem in recipe_names():
         return FOLDER / f"{stem}{_ENDING}"
+    names = recipe_names(command)
     raise FileNotFoundError(
         f"--config {shown(name)}: there is no such file, nor a recipe of that name; there are "
-        f"{', '.join(recipe_names())}."
+        f"{', '.join(names) or f'none for {command}'}{nearest(stem, names) or '.'}"
     )
 
 

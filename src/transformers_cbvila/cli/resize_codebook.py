@@ -47,18 +47,14 @@ def run(options: argparse.Namespace) -> int:
     """Resizes the model, measures both where there is data, and writes the new one."""
     from pathlib import Path
 
-    from ..bundled import checkpoint_source
-    from ..devices import placed
     from ..model.codebook_resizing_cbvila import resize_codebook, resized_codes
-    from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
-    from ..model.processing_cbvila import CBViLAProcessor
     from ..output_files import write_json
     from ..output_folders import is_free
+    from .checkpoints import load_pretrained
 
     if not is_free(options.output_dir):
         raise ValueError(f"{options.output_dir} is there already; name another folder, or move it away.")
-    source = checkpoint_source(options.model)
-    model, processor = placed(CBViLAForPreTraining.from_pretrained(source)), CBViLAProcessor.from_pretrained(source)
+    model, processor = load_pretrained("resize-codebook", options.model)
     made = resized_codes(model, options.codes, options.method)
     resized, left_out = resize_codebook(model, made.codes, made.counts)
     before = model.cbvila.quantizer.num_codes

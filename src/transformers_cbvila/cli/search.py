@@ -33,6 +33,8 @@ HTML file: the pictures, with a heat map for each word of the text and, if a pic
 that they share with it.
 """
 INTERRUPTED = "Interrupted. The same command goes on with the pictures that are not indexed yet."
+_SIDE_OF_TRIAL = 64  # pixels of the picture that a query is tried on
+_PICTURES = (("image", "image"), ("negative_image", "not_image"))  # parts of a query, and their options
 _PROBABLE = 0.5  # least probability of what is shown if nobody says another, of a calibrated model
 
 
@@ -56,8 +58,8 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace]:
     parser.add_argument("folder", help="folder of pictures, whose subfolders are searched, too")
     parser.add_argument("text", nargs="?", help="what to search for, in words")
     parser.add_argument("--image", metavar="FILE", help="a picture to search for, instead of the text or beside it")
-    parser.add_argument("--not", dest="negative_text", metavar="TEXT", help="what is not wanted, in words")
-    parser.add_argument("--not_image", dest="negative_image", metavar="FILE", help="a picture of what is not wanted")
+    parser.add_argument("--not", metavar="TEXT", help="what is not wanted, in words")
+    parser.add_argument("--not_image", metavar="FILE", help="a picture of what is not wanted")
     parser.add_argument(
         "--model", default="cbvila-tiny", help="folder, Hub id, or the name of a bundled checkpoint, for retrieval"
     )
@@ -113,12 +115,16 @@ def _run(asked: argparse.Namespace, processes: Processes) -> None:
     from ..model.messages_cbvila import shown
     from ..output_files import require_folder
     from ..retrieval.retriever import CBViLARetriever
+    from .argument_order import refuse_other_order
 
     require_folder("page", asked.page)
+    refuse_other_order("cbvila search FOLDER TEXT", asked.folder, asked.text or "", os.path.isdir)
     if not os.path.isdir(asked.folder):
         raise FileNotFoundError(f"{shown(asked.folder, 255)} is no folder: give the folder of the pictures.")
-    images = {name: load_image(file) for name in ("image", "negative_image") if (file := getattr(asked, name))}
+    images = {name: load_image(file) for name, option in _PICTURES if (file := getattr(asked, option))}
     retriever = CBViLARetriever.from_pretrained(asked.model, device=processes.device)
+    query = _query(asked, images)
+    _try_on_one_picture(retriever, query)
     keep_states = retriever.rerank_k > 0  # what nothing re-ranks takes a thousandth of the disk
     folder = asked.index_dir or _in_cache(retriever, asked.folder, keep_states)
     if processes.count > 1:
@@ -127,7 +133,7 @@ def _run(asked: argparse.Namespace, processes: Processes) -> None:
         return
     retriever.index(asked.folder, folder=folder, keep_states=keep_states)
     print(f"{len(retriever):,} pictures are indexed in {folder}", file=sys.stderr)
-    hits, note = _search(retriever, asked, images)
+    hits, note = _search(retriever, query)
     for hit in hits:
         print(_line(hit))
     if note:
@@ -169,12 +175,29 @@ def _in_cache(retriever: CBViLARetriever, folder: str, keep_states: bool) -> Pat
     return cached
 
 
-def _search(retriever: CBViLARetriever, asked: argparse.Namespace, images: dict[str, Any]) -> tuple[list[Found], str]:
+def _query(asked: argparse.Namespace, images: dict[str, Any]) -> dict[str, Any]:
+    """Returns what the retriever is asked."""
+    query = {"text": asked.text, "negative_text": getattr(asked, "not"), **images, "top_k": asked.top_k}
+    return query | {"fold_duplicates": asked.fold_duplicates, "min_probability": asked.min_probability}
+
+
+def _try_on_one_picture(retriever: CBViLARetriever, query: dict[str, Any]) -> None:
+    """Asks the query of one empty picture, so that what is wrong with it is said before a folder is encoded.
+
+    Raises:
+        ValueError: See [`~transformers_cbvila.CBViLARetriever.search`].
+    """
+    from PIL import Image
+
+    trial = type(retriever)(retriever.model, retriever.processor, retriever.device)
+    picture = Image.new("RGB", (_SIDE_OF_TRIAL, _SIDE_OF_TRIAL))
+    trial.index([picture], progress=False, keep_states=retriever.rerank_k > 0).search(**query)
+
+
+def _search(retriever: CBViLARetriever, query: dict[str, Any]) -> tuple[list[Found], str]:
     """Returns what was found, and what to say if nothing is probable enough."""
-    query = {"text": asked.text, "negative_text": asked.negative_text, **images, "top_k": asked.top_k}
-    query |= {"fold_duplicates": asked.fold_duplicates, "min_probability": asked.min_probability}
     found: Any = retriever.search(**query)
-    least = _PROBABLE if asked.min_probability is None else asked.min_probability
+    least = _PROBABLE if query["min_probability"] is None else query["min_probability"]
     probabilities = [None] * len(found.indices) if found.probabilities is None else found.probabilities.tolist()
     folded = [0] * len(found.indices) if found.folded is None else found.folded.tolist()
     rows = zip(found.indices.tolist(), found.scores.tolist(), probabilities, folded, strict=True)
@@ -211,9 +234,10 @@ def _write_page(
     from ..pages.search_page import SearchHit, SearchQuery, write_search_page
 
     pictures = [load_image(hit.file) for hit in found]
+    unwanted = getattr(asked, "not")
     without = [
-        asked.negative_text and f"“{asked.negative_text}”",
-        asked.negative_image and "what another picture shows",
+        unwanted and f"“{unwanted}”",
+        asked.not_image and "what another picture shows",
     ]
     query = SearchQuery(
         asked.text, images.get("image"), " and ".join(part for part in without if part), len(retriever)

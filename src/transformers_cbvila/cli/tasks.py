@@ -17,6 +17,8 @@ def parse_task(command: str, example: str, argv: list[str]) -> Any:
         epilog=example,
     )
     parser.add_argument("task", choices=TASKS, metavar="TASK", help=f"one of {', '.join(TASKS)}")
+    if not argv or (argv[0].startswith("-") and argv[0].partition("=")[0] not in parser._option_string_actions):
+        parser.error(f"the following arguments are required: TASK, which comes first: one of {', '.join(TASKS)}")
     return TASKS[parser.parse_args(argv[:1]).task]
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
+from .checkpoints import load_pretrained
 from .parsing import Parser
 from .processes import Processes, joined_processes
 
@@ -73,7 +73,7 @@ def _encode(options: argparse.Namespace, processes: Processes) -> None:
 
     split = options.split or usual_split([options.data])
     rows = ImageRows(options.data, split, options.image_column)
-    model, processor = _load(options.model, processes)
+    model, processor = load_pretrained("tokenize", options.model, processes.device)
     given = {name: getattr(options, name) for name in ("model", "data", "image_column", "rows_per_file", "batch_size")}
     given |= {"split": split, "rows": rows.count, "skip_bad_rows": options.skip_bad_rows}
     description = describe_tokens(model, processor, given)
@@ -98,25 +98,14 @@ def _decode(options: argparse.Namespace, processes: Processes) -> None:
     from ..inspection.token_files import read_tokens_description
     from ..inspection.token_pictures import draw_tokens, write_origins
 
-    model, processor = _load(options.model or read_tokens_description(options.data)["model"], processes)
+    name = options.model or read_tokens_description(options.data)["model"]
+    model, processor = load_pretrained("tokenize", name, processes.device)
     places = {"process": processes.index, "processes": processes.count}
     drawn = draw_tokens(options.data, options.output_dir, model, processor, options.batch_size, **places)
     print(f"{drawn:,} pictures drawn{_by(processes)}.")
     processes.wait()
     if processes.is_main:
         print(f"Pictures: {write_origins(options.data, options.output_dir):,} in {options.output_dir}")
-
-
-def _load(name: str, processes: Processes) -> tuple[Any, Any]:
-    """Returns a model on the device of this process, and its processor."""
-    from ..bundled import checkpoint_source
-    from ..devices import placed
-    from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
-    from ..model.processing_cbvila import CBViLAProcessor
-
-    source = checkpoint_source(name)
-    model = placed(CBViLAForPreTraining.from_pretrained(source), processes.device)
-    return model.eval(), CBViLAProcessor.from_pretrained(source)
 
 
 def _by(processes: Processes) -> str:

@@ -51,15 +51,26 @@ def describe_tokens(model: Any, processor: Any, options: Mapping[str, Any]) -> d
 def start_folder(folder: str | Path, description: Mapping[str, Any]) -> None:
     """Writes the description into a new folder, or clears what an interrupted run left; the main process calls it.
 
+    A folder in which a run has not completed a file yet is as good as a new one: any options are taken.
+
     Raises:
         ValueError: If the folder holds something else.
     """
     folder = Path(folder)
-    if is_free(folder):
+    if is_free(folder) or _is_without_files(folder, description):
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / DESCRIPTION, dict(description))
     check_folder(folder, description)
     remove_unfinished(folder)
+
+
+def _is_without_files(folder: Path, description: Mapping[str, Any]) -> bool:
+    """Returns whether a folder holds a description like this one, and at most files that are not complete."""
+    if not folder.is_dir() or not all(
+        file.name == DESCRIPTION or file.name.endswith(UNFINISHED) for file in folder.iterdir()
+    ):
+        return False
+    return read_tokens_description(folder).keys() == description.keys()
 
 
 def check_folder(folder: str | Path, description: Mapping[str, Any]) -> None:
