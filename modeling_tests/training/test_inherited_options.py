@@ -201,7 +201,7 @@ def test_inherited_options_out_of_bounds_are_rejected(name, tmp_path):
         ({"lr_scheduler_type": "warmup_stable_decay"}, "num_decay_steps"),
         ({"lr_scheduler_type": "constant", "warmup_steps": 2}, "^warmup_steps=2: .* has no warm-up"),
         (
-            {"lr_scheduler_type": "constant_with_warmup", "warmup_steps": 100, "max_steps": 20},
+            {"lr_scheduler_type": "constant_with_warmup", "warmup_steps": 100.0, "max_steps": 20},
             "^warmup_steps=100: the run has 20 steps. Give a share of the run, such as --warmup_steps 0.2",
         ),
         (

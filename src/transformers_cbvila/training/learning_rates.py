@@ -65,7 +65,7 @@ def _check_lengths(said: str, given: float, warmup: int, options: Mapping[str, A
         return
     if not lengths:
         raise ValueError(
-            f"warmup_steps={given}: the run has {steps} steps. Give a share of the run, such as --warmup_steps 0.2, "
+            f"warmup_steps={given:g}: the run has {steps} steps. Give a share of the run, such as --warmup_steps 0.2, "
             "or fewer steps."
         )
     named = ", ".join(f"{name} {value}" for name, value in {"warmup_steps": warmup, **lengths}.items())
