@@ -15,7 +15,14 @@ from transformers_cbvila.cli import COMMANDS
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 # Pages whose code needs nothing but the package; each page's blocks follow on each other.
-RUNNABLE = ["README.md", "docs/drawing.md", "docs/explanations.md", "docs/finetuning.md", "docs/models.md"]
+RUNNABLE = [
+    "README.md",
+    "docs/drawing.md",
+    "docs/explanations.md",
+    "docs/finetuning.md",
+    "docs/models.md",
+    "docs/pretraining.md",
+]
 # Commands that are named in a page, where only some of their words stand: test_shown_commands.py has the tasks.
 _TASKS = ("finetune", "evaluate")
 

@@ -57,6 +57,8 @@ PUBLIC = {
     "bundled_checkpoints",
     "load_pairs",
     "publish",
+    "publish_space",
+    "stage_repository",
 }
 
 

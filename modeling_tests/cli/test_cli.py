@@ -13,6 +13,7 @@ from transformers_cbvila import __version__
 from transformers_cbvila.cli import COMMANDS, main
 from transformers_cbvila.cli.inspect import parse as parse_inspect
 from transformers_cbvila.retrieval.retrieval_order import better_order
+from transformers_cbvila.tasks.registry import TASKS
 from transformers_cbvila.training.pretrain import PretrainingJob
 
 
@@ -137,6 +138,20 @@ def test_main_without_a_command_prints_help(capsys):
         main(["--help"])
     assert stopped.value.code == 0 and capsys.readouterr().out == bare
     assert all(f"  {command} " in bare for command in COMMANDS)
+
+
+def test_help_of_finetune_names_every_task(capsys):
+    main([])
+    assert all(task in COMMANDS["finetune"] for task in TASKS)
+    assert COMMANDS["finetune"] in " ".join(capsys.readouterr().out.split())
+
+
+def test_help_of_ask_says_what_its_probability_is(capsys):
+    with pytest.raises(SystemExit):
+        main(["ask", "--help"])
+    assert "the probability of its tokens: how sure the model is, which is not calibrated" in " ".join(
+        capsys.readouterr().out.split()
+    )
 
 
 def test_help_of_training_commands_is_short_and_names_help_all(capsys):

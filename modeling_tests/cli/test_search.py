@@ -109,12 +109,19 @@ def test_search_of_a_calibrated_model_says_that_nothing_is_probable(pictures, ca
     line = capsys.readouterr().out.splitlines()[0]
     assert line.endswith("red.png") and 50 <= float(line.split()[1]) <= 100 and line.split()[2] == "%"
     page = tmp_path / "page.html"
+    for options in ([], ["--min_probability", "0.5"]):
+        assert main([*argv, "a red circle", *options, "--page", str(page)]) == 0
+        said = capsys.readouterr()
+        others = 3 - len(files(said.out.replace(" %", "")))
+        assert 0 < others < 3 and f"{others} more below 50 %, which --min_probability 0 shows." in said.err
+        assert f"{others} more below 50 %" in Page(page).html
     assert main([*argv, "a green square", "--min_probability", "0.999", "--page", str(page)]) == 0
     said = capsys.readouterr().out.splitlines()[0]
     assert said.startswith("Nothing is probable enough: none of 3 pictures matches with 99.9 % or more.")
     assert said in Page(page).html
     assert main([*argv, "a green square", "--min_probability", "0"]) == 0
-    assert len(files(capsys.readouterr().out.replace(" %", ""))) == 3
+    everything = capsys.readouterr()
+    assert len(files(everything.out.replace(" %", ""))) == 3 and "more below" not in everything.err
 
 
 @pytest.mark.parametrize(

@@ -205,6 +205,14 @@ def test_question_collator_truncates_questions():
     assert CBViLADataCollatorForQuestionAnswering(free, None)([long])["input_ids"].shape == (1, 32)
 
 
+def test_pretraining_collator_names_what_draws_texts_from_captions():
+    collate = CBViLADataCollatorForPreTraining(tiny_processor(), 8)
+    with pytest.raises(ValueError, match=r"has no text, only .*ImageTextPairs\(rows\) draws such examples"):
+        collate([{"image": half_image("red", "top"), "captions": ["it is red"]}])
+    with pytest.raises(ValueError, match=r"has no text, .*give each row image and text\.$"):
+        collate([{"image": half_image("red", "top"), "title": "it is red"}])
+
+
 def test_pretraining_collator_rejects_max_length_without_room():
     with pytest.raises(ValueError, match="max_length=2 leaves no room for a word"):
         collator(max_length=2)

@@ -11,7 +11,7 @@ from transformers_cbvila.data.images import read_image, undecoded
 from transformers_cbvila.data.mixing import concatenate, interleave
 from transformers_cbvila.data.pair_reader import pair_features
 from transformers_cbvila.data.pairs import ImageTextPairs
-from transformers_cbvila.data.source_rows import usual_split
+from transformers_cbvila.data.source_rows import split_as_read, usual_split
 from transformers_cbvila.data.sources import load_pair_stream, load_pairs
 from transformers_cbvila.data.streams import StreamedImageTextPairs
 from transformers_cbvila.data.training_texts import training_texts
@@ -158,6 +158,14 @@ def test_usual_split_is_common_to_all_sources(tmp_path):
     assert len(load_pairs(file, usual_split([file]))) == 6
     table(folder=tmp_path / "one" / "pictures-train").save_to_disk(tmp_path / "rows")
     assert usual_split([str(tmp_path / "rows"), one]) == "validation"
+
+
+def test_split_as_read_names_splits_that_there_are(tmp_path):
+    one = folder_with_splits(tmp_path / "one", "train")
+    file = str(tmp_path / "one" / "data" / "train-0.parquet")
+    assert [split_as_read([file], split) for split in ("test", "test[:3]")] == ["all", "all[:3]"]
+    assert split_as_read([one], "train") == split_as_read([file, one], "train") == "train"
+    assert split_as_read(["easy-vqa"], "test") == "test"
 
 
 def test_usual_split_rejects_ambiguous_splits(tmp_path):

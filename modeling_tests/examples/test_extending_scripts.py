@@ -83,14 +83,16 @@ def test_extending_page_code_equals_the_scripts(file, code):
 def test_extending_page_other_code_runs(monkeypatch, capsys):
     """In order, beside the scripts, and with nothing sent anywhere."""
     published = []
-    monkeypatch.setattr(transformers_cbvila, "publish", lambda *given, **options: published.append(given))
+    for name in ("publish", "stage_repository"):
+        monkeypatch.setattr(transformers_cbvila, name, lambda *given, **options: published.append(given))
     monkeypatch.syspath_prepend(str(EXAMPLES))
     names = {}
     for code in OTHERS:
         exec(code, names)
     for name in SCRIPTS:
         sys.modules.pop(name, None)
-    assert published == [("runs/random-projection", "my-org/cbvila-random-projection")]
+    names = ("runs/random-projection", "my-org/cbvila-random-projection")
+    assert published == [(*names, "staged"), names]
 
 
 def test_extending_page_has_at_most_250_lines():

@@ -1,6 +1,8 @@
 """The page of an explanation, its heat maps, and the command that writes it."""
 
+import re
 from base64 import b64decode
+from dataclasses import replace
 from html.parser import HTMLParser
 from io import BytesIO
 
@@ -65,6 +67,14 @@ def test_page_shows_a_map_of_each_word_and_escapes(tmp_path):
     assert any(image["alt"].startswith("A patch with code") for image in page.images)
 
 
+def test_page_shows_no_negative_zero_and_edges_of_white_pictures(tmp_path):
+    model = build(CBViLAForVisualReasoning)
+    found = explain(model, tiny_processor(), [PICTURE, half_image("blue", "top")], "red")
+    html = write_explanation_page(tmp_path / "page.html", replace(found, score=-0.001)).read_text(encoding="utf-8")
+    assert "<b>0.00</b>" in html and "-0.00" not in html
+    assert "img { outline: 1px solid" in html
+
+
 def test_page_of_two_images(tmp_path):
     model = build(CBViLAForVisualReasoning)
     found = explain(model, tiny_processor(), [PICTURE, half_image("blue", "top")], "red")
@@ -104,6 +114,7 @@ def test_explain_command(picture, tmp_path, capsys):
     assert main(argv) == 0
     printed = capsys.readouterr().out
     assert f"Page: {output}" in printed and "matching logit; probability" in printed
+    assert re.search(r"probability 0\.\d{4} by softmax, not calibrated", printed)
     page = Tags((tmp_path / "page.html").read_text(encoding="utf-8"))
     assert "Visual words that speak for a word" in page.texts
     assert main([*argv, "--method", "rollout", "--layer", "0"]) == 0

@@ -81,15 +81,16 @@ def test_collect_facts_reads_a_finetuning_record(saved, tmp_path):
     (run / "finetuning.json").write_text(json.dumps(record))
     for name, protocol in (("evaluation.json", "own"), ("evaluation-dev.json", "snli_ve")):
         figures = {"data": "colours", "split": "dev", "protocol": protocol, "accuracy": 0.5, "rows": 8}
+        figures["trained_on"] = protocol == "own"
         (run / name).write_text(json.dumps(figures))
     path = write(tmp_path, **{name: FACTS[name] for name in ("license", "limits", "data")})
     facts = collect_facts(find_checkpoint(run), path)
     assert (
         facts.recipe == "`cbvila finetune entailment`: 8 steps of 8 examples, from cbvila-tiny, learning rate 2e-05."
     )
-    assert [(result.dataset, result.split) for result in facts.results] == [
-        ("colours, snli_ve", "dev"),
-        ("colours", "dev"),
+    assert [(result.dataset, result.split, result.trained_on) for result in facts.results] == [
+        ("colours, snli_ve", "dev", False),
+        ("colours", "dev", True),
     ]
 
 

@@ -27,6 +27,11 @@ def test_results_include_intervals_and_baselines():
     ]
 
 
+def test_results_table_says_what_was_measured_on_rows_of_training():
+    line = results_table([Result("vqa.csv", "accuracy", 0.5, "all", trained_on=True)]).splitlines()[2]
+    assert line.startswith("| vqa.csv, all, measured on rows of its training | accuracy |")
+
+
 def test_results_of_report_reads_a_demo_report():
     report = {
         "accuracy": 0.9,

@@ -271,6 +271,8 @@ def test_quantizer_type_change_resets_its_options():
     ("fields", "message"),
     [
         ({"quantizer_config": {"type": "nearst"}}, f"type='nearst' is not one of {', '.join(map(repr, QUANTIZERS))}"),
+        ({"quantizer_config": {"type": "nearst"}}, r"Did you mean 'nearest'\? A class from outside"),
+        ({"objectives": {"codebok": {}}}, r"Did you mean 'codebook'\?"),
         ({"quantizer_config": {"siz": 3}}, "no option 'siz'; did you mean 'size'"),
         ({"quantizer_config": {"update": "sgd"}}, "update='sgd' is not one of 'ema', 'loss'"),
         ({"quantizer_config": {"size": 1}}, "size=1 must be at least 2"),

@@ -27,6 +27,7 @@ from transformers_cbvila.tasks.evaluate import EvaluationJob, evaluate_task
 from transformers_cbvila.tasks.registry import TASKS
 from transformers_cbvila.tasks.retrieval import ImageTextRetrieval
 from transformers_cbvila.tasks.row_reading import load_task_rows
+from transformers_cbvila.tasks.training_rows import sources_of_training
 from transformers_cbvila.tasks.vqa import VisualQuestionAnswering
 from transformers_cbvila.training.finetune import FinetuningJob, build_trainer, finetune
 from transformers_cbvila.training.task_models import starting_model
@@ -60,8 +61,8 @@ def test_finetune_and_evaluate_every_task(task, pretrained, data, tmp_path):
     for name, value in record["figures"].items():
         same = figures[name.removeprefix("eval_")]
         assert same == (pytest.approx(value) if isinstance(value, float) else value), name
-    said = [figures[name] for name in ("task", "split", "protocol", "zero_shot")]
-    assert said == [task, "test", "own", False], "a file goes by any split's name"
+    said = [figures[name] for name in ("task", "split", "protocol", "zero_shot", "trained_on")]
+    assert said == [task, "all", "own", False, True], "a file has no splits"
     assert any(name.endswith("_floor") for name in figures)
 
 
@@ -74,6 +75,33 @@ def test_evaluate_pretrained_model_zero_shot(pretrained, data, tmp_path):
             evaluate_task(TINY_TASKS[task][0], job, progress=False)
     with pytest.raises(FileNotFoundError, match="make it first"):
         evaluate_task(ImageTextRetrieval(), replace(job, output=str(tmp_path / "no" / "a.json")))
+
+
+@pytest.mark.parametrize(
+    ("trained", "split", "where", "expected"),
+    [
+        ({}, "test", [], True),
+        ({"train_data": ["other.jsonl"]}, "test", [], False),
+        ({"train_split": "train[:50%]"}, "test[50%:]", [], False),
+        ({"train_split": "train[:50%]"}, "test[:50%]", [], True),
+        ({"train_split": "train[:50%]"}, "test", [], True),
+        ({"where": ["part=train"]}, "test", ["part=test"], False),
+        ({"where": ["part=train"]}, "test", ["part=train"], True),
+    ],
+)
+def test_sources_of_training_are_those_that_the_record_names(trained, split, where, expected, data, tmp_path):
+    job = {"train_data": [Path(data).name], "train_split": "train", **trained}
+    record = {"job": job, "settings": {"where": job.pop("where", [])}}
+    (tmp_path / "finetuning.json").write_text(json.dumps(record))
+    assert sources_of_training(str(tmp_path), [data], split, where) == ([data] if expected else [])
+
+
+def test_sources_of_training_compare_splits_of_built_in_data(tmp_path):
+    job = {"train_data": ["easy-vqa"], "train_split": "train"}
+    (tmp_path / "finetuning.json").write_text(json.dumps({"job": job}))
+    assert sources_of_training(str(tmp_path), ["easy-vqa"], "test", []) == []
+    assert sources_of_training(str(tmp_path), ["easy-vqa"], "train[:10]", []) == ["easy-vqa"]
+    assert sources_of_training("cbvila-tiny", ["easy-vqa"], "train", []) == []
 
 
 def test_evaluate_retrieval_folder_resumes_with_the_same_metrics(pretrained, data, tmp_path, monkeypatch):

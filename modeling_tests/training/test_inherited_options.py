@@ -200,6 +200,23 @@ def test_inherited_options_out_of_bounds_are_rejected(name, tmp_path):
         ({"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr_rate": "x"}}, "min_lr_rate"),
         ({"lr_scheduler_type": "warmup_stable_decay"}, "num_decay_steps"),
         ({"lr_scheduler_type": "constant", "warmup_steps": 2}, "^warmup_steps=2: .* has no warm-up"),
+        (
+            {"lr_scheduler_type": "constant_with_warmup", "warmup_steps": 100.0, "max_steps": 20},
+            "^warmup_steps=100: the run has 20 steps. Give a share of the run, such as --warmup_steps 0.2",
+        ),
+        (
+            {"lr_scheduler_type": "constant_with_warmup", "lr_scheduler_kwargs": {"pigeon": 1}},
+            "^lr_scheduler_type=constant_with_warmup with lr_scheduler_kwargs=.*pigeon",
+        ),
+        (
+            {
+                "lr_scheduler_type": "warmup_stable_decay",
+                "lr_scheduler_kwargs": {"num_decay_steps": 15},
+                "warmup_steps": 8,
+                "max_steps": 20,
+            },
+            "warmup_steps 8, num_decay_steps 15 are 23 together, and the run has 20 steps",
+        ),
         ({"dataloader_persistent_workers": True}, "^dataloader_persistent_workers=True is for dataloader_num_workers"),
         ({"eval_steps": 5}, "^eval_steps=5 is for eval_strategy=steps"),
         ({"eval_steps": 5, "eval_strategy": "epoch"}, "^eval_steps=5 is for eval_strategy=steps"),

@@ -7,6 +7,7 @@ from tiny import pretraining_model, tiny_processor
 
 from transformers_cbvila import CBViLAForPreTraining
 from transformers_cbvila.cli.recipe_files import recipe_path
+from transformers_cbvila.training import pretraining_start
 from transformers_cbvila.training.arguments import CBViLATrainingArguments
 from transformers_cbvila.training.pretraining_job import PretrainingJob
 from transformers_cbvila.training.pretraining_start import starting_model
@@ -73,3 +74,29 @@ def test_recipes_on_scenes_differ_from_that_of_cbvila_scenes_in_their_method_alo
     }
     parts = ("vision_config", "text_config", "multimodal_config", "projection_dim")
     assert all(base["model_config"][part] == other["model_config"][part] for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("model_config", "message"),
+    [
+        ({"quantizer_config": {"type": "fsq"}}, r"^codebook_restart_threshold=0.3 is for codes .*_threshold 0\.$"),
+        ({"quantizer_config": {"type": "nearst"}}, "type='nearst' is not one of"),
+        ({"vision_config": {"patch_size": 7, "image_size": 64}}, "patch_size"),
+    ],
+)
+def test_a_model_that_cannot_work_is_refused_before_the_vocabulary_is_trained(model_config, message, tmp_path):
+    job = PretrainingJob(["nothing"], model_config=model_config)
+    args = CBViLATrainingArguments(str(tmp_path), codebook_restart_threshold=0.3)
+    with pytest.raises(ValueError, match=message):
+        starting_model(job, args, [pytest.fail], None)
+
+
+def test_checking_a_model_beforehand_changes_no_weight(tmp_path, monkeypatch):
+    job = PretrainingJob(["nothing"], tokenizer="cbvila-tiny", model_config=pretraining_model().config.to_dict())
+    job.model_config = {name: job.model_config[name] for name in ("vision_config", "quantizer_config")}
+    states = []
+    for check in (pretraining_start._check_configuration, lambda *given: None):
+        monkeypatch.setattr(pretraining_start, "_check_configuration", check)
+        torch.manual_seed(0)
+        states.append(starting_model(job, CBViLATrainingArguments(str(tmp_path)), [], None)[0].state_dict())
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())

@@ -32,7 +32,7 @@ def parts(task, folder, given=None, **options):
 
 
 def situation(task="retrieval", **changes):
-    values = {"width": 128, "start": "pretrained", "rows": 40_000, "text_length": 41, "text_limit": 64}
+    values = {"width": 128, "start": "pretrained", "rows": 40_000, "text_lengths": [41], "text_limit": 64}
     return Situation(TASKS[task].defaults, **(values | changes))
 
 
@@ -86,8 +86,22 @@ def test_task_defaults_batch_size_is_shared_by_processes(tmp_path):
 
 def test_task_defaults_max_length_follows_tokenizer_and_data(tmp_path):
     assert used(tmp_path)[0]["max_length"] == 48
-    assert used(tmp_path, text_length=400)[0]["max_length"] == 64
-    assert used(tmp_path, text_length=5)[1][1].max_length == 8
+    assert used(tmp_path, text_lengths=[400])[0]["max_length"] == 64
+    assert used(tmp_path, text_lengths=[5])[1][1].max_length == 8
+
+
+@pytest.mark.parametrize(
+    ("lengths", "value", "reason"),
+    [
+        ([9] * 13 + [306], 64, "of 14 different training texts 1 longer one is cut; the model takes 64 tokens"),
+        ([9] * 3000 + [70] * 3, 16, "of 3,003 different training texts 3 longer ones are cut; the model takes"),
+        ([9] * 12 + [64, 64], 64, "of 14 different training texts none is longer; the model takes 64 tokens"),
+    ],
+)
+def test_task_defaults_say_how_many_texts_are_cut(lengths, value, reason, tmp_path):
+    found = use_defaults(situation(text_lengths=lengths), *parts("retrieval", tmp_path))
+    default = next(default for default in found if default.name == "max_length")
+    assert default.value == value and default.reason.startswith(reason)
 
 
 def test_task_defaults_do_not_mirror_images_whose_texts_say_left_or_right(tmp_path):

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from .explaining.explanation import Explanation
     from .explaining.pipeline import CBViLAVisualQuestionAnsweringPipeline
     from .export.onnx_export import export_onnx
-    from .hub.publishing import publish
+    from .hub.publishing import publish, stage_repository
     from .model.answer_ranking_cbvila import CBViLAAnswerRanking
     from .model.code_table_cbvila import CBViLACodeTable
     from .model.configuration_cbvila import CBViLAConfig, CBViLAFusionConfig, CBViLATextConfig, CBViLAVisionConfig
@@ -162,6 +162,7 @@ _MODULE_OF_LAZY_NAME = {
     "StreamedImageTextPairs": "data.streams",
     "publish": "hub.publishing",
     "publish_space": "space.publishing",
+    "stage_repository": "hub.publishing",
     "register_objective": "model.objectives_cbvila",
     "register_projector": "model.projectors_cbvila",
     "register_quantizer": "model.quantizers_cbvila",
@@ -269,5 +270,6 @@ __all__ = [
     "register_objective",
     "register_projector",
     "register_quantizer",
+    "stage_repository",
     "write_sentence_transformers_files",
 ]

@@ -149,4 +149,4 @@ def add_search_tab(gr: Any, search: PictureSearch) -> SearchTab:
 def _caption(rank: int, match: Match) -> str:
     if match.probability is not None:
         return f"{rank} · {percent(match.probability, 0)}"
-    return f"{rank} · {match.score:.2f}"
+    return f"{rank} · {match.score:z.2f}"

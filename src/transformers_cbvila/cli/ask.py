@@ -12,7 +12,8 @@ example:
   cbvila ask picture.png "is there a circle?" --page why.html
   cbvila ask photo.jpg "how many dogs are there?" --model runs/vqa
 
-The answer is one line, with its probability. The default model, cbvila-scenes-vqa, knows questions about a few
+The answer is one line, with the probability of its tokens: how sure the model is, which is not calibrated, and no
+share of right answers. The default model, cbvila-scenes-vqa, knows questions about a few
 coloured shapes (docs/scenes.md); `cbvila finetune vqa` trains others. The page shows where the words of the question
 look.
 """

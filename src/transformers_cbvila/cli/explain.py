@@ -65,7 +65,8 @@ def run(options: argparse.Namespace) -> int:
     codes = codes_of_image(model, processor, image) if model.cbvila.has_quantizer and len(images) == 1 else None
     if explanation.answer is not None:
         print(f"Answer: {explanation.answer}")
-    print(f"Score: {explanation.score:.4f} ({explanation.score_name}; probability {explanation.probability:.4f})")
+    probability = f"probability {explanation.probability:.4f} by softmax, not calibrated"
+    print(f"Score: {explanation.score:z.4f} ({explanation.score_name}; {probability})")
     print(f"Page: {write_explanation_page(options.output, explanation, codes=codes)}")
     return 0
 

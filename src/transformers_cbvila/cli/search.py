@@ -137,7 +137,7 @@ def _run(asked: argparse.Namespace, processes: Processes) -> None:
     for hit in hits:
         print(_line(hit))
     if note:
-        print(note)
+        print(note, file=sys.stderr if hits else sys.stdout)  # a line of the output is a picture
     if asked.page:
         print(f"Page: {_write_page(retriever, asked, images, hits, note)}")
 
@@ -195,28 +195,37 @@ def _try_on_one_picture(retriever: CBViLARetriever, query: dict[str, Any]) -> No
 
 
 def _search(retriever: CBViLARetriever, query: dict[str, Any]) -> tuple[list[Found], str]:
-    """Returns what was found, and what to say if nothing is probable enough."""
+    """Returns what was found, and what to say of pictures that are not probable enough."""
     found: Any = retriever.search(**query)
     least = _PROBABLE if query["min_probability"] is None else query["min_probability"]
     probabilities = [None] * len(found.indices) if found.probabilities is None else found.probabilities.tolist()
     folded = [0] * len(found.indices) if found.folded is None else found.folded.tolist()
-    rows = zip(found.indices.tolist(), found.scores.tolist(), probabilities, folded, strict=True)
+    rows = list(zip(found.indices.tolist(), found.scores.tolist(), probabilities, folded, strict=True))
     hits = [
         Found(retriever.files[row], score, probability, others)
         for row, score, probability, others in rows
         if row >= 0 and (probability is None or probability >= least)
     ]
     if hits:
-        return hits, ""
+        return hits, _note_of_others(rows, len(hits), query, least)
     return [], (
         f"Nothing is probable enough: none of {len(retriever):,} pictures matches with {100 * least:g} % or more. "
         "--min_probability 0 shows the best ones."
     )
 
 
+def _note_of_others(rows: list[tuple[Any, ...]], shown: int, query: dict[str, Any], least: float) -> str:
+    """Returns how many of the best were not probable enough; an empty string if none."""
+    # the retriever leaves improbable rows out, of the number -1; so it does where folding finds no more pictures
+    others = len(rows) - shown if query["fold_duplicates"] is None else sum(row >= 0 for row, *_ in rows) - shown
+    if not others:
+        return ""
+    return f"{others:,} more below {100 * least:g} %, which --min_probability 0 shows."
+
+
 def _line(found: Found) -> str:
     """Returns the line of a picture that was found."""
-    parts = [f"{found.score:8.4f}"]
+    parts = [f"{found.score:z8.4f}"]
     if found.probability is not None:
         parts.append(f"{100 * found.probability:5.1f} %")
     name = str(found.file)

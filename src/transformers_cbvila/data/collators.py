@@ -14,6 +14,7 @@ from torch import Tensor
 from ..model.messages_cbvila import shown
 from ..model.processing_cbvila import UNLIMITED, CBViLAProcessor
 from ..nearest import nearest
+from .column_names import CAPTION_COLUMNS
 from .label_maps import patch_classes
 from .masking import drop, generator_for, mask_patches, mask_patches_by_cosine, mask_tokens, mask_words
 from .pairs import stable_id
@@ -226,10 +227,12 @@ def check_fields(examples: list[dict[str, Any]], fields: tuple[str, ...]) -> Non
     for example in examples:
         missing = [name for name in fields if name not in example]
         if missing:
+            of_pairs = fields == ("image", "text") and missing == ["text"] and set(example) & set(CAPTION_COLUMNS)
+            rows = " ImageTextPairs(rows) draws such examples from rows with captions." if of_pairs else ""
             raise ValueError(
                 f"An example has no {' and no '.join(missing)}, only {shown(list(example), 200)}. Trainer drops what "
                 "it does not know of: set remove_unused_columns=False in the training arguments. Otherwise give each "
-                f"row {' and '.join(fields)}."
+                f"row {' and '.join(fields)}.{rows}"
             )
 
 

@@ -13,13 +13,14 @@ from .builtin_source import BuiltinSource
 from .builtin_sources import check_task, find_builtin
 from .image_folders import image_folder_rows
 from .source_files import SourceFiles, find_source, kind_of, shown_name
-from .splits import LazySplits, select_split
+from .splits import LazySplits, select_split, splits_in
 from .tables import load_tables
 from .tar_rows import tar_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
 
+ALL_ROWS = "all"  # in records, the split of rows that go by any name
 _SAID = 600  # characters of a reader's message
 
 
@@ -84,6 +85,20 @@ def usual_split(sources: Sequence[str], preferred: Sequence[str] = ("test", "val
         found = "; ".join(f"{source} has {', '.join(names)}" for source, names in splits.items())
         raise ValueError(f"There is no split {' or '.join(preferred)}: {found}. Name one as the split.")
     return chosen[0]
+
+
+def split_as_read(sources: Sequence[str], split: str) -> str:
+    """Returns a split as a record is to name it: "all" in place of a name, if no source has rows by splits.
+
+    Args:
+        sources: See [`load_pairs`].
+        split: A split, a part of one ("test[:100]"), or several.
+    """
+    if len(splits_in(split)) > 1 or any(_split_names(source) is not None for source in sources):
+        return split
+    if any(find_source(source) is None for source in sources):  # of the Hub, whose splits are unknown offline
+        return split
+    return ALL_ROWS + split.removeprefix(splits_in(split)[0])
 
 
 def _builtin_rows(source: BuiltinSource, split: str, task: str, streaming: bool) -> Dataset | IterableDataset:

@@ -108,6 +108,13 @@ def stage_repository(
 
     Raises:
         ValueError: As [`publish`], or if there is something at `output_dir`.
+
+    Example:
+    ```python
+    from transformers_cbvila import stage_repository
+
+    stage_repository("cbvila-tiny", "my-org/cbvila-tiny", "staged")
+    ```
     """
     target = free_folder(output_dir)
     checkpoint, text = _prepare(source, repo_id, facts, card)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,9 @@ def _measured(checkpoint: Checkpoint) -> list[Result]:
             _require_same_weights(checkpoint, name, values)
             protocol = values.get("protocol", "own")
             named = dataset if protocol == "own" else f"{dataset}, {protocol}"
-            found += results_of_metrics(values, named, values.get("split", "test"))
+            trained_on = values.get("trained_on") is True
+            results = results_of_metrics(values, named, values.get("split", "test"))
+            found += [replace(result, trained_on=trained_on) for result in results]
     return found
 
 

@@ -75,6 +75,7 @@ class Result:
         floors: Values of baselines, by their names.
         low: Lower end of a 95 % interval.
         high: Upper end of a 95 % interval.
+        trained_on: Whether the rows are among those of the training.
     """
 
     dataset: str
@@ -84,6 +85,7 @@ class Result:
     floors: Mapping[str, float] = field(default_factory=dict)
     low: float | None = None
     high: float | None = None
+    trained_on: bool = False
 
     @property
     def title(self) -> str:
@@ -132,7 +134,8 @@ def _lines(results: list[Result]) -> Iterator[str]:
             interval = f"{result.shown(result.low)} to {result.shown(result.high)}"
         baselines = ", ".join(f"{result.shown(value)} ({name})" for name, value in result.floors.items()) or "–"
         shown = result.shown(result.value)
-        yield f"| {result.dataset}, {result.split} | {result.title} | {shown} | {interval} | {baselines} |"
+        seen = ", measured on rows of its training" if result.trained_on else ""
+        yield f"| {result.dataset}, {result.split}{seen} | {result.title} | {shown} | {interval} | {baselines} |"
 
 
 def is_number(value: Any) -> bool:

@@ -1,6 +1,7 @@
 """Registries of classes by name: the package's own, and those registered from outside."""
 
 from collections.abc import Mapping, MutableMapping
+from difflib import get_close_matches
 from typing import Any
 
 from .messages_cbvila import listed, shown
@@ -43,11 +44,13 @@ def find_registered(known: Mapping[str, Any], name: Any, where: str) -> Any:
     """Returns the class registered under a name.
 
     Raises:
-        ValueError: If there is none; the message lists the known names, and begins with `where`.
+        ValueError: If there is none; the message lists the known names, suggests the nearest, and begins with `where`.
     """
     if name not in known:
+        meant = get_close_matches(str(name), known, n=1)
+        asked = f" Did you mean {meant[0]!r}?" if meant else ""
         raise ValueError(
-            f"{where}={shown(name)} is not one of {listed(map(repr, known))}. A class from outside the package has to "
-            "be registered before its configuration is read."
+            f"{where}={shown(name)} is not one of {listed(map(repr, known))}.{asked} A class from outside the "
+            "package has to be registered before its configuration is read."
         )
     return known[name]

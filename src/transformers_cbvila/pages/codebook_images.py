@@ -43,11 +43,14 @@ def patch_strip(crops: list[np.ndarray], patch_size: int, columns: int) -> Image
 
 
 def side_by_side(images: list[np.ndarray]) -> Image.Image:
-    """Draws images (H, W, 3) of one size in a line."""
+    """Draws images (H, W, 3) of one size in a line, with an edge around each."""
     height, width = images[0].shape[:2]
     line = Image.new("RGBA", (len(images) * (width + _GAP) - _GAP, height))
+    draw = ImageDraw.Draw(line)
     for place, image in enumerate(images):
-        line.paste(Image.fromarray(image), (place * (width + _GAP), 0))
+        left = place * (width + _GAP)
+        line.paste(Image.fromarray(image), (left, 0))
+        draw.rectangle((left, 0, left + width - 1, height - 1), outline=_EDGE)
     return line
 
 

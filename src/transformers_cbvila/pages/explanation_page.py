@@ -48,8 +48,8 @@ def _tiles(explanation: Explanation) -> str:
     """Shows the answer, the score and the probability."""
     answer = [] if explanation.answer is None else [tile(explanation.answer, "answer")]
     numbers = [
-        tile(f"{explanation.score:.2f}", explanation.score_name),
-        tile(percent(explanation.probability), "its probability"),
+        tile(f"{explanation.score:z.2f}", explanation.score_name),
+        tile(percent(explanation.probability), "probability by softmax, not calibrated"),
     ]
     return f'<div class="tiles">{"".join([*answer, *numbers])}</div>'
 

@@ -94,7 +94,7 @@ def _asked(query: SearchQuery) -> str:
 
 
 def _hit(hit: SearchHit, number: int) -> str:
-    facts = [f"score {hit.score:.4f}"]
+    facts = [f"score {hit.score:z.4f}"]
     if hit.probability is not None:
         facts.append(f"probability {percent(hit.probability, 1)}")
     if hit.folded:

@@ -5,10 +5,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from transformers.utils import logging
+
 from ..bundled import checkpoint_source, class_of_checkpoint
 from ..data.given_options import Repeatable
 from ..data.option_texts import MEASURED_SPLIT, SOURCES
-from ..data.source_rows import usual_split
+from ..data.source_rows import split_as_read, usual_split
 from ..data.unknown_texts import warn_of_unknown_tokens
 from ..devices import placed
 from ..model.processing_cbvila import CBViLAProcessor
@@ -21,6 +23,9 @@ from .protocol_checks import check_protocol
 from .row_reading import load_task_rows
 from .task import Task
 from .texts import check_texts, texts_of_rows
+from .training_rows import sources_of_training
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass
@@ -101,6 +106,12 @@ def evaluate_task(task: Task, job: EvaluationJob, progress: bool = True, togethe
     rows = check_texts(task, load_task_rows(task, job.data, split, classes), processor)
     warn_of_unknown_tokens(processor.tokenizer, texts_of_rows(task, rows), "texts")
     check_protocol(job.protocol, task, rows)
+    trained_on = sources_of_training(job.model, job.data, split, task.where)
+    if trained_on:
+        logger.warning(
+            f"{', '.join(trained_on)} is in the training data of {job.model} (finetuning.json): what is measured on "
+            "rows of its training says nothing about others."
+        )
     train_rows = None
     if job.train_data:
         # not the conditions of the data: baselines would know their answers
@@ -113,7 +124,8 @@ def evaluate_task(task: Task, job: EvaluationJob, progress: bool = True, togethe
         "task": task.name,
         "model": Path(job.model).name,
         "data": " ".join(Path(name).name for name in job.data),
-        "split": split,
+        "split": split_as_read(job.data, split),
+        "trained_on": bool(trained_on),
         "protocol": job.protocol or "own",
         "zero_shot": class_of_checkpoint(checkpoint_source(job.model)) in task.zero_shot_heads,
         **measured.metrics,

@@ -13,7 +13,6 @@ from .task import Task
 
 _AT_A_TIME = 10_000  # texts whose tokens are in memory
 _SIDES = re.compile(r"\b(left|right)\b", re.IGNORECASE)
-_USUAL = 0.995  # share of texts that are not cut: a few are no measure of the others
 
 
 def check_texts(task: Task, rows: TaskRows, processor: CBViLAProcessor, training: bool = False) -> TaskRows:
@@ -53,11 +52,11 @@ def texts_of_rows(task: Task, rows: TaskRows, training: bool = False) -> Iterato
             yield from (text for _, text in task.targets(record.fields))
 
 
-def usual_length(task: Task, rows: TaskRows, processor: CBViLAProcessor) -> int:
-    """Returns how many tokens, special ones among them, all but the longest of the rows' texts have at most."""
-    lengths = sorted(_token_counts(processor, set(texts_of_rows(task, _sample(rows)))).values())
-    longest = lengths[round(_USUAL * (len(lengths) - 1))] if lengths else 0
-    return longest + processor.tokenizer.num_special_tokens_to_add()
+def text_lengths(task: Task, rows: TaskRows, processor: CBViLAProcessor) -> list[int]:
+    """Returns how many tokens the different texts of rows have, special ones among them, in ascending order."""
+    special = processor.tokenizer.num_special_tokens_to_add()
+    counts = _token_counts(processor, set(texts_of_rows(task, _sample(rows))))
+    return sorted(count + special for count in counts.values())
 
 
 def share_with_sides(task: Task, rows: TaskRows) -> float:

@@ -21,7 +21,7 @@ from ..tasks.protocol_checks import check_protocol
 from ..tasks.row_reading import load_task_rows
 from ..tasks.rows import TaskRows
 from ..tasks.task import Task
-from ..tasks.texts import check_texts, share_with_sides, texts_of_rows, usual_length
+from ..tasks.texts import check_texts, share_with_sides, text_lengths, texts_of_rows
 from .arguments import CBViLATrainingArguments
 from .runs.checkpoints import checkpoint_to_resume
 from .runs.progress import log_main_process
@@ -173,8 +173,8 @@ def situation_of(
     limit = token_limit(processor, positions) or positions
     start = "random" if job.from_scratch else start_of(task, job.model)
     examples = len(task.training_set(rows, args.seed, job.views))
-    length, sided = usual_length(task, rows, processor), share_with_sides(task, rows)
-    return Situation(task.defaults, task.width(model.config), start, examples, length, limit, args.world_size, sided)
+    lengths, sided = text_lengths(task, rows, processor), share_with_sides(task, rows)
+    return Situation(task.defaults, task.width(model.config), start, examples, lengths, limit, args.world_size, sided)
 
 
 def _set_defaults(situation: Situation, task: Task, job: FinetuningJob, args: CBViLATrainingArguments) -> None:

@@ -36,7 +36,9 @@ def check_schedule(args: TrainingArguments, max_steps: int | None = None) -> Non
     steps = known or _A_RUN
     options, warmup = entries_in_steps(args.lr_scheduler_kwargs, steps), args.get_warmup_steps(steps)
     kind = getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)
-    said = f"lr_scheduler_type={kind} with lr_scheduler_kwargs={shown(args.lr_scheduler_kwargs)}"
+    said = f"lr_scheduler_type={kind}"
+    if args.lr_scheduler_kwargs:
+        said += f" with lr_scheduler_kwargs={shown(args.lr_scheduler_kwargs)}"
     takes = _takes(args.lr_scheduler_type)
     strange = sorted(set(options) - set(takes)) if takes is not None else []
     if strange:
@@ -53,12 +55,24 @@ def check_schedule(args: TrainingArguments, max_steps: int | None = None) -> Non
                 float(rate(step))
     except (ValueError, TypeError, ArithmeticError, AttributeError, KeyError) as error:
         raise ValueError(f"{said}: {shown(str(error), 300)}") from None
-    together = warmup + sum(options.get(name, 0) for name in _IN_STEPS)
-    if known and together > known:
+    if known:
+        _check_lengths(said, args.warmup_steps, warmup, options, known)
+
+
+def _check_lengths(said: str, given: float, warmup: int, options: Mapping[str, Any], steps: int) -> None:
+    lengths = {name: options[name] for name in _IN_STEPS if options.get(name)}
+    if warmup + sum(lengths.values()) <= steps:
+        return
+    if not lengths:
         raise ValueError(
-            f"{said}: warm-up, stable and decay steps are {together} together, and the run has {known}. Give shares "
-            "of the run, such as 0.2, or fewer steps."
+            f"warmup_steps={given:g}: the run has {steps} steps. Give a share of the run, such as --warmup_steps 0.2, "
+            "or fewer steps."
         )
+    named = ", ".join(f"{name} {value}" for name, value in {"warmup_steps": warmup, **lengths}.items())
+    raise ValueError(
+        f"{said}: {named} are {warmup + sum(lengths.values())} together, and the run has {steps} steps. Give "
+        "shares of the run, such as 0.2, or fewer steps."
+    )
 
 
 def _takes(kind: SchedulerType | str) -> list[str] | None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from transformers import AutoTokenizer
 
 from ..bundled import bundled_or_same, checkpoint_source
@@ -16,7 +17,9 @@ from ..model.image_processing_pil_cbvila import CBViLAImageProcessorPil
 from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
 from ..model.nested_options_cbvila import NESTED, merge, with_current_names
 from ..model.processing_cbvila import CBViLAProcessor
+from ..model.quantizers_cbvila import QUANTIZERS
 from .arguments import CBViLATrainingArguments
+from .codebook.restarts import check_restarts
 from .pretraining_job import PretrainingJob
 from .runs.progress import log_main_process
 
@@ -47,6 +50,7 @@ def starting_model(
     given: Any = job.model_config or {}  # a mapping: the job has read strings
     fields = dict(given)
     text = dict(fields.pop("text_config", None) or {})
+    _check_configuration(CBViLAConfig.from_preset(job.preset, text_config=text, **fields), args)
     if checkpoint is not None:
         tokenizer = CBViLAProcessor.from_pretrained(checkpoint).tokenizer
     else:
@@ -61,6 +65,15 @@ def starting_model(
     side = config.vision_config.image_size
     image_processor = CBViLAImageProcessorPil(size={"height": side, "width": side})
     return CBViLAForPreTraining(config), CBViLAProcessor(image_processor, tokenizer)
+
+
+def _check_configuration(config: CBViLAConfig, args: CBViLATrainingArguments) -> None:
+    """Raises a ValueError for a model that cannot be built or trained, before a vocabulary takes its time."""
+    config.check()
+    if config.has_quantizer:
+        with torch.random.fork_rng(devices=[]):  # the weights of the model are to be drawn as without this check
+            quantizer = QUANTIZERS[config.quantizer_config.type]
+            check_restarts(args, quantizer(config.quantizer_config, config.vision_config.hidden_size))
 
 
 def _with_weights(source: str, config: CBViLAConfig, job: PretrainingJob) -> CBViLAForPreTraining:

@@ -22,6 +22,7 @@ from .option_warnings import (
     warn_of_hard_negatives,
     warn_of_no_restarts,
 )
+from .restarts import check_restarts
 from .stability import CodeStability
 
 logger = logging.get_logger(__name__)
@@ -65,12 +66,8 @@ class CodebookCallback(TrainerCallback):
     @staticmethod
     def _check(context: TrainingContext) -> None:
         """Raises a ValueError for options that the model, or how it is trained, cannot follow."""
-        args, quantizer = context.args, quantizer_of(context.model)
-        if args.codebook_restart_threshold > 0 and not quantizer.can_restart:
-            raise ValueError(
-                f"codebook_restart_threshold={args.codebook_restart_threshold} is for codes that are moving averages; "
-                f"here they are not ({quantizer.options}). Set it to 0."
-            )
+        args = context.args
+        check_restarts(args, quantizer_of(context.model))
         if args.codebook_target_decay is not None:
             require_whole_weights(context, "codebook_target_decay needs a whole copy of the image encoder")
 
