@@ -1,14 +1,16 @@
 """Which checkpoints commands take: a head that a checkpoint lacks would be made at random."""
 
+import json
+
 import pytest
 import torch
 from tiny import tiny_processor, tiny_rows
 from tiny_heads import build_head
 
 import transformers_cbvila
-from transformers_cbvila import CBViLAForMaskedImageModeling
+from transformers_cbvila import CBViLAForMaskedImageModeling, CBViLAModel
 from transformers_cbvila.cli import main
-from transformers_cbvila.cli.checkpoints import USES, load_pretrained
+from transformers_cbvila.cli.checkpoints import USES, load_pretrained, usable_source
 
 VQA, PRETRAINED = "cbvila-scenes-vqa", "cbvila-tiny"
 
@@ -38,10 +40,19 @@ def test_heads_of_commands_are_classes_of_the_package():
     assert {head for use in USES.values() for head in use.heads} <= set(transformers_cbvila.__all__)
 
 
-def test_visual_words_of_a_masked_image_model_are_its_own(tmp_path):
-    model = build_head(CBViLAForMaskedImageModeling).eval()
+def test_class_from_outside_is_taken(tmp_path):
+    config = {"model_type": "cbvila", "architectures": ["MyPretrainedModel"]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert usable_source("draw", str(tmp_path)) == str(tmp_path)
+
+
+@pytest.mark.parametrize("head", [CBViLAForMaskedImageModeling, CBViLAModel])
+def test_visual_words_of_a_model_without_the_pretraining_heads_are_its_own(head, tmp_path):
+    model = build_head(head).eval()
     model.save_pretrained(tmp_path)
     tiny_processor().save_pretrained(tmp_path)
     loaded, processor = load_pretrained("tokenize", str(tmp_path))
     pixel_values = processor(images=[row["image"] for row in tiny_rows(3)], return_tensors="pt")["pixel_values"]
-    assert torch.equal(loaded.tokenize(pixel_values), model.tokenize(pixel_values))
+    base = getattr(model, "cbvila", model)
+    with torch.no_grad():
+        assert torch.equal(loaded.tokenize(pixel_values), base(pixel_values=pixel_values).codebook_indices)

@@ -32,7 +32,12 @@ USES = {
     "inspect": Use("for what is measured here", ("CBViLAForPreTraining",), _PRETRAINED),
     "resize-codebook": Use("with a codebook for images and texts", ("CBViLAForPreTraining",), _PRETRAINED),
     "tokenize": Use(
-        "to turn images into visual words", ("CBViLAForPreTraining", "CBViLAForMaskedImageModeling"), _PRETRAINED
+        "to turn images into visual words",
+        ("CBViLAForPreTraining", "CBViLAForMaskedImageModeling", "CBViLAModel"),
+        _PRETRAINED,
+    ),
+    "tokenize --decode": Use(
+        "to draw visual words", ("CBViLAForPreTraining", "CBViLAForMaskedImageModeling"), _PRETRAINED
     ),
 }
 
@@ -46,13 +51,15 @@ def usable_source(command: str, name: str) -> str:
 
     Raises:
         FileNotFoundError, OSError: See [`~transformers_cbvila.bundled.checkpoint_source`].
-        ValueError: If the checkpoint's class was not trained for it. One that names no class is taken.
+        ValueError: If the checkpoint's class was not trained for it. One that names no class, or one from
+            outside this package, is taken.
     """
+    from .. import __all__ as public_names
     from ..bundled import checkpoint_source, class_of_checkpoint
 
     use, source = USES[command], checkpoint_source(name)
     head = class_of_checkpoint(source)
-    if head not in (None, *use.heads):
+    if head in public_names and head not in use.heads:
         raise ValueError(
             f"{name} is a {head}, which was not trained {use.what}: give a {' or a '.join(use.heads)}, such as "
             f"{use.such_as}."

@@ -99,7 +99,7 @@ def _decode(options: argparse.Namespace, processes: Processes) -> None:
     from ..inspection.token_pictures import draw_tokens, write_origins
 
     name = options.model or read_tokens_description(options.data)["model"]
-    model, processor = load_pretrained("tokenize", name, processes.device)
+    model, processor = load_pretrained("tokenize --decode", name, processes.device)
     places = {"process": processes.index, "processes": processes.count}
     drawn = draw_tokens(options.data, options.output_dir, model, processor, options.batch_size, **places)
     print(f"{drawn:,} pictures drawn{_by(processes)}.")
