@@ -61,3 +61,16 @@ def test_draw_command(tmp_path, capsys):
     assert main([*argv, "--show_steps"]) == 0
     assert main([*argv, "--steps", "0"]) == 1
     assert "num_steps=0 must be at least 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["drawn.txt", "drawn", "drawn.pngg"])
+def test_draw_command_refuses_a_file_that_is_no_image(name, tmp_path, capsys):
+    assert main(["draw", "cbvila-tiny", "a red circle", "--output", str(tmp_path / name)]) == 1
+    assert f"{name}': name an image file, such as one that ends with .png" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_draw_command_writes_the_format_of_the_name(tmp_path):
+    file = tmp_path / "drawn.jpg"
+    assert main(["draw", "cbvila-tiny", "a red circle", "--output", str(file), "--steps", "1"]) == 0
+    assert Image.open(file).format == "JPEG"

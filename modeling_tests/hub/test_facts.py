@@ -36,6 +36,13 @@ def test_collect_facts_names_everything_missing(saved):
     assert "--facts FILE" in said and "--card FILE" in said and "\n" not in said
 
 
+def test_collect_facts_names_the_data_of_the_run_at_once(saved, tmp_path):
+    run = shutil.copytree(saved["entailment"], tmp_path / "run")
+    (run / "finetuning.json").write_text(json.dumps({"job": {"train_data": ["birds", "bees"]}}))
+    with pytest.raises(ValueError, match="data has to describe birds, bees, by these names"):
+        collect_facts(find_checkpoint(run))
+
+
 def test_collect_facts_needs_no_codebook_of_heads_without_one(saved, tmp_path):
     path = write(tmp_path, **{name: value for name, value in FACTS.items() if name != "codebook"})
     assert collect_facts(find_checkpoint(saved["entailment"]), path).codebook == ""

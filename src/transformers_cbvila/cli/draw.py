@@ -50,12 +50,13 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace]:
 def run(asked: argparse.Namespace) -> int:
     """Draws the texts and writes the sheet."""
     from ..drawing.from_captions import draw_captions, draw_steps
-    from ..drawing.sheet import sheet
+    from ..drawing.sheet import require_image_file, sheet
     from ..output_files import require_folder
     from .argument_order import is_model, refuse_other_order
     from .checkpoints import load_pretrained
 
     require_folder("output", asked.output)
+    require_image_file("output", asked.output)
     refuse_other_order("cbvila draw MODEL TEXT", asked.model, asked.texts[-1], is_model)
     model, processor = load_pretrained("draw", asked.model)
     how = {
@@ -68,6 +69,6 @@ def run(asked: argparse.Namespace) -> int:
         lines = [of_text[0] for of_text in draw_steps(model, processor, asked.texts, seed=asked.seed, **how)]
     else:
         lines = draw_captions(model, processor, asked.texts, asked.samples, asked.seed, **how)
-    sheet(lines, asked.texts).save(asked.output, format="PNG")
+    sheet(lines, asked.texts).save(asked.output)
     print(f"Pictures: {asked.output}")
     return 0

@@ -1,8 +1,11 @@
 """A sheet of pictures: a line of them for each caption, which stands above."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
+
+from ..model.messages_cbvila import shown
 
 _SIDE, _GAP, _LINE = 128, 8, 24  # pixels
 _PAPER, _INK = "white", (40, 44, 52)
@@ -26,3 +29,17 @@ def sheet(lines: Sequence[Sequence[Image.Image]], captions: Sequence[str]) -> Im
             enlarged = picture.resize((width, height), Image.Resampling.NEAREST)
             drawn.paste(enlarged, (_GAP + column * (width + _GAP), top + _LINE))
     return drawn
+
+
+def require_image_file(option: str, path: str | Path) -> None:
+    """Checks that Pillow writes files of a name, before there is anything to be lost.
+
+    Args:
+        option: The option that names the file.
+        path: The file.
+
+    Raises:
+        ValueError: If its ending is that of no image format; the message names the option.
+    """
+    if Image.registered_extensions().get(Path(path).suffix.lower()) not in Image.SAVE:
+        raise ValueError(f"{option}={shown(str(path), 255)}: name an image file, such as one that ends with .png.")

@@ -62,9 +62,11 @@ def collect_facts(checkpoint: Checkpoint, path: str | Path | None = None) -> Fac
     missing = _missing(checkpoint, facts)
     if missing:
         listed = "; ".join(f"{name} ({_NEEDED[name]})" for name in missing)
+        trained_on = ", ".join(recorded_data(checkpoint)) if "data" in missing else ""
+        names = f" (data has to describe {trained_on}, by these names)" if trained_on else ""
         raise ValueError(
-            f"the model card lacks {listed}. Say it in a YAML file, --facts FILE (cbvila publish --help shows one), "
-            "or write the card yourself, --card FILE"
+            f"the model card lacks {listed}{names}. Say it in a YAML file, --facts FILE (cbvila publish --help shows "
+            "one), or write the card yourself, --card FILE"
         )
     described = {item["name"] for item in facts.data}
     undescribed = [name for name in recorded_data(checkpoint) if name not in described]
