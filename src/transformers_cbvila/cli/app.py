@@ -21,6 +21,14 @@ INTERRUPTED = "Stopped."
 def parse(argv: list[str]) -> tuple[argparse.Namespace]:
     """Parses the command's arguments."""
     parser = Parser(prog="cbvila app", description="Try models in the browser.", epilog=EXAMPLE)
+    add_contents(parser)
+    parser.add_argument("--port", type=int, help="port of the page (default: the first free one from 7860)")
+    parser.add_argument("--no_browser", action="store_true", help="do not open the page in a browser")
+    return (parser.parse_args(argv),)
+
+
+def add_contents(parser: Parser) -> None:
+    """Adds the arguments that say what the app shows: here, or on a Space."""
     parser.add_argument(
         "models",
         nargs="*",
@@ -29,9 +37,6 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace]:
         "(default: those that come with the package)",
     )
     parser.add_argument("--images", metavar="FOLDER", help="pictures to search in (default: generated scenes)")
-    parser.add_argument("--port", type=int, help="port of the page (default: the first free one from 7860)")
-    parser.add_argument("--no_browser", action="store_true", help="do not open the page in a browser")
-    return (parser.parse_args(argv),)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 import argparse
 from typing import Any
 
+from .app import add_contents
 from .parsing import Parser
 
 EXAMPLE = """\
@@ -77,14 +78,7 @@ def _space_parser() -> Parser:
         epilog=SPACE_EXAMPLE,
     )
     parser.add_argument("--space", metavar="OWNER/NAME", required=True, help="the Space; created if it does not exist")
-    parser.add_argument(
-        "models",
-        nargs="*",
-        metavar="MODEL",
-        help="folders, Hub ids, or names of bundled checkpoints; each tab takes the first that can do what it shows "
-        "(default: those that come with the package)",
-    )
-    parser.add_argument("--images", metavar="FOLDER", help="pictures to search in (default: generated scenes)")
+    add_contents(parser)
     _add_common(parser, "Space")
     return parser
 

@@ -21,6 +21,7 @@ from transformers.utils import (
 
 from ..bundled import bundled_or_same, no_checkpoint
 from ..model.messages_cbvila import listed, one_line, shown
+from ..weights_digest import weights_digest
 from .adapters import adapter_files
 from .exports import exported_files
 from .kinds import Kind, kinds
@@ -73,6 +74,11 @@ class Checkpoint:
         """The facts.yaml of the checkpoint or its run, if any."""
         paths = (self.folder / FACTS_NAME, self.run / FACTS_NAME)
         return next((path for path in paths if path.is_file()), None)
+
+    @cached_property
+    def digest(self) -> str | None:
+        """The digest of its weights that evaluations record."""
+        return weights_digest(self.folder)
 
     @cached_property
     def num_parameters(self) -> int:

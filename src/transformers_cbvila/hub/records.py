@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..weights_digest import weights_digest
 from .checking import Checkpoint
 from .results import Result, results_of_metrics, results_of_report
 
@@ -62,7 +61,7 @@ def _measured(checkpoint: Checkpoint) -> list[Result]:
 def _require_same_weights(checkpoint: Checkpoint, name: str, metrics: Mapping[str, Any]) -> None:
     """Raises a ValueError for figures that were measured on other weights; those of earlier versions do not say."""
     measured = metrics.get("weights")
-    if measured is not None and measured != weights_digest(checkpoint.folder):
+    if measured is not None and measured != checkpoint.digest:
         raise ValueError(
             f"{name} in {checkpoint.run} was measured on other weights than are there now, as after another training: "
             "measure again, or move it away"

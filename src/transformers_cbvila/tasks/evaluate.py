@@ -99,6 +99,7 @@ def evaluate_task(task: Task, job: EvaluationJob, progress: bool = True, togethe
         raise ValueError(f"predictions={job.predictions}: {task.name} predicts nothing row by row, so leave it out.")
     require_folder("output", job.output)
     require_folder("predictions", job.predictions)
+    source = checkpoint_source(job.model)
     model, processor = load_trained(task, job.model)
     task = _with_trained_length(job.model, task)
     task.check_model(model.config)
@@ -127,14 +128,14 @@ def evaluate_task(task: Task, job: EvaluationJob, progress: bool = True, togethe
         "split": split_as_read(job.data, split),
         "trained_on": bool(trained_on),
         "protocol": job.protocol or "own",
-        "zero_shot": class_of_checkpoint(checkpoint_source(job.model)) in task.zero_shot_heads,
+        "zero_shot": class_of_checkpoint(source) in task.zero_shot_heads,
         **measured.metrics,
         "skipped_rows": len(rows.skipped),
     }
     if rows.skipped:
         print(rows.summary_of_skipped())
     if job.output is not None:
-        write_json(job.output, metrics | {"weights": weights_digest(checkpoint_source(job.model))})
+        write_json(job.output, metrics | {"weights": weights_digest(source)})
     if job.predictions is not None:
         write_json_lines(job.predictions, measured.predictions)
     return metrics
