@@ -16,7 +16,7 @@ from transformers_cbvila.bundled import checkpoint_source
 from transformers_cbvila.data.scenes.options import SPLITS, SceneOptions
 from transformers_cbvila.data.scenes.scene_rows import SceneRows
 from transformers_cbvila.devices import placed
-from transformers_cbvila.explaining.attention_maps import default_layer
+from transformers_cbvila.explaining.attention_maps import albef_layer
 from transformers_cbvila.explaining.pointing import PARTS, Pointing, play_pointing_game
 from transformers_cbvila.metrics.intervals import bootstrap_interval
 
@@ -31,11 +31,13 @@ def hits(game: Pointing, part: str | None = None) -> str:
 
 def settings(layers: int) -> dict[str, dict[str, Any]]:
     """Returns the options of [`explain`] by what they are called; matching reads no words after the last layer."""
-    chosen = default_layer(layers)
+    of_albef = albef_layer(layers)
     by_layer = {
-        f"Grad-CAM, layer {layer}{' (default)' * (layer == chosen)}": {"layer": layer} for layer in range(layers - 1)
+        f"Grad-CAM, layer {layer}{' (as ALBEF)' * (layer == of_albef)}": {"layer": layer}
+        for layer in range(layers - 1)
     }
-    return by_layer | {f"rollout to layer {layer}": {"method": "rollout", "layer": layer} for layer in range(layers)}
+    rollouts = {f"rollout to layer {layer}": {"method": "rollout", "layer": layer} for layer in range(layers)}
+    return {"Grad-CAM, all layers (default)": {}} | by_layer | rollouts
 
 
 def main() -> None:

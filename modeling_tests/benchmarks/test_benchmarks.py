@@ -70,7 +70,8 @@ def test_quantizer_prints_its_ratio(monkeypatch, capsys):
 def test_pointing_prints_layers_and_floors(monkeypatch, capsys):
     run(pointing, monkeypatch, "--rows", "4", "--threads", "1")
     printed = capsys.readouterr().out
-    for line in ("words in 4 scenes of test", "Grad-CAM, layer 0 (default)", "rollout to layer 1", "the best map"):
+    assert "words in 4 scenes of test" in printed and "the best map" in printed
+    for line in ("Grad-CAM, all layers (default)", "Grad-CAM, layer 0 (as ALBEF)", "rollout to layer 1"):
         assert line in printed
 
 

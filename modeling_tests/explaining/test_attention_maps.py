@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from transformers_cbvila.explaining.attention_maps import (
-    default_layer,
+    albef_layer,
     gradcam,
     normalized,
     of_words,
@@ -14,8 +14,8 @@ from transformers_cbvila.explaining.attention_maps import (
 
 
 @pytest.mark.parametrize("layers, chosen", [(1, 0), (2, 0), (3, 1), (4, 1), (6, 2), (12, 5)])
-def test_default_layer_is_albefs(layers, chosen):
-    assert default_layer(layers) == chosen
+def test_layer_that_albef_shows(layers, chosen):
+    assert albef_layer(layers) == chosen
 
 
 def test_gradcam_takes_positive_gradients_and_the_mean_over_heads():

@@ -81,19 +81,23 @@ def test_reasoning_explains_both_images(fusion, method):
 
 @pytest.mark.parametrize("head", MATCHING)
 def test_gradcam_is_that_of_the_matching_logit(head):
-    """Against gradients of the whole model, with eager attention from the start."""
-    model, processor = build(head), tiny_processor()
+    """Against gradients of the whole model, with eager attention from the start; of all layers, the sum."""
+    model, processor = build(head, fusion={"num_hidden_layers": 3}), tiny_processor()
     model.set_attn_implementation("eager")
     inputs = processor(images=[PICTURE], text=[TEXT], return_tensors="pt")
     fused = model.cbvila.encode_pairs(**inputs, output_attentions=True)
     logit = model.objectives["itm"].head(fused.last_hidden_state[:, 0])[0, 1]
-    (attention,) = fused.cross_attentions[:1]
-    (gradient,) = torch.autograd.grad(logit, [attention])
-    cam = (attention * gradient.clamp_min(0)).mean(1)[0, 1:4, 1:].detach()
-    scaled = (cam - cam.amin(1, keepdim=True)) / (cam.amax(1, keepdim=True) - cam.amin(1, keepdim=True))
-    found = explain(model, processor, PICTURE, TEXT)
-    np.testing.assert_allclose(found.maps.reshape(3, -1), scaled, atol=1e-4)
-    assert found.score == pytest.approx(float(logit), abs=1e-5) and found.layer == 0
+    gradients = torch.autograd.grad(logit, fused.cross_attentions)
+    cams = [
+        (attention * gradient.clamp_min(0)).mean(1)[0, 1:4, 1:].detach()
+        for attention, gradient in zip(fused.cross_attentions, gradients, strict=True)
+    ]
+    for layer, cam in ((0, cams[0]), (1, cams[1]), (None, cams[0] + cams[1])):  # words of the last have no gradient
+        scaled = (cam - cam.amin(1, keepdim=True)) / (cam.amax(1, keepdim=True) - cam.amin(1, keepdim=True))
+        found = explain(model, processor, PICTURE, TEXT, layer=layer)
+        np.testing.assert_allclose(found.maps.reshape(3, -1), scaled, atol=1e-4)
+        assert found.score == pytest.approx(float(logit), abs=1e-5)
+        assert found.layers == ([0, 1, 2] if layer is None else [layer])
     assert found.answer is None and found.score_name == "matching logit"
 
 

@@ -31,7 +31,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace]:
         "--layer",
         type=int,
         metavar="N",
-        help="fusion layer, counted from 0 (default: the last of the first half; of rollout, the last)",
+        help="fusion layer, counted from 0 (default: all added up); of rollout, the last one that is followed",
     )
     parser.add_argument(
         "--method",

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 
-def default_layer(layers: int) -> int:
-    """Returns the fusion layer that is explained by default, counted from 0: the last one of the first half.
+def albef_layer(layers: int) -> int:
+    """Returns the fusion layer whose Grad-CAM ALBEF's authors show, counted from 0: the last one of the first half.
 
-    Of six layers it is the third, which ALBEF's authors chose because it localizes best.
+    Of six layers it is the third, which localized best in theirs.
     """
     return (layers - 1) // 2
 

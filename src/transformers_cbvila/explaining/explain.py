@@ -48,9 +48,9 @@ def explain(
         text: The caption, question, hypothesis or statement; what is longer than the model reads is cut.
         answer: The answer or class that is explained; the model's own by default.
         method: `"gradcam"` or `"rollout"`.
-        layer: The fusion layer whose attention is taken, counted from 0, and negative from the end; with rollout the
-            last layer that is followed. By default the last one of the first half (ALBEF's choice, index 2 of 6), and
-            with rollout the last.
+        layer: The fusion layer whose attention is taken, counted from 0, and negative from the end (ALBEF shows index
+            2 of 6); with rollout the last layer that is followed. By default all layers, whose Grad-CAMs are added up:
+            which layer binds a word to its place differs from model to model.
 
     Raises:
         ValueError: If the head cannot be explained, there is no such method, layer or answer, the image cannot be read
@@ -91,7 +91,7 @@ def explain_batch(
         raise ValueError(f"method={method!r}: choose one of {', '.join(METHODS)}.")
     if answers is not None and len(answers) != len(texts):
         raise ValueError(f"Got {len(answers)} answer(s) for {len(texts)} text(s): pass one for each, or none.")
-    layer = _layer(model, method, layer)
+    layers = _layers(model, method, layer)
     encoded = _encoded(model, processor, images, texts)
     lengths = encoded["attention_mask"].sum(1).tolist()
     # before the pass, so that a text without words costs none
@@ -103,7 +103,7 @@ def explain_batch(
         explained = running.explained(
             {**inputs, "interpolate_pos_encoding": True}, processor, None if answers is None else list(answers)
         )
-        maps = _token_maps(explained, method, layer, model.explained_images)
+        maps = _token_maps(explained, method, layers, model.explained_images)
     patch = model.config.vision_config.patch_size
     grid = pixel_values.shape[-2] // patch, pixel_values.shape[-1] // patch
     of_patches = attention_maps.on_patches(maps, grid[0] * grid[1]).cpu()
@@ -120,7 +120,7 @@ def explain_batch(
             answer=None if explained.answers is None else explained.answers[row],
             images=pictures.reshape(len(texts), -1, *pictures.shape[1:])[row],
             method=method,
-            layer=layer,
+            layers=list(layers),
         )
         for row, text in enumerate(texts)
     ]
@@ -143,32 +143,40 @@ def _word_maps(maps: Tensor, words: Sequence[Word], grid: tuple[int, int]) -> di
     }
 
 
-def _layer(model: Any, method: str, layer: int | None) -> int:
-    """Returns the layer that is explained, counted from 0."""
+def _layers(model: Any, method: str, layer: int | None) -> range:
+    """Returns the layers that are explained, counted from 0."""
     layers = len(model.cbvila.fusion_model.layers)
     if layer is None:
-        return attention_maps.default_layer(layers) if method == "gradcam" else layers - 1
+        return range(layers)
     if not -layers <= layer < layers:
         raise ValueError(f"layer={layer}: the fusion encoder has {layers} layers, numbered from 0 to {layers - 1}.")
-    return layer % layers
+    layer %= layers
+    return range(0 if method == "rollout" else layer, layer + 1)
 
 
-def _token_maps(explained: CBViLAExplained, method: str, layer: int, images: int) -> Tensor:
+def _token_maps(explained: CBViLAExplained, method: str, layers: range, images: int) -> Tensor:
     """Returns maps (B, n, L, S) of tokens."""
     texts, crosses = explained.scores.shape[0], explained.cross_attentions
     in_turn = images if crosses[0].shape[0] == texts else 1  # twin layers, one after the other for each image
-    last = (layer + 1) * in_turn
+    chosen = slice(layers.start * in_turn, layers.stop * in_turn)
     if method == "rollout":
         with torch.no_grad():
-            maps = attention_maps.rollout(explained.attentions[:last], crosses[:last], in_turn)
+            maps = attention_maps.rollout(explained.attentions[chosen], crosses[chosen], in_turn)
     else:
-        chosen = crosses[last - in_turn : last]
-        gradients = torch.autograd.grad(explained.scores.sum(), chosen)
-        if not any(gradient[:, :, 1:].any() for gradient in gradients):
-            raise ValueError(
-                f"layer={layer}: the score does not depend on what words see in this layer, such as the last one of a "
-                'head that reads its first token only. Take an earlier layer, or method="rollout".'
-            )
-        pairs = zip(chosen, gradients, strict=True)
-        maps = torch.stack([attention_maps.gradcam(one.detach(), gradient) for one, gradient in pairs], dim=1)
+        maps = _gradcams(explained.scores, crosses[chosen], layers, in_turn)
     return maps.detach().reshape(texts, images, *maps.shape[-2:])
+
+
+def _gradcams(scores: Tensor, crosses: Sequence[Tensor], layers: range, in_turn: int) -> Tensor:
+    """Returns the sum over layers of their Grad-CAMs (B, in_turn, L, S); layers may see several images in turn."""
+    gradients = torch.autograd.grad(scores.sum(), tuple(crosses))
+    if not any(gradient[:, :, 1:].any() for gradient in gradients):
+        if len(layers) > 1:
+            raise ValueError("The score does not depend on what words see in any layer: take method='rollout'.")
+        raise ValueError(
+            f"layer={layers.start}: the score does not depend on what words see in this layer, such as the last of a "
+            'head that reads its first token only. Take an earlier layer, or method="rollout".'
+        )
+    pairs = zip(crosses, gradients, strict=True)
+    maps = [attention_maps.gradcam(one.detach(), gradient) for one, gradient in pairs]
+    return torch.stack([sum(maps[image::in_turn], torch.zeros_like(maps[image])) for image in range(in_turn)], dim=1)

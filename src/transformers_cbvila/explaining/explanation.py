@@ -23,7 +23,7 @@ class Explanation:
         answer: The answer or class that the score is of; None where the head gives none.
         images: (n, height, width, 3) the images as the model sees them, uint8.
         method: `"gradcam"` or `"rollout"`.
-        layer: The fusion layer, counted from 0; with rollout, the last one.
+        layers: The fusion layers, counted from 0, whose maps are added up, or with rollout followed.
     """
 
     text: str
@@ -37,7 +37,7 @@ class Explanation:
     answer: str | None
     images: np.ndarray
     method: str
-    layer: int
+    layers: list[int]
 
     @property
     def maps(self) -> np.ndarray:

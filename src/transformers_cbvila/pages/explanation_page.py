@@ -74,10 +74,16 @@ def _heat_maps(explanation: Explanation, number: int) -> str:
     return f"""<section class="heat"><h2>{title}</h2>
 <p class="scale"><span>least</span>{bar}<span>most</span></p>
 <div class="grid">{figures}</div>
-<p class="soft">{_METHODS[explanation.method]} Fusion layer {explanation.layer}, counted from 0; mean over attention
-heads and over the tokens of a word; {rows} × {columns} patches. Each word has its own scale, from its least value to
+<p class="soft">{_METHODS[explanation.method]} {_layers(explanation)}; mean over attention heads and over the
+tokens of a word; {rows} × {columns} patches. Each word has its own scale, from its least value to
 its greatest{" in any image" if len(explanation.images) > 1 else ""}; the percentage is its part of the attention of
 all words. A dark map without light places is the same everywhere.</p></section>"""
+
+
+def _layers(explanation: Explanation) -> str:
+    """Names the fusion layers that are shown."""
+    first, last = explanation.layers[0], explanation.layers[-1]
+    return f"Fusion layer {first}, counted from 0" if first == last else f"Fusion layers {first} to {last}, from 0"
 
 
 def _visual_words(explanation: Explanation, codes: np.ndarray) -> str:
