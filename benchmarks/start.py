@@ -36,12 +36,13 @@ ask(Image.new("RGB", (64, 64), "red"), "what color is the shape?")
 """,
 }
 APP = {
-    "torch": "import torch",
+    "torch": "import gc; gc.disable()  # as the command does\nimport torch",
     "transformers": STAGES["its Auto classes and pipelines"],
-    "gradio": "import gradio",
-    "the app's code": "from transformers_cbvila.app import models, page, pictures, serving",
+    "gradio, which the command imports beside models and index": "import gradio",
+    "the app's code": "from transformers_cbvila.app import models, page, pictures, searching, serving",
     "its models": "loaded = models.load_models()",
-    "its page": "built = page.build_page(loaded, pictures.scene_pictures())",
+    "its index": "scenes = pictures.scene_pictures()\nsearch = searching.PictureSearch(loaded.retriever, scenes)",
+    "its page": "built = page.build_page(loaded, scenes, search)",
     "its first tab": "next(function.fn() for function in built.fns.values() if function.name == 'start')",
 }
 STAGE = """

@@ -1,6 +1,7 @@
 """require() imports optional packages."""
 
 import configparser
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from transformers_cbvila import extras
-from transformers_cbvila.extras import require
+from transformers_cbvila.extras import require, require_installed
 
 
 def test_require_returns_an_installed_module():
@@ -33,6 +34,8 @@ def test_require_names_the_install_command(monkeypatch, module, packages):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ImportError, match=rf"'{module}' is not installed.*: pip install ") as caught:
         require(module)
+    with pytest.raises(ImportError, match=re.escape(str(caught.value))):
+        require_installed(module)
     named = [Requirement(word).name for word in shlex.split(str(caught.value).partition("pip install ")[2])]
     assert named == packages
 

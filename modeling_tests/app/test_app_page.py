@@ -9,8 +9,14 @@ from PIL import Image
 from transformers_cbvila.app.models import AppModels
 from transformers_cbvila.app.page import build_page
 from transformers_cbvila.app.pictures import folder_pictures
+from transformers_cbvila.app.searching import PictureSearch
 
 pytest.importorskip("gradio", reason="gradio is not installed (the extra app has it)")
+
+
+def page_of(models, shown_pictures):
+    search = None if models.retriever is None else PictureSearch(models.retriever, shown_pictures)
+    return build_page(models, shown_pictures, search)
 
 
 def shown(page):
@@ -23,7 +29,7 @@ def started(page):
 
 
 def test_a_page_with_every_model_fills_every_tab():
-    page = build_page(all_models(), pictures())
+    page = page_of(all_models(), pictures())
     assert "none of CBViLAFor" not in shown(page) and "Models: tiny, tiny-vqa." in shown(page)
     search, ask, draw, inside = started(page)
     assert search[0] == pictures().items[0].caption and search[1].count('class="card"') == 6
@@ -32,10 +38,10 @@ def test_a_page_with_every_model_fills_every_tab():
 
 def test_a_page_says_where_its_models_run(monkeypatch):
     models = AppModels(["answering"], answering=answering())
-    assert "They run on this computer; nothing is sent" in shown(build_page(models, pictures()))
+    assert "They run on this computer; nothing is sent" in shown(page_of(models, pictures()))
     monkeypatch.setenv("SYSTEM", "spaces")
     monkeypatch.setenv("SPACE_ID", "org/name")
-    said = shown(build_page(models, pictures()))
+    said = shown(page_of(models, pictures()))
     assert "They run on a server of Hugging Face, which your words and pictures are sent to" in said
     assert "nothing is sent" not in said
 
@@ -48,14 +54,14 @@ def test_a_page_says_where_its_models_run(monkeypatch):
     ],
 )
 def test_tabs_without_a_model_say_why(models, filled, reasons):
-    page = build_page(models, pictures())
+    page = page_of(models, pictures())
     assert len(started(page)) == filled and shown(page).count("is none of CBViLAFor") == reasons
 
 
 def test_a_folder_with_one_picture(tmp_path):
     Image.new("RGB", (40, 30), "red").save(tmp_path / "red {{x}}.png")
     (tmp_path / "broken.png").write_bytes(b"x")
-    page = build_page(AppModels(["searching"], retriever=retriever()), folder_pictures(tmp_path))
+    page = page_of(AppModels(["searching"], retriever=retriever()), folder_pictures(tmp_path))
     assert "1 file could not be read and left out: broken.png" in shown(page)
     ((text, results, why, found, chosen, like),) = started(page)
     assert "There is no other picture" in results and "{{" not in results and (found, chosen, like) == ([], None, 0)

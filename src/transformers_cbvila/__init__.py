@@ -22,6 +22,7 @@ from sysconfig import get_path
 from typing import TYPE_CHECKING, Any
 
 from .bundled import bundled_checkpoint, bundled_checkpoints
+from .garbage_collection import garbage_collection_paused
 
 if TYPE_CHECKING:
     from .data.collators import CBViLADataCollatorForPreTraining, CBViLADataCollatorForQuestionAnswering
@@ -196,9 +197,10 @@ def _is_command_line() -> bool:
 # transformers' Auto classes and torch, which its help does not need. Where torch is not installed there is nothing to
 # register: `onnx_runtime/` runs without.
 if not _is_command_line() and find_spec("torch") is not None:
-    from .registration import register
+    with garbage_collection_paused():
+        from .registration import register
 
-    register()
+        register()
 
 __all__ = [
     "CBViLAAnswerRanking",

@@ -1,6 +1,6 @@
 """Imports optional packages when they are needed, with the install command in the error."""
 
-import importlib
+import importlib.util
 from importlib.metadata import PackageNotFoundError, requires
 from types import ModuleType
 
@@ -36,19 +36,37 @@ def require(module: str) -> ModuleType:
             An import that fails *inside* an installed package is raised unchanged.
         ValueError: If no extra of this project includes the module.
     """
-    package = module.partition(".")[0]
-    if package not in _EXTRA_OF_MODULE:
-        raise ValueError(
-            f"no extra includes {package!r}; known optional packages: {', '.join(sorted(_EXTRA_OF_MODULE))}"
-        )
+    package = _package(module)
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name != package:
             raise
-        extra = _EXTRA_OF_MODULE[package]
-        needed = " ".join(f'"{name}"' for name in _requirements(extra) or [package.replace("_", "-")])
-        raise ImportError(f"{package!r} is not installed and this needs it: pip install {needed}") from error
+        raise _not_installed(package) from error
+
+
+def require_installed(module: str) -> None:
+    """Raises the errors of [`require`] without importing the module: before long work that needs it at its end."""
+    package = _package(module)
+    if importlib.util.find_spec(package) is None:
+        raise _not_installed(package)
+
+
+def _package(module: str) -> str:
+    """Returns the package of a module of one of the extras."""
+    package = module.partition(".")[0]
+    if package not in _EXTRA_OF_MODULE:
+        raise ValueError(
+            f"no extra includes {package!r}; known optional packages: {', '.join(sorted(_EXTRA_OF_MODULE))}"
+        )
+    return package
+
+
+def _not_installed(package: str) -> ImportError:
+    """Returns an error with the command that installs the package and the others of its extra."""
+    extra = _EXTRA_OF_MODULE[package]
+    needed = " ".join(f'"{name}"' for name in _requirements(extra) or [package.replace("_", "-")])
+    return ImportError(f"{package!r} is not installed and this needs it: pip install {needed}")
 
 
 def _requirements(extra: str) -> list[str]:

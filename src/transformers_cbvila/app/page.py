@@ -24,12 +24,13 @@ _FOOT = "Models: {models}. They run on this computer; nothing is sent anywhere."
 _FOOT_OF_SPACE = "Models: {models}. They run on a server of Hugging Face, which your words and pictures are sent to."
 
 
-def build_page(models: AppModels, pictures: Pictures) -> Any:
+def build_page(models: AppModels, pictures: Pictures, search: PictureSearch | None) -> Any:
     """Builds the page.
 
     Args:
         models: The models.
-        pictures: The pictures to search in.
+        pictures: The pictures to show.
+        search: The search in them; None if no model can.
 
     Returns:
         The `gradio.Blocks`, not launched.
@@ -38,11 +39,8 @@ def build_page(models: AppModels, pictures: Pictures) -> Any:
         ImportError: If Gradio is not installed.
     """
     gr = require("gradio")
-    search: Any = None
     pretrained: Any = models.pretrained
     answering: Any = models.answering
-    if models.retriever is not None:
-        search = PictureSearch(models.retriever, pictures, progress=not pictures.are_scenes)
     with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
         still_html(gr, f"<header><h1>{TITLE}</h1>{html.note(_HEAD)}</header>")
         with gr.Tabs(elem_id="tabs") as tabs:

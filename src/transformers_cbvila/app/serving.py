@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from ..extras import require
+from ..extras import require, require_installed
+from ..garbage_collection import garbage_collection_paused
 from .components import asset
 from .models import DEFAULT_MODELS, load_models
 from .page import build_page
 from .pictures import folder_pictures, scene_pictures
+from .searching import PictureSearch
 
 _FONT = ("system-ui", "Segoe UI", "Roboto", "sans-serif")
 _MONO = ("ui-monospace", "Menlo", "Consolas", "monospace")
@@ -43,12 +46,29 @@ def serve_app(
         OSError: If the port is in use, or there is no such model.
         ValueError: If a model is of no use to the app, or the folder has no pictures that can be read.
     """
+    with garbage_collection_paused():
+        page = _started(models, images, port, opens_browser)
+    if blocks:
+        print(f"The app is at {page.local_url} (Ctrl-C stops it).", flush=True)
+        page.block_thread()
+    return page
+
+
+def _started(models: Sequence[str], images: str | Path | None, port: int | None, opens_browser: bool) -> Any:
+    """Returns the `gradio.Blocks` of the app, which answers already."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    gr = require("gradio")
+    require_installed("gradio")
     if port is not None:
         _require_free(port)
-    pictures = scene_pictures() if images is None else folder_pictures(images)
-    page = build_page(load_models(models), pictures)
+    with ThreadPoolExecutor(1) as beside:  # Gradio takes two seconds to import, of which models need the other core
+        importing = beside.submit(require, "gradio")
+        loaded = load_models(models)
+        pictures = scene_pictures() if images is None else folder_pictures(images)
+        search = (
+            None if loaded.retriever is None else PictureSearch(loaded.retriever, pictures, not pictures.are_scenes)
+        )
+        gr = importing.result()
+    page = build_page(loaded, pictures, search)
     theme = gr.themes.Default(primary_hue="indigo", neutral_hue="slate", font=_FONT, font_mono=_MONO)
     page.launch(
         server_port=port,
@@ -63,9 +83,6 @@ def serve_app(
         # The page has answered by then; Gradio's second look at it gives up after 3 s, which a busy machine may need.
         _frontend=False,
     )
-    if blocks:
-        print(f"The app is at {page.local_url} (Ctrl-C stops it).", flush=True)
-        page.block_thread()
     return page
 
 

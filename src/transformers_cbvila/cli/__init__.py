@@ -7,6 +7,7 @@ import argparse
 import sys
 from importlib import import_module
 
+from ..garbage_collection import garbage_collection_paused
 from .errors import TRACEBACK, in_one_line, option_names, refuse_nul
 from .parsing import Parser
 
@@ -44,9 +45,10 @@ def main(argv: list[str] | None = None) -> int:
         outcome.when_interrupted = getattr(command, "INTERRUPTED", outcome.when_interrupted)
         parsed = command.parse(argv[1:])
         outcome.options = option_names(parsed)
-        from ..registration import register
+        with garbage_collection_paused():
+            from ..registration import register
 
-        register()  # see `transformers_cbvila/__init__.py`
+            register()  # see `transformers_cbvila/__init__.py`
         outcome.status = command.run(*parsed)
     return outcome.status
 

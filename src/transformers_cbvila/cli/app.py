@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from ..extras import require_installed
+from ..garbage_collection import garbage_collection_paused
 from .parsing import Parser
 
 EXAMPLE = """\
@@ -41,11 +43,10 @@ def add_contents(parser: Parser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Serves the app until it is interrupted."""
-    from ..extras import require
-
-    require("gradio")  # before models are loaded
-    from ..app.models import DEFAULT_MODELS
-    from ..app.serving import serve_app
+    require_installed("gradio")
+    with garbage_collection_paused():
+        from ..app.models import DEFAULT_MODELS
+        from ..app.serving import serve_app
 
     serve_app(options.models or DEFAULT_MODELS, options.images, options.port, not options.no_browser)
     return 0
