@@ -2,7 +2,9 @@
 
 import json
 import random
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import torch
 from equal_tensors import assert_equal_tensors
 from tiny import SIDE
 from tiny_trainer import step_logs, training_arguments
-from transformers.integrations import TensorBoardCallback
+from transformers.integrations import TensorBoardCallback, TrackioCallback
 from two_processes import run_in_two
 
 from transformers_cbvila import CBViLAForPreTraining, CBViLAProcessor
@@ -220,6 +222,29 @@ def test_reconstructions_go_to_tensorboard(weight, shown, data, pretrained, tmp_
     writer = kept.tb_writer
     trainer.train()
     assert writer.images == [("eval/reconstructions", (8 * SIDE, 4 * SIDE, 3), 2, "HWC")] * shown
+
+
+class KeptByTrackio(TrackioCallback):
+    """Trackio without its package."""
+
+    def __init__(self):
+        pass
+
+    def __getattribute__(self, name):
+        return (lambda *given, **more: None) if name.startswith("on_") else super().__getattribute__(name)
+
+
+def test_reconstructions_go_to_trackio(data, pretrained, tmp_path, monkeypatch):
+    logged = []
+    args = training_arguments(tmp_path, max_steps=2, eval_strategy="steps", eval_steps=2)
+    trainer = build_trainer(job_on(data, pretrained, [data]), args)
+    monkeypatch.setitem(sys.modules, "trackio", SimpleNamespace(log=logged.append, Image=lambda image: image))
+    trainer.add_callback(KeptByTrackio())
+    trainer.train()
+    (found,) = logged
+    image = found.pop("eval/reconstructions")
+    assert found == {"train/global_step": 2}
+    assert image.shape == (8 * SIDE, 4 * SIDE, 3) and image.dtype == np.uint8
 
 
 def evaluated_in(rank, folder, data, pretrained):

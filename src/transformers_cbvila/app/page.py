@@ -24,13 +24,13 @@ _FOOT = "Models: {models}. They run on this computer; nothing is sent anywhere."
 _FOOT_OF_SPACE = "Models: {models}. They run on a server of Hugging Face, which your words and pictures are sent to."
 
 
-def build_page(models: AppModels, pictures: Pictures, search: PictureSearch | None) -> Any:
+def build_page(models: AppModels, pictures: Pictures, search: Any) -> Any:
     """Builds the page.
 
     Args:
         models: The models.
         pictures: The pictures to show.
-        search: The search in them; None if no model can.
+        search: The [`PictureSearch`] in them; None if no model can.
 
     Returns:
         The `gradio.Blocks`, not launched.
