@@ -9,8 +9,10 @@ import argparse
 import multiprocessing
 import os
 import sys
-from concurrent.futures import ProcessPoolExecutor, as_completed
+import traceback
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any
 
 from tqdm.auto import tqdm
 
@@ -21,7 +23,7 @@ from .table import tables
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the studies; writes and prints their tables."""
+    """Runs the studies; writes and prints their tables. The exit status is 1 if a cell failed."""
     parser = argparse.ArgumentParser(
         prog="python -m studies.run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -39,27 +41,30 @@ def main(argv: list[str] | None = None) -> int:
         _check_arms(options.arms or [], studies)
     except (FileNotFoundError, ValueError) as error:
         parser.error(str(error))
+    finished = True
     for study in studies:
         train_data, test_data = _data_of(study, options.emoji, folder / "data")
         cells = list(study.cells((*train_data, *options.more_train_data), test_data, folder))
-        run_cells([cell for cell in cells if _wanted(cell, options)], options.jobs)
+        finished &= run_cells([cell for cell in cells if _wanted(cell, options)], options.jobs)
         text = tables(study, [found for cell in cells if (found := cell.found()) is not None])
         (folder / study.name).mkdir(parents=True, exist_ok=True)
         (folder / study.name / "table.md").write_text(text)
         print(text)
-    return 0
+    return 0 if finished else 1
 
 
-def run_cells(cells: list[Cell], jobs: int) -> None:
+def run_cells(cells: list[Cell], jobs: int) -> bool:
     """Runs the cells that are not finished, each in its own process and first those that others start from.
 
-    A progress bar shows the remaining time.
+    A progress bar shows the remaining time. The error of a cell is printed at once, and the others go on, but for
+    those that start from it.
+
+    Returns:
+        Whether all cells are finished.
     """
     missing = [cell for cell in cells if not cell.is_finished]
     print(f"{len(cells) - len(missing)} of {len(cells)} cells are there; {len(missing)} to run.", file=sys.stderr)
-    for wanted in (*_starts(missing), missing):
-        if wanted:
-            _run(wanted, jobs)
+    return all([_run(wanted, jobs) for wanted in (*_starts(missing), missing) if wanted])
 
 
 def _starts(cells: list[Cell]) -> list[list[Cell]]:
@@ -69,16 +74,24 @@ def _starts(cells: list[Cell]) -> list[list[Cell]]:
     return [*_starts(missing), missing] if missing else []
 
 
-def _run(cells: list[Cell], jobs: int) -> None:
+def _run(cells: list[Cell], jobs: int) -> bool:
     # One thread per cell on every machine, so that times and floating-point sums are comparable.
     os.environ["OMP_NUM_THREADS"] = "1"
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
         running = {pool.submit(run_cell, cell): cell for cell in cells}
         with tqdm(total=len(cells), desc="Cells", unit="cell", smoothing=0) as bar:
             for done in as_completed(running):
-                found, cell = done.result(), running[done]
                 bar.update()
-                bar.write(f"{cell.arm}, seed {cell.seed}: {found['train_cpu_seconds']:.0f} CPU-seconds of pretraining")
+                bar.write(f"{running[done].arm}, seed {running[done].seed}: {_outcome(done)}")
+    return all(done.exception() is None for done in running)
+
+
+def _outcome(done: Future[dict[str, Any]]) -> str:
+    """Says how a cell ended."""
+    error = done.exception()
+    if error is not None:
+        return "".join(traceback.format_exception(error)).rstrip()
+    return f"{done.result()['train_cpu_seconds']:.0f} CPU-seconds of pretraining"
 
 
 def _read(path: Path, emoji: str | None) -> Study:

@@ -1,4 +1,5 @@
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from transformers_cbvila import CBViLAConfig, CBViLATrainingArguments, cli
 from transformers_cbvila.training.pretrain import PretrainingJob
 
 FOLDER = Path(__file__).parents[2] / "studies"
+COMMITTED = sorted(path for path in FOLDER.glob("*.yaml") if not path.name.startswith("cell"))
 ENTRIES = {
     "recipe": "cell.yaml",
     "train_artists": ["one", "two"],
@@ -217,20 +219,49 @@ def test_study_rejects_invalid_files(changes, message, tmp_path):
 
 def test_committed_studies_name_existing_options():
     known = {**PretrainingJob.__dataclass_fields__, **CBViLATrainingArguments.__dataclass_fields__}
-    paths = [path for path in FOLDER.glob("*.yaml") if not path.name.startswith("cell")]
-    assert paths
-    for path in paths:
+    assert COMMITTED
+    for path in COMMITTED:
         for cell in Study.read(path).cells((), "", Path()):
             assert set(cell.options) <= set(known), path
             CBViLAConfig.from_preset(cell.options.get("preset", "recommended"), **cell.options["model_config"])
+
+
+@pytest.mark.parametrize(
+    "study",
+    [study for study in map(Study.read, COMMITTED) if study.train_data is not None],
+    ids=lambda study: study.name,
+)
+def test_arms_of_studies_on_scenes_can_be_trained(study, tmp_path):
+    """Their options fit together, as far as is known before the first step."""
+    datasets.disable_progress_bars()
+    for cell in study.cells(("scenes[rows=40]",), "scenes", tmp_path):
+        if cell.seed == 0:
+            options = {name: value for name, value in cell.options.items() if name != "model"}
+            studies.cell._trainer(replace(cell, options=options))
+
+
+def test_the_error_of_a_cell_is_shown_and_the_others_go_on(tmp_path, monkeypatch, capsys):
+    def ran(cell):
+        if cell.arm == "base":
+            raise ValueError("no such thing")
+        cell.result.parent.mkdir(parents=True, exist_ok=True)
+        cell.result.write_text(json.dumps(cell_result(cell.arm, cell.seed, 0.5)))
+        return json.loads(cell.result.read_text())
+
+    monkeypatch.setattr(studies.run, "run_cell", ran)
+    monkeypatch.setattr(studies.run, "ProcessPoolExecutor", lambda *given, **more: ThreadPoolExecutor(1))
+    path = write_entries(tmp_path, on_sources())
+    assert main([str(path), "--output_dir", str(tmp_path / "out")]) == 1
+    printed = capsys.readouterr().out
+    assert "base, seed 0: Traceback" in printed and "ValueError: no such thing" in printed
+    assert "+ pixel, seed 1: 60 CPU-seconds" in printed and "| + pixel | 2 |" in printed
 
 
 def test_committed_studies_fine_tune_by_commands_that_parse(monkeypatch, tmp_path):
     trained, measured = [], []
     monkeypatch.setattr(finetuning, "finetune", lambda *call: trained.append(call))
     monkeypatch.setattr(task_evaluation, "evaluate_task", lambda *call: measured.append(call) or {})
-    committed = [Study.read(path) for path in FOLDER.glob("*.yaml") if not path.name.startswith("cell")]
-    studies_with_tasks = [study for study in committed if study.then is not None]
+    studies_with_tasks = [study for study in map(Study.read, COMMITTED) if study.then is not None]
     assert studies_with_tasks
     for study in studies_with_tasks:
         finetune, evaluate = study.then.commands(tmp_path, 4, tmp_path / "x.json")
@@ -366,7 +397,7 @@ TINY_RECIPE = {
 
 
 def test_study_without_contrast_orders_the_whole_gallery(tmp_path, monkeypatch):
-    monkeypatch.setattr(studies.run, "_run", lambda cells, jobs: [studies.cell.run_cell(cell) for cell in cells])
+    monkeypatch.setattr(studies.run, "_run", lambda cells, jobs: all([studies.cell.run_cell(cell) for cell in cells]))
     then = {"task": "vqa", "train_data": "scenes[rows=8]", "data": "scenes[rows=4]", "split": "test"}
     entries = on_sources(
         train_data=["scenes[rows=40]"], test_data="scenes[rows=12]", rerank_k=12, seeds=[0], then=then
@@ -386,7 +417,7 @@ def test_study_without_contrast_orders_the_whole_gallery(tmp_path, monkeypatch):
 
 
 def test_study_of_codebooks_measures_what_they_mean(tmp_path, monkeypatch):
-    monkeypatch.setattr(studies.run, "_run", lambda cells, jobs: [studies.cell.run_cell(cell) for cell in cells])
+    monkeypatch.setattr(studies.run, "_run", lambda cells, jobs: all([studies.cell.run_cell(cell) for cell in cells]))
     entries = on_sources(train_data=["scenes[rows=40]"], test_data="scenes[rows=24]", rerank_k=0, seeds=[0])
     entries["fewer_codes"] = [2]
     entries["arms"] = {
