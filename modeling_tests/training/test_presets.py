@@ -55,7 +55,16 @@ def test_trainer_makes_a_teacher_by_itself_and_learns(tmp_path):
     assert not torch.equal(trainer.model.objectives["codis"].codes, before)
 
 
-def test_resumed_run_equals_an_unbroken_one(tmp_path):
+RUNS = {
+    "codis": lambda: codis_model(freeze_codes_steps=4),
+    "albef": lambda: pretraining_model(preset="albef", dropout=0.1),
+    "soft targets": lambda: pretraining_model(objectives={"itc": {"targets": "soft"}}, dropout=0.1),
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_resumed_run_equals_an_unbroken_one(name, tmp_path):
+    """Weights, the momentum encoder and the queue, which has come round."""
     options = {
         "max_steps": 6,
         "queue_size": 5,
@@ -65,13 +74,12 @@ def test_resumed_run_equals_an_unbroken_one(tmp_path):
         "codebook_init": False,
         "muon_learning_rate": 2e-3,
     }
-    fields = {"freeze_codes_steps": 4}
-    whole = pretrainer(tmp_path / "whole", model=codis_model(**fields), **options)
+    whole = pretrainer(tmp_path / "whole", model=RUNS[name](), **options)
     whole.train()
-    train_until(
-        4, lambda *args, **kw: pretrainer(*args, model=codis_model(**fields), **kw), tmp_path / "broken", **options
-    )
-    resumed = pretrainer(tmp_path / "broken", model=codis_model(**fields), **options)
+    train_until(4, lambda *args, **kw: pretrainer(*args, model=RUNS[name](), **kw), tmp_path / "broken", **options)
+    resumed = pretrainer(tmp_path / "broken", model=RUNS[name](), **options)
     resumed.train(resume_from_checkpoint=str(tmp_path / "broken" / "checkpoint-3"))
     assert_equal_tensors(whole.model.state_dict(), resumed.model.state_dict())
+    assert_equal_tensors(whole.momentum.encoder.state_dict(), resumed.momentum.encoder.state_dict())
+    assert_equal_tensors(whole.momentum.queue.read()._asdict(), resumed.momentum.queue.read()._asdict())
     assert [log["loss"] for log in step_logs(whole)] == [log["loss"] for log in step_logs(resumed)]
