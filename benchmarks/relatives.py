@@ -1,4 +1,4 @@
-"""What quantizers and objectives of other papers cost: a pretraining step with each, in turns with the same step without.
+"""What quantizers and objectives of other papers cost: a pretraining step with each, and without, in turns.
 
 Operations are counted and do not depend on the machine. Times are ratios of neighbouring turns.
 """
@@ -52,7 +52,7 @@ def with_relative(config: CBViLAConfig, relative: Relative) -> CBViLAConfig:
 
 
 def inputs_of(model: CBViLAForPreTraining, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Returns the batch with what else the model's quantizer and objectives take: masked words, classes, a second view."""
+    """Returns the batch with masked words, classes and a second view, as far as the model takes them."""
     draws = generator_for(1)
     patches = len(batch["pixel_values"]), model.config.vision_config.num_patches
     if model.needs("masked_words"):

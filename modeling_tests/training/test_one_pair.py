@@ -2,31 +2,12 @@
 
 import pytest
 import torch
-from tiny import PATCHES, pretraining_model, tiny_config, tiny_images, tiny_pairs
+from tiny import PATCHES, tiny_images, tiny_pairs
 from tiny_quantizers import latents_of, visual_tokens
+from tiny_relatives import RELATIVES, model_of
 from tiny_trainer import pretrainer, step_logs
 
 from transformers_cbvila.data.masking import generator_for
-
-GUIDED = {"type": "class_guided", "size": 16, "dim": 8}
-MODELS = {
-    "adaptive": {"quantizer_config": {"type": "adaptive", "tables": [[8, 8], [16, 4]]}},
-    "raq": {"objectives": {"raq": {}}},
-    "lgvq": {"objectives": {"lgvq": {}}},
-    "class_guided": {"quantizer_config": GUIDED, "objectives": {"sgc_consistency": {}}},
-    "soft targets": {"objectives": {"itc": {"targets": "soft"}}},
-    "as in the blog": {"objectives": {"itc": {"targets": "soft", "compat": "blog"}}},
-    "albef": {"preset": "albef"},
-    "codis": {"preset": "codis", "objectives": {"codis": {"num_codes": 4}}},
-}
-
-
-def model_of(name):
-    fields = MODELS[name]
-    config = tiny_config(fields.get("preset", "recommended"))
-    config.quantizer_config = fields.get("quantizer_config", config.quantizer_config)
-    config.objectives = {**config.objectives, **fields.get("objectives", {})}
-    return pretraining_model(config)
 
 
 def one_pair():
@@ -34,7 +15,7 @@ def one_pair():
     return batch | {"masked_words": batch["mlm_labels"] != -100}
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", RELATIVES)
 def test_one_pair_has_finite_losses_and_gradients(name):
     model, batch = model_of(name).train(), one_pair()
     if name == "class_guided":
