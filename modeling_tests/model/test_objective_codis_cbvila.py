@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from tiny import pretraining_model, tiny_pairs
 
-from transformers_cbvila.model import objective_codis_cbvila
+from transformers_cbvila.model import momentum_cbvila, objective_codis_cbvila
 from transformers_cbvila.model.configuration_cbvila import CBViLAConfig
 from transformers_cbvila.model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
 from transformers_cbvila.model.modeling_cbvila_pretraining import CBViLAForPreTraining
@@ -61,6 +61,18 @@ def test_instance_losses_leave_known_matches_out_within_a_modality():
     of_images = similarity(IMAGES, keys[0])
     rows = [-of_images[0, :2].log_softmax(0)[0], -of_images[1].log_softmax(0)[1]]
     torch.testing.assert_close(found.image_to_image, torch.stack(rows).mean())
+
+
+def test_known_matches_are_compared_once_for_images_and_once_for_texts(monkeypatch):
+    calls, compare = [], momentum_cbvila.matches_between
+    monkeypatch.setattr(momentum_cbvila, "matches_between", lambda *ids: calls.append(ids) or compare(*ids))
+    instance_losses(similarity, IMAGES, TEXTS, momentum_of(*TEACHER))
+    assert len(calls) == 2
+
+
+def test_instance_losses_need_a_teachers_pair_for_each_of_theirs():
+    with pytest.raises(ValueError, match="momentum has 1 pair"):
+        instance_losses(similarity, IMAGES, TEXTS, momentum_of(TEACHER[0][:1], TEACHER[1][:1]))
 
 
 def test_instance_losses_of_one_pair_are_0():
