@@ -53,6 +53,7 @@ def train_and_be_killed(folder, name):
     trainer_of(folder, name, [AtStep(5, lambda: os.kill(os.getpid(), signal.SIGKILL))]).train()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_killed_run_equals_an_unbroken_one(name, tmp_path):
     process = multiprocessing.get_context("forkserver").Process(
