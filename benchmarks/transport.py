@@ -1,4 +1,4 @@
-"""Transport plans of CODIS beside a pretraining step of ALBEF's preset at base size, in turns in one run.
+"""Transport plans of CODIS beside a pretraining step of ALBEF's preset, in turns in one run.
 
 A step with CODIS makes two plans, of images and of texts, over batch and queue.
 """
@@ -16,13 +16,14 @@ from transformers_cbvila.model.transport_cbvila import ipot, sinkhorn
 def main() -> None:
     """Prints the times of both solvers for two plans, and their shares of the step."""
     arguments = parser(__doc__, "python benchmarks/transport.py --codes 256 --queue 1024")
+    arguments.add_argument("--size", choices=["tiny", "base"], default="base", help="tiny: recipes/pretrain-tiny.yaml")
     arguments.add_argument("--codes", type=positive, default=256, metavar="K", help="prototypes; default 256")
     arguments.add_argument("--queue", type=positive, default=1024, metavar="Q", help="pairs; default 1024")
     arguments.add_argument("--batch_size", type=positive, default=2, metavar="B", help="of the step; default 2")
     options = arguments.parse_args()
     torch.set_num_threads(options.threads)
     set_seed(0)
-    config, _, tokens = model_config("base", "albef")
+    config, _, tokens = model_config(options.size, "albef")
     model = CBViLAForPreTraining(config).train()
     device = torch.device("cpu")
     step = TrainingStep(model, random_batch(config, options.batch_size, tokens, device), torch.float32)

@@ -1,5 +1,6 @@
 """Benchmarks: their help, their output, and the numbers they compute."""
 
+import re
 import sys
 from types import SimpleNamespace
 
@@ -14,11 +15,13 @@ import pretraining_step
 import pytest
 import quantizer
 import questions
+import relatives
 import reranking
 import scenes
 import search
 import start
 import torch
+import transport
 from measuring import Spread, count_flops
 from pretraining_step import TrainingStep, derived_metrics, model_config, random_batch
 from tiny import build, pretraining_model, tiny_pairs
@@ -38,7 +41,7 @@ def run(module, monkeypatch, *arguments):
     "module",
     [
         *(pretraining_step, quantizer, peers, reranking, large_gallery, questions, index_memory, start, scenes),
-        *(pointing, search, near_duplicates, encoding, goodput),
+        *(pointing, search, near_duplicates, encoding, goodput, relatives, transport),
     ],
 )
 def test_benchmark_help_ends_with_an_example(module, monkeypatch, capsys):
@@ -59,6 +62,31 @@ def test_pretraining_step_prints_its_rates(monkeypatch, capsys):
         "peak memory",
     ):
         assert line in printed
+
+
+def test_relatives_print_what_they_cost(monkeypatch, capsys):
+    names = ["class_guided", "sgc_consistency"]
+    run(relatives, monkeypatch, "--size", "tiny", "--names", *names, "--rounds", "1")
+    printed = capsys.readouterr().out
+    assert re.search(r"class_guided, operations +\+0\.0%", printed), "it looks codes up otherwise"
+    assert float(re.search(r"sgc_consistency, operations +\+([\d.]+)%", printed)[1]) > 1, "it encodes another view"
+    assert len(re.findall(r"CPU time +x \d", printed)) == 2
+
+
+@pytest.mark.parametrize("name", relatives.RELATIVES)
+def test_relatives_are_in_the_model_and_get_their_inputs(name):
+    config, _, tokens = model_config("tiny", "recommended")
+    relative = relatives.RELATIVES[name]
+    model = pretraining_model(relatives.with_relative(config, relative)).train()
+    losses = model(**relatives.inputs_of(model, random_batch(config, 2, tokens, CPU))).losses
+    assert model.cbvila.quantizer.name == relative.quantizer.get("type", "nearest")
+    assert all(any(term.startswith(objective) for term in losses) for objective in relative.objectives)
+
+
+def test_transport_prints_its_share(monkeypatch, capsys):
+    run(transport, monkeypatch, "--size", "tiny", "--codes", "8", "--queue", "16", "--rounds", "1")
+    printed = capsys.readouterr().out
+    assert "two plans, IPOT, 50 steps" in printed and printed.count("% of the step") == 2
 
 
 def test_quantizer_prints_its_ratio(monkeypatch, capsys):

@@ -5,6 +5,7 @@ import pytest
 import torch
 from tiny import pretraining_model, tiny_processor, tiny_rows
 
+from transformers_cbvila.cli import main
 from transformers_cbvila.inspection.prototypes import Gathered, gather, prototypes_of
 from transformers_cbvila.pages.codebook_page import write_codebook_page
 from transformers_cbvila.pages.prototype_section import prototypes_section
@@ -47,8 +48,10 @@ def test_models_without_prototypes_gather_nothing():
 
 def test_section_shows_most_similar_first_and_escapes_captions():
     seen = []
+    gathered = Gathered(IMAGES, TEXTS)
     page = prototypes_section(
-        Gathered(IMAGES, TEXTS),
+        gathered,
+        gathered.metrics(),
         lambda row: seen.append(row) or np.zeros((4, 4, 3), np.uint8),
         ["a <b>", "b", "c", "d"],
     )
@@ -60,6 +63,18 @@ def test_section_shows_most_similar_first_and_escapes_captions():
 def test_page_of_a_model_without_codebook_shows_prototypes_alone(tmp_path):
     model, processor, rows = pretraining_model(objectives=NO_CODEBOOK), tiny_processor(), tiny_rows(4)
     gathered = gather(model, processor, rows, progress=False)
-    path = write_codebook_page(tmp_path / "page.html", model, processor, rows, {}, gathered=gathered, progress=False)
+    options = {"gathered": gathered, "progress": False}
+    path = write_codebook_page(tmp_path / "page.html", model, processor, rows, gathered.metrics(), **options)
     text = path.read_text(encoding="utf-8")
     assert "What prototypes gather" in text and "What codes stand for" not in text
+
+
+def test_inspect_measures_prototypes_once(tmp_path, monkeypatch):
+    calls, measure = [], Gathered.metrics
+    monkeypatch.setattr(Gathered, "metrics", lambda self, *seed: calls.append(seed) or measure(self, *seed))
+    pretraining_model(objectives=NO_CODEBOOK).save_pretrained(tmp_path / "model")
+    tiny_processor().save_pretrained(tmp_path / "model")
+    page = tmp_path / "page.html"
+    argv = ["inspect", str(tmp_path / "model"), "--data", "scenes[rows=4]", "--rerank_k", "0", "--page", str(page)]
+    assert main(argv) == 0
+    assert len(calls) == 1 and "What prototypes gather" in page.read_text(encoding="utf-8")

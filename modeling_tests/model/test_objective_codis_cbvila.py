@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from tiny import pretraining_model, tiny_pairs
 
-from transformers_cbvila.model import objective_codis_cbvila
+from transformers_cbvila.model import momentum_cbvila, objective_codis_cbvila
 from transformers_cbvila.model.configuration_cbvila import CBViLAConfig
 from transformers_cbvila.model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
 from transformers_cbvila.model.modeling_cbvila_pretraining import CBViLAForPreTraining
@@ -40,17 +40,18 @@ def momentum_of(images, texts, alpha=0.0, image_ids=None):
 
 
 @pytest.mark.parametrize(
-    "queue, alpha, expected",
+    "queue, alpha, expected, mean",
     [
-        (False, 0.0, (0.126928, 0.352321, 0.277501, 0.486024)),
-        (True, 0.0, (0.191238, 0.775466, 0.333376, 0.539108)),
-        (False, 0.4, (0.335134, 0.472201, 0.277501, 0.486024)),
+        (False, 0.0, (0.126928, 0.352321, 0.277501, 0.486024), 0.310694),
+        (True, 0.0, (0.191238, 0.775466, 0.333376, 0.539108), 0.459797),
+        (False, 0.4, (0.335134, 0.472201, 0.277501, 0.486024), 0.392715),
     ],
 )
-def test_instance_hand_values(queue, alpha, expected):
+def test_instance_hand_values(queue, alpha, expected, mean):
     keys = [torch.cat([rows, more]) if queue else rows for rows, more in zip(TEACHER, QUEUE, strict=True)]
     found = instance_losses(similarity, IMAGES, TEXTS, momentum_of(*keys, alpha))
     assert [loss.item() for loss in found] == pytest.approx(expected, abs=1e-6)
+    assert torch.stack(found).mean().item() == pytest.approx(mean, abs=1e-6)
 
 
 def test_instance_losses_leave_known_matches_out_within_a_modality():
@@ -60,6 +61,18 @@ def test_instance_losses_leave_known_matches_out_within_a_modality():
     of_images = similarity(IMAGES, keys[0])
     rows = [-of_images[0, :2].log_softmax(0)[0], -of_images[1].log_softmax(0)[1]]
     torch.testing.assert_close(found.image_to_image, torch.stack(rows).mean())
+
+
+def test_known_matches_are_compared_once_for_images_and_once_for_texts(monkeypatch):
+    calls, compare = [], momentum_cbvila.matches_between
+    monkeypatch.setattr(momentum_cbvila, "matches_between", lambda *ids: calls.append(ids) or compare(*ids))
+    instance_losses(similarity, IMAGES, TEXTS, momentum_of(*TEACHER))
+    assert len(calls) == 2
+
+
+def test_instance_losses_need_a_teachers_pair_for_each_of_theirs():
+    with pytest.raises(ValueError, match="momentum has 1 pair"):
+        instance_losses(similarity, IMAGES, TEXTS, momentum_of(TEACHER[0][:1], TEACHER[1][:1]))
 
 
 def test_instance_losses_of_one_pair_are_0():

@@ -76,6 +76,14 @@ def test_adaptive_sample_by_hand(noise):
     torch.testing.assert_close(gradient, expected, atol=1e-6, rtol=0)
 
 
+def test_adaptive_route_by_hand(noise, monkeypatch):
+    seen = []
+    monkeypatch.setattr(adaptive, "balance_loss", lambda soft: seen.append(soft) or soft.sum())
+    hard, _ = routed(LOGITS.clone())._sample(LOGITS, remember=True)
+    torch.testing.assert_close(seen[0], SOFT, atol=1e-6, rtol=0)
+    assert hard.tolist() == [[1, 0], [0, 1]]
+
+
 def test_adaptive_balance_by_hand(noise):
     quantizer, tokens = by_hand()
     assert quantizer(tokens).terms["adq_balance"].item() == pytest.approx(0.001153, abs=1e-6)

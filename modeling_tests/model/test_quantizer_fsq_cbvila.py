@@ -105,6 +105,18 @@ def test_fsq_default_has_1000_codes():
     assert options.levels == [8, 5, 5, 5] and options.to_dict() == {"type": "fsq", "levels": [8, 5, 5, 5]}
 
 
+def test_fsq_rejects_a_tied_head():
+    """Of the codes of 3 x 5 levels, 15 in all, several have one direction, and one has none."""
+    codes = tiny_quantizer({"type": "fsq", "levels": [3, 5]}).head_codes()[0]
+    assert len(nn.functional.normalize(codes, dim=-1).unique(dim=0)) < len(codes)
+    quantizer, tied = {"type": "fsq", "levels": [3, 5]}, {"head": "tied"}
+    with pytest.raises(ValueError, match=r"head='tied' compares directions, .*'fsq'.*choose head='linear'"):
+        CBViLAConfig(quantizer_config=quantizer, objectives={"mim": tied})
+    CBViLAConfig(quantizer_config=quantizer, objectives={"mim": {**tied, "weight": 0.0}})
+    for other in ("nearest", "residual", "adaptive", "class_guided"):
+        CBViLAConfig(quantizer_config={"type": other}, objectives={"mim": tied})
+
+
 @pytest.mark.parametrize("levels", [[3, 5], [8, 5, 5, 5], [4, 6, 7]])
 def test_fsq_equals_vector_quantize_pytorch(levels):
     peer = pytest.importorskip("vector_quantize_pytorch").FSQ(levels)

@@ -75,8 +75,12 @@ def test_soft_targets_equal_a_slow_loop():
         assert found[row].tolist() == pytest.approx([value / sum(alike) for value in alike])
 
 
-@pytest.mark.parametrize("temperature, expected", [(1.0, 0.702142), (0.07, 3.445007)])
-def test_blog_hand_values(temperature, expected):
+@pytest.mark.parametrize(
+    "temperature, row, expected", [(1.0, [0.598688, 0.401312], 0.702142), (0.07, [0.507000, 0.493000], 3.445007)]
+)
+def test_blog_hand_values(temperature, row, expected):
+    _, of_texts = blog_targets((double(IMAGES), double(TEXTS)), temperature)
+    assert of_texts.tolist() == [pytest.approx(row, abs=1e-6), pytest.approx(row[::-1], abs=1e-6)]
     assert blog_loss(double(IMAGES), double(TEXTS), temperature).item() == pytest.approx(expected, abs=1e-6)
 
 

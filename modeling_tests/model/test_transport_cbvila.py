@@ -34,6 +34,15 @@ def test_ipot_hand_values(steps, rows, cost):
     assert cost_of(plan) == pytest.approx(cost, abs=1e-6)
 
 
+def test_ipot_goes_to_the_exact_plan():
+    plan = ipot(SIMILARITY, 0.5, 50)
+    assert plan.sum(1).tolist() == pytest.approx([0.333336, 0.333333, 0.333330], abs=1e-6)
+    assert plan.sum(0).tolist() == pytest.approx([0.5, 0.5], abs=1e-6)
+    exact = ipot(SIMILARITY, 0.5, 500)
+    assert_rows(exact, [[1, 0], [0.5, 0.5], [0, 1]])
+    assert cost_of(exact) == pytest.approx(0.283333, abs=1e-6)
+
+
 @pytest.mark.parametrize(
     "epsilon, steps, rows, masses",
     [

@@ -182,7 +182,7 @@ def test_trainer_gives_the_teacher_the_classes(tmp_path, monkeypatch):
     assert given and all(hints.token_classes.shape == (2, PATCHES) for hints in given)
 
 
-@pytest.mark.parametrize("name", ["class_guided", "lgvq with a momentum encoder"])
+@pytest.mark.parametrize("name", ["class_guided", "lgvq", "lgvq with a momentum encoder"])
 def test_resumed_run_equals_an_uninterrupted_one(name, tmp_path):
     options = {"max_steps": 5, "save_strategy": "steps", "save_steps": 2, "burn_in_steps": 1}
     options |= MOMENTUM if "momentum" in name else {"codebook_restart_threshold": 0.3, "codebook_restart_grace": 0}

@@ -68,12 +68,13 @@ def test_peft_resumed_equals_unbroken_run(tmp_path):
     assert_equal_weights(resumed.model, whole.model)
 
 
-def test_peft_saves_a_whole_objective(tmp_path):
-    """The generator of raq, and the steps that its numbers of codes follow from."""
-    saved, options = [*EVERYTHING, "objectives.raq"], {"max_steps": 5, "save_strategy": "steps", "save_steps": 3}
+@pytest.mark.parametrize("name", ["raq", "lgvq"])
+def test_peft_saves_a_whole_objective(name, tmp_path):
+    """The generator of raq, and the steps that its numbers of codes follow from; the transformers of lgvq."""
+    saved, options = [*EVERYTHING, f"objectives.{name}"], {"max_steps": 5, "save_strategy": "steps", "save_steps": 3}
 
     def model():
-        return adapted(saved, pretraining_model(objectives={"raq": {}}))
+        return adapted(saved, pretraining_model(objectives={name: {}}))
 
     whole = pretrainer(tmp_path / "whole", model=model(), **options)
     whole.train()
@@ -81,7 +82,16 @@ def test_peft_saves_a_whole_objective(tmp_path):
     resumed = pretrainer(tmp_path / "broken", model=model(), **options)
     resumed.train(resume_from_checkpoint=True)
     assert_equal_weights(resumed.model, whole.model)
-    assert resumed.unwrapped_model.objectives["raq"].steps == 5
+    before = pretraining_model(objectives={name: {}}).objectives[name].state_dict()
+    assert not all(torch.equal(before[key], value) for key, value in saved_state(resumed, name).items())
+    if name == "raq":
+        assert resumed.unwrapped_model.objectives["raq"].steps == 5
+
+
+def saved_state(trainer, name):
+    """The trained weights of an objective, of which PEFT trains a copy."""
+    copies = trainer.unwrapped_model.objectives[name].modules_to_save
+    return {key: value for key, value in copies["default"].state_dict().items() if value.is_floating_point()}
 
 
 def test_peft_model_with_momentum_and_ema_teacher(tmp_path):

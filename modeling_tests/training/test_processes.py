@@ -46,8 +46,15 @@ RUNS = {
         "queue_size": 6,  # which does not hold whole batches, and comes round
     },
 }
-RUNS["codis"] = RUNS["momentum"] | {"preset": "codis", "objectives": {"codis": {"num_codes": 4}}}
-RUNS["soft targets"] = SEVEN | {"optim": "sgd", "learning_rate": 0.05, "objectives": {"itc": {"targets": "soft"}}}
+CODIS = {"codis": {"num_codes": 4}}
+SOFT = {"itc": {"targets": "soft"}}
+RUNS["codis"] = RUNS["momentum"] | {"preset": "codis", "objectives": CODIS}
+RUNS["codis beside the codebook"] = RUNS["momentum"] | {"objectives": CODIS | {"itc": {"weight": 0.0}}}
+# DDP raises an error at the second step if a parameter had no gradient in the first one.
+RUNS["albef"] = RUNS["momentum"] | {"preset": "albef", "mlm_from_start": True, "ddp_find_unused_parameters": False}
+RUNS["soft targets"] = SEVEN | {"optim": "sgd", "learning_rate": 0.05, "objectives": SOFT}
+RUNS["soft targets with a queue"] = RUNS["momentum"] | {"objectives": SOFT}
+RUNS["as in the blog"] = RUNS["soft targets"] | {"objectives": {"itc": {"targets": "soft", "compat": "blog"}}}
 OF_THE_MODEL = ("preset", "objectives")
 
 

@@ -131,11 +131,11 @@ def _codebook_metrics(model: Any, processor: Any, rows: Any, source: str, fewer_
 
 
 def _load(options: Any) -> tuple[str, MeasuredPairs]:
-    """Returns the split that is measured, and its rows of all sources."""
+    """Returns the split that is measured, as a record names it, and its rows of all sources."""
     from ..data.column_names import LABEL_COLUMNS
     from ..data.measured_pairs import MeasuredPairs
     from ..data.mixing import join
-    from ..data.source_rows import usual_split
+    from ..data.source_rows import split_as_read, usual_split
     from ..data.sources import load_pairs
 
     split, skip = options.split or usual_split(options.data), options.skip_bad_rows
@@ -146,4 +146,4 @@ def _load(options: Any) -> tuple[str, MeasuredPairs]:
         raise ValueError(
             f"label_column={options.label_column}: no row of {' '.join(options.data)} has a label in such a column."
         )
-    return split, MeasuredPairs(pairs, skip)
+    return split_as_read(options.data, split), MeasuredPairs(pairs, skip)

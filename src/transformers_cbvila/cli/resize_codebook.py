@@ -75,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _measure(model: Any, resized: Any, processor: Any, options: argparse.Namespace) -> dict[str, Any]:
     """Returns the metrics of both models on the data, those of the given one with `_before` in their names."""
-    from ..data.source_rows import usual_split
+    from ..data.source_rows import split_as_read, usual_split
     from ..data.sources import load_pairs
     from ..inspection.codebook_rates import measure_rate
 
@@ -83,7 +83,7 @@ def _measure(model: Any, resized: Any, processor: Any, options: argparse.Namespa
     rows = load_pairs(options.data, split, options.image_column, options.caption_column)
     before, after = (measure_rate(which, processor, rows) for which in (model, resized))
     named = {_before(name): value for name, value in before.items()}
-    return {"data": options.data, "split": split, **named, **after}
+    return {"data": options.data, "split": split_as_read([options.data], split), **named, **after}
 
 
 def _before(name: str) -> str:

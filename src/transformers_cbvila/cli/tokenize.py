@@ -68,14 +68,18 @@ def run(options: argparse.Namespace) -> int:
 
 def _encode(options: argparse.Namespace, processes: Processes) -> None:
     from ..data.image_rows import ImageRows
-    from ..data.source_rows import usual_split
+    from ..data.source_rows import split_as_read, usual_split
     from ..inspection.token_files import TokenWriter, check_folder, describe_tokens, start_folder, token_files
 
     split = options.split or usual_split([options.data])
     rows = ImageRows(options.data, split, options.image_column)
     model, processor = load_pretrained("tokenize", options.model, processes.device)
     given = {name: getattr(options, name) for name in ("model", "data", "image_column", "rows_per_file", "batch_size")}
-    given |= {"split": split, "rows": rows.count, "skip_bad_rows": options.skip_bad_rows}
+    given |= {
+        "split": split_as_read([options.data], split),
+        "rows": rows.count,
+        "skip_bad_rows": options.skip_bad_rows,
+    }
     description = describe_tokens(model, processor, given)
     if processes.is_main:
         start_folder(options.output_dir, description)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ..data.measured_pairs import MeasuredPairs
-from ..data.source_rows import usual_split
+from ..data.source_rows import split_as_read, usual_split
 from ..data.sources import load_pairs
 from ..onnx_runtime.export_files import PARITY
 from ..onnx_runtime.exported_model import ExportedModel, Graphs
@@ -137,7 +137,7 @@ def measure_parity(
     report: dict[str, Any] = {
         "model": Path(source).name,
         "data": Path(data).name,
-        "split": split,
+        "split": split_as_read([data], split),
         "rows": len(given),
         "bytes": {form: _bytes(graphs) for form, graphs in forms.items()},
         "milliseconds_per_row": {form: 1000 * spent / len(given) for form, spent in seconds.items()},

@@ -353,8 +353,8 @@ class CBViLAConfig(PreTrainedConfig):
     @property
     def embeddings_train_encoders(self) -> bool:
         """Whether an active objective trains the encoders through the contrastive embeddings."""
-        active = [name for name in self.active_objectives() if "projections" in OBJECTIVES[name].needs]
-        return any(getattr(self.objectives[name], "grad_to_encoders", True) for name in active)
+        contrastive = [name for name in self.active_objectives() if "projections" in OBJECTIVES[name].needs]
+        return any(OBJECTIVES[name].trains_encoders(self.objectives[name]) for name in contrastive)
 
     @property
     def has_quantizer(self) -> bool:
@@ -387,6 +387,10 @@ class CBViLAConfig(PreTrainedConfig):
     def takes_hint(self, name: str) -> bool:
         """Returns whether the quantizer uses an additional input, such as `"token_classes"`."""
         return name in QUANTIZERS[self.quantizer_config.type].takes_hints
+
+    def codes_differ_in_direction(self) -> bool:
+        """Returns whether the quantizer's codes can be told apart by their directions."""
+        return QUANTIZERS[self.quantizer_config.type].codes_differ_in_direction
 
     def feature_layers(self) -> tuple[int, ...]:
         """Returns the layers of the image encoder whose mean is quantized; none where its output is."""

@@ -111,6 +111,7 @@ def momentum_itc_losses(
     momentum: MomentumTargets,
     first: int = 0,
     target_temperature: float | None = None,
+    known: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Computes the contrastive loss of images and of texts with pairs of a momentum encoder (ALBEF, Eq. 6).
 
@@ -128,17 +129,12 @@ def momentum_itc_losses(
         first: Index of the first local pair among them.
         target_temperature: Temperature of [`soft_targets`], which then take the place of the known matches; they are
             those of the momentum encoder's embeddings.
+        known: The [`known_of_both`] of the local pairs, if the caller has them.
 
     Raises:
         ValueError: If there are fewer momentum pairs than local pairs.
     """
-    keys, count = momentum.pairs.detached(), image_embeds.shape[0]
-    if keys.text_ids.shape[0] < first + count:
-        raise ValueError(
-            f"momentum has {keys.text_ids.shape[0]} pair(s); expected those of the batch, {first + count}, then "
-            "those of the queue."
-        )
-    own = keys.rows(first, count)
+    own, keys = own_and_all(momentum, first, image_embeds.shape[0])
     teacher_per_image = teacher_per_text = None
     if momentum.alpha > 0:
         with torch.no_grad():
@@ -147,8 +143,8 @@ def momentum_itc_losses(
     per_image = similarity(image_embeds, keys.text_embeds)
     per_text = similarity(keys.image_embeds, text_embeds).T
     if target_temperature is None:
-        image_loss = known_match_loss(per_image, known_pairs(own, keys))
-        text_loss = known_match_loss(per_text, known_pairs(keys, own).T)
+        of_images, of_texts = known_of_both(own, keys) if known is None else known
+        image_loss, text_loss = known_match_loss(per_image, of_images), known_match_loss(per_text, of_texts)
     else:
         targets = soft_targets(own[:2], keys[:2], target_temperature)
         image_loss, text_loss = soft_cross_entropy(per_image, targets), soft_cross_entropy(per_text, targets)
@@ -157,6 +153,26 @@ def momentum_itc_losses(
     return image_loss, text_loss
 
 
-def known_pairs(images: MomentumPairs, texts: MomentumPairs) -> Tensor:
+def own_and_all(momentum: MomentumTargets, first: int, count: int) -> tuple[MomentumPairs, MomentumPairs]:
+    """Returns the momentum encoder's pairs of the `count` local ones, the first at index `first`, and all of them.
+
+    Raises:
+        ValueError: If there are fewer.
+    """
+    keys = momentum.pairs.detached()
+    if keys.text_ids.shape[0] < first + count:
+        raise ValueError(
+            f"momentum has {keys.text_ids.shape[0]} pair(s); expected those of the batch, {first + count}, then "
+            "those of the queue."
+        )
+    return keys.rows(first, count), keys
+
+
+def known_of_both(own: MomentumPairs, others: MomentumPairs) -> tuple[Tensor, Tensor]:
+    """Returns which of the other pairs' texts match the own images (b, n), and which of their images the own texts."""
+    return _known_pairs(own, others), _known_pairs(others, own).T
+
+
+def _known_pairs(images: MomentumPairs, texts: MomentumPairs) -> Tensor:
     """Returns which texts (columns) are known to match which images (rows)."""
     return matches_between(images.image_ids, images.text_ids, images.known_text_ids, texts.image_ids, texts.text_ids)

@@ -224,8 +224,8 @@ class CBViLAObjective(nn.Module):
         phase: When [`CBViLATrainer`] turns it on: `"align"` from the first step, `"start"` after alignment,
             `"burn_in"` after burn-in, `"stable"` once the codes are stable as well.
         needs: What the model or the trainer has to provide: `"quantizer"`, `"visual_queries"` (their embeddings are
-            built), `"projections"` (of the contrastive embeddings, which train the encoders unless its option
-            `grad_to_encoders` says otherwise), `"other_pairs"` (similarities with all pairs),
+            built), `"projections"` (of the contrastive embeddings, which train the encoders unless
+            `trains_encoders` says otherwise), `"other_pairs"` (similarities with all pairs),
             `"hard_negatives"`, `"masked_text"`, `"momentum_pairs"` and `"momentum_tokens"` (from a momentum encoder,
             if there is one), `"momentum_encoder"` (there must be one), `"teacher_view"` (it embeds another view
             of each image), `"code_targets"` (from an EMA teacher, if there is one), `"text_features"` (embeddings of
@@ -262,6 +262,11 @@ class CBViLAObjective(nn.Module):
     def hides_patches(cls, options: Any) -> bool:
         """Returns whether its queries mask patches."""
         return False
+
+    @classmethod
+    def trains_encoders(cls, options: Any) -> bool:
+        """Returns whether contrastive embeddings pass gradients on to the encoders, if it needs their projections."""
+        return True
 
     @classmethod
     def check_with(cls, options: Any, config: Any) -> None:

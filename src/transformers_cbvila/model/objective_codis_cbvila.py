@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers.utils import logging
 
 from .losses_cbvila import similarities, soft_cross_entropy
-from .momentum_cbvila import MomentumPairs, MomentumTargets, known_pairs, momentum_itc_losses
+from .momentum_cbvila import MomentumPairs, MomentumTargets, known_of_both, momentum_itc_losses, own_and_all
 from .objective_cbvila import Answer, CBViLAObjective, CBViLAObjectiveOptions, CBViLAStep, Scored
 from .options_cbvila import options, require_range
 from .transport_cbvila import as_targets, ipot, sinkhorn
@@ -184,12 +184,11 @@ def instance_losses(
         momentum: Targets with `pairs`, those of the batch first.
         first: Index of the first local pair among them.
     """
-    across = momentum_itc_losses(similarity, image_embeds, text_embeds, momentum, first)
-    keys = momentum.pairs.detached()
-    own = keys.rows(first, len(image_embeds))
+    own, keys = own_and_all(momentum, first, len(image_embeds))
+    known = known_of_both(own, keys)
+    across = momentum_itc_losses(similarity, image_embeds, text_embeds, momentum, first, known=known)
     targets = torch.arange(first, first + len(image_embeds), device=image_embeds.device)
-    known = known_pairs(own, keys) | known_pairs(keys, own).T
-    others = known.scatter(1, targets.unsqueeze(1), False)
+    others = (known[0] | known[1]).scatter(1, targets.unsqueeze(1), False)
     of_images = similarity(image_embeds, keys.image_embeds).masked_fill(others, float("-inf"))
     of_texts = similarity(text_embeds, keys.text_embeds).masked_fill(others, float("-inf"))
     return InstanceLosses(*across, F.cross_entropy(of_images, targets), F.cross_entropy(of_texts, targets))

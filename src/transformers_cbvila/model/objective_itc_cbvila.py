@@ -1,6 +1,6 @@
 """Image-text contrast (ITC): embeddings of a pair are closer than those of other pairs. From ALBEF, not the paper."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -56,6 +56,11 @@ class CBViLAITC(CBViLAObjective):
     phase = "align"
     needs = frozenset({"projections", "other_pairs", "momentum_pairs"})
     is_default = True
+
+    @classmethod
+    def trains_encoders(cls, options: Any) -> bool:
+        """Returns what the options say."""
+        return options.grad_to_encoders
 
     def forward(self, step: CBViLAStep, answers: list[Answer]) -> dict[str, Scored]:
         """Computes the contrastive loss, with a momentum encoder's targets if the step has its pairs."""

@@ -99,6 +99,15 @@ class CBViLAMIM(CBViLAObjective):
         )
 
     @classmethod
+    def check_with(cls, options: Any, config: Any) -> None:
+        """Raises a ValueError for a tied head that cannot tell the quantizer's codes apart."""
+        if options.weight > 0 and options.head == "tied" and not config.codes_differ_in_direction():
+            raise ValueError(
+                f"objectives[{cls.name!r}]: head='tied' compares directions, and codes of the quantizer "
+                f"{config.quantizer_config.type!r} differ in length only, some of them: choose head='linear'."
+            )
+
+    @classmethod
     def hides_patches(cls, options: Any) -> bool:
         """Returns True: its query masks patches."""
         return True

@@ -46,6 +46,8 @@ class CBViLAQuantizer(CBViLAQuantizerHooks):
     Attributes:
         book_sizes (`tuple[int, ...]`): K of each book. Most quantizers have one book; indices are then (B, N).
         takes_hints: Names of the hints that the quantizer uses; others raise an error.
+        codes_differ_in_direction: Whether codes can be told apart by their directions, which is what a tied MIM head
+            compares.
         collapse_advice: How to keep more codes in use, as the end of a sentence in a warning.
         keys_of_0_1: Patterns of state-dict keys of version 0.1, with their replacements.
     """
@@ -54,6 +56,7 @@ class CBViLAQuantizer(CBViLAQuantizerHooks):
     options_class: ClassVar[type[CBViLAQuantizerOptions]] = CBViLAQuantizerOptions
     takes_hints: ClassVar[frozenset[str]] = frozenset()
     keys_of_0_1: ClassVar[dict[str, str]] = {}
+    codes_differ_in_direction: ClassVar[bool] = True
     collapse_advice: ClassVar[str] = "fewer codes"
     book_sizes: tuple[int, ...]
 

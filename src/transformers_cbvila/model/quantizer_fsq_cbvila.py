@@ -50,12 +50,12 @@ class CBViLAFSQuantizer(CBViLAQuantizer):
     Latents and codes lie in the cube from -1 to 1. A channel with an even number of levels has one more level below 0
     than above, and its highest level is below 1. Indices are mixed-radix numbers, the first channel least significant.
 
-    Use it with a linear MIM head: a tied one compares directions, and cannot distinguish codes that differ in length
-    only.
+    A tied MIM head is refused: it compares directions, and many codes differ in length only.
     """
 
     name = "fsq"
     options_class = CBViLAFSQuantizerOptions
+    codes_differ_in_direction = False
     collapse_advice = "fewer levels in quantizer_config"
     levels: Tensor
     strides: Tensor

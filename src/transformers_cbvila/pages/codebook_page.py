@@ -56,7 +56,8 @@ def write_codebook_page(
         model: The model.
         processor: Its processor.
         rows: Rows with `image`, `captions`, of which the first is shown, and, optionally, labels as `keywords`.
-        metrics: What [`inspect_pretraining`] measured on these rows and, optionally, [`codebook_report`].
+        metrics: What [`inspect_pretraining`] measured on these rows and, optionally, [`codebook_report`]; with
+            `gathered`, its `metrics()` too.
         title: The title, plain text.
         note: A paragraph below the title, plain text.
         seed: Seed of the sampled images, masks, codes and patches.
@@ -82,7 +83,9 @@ def write_codebook_page(
         body += _codebook_sections(model, processor, rows, metrics, seed, progress)
     if gathered is not None:
         captions = [row["captions"][0] for row in rows]
-        body.append(prototypes_section(gathered, lambda row: _model_image(model, processor, rows[row]), captions))
+        body.append(
+            prototypes_section(gathered, metrics, lambda row: _model_image(model, processor, rows[row]), captions)
+        )
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(html_page(title, "\n".join(body), "codebook.css"), encoding="utf-8")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
 import numpy as np
@@ -14,16 +14,21 @@ from .document import counted, image_tag, table
 _PROTOTYPES, _IMAGES, _CAPTIONS = 16, 8, 4
 
 
-def prototypes_section(gathered: Gathered, image_of: Callable[[int], np.ndarray], captions: Sequence[str]) -> str:
+def prototypes_section(
+    gathered: Gathered,
+    metrics: Mapping[str, float],
+    image_of: Callable[[int], np.ndarray],
+    captions: Sequence[str],
+) -> str:
     """Shows the prototypes that gather most, each with the images and captions that are most similar to it.
 
     Args:
         gathered: Similarities of M images and captions with the prototypes.
+        metrics: Its `metrics()`; others may be among them.
         image_of: Returns the image (H, W, 3) uint8 of a row.
         captions: The M captions.
     """
-    metrics, counts = gathered.metrics(), gathered.counts()
-    of_images, of_texts = gathered.nearest()
+    counts, (of_images, of_texts) = gathered.counts(), gathered.nearest()
     rows = []
     for number in np.argsort(-counts, kind="stable")[:_PROTOTYPES].tolist():
         if not counts[number]:
