@@ -18,7 +18,7 @@ OPTIONS = [
 # .ci/install fetches it, if npm is there.
 _IS_STILL = """() => !document.querySelector('.pending') && document.getAnimations().every(
   (one) => one.playState !== 'running' || one.effect.getComputedTiming().iterations === Infinity)"""  # nothing fades
-AXE = Path(__file__).parents[2] / ".cache" / "axe" / "package" / "axe.min.js"
+AXE = Path(__file__).parents[1] / ".cache" / "axe" / "package" / "axe.min.js"
 SLOW = 60_000  # milliseconds that an assertion waits for: the machine may be busy
 
 

@@ -1,0 +1,109 @@
+// The page: what a visitor presses, and what is shown.
+
+import { start, whileLoading } from './jobs.js';
+import { veiled } from './pictures.js';
+
+const SHOWN = 12; // pictures of a search
+const CHOICE_TEMPERATURE = 4.5; // as generate_images has it
+const byId = (id) => document.getElementById(id);
+const megabytes = (bytes) => (bytes / 1e6).toFixed(1);
+
+whileLoading((loaded, total) => {
+  byId('loading').hidden = loaded === total;
+  byId('loading-bar').max = total;
+  byId('loading-bar').value = loaded;
+  byId('loading-size').textContent = `${megabytes(loaded)} of ${megabytes(total)} MB`;
+});
+
+setUp('search', (text) => {
+  start('search', { text, shown: SHOWN }, (message) => {
+    if (message.error) return say('search', message.error, true);
+    byId('search-found').replaceChildren(...message.found.map(hit));
+    const found = `The best ${message.found.length} of ${message.searched} pictures for “${text}”`;
+    const numbers = message.found[0].probability === null ? 'its score' : 'the probability that it matches';
+    return say('search', `${found}, each with ${numbers}. It took ${message.seconds.toFixed(1)} seconds.`);
+  });
+});
+
+if (byId('draw-form')) {
+  setUp('draw', (caption) => {
+    const value = (id) => Number(byId(id).value);
+    const options = { steps: value('draw-steps'), seed: value('draw-seed'), guidance: value('draw-guidance') };
+    const asked = { caption, options: { ...options, temperature: 1, choiceTemperature: CHOICE_TEMPERATURE } };
+    start('draw', asked, (message) => {
+      if (message.error) return say('draw', message.error, true);
+      if (message.done) return say('draw', `“${caption}” is drawn.`);
+      return showStep(message, caption);
+    });
+  });
+  byId('draw-steps').addEventListener('input', sayNumbers);
+  byId('draw-guidance').addEventListener('input', sayNumbers);
+  sayNumbers();
+}
+
+byId('search-examples')?.querySelector('button').click(); // a first result, before anything is written
+
+// A form with examples: `run` is called with the text that is asked for.
+function setUp(name, run) {
+  const field = byId(`${name}-text`);
+  const ask = () => {
+    const text = field.value.trim();
+    if (!text) return say(name, 'Write something first, or press an example.', true);
+    say(name, name === 'draw' ? 'Drawing …' : 'Searching …');
+    return run(text);
+  };
+  byId(`${name}-form`).addEventListener('submit', (event) => {
+    event.preventDefault();
+    ask();
+  });
+  byId(`${name}-examples`)?.addEventListener('click', ({ target }) => {
+    if (target.tagName !== 'BUTTON') return;
+    field.value = target.textContent;
+    ask();
+  });
+}
+
+function say(name, text, isProblem = false) {
+  byId(`${name}-said`).textContent = text;
+  byId(`${name}-said`).classList.toggle('problem', isProblem);
+}
+
+function hit({ name, file, score, probability }, place) {
+  const picture = element('img', { src: `gallery/${file}`, alt: name, loading: 'lazy' });
+  const rank = element('b', { textContent: `${place + 1}. ` });
+  const number = probability === null ? score.toFixed(2) : `${Math.round(100 * probability)} %`;
+  return element('li', {}, element('figure', {}, picture, element('figcaption', {}, rank, number)));
+}
+
+function showStep({ step, steps, hidden, levels, width, height }, caption) {
+  const settled = `${hidden.filter((each) => !each).length} of ${hidden.length} patches settled`;
+  const said = `step ${step} of ${steps}: ${settled}`;
+  const show = (canvas) => {
+    canvas.getContext('2d').putImageData(new ImageData(veiled(levels, hidden, { width, height }), width, height), 0, 0);
+    return canvas;
+  };
+  const choose = (button) => {
+    const large = byId('draw-picture');
+    Object.assign(large, { width, height, hidden: false });
+    large.setAttribute('aria-label', `“${caption}” after ${said}`);
+    show(large);
+    byId('draw-step').textContent = said;
+    for (const other of byId('draw-film').querySelectorAll('button')) other.setAttribute('aria-pressed', other === button);
+  };
+  const small = show(element('canvas', { width, height }));
+  const button = element('button', { type: 'button', ariaLabel: `Step ${step}: ${settled}` }, small);
+  button.addEventListener('click', () => choose(button));
+  if (step === 1) byId('draw-film').replaceChildren();
+  byId('draw-film').append(element('li', {}, button));
+  choose(button);
+}
+
+function sayNumbers() {
+  for (const id of ['draw-steps', 'draw-guidance']) byId(`${id}-value`).textContent = byId(id).value;
+}
+
+function element(tag, properties, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...children);
+  return made;
+}
