@@ -1,4 +1,4 @@
-"""What a page holds: a model that searches, pictures, and texts to press; found and checked before anything is written."""
+"""What a page holds: a model that searches, pictures, and texts to press; found before anything is written."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ from ..onnx_runtime.texts import TOKENIZER_FILE
 from ..space.contents import MODELS, SpaceModel, find_contents
 
 _SCENES, _EXAMPLES = 96, 4
+_MOST_STEPS = 12  # of drawing
+# What static_page/js/wordpiece.js computes, by the part of a tokenizer.json.
+_BERT = {"model": "WordPiece", "normalizer": "BertNormalizer", "pre_tokenizer": "BertPreTokenizer"}
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,11 @@ class PageContents:
         """Whether the page draws."""
         return Drawing.name in self.graphs
 
+    @property
+    def most_steps(self) -> int:
+        """How many steps a drawing may take: each settles a patch at least."""
+        return min(_MOST_STEPS, self.model.config.vision_config.num_patches)
+
 
 def find_page_contents(model: str | Path, images: str | Path | None, examples: Sequence[str]) -> PageContents:
     """Finds and checks what a page is to hold, and loads the model; writes nothing.
@@ -62,8 +70,9 @@ def find_page_contents(model: str | Path, images: str | Path | None, examples: S
 
     Raises:
         FileNotFoundError, OSError: If there is no such model.
-        ValueError: If the model does not search, cannot be published or exported, its tokenizer is not BERT's, or nobody
-            says its licence; if `images` is no folder, or has no pictures that can be read; if an example is empty.
+        ValueError: If the model does not search, cannot be published or exported, its tokenizer is not BERT's, or
+            nobody says its licence; if `images` is no folder, or has no pictures that can be read; if an example is
+            empty.
     """
     if isinstance(examples, str) or not all(isinstance(text, str) and text.strip() for text in examples):
         raise ValueError(f"examples={examples!r}: give a list of texts, none of them empty.")
@@ -103,16 +112,12 @@ def check_tokenizer(tokenizer: Mapping[str, Any]) -> None:
     Raises:
         ValueError: If it is another one than BERT's; the message says what is.
     """
-    for part, wanted in (
-        ("model", "WordPiece"),
-        ("normalizer", "BertNormalizer"),
-        ("pre_tokenizer", "BertPreTokenizer"),
-    ):
+    for part, wanted in _BERT.items():
         found = (tokenizer[part] or {}).get("type")
         if found != wanted:
             raise ValueError(
-                f"the {part} of this model's {TOKENIZER_FILE} is {found}, and the page computes BERT's {wanted} alone: "
-                "serve the model with cbvila app instead."
+                f"the {part} of this model's {TOKENIZER_FILE} is {found}, and the page computes BERT's {wanted} "
+                "alone: serve the model with cbvila app instead."
             )
     for token in tokenizer["added_tokens"]:
         if any(token[how] for how in ("single_word", "lstrip", "rstrip", "normalized")):

@@ -20,7 +20,12 @@ _STEPS = 8  # most of what one sees has settled by then
 
 
 def render_page(
-    title: str, model: str, pictures: int, limits: str, examples: Sequence[str], drawn: Sequence[str] | None
+    title: str,
+    model: str,
+    pictures: int,
+    limits: str,
+    examples: Sequence[str],
+    drawn: tuple[Sequence[str], int] | None,
 ) -> str:
     """Renders index.html.
 
@@ -30,13 +35,13 @@ def render_page(
         pictures: How many pictures there are to search in.
         limits: What the model cannot do; empty if nobody says it.
         examples: Texts to press, instead of writing one, to search for.
-        drawn: The same to draw, or None for a model that does not draw.
+        drawn: The same to draw, and how many steps a drawing may take; None for a model that does not draw.
     """
     does = "search" if drawn is None else "search and drawing"
     about = f"{does} with the model {model}, which runs here, in your browser: what you write goes nowhere."
     body = [f'<p class="soft">{escape(about[0].upper() + about[1:])}</p>', _LOADING, _search(pictures, examples)]
     if drawn is not None:
-        body.append(_draw(drawn))
+        body.append(_draw(*drawn))
     if limits:
         body.append(f'<section aria-labelledby="limits"><h2 id="limits">Limits</h2><p>{escape(limits)}</p></section>')
     return html_page(title, "\n".join([*body, _END]), "static_page.css")
@@ -50,10 +55,10 @@ def _search(pictures: int, examples: Sequence[str]) -> str:
 </section>"""
 
 
-def _draw(examples: Sequence[str]) -> str:
+def _draw(examples: Sequence[str], most_steps: int) -> str:
     return f"""<section aria-labelledby="draw-title">
 <h2 id="draw-title">Draw</h2>
-{_form("draw", "What shall it draw?", "Draw", examples, _HOW)}
+{_form("draw", "What shall it draw?", "Draw", examples, _how(most_steps))}
 <figure class="drawn"><canvas id="draw-picture" role="img" aria-label="Nothing is drawn yet" hidden></canvas>
 <figcaption id="draw-step">The model fills a grid of patches with visual words, the surest first, and paints them.
 </figcaption></figure>
@@ -61,11 +66,15 @@ def _draw(examples: Sequence[str]) -> str:
 </section>"""
 
 
-_HOW = f"""<details><summary>How it draws</summary><div class="how-drawn">
-<label for="draw-seed">Seed</label><input id="draw-seed" type="number" min="0" step="1" value="0" required><span></span>
-<label for="draw-steps">Steps</label><input id="draw-steps" type="range" min="1" max="12" value="{_STEPS}">
+def _how(most_steps: int) -> str:
+    return f"""<details><summary>How it draws</summary><div class="how-drawn">
+<label for="draw-seed">Seed</label>
+<input id="draw-seed" type="number" min="0" step="1" value="0" required><span></span>
+<label for="draw-steps">Steps</label>
+<input id="draw-steps" type="range" min="1" max="{most_steps}" value="{min(_STEPS, most_steps)}">
 <output id="draw-steps-value" for="draw-steps"></output>
-<label for="draw-guidance">Guidance</label><input id="draw-guidance" type="range" min="1" max="5" step="0.5" value="1">
+<label for="draw-guidance">Guidance</label>
+<input id="draw-guidance" type="range" min="1" max="5" step="0.5" value="1">
 <output id="draw-guidance-value" for="draw-guidance"></output>
 </div></details>"""
 

@@ -52,7 +52,7 @@ def stage(contents: PageContents, title: str, runtime: Path, int8: bool, folder:
 
 def _texts(contents: PageContents, title: str) -> dict[str, str]:
     pictures, limits = contents.pictures, contents.facts.limits if contents.facts else ""
-    drawn = contents.drawn if contents.draws else None
+    drawn = (contents.drawn, contents.most_steps) if contents.draws else None
     return {
         "index.html": render_page(title, contents.name, len(pictures.items), limits, contents.examples, drawn),
         "README.md": render_readme(
