@@ -61,7 +61,8 @@ def publish_static_page(
         FileNotFoundError, OSError: If there is no such model, or no ONNX Runtime Web in the folder.
         ImportError: If the extra `onnx` is not installed.
         ValueError: If the Space's name, the model, the pictures, an example or the token are not valid.
-        ConnectionError: If the npm registry or the Hub cannot be reached, or the upload failed; the Space is as it was.
+        ConnectionError: If the npm registry or the Hub cannot be reached, or the upload failed; the Space is unchanged
+            then.
 
     Example:
     ```python

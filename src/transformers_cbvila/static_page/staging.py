@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from importlib.resources import as_file, files
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -20,6 +19,7 @@ from .page import render_page
 from .readme import render_readme
 
 CODE, MODEL, GALLERY, RUNTIME = "js", "model", "gallery", "onnxruntime-web"  # folders of a page
+CODE_FOLDER = Path(__file__).parent / CODE
 
 
 def stage(contents: PageContents, title: str, runtime: Path, int8: bool, folder: Path) -> None:
@@ -40,9 +40,8 @@ def stage(contents: PageContents, title: str, runtime: Path, int8: bool, folder:
         (folder / name).write_text(text, encoding="utf-8")
     for name in (CODE, MODEL, GALLERY, RUNTIME):
         (folder / name).mkdir()
-    with as_file(files(__package__) / CODE) as code:
-        for file in code.glob("*.js"):
-            shutil.copyfile(file, folder / CODE / file.name)
+    for file in CODE_FOLDER.glob("*.js"):
+        shutil.copyfile(file, folder / CODE / file.name)
     for name in FILES:
         shutil.copyfile(runtime / name, folder / RUNTIME / name)
     images = contents.preparation["images"]
