@@ -1,14 +1,22 @@
 """A static page is uploaded in one commit, as a Space of static files; what was published before is replaced."""
 
 import json
+import re
+import shlex
+import shutil
+from pathlib import Path
 
 import pytest
+from code_blocks import code_blocks
 from huggingface_hub import HfApi, SpaceCard
 from space_models import save_model, save_pictures
 
 from transformers_cbvila import publish_static_page
+from transformers_cbvila.cli import publish as command
 from transformers_cbvila.static_page import publishing, staging
 from transformers_cbvila.static_page.onnxruntime_web import FILES
+
+DOCS = (Path(__file__).parents[2] / "docs" / "publishing.md").read_text().partition("## A page without a server")[2]
 
 
 @pytest.fixture
@@ -56,3 +64,19 @@ def test_publish_static_page_needs_a_token_and_a_name(page, hub, api, monkeypatc
     with pytest.raises(ValueError, match="does not name the repository's owner"):
         publish_static_page("birds", **page, api=api)
     assert hub.repositories == {}
+
+
+def test_the_documentation_runs(page, hub, api, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("runs").mkdir()
+    shutil.move(page["model"], "runs/birds")
+    monkeypatch.setattr(publishing, "HfApi", lambda: api)
+    monkeypatch.setattr(publishing, "find_onnxruntime_web", lambda folder: tmp_path)
+    (code,) = code_blocks(DOCS)
+    exec(code, {})
+    assert Path("page", "index.html").is_file() and "index.html" in hub.repositories["spaces/my-org/birds"].files
+    lines = re.findall(r"^cbvila publish (.*)", "".join(code_blocks(DOCS, "bash")), flags=re.MULTILINE)
+    for line in lines:
+        (options,) = command.parse(shlex.split(line, comments=True))
+        assert options.static and options.space.startswith("my-")
+    assert len(lines) == 2
