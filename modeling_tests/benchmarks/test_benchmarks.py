@@ -3,6 +3,7 @@
 import sys
 from types import SimpleNamespace
 
+import browser_page
 import encoding
 import goodput
 import index_memory
@@ -38,7 +39,7 @@ def run(module, monkeypatch, *arguments):
     "module",
     [
         *(pretraining_step, quantizer, peers, reranking, large_gallery, questions, index_memory, start, scenes),
-        *(pointing, search, near_duplicates, encoding, goodput),
+        *(pointing, search, near_duplicates, encoding, goodput, browser_page),
     ],
 )
 def test_benchmark_help_ends_with_an_example(module, monkeypatch, capsys):

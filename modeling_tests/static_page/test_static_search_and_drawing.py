@@ -11,7 +11,7 @@ import torch
 
 from transformers_cbvila import CBViLAForPreTraining, CBViLAProcessor, CBViLARetriever
 from transformers_cbvila.model.decoding_steps_cbvila import hidden_counts
-from transformers_cbvila.retrieval.encoding import tokens_of
+from transformers_cbvila.retrieval.encoding import GalleryEncoder, tokens_of
 
 TEXTS = ["left half red", "top half blue", "Bottom HALF grey?", "a Zebra half", "red " * 40]
 PARTS = """
@@ -57,33 +57,37 @@ def other_page(chromium, staged, saved):
         page.context.close()
 
 
-def expected_search(folder, pictures, rerank_k=None):
-    files = sorted(Path(pictures).iterdir())
-    retriever = CBViLARetriever.from_pretrained(folder, device="cpu").index(images=files, progress=False)
-    return retriever.search(text=TEXTS, top_k=5, rerank_k=rerank_k)
-
-
-def assert_same_search(found, expected):
-    assert [[hit["row"] for hit in hits] for hits in found] == expected.indices.tolist()
-    scores = [[hit["score"] for hit in hits] for hits in found]
-    np.testing.assert_allclose(scores, expected.scores.numpy(), atol=1e-4, rtol=0)
+def files_of(pictures):
+    return sorted(Path(pictures).iterdir())
 
 
 def test_search_is_the_retrievers(page, model_folder, pictures):
-    found, expected = page.evaluate(SEARCH, TEXTS), expected_search(model_folder, pictures)
-    assert_same_search(found, expected)
-    probabilities = [[hit["probability"] for hit in hits] for hits in found]
-    np.testing.assert_allclose(probabilities, expected.probabilities.numpy(), atol=1e-4, rtol=0)
+    retriever = CBViLARetriever.from_pretrained(model_folder, device="cpu").index(files_of(pictures), progress=False)
+    found, expected = page.evaluate(SEARCH, TEXTS), retriever.search(text=TEXTS, top_k=5)
+    assert [[hit["row"] for hit in hits] for hits in found] == expected.indices.tolist()
+    for name, numbers in (("score", expected.scores), ("probability", expected.probabilities)):
+        np.testing.assert_allclose([[hit[name] for hit in hits] for hits in found], numbers.numpy(), atol=1e-4, rtol=0)
 
 
-def test_search_by_similarity_alone_is_the_retrievers(other_page, pictures):
-    found, expected = other_page.evaluate(SEARCH, TEXTS), expected_search(other_page.folder, pictures, rerank_k=0)
-    assert_same_search(found, expected)
-    assert {hit["probability"] for hits in found for hit in hits} == {None} and expected.probabilities is None
+def test_search_by_similarity_alone_is_by_the_models_embeddings(other_page, pictures):
+    model, processor = loaded(other_page.folder)
+    images, texts = (
+        GalleryEncoder(model, processor, kind, progress=False, keep_states=False).encode(items).embeds
+        for kind, items in (("images", files_of(pictures)), ("texts", TEXTS))
+    )
+    scores, rows = (texts @ images.T).sort(dim=1, descending=True, stable=True)
+    found = other_page.evaluate(SEARCH, TEXTS)
+    assert [[hit["row"] for hit in hits] for hits in found] == rows[:, :5].tolist()
+    np.testing.assert_allclose([[hit["score"] for hit in hits] for hits in found], scores[:, :5], atol=1e-4, rtol=0)
+    assert {hit["probability"] for hits in found for hit in hits} == {None}
+
+
+def loaded(folder):
+    return CBViLAForPreTraining.from_pretrained(folder).eval(), CBViLAProcessor.from_pretrained(folder)
 
 
 def assert_same_drawing(page, folder, caption, steps, guidance):
-    model, processor = CBViLAForPreTraining.from_pretrained(folder).eval(), CBViLAProcessor.from_pretrained(folder)
+    model, processor = loaded(folder)
     ids, mask = tokens_of(model, processor, [caption])
     expected = model.generate_images(
         ids, mask, num_steps=steps, guidance_scale=guidance, temperature=0, choice_temperature=0

@@ -5,6 +5,7 @@ const running = new Map(); // handlers of a job by its id
 let last = 0;
 let broken = '';
 let onLoading = () => {};
+let onLoaded = () => {};
 
 // `handle` is called with each message of the job; one with `error` is a sentence for people.
 export function start(task, asked, handle) {
@@ -15,8 +16,10 @@ export function start(task, asked, handle) {
   return worker.postMessage({ id: last, task, ...asked });
 }
 
-// `report` is called with the numbers of bytes that are there and in all, of everything that is loaded so far.
-export function whileLoading(report) {
+// `report` is called with the numbers of bytes that are there and in all, of everything that is loaded so far, and `end`
+// when the model answers.
+export function whileLoading(report, end) {
+  onLoaded = end;
   const files = new Map();
   onLoading = ({ name, loaded, total }) => {
     files.set(name, { loaded, total });
@@ -26,8 +29,9 @@ export function whileLoading(report) {
 }
 
 worker.onmessage = ({ data }) => {
-  if (data.loading) onLoading(data.loading);
-  else running.get(data.id)?.handle(data);
+  if (data.loading) return onLoading(data.loading);
+  onLoaded();
+  return running.get(data.id)?.handle(data);
 };
 
 // A module of the worker that is not there or cannot be read: nothing will run.

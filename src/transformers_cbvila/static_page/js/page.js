@@ -8,12 +8,14 @@ const CHOICE_TEMPERATURE = 4.5; // as generate_images has it
 const byId = (id) => document.getElementById(id);
 const megabytes = (bytes) => (bytes / 1e6).toFixed(1);
 
+const UNKNOWN = ' The model knows none of these words.';
+
 whileLoading((loaded, total) => {
-  byId('loading').hidden = loaded === total;
+  byId('loading').hidden = false;
   byId('loading-bar').max = total;
   byId('loading-bar').value = loaded;
   byId('loading-size').textContent = `${megabytes(loaded)} of ${megabytes(total)} MB`;
-});
+}, () => { byId('loading').hidden = true; });
 
 setUp('search', (text) => {
   start('search', { text, shown: SHOWN }, (message) => {
@@ -21,7 +23,7 @@ setUp('search', (text) => {
     byId('search-found').replaceChildren(...message.found.map(hit));
     const found = `The best ${message.found.length} of ${message.searched} pictures for “${text}”`;
     const numbers = message.found[0].probability === null ? 'its score' : 'the probability that it matches';
-    return say('search', `${found}, each with ${numbers}. It took ${message.seconds.toFixed(1)} seconds.`);
+    return say('search', `${found}, each with ${numbers}. It took ${message.seconds.toFixed(1)} seconds.${message.isUnknown ? UNKNOWN : ''}`);
   });
 });
 
@@ -32,7 +34,7 @@ if (byId('draw-form')) {
     const asked = { caption, options: { ...options, temperature: 1, choiceTemperature: CHOICE_TEMPERATURE } };
     start('draw', asked, (message) => {
       if (message.error) return say('draw', message.error, true);
-      if (message.done) return say('draw', `“${caption}” is drawn.`);
+      if (message.done) return say('draw', `“${caption}” is drawn.${message.isUnknown ? UNKNOWN : ''}`);
       return showStep(message, caption);
     });
   });

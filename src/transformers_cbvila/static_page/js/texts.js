@@ -19,6 +19,11 @@ export class Texts {
     return idsAndMask([cls_token_id, ...words.slice(0, room), ...end]);
   }
 
+  // Whether the tokenizer knows nothing of a text, so that the model cannot tell it from others like it.
+  isUnknown(text) {
+    return this.wordPiece.ids(text).every((id) => id === this.wordPiece.unknown);
+  }
+
   // An empty text, as models see it that learned from captions that were left out.
   empty() {
     return idsAndMask([this.options.answer_start_token_id, this.options.answer_end_token_id]);

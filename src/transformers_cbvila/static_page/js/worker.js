@@ -22,7 +22,9 @@ const TASKS = {
     const start = performance.now();
     const hits = await search(text, parts, shown);
     const found = hits.map((hit) => ({ ...hit, ...parts.gallery.items[hit.row] }));
-    postMessage({ id, found, searched: parts.gallery.items.length, seconds: (performance.now() - start) / 1000 });
+    const seconds = (performance.now() - start) / 1000;
+    const isUnknown = parts.texts.isUnknown(text);
+    postMessage({ id, found, searched: parts.gallery.items.length, seconds, isUnknown });
   },
 
   async draw({ id, caption, options }) {
@@ -36,7 +38,7 @@ const TASKS = {
       await new Promise((done) => { setTimeout(done); }); // messages come in only now
       if (newest.draw !== id) return;
     }
-    postMessage({ id, done: true });
+    postMessage({ id, done: true, isUnknown: texts.isUnknown(caption) });
   },
 };
 

@@ -3,9 +3,6 @@
 Prints megabytes, wall seconds from opening the page to its first results, of a search and of a step of drawing (one
 thread of WebAssembly; comparable within one run only), and, over captions of the scenes, how often the page orders its
 twelve best pictures as the model does in torch, and draws greedily the same visual words.
-
-    cbvila publish --space my-name/scenes --static --output_dir runs/page
-    python benchmarks/static_page.py runs/page cbvila-scenes
 """
 
 import argparse
@@ -19,13 +16,15 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from playwright.sync_api import sync_playwright
 
 from transformers_cbvila import CBViLAForPreTraining, CBViLAProcessor, CBViLARetriever
 from transformers_cbvila.app.pictures import scene_pictures
 from transformers_cbvila.bundled import checkpoint_source
 from transformers_cbvila.retrieval.encoding import tokens_of
 
+EXAMPLE = """example:
+  cbvila publish --space my-name/scenes --static --output_dir runs/page
+  python benchmarks/browser_page.py runs/page cbvila-scenes"""
 SHOWN, STEPS = 12, 8
 CODE = """
   const at = (name) => import(new URL(`js/${name}.js`, location.href));
@@ -66,6 +65,8 @@ class Quiet(SimpleHTTPRequestHandler):
 
 def run_in_chromium(folder: Path, captions: list[str]) -> dict[str, Any]:
     """Returns the seconds to the first results, and what the page finds and draws for captions."""
+    from playwright.sync_api import sync_playwright
+
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=folder))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     names = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -108,7 +109,9 @@ def megabytes(folder: Path) -> float:
 
 def main() -> None:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("page", type=Path, help="the staged page")
     parser.add_argument("model", help="folder, Hub id, or the name of a bundled checkpoint")
     parser.add_argument("--captions", type=int, default=96, help="how many captions of its scenes (default: 96)")
