@@ -46,7 +46,7 @@ help:  ## list the targets
 
 install: $(STAMP)  ## make the virtual environment and install the package in it, editable
 
-$(STAMP): setup.cfg pyproject.toml constraints.txt .ci/install .ci/install-browser
+$(STAMP): setup.cfg pyproject.toml constraints.txt .ci/install .ci/install-browser .ci/install-browser-runtime
 	@.ci/install "$(PYTHON)" $(VENV)
 
 test: lint format-check types suite  ## lint, format check, type check and the tests (10 minutes at most on 2 cores)

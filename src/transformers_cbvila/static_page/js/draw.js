@@ -4,10 +4,10 @@ import { random } from './random.js';
 
 const MAX_LENGTH = 30; // tokens of a caption
 
-// Draws a picture, and yields after each step { codes, hidden, pixels }: the visual words so far, which of them are not
-// settled yet (1) or are (0), and the picture (3, H, W) that they give, normalized as the model has it.
-// Of `options`: `steps`, `seed`, `guidance` (1 for none), `temperature` of the visual words (0 takes the likeliest), and
-// `choiceTemperature` of the choice of those to keep.
+// Draws a picture, and yields after each step { codes, hidden, pixels }: the visual words so far, which of them are
+// not settled yet (1) or are (0), and the picture (3, H, W) that they give, normalized as the model has it.
+// `options` are `steps`, `seed`, `guidance` (1 for none), `temperature` of the visual words (0 takes the likeliest),
+// and `choiceTemperature` of the choice of those to keep.
 export async function* drawn(caption, { graphs, texts }, options) {
   const { steps, guidance, choiceTemperature } = options;
   const [, patches, books = 1] = graphs.description.graphs.drawing.inputs.codebook_indices;

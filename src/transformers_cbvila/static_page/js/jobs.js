@@ -16,8 +16,8 @@ export function start(task, asked, handle) {
   return worker.postMessage({ id: last, task, ...asked });
 }
 
-// `report` is called with the numbers of bytes that are there and in all, of everything that is loaded so far, and `end`
-// when the model answers.
+// `report` is called with the numbers of bytes that are there and in all, of everything that is loaded so far, and
+// `end` when the model answers.
 export function whileLoading(report, end) {
   onLoaded = end;
   const files = new Map();
@@ -37,6 +37,7 @@ worker.onmessage = ({ data }) => {
 // A module of the worker that is not there or cannot be read: nothing will run.
 worker.onerror = (event) => {
   event.preventDefault();
-  broken = `The model cannot be run here (${event.message || 'a file of this page is missing'}). Reload the page, or try another browser.`;
+  const reason = event.message || 'a file of this page is missing';
+  broken = `The model cannot be run here (${reason}). Reload the page, or try another browser.`;
   running.forEach(({ handle }) => handle({ error: broken }));
 };

@@ -5,10 +5,10 @@ import { veiled } from './pictures.js';
 
 const SHOWN = 12; // pictures of a search
 const CHOICE_TEMPERATURE = 4.5; // as generate_images has it
+const UNKNOWN = ' The model knows none of these words.';
+
 const byId = (id) => document.getElementById(id);
 const megabytes = (bytes) => (bytes / 1e6).toFixed(1);
-
-const UNKNOWN = ' The model knows none of these words.';
 
 whileLoading((loaded, total) => {
   byId('loading').hidden = false;
@@ -21,9 +21,7 @@ setUp('search', (text) => {
   start('search', { text, shown: SHOWN }, (message) => {
     if (message.error) return say('search', message.error, true);
     byId('search-found').replaceChildren(...message.found.map(hit));
-    const found = `The best ${message.found.length} of ${message.searched} pictures for “${text}”`;
-    const numbers = message.found[0].probability === null ? 'its score' : 'the probability that it matches';
-    return say('search', `${found}, each with ${numbers}. It took ${message.seconds.toFixed(1)} seconds.${message.isUnknown ? UNKNOWN : ''}`);
+    return say('search', summary(message, text));
   });
 });
 
@@ -77,11 +75,18 @@ function hit({ name, file, score, probability }, place) {
   return element('li', {}, element('figure', {}, picture, element('figcaption', {}, rank, number)));
 }
 
+function summary({ found, searched, seconds, isUnknown }, text) {
+  const numbers = found[0].probability === null ? 'its score' : 'the probability that it matches';
+  const best = `The best ${found.length} of ${searched} pictures for “${text}”, each with ${numbers}.`;
+  return `${best} It took ${seconds.toFixed(1)} seconds.${isUnknown ? UNKNOWN : ''}`;
+}
+
 function showStep({ step, steps, hidden, levels, width, height }, caption) {
   const settled = `${hidden.filter((each) => !each).length} of ${hidden.length} patches settled`;
   const said = `step ${step} of ${steps}: ${settled}`;
+  const pixels = new ImageData(veiled(levels, hidden, { width, height }), width, height);
   const show = (canvas) => {
-    canvas.getContext('2d').putImageData(new ImageData(veiled(levels, hidden, { width, height }), width, height), 0, 0);
+    canvas.getContext('2d').putImageData(pixels, 0, 0);
     return canvas;
   };
   const choose = (button) => {
@@ -90,7 +95,8 @@ function showStep({ step, steps, hidden, levels, width, height }, caption) {
     large.setAttribute('aria-label', `“${caption}” after ${said}`);
     show(large);
     byId('draw-step').textContent = said;
-    for (const other of byId('draw-film').querySelectorAll('button')) other.setAttribute('aria-pressed', other === button);
+    const all = byId('draw-film').querySelectorAll('button');
+    all.forEach((other) => other.setAttribute('aria-pressed', other === button));
   };
   const small = show(element('canvas', { width, height }));
   const button = element('button', { type: 'button', ariaLabel: `Step ${step}: ${settled}` }, small);

@@ -35,7 +35,7 @@ export class WordPiece {
     return words(normalized(text, this.normalizer)).flatMap((word) => this.idsOfWord(word));
   }
 
-  // The longest piece that the word begins with, then the longest one of the rest; unknown if there is none at a place.
+  // The longest piece that the word begins with, then the longest one of the rest; unknown if a place has none.
   idsOfWord(word) {
     const letters = [...word];
     if (letters.length > this.longestWord) return [this.unknown];
