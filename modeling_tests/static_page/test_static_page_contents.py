@@ -68,7 +68,8 @@ def test_a_page_has_all_that_it_loads(int8, saved, pictures, runtime, unexported
         *(f"gallery/{number}.jpg" for number in range(8)),
         *(f"onnxruntime-web/{name}" for name in FILES),
         *("index.html", "README.md", "LICENSE", "model/export.json", "model/tokenizer.json"),
-        *("gallery/gallery.json", "gallery/embeds.bin", "gallery/states.bin"),
+        *(f"gallery/states/{number}.bin" for number in range(8)),
+        *("gallery/gallery.json", "gallery/embeds.bin"),
     }
     described = json.loads((page / "model" / "export.json").read_text())["graphs"]
     assert described == {name: {"file": f"{name}{end}"} for name in graphs}

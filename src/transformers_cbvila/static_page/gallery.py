@@ -18,6 +18,7 @@ from ..onnx_runtime.images import pixel_values
 from ..output_files import write_json
 
 _BATCH = 32
+_STATES = "states"  # folder with a file for each picture
 _SIDE = 320  # pixels of the longer side of a picture on the page, at most
 
 
@@ -33,20 +34,20 @@ def write_gallery(
         with_states: Whether to write states, which matching needs.
         folder: The folder.
     """
-    items, embeds, states = [], [], []
+    items, embeds, shape = [], [], None
+    if with_states:
+        (folder / _STATES).mkdir()
     for start in range(0, len(pictures.items), _BATCH):
         batch = pictures.items[start : start + _BATCH]
         encoded = _encoded(model, [picture.source for picture in batch], image_options)
         embeds.append(encoded["image_embeds"])
-        states.append(encoded["image_states"])
-        for number, picture in enumerate(batch, start):
+        for number, (picture, states) in enumerate(zip(batch, encoded["image_states"], strict=True), start):
             items.append({"name": picture.name, "file": _write_small(picture, number, pictures.are_scenes, folder)})
-    _write_numbers(folder / "embeds.bin", embeds)
-    if with_states:
-        _write_numbers(folder / "states.bin", states)
-    write_json(
-        folder / "gallery.json", {"items": items, "states_shape": list(states[0].shape[1:]) if with_states else None}
-    )
+            if with_states:
+                shape = list(states.shape)
+                _write_numbers(folder / _STATES / f"{number}.bin", states)
+    _write_numbers(folder / "embeds.bin", np.concatenate(embeds))
+    write_json(folder / "gallery.json", {"items": items, "states_shape": shape})
 
 
 def _encoded(model: Any, images: Sequence[Any], options: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -58,13 +59,13 @@ def _encoded(model: Any, images: Sequence[Any], options: Mapping[str, Any]) -> d
 
 def _write_small(picture: Picture, number: int, is_drawn: bool, folder: Path) -> str:
     """Writes a picture as it is seen on the page, under a number for its name; returns the file's name."""
-    small = picture.image
+    small = picture.image.copy()
     small.thumbnail((_SIDE, _SIDE))
     name = f"{number}.{'png' if is_drawn else 'jpg'}"
     small.save(folder / name, **({"optimize": True} if is_drawn else {"quality": 85}))
     return name
 
 
-def _write_numbers(path: Path, parts: Sequence[np.ndarray]) -> None:
+def _write_numbers(path: Path, numbers: np.ndarray) -> None:
     """Writes floating-point numbers as browsers read them: four bytes each, the lowest first."""
-    path.write_bytes(np.concatenate(parts).astype("<f4").tobytes())
+    path.write_bytes(numbers.astype("<f4").tobytes())

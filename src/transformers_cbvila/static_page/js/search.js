@@ -39,13 +39,14 @@ function bestFirst(places, scores) {
 
 // Log-odds of "matches" of a text with pictures.
 async function matching(rows, encoded, graphs, gallery) {
+  await gallery.states(rows); // all at once
   const found = [];
   for (let start = 0; start < rows.length; start += BATCH) {
     const batch = rows.slice(start, start + BATCH);
     const { itm_logits } = await graphs.run('matching', {
       text_states: repeated(encoded.text_states, 'float32', batch.length),
       attention_mask: repeated(encoded.attention_mask, 'int64', batch.length),
-      image_states: statesOf(batch, gallery),
+      image_states: joined(await gallery.states(batch), gallery.statesShape),
     });
     batch.forEach((_, place) => found.push(itm_logits.data[2 * place + 1] - itm_logits.data[2 * place]));
   }
@@ -58,11 +59,11 @@ function repeated({ data, dims }, type, times) {
   return { type, data: all, dims: [times, ...dims.slice(1)] };
 }
 
-function statesOf(rows, { states, statesShape }) {
-  const size = statesShape[0] * statesShape[1];
-  const data = new Float32Array(rows.length * size);
-  rows.forEach((row, place) => data.set(states.subarray(row * size, (row + 1) * size), place * size));
-  return { type: 'float32', data, dims: [rows.length, ...statesShape] };
+function joined(states, shape) {
+  const size = shape[0] * shape[1];
+  const data = new Float32Array(states.length * size);
+  states.forEach((each, place) => data.set(each, place * size));
+  return { type: 'float32', data, dims: [states.length, ...shape] };
 }
 
 function probability(score, [slope, offset]) {
