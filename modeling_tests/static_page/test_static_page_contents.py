@@ -5,6 +5,7 @@ import re
 
 import pytest
 import tiny
+from huggingface_hub import SpaceCard
 
 from transformers_cbvila import (
     CBViLAForImageTextRetrieval,
@@ -13,7 +14,9 @@ from transformers_cbvila import (
     CBViLAForQuestionAnswering,
     stage_static_page,
 )
+from transformers_cbvila.app import models as app_models
 from transformers_cbvila.cli import main
+from transformers_cbvila.export import onnx_export
 from transformers_cbvila.export.preparation import preparation_of
 from transformers_cbvila.static_page import publishing, staging
 from transformers_cbvila.static_page.contents import check_tokenizer, find_page_contents
@@ -88,6 +91,17 @@ def test_a_model_that_only_searches_draws_nothing(saved, pictures, runtime, unex
     html = (page / "index.html").read_text()
     assert 'id="search-form"' in html and 'id="draw-form"' not in html and 'id="search-examples"' not in html
     assert unexported[0][1] == ["text_encoder", "matching"]
+
+
+def test_a_model_on_the_hub_has_its_card_there(saved, pictures, runtime, unexported, tmp_path, monkeypatch):
+    where = {"org/halves": str(saved(CBViLAForImageTextRetrieval))}
+    for module in (app_models, onnx_export):
+        monkeypatch.setattr(module, "checkpoint_source", where.__getitem__)
+    page = stage_static_page("me/halves", tmp_path / "page", "org/halves", images=pictures, onnxruntime_web=runtime)
+    card = SpaceCard.load(page / "README.md")
+    assert card.data.to_dict()["models"] == ["org/halves"] and card.data.license == "other"
+    assert "[org/halves](https://huggingface.co/org/halves)" in card.text and "None" not in card.text
+    assert 'id="limits"' not in (page / "index.html").read_text() and unexported[0][0] == "org/halves"
 
 
 def test_scenes_come_with_examples():
