@@ -29,7 +29,7 @@ PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_EVALUATE_O
 CBVILA := $(VENV_PYTHON) -m transformers_cbvila
 PRETRAIN := OMP_NUM_THREADS=1 $(CBVILA) pretrain
 
-.PHONY: help install test test-all test-export test-oldest test-newest test-sentence-transformers suite suite-all conformance lint format format-check types app screenshots demo demo-scratch data pretrain-tiny pretrain-scenes lm bench compare study results docs wheel clean FORCE
+.PHONY: help install test test-all test-export browser-runtime test-oldest test-newest test-sentence-transformers suite suite-all conformance lint format format-check types app screenshots demo demo-scratch data pretrain-tiny pretrain-scenes lm bench compare study results docs wheel clean FORCE
 
 help:  ## list the targets
 	@echo "make TARGET [PYTHON=/path/to/python]"
@@ -175,8 +175,11 @@ bench: $(BENCHED)  ## time the pretraining step, the quantiser, re-ranking, answ
 
 WITH_ONNX := $(VENV)/installed-onnx
 
-test-export: $(WITH_ONNX)  ## the tests of ONNX exports, with the extra that they need and the others skip (130 MB)
-	$(PYTEST) modeling_tests/export -m "slow or not slow"
+test-export: $(WITH_ONNX) browser-runtime  ## the tests of ONNX exports and static pages, with the extra that they need and the others skip (130 MB)
+	$(PYTEST) modeling_tests/export modeling_tests/static_page -m "slow or not slow"
+
+browser-runtime: $(STAMP)  ## fetch ONNX Runtime Web for the tests of static pages into .cache, once (33 MB)
+	@.ci/install-browser-runtime $(VENV_PYTHON)
 
 # With PYTHON the constraints are those that the installation wrote: what is reused stays as it is.
 $(BENCHED) $(WITH_ONNX): $(VENV)/installed-%: $(STAMP)

@@ -35,6 +35,7 @@ PACKAGES_OF_LAYER = {
     "demo": MODEL_PACKAGES | {"accelerate", "safetensors", "datasets", "evaluate", "matplotlib"},
     "app": {"numpy", "torch", "transformers", "PIL"},
     "space": {"huggingface_hub", "packaging"},
+    "static_page": {"huggingface_hub", "numpy", "torch"},
     "root": {"torch", "transformers", "packaging"},
     "__init__.py": set(),
     "conversion": MODEL_PACKAGES | {"safetensors", "timm"} | {path.stem for path in CONVERSION.glob("*.py")},
@@ -59,6 +60,7 @@ LAYERS_OF_LAYER = {
     "demo": {"root", "model", "data", "metrics", "tasks", "training", "pages"},
     "app": {"root", "model", "data", "retrieval", "inspection", "drawing", "explaining", "pages"},
     "space": {"root", "model", "app", "hub"},
+    "static_page": {"root", "model", "onnx_runtime", "export", "pages", "hub", "app", "space"},
     "__init__.py": {
         "root",
         "model",
@@ -70,6 +72,7 @@ LAYERS_OF_LAYER = {
         "training",
         "hub",
         "space",
+        "static_page",
     },
     "conversion": {"root", "model"},
     "cli": {
@@ -89,6 +92,7 @@ LAYERS_OF_LAYER = {
         "app",
         "hub",
         "space",
+        "static_page",
     },
 }
 # Optional packages: a top-level import would make the package fail without their extra, and start slowly with it.

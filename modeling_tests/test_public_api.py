@@ -58,7 +58,9 @@ PUBLIC = {
     "load_pairs",
     "publish",
     "publish_space",
+    "publish_static_page",
     "stage_repository",
+    "stage_static_page",
 }
 
 

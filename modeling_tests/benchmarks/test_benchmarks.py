@@ -4,6 +4,7 @@ import re
 import sys
 from types import SimpleNamespace
 
+import browser_page
 import encoding
 import goodput
 import index_memory
@@ -41,7 +42,7 @@ def run(module, monkeypatch, *arguments):
     "module",
     [
         *(pretraining_step, quantizer, peers, reranking, large_gallery, questions, index_memory, start, scenes),
-        *(pointing, search, near_duplicates, encoding, goodput, relatives, transport),
+        *(pointing, search, near_duplicates, encoding, goodput, browser_page, relatives, transport),
     ],
 )
 def test_benchmark_help_ends_with_an_example(module, monkeypatch, capsys):

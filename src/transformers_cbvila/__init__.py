@@ -92,6 +92,7 @@ if TYPE_CHECKING:
     from .retrieval.retriever import CBViLARetriever, CBViLARetrieverOutput
     from .retrieval.sentence_transformers_files import write_sentence_transformers_files
     from .space.publishing import publish_space
+    from .static_page.publishing import publish_static_page, stage_static_page
     from .training.arguments import CBViLATrainingArguments
     from .training.trainer import CBViLATrainer
 
@@ -163,7 +164,9 @@ _MODULE_OF_LAZY_NAME = {
     "StreamedImageTextPairs": "data.streams",
     "publish": "hub.publishing",
     "publish_space": "space.publishing",
+    "publish_static_page": "static_page.publishing",
     "stage_repository": "hub.publishing",
+    "stage_static_page": "static_page.publishing",
     "register_objective": "model.objectives_cbvila",
     "register_projector": "model.projectors_cbvila",
     "register_quantizer": "model.quantizers_cbvila",
@@ -269,9 +272,11 @@ __all__ = [
     "load_pairs",
     "publish",
     "publish_space",
+    "publish_static_page",
     "register_objective",
     "register_projector",
     "register_quantizer",
     "stage_repository",
+    "stage_static_page",
     "write_sentence_transformers_files",
 ]

@@ -33,19 +33,35 @@ pictures. The app is started in a fresh process from what is to be uploaded, and
 in one commit, and the Hub builds it. --output_dir does all but the upload. The licence and the limits of a model in a
 folder are in its facts.yaml (cbvila publish --help shows one).
 """
+STATIC_EXAMPLE = """\
+example:
+  cbvila publish --space my-org/scenes --static --output_dir page
+  cbvila publish --space my-org/birds runs/birds --static --images pictures --examples "a red bird" "a bird in a tree"
+
+The page runs the model in the browser, as ONNX graphs in ONNX Runtime Web, and needs no server: it searches pictures
+by words, and draws if the model does. --output_dir writes it into a folder, without a token; python -m http.server
+there serves it. The licence and the limits of a model in a folder are in its facts.yaml (cbvila publish --help shows
+one).
+"""
 INTERRUPTED = "Interrupted. Nothing was uploaded."
 
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace]:
-    """Parses the command's arguments: those of a Space, if they name one, or those of a model."""
-    of_space = any(word.partition("=")[0] == "--space" for word in argv)
-    return ((_space_parser() if of_space else _model_parser()).parse_args(argv),)
+    """Parses the command's arguments: those of a Space or of a static page, if they name one, or those of a model."""
+    if "--static" in argv:
+        parser = _static_parser()
+    else:
+        of_space = any(word.partition("=")[0] == "--space" for word in argv)
+        parser = _space_parser() if of_space else _model_parser()
+    return (parser.parse_args(argv),)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Publishes or stages a model or a Space; returns the exit status."""
+    """Publishes or stages a model, a Space or a static page; returns the exit status."""
     if options.space is None:
         _run_model(options)
+    elif options.static:
+        _run_static(options)
     else:
         _run_space(options)
     return 0
@@ -79,6 +95,42 @@ def _space_parser() -> Parser:
     )
     parser.add_argument("--space", metavar="OWNER/NAME", required=True, help="the Space; created if it does not exist")
     add_contents(parser)
+    parser.add_argument(
+        "--static",
+        action="store_true",
+        help="a page that runs a model in the browser instead; cbvila publish --static --help says more",
+    )
+    _add_common(parser, "Space")
+    return parser
+
+
+def _static_parser() -> Parser:
+    parser = Parser(
+        prog="cbvila publish --static",
+        usage="cbvila publish --space OWNER/NAME [MODEL] --static [OPTION VALUE ...]",
+        description="Make a page that searches and draws in the browser, in a folder or as a Hugging Face Space.",
+        epilog=STATIC_EXAMPLE,
+    )
+    parser.add_argument("--space", metavar="OWNER/NAME", required=True, help="the Space; created if it does not exist")
+    parser.add_argument(
+        "model",
+        nargs="?",
+        metavar="MODEL",
+        help="folder, Hub id, or name of a bundled checkpoint: pretrained, or for retrieval (default: cbvila-scenes)",
+    )
+    parser.add_argument("--static", action="store_true", required=True, help="make such a page")
+    parser.add_argument("--images", metavar="FOLDER", help="pictures to search in (default: generated scenes)")
+    parser.add_argument(
+        "--examples", nargs="+", default=[], metavar="TEXT", help="texts to press (default: some about the scenes)"
+    )
+    parser.add_argument(
+        "--int8", action="store_true", help="run int8 versions of the graphs: a third of the size, less exact"
+    )
+    parser.add_argument(
+        "--onnxruntime_web",
+        metavar="FOLDER",
+        help="unpacked npm package onnxruntime-web (default: fetched once from the npm registry, 33 MB)",
+    )
     _add_common(parser, "Space")
     return parser
 
@@ -118,3 +170,16 @@ def _run_space(options: argparse.Namespace) -> None:
     commit: dict[str, Any] = {"private": options.private, "commit_message": options.commit_message}
     published = publish_space(options.space, models, images=options.images, **commit)
     print(f"Published: {published.url} at commit {published.commit}; the Hub builds it now, which takes some minutes.")
+
+
+def _run_static(options: argparse.Namespace) -> None:
+    from ..static_page.publishing import DEFAULT_MODEL, publish_static_page, stage_static_page
+
+    model, contents = options.model or DEFAULT_MODEL, ("images", "examples", "int8", "onnxruntime_web")
+    page: dict[str, Any] = {name: getattr(options, name) for name in contents}
+    if options.output_dir:
+        print(f"Staged: {stage_static_page(options.space, options.output_dir, model, **page)}")
+        return
+    commit: dict[str, Any] = {"private": options.private, "commit_message": options.commit_message}
+    published = publish_static_page(options.space, model, **page, **commit)
+    print(f"Published: {published.url} at commit {published.commit}")

@@ -5,12 +5,13 @@ from typing import Any
 import torch
 
 from ..model.processing_cbvila import CBViLAProcessor
+from .graphs import GRAPHS, Drawing
 
 _STEPS = ("do_convert_rgb", "do_resize", "do_rescale", "do_normalize")
 
 
 def preparation_of(model: Any, processor: CBViLAProcessor) -> dict[str, Any]:
-    """Returns the entries `images`, `texts` and, of models that search, `retrieval` of an export's description.
+    """Returns entries of an export's description: `images`, `texts`, and `retrieval` and `drawing` of models that can.
 
     Raises:
         ValueError: If the image processor does not resize to the model's size, rescale and normalize.
@@ -25,6 +26,8 @@ def preparation_of(model: Any, processor: CBViLAProcessor) -> dict[str, Any]:
             "similarity_scale": float(torch.as_tensor(base.similarity_scale()).detach()),
             "match_calibration": config.match_calibration,
         }
+    if Drawing in GRAPHS.get(type(model), ()) and Drawing.why_not(model) is None:
+        found["drawing"] = {"book_sizes": list(base.quantizer.book_sizes)}
     return found
 
 

@@ -27,6 +27,7 @@ def html_page(title: str, body: str, *styles: str) -> str:
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,">
 <title>{escape(title)}</title>
 <style>{style}</style>
 </head>

@@ -41,7 +41,12 @@ def stage(contents: SpaceContents, page: str, requirements: str, folder: Path) -
         requirements: Text of its requirements.txt.
         folder: The empty folder.
     """
-    texts = {"app.py": _app(contents), "README.md": page, "requirements.txt": requirements, _LICENCE: _licence()}
+    texts = {
+        "app.py": _app(contents),
+        "README.md": page,
+        "requirements.txt": requirements,
+        _LICENCE: package_licence(),
+    }
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
     shutil.copytree(_SOURCES, folder / PACKAGE, ignore=_left_out(contents))
@@ -81,7 +86,7 @@ def _copy(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
-def _licence() -> str:
+def package_licence() -> str:
     """Returns the licence of this package, which goes wherever its files go."""
     try:
         installed = [Path(str(path.locate())) for path in files(DISTRIBUTION) or () if path.name == _LICENCE]

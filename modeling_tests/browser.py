@@ -1,8 +1,11 @@
-"""Chromium for the tests of the app: Debian's or another that is installed, as Playwright's own may not be there."""
+"""Chromium for the tests of pages: Debian's or another that is installed, as Playwright's own may not be there."""
 
 import os
 import shutil
+import threading
 from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
 
@@ -18,7 +21,7 @@ OPTIONS = [
 # .ci/install fetches it, if npm is there.
 _IS_STILL = """() => !document.querySelector('.pending') && document.getAnimations().every(
   (one) => one.playState !== 'running' || one.effect.getComputedTiming().iterations === Infinity)"""  # nothing fades
-AXE = Path(__file__).parents[2] / ".cache" / "axe" / "package" / "axe.min.js"
+AXE = Path(__file__).parents[1] / ".cache" / "axe" / "package" / "axe.min.js"
 SLOW = 60_000  # milliseconds that an assertion waits for: the machine may be busy
 
 
@@ -36,6 +39,21 @@ def chromium():
         browser = running.chromium.launch(executable_path=found, args=OPTIONS)
         yield browser
         browser.close()
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        pass
+
+
+@contextmanager
+def served(folder):
+    """Yields the address at which a folder is served, as `python -m http.server` does it."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=folder))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
 
 
 def watched(browser, address, width, scheme):
