@@ -12,13 +12,14 @@ from PIL import Image
 UNKNOWN = "–"
 
 
-def html_page(title: str, body: str, *styles: str) -> str:
+def html_page(title: str, body: str, *styles: str, head: str = "") -> str:
     """Returns a whole page.
 
     Args:
         title: Plain text, also the heading.
         body: HTML below the heading.
         *styles: Names of style sheets of this folder to embed after `page.css`.
+        head: HTML at the end of the head.
     """
     folder = files("transformers_cbvila.pages")
     style = "".join((folder / name).read_text(encoding="utf-8") for name in ("page.css", *styles))
@@ -27,9 +28,8 @@ def html_page(title: str, body: str, *styles: str) -> str:
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="icon" href="data:,">
 <title>{escape(title)}</title>
-<style>{style}</style>
+<style>{style}</style>{head}
 </head>
 <body>
 <main>

@@ -16,6 +16,7 @@ if (location.protocol === 'file:') document.getElementById('search-said').textCo
 _LOADING = """<div class="loading" id="loading" hidden>
 <label for="loading-bar">Loading</label><progress id="loading-bar" max="1" value="0"></progress>
 <span class="soft" id="loading-size"></span></div>"""
+_NO_ICON = '<link rel="icon" href="data:,">'  # servers of files have none to give
 _STEPS = 8  # most of what one sees has settled by then
 
 
@@ -44,7 +45,7 @@ def render_page(
         body.append(_draw(*drawn))
     if limits:
         body.append(f'<section aria-labelledby="limits"><h2 id="limits">Limits</h2><p>{escape(limits)}</p></section>')
-    return html_page(title, "\n".join([*body, _END]), "static_page.css")
+    return html_page(title, "\n".join([*body, _END]), "static_page.css", head=_NO_ICON)
 
 
 def _search(pictures: int, examples: Sequence[str]) -> str:
