@@ -93,7 +93,7 @@ def _space_parser() -> Parser:
         description="Put the app on a Hugging Face Space.",
         epilog=SPACE_EXAMPLE,
     )
-    parser.add_argument("--space", metavar="OWNER/NAME", required=True, help="the Space; created if it does not exist")
+    _add_space(parser)
     add_contents(parser)
     parser.add_argument(
         "--static",
@@ -111,7 +111,7 @@ def _static_parser() -> Parser:
         description="Make a page that searches and draws in the browser, in a folder or as a Hugging Face Space.",
         epilog=STATIC_EXAMPLE,
     )
-    parser.add_argument("--space", metavar="OWNER/NAME", required=True, help="the Space; created if it does not exist")
+    _add_space(parser)
     parser.add_argument(
         "model",
         nargs="?",
@@ -133,6 +133,10 @@ def _static_parser() -> Parser:
     )
     _add_common(parser, "Space")
     return parser
+
+
+def _add_space(parser: Parser) -> None:
+    parser.add_argument("--space", metavar="OWNER/NAME", required=True, help="the Space; created if it does not exist")
 
 
 def _add_common(parser: Parser, what: str) -> None:

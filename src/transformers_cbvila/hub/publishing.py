@@ -1,6 +1,7 @@
 """Publishes a checkpoint: check, stage, verify, upload, verify again."""
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,7 +14,7 @@ from .checking import Checkpoint, check_repo_id, find_checkpoint
 from .facts import collect_facts
 from .outside_classes import outside_code
 from .staging import stage
-from .uploading import check_access, upload
+from .uploading import RepositoryType, check_access, upload
 from .verifying import Original, run_original, verify
 
 
@@ -151,6 +152,32 @@ def _hub_environment(api: HfApi) -> dict[str, str]:
     """Returns environment variables with which another process uses the same Hub and token."""
     token = api.token if isinstance(api.token, str) else get_token()
     return {"HF_ENDPOINT": api.endpoint, "HF_TOKEN": token or "", "HF_HUB_OFFLINE": "0"}
+
+
+def publish_space_files(
+    api: HfApi,
+    repo_id: str,
+    files: RepositoryType,
+    stage_files: Callable[[Path], None],
+    private: bool,
+    commit_message: str | None,
+) -> Publication:
+    """Stages the files of a Space in a temporary folder, and uploads them in one commit.
+
+    Args:
+        api: The Hub.
+        repo_id: `owner/name` of the Space; created if it does not exist.
+        files: What is uploaded, and which files of before go.
+        stage_files: Writes the files into an empty folder.
+        private: Whether a new Space is private.
+        commit_message: Message of the commit.
+    """
+    with TemporaryDirectory() as scratch:
+        folder = Path(scratch).absolute()
+        stage_files(folder)
+        print_progress(f"Uploading to {api.endpoint}/spaces/{repo_id} in one commit ...")
+        commit = upload(api, folder, repo_id, private, commit_message, files)
+    return Publication(repo_id, f"{api.endpoint}/spaces/{repo_id}", commit)
 
 
 def print_progress(text: str) -> None:

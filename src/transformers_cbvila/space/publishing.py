@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
 
 from ..app.models import DEFAULT_MODELS
 from ..hub.checking import check_repo_id
-from ..hub.publishing import Publication, print_progress
-from ..hub.uploading import RepositoryType, check_access, upload
+from ..hub.publishing import Publication, print_progress, publish_space_files
+from ..hub.uploading import RepositoryType, check_access
 from ..output_folders import free_folder, written_at_once
 from .contents import MODELS, PACKAGE, PICTURES, SpaceContents, find_contents
 from .page import render_page
@@ -66,12 +66,8 @@ def publish_space(
     contents, page = _prepare(repo_id, models, images)
     check_access(api)
     _require_public(api, contents)
-    with TemporaryDirectory() as scratch:
-        folder = Path(scratch).absolute()
-        _stage_and_try(contents, page, folder)
-        print_progress(f"Uploading to {api.endpoint}/spaces/{repo_id} in one commit ...")
-        commit = upload(api, folder, repo_id, private, commit_message, _SPACE)
-    return Publication(repo_id, f"{api.endpoint}/spaces/{repo_id}", commit)
+    stage_files = partial(_stage_and_try, contents, page)
+    return publish_space_files(api, repo_id, _SPACE, stage_files, private, commit_message)
 
 
 def stage_space(

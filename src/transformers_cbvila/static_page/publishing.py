@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from huggingface_hub import HfApi
 
 from ..extras import require
 from ..hub.checking import check_repo_id
-from ..hub.publishing import Publication, print_progress
-from ..hub.uploading import RepositoryType, check_access, upload
+from ..hub.publishing import Publication, print_progress, publish_space_files
+from ..hub.uploading import RepositoryType, check_access
 from ..output_folders import free_folder, written_at_once
 from .contents import PageContents, find_page_contents
 from .onnxruntime_web import find_onnxruntime_web
@@ -75,12 +75,8 @@ def publish_static_page(
     check_repo_id(repo_id)
     contents, runtime = _prepare(model, images, examples, int8, onnxruntime_web)
     check_access(api)
-    with TemporaryDirectory() as scratch:
-        folder = Path(scratch).absolute()
-        _stage(contents, repo_id, runtime, int8, folder)
-        print_progress(f"Uploading to {api.endpoint}/spaces/{repo_id} in one commit ...")
-        commit = upload(api, folder, repo_id, private, commit_message, _PAGE)
-    return Publication(repo_id, f"{api.endpoint}/spaces/{repo_id}", commit)
+    stage_files = partial(_stage, contents, repo_id, runtime, int8)
+    return publish_space_files(api, repo_id, _PAGE, stage_files, private, commit_message)
 
 
 def stage_static_page(
