@@ -179,4 +179,4 @@ def _gradcams(scores: Tensor, crosses: Sequence[Tensor], layers: range, in_turn:
         )
     pairs = zip(crosses, gradients, strict=True)
     maps = [attention_maps.gradcam(one.detach(), gradient) for one, gradient in pairs]
-    return torch.stack([sum(maps[image::in_turn], torch.zeros_like(maps[image])) for image in range(in_turn)], dim=1)
+    return torch.stack(maps).unflatten(0, (len(layers), in_turn)).sum(dim=0).transpose(0, 1)
