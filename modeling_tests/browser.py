@@ -85,6 +85,14 @@ def violations(page):
     return [f"{one['id']}: {node['html'][:120]}" for one in found for node in one["nodes"]]
 
 
+def assert_sound(page):
+    """No error, nothing from other computers, nothing beside the screen, and nothing that axe minds."""
+    assert page.problems == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
+    found = violations(page)
+    assert not found, "\n".join(found)
+
+
 def keep_screenshot(page, name):
     """Writes a screenshot into the folder that CBVILA_SCREENSHOTS names, if it does: `make screenshots`."""
     folder = os.environ.get("CBVILA_SCREENSHOTS")

@@ -161,3 +161,12 @@ def tiny_rows(count=8):
         {"image": half_image(colour, half), "captions": [f"{half} half {colour}"], "keywords": [colour, half]}
         for colour, half in kinds
     ]
+
+
+def tiny_labelled_rows(count=8):
+    """The same with a `label_map`: the coloured half has the class of its colour, and the white one class 0."""
+    rows = tiny_rows(count)
+    for number, row in enumerate(rows):
+        white = (np.asarray(row["image"]) == 255).all(-1)
+        row["label_map"] = np.where(white, 0, 1 + number % 4).astype(np.uint8)
+    return rows

@@ -40,14 +40,6 @@ def opened(page, tab):
     return page
 
 
-def assert_sound(page):
-    """No error, nothing from other computers, nothing beside the screen, and nothing that axe minds."""
-    assert page.problems == []
-    assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
-    found = browser.violations(page)
-    assert not found, "\n".join(found)
-
-
 def test_search(page):
     from playwright.sync_api import expect
 
@@ -58,7 +50,7 @@ def test_search(page):
     expect(page.locator("#search-explanation .heat figure")).to_have_count(len(EXAMPLES[0].split()))
     if page.viewport_size["width"] == DESK[0]:
         browser.keep_screenshot(page, "search")
-    assert_sound(page)
+    browser.assert_sound(page)
     page.get_by_label("What are you looking for?").fill("a red ring")
     page.get_by_label("What are you looking for?").press("Enter")
     expect(page.locator("#search-explanation .heat figure")).to_have_count(3)
@@ -72,7 +64,7 @@ def test_search(page):
     expect(page.locator("#search-results h2")).to_have_text(f"Like “{name}”")
     page.get_by_label("What are you looking for?").press("Enter")
     expect(page.locator("#search-results .problem")).to_contain_text("Write what you are looking for")
-    assert_sound(page)
+    browser.assert_sound(page)
 
 
 def test_ask(page):
@@ -92,7 +84,7 @@ def test_ask(page):
     page.locator("#ask-questions .chip").nth(1).click()
     question = page.locator("#ask-questions .chip").nth(1).get_attribute("data-text")
     expect(page.locator("#ask-answers h2")).to_have_text(f"“{question}”")
-    assert_sound(page)
+    browser.assert_sound(page)
 
 
 def test_ask_about_an_own_picture(page, tmp_path):
@@ -128,7 +120,7 @@ def test_draw(page):
     expect(last).to_have_attribute("aria-pressed", "true")
     page.get_by_role("button", name="Redraw the marked patches").click()
     expect(film.locator("h2")).to_have_text("“a big yellow star”")
-    assert_sound(page)
+    browser.assert_sound(page)
 
 
 def test_look_inside(page):
@@ -148,7 +140,7 @@ def test_look_inside(page):
     page.get_by_label("Caption").fill("red")
     page.get_by_label("Caption").press("Enter")
     expect(page.locator("#inside-maps figure")).to_have_count(1)
-    assert_sound(page)
+    browser.assert_sound(page)
 
 
 def test_a_picture_that_was_found_goes_to_other_tabs(page):

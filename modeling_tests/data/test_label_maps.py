@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import PATCH, PATCHES, half_image, tiny_processor, tiny_rows
+from tiny import PATCH, PATCHES, half_image, tiny_labelled_rows, tiny_processor, tiny_rows
 from transformers import (
     MaskFormerConfig,
     SegformerConfig,
@@ -198,27 +198,18 @@ def test_two_views_leave_the_first_one_as_it_is():
 # Collator
 
 
-def labelled_rows():
-    """Pictures of halves, with class 1 to 4 for the coloured half and 0 for the white one."""
-    rows = tiny_rows()
-    for number, row in enumerate(rows):
-        white = (np.asarray(row["image"]) == 255).all(-1)
-        row["label_map"] = np.where(white, 0, 1 + number % 4).astype(np.uint8)
-    return rows
-
-
 def test_collator_makes_classes_of_patches():
     collate = CBViLADataCollatorForPreTraining(tiny_processor(), PATCH, max_length=16)
-    pairs = ImageTextPairs(labelled_rows(), label_maps=LabelMaps(), two_views=True, flip=True)
+    pairs = ImageTextPairs(tiny_labelled_rows(), label_maps=LabelMaps(), two_views=True, flip=True)
     batch = collate([pairs[row] for row in range(8)])
     assert batch["token_classes"].shape == batch["other_token_classes"].shape == (8, PATCHES)
     assert batch["other_pixel_values"].shape == batch["pixel_values"].shape
     colours = batch["pixel_values"].unflatten(2, (4, 8)).unflatten(4, (4, 8)).mean((3, 5))  # of each patch
     lightest = batch["pixel_values"].amax((0, 2, 3)).view(1, 3, 1, 1)
     white = ((colours - lightest).abs() < 1e-3).all(1).flatten(1)
-    grey = torch.tensor([row["captions"][0].endswith("grey") for row in labelled_rows()])
+    grey = torch.tensor([row["captions"][0].endswith("grey") for row in tiny_labelled_rows()])
     assert torch.equal((batch["token_classes"] == 0)[~grey], white[~grey])
-    plain = collate([ImageTextPairs(labelled_rows(), flip=True)[row] for row in range(8)])
+    plain = collate([ImageTextPairs(tiny_labelled_rows(), flip=True)[row] for row in range(8)])
     assert all(torch.equal(plain[name], batch[name]) for name in plain)
     assert not {"token_classes", "other_pixel_values", "masked_words"} & set(plain)
 

@@ -19,14 +19,6 @@ def page(request, chromium, address):
     page.context.close()
 
 
-def assert_sound(page):
-    """No error, nothing from other computers, nothing beside the screen, and nothing that axe minds."""
-    assert page.problems == []
-    assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
-    found = browser.violations(page)
-    assert not found, "\n".join(found)
-
-
 def test_a_visitor_searches_and_draws(page):
     from playwright.sync_api import expect
 
@@ -50,7 +42,7 @@ def test_a_visitor_searches_and_draws(page):
     page.get_by_label("What are you looking for?").fill("  ")
     page.get_by_role("button", name="Search").click()
     expect(said).to_have_text("Write something first, or press an example.")
-    assert_sound(page)
+    browser.assert_sound(page)
 
     film = page.locator("#draw-film button")
     page.locator("#draw-examples button").first.click()
@@ -66,7 +58,7 @@ def test_a_visitor_searches_and_draws(page):
     page.get_by_label("Seed").fill("5")
     page.get_by_role("button", name="Draw", exact=True).click()
     expect(film).to_have_count(3)
-    assert_sound(page)
+    browser.assert_sound(page)
 
 
 @pytest.fixture

@@ -2,14 +2,13 @@
 
 import copy
 
-import numpy as np
 import pytest
 import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType
 from equal_tensors import assert_equal_tensors
 from interrupted_runs import train_until
-from tiny import PATCH, PATCHES, pretraining_model, tiny_config, tiny_processor, tiny_rows
+from tiny import PATCH, PATCHES, pretraining_model, tiny_config, tiny_labelled_rows, tiny_processor, tiny_rows
 from tiny_recipe import TINY_RECIPE
 from tiny_trainer import step_logs, training_arguments
 from two_processes import run_in_two
@@ -41,15 +40,6 @@ RUNS = {
 }
 
 
-def labelled_rows(count=8):
-    """Pictures of halves; the coloured half has the class of its colour, and the white one class 0."""
-    rows = tiny_rows(count)
-    for number, row in enumerate(rows):
-        white = (np.asarray(row["image"]) == 255).all(-1)
-        row["label_map"] = np.where(white, 0, 1 + number % 4).astype(np.uint8)
-    return rows
-
-
 def model_of(name):
     config = tiny_config()
     if "lgvq" in name:
@@ -66,7 +56,7 @@ def trainer_of(folder, name, rows=8, callbacks=(), multi_gpu=False, **options):
         PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
     labels = LabelMaps() if "lgvq" not in name else None
     pairs = ImageTextPairs(
-        labelled_rows(rows), label_maps=labels, two_views=labels is not None, crop_scale=0.75, flip=True
+        tiny_labelled_rows(rows), label_maps=labels, two_views=labels is not None, crop_scale=0.75, flip=True
     )
     masks_words = model.needs("masked_words")
     return CBViLATrainer(

@@ -4,12 +4,11 @@ import multiprocessing
 import os
 import signal
 
-import numpy as np
 import pytest
 import torch
 from equal_tensors import assert_equal_tensors
 from interrupted_runs import AtStep
-from tiny import PATCH, tiny_processor, tiny_rows
+from tiny import PATCH, tiny_labelled_rows, tiny_processor
 from tiny_relatives import RELATIVES, model_of
 from tiny_trainer import step_logs, training_arguments
 
@@ -24,15 +23,6 @@ TEACHER = {"queue_size": 5, "momentum_distill": 0.4}
 RUNS = {name: {} for name in RELATIVES} | {"albef": TEACHER, "codis": TEACHER, "soft targets": TEACHER}
 
 
-def labelled_rows():
-    """Pictures with a coloured half, whose patches have the class of their colour, and the others class 0."""
-    rows = tiny_rows()
-    for number, row in enumerate(rows):
-        white = (np.asarray(row["image"]) == 255).all(-1)
-        row["label_map"] = np.where(white, 0, 1 + number % 4).astype(np.uint8)
-    return rows
-
-
 def trainer_of(folder, name, callbacks=()):
     model = model_of(name)
     maps = LabelMaps() if name == "class_guided" else None
@@ -41,7 +31,7 @@ def trainer_of(folder, name, callbacks=()):
     return CBViLATrainer(
         model=model,
         args=training_arguments(folder, **OPTIONS, **RUNS[name]),
-        train_dataset=ImageTextPairs(labelled_rows(), label_maps=maps, **views),
+        train_dataset=ImageTextPairs(tiny_labelled_rows(), label_maps=maps, **views),
         data_collator=CBViLADataCollatorForPreTraining(tiny_processor(), PATCH, **needs),
         callbacks=list(callbacks),
     )
