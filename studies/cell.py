@@ -124,7 +124,8 @@ def _measure(trainer: CBViLATrainer, cell: Cell, data: str) -> dict[str, Any]:
     model, processor, rows = trainer.model, trainer.processing_class, load_pairs(data, cell.test_split)
     metrics = inspect_pretraining(model, processor, rows, rerank_k=cell.rerank_k, progress=False)
     if cell.fewer_codes is not None:
-        rows = load_pairs(data, cell.test_split, keyword_columns=("objects",))
+        labels = cell.options.get("keyword_columns", ("objects",))
+        rows = load_pairs(data, cell.test_split, keyword_columns=labels)
         metrics |= codebook_figures(model, processor, rows, cell.fewer_codes)
     return metrics
 

@@ -2,6 +2,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import datasets
 import numpy as np
@@ -226,15 +227,12 @@ def test_committed_studies_name_existing_options():
             CBViLAConfig.from_preset(cell.options.get("preset", "recommended"), **cell.options["model_config"])
 
 
-@pytest.mark.parametrize(
-    "study",
-    [study for study in map(Study.read, COMMITTED) if study.train_data is not None],
-    ids=lambda study: study.name,
-)
-def test_arms_of_studies_on_scenes_can_be_trained(study, tmp_path):
+@pytest.mark.parametrize("study", list(map(Study.read, COMMITTED)), ids=lambda study: study.name)
+def test_arms_of_studies_can_be_trained(study, pack, tmp_path):
     """Their options fit together, as far as is known before the first step."""
     datasets.disable_progress_bars()
-    for cell in study.cells(("scenes[rows=40]",), "scenes", tmp_path):
+    source = str(pack) if study.train_data is None else "scenes[rows=40]"
+    for cell in study.cells((source,), "", tmp_path):
         if cell.seed == 0:
             options = {name: value for name, value in cell.options.items() if name != "model"}
             studies.cell._trainer(replace(cell, options=options))
@@ -435,6 +433,17 @@ def test_study_of_codebooks_measures_what_they_mean(tmp_path, monkeypatch):
     assert rates <= set(nearest) and not rates & set(fsq)
     table = (out / "small" / "table.md").read_text()
     assert "## What codes mean" in table and "| 2 codes most used |" in table
+
+
+@pytest.mark.parametrize("name, labels", [("codebooks", ("objects",)), ("codebooks-emoji", ["tags"])])
+def test_studies_of_codebooks_ask_for_the_labels_that_their_data_have(name, labels, monkeypatch):
+    asked = []
+    monkeypatch.setattr(studies.cell, "load_pairs", lambda *given, **more: asked.append(more))
+    for measure in ("inspect_pretraining", "codebook_figures"):
+        monkeypatch.setattr(studies.cell, measure, lambda *given, **more: {})
+    cell = next(Study.read(FOLDER / f"{name}.yaml").cells((), "data", Path()))
+    studies.cell._measure(SimpleNamespace(model=None, processing_class=None), cell, "data")
+    assert asked[-1] == {"keyword_columns": labels}
 
 
 @pytest.mark.slow
