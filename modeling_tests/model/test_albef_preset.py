@@ -20,6 +20,18 @@ def test_preset_is_albefs_configuration():
     assert (config.text_config.num_hidden_layers, config.multimodal_config.num_hidden_layers) == (6, 6)
 
 
+@pytest.mark.parametrize("preset", ["albef", "codis"])
+def test_preset_without_a_codebook_builds_one_only_for_objectives(preset):
+    quantizer = {"type": "fsq", "levels": [5, 5]}
+    with pytest.raises(ValueError, match=f"'{preset}' has no codebook.*'levels'.*give objectives"):
+        CBViLAConfig.from_preset(preset, quantizer_config=quantizer)
+    used = CBViLAConfig.from_preset(preset, quantizer_config=quantizer, objectives={"pixel": {"weight": 3.0}})
+    assert used.has_quantizer and used.quantizer_config.type == "fsq"
+    unused = {name: {"weight": 0.0} for name in ("pixel", "commitment", "codebook", "mim")}
+    other = CBViLAConfig.from_preset("recommended", quantizer_config=quantizer, objectives=unused)
+    assert not other.has_quantizer  # who turns them off one by one knows
+
+
 def test_preset_survives_a_checkpoint(tmp_path):
     model = pretraining_model(preset="albef")
     model.save_pretrained(tmp_path)

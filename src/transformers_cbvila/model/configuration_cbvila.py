@@ -300,13 +300,21 @@ class CBViLAConfig(PreTrainedConfig):
             kwargs: Fields that override the preset.
 
         Raises:
-            ValueError: If there is no preset of that name.
+            ValueError: If there is no preset of that name, or `quantizer_config` is given to one without a codebook.
         """
         if name not in PRESETS:
             raise ValueError(f"Unknown preset {shown(name)}: choose one of {', '.join(PRESETS)}.")
-        for where, fields in preset_options(name).items():
+        quantizer, chosen = kwargs.get("quantizer_config"), preset_options(name)
+        for where, fields in chosen.items():
             kwargs[where] = merge(where, fields, kwargs.get(where))
-        return cls(**{"preset": name, **kwargs})
+        config = cls(**{"preset": name, **kwargs})
+        if quantizer and not config.has_quantizer and not cls(**chosen).has_quantizer:
+            raise ValueError(
+                f"The preset {name!r} has no codebook, so that quantizer_config={shown(quantizer)} would build nothing: "
+                "leave it out, or give objectives that need a codebook a weight, such as "
+                "objectives={'pixel': {'weight': 3.0}, 'codebook': {'weight': 1.0}, 'mim': {'weight': 1.0}}."
+            )
+        return config
 
     # Trainer sets `use_cache` of every configuration, False by default. Saved, it would disable the cache of trained
     # models.
