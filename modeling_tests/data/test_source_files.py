@@ -115,6 +115,18 @@ def test_load_rows_reads_files_under_any_split(tmp_path):
         assert len(load_rows(source, "test[1:3]")) == 2
 
 
+PARTS = ["train[:2]", "train[1:]", "train[1:3]", "train[:9]", "train[50%:]", "train[-1:]", "train+train[:1]"]
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("form", FORMS)
+def test_streams_of_a_part_of_a_split_have_the_rows_of_the_table(form, part, tmp_path):
+    source = FORMS[form](tmp_path)
+    rows, stream = load_pairs(source, part), load_pair_stream(source, part)
+    assert [row["captions"] for row in stream] == [row["captions"] for row in rows]
+    assert len(rows) == {"train[:9]": 4, "train[1:]": 3, "train[-1:]": 1, "train+train[:1]": 5}.get(part, len(rows))
+
+
 def test_load_rows_reads_splits_of_archives(tmp_path):
     pictures_of = {split: pictures(tmp_path / split) for split in ("train", "test")}
     members = [

@@ -13,7 +13,7 @@ from .builtin_source import BuiltinSource
 from .builtin_sources import check_task, find_builtin
 from .image_folders import image_folder_rows
 from .source_files import SourceFiles, find_source, kind_of, shown_name
-from .splits import LazySplits, select_split, splits_in
+from .splits import LazySplits, StreamedPart, select_split, splits_in
 from .tables import load_tables
 from .tar_rows import tar_rows
 
@@ -38,7 +38,8 @@ def load_rows(
     Args:
         source: See [`load_pairs`]. A Hub id may name a revision: `"user/name@revision"`.
         split: A split, a part of one ("test[:100]"), or several ("train+test").
-        streaming: Whether to return a stream where there can be one.
+        streaming: Whether to return a stream where there can be one. Several splits, and parts of one in percent or
+            from the end, need the number of rows, and come as a `Dataset`.
         task: What the rows are for: a built-in source may have others for each task; the rest has the same for all.
 
     Raises:
@@ -49,17 +50,27 @@ def load_rows(
     builtin = find_builtin(source)
     if builtin is not None:
         check_task(source, builtin, task)
-    found = find_source(source)
+    origin = builtin or find_source(source)
+    part = StreamedPart.of(split) if streaming else None
     try:
-        if builtin is not None:
-            return _builtin_rows(builtin, split, task, streaming)
-        if found is None:
-            name, revision = _name_and_revision(source)
-            return datasets.load_dataset(name, revision=revision, split=split, streaming=streaming)
-        return _local_rows(found, split, streaming)
+        if part is None:
+            return _rows(source, origin, split, task, streaming=False)
+        rows = _rows(source, origin, part.name, task, streaming=True)
+        return select_split({part.name: rows}, split) if isinstance(rows, datasets.Dataset) else part(rows)
     except (ValueError, RuntimeError, OSError, StopIteration, datasets.exceptions.DatasetsError) as error:
         # datasets does not say what it was reading; the cause of its error says what is wrong
         raise ValueError(f"{shown_name(source)} (split {split}) cannot be read: {_innermost(error)}") from error
+
+
+def _rows(
+    source: str, origin: BuiltinSource | SourceFiles | None, split: str, task: str, streaming: bool
+) -> Dataset | IterableDataset:
+    if origin is None:
+        name, revision = _name_and_revision(source)
+        return require("datasets").load_dataset(name, revision=revision, split=split, streaming=streaming)
+    if isinstance(origin, SourceFiles):
+        return _local_rows(origin, split, streaming)
+    return _builtin_rows(origin, split, task, streaming)
 
 
 def usual_split(sources: Sequence[str], preferred: Sequence[str] = ("test", "validation")) -> str:
@@ -122,8 +133,7 @@ def _local_rows(found: SourceFiles, split: str, streaming: bool) -> Dataset | It
         )
     if found.kind == "tar" and not streaming:
         return select_split(LazySplits(found.splits, tar_rows), split)
-    name = split.partition("[")[0]
-    splits = {name: found.splits[""]} if "" in found.splits else found.splits
+    splits = dict.fromkeys(splits_in(split), found.splits[""]) if "" in found.splits else found.splits
     if found.kind == "tar" and split in splits:
         return tar_rows(splits[split], streaming=True)
     return load_tables(found.kind, splits, split, streaming)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..extras import require
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, IterableDataset
+
+_STREAMED = re.compile(r"(?P<name>[^\[\]+]+)(\[(?P<start>\d*):(?P<stop>\d*)\])?")
 
 
 def splits_in(split: str) -> list[str]:
@@ -26,6 +29,33 @@ def select_split(splits: Mapping[str, Dataset], split: str) -> Dataset:
     instructions = datasets.ReadInstruction.from_spec(split).to_absolute(lengths)
     parts = [rows[part.splitname].select(range(part.from_, part.to)) for part in instructions]
     return parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts)
+
+
+class StreamedPart(NamedTuple):
+    """Rows of one split that a stream can yield without knowing how many there are.
+
+    Args:
+        name: Name of the split.
+        start: Number of the first row.
+        stop: Number of the row after the last; None for all.
+    """
+
+    name: str
+    start: int
+    stop: int | None
+
+    @classmethod
+    def of(cls, split: str) -> StreamedPart | None:
+        """Returns what `split` names; None for several splits, percentages, and numbers from the end."""
+        found = _STREAMED.fullmatch(split)
+        if found is None:
+            return None
+        return cls(found["name"], int(found["start"] or 0), int(found["stop"]) if found["stop"] else None)
+
+    def __call__(self, rows: IterableDataset) -> IterableDataset:
+        """Returns these rows of a stream of the split."""
+        rows = rows.skip(self.start) if self.start else rows
+        return rows if self.stop is None else rows.take(max(self.stop - self.start, 0))
 
 
 class LazySplits(Mapping[str, Any]):

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ..extras import require
+from .splits import splits_in
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features, IterableDataset
@@ -54,7 +55,7 @@ def load_tables(
 def _load_csv(csv: dict[str, Any], options: dict[str, Any], streaming: bool) -> Dataset | IterableDataset:
     datasets = require("datasets")
     # the types of columns cannot be given without their names
-    whole = options | {"split": options["split"].partition("[")[0]}
+    whole = options | {"split": splits_in(options["split"])[0]}
     first = next(iter(datasets.load_dataset("csv", **whole, streaming=True, **csv)))
     features = datasets.Features(dict.fromkeys(first, datasets.Value("string")))
     return datasets.load_dataset("csv", **options, streaming=streaming, features=features, **csv)

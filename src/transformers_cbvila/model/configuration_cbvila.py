@@ -310,8 +310,8 @@ class CBViLAConfig(PreTrainedConfig):
         config = cls(**{"preset": name, **kwargs})
         if quantizer and not config.has_quantizer and not cls(**chosen).has_quantizer:
             raise ValueError(
-                f"The preset {name!r} has no codebook, so that quantizer_config={shown(quantizer)} would build nothing: "
-                "leave it out, or give objectives that need a codebook a weight, such as "
+                f"The preset {name!r} has no codebook: quantizer_config={shown(quantizer)} would build nothing. "
+                "Leave it out, or give objectives that need a codebook a weight, such as "
                 "objectives={'pixel': {'weight': 3.0}, 'codebook': {'weight': 1.0}, 'mim': {'weight': 1.0}}."
             )
         return config
