@@ -2,6 +2,7 @@
 
 import re
 import sys
+from importlib import import_module
 from types import SimpleNamespace
 
 import browser_page
@@ -16,6 +17,7 @@ import pretraining_step
 import pytest
 import quantizer
 import questions
+import rehearsal
 import relatives
 import reranking
 import scenes
@@ -42,13 +44,29 @@ def run(module, monkeypatch, *arguments):
     "module",
     [
         *(pretraining_step, quantizer, peers, reranking, large_gallery, questions, index_memory, start, scenes),
-        *(pointing, search, near_duplicates, encoding, goodput, browser_page, relatives, transport),
+        *(pointing, search, near_duplicates, encoding, goodput, browser_page, relatives, transport, rehearsal),
     ],
 )
 def test_benchmark_help_ends_with_an_example(module, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run(module, monkeypatch, "--help")
     assert f"python benchmarks/{module.__name__}.py" in capsys.readouterr().out.splitlines()[-1]
+
+
+@pytest.mark.parametrize("part", rehearsal.PARTS)
+def test_rehearsal_runs_commands_that_parse(part, tmp_path, monkeypatch):
+    name, *options = rehearsal.command(part, tmp_path / "a folder", 2)
+    assert import_module(f"transformers_cbvila.cli.{name}").parse(options)
+
+
+def test_rehearsal_prints_what_each_part_takes(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(rehearsal.PARTS, "draw", "draw cbvila-scenes 'a red circle' --steps 1 --output {folder}/a.png")
+    run(rehearsal, monkeypatch, "--parts", "draw", "--output_dir", str(tmp_path))
+    assert re.search(r"draw +\d+ CPU-seconds +\d+ s +\d\.\d GiB", capsys.readouterr().out)
+    assert (tmp_path / "a.png").is_file()
+    monkeypatch.setitem(rehearsal.PARTS, "draw", "draw no-such-model 'a red circle' --output {folder}/b.png")
+    with pytest.raises(SystemExit, match="draw no-such-model .* failed"):
+        run(rehearsal, monkeypatch, "--parts", "draw", "--output_dir", str(tmp_path))
 
 
 def test_pretraining_step_prints_its_rates(monkeypatch, capsys):
