@@ -11,6 +11,8 @@ from transformers_cbvila.data.collators import CBViLADataCollatorForPreTraining
 from transformers_cbvila.data.pairs import ImageTextPairs
 from transformers_cbvila.model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
 from transformers_cbvila.model.modeling_cbvila_pretraining import CBViLAForPreTraining
+from transformers_cbvila.model.modeling_cbvila_question_answering import CBViLAForQuestionAnswering
+from transformers_cbvila.model.modeling_cbvila_visual_entailment import CBViLAForVisualEntailment
 from transformers_cbvila.training.peft import own_name
 from transformers_cbvila.training.trainer import CBViLATrainer
 
@@ -155,6 +157,30 @@ def test_peft_codes_that_stay_or_are_saved_are_accepted(saved, fields, tmp_path)
     trainer.train()
     assert trainer.state.global_step == 1
     assert torch.equal(codes, before) == (saved is None)
+
+
+@pytest.mark.parametrize("name", ["raq", "lgvq"])
+def test_peft_rejects_new_objectives_that_would_stay_at_random(name, tmp_path):
+    pretrained().save_pretrained(tmp_path / "model")
+    grown = CBViLAForPreTraining.from_pretrained(tmp_path / "model", objectives={name: {}})
+    with pytest.raises(ValueError, match=f"its checkpoint does not have.*'objectives.{name}' to modules_to_save"):
+        pretrainer(tmp_path, model=adapted(EVERYTHING, grown))
+    grown = CBViLAForPreTraining.from_pretrained(tmp_path / "model", objectives={name: {}})
+    pretrainer(tmp_path, model=adapted([*EVERYTHING, f"objectives.{name}"], grown), max_steps=1).train()
+    whole = CBViLAForPreTraining.from_pretrained(tmp_path / "model")
+    assert not whole.missing_weights
+    pretrainer(tmp_path, model=adapted(EVERYTHING, whole), max_steps=1)
+
+
+def test_peft_rejects_a_new_head_that_would_stay_at_random(tmp_path):
+    """A decoder that starts from the fusion encoder is not at random; a classifier is."""
+    pretrained(same_width=True).save_pretrained(tmp_path / "model")
+    assert not CBViLAForQuestionAnswering.from_pretrained(tmp_path / "model").missing_weights
+    judging = CBViLAForVisualEntailment.from_pretrained(tmp_path / "model")
+    args = training_arguments(tmp_path, max_steps=1)
+    with pytest.raises(ValueError, match="does not have.*'entailment_head' to modules_to_save"):
+        CBViLATrainer(model=adapted(None, judging), args=args, train_dataset=[{}])
+    CBViLATrainer(model=adapted(["entailment_head"], judging), args=args, train_dataset=[{}])
 
 
 def test_peft_rejects_task_type(tmp_path):

@@ -78,6 +78,8 @@ class CBViLAPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
+    # Names of weights that the checkpoint of a loaded model lacked, and that started at random.
+    missing_weights: frozenset[str] = frozenset()
 
     def __init__(self, config: Any) -> None:
         # Checked again: `from_pretrained` sets options of the caller after the configuration was created and checked.
@@ -143,6 +145,7 @@ class CBViLAPreTrainedModel(PreTrainedModel):
                 f"{type(self).__name__}(config)."
             )
         super()._adjust_missing_and_unexpected_keys(loading_info)
+        self.missing_weights = frozenset(loading_info.missing_keys)
         left_out = sorted(found - set(loading_info.unexpected_keys))
         if left_out:
             names = (key.removeprefix("cbvila.").removeprefix("fusion_model.") for key in left_out)

@@ -10,9 +10,11 @@ from transformers import PreTrainedModel
 from transformers.trainer import ADAPTER_SAFE_WEIGHTS_NAME
 
 from ..model.language_model_adapter_cbvila import set_adapter_weights
+from ..model.messages_cbvila import shown
 from .arguments import CBViLATrainingArguments
 
 _COPY = re.compile(r"modules_to_save\.[^.]+\.")  # where PEFT puts what it trains whole
+_OF_ADAPTER = re.compile(r"\.(original_module|base_layer)\.")  # where it puts what was there before
 
 
 def base_model(model: Any) -> Any:
@@ -69,10 +71,11 @@ def restore_language_model_adapter(model: Any, checkpoint: str | Path) -> None:
 
 
 def check_adapters(wrapper: nn.Module, args: CBViLATrainingArguments) -> None:
-    """Raises a ValueError if an adapter's file would lack trained codes, or heads that depend on them.
+    """Raises a ValueError if weights would stay at random, or an adapter's file would lack codes or heads of codes.
 
-    The file holds the adapter and the modules that `modules_to_save` names. Codes that are not moved by gradients are
-    neither, unless the codebook is named.
+    All weights but the adapter's are frozen, also those that the checkpoint lacked, such as a new objective's, unless
+    `modules_to_save` names their module. The file holds the adapter and the modules that are named; codes that are not
+    moved by gradients are neither, unless the quantizer is named.
 
     Args:
         wrapper: The model as the trainer got it, wrapped or not.
@@ -82,6 +85,7 @@ def check_adapters(wrapper: nn.Module, args: CBViLATrainingArguments) -> None:
     if model is wrapper and not getattr(model, "_hf_peft_config_loaded", False):
         return
     _check_kind(wrapper, model)
+    _check_new_weights(model)
     quantizer = quantizer_of(model)
     if quantizer is None or not hasattr(model, "objectives"):
         return
@@ -115,6 +119,20 @@ def _check_kind(wrapper: nn.Module, model: Any) -> None:
                 f"{getattr(config.peft_type, 'value', config.peft_type)}: PEFT would call {type(model).__name__} as "
                 "a text model. Leave task_type out, and use an adapter of weights, such as LoraConfig."
             )
+
+
+def _check_new_weights(model: Any) -> None:
+    weights = {_OF_ADAPTER.sub(".", name): p for name, p in model.named_parameters() if not _COPY.search(name)}
+    trained = {own_name(name) for name, p in model.named_parameters() if p.requires_grad}
+    codes = ids_of_codes(model)
+    frozen = [name for name, p in weights.items() if name in model.missing_weights - trained and id(p) not in codes]
+    if frozen:
+        parts = dict.fromkeys(".".join(n.split(".")[: 2 if n.startswith("objectives.") else 1]) for n in frozen)
+        raise ValueError(
+            f"The model is trained with adapters (PEFT), which freeze all else, and {len(frozen)} weights that its "
+            f"checkpoint does not have would stay as they started, at random: {shown(frozen[0])} … Add "
+            f"{', '.join(map(repr, parts))} to modules_to_save of the adapter's configuration."
+        )
 
 
 def _fits(args: CBViLATrainingArguments, quantizer: Any) -> str | None:
