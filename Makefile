@@ -29,7 +29,7 @@ PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_EVALUATE_O
 CBVILA := $(VENV_PYTHON) -m transformers_cbvila
 PRETRAIN := OMP_NUM_THREADS=1 $(CBVILA) pretrain
 
-.PHONY: help install test test-all test-export browser-runtime test-oldest test-newest test-sentence-transformers suite suite-all conformance lint format format-check types app screenshots demo demo-scratch data pretrain-tiny pretrain-scenes lm bench compare study results docs wheel clean FORCE
+.PHONY: help install test test-all test-export browser-runtime coverage test-oldest test-newest test-sentence-transformers suite suite-all conformance lint format format-check types app screenshots demo demo-scratch data pretrain-tiny pretrain-scenes lm bench compare study results docs wheel clean FORCE
 
 help:  ## list the targets
 	@echo "make TARGET [PYTHON=/path/to/python]"
@@ -181,8 +181,13 @@ test-export: $(WITH_ONNX) browser-runtime  ## the tests of ONNX exports and stat
 browser-runtime: $(STAMP)  ## fetch ONNX Runtime Web for the tests of static pages into .cache, once (33 MB)
 	@.ci/install-browser-runtime $(VENV_PYTHON)
 
+WITH_COVERAGE := $(VENV)/installed-coverage
+
+coverage: $(WITH_COVERAGE)  ## the tests, and the share of lines of the package that they run, also in processes that they start (25 minutes)
+	$(PYTEST) --cov --cov-report=term:skip-covered
+
 # With PYTHON the constraints are those that the installation wrote: what is reused stays as it is.
-$(BENCHED) $(WITH_ONNX): $(VENV)/installed-%: $(STAMP)
+$(BENCHED) $(WITH_ONNX) $(WITH_COVERAGE): $(VENV)/installed-%: $(STAMP)
 	constraints=constraints.txt; [[ ! -f $(VENV)/constraints.txt ]] || constraints=$(VENV)/constraints.txt; \
 	  $(VENV_PYTHON) -m pip install --disable-pip-version-check --quiet -e ".[$*]" -c $$constraints
 	touch $@
