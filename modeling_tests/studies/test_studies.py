@@ -229,13 +229,19 @@ def test_committed_studies_name_existing_options():
 
 @pytest.mark.parametrize("study", list(map(Study.read, COMMITTED)), ids=lambda study: study.name)
 def test_arms_of_studies_can_be_trained(study, pack, tmp_path):
-    """Their options fit together, as far as is known before the first step."""
+    """Their options fit together and the model that they start from, as far as is known before the first step."""
     datasets.disable_progress_bars()
     source = str(pack) if study.train_data is None else "scenes[rows=40]"
     for cell in study.cells((source,), "", tmp_path):
         if cell.seed == 0:
-            options = {name: value for name, value in cell.options.items() if name != "model"}
-            studies.cell._trainer(replace(cell, options=options))
+            build_from_start(cell, source)
+
+
+def build_from_start(cell, source):
+    """A trainer before its first step, with the model that the cell starts from as it was before its own."""
+    if cell.start is not None and not cell.start.folder.is_dir():
+        build_from_start(cell.start, source).save_model()
+    return studies.cell._trainer(replace(cell, train_data=(source,)))
 
 
 def test_the_error_of_a_cell_is_shown_and_the_others_go_on(tmp_path, monkeypatch, capsys):
