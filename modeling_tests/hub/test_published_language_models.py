@@ -5,6 +5,7 @@ import json
 import huggingface_hub
 import pytest
 import safetensors.torch
+from code_blocks import code_blocks
 from PIL import Image
 from publishable import FACTS, in_another_process, run_offline
 from tiny_language import save_language_model, save_vision_model
@@ -123,8 +124,14 @@ def test_published_model_takes_its_language_model_from_the_hub(tmp_path, hub, ap
     in_another_process(publish, hub, tmp_path / "home")
     weights = safetensors.torch.load(hub.repositories["org/reads"].files["model.safetensors"])
     assert {name.split(".")[1] for name in weights} == {"vision_tower", "multi_modal_projector"}
-    (tmp_path / "other").mkdir()
-    written = in_another_process(BY_NAME, hub, tmp_path / "other", without_package=True)
+    # The code of its card runs as it stands.
+    with_package, without = code_blocks(hub.repositories["org/reads"].files["README.md"].decode())
+    for name in ("ours", "other"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (40, 30), "red").save(tmp_path / name / "picture.png")
+    assert "generated_text" in in_another_process(with_package, hub, tmp_path / "ours")
+    written = in_another_process(without + BY_NAME, hub, tmp_path / "other", without_package=True)
+    assert "generated_text" in written
     model = CBViLAForConditionalGeneration.from_pretrained(folder, language_model=language)
     processor = CBViLAConditionalGenerationProcessor.from_pretrained(folder)
     inputs = processor(images=Image.new("RGB", (40, 30), "red"), text="<image> this is a", return_tensors="pt")
