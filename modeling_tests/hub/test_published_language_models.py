@@ -4,7 +4,10 @@ import json
 
 import huggingface_hub
 import pytest
-from publishable import FACTS, run_offline
+import safetensors.torch
+from code_blocks import code_blocks
+from PIL import Image
+from publishable import FACTS, in_another_process, run_offline
 from tiny_language import save_language_model, save_vision_model
 
 from transformers_cbvila import (
@@ -87,6 +90,52 @@ def test_stage_and_use_without_the_package(tmp_path, language):
     assert run_offline(USE, tmp_path, tmp_path / "again", language, tmp_path / "third") == written
     again = CBViLAForConditionalGeneration.from_pretrained(tmp_path / "again", language_model=language)
     assert again.config.num_image_tokens == 2
+
+
+PUBLISH = """
+from transformers_cbvila import publish
+publish({folder!r}, "org/reads", facts={facts!r})
+"""
+BY_NAME = """
+from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
+
+options = {"trust_remote_code": True}
+model = AutoModelForImageTextToText.from_pretrained("org/reads", **options)
+processor = AutoProcessor.from_pretrained("org/reads", **options)
+image = Image.new("RGB", (40, 30), "red")
+inputs = processor(images=image, text="<image> this is a", return_tensors="pt")
+written = model.generate(**inputs, max_new_tokens=5)[0].tolist()
+describe = pipeline("image-text-to-text", model="org/reads", **options)
+found = describe(image, "<image> this is a", max_new_tokens=5, return_tensors=True)
+assert found[0]["generated_token_ids"].tolist() == written
+print(written)
+"""
+
+
+@pytest.mark.slow
+def test_published_model_takes_its_language_model_from_the_hub(tmp_path, hub, api):
+    language = save_language_model(tmp_path / "language")
+    api.create_repo(LANGUAGE)
+    api.upload_folder(folder_path=language, repo_id=LANGUAGE)
+    folder = saved(tmp_path, language)
+    publish = PUBLISH.format(folder=str(folder), facts=str(facts_file(tmp_path)))
+    (tmp_path / "home").mkdir()
+    in_another_process(publish, hub, tmp_path / "home")
+    weights = safetensors.torch.load(hub.repositories["org/reads"].files["model.safetensors"])
+    assert {name.split(".")[1] for name in weights} == {"vision_tower", "multi_modal_projector"}
+    # The code of its card runs as it stands.
+    with_package, without = code_blocks(hub.repositories["org/reads"].files["README.md"].decode())
+    for name in ("ours", "other"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (40, 30), "red").save(tmp_path / name / "picture.png")
+    assert "generated_text" in in_another_process(with_package, hub, tmp_path / "ours")
+    written = in_another_process(without + BY_NAME, hub, tmp_path / "other", without_package=True)
+    assert "generated_text" in written
+    model = CBViLAForConditionalGeneration.from_pretrained(folder, language_model=language)
+    processor = CBViLAConditionalGenerationProcessor.from_pretrained(folder)
+    inputs = processor(images=Image.new("RGB", (40, 30), "red"), text="<image> this is a", return_tensors="pt")
+    assert json.loads(written.splitlines()[-1]) == model.generate(**inputs, max_new_tokens=5)[0].tolist()
 
 
 def facts_file(tmp_path):

@@ -6,20 +6,32 @@ from math import log
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import VOCABULARY, tiny_images
+from tiny import VOCABULARY, noise_image, tiny_images
 from tiny_language import (
     EOS,
     IMAGE,
+    PAD,
     PROMPT_IDS,
     language_config,
     language_model,
     prompts,
     reading_model,
+    reading_processor,
     save_language_model,
     save_vision_model,
     second_prompt,
 )
-from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, GPT2Config, GPT2LMHeadModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForImageTextToText,
+    GPT2Config,
+    GPT2LMHeadModel,
+    MambaConfig,
+    MambaForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+)
 
 from transformers_cbvila import (
     CBViLAConditionalGenerationConfig,
@@ -30,6 +42,7 @@ from transformers_cbvila import (
     CBViLAProjectorOptions,
     register_projector,
 )
+from transformers_cbvila.model.caching_cbvila import CACHE_NAME
 from transformers_cbvila.model.losses_cbvila import next_token_loss
 from transformers_cbvila.model.projectors_cbvila import PROJECTORS
 
@@ -69,14 +82,19 @@ def test_logits_are_the_language_models_with_images_in_their_places():
     torch.testing.assert_close(output.image_hidden_states, features)
 
 
-def test_positions_are_counted_without_padding_on_the_left(model):
+def positions_of(model, **batch):
+    """The positions of tokens at each call of the language model."""
     seen = []
     hook = model.model.language_model.register_forward_pre_hook(
         lambda module, given, options: seen.append(options["position_ids"].tolist()), with_kwargs=True
     )
-    model(**prompts())
+    model(**batch)
     hook.remove()
-    assert seen == [[[0, 1, 2, 3, 4, 5, 6], [0, 0, 0, 0, 1, 2, 3]]]
+    return seen
+
+
+def test_positions_are_counted_without_padding_on_the_left(model):
+    assert positions_of(model, **prompts()) == [[[0, 1, 2, 3, 4, 5, 6], [0, 0, 0, 0, 1, 2, 3]]]
 
 
 def test_batch_equals_single_texts_under_left_padding(model):
@@ -202,17 +220,27 @@ def test_exporters_find_the_parts(model):
 # Training
 
 
+def scored(*losses):
+    """Logits (1, T + 1, 2) in fp64, and labels, of T tokens with these losses."""
+    shares = torch.tensor([*losses, 1.0], dtype=torch.float64).neg().exp()
+    return torch.stack([1 - shares, shares], dim=-1).log().unsqueeze(0), torch.ones(1, len(losses) + 1).long()
+
+
 def test_loss_is_the_mean_over_labelled_tokens():
-    logits = torch.zeros(1, 4, 3)
-    logits[0, :3] = torch.tensor([[0.5, 0.25, 0.25], [0.25, 0.25, 0.5], [0.125, 0.375, 0.5]]).log()
-    labels = torch.tensor([[2, 0, 1, 0]])
-    assert next_token_loss(logits, labels).item() == pytest.approx(2 * log(2), abs=1e-6)
-    # Two processes: two labels of mean .5, and one of mean 2.
-    parts = [next_token_loss(logits, labels, 3), next_token_loss(logits, labels, 6)]
-    assert parts[0].item() == pytest.approx(2 * parts[1].item())
+    """Probabilities of .5, .25 and .125."""
+    logits, labels = scored(log(2), 2 * log(2), 3 * log(2))
+    assert next_token_loss(logits, labels).item() == pytest.approx(2 * log(2), abs=1e-12)
+    labels[0, 2:] = -100
+    assert next_token_loss(logits, labels).item() == pytest.approx(log(2), abs=1e-12)
     none = next_token_loss(logits.requires_grad_(), torch.full_like(labels, -100))
     none.backward()
     assert none.item() == 0 and not logits.grad.any()
+
+
+def test_loss_of_two_processes_is_the_mean_over_the_tokens_of_both():
+    """Two labels of mean .5 and one of 2: 1, and not 1.25."""
+    parts = [next_token_loss(*scored(*losses), 3) for losses in ((0.25, 0.75), (2.0,))]
+    assert sum(parts).item() == pytest.approx(1.0, abs=1e-12)
 
 
 def test_labels_of_images_and_padding_do_not_count(model):
@@ -242,6 +270,27 @@ def test_vision_tower_and_projector_get_gradients_and_the_language_model_none():
     for name, parameter in model.model.vision_tower.named_parameters():
         assert parameter.grad.abs().sum() > 0, name
     assert not model.model.language_model.training and model.model.vision_tower.training
+
+
+@pytest.mark.parametrize("padding", [0, 2])
+def test_layout_of_one_shot(padding):
+    """Fifteen tokens, of which the query's answer, the full stop and the end are labelled."""
+    model, processor = reading_model(), reading_processor()
+    text = "<image> this is a dog.<image> this is a cat.<eos>"
+    images = [noise_image(seed=1), noise_image(seed=2)]
+    options = {"padding": "max_length", "max_length": 15 + padding, "return_tensors": "pt"}
+    batch = processor(images=images, text=text, **options)
+    this, is_, a, dog, cat, stop = 4, 5, 6, 7, 8, 21
+    ids = [IMAGE, IMAGE, this, is_, a, dog, stop, IMAGE, IMAGE, this, is_, a, cat, stop, EOS]
+    assert batch["input_ids"].tolist() == [[PAD] * padding + ids]
+    assert batch["attention_mask"].tolist() == [[0] * padding + [1] * 15]
+    labels = batch["input_ids"].clone()
+    labels[:, : padding + 12] = -100
+    seen = positions_of(model, **batch)
+    assert seen == [[[0] * padding + list(range(15))]]
+    output = model(**batch, labels=labels)
+    scores = output.logits[0, padding + 11 : padding + 14].log_softmax(-1)
+    torch.testing.assert_close(output.loss, -scores[range(3), [cat, stop, EOS]].mean())
 
 
 def test_frozen_vision_tower():
@@ -324,10 +373,34 @@ def test_configuration_round_trip(tmp_path):
     assert (changed.projector_config.length, changed.projector_config.dropout) == (4, 0.0)
 
 
-def test_language_model_with_absolute_positions():
+def absolute_positions():
+    sizes = {"n_embd": 32, "n_layer": 2, "n_head": 4, "bos_token_id": 1, "eos_token_id": EOS}
+    return GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, initializer_range=0.3, **sizes))
+
+
+def no_attention():
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4}
+    return MambaForCausalLM(MambaConfig(vocab_size=VOCABULARY, initializer_range=0.3, **sizes))
+
+
+def narrow_embeddings():
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "ffn_dim": 64}
+    return OPTForCausalLM(OPTConfig(vocab_size=VOCABULARY, word_embed_proj_dim=16, **sizes))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        absolute_positions,
+        pytest.param(
+            no_attention,
+            marks=pytest.mark.skipif(CACHE_NAME != "cache", reason="Mamba's cache had a name of its own before"),
+        ),
+    ],
+)
+def test_other_language_models(make):
     torch.manual_seed(0)
-    sizes = {"vocab_size": VOCABULARY, "n_embd": 32, "n_layer": 2, "n_head": 4, "bos_token_id": 1, "eos_token_id": EOS}
-    model = reading_model(GPT2LMHeadModel(GPT2Config(**sizes, initializer_range=0.3)).eval())
+    model = reading_model(make().eval())
     together, alone = model(**prompts()).logits, model(**second_prompt()).logits
     torch.testing.assert_close(together[1:, 3:], alone, atol=1e-4, rtol=1e-4)
     assert torch.equal(written(model, prompts()), written(model, prompts(), use_cache=False))
@@ -380,6 +453,11 @@ def test_other_language_model(saved, field):
     other = language_model(**{field: 64})
     with pytest.raises(ValueError, match=rf"{field}=64, and .*{field}=(32|60)"):
         CBViLAForConditionalGeneration.from_pretrained(folder, language_model=other)
+
+
+def test_language_model_with_embeddings_of_another_width():
+    with pytest.raises(ValueError, match="OPTForCausalLM has token embeddings 16 wide and hidden_size=32"):
+        reading_model(narrow_embeddings())
 
 
 def test_language_model_that_changes_its_scores():

@@ -172,6 +172,7 @@ def test_gradient_checkpointing_gives_the_same_gradients():
             {"input_ids": torch.ones(3, 3, dtype=torch.long), "encoder_hidden_states": image_tokens(2)},
             r"Got 2 image\(s\) and 3 text\(s\)",
         ),
+        ({"encoder_hidden_states": torch.ones(1, 5, 48)}, "are 48 wide, and this Q-Former reads image tokens 32 wide"),
     ],
 )
 def test_model_says_what_is_wrong(given, message):

@@ -184,6 +184,15 @@ def test_loss_falls_when_trained():
     assert totals[-1] < 0.6 * totals[0]
 
 
+def test_published_size_has_as_many_parameters_as_counted():
+    """BLIP-2's, on image tokens that are 1,408 wide: 186.7 million."""
+    vision = {"hidden_size": 1408, "num_attention_heads": 16, "num_hidden_layers": 0}
+    with torch.device("meta"):
+        model = CBViLAForQFormerPreTraining(CBViLAQFormerConfig(vision_config=vision))
+    own = sum(p.numel() for name, p in model.named_parameters() if not name.startswith("vision_model."))
+    assert own == 186_702_654
+
+
 # What is trained
 
 GROUPS = {

@@ -4,6 +4,8 @@ import pytest
 import torch
 from tiny import noise_image
 from tiny_language import (
+    BOS,
+    EOS,
     IMAGE,
     PAD,
     language_tokenizer,
@@ -12,6 +14,7 @@ from tiny_language import (
     save_language_model,
     save_vision_model,
 )
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoProcessor, pipeline
 
 from transformers_cbvila import (
@@ -19,6 +22,7 @@ from transformers_cbvila import (
     CBViLAForConditionalGeneration,
     CBViLAImageProcessorPil,
 )
+from transformers_cbvila.data.captioning_collator import CBViLADataCollatorForCaptioning
 
 DOG, CAT = noise_image(seed=1), noise_image(seed=2)
 SHOT = "<image> this is a dog.<image> this is a"
@@ -64,6 +68,17 @@ def test_texts_with_and_without_images(processor):
     assert batch["input_ids"] == [[PAD, PAD, THIS], [IMAGE, IMAGE, A]] and len(batch["pixel_values"]) == 1
     assert set(processor(images=[[]], text="this")) == {"input_ids", "attention_mask"}
     assert set(processor(images=DOG)) == {"pixel_values"}
+
+
+def test_first_token_of_texts_stands_before_the_image():
+    tokenizer = language_tokenizer(bos_token="<bos>")
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", BOS)])
+    processor = CBViLAConditionalGenerationProcessor(CBViLAImageProcessorPil(), tokenizer)
+    assert processor(images=DOG, text="<image> a")["input_ids"] == [[BOS, IMAGE, IMAGE, A]]
+    (ids,) = processor.apply_chat_template(chat(DOG, "a"), tokenize=True, return_dict=True)["input_ids"]
+    assert ids == [BOS, IMAGE, IMAGE, A]
+    batch = CBViLADataCollatorForCaptioning(processor)([{"image": DOG, "text": "a"}])
+    assert batch["labels"].tolist() == [[-100, -100, -100, A, EOS]]
 
 
 def test_number_of_tokens_per_image_and_their_name():
@@ -166,22 +181,25 @@ def expected_text(describe, images, text):
     return describe.processor.decode(new, skip_special_tokens=True)
 
 
-def test_pipeline_with_prompts(describe):
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_pipeline_with_prompts(describe, batch_size):
     expected = [expected_text(describe, [DOG, CAT], SHOT), expected_text(describe, [CAT], "<image> a")]
     options = {"return_full_text": False, "max_new_tokens": 4}
     assert [r["generated_text"].strip() for r in describe([DOG, CAT], [SHOT], **options)] == [expected[0].strip()]
-    results = describe([[DOG, CAT], [CAT]], [SHOT, "<image> a"], **options)
+    results = describe([[DOG, CAT], [CAT]], [SHOT, "<image> a"], batch_size=batch_size, **options)
     assert [result["generated_text"].strip() for result in results] == [text.strip() for text in expected]
 
 
-def test_pipeline_with_chats(describe):
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_pipeline_with_chats(describe, batch_size):
     expected = expected_text(describe, [DOG, CAT], SHOT)
     shots = chat(DOG, "this is a dog.", CAT, "this is a")
     answer = describe(text=shots, max_new_tokens=4)[0]["generated_text"][-1]
     assert answer["role"] == "assistant" and answer["content"].strip() == expected.strip()
     chats = [shots, chat(CAT, "a")]
-    results = describe(text=chats, max_new_tokens=4, return_full_text=False, batch_size=1)
-    assert results[0][0]["generated_text"].strip() == expected.strip()
+    results = describe(text=chats, max_new_tokens=4, return_full_text=False, batch_size=batch_size)
+    texts = [expected, expected_text(describe, [CAT], "<image> a")]
+    assert [result[0]["generated_text"].strip() for result in results] == [text.strip() for text in texts]
 
 
 def test_pipeline_loads_a_saved_model(tmp_path):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from equal_tensors import assert_equal_weights
 from tiny import build, tiny_images
-from tiny_language import language_model, reading_model, save_language_model, save_vision_model
+from tiny_language import IMAGE, PAD, language_model, reading_model, save_language_model, save_vision_model
 from tiny_qformer import QUERIES, VISION_WIDTH, WIDTH, build_qformer, tiny_qformer_config
 
 from transformers_cbvila import CBViLAForConditionalGeneration, CBViLAForQFormerPreTraining, CBViLAModel
@@ -25,7 +25,7 @@ def stage_1(tmp_path):
 
 def prompt():
     """A text with the tokens of one image in it."""
-    model_ids = [60] * QUERIES
+    model_ids = [IMAGE] * QUERIES
     return {"input_ids": torch.tensor([[*model_ids, 7, 8, 9]]), "pixel_values": tiny_images(1)}
 
 
@@ -65,6 +65,30 @@ def test_projector_holds_and_trains_all_but_what_text_alone_passes():
     )
     others = [p for n, p in model.named_parameters() if "multi_modal_projector" not in n]
     assert others and all(p.grad is None for p in others)
+
+
+@pytest.mark.parametrize("way", [{}, {"num_beams": 3}, {"cache_implementation": "static"}])
+def test_generation_with_a_cache_in_a_batch_equals_alone_and_without(way):
+    """Two prompts, the first of which is padded on the left."""
+    model = reading_model(projector=SIZES)
+    short, long = [IMAGE] * QUERIES + [7], [IMAGE] * QUERIES + [7, 8, 9]
+    ids = torch.tensor([[PAD] * 2 + short, long])
+    images, mask = tiny_images(2), (ids != PAD).long()
+    both = {"input_ids": ids, "attention_mask": mask, "pixel_values": images}
+    options = {"max_new_tokens": 6, "min_new_tokens": 6, "do_sample": False}
+    together = model.generate(**both, **options, **way)
+    alone = model.generate(torch.tensor([short]), pixel_values=images[:1], **options, **way)
+    assert torch.equal(together[:1, -6:], alone[:, -6:])
+    way = {name: value for name, value in way.items() if name != "cache_implementation"}
+    assert torch.equal(together, model.generate(**both, **options, **way, use_cache=False))
+    logits = model(input_ids=torch.tensor([short]), pixel_values=images[:1]).logits
+    torch.testing.assert_close(model(**both).logits[:1, 2:], logits, atol=1e-4, rtol=1e-4)
+
+
+def test_exporters_find_the_parts():
+    exporters = pytest.importorskip("transformers.exporters.utils")
+    parts = exporters.decompose_for_generation(reading_model(projector=SIZES), prompt())
+    assert {"image_encoder", "multi_modal_projector", "language_model", "lm_head", "decode"} <= set(parts)
 
 
 def test_initial_weights_of_the_projector_are_those_of_a_qformer():

@@ -72,8 +72,8 @@ def split_language_model(language_model: PreTrainedModel) -> tuple[PreTrainedMod
     """Returns the layers of a causal language model, and the linear layer that scores tokens.
 
     Raises:
-        ValueError: If it takes no embeddings or has no cache of keys and values, or if its scores are more than those
-            of the linear layer.
+        ValueError: If it takes no embeddings or has no cache of keys and values, if its embeddings are not as wide as
+            its states, or if its scores are more than those of the linear layer.
     """
     decoder: Any = language_model.base_model
     head = language_model.get_output_embeddings()
@@ -83,9 +83,21 @@ def split_language_model(language_model: PreTrainedModel) -> tuple[PreTrainedMod
             f"{type(language_model).__name__} is no causal language model that takes embeddings and has a cache of "
             "keys and values, such as LlamaForCausalLM."
         )
+    _check_embeddings(language_model, decoder)
     if next(language_model.parameters()).device.type != "meta":
         _check_scores(language_model, decoder, head)
     return decoder, head
+
+
+def _check_embeddings(language_model: PreTrainedModel, decoder: Any) -> None:
+    """Raises a ValueError unless token embeddings, in whose place images stand, have the width of the states."""
+    width = decoder.get_input_embeddings().weight.shape[-1]
+    expected = language_model.config.get_text_config().hidden_size
+    if width != expected:
+        raise ValueError(
+            f"{type(language_model).__name__} has token embeddings {width} wide and hidden_size={expected}, which is "
+            "not supported, as projectors write rows of hidden_size: use another language model."
+        )
 
 
 @torch.no_grad()

@@ -346,8 +346,8 @@ class CBViLAConditionalGenerationModel(CBViLAConditionalGenerationPreTrainedMode
         )
         return CBViLAConditionalGenerationModelOutput(
             last_hidden_state=output.last_hidden_state,
-            hidden_states=output.hidden_states,
-            attentions=output.attentions,
+            hidden_states=output.get("hidden_states"),
+            attentions=output.get("attentions"),
             image_hidden_states=features,
             **named_cache(output.get(CACHE_NAME)),
         )

@@ -255,11 +255,13 @@ class CBViLAQFormerModel(CBViLAPreTrainedModel):
             `last_hidden_state` (B, T, D), queries first, and `pooler_output` (B, D), its first token.
 
         Raises:
-            ValueError: If there is neither image nor text, both forms of a text, or another number of images.
+            ValueError: If there is neither image nor text, both forms of a text, another number of images, or image
+                tokens of another width.
         """
         if input_ids is not None and inputs_embeds is not None:
             raise ValueError("Pass input_ids or inputs_embeds, not both.")
         text = input_ids if inputs_embeds is None else inputs_embeds
+        self._check_width(encoder_hidden_states)
         num_rows = self._num_rows(text, encoder_hidden_states, encoder_index)
         hidden_states = self.embeddings(text, position_ids, num_rows)
         num_queries = 0 if num_rows is None else self.config.num_query_tokens
@@ -273,6 +275,14 @@ class CBViLAQFormerModel(CBViLAPreTrainedModel):
         return BaseModelOutputWithPoolingAndCrossAttentions(
             last_hidden_state=hidden_states, pooler_output=hidden_states[:, 0]
         )
+
+    def _check_width(self, images: Tensor | None) -> None:
+        width = self.config.vision_config.hidden_size
+        if images is not None and images.shape[-1] != width:
+            raise ValueError(
+                f"encoder_hidden_states are {images.shape[-1]} wide, and this Q-Former reads image tokens {width} "
+                "wide (vision_config.hidden_size): give those of the image encoder that it was trained on."
+            )
 
     @staticmethod
     def _num_rows(text: Tensor | None, images: Tensor | None, index: Tensor | None) -> int | None:
