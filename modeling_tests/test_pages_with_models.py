@@ -10,6 +10,7 @@ from tiny_language import reading_model, reading_processor, save_language_model
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+_SOURCES = ("src", "modeling_tests", "benchmarks", "conversion", "examples", "hub_cards", "studies")
 
 
 def shown(pattern):
@@ -73,3 +74,15 @@ def test_modules_that_are_run_are_there():
     named = {(page, found[1]) for page, found in shown(r"python -m (studies[\w.]*)")}
     assert len(named) > 3
     assert not [(page, name) for page, name in named if not (ROOT / f"{name.replace('.', '/')}.py").is_file()]
+
+
+def test_files_that_pages_name_are_there():
+    files = [str(path.relative_to(ROOT)) for top in _SOURCES for path in (ROOT / top).rglob("*.*")]
+    lost = []
+    for page in PAGES:
+        text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+        for name in re.findall(r"`([\w./-]+\.(?:py|js))`", text):
+            is_there = any(f"/{file}".endswith(f"/{name}") for file in files)
+            if not is_there and "NAME" not in name:
+                lost.append(f"{page.name}: {name}")
+    assert not lost
