@@ -14,7 +14,7 @@ from tiny import build, half_image, pretraining_model, tiny_processor
 from transformers_cbvila import CBViLAForMaskedImageModeling, CBViLAForVisualReasoning
 from transformers_cbvila.cli import main
 from transformers_cbvila.explaining.explain import explain
-from transformers_cbvila.explaining.visual_words import codes_of_image
+from transformers_cbvila.explaining.visual_words import codes_of_image, words_for_code
 from transformers_cbvila.pages.explanation_page import write_explanation_page
 from transformers_cbvila.pages.heat_maps import heat_colours, heat_map, place_of_maximum
 
@@ -67,6 +67,24 @@ def test_page_shows_a_map_of_each_word_and_escapes(tmp_path):
     assert any(image["alt"].startswith("A patch with code") for image in page.images)
 
 
+def test_page_shows_the_words_of_each_visual_word(tmp_path):
+    model, processor = pretraining_model(), tiny_processor()
+    found = explain(model, processor, PICTURE, "red left half")
+    codes = codes_of_image(model, processor, PICTURE)
+    html = write_explanation_page(tmp_path / "page.html", found, codes=codes).read_text(encoding="utf-8")
+    section = html.partition("<h2>Words that go with a visual word</h2>")[2]
+    rows = re.findall(r">code (\d+)</th><td>(.*?)</td><td>(.*?)</td>", section)
+    assert sorted(int(code) for code, *_ in rows) == sorted(set(codes.ravel().tolist()))
+    for code, patches, words in rows:
+        having = [patch for patch, of_patch in enumerate(codes) if int(code) in of_patch]
+        more = f" and {len(having) - 8} more" if len(having) > 8 else ""
+        assert patches == ", ".join(map(str, having[:8])) + more
+        expected = words_for_code(found, codes, int(code))
+        assert re.findall(r'(\w+) <span class="soft">(.*?)</span>', words) == [(w, f"{m:.2f}") for w, m in expected]
+    strongest = [float(re.search(r">(\d\.\d+)<", words)[1]) for *_, words in rows]
+    assert strongest == sorted(strongest, reverse=True)
+
+
 def test_page_shows_no_negative_zero_and_edges_of_white_pictures(tmp_path):
     model = build(CBViLAForVisualReasoning)
     found = explain(model, tiny_processor(), [PICTURE, half_image("blue", "top")], "red")
@@ -117,6 +135,7 @@ def test_explain_command(picture, tmp_path, capsys):
     assert re.search(r"probability 0\.\d{4} by softmax, not calibrated", printed)
     page = Tags((tmp_path / "page.html").read_text(encoding="utf-8"))
     assert "Visual words that speak for a word" in page.texts
+    assert "Words that go with a visual word" in page.texts
     assert main([*argv, "--method", "rollout", "--layer", "0"]) == 0
 
 

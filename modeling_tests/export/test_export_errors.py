@@ -8,12 +8,15 @@ import pytest
 import tiny
 import torch
 from PIL import Image
+from tiny_heads import build_head
 
 from transformers_cbvila import (
     CBViLAForImageTextRetrieval,
     CBViLAForMaskedImageModeling,
     CBViLAForPreTraining,
+    CBViLAForQFormerPreTraining,
     CBViLAForVisualEntailment,
+    CBViLAForVisualReasoning,
     CBViLAImageProcessorPil,
     CBViLAModel,
     CBViLAOnnxQuestionAnswering,
@@ -27,7 +30,7 @@ from transformers_cbvila.onnx_runtime.texts import Texts
 
 
 def saved(folder, head=CBViLAForPreTraining, processor=None, **fields):
-    tiny.build(head, **fields).save_pretrained(folder)
+    build_head(head, **fields).save_pretrained(folder)
     (processor or tiny.tiny_processor()).save_pretrained(folder)
     return folder
 
@@ -50,7 +53,7 @@ def extra():
 @pytest.mark.parametrize(
     ("fields", "graphs", "message"),
     [
-        ({"head": CBViLAForVisualEntailment}, None, "a CBViLAForVisualEntailment cannot be exported; CBViLAForImage"),
+        ({"head": CBViLAForQFormerPreTraining}, None, "a CBViLAForQFormerPreTraining cannot be exported; CBViLAForI"),
         ({"head": CBViLAModel}, ["matching"], "no graph 'matching'; it has image_encoder, text_encoder"),
         ({}, ["text_encodre"], "did you mean text_encoder"),
         (
@@ -107,6 +110,8 @@ def test_export_command_refuses_options(arguments, message, capsys):
         (CBViLAForImageTextRetrieval, ["image_encoder", "text_encoder", "matching"]),
         (CBViLAForMaskedImageModeling, ["image_encoder", "text_encoder", "drawing"]),
         (CBViLAForPreTraining, ["image_encoder", "text_encoder", "matching", "drawing"]),
+        (CBViLAForVisualEntailment, ["image_encoder", "text_encoder", "entailment"]),
+        (CBViLAForVisualReasoning, ["image_encoder", "text_encoder", "reasoning"]),
     ],
 )
 @torch.no_grad()

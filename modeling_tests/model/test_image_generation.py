@@ -27,6 +27,13 @@ def test_cosine_schedule_by_hand(hidden, steps, expected):
     assert hidden_counts(hidden, steps) == expected
 
 
+@pytest.mark.parametrize(
+    "schedule, expected", [("linear", [12, 8, 4, 0]), ("square", [15, 12, 7, 0]), ("arccos", [14, 11, 8, 0])]
+)
+def test_other_schedules_by_hand(schedule, expected):
+    assert hidden_counts(16, 4, schedule) == expected
+
+
 def test_samples_follow_the_distribution_of_logits():
     logits = torch.tensor([0.5, 0.25, 0.125, 0.125]).log().expand(1, 20_000, 4)
     generator = torch.Generator().manual_seed(0)
@@ -82,6 +89,8 @@ def test_steps_reveal_words_that_stay(model):
     )
     counts = [step.bool_masked_pos.sum(1).tolist() for step in drawn.steps]
     assert counts == [[number] * 2 for number in hidden_counts(PATCHES, 4)]
+    evenly = model.generate_images(*captions("red left"), num_steps=4, schedule="linear").steps
+    assert [int(step.bool_masked_pos.sum()) for step in evenly] == [12, 8, 4, 0]
     for before, after in zip(drawn.steps, drawn.steps[1:], strict=False):
         shown = ~before.bool_masked_pos
         assert torch.equal(after.codebook_indices[shown], before.codebook_indices[shown])
@@ -141,6 +150,7 @@ def test_a_part_is_redrawn_and_the_rest_kept(model):
         ({"temperature": float("nan")}, "temperature=nan must be at least 0"),
         ({"top_k": 0}, "top_k=0 must be at least 1"),
         ({"choice_temperature": -2.0}, "choice_temperature=-2.0"),
+        ({"schedule": "cosin"}, "schedule='cosin': choose one of cosine, linear, square, arccos"),
         ({"pixel_values": torch.zeros(1, 3, SIDE, SIDE)}, "give both, pixel_values and bool_masked_pos"),
         ({"bool_masked_pos": torch.zeros(1, PATCHES)}, "give both, pixel_values and bool_masked_pos"),
         (

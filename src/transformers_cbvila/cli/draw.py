@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import re
+from typing import TYPE_CHECKING, Any
 
 from .parsing import Parser
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 EXAMPLE = """\
 example:
   cbvila draw cbvila-tiny "a red circle" "a small blue square" --output drawn.png
   cbvila draw cbvila-tiny "a red circle" --steps 12 --show_steps --output steps.png
+  cbvila draw cbvila-tiny "a blue square" --image drawn.png --redraw 8-15 --output redrawn.png
+  cbvila draw cbvila-tiny "a red circle" --image drawn.png --redraw 50% --output variations.png
+  cbvila draw cbvila-tiny "a red circle" --image drawn.png --words 5=17,6=17 --output exchanged.png
 
 The sheet has a line of pictures for each text. Visual words are drawn in a few steps, the surest first, and the pixel
 head paints them. The same seed draws the same pictures.
+
+With --image a line begins with the picture as the model sees it. Its patches are numbered row by row from 0; `cbvila
+explain` shows them with their visual words.
 """
 
 
@@ -42,9 +53,53 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace]:
         "--top_k", type=int, metavar="K", help="sample from the K likeliest visual words (default: all)"
     )
     parser.add_argument(
+        "--schedule",
+        default="cosine",
+        metavar="NAME",
+        help="how many visual words are drawn in which step: cosine, linear, square or arccos",
+    )
+    parser.add_argument(
         "--show_steps", action="store_true", help="show the first picture of each text after every step"
     )
-    return (parser.parse_args(argv),)
+    parser.add_argument("--image", metavar="FILE", help="a picture to change, with --redraw or --words")
+    change = parser.add_mutually_exclusive_group()
+    change.add_argument(
+        "--redraw",
+        type=_part,
+        metavar="PATCHES",
+        help="patches to draw anew, such as 0-7,12; or a share of them, such as 50%%, others in each sample",
+    )
+    change.add_argument(
+        "--words",
+        type=_words,
+        metavar="PATCH=CODE",
+        help="visual words to exchange, such as 5=17,6=17; the picture is painted anew with them",
+    )
+    asked = parser.parse_args(argv)
+    if (asked.image is None) != (asked.redraw is None and asked.words is None):
+        parser.error("give --image with --redraw or --words, or none of them")
+    return (asked,)
+
+
+def _part(text: str) -> list[int] | float:
+    """Reads patches, or a share of them."""
+    if share := re.fullmatch(r"(\d+(?:\.\d+)?)%", text):
+        return float(share[1]) / 100
+    patches = list[int]()
+    for piece in text.split(","):
+        found = re.fullmatch(r"(\d+)(?:-(\d+))?", piece)
+        if not found:
+            raise argparse.ArgumentTypeError(f"{text!r} must be patches such as 0-7,12, or a share such as 50%")
+        patches += range(int(found[1]), int(found[2] or found[1]) + 1)
+    return patches
+
+
+def _words(text: str) -> dict[int, int]:
+    """Reads visual words by their patches."""
+    if not re.fullmatch(r"\d+=\d+(,\d+=\d+)*", text):
+        raise argparse.ArgumentTypeError(f"{text!r} must be patches with codes, such as 5=17,6=17")
+    pairs = (piece.split("=") for piece in text.split(","))
+    return {int(patch): int(code) for patch, code in pairs}
 
 
 def run(asked: argparse.Namespace) -> int:
@@ -64,11 +119,37 @@ def run(asked: argparse.Namespace) -> int:
         "guidance_scale": asked.guidance,
         "temperature": asked.temperature,
         "top_k": asked.top_k,
+        "schedule": asked.schedule,
     }
-    if asked.show_steps:
+    if asked.image is not None:
+        lines = _changed(model, processor, asked, how)
+    elif asked.show_steps:
         lines = [of_text[0] for of_text in draw_steps(model, processor, asked.texts, seed=asked.seed, **how)]
     else:
         lines = draw_captions(model, processor, asked.texts, asked.samples, asked.seed, **how)
     sheet(lines, asked.texts).save(asked.output)
     print(f"Pictures: {asked.output}")
     return 0
+
+
+def _changed(model: Any, processor: Any, asked: argparse.Namespace, how: dict[str, Any]) -> list[list[Image.Image]]:
+    """Returns a line for each text: the picture as the model sees it, and what it was changed into."""
+    from ..drawing.changes import exchange_words, vary
+    from ..drawing.steps import draw_in_steps
+    from ..model.image_loading_cbvila import load_image
+    from ..retrieval.encoding import pixel_values_of
+
+    image = load_image(asked.image)
+    (seen,) = processor.postprocess(pixel_values_of(model, processor, [image]))
+    if asked.words is not None:
+        return [[seen, exchange_words(model, processor, image, asked.words, text)] for text in asked.texts]
+    draw = vary if isinstance(asked.redraw, float) else draw_in_steps
+    lines = []
+    for text in asked.texts:
+        drawn = [
+            draw(model, processor, text, image, asked.redraw, seed=asked.seed, sample=sample, **how)
+            for sample in range(1 if asked.show_steps else asked.samples)
+        ]
+        after = drawn[0] if asked.show_steps else [steps[-1] for steps in drawn]
+        lines.append([seen, *(step.picture for step in after)])
+    return lines

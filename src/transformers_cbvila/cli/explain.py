@@ -14,7 +14,8 @@ example:
   cbvila explain runs/nlvr --image left.png right.png --text "both are blue" --output both.html
 
 The page is one file: the picture with a heat map for each word, the score that is explained (how well the text
-matches, the answer, or the class), and, for a pretrained model, the visual words that speak for each word.
+matches, the answer, or the class), and, for a pretrained model, the visual words that speak for each word,
+and the words that go with each visual word, with the numbers of its patches (cbvila draw --image FILE --words).
 """
 
 

@@ -5,7 +5,7 @@ Shapes: N patches, in rows and columns.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,6 +38,7 @@ def draw_in_steps(
     image: Any = None,
     part: Sequence[int] | None = None,
     seed: int = 0,
+    sample: int = 0,
     **options: Any,
 ) -> list[DrawnStep]:
     """Draws a picture from a caption, or redraws a part of one.
@@ -48,7 +49,8 @@ def draw_in_steps(
         caption: The caption.
         image: A picture of which a part is redrawn; the other patches keep their visual words.
         part: Numbers of the patches to redraw, row by row from 0.
-        seed: Seed; without an image, the picture is that of [`draw_captions`] for its first caption and sample.
+        seed: Seed; without an image, the picture is that of [`draw_captions`] for its first caption.
+        sample: Number of the sample, counted from 0.
         options: Arguments of [`~CBViLAForPreTraining.generate_images`], such as `num_steps`.
 
     Returns:
@@ -68,7 +70,9 @@ def draw_in_steps(
             pixel_values = pixel_values_of(model, processor, [image])
             grid = model.patch_grid(pixel_values)
             given = {"pixel_values": pixel_values, "bool_masked_pos": _mask(part, grid).to(model.device)}
-        drawn = model.generate_images(ids, attention_mask, **given, generator=[generator_for(seed, 0, 0)], **options)
+        drawn = model.generate_images(
+            ids, attention_mask, **given, generator=[generator_for(seed, 0, sample)], **options
+        )
         pictures = pictures_after_steps(model, processor, drawn, ids, attention_mask, grid)
     return [
         DrawnStep(picture, step.bool_masked_pos[0].view(grid).cpu().numpy())
@@ -101,9 +105,14 @@ def pictures_after_steps(
 def _mask(part: Sequence[int], grid: tuple[int, int]) -> torch.Tensor:
     """Returns (1, N) bool, true at the patches of the part."""
     number = grid[0] * grid[1]
-    outside = [patch for patch in part if not 0 <= patch < number]
-    if outside:
-        raise ValueError(f"There is no patch {outside[0]}: the picture has {number}, numbered from 0.")
+    check_patches(part, number)
     mask = torch.zeros(1, number, dtype=torch.bool)
     mask[0, list(part)] = True
     return mask
+
+
+def check_patches(part: Iterable[int], number: int) -> None:
+    """Raises a ValueError unless patches are of those that an image has, numbered row by row from 0."""
+    for patch in part:
+        if not 0 <= patch < number:
+            raise ValueError(f"There is no patch {patch}: the picture has {number}, numbered from 0.")

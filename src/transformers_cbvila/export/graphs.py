@@ -1,7 +1,7 @@
 """The graphs that models are exported as: one for each tower and each head, over the model's own methods.
 
 Shapes: B batch, S visual tokens that texts attend to, N patches, L text tokens, A answer tokens, D hidden, Dv vision
-width, E projection width, V vocabulary, ΣK codes of all books, H height, W width.
+width, E projection width, V vocabulary, ΣK codes of all books, H height, W width, n images of a statement, C classes.
 """
 
 from collections.abc import Mapping
@@ -17,6 +17,8 @@ from ..model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetri
 from ..model.modeling_cbvila_masked_image_modeling import CBViLAForMaskedImageModeling
 from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
 from ..model.modeling_cbvila_question_answering import CBViLAForQuestionAnswering
+from ..model.modeling_cbvila_visual_entailment import CBViLAForVisualEntailment
+from ..model.modeling_cbvila_visual_reasoning import CBViLAForVisualReasoning
 from ..model.objective_itm_cbvila import CBViLAITM
 from ..nearest import nearest
 
@@ -131,6 +133,50 @@ class Matching(Graph):
         return {"itm_logits": self.model.objectives[CBViLAITM.name].head(fused.last_hidden_state[:, 0])}
 
 
+class Entailment(Graph):
+    """Encoded texts (B, L, D) with encoded images (B, S, Dv), pair by pair, to the logits (B, C) of their classes."""
+
+    name = "entailment"
+
+    def inputs(self) -> dict[str, GraphInput]:
+        """Returns `text_states`, `attention_mask` and `image_states`."""
+        return _encoded_texts(self.model) | {"image_states": _encoded_images(self.model)}
+
+    def forward(  # type: ignore[override]
+        self, text_states: Tensor, attention_mask: Tensor, image_states: Tensor
+    ) -> dict[str, Tensor]:
+        """Classifies pairs."""
+        fused = self.model.cbvila.fusion_model(text_states, attention_mask, encoder_hidden_states=image_states)
+        return {"logits": self.model.entailment_head(fused.last_hidden_state[:, 0])}
+
+
+class Reasoning(Graph):
+    """Encoded statements (B, L, D) with their encoded images (B, n, S, Dv) to the logits (B, C) of their classes."""
+
+    name = "reasoning"
+
+    def inputs(self) -> dict[str, GraphInput]:
+        """Returns `text_states`, `attention_mask` and `image_states`."""
+        states = _encoded_images(self.model).sample.unsqueeze(1)
+        images = GraphInput(states.repeat(1, self.model.config.num_images, 1, 1), {0: "batch"})
+        return _encoded_texts(self.model) | {"image_states": images}
+
+    def forward(  # type: ignore[override]
+        self, text_states: Tensor, attention_mask: Tensor, image_states: Tensor
+    ) -> dict[str, Tensor]:
+        """Classifies statements; twin layers attend to all images of one, other layers to one after the other."""
+        images = image_states.shape[1]
+        if not self.model.is_twin:
+            text_states = text_states.unsqueeze(1).expand(-1, images, -1, -1).flatten(0, 1)
+            attention_mask = attention_mask.unsqueeze(1).expand(-1, images, -1).flatten(0, 1)
+        fused = self.model.cbvila.fusion_model(
+            text_states, attention_mask, encoder_hidden_states=image_states.flatten(0, 1)
+        )
+        first = fused.last_hidden_state[:, 0]
+        joined = first if self.model.is_twin else first.unflatten(0, (-1, images)).flatten(1)
+        return {"logits": self.model.reasoning_head(joined)}
+
+
 class Drawing(Graph):
     """Visual words (B, N) or (B, N, books), of which some are hidden, under captions (B, L, D).
 
@@ -231,6 +277,8 @@ GRAPHS: dict[Any, tuple[type[Graph], ...]] = {
     CBViLAForImageTextRetrieval: (*_TOWERS, Matching),
     CBViLAForMaskedImageModeling: (*_TOWERS, Drawing),
     CBViLAForQuestionAnswering: (QuestionEncoder, AnswerDecoder),
+    CBViLAForVisualEntailment: (*_TOWERS, Entailment),
+    CBViLAForVisualReasoning: (*_TOWERS, Reasoning),
 }
 
 

@@ -24,7 +24,7 @@ from ..onnx_runtime.texts import Texts
 from ..output_files import write_json
 from ..tasks.row_reading import load_task_rows
 from ..tasks.vqa import VisualQuestionAnswering
-from .graphs import graphs_of
+from .graphs import Entailment, Reasoning, graphs_of
 from .onnx_export import load_exported
 
 _BATCH, _TEXT_LENGTH = 32, 30
@@ -112,7 +112,8 @@ def measure_parity(
 
     Returns:
         What the file has: `bytes`, `milliseconds_per_row`, `largest_difference` by output, `identical_codes`,
-        `identical_answers` and `recall`, as far as the model has them, each by form: `torch`, `onnx`, `int8`.
+        `identical_answers` (or classes) and `recall`, as far as the model has them, each by form: `torch`, `onnx`,
+        `int8`.
 
     Raises:
         FileNotFoundError: If the folder is no export, or the data are not there.
@@ -124,6 +125,7 @@ def measure_parity(
     split = split or usual_split([data])
     model, _ = load_exported(str(source))
     asks = "question_encoder" in forms["onnx"].description["graphs"]
+    answers = asks or _classifier(forms["onnx"]) is not None
     given = _questions(data, split, rows) if asks else _captions(data, split, rows)
     with _one_thread():
         compared = ComparedGraphs(TorchGraphs(model, forms["onnx"]), forms)
@@ -145,7 +147,7 @@ def measure_parity(
     }
     if any(total for _, total in compared.identical.values()):
         report["identical_codes"] = {form: float(same / total) for form, (same, total) in compared.identical.items()}
-    if asks:
+    if answers:
         pairs = {form: zip(results[form], results["torch"], strict=True) for form in forms}
         report["identical_answers"] = {form: float(np.mean([a == b for a, b in both])) for form, both in pairs.items()}
     elif results["torch"]:
@@ -181,9 +183,29 @@ def _results(graphs: Graphs, rows: Sequence[Row]) -> Any:
         return [answer for i in starts for answer in ask(images[i : i + _BATCH], texts[i : i + _BATCH])]
     if "retrieval" in graphs.description:
         return _recalls(CBViLAOnnxRetriever(graphs, _BATCH), images, texts)
+    found = []
     for i in range(0, len(rows), _BATCH):
-        _encode(graphs, rows[i : i + _BATCH])
-    return {}
+        encoded = _encode(graphs, rows[i : i + _BATCH])
+        found += _classes(graphs, encoded)
+    return found
+
+
+def _classifier(graphs: Graphs) -> str | None:
+    """Returns the name of the graph that classifies, if there is one."""
+    return next((name for name in (Entailment.name, Reasoning.name) if name in graphs.description["graphs"]), None)
+
+
+def _classes(graphs: Graphs, encoded: dict[str, np.ndarray]) -> list[int]:
+    """Returns the class of each encoded text with its image, and those before it where a text has several."""
+    name = _classifier(graphs)
+    if name is None:
+        return []
+    states = encoded["image_states"]
+    if name == Reasoning.name:
+        images = graphs.description["graphs"][name]["inputs"]["image_states"][1]
+        states = np.stack([np.roll(states, place, axis=0) for place in range(images)], axis=1)
+    logits = graphs.run(name, {**encoded, "image_states": states})["logits"]
+    return [int(number) for number in logits.argmax(-1)]
 
 
 def _recalls(retriever: CBViLAOnnxRetriever, images: list[Any], texts: list[str]) -> dict[str, float]:

@@ -4,7 +4,7 @@ Shapes: B images, N patches, ΣK codes of all books.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -14,16 +14,25 @@ from .losses_cbvila import at_least_fp32
 Generators = torch.Generator | Sequence[torch.Generator] | None
 
 
-def hidden_counts(hidden: int, num_steps: int) -> list[int]:
-    """Returns how many of `hidden` patches stay hidden after each step, by the cosine schedule.
+# The share of patches that are still hidden when a share r of the steps is done, by the name of the schedule.
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "cosine": lambda r: math.cos(math.pi * r / 2),
+    "linear": lambda r: 1 - r,
+    "square": lambda r: 1 - r**2,
+    "arccos": lambda r: math.acos(r) * 2 / math.pi,
+}
 
-    After step t of T ⌈hidden · cos(πt / 2T)⌉ are, or one less than before if that is fewer, and after the last none.
+
+def hidden_counts(hidden: int, num_steps: int, schedule: str = "cosine") -> list[int]:
+    """Returns how many of `hidden` patches stay hidden after each step, by a schedule of `SCHEDULES`.
+
+    After step t of T ⌈hidden · share(t / T)⌉ are, or one less than before if that is fewer, and after the last none.
     (MaskGIT's paper has this ceiling, its code rounds down.)
     """
     counts, left = [], hidden
     for step in range(1, num_steps + 1):
         # rounded first: the cosine of π/3 is 0.5000000000000001
-        wanted = math.ceil(round(hidden * math.cos(math.pi * step / (2 * num_steps)), 9))
+        wanted = math.ceil(round(hidden * SCHEDULES[schedule](step / num_steps), 9))
         left = max(0, min(wanted, left - 1)) if step < num_steps else 0
         counts.append(left)
     return counts

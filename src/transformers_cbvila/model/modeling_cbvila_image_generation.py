@@ -12,7 +12,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .decoding_steps_cbvila import Generators, gumbel_noise, hidden_counts, least_confident, sample_codes
+from .decoding_steps_cbvila import (
+    SCHEDULES,
+    Generators,
+    gumbel_noise,
+    hidden_counts,
+    least_confident,
+    sample_codes,
+)
 from .modeling_cbvila_queries import EncodedImage
 from .quantizer_output_cbvila import CBViLAQuantizerOutput
 
@@ -72,6 +79,7 @@ class CBViLAImageGeneration:
         guidance_scale: float = 1.0,
         choice_temperature: float = 4.5,
         generator: Generators = None,
+        schedule: str = "cosine",
     ) -> CBViLAGeneratedImages:
         """Draws an image for each caption, or redraws a part of an image; call it in evaluation mode.
 
@@ -91,12 +99,14 @@ class CBViLAImageGeneration:
             choice_temperature: Of the noise in the choice of the words to keep, which falls to 0 with the steps.
             generator: Generator of all samples, for images that can be drawn again; or one for each image, which then
                 does not depend on the others of its batch.
+            schedule: How many words are drawn in which step: `"cosine"` draws few at first and most at the end,
+                `"square"` likewise, `"linear"` as many in each step, `"arccos"` most in the first and the last ones.
 
         Raises:
             ValueError: If an argument is out of range, an image comes without its mask or the reverse, or the model
                 cannot draw from codes alone.
         """
-        self._check_generation(num_steps, temperature, top_k, choice_temperature)
+        self._check_generation(num_steps, temperature, top_k, choice_temperature, schedule)
         if isinstance(generator, Sequence) and len(generator) != len(input_ids):
             raise ValueError(
                 f"There are {len(generator)} generators for {len(input_ids)} captions; give one for each."
@@ -107,7 +117,7 @@ class CBViLAImageGeneration:
         empty = None
         if guidance_scale != 1:
             empty = self.fusion_with(blank, self._states(self.empty_captions(blank), None), None)
-        numbers = [hidden_counts(number, num_steps) for number in hidden.sum(1).tolist()]
+        numbers = [hidden_counts(number, num_steps, schedule) for number in hidden.sum(1).tolist()]
         counts = torch.tensor(numbers, device=indices.device)
         steps = []
         for step in range(num_steps):
@@ -174,7 +184,7 @@ class CBViLAImageGeneration:
         return (side, side) if pixel_values is None else (pixel_values.shape[-2], pixel_values.shape[-1])
 
     def _check_generation(
-        self, num_steps: int, temperature: float, top_k: int | None, choice_temperature: float
+        self, num_steps: int, temperature: float, top_k: int | None, choice_temperature: float, schedule: str
     ) -> None:
         for name, value, least in (
             ("num_steps", num_steps, 1),
@@ -184,6 +194,8 @@ class CBViLAImageGeneration:
         ):
             if value is not None and not value >= least:
                 raise ValueError(f"{name}={value} must be at least {least}.")
+        if schedule not in SCHEDULES:
+            raise ValueError(f"schedule={schedule!r}: choose one of {', '.join(SCHEDULES)}.")
         self.check_draws_images()
 
     def check_draws_images(self) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from ..explaining.explanation import Explanation
-from ..explaining.visual_words import codes_for_words
+from ..explaining.visual_words import codes_for_words, words_for_code
 from .document import counted, html_page, image_tag, percent, table, tile
 from .heat_maps import enlarged, heat_map_figures, scale_bar
 
@@ -17,13 +17,16 @@ _METHODS = {
     "gradcam": "Grad-CAM: attention to a patch counts where more of it would raise the score.",
     "rollout": "Attention rollout: what was attended to through the layers, whatever the score.",
 }
-_CODES = 3
+_CODES = 3  # of a word
+_WORDS = 3  # of a code
+_ROWS = 24  # codes that are shown
+_PATCHES = 8  # numbers of patches that are shown
 
 
 def write_explanation_page(
     path: Path | str, explanation: Explanation, title: str = "Where the words look", codes: np.ndarray | None = None
 ) -> Path:
-    """Writes the images with a heat map for each word, the score, and the visual words that speak for each word.
+    """Writes the images with a heat map for each word, the score, and which visual words and words go together.
 
     Args:
         path: The HTML file; its folder is made if it does not exist.
@@ -37,7 +40,7 @@ def write_explanation_page(
     body = [f'<p class="soft">“{escape(explanation.text)}”</p>', _tiles(explanation), _images(explanation)]
     body += [_heat_maps(explanation, number) for number in range(len(explanation.images))]
     if codes is not None:
-        body.append(_visual_words(explanation, codes))
+        body += [_visual_words(explanation, codes), _words_of_codes(explanation, codes)]
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(html_page(title, "\n".join(body), "explanation.css"), encoding="utf-8")
@@ -106,15 +109,50 @@ in this image. The percentage is the part of a word's map that lies on patches w
 {table("The codes of the patches where each word looks", rows, columns, "spoken")}</section>"""
 
 
+def _words_of_codes(explanation: Explanation, codes: np.ndarray) -> str:
+    """Shows the words that look at the patches of each code, and which patches these are."""
+    found = {code: words_for_code(explanation, codes, code) for code in np.unique(codes).tolist()}
+    shown = sorted(found, key=lambda code: -found[code][0][1])[:_ROWS]
+    rows = "".join(
+        f'<tr><th scope="row">{_patch(explanation, codes, code)}code {code}</th><td>{_places(codes, code)}</td><td>'
+        + ", ".join(f'{escape(word)} <span class="soft">{mean:.2f}</span>' for word, mean in found[code][:_WORDS])
+        + "</td></tr>"
+        for code in shown
+    )
+    columns = "".join(f'<th scope="col">{name}</th>' for name in ("visual word", "patches", "words"))
+    which = "" if len(shown) == len(found) else f" The {len(shown)} of {len(found)} codes at which words look most."
+    return f"""<section><h2>Words that go with a visual word</h2>
+<p class="soft">The reverse: the words that look most at the patches of a code, with the mean of their map there, from
+0 to 1. Patches are numbered row by row from 0, as cbvila draw --redraw and --words take them.{which}</p>
+{table("The words that look at the patches of each code", rows, columns, "spoken")}</section>"""
+
+
+def _places(codes: np.ndarray, code: int) -> str:
+    """Returns the numbers of the patches that have a code, of many the first ones."""
+    patches = np.flatnonzero((codes == code).any(axis=1)).tolist()
+    more = f" and {len(patches) - _PATCHES} more" if len(patches) > _PATCHES else ""
+    return ", ".join(map(str, patches[:_PATCHES])) + more
+
+
+def _patch(explanation: Explanation, codes: np.ndarray, code: int) -> str:
+    """Returns the first patch with a code."""
+    return _picture(explanation, int((codes == code).any(axis=1).argmax()), code)
+
+
 def _code(explanation: Explanation, word: int, codes: np.ndarray, code: int, share: float) -> str:
     """Returns the patch with a code at which a word, by its number, looks most, and the word's share on the code."""
-    image, (rows, columns) = explanation.images[0], explanation.maps.shape[1:]
     looks = np.where((codes == code).any(axis=1), explanation.maps[word].ravel(), -1)
-    row, column = divmod(int(looks.argmax()), columns)
+    picture = _picture(explanation, int(looks.argmax()), code)
+    return f'{picture}code {code} <span class="soft">{percent(share, 0)}</span>'
+
+
+def _picture(explanation: Explanation, number: int, code: int) -> str:
+    """Returns a patch of the image, by its number, which has a code."""
+    image, (rows, columns) = explanation.images[0], explanation.maps.shape[1:]
+    row, column = divmod(number, columns)
     height, width = image.shape[0] // rows, image.shape[1] // columns
     patch = image[row * height : (row + 1) * height, column * width : (column + 1) * width]
-    picture = image_tag(Image.fromarray(patch), f"A patch with code {code}")
-    return f'{picture}code {code} <span class="soft">{percent(share, 0)}</span>'
+    return image_tag(Image.fromarray(patch), f"A patch with code {code}")
 
 
 def _names(explanation: Explanation) -> list[str]:
