@@ -4,8 +4,16 @@ import json
 import logging
 from contextlib import contextmanager
 
+import browser
 import pytest
 from PIL import Image
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A headless Chromium, closed after each file: while one runs, Playwright starts no other in the same process."""
+    with browser.chromium() as running:
+        yield running
 
 
 @pytest.fixture

@@ -22,12 +22,6 @@ def address():
     page.close()
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    with browser.chromium() as running:
-        yield running
-
-
 @pytest.fixture(scope="module", params=[DESK, PHONE], ids=["desk", "phone"])
 def page(request, chromium, address):
     page = browser.watched(chromium, address, *request.param)

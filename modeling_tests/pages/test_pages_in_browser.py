@@ -18,12 +18,6 @@ _CUT_OFF = """() => [...document.querySelectorAll('section')].filter(
 
 
 @pytest.fixture(scope="module")
-def chromium():
-    with browser.chromium() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def address(tmp_path_factory, chromium):
     folder, model, processor, rows = (
         tmp_path_factory.mktemp("pages"),

@@ -1,8 +1,7 @@
-"""Pages of tiny models, and Chromium."""
+"""Pages of tiny models."""
 
 from pathlib import Path
 
-import browser
 import pytest
 import tiny
 import yaml
@@ -11,12 +10,6 @@ from transformers_cbvila import CBViLAForPreTraining
 from transformers_cbvila.static_page.publishing import stage_static_page
 
 RUNTIME = Path(__file__).parents[2] / ".cache" / "onnxruntime-web"  # `make browser-runtime` fetches it
-
-
-@pytest.fixture(scope="session")
-def chromium():
-    with browser.chromium() as running:
-        yield running
 
 
 @pytest.fixture(scope="session")
