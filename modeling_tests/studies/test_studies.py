@@ -234,7 +234,9 @@ def test_arms_of_studies_can_be_trained(study, pack, tmp_path):
     source = str(pack) if study.train_data is None else "scenes[rows=40]"
     for cell in study.cells((source,), "", tmp_path):
         if cell.seed == 0:
-            build_from_start(cell, source)
+            config = build_from_start(cell, source).model.config
+            alone = CBViLAConfig.from_preset(config.preset, **cell.options["model_config"])
+            assert config.loss_weights() == alone.loss_weights(), "a start leaves no weights of its own to an arm"
 
 
 def build_from_start(cell, source):
