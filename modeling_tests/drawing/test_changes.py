@@ -7,7 +7,8 @@ from PIL import Image
 from tiny import CODES, PATCHES, half_image, pretraining_model, tiny_processor
 
 from transformers_cbvila.cli import main
-from transformers_cbvila.drawing.changes import exchange_words, vary
+from transformers_cbvila.drawing.changes import exchange_words
+from transformers_cbvila.drawing.steps import draw_in_steps
 
 PICTURE = half_image("red", "left")
 
@@ -21,11 +22,13 @@ def test_a_variation_draws_a_share_of_the_patches(monkeypatch):
     generate = model.generate_images
     monkeypatch.setattr(model, "generate_images", lambda *args, **more: seen.append(more) or generate(*args, **more))
     for sample in (0, 0, 1):
-        vary(model, processor, "blue", PICTURE, 0.25, seed=3, sample=sample, num_steps=2)
+        draw_in_steps(model, processor, "blue", PICTURE, 0.25, seed=3, sample=sample, num_steps=2)
     first, again, other = (more["bool_masked_pos"] for more in seen)
     assert int(first.sum()) == int(other.sum()) == PATCHES // 4
     assert torch.equal(first, again) and not torch.equal(first, other)
-    assert vary(model, processor, "blue", PICTURE, 0.001, num_steps=2)[0].hidden.sum() == 0, "one patch is drawn"
+    assert draw_in_steps(model, processor, "blue", PICTURE, 0.001, num_steps=2)[0].hidden.sum() == 0, (
+        "one patch is drawn"
+    )
 
 
 @torch.no_grad()
@@ -63,8 +66,8 @@ def test_several_words_of_a_patch_are_exchanged_in_python():
 
 @pytest.mark.parametrize("share", [0.0, -0.5, 1.5, float("nan")])
 def test_shares_out_of_range(share):
-    with pytest.raises(ValueError, match=f"share={share} must be above 0 and at most 1"):
-        vary(pretraining_model(), tiny_processor(), "blue", PICTURE, share)
+    with pytest.raises(ValueError, match=f"part={share} must be above 0 and at most 1"):
+        draw_in_steps(pretraining_model(), tiny_processor(), "blue", PICTURE, share)
 
 
 @pytest.fixture
@@ -103,7 +106,7 @@ def test_draw_command_changes_a_picture(draw):
         (["--image", "GIVEN", "--redraw", "1", "--words", "1=2"], 2, "not allowed with"),
         (["--image", "GIVEN", "--redraw", "16"], 1, "There is no patch 16: the picture has 16"),
         (["--image", "GIVEN", "--redraw", "7-3"], 1, "at least one patch"),
-        (["--image", "GIVEN", "--redraw", "150%"], 1, "share=1.5 must be above 0 and at most 1"),
+        (["--image", "GIVEN", "--redraw", "150%"], 1, "part=1.5 must be above 0 and at most 1"),
         (["--image", "GIVEN", "--words", "0=4096"], 1, "There is no visual word 4096"),
         (["--image", "nowhere.png", "--redraw", "1"], 1, "no image file at 'nowhere.png'"),
         (["--schedule", "cosin"], 1, "schedule='cosin': choose one of cosine, linear, square, arccos"),

@@ -134,7 +134,7 @@ def run(asked: argparse.Namespace) -> int:
 
 def _changed(model: Any, processor: Any, asked: argparse.Namespace, how: dict[str, Any]) -> list[list[Image.Image]]:
     """Returns a line for each text: the picture as the model sees it, and what it was changed into."""
-    from ..drawing.changes import exchange_words, vary
+    from ..drawing.changes import exchange_words
     from ..drawing.steps import draw_in_steps
     from ..model.image_loading_cbvila import load_image
     from ..retrieval.encoding import pixel_values_of
@@ -143,11 +143,10 @@ def _changed(model: Any, processor: Any, asked: argparse.Namespace, how: dict[st
     (seen,) = processor.postprocess(pixel_values_of(model, processor, [image]))
     if asked.words is not None:
         return [[seen, exchange_words(model, processor, image, asked.words, text)] for text in asked.texts]
-    draw = vary if isinstance(asked.redraw, float) else draw_in_steps
     lines = []
     for text in asked.texts:
         drawn = [
-            draw(model, processor, text, image, asked.redraw, seed=asked.seed, sample=sample, **how)
+            draw_in_steps(model, processor, text, image, asked.redraw, seed=asked.seed, sample=sample, **how)
             for sample in range(1 if asked.show_steps else asked.samples)
         ]
         after = drawn[0] if asked.show_steps else [steps[-1] for steps in drawn]

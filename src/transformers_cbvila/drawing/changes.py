@@ -1,58 +1,16 @@
-"""Pictures that are changed: other parts drawn anew in each variation, and visual words that are exchanged.
-
-Shapes: N patches.
-"""
+"""Pictures whose visual words are exchanged."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from PIL import Image
 
-from ..data.masking import generator_for
 from ..model.modeling_cbvila_reconstruction import CBViLAModelWithReconstruction
 from ..model.processing_cbvila import CBViLAProcessor
 from ..retrieval.encoding import evaluating, pixel_values_of, tokens_of
-from .steps import DrawnStep, check_patches, draw_in_steps
-
-
-def vary(
-    model: CBViLAModelWithReconstruction,
-    processor: CBViLAProcessor,
-    caption: str,
-    image: Any,
-    share: float,
-    seed: int = 0,
-    sample: int = 0,
-    **options: Any,
-) -> list[DrawnStep]:
-    """Draws a variation of a picture: a share of its patches, others for each sample, is drawn anew under a caption.
-
-    Args:
-        model: The model.
-        processor: Its processor.
-        caption: The caption.
-        image: The picture.
-        share: Share of the patches, above 0 and at most 1; at least one patch is drawn.
-        seed: Seed of the choice of patches and of what is drawn there.
-        sample: Number of the variation, counted from 0.
-        options: Arguments of [`~CBViLAForPreTraining.generate_images`], such as `num_steps`.
-
-    Returns:
-        The picture after each step.
-
-    Raises:
-        ValueError: If the share or an argument of `generate_images` is out of range.
-    """
-    if not 0 < share <= 1:
-        raise ValueError(f"share={share} must be above 0 and at most 1.")
-    rows, columns = model.patch_grid(pixel_values_of(model, processor, [image]))
-    # a key of its own: what is drawn has (seed, 0, sample)
-    order = torch.randperm(rows * columns, generator=generator_for(seed, 1, sample))
-    part = order[: max(1, round(share * rows * columns))].tolist()
-    return draw_in_steps(model, processor, caption, image, part, seed, sample, **options)
+from .steps import check_patches
 
 
 def exchange_words(

@@ -36,7 +36,7 @@ def draw_in_steps(
     processor: CBViLAProcessor,
     caption: str,
     image: Any = None,
-    part: Sequence[int] | None = None,
+    part: Sequence[int] | float | None = None,
     seed: int = 0,
     sample: int = 0,
     **options: Any,
@@ -48,7 +48,8 @@ def draw_in_steps(
         processor: Its processor.
         caption: The caption.
         image: A picture of which a part is redrawn; the other patches keep their visual words.
-        part: Numbers of the patches to redraw, row by row from 0.
+        part: Numbers of the patches to redraw, row by row from 0; or a share of them, a float above 0 and at most 1:
+            other patches in each sample, and at least one.
         seed: Seed; without an image, the picture is that of [`draw_captions`] for its first caption.
         sample: Number of the sample, counted from 0.
         options: Arguments of [`~CBViLAForPreTraining.generate_images`], such as `num_steps`.
@@ -57,10 +58,10 @@ def draw_in_steps(
         The picture after each step.
 
     Raises:
-        ValueError: If an image comes without a part or the reverse, a patch is not in the image, or an argument of
-            `generate_images` is out of range.
+        ValueError: If an image comes without a part or the reverse, a patch is not in the image, or the share or an
+            argument of `generate_images` is out of range.
     """
-    if (image is None) != (part is None) or (part is not None and len(part) == 0):
+    if (image is None) != (part is None) or (isinstance(part, Sequence) and len(part) == 0):
         raise ValueError("To redraw a part of a picture, give the picture and at least one patch of it.")
     ids, attention_mask = tokens_of(model, processor, [caption])
     given: dict[str, Any] = {}
@@ -69,7 +70,9 @@ def draw_in_steps(
         if part is not None:
             pixel_values = pixel_values_of(model, processor, [image])
             grid = model.patch_grid(pixel_values)
-            given = {"pixel_values": pixel_values, "bool_masked_pos": _mask(part, grid).to(model.device)}
+            number = grid[0] * grid[1]
+            redrawn = _share(part, number, seed, sample) if isinstance(part, float) else part
+            given = {"pixel_values": pixel_values, "bool_masked_pos": _mask(redrawn, number).to(model.device)}
         drawn = model.generate_images(
             ids, attention_mask, **given, generator=[generator_for(seed, 0, sample)], **options
         )
@@ -102,9 +105,17 @@ def pictures_after_steps(
     return [processor.postprocess(pixel_values) for pixel_values in (*before, drawn.pixel_values)]
 
 
-def _mask(part: Sequence[int], grid: tuple[int, int]) -> torch.Tensor:
+def _share(share: float, number: int, seed: int, sample: int) -> list[int]:
+    """Returns a share of the numbers below `number`, others for each sample."""
+    if not 0 < share <= 1:
+        raise ValueError(f"part={share} must be above 0 and at most 1 as a share of the patches.")
+    # a key of its own: what is drawn has (seed, 0, sample)
+    order = torch.randperm(number, generator=generator_for(seed, 1, sample))
+    return order[: max(1, round(share * number))].tolist()
+
+
+def _mask(part: Sequence[int], number: int) -> torch.Tensor:
     """Returns (1, N) bool, true at the patches of the part."""
-    number = grid[0] * grid[1]
     check_patches(part, number)
     mask = torch.zeros(1, number, dtype=torch.bool)
     mask[0, list(part)] = True
