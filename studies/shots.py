@@ -14,9 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from PIL import Image
-from tqdm.auto import tqdm
 
 from transformers_cbvila.data.questions import usual_answer
 from transformers_cbvila.data.source_rows import usual_split
@@ -27,6 +25,7 @@ from transformers_cbvila.model.processing_cbvila_conditional_generation import C
 from transformers_cbvila.output_files import require_folder, write_json
 from transformers_cbvila.tasks.row_reading import load_task_rows
 from transformers_cbvila.tasks.rows import TaskRows
+from transformers_cbvila.tasks.text_writing import Prompt, write_texts
 from transformers_cbvila.tasks.vqa import VisualQuestionAnswering
 
 SHOTS = (0, 1, 2, 4)
@@ -38,13 +37,6 @@ class Asked(NamedTuple):
     image: Image.Image
     question: str
     answers: Sequence[str]
-
-
-class Prompt(NamedTuple):
-    """A text with the images that its image tokens stand for, in reading order."""
-
-    images: list[Image.Image]
-    text: str
 
 
 # Texts that continue prompts.
@@ -113,29 +105,6 @@ def _scores(write: Writer, prompts: Sequence[Prompt], asked: Sequence[Asked]) ->
     return np.asarray([is_right(text, one.answers) for text, one in zip(write(prompts), asked, strict=True)], float)
 
 
-def writer(
-    model: CBViLAForConditionalGeneration,
-    processor: CBViLAConditionalGenerationProcessor,
-    batch_size: int,
-    max_new_tokens: int,
-) -> Writer:
-    """Returns what continues prompts greedily."""
-
-    @torch.no_grad()
-    def write(prompts: Sequence[Prompt]) -> list[str]:
-        texts: list[str] = []
-        for start in tqdm(range(0, len(prompts), batch_size), desc="Answering"):
-            some = prompts[start : start + batch_size]
-            images = [prompt.images for prompt in some]
-            batch = processor(images=images, text=[prompt.text for prompt in some], return_tensors="pt")
-            written = model.generate(**batch.to(model.device), max_new_tokens=max_new_tokens, do_sample=False)
-            new = written[:, batch["input_ids"].shape[1] :]
-            texts += processor.batch_decode(new, skip_special_tokens=True)
-        return texts
-
-    return write
-
-
 def main(argv: list[str] | None = None) -> int:
     """Measures a model, prints what was found, and writes it if asked."""
     options = command_line().parse_args(argv)
@@ -145,7 +114,10 @@ def main(argv: list[str] | None = None) -> int:
     processor = CBViLAConditionalGenerationProcessor.from_pretrained(options.model, **given)
     task, split = VisualQuestionAnswering(), options.split or usual_split([options.data])
     rows, examples = load_task_rows(task, [options.data], split), load_task_rows(task, [options.examples], "train")
-    write = writer(model, processor, options.batch_size, options.max_new_tokens)
+
+    def write(prompts: Sequence[Prompt]) -> list[str]:
+        return write_texts(model, processor, prompts, len(prompts), options.batch_size, options.max_new_tokens)
+
     found = measure(write, rows, examples, processor.image_token, options.shots, options.seed)
     found |= {"model": Path(options.model).name, "data": options.data, "split": split, "examples": options.examples}
     for name, value in found.items():

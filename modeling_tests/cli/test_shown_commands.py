@@ -43,7 +43,7 @@ def test_shown_commands_cover_every_task():
     assert {tuple(command[:2]) for _, command in SHOWN} == {
         (verb, task)
         for verb in ("finetune", "evaluate")
-        for task in ("vqa", "retrieval", "entailment", "reasoning", "captioning")
+        for task in ("vqa", "retrieval", "entailment", "reasoning", "captioning", "generation")
     }
     assert {name for name, _ in SHOWN} >= {
         "README.md",

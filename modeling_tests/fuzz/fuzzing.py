@@ -157,7 +157,7 @@ def _save_models(folder: Path) -> dict[str, str]:
         **{name: task.head for name, task in TASKS.items()},
     }.items():
         models[name] = str(folder / name)
-        if name == "captioning":  # its language model is outside the checkpoint
+        if name in ("captioning", "generation"):  # its language model is outside the checkpoint
             model = tiny_language.reading_model(tiny_language.language_model())
             model.config.language_model = tiny_language.save_language_model(folder / "language_model")
             model.save_pretrained(models[name])

@@ -22,7 +22,7 @@ from transformers_cbvila import (
     CBViLAForConditionalGeneration,
     CBViLAImageProcessorPil,
 )
-from transformers_cbvila.data.captioning_collator import CBViLADataCollatorForCaptioning
+from transformers_cbvila.data.conditional_generation_collator import CBViLADataCollatorForConditionalGeneration
 
 DOG, CAT = noise_image(seed=1), noise_image(seed=2)
 SHOT = "<image> this is a dog.<image> this is a"
@@ -77,7 +77,7 @@ def test_first_token_of_texts_stands_before_the_image():
     assert processor(images=DOG, text="<image> a")["input_ids"] == [[BOS, IMAGE, IMAGE, A]]
     (ids,) = processor.apply_chat_template(chat(DOG, "a"), tokenize=True, return_dict=True)["input_ids"]
     assert ids == [BOS, IMAGE, IMAGE, A]
-    batch = CBViLADataCollatorForCaptioning(processor)([{"image": DOG, "text": "a"}])
+    batch = CBViLADataCollatorForConditionalGeneration(processor)([{"image": DOG, "text": "a"}])
     assert batch["labels"].tolist() == [[-100, -100, -100, A, EOS]]
 
 

@@ -23,17 +23,17 @@ from transformers import Trainer
 from two_processes import run_in_two
 
 from transformers_cbvila import CBViLAForConditionalGeneration, CBViLATrainer
-from transformers_cbvila.data.captioning_collator import CBViLADataCollatorForCaptioning
-from transformers_cbvila.tasks.caption_writing import caption_log_likelihoods, write_captions
+from transformers_cbvila.data.conditional_generation_collator import CBViLADataCollatorForConditionalGeneration
 from transformers_cbvila.tasks.captioning import Captioning
 from transformers_cbvila.tasks.evaluate import EvaluationJob, evaluate_task
+from transformers_cbvila.tasks.text_writing import Prompt, caption_log_likelihoods, write_texts
 from transformers_cbvila.training.finetune import FinetuningJob, finetune
 
 # Batches
 
 
 def test_labels_are_the_caption_and_its_end():
-    batch = CBViLADataCollatorForCaptioning(reading_processor())(EXAMPLES[:2])
+    batch = CBViLADataCollatorForConditionalGeneration(reading_processor())(EXAMPLES[:2])
     assert batch["input_ids"].tolist() == [[IMAGE, IMAGE, 6, 9, 7, EOS], [PAD, IMAGE, IMAGE, 6, 8, EOS]]
     assert batch["labels"].tolist() == [[-100, -100, 6, 9, 7, EOS], [-100, -100, -100, 6, 8, EOS]]
     assert batch["pixel_values"].shape == (2, 3, 32, 32)
@@ -42,7 +42,7 @@ def test_labels_are_the_caption_and_its_end():
 def test_padding_with_the_end_token_is_not_labelled():
     processor = reading_processor()
     processor.tokenizer.pad_token = "<eos>"
-    batch = CBViLADataCollatorForCaptioning(processor)(EXAMPLES[:2])
+    batch = CBViLADataCollatorForConditionalGeneration(processor)(EXAMPLES[:2])
     assert batch["labels"][1].tolist() == [-100, -100, -100, 6, 8, EOS]
 
 
@@ -50,7 +50,7 @@ def test_tokenizer_without_an_end_token():
     processor = reading_processor()
     processor.tokenizer.eos_token = None
     with pytest.raises(ValueError, match="no eos_token"):
-        CBViLADataCollatorForCaptioning(processor)
+        CBViLADataCollatorForConditionalGeneration(processor)
 
 
 # Trainers
@@ -130,12 +130,13 @@ def test_two_processes_are_a_mean_over_tokens(tmp_path, scheme):
 def test_image_tells_which_caption_is_right(tmp_path):
     model = reading_model(projector={"length": 4})
     trainer = captioner(tmp_path, model, max_steps=120, learning_rate=3e-3, per_device_train_batch_size=4)
-    trainer.data_collator = collate = CBViLADataCollatorForCaptioning(reading_processor(num_image_tokens=4))
+    trainer.data_collator = collate = CBViLADataCollatorForConditionalGeneration(reading_processor(num_image_tokens=4))
     trainer.train()
     rows = [{"image": example["image"], "captions": [example["text"]]} for example in EXAMPLES]
     own, other = (caption_log_likelihoods(model, collate, rows, 3, shift, progress=False) for shift in (0, 1))
     assert (own > other + 0.5).all()
-    written = write_captions(model, collate, rows, 3, progress=False)
+    prompts = [Prompt([row["image"]], collate.prompt()) for row in rows]
+    written = write_texts(model, collate.processor, iter(prompts), len(rows), 3, progress=False)
     assert all(one in written for one in CAPTIONS if len(one) < 20)  # a long one takes more steps
 
 
@@ -157,7 +158,7 @@ def test_language_model_with_adapters(tmp_path):
     names = set(load_file(tmp_path / "adapter_model.safetensors"))
     assert all("lora_" in name or any(part in name for part in saved) for name in names)
     loaded = peft.PeftModel.from_pretrained(reading_model(), tmp_path).eval()
-    batch = CBViLADataCollatorForCaptioning(reading_processor())(EXAMPLES)
+    batch = CBViLADataCollatorForConditionalGeneration(reading_processor())(EXAMPLES)
     torch.testing.assert_close(loaded(**batch).loss, trainer.model.eval()(**batch).loss)
 
 

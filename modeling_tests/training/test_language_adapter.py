@@ -18,7 +18,7 @@ from transformers_cbvila import (
     CBViLAForConditionalGeneration,
     CBViLATrainer,
 )
-from transformers_cbvila.data.captioning_collator import CBViLADataCollatorForCaptioning
+from transformers_cbvila.data.conditional_generation_collator import CBViLADataCollatorForConditionalGeneration
 from transformers_cbvila.tasks.captioning import Captioning
 from transformers_cbvila.tasks.evaluate import EvaluationJob, evaluate_task
 from transformers_cbvila.tasks.language_adapter import add_lora
@@ -122,7 +122,7 @@ def test_interrupted_run_resumes_to_the_same_weights(language, tmp_path):
 def test_best_checkpoint_is_loaded_with_its_adapter(language, tmp_path):
     options = {"save_strategy": "steps", "save_steps": 1, "eval_strategy": "steps", "eval_steps": 1, "max_steps": 2}
     best = {"load_best_model_at_end": True, "metric_for_best_model": "loss", "greater_is_better": True}
-    collate = CBViLADataCollatorForCaptioning(reading_processor())
+    collate = CBViLADataCollatorForConditionalGeneration(reading_processor())
     arguments = training_arguments(tmp_path, **options, **best)
     trainer = CBViLATrainer(
         adapted(language), arguments, data_collator=collate, train_dataset=EXAMPLES, eval_dataset=EXAMPLES

@@ -23,6 +23,7 @@ OF_TASK = {
     "entailment": ("finetune-entailment-snli-ve", "finetune-entailment-base"),
     "reasoning": ("finetune-reasoning-nlvr1", "finetune-reasoning-base"),
     "captioning": ("finetune-captioning-scenes", "finetune-captioning-base"),
+    "generation": ("finetune-generation-scenes", "finetune-generation-base"),
 }
 
 

@@ -5,7 +5,7 @@ from tiny_language import reading_model, reading_processor
 from tiny_trainer import training_arguments
 
 from transformers_cbvila import CBViLATrainer
-from transformers_cbvila.data.captioning_collator import CBViLADataCollatorForCaptioning
+from transformers_cbvila.data.conditional_generation_collator import CBViLADataCollatorForConditionalGeneration
 
 # Of different lengths, so that a mean over rows is another than one over tokens.
 CAPTIONS = ["a red dog", "a cat", "the left half of a blue dog and a cat", "this is it"]
@@ -18,6 +18,6 @@ def captioner(folder, model=None, trainer_class=CBViLATrainer, callbacks=(), **o
         model=reading_model() if model is None else model,
         args=training_arguments(folder, **options),
         train_dataset=EXAMPLES,
-        data_collator=CBViLADataCollatorForCaptioning(reading_processor()),
+        data_collator=CBViLADataCollatorForConditionalGeneration(reading_processor()),
         callbacks=list(callbacks),
     )

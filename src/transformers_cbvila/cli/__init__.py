@@ -14,7 +14,7 @@ from .parsing import Parser
 # Each is a module of this package with `parse(argv)`, `run(*parsed)`, and optionally INTERRUPTED, what Ctrl-C prints.
 COMMANDS = {
     "pretrain": "pretrain on folders, Parquet files or Hub data sets of images and captions",
-    "finetune": "fine-tune for vqa, retrieval, entailment, reasoning or captioning",
+    "finetune": "fine-tune for vqa, retrieval, entailment, reasoning, captioning or generation",
     "evaluate": "measure a model on a task, with baselines and intervals",
     "inspect": "measure a pretrained model: codebook, MIM and its baselines, retrieval; show its visual words",
     "search": "find the pictures of a folder that fit a text, a picture, or both",

@@ -1,4 +1,4 @@
-"""Questions about images for training: one row of a data set, seen in one epoch, as one training example."""
+"""Questions about images for training: some of a row together, or each by itself, as a prompt."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,6 +7,7 @@ import torch
 
 from .epoch_rows import EpochRows
 from .image_views import ImageViews
+from .row_items import RowItems
 
 _CLOSED = ("yes", "no")
 
@@ -54,6 +55,30 @@ class SampledQuestions(EpochRows):
             "question": [row["question"][i] for i in kept],
             "answer": [answers[i] for i in kept],
         }
+
+
+class AskedImages(RowItems):
+    """One example for every question about every image: the question is a prompt, and its usual answer the text.
+
+    Args:
+        rows: Rows with `image`, `question` (list of strings) and `answer` (list; of each question one string, or a
+            list of the strings that people gave).
+        counts: How many questions each row has.
+        seed: Seed of all draws.
+        views: What is seen of images; without, all of them.
+    """
+
+    def __init__(
+        self, rows: Sequence[dict[str, Any]], counts: Sequence[int], seed: int = 0, views: ImageViews | None = None
+    ) -> None:
+        super().__init__(rows, counts, seed)
+        self.views = views or ImageViews()
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        place, number = self.place(index)
+        row = self.row(place)
+        image = self.views.draw(row["image"], self.generator(index))
+        return {"image": image, "prompt": row["question"][number], "text": usual_answer(row["answer"][number])}
 
 
 def usual_answer(answer: str | Sequence[str]) -> str:

@@ -1,13 +1,12 @@
 """Training examples of downstream tasks: rows whose images are seen another way every epoch."""
 
-from bisect import bisect_right
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import Any
 
 from .epoch_rows import EpochRows
 from .image_views import ImageViews
 from .pairs import PairDraws
+from .row_items import RowItems
 
 
 class ViewedRows(EpochRows):
@@ -30,7 +29,7 @@ class ViewedRows(EpochRows):
         return {**row, "image": self.views.draw(row["image"], generator)}
 
 
-class CaptionedImages(EpochRows):
+class CaptionedImages(RowItems):
     """One example for every caption of every image, so that a pass sees them all, as in ALBEF's fine-tuning.
 
     An example has the form of those of [`ImageTextPairs`]: equal images have equal ids, and it knows the other
@@ -50,17 +49,9 @@ class CaptionedImages(EpochRows):
         seed: int = 0,
         views: ImageViews | None = None,
     ) -> None:
-        super().__init__(rows, seed)
-        counts = [len(row["captions"]) for row in rows] if captions is None else captions
-        self._ends = list(accumulate(counts))
+        super().__init__(rows, [len(row["captions"]) for row in rows] if captions is None else captions, seed)
         self.draws = PairDraws(views or ImageViews())
 
-    def __len__(self) -> int:
-        return self._ends[-1] if self._ends else 0
-
     def __getitem__(self, index: int) -> dict[str, Any]:
-        if not 0 <= index < len(self):
-            raise IndexError(f"{index} is no example; there are {len(self)}.")
-        row = bisect_right(self._ends, index)
-        caption = index - (self._ends[row - 1] if row else 0)
+        row, caption = self.place(index)
         return self.draws.draw(self.row(row), self.generator(index), caption)

@@ -1,4 +1,4 @@
-"""Low-rank adapters (LoRA) of a captioning model's language model, by PEFT."""
+"""Low-rank adapters (LoRA) of the language model of a model that reads images, by PEFT."""
 
 from typing import Any
 

@@ -14,6 +14,7 @@ TASKS: MutableMapping[str, type[Task]] = LateClasses(
         "entailment": LateClass("tasks.entailment", "VisualEntailment"),
         "reasoning": LateClass("tasks.reasoning", "VisualReasoning"),
         "captioning": LateClass("tasks.captioning", "Captioning"),
+        "generation": LateClass("tasks.generation", "Generation"),
     }
 )
 

@@ -1,57 +1,69 @@
-"""Captions that a language model writes about images, and how likely it finds those that people wrote."""
+"""Texts that a language model writes about images, and how likely it finds those that people wrote."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..data.captioning_collator import CBViLADataCollatorForCaptioning
+from ..data.conditional_generation_collator import CBViLADataCollatorForConditionalGeneration
 from ..model.label_checks_cbvila import IGNORED_LABEL
 from ..model.losses_cbvila import at_least_fp32
 from ..model.modeling_cbvila_conditional_generation import CBViLAForConditionalGeneration
+from ..model.processing_cbvila_conditional_generation import CBViLAConditionalGenerationProcessor
 
-Rows = Sequence[dict[str, Any]]
+
+class Prompt(NamedTuple):
+    """A text with the images that its image tokens stand for, in reading order."""
+
+    images: list[Image.Image]
+    text: str
 
 
 @torch.no_grad()
-def write_captions(
+def write_texts(
     model: CBViLAForConditionalGeneration,
-    collate: CBViLADataCollatorForCaptioning,
-    rows: Rows,
+    processor: CBViLAConditionalGenerationProcessor,
+    prompts: Iterable[Prompt],
+    total: int,
     batch_size: int = 32,
     max_new_tokens: int = 40,
     progress: bool = True,
 ) -> list[str]:
-    """Returns a caption of the image of each row, written greedily.
+    """Returns how each prompt is continued, greedily.
 
     Args:
         model: The model.
-        collate: The collator that it is trained with.
-        rows: Rows with `image`.
-        batch_size: Rows per batch.
-        max_new_tokens: Longest caption in tokens, end token included; longer ones are cut.
+        processor: Of the model.
+        prompts: The prompts, which may be made as they are asked for.
+        total: How many there are.
+        batch_size: Prompts per batch.
+        max_new_tokens: Longest text in tokens, end token included; longer ones are cut.
         progress: Whether to show a bar with the remaining time.
     """
     model.eval()
-    captions: list[str] = []
-    for start in tqdm(range(0, len(rows), batch_size), desc="Writing captions", disable=not progress):
-        images = [rows[i]["image"] for i in range(start, min(start + batch_size, len(rows)))]
-        texts = [collate.prompt] * len(images)
-        batch = collate.processor(images=images, text=texts, return_tensors="pt").to(model.device)
-        written = model.generate(**batch, max_new_tokens=max_new_tokens, do_sample=False)
-        new = written[:, batch["input_ids"].shape[1] :]
-        captions += [text.strip() for text in collate.processor.batch_decode(new, skip_special_tokens=True)]
-    return captions
+    texts: list[str] = []
+    left = iter(prompts)
+    with tqdm(total=total, desc="Writing", unit="text", disable=not progress) as bar:
+        while some := list(islice(left, batch_size)):
+            images = [prompt.images for prompt in some]
+            batch = processor(images=images, text=[prompt.text for prompt in some], return_tensors="pt")
+            written = model.generate(**batch.to(model.device), max_new_tokens=max_new_tokens, do_sample=False)
+            new = written[:, batch["input_ids"].shape[1] :]
+            texts += [text.strip() for text in processor.batch_decode(new, skip_special_tokens=True)]
+            bar.update(len(some))
+    return texts
 
 
 @torch.no_grad()
 def caption_log_likelihoods(
     model: CBViLAForConditionalGeneration,
-    collate: CBViLADataCollatorForCaptioning,
-    rows: Rows,
+    collate: CBViLADataCollatorForConditionalGeneration,
+    rows: Sequence[dict[str, Any]],
     batch_size: int = 32,
     shift: int = 0,
     progress: bool = True,
