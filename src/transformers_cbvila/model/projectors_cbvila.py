@@ -5,6 +5,7 @@ from typing import Any
 
 from .messages_cbvila import shown
 from .projector_cbvila import CBViLAProjector, CBViLAProjectorOptions
+from .projector_mlp_cbvila import CBViLAMLPProjector as CBViLAMLPProjector
 from .projector_prefix_cbvila import CBViLAPrefixProjector as CBViLAPrefixProjector
 from .projector_qformer_cbvila import CBViLAQFormerProjector as CBViLAQFormerProjector
 from .registry_cbvila import classes_by_name, find_registered, register_class

@@ -38,7 +38,7 @@ class LanguageModelTask(Task):
     projector_option: list[str] = field(
         default_factory=list,
         metadata={
-            "help": "Option of the projector, such as type=prefix, length=4 or pooling=patches; several may be given.",
+            "help": "Option of the projector, such as type=mlp, side=4 or length=2; several may be given.",
             "action": Repeatable,
         },
     )
