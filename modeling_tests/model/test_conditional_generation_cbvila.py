@@ -426,7 +426,7 @@ def test_projector_from_outside_the_package():
         model = reading_model(projector={"type": "every_token"})
         assert model.get_image_features(tiny_images(2)).pooler_output.shape == (2, 17, 32)
         with pytest.raises(ValueError, match="no first stage"):
-            model.model.multi_modal_projector.start_from("folder")
+            model.model.multi_modal_projector.start_from("folder", model.model.vision_tower)
     finally:
         del PROJECTORS["every_token"]
 
@@ -494,7 +494,7 @@ def test_inputs_that_do_not_go_together(model, change, message):
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"projector_config": {"type": "magic"}}, "'magic' is not one of 'prefix'"),
+        ({"projector_config": {"type": "magic"}}, "'magic' is not one of 'mlp', 'prefix'"),
         ({"projector_config": {"lenght": 2}}, "did you mean 'length'"),
         ({"projector_config": {"length": 0}}, "length=0 must be at least 1"),
         ({"projector_config": {"pooling": "words"}}, "needs a quantizer_config"),

@@ -125,7 +125,25 @@ def test_start_on_another_width_is_refused(stage_1):
     options = projector_options(SIZES)
     projector = type(reading_model(projector=SIZES).model.multi_modal_projector)(options, 48, LANGUAGE_WIDTH)
     with pytest.raises(ValueError, match=f"reads image tokens {VISION_WIDTH} wide, and those .* are 48 wide"):
-        projector.start_from(stage_1[1])
+        projector.start_from(stage_1[1], stage_1[0].vision_model)
+
+
+def test_start_on_another_image_encoder_is_refused(stage_1):
+    model, folder = stage_1
+    projector = reading_model(projector=SIZES).model.multi_modal_projector
+    projector.start_from(folder, model.vision_model.half())
+    with torch.no_grad():
+        model.vision_model.layernorm.weight[3] += 0.5
+    with pytest.raises(ValueError, match=r"another image encoder \(layernorm.weight differs by up to 0.5\): give the"):
+        projector.start_from(folder, model.vision_model)
+
+
+def test_start_from_a_qformer_alone(stage_1, tmp_path):
+    stage_1[0].qformer.save_pretrained(tmp_path / "alone")
+    projector = reading_model(projector=SIZES).model.multi_modal_projector
+    projector.start_from(str(tmp_path / "alone"), build(CBViLAModel, seed=9).vision_model)
+    for name, value in projector.qformer.state_dict().items():
+        assert torch.equal(value, stage_1[0].qformer.state_dict()[name]), name
 
 
 def test_start_from_another_model_is_refused(tmp_path):

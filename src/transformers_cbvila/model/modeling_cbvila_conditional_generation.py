@@ -123,7 +123,7 @@ class CBViLAForConditionalGeneration(CBViLAConditionalGenerationPreTrainedModel,
         else:
             config.quantizer_config = None
         if projector_start is not None:
-            model.model.multi_modal_projector.start_from(projector_start)
+            model.model.multi_modal_projector.start_from(projector_start, model.model.vision_tower)
         model.attach_language_model(language_model)
         model.generation_config = _generation_config(language_model, config)
         return model.eval()

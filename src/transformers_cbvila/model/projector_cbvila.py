@@ -65,13 +65,14 @@ class CBViLAProjector(nn.Module):
         """
         raise NotImplementedError
 
-    def start_from(self, checkpoint: str) -> None:
+    def start_from(self, checkpoint: str, vision_tower: nn.Module) -> None:
         """Loads weights from a checkpoint of the projector's first stage of training.
 
         Args:
             checkpoint: A folder, or a repository of the Hub.
+            vision_tower: The image encoder that the projector is to read.
 
         Raises:
-            ValueError: If the projector has no such stage.
+            ValueError: If the projector has no such stage, or it was trained on another image encoder.
         """
         raise ValueError(f"The projector {self.name!r} has no first stage of training: leave projector_start out.")

@@ -9,6 +9,8 @@ from .encoder_configurations_cbvila import CBViLAVisionConfig
 from .options_cbvila import options
 from .projector_cbvila import CBViLAProjector, CBViLAProjectorOptions
 
+_ROUNDING = 1e-2  # of weights in half precision; image encoders that were trained apart differ by more
+
 
 @options
 class CBViLAQFormerProjectorOptions(CBViLAProjectorOptions):
@@ -71,15 +73,16 @@ class CBViLAQFormerProjector(CBViLAProjector):
         """Projects image tokens (b, 1 + n, D) to rows (b, k, D') for the language model."""
         return self.linear(self.qformer(encoder_hidden_states=tokens).last_hidden_state)
 
-    def start_from(self, checkpoint: str) -> None:
+    def start_from(self, checkpoint: str, vision_tower: nn.Module) -> None:
         """Loads the Q-Former of a checkpoint of stage 1; the linear map is new.
 
         Args:
-            checkpoint: A folder, or a repository of the Hub, of a [`CBViLAForQFormerPreTraining`] on the image encoder
-                that the model has.
+            checkpoint: A folder, or a repository of the Hub, of a [`CBViLAForQFormerPreTraining`], or of a
+                [`CBViLAQFormerModel`], which has no image encoder.
+            vision_tower: The image encoder, which must be the one that the Q-Former was trained on.
 
         Raises:
-            ValueError: If it is no such checkpoint, or of other sizes.
+            ValueError: If it is no such checkpoint, of other sizes, or of another image encoder.
         """
         start = type(self.qformer).from_pretrained(checkpoint, add_text=False)
         width, sizes = start.config.vision_config.hidden_size, start.config.projector_config()
@@ -92,4 +95,23 @@ class CBViLAQFormerProjector(CBViLAProjector):
         own = self.qformer.state_dict()
         if {name: value.shape for name, value in weights.items()} != {name: v.shape for name, v in own.items()}:
             raise ValueError(f"{checkpoint} has other sizes than the projector: projector_config={sizes} has its own.")
+        _check_image_encoder(checkpoint, start.config, vision_tower)
         self.qformer.load_state_dict(weights)
+
+
+def _check_image_encoder(checkpoint: str, config: CBViLAQFormerConfig, vision_tower: nn.Module) -> None:
+    """Raises a ValueError if a Q-Former was trained on an image encoder with other weights."""
+    from .modeling_cbvila_qformer_pretraining import CBViLAForQFormerPreTraining
+
+    if CBViLAForQFormerPreTraining.__name__ not in (config.architectures or ()):
+        return  # a Q-Former alone, such as a converted one
+    own = vision_tower.state_dict()
+    for name, value in CBViLAForQFormerPreTraining.from_pretrained(checkpoint).vision_model.state_dict().items():
+        if value.shape != own[name].shape:
+            continue  # position embeddings of another image size
+        difference = float((own[name].float() - value.float()).abs().max())
+        if difference > _ROUNDING:
+            raise ValueError(
+                f"{checkpoint} was trained on another image encoder ({name} differs by up to {difference:.3g}): give "
+                "the model that it was trained on."
+            )
