@@ -4,29 +4,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from ..data.texts import class_names, is_list, items_of, named, text_of
+from ..data.texts import is_list, items_of, text_of
 from ..model.messages_cbvila import shown
-from .fields import FieldReader, Fields
+from .fields import Fields
 from .task import called
-
-QUESTION_COLUMNS = ("question",)
-ANSWER_COLUMNS = ("answers", "answer", "multiple_choice_answer")
-QUESTION_HELP = "Column with the question, or a list of questions"
-ANSWER_HELP = (
-    "Column with the answer, a list of answers, or VQA's ten answers; of a list of questions, one of these for each"
-)
-
-
-def question_reader(columns: Mapping[str, str], features: Any) -> FieldReader:
-    """Returns what reads the questions of a row, and the answers to each.
-
-    Args:
-        columns: Their columns by option.
-        features: Of the source.
-    """
-    question, answer = columns["question_column"], columns["answer_column"]
-    question_names, answer_names = class_names(features[question]), class_names(features[answer])
-    return lambda row: questions_of(named(row[question], question_names), named(row[answer], answer_names), columns)
 
 
 def questions_of(asked: Any, answered: Any, columns: Mapping[str, str] = MappingProxyType({})) -> Fields:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,21 +17,20 @@ from ..model.remote_code_cbvila import VQA_TASK
 from .answer_lists import ceiling, read_answer_list
 from .answer_scores import scorer_of
 from .answering import answer_questions
-from .columns import column_option
 from .evaluation import Evaluation
-from .fields import FieldReader, Fields, Measured, Metrics
+from .fields import Measured, Metrics
 from .protocol import Protocol
-from .question_columns import ANSWER_COLUMNS, ANSWER_HELP, QUESTION_COLUMNS, QUESTION_HELP, question_reader
 from .question_scores import measure_answers, references_of
+from .question_task import QuestionTask
 from .rows import TaskRows
-from .task import Task, check_at_least, text_fields
+from .task import check_at_least
 from .training_defaults import TrainingDefaults
 
 _LONGEST_ANSWER = 20  # tokens
 
 
 @dataclass
-class VisualQuestionAnswering(Task):
+class VisualQuestionAnswering(QuestionTask):
     """Visual question answering: an image, a question, and what people answered."""
 
     name = "vqa"
@@ -40,7 +38,6 @@ class VisualQuestionAnswering(Task):
     card = "question_answering.md"
     hub_task = VQA_TASK
     pipeline_tag = VQA_TASK
-    columns = {"question_column": QUESTION_COLUMNS, "answer_column": ANSWER_COLUMNS}
     defaults = TrainingDefaults(
         "the answer decoder starts from the fusion encoder", 4e-4, 2e-5, batch_size=32, passes=8, least_steps=1000
     )
@@ -53,11 +50,8 @@ class VisualQuestionAnswering(Task):
             needed=("answer_list",),
         ),
     }
-    merged_fields = ("question", "answer")
     training_options = frozenset({"max_length", "closed_questions"})
 
-    question_column: str | None = column_option(QUESTION_HELP, QUESTION_COLUMNS)
-    answer_column: str | None = column_option(ANSWER_HELP, ANSWER_COLUMNS)
     answer_list: str | None = field(
         default=None,
         metadata={
@@ -85,18 +79,6 @@ class VisualQuestionAnswering(Task):
         super().__post_init__()
         check_at_least("answer_k", self.answer_k, 0)
 
-    def field_reader(self, columns: Mapping[str, str], features: Any, classes: Sequence[str]) -> FieldReader:
-        """Returns what reads the questions of a row, and the answers to each."""
-        return question_reader(columns, features)
-
-    def texts(self, fields: Fields) -> Iterator[tuple[str, str]]:
-        """Yields questions of a row."""
-        return text_fields(fields, ("question",))
-
-    def targets(self, fields: Fields) -> Iterator[tuple[str, str]]:
-        """Yields the answers of a row, which training predicts."""
-        return (("answer", answer) for answers in fields["answer"] for answer in answers if answer)
-
     def training_set(self, rows: TaskRows, seed: int, views: ImageViews) -> SampledQuestions:
         """Returns images with questions, as many of them per epoch as `closed_questions` says."""
         return SampledQuestions(rows, self.closed_questions, seed, views)
@@ -104,10 +86,6 @@ class VisualQuestionAnswering(Task):
     def collator(self, processor: CBViLAProcessor, config: CBViLAConfig) -> CBViLADataCollatorForQuestionAnswering:
         """Returns the collator of questions, cut to `max_length`."""
         return CBViLADataCollatorForQuestionAnswering(processor, self.max_length)
-
-    def compared_metrics(self) -> tuple[str, ...]:
-        """Returns the names of the accuracies."""
-        return "accuracy", "accuracy_yes_no", "accuracy_other"
 
     def check_evaluation(self, processor: CBViLAProcessor, rows: TaskRows | None, official: bool) -> None:
         """Raises an error for an answer list that is missing, that the tokenizer cannot take, or without an answer."""
@@ -125,11 +103,6 @@ class VisualQuestionAnswering(Task):
     def recorded_options(self) -> dict[str, Any]:
         """Returns the options for the record of a run, the answer list without its folder."""
         return super().recorded_options() | {"answer_list": self.answer_list and Path(self.answer_list).name}
-
-    def counts(self, rows: TaskRows) -> dict[str, set[int]]:
-        """Returns the numbers of questions, and of answers to each."""
-        references = references_of(rows)
-        return {"rows": {len(references)}, "answers to each question": {len(answers) for answers in references}}
 
     def measure(self, model: Any, processor: CBViLAProcessor, rows: TaskRows, evaluation: Evaluation) -> Measured:
         """Returns the accuracy, over all questions, over those of yes and no, and over the others."""
