@@ -22,8 +22,8 @@ class CodeGaps:
     """
 
     def __init__(self, model: Any) -> None:
-        parts = torch.nn.ModuleDict({"vision": model.vision_model, "quantizer": model.quantizer})
-        self._parts = copy.deepcopy(parts).double()
+        self._vision: Any = copy.deepcopy(model.vision_model).double()
+        self._quantizer: Any = copy.deepcopy(model.quantizer).double()
 
     @staticmethod
     def can_measure(model: Any) -> bool:
@@ -46,10 +46,9 @@ class CodeGaps:
         patches = torch.from_numpy(indices != others)
         if not patches.any():
             return 0.0
-        encoded = self._parts["vision"](torch.from_numpy(pixel_values).double(), interpolate_pos_encoding=True)
-        quantizer = self._parts["quantizer"]
-        latents = quantizer.encode(tokens_to_quantize(encoded))[patches]
-        (table,) = quantizer.head_codes()
+        encoded = self._vision(torch.from_numpy(pixel_values).double(), interpolate_pos_encoding=True)
+        latents = self._quantizer.encode(tokens_to_quantize(encoded))[patches]
+        (table,) = self._quantizer.head_codes()
         codes = torch.stack([token_codes(torch.from_numpy(each)[patches], table) for each in (indices, others)])
         distances = (latents - codes).square().sum(-1)
         lengths = latents.square().sum(-1) / 2 + codes.square().sum(-1).mean(0) / 2
