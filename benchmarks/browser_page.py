@@ -56,6 +56,7 @@ DRAW = f"""async ([asked, options]) => {{ {CODE}
 }}"""
 
 
+# As in modeling_tests/browser.py, which a script outside the tests cannot import.
 class Quiet(SimpleHTTPRequestHandler):
     """Serves files without a line for each."""
 

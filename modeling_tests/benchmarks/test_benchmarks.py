@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import browser_page
 import encoding
+import export_sizes
 import goodput
 import index_memory
 import large_gallery
@@ -45,6 +46,7 @@ def run(module, monkeypatch, *arguments):
     [
         *(pretraining_step, quantizer, peers, reranking, large_gallery, questions, index_memory, start, scenes),
         *(pointing, search, near_duplicates, encoding, goodput, browser_page, relatives, transport, rehearsal),
+        export_sizes,
     ],
 )
 def test_benchmark_help_ends_with_an_example(module, monkeypatch, capsys):

@@ -178,3 +178,14 @@ def test_recipe_part_that_is_no_mapping_is_rejected(capsys):
     with pytest.raises(SystemExit):
         parse_pretrain(["--model_config", change, "--train_data", "a", "--output_dir", "out"])
     assert "quantizer_config is 3; expected a dictionary" in capsys.readouterr().err
+
+
+def test_null_in_a_recipe_leaves_a_required_option_to_the_command_line(tmp_path, capsys):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("output_dir: null\ntrain_data: null\nmax_steps: 9\n")
+    with pytest.raises(SystemExit):
+        parse_pretrain(["--config", str(path)])
+    said = capsys.readouterr().err
+    assert "the following arguments are required: " in said and "--output_dir runs/mine" in said
+    _, args, _ = parse_pretrain(["--config", str(path), "--train_data", "a", "--output_dir", "out", "--use_cpu"])
+    assert args.output_dir == "out" and args.max_steps == 9

@@ -1,13 +1,18 @@
 """Commands under `accelerate launch`: two processes find and measure what one does."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from tiny import build, half_image, tiny_processor
 from two_processes import run_in_two
 
+import transformers_cbvila
 from transformers_cbvila import CBViLAForImageTextRetrieval, CBViLARetriever
 from transformers_cbvila.cli import main
 from transformers_cbvila.retrieval.encoding import GalleryEncoder
@@ -125,3 +130,27 @@ def test_what_processes_do_not_share(model, data, tmp_path):
     argv = ["evaluate", "vqa", *argv[2:-2]]
     assert run_in_two(failing, folder, argv, str(folder / "err"), joined=False) == [1, 1]
     assert "vqa is evaluated by one process" in (folder / "err-0").read_text()
+
+
+def launched(argv):
+    """What a command prints that `accelerate launch` starts in two processes."""
+    source = str(Path(transformers_cbvila.__file__).parents[1])
+    paths = [source, *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    options = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    command = [*launch, *options, "-m", "transformers_cbvila", *argv]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_accelerate_launches_search_and_evaluation(model, pictures, data, tmp_path, capsys):
+    search = ["search", str(pictures), "left half red", "--model", model, "--index_dir"]
+    assert main([*search, str(tmp_path / "one")]) == 0
+    assert launched([*search, str(tmp_path / "two")]) == capsys.readouterr().out
+    assert main(evaluate(model, data, tmp_path / "one.json")) == 0
+    said = capsys.readouterr().out.replace("one.json", "two.json")
+    assert launched(evaluate(model, data, tmp_path / "two.json")) == said
+    one, two = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("one", "two"))
+    assert two == pytest.approx(one, abs=1e-4)

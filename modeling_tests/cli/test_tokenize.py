@@ -15,7 +15,7 @@ from transformers_cbvila import CBViLAForPreTraining, CBViLAProcessor
 from transformers_cbvila.cli import main
 from transformers_cbvila.data.image_rows import ImageRows
 from transformers_cbvila.inspection.token_files import ids_of, read_tokens
-from transformers_cbvila.inspection.visual_words import to_uint8
+from transformers_cbvila.model.drawn_images_cbvila import to_pictures
 
 COUNT, EACH = 7, 3
 
@@ -80,7 +80,7 @@ def test_tokenize_writes_the_codes_of_a_folder(model, pictures, tmp_path, capsys
     assert main(["tokenize", str(out), "--decode", "--output_dir", str(drawn), "--batch_size", "2"]) == 0
     names = [f"row-{row:09d}.png" for row in range(COUNT)]
     assert sorted(contents(drawn)) == ["metadata.jsonl", *names]
-    expected = to_uint8(processor, loaded.detokenize(ids_of(rows, books)))
+    expected = to_pictures(processor.image_processor, loaded.detokenize(ids_of(rows, books)))
     again = [
         row.decoded() for _, block in ImageRows(str(drawn), "train").blocks(COUNT, lambda _: True) for row in block
     ]

@@ -24,7 +24,7 @@ from transformers_cbvila import (
     export_onnx,
 )
 from transformers_cbvila.cli import main
-from transformers_cbvila.export.graphs import graphs_of
+from transformers_cbvila.export.graphs import exported_class, graphs_of
 from transformers_cbvila.onnx_runtime.images import pixel_values
 from transformers_cbvila.onnx_runtime.texts import Texts
 
@@ -70,6 +70,13 @@ def test_export_refuses_models(tmp_path, fields, graphs, message):
     with pytest.raises(ValueError, match=message):
         export_onnx(folder, tmp_path / "onnx", graphs=graphs)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_export_says_what_takes_language_models_apart():
+    with pytest.raises(ValueError, match="a CBViLAForCond.* cannot be exported; .* can; transformers.exporters takes"):
+        exported_class("CBViLAForConditionalGeneration")
+    with pytest.raises(ValueError, match="a CBViLAForQFormerPreTraining cannot be exported; .*CBViLAModel can$"):
+        exported_class("CBViLAForQFormerPreTraining")
 
 
 @pytest.mark.usefixtures("extra")

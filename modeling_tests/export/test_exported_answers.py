@@ -42,6 +42,18 @@ def test_exported_decoder_scores_the_next_token(model, processor, answering_expo
     np.testing.assert_allclose(logits, expected.numpy(), atol=1e-4)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize(("height", "width"), [(48, 48), (16, 64), (64, 24)])
+def test_exported_question_encoder_takes_images_of_any_size(model, processor, answering_export, height, width):
+    size = {"height": height, "width": width}
+    batch = processor(pictures(4), QUESTIONS, images_kwargs={"size": size}, return_tensors="pt")
+    assert batch["pixel_values"].shape[-2:] == (height, width)
+    expected = model.encode_question(**batch, interpolate_pos_encoding=True)
+    given = {name: value.numpy() for name, value in batch.items()}
+    found = ExportedModel(answering_export).run("question_encoder", given)["question_states"]
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-4)
+
+
 @pytest.mark.parametrize("max_new_tokens", [1, 6])
 def test_onnx_question_answering_answers_as_the_model(model, processor, answering_export, max_new_tokens):
     batch = processor(pictures(4), QUESTIONS, return_tensors="pt")
@@ -66,7 +78,9 @@ def test_onnx_question_answering_runs_without_torch(answering_export, tmp_path, 
 def test_parity_counts_identical_answers(answering_model, answering_export):
     report = measure_parity(answering_model, answering_export, "easy-vqa", "test[:4]", rows=3)
     assert report["rows"] == 3 and report["identical_answers"]["onnx"] == 1
-    assert "recall" not in report and "identical_codes" not in report
+    assert "recall" not in report and "identical_codes" not in report and "largest_code_gap" not in report
+    assert len(report["other_image_sizes"]) == 2
+    assert all(forms["onnx"]["largest_difference"] < 1e-4 for forms in report["other_image_sizes"].values())
 
 
 @pytest.mark.parametrize(

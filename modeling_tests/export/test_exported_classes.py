@@ -1,4 +1,4 @@
-"""Exported classification heads: their graphs are the model's forward, in torch and in ONNX Runtime."""
+"""Exported classification heads and quantizers: their graphs are the model's forward, in torch and in ONNX Runtime."""
 
 import numpy as np
 import pytest
@@ -6,8 +6,10 @@ import tiny
 import torch
 from tiny_heads import batch_for
 
-from transformers_cbvila import CBViLAForVisualEntailment, CBViLAForVisualReasoning, export_onnx
+from transformers_cbvila import CBViLAForPreTraining, CBViLAForVisualEntailment, CBViLAForVisualReasoning, export_onnx
+from transformers_cbvila.data.masking import generator_for
 from transformers_cbvila.export.graphs import graphs_of
+from transformers_cbvila.export.onnx_export import write_graph
 from transformers_cbvila.export.parity import measure_parity
 from transformers_cbvila.onnx_runtime.exported_model import ExportedModel
 
@@ -57,3 +59,31 @@ def test_exported_classifiers_are_the_model(head, fields, tmp_path):
     report = measure_parity(tmp_path / "model", tmp_path / "onnx", "scenes[rows=4]", "test", rows=4)
     assert report["identical_answers"] == {"onnx": 1.0} and report["rows"] == 4
     assert max(report["largest_difference"]["onnx"].values()) < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("quantizer", "itm_kv"),
+    [
+        ({"type": "adaptive", "tables": [[16, 8], [32, 4]], "router_heads": 4}, "continuous"),
+        ({"type": "class_guided", "feature_layers": [1, 2]}, "continuous"),
+        ({"type": "fsq", "levels": [3, 5]}, "continuous"),
+        ({"type": "residual", "size": 8, "depth": 2}, "both"),
+        ({"type": "nearest", "size": 16}, "quantized"),
+    ],
+)
+@torch.no_grad()
+def test_exported_quantizers_take_images_of_any_size(quantizer, itm_kv, tmp_path):
+    pytest.importorskip("onnxscript", reason="needs the extra onnx")
+    config = tiny.tiny_config(itm_kv=itm_kv)
+    config.quantizer_config = quantizer
+    (graph,) = graphs_of(tiny.build(CBViLAForPreTraining, config), ["image_encoder"])
+    runtime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+    session = runtime.InferenceSession(tmp_path / write_graph(graph, tmp_path, int8=False)["file"])
+    for height, width in ((32, 32), (48, 48), (16, 40)):
+        pixels = torch.randn(3, 3, height, width, generator=generator_for(0))
+        expected = graph(pixels)
+        found = dict(zip(expected, session.run(list(expected), {"pixel_values": pixels.numpy()}), strict=True))
+        assert (found.pop("codebook_indices") == expected["codebook_indices"].numpy()).all()
+        for name, value in found.items():
+            np.testing.assert_allclose(value, expected[name], atol=1e-4)

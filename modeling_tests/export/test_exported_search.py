@@ -5,9 +5,11 @@ import json
 import numpy as np
 import pytest
 import tiny
+import torch
 
 from transformers_cbvila import CBViLAForPreTraining, CBViLAOnnxRetriever, CBViLARetriever
 from transformers_cbvila.cli import main
+from transformers_cbvila.data.masking import generator_for
 from transformers_cbvila.export.onnx_export import DESCRIPTION
 from transformers_cbvila.export.parity import measure_parity
 from transformers_cbvila.onnx_runtime.exported_model import ExportedModel
@@ -48,6 +50,20 @@ def test_exported_towers_and_matching_are_the_models(model, export, batch, lengt
     assert (images["codebook_indices"] == expected.codebook_indices.numpy()).all()
     assert_same(texts["text_states"], expected.text_last_hidden_state)
     assert_same(texts["text_embeds"], expected.text_embeds)
+    matched = export.run("matching", {**images, **texts, **arrays(**given)})["itm_logits"]
+    assert_same(matched, model.objectives["itm"].head(expected.pooler_output))
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (48, 48), (64, 40), (8, 24), (8, 8)])
+@torch.no_grad()
+def test_exported_image_encoder_takes_images_of_any_size(model, export, height, width):
+    pixels = torch.randn(3, 3, height, width, generator=generator_for(0))
+    given = {"pixel_values": pixels, **tiny.tiny_texts(3)}
+    expected = model.cbvila(**given, interpolate_pos_encoding=True)
+    images, texts = export.run("image_encoder", arrays(**given)), export.run("text_encoder", arrays(**given))
+    assert_same(images["image_states"], expected.vision_last_hidden_state)
+    assert_same(images["image_embeds"], expected.image_embeds)
+    assert (images["codebook_indices"] == expected.codebook_indices.numpy()).all()
     matched = export.run("matching", {**images, **texts, **arrays(**given)})["itm_logits"]
     assert_same(matched, model.objectives["itm"].head(expected.pooler_output))
 
@@ -106,7 +122,12 @@ def test_export_describes_its_graphs(searching_export):
         "input_ids": ["batch", "text_tokens"],
         "attention_mask": ["batch", "text_tokens"],
     }
-    assert described["graphs"]["image_encoder"]["outputs"]["codebook_indices"] == ["batch", tiny.PATCHES]
+    encoder = described["graphs"]["image_encoder"]
+    assert encoder["inputs"] == {"pixel_values": ["batch", 3, "8*rows", "8*columns"]}
+    assert encoder["outputs"]["codebook_indices"] == ["batch", "columns*rows"]
+    assert encoder["outputs"]["image_states"] == ["batch", "columns*rows + 1", 32]
+    assert described["graphs"]["matching"]["inputs"]["image_states"] == ["batch", "image_tokens", 32]
+    assert described["graphs"]["drawing"]["inputs"]["codebook_indices"] == ["batch", tiny.PATCHES]
     assert described["retrieval"]["rerank_k"] == 4
     for name in ("config.json", "tokenizer.json", "processor_config.json", "drawing.onnx", "drawing_int8.onnx"):
         assert (searching_export / name).is_file()
@@ -130,7 +151,11 @@ def test_parity_says_how_far_an_export_is(searching_model, searching_export, pic
         "image_encoder", "text_encoder", "matching", "drawing",
     }  # fmt: skip
     assert max(largest["onnx"].values()) < 1e-4 < max(largest["int8"].values())
-    assert report["identical_codes"]["onnx"] == 1
+    assert report["identical_codes"]["onnx"] == 1 and report["largest_code_gap"]["onnx"] == 0
+    assert set(report["other_image_sizes"]) == {"48x48", "16x32"}
+    for forms in report["other_image_sizes"].values():
+        assert forms["onnx"]["identical_codes"] == 1
+        assert forms["onnx"]["largest_difference"] < 1e-4 < forms["int8"]["largest_difference"]
     assert report["recall"]["onnx"] == report["recall"]["torch"]
     assert set(report["milliseconds_per_row"]) == {"torch", "onnx", "int8"}
 

@@ -12,8 +12,8 @@ from transformers_cbvila.inspection.visual_words import (
     find_patches,
     hide_patches,
     reconstruct_examples,
-    to_uint8,
 )
+from transformers_cbvila.model.drawn_images_cbvila import to_pictures
 from transformers_cbvila.retrieval.encoding import pixel_values_of
 
 
@@ -26,7 +26,7 @@ def test_collect_visual_words_counts_and_mean_colours():
     np.testing.assert_array_equal(words.indices, expected[..., None])  # of one book
     assert words.counts.tolist() == np.bincount(expected.flatten(), minlength=CODES).tolist()
     assert words.grid == (4, 4)
-    pictures = to_uint8(processor, pixel_values).astype(float) / 255
+    pictures = to_pictures(processor.image_processor, pixel_values).astype(float) / 255
     for code in range(CODES):
         patches = [
             pictures[i, n // 4 * PATCH : (n // 4 + 1) * PATCH, n % 4 * PATCH : (n % 4 + 1) * PATCH].mean((0, 1))
@@ -36,10 +36,10 @@ def test_collect_visual_words_counts_and_mean_colours():
         np.testing.assert_allclose(words.colours[code], colour, atol=2e-3)  # pictures are rounded to 8 bits
 
 
-def test_to_uint8_returns_model_images():
+def test_pictures_are_the_images_of_the_model():
     rows = tiny_rows(3)  # of the model's size: nothing is resized
     pixel_values = pixel_values_of(pretraining_model(), tiny_processor(), [row["image"] for row in rows])
-    for picture, row in zip(to_uint8(tiny_processor(), pixel_values), rows, strict=True):
+    for picture, row in zip(to_pictures(tiny_processor().image_processor, pixel_values), rows, strict=True):
         np.testing.assert_array_equal(picture, np.asarray(row["image"]))
 
 

@@ -25,8 +25,8 @@ from ..inspection.visual_words import (
     collect_visual_words,
     find_patches,
     hide_patches,
-    to_uint8,
 )
+from ..model.drawn_images_cbvila import to_pictures
 from ..model.objective_mim_cbvila import CBViLAMIM
 from ..model.objective_pixel_cbvila import CBViLAPixel
 from ..retrieval.encoding import evaluating, pixel_values_of, tokens_of
@@ -123,7 +123,7 @@ class Looking:
         codes = codes_of_image(model, processor, image)[:, 0].reshape(model.patch_grid(pixel_values))
         is_explained = bool(words_of(caption)) and model.config.needs("hard_negatives")
         return Look(
-            image=to_uint8(processor, pixel_values)[0],
+            image=to_pictures(processor.image_processor, pixel_values)[0],
             codes=codes,
             words={int(code): self._word(int(code)) for code in np.unique(codes)},
             rebuilt=self._rebuilt(pixel_values, caption) if self._rebuilds() else None,
@@ -137,11 +137,11 @@ class Looking:
         with evaluating(model):
             whole = model.reconstruct(pixel_values, *text).pixel_values
             guessed = model.reconstruct(pixel_values, *text, hidden.to(model.device)).pixel_values
-        image, side = to_uint8(processor, pixel_values), model.config.vision_config.patch_size
+        image, side = to_pictures(processor.image_processor, pixel_values), model.config.vision_config.patch_size
         return Rebuilt(
-            to_uint8(processor, whole)[0],
+            to_pictures(processor.image_processor, whole)[0],
             hide_patches(image, hidden.numpy(), side)[0],
-            to_uint8(processor, guessed)[0],
+            to_pictures(processor.image_processor, guessed)[0],
             float(hidden.float().mean()),
         )
 

@@ -90,7 +90,10 @@ def _part(text: str) -> list[int] | float:
         found = re.fullmatch(r"(\d+)(?:-(\d+))?", piece)
         if not found:
             raise argparse.ArgumentTypeError(f"{text!r} must be patches such as 0-7,12, or a share such as 50%")
-        patches += range(int(found[1]), int(found[2] or found[1]) + 1)
+        first, last = int(found[1]), int(found[2] or found[1])
+        if last < first:
+            raise argparse.ArgumentTypeError(f"{piece} of {text!r} ends before it begins; give {last}-{first}")
+        patches += range(first, last + 1)
     return patches
 
 

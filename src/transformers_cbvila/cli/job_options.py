@@ -217,8 +217,14 @@ def _read_recipe(parser: JobParser, argv: list[str]) -> dict[str, Any]:
         hint = nearest(str(unknown[0]), actions)
         names = ", ".join(shown(str(name)) for name in unknown[:8])
         parser.error(f"the recipe {shown(path)} has entries that are no option: {names}{hint}")
+    # null for a required option leaves it to the command line.
+    values = [(actions[name], value) for name, value in recipe.items()]
     try:
-        return {actions[name].dest: _recipe_value(parser, actions[name], value) for name, value in recipe.items()}
+        return {
+            action.dest: _recipe_value(parser, action, value)
+            for action, value in values
+            if value is not None or not action.required
+        }
     except argparse.ArgumentError as error:
         parser.error(f"the recipe {shown(path)}: {error}")
 
@@ -232,7 +238,7 @@ def _recipe_actions(parser: JobParser) -> dict[str, argparse.Action]:
 
 def _recipe_value(parser: JobParser, action: argparse.Action, value: Any) -> Any:
     """Converts and checks a value of YAML as its option would."""
-    if value is None and not action.required:
+    if value is None:
         return None
     if action.nargs == "+":
         return [_recipe_scalar(parser, action, each) for each in (value if isinstance(value, list) else [value])]

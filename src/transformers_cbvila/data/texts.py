@@ -37,10 +37,7 @@ def texts_in(value: Any, what: str) -> list[str]:
     Raises:
         ValueError: If the cell holds something else.
     """
-    items = items_of(value, what)
-    if is_list(value) and any(isinstance(item, _WRITTEN) and not is_missing(item) for item in items):
-        raise ValueError(f"its {what} is a list of numbers ({shown(value)}); expected a text, or a list of texts")
-    return [text for item in items if (text := text_of(item, what))]
+    return [text for text in texts_or_blanks(value, what) if text]
 
 
 def attributes_in(value: Any) -> list[str]:
@@ -67,7 +64,11 @@ def _leaves(value: Any) -> Iterator[str]:
 
 def texts_or_blanks(value: Any, what: str) -> list[str]:
     """Returns the texts of a cell as [`texts_in`] does, with "" in the place of blank ones; none of a blank cell."""
-    return [text_of(item, what) for item in items_of(value, what)] if texts_in(value, what) else []
+    items = items_of(value, what)
+    if is_list(value) and any(isinstance(item, _WRITTEN) and not is_missing(item) for item in items):
+        raise ValueError(f"its {what} is a list of numbers ({shown(value)}); expected a text, or a list of texts")
+    texts = [text_of(item, what) for item in items]
+    return texts if any(texts) else []
 
 
 def items_of(value: Any, what: str) -> list[Any]:

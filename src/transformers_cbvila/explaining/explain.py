@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers.feature_extraction_utils import BatchFeature
 
 from ..data.collators import token_limit
-from ..inspection.visual_words import to_uint8
+from ..model.drawn_images_cbvila import to_pictures
 from ..model.explained_cbvila import CBViLAExplained
 from ..model.processing_cbvila import CBViLAProcessor
 from . import attention_maps
@@ -107,7 +107,7 @@ def explain_batch(
     patch = model.config.vision_config.patch_size
     grid = pixel_values.shape[-2] // patch, pixel_values.shape[-1] // patch
     of_patches = attention_maps.on_patches(maps, grid[0] * grid[1]).cpu()
-    pictures = to_uint8(processor, pixel_values.flatten(0, -4))
+    pictures = to_pictures(processor.image_processor, pixel_values.flatten(0, -4))
     return [
         Explanation(
             text=text,

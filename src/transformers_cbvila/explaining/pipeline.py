@@ -47,38 +47,19 @@ class CBViLAVisualQuestionAnsweringPipeline(pipeline_cbvila.CBViLAVisualQuestion
         """Answers one or more questions, and explains the answers if asked to.
 
         Args:
-            image: An image (a path, a URL, a PIL image, an array) or several (a list, an array of four dimensions, a
-                column of a data set or of pandas, a generator). Without `question`: a pair
-                `{"image": ..., "question": ...}`, or a list, a data set or a generator of pairs, whose other keys are
-                ignored.
-            question: A question or a list. A single question is asked about all images, and a single image answers all
-                questions; otherwise question i is about image i. (The former pipeline of transformers asked every
-                question about every image.)
-            **kwargs: Options of the call:
-
-                - `answers` (`list[str]`): R candidate answers to rank instead of generating.
-                - `top_k` (`int`): Number of most probable answers to return, by default 1, or up to 5 candidates. More
-                  than 1 generated answers are found by beam search.
-                - `explain` (`bool` or `str`): Whether to explain each answer, by the method `"gradcam"`, which `True`
-                  means, or `"rollout"`. A pass for each question more.
-                - `generate_kwargs` (`dict`): Options of `model.generate`, such as `{"max_new_tokens": 5}`.
-                - `truncation` (`bool`): Whether to truncate questions that are too long, an error by default.
-                - `timeout` (`float`): Seconds to wait for an image from a URL, by default 30.
-                - `batch_size`, `num_workers` (`int`): As in all pipelines. The batch size changes no answers, and an
-                  image is encoded once for all its questions in a batch.
+            image: An image or several, or pairs, as the pipeline in `model/pipeline_cbvila.py` takes them.
+            question: A question or several, likewise.
+            **kwargs: That pipeline's options of a call, and `explain` (`bool` or `str`): whether to explain each
+                answer, by the method `"gradcam"`, which `True` means, or `"rollout"`. A pass for each question more.
 
         Returns:
-            A list of `{"score": float, "answer": str}` for one question; a list of such lists for a list; an iterator
-            over such lists for a data set, a column or a generator. The score of a generated answer is the probability
-            of its tokens (and of its end, if it ended before `max_new_tokens`); that of a ranked answer is its
-            probability among the candidates. With `explain` each has `"explanation"`, the [`Explanation`] that
-            [`explain`] returns of this answer: its `maps` (W, rows, columns) lie over `images[0]` (height, width, 3),
-            the image as the model sees it. An empty answer has None.
+            What that pipeline returns. With `explain` each answer has `"explanation"`, the [`Explanation`] that
+            [`explain`] returns of it: its `maps` (W, rows, columns) lie over `images[0]` (height, width, 3), the image
+            as the model sees it. An empty answer has None.
 
         Raises:
-            ValueError: If the numbers of images and questions differ, an image is missing or cannot be read, a
-                question is empty or too long, or to be explained and without words, there are no candidates, or an
-                option is invalid. The message has the number of the pair.
+            ValueError: Where that pipeline raises it, and if a question to be explained has no words, or there is no
+                such method. The message has the number of the pair.
             FileNotFoundError: If there is no file at an image's path.
         """
         return super().__call__(image, question, **kwargs)

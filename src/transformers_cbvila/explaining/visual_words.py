@@ -13,7 +13,8 @@ from tqdm.auto import tqdm
 
 from ..inspection.code_words import CodeWords
 from ..inspection.codebook_report import meaningful_words
-from ..inspection.visual_words import collect_visual_words, to_uint8
+from ..inspection.visual_words import collect_visual_words
+from ..model.drawn_images_cbvila import to_pictures
 from ..model.processing_cbvila import CBViLAProcessor
 from .explain import explain_batch
 from .explanation import Explanation
@@ -89,7 +90,7 @@ def shared_codes(
 def _patches_of(model: Any, processor: CBViLAProcessor, image: Any) -> np.ndarray:
     """Returns the patches (N, p, p, 3) of an image as the model sees it."""
     side = model.config.vision_config.patch_size
-    (seen,) = to_uint8(processor, processor(images=[image], return_tensors="pt")["pixel_values"])
+    (seen,) = to_pictures(processor.image_processor, processor(images=[image], return_tensors="pt")["pixel_values"])
     rows, columns = seen.shape[0] // side, seen.shape[1] // side
     grid = seen.reshape(rows, side, columns, side, 3).swapaxes(1, 2)
     return grid.reshape(rows * columns, side, side, 3)

@@ -1,7 +1,8 @@
 """The graphs that models are exported as: one for each tower and each head, over the model's own methods.
 
 Shapes: B batch, S visual tokens that texts attend to, N patches, L text tokens, A answer tokens, D hidden, Dv vision
-width, E projection width, V vocabulary, ΣK codes of all books, H height, W width, n images of a statement, C classes.
+width, E projection width, V vocabulary, ΣK codes of all books, H height and W width, multiples of the patch size, n
+images of a statement, C classes.
 """
 
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from ..model.losses_cbvila import unpatchify
 from ..model.messages_cbvila import shown
 from ..model.modeling_cbvila import CBViLAModel
+from ..model.modeling_cbvila_conditional_generation import CBViLAForConditionalGeneration
 from ..model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
 from ..model.modeling_cbvila_masked_image_modeling import CBViLAForMaskedImageModeling
 from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
@@ -24,6 +26,25 @@ from ..nearest import nearest
 
 # Sizes of the sample inputs. Different ones, and none of them 1, which tracing would take for a constant.
 _BATCH, _TEXT_TOKENS, _ANSWER_TOKENS = 2, 5, 3
+_ROWS, _COLUMNS = 4, 6  # of patches
+
+
+class FreeSize(NamedTuple):
+    """A size that is free in a graph: any number, or any multiple of one.
+
+    Args:
+        name: The name of the number.
+        unit: What it is a multiple of.
+    """
+
+    name: str
+    unit: int = 1
+
+    def __str__(self) -> str:
+        return self.name if self.unit == 1 else f"{self.unit}*{self.name}"
+
+
+_BATCHES, _TEXTS, _VISUAL = FreeSize("batch"), FreeSize("text_tokens"), FreeSize("image_tokens")
 
 
 class GraphInput(NamedTuple):
@@ -31,11 +52,11 @@ class GraphInput(NamedTuple):
 
     Args:
         sample: A tensor of valid values.
-        dims: The name of each dimension that is dynamic, by its position.
+        dims: The size of each dimension that is dynamic, by its position.
     """
 
     sample: Tensor
-    dims: Mapping[int, str]
+    dims: Mapping[int, FreeSize]
 
 
 class Graph(nn.Module):
@@ -83,7 +104,7 @@ class ImageEncoder(Graph):
     def forward(self, pixel_values: Tensor) -> dict[str, Tensor]:  # type: ignore[override]  # by name
         """Encodes images."""
         base = _base(self.model)
-        encoded = base(pixel_values=pixel_values)
+        encoded = base(pixel_values=pixel_values, interpolate_pos_encoding=True)
         outputs = {"image_states": base.image_states_for_text(encoded.vision_last_hidden_state)}
         if base.has_contrastive_head:
             outputs["image_embeds"] = encoded.image_embeds
@@ -158,7 +179,7 @@ class Reasoning(Graph):
     def inputs(self) -> dict[str, GraphInput]:
         """Returns `text_states`, `attention_mask` and `image_states`."""
         states = _encoded_images(self.model).sample.unsqueeze(1)
-        images = GraphInput(states.repeat(1, self.model.config.num_images, 1, 1), {0: "batch"})
+        images = GraphInput(states.repeat(1, self.model.config.num_images, 1, 1), {0: _BATCHES, 2: _VISUAL})
         return _encoded_texts(self.model) | {"image_states": images}
 
     def forward(  # type: ignore[override]
@@ -181,7 +202,8 @@ class Drawing(Graph):
     """Visual words (B, N) or (B, N, books), of which some are hidden, under captions (B, L, D).
 
     Gives the logits (B, N, ΣK) of the words and the image (B, 3, H, W) of the visible ones: a step of drawing needs
-    the first, and the last one, in which nothing is hidden, the second.
+    the first, and the last one, in which nothing is hidden, the second. Images have the model's own size, as the
+    number of words does not say in how many rows they are.
     """
 
     name = "drawing"
@@ -201,8 +223,8 @@ class Drawing(Graph):
         patches = self.model.config.vision_config.num_patches
         shape = (_BATCH, patches) if books == 1 else (_BATCH, patches, books)
         return {
-            "codebook_indices": GraphInput(torch.zeros(shape, dtype=torch.long), {0: "batch"}),
-            "bool_masked_pos": GraphInput(torch.arange(_BATCH * patches).view(_BATCH, -1) % 2 == 0, {0: "batch"}),
+            "codebook_indices": GraphInput(torch.zeros(shape, dtype=torch.long), {0: _BATCHES}),
+            "bool_masked_pos": GraphInput(torch.arange(_BATCH * patches).view(_BATCH, -1) % 2 == 0, {0: _BATCHES}),
             **_encoded_texts(self.model),
         }
 
@@ -234,7 +256,8 @@ class QuestionEncoder(Graph):
         self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor
     ) -> dict[str, Tensor]:
         """Fuses questions with images."""
-        return {"question_states": self.model.encode_question(pixel_values, input_ids, attention_mask)}
+        states = self.model.encode_question(pixel_values, input_ids, attention_mask, interpolate_pos_encoding=True)
+        return {"question_states": states}
 
 
 class AnswerDecoder(Graph):
@@ -251,8 +274,8 @@ class AnswerDecoder(Graph):
         start = torch.full((_BATCH, _ANSWER_TOKENS), config.bos_token_id)
         states = torch.zeros(_BATCH, _TEXT_TOKENS, config.hidden_size)
         return {
-            "input_ids": GraphInput(start, {0: "batch", 1: "answer_tokens"}),
-            "question_states": GraphInput(states, {0: "batch", 1: "text_tokens"}),
+            "input_ids": GraphInput(start, {0: _BATCHES, 1: FreeSize("answer_tokens")}),
+            "question_states": GraphInput(states, {0: _BATCHES, 1: _TEXTS}),
             "attention_mask": _mask(),
         }
 
@@ -290,7 +313,8 @@ def exported_class(name: str) -> Any:
     """
     classes: dict[str, Any] = {cls.__name__: cls for cls in GRAPHS}
     if name not in classes:
-        raise ValueError(f"a {name} cannot be exported; {', '.join(sorted(classes))} can")
+        way_out = "; transformers.exporters takes it apart" if name == CBViLAForConditionalGeneration.__name__ else ""
+        raise ValueError(f"a {name} cannot be exported; {', '.join(sorted(classes))} can{way_out}")
     return classes[name]
 
 
@@ -322,28 +346,29 @@ def _base(model: Any) -> CBViLAModel:
 
 
 def _images(model: Any) -> GraphInput:
-    size = model.config.vision_config.image_size
-    return GraphInput(torch.zeros(_BATCH, 3, size, size), {0: "batch"})
+    patch = model.config.vision_config.patch_size
+    sample = torch.zeros(_BATCH, 3, _ROWS * patch, _COLUMNS * patch)
+    return GraphInput(sample, {0: _BATCHES, 2: FreeSize("rows", patch), 3: FreeSize("columns", patch)})
 
 
 def _texts(model: Any) -> dict[str, GraphInput]:
     ids = torch.full((_BATCH, _TEXT_TOKENS), model.config.text_config.bos_token_id)
-    return {"input_ids": GraphInput(ids, {0: "batch", 1: "text_tokens"}), "attention_mask": _mask()}
+    return {"input_ids": GraphInput(ids, {0: _BATCHES, 1: _TEXTS}), "attention_mask": _mask()}
 
 
 def _mask() -> GraphInput:
     mask = torch.ones(_BATCH, _TEXT_TOKENS, dtype=torch.long)
     mask[1, -1] = 0
-    return GraphInput(mask, {0: "batch", 1: "text_tokens"})
+    return GraphInput(mask, {0: _BATCHES, 1: _TEXTS})
 
 
 def _encoded_texts(model: Any) -> dict[str, GraphInput]:
     states = torch.zeros(_BATCH, _TEXT_TOKENS, model.config.text_config.hidden_size)
-    return {"text_states": GraphInput(states, {0: "batch", 1: "text_tokens"}), "attention_mask": _mask()}
+    return {"text_states": GraphInput(states, {0: _BATCHES, 1: _TEXTS}), "attention_mask": _mask()}
 
 
 def _encoded_images(model: Any) -> GraphInput:
     vision = model.config.vision_config
     with torch.no_grad():
         states = _base(model).image_states_for_text(torch.zeros(_BATCH, 1 + vision.num_patches, vision.hidden_size))
-    return GraphInput(states, {0: "batch"})
+    return GraphInput(states, {0: _BATCHES, 1: _VISUAL})

@@ -3,9 +3,10 @@
 import json
 import logging
 import os
+import re
 import shutil
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -108,8 +109,9 @@ def load_exported(name: str) -> tuple[Any, CBViLAProcessor]:
 def write_graph(graph: Graph, folder: Path, int8: bool) -> dict[str, Any]:
     """Writes a graph into a folder, and an int8 version if wanted; returns its description."""
     given = graph.inputs()
-    dims = {name: torch.export.Dim(name) for each in given.values() for name in each.dims.values()}
-    shapes = tuple({i: dims[name] for i, name in each.dims.items()} for each in given.values())
+    sizes = {size for each in given.values() for size in each.dims.values()}
+    dims = {size: size.unit * torch.export.Dim(size.name) for size in sizes}
+    shapes = tuple({i: dims[size] for i, size in each.dims.items()} for each in given.values())
     samples = tuple(each.sample for each in given.values())
     with torch.no_grad():
         outputs = list(graph(*samples))
@@ -128,6 +130,7 @@ def write_graph(graph: Graph, folder: Path, int8: bool) -> dict[str, Any]:
     inputs = {value.name: _shape(value) for value in program.model.graph.inputs}
     if inputs != {name: _expected_shape(each) for name, each in given.items()}:
         raise RuntimeError(f"torch made a size of the sample inputs a constant of the graph {graph.name}: {inputs}")
+    _name_sizes(program, given)
     file = f"{graph.name}.onnx"
     program.save(folder / file)  # weights of more than 2 GB go to a file beside it
     outputs_shapes = {value.name: _shape(value) for value in program.model.graph.outputs}
@@ -137,12 +140,25 @@ def write_graph(graph: Graph, folder: Path, int8: bool) -> dict[str, Any]:
     return description
 
 
+def _name_sizes(program: Any, given: Mapping[str, GraphInput]) -> None:
+    """Gives sizes of outputs that follow from multiples the names of these, where torch has numbered symbols."""
+    names: dict[str, str] = {}
+    values = {node.name: node.meta["val"] for node in program.exported_program.graph.find_nodes(op="placeholder")}
+    for name, each in given.items():
+        for i, size in each.dims.items():
+            (symbol,) = values[name].shape[i].node.expr.free_symbols
+            names[str(symbol)] = size.name
+    for value in program.model.graph.outputs:
+        sizes = [re.sub(r"\w+", lambda found: names.get(found[0], found[0]), str(size)) for size in value.shape]
+        value.shape = type(value.shape)(int(size) if size.isdigit() else size for size in sizes)
+
+
 def _shape(value: Any) -> list[int | str]:
     return [dim if isinstance(dim, int) else str(dim) for dim in value.shape]
 
 
 def _expected_shape(given: GraphInput) -> list[int | str]:
-    return [given.dims.get(i, size) for i, size in enumerate(given.sample.shape)]
+    return [str(given.dims[i]) if i in given.dims else size for i, size in enumerate(given.sample.shape)]
 
 
 def _check_target(target: Path, overwrite: bool) -> None:

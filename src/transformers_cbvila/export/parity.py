@@ -15,6 +15,7 @@ import torch
 from ..data.measured_pairs import MeasuredPairs
 from ..data.source_rows import split_as_read, usual_split
 from ..data.sources import load_pairs
+from ..model.configuration_cbvila import CBViLAVisionConfig
 from ..onnx_runtime.export_files import PARITY
 from ..onnx_runtime.exported_model import ExportedModel, Graphs
 from ..onnx_runtime.images import pixel_values
@@ -24,6 +25,7 @@ from ..onnx_runtime.texts import Texts
 from ..output_files import write_json
 from ..tasks.row_reading import load_task_rows
 from ..tasks.vqa import VisualQuestionAnswering
+from .code_gaps import CodeGaps
 from .graphs import Entailment, Reasoning, graphs_of
 from .onnx_export import load_exported
 
@@ -58,18 +60,21 @@ class ComparedGraphs:
     Args:
         torch_graphs: The graphs in torch, whose outputs are returned.
         others: The exported forms by name.
+        code_gaps: What compares the codes of images where they differ, if it can.
 
     Attributes:
         differences: For each form the largest absolute difference of each output of floating-point numbers.
         identical: For each form, how many code indices are those of torch, and how many there are.
+        gaps: For each form, by how much the distances to its code of a patch and to torch's differ at most.
         seconds: Time of all runs, of torch and of each form.
     """
 
-    def __init__(self, torch_graphs: Graphs, others: Mapping[str, Graphs]) -> None:
+    def __init__(self, torch_graphs: Graphs, others: Mapping[str, Graphs], code_gaps: CodeGaps | None = None) -> None:
         self.description, self.folder = torch_graphs.description, torch_graphs.folder
-        self._torch, self._others = torch_graphs, others
+        self._torch, self._others, self._code_gaps = torch_graphs, others, code_gaps
         self.differences: dict[str, dict[str, float]] = {form: {} for form in others}
         self.identical = {form: np.zeros(2, dtype=np.int64) for form in others}
+        self.gaps = dict.fromkeys(others if code_gaps is not None else (), 0.0)
         self.seconds = dict.fromkeys(("torch", *others), 0.0)
 
     def run(self, graph: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -78,7 +83,14 @@ class ComparedGraphs:
         for form, graphs in self._others.items():
             for name, value in self._timed(form, graphs, graph, inputs).items():
                 self._compare(form, f"{graph}.{name}", value, expected[name])
+                if name == "codebook_indices" and self._code_gaps is not None:
+                    gap = self._code_gaps.largest(inputs["pixel_values"], value, expected[name])
+                    self.gaps[form] = max(self.gaps[form], gap)
         return expected
+
+    def shares(self) -> dict[str, float]:
+        """Returns for each form the share of code indices that are those of torch; nothing where there are none."""
+        return {form: float(same / total) for form, (same, total) in self.identical.items() if total}
 
     def _timed(self, form: str, graphs: Graphs, graph: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         start = time.perf_counter()
@@ -112,8 +124,9 @@ def measure_parity(
 
     Returns:
         What the file has: `bytes`, `milliseconds_per_row`, `largest_difference` by output, `identical_codes`,
-        `identical_answers` (or classes) and `recall`, as far as the model has them, each by form: `torch`, `onnx`,
-        `int8`.
+        `largest_code_gap` (see [`CodeGaps`]), `identical_answers` (or classes) and `recall`, as far as the model has
+        them, each by form: `torch`, `onnx`, `int8`; and for a few rows at `other_image_sizes` the largest difference
+        and the identical codes.
 
     Raises:
         FileNotFoundError: If the folder is no export, or the data are not there.
@@ -127,8 +140,11 @@ def measure_parity(
     asks = "question_encoder" in forms["onnx"].description["graphs"]
     answers = asks or _classifier(forms["onnx"]) is not None
     given = _questions(data, split, rows) if asks else _captions(data, split, rows)
+    base = getattr(model, "cbvila", model)
+    gaps = CodeGaps(base) if CodeGaps.can_measure(base) and not asks else None
     with _one_thread():
-        compared = ComparedGraphs(TorchGraphs(model, forms["onnx"]), forms)
+        torch_graphs = TorchGraphs(model, forms["onnx"])
+        compared = ComparedGraphs(torch_graphs, forms, gaps)
         results = {
             "torch": _results(compared, given),
             **{form: _results(graphs, given) for form, graphs in forms.items()},
@@ -136,6 +152,10 @@ def measure_parity(
         seconds = dict(compared.seconds)
         if "drawing" in compared.description["graphs"]:
             _draw(compared, given[:_BATCH])
+        at_sizes = {
+            f"{height}x{width}": _at_size(ComparedGraphs(torch_graphs, forms), given[:_BATCH], height, width)
+            for height, width in _other_sizes(model.config.vision_config)
+        }
     report: dict[str, Any] = {
         "model": Path(source).name,
         "data": Path(data).name,
@@ -145,13 +165,16 @@ def measure_parity(
         "milliseconds_per_row": {form: 1000 * spent / len(given) for form, spent in seconds.items()},
         "largest_difference": compared.differences,
     }
-    if any(total for _, total in compared.identical.values()):
-        report["identical_codes"] = {form: float(same / total) for form, (same, total) in compared.identical.items()}
+    if compared.shares():
+        report["identical_codes"] = compared.shares()
+    if compared.gaps:
+        report["largest_code_gap"] = compared.gaps
     if answers:
         pairs = {form: zip(results[form], results["torch"], strict=True) for form in forms}
         report["identical_answers"] = {form: float(np.mean([a == b for a, b in both])) for form, both in pairs.items()}
     elif results["torch"]:
         report["recall"] = results
+    report["other_image_sizes"] = at_sizes
     write_json(Path(export, PARITY), report)
     return report
 
@@ -219,13 +242,36 @@ def _recalls(retriever: CBViLAOnnxRetriever, images: list[Any], texts: list[str]
     return {f"{name}_r{k}": float(hits[:, :k].any(1).mean()) for name, hits in right.items() for k in _DEPTHS}
 
 
-def _encode(graphs: Graphs, rows: Sequence[Row]) -> dict[str, np.ndarray]:
-    """Returns inputs and outputs of the encoders by name."""
+def _other_sizes(vision: CBViLAVisionConfig) -> list[tuple[int, int]]:
+    """Returns heights and widths beside the model's own: a larger square, and an image twice as wide as high."""
+    half = max(1, vision.image_size // vision.patch_size // 2) * vision.patch_size
+    larger = vision.image_size + half
+    return [(larger, larger), (half, 2 * half)]
+
+
+def _at_size(compared: ComparedGraphs, rows: Sequence[Row], height: int, width: int) -> dict[str, dict[str, float]]:
+    """Returns how far the graphs that read images are from torch's, at another size, for each form."""
+    inputs = _inputs(compared, rows, {"height": height, "width": width})
+    for name, graph in compared.description["graphs"].items():
+        if "pixel_values" in graph["inputs"]:
+            compared.run(name, inputs)
+    shares = {form: {"identical_codes": share} for form, share in compared.shares().items()}
+    largest = {form: max(values.values()) for form, values in compared.differences.items() if values}
+    return {form: {"largest_difference": value, **shares.get(form, {})} for form, value in largest.items()}
+
+
+def _inputs(graphs: Graphs, rows: Sequence[Row], size: Mapping[str, int] | None = None) -> dict[str, np.ndarray]:
+    """Returns texts and images as inputs by name, of the model's own size or of another."""
     texts = Texts(graphs.folder, graphs.description["texts"])
     inputs = texts.encode([text for _, text in rows], _TEXT_LENGTH)
-    pixels = pixel_values([image for image, _ in rows], graphs.description["images"])
-    images = graphs.run("image_encoder", {"pixel_values": pixels})
-    return {**inputs, **images, **graphs.run("text_encoder", inputs)}
+    options = {**graphs.description["images"], **(size or {})}
+    return {**inputs, "pixel_values": pixel_values([image for image, _ in rows], options)}
+
+
+def _encode(graphs: Graphs, rows: Sequence[Row]) -> dict[str, np.ndarray]:
+    """Returns inputs and outputs of the encoders by name."""
+    inputs = _inputs(graphs, rows)
+    return {**inputs, **graphs.run("image_encoder", inputs), **graphs.run("text_encoder", inputs)}
 
 
 def _draw(graphs: Graphs, rows: Sequence[Row]) -> None:

@@ -11,7 +11,11 @@ _FOLDER = "onnx"
 _BESIDE = ("config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json")
 _NAMES = {"torch": "torch", "onnx": "ONNX", "int8": "ONNX, int8"}
 _SHARES = {"identical_codes": "visual words as in torch", "identical_answers": "answers as in torch"}
-_RECALLS = {"text_retrieval_r1": "image → text R@1", "image_retrieval_r1": "text → image R@1"}
+_RECALLS = {
+    f"{way}_r{depth}": f"{arrow} R@{depth}"
+    for way, arrow in (("text_retrieval", "image → text"), ("image_retrieval", "text → image"))
+    for depth in (1, 10)
+}
 
 
 def exported_files(folder: Path) -> list[str]:

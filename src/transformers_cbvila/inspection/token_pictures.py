@@ -7,11 +7,11 @@ from typing import Any
 
 from PIL import Image
 
+from ..model.drawn_images_cbvila import to_pictures
 from ..output_files import write_json_lines
 from ..retrieval.encoding import evaluating
 from ..retrieval.gallery_identity import weights_id
 from .token_files import ids_of, read_tokens, read_tokens_description
-from .visual_words import to_uint8
 
 
 def draw_tokens(
@@ -58,7 +58,7 @@ def draw_tokens(
                 batch = own[start : start + batch_size]
                 with evaluating(model):
                     pixel_values = model.detokenize(ids_of(batch, books).to(model.device), grid=grid)
-                for row, picture in zip(batch, to_uint8(processor, pixel_values), strict=True):
+                for row, picture in zip(batch, to_pictures(processor.image_processor, pixel_values), strict=True):
                     _save(Image.fromarray(picture), _file(output, row))
                     drawn += 1
     return drawn

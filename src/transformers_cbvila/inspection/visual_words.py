@@ -76,11 +76,6 @@ class ReconstructionExample:
     accuracy_other: float
 
 
-def to_uint8(processor: CBViLAProcessor, pixel_values: Tensor) -> np.ndarray:
-    """Returns normalized images (B, 3, H, W) as uint8 arrays (B, H, W, 3)."""
-    return to_pictures(processor.image_processor, pixel_values)
-
-
 def collect_visual_words(
     model: CBViLAModelWithReconstruction,
     processor: CBViLAProcessor,
@@ -212,12 +207,12 @@ def _reconstruct(
     def reconstruct(texts: list[str], mask: Tensor | None) -> tuple[np.ndarray, Tensor]:
         ids, attention_mask = tokens_of(model, processor, texts)
         result = model.reconstruct(pixel_values, ids, attention_mask, None if mask is None else mask.to(model.device))
-        return to_uint8(processor, result.pixel_values), result.codebook_indices.cpu()
+        return to_pictures(processor.image_processor, result.pixel_values), result.codebook_indices.cpu()
 
     reconstructed, own_codes = reconstruct(captions, None)
     predicted, codes = reconstruct(captions, masks)
     predicted_other, other_codes = reconstruct(others, masks)
-    images, patch_size = to_uint8(processor, pixel_values), model.config.vision_config.patch_size
+    images, patch_size = to_pictures(processor.image_processor, pixel_values), model.config.vision_config.patch_size
     masked = hide_patches(images, masks.numpy(), patch_size)
     return [
         ReconstructionExample(

@@ -27,7 +27,9 @@ def interpolate_positions(positions: Tensor, grid: tuple[int, int]) -> Tensor:
     As in ALBEF and transformers' ViT, it is bicubic without antialiasing, and keeps the position of [CLS].
     """
     side = int((positions.shape[1] - 1) ** 0.5)
-    if (side, side) == tuple(grid):
+    # Exported graphs with free image sizes resize always: a comparison would make the size that is traced a condition.
+    is_free = any(isinstance(length, torch.SymInt) for length in grid)
+    if not is_free and (side, side) == tuple(grid):
         return positions
     cls_position, patches = positions[:, :1], positions[:, 1:]
     patches = patches.reshape(1, side, side, -1).permute(0, 3, 1, 2)

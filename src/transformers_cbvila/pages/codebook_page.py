@@ -17,8 +17,8 @@ from ..inspection.visual_words import (
     collect_visual_words,
     find_patches,
     reconstruct_examples,
-    to_uint8,
 )
+from ..model.drawn_images_cbvila import to_pictures
 from ..model.modeling_cbvila_reconstruction import CBViLAModelWithReconstruction
 from ..model.objective_mim_cbvila import CBViLAMIM
 from ..model.objective_pixel_cbvila import CBViLAPixel
@@ -147,4 +147,4 @@ def _map_images(
 
 def _model_image(model: CBViLAModelWithReconstruction, processor: CBViLAProcessor, row: dict[str, Any]) -> np.ndarray:
     """Returns the image of a row as the model sees it."""
-    return to_uint8(processor, pixel_values_of(model, processor, [row["image"]]))[0]
+    return to_pictures(processor.image_processor, pixel_values_of(model, processor, [row["image"]]))[0]
