@@ -1,7 +1,8 @@
 """How often a model draws what a caption of scenes says, over steps, temperature and guidance.
 
-A parser of pixels judges (`drawing/judging.py`); the first line is its judgement of true pictures. The last column but
-one is how often the model itself finds the right caption of a picture among 100, by similarity.
+A parser of pixels judges (`drawing/judging.py`); the first line is its judgement of true pictures, the second of these
+painted from their own visual words, which drawings can hardly exceed. The last column but one is how often the model
+itself finds the right caption of a picture among 100, by similarity.
 
     python benchmarks/drawing.py --model runs/pretrain-scenes/all --rows 200
     python benchmarks/drawing.py --model runs/pretrain-scenes/all --split test_compositional --steps 8 --guidance 1
@@ -17,6 +18,7 @@ import torch
 from transformers_cbvila import CBViLAForPreTraining, CBViLAProcessor
 from transformers_cbvila.bundled import checkpoint_source
 from transformers_cbvila.data.sources import load_pairs
+from transformers_cbvila.drawing.changes import exchange_words
 from transformers_cbvila.drawing.from_captions import draw_captions
 from transformers_cbvila.drawing.judging import judge_drawings
 from transformers_cbvila.retrieval.encoding import GalleryEncoder
@@ -63,7 +65,10 @@ def main() -> None:
     captions = [row["captions"][0] for row in rows]
     true = [row["image"] for row in rows]
     print(f"{options.model} on {len(captions)} captions of scenes, {options.split}; percent, 95 % intervals")
-    line("true pictures", judge_drawings(true, captions), found_among(model, processor, true, captions), 0)
+    pairs = zip(true, captions, strict=True)
+    painted = [exchange_words(model, processor, image, {}, caption) for image, caption in pairs]
+    for name, pictures in (("true pictures", true), ("their own visual words", painted)):
+        line(name, judge_drawings(pictures, captions), found_among(model, processor, pictures, captions), 0)
     for steps, temperature, guidance in product(options.steps, options.temperature, options.guidance):
         begin = time.process_time()
         how = {"num_steps": steps, "temperature": temperature, "guidance_scale": guidance}
