@@ -138,6 +138,16 @@ def test_start_on_another_image_encoder_is_refused(stage_1):
         projector.start_from(folder, model.vision_model)
 
 
+def test_start_on_an_image_encoder_of_other_layers_is_refused(stage_1):
+    model, folder = stage_1
+    projector = reading_model(projector=SIZES).model.multi_modal_projector
+    model.vision_model.layers = model.vision_model.layers[:-1]
+    with pytest.raises(
+        ValueError, match=r"another image encoder \(with \d+ weights, and this one has \d+\): give the"
+    ):
+        projector.start_from(folder, model.vision_model)
+
+
 def test_start_from_a_qformer_alone(stage_1, tmp_path):
     stage_1[0].qformer.save_pretrained(tmp_path / "alone")
     projector = reading_model(projector=SIZES).model.multi_modal_projector

@@ -106,7 +106,13 @@ def _check_image_encoder(checkpoint: str, config: CBViLAQFormerConfig, vision_to
     if CBViLAForQFormerPreTraining.__name__ not in (config.architectures or ()):
         return  # a Q-Former alone, such as a converted one
     own = vision_tower.state_dict()
-    for name, value in CBViLAForQFormerPreTraining.from_pretrained(checkpoint).vision_model.state_dict().items():
+    trained_on = CBViLAForQFormerPreTraining.from_pretrained(checkpoint).vision_model.state_dict()
+    if own.keys() != trained_on.keys():
+        raise ValueError(
+            f"{checkpoint} was trained on another image encoder (with {len(trained_on)} weights, and this one has "
+            f"{len(own)}): give the model that it was trained on."
+        )
+    for name, value in trained_on.items():
         if value.shape != own[name].shape:
             continue  # position embeddings of another image size
         difference = float((own[name].float() - value.float()).abs().max())
