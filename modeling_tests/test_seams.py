@@ -18,7 +18,7 @@ from transformers_cbvila.model.quantizers_cbvila import QUANTIZERS
 SOURCES = Path(__file__).parents[1] / "src" / "transformers_cbvila"
 # "codebook" is also used elsewhere: of a tower's learning rate, of a fact about a checkpoint.
 TERMS = set(OBJECTIVES) - {"codebook"}
-COMMON_OPTIONS = {"type", "weight"}
+COMMON_OPTIONS = {"type", "weight", "feature_layers"}  # of the base classes
 # The ways to a configuration's options, as attributes.
 OWNERS = {"quantizer_config", "objectives", "projector_config", "options"}
 # What other objectives share by contract (`CBViLAConfig.trains_encoder`, `masks_before_encoder`).

@@ -309,62 +309,18 @@ def test_class_guided_masked_image_modeling():
     assert torch.equal(model(**inputs).codebook_indices, plain.codebook_indices)
 
 
-# Pyramid features
-
-
-def test_pyramid_is_the_mean_of_normalized_layers():
-    model = fitted_model({**OPTIONS, "feature_layers": [1, 2]})
-    pixels = tiny_pairs()["pixel_values"]
-    output = model.cbvila.vision_model(pixels, output_hidden_states=True)
-    layers = [states[:, 1:] / states[:, 1:].norm(dim=-1, keepdim=True) for states in output.hidden_states[1:]]
-    torch.testing.assert_close(output.pyramid, (layers[0] + layers[1]) / 2)
-    expected = model.cbvila.quantizer(output.pyramid).indices
-    assert not torch.equal(model.cbvila.quantizer(output.last_hidden_state[:, 1:]).indices, expected)
-    assert torch.equal(model(**tiny_pairs()).codebook_indices, expected)
-    assert torch.equal(model.cbvila(pixels).codebook_indices, expected)
-    assert torch.equal(model.reconstruct(pixels).codebook_indices, expected)
-
-
-def test_pyramid_has_no_parameters_and_changes_no_other_output(tmp_path):
-    plain, model = (fitted_model({**OPTIONS, "feature_layers": layers}) for layers in (None, [1]))
-    assert plain.state_dict().keys() == model.state_dict().keys()
-    pixels = tiny_pairs()["pixel_values"]
-    outputs = [m.cbvila.vision_model(pixels) for m in (plain, model)]
-    assert torch.equal(outputs[0].last_hidden_state, outputs[1].last_hidden_state)
-    assert "pyramid" not in outputs[0]
-    model.save_pretrained(tmp_path)
-    loaded = CBViLAForPreTraining.from_pretrained(tmp_path)
-    assert torch.equal(loaded(**tiny_pairs()).codebook_indices, model(**tiny_pairs()).codebook_indices)
-
-
-def test_pyramid_trains_its_layers():
-    model = fitted_model({**OPTIONS, "feature_layers": [1]}).train()
-    weights = dict.fromkeys(model.config.loss_weights(), 0.0) | {"commitment": 1.0}
-    model(**tiny_pairs(), loss_weights=weights).loss.backward()
-    reached = {n for n, p in model.named_parameters() if p.grad is not None and p.grad.abs().max() > 0}
-    assert any("vision_model.layers.0" in name for name in reached)
-    assert not any("vision_model.layers.1" in name for name in reached)
-
-
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"penalty": -1.0}, "penalty=-1.0 must be at least 0"),
         ({"size": 1}, "size=1 must be at least 2"),
         ({"least_codes": -1}, "least_codes=-1 must be at least 0"),
-        ({"feature_layers": [0]}, r"feature_layers=\[0\] must be layers of the image encoder, from 1 to 12"),
-        ({"feature_layers": [13]}, r"feature_layers=\[13\] must be"),
         ({"hard": "yes"}, "hard='yes' is not of type bool"),
     ],
 )
 def test_class_guided_rejects_impossible_options(fields, message):
     with pytest.raises(ValueError, match=message):
         CBViLAConfig(quantizer_config={"type": "class_guided", **fields})
-
-
-def test_pyramid_excludes_texts_that_attend_to_quantized_tokens():
-    with pytest.raises(ValueError, match="itm_kv='both' quantizes the image encoder's output"):
-        CBViLAConfig(quantizer_config={"type": "class_guided", "feature_layers": [1]}, itm_kv="both")
 
 
 def test_other_quantizers_reject_classes():

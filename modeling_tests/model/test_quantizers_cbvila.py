@@ -9,6 +9,7 @@ from tiny import PATCHES, tiny_pairs
 from tiny_quantizers import WIDTH, fitted_model, latents_of, tiny_quantizer, visual_tokens
 
 from transformers_cbvila.data.masking import generator_for
+from transformers_cbvila.model.configuration_cbvila import CBViLAConfig
 from transformers_cbvila.model.modeling_cbvila_pretraining import CBViLAForPreTraining
 from transformers_cbvila.model.quantizer_output_cbvila import CBViLAGradients, CBViLAQuantizerHints
 from transformers_cbvila.model.quantizers_cbvila import QUANTIZERS
@@ -338,3 +339,58 @@ def test_quantizer_encodes_with_followed_copies(options):
             parameter.add_(0.1)
     assert torch.equal(quantizer.encode(tokens, slower), expected)
     assert latents_of(quantizer, tokens).shape == (4 * PATCHES, expected.shape[-1])
+
+
+# Layers of the image encoder
+
+
+@one_of_each
+def test_feature_layers_are_quantized_as_the_mean_of_their_normalized_states(options):
+    model = fitted_model({**options, "feature_layers": [1, 2]})
+    pixels = tiny_pairs()["pixel_values"]
+    output = model.cbvila.vision_model(pixels, output_hidden_states=True)
+    layers = [states[:, 1:] / states[:, 1:].norm(dim=-1, keepdim=True) for states in output.hidden_states[1:]]
+    torch.testing.assert_close(output.pyramid, (layers[0] + layers[1]) / 2)
+    expected = model.cbvila.quantizer(output.pyramid).indices
+    assert not torch.equal(model.cbvila.quantizer(output.last_hidden_state[:, 1:]).indices, expected)
+    assert torch.equal(model(**tiny_pairs()).codebook_indices, expected)
+    assert torch.equal(model.cbvila(pixels).codebook_indices, expected)
+    assert torch.equal(model.reconstruct(pixels).codebook_indices, expected)
+    assert torch.equal(model.tokenize(pixels), expected)
+
+
+@one_of_each
+def test_feature_layers_add_no_parameters_and_change_no_other_output(options, tmp_path):
+    plain, model = (fitted_model({**options, "feature_layers": layers}) for layers in (None, [1]))
+    assert plain.state_dict().keys() == model.state_dict().keys()
+    pixels = tiny_pairs()["pixel_values"]
+    outputs = [m.cbvila.vision_model(pixels) for m in (plain, model)]
+    assert torch.equal(outputs[0].last_hidden_state, outputs[1].last_hidden_state)
+    assert "pyramid" not in outputs[0]
+    model.save_pretrained(tmp_path)
+    loaded = CBViLAForPreTraining.from_pretrained(tmp_path)
+    assert torch.equal(loaded(**tiny_pairs()).codebook_indices, model(**tiny_pairs()).codebook_indices)
+
+
+@one_of_each
+def test_only_the_layers_up_to_the_last_feature_layer_learn_from_codes(options):
+    model = fitted_model({**options, "feature_layers": [1]}).train()
+    weights = dict.fromkeys(model.config.loss_weights(), 0.0) | {"pixel": 1.0}
+    model(**tiny_pairs(), loss_weights=weights).loss.backward()
+    reached = {n for n, p in model.named_parameters() if p.grad is not None and p.grad.abs().max() > 0}
+    assert any("vision_model.layers.0" in name for name in reached)
+    assert not any("vision_model.layers.1" in name for name in reached)
+
+
+@pytest.mark.parametrize("layer", [0, 13])
+@pytest.mark.parametrize("name", QUANTIZERS)
+def test_feature_layers_must_exist(name, layer):
+    with pytest.raises(
+        ValueError, match=rf"feature_layers=\[{layer}\] must be layers of the image encoder, from 1 to 12"
+    ):
+        CBViLAConfig(quantizer_config={"type": name, "feature_layers": [layer]})
+
+
+def test_feature_layers_exclude_texts_that_attend_to_quantized_tokens():
+    with pytest.raises(ValueError, match="itm_kv='both' quantizes the image encoder's output"):
+        CBViLAConfig(quantizer_config={"feature_layers": [1]}, itm_kv="both")

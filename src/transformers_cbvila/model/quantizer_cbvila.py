@@ -27,9 +27,13 @@ class CBViLAQuantizerOptions(CBViLAOptions):
 
     Args:
         type: Name of the quantizer; set by the configuration.
+        feature_layers: Layers of the image encoder, counted from 1, whose states are quantized: the mean of the
+            normalized states of these layers. By default the encoder's output is. The first layers still tell what a
+            patch looks like, and their codes do not move with the last ones.
     """
 
     type: str = ""
+    feature_layers: list[int] | None = None
 
 
 class CBViLAQuantizer(CBViLAQuantizerHooks):
@@ -87,8 +91,8 @@ class CBViLAQuantizer(CBViLAQuantizerHooks):
 
     @classmethod
     def feature_layers(cls, options: Any) -> tuple[int, ...]:
-        """Returns layers of the image encoder, counted from 1, whose mean it quantizes; by default its output."""
-        return ()
+        """Returns the layers of the image encoder whose mean it quantizes; none for the encoder's output."""
+        return tuple(options.feature_layers or ())
 
     @property
     def num_codes(self) -> int:

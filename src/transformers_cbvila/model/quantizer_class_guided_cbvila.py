@@ -52,8 +52,6 @@ class CBViLAClassGuidedQuantizerOptions(CBViLAQuantizerOptions):
         hard: Whether tokens of a class take codes of this class only, instead of the penalty.
         least_codes: Codes that each class has at least. The others are shared out by the square root of the classes'
             frequencies.
-        feature_layers: Layers of the image encoder, counted from 1, whose states are quantized: the mean of the
-            normalized states of these layers (pyramid features). By default the encoder's output is.
     """
 
     size: int = 3000
@@ -64,7 +62,6 @@ class CBViLAClassGuidedQuantizerOptions(CBViLAQuantizerOptions):
     penalty: float | int = 1.0
     hard: bool = False
     least_codes: int = 1
-    feature_layers: list[int] | None = None
 
     def check(self, where: str) -> None:
         """Raises a ValueError for values out of range."""
@@ -120,11 +117,6 @@ class CBViLAClassGuidedQuantizer(CBViLAOneTableQuantizer):
     def sizes(cls, options: Any) -> tuple[int, ...]:
         """Returns K."""
         return (options.size,)
-
-    @classmethod
-    def feature_layers(cls, options: Any) -> tuple[int, ...]:
-        """Returns the layers of the image encoder whose mean is quantized."""
-        return tuple(options.feature_layers or ())
 
     @property
     def label_agreement(self) -> float | None:
