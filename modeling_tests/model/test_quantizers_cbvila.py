@@ -345,12 +345,14 @@ def test_quantizer_encodes_with_followed_copies(options):
 
 
 @one_of_each
-def test_feature_layers_are_quantized_as_the_mean_of_their_normalized_states(options):
-    model = fitted_model({**options, "feature_layers": [1, 2]})
+@pytest.mark.parametrize("layers", [[0], [1, 2]])
+def test_feature_layers_are_quantized(options, layers):
+    model = fitted_model({**options, "feature_layers": layers})
     pixels = tiny_pairs()["pixel_values"]
     output = model.cbvila.vision_model(pixels, output_hidden_states=True)
-    layers = [states[:, 1:] / states[:, 1:].norm(dim=-1, keepdim=True) for states in output.hidden_states[1:]]
-    torch.testing.assert_close(output.pyramid, (layers[0] + layers[1]) / 2)
+    states = [output.hidden_states[layer][:, 1:] for layer in layers]
+    mean = sum(each / each.norm(dim=-1, keepdim=True) for each in states) / len(layers)
+    torch.testing.assert_close(output.pyramid, states[0] if len(layers) == 1 else mean)
     expected = model.cbvila.quantizer(output.pyramid).indices
     assert not torch.equal(model.cbvila.quantizer(output.last_hidden_state[:, 1:]).indices, expected)
     assert torch.equal(model(**tiny_pairs()).codebook_indices, expected)
@@ -372,6 +374,17 @@ def test_feature_layers_add_no_parameters_and_change_no_other_output(options, tm
     assert torch.equal(loaded(**tiny_pairs()).codebook_indices, model(**tiny_pairs()).codebook_indices)
 
 
+def test_embeddings_as_features_tell_a_patch_and_nothing_of_others():
+    model = fitted_model({"type": "nearest", "size": 16, "feature_layers": [0]})
+    pixels = tiny_pairs()["pixel_values"]
+    changed = pixels.clone()
+    side = model.config.vision_config.patch_size
+    changed[:, :, :side, :side] += 3.0
+    before, after = model.tokenize(pixels), model.tokenize(changed)
+    assert not torch.equal(before[:, 0], after[:, 0])
+    assert torch.equal(before[:, 1:], after[:, 1:])
+
+
 @one_of_each
 def test_only_the_layers_up_to_the_last_feature_layer_learn_from_codes(options):
     model = fitted_model({**options, "feature_layers": [1]}).train()
@@ -382,11 +395,11 @@ def test_only_the_layers_up_to_the_last_feature_layer_learn_from_codes(options):
     assert not any("vision_model.layers.1" in name for name in reached)
 
 
-@pytest.mark.parametrize("layer", [0, 13])
+@pytest.mark.parametrize("layer", [-1, 13])
 @pytest.mark.parametrize("name", QUANTIZERS)
 def test_feature_layers_must_exist(name, layer):
     with pytest.raises(
-        ValueError, match=rf"feature_layers=\[{layer}\] must be layers of the image encoder, from 1 to 12"
+        ValueError, match=rf"feature_layers=\[{layer}\] must be layers of the image encoder, from 1 to 12, or 0 for"
     ):
         CBViLAConfig(quantizer_config={"type": name, "feature_layers": [layer]})
 

@@ -129,9 +129,10 @@ def check_combinations(config: Any) -> None:
             f"objectives={{{contrasts[0]!r}: {{'weight': 0}}}}, or start from CBViLAConfig.from_preset."
         )
     layers, depth = config.feature_layers(), config.vision_config.num_hidden_layers
-    if not all(1 <= layer <= depth for layer in layers):
+    if not all(0 <= layer <= depth for layer in layers):
         raise ValueError(
-            f"quantizer_config: feature_layers={list(layers)} must be layers of the image encoder, from 1 to {depth}."
+            f"quantizer_config: feature_layers={list(layers)} must be layers of the image encoder, from 1 to {depth}, "
+            "or 0 for its embeddings."
         )
     if layers and config.itm_kv != "continuous":
         raise ValueError(

@@ -42,7 +42,8 @@ class CBViLAVisionModelOutput(BaseModelOutputWithPooling):
     """Output of an image encoder for a quantizer of several layers.
 
     Args:
-        pyramid (`torch.FloatTensor` (B, N, D)): Mean of the normalized states of patches in these layers.
+        pyramid (`torch.FloatTensor` (B, N, D)): States of patches in the layer, or the mean of the normalized states
+            in several layers.
     """
 
     pyramid: Tensor | None = None
@@ -52,6 +53,11 @@ def tokens_to_quantize(output: BaseModelOutputWithPooling) -> Tensor:
     """Returns the tokens (B, N, D) of patches in an image encoder's output that a quantizer takes."""
     pyramid = output.get("pyramid")
     return output.last_hidden_state[:, 1:] if pyramid is None else pyramid
+
+
+def _mean_of_layers(features: list[Tensor]) -> Tensor:
+    """Returns the mean (B, N, D) of normalized states of layers, as their lengths differ; those of one as they are."""
+    return features[0] if len(features) == 1 else torch.stack([F.normalize(each, dim=-1) for each in features]).mean(0)
 
 
 class CBViLAVisionEmbeddings(nn.Module):
@@ -113,7 +119,7 @@ class CBViLAVisionModel(CBViLAPreTrainedModel):
     """ViT without a head. The state of the class token is the pooled representation of the image.
 
     Attributes:
-        feature_layers: Layers, counted from 1, whose mean a quantizer takes; see [`tokens_to_quantize`].
+        feature_layers: Layers that a quantizer takes, 0 for the embeddings; see [`tokens_to_quantize`].
 
     Example:
     ```python
@@ -174,14 +180,15 @@ class CBViLAVisionModel(CBViLAPreTrainedModel):
             raise ValueError(f"Masking patches needs both masked_patches and mask_token: {missing} is missing.")
         hidden_states = self.embeddings(pixel_values, interpolate_pos_encoding, masked_patches, mask_token)
         features = []
-        for number, layer in enumerate(self.layers, start=1):
-            hidden_states = layer(hidden_states, None, **kwargs)
+        for number, layer in enumerate([None, *self.layers]):
+            if layer is not None:
+                hidden_states = layer(hidden_states, None, **kwargs)
             if number in self.feature_layers:
-                features.append(F.normalize(hidden_states[:, 1:], dim=-1))
+                features.append(hidden_states[:, 1:])
         hidden_states = self.layernorm(hidden_states)
         outputs = {"last_hidden_state": hidden_states, "pooler_output": hidden_states[:, 0]}
         if features:
-            return CBViLAVisionModelOutput(**outputs, pyramid=torch.stack(features).mean(0))
+            return CBViLAVisionModelOutput(**outputs, pyramid=_mean_of_layers(features))
         return BaseModelOutputWithPooling(**outputs)
 
 

@@ -27,9 +27,9 @@ class CBViLAQuantizerOptions(CBViLAOptions):
 
     Args:
         type: Name of the quantizer; set by the configuration.
-        feature_layers: Layers of the image encoder, counted from 1, whose states are quantized: the mean of the
-            normalized states of these layers. By default the encoder's output is. The first layers still tell what a
-            patch looks like, and their codes do not move with the last ones.
+        feature_layers: Layers of the image encoder whose states are quantized, 0 for its embeddings; with several, the
+            mean of their normalized states. By default the encoder's output is. The first ones tell what a patch looks
+            like and nothing of others, so that fewer codes reconstruct as well, and they move less in training.
     """
 
     type: str = ""
@@ -91,7 +91,7 @@ class CBViLAQuantizer(CBViLAQuantizerHooks):
 
     @classmethod
     def feature_layers(cls, options: Any) -> tuple[int, ...]:
-        """Returns the layers of the image encoder whose mean it quantizes; none for the encoder's output."""
+        """Returns the layers of the image encoder that it quantizes; none for the encoder's output."""
         return tuple(options.feature_layers or ())
 
     @property
