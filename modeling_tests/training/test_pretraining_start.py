@@ -4,6 +4,7 @@ import pytest
 import torch
 import yaml
 from tiny import pretraining_model, tiny_processor
+from tiny_quantizers import fitted_model
 
 from transformers_cbvila import CBViLAForPreTraining
 from transformers_cbvila.cli.recipe_files import recipe_path
@@ -51,6 +52,39 @@ def test_a_checkpoint_of_mlm_alone_grows_by_layers_and_objectives(checkpoint, tm
 def test_weights_of_another_size_are_refused(checkpoint, tmp_path):
     with pytest.raises(ValueError, match=r"model_config: the weights of .* have other sizes"):
         started(checkpoint, tmp_path, vision_config={"intermediate_size": 48})
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "is_new"),
+    [
+        ({"size": 16}, True),
+        ({"type": "residual", "size": 8, "dim": 6}, True),
+        ({"type": "fsq", "levels": [3, 5]}, True),
+        ({"decay": 0.5}, False),
+        ({"feature_layers": [0]}, False),
+    ],
+)
+def test_a_checkpoint_goes_on_with_another_codebook(quantizer, is_new, tmp_path, capsys):
+    old = fitted_model({"type": "nearest", "size": 24, "dim": 8})
+    old.save_pretrained(tmp_path)
+    tiny_processor().save_pretrained(tmp_path)
+    model = started(tmp_path, tmp_path, quantizer_config=quantizer)
+    shown = capsys.readouterr()
+    assert ("has another codebook" in shown.out + shown.err) is is_new
+    before, after = old.state_dict(), model.state_dict()
+    of_codes = {name for name in before if name.startswith(("cbvila.quantizer.", "objectives.mim."))}
+    assert of_codes and all(torch.equal(after[name], before[name]) for name in before.keys() - of_codes)
+    assert all(name in after and torch.equal(after[name], before[name]) for name in of_codes) is not is_new
+    assert all(bool(table.initialized) is not is_new for table in model.cbvila.quantizer.tables())
+    assert model.cbvila.quantizer.options.type == quantizer.get("type", "nearest")
+
+
+def test_going_on_with_the_same_codebook_draws_no_random_number(tmp_path):
+    fitted_model({"type": "nearest", "size": 24, "dim": 8}).save_pretrained(tmp_path)
+    tiny_processor().save_pretrained(tmp_path)
+    before = torch.get_rng_state()
+    started(tmp_path, tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize(("preset", "is_told"), [("albef", True), ("recommended", False)])

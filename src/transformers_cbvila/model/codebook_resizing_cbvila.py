@@ -98,9 +98,9 @@ def resize_codebook(model: Any, codes: Tensor, counts: Tensor | None = None) -> 
         config.objectives = merge("objectives", config.objectives, dict.fromkeys(left_out))
         resized = _like(model, config)
     nearest = nearest_codes(codes, previous)
-    for name, head in _heads_by_code(resized).items():
+    for name, head in heads_by_code(resized).items():
         for part, parameter in head.named_parameters():
-            parameter.copy_(_heads_by_code(model)[name].get_parameter(part)[nearest])
+            parameter.copy_(heads_by_code(model)[name].get_parameter(part)[nearest])
     counts = torch.ones(len(previous)) if counts is None else counts
     (new_table,) = resized.cbvila.quantizer.tables()
     new_table.set_codes(codes, _moved_counts(counts.to(previous), previous, codes))
@@ -117,7 +117,7 @@ def _like(model: Any, config: Any) -> Any:
     return new
 
 
-def _heads_by_code(model: Any) -> dict[str, nn.Module]:
+def heads_by_code(model: Any) -> dict[str, nn.Module]:
     """Returns the layers with weights for each code by name."""
     names = {id(module): name for name, module in model.named_modules()}
     heads = [head for objective in model.objectives.values() for head in objective.code_weights()]
@@ -126,7 +126,7 @@ def _heads_by_code(model: Any) -> dict[str, nn.Module]:
 
 def _unlike_objectives(model: Any, resized: Any) -> list[str]:
     """Returns the objectives with weights of another shape that are not weights for each code."""
-    by_code = tuple(f"{name}." for name in _heads_by_code(model))
+    by_code = tuple(f"{name}." for name in heads_by_code(model))
     shapes = {name: value.shape for name, value in resized.state_dict().items()}
     unlike = [name for name, value in model.state_dict().items() if shapes.get(name, value.shape) != value.shape]
     return sorted(

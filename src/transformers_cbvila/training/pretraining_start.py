@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import AutoTokenizer
 
 from ..bundled import bundled_or_same, checkpoint_source
@@ -19,6 +20,7 @@ from ..model.nested_options_cbvila import NESTED, merge, with_current_names
 from ..model.processing_cbvila import CBViLAProcessor
 from ..model.quantizers_cbvila import QUANTIZERS
 from .arguments import CBViLATrainingArguments
+from .codebook.another import has_another_codebook, weights_without_codes
 from .codebook.restarts import check_restarts
 from .pretraining_job import PretrainingJob
 from .runs.progress import log_main_process
@@ -39,14 +41,22 @@ def starting_model(
         if job.tokenizer:
             log_main_process(args, f"{job.model} brings its tokenizer: {job.tokenizer} is not used.")
         source = checkpoint_source(job.model)
-        config = _changed(CBViLAConfig.from_pretrained(source), job.model_config or {})
+        own = CBViLAConfig.from_pretrained(source)
+        config = _changed(own, job.model_config or {})
         if job.preset not in ("recommended", config.preset):
             log_main_process(
                 args,
                 f"{job.model} keeps its configuration, which model_config changes: the preset {job.preset} is for "
                 "random weights.",
             )
-        return _with_weights(source, config, job), CBViLAProcessor.from_pretrained(source)
+        weights = None
+        if has_another_codebook(own, config):
+            log_main_process(
+                args,
+                f"{job.model} has another codebook than model_config: codes and heads that predict them are new.",
+            )
+            weights = weights_without_codes(CBViLAForPreTraining.from_pretrained(source))
+        return _with_weights(source, config, job, weights), CBViLAProcessor.from_pretrained(source)
     given: Any = job.model_config or {}  # a mapping: the job has read strings
     fields = dict(given)
     text = dict(fields.pop("text_config", None) or {})
@@ -76,13 +86,17 @@ def _check_configuration(config: CBViLAConfig, args: CBViLATrainingArguments) ->
             check_restarts(args, quantizer(config.quantizer_config, config.vision_config.hidden_size))
 
 
-def _with_weights(source: str, config: CBViLAConfig, job: PretrainingJob) -> CBViLAForPreTraining:
-    """Returns the model with a checkpoint's weights; what the checkpoint lacks is new.
+def _with_weights(
+    source: str, config: CBViLAConfig, job: PretrainingJob, weights: dict[str, Tensor] | None
+) -> CBViLAForPreTraining:
+    """Returns the model with a checkpoint's weights, or with those given; what they lack is new.
 
     Raises:
         ValueError: If a weight has another size.
     """
     try:
+        if weights is not None:
+            return CBViLAForPreTraining.from_pretrained(None, config=config, state_dict=weights)
         return CBViLAForPreTraining.from_pretrained(source, config=config)
     except RuntimeError as error:
         if "ignore_mismatched_sizes" not in str(error):
