@@ -79,6 +79,19 @@ def test_a_checkpoint_goes_on_with_another_codebook(quantizer, is_new, tmp_path,
     assert model.cbvila.quantizer.options.type == quantizer.get("type", "nearest")
 
 
+def test_objectives_whose_weights_depend_on_the_width_of_codes_are_new_with_another(tmp_path):
+    old = fitted_model({"type": "nearest", "size": 24, "dim": 8}, objectives={"mim": {"head": "tied"}, "lgvq": {}})
+    old.save_pretrained(tmp_path)
+    tiny_processor().save_pretrained(tmp_path)
+    model = started(tmp_path, tmp_path, quantizer_config={"dim": 6})
+    before, after = old.state_dict(), model.state_dict()
+    assert before.keys() == after.keys()
+    other = {name for name in before if before[name].shape != after[name].shape}
+    assert {"objectives.mim.head.dense.weight", "cbvila.quantizer.table.codes"} <= other
+    kept = {name for name in before.keys() - other if not name.startswith("cbvila.quantizer.")}
+    assert all(torch.equal(after[name], before[name]) for name in kept)
+
+
 def test_going_on_with_the_same_codebook_draws_no_random_number(tmp_path):
     fitted_model({"type": "nearest", "size": 24, "dim": 8}).save_pretrained(tmp_path)
     tiny_processor().save_pretrained(tmp_path)

@@ -55,7 +55,7 @@ def starting_model(
                 args,
                 f"{job.model} has another codebook than model_config: codes and heads that predict them are new.",
             )
-            weights = weights_without_codes(CBViLAForPreTraining.from_pretrained(source))
+            weights = weights_without_codes(CBViLAForPreTraining.from_pretrained(source), config)
         return _with_weights(source, config, job, weights), CBViLAProcessor.from_pretrained(source)
     given: Any = job.model_config or {}  # a mapping: the job has read strings
     fields = dict(given)

@@ -18,10 +18,25 @@ def has_another_codebook(old: Any, new: Any) -> bool:
     return _shapes(old) != _shapes(new)
 
 
-def weights_without_codes(model: Any) -> dict[str, Tensor]:
-    """Returns the weights of a pretraining model without those of its quantizer and of heads that predict codes."""
+def weights_without_codes(model: Any, config: Any) -> dict[str, Tensor]:
+    """Returns the weights of a pretraining model that mean the same in a model with another codebook.
+
+    These are all but those of its quantizer, of heads with weights for each code, and of objectives whose weights have
+    another shape there.
+
+    Args:
+        model: The model.
+        config: The configuration with another codebook.
+    """
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        other = {name: value.shape for name, value in type(model)(config).state_dict().items()}
     dropped = ("cbvila.quantizer.", *(f"{name}." for name in heads_by_code(model)))
-    return {name: value for name, value in model.state_dict().items() if not name.startswith(dropped)}
+    return {
+        name: value
+        for name, value in model.state_dict().items()
+        if not name.startswith(dropped)
+        and not (name.startswith("objectives.") and other.get(name, value.shape) != value.shape)
+    }
 
 
 def _shapes(config: Any) -> dict[str, tuple[int, ...]]:
