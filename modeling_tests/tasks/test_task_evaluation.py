@@ -17,6 +17,7 @@ from transformers_cbvila.tasks.answering import answer_questions
 from transformers_cbvila.tasks.entailment import VisualEntailment
 from transformers_cbvila.tasks.evaluate_rows import evaluate_rows
 from transformers_cbvila.tasks.evaluation import Evaluation
+from transformers_cbvila.tasks.generation import Generation
 from transformers_cbvila.tasks.protocol_checks import check_protocol, protocol_options
 from transformers_cbvila.tasks.reasoning import VisualReasoning
 from transformers_cbvila.tasks.retrieval import ImageTextRetrieval
@@ -279,6 +280,15 @@ def test_protocol_options_reject_other_tasks_and_options():
         check_protocol(
             "vqav2", VisualQuestionAnswering(**protocol_options(VisualQuestionAnswering, "vqav2")), questions
         )
+
+
+def test_vqav2_is_a_protocol_of_answers_by_a_language_model_too():
+    assert protocol_options(Generation, "vqav2") == {"image_id_column": "image_id"}
+    task = Generation(**protocol_options(Generation, "vqav2"))
+    rows = [asked(["a"], [["yes"] * 10])] * Generation.protocols["vqav2"].counts["rows"][0]
+    check_protocol("vqav2", task, Rows(rows))
+    with pytest.raises(ValueError, match="vqav2 is over 214,354 rows, and there are 214,353 here"):
+        check_protocol("vqav2", task, Rows(rows[1:]))
 
 
 def test_scorer_of_normalizes_references_but_under_the_protocol():

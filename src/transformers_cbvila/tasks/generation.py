@@ -11,7 +11,7 @@ from .evaluation import Evaluation
 from .fields import Measured
 from .language_model_task import LanguageModelTask
 from .question_scores import measure_answers
-from .question_task import QuestionTask
+from .question_task import QuestionTask, vqav2
 from .rows import TaskRows
 from .text_writing import Prompt, write_texts
 from .training_defaults import TrainingDefaults
@@ -23,6 +23,7 @@ class Generation(LanguageModelTask, QuestionTask):
 
     name = "generation"
     source_task = "vqa"
+    protocols = {"vqav2": vqav2("of what the model writes")}
     defaults = TrainingDefaults("the projector is new", 1e-3, 1e-4, batch_size=32, passes=5, least_steps=1000)
 
     def training_set(self, rows: TaskRows, seed: int, views: ImageViews) -> AskedImages:

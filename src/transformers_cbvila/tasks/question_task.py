@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..data.texts import class_names, named
+from ..metrics.vqa_metrics import ANNOTATORS_PER_QUESTION
 from .columns import column_option
 from .fields import FieldReader, Fields
+from .protocol import Protocol
 from .question_columns import questions_of
 from .question_scores import references_of
 from .rows import TaskRows
@@ -16,6 +18,23 @@ from .task import Task, text_fields
 
 _QUESTIONS = ("question",)
 _ANSWERS = ("answers", "answer", "multiple_choice_answer")
+
+
+def vqav2(how: str, defaults: Mapping[str, Any] | None = None, needed: tuple[str, ...] = ()) -> Protocol:
+    """Returns the protocol of VQAv2's validation questions.
+
+    Args:
+        how: Where answers come from, the end of a sentence.
+        defaults: Further defaults of the task's options.
+        needed: Options that must be given.
+    """
+    return Protocol(
+        f"VQAv2's soft accuracy over ten answers, {how}; HuggingFaceM4/VQAv2@refs/convert/parquet (answers to the "
+        "test questions are not public)",
+        {"image_id_column": "image_id", **(defaults or {})},
+        counts={"rows": (214_354,), "answers to each question": (ANNOTATORS_PER_QUESTION,)},
+        needed=needed,
+    )
 
 
 @dataclass

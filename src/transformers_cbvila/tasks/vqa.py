@@ -9,7 +9,6 @@ from typing import Any
 from ..data.collators import CBViLADataCollatorForQuestionAnswering
 from ..data.image_views import ImageViews
 from ..data.questions import SampledQuestions
-from ..metrics.vqa_metrics import ANNOTATORS_PER_QUESTION
 from ..model.configuration_cbvila import CBViLAConfig
 from ..model.modeling_cbvila_question_answering import CBViLAForQuestionAnswering
 from ..model.processing_cbvila import CBViLAProcessor
@@ -19,9 +18,8 @@ from .answer_scores import scorer_of
 from .answering import answer_questions
 from .evaluation import Evaluation
 from .fields import Measured, Metrics
-from .protocol import Protocol
 from .question_scores import measure_answers, references_of
-from .question_task import QuestionTask
+from .question_task import QuestionTask, vqav2
 from .rows import TaskRows
 from .task import check_at_least
 from .training_defaults import TrainingDefaults
@@ -41,15 +39,7 @@ class VisualQuestionAnswering(QuestionTask):
     defaults = TrainingDefaults(
         "the answer decoder starts from the fusion encoder", 4e-4, 2e-5, batch_size=32, passes=8, least_steps=1000
     )
-    protocols = {
-        "vqav2": Protocol(
-            "VQAv2's soft accuracy over ten answers, 128 answers of the list ranked; HuggingFaceM4/VQAv2@refs/convert/"
-            "parquet (answers to the test questions are not public)",
-            {"answer_k": 128, "image_id_column": "image_id"},
-            counts={"rows": (214_354,), "answers to each question": (ANNOTATORS_PER_QUESTION,)},
-            needed=("answer_list",),
-        ),
-    }
+    protocols = {"vqav2": vqav2("128 answers of the list ranked", {"answer_k": 128}, ("answer_list",))}
     training_options = frozenset({"max_length", "closed_questions"})
 
     answer_list: str | None = field(
