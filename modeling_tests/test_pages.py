@@ -90,7 +90,7 @@ def test_readme_takes_a_minute():
     readme = (ROOT / "README.md").read_text()
     assert len(readme.splitlines()) <= 150
     first_answer = blocks(ROOT / "README.md", "python")[0].splitlines()
-    assert len(first_answer) <= 15 and "'answer': 'red'" in first_answer[-1]
+    assert len(first_answer) <= 15 and "'answer': 'blue'" in first_answer[-1]
 
 
 def test_reference_has_every_public_name():

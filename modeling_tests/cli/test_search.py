@@ -17,6 +17,9 @@ from transformers_cbvila.explaining.visual_words import codes_of_image, shared_c
 COLOURS = ("red", "green", "blue")
 
 
+TINY = ("--model", "cbvila-tiny")
+
+
 def circle(colour):
     image = Image.new("RGB", (64, 64), (240, 246, 252))
     ImageDraw.Draw(image).ellipse((20, 24, 44, 48), fill=colour)
@@ -69,7 +72,7 @@ def files(printed):
 
 
 def test_search_prints_a_line_for_each_picture_and_follows_the_folder(pictures, tmp_path, capsys):
-    assert main(["search", str(pictures), "a red circle", "--top_k", "2"]) == 0
+    assert main(["search", str(pictures), "a red circle", "--top_k", "2", *TINY]) == 0
     first = capsys.readouterr()
     assert files(first.out)[0] == "red.png" and len(first.out.splitlines()) == 2
     assert float(first.out.split()[0]) <= 1 and "3 pictures are indexed in" in first.err
@@ -77,7 +80,7 @@ def test_search_prints_a_line_for_each_picture_and_follows_the_folder(pictures, 
     assert index.name.startswith("pictures-") and str(index) in first.err
     (pictures / "red.png").rename(pictures / "sub" / "renamed.png")
     (pictures / "green.png").unlink()
-    assert main(["search", str(pictures), "a red circle", "--not", "a blue circle"]) == 0
+    assert main(["search", str(pictures), "a red circle", "--not", "a blue circle", *TINY]) == 0
     second = capsys.readouterr()
     assert files(second.out) == ["renamed.png", "blue.png"] and "2 pictures are indexed in" in second.err
     assert len(list((tmp_path / "cache" / "cbvila" / "search").iterdir())) == 1
@@ -87,7 +90,7 @@ def test_search_writes_why_pictures_matched(pictures, tmp_path, capsys):
     page, image = tmp_path / "found.html", str(pictures / "green.png")
     circle("green").save(pictures / "<b>.png")
     argv = ["search", str(pictures), "a red <circle>", "--image", image, "--index_dir", str(tmp_path / "index")]
-    assert main([*argv, "--fold_duplicates", "1", "--not_image", image, "--page", str(page)]) == 0
+    assert main([*argv, "--fold_duplicates", "1", "--not_image", image, "--page", str(page), *TINY]) == 0
     printed = capsys.readouterr().out
     assert f"Page: {page}\n" in printed and "(and 1 like it)" in printed
     assert (tmp_path / "index" / "items.jsonl").exists()
@@ -132,7 +135,7 @@ def test_search_of_a_calibrated_model_says_that_nothing_is_probable(pictures, ca
         (["search", "FOLDER", "a", "--page", "no/x.html"], 1, "page='no/x.html': the folder isn't there"),
         (["search", "FOLDER", "--image", "no.png"], 1, "there is no image file at 'no.png'"),
         (["search", "FOLDER", "a", "--model", "cbvila-tiny-easyvqa"], 1, "was not trained for retrieval"),
-        (["search", "FOLDER", "a", "--min_probability", "0.5"], 1, "this checkpoint has no match_calibration"),
+        (["search", "FOLDER", "a", "--min_probability", "0.5", *TINY], 1, "this checkpoint has no match_calibration"),
         (["search", "FOLDER", "a", "--top_k", "0"], 1, "top_k=0 must be a whole number of at least 1"),
         (["search", "FOLDER", "a", "--folds", "1"], 2, "there is no option '--folds'"),
         (["ask", "no.png", "what?"], 1, "there is no image file at 'no.png'"),

@@ -7,7 +7,7 @@ import pytest
 import torch
 from equal_tensors import assert_equal_weights
 from interrupted_runs import RESTARTS, AtStep, train_until
-from tiny import CODES, PATCHES, pretraining_model, tiny_rows
+from tiny import CODES, PATCHES, pretraining_model, tiny_config, tiny_rows
 from tiny_trainer import ALL_TERMS, logged_terms, pretrainer, step_logs, training_arguments
 from torch.utils.data import IterableDataset
 from transformers import TrainerCallback
@@ -309,9 +309,14 @@ def test_codebook_fit_resets_optimizer_moments(tmp_path):
 
 def head_before_and_after(tmp_path, given, fields=None, **options):
     """Weights of the MIM head before and after the fit at step 2, at a learning rate of 0."""
-    model, seen = pretraining_model(**(fields or {})), []
+    model = pretraining_model(**(fields or {}))
     if given:
         model.cbvila.quantizer.table.set_codes(torch.randn(CODES, 8))
+    return trained_head(tmp_path, model, **options)
+
+
+def trained_head(tmp_path, model, **options):
+    seen = []
     look = AtEnd(lambda step: seen.append(copy.deepcopy(model.objectives["mim"].head.state_dict())))
     pretrainer(tmp_path, [look], model, max_steps=3, learning_rate=0.0, **options).train()
     return seen[0], seen[-1]
@@ -333,6 +338,17 @@ def test_codebook_fit_reinitializes_the_linear_mim_head(given, fields, options, 
     said = [text for text in logged("codebook.callback") if "came with fitted codes" in text]
     assert len(said) == int(given and options.get("codebook_init", True))
     assert not begins or "mim.head scored them and was reset" in said[0]
+
+
+@pytest.mark.parametrize(
+    "options", [{"align_steps": 2, "burn_in_steps": 9}, {"codebook_refit": True, "burn_in_steps": 2}]
+)
+def test_codes_without_tables_are_not_fitted_and_their_head_is_kept(options, tmp_path, logged):
+    config = tiny_config()
+    config.quantizer_config = {"type": "fsq", "levels": [4, 4]}
+    before, after = trained_head(tmp_path, pretraining_model(config), **options)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert not [text for text in logged("codebook.callback") if "fitted" in text]
 
 
 def test_mim_head_reinitialization_is_reproducible(tmp_path):

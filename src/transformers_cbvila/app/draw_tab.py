@@ -20,9 +20,9 @@ LEAD = (
     "Then mark patches, and have them redrawn for another caption."
 )
 EXAMPLES = (
-    "a red circle left of a blue square",
+    "a blue circle left of a red square",
     "a big yellow star above a small green triangle",
-    "a black cross right of a purple ring",
+    "a black cross right of a green ring",
 )
 MARK = "Mark patches: press them, or draw over them. The others keep their visual words."
 REDRAWN = "a big yellow star"

@@ -131,5 +131,5 @@ def folder_pictures(folder: str | Path) -> Pictures:
 
 
 def _named(objects: Sequence[Mapping[str, Any]]) -> str:
-    """Returns what is in a scene: "a big red circle and a small blue ring"."""
+    """Returns what is in a scene: "a big blue circle and a small red ring"."""
     return listed_in_words([f"a {item['size']} {item['colour']} {item['shape']}" for item in objects])

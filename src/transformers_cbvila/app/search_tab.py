@@ -88,7 +88,7 @@ def add_search_tab(gr: Any, search: PictureSearch) -> SearchTab:
             text = gr.Textbox(
                 "",
                 label="What are you looking for?",
-                placeholder="such as: a red circle",
+                placeholder="such as: a blue circle",
                 submit_btn="Search",
                 elem_id="search-text",
             )

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 EXAMPLE = """\
 example:
-  cbvila draw cbvila-tiny "a red circle" "a small blue square" --output drawn.png
-  cbvila draw cbvila-tiny "a red circle" --steps 12 --show_steps --output steps.png
-  cbvila draw cbvila-tiny "a blue square" --image drawn.png --redraw 8-15 --output redrawn.png
-  cbvila draw cbvila-tiny "a red circle" --image drawn.png --redraw 50% --output variations.png
-  cbvila draw cbvila-tiny "a red circle" --image drawn.png --words 5=17,6=17 --output exchanged.png
+  cbvila draw cbvila-tiny "a blue circle" "a small red square" --output drawn.png
+  cbvila draw cbvila-tiny "a blue circle" --steps 12 --show_steps --output steps.png
+  cbvila draw cbvila-tiny "a red square" --image drawn.png --redraw 8-15 --output redrawn.png
+  cbvila draw cbvila-tiny "a blue circle" --image drawn.png --redraw 50% --output variations.png
+  cbvila draw cbvila-tiny "a blue circle" --image drawn.png --words 5=17,6=17 --output exchanged.png
 
 The sheet has a line of pictures for each text. Visual words are drawn in a few steps, the surest first, and the pixel
 head paints them. The same seed draws the same pictures.

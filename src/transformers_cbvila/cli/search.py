@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 EXAMPLE = """\
 example:
-  cbvila search ~/Pictures "a red circle"
-  cbvila search ~/Pictures "a red circle" --not "a square" --top_k 3 --page found.html
+  cbvila search ~/Pictures "a blue circle"
+  cbvila search ~/Pictures "a blue circle" --not "a square" --top_k 3 --page found.html
   cbvila search ~/Pictures --image like_this.png --not_image unlike_that.png --fold_duplicates 0.99
-  accelerate launch --num_processes 8 -m transformers_cbvila search ~/Pictures "a red circle"
+  accelerate launch --num_processes 8 -m transformers_cbvila search ~/Pictures "a blue circle"
 
 A line for each picture that is found: its score, how probably it matches (if the model's match_calibration was
 fitted, as `cbvila inspect` and `cbvila evaluate retrieval` do), and its file. Of a calibrated model, pictures of less
@@ -61,7 +61,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace]:
     parser.add_argument("--not", metavar="TEXT", help="what is not wanted, in words")
     parser.add_argument("--not_image", metavar="FILE", help="a picture of what is not wanted")
     parser.add_argument(
-        "--model", default="cbvila-tiny", help="folder, Hub id, or the name of a bundled checkpoint, for retrieval"
+        "--model", default="cbvila-scenes", help="folder, Hub id, or the name of a bundled checkpoint, for retrieval"
     )
     parser.add_argument("--top_k", type=int, default=10, metavar="N", help="pictures to show, at most")
     parser.add_argument(
@@ -210,7 +210,8 @@ def _search(retriever: CBViLARetriever, query: dict[str, Any]) -> tuple[list[Fou
         return hits, _note_of_others(rows, len(hits), query, least)
     return [], (
         f"Nothing is probable enough: none of {len(retriever):,} pictures matches with {100 * least:g} % or more. "
-        "--min_probability 0 shows the best ones."
+        "--min_probability 0 shows the best ones. Probabilities hold for texts like those of training: "
+        "of cbvila-scenes these name all objects of a picture."
     )
 
 

@@ -39,7 +39,7 @@ class CBViLAMatchingModule(nn.Module):
     from transformers_cbvila import CBViLAMatchingModule
 
     reranker = CrossEncoder(modules=[CBViLAMatchingModule.load("cbvila-tiny")])
-    reranker.rank("a red circle", pictures)  # [{"corpus_id": 2, "score": 0.93}, …]
+    reranker.rank("a blue circle", pictures)  # [{"corpus_id": 2, "score": 0.93}, …]
     ```
     """
 

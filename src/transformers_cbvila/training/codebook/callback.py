@@ -119,7 +119,7 @@ class CodebookCallback(TrainerCallback):
         options, step, (align, burn_in) = self.context.args, state.global_step, self._phases(state)
         # When alignment ends, features differ from those of the first step, and the pixel loss begins to use codes.
         fits = (options.codebook_init and 0 < step == align) or (options.codebook_refit and 0 < step == burn_in)
-        if fits and not self.is_frozen:
+        if fits and self.quantizer.tables() and not self.is_frozen:  # without tables codes and their meaning stay
             self._refit(step, optimizer)
             self.monitor.remember_codes()
             self.probe.forget()
