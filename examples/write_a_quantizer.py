@@ -83,7 +83,6 @@ class RandomProjectionQuantizer(CBViLAQuantizer):
         self, options: RandomProjectionOptions, width: int, gradients: CBViLAGradients = DEFAULT_GRADIENTS
     ) -> None:
         super().__init__(options, width, gradients)
-        self.book_sizes = self.sizes(options)
         # Buffers are saved with the weights but not trained.
         self.register_buffer("projection", torch.zeros(width, options.dim))
         self.register_buffer("codes", torch.zeros(options.size, options.dim))

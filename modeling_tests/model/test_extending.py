@@ -41,7 +41,6 @@ class SignQuantizer(CBViLAQuantizer):
 
     def __init__(self, options, width, gradients):
         super().__init__(options, width, gradients)
-        self.book_sizes = self.sizes(options)
         self.in_proj, self.out_proj = nn.Linear(width, options.bits), nn.Linear(options.bits, width)
 
     @classmethod
@@ -199,6 +198,24 @@ def test_unregistered_types_of_a_checkpoint_are_named(registry, name, message, t
 def test_register_rejects_invalid_names_and_classes(register, name, cls, message):
     with pytest.raises(ValueError, match=message):
         register(name, cls)
+
+
+@pytest.mark.parametrize(
+    ("taken", "added", "message"),
+    [
+        ("lookup", None, "Mine has no method 'lookup', which every CBViLAQuantizer needs."),
+        ("lookup", "look_up", "no method 'lookup', which every CBViLAQuantizer needs; is 'look_up' meant to be it?"),
+        ("sizes", None, "Mine has no method 'sizes'"),
+        ("__init__", "__init__", r"Mine must take the arguments \(options, width, gradients\).*too many positional"),
+    ],
+)
+def test_register_says_what_a_quantizer_lacks(taken, added, message):
+    methods = {name: value for name, value in vars(SignQuantizer).items() if name not in (taken, "name")}
+    if added is not None:
+        methods[added] = lambda self, options, width: None
+    with pytest.raises(ValueError, match=message):
+        register_quantizer("mine", type("Mine", (CBViLAQuantizer,), methods))
+    assert "mine" not in QUANTIZERS
 
 
 def test_extended_options_are_checked():

@@ -9,6 +9,7 @@ from importlib import import_module
 
 from ..garbage_collection import garbage_collection_paused
 from .errors import TRACEBACK, in_one_line, option_names, refuse_nul
+from .own_files import import_own_files
 from .parsing import Parser
 
 # Each is a module of this package with `parse(argv)`, `run(*parsed)`, and optionally INTERRUPTED, what Ctrl-C prints.
@@ -43,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
         refuse_nul(argv)
         command = import_module(f".{name.replace('-', '_')}", __name__)
         outcome.when_interrupted = getattr(command, "INTERRUPTED", outcome.when_interrupted)
-        parsed = command.parse(argv[1:])
+        parsed = command.parse(import_own_files(argv[1:]))
         outcome.options = option_names(parsed)
         with garbage_collection_paused():
             from ..registration import register
@@ -61,8 +62,10 @@ def _parser() -> Parser:
         prog="cbvila",
         usage="cbvila COMMAND [OPTION VALUE ...]",
         description="CB-ViLA: vision-language models with a learned visual codebook.",
-        epilog="commands:\n" + "\n".join(lines) + "\n\ncbvila COMMAND --help describes each. An error is one line, "
-        f"and the exit status 1; set {TRACEBACK}=1 to see its traceback.",
+        epilog="commands:\n"
+        + "\n".join(lines)
+        + "\n\ncbvila COMMAND --help describes each. All take --import FILE.py, with a class of your own. "
+        f"An error is one line, and the exit status 1; set {TRACEBACK}=1 to see its traceback.",
     )
     parser.add_argument("--version", action="version", version=f"cbvila {__version__}")
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help=argparse.SUPPRESS)

@@ -3,12 +3,14 @@
 import os
 import re
 import sys
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from ..model.messages_cbvila import shown
+from .own_files import is_own_file
 
 TRACEBACK = "CBVILA_TRACEBACK"  # environment variable: raise errors instead of reporting them in a line
 LONGEST = 1900  # characters of a message, below the 2,000 that fit on a screen
@@ -82,10 +84,20 @@ def _line(error: Exception, options: frozenset[str]) -> str:
         return f"there is too little memory: take smaller batches ({_cut(text)})"
     if isinstance(error, _USERS):
         return _cut(_with_dashes(text, options)) or type(error).__name__
+    what = f"{type(error).__name__}: {_cut(text)}" if text else type(error).__name__
+    own = _own_file(error)
+    if own is not None:
+        return f"{shown(own, 255)} failed; {TRACEBACK}=1 shows where ({what})"
     return (
         f"this is a fault of cbvila, and not of what it was given; please report it with the traceback that "
-        f"{TRACEBACK}=1 shows ({type(error).__name__}: {_cut(text)})"
+        f"{TRACEBACK}=1 shows ({what})"
     )
+
+
+def _own_file(error: Exception) -> str | None:
+    """Returns the last file that an error went through of those that `--import` named, and of their folders."""
+    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    return next((file for file in reversed(files) if is_own_file(file)), None)
 
 
 def _cut(text: str) -> str:

@@ -27,7 +27,7 @@ from .modeling_cbvila_text import CBViLATextModel
 from .modeling_cbvila_vision import CBViLAVisionModel, tokens_to_quantize
 from .modeling_cbvila_visual_queries import CBViLAVisualQueries
 from .quantizer_output_cbvila import CBViLAGradients
-from .quantizers_cbvila import QUANTIZERS
+from .quantizers_cbvila import build_quantizer
 
 # Weights of a pretraining checkpoint (or one for visual reasoning, `twin_layers`) that heads for pairs do not have, as
 # their losses would not train them. Loading does not warn about them.
@@ -132,10 +132,9 @@ class CBViLAModel(CBViLAPreTrainedModel):
         self.has_quantizer = config.has_quantizer and (add_quantizer or config.itm_kv != "continuous")
         if self.has_quantizer:
             gradients = CBViLAGradients(*(config.trains_encoder(tokens) for tokens in CBViLAGradients._fields))
-            quantizer_class = QUANTIZERS[config.quantizer_config.type]
-            self.quantizer = quantizer_class(config.quantizer_config, vision.hidden_size, gradients)
+            self.quantizer = build_quantizer(config, gradients)
             self.vision_model.feature_layers = config.feature_layers()
-            self._no_split_modules = [*type(self)._no_split_modules, quantizer_class.__name__]
+            self._no_split_modules = [*type(self)._no_split_modules, type(self.quantizer).__name__]
         if add_quantizer and config.needs("visual_queries"):
             hides_patches = config.hides_patches or hides_patches
             if hides_patches and config.masks_before_encoder:

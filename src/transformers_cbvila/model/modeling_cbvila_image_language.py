@@ -32,7 +32,7 @@ from .language_model_adapter_cbvila import (
 from .language_model_cbvila import check_sizes, load_language_model, split_language_model
 from .modeling_cbvila_base import CBViLAPreTrainedModel
 from .modeling_cbvila_vision import CBViLAVisionModel, tokens_to_quantize
-from .quantizers_cbvila import QUANTIZERS
+from .quantizers_cbvila import build_quantizer
 
 
 @dataclass
@@ -191,9 +191,8 @@ class CBViLAConditionalGenerationModel(CBViLAConditionalGenerationPreTrainedMode
         self.vision_tower = CBViLAVisionModel._from_config(config.vision_config)
         self.quantizer: nn.Module | None = None
         if config.reads_words:
-            quantizer_class = QUANTIZERS[config.quantizer_config.type]
-            self.quantizer = quantizer_class(config.quantizer_config, width)
-            self.vision_tower.feature_layers = quantizer_class.feature_layers(config.quantizer_config)
+            self.quantizer = build_quantizer(config)
+            self.vision_tower.feature_layers = self.quantizer.feature_layers(config.quantizer_config)
         self.multi_modal_projector = config.projector_class(
             config.projector_config, width, config.text_config.get_text_config().hidden_size
         )

@@ -233,10 +233,12 @@ class CBViLAObjective(nn.Module):
             `"token_classes"` and `"other_view"` (of each image, from the data).
         is_default: Whether a configuration that does not mention it includes it.
         reads: The quantizer's output that its queries use, if its options include `grad_to_vit`.
+        must_write: Methods that a subclass has to have.
         keys_of_0_1: Patterns of state-dict keys of version 0.1, with their replacements.
     """
 
     name: ClassVar[str]
+    must_write = ("forward",)
     options_class: ClassVar[type[CBViLAObjectiveOptions]] = CBViLAObjectiveOptions
     phase: ClassVar[Phase] = "start"
     needs: ClassVar[frozenset[str]] = frozenset()

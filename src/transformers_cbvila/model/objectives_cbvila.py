@@ -44,6 +44,7 @@ def register_objective(name: str, cls: type[CBViLAObjective]) -> None:
         cls: Its class.
 
     Raises:
-        ValueError: If the class is no objective, or another one has the name.
+        ValueError: If the class is no objective, lacks a method, takes other arguments than its base, or another one
+            has the name.
     """
     register_class(OBJECTIVES, name, cls, CBViLAObjective)

@@ -36,6 +36,7 @@ class CBViLAProjector(nn.Module):
     """
 
     name: ClassVar[str]
+    must_write = ("num_tokens", "forward")  # what a subclass has to have
     options_class: ClassVar[type[CBViLAProjectorOptions]] = CBViLAProjectorOptions
 
     def __init__(self, options: Any, width: int, language_width: int) -> None:

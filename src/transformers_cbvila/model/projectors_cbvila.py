@@ -24,7 +24,8 @@ def register_projector(name: str, cls: type[CBViLAProjector]) -> None:
         cls: Its class.
 
     Raises:
-        ValueError: If the class is no projector, or another one has the name.
+        ValueError: If the class is no projector, lacks a method, takes other arguments than its base, or another one
+            has the name.
     """
     register_class(PROJECTORS, name, cls, CBViLAProjector)
 

@@ -140,7 +140,6 @@ class CBViLAAdaptiveQuantizer(CBViLAQuantizer):
             CBViLACodeTable(size, dim, width, unit_norm, options.decay) for size, dim in options.tables
         )
         self.router = CBViLATableRouter(width, options.router_heads, len(options.tables))
-        self.book_sizes = self.sizes(options)
         self.table_sizes = [size for size, _ in options.tables]
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
         self.register_buffer("draws", torch.zeros((), dtype=torch.long), persistent=False)

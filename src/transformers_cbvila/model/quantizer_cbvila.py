@@ -53,10 +53,12 @@ class CBViLAQuantizer(CBViLAQuantizerHooks):
         codes_differ_in_direction: Whether codes can be told apart by their directions, which is what a tied MIM head
             compares.
         collapse_advice: How to keep more codes in use, as the end of a sentence in a warning.
+        must_write: Methods that a subclass has to have.
         keys_of_0_1: Patterns of state-dict keys of version 0.1, with their replacements.
     """
 
     name: ClassVar[str]
+    must_write = ("sizes", "forward", "encode", "lookup", "indices_to_quantized", "head_codes")
     options_class: ClassVar[type[CBViLAQuantizerOptions]] = CBViLAQuantizerOptions
     takes_hints: ClassVar[frozenset[str]] = frozenset()
     keys_of_0_1: ClassVar[dict[str, str]] = {}
@@ -69,6 +71,7 @@ class CBViLAQuantizer(CBViLAQuantizerHooks):
         self.options = options
         self.width = width
         self.gradients = gradients
+        self.book_sizes = self.sizes(options)
 
     @classmethod
     def sizes(cls, options: Any) -> tuple[int, ...]:

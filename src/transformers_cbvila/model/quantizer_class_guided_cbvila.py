@@ -99,7 +99,6 @@ class CBViLAClassGuidedQuantizer(CBViLAOneTableQuantizer):
         super().__init__(options, width, gradients)
         decay = options.decay if options.update == "ema" else None
         self.table = CBViLACodeTable(options.size, options.dim or width, width, options.norm == "l2", decay)
-        self.book_sizes = self.sizes(options)
         self.register_buffer("code_labels", torch.full((options.size,), _NO_CLASS))
         self.register_buffer("label_counts", torch.zeros(2))
         self.register_buffer("pending_label_counts", torch.zeros(2), persistent=False)

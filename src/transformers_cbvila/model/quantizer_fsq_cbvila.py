@@ -66,7 +66,6 @@ class CBViLAFSQuantizer(CBViLAQuantizer):
     ) -> None:
         super().__init__(options, width, gradients)
         self.in_proj, self.out_proj = projections(width, len(options.levels))
-        self.book_sizes = self.sizes(options)
         # Integers, which no cast of the model makes inexact; they follow from the options, so no checkpoint has them.
         for name, values in _grid(options.levels).items():
             self.register_buffer(name, values, persistent=False)

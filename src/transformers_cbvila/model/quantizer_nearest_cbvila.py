@@ -83,7 +83,6 @@ class CBViLANearestQuantizer(CBViLAOneTableQuantizer):
         decay = options.decay if options.update == "ema" else None
         self.table = CBViLACodeTable(options.size, options.dim or width, width, options.norm == "l2", decay)
         self.gumbel = CBViLAGumbelChoice(options.temperature) if options.gradient == "gumbel" else None
-        self.book_sizes = self.sizes(options)
         # Always in fp32 at least (see CBViLAModel), also in a model that is made in half precision.
         self.to(torch.promote_types(torch.get_default_dtype(), torch.float32))
 

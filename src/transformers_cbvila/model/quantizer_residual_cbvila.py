@@ -68,7 +68,6 @@ class CBViLAResidualQuantizer(CBViLAQuantizer):
         self.out_proj: nn.Module = nn.Identity()
         if dim != width:
             self.in_proj, self.out_proj = projections(width, dim)
-        self.book_sizes = self.sizes(options)
         self.books = nn.ModuleList(CBViLACodeTable(size, dim, decay=decay) for size in self.book_sizes)
         # Always in fp32 at least (see CBViLAModel), also in a model that is made in half precision.
         self.to(torch.promote_types(torch.get_default_dtype(), torch.float32))

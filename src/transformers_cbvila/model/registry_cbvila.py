@@ -1,5 +1,6 @@
 """Registries of classes by name: the package's own, and those registered from outside."""
 
+import inspect
 from collections.abc import Mapping, MutableMapping
 from difflib import get_close_matches
 from typing import Any
@@ -18,8 +19,8 @@ def register_class(known: MutableMapping[str, Any], name: str, cls: Any, base: t
     """Adds a class to a registry under a name, which it gets as its `name`.
 
     Raises:
-        ValueError: If it is no subclass of `base`, its options are none of [`CBViLAOptions`], or the name is invalid
-            or taken.
+        ValueError: If it is no subclass of `base`, its options are none of [`CBViLAOptions`], it lacks a method or
+            takes other arguments than `base`, or the name is invalid or taken.
     """
     if not (isinstance(cls, type) and issubclass(cls, base)):
         raise ValueError(
@@ -36,8 +37,35 @@ def register_class(known: MutableMapping[str, Any], name: str, cls: Any, base: t
         raise ValueError(
             f"{cls.__name__}.options_class is {shown(options_class)}; expected a subclass of CBViLAOptions."
         )
+    check_written(cls, base)
+    check_built_alike(cls, base)
     cls.name = name
     known[name] = cls
+
+
+def check_written(cls: Any, base: Any) -> None:
+    """Raises a ValueError if a class has not the methods that `base` leaves to it, its attribute `must_write`."""
+    for method in getattr(base, "must_write", ()):
+        if _function(cls, method) is _function(base, method):
+            near = get_close_matches(method, vars(cls), n=1)
+            meant = f"; is {near[0]!r} meant to be it?" if near else "."
+            raise ValueError(f"{cls.__name__} has no method {method!r}, which every {base.__name__} needs{meant}")
+
+
+def check_built_alike(cls: Any, base: Any) -> None:
+    """Raises a ValueError unless a class takes the arguments of `base`."""
+    arguments = list(inspect.signature(base).parameters)
+    try:
+        inspect.signature(cls).bind(*arguments)
+    except TypeError as error:
+        raise ValueError(
+            f"{cls.__name__} must take the arguments ({', '.join(arguments)}), as {base.__name__} does: {error}."
+        ) from None
+
+
+def _function(cls: Any, method: str) -> Any:
+    found = getattr(cls, method)
+    return getattr(found, "__func__", found)
 
 
 def find_registered(known: Mapping[str, Any], name: Any, where: str) -> Any:
@@ -51,6 +79,6 @@ def find_registered(known: Mapping[str, Any], name: Any, where: str) -> Any:
         asked = f" Did you mean {meant[0]!r}?" if meant else ""
         raise ValueError(
             f"{where}={shown(name)} is not one of {listed(map(repr, known))}.{asked} A class from outside the "
-            "package has to be registered before its configuration is read."
+            "package has to be registered before its configuration is read: import its file (or --import FILE.py)."
         )
     return known[name]

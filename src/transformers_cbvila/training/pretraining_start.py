@@ -18,7 +18,7 @@ from ..model.image_processing_pil_cbvila import CBViLAImageProcessorPil
 from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
 from ..model.nested_options_cbvila import NESTED, merge, with_current_names
 from ..model.processing_cbvila import CBViLAProcessor
-from ..model.quantizers_cbvila import QUANTIZERS
+from ..model.quantizers_cbvila import build_quantizer
 from .arguments import CBViLATrainingArguments
 from .codebook.another import has_another_codebook, weights_without_codes
 from .codebook.restarts import check_restarts
@@ -82,8 +82,7 @@ def _check_configuration(config: CBViLAConfig, args: CBViLATrainingArguments) ->
     config.check()
     if config.has_quantizer:
         with torch.random.fork_rng(devices=[]):  # the weights of the model are to be drawn as without this check
-            quantizer = QUANTIZERS[config.quantizer_config.type]
-            check_restarts(args, quantizer(config.quantizer_config, config.vision_config.hidden_size))
+            check_restarts(args, build_quantizer(config))
 
 
 def _with_weights(

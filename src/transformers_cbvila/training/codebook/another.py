@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ...model.codebook_resizing_cbvila import heads_by_code
-from ...model.quantizers_cbvila import QUANTIZERS
+from ...model.quantizers_cbvila import build_quantizer
 
 
 def has_another_codebook(old: Any, new: Any) -> bool:
@@ -41,5 +41,5 @@ def weights_without_codes(model: Any, config: Any) -> dict[str, Tensor]:
 
 def _shapes(config: Any) -> dict[str, tuple[int, ...]]:
     with torch.random.fork_rng(devices=[]):  # the weights of the model are to be drawn as without this comparison
-        quantizer = QUANTIZERS[config.quantizer_config.type](config.quantizer_config, config.vision_config.hidden_size)
-    return {name: tuple(value.shape) for name, value in quantizer.state_dict().items()}
+        weights = build_quantizer(config).state_dict()
+    return {name: tuple(value.shape) for name, value in weights.items()}
