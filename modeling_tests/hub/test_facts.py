@@ -73,7 +73,8 @@ def test_collect_facts_reads_a_pretraining_record(saved, tmp_path):
     data = [{"name": "birds", "what": "photographs", "license": "CC BY 4.0"}]
     facts = collect_facts(find_checkpoint(run), write(tmp_path, **said, data=data))
     assert facts.recipe == (
-        "`cbvila pretrain`: 1,500 steps of 64 pairs (17,456 in all), learning rate 0.001, burn in steps 0.25, seed 0."
+        "`cbvila pretrain`: 1,500 steps of 64 pairs, drawn from 17,456, "
+        "learning rate 0.001, burn in steps 0.25, seed 0."
     )
     assert facts.codebook == "In the last training log: 50.0% of the codes in use, perplexity 3.0."
     assert [(result.metric, result.value) for result in facts.results] == [("mim", 2.0)]

@@ -76,7 +76,7 @@ class Parser(argparse.ArgumentParser):
         option = word.partition("=")[0]
         if option.startswith("-"):
             return f"there is no option {shown(option)}{nearest(option, self._option_string_actions)}"
-        return f"{shown(word)} stands where an option (--…) is expected"
+        return f"{shown(word)} stands where an option (--…) is expected; put a text of several words in quotes"
 
     def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
         try:

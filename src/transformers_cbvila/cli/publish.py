@@ -154,6 +154,9 @@ def _run_model(options: argparse.Namespace) -> None:
     card: dict[str, Any] = {"facts": options.facts, "card": options.card}
     if options.output_dir:
         print(f"Staged: {stage_repository(options.source, options.repository, options.output_dir, **card)}")
+        print(
+            "Its README.md is the card; its classes load from the folder as from the Hub, with trust_remote_code=True."
+        )
         return
     commit: dict[str, Any] = {"private": options.private, "commit_message": options.commit_message}
     published = publish(options.source, options.repository, **card, **commit)

@@ -96,14 +96,21 @@ def _job_recipe(record: Mapping[str, Any]) -> str | None:
     rows = "examples" if "task" in record else "pairs"
     start = record.get("job", {}).get("model")
     parts = [f"{record['steps']:,} steps of {record['batch_size']:,} {rows}"]
-    parts[0] += f" ({record['pairs']:,} in all)" if record.get("pairs") else ""
+    parts[0] += f", drawn from {record['pairs']:,}" if record.get("pairs") else ""
     parts += [f"from {Path(start).name}"] if start else []
-    for name in ("learning_rate", "weight_decay", "burn_in_steps", "negative_hardening", "seed"):
+    names = (
+        "learning_rate",
+        "weight_decay",
+        *(() if "task" in record else ("burn_in_steps", "negative_hardening")),
+        "seed",
+    )
+    for name in names:
         value = record.get(name, record.get("arguments", {}).get(name))
         if value is not None:
             parts.append(f"{name.replace('_', ' ')} {value}")
     if "device" in record:
-        parts.append(f"{record.get('world_size', 1)} process(es) on {record['device']}")
+        number = record.get("world_size", 1)
+        parts.append(f"{number} process{'es' * (number != 1)} on {record['device']}")
     return f"`cbvila {command}`: {', '.join(parts)}."
 
 

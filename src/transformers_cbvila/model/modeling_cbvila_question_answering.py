@@ -27,6 +27,11 @@ from .objective_mlm_cbvila import HEAD_OF_CHECKPOINT
 
 logger = logging.get_logger(__name__)
 
+_NEW_DECODER = (
+    "The answer decoder was initialized from the fusion encoder and the text embeddings: it gives no sensible answers "
+    "until it is fine-tuned."
+)
+
 
 @dataclass
 class CBViLAForQuestionAnsweringOutput(ModelOutput):
@@ -113,7 +118,7 @@ class CBViLAForQuestionAnswering(CBViLAExplainedAnswers, CBViLAPreTrainedModel, 
             fusion = {f"cbvila.fusion_model.{name}" for name in self.cbvila.fusion_model.state_dict()}
             if decoder <= missing_keys and not fusion & missing_keys:
                 missing_keys -= self.start_decoder_from_fusion()
-                logger.warning("The answer decoder was initialized from the fusion encoder and the text embeddings.")
+                logger.warning(_NEW_DECODER)
         super().tie_weights(missing_keys, recompute_mapping)
 
     def set_attn_implementation(self, *args: Any, **kwargs: Any) -> None:
