@@ -104,7 +104,7 @@ def test_builtin_source_options_are_read_by_type():
     [
         (
             "squares[sise=3]",
-            "squares has no option 'sise'; its options are size, noise, outlined, style",
+            "squares has no option 'sise'; its options are size, noise, outlined, style, .*; did you mean size",
         ),
         ("squares[3]", r"squares: option '3' has no value; expected squares\[key=value,key=value\]"),
         ("squares[size=3,size=4]", "squares: option size is given twice"),

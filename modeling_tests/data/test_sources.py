@@ -107,6 +107,15 @@ def test_loaders_find_usual_caption_columns(column, load, tmp_path):
 
 
 @pytest.mark.parametrize("load", [load_pairs, load_pair_stream])
+def test_a_folder_of_pictures_alone_is_told_what_it_lacks(load, tmp_path):
+    save_pictures(tmp_path / "p")
+    with pytest.raises(
+        ValueError, match=r"p has pictures alone, and no column called .*: put a metadata.jsonl into it"
+    ):
+        load(str(tmp_path / "p"))
+
+
+@pytest.mark.parametrize("load", [load_pairs, load_pair_stream])
 def test_loaders_name_missing_columns(load, tmp_path):
     table("words", folder=save_pictures(tmp_path / "p")).to_parquet(tmp_path / "a.parquet")
     path = str(tmp_path / "a.parquet")
@@ -390,3 +399,12 @@ def test_loaders_read_base64_and_path_images(form, name, load, tmp_path):
     (tmp_path / name).write_text("\n".join(lines))
     images = [read_image(row["image"]) for row in undecoded(load(str(tmp_path / name)))]
     assert [image.getpixel((0, 0)) for image in images] == [ImageColor.getrgb(colour) for colour in COLOURS]
+
+
+@pytest.mark.parametrize(("name", "meant"), [("scene", "; did you mean scenes?"), ("no-such-data", "")])
+def test_a_name_that_is_neither_here_nor_on_the_hub_is_told_as_such(name, meant, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ValueError, match="cannot be read: ") as error:
+        load_pairs(name, "train")
+    assert str(error.value).endswith(f"; no file or folder here has this name{meant}")

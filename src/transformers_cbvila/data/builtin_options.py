@@ -6,6 +6,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ..model.messages_cbvila import shown
+from ..nearest import nearest
 
 _BOOLEANS = {"true": True, "false": False}
 _BETWEEN = "+"  # divides the items of a tuple, as commas divide options
@@ -31,7 +32,7 @@ def parse_options(name: str, text: str, kind: type) -> Any:
             raise ValueError(f"{name}: option {shown(item)} has no value; expected {name}[key=value,key=value].")
         if key not in known:
             there_are = f"its options are {', '.join(known)}" if known else "it has no options"
-            raise ValueError(f"{name} has no option {shown(key)}; {there_are}.")
+            raise ValueError(f"{name} has no option {shown(key)}; {there_are}{nearest(key, known) or '.'}")
         if key in values:
             raise ValueError(f"{name}: option {key} is given twice; give it once.")
         try:

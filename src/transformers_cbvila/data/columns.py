@@ -53,6 +53,11 @@ def missing_column(source: str, what: str, option: str, names: Sequence[str]) ->
         return ValueError(f"{message} The columns seem to be divided by {divider[0]!r}: divide them by commas.")
     found = find_source(source)
     aside = passed_over(source, found.files) if found is not None and found.kind == "images" else []
+    if not aside and found is not None and found.kind == "images" and list(names) == ["image"]:
+        return ValueError(
+            f"{shown_name(source)} has pictures alone, and no {what}: put a metadata.jsonl into it, with a line for "
+            'each picture that has it, {"file_name": "a.png", …}.'
+        )
     if not aside:
         return ValueError(message)
     described = any(map(is_metadata, aside))

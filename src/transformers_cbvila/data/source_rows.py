@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from ..extras import require
 from ..model.messages_cbvila import one_line
+from ..nearest import nearest
 from .builtin_source import BuiltinSource
-from .builtin_sources import check_task, find_builtin
+from .builtin_sources import BUILTIN_SOURCES, check_task, find_builtin
 from .image_folders import image_folder_rows
 from .source_files import SourceFiles, find_source, kind_of, shown_name
 from .splits import LazySplits, StreamedPart, select_split, splits_in
@@ -59,7 +60,13 @@ def load_rows(
         return select_split({part.name: rows}, split) if isinstance(rows, datasets.Dataset) else part(rows)
     except (ValueError, RuntimeError, OSError, StopIteration, datasets.exceptions.DatasetsError) as error:
         # datasets does not say what it was reading; the cause of its error says what is wrong
-        raise ValueError(f"{shown_name(source)} (split {split}) cannot be read: {_innermost(error)}") from error
+        said = f"{shown_name(source)} (split {split}) cannot be read: {_innermost(error)}"
+        raise ValueError(said + ("" if origin else _no_folder(source))) from error
+
+
+def _no_folder(source: str) -> str:
+    """Returns the end of a message that a name was taken for one of the Hub."""
+    return f"; no file or folder here has this name{nearest(source.partition('[')[0], BUILTIN_SOURCES)}"
 
 
 def _rows(
