@@ -90,7 +90,7 @@ def test_ask_about_an_own_picture(page, tmp_path):
     Image.new("RGB", (90, 60), "red").save(file)
     page.get_by_role("button", name="Clear").or_(page.get_by_label("Remove Image")).first.click()
     page.locator("#ask-picture input[type=file]").set_input_files(file)
-    expect(page.locator("#ask-questions .chip").first).to_have_text("what color is the shape?")
+    expect(page.locator("#ask-questions .chip").first).to_have_text("what color is the circle?")
     expect(page.locator("#ask-examples .card[aria-pressed=true]")).to_have_count(0)
     assert page.problems == []
 

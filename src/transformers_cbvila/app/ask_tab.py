@@ -15,7 +15,7 @@ LEAD = (
     "for it. Press another answer to see what would speak for that one."
 )
 # Of a picture that is not among the examples.
-QUESTIONS = ("what color is the shape?", "how many shapes are there?", "is there a circle?")
+QUESTIONS = ("what color is the circle?", "how many circles are there?", "is there a circle?")
 
 
 class AskTab(NamedTuple):

@@ -13,9 +13,9 @@ example:
   cbvila ask photo.jpg "how many dogs are there?" --model runs/vqa
 
 The answer is one line, with the probability of its tokens: how sure the model is, which is not calibrated, and no
-share of right answers. The default model, cbvila-scenes-vqa, knows questions about a few
-coloured shapes (docs/scenes.md); `cbvila finetune vqa` trains others. The page shows where the words of the question
-look.
+share of right answers. The default model, cbvila-scenes-vqa, knows questions about a few coloured shapes: whether
+there is one, how many, of which color, shape or size, where one is, seen from another (docs/scenes.md has the forms).
+To all others it answers nonsense; `cbvila finetune vqa` trains models for yours. The page shows where the words look.
 """
 
 
