@@ -50,7 +50,7 @@ def _import_file(file: Path) -> None:
     try:
         module = import_module(file.stem)
     except SyntaxError as error:
-        raise ValueError(f"{OPTION} {file}, line {error.lineno}: {error.msg}.") from error
+        raise ValueError(f"{OPTION} {file}: {error.filename}, line {error.lineno}: {error.msg}.") from error
     found = getattr(module, "__file__", None)
     if found is None or Path(found).resolve() != file.resolve():
         raise ValueError(f"{OPTION} {file}: {file.stem} is the name of another module, {found}; rename the file.")

@@ -208,10 +208,11 @@ def _search(retriever: CBViLARetriever, query: dict[str, Any]) -> tuple[list[Fou
     ]
     if hits:
         return hits, _note_of_others(rows, len(hits), query, least)
+    best = next((f" Best: {retriever.files[row]}, {100 * p:.1f} %." for row, _, p, _ in rows if row >= 0), "")
     return [], (
-        f"Nothing is probable enough: none of {len(retriever):,} pictures matches with {100 * least:g} % or more. "
-        "--min_probability 0 shows the best ones. Probabilities hold for texts like those of training: "
-        "of cbvila-scenes these name all objects of a picture."
+        f"Nothing is probable enough: none of {len(retriever):,} pictures matches with {100 * least:g} % or more."
+        f"{best} --min_probability 0 shows the best ones. Probabilities hold for texts and pictures like those of "
+        "training: of cbvila-scenes these are its own drawings, and texts that name all objects."
     )
 
 
