@@ -52,8 +52,9 @@ def missing_column(source: str, what: str, option: str, names: Sequence[str]) ->
     if len(names) == 1 and (divider := re.search(r"[;\t|]", names[0])):
         return ValueError(f"{message} The columns seem to be divided by {divider[0]!r}: divide them by commas.")
     found = find_source(source)
-    aside = passed_over(source, found.files) if found is not None and found.kind == "images" else []
-    if not aside and found is not None and found.kind == "images" and list(names) == ["image"]:
+    pictures = found.files if found is not None and found.kind == "images" else None
+    aside = [] if pictures is None else passed_over(source, pictures)
+    if pictures is not None and not aside and list(names) == ["image"]:
         return ValueError(
             f"{shown_name(source)} has pictures alone, and no {what}: put a metadata.jsonl into it, with a line for "
             'each picture that has it, {"file_name": "a.png", …}.'

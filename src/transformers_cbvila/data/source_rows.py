@@ -61,7 +61,7 @@ def load_rows(
     except (ValueError, RuntimeError, OSError, StopIteration, datasets.exceptions.DatasetsError) as error:
         # datasets does not say what it was reading; the cause of its error says what is wrong
         said = f"{shown_name(source)} (split {split}) cannot be read: {_innermost(error)}"
-        raise ValueError(said + ("" if origin else _no_folder(source))) from error
+        raise ValueError(said + (_no_folder(source) if origin is None else "")) from error
 
 
 def _no_folder(source: str) -> str:

@@ -179,10 +179,9 @@ class CBViLAVisionModel(CBViLAPreTrainedModel):
             missing = "mask_token" if mask_token is None else "masked_patches"
             raise ValueError(f"Masking patches needs both masked_patches and mask_token: {missing} is missing.")
         hidden_states = self.embeddings(pixel_values, interpolate_pos_encoding, masked_patches, mask_token)
-        features = []
-        for number, layer in enumerate([None, *self.layers]):
-            if layer is not None:
-                hidden_states = layer(hidden_states, None, **kwargs)
+        features = [hidden_states[:, 1:]] if 0 in self.feature_layers else []
+        for number, layer in enumerate(self.layers, start=1):
+            hidden_states = layer(hidden_states, None, **kwargs)
             if number in self.feature_layers:
                 features.append(hidden_states[:, 1:])
         hidden_states = self.layernorm(hidden_states)

@@ -37,13 +37,13 @@ def register_class(known: MutableMapping[str, Any], name: str, cls: Any, base: t
         raise ValueError(
             f"{cls.__name__}.options_class is {shown(options_class)}; expected a subclass of CBViLAOptions."
         )
-    check_written(cls, base)
-    check_built_alike(cls, base)
+    _check_written(cls, base)
+    _check_built_alike(cls, base)
     cls.name = name
     known[name] = cls
 
 
-def check_written(cls: Any, base: Any) -> None:
+def _check_written(cls: Any, base: Any) -> None:
     """Raises a ValueError if a class has not the methods that `base` leaves to it, its attribute `must_write`."""
     for method in getattr(base, "must_write", ()):
         if _function(cls, method) is _function(base, method):
@@ -52,7 +52,7 @@ def check_written(cls: Any, base: Any) -> None:
             raise ValueError(f"{cls.__name__} has no method {method!r}, which every {base.__name__} needs{meant}")
 
 
-def check_built_alike(cls: Any, base: Any) -> None:
+def _check_built_alike(cls: Any, base: Any) -> None:
     """Raises a ValueError unless a class takes the arguments of `base`."""
     arguments = list(inspect.signature(base).parameters)
     try:

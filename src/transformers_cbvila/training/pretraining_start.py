@@ -94,9 +94,9 @@ def _with_weights(
         ValueError: If a weight has another size.
     """
     try:
-        if weights is not None:
-            return CBViLAForPreTraining.from_pretrained(None, config=config, state_dict=weights)
-        return CBViLAForPreTraining.from_pretrained(source, config=config)
+        return CBViLAForPreTraining.from_pretrained(
+            source if weights is None else None, config=config, state_dict=weights
+        )
     except RuntimeError as error:
         if "ignore_mismatched_sizes" not in str(error):
             raise

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...model.codebook_resizing_cbvila import heads_by_code
 from ...model.quantizers_cbvila import build_quantizer
@@ -15,7 +16,7 @@ def has_another_codebook(old: Any, new: Any) -> bool:
     """Returns whether the weights of one configuration's quantizer do not fit the other's."""
     if not (old.has_quantizer and new.has_quantizer):
         return False
-    return _shapes(old) != _shapes(new)
+    return _shapes(lambda: build_quantizer(old)) != _shapes(lambda: build_quantizer(new))
 
 
 def weights_without_codes(model: Any, config: Any) -> dict[str, Tensor]:
@@ -28,8 +29,7 @@ def weights_without_codes(model: Any, config: Any) -> dict[str, Tensor]:
         model: The model.
         config: The configuration with another codebook.
     """
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        other = {name: value.shape for name, value in type(model)(config).state_dict().items()}
+    other = _shapes(lambda: type(model)(config))
     dropped = ("cbvila.quantizer.", *(f"{name}." for name in heads_by_code(model)))
     return {
         name: value
@@ -39,7 +39,7 @@ def weights_without_codes(model: Any, config: Any) -> dict[str, Tensor]:
     }
 
 
-def _shapes(config: Any) -> dict[str, tuple[int, ...]]:
-    with torch.random.fork_rng(devices=[]):  # the weights of the model are to be drawn as without this comparison
-        weights = build_quantizer(config).state_dict()
-    return {name: tuple(value.shape) for name, value in weights.items()}
+def _shapes(make: Callable[[], nn.Module]) -> dict[str, torch.Size]:
+    """Returns the shapes of a module's weights, which are neither stored nor drawn."""
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        return {name: value.shape for name, value in make().state_dict().items()}
