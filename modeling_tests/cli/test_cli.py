@@ -14,6 +14,7 @@ from transformers_cbvila.cli import COMMANDS, main
 from transformers_cbvila.cli.inspect import parse as parse_inspect
 from transformers_cbvila.retrieval.retrieval_order import better_order
 from transformers_cbvila.tasks.registry import TASKS
+from transformers_cbvila.training.option_checks import OF_PRETRAINING
 from transformers_cbvila.training.pretrain import PretrainingJob
 
 
@@ -416,6 +417,13 @@ def test_pretrain_names_missing_columns(recipe, picture_folder, tmp_path, capsys
     for option, column in (("caption_column", "words"), ("image_column", "photo")):
         message = f"no column {column!r}; set --{option} to one of image, text"
         assert_says(capsys, [*command, f"--{option}", column], message)
+
+
+@pytest.mark.parametrize("option", sorted(OF_PRETRAINING))
+def test_finetune_names_options_of_pretraining(option, capsys):
+    with pytest.raises(SystemExit):
+        main(["finetune", "retrieval", "--train_data", "scenes", "--output_dir", "out", f"--{option}", "1"])
+    assert f"--{option} is an option of pretraining, and would change nothing here" in capsys.readouterr().err
 
 
 def test_evaluate_names_options_of_training(capsys):

@@ -215,6 +215,12 @@ def test_own_name_strips_peft_wrappers():
         ({"mim_gate": 0.8, "burn_in_steps": 0.5}, "burn_in_steps=0.5.*set it to 0.0"),
         ({"codebook_target_decay": 0.9}, "codebook_target_decay=0.9.*set it to None"),
         ({"codebook_restart_threshold": 0.3}, "codebook_restart_threshold=0.3.*no codebook that learns"),
+        ({"codebook_probe_images": 4}, "codebook_probe_images=4.*no codebook that learns"),
+        ({"codebook_init": False}, "codebook_init=False.*no codebook that learns"),
+        ({"codebook_learning_rate": 0.1}, "codebook_learning_rate=0.1.*no codebook that learns"),
+        ({"alternate_updates": "1,1"}, "alternate_updates='1,1'.*no codebook that learns"),
+        ({"momentum_decay": 0.9}, "momentum_decay=0.9: there is no momentum encoder"),
+        ({"momentum_distill_ramp_steps": 2}, "momentum_distill_ramp_steps=2: there is no momentum encoder"),
         ({"negative_hardening": "0,1"}, "negative_hardening='0,1'.*no image-text matching"),
         ({"align_steps": 1}, "align_steps=1: only pretraining"),
     ],
@@ -223,3 +229,8 @@ def test_schedule_options_of_other_heads_are_rejected(options, message, wrap, tm
     model = adapted(None, answering_model()) if wrap else answering_model()
     with pytest.raises(ValueError, match=message):
         CBViLATrainer(model=model, args=training_arguments(tmp_path, **options))
+
+
+def test_a_ramp_of_no_distillation_is_rejected(tmp_path):
+    with pytest.raises(ValueError, match="momentum_distill_ramp_steps=2: momentum_distill=0 does not rise"):
+        pretrainer(tmp_path, queue_size=8, momentum_distill_ramp_steps=2)

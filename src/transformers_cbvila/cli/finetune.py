@@ -28,11 +28,13 @@ def parse(argv: list[str]) -> tuple[Any, ...]:
     kind = parse_task("finetune", EXAMPLE, argv)
     from ..training.arguments import CBViLATrainingArguments
     from ..training.finetune import FinetuningJob
+    from ..training.option_checks import OF_PRETRAINING
     from .job_options import parse_job
 
     end, preset = task_parts(kind, EXAMPLE)
     parts = [FinetuningJob, kind, CBViLATrainingArguments]
-    job, task, args, rest = parse_job(f"finetune {kind.name}", kind.__doc__, end, parts, argv[1:], preset)
+    command = f"finetune {kind.name}"
+    job, task, args, rest = parse_job(command, kind.__doc__, end, parts, argv[1:], preset, OF_PRETRAINING)
     if rest.resume:
         args.resume_from_checkpoint = "True"
     return task, job, args

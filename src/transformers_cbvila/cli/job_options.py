@@ -63,7 +63,8 @@ class JobParser(Parser, HfArgumentParser):
     def _unknown(self, word: str) -> str:
         option = word.partition("=")[0]
         if option.removeprefix("--") in self.left_out:
-            return f"{option} is an option of training, and would change nothing here: leave it out"
+            kind = "pretraining" if self.trains else "training"
+            return f"{option} is an option of {kind}, and would change nothing here: leave it out"
         return super()._unknown(word)
 
     @staticmethod

@@ -13,6 +13,24 @@ from ..model.modeling_cbvila_visual_reasoning import CBViLAForVisualReasoning
 from .context import TrainingContext
 from .inherited_options import OF_THE_LOADER, refuse
 
+# What only pretraining has: a schedule, codes that learn, and a momentum encoder.
+_ALIGNMENT = ("align_steps",)
+_SCHEDULE = ("burn_in_steps", "mlm_from_start", "mim_gate", "codebook_refit", "codebook_target_decay")
+_CODES = (
+    "alternate_updates",
+    "codebook_init",
+    "codebook_learning_rate",
+    "codebook_restart_threshold",
+    "codebook_restart_grace",
+    "stability_window",
+    "stability_every",
+    "codebook_probe_images",
+    "codebook_alarm_steps",
+    "codebook_alarm_usage",
+    "codebook_alarm_top_share",
+)
+_MOMENTUM = ("momentum_distill", "queue_size", "momentum_decay", "momentum_distill_ramp_steps")
+OF_PRETRAINING = frozenset((*_ALIGNMENT, *_SCHEDULE, *_CODES, *_MOMENTUM))
 _OF_LABELS = (CBViLAForQuestionAnswering, CBViLAForVisualEntailment, CBViLAForVisualReasoning)
 
 
@@ -31,12 +49,15 @@ def check_options(context: TrainingContext) -> None:
     args, model = context.args, context.model
     of = f"for {type(model).__name__}"
     if not (context.is_pretraining and "align" in active_phases(model.config)):
-        refuse(args, ["align_steps"], "only pretraining with contrast (ITC) has an alignment phase")
+        refuse(args, _ALIGNMENT, "only pretraining with contrast (ITC) has an alignment phase")
     if not context.is_pretraining:
-        schedule = ["burn_in_steps", "mlm_from_start", "mim_gate", "codebook_refit", "codebook_target_decay"]
-        refuse(args, schedule, f"{of} there is no burn-in, which CBViLAForPreTraining has")
+        refuse(args, _SCHEDULE, f"{of} there is no burn-in, which CBViLAForPreTraining has")
     if not getattr(model, "learns_codes", False):
-        refuse(args, ["codebook_restart_threshold"], f"{of} there is no codebook that learns")
+        refuse(args, _CODES, f"{of} there is no codebook that learns")
+    if not (args.uses_momentum_encoder or context.needs_momentum_encoder):
+        refuse(args, _MOMENTUM, "there is no momentum encoder, which momentum_distill or queue_size asks for")
+    if args.momentum_distill == 0:
+        refuse(args, ["momentum_distill_ramp_steps"], "momentum_distill=0 does not rise")
     if not context.draws_negatives:
         refuse(args, ["negative_hardening"], f"{of} there is no image-text matching to draw them for")
     if not isinstance(model, _OF_LABELS):
