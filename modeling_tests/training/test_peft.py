@@ -216,7 +216,6 @@ def test_own_name_strips_peft_wrappers():
         ({"codebook_target_decay": 0.9}, "codebook_target_decay=0.9.*set it to None"),
         ({"codebook_restart_threshold": 0.3}, "codebook_restart_threshold=0.3.*no codebook that learns"),
         ({"codebook_probe_images": 4}, "codebook_probe_images=4.*no codebook that learns"),
-        ({"codebook_init": False}, "codebook_init=False.*no codebook that learns"),
         ({"codebook_learning_rate": 0.1}, "codebook_learning_rate=0.1.*no codebook that learns"),
         ({"alternate_updates": "1,1"}, "alternate_updates='1,1'.*no codebook that learns"),
         ({"momentum_decay": 0.9}, "momentum_decay=0.9: there is no momentum encoder"),

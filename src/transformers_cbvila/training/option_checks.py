@@ -18,7 +18,6 @@ _ALIGNMENT = ("align_steps",)
 _SCHEDULE = ("burn_in_steps", "mlm_from_start", "mim_gate", "codebook_refit", "codebook_target_decay")
 _CODES = (
     "alternate_updates",
-    "codebook_init",
     "codebook_learning_rate",
     "codebook_restart_threshold",
     "codebook_restart_grace",
@@ -30,7 +29,8 @@ _CODES = (
     "codebook_alarm_top_share",
 )
 _MOMENTUM = ("momentum_distill", "queue_size", "momentum_decay", "momentum_distill_ramp_steps")
-OF_PRETRAINING = frozenset((*_ALIGNMENT, *_SCHEDULE, *_CODES, *_MOMENTUM))
+# `codebook_init=False` turns off what is not there, which is no mistake: recipes without a codebook say so.
+OF_PRETRAINING = frozenset((*_ALIGNMENT, *_SCHEDULE, "codebook_init", *_CODES, *_MOMENTUM))
 _OF_LABELS = (CBViLAForQuestionAnswering, CBViLAForVisualEntailment, CBViLAForVisualReasoning)
 
 
