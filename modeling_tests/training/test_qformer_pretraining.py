@@ -238,7 +238,7 @@ def test_command_pretrains_measures_and_goes_on(pretrained, pictures, tmp_path, 
         *QUIET,
     ]
     assert main(command) == 0
-    assert re.search(r"text_retrieval_r1 +\d", capsys.readouterr().out)
+    assert re.search(r"text_retrieval_r1/5/10 +\d", capsys.readouterr().out)
     record = json.loads((out / "pretraining.json").read_text())
     assert record["job"]["head"] == "qformer" and record["config"]["num_query_tokens"] == QUERIES
     assert {"eval_loss_itg", "eval_image_retrieval_r10_high"} <= record["figures"].keys()
