@@ -4,9 +4,15 @@ import pytest
 import torch
 from tiny import PATCHES, SIDE, pretraining_model, tiny_processor
 
-from transformers_cbvila.model.decoding_steps_cbvila import hidden_counts, least_confident, sample_codes
+from transformers_cbvila.model.decoding_steps_cbvila import (
+    confidence_in,
+    hidden_counts,
+    least_confident,
+    sample_codes,
+)
 
 RESIDUAL = {"quantizer_config": {"type": "residual", "depth": 2, "size": 8}}
+SEQUENTIAL = RESIDUAL | {"objectives": {"mim": {"head": "sequential"}}}
 GREEDY = {"temperature": 0.0, "choice_temperature": 0.0}
 
 
@@ -37,23 +43,22 @@ def test_other_schedules_by_hand(schedule, expected):
 def test_samples_follow_the_distribution_of_logits():
     logits = torch.tensor([0.5, 0.25, 0.125, 0.125]).log().expand(1, 20_000, 4)
     generator = torch.Generator().manual_seed(0)
-    indices, scores = sample_codes(logits, (4,), generator=generator)
-    shares = indices.bincount(minlength=4) if indices.dim() == 1 else indices[0].bincount(minlength=4)
-    torch.testing.assert_close(shares / 20_000, torch.tensor([0.5, 0.25, 0.125, 0.125]), atol=0.02, rtol=0)
-    torch.testing.assert_close(scores, logits.gather(-1, indices.unsqueeze(-1)).squeeze(-1))
-    of_two = sample_codes(logits, (4,), top_k=2, generator=generator)[0]
+    indices = sample_codes(logits, generator=generator)
+    shares = indices[0].bincount(minlength=4) / 20_000
+    torch.testing.assert_close(shares, torch.tensor([0.5, 0.25, 0.125, 0.125]), atol=0.02, rtol=0)
+    of_two = sample_codes(logits, top_k=2, generator=generator)
     assert set(of_two.unique().tolist()) == {0, 1}
-    assert sample_codes(logits, (4,), temperature=0.0)[0].unique().tolist() == [0]
-    colder = sample_codes(logits, (4,), temperature=0.5, generator=generator)[0]
+    assert sample_codes(logits, temperature=0.0).unique().tolist() == [0]
+    colder = sample_codes(logits, temperature=0.5, generator=generator)
     assert (colder == 0).float().mean() == pytest.approx(0.25 / 0.34375, abs=0.02)
 
 
-def test_samples_of_several_books():
+def test_confidence_is_the_mean_log_probability_of_all_books():
     logits = torch.tensor([[[2.0, 0.0, 0.0, 1.0, 3.0]]])
-    indices, scores = sample_codes(logits, (2, 3), temperature=0.0)
-    assert indices.tolist() == [[[0, 2]]]
     expected = (logits[..., :2].log_softmax(-1)[..., 0] + logits[..., 2:].log_softmax(-1)[..., 2]) / 2
-    torch.testing.assert_close(scores, expected)
+    torch.testing.assert_close(confidence_in(torch.tensor([[[0, 2]]]), logits, (2, 3)), expected)
+    of_one = confidence_in(torch.tensor([[1]]), logits[..., :2], (2,))
+    torch.testing.assert_close(of_one, logits[..., :2].log_softmax(-1)[..., 1])
 
 
 def test_least_confident_of_the_hidden_stay_hidden():
@@ -68,7 +73,7 @@ def captions(*texts):
     return inputs["input_ids"], inputs["attention_mask"]
 
 
-@pytest.fixture(scope="module", params=[{}, RESIDUAL], ids=["nearest", "residual"])
+@pytest.fixture(scope="module", params=[{}, RESIDUAL, SEQUENTIAL], ids=["nearest", "residual", "sequential"])
 def model(request):
     return pretraining_model(**request.param).eval()
 

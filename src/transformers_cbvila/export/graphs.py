@@ -235,10 +235,11 @@ class Drawing(Graph):
         vision = self.model.config.vision_config
         blank = text_states.new_zeros(1, 3, vision.image_size, vision.image_size)  # says the grid of patches
         fuse = self.model.fusion_with(blank, text_states, attention_mask)
-        answer, _ = self.model.predict_codes(fuse, self.model.image_of_codes(codebook_indices), bool_masked_pos)
+        image = self.model.image_of_codes(codebook_indices)
+        answer, _ = self.model.ask_for_codes(fuse, image, bool_masked_pos)
         pixels = self.model.pixel.head(answer.states)
         return {
-            "code_logits": answer.logits,
+            "code_logits": self.model.mim.scores(answer.states, image.quantized.codes, codebook_indices),
             "pixel_values": unpatchify(pixels, vision.patch_size, vision.image_size, vision.image_size),
         }
 

@@ -400,6 +400,10 @@ class CBViLAConfig(PreTrainedConfig):
         """Returns whether the quantizer's codes can be told apart by their directions."""
         return QUANTIZERS[self.quantizer_config.type].codes_differ_in_direction
 
+    def book_sizes(self) -> tuple[int, ...]:
+        """Returns the number of codes of each of the quantizer's books."""
+        return QUANTIZERS[self.quantizer_config.type].sizes(self.quantizer_config)
+
     def feature_layers(self) -> tuple[int, ...]:
         """Returns the layers of the image encoder whose mean is quantized; none where its output is."""
         return QUANTIZERS[self.quantizer_config.type].feature_layers(self.quantizer_config)

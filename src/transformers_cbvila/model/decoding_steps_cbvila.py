@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from .losses_cbvila import at_least_fp32
+from .losses_cbvila import at_least_fp32, by_book
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
 
@@ -39,36 +39,35 @@ def hidden_counts(hidden: int, num_steps: int, schedule: str = "cosine") -> list
 
 
 def sample_codes(
-    logits: Tensor,
-    book_sizes: Sequence[int],
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    generator: Generators = None,
-) -> tuple[Tensor, Tensor]:
-    """Samples a code of each book for every patch.
+    logits: Tensor, temperature: float = 1.0, top_k: int | None = None, generator: Generators = None
+) -> Tensor:
+    """Samples the codes (B, N) of a book from its logits (B, N, K).
 
     Args:
-        logits: (B, N, ΣK).
-        book_sizes: Number of codes of each book.
+        logits: The logits.
         temperature: Divides logits; at 0 the likeliest codes are taken.
         top_k: How many of the likeliest codes to sample from.
         generator: Generator of the samples, or one for each image.
-
-    Returns:
-        Indices (B, N), or (B, N, books) with several books, and their log-probabilities (B, N) at temperature 1, the
-        mean over books.
     """
-    found, scores = [], []
-    for part in at_least_fp32(logits).split(list(book_sizes), dim=-1):
-        noisy = part
-        if top_k is not None and top_k < part.shape[-1]:
-            noisy = part.masked_fill(part < part.topk(top_k, dim=-1).values[..., -1:], float("-inf"))
-        if temperature > 0:
-            noisy = noisy / temperature + gumbel_noise(part, generator)
-        chosen = noisy.argmax(-1)
-        found.append(chosen)
-        scores.append(part.log_softmax(-1).gather(-1, chosen.unsqueeze(-1)).squeeze(-1))
-    return found[0] if len(found) == 1 else torch.stack(found, dim=-1), torch.stack(scores).mean(0)
+    logits = at_least_fp32(logits)
+    if top_k is not None and top_k < logits.shape[-1]:
+        logits = logits.masked_fill(logits < logits.topk(top_k, dim=-1).values[..., -1:], float("-inf"))
+    if temperature > 0:
+        logits = logits / temperature + gumbel_noise(logits, generator)
+    return logits.argmax(-1)
+
+
+def confidence_in(indices: Tensor, logits: Tensor, book_sizes: Sequence[int]) -> Tensor:
+    """Returns the log-probabilities (B, N) of codes (B, N) or (B, N, books) at temperature 1, the mean over books.
+
+    Args:
+        indices: The codes.
+        logits: (B, N, ΣK) those that they were sampled from.
+        book_sizes: Number of codes of each book.
+    """
+    parts = zip(at_least_fp32(logits).split(list(book_sizes), dim=-1), by_book(indices, book_sizes), strict=True)
+    scores = [part.log_softmax(-1).gather(-1, codes.unsqueeze(-1)).squeeze(-1) for part, codes in parts]
+    return torch.stack(scores).mean(0)
 
 
 def least_confident(confidence: Tensor, hidden: Tensor, counts: Tensor) -> Tensor:

@@ -6,7 +6,8 @@ those that the model is least sure of are hidden again (MaskGIT, arXiv 2202.0420
 Shapes: B images, N patches, L text tokens.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from .decoding_steps_cbvila import (
     SCHEDULES,
     Generators,
+    confidence_in,
     gumbel_noise,
     hidden_counts,
     least_confident,
@@ -62,7 +64,7 @@ class CBViLAImageGeneration:
     detokenize: Any
     empty_captions: Any
     fusion_with: Any
-    predict_codes: Any
+    ask_for_codes: Any
     check_mask: Any
     _check_draws_from_codes_alone: Any
 
@@ -113,20 +115,18 @@ class CBViLAImageGeneration:
             )
         indices, hidden = self._start(input_ids, pixel_values, bool_masked_pos, num_steps)
         blank = indices.new_zeros(len(indices), 3, *self._size(pixel_values), dtype=self.cbvila.dtype)
-        captioned = self.fusion_with(blank, self._states(input_ids, attention_mask), attention_mask)
-        empty = None
+        fuses = [self.fusion_with(blank, self._states(input_ids, attention_mask), attention_mask)]
         if guidance_scale != 1:
-            empty = self.fusion_with(blank, self._states(self.empty_captions(blank), None), None)
+            fuses.append(self.fusion_with(blank, self._states(self.empty_captions(blank), None), None))
+        sample = partial(sample_codes, temperature=temperature, top_k=top_k, generator=generator)
         numbers = [hidden_counts(number, num_steps, schedule) for number in hidden.sum(1).tolist()]
         counts = torch.tensor(numbers, device=indices.device)
         steps = []
         for step in range(num_steps):
             image = self.image_of_codes(indices)
-            logits = self.predict_codes(captioned, image, hidden)[0].logits
-            if empty is not None:
-                without = self.predict_codes(empty, image, hidden)[0].logits
-                logits = without + guidance_scale * (logits - without)
-            sampled, confidence = sample_codes(logits, self.cbvila.quantizer.book_sizes, temperature, top_k, generator)
+            states = [self.ask_for_codes(fuse, image, hidden)[0].states for fuse in fuses]
+            sampled, logits = self._sampled_codes(states, image, guidance_scale, sample)
+            confidence = confidence_in(sampled, logits, self.cbvila.quantizer.book_sizes)
             indices = torch.where(hidden if sampled.dim() == 2 else hidden.unsqueeze(-1), sampled, indices)
             noise = choice_temperature * (1 - (step + 1) / num_steps)
             if noise > 0:
@@ -136,6 +136,29 @@ class CBViLAImageGeneration:
         grid = tuple(side // self.config.vision_config.patch_size for side in blank.shape[-2:])
         pixels = self.detokenize(indices, input_ids, attention_mask, grid)
         return CBViLAGeneratedImages(pixels, indices, tuple(steps))
+
+    def _sampled_codes(
+        self, states: list[Tensor], image: EncodedImage, guidance_scale: float, sample: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Returns codes (B, N) or (B, N, books) sampled book by book, and the logits (B, N, ΣK) that they are from.
+
+        Args:
+            states: States (B, N, D) under the captions, and under an empty one if there is guidance.
+            image: The visual words so far.
+            guidance_scale: See [`~CBViLAImageGeneration.generate_images`].
+            sample: Samples codes (B, N) from the logits (B, N, K) of a book.
+        """
+        guided = []
+
+        def choose(logits: Tensor, book: int) -> Tensor:
+            captioned, *empty = logits.chunk(len(states))
+            for without in empty:
+                captioned = without + guidance_scale * (captioned - without)
+            guided.append(captioned)
+            return sample(captioned).repeat(len(states), 1)
+
+        indices, _ = self.mim.decode(torch.cat(states), image.quantized.codes, choose)
+        return indices[: len(states[0])], torch.cat(guided, dim=-1)
 
     def _start(
         self, input_ids: Tensor, pixel_values: Tensor | None, bool_masked_pos: Tensor | None, num_steps: int

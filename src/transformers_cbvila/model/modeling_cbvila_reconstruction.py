@@ -151,7 +151,7 @@ class CBViLAModelWithReconstruction(CBViLAImageTokens, CBViLAImageGeneration, CB
     def predict_codes(
         self, fuse: Fuse, image: EncodedImage, bool_masked_pos: Tensor | None, **options: bool
     ) -> tuple[Answer, BaseModelOutput]:
-        """Predicts the codes of all patches with MIM's query.
+        """Predicts the codes of all patches with MIM's query, the likeliest of each book.
 
         Args:
             fuse: The function of [`~CBViLAModelWithReconstruction.fusion_with`].
@@ -162,10 +162,25 @@ class CBViLAModelWithReconstruction(CBViLAImageTokens, CBViLAImageGeneration, CB
         Returns:
             The answer, with `logits` (B, N, ΣK), and the output of the fusion encoder.
         """
+        answer, fused = self.ask_for_codes(fuse, image, bool_masked_pos, **options)
+        _, logits = self.mim.decode(answer.states, image.quantized.codes, lambda scores, book: scores.argmax(-1))
+        return answer._replace(logits=logits), fused
+
+    def ask_for_codes(
+        self, fuse: Fuse, image: EncodedImage, bool_masked_pos: Tensor | None, **options: bool
+    ) -> tuple[Answer, BaseModelOutput]:
+        """Returns the answer to MIM's query without `logits`, and the output of the fusion encoder.
+
+        Args:
+            fuse: See [`~CBViLAModelWithReconstruction.predict_codes`], as the others.
+            image: Encoded images.
+            bool_masked_pos: (B, N) patches to mask.
+            options: Options of the fusion encoder.
+        """
         query = VisualQuery("detached", bool_masked_pos, self.mim.options.grad_to_vit)
         fused = fuse([(image, query)], **options)
         (answer,) = self.answers_of([query], fused.last_hidden_state)
-        return answer._replace(logits=self.mim.scores(answer.states, image.quantized.codes)), fused
+        return answer, fused
 
     def reconstruct_pixels(
         self,

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from transformers import initialization as init
 
 from .autocast_cbvila import without_autocast
-from .losses_cbvila import at_least_fp32, books_loss, masked_rows, take_rows
+from .losses_cbvila import at_least_fp32, books_loss, by_book, masked_rows, take_rows
+from .mim_head_sequential_cbvila import CBViLASequentialMIMHead, Choose
 from .objective_cbvila import Answer, CBViLAObjective, CBViLAObjectiveOptions, CBViLAStep, Scored, VisualQuery
 from .options_cbvila import options
 from .quantizer_cbvila import CBViLAQuantizer
@@ -26,7 +27,9 @@ class CBViLAMIMOptions(CBViLAObjectiveOptions):
 
     Args:
         weight: Weight of the term.
-        head: A linear classifier over codes (`"linear"`), or the cosine with the codes themselves (`"tied"`).
+        head: A linear classifier over codes (`"linear"`), the cosine with the codes themselves (`"tied"`), or, for
+            quantizers with several books, classifiers that know a patch's codes of the books before
+            (`"sequential"`): what to take for drawing.
         grad_to_vit: Whether the term trains the image encoder through the visible tokens. More codes are then in use,
             but indices are less stable, and recall does not improve (docs/study.md).
         mask_stage: Whether patches are masked after the image encoder (`"post"`, Sec. III-B), or before it (`"pre"`).
@@ -34,7 +37,7 @@ class CBViLAMIMOptions(CBViLAObjectiveOptions):
             the visible tokens; the targets still come from the unmasked image.
     """
 
-    head: Literal["linear", "tied"] = "linear"
+    head: Literal["linear", "tied", "sequential"] = "linear"
     grad_to_vit: bool = False
     mask_stage: Literal["post", "pre"] = "post"
 
@@ -92,19 +95,24 @@ class CBViLAMIM(CBViLAObjective):
         super().__init__(options, config, quantizer)
         size = config.multimodal_config.hidden_size
         self.book_sizes = quantizer.book_sizes
-        self.head: nn.Module = (
-            CBViLATiedMIMHead(size, [codes.shape[1] for codes in quantizer.head_codes()])
-            if options.head == "tied"
-            else nn.Linear(size, sum(self.book_sizes))
-        )
+        self.head: nn.Module = nn.Linear(size, sum(self.book_sizes)) if options.head == "linear" else nn.Identity()
+        if options.head == "tied":
+            self.head = CBViLATiedMIMHead(size, [codes.shape[1] for codes in quantizer.head_codes()])
+        if options.head == "sequential":
+            self.head = CBViLASequentialMIMHead(size, self.book_sizes)
 
     @classmethod
     def check_with(cls, options: Any, config: Any) -> None:
-        """Raises a ValueError for a tied head that cannot tell the quantizer's codes apart."""
+        """Raises a ValueError for a head that does not fit the quantizer."""
         if options.weight > 0 and options.head == "tied" and not config.codes_differ_in_direction():
             raise ValueError(
                 f"objectives[{cls.name!r}]: head='tied' compares directions, and codes of the quantizer "
                 f"{config.quantizer_config.type!r} differ in length only, some of them: choose head='linear'."
+            )
+        if options.weight > 0 and options.head == "sequential" and len(config.book_sizes()) == 1:
+            raise ValueError(
+                f"objectives[{cls.name!r}]: head='sequential' predicts one book after the other, and the quantizer "
+                f"{config.quantizer_config.type!r} has one: choose head='linear'."
             )
 
     @classmethod
@@ -121,19 +129,42 @@ class CBViLAMIM(CBViLAObjective):
         if not answers:
             return {}
         (answer,), rows = answers, masked_rows(step.bool_masked_pos)
-        if answer.logits is None:
-            logits = self.scores(take_rows(answer.states, rows), step.quantized.codes)
+        targets = take_rows(mim_targets(step), rows)
+        if answer.logits is None or self.options.head == "sequential":  # whose logits depend on the codes before
+            logits = self.scores(take_rows(answer.states, rows), step.quantized.codes, targets)
         else:
             logits = take_rows(answer.logits, rows)
-        loss = books_loss(logits, take_rows(mim_targets(step), rows), self.book_sizes)
+        loss = books_loss(logits, targets, self.book_sizes)
         return {self.name: Scored(loss, step.bool_masked_pos, {"mim_logits": logits})}
 
-    def scores(self, states: Tensor, books: Sequence[Tensor]) -> Tensor:
-        """Returns logits (…, ΣK) from states (…, D) and the codes (K, C) of each book."""
-        return self.head(states, books) if self.options.head == "tied" else self.head(states)
+    def scores(self, states: Tensor, books: Sequence[Tensor], indices: Tensor) -> Tensor:
+        """Returns logits (…, ΣK), with the head `"sequential"` those of a book given the codes of the books before.
+
+        Args:
+            states: (…, D) states of visual queries.
+            books: The codes (K, C) of each book.
+            indices: (…) or (…, R) codes of the patches.
+        """
+        given = by_book(indices, self.book_sizes)
+        return self.decode(states, books, lambda logits, book: given[book])[1]
+
+    def decode(self, states: Tensor, books: Sequence[Tensor], choose: Choose) -> tuple[Tensor, Tensor]:
+        """Chooses codes, one book after the other; returns them, (…) or (…, R), and the logits (…, ΣK).
+
+        Args:
+            states: (…, D) states of visual queries.
+            books: The codes (K, C) of each book.
+            choose: Chooses codes (…) of a book from its logits (…, K) and its number.
+        """
+        if self.options.head == "sequential":
+            return self.head(states, choose)
+        logits = self.head(states, books) if self.options.head == "tied" else self.head(states)
+        parts = logits.split(list(self.book_sizes), dim=-1)
+        chosen = [choose(part, book) for book, part in enumerate(parts)]
+        return chosen[0] if len(chosen) == 1 else torch.stack(chosen, dim=-1), logits
 
     def code_weights(self) -> list[nn.Module]:
-        """Returns the linear head; a tied one has no weights per code."""
+        """Returns the head, unless it is tied and has no weights per code."""
         return [] if self.options.head == "tied" else [self.head]
 
 

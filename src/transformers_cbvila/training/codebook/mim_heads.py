@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ...data.masking import generator_for
 from ..fsdp import set_weight
@@ -23,13 +23,17 @@ def reset_heads(model: Any, seed: int, step: int) -> list[str]:
     heads = {f"{name}.head": head for name, obj in model.objectives.items() for head in obj.code_weights()}
     reset: list[str] = []
     for name, head in heads.items():
-        if head.weight.requires_grad:
-            _initialise(head.weight, head.bias, model.config.initializer_range, generator_for(seed, step, len(reset)))
-            reset.append(name)
+        generator, std = generator_for(seed, step, len(reset)), model.config.initializer_range
+        layers = [layer for layer in head.modules() if isinstance(layer, nn.Linear | nn.Embedding)]
+        learning = [layer for layer in layers if layer.weight.requires_grad]
+        for layer in learning:
+            _initialise(layer, std, generator)
+        reset += [name] * bool(learning)
     return reset
 
 
-def _initialise(weight: nn.Parameter, bias: Tensor, std: float, generator: torch.Generator) -> None:
-    """Initialises a head as in a new model, with the same random numbers on all processes."""
-    set_weight(weight, torch.randn(weight.shape, generator=generator) * std)
-    bias.zero_()
+def _initialise(layer: Any, std: float, generator: torch.Generator) -> None:
+    """Initialises a layer of a head as in a new model, with the same random numbers on all processes."""
+    set_weight(layer.weight, torch.randn(layer.weight.shape, generator=generator) * std)
+    if getattr(layer, "bias", None) is not None:
+        layer.bias.zero_()
