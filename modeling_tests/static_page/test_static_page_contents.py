@@ -108,7 +108,7 @@ def test_scenes_come_with_examples():
     contents = find_page_contents("cbvila-scenes", None, [])
     assert len(contents.pictures.items) == 96 and len(contents.examples) == 4 and len(contents.drawn) == 3
     assert all(contents.examples) and contents.draws and contents.most_steps == 12
-    assert contents.preparation["drawing"] == {"book_sizes": [128]}
+    assert contents.preparation["drawing"] == {"book_sizes": [128], "sequential": False}
     assert find_page_contents("cbvila-scenes", None, ["a ring"]).drawn == ["a ring"]
 
 
@@ -189,10 +189,13 @@ def test_the_command_says_what_it_takes(capsys):
         assert sentence in said.out + said.err
 
 
-def test_a_description_says_how_many_codes_a_book_has():
-    model = tiny.build(CBViLAForPreTraining, quantizer_config={"type": "residual", "depth": 2, "size": 8, "dim": 8})
+@pytest.mark.parametrize("head", ["linear", "sequential"])
+def test_a_description_says_how_many_codes_a_book_has(head):
+    quantizer = {"type": "residual", "depth": 2, "size": 8, "dim": 8}
+    model = tiny.build(CBViLAForPreTraining, quantizer_config=quantizer, objectives={"mim": {"head": head}})
     assert preparation_of(model, tiny.tiny_processor())["drawing"] == {
-        "book_sizes": list(model.cbvila.quantizer.book_sizes)
+        "book_sizes": list(model.cbvila.quantizer.book_sizes),
+        "sequential": head == "sequential",
     }
     undrawn = tiny.build(CBViLAForPreTraining, mim_weight=0)
     assert "drawing" not in preparation_of(undrawn, tiny.tiny_processor())

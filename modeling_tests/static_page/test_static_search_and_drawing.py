@@ -57,6 +57,18 @@ def other_page(chromium, staged, saved):
         page.context.close()
 
 
+@pytest.fixture(scope="module")
+def sequential_page(chromium, staged, saved):
+    """Of a model that predicts the second book knowing the first."""
+    quantizer = {"type": "residual", "size": 8, "dim": 8, "depth": 2}
+    folder = saved(itm_weight=0, quantizer_config=quantizer, objectives={"mim": {"head": "sequential"}})
+    with browser.served(staged(folder)) as address:
+        page = browser.watched(chromium, address, 1280, "light")
+        page.folder = folder
+        yield page
+        page.context.close()
+
+
 def files_of(pictures):
     return sorted(Path(pictures).iterdir())
 
@@ -112,6 +124,10 @@ def test_greedy_drawing_is_the_models(page, model_folder, caption, steps, guidan
 
 def test_greedy_drawing_with_two_books_is_the_models(other_page):
     assert_same_drawing(other_page, other_page.folder, "top half blue", 4, 1.5)
+
+
+def test_greedy_drawing_book_by_book_is_the_models(sequential_page):
+    assert_same_drawing(sequential_page, sequential_page.folder, "top half blue", 4, 1.5)
 
 
 def test_a_seed_draws_the_same_again_and_another_one_something_else(page):

@@ -11,27 +11,29 @@ const MAX_LENGTH = 30; // tokens of a caption
 export async function* drawn(caption, { graphs, texts }, options) {
   const { steps, guidance, choiceTemperature } = options;
   const [, patches, books = 1] = graphs.description.graphs.drawing.inputs.codebook_indices;
-  const sizes = graphs.description.drawing.book_sizes;
+  const { book_sizes: sizes, sequential } = graphs.description.drawing;
   const captioned = await encoded(graphs, texts.encode(caption, MAX_LENGTH));
   const empty = guidance === 1 ? null : await encoded(graphs, texts.empty());
   const next = random(options.seed);
   const counts = hiddenCounts(patches, steps);
-  let codes = new Array(patches * books).fill(0);
+  const codes = new Array(patches * books).fill(0);
   let hidden = new Uint8Array(patches).fill(1);
   for (let step = 0; step < steps; step += 1) {
-    const state = inputsOf(graphs, codes, hidden);
-    let logits = (await graphs.run('drawing', { ...captioned, ...state })).code_logits.data;
-    if (empty) {
-      const without = (await graphs.run('drawing', { ...empty, ...state })).code_logits.data;
-      logits = logits.map((value, i) => without[i] + guidance * (value - without[i]));
+    const sums = new Array(patches).fill(0);
+    let logits = null;
+    for (let book = 0; book < books; book += 1) {
+      if (logits === null || sequential) { // a later book depends on the codes of the books before
+        logits = await guided(graphs, captioned, empty, inputsOf(graphs, codes, hidden), guidance);
+      }
+      const sampled = sampleBook(logits, sizes, book, patches, options.temperature, next);
+      sampled.codes.forEach((code, patch) => { if (hidden[patch]) codes[patch * books + book] = code; });
+      sampled.scores.forEach((score, patch) => { sums[patch] += score; });
     }
-    const sampled = sampleCodes(logits, sizes, patches, options.temperature, next);
-    codes = codes.map((code, i) => (hidden[Math.floor(i / books)] ? sampled.codes[i] : code));
     const noise = choiceTemperature * (1 - (step + 1) / steps);
-    const confidence = sampled.confidence.map((value) => (noise > 0 ? value + noise * gumbel(next) : value));
+    const confidence = sums.map((sum) => sum / books + (noise > 0 ? noise * gumbel(next) : 0));
     hidden = leastConfident(confidence, hidden, counts[step]);
     const seen = inputsOf(graphs, codes, new Uint8Array(patches));
-    yield { codes, hidden, pixels: (await graphs.run('drawing', { ...captioned, ...seen })).pixel_values.data };
+    yield { codes: [...codes], hidden, pixels: (await graphs.run('drawing', { ...captioned, ...seen })).pixel_values.data };
   }
 }
 
@@ -60,24 +62,28 @@ function inputsOf(graphs, codes, hidden) {
   };
 }
 
-// Samples a code of each book for every patch; with their log-probabilities at temperature 1, the mean over books.
-function sampleCodes(logits, sizes, patches, temperature, next) {
-  const width = sizes.reduce((sum, size) => sum + size, 0);
+// Logits of all books under the caption, and beyond those under an empty one by the guidance.
+async function guided(graphs, captioned, empty, state, guidance) {
+  const logits = (await graphs.run('drawing', { ...captioned, ...state })).code_logits.data;
+  if (!empty) return logits;
+  const without = (await graphs.run('drawing', { ...empty, ...state })).code_logits.data;
+  return logits.map((value, i) => without[i] + guidance * (value - without[i]));
+}
+
+// Samples the code of a book for every patch; with their log-probabilities at temperature 1.
+function sampleBook(logits, sizes, book, patches, temperature, next) {
+  const total = (some) => some.reduce((sum, size) => sum + size, 0);
+  const width = total(sizes);
+  const start = total(sizes.slice(0, book));
   const codes = [];
-  const confidence = [];
+  const scores = [];
   for (let patch = 0; patch < patches; patch += 1) {
-    let start = patch * width;
-    let sum = 0;
-    for (const size of sizes) {
-      const part = logits.subarray(start, start + size);
-      const code = argmax(temperature > 0 ? part.map((value) => value / temperature + gumbel(next)) : part);
-      codes.push(code);
-      sum += logProbability(part, code);
-      start += size;
-    }
-    confidence.push(sum / sizes.length);
+    const part = logits.subarray(patch * width + start, patch * width + start + sizes[book]);
+    const code = argmax(temperature > 0 ? part.map((value) => value / temperature + gumbel(next)) : part);
+    codes.push(code);
+    scores.push(logProbability(part, code));
   }
-  return { codes, confidence };
+  return { codes, scores };
 }
 
 // Which hidden patches stay hidden: `count` of them, with the lowest confidence.
