@@ -112,6 +112,9 @@ def test_impossible_options_are_refused(options, message):
         ({}, "confusers", "vqa", "gallery for retrieval and has no rows for vqa; take train"),
         ({"objects": 1, "fewest": 1}, "confusers", "retrieval", "objects=1: confusers is about two objects"),
         ({"objects": 1, "fewest": 1}, "test", "entailment", "give at least objects=2"),
+        ({"fewest": 1}, "test", "entailment", "fewest=1: the text of entailment says what an image has; leave it out"),
+        ({"fewest": 3}, "train", "reasoning", "fewest=3: the text of reasoning says"),
+        ({"fewest": 1}, "confusers", "retrieval", "fewest=1: confusers have two objects or more"),
         ({"rows": 20_000}, "confusers", "retrieval", "rows=20000 is more than the split confusers can have"),
     ],
 )

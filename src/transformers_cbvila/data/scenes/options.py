@@ -105,3 +105,7 @@ class SceneOptions:
         if self.objects < 2 and (split == "confusers" or task in ("entailment", "reasoning")):
             what = "confusers" if split == "confusers" else task
             raise ValueError(f"objects={self.objects}: {what} is about two objects; give at least objects=2.")
+        if self.fewest != type(self).fewest and task in ("entailment", "reasoning"):
+            raise ValueError(f"fewest={self.fewest}: the text of {task} says what an image has; leave it out.")
+        if self.fewest < 2 and split == "confusers":
+            raise ValueError(f"fewest={self.fewest}: confusers have two objects or more; leave it out.")
