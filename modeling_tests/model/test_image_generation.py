@@ -150,6 +150,7 @@ def test_a_part_is_redrawn_and_the_rest_kept(model):
     "options, message",
     [
         ({"num_steps": 0}, "num_steps=0 must be at least 1"),
+        ({"top_k": 3, "temperature": 0.0}, "top_k=3 changes nothing: temperature=0 takes the likeliest codes"),
         ({"num_steps": PATCHES + 1}, f"num_steps={PATCHES + 1} for images of {PATCHES} patches"),
         ({"temperature": -1.0}, "temperature=-1.0 must be at least 0"),
         ({"temperature": float("nan")}, "temperature=nan must be at least 0"),

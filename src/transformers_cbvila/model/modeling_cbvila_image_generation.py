@@ -95,7 +95,7 @@ class CBViLAImageGeneration:
             bool_masked_pos: (B, N) bool, the part: patches to draw. The others keep their visual words.
             num_steps: Number of steps T, at most as many as there are patches.
             temperature: Of the codes' distributions; 0 takes the likeliest codes.
-            top_k: How many of the likeliest codes to sample from; all by default.
+            top_k: How many of the likeliest codes to sample from; all by default. Not with a temperature of 0.
             guidance_scale: How far to go from the prediction under an empty caption to that under the caption, and
                 beyond if above 1 (classifier-free guidance).
             choice_temperature: Of the noise in the choice of the words to keep, which falls to 0 with the steps.
@@ -217,6 +217,8 @@ class CBViLAImageGeneration:
         ):
             if value is not None and not value >= least:
                 raise ValueError(f"{name}={value} must be at least {least}.")
+        if top_k is not None and temperature == 0:
+            raise ValueError(f"top_k={top_k} changes nothing: temperature=0 takes the likeliest codes; leave one out.")
         if schedule not in SCHEDULES:
             raise ValueError(f"schedule={schedule!r}: choose one of {', '.join(SCHEDULES)}.")
         self.check_draws_images()
