@@ -76,7 +76,7 @@ def draw(tmp_path):
     PICTURE.resize((64, 64)).save(tmp_path / "given.png")
 
     def draw(*options):
-        argv = ["draw", "cbvila-tiny", "a blue square", "--steps", "2", "--output", str(tmp_path / "sheet.png")]
+        argv = ["draw", "cbvila-tiny", "a blue square", "--output", str(tmp_path / "sheet.png")]
         assert main([*argv, "--image", str(tmp_path / "given.png"), *options]) == 0
         return np.asarray(Image.open(tmp_path / "sheet.png"))
 
@@ -88,10 +88,10 @@ def pictures(sheet):
 
 
 def test_draw_command_changes_a_picture(draw):
-    given, *drawn = pictures(draw("--redraw", "0-7", "--samples", "2", "--schedule", "linear"))
+    given, *drawn = pictures(draw("--redraw", "0-7", "--steps", "2", "--samples", "2", "--schedule", "linear"))
     assert len(drawn) == 2 and given[4, 4].tolist() == [220, 30, 30] and given[4, -4].tolist() == [255, 255, 255]
     assert not np.array_equal(*drawn)
-    assert len(pictures(draw("--redraw", "50%", "--show_steps"))) == 3
+    assert len(pictures(draw("--redraw", "50%", "--steps", "2", "--show_steps"))) == 3
     own, other = (pictures(draw("--words", words))[1] for words in ("0=3", "0=4"))
     assert not np.array_equal(own, other)
 

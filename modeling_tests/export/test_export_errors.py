@@ -101,7 +101,7 @@ def test_export_names_the_missing_extra(tmp_path, monkeypatch, module):
     ("arguments", "message"),
     [
         (["--rows", "0", "--data", "scenes"], "--rows 0 must be at least 1"),
-        (["--split", "test"], "give --data"),
+        (["--split", "test"], "--split changes nothing here: nothing is measured without --data; give both"),
     ],
 )
 def test_export_command_refuses_options(arguments, message, capsys):

@@ -38,6 +38,7 @@ def run(options: Any) -> int:
 
     from ..data.builtin_sources import find_builtin
     from ..data.scenes.export import export_scenes
+    from ..data.scenes.options import SceneOptions
     from ..data.scenes.scene_rows import SceneRows
     from ..data.scenes.source import ScenesSource
     from ..model.messages_cbvila import shown
@@ -46,6 +47,9 @@ def run(options: Any) -> int:
     if not isinstance(source, ScenesSource):
         raise ValueError(f"{shown(options.source)} is no data that can be written; give scenes, or scenes[key=value].")
     given = {name: value for name in ("rows", "seed") if (value := getattr(options, name)) is not None}
+    for name, value in given.items():
+        if getattr(source.options, name) not in (value, getattr(SceneOptions, name)):
+            raise ValueError(f"{name}={value}: {shown(options.source)} gives another number; leave one of them out.")
     rows = SceneRows(replace(source.options, **given), options.split, options.task)
     print(f"{len(rows):,} rows: {export_scenes(rows, options.output_dir)}")
     return 0

@@ -25,6 +25,8 @@ head paints them. The same seed draws the same pictures.
 With --image a line begins with the picture as the model sees it. Its patches are numbered row by row from 0; `cbvila
 explain` shows them with their visual words.
 """
+# Options of drawing visual words, in a few steps and at random.
+_OF_DRAWING = ("samples", "steps", "seed", "guidance", "temperature", "top_k", "schedule", "show_steps")
 
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace]:
@@ -78,6 +80,12 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace]:
     asked = parser.parse_args(argv)
     if (asked.image is None) != (asked.redraw is None and asked.words is None):
         parser.error("give --image with --redraw or --words, or none of them")
+    if asked.words is not None:
+        parser.refuse(_OF_DRAWING, "--words names the visual words, and none is drawn")
+    if asked.show_steps:
+        parser.refuse(["samples"], "--show_steps shows one picture of each text")
+    if asked.temperature == 0 and asked.steps == 1 and not isinstance(asked.redraw, float):
+        parser.refuse(["seed"], "one step at --temperature 0 takes the likeliest visual words")
     return (asked,)
 
 

@@ -39,8 +39,8 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace]:
     options = parser.parse_args(argv)
     if options.rows < 1:
         parser.error(f"--rows {options.rows} must be at least 1")
-    if options.split is not None and options.data is None:
-        parser.error("--split is of the data that are measured on: give --data, too")
+    if options.data is None:
+        parser.refuse(("split", "rows"), "nothing is measured without --data", "give both, or leave it out")
     return (options,)
 
 

@@ -26,6 +26,8 @@ maps of codes; for a model with prototypes (CODIS), the images and captions that
 everything in it.
 """
 
+_CANDIDATES = 64  # per query, by default
+
 
 def parse(argv: list[str]) -> tuple[Any, ...]:
     """Returns the options."""
@@ -55,7 +57,7 @@ def parse(argv: list[str]) -> tuple[Any, ...]:
         help="also reconstruct with so many codes, made of the model's by differentiable k-means",
     )
     parser.add_argument(
-        "--rerank_k", type=int, default=64, help="candidates per query that matching orders; 0: none (default: 64)"
+        "--rerank_k", type=int, help="candidates per query that matching orders; 0: none (default: 64)"
     )
     parser.add_argument("--skip_bad_rows", action="store_true", help=option_texts.SKIP_BAD_ROWS)
     parser.add_argument("--output", metavar="FILE.json", help="file to write the metrics to")
@@ -85,17 +87,18 @@ def run(options: Any) -> int:
         from ..inspection.rate_distortion import check_fewer_codes
 
         check_fewer_codes(model, options.fewer_codes)
+    rerank_k = _check_use(options, model)
     split, rows = _load(options)
     if rows.skipped:
         print(rows.summary_of_skipped(), file=sys.stderr)
-    measured = inspect_pretraining(model, processor, rows, rerank_k=options.rerank_k)
+    measured = inspect_pretraining(model, processor, rows, rerank_k=rerank_k)
     if model.cbvila.has_quantizer:
         measured |= _codebook_metrics(model, processor, rows, source, options.fewer_codes)
     if gathered := gather(model, processor, rows):
         measured |= gathered.metrics()
     metrics = {"data": " ".join(Path(name).name for name in options.data), "split": split, **measured}
     print_metrics(metrics)
-    if kept := keep_better_order(source, measured, options.rerank_k):
+    if kept := keep_better_order(source, measured, rerank_k):
         print(kept)
     if options.output:
         write_json(options.output, metrics | {"weights": weights_digest(source)})
@@ -110,6 +113,21 @@ def run(options: Any) -> int:
         path = write_codebook_page(options.page, model, processor, rows, measured, title, note, gathered=gathered)
         print(f"Page: {path}")
     return 0
+
+
+def _check_use(options: Any, model: Any) -> int:
+    """Returns how many candidates matching orders; raises a ValueError for options that the model leaves unused."""
+    if options.label_column and not model.cbvila.has_quantizer:
+        raise ValueError(
+            f"label_column={options.label_column}: labels are compared with visual words, and this model has no "
+            "codebook; leave it out."
+        )
+    if options.rerank_k and not model.config.needs("hard_negatives"):
+        raise ValueError(
+            f"rerank_k={options.rerank_k}: the model was trained without matching (ITM has weight 0), which would "
+            "order candidates; leave it out."
+        )
+    return _CANDIDATES if options.rerank_k is None else options.rerank_k
 
 
 def _codebook_metrics(model: Any, processor: Any, rows: Any, source: str, fewer_codes: list[int]) -> dict[str, Any]:

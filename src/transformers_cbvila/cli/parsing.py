@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 from ..model.messages_cbvila import SHOWN_CHARACTERS, shown
@@ -34,10 +34,12 @@ class Parser(argparse.ArgumentParser):
 
     Attributes:
         advanced: Groups of options that only `--help-all` shows.
+        given: Names of the options in the arguments that were parsed last.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.advanced: list[Any] = []
+        self.given: set[str] = set()
         options: dict[str, Any] = {"formatter_class": _Help, "allow_abbrev": False} | kwargs
         super().__init__(*args, **options)
         self.add_argument("--help-all", nargs=0, action=_HelpAll, default=argparse.SUPPRESS, help=self._help_all_text)
@@ -62,8 +64,12 @@ class Parser(argparse.ArgumentParser):
     ) -> tuple[argparse.Namespace, list[str]]:
         """Parses as argparse does, but unknown options are errors, reported before missing ones."""
         args = sys.argv[1:] if args is None else list(args)
+        self.given = set()
         for word in args[: args.index("--") if "--" in args else None]:
-            if word.startswith("--") and " " not in word and word.partition("=")[0] not in self._option_string_actions:
+            action = self._option_string_actions.get(word.partition("=")[0])
+            if action is not None:
+                self.given.add(action.dest)
+            elif word.startswith("--") and " " not in word:
                 self.error(self._unknown(word))
             if word.endswith("=--"):  # argparse would take it for an empty list of values
                 self.error(f"{shown(word)}: expected a value")
@@ -71,6 +77,12 @@ class Parser(argparse.ArgumentParser):
         if unknown:
             self.error(self._unknown(unknown[0]))
         return parsed, unknown
+
+    def refuse(self, names: Iterable[str], why: str, way_out: str = "leave it out") -> None:
+        """Ends with an error if one of the options was given, which other options leave without effect."""
+        for name in names:
+            if name in self.given:
+                self.error(f"--{name} changes nothing here: {why}; {way_out}")
 
     def _unknown(self, word: str) -> str:
         option = word.partition("=")[0]

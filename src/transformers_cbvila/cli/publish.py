@@ -44,6 +44,7 @@ there serves it. The licence and the limits of a model in a folder are in its fa
 one).
 """
 INTERRUPTED = "Interrupted. Nothing was uploaded."
+_OF_UPLOAD = ("private", "commit_message")
 
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace]:
@@ -53,7 +54,10 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace]:
     else:
         of_space = any(word.partition("=")[0] == "--space" for word in argv)
         parser = _space_parser() if of_space else _model_parser()
-    return (parser.parse_args(argv),)
+    options = parser.parse_args(argv)
+    if options.output_dir:
+        parser.refuse(_OF_UPLOAD, "with --output_dir nothing is uploaded")
+    return (options,)
 
 
 def run(options: argparse.Namespace) -> int:

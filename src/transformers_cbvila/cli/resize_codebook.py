@@ -19,6 +19,7 @@ the folder say what the change costs on these images: error of reconstruction, u
 and after (_before). A linear MIM head takes the weights of the nearest previous codes.
 """
 METHODS = ("dkm", "ikm", "most_used")
+_OF_DATA = ("split", "image_column", "caption_column")
 
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace]:
@@ -40,7 +41,10 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace]:
     parser.add_argument("--split", help=option_texts.MEASURED_SPLIT)
     parser.add_argument("--image_column", default="image", help=option_texts.IMAGE_COLUMN)
     parser.add_argument("--caption_column", help=option_texts.CAPTION_COLUMN)
-    return (parser.parse_args(argv),)
+    options = parser.parse_args(argv)
+    if not options.data:
+        parser.refuse(_OF_DATA, "nothing is measured without --data", "give both, or leave it out")
+    return (options,)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -23,6 +23,7 @@ on after an interruption, and any number of processes writes the same files. --d
 folder, from ids alone, as PNG files.
 """
 INTERRUPTED = "Interrupted. The same command goes on with the files that are not there yet."
+_OF_IMAGES = ("split", "image_column", "rows_per_file", "skip_bad_rows")  # options of reading and writing them
 
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace]:
@@ -51,7 +52,9 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace]:
         help="leave out images that cannot be read, and name the first ones; without, one is an error that names it",
     )
     options = parser.parse_args(argv)
-    if options.model is None and not options.decode:
+    if options.decode:
+        parser.refuse(_OF_IMAGES, "--decode draws all files of DATA")
+    elif options.model is None:
         parser.error("the following arguments are required: --model")
     for name in ("batch_size", "rows_per_file"):
         if getattr(options, name) < 1:
