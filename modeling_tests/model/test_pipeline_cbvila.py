@@ -434,6 +434,12 @@ def test_pipeline_wide_beams_find_the_most_probable_answers(model, pipe, index, 
     assert [answer["score"] for answer in answers] == pytest.approx(best, rel=1e-3)
 
 
+def test_pipeline_refuses_to_generate_what_it_ranks(pipe):
+    options = {"answers": ["red", "teal"], "generate_kwargs": {"max_new_tokens": 3}}
+    with pytest.raises(ValueError, match="generate_kwargs=.* changes nothing: answers are ranked, none is generated"):
+        pipe(PICTURES[0], "red", **options)
+
+
 def test_pipeline_top_k_generated_answers(pipe):
     answers = pipe(PICTURES[0], QUESTIONS[0], top_k=3)
     scores = [answer["score"] for answer in answers]

@@ -78,6 +78,10 @@ def test_several_queries_have_one_of_every_part(retriever):
         ({"text": ["red", "blue"], "negative_text": ["green"]}, "2 of text, 1 of negative_text: give as many"),
         ({"text": ["red"], "negative_text": "green"}, "1 of text, 1 of negative_text: give as many, all in lists"),
         ({"text": "red", "weights": {"image": 2.0}}, "weights has 'image', and the query has text"),
+        (
+            {"text": "red", "weights": {"text": 2.0}},
+            "weights={'text': 2.0} weigh parts against each other, .* text alone",
+        ),
         ({"text": "red", "weights": {"text": 0.0}}, r"weights\['text'\]=0.0 must be above 0"),
         ({"text": "red", "weights": {"text": float("nan")}}, r"weights\['text'\]"),
         ({"text": "red", "negative_text": "blue", "rerank_k": 3}, "the query has several parts, and matching is of"),

@@ -384,6 +384,16 @@ def test_search_uses_rerank_k_of_the_checkpoint(tmp_path, pictures):
     assert_close(searched.search(image=IMAGES[0]).scores, searched.search(image=IMAGES[0], rerank_k=0).scores)
 
 
+def test_options_of_texts_and_folders_are_refused_without_these(pictures, tmp_path):
+    with pytest.raises(ValueError, match="max_length=9 is of texts, and there are images alone; leave it out"):
+        retriever().index(IMAGES, max_length=9, progress=False)
+    with pytest.raises(ValueError, match="max_length=9 is of texts"):
+        pictures.search(image=IMAGES[0], max_length=9)
+    pictures.search(image=IMAGES[0], text="left", max_length=9)
+    with pytest.raises(ValueError, match="shard_bytes=9 is for folder, which is not given. Set both, or neither"):
+        retriever().index(IMAGES, shard_bytes=9, progress=False)
+
+
 def test_search_rejects_rerank_k_where_matching_is_impossible(pictures):
     for searched, query, reason in (
         (pictures, {"image": IMAGES[0]}, "images are indexed, and matching is of an image with a text"),

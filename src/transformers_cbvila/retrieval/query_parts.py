@@ -77,6 +77,11 @@ def query_parts(
         check_number(f"weights[{name!r}]", weight)
         if weight <= 0:
             raise ValueError(f"weights[{name!r}]={weight} must be above 0; leave out what shall not count.")
+    if weights and len(given) == 1:
+        raise ValueError(
+            f"weights={shown(dict(weights))} weigh parts against each other, and the query is {next(iter(given))} "
+            "alone; leave them out."
+        )
     several = {name: holds_several(value) for name, value in given.items()}
     parts = []
     for name, value in given.items():

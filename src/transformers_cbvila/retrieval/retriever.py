@@ -13,6 +13,7 @@ from transformers.utils import ModelOutput
 from ..bundled import local_or_hub_id
 from ..devices import placed
 from ..model.item_lists_cbvila import items_of
+from ..model.messages_cbvila import shown
 from ..model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
 from ..model.number_checks_cbvila import check_number, check_whole
 from ..model.processing_cbvila import CBViLAProcessor
@@ -32,6 +33,7 @@ from .selected_gallery import SelectedGallery
 from .similarity import most_similar
 from .stored_gallery import StoredGallery
 
+_TEXT_LENGTH = 30  # tokens, by default
 _HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download", "subfolder")
 
 
@@ -171,7 +173,7 @@ class CBViLARetriever:
         texts: Iterable[str] | None = None,
         folder: str | Path | None = None,
         keep_states: bool = True,
-        max_length: int = 30,
+        max_length: int = _TEXT_LENGTH,
         batch_size: int = 64,
         shard_bytes: int = SHARD_BYTES,
         progress: bool = True,
@@ -208,12 +210,18 @@ class CBViLARetriever:
             The retriever itself.
 
         Raises:
-            ValueError: If there is nothing to index, an item of a list cannot be read (the message names it), both
+            ValueError: If there is nothing to index, an option would change nothing (`max_length` of images,
+                `shard_bytes` without `folder`), an item of a list cannot be read (the message names it), both
                 images and texts are given, the folder holds something else, or the metadata are not one for each.
         """
         if (images is None) == (texts is None):
             raise ValueError("Index images or texts: exactly one of the two.")
         items, kind = (images, "images") if texts is None else (texts, "texts")
+        _check_length(max_length, kind)
+        if folder is None and shard_bytes != SHARD_BYTES:
+            raise ValueError(
+                f"shard_bytes={shown(shard_bytes)} is for folder, which is not given. Set both, or neither."
+            )
         encoder = GalleryEncoder(self.model, self.processor, kind, max_length, batch_size, progress, keep_states)
         if kind == "images" and isinstance(items, str | Path):
             if folder is None:
@@ -232,7 +240,7 @@ class CBViLARetriever:
         image: Any = None,
         top_k: int = 10,
         rerank_k: int | None = None,
-        max_length: int = 30,
+        max_length: int = _TEXT_LENGTH,
         batch_size: int = 64,
         progress: bool = False,
         similarity_weight: float | None = None,
@@ -287,6 +295,7 @@ class CBViLARetriever:
         passing = None if filter is None else rows_that_pass(filter, self.metadata)
         parts, several = query_parts(text, image, negative_text, negative_image, weights)
         kind = parts[0].kind
+        _check_length(max_length, *(part.kind for part in parts))
         candidates = self._candidates(parts, rerank_k, similarity_weight)
         if similarity_weight is None:
             similarity_weight = self.model.config.similarity_weight
@@ -482,6 +491,12 @@ class CBViLARetriever:
         if self._gallery is None:
             raise ValueError("Nothing is indexed: call index(images) or load(folder) first.")
         return self._gallery
+
+
+def _check_length(max_length: int, *kinds: str) -> None:
+    """Raises a ValueError for a length of texts where all items are images."""
+    if max_length != _TEXT_LENGTH and "texts" not in kinds:
+        raise ValueError(f"max_length={shown(max_length)} is of texts, and there are images alone; leave it out.")
 
 
 def _indexed_list(
