@@ -4,6 +4,7 @@ from tiny import CLS, MASK, PAD, PATCH, PATCHES, SEP, UNK, half_image, pretraini
 
 from transformers_cbvila.data.collators import CBViLADataCollatorForPreTraining, CBViLADataCollatorForQuestionAnswering
 from transformers_cbvila.data.pairs import ImageTextPairs, stable_id
+from transformers_cbvila.training.pretraining_job import PretrainingJob
 
 
 def collator(**options):
@@ -77,6 +78,16 @@ def test_pretraining_collator_masks_given_words_in_a_share_of_captions():
     chosen = collator(mlm_words=["red"], mlm_words_share=0.5, mlm_probability=0.0)(texts)["mlm_labels"].amax(1)
     red = tiny_processor().tokenizer.convert_tokens_to_ids("red")
     assert 0.5 < (chosen == red).float().mean() < 0.75  # half by the option, a quarter of the rest by chance
+
+
+@pytest.mark.parametrize("make", [collator, lambda **options: PretrainingJob(["a"], **options)])
+def test_masks_reject_options_that_others_leave_without_effect(make):
+    with pytest.raises(ValueError, match="mlm_words_share=0.5 is for mlm_words, which is not given. Set both"):
+        make(mlm_words_share=0.5)
+    with pytest.raises(
+        ValueError, match="mim_mask_ratio=0.5 is for mim_mask_schedule='fixed': 'cosine' draws a share"
+    ):
+        make(mim_mask_ratio=0.5, mim_mask_schedule="cosine")
 
 
 def test_pretraining_collator_draws_shares_of_hidden_patches_by_cosine():

@@ -11,12 +11,14 @@ from tiny import half_image
 
 from transformers_cbvila.data.source_rows import load_rows
 from transformers_cbvila.tasks.entailment import VisualEntailment
+from transformers_cbvila.tasks.evaluate import EvaluationJob
 from transformers_cbvila.tasks.image_layout import split_horizontally
 from transformers_cbvila.tasks.protocol_checks import protocol_options
 from transformers_cbvila.tasks.reasoning import VisualReasoning
 from transformers_cbvila.tasks.retrieval import ImageTextRetrieval
 from transformers_cbvila.tasks.row_reading import load_task_rows
 from transformers_cbvila.tasks.vqa import VisualQuestionAnswering
+from transformers_cbvila.training.finetune import FinetuningJob
 
 VE = ("entailment", "neutral", "contradiction")
 NLVR = ("False", "True")
@@ -390,6 +392,18 @@ def test_load_task_rows_names_missing_columns(settings, message, tmp_path):
         (lambda: ImageTextRetrieval(image_data=["x"]), "joined by image_id_column"),
         (lambda: ImageTextRetrieval(rerank_k=-1), "rerank_k=-1"),
         (lambda: VisualQuestionAnswering(answer_k=-1), "answer_k=-1"),
+        (lambda: VisualQuestionAnswering(answer_k=7), "answer_k=7 is for answer_list, which is not given. Set both"),
+        (
+            lambda: ImageTextRetrieval(image_data_split="a"),
+            "image_data_split='a' is for image_data, which is not given",
+        ),
+        (lambda: ImageTextRetrieval(image_data_id_column="a"), "image_data_id_column='a' is for image_data"),
+        (lambda: VisualReasoning(group_parts=[0]), r"group_parts=\[0\] is for group_column, which is not given"),
+        (lambda: VisualReasoning(image_gap=0.1), "image_gap=0.1 lies between the images of a picture, .* not split"),
+        (lambda: EvaluationJob("m", ["d"], train_split="a"), "train_split='a' is for train_data, which is not given"),
+        (lambda: EvaluationJob("m", ["d"], train_where=["a=b"]), "train_where=.* is for train_data"),
+        (lambda: FinetuningJob("m", ["d"], eval_split="a"), "eval_split='a' is for eval_data, which is not given"),
+        (lambda: FinetuningJob("m", ["d"], eval_where=["a=b"]), "eval_where=.* is for eval_data"),
         (lambda: VisualReasoning(image_parts=0), "image_parts=0"),
         (lambda: VisualReasoning(image_parts=3, image_gap=0.5), "leaves no room"),
     ],

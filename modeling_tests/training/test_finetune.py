@@ -55,7 +55,7 @@ def test_finetune_and_evaluate_every_task(task, pretrained, data, tmp_path):
     assert kept == (better_order(record["figures"], 2, "eval_") or (0, 0.0))
     # the folder alone gives the same figures
     output = tmp_path / "figures.json"
-    job = EvaluationJob(str(folder), [data], str(output), train_data=[data], batch_size=8)
+    job = EvaluationJob(str(folder), [data], str(output), train_data=[data] * settings.has_baselines, batch_size=8)
     figures = evaluate_task(settings, job, progress=False)
     assert figures | {"weights": weights_digest(folder)} == json.loads(output.read_text())
     for name, value in record["figures"].items():
@@ -73,6 +73,8 @@ def test_evaluate_pretrained_model_zero_shot(pretrained, data, tmp_path):
     for task in ("vqa", "entailment"):
         with pytest.raises(ValueError, match=f"CBViLAForPreTraining, which was not trained for {task}"):
             evaluate_task(TINY_TASKS[task][0], job, progress=False)
+    with pytest.raises(ValueError, match="train_data=.*: retrieval has no floor that training data change; leave"):
+        evaluate_task(ImageTextRetrieval(), replace(job, train_data=[data]))
     with pytest.raises(FileNotFoundError, match="make it first"):
         evaluate_task(ImageTextRetrieval(), replace(job, output=str(tmp_path / "no" / "a.json")))
 

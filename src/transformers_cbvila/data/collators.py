@@ -15,6 +15,7 @@ from ..model.messages_cbvila import shown
 from ..model.processing_cbvila import UNLIMITED, CBViLAProcessor
 from ..nearest import nearest
 from .column_names import CAPTION_COLUMNS
+from .given_options import default_of, refuse_without
 from .label_maps import patch_classes
 from .masking import drop, generator_for, mask_patches, mask_patches_by_cosine, mask_tokens, mask_words
 from .pairs import stable_id
@@ -58,15 +59,7 @@ class CBViLADataCollatorForPreTraining:
     masks_words: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("mlm_probability", "mlm_replace", "mlm_words_share", "mim_mask_ratio", "text_drop_prob"):
-            share = getattr(self, name)
-            if not 0 <= share <= 1:
-                raise ValueError(f"{name}={share} must be a share from 0 to 1.")
-        if self.mim_mask_schedule not in MASK_SCHEDULES:
-            meant = nearest(self.mim_mask_schedule, MASK_SCHEDULES) or "."
-            raise ValueError(
-                f"mim_mask_schedule={shown(self.mim_mask_schedule)} is none of {', '.join(MASK_SCHEDULES)}{meant}"
-            )
+        check_corruption(self)
         if self.max_length < 3:
             raise ValueError(f"max_length={self.max_length} leaves no room for a word: [CLS], a word, [SEP] are 3.")
         self._word_ids = word_ids(self.processor.tokenizer, self.mlm_words)
@@ -147,6 +140,30 @@ class CBViLADataCollatorForPreTraining:
             return maskable
         are_words = maskable & torch.isin(input_ids, self._word_ids)
         return are_words if are_words.any() else maskable
+
+
+def check_corruption(options: Any) -> None:
+    """Raises a ValueError for options of masks that are out of range, or that others leave without effect.
+
+    Args:
+        options: A dataclass with those of [`CBViLADataCollatorForPreTraining`].
+    """
+    for name in ("mlm_probability", "mlm_replace", "mlm_words_share", "mim_mask_ratio", "text_drop_prob"):
+        share = getattr(options, name)
+        if not 0 <= share <= 1:
+            raise ValueError(f"{name}={share} must be a share from 0 to 1.")
+    if options.mim_mask_schedule not in MASK_SCHEDULES:
+        meant = nearest(options.mim_mask_schedule, MASK_SCHEDULES) or "."
+        raise ValueError(
+            f"mim_mask_schedule={shown(options.mim_mask_schedule)} is none of {', '.join(MASK_SCHEDULES)}{meant}"
+        )
+    refuse_without(options, "mlm_words", ["mlm_words_share"])
+    ratio = options.mim_mask_ratio
+    if options.mim_mask_schedule == "cosine" and ratio != default_of(options, "mim_mask_ratio"):
+        raise ValueError(
+            f"mim_mask_ratio={ratio} is for mim_mask_schedule='fixed': 'cosine' draws a share for each image. Leave "
+            "one of them out."
+        )
 
 
 def word_ids(tokenizer: Any, words: Sequence[str]) -> Tensor | None:

@@ -2,8 +2,10 @@
 
 import argparse
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from typing import Any, Self
+
+from ..model.messages_cbvila import shown
 
 
 class Repeatable(argparse.Action):
@@ -21,6 +23,30 @@ class Repeatable(argparse.Action):
         before = getattr(namespace, self.dest) if self.dest in repeated else []
         repeated.add(self.dest)
         setattr(namespace, self.dest, [*before, *(values or ())])
+
+
+def refuse_without(options: Any, other: str, names: Iterable[str]) -> None:
+    """Raises a ValueError for the first option that says more of another one, which is off or not given.
+
+    Args:
+        options: A dataclass of options. Values that are the defaults are no mistake.
+        other: The other option.
+        names: Options that only matter with it.
+    """
+    needed = getattr(options, other)
+    if needed:
+        return
+    off = shown(needed) if isinstance(needed, int | float) else "not given"
+    for name in names:
+        value = getattr(options, name)
+        if value != default_of(options, name):
+            raise ValueError(f"{name}={shown(value)} is for {other}, which is {off}. Set both, or neither.")
+
+
+def default_of(options: Any, name: str) -> Any:
+    """Returns the default of a field of a dataclass that has one."""
+    option = type(options).__dataclass_fields__[name]
+    return option.default if option.default_factory is MISSING else option.default_factory()
 
 
 class GivenOptions:

@@ -42,6 +42,7 @@ class Captioning(LanguageModelTask):
         "the projector is new", 1e-3, 1e-4, batch_size=32, passes=5, least_steps=1000, views=CROPS_AND_FLIPS
     )
     merged_fields = ("captions",)
+    evaluation_options = LanguageModelTask.evaluation_options | {"caption_metric"}
     has_text_baseline = False
 
     caption_column: str | None = column_option(option_texts.CAPTIONS, CAPTION_COLUMNS)

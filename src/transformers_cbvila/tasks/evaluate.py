@@ -8,11 +8,12 @@ from typing import Any
 from transformers.utils import logging
 
 from ..bundled import checkpoint_source, class_of_checkpoint
-from ..data.given_options import Repeatable
+from ..data.given_options import Repeatable, refuse_without
 from ..data.option_texts import MEASURED_SPLIT, SOURCES
 from ..data.source_rows import split_as_read, usual_split
 from ..data.unknown_texts import warn_of_unknown_tokens
 from ..devices import placed
+from ..model.messages_cbvila import shown
 from ..model.processing_cbvila import CBViLAProcessor
 from ..output_files import require_folder, write_json, write_json_lines
 from ..weights_digest import weights_digest
@@ -73,6 +74,7 @@ class EvaluationJob:
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ValueError(f"batch_size={self.batch_size} must be positive.")
+        refuse_without(self, "train_data", ("train_split", "train_where"))
 
 
 def evaluate_task(task: Task, job: EvaluationJob, progress: bool = True, together: bool = False) -> Metrics:
@@ -97,6 +99,10 @@ def evaluate_task(task: Task, job: EvaluationJob, progress: bool = True, togethe
         raise ValueError(f"folder={job.folder}: several processes keep nothing in a folder; leave it out, or use one.")
     if job.predictions is not None and not task.has_predictions:
         raise ValueError(f"predictions={job.predictions}: {task.name} predicts nothing row by row, so leave it out.")
+    if job.train_data and not task.has_baselines:
+        raise ValueError(
+            f"train_data={shown(job.train_data)}: {task.name} has no floor that training data change; leave it out."
+        )
     require_folder("output", job.output)
     require_folder("predictions", job.predictions)
     source = checkpoint_source(job.model)

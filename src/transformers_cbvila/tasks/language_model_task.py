@@ -30,6 +30,7 @@ class LanguageModelTask(Task):
     card = "language_model.md"
     hub_task = pipeline_tag = "image-text-to-text"
     training_options = frozenset({"projector_option", "projector_start", "freeze_vision_tower", *_LORA_OPTIONS})
+    evaluation_options = frozenset({"max_new_tokens"})
 
     language_model: str | None = field(
         default=None,

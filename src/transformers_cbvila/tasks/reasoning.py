@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..data.given_options import refuse_without
 from ..data.task_collators import CBViLADataCollatorForVisualReasoning
 from ..model.configuration_cbvila import CBViLAConfig
 from ..model.messages_cbvila import shown
@@ -46,6 +47,7 @@ class VisualReasoning(TextClassification):
             {"rows": (5_934, 5_940)},
         ),
     }
+    evaluation_options = frozenset({"group_column", "group_parts"})
 
     image_parts: int = field(
         default=1, metadata={"help": "Split each picture into so many images of equal width, side by side (NLVR: 3)."}
@@ -71,7 +73,13 @@ class VisualReasoning(TextClassification):
     def __post_init__(self) -> None:
         """Raises a ValueError for options that cannot be."""
         super().__post_init__()
+        refuse_without(self, "group_column", ["group_parts"])
         check_at_least("image_parts", self.image_parts, 1)
+        if self.image_gap and self.image_parts == 1:
+            raise ValueError(
+                f"image_gap={self.image_gap} lies between the images of a picture, which is not split: set "
+                "image_parts, or leave it out."
+            )
         if not 0 <= self.image_gap * (self.image_parts - 1) < 1:
             raise ValueError(f"image_gap={self.image_gap} leaves no room for {self.image_parts} images in a picture.")
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..data import option_texts
 from ..data.column_names import CAPTION_COLUMNS, NEGATIVE_CAPTION_COLUMNS
+from ..data.given_options import default_of
 from ..data.image_views import ImageViews
 from ..data.task_collators import CBViLADataCollatorForImageTextRetrieval
 from ..data.task_examples import CaptionedImages
@@ -70,7 +71,8 @@ class ImageTextRetrieval(Task):
     }
     zero_shot_heads = ("CBViLAForPreTraining",)
     merged_fields = ("captions", "negative_captions")
-    has_text_baseline = False
+    evaluation_options = frozenset({"rerank_k", "own_captions_only"})
+    has_text_baseline = has_baselines = False
     has_predictions = False
     resumes_evaluation = shares_evaluation = True
 
@@ -91,6 +93,14 @@ class ImageTextRetrieval(Task):
         """Raises a ValueError for options that cannot be."""
         super().__post_init__()
         check_at_least("rerank_k", self.rerank_k, 0)
+
+    def check_model(self, config: CBViLAConfig) -> None:
+        """Raises a ValueError if candidates are to be re-ranked by a model that cannot match them."""
+        if self.rerank_k and self.rerank_k != default_of(self, "rerank_k") and not config.needs("hard_negatives"):
+            raise ValueError(
+                f"rerank_k={self.rerank_k}: the model was trained without matching (ITM has weight 0), which would "
+                "order candidates; leave it out."
+            )
 
     def field_reader(self, columns: Mapping[str, str], features: Any, classes: Sequence[str]) -> FieldReader:
         """Returns what reads the captions of a row."""

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..data.given_options import GivenOptions, Repeatable
+from ..data.given_options import GivenOptions, Repeatable, refuse_without
 from ..model.messages_cbvila import shown
 from .fields import FieldReader, Fields, Measured, Metrics
 from .image_layout import ImageLayout
@@ -46,7 +46,9 @@ class Task(GivenOptions, ABC):
         optional_columns: Fields that a row has if its source has one of these columns.
         merged_fields: Lists, which rows of the same image put together (`image_id_column`).
         training_options: Options of this class that `cbvila evaluate` does not have.
+        evaluation_options: Options of this class that only its evaluation looks at.
         has_text_baseline: Whether training data give a baseline that looks at texts alone.
+        has_baselines: Whether training data give any baseline.
         has_predictions: Whether its evaluation predicts something for each row.
         resumes_evaluation: Whether its evaluation can keep finished work in a folder.
         shares_evaluation: Whether several processes can share its evaluation.
@@ -66,7 +68,9 @@ class Task(GivenOptions, ABC):
     optional_columns: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     merged_fields: ClassVar[tuple[str, ...]] = ()
     training_options: ClassVar[frozenset[str]] = frozenset()
+    evaluation_options: ClassVar[frozenset[str]] = frozenset()
     has_text_baseline: ClassVar[bool] = True
+    has_baselines: ClassVar[bool] = True
     has_predictions: ClassVar[bool] = True
     resumes_evaluation: ClassVar[bool] = False
     shares_evaluation: ClassVar[bool] = False
@@ -126,6 +130,7 @@ class Task(GivenOptions, ABC):
                 raise ValueError(
                     f"where={shown(condition)} is no condition; expected COLUMN=VALUE, such as 'split=test'."
                 )
+        refuse_without(self, "image_data", ("image_data_split", "image_data_id_column"))
         if self.image_data and self.image_id_column is None:
             raise ValueError("image_data is joined by image_id_column; name the column, such as image_id.")
         if len(self.image_column) > 1 and self.image_data:

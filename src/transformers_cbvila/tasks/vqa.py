@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.collators import CBViLADataCollatorForQuestionAnswering
+from ..data.given_options import refuse_without
 from ..data.image_views import ImageViews
 from ..data.questions import SampledQuestions
 from ..model.configuration_cbvila import CBViLAConfig
@@ -41,6 +42,7 @@ class VisualQuestionAnswering(QuestionTask):
     )
     protocols = {"vqav2": vqav2("128 answers of the list ranked", {"answer_k": 128}, ("answer_list",))}
     training_options = frozenset({"max_length", "closed_questions"})
+    evaluation_options = frozenset({"answer_list", "answer_k"})
 
     answer_list: str | None = field(
         default=None,
@@ -68,6 +70,7 @@ class VisualQuestionAnswering(QuestionTask):
         """Raises a ValueError for options that cannot be."""
         super().__post_init__()
         check_at_least("answer_k", self.answer_k, 0)
+        refuse_without(self, "answer_list", ["answer_k"])
 
     def training_set(self, rows: TaskRows, seed: int, views: ImageViews) -> SampledQuestions:
         """Returns images with questions, as many of them per epoch as `closed_questions` says."""

@@ -8,7 +8,7 @@ from transformers import set_seed
 from transformers.trainer_utils import IntervalStrategy
 
 from ..data.collators import token_limit
-from ..data.given_options import Repeatable
+from ..data.given_options import Repeatable, refuse_without
 from ..data.option_texts import SOURCES, TRAIN_SPLIT
 from ..data.source_rows import usual_split
 from ..data.unknown_texts import warn_of_unknown_tokens
@@ -33,6 +33,7 @@ from .view_options import ViewOptions
 
 RECORD = "finetuning.json"
 _EVALUATING = ("eval_strategy", "eval_on_start", "load_best_model_at_end")
+_OF_EVALUATING = ("eval_steps", "eval_delay", "do_eval", "metric_for_best_model", "per_device_eval_batch_size")
 
 
 @dataclass
@@ -73,6 +74,7 @@ class FinetuningJob(ViewOptions):
         _ = self.views  # raises early
         if not self.train_data:
             raise ValueError("train_data is empty; name at least one folder, file or data set.")
+        refuse_without(self, "eval_data", ("eval_split", "eval_where"))
 
     @property
     def measured_split(self) -> str:
@@ -114,7 +116,7 @@ def build_trainer(task: Task, job: FinetuningJob, args: CBViLATrainingArguments)
     """Returns the trainer of a job, with its data, model and collator; nothing is trained yet."""
     set_seed(args.seed)
     if not job.eval_data:
-        _turn_evaluation_off(args)
+        _turn_evaluation_off(task, args)
     elif not args.is_given("metric_for_best_model"):
         _measure_best_by_task(task, args)
     model, processor = starting_model(task, job.model, job.from_scratch, job.image_size, job.dropout)
@@ -184,11 +186,13 @@ def _set_defaults(situation: Situation, task: Task, job: FinetuningJob, args: CB
         log_main_process(args, f"Defaults for {task.name}, of what was not given:{lines}")
 
 
-def _turn_evaluation_off(args: CBViLATrainingArguments) -> None:
+def _turn_evaluation_off(task: Task, args: CBViLATrainingArguments) -> None:
     """Turns off what needs eval_data, as recipes ask for it whatever the data, and says so."""
     asked = [name for name in _EVALUATING if getattr(args, name) not in (False, IntervalStrategy.NO)]
+    asked += [name for name in _OF_EVALUATING if args.is_given(name)]
+    asked += [name for name in sorted(task.evaluation_options) if task.is_given(name)]
     if asked:
-        log_main_process(args, f"Without eval_data, {', '.join(asked)} can do nothing, and is off.")
+        log_main_process(args, f"Without eval_data, {', '.join(asked)} can do nothing.")
     for name in _EVALUATING:
         setattr(args, name, IntervalStrategy.NO if name == "eval_strategy" else False)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ..data.given_options import refuse_without
 from ..data.option_texts import SOURCES
 from ..data.source_rows import usual_split
 from ..model.messages_cbvila import shown
@@ -43,10 +44,7 @@ class EvaluationOptions:
             )
         if self.eval_rerank_k < 0:
             raise ValueError(f"eval_rerank_k={shown(self.eval_rerank_k)} must be at least 0, which orders nothing.")
-        for option in ("eval_split", "eval_rows", "eval_rerank_k"):
-            value = getattr(self, option)
-            if not self.eval_data and value != EvaluationOptions.__dataclass_fields__[option].default:
-                raise ValueError(f"{option}={shown(value)} is for eval_data, which is not given.")
+        refuse_without(self, "eval_data", ("eval_split", "eval_rows", "eval_rerank_k"))
 
     @property
     def measured_split(self) -> str:

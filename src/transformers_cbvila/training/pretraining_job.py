@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from ..data import option_texts
+from ..data.collators import check_corruption
 from ..data.column_names import LABEL_MAP_COLUMNS
+from ..data.given_options import refuse_without
 from ..data.label_maps import LabelMaps
 from ..data.mixing import check_weights
 from ..model.messages_cbvila import shown
@@ -153,6 +155,9 @@ class PretrainingJob(EvaluationOptions, ViewOptions):
             raise ValueError("train_data is empty; name at least one folder, file or data set.")
         check_weights(self.train_data_weights, len(self.train_data))
         _ = self.views  # raises early
+        refuse_without(self, "streaming", ["shuffle_buffer"])
+        refuse_without(self, "keyword_columns", ["keyword_probability"])
+        check_corruption(self)
         self.check_head()
         self.check_labels()
         self.check_evaluation()
