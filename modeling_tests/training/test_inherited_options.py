@@ -18,6 +18,7 @@ from transformers_cbvila import (
     CBViLATrainingArguments,
 )
 from transformers_cbvila.model.losses_cbvila import answer_loss
+from transformers_cbvila.tasks.retrieval import ImageTextRetrieval
 from transformers_cbvila.training.finetune import FinetuningJob, build_trainer, finetune
 from transformers_cbvila.training.inherited_options import BOUNDS, CHOICES, NEEDS, NEVER, NEVER_AS, OF_EVALUATION
 from transformers_cbvila.training.pretrain import PretrainingJob, pretrain
@@ -220,6 +221,8 @@ def test_inherited_options_out_of_bounds_are_rejected(name, tmp_path):
         ({"dataloader_persistent_workers": True}, "^dataloader_persistent_workers=True is for dataloader_num_workers"),
         ({"eval_steps": 5}, "^eval_steps=5 is for eval_strategy=steps"),
         ({"eval_steps": 5, "eval_strategy": "epoch"}, "^eval_steps=5 is for eval_strategy=steps"),
+        ({"eval_delay": 5}, "^eval_delay=5 is for eval_strategy, which is not given"),
+        ({"greater_is_better": True}, "^greater_is_better=True is for metric_for_best_model, which is off"),
         ({"gradient_checkpointing_kwargs": {"use_reentrant": True}}, "^gradient_checkpointing_kwargs="),
         *(({name: "pigeon"}, f"^{name}='pigeon' is none of") for name in CHOICES if name in HERE),
     ],
@@ -251,7 +254,8 @@ def test_optim_choices_are_made_or_rejected(optim, tmp_path):
 
 
 def test_optim_args_without_effect_are_rejected(tmp_path):
-    for name, value in (("optim_args", "momentum=1"), ("optim_target_modules", ["query"])):
+    betas = [(name, 0.5) for name in ("adam_beta1", "adam_beta2", "adam_epsilon")]
+    for name, value in (("optim_args", "momentum=1"), ("optim_target_modules", ["query"]), *betas):
         with pytest.raises(ValueError, match=f"^{name}=.* does not look at it"):
             pretrainer(tmp_path, optim="adafactor", **{name: value})
     with pytest.raises(ValueError, match="optim_args='eps'"):
@@ -270,7 +274,9 @@ def test_metric_for_best_model_defaults_to_that_of_the_task(pretrained, data, tm
     assert (trainer.args.metric_for_best_model, trainer.args.greater_is_better) == ("mean_recall", True)
 
 
-@pytest.mark.parametrize("options", [{"eval_strategy": "steps"}, {"eval_delay": 1}, {"metric_for_best_model": "loss"}])
+@pytest.mark.parametrize(
+    "options", [{"eval_strategy": "steps"}, {"per_device_eval_batch_size": 3}, {"metric_for_best_model": "loss"}]
+)
 def test_pretrain_rejects_evaluation_options(options, tmp_path):
     with pytest.raises(ValueError, match=f"^{next(iter(options))}=.*pretraining evaluates nothing"):
         pretrain(PretrainingJob(["nowhere"]), finetuning_arguments(tmp_path, **options))
@@ -280,6 +286,15 @@ def test_eval_strategy_without_eval_data_is_off_and_named(pretrained, data, tmp_
     args = finetuning_arguments(tmp_path, eval_strategy="steps", eval_on_start=True, save_strategy="no")
     finetune(TINY_TASKS["vqa"][0], FinetuningJob(pretrained, [data]), args)
     assert "Without eval_data, eval_strategy, eval_on_start can do nothing" in capsys.readouterr().err
+
+
+def test_options_of_evaluation_without_eval_data_are_named(pretrained, data, tmp_path, capsys):
+    options = {"metric_for_best_model": "mean_recall", "per_device_eval_batch_size": 3}
+    build_trainer(
+        ImageTextRetrieval(rerank_k=2), FinetuningJob(pretrained, [data]), finetuning_arguments(tmp_path, **options)
+    )
+    named = "metric_for_best_model, per_device_eval_batch_size, rerank_k"
+    assert f"Without eval_data, {named} can do nothing." in capsys.readouterr().err
 
 
 def smoothed(logits, labels, epsilon):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from transformers.utils import logging
 
 from ..extras import require
+from ..model.messages_cbvila import shown
 from .bad_rows import FAULT, reason, summary_of_bad_rows
 from .builtin_sources import find_builtin
 from .column_names import CAPTION_COLUMNS, LABEL_MAP_COLUMNS, NEGATIVE_CAPTION_COLUMNS
@@ -66,6 +67,7 @@ def load_pairs(
             text.
     """
     source = os.fspath(source)
+    _require_labels(with_labels, label_map_column)
     table = load_rows(source, split)
     columns = _columns(source, table.column_names, image_column, caption_column, keyword_columns)
     if with_labels:
@@ -90,6 +92,7 @@ def load_pair_stream(
     """
     datasets = require("datasets")
     source = os.fspath(source)
+    _require_labels(with_labels, label_map_column)
     rows = load_rows(source, split, streaming=True)
     names = list(rows.features or next(iter(rows)))  # JSON Lines of the Hub declare no columns
     columns = _columns(source, names, image_column, caption_column, keyword_columns)
@@ -103,6 +106,11 @@ def load_pair_stream(
     reader = PairReader(source, columns, rows.features or {}, counts_rows=rows.num_shards == 1)
     options = {"remove_columns": names, "features": pair_features(skip_bad_rows, with_labels), "with_indices": True}
     return rows.map(reader.or_fault if skip_bad_rows else reader, **options)
+
+
+def _require_labels(with_labels: bool, label_map_column: str | None) -> None:
+    if label_map_column is not None and not with_labels:
+        raise ValueError(f"label_map_column={shown(label_map_column)} is read with with_labels=True; set both.")
 
 
 def _pairs(source: str, table: Dataset, columns: Columns, skip_bad_rows: bool) -> Dataset:

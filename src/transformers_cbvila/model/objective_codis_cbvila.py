@@ -64,6 +64,11 @@ class CBViLACODISOptions(CBViLAObjectiveOptions):
         for name in ("freeze_codes_steps", "instance_weight", "transport_weight", "swap_weight"):
             require_range(where, name, getattr(self, name), 0)
 
+    def unused(self) -> dict[str, str]:
+        """Returns the options of the other solver."""
+        others = ("epsilon", "sinkhorn_steps") if self.solver == "ipot" else ("beta", "ipot_steps")
+        return dict.fromkeys(others, f"solver={self.solver!r} has none")
+
 
 class CBViLACODIS(CBViLAObjective):
     """Instance, transport and swapped-prediction losses; in training only. It takes the place of ITC."""

@@ -64,6 +64,13 @@ class CBViLAOptions:
     def check(self, where: str) -> None:
         """Raises a ValueError for values of the right type that are out of range."""
 
+    def unused(self) -> dict[str, str]:
+        """Returns the options that others leave without effect, whatever their values, with the reason of each.
+
+        They are no error, as saved configurations have them; pretraining names those that were changed.
+        """
+        return {}
+
 
 def require_range(where: str, name: str, value: Any, least: float, below: float = inf, above: bool = False) -> None:
     """Raises a ValueError unless `least` <= value < `below` (`least` < value with `above`)."""

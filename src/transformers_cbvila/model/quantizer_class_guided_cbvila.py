@@ -72,6 +72,11 @@ class CBViLAClassGuidedQuantizerOptions(CBViLAQuantizerOptions):
         require_range(where, "penalty", self.penalty, 0)
         require_range(where, "least_codes", self.least_codes, 0)
 
+    def unused(self) -> dict[str, str]:
+        """Returns the options that others leave without effect."""
+        found = {"penalty": "hard=True takes codes of the class only"} if self.hard else {}
+        return found if self.update == "ema" else {**found, "decay": "codes that learn by loss are no moving averages"}
+
 
 class CBViLAClassGuidedQuantizer(CBViLAOneTableQuantizer):
     """Replaces each token by the nearest code, preferably of its class.

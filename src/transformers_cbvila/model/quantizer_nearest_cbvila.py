@@ -66,6 +66,11 @@ class CBViLANearestQuantizerOptions(CBViLAQuantizerOptions):
         require_range(where, "decay", self.decay, 0, 1)
         require_range(where, "temperature", self.temperature, 0, above=True)
 
+    def unused(self) -> dict[str, str]:
+        """Returns the options that others leave without effect."""
+        found = {} if self.gradient == "gumbel" else {"temperature": f"gradient={self.gradient!r} draws no noise"}
+        return found if self.update == "ema" else {**found, "decay": "codes that learn by loss are no moving averages"}
+
 
 class CBViLANearestQuantizer(CBViLAOneTableQuantizer):
     """Replaces each token by the nearest of K codes, with projections unless codes have the width of tokens."""

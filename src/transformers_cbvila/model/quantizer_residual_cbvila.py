@@ -47,6 +47,10 @@ class CBViLAResidualQuantizerOptions(CBViLAQuantizerOptions):
             require_range(where, "dim", self.dim, 1)
         require_range(where, "decay", self.decay, 0, 1)
 
+    def unused(self) -> dict[str, str]:
+        """Returns the options that others leave without effect."""
+        return {} if self.update == "ema" else {"decay": "codes that learn by loss are no moving averages"}
+
 
 class CBViLAResidualQuantizer(CBViLAQuantizer):
     """Replaces each token by a sum of codes, one from each of R books.

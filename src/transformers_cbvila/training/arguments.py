@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from transformers import TrainingArguments
 from transformers.training_args import OptimizerNames
 
-from ..data.given_options import GivenOptions
+from ..data.given_options import GivenOptions, refuse_without
 from ..model.messages_cbvila import shown
 from .inherited_options import check_inherited, check_values
 from .learning_rates import check_schedule
@@ -247,6 +247,9 @@ class CBViLATrainingArguments(GivenOptions, TrainingArguments):
                 )
         if self.codebook_target_decay is not None and not 0 <= self.codebook_target_decay < 1:
             raise ValueError(f"codebook_target_decay={self.codebook_target_decay} must be in [0, 1), such as 0.999.")
+        if self.codebook_restart_grace > 0:  # no grace turns off what is not there
+            refuse_without(self, "codebook_restart_threshold", ["codebook_restart_grace"])
+        refuse_without(self, "codebook_probe_images", ("stability_window", "stability_every"))
         for name, least in (
             ("stability_window", 1),
             ("stability_every", 0),

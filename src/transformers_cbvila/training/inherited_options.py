@@ -6,7 +6,7 @@ Options in no table work as in transformers; `modeling_tests/training/test_inher
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from importlib.util import find_spec
 from multiprocessing import get_all_start_methods
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from transformers import TrainingArguments
 from transformers.utils import logging
 
+from ..data.given_options import default_of
 from ..model.messages_cbvila import shown
 
 _RAW = "the collators build the model's inputs from raw columns"
@@ -41,6 +42,7 @@ NEEDS = {
     "dataloader_persistent_workers": "dataloader_num_workers",
     "gradient_checkpointing_kwargs": "gradient_checkpointing",
     "fsdp_config": "fsdp",
+    "greater_is_better": "metric_for_best_model",
 }
 # Of Trainer's own evaluation loop, which tasks and pretraining replace.
 OF_EVALUATION = (
@@ -153,6 +155,8 @@ def check_inherited(args: TrainingArguments) -> None:
             )
     if _is_set(args, "eval_steps") and args.eval_strategy != "steps":
         raise ValueError(f"eval_steps={shown(args.eval_steps)} is for eval_strategy=steps, which is not given.")
+    if args.eval_delay and args.eval_strategy == "no":
+        raise ValueError(f"eval_delay={shown(args.eval_delay)} is for eval_strategy, which is not given.")
     _check_reports(args.report_to)
     if args.torch_compile:
         from torch._dynamo import list_backends
@@ -182,7 +186,7 @@ def refuse(args: TrainingArguments, names: Iterable[str], why: str) -> None:
     """Raises a ValueError for the first of the options that is not at its default; unknown ones are skipped."""
     for name in names:
         if _is_set(args, name):
-            off = _default(args, name)
+            off = default_of(args, name)
             raise ValueError(f"{name}={shown(getattr(args, name))}: {why}; set it to {off} or leave it out.")
 
 
@@ -203,13 +207,8 @@ def _check_reports(names: str | list[str] | None) -> None:
 
 def _is_set(args: TrainingArguments, name: str) -> bool:
     value = getattr(args, name, None)
-    return name in _names(args) and value != _default(args, name)
+    return name in _names(args) and value != default_of(args, name)
 
 
 def _names(args: TrainingArguments) -> set[str]:
     return {option.name for option in fields(args)}
-
-
-def _default(args: TrainingArguments, name: str) -> Any:
-    option = type(args).__dataclass_fields__[name]
-    return option.default if option.default_factory is MISSING else option.default_factory()

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ..data.given_options import default_of
 from ..data.label_maps import LabelMaps
 from ..data.segmentation import Segmenter
 from ..model.messages_cbvila import shown
@@ -24,11 +25,11 @@ def _users() -> str:
 
 def check_classes(job: PretrainingJob, model: Any) -> None:
     """Raises a ValueError for options of label maps that a model does not use, and for two views that are the same."""
-    given = {"label_map_column": job.label_map_column, "label_model": job.label_model}
-    named = [f"{name}={shown(value)}" for name, value in given.items() if value is not None]
+    given = {name: getattr(job, name) for name in ("label_map_column", "label_model", "label_share")}
+    named = [f"{name}={shown(value)}" for name, value in given.items() if value != default_of(job, name)]
     if named and not model.config.takes_hint("token_classes"):
         raise ValueError(
-            f"{named[0]} gives classes of patches, which the quantizer {model.config.quantizer_config.type!r} does "
+            f"{named[0]} is of classes of patches, which the quantizer {model.config.quantizer_config.type!r} does "
             f"not use: leave it out, or choose one that does, quantizer_config={{'type': {_users()}}}."
         )
     if model.needs("other_view") and job.views.are_all_equal:

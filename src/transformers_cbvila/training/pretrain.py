@@ -11,6 +11,7 @@ from ..data.unknown_texts import warn_of_unknown_tokens
 from ..metric_lines import print_metrics
 from ..output_files import write_json
 from .arguments import CBViLATrainingArguments
+from .idle_options import name_idle_options
 from .inherited_options import WITH_EVALUATION, refuse
 from .label_options import check_classes, label_maps
 from .pretraining_data import load_evaluated, load_sources, training_pairs
@@ -75,6 +76,7 @@ def build_trainer(
         warn_of_unknown_tokens(processor.tokenizer, texts, "captions")
     uses_classes = model.config.takes_hint("token_classes")
     check_classes(job, model)
+    name_idle_options(model, args, job)
     if uses_classes and job.label_model is None:
         with args.main_process_first(desc="reading the label maps"):
             sources = load_sources(job, with_labels=True)
@@ -110,7 +112,7 @@ def _check_evaluation(job: PretrainingJob, args: CBViLATrainingArguments) -> Non
         nothing = (
             "without eval_data pretraining evaluates nothing; name some, or measure the model by `cbvila inspect`"
         )
-        refuse(args, [*WITH_EVALUATION, "metric_for_best_model"], nothing)
+        refuse(args, [*WITH_EVALUATION, "metric_for_best_model", "per_device_eval_batch_size"], nothing)
     elif not args.is_given("per_device_eval_batch_size"):
         args.per_device_eval_batch_size = args.per_device_train_batch_size
 

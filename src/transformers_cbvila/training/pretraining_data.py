@@ -8,6 +8,7 @@ from ..data.mixing import concatenate, interleave
 from ..data.pairs import ImageTextPairs
 from ..data.sources import load_pair_stream, load_pairs
 from ..data.streams import StreamedImageTextPairs
+from ..model.messages_cbvila import shown
 from .arguments import CBViLATrainingArguments
 from .held_out_pairs import held_out_pairs
 from .pretraining_job import PretrainingJob
@@ -21,7 +22,7 @@ def load_sources(job: PretrainingJob, with_labels: bool = False) -> list[Any]:
     options: dict[str, Any] = {
         "skip_bad_rows": job.skip_bad_rows,
         "with_labels": with_labels,
-        "label_map_column": job.label_map_column,
+        "label_map_column": job.label_map_column if with_labels else None,
     }
     return [load(name, job.train_split, *columns, **options) for name in job.train_data]
 
@@ -35,6 +36,7 @@ def training_pairs(job: PretrainingJob, args: CBViLATrainingArguments, sources: 
         sources: What [`load_sources`] returned.
         options: Of [`PairDraws`], beside those of the job.
     """
+    _name_missing_keywords(job, args, sources)
     options |= {
         "keyword_probability": job.keyword_probability,
         "skip_bad_rows": job.skip_bad_rows,
@@ -44,6 +46,12 @@ def training_pairs(job: PretrainingJob, args: CBViLATrainingArguments, sources: 
         mixed = interleave(sources, job.train_data_weights, args.seed)
         return StreamedImageTextPairs(mixed, args.seed, job.shuffle_buffer, **options)
     return ImageTextPairs(concatenate(sources, job.train_data_weights, args.seed), args.seed, **options)
+
+
+def _name_missing_keywords(job: PretrainingJob, args: CBViLATrainingArguments, sources: list[Any]) -> None:
+    """Logs if there are no keywords, which is no error: a recipe names their columns for other data, too."""
+    if job.keyword_columns and not job.streaming and not any(any(source["keywords"]) for source in sources):
+        log_main_process(args, f"No row of train_data has keywords: keyword_columns={shown(job.keyword_columns)}.")
 
 
 def load_evaluated(job: PretrainingJob, args: CBViLATrainingArguments) -> MeasuredPairs | None:

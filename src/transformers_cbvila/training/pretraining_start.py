@@ -15,6 +15,7 @@ from ..data.training_texts import training_texts
 from ..data.vocabulary import train_wordpiece
 from ..model.configuration_cbvila import CBViLAConfig
 from ..model.image_processing_pil_cbvila import CBViLAImageProcessorPil
+from ..model.messages_cbvila import shown
 from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
 from ..model.nested_options_cbvila import NESTED, merge, with_current_names
 from ..model.processing_cbvila import CBViLAProcessor
@@ -24,6 +25,8 @@ from .codebook.another import has_another_codebook, weights_without_codes
 from .codebook.restarts import check_restarts
 from .pretraining_job import PretrainingJob
 from .runs.progress import log_main_process
+
+_OF_TOKENIZER = ("vocab_size", "pad_token_id", "bos_token_id", "eos_token_id")
 
 
 def starting_model(
@@ -40,6 +43,7 @@ def starting_model(
     if job.model is not None:
         if job.tokenizer:
             log_main_process(args, f"{job.model} brings its tokenizer: {job.tokenizer} is not used.")
+        _name_unused_size(job, args, job.model)
         source = checkpoint_source(job.model)
         own = CBViLAConfig.from_pretrained(source)
         config = _changed(own, job.model_config or {})
@@ -60,6 +64,7 @@ def starting_model(
     given: Any = job.model_config or {}  # a mapping: the job has read strings
     fields = dict(given)
     text = dict(fields.pop("text_config", None) or {})
+    _refuse_ids(text)
     _check_configuration(CBViLAConfig.from_preset(job.preset, text_config=text, **fields), args)
     if checkpoint is not None:
         tokenizer = CBViLAProcessor.from_pretrained(checkpoint).tokenizer
@@ -75,6 +80,16 @@ def starting_model(
     side = config.vision_config.image_size
     image_processor = CBViLAImageProcessorPil(size={"height": side, "width": side})
     return CBViLAForPreTraining(config), CBViLAProcessor(image_processor, tokenizer)
+
+
+def _refuse_ids(text_config: dict[str, Any]) -> None:
+    """Raises a ValueError for what the tokenizer decides of a text encoder with random weights."""
+    for name in _OF_TOKENIZER:
+        if name in text_config:
+            raise ValueError(
+                f"model_config: text_config has {name}={shown(text_config[name])}, which is the tokenizer's; leave it "
+                "out, and set vocab_size or tokenizer."
+            )
 
 
 def _check_configuration(config: CBViLAConfig, args: CBViLATrainingArguments) -> None:
@@ -117,8 +132,14 @@ def _changed(config: CBViLAConfig, changes: Any) -> CBViLAConfig:
     return CBViLAConfig.from_dict(fields)
 
 
+def _name_unused_size(job: PretrainingJob, args: CBViLATrainingArguments, source: str) -> None:
+    if job.is_given("vocab_size"):
+        log_main_process(args, f"{source} brings its vocabulary: vocab_size={job.vocab_size} is not used.")
+
+
 def _tokenizer(job: PretrainingJob, args: CBViLATrainingArguments, sources: Sequence[Any], max_length: int) -> Any:
     if job.tokenizer is not None:
+        _name_unused_size(job, args, job.tokenizer)
         return AutoTokenizer.from_pretrained(bundled_or_same(job.tokenizer), model_max_length=max_length)
     begin = time.perf_counter()
     log_main_process(args, f"Training a vocabulary of {job.vocab_size} pieces on the captions ...")

@@ -25,6 +25,7 @@ from .codebook.alternating_updates import AlternationCallback
 from .codebook.callback import CodebookCallback
 from .context import TrainingContext
 from .fsdp import complete_optimizer_state, local_part, require_whole_weights, scalars_again, scalars_as_vectors
+from .idle_options import name_idle_options
 from .learning_rates import check_schedule, entries_in_steps
 from .momentum.callback import MomentumCallback
 from .muon import MuonWithAdamW
@@ -87,6 +88,8 @@ class CBViLATrainer(Trainer):
         check_options(self.context)
         check_optimizer(self)
         require_mismatches(self.context)
+        if self.context.is_pretraining:
+            name_idle_options(self.unwrapped_model, self.args, self.args)
         self._smoothing = 0.0
         if isinstance(self.unwrapped_model, CBViLAForQuestionAnswering):  # Trainer's own would take the labels away
             self._smoothing, self.label_smoother = self.args.label_smoothing_factor, None
@@ -196,6 +199,11 @@ class CBViLATrainer(Trainer):
         if muon_rate is not None:
             require_whole_weights(self.context, f"muon_learning_rate={muon_rate} needs whole matrices")
             groups = groups_for_muon(parameters, decayed, self.args.weight_decay, muon_rate, rates)
+            if not any(group["muon"] for group in groups):
+                raise ValueError(
+                    f"muon_learning_rate={muon_rate}: no matrix of a transformer layer is left for Muon, as they are "
+                    "frozen or have learning rates of their own; leave it out."
+                )
             self.optimizer = MuonWithAdamW(groups, **options)
             return self.optimizer
         if not isinstance(optimizer_class, type) or {"params", "model", "optimizer_dict"} & set(options):
