@@ -484,7 +484,7 @@ def test_pipeline_options_of_init_hold_for_calls(model):
 def test_pipeline_batch_size_does_not_change_answers(model, options, padding_side):
     tokenizer = BertTokenizer(vocab=VOCABULARY, padding_side=padding_side)
     pipe = VQAPipeline(model, tokenizer=tokenizer, image_processor=tiny_processor().image_processor)
-    pipe_options = {"generate_kwargs": SHORT, **options}
+    pipe_options = options if "answers" in options else {"generate_kwargs": SHORT, **options}
     alone = [pipe(pair, **pipe_options) for pair in PAIRS]
     for batch_size in (2, 3, 8):
         assert_same(pipe(PAIRS, batch_size=batch_size, **pipe_options), alone)

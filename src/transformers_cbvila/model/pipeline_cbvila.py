@@ -168,13 +168,13 @@ class CBViLAVisualQuestionAnsweringPipeline(Pipeline):
             answers = list(by_position(answers, "answers"))
             forward["answer_labels"] = self._encode_answers(answers)
             postprocess["answers"] = answers
-        if generate_kwargs and answers is not None:
-            raise ValueError(
-                f"generate_kwargs={shown(generate_kwargs)} changes nothing: answers are ranked, none is generated; "
-                "leave one of them out"
-            )
         if generate_kwargs is not None:
             forward["generate_kwargs"] = check_generate_kwargs(generate_kwargs, self._num_positions)
+            if generate_kwargs and answers is not None:
+                raise ValueError(
+                    f"generate_kwargs={shown(generate_kwargs)} changes nothing: answers are ranked, none is generated"
+                    "; leave one of them out"
+                )
         return {name: value for name, value in preprocess.items() if value is not None}, forward, postprocess
 
     def get_iterator(

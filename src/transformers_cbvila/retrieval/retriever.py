@@ -218,6 +218,7 @@ class CBViLARetriever:
             raise ValueError("Index images or texts: exactly one of the two.")
         items, kind = (images, "images") if texts is None else (texts, "texts")
         _check_length(max_length, kind)
+        check_whole("shard_bytes", shard_bytes)
         if folder is None and shard_bytes != SHARD_BYTES:
             raise ValueError(
                 f"shard_bytes={shown(shard_bytes)} is for folder, which is not given. Set both, or neither."
@@ -495,6 +496,7 @@ class CBViLARetriever:
 
 def _check_length(max_length: int, *kinds: str) -> None:
     """Raises a ValueError for a length of texts where all items are images."""
+    check_whole("max_length", max_length)
     if max_length != _TEXT_LENGTH and "texts" not in kinds:
         raise ValueError(f"max_length={shown(max_length)} is of texts, and there are images alone; leave it out.")
 
