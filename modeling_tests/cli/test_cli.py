@@ -317,7 +317,7 @@ def test_pretrain_and_inspect_an_image_folder(recipe, picture_folder, tmp_path, 
     assert (measured["data"], measured["split"]) == ("pictures", "train"), "the only one"
     assert 0 <= measured["text_retrieval_r10"] <= 1
     recall, low, high = (measured[f"image_retrieval_r1_reranked{end}"] for end in ("", "_low", "_high"))
-    assert re.search(rf"image_retrieval_r1_reranked +{recall:.4f} +{low:.4f} to {high:.4f}\n", printed)
+    assert re.search(rf"image_retrieval_r1/5/10_reranked +{recall:.4f} \[{low:.3f}, {high:.3f}\] ", printed)
     html = page.read_text()
     assert "On 8 images of pictures, train." in html and "Inside the codebook of out<" in html
     assert str(tmp_path) not in html and html.count("<img") > 8 * 5
@@ -355,7 +355,7 @@ def test_inspect_reports_what_codes_mean(tmp_path, capsys):
     assert measured["bits_per_token"] == 7 and 0 < measured["codebook_stability"] <= 1
     assert measured["psnr_8_codes"] < measured["psnr"] and measured["ssim_low"] <= measured["ssim"]
     printed = capsys.readouterr().out
-    assert re.search(r"code_purity +0\.\d+ +0\.\d+ to \d\.\d+\n", printed) and "code_purity_floor" in printed
+    assert re.search(r"code_purity +0\.\d+ \[0\.\d+, \d\.\d+\]  \(floor 0\.\d+\)\n", printed)
     html = page.read_text()
     assert "Codes of words" in html and 'class="places"' in html and "purity of codes" in html
     refused = ["inspect", "cbvila-tiny", "--data", "scenes[rows=2]", "--label_column", "colours"]
