@@ -327,7 +327,7 @@ def test_finetune_prints_metrics_and_evaluate_uses_its_max_length(pretrained, da
     assert main(["finetune", "retrieval", *train, "--rerank_k", "2"]) == 0
     printed, record = capsys.readouterr().out, json.loads((out / "finetuning.json").read_text())
     recall, low = (record["figures"][f"eval_image_retrieval_r5{end}"] for end in ("", "_low"))
-    line = re.compile(rf"^image_retrieval_r1/5/10 .*\]  +{recall:.4f} \[{low:.3f}, ", re.MULTILINE)
+    line = re.compile(rf"^image_retrieval_r1/5/10 .*[\])]  +{recall:.4f} \[{low:.3f}, ", re.MULTILINE)
     assert line.search(printed) and "eval_image" not in printed.split("}")[-1]
     assert main(["evaluate", "retrieval", "--model", str(out), "--data", data, "--rerank_k", "2"]) == 0
     said = capsys.readouterr().out
