@@ -3,7 +3,7 @@
 import pytest
 from tiny_vqa import tiny_processor
 
-from transformers_cbvila.model.unknown_tokens_cbvila import unknown_token_share, warn_of_unknown_texts
+from transformers_cbvila.model.unknown_tokens_cbvila import unknown_token_share, unknown_words, warn_of_unknown_texts
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +24,27 @@ def tokenizer():
 )
 def test_unknown_token_share(tokenizer, texts, share):
     assert unknown_token_share(tokenizer, texts) == share
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("red circle", []),
+        ("a Zebra, a red zebra and a Zebra", ["Zebra", "zebra"]),
+        ("圆圈 red", ["圆", "圈"]),
+        ("", []),
+    ],
+)
+def test_unknown_words_are_named_as_written(tokenizer, text, words):
+    known = unknown_words(tokenizer, "a and ,")  # which this vocabulary may lack
+    assert [word for word in unknown_words(tokenizer, text) if word not in known] == words
+
+
+def test_a_tokenizer_without_offsets_names_no_words():
+    class Slow:
+        is_fast = False
+
+    assert unknown_words(Slow(), "zebra") == []
 
 
 def test_unknown_token_share_without_unk_token_is_0(recwarn):

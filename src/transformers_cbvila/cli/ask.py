@@ -45,12 +45,14 @@ def run(asked: argparse.Namespace) -> int:
     from ..pages.explanation_page import write_explanation_page
     from .argument_order import is_picture, refuse_other_order
     from .checkpoints import usable_source
+    from .unknown_words import note_unknown_words
 
     require_folder("page", asked.page)
     refuse_other_order("cbvila ask PICTURE QUESTION", asked.image, asked.question, is_picture)
     image, source = load_image(asked.image), usable_source("ask", asked.model)
     model = placed(CBViLAForQuestionAnswering.from_pretrained(source))
     processor = CBViLAProcessor.from_pretrained(source)
+    note_unknown_words(processor.tokenizer, asked.model, asked.question)
     (best,) = CBViLAVisualQuestionAnsweringPipeline(model, processor=processor, device=model.device)(
         image, asked.question, top_k=1
     )

@@ -120,11 +120,13 @@ def run(asked: argparse.Namespace) -> int:
     from ..output_files import require_folder
     from .argument_order import is_model, refuse_other_order
     from .checkpoints import load_pretrained
+    from .unknown_words import note_unknown_words
 
     require_folder("output", asked.output)
     require_image_file("output", asked.output)
     refuse_other_order("cbvila draw MODEL TEXT", asked.model, asked.texts[-1], is_model)
     model, processor = load_pretrained("draw", asked.model)
+    note_unknown_words(processor.tokenizer, asked.model, *asked.texts)
     how = {
         "num_steps": asked.steps,
         "guidance_scale": asked.guidance,

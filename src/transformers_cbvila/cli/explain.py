@@ -54,11 +54,13 @@ def run(options: argparse.Namespace) -> int:
     from ..model.processing_cbvila import CBViLAProcessor
     from ..output_files import require_folder
     from ..pages.explanation_page import write_explanation_page
+    from .unknown_words import note_unknown_words
 
     require_folder("output", options.output)
     images = [load_image(file) for file in options.image]
     source = checkpoint_source(options.model)
     model, processor = placed(head_of(source).from_pretrained(source)), CBViLAProcessor.from_pretrained(source)
+    note_unknown_words(processor.tokenizer, options.model, options.text)
     image = images[0] if len(images) == 1 else images
     explanation = explain(
         model, processor, image, options.text, options.answer, method=options.method, layer=options.layer

@@ -116,6 +116,7 @@ def _run(asked: argparse.Namespace, processes: Processes) -> None:
     from ..output_files import require_folder
     from ..retrieval.retriever import CBViLARetriever
     from .argument_order import refuse_other_order
+    from .unknown_words import note_unknown_words
 
     require_folder("page", asked.page)
     refuse_other_order("cbvila search FOLDER TEXT", asked.folder, asked.text or "", os.path.isdir)
@@ -125,6 +126,8 @@ def _run(asked: argparse.Namespace, processes: Processes) -> None:
     retriever = CBViLARetriever.from_pretrained(asked.model, device=processes.device)
     query = _query(asked, images)
     _try_on_one_picture(retriever, query)
+    if processes.is_main:
+        note_unknown_words(retriever.processor.tokenizer, asked.model, asked.text, query["negative_text"])
     keep_states = retriever.rerank_k > 0  # what nothing re-ranks takes a thousandth of the disk
     folder = asked.index_dir or _in_cache(retriever, asked.folder, keep_states)
     if processes.count > 1:

@@ -44,5 +44,19 @@ def warn_of_unknown_texts(tokenizer: Any, texts: Sequence[str], kind: str, stack
     return bool(found)
 
 
+def unknown_words(tokenizer: Any, text: str) -> list[str]:
+    """Returns the words of a text that a tokenizer reads as unknown tokens, each once, as they are written.
+
+    Args:
+        tokenizer: A tokenizer of transformers; one without offsets (a slow one) tells none.
+        text: The text.
+    """
+    if not tokenizer.is_fast:
+        return []
+    read = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    places = zip(read["input_ids"], read["offset_mapping"], strict=True)
+    return list(dict.fromkeys(text[start:end] for token, (start, end) in places if token == tokenizer.unk_token_id))
+
+
 def _token_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     return tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"] if texts else []

@@ -330,7 +330,7 @@ class CBViLARetriever:
                 "this checkpoint has no match_calibration: `cbvila inspect` and `cbvila evaluate retrieval` fit one"
             )
         elif len(parts) > 1 or parts[0].kind == self._kind:
-            why_not = "probabilities are of a text with an image, one query and one item"
+            why_not = "probabilities are of a text with an image, one query and one item: leave it out for others"
         elif candidates != config.rerank_k or (candidates and similarity_weight != config.similarity_weight):
             why_not = "probabilities hold for the checkpoint's own order: leave rerank_k and similarity_weight out"
         if min_probability is not None:
