@@ -30,7 +30,6 @@ def model_config(*off, **text_config):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"codebook_restart_grace": 5}, "^codebook_restart_grace=5 is for codebook_restart_threshold, which is 0.0"),
         ({"codebook_probe_images": 0, "stability_window": 5}, "^stability_window=5 is for codebook_probe_images"),
         ({"codebook_probe_images": 0, "stability_every": 5}, "^stability_every=5 is for .*, which is 0. Set both"),
     ],
@@ -156,13 +155,20 @@ def test_what_the_tokenizer_decides_is_refused_in_model_config(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"shuffle_buffer": 5}, "shuffle_buffer=5 is for streaming, which is False. Set both, or neither"),
         ({"keyword_probability": 0.1}, "keyword_probability=0.1 is for keyword_columns, which is not given"),
     ],
 )
 def test_options_of_data_need_what_they_say_more_of(options, message):
     with pytest.raises(ValueError, match=message):
         PretrainingJob(["a"], **options)
+
+
+def test_what_says_more_of_what_is_off_is_named(tmp_path, capsys):
+    job = PretrainingJob(["scenes[rows=8]"], model="cbvila-tiny", shuffle_buffer=5)
+    build_trainer(job, finetuning_arguments(tmp_path, codebook_restart_grace=5))
+    said = capsys.readouterr().err
+    assert "shuffle_buffer=5: train_data are not streamed" in said
+    assert "codebook_restart_grace=5: no code restarts (codebook_restart_threshold=0)" in said
 
 
 def test_keywords_that_no_row_has_are_named(tmp_path, capsys):

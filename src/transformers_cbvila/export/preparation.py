@@ -27,8 +27,10 @@ def preparation_of(model: Any, processor: CBViLAProcessor) -> dict[str, Any]:
             "match_calibration": config.match_calibration,
         }
     if Drawing in GRAPHS.get(type(model), ()) and Drawing.why_not(model) is None:
-        sequential = model.mim.options.head == "sequential"
-        found["drawing"] = {"book_sizes": list(base.quantizer.book_sizes), "sequential": sequential}
+        found["drawing"] = {
+            "book_sizes": list(base.quantizer.book_sizes),
+            "sequential": model.mim.is_sequential,
+        }
     return found
 
 

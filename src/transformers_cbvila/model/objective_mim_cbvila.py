@@ -101,6 +101,11 @@ class CBViLAMIM(CBViLAObjective):
         if options.head == "sequential":
             self.head = CBViLASequentialMIMHead(size, self.book_sizes)
 
+    @property
+    def is_sequential(self) -> bool:
+        """Whether the codes of a book are predicted knowing those of the books before."""
+        return self.options.head == "sequential"
+
     @classmethod
     def check_with(cls, options: Any, config: Any) -> None:
         """Raises a ValueError for a head that does not fit the quantizer."""
@@ -130,7 +135,7 @@ class CBViLAMIM(CBViLAObjective):
             return {}
         (answer,), rows = answers, masked_rows(step.bool_masked_pos)
         targets = take_rows(mim_targets(step), rows)
-        if answer.logits is None or self.options.head == "sequential":  # whose logits depend on the codes before
+        if answer.logits is None or self.is_sequential:  # whose logits depend on the codes before
             logits = self.scores(take_rows(answer.states, rows), step.quantized.codes, targets)
         else:
             logits = take_rows(answer.logits, rows)
@@ -156,11 +161,13 @@ class CBViLAMIM(CBViLAObjective):
             books: The codes (K, C) of each book.
             choose: Chooses codes (…) of a book from its logits (…, K) and its number.
         """
-        if self.options.head == "sequential":
+        if self.is_sequential:
             return self.head(states, choose)
-        logits = self.head(states, books) if self.options.head == "tied" else self.head(states)
-        parts = logits.split(list(self.book_sizes), dim=-1)
-        chosen = [choose(part, book) for book, part in enumerate(parts)]
+        if self.options.head == "tied":  # scores any codes, also more or fewer than the quantizer's
+            logits, sizes = self.head(states, books), [len(codes) for codes in books]
+        else:
+            logits, sizes = self.head(states), list(self.book_sizes)
+        chosen = [choose(part, book) for book, part in enumerate(logits.split(sizes, dim=-1))]
         return chosen[0] if len(chosen) == 1 else torch.stack(chosen, dim=-1), logits
 
     def code_weights(self) -> list[nn.Module]:

@@ -247,8 +247,6 @@ class CBViLATrainingArguments(GivenOptions, TrainingArguments):
                 )
         if self.codebook_target_decay is not None and not 0 <= self.codebook_target_decay < 1:
             raise ValueError(f"codebook_target_decay={self.codebook_target_decay} must be in [0, 1), such as 0.999.")
-        if self.codebook_restart_grace > 0:  # no grace turns off what is not there
-            refuse_without(self, "codebook_restart_threshold", ["codebook_restart_grace"])
         refuse_without(self, "codebook_probe_images", ("stability_window", "stability_every"))
         for name, least in (
             ("stability_window", 1),

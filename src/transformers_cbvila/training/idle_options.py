@@ -1,6 +1,7 @@
-"""Options of a pretraining that its model leaves without effect: they are named, and no error.
+"""Options of a pretraining that its model, or another option, leaves without effect: they are named, and no error.
 
-A recipe has options of masks and negatives for all objectives, and studies set weights of some of these to 0.
+A recipe has options of masks and negatives for all objectives, and studies set weights of some of these to 0. Where
+the command line turns off what a recipe has, the recipe says more of it.
 """
 
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ def name_idle_options(model: Any, args: CBViLATrainingArguments, options: Any) -
     lines = [*_of_parts(model.config)] if hasattr(options, "model_config") else []
     lines += [
         f"\n  {name}={shown(getattr(options, name))}: {why}"
-        for names, why in _unused(model)
+        for names, why in (*_unused(model), *_alone(options))
         for name in names
         if hasattr(options, name) and getattr(options, name) != default_of(options, name)
     ]
@@ -42,6 +43,14 @@ def _of_parts(config: Any) -> Iterator[str]:
         for name, why in options.unused().items():
             if (value := getattr(options, name)) != default_of(options, name):
                 yield f"\n  {part}.{name}={shown(value)}: {why}"
+
+
+def _alone(options: Any) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yields names of options that say more of what is off, and why."""
+    if getattr(options, "streaming", True) is False:
+        yield ("shuffle_buffer",), "train_data are not streamed"
+    if getattr(options, "codebook_restart_threshold", 1) == 0:
+        yield ("codebook_restart_grace",), "no code restarts (codebook_restart_threshold=0)"
 
 
 def _unused(model: Any) -> Iterator[tuple[tuple[str, ...], str]]:

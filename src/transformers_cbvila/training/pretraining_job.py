@@ -155,7 +155,6 @@ class PretrainingJob(EvaluationOptions, ViewOptions):
             raise ValueError("train_data is empty; name at least one folder, file or data set.")
         check_weights(self.train_data_weights, len(self.train_data))
         _ = self.views  # raises early
-        refuse_without(self, "streaming", ["shuffle_buffer"])
         refuse_without(self, "keyword_columns", ["keyword_probability"])
         check_corruption(self)
         self.check_head()
