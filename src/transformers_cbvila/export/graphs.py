@@ -202,8 +202,9 @@ class Drawing(Graph):
     """Visual words (B, N) or (B, N, books), of which some are hidden, under captions (B, L, D).
 
     Gives the logits (B, N, ΣK) of the words and the image (B, 3, H, W) of the visible ones: a step of drawing needs
-    the first, and the last one, in which nothing is hidden, the second. Images have the model's own size, as the
-    number of words does not say in how many rows they are.
+    the first, and the last one, in which nothing is hidden, the second. Of a sequential MIM head the logits of a book
+    are those given the words of the books before, of hidden patches, too: run it once for each book. Images have the
+    model's own size, as the number of words does not say in how many rows they are.
     """
 
     name = "drawing"
