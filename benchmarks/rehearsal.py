@@ -2,7 +2,7 @@
 
 What differs from a real run is the data, which are generated scenes, the batch, and precision (fp32). Prints what each
 command took, and stops at the first that fails. Weights are random: what evaluations print means nothing. The folder
-takes 12 GB. `--parts` runs some of them again, with what the others left in the folder.
+takes 18 GB. `--parts` runs some of them again, with what the others left in the folder.
 """
 
 import os
@@ -54,6 +54,7 @@ for task, recipe in (
     PARTS[f"evaluate-{task}"] = (
         f"evaluate {task} --model {trained} --data scenes[size=384,rows=8] --split test --output {trained}.json"
     )
+PARTS["evaluate-reasoning"] += " --image_column left_image right_image"
 
 
 class Used(NamedTuple):
