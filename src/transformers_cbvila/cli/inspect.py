@@ -117,17 +117,17 @@ def run(options: Any) -> int:
 
 def _check_use(options: Any, model: Any) -> int:
     """Returns how many candidates matching orders; raises a ValueError for options that the model leaves unused."""
+    from ..retrieval.measure import check_matches
+
     if options.label_column and not model.cbvila.has_quantizer:
         raise ValueError(
             f"label_column={options.label_column}: labels are compared with visual words, and this model has no "
             "codebook; leave it out."
         )
-    if options.rerank_k and not model.config.needs("hard_negatives"):
-        raise ValueError(
-            f"rerank_k={options.rerank_k}: the model was trained without matching (ITM has weight 0), which would "
-            "order candidates; leave it out."
-        )
-    return _CANDIDATES if options.rerank_k is None else options.rerank_k
+    if options.rerank_k is None:
+        return _CANDIDATES
+    check_matches(options.rerank_k, model.config)
+    return options.rerank_k
 
 
 def _codebook_metrics(model: Any, processor: Any, rows: Any, source: str, fewer_codes: list[int]) -> dict[str, Any]:

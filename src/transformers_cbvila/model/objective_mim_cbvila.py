@@ -93,13 +93,8 @@ class CBViLAMIM(CBViLAObjective):
 
     def __init__(self, options: CBViLAMIMOptions, config: Any, quantizer: CBViLAQuantizer | None = None) -> None:
         super().__init__(options, config, quantizer)
-        size = config.multimodal_config.hidden_size
         self.book_sizes = quantizer.book_sizes
-        self.head: nn.Module = nn.Linear(size, sum(self.book_sizes)) if options.head == "linear" else nn.Identity()
-        if options.head == "tied":
-            self.head = CBViLATiedMIMHead(size, [codes.shape[1] for codes in quantizer.head_codes()])
-        if options.head == "sequential":
-            self.head = CBViLASequentialMIMHead(size, self.book_sizes)
+        self.head = _head(options.head, config.multimodal_config.hidden_size, quantizer)
 
     @property
     def is_sequential(self) -> bool:
@@ -173,6 +168,15 @@ class CBViLAMIM(CBViLAObjective):
     def code_weights(self) -> list[nn.Module]:
         """Returns the head, unless it is tied and has no weights per code."""
         return [] if self.options.head == "tied" else [self.head]
+
+
+def _head(kind: str, hidden_size: int, quantizer: CBViLAQuantizer) -> nn.Module:
+    """Returns a new head of the option `head`."""
+    if kind == "tied":
+        return CBViLATiedMIMHead(hidden_size, [codes.shape[1] for codes in quantizer.head_codes()])
+    if kind == "sequential":
+        return CBViLASequentialMIMHead(hidden_size, quantizer.book_sizes)
+    return nn.Linear(hidden_size, sum(quantizer.book_sizes))
 
 
 def mim_queries(step: CBViLAStep, grad_to_vit: bool) -> list[VisualQuery]:

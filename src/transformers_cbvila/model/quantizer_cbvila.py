@@ -171,6 +171,11 @@ class CBViLAQuantizer(CBViLAQuantizerHooks):
             )
 
 
+def unused_decay(update: str) -> dict[str, str]:
+    """Returns the option `decay` with the reason why codes that learn by `update` leave it without effect, if so."""
+    return {} if update == "ema" else {"decay": "codes that learn by loss are no moving averages"}
+
+
 def token_codes(indices: Tensor, codes: Tensor) -> Tensor:
     """Returns the codes (…, C) of indices (…) into codes (K, C), in at least fp32."""
     return F.embedding(indices, at_least_fp32(codes))

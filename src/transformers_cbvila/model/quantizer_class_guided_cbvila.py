@@ -24,7 +24,7 @@ from .distributed_cbvila import several_processes
 from .losses_cbvila import codebook_loss, commitment_loss
 from .nearest_codes_cbvila import count_codes, distance_scores, latent_chunks
 from .options_cbvila import options, require_range
-from .quantizer_cbvila import CBViLAQuantizerOptions, token_codes
+from .quantizer_cbvila import CBViLAQuantizerOptions, token_codes, unused_decay
 from .quantizer_one_table_cbvila import CBViLAOneTableQuantizer
 from .quantizer_output_cbvila import DEFAULT_GRADIENTS, CBViLAGradients, CBViLAQuantizerHints, CBViLAQuantizerOutput
 
@@ -75,7 +75,7 @@ class CBViLAClassGuidedQuantizerOptions(CBViLAQuantizerOptions):
     def unused(self) -> dict[str, str]:
         """Returns the options that others leave without effect."""
         found = {"penalty": "hard=True takes codes of the class only"} if self.hard else {}
-        return found if self.update == "ema" else {**found, "decay": "codes that learn by loss are no moving averages"}
+        return found | unused_decay(self.update)
 
 
 class CBViLAClassGuidedQuantizer(CBViLAOneTableQuantizer):

@@ -14,7 +14,7 @@ from .gumbel_cbvila import CBViLAGumbelChoice, choice_alarm
 from .losses_cbvila import at_least_fp32, codebook_loss, commitment_loss
 from .nearest_codes_cbvila import count_codes
 from .options_cbvila import options, require_range
-from .quantizer_cbvila import CBViLAQuantizerOptions, token_codes
+from .quantizer_cbvila import CBViLAQuantizerOptions, token_codes, unused_decay
 from .quantizer_one_table_cbvila import CBViLAOneTableQuantizer
 from .quantizer_output_cbvila import DEFAULT_GRADIENTS, CBViLAGradients, CBViLAQuantizerHints, CBViLAQuantizerOutput
 
@@ -69,7 +69,7 @@ class CBViLANearestQuantizerOptions(CBViLAQuantizerOptions):
     def unused(self) -> dict[str, str]:
         """Returns the options that others leave without effect."""
         found = {} if self.gradient == "gumbel" else {"temperature": f"gradient={self.gradient!r} draws no noise"}
-        return found if self.update == "ema" else {**found, "decay": "codes that learn by loss are no moving averages"}
+        return found | unused_decay(self.update)
 
 
 class CBViLANearestQuantizer(CBViLAOneTableQuantizer):

@@ -16,7 +16,7 @@ from .losses_cbvila import at_least_fp32, codebook_loss, commitment_loss
 from .nearest_codes_cbvila import count_codes
 from .options_cbvila import options, require_range
 from .projections_cbvila import project, projections
-from .quantizer_cbvila import CBViLAQuantizer, CBViLAQuantizerOptions, token_codes
+from .quantizer_cbvila import CBViLAQuantizer, CBViLAQuantizerOptions, token_codes, unused_decay
 from .quantizer_output_cbvila import DEFAULT_GRADIENTS, CBViLAGradients, CBViLAQuantizerHints, CBViLAQuantizerOutput
 
 
@@ -49,7 +49,7 @@ class CBViLAResidualQuantizerOptions(CBViLAQuantizerOptions):
 
     def unused(self) -> dict[str, str]:
         """Returns the options that others leave without effect."""
-        return {} if self.update == "ema" else {"decay": "codes that learn by loss are no moving averages"}
+        return unused_decay(self.update)
 
 
 class CBViLAResidualQuantizer(CBViLAQuantizer):

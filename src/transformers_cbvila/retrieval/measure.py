@@ -26,6 +26,15 @@ from .score_weighting import JudgedCandidates, cross_fitted_weights, fitted_simi
 _QUERIES = 512  # ranked at a time: their scores, in fp64, are all that grows with them
 
 
+def check_matches(rerank_k: int, config: Any) -> None:
+    """Raises a ValueError if candidates are to be re-ranked by a model that cannot match them."""
+    if rerank_k and not config.needs("hard_negatives"):
+        raise ValueError(
+            f"rerank_k={rerank_k}: the model was trained without matching (ITM has weight 0), which would order "
+            "candidates; leave it out."
+        )
+
+
 def measure_retrieval(
     model: RetrievalModel,
     processor: CBViLAProcessor,

@@ -20,7 +20,7 @@ from ..metrics.baselines import chance_recall
 from ..model.configuration_cbvila import CBViLAConfig
 from ..model.modeling_cbvila_image_text_retrieval import CBViLAForImageTextRetrieval
 from ..model.processing_cbvila import CBViLAProcessor
-from ..retrieval.measure import ImagesOfRows, TrueMatches, caption_image_index, measure_gallery
+from ..retrieval.measure import ImagesOfRows, TrueMatches, caption_image_index, check_matches, measure_gallery
 from ..retrieval.recall_names import DEPTHS, ORDERS, WAYS, recall_names
 from ..retrieval.retrieval_order import keep_better_order
 from .columns import column_option
@@ -96,11 +96,8 @@ class ImageTextRetrieval(Task):
 
     def check_model(self, config: CBViLAConfig) -> None:
         """Raises a ValueError if candidates are to be re-ranked by a model that cannot match them."""
-        if self.rerank_k and self.rerank_k != default_of(self, "rerank_k") and not config.needs("hard_negatives"):
-            raise ValueError(
-                f"rerank_k={self.rerank_k}: the model was trained without matching (ITM has weight 0), which would "
-                "order candidates; leave it out."
-            )
+        if self.rerank_k != default_of(self, "rerank_k"):
+            check_matches(self.rerank_k, config)
 
     def field_reader(self, columns: Mapping[str, str], features: Any, classes: Sequence[str]) -> FieldReader:
         """Returns what reads the captions of a row."""
