@@ -176,7 +176,9 @@ def test_search_refuses_a_query_before_it_indexes(given, message, pictures, cali
 def test_ask_prints_the_answer_with_its_probability(pictures, tmp_path, capsys):
     page = tmp_path / "why.html"
     assert main(["ask", str(pictures / "red.png"), "what color is the circle?", "--page", str(page)]) == 0
-    answer, told = capsys.readouterr().out.splitlines()
+    said = capsys.readouterr()
+    assert said.err == "", "without bars of weights that are loaded"
+    answer, told = said.out.splitlines()
     word, probability, sign = answer.split()
     assert word == "red" and 50 < float(probability) <= 100 and sign == "%"
     assert told == f"Page: {page}" and "Heat map of “color” over the image" in " ".join(Page(page).alternatives)

@@ -50,8 +50,20 @@ def main(argv: list[str] | None = None) -> int:
             from ..registration import register
 
             register()  # see `transformers_cbvila/__init__.py`
+            _turn_off_loading_bars()
         outcome.status = command.run(*parsed)
     return outcome.status
+
+
+def _turn_off_loading_bars() -> None:
+    """Turns off transformers' bars of weights, which are loaded in a moment, and leaves those of downloads."""
+    from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
+    from transformers.utils.logging import disable_progress_bar
+
+    downloads = not are_progress_bars_disabled()
+    disable_progress_bar()  # also those of downloads
+    if downloads:
+        enable_progress_bars()
 
 
 def _parser() -> Parser:
