@@ -70,7 +70,9 @@ def draw_steps(
         raise ValueError(f"{len(captions)} captions, samples={samples}, batch_size={batch_size}: at least 1 of each.")
     wanted = [(number, sample) for number in range(len(captions)) for sample in range(samples)]
     found: list[list[list[Image.Image]]] = [[] for _ in captions]
-    for start in tqdm(range(0, len(wanted), batch_size), desc="Drawing", disable=not progress or len(wanted) <= batch_size):
+    for start in tqdm(
+        range(0, len(wanted), batch_size), desc="Drawing", disable=not progress or len(wanted) <= batch_size
+    ):
         chosen = wanted[start : start + batch_size]
         ids, mask = tokens_of(model, processor, [captions[number] for number, _ in chosen])
         with evaluating(model):

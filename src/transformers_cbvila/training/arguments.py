@@ -168,7 +168,10 @@ class CBViLATrainingArguments(GivenOptions, TrainingArguments):
     )
     codebook_learning_rate: float | None = field(
         default=None,
-        metadata={"help": "Learning rate of codes and their projections at its peak; default: learning_rate."},
+        metadata={
+            "help": "Learning rate of codes and their projections at its peak; default: learning_rate. With 0 codes "
+            "stay as they were fitted, also those that are moving averages."
+        },
     )
     muon_learning_rate: float | None = field(
         default=None,

@@ -83,6 +83,11 @@ class CodebookCallback(TrainerCallback):
             parameter.requires_grad for parameter in self.context.model.cbvila.parameters()
         )
 
+    @property
+    def codes_rest(self) -> bool:
+        """Whether codes stay as they were fitted: they are frozen, or their learning rate is 0, averages or not."""
+        return self.is_frozen or self.context.args.codebook_learning_rate == 0
+
     def on_train_begin(
         self,
         args: TrainingArguments,
@@ -139,14 +144,14 @@ class CodebookCallback(TrainerCallback):
             # The gradient scaler of fp16 found an overflow, which may be in the features that would be averaged.
             self.quantizer.after_skipped_step()
             return
-        is_frozen = self.is_frozen
-        if is_frozen:
+        codes_rest = self.codes_rest
+        if codes_rest:
             self.quantizer.after_skipped_step()
         else:
             self.quantizer.after_step()
         if self.teacher is not None:
             self.teacher.update()
-        if not is_frozen and self._may_restart(state):
+        if not codes_rest and self._may_restart(state):
             self._restart(state.global_step)
 
     def on_step_end(
