@@ -136,3 +136,22 @@ def test_frozen_codes_stay_in_a_custom_loop():
     before = codes_of(model)
     steps(model, 3, update=True)
     assert all(torch.equal(value, before[name]) for name, value in codes_of(model).items())
+
+
+@pytest.mark.parametrize("kind", [{}, {"quantizer_config": {"type": "residual", "depth": 2, "size": 16, "dim": 8}}])
+def test_codes_rest_at_a_learning_rate_of_0(kind, tmp_path):
+    """Also those that are moving averages, with their restarts; but they are fitted."""
+
+    def codes(rate, max_steps):
+        options = {"codebook_restart_threshold": 0.9, "codebook_restart_grace": 0, "burn_in_steps": 5}
+        trainer = pretrainer(tmp_path, model=pretraining_model(**kind), codebook_learning_rate=rate, **options)
+        trainer.args.max_steps = max_steps
+        trainer.train()
+        return torch.cat([table.codes for table in trainer.model.cbvila.quantizer.tables()])
+
+    after_the_fit = codes(0, 1)
+    assert torch.equal(codes(0, 4), after_the_fit)
+    assert not torch.equal(codes(None, 4), after_the_fit)
+    assert not torch.equal(
+        torch.cat([t.codes for t in pretraining_model(**kind).cbvila.quantizer.tables()]), after_the_fit
+    )

@@ -138,9 +138,10 @@ def _pairs(source: str, table: Dataset, columns: Columns, skip_bad_rows: bool) -
     if columns.labels is not None:
         images = _with_label_maps(images, table, columns.labels, source)
     images = images if not faults else images.select(kept)
-    for name, values in pairs.items():
-        images = images.add_column(name, values, feature=features[name])
-    return images
+    # `add_column` pickles each value to hash a column, which takes as long as to read it.
+    datasets = require("datasets")
+    texts = datasets.Dataset.from_dict(pairs, features=datasets.Features({name: features[name] for name in pairs}))
+    return datasets.concatenate_datasets([images, texts], axis=1)
 
 
 def _with_label_maps(images: Dataset, table: Dataset, labels: LabelColumns, source: str) -> Dataset:
