@@ -142,10 +142,11 @@ def compare(pipelines: dict[str, Any], count: int, each: int, tokens: int, round
     length = {"min_new_tokens": tokens, "max_new_tokens": tokens}
     ours, blip = pipelines[OURS], pipelines[BLIP]
     difference = check(ours, images, questions, length)
+    peers = dict(length)  # transformers 5.18 writes into it
     sides = {
         OURS: Side(lambda: ours(images, questions, batch_size=count, generate_kwargs=length), ours.model),
         BLIP: Side(
-            lambda: blip(images=images, text=questions, generate_kwargs=length, return_full_text=False), blip.model
+            lambda: blip(images=images, text=questions, generate_kwargs=peers, return_full_text=False), blip.model
         ),
     }
     counted = {name: count_flops(side.ask) / 2e9 / count for name, side in sides.items()}

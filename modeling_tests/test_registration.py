@@ -228,7 +228,7 @@ def test_pipeline_other_tasks_work(bert_folder):
 
 def test_registration_does_not_change_transformers_dictionaries():
     assert TASK not in REGISTRY.supported_tasks and "vqa" not in REGISTRY.task_aliases
-    assert set(TASKS) <= set(pipelines.REMOVED_TASKS)
+    assert set(TASKS) <= set(getattr(pipelines, "REMOVED_TASKS", TASKS))  # the oldest transformers has no such list
 
 
 def test_register_twice_changes_nothing(folder):

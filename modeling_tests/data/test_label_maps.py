@@ -332,7 +332,10 @@ def segformer(tmp_path_factory):
         id2label=dict(enumerate(["sky", "sea", "sand", "sun", "cat"])),
     )  # fmt: skip
     SegformerForSemanticSegmentation(config).save_pretrained(folder)
-    SegformerImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+    try:
+        SegformerImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+    except ImportError as error:  # on transformers 5.18, where either of its backends needs torchvision
+        pytest.skip(str(error))
     return folder
 
 
