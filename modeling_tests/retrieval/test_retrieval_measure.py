@@ -48,6 +48,22 @@ def test_retrieval_metrics_reranked_recall_follows_matching(monkeypatch):
     assert figures["text_retrieval_r1_reranked"] == 1 and figures["image_retrieval_r1_reranked"] == 0
     assert figures["text_retrieval_r1_combined"] == figures["image_retrieval_r1_combined"] == 1
     assert figures["text_retrieval_r5"] == figures["image_retrieval_r5_reranked"] == 1
+    gains = [figures[f"text_retrieval_r1_reranked_gain{end}"] for end in ("", "_low", "_high")]
+    assert gains == [1, 1, 1] and figures["image_retrieval_r1_reranked_gain"] == 0
+    assert figures["image_retrieval_r1_combined_gain"] == 1 and "image_retrieval_r1_gain" not in figures
+
+
+def test_gain_is_of_the_same_queries():
+    """A gain may be beyond its interval where those of both recalls overlap; captions of an image go together."""
+    before = np.arange(200) % 2.0
+    after = before.copy()
+    after[0:20:2] = 1
+    for groups, low in ((None, 0.02), (np.arange(200) // 20, 0)):
+        hits = {"r1": retrieval._Hits(after, groups)}
+        figures = retrieval._recalls(hits, "_reranked", 0, {"r1": retrieval._Hits(before, groups)})
+        assert figures["r1_reranked_gain"] == pytest.approx(0.05) and figures["r1_reranked"] == pytest.approx(0.55)
+        assert figures["r1_reranked_gain_low"] == pytest.approx(low, abs=0.01)
+        assert figures["r1_reranked_low"] < 0.5 or groups is not None
 
 
 def test_retrieval_metrics_without_contrast_order_all_by_matching():

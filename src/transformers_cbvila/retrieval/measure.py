@@ -6,7 +6,7 @@ Shapes: M rows or images, T texts, Q queries.
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -62,8 +62,9 @@ def measure_retrieval(
         `text_retrieval_r1`, `_r5`, `_r10` (texts found by images) and `image_retrieval_r1` … by cosine similarity;
         with `rerank_k` also `text_retrieval_r1_reranked` …, by matching alone, as in ALBEF, `…_combined`, by the sum
         of both ([`Candidates.with_similarity`]), and `…_fitted`, by their sum with a weight for similarity that was
-        fitted on the other half of the queries; fitted on all of them it is `similarity_weight`. Recalls have `_low`
-        and `_high`, their 95 % bootstrap interval over queries. `match_slope` and `match_offset` turn the scores of
+        fitted on the other half of the queries; fitted on all of them it is `similarity_weight`. Of these three
+        `…_gain` is what the order adds to similarity. Recalls and gains, of the same queries, have `_low` and `_high`,
+        their 95 % bootstrap interval over queries. `match_slope` and `match_offset` turn the scores of
         the best of these orders into probabilities ([`Calibration`]); `match_error`, `match_precision` and
         `match_answered` are their [`CalibrationQuality`].
         Empty, with a warning, where the model cannot compare images with texts.
@@ -126,10 +127,11 @@ def measure_gallery(
     galleries = encode_both(model, processor, images, texts, *options)
     true = TrueMatches(texts, owners, own_captions_only)
     found_images, found_texts = (Encoded(torch.cat(list(gallery.blocks)), []) for gallery in galleries)
-    metrics = _recalls(found_images, found_texts, None, true, "", seed)
+    by_similarity = _hits(found_images, found_texts, None, true)
+    metrics = _recalls(by_similarity, "", seed)
     if rerank_k and matches:
         found = rerank(model, *galleries, rerank_k, progress, folder and Path(folder) / "matches", together)
-        metrics |= _recalls(found_images, found_texts, found, true, "_reranked", seed)
+        metrics |= _recalls(_hits(found_images, found_texts, found, true), "_reranked", seed, by_similarity)
         scale = float(model.cbvila.similarity_scale())
         judged = [
             _judged(found.texts_of_images, true.texts_of, scale),
@@ -142,7 +144,7 @@ def measure_gallery(
         for ending, weights in by_both.items():
             pairs = zip(found, weights, strict=True)
             both = TwoStageRetrieval(*(candidates.with_similarity(scale * weight) for candidates, weight in pairs))
-            metrics |= _recalls(found_images, found_texts, both, true, ending, seed)
+            metrics |= _recalls(_hits(found_images, found_texts, both, true), ending, seed, by_similarity)
         metrics["similarity_weight"] = fitted_similarity_weight(judged)
         metrics |= _calibration(judged, better_order(metrics, rerank_k), scale)
     return metrics
@@ -224,10 +226,28 @@ def _slices(count: int) -> list[slice]:
     return [slice(start, start + _QUERIES) for start in range(0, count, _QUERIES)]
 
 
+class _Hits(NamedTuple):
+    """Which queries find a true item among their first ones."""
+
+    found: np.ndarray  # (Q,) 0 or 1
+    groups: np.ndarray | None  # (Q,) the image of each query, where several queries have one
+
+
 def _recalls(
-    images: Encoded, texts: Encoded, found: TwoStageRetrieval | None, true: TrueMatches, ending: str, seed: int
+    hits: dict[str, _Hits], ending: str, seed: int, by_similarity: dict[str, _Hits] | None = None
 ) -> dict[str, float]:
-    """Figures both ways, from embeddings of M images and T texts; with candidates, these come first."""
+    """Recalls both ways at all depths, and what they gain over those by similarity."""
+    metrics: dict[str, float] = {}
+    for name, (found, groups) in hits.items():
+        metrics |= mean_with_interval(f"{name}{ending}", found, seed, groups)
+    if by_similarity is not None:
+        for name, (found, groups) in hits.items():
+            metrics |= mean_with_interval(f"{name}{ending}_gain", found - by_similarity[name].found, seed, groups)
+    return metrics
+
+
+def _hits(images: Encoded, texts: Encoded, found: TwoStageRetrieval | None, true: TrueMatches) -> dict[str, _Hits]:
+    """Hits of each recall, from embeddings of M images and T texts; with candidates, these come first."""
 
     def texts_by_images(part: slice) -> Tensor:
         return cosine_similarity(Encoded(images.embeds[part], []), texts)
@@ -235,7 +255,7 @@ def _recalls(
     def images_by_texts(part: slice) -> Tensor:
         return cosine_similarity(images, Encoded(texts.embeds[part], [])).T
 
-    metrics: dict[str, float] = {}
+    hits: dict[str, _Hits] = {}
     ways: tuple[tuple[str, int, Callable, Callable, Candidates | None, np.ndarray | None], ...] = (
         ("text", len(images.embeds), texts_by_images, true.texts_of, found and found.texts_of_images, None),
         ("image", len(texts.embeds), images_by_texts, true.images_of, found and found.images_of_texts, true.owners),
@@ -243,10 +263,8 @@ def _recalls(
     for way, queries, scores, relevant, candidates, groups in ways:
         ranks = np.concatenate([_ranks(scores(part), relevant(part), candidates, part) for part in _slices(queries)])
         for depth in DEPTHS:
-            metrics |= mean_with_interval(
-                f"{way}_retrieval_r{depth}{ending}", (ranks < depth).astype(float), seed, groups
-            )
-    return metrics
+            hits[f"{way}_retrieval_r{depth}"] = _Hits((ranks < depth).astype(float), groups)
+    return hits
 
 
 def _ranks(similarity: Tensor, relevant: np.ndarray, candidates: Candidates | None, part: slice) -> np.ndarray:
