@@ -1,6 +1,7 @@
 """The demo from end to end on a few images and steps: fine-tune, evaluate, ask, report; and going on after a stop."""
 
 import json
+import re
 
 import pytest
 from transformers import AutoModelForVisualQuestionAnswering, BertTokenizer
@@ -42,13 +43,13 @@ def start(tmp_path, few_images, monkeypatch):
     return ["demo", "--output_dir", str(tmp_path / "demo"), "--max_steps", "2"]
 
 
-def test_demo_finetunes_evaluates_and_reports(start, tmp_path, few_images):
+def test_demo_finetunes_evaluates_and_reports(start, tmp_path, few_images, capsys):
     assert main(start) == 0
-    folder = tmp_path / "demo"
+    folder, printed = tmp_path / "demo", capsys.readouterr().out
     report, metrics = (json.loads((folder / name).read_text()) for name in ("report.json", "evaluation.json"))
     assert (folder / "report.html").is_file() and report["train_steps"] == 2 and report["train_seconds"] > 0
     assert report["n_questions"] == sum(map(len, few_images["test"]["question"])) == metrics["rows"]
-    assert report["accuracy"] == metrics["accuracy"]
+    assert report["accuracy"] == metrics["accuracy"] and re.search(rf"accuracy +{metrics['accuracy']:.4f} \[", printed)
     assert report["floors"]["the question alone"] == metrics["accuracy_text_only_floor"]
     predictions = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
     assert sum(asked["score"] for asked in predictions) / len(predictions) == pytest.approx(metrics["accuracy"])

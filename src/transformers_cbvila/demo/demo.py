@@ -13,6 +13,7 @@ import transformers
 
 from ..data.easy_vqa.facts import question_type
 from ..data.source_rows import load_rows
+from ..metric_lines import print_metrics
 from ..model.modeling_cbvila_question_answering import CBViLAForQuestionAnswering
 from ..tasks.evaluate import EvaluationJob, evaluate_task
 from ..tasks.vqa import VisualQuestionAnswering
@@ -30,7 +31,7 @@ _SHOWN_RIGHT, _SHOWN_WRONG = 12, 12
 def run_demo(
     task: VisualQuestionAnswering, job: FinetuningJob, args: CBViLATrainingArguments, command: str = ""
 ) -> Path:
-    """Fine-tunes, or goes on with it, evaluates, and returns the path of the report.
+    """Fine-tunes, or goes on with it, evaluates, prints the accuracy, and returns the path of the report.
 
     Args:
         task: The task, with its options.
@@ -46,6 +47,7 @@ def run_demo(
         str(folder), [DATA], str(output), split=SPLIT, train_data=[DATA], predictions=str(predictions)
     )
     metrics = evaluate_task(VisualQuestionAnswering(), test)
+    print_metrics({name: value for name, value in metrics.items() if name.startswith("accuracy")})
     record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     predicted = [json.loads(line) for line in predictions.read_text(encoding="utf-8").splitlines()]
     return write_report(folder, demo_run(record, metrics, predicted, folder, job, command))
