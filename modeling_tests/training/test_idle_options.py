@@ -169,6 +169,9 @@ def test_what_says_more_of_what_is_off_is_named(tmp_path, capsys):
     said = capsys.readouterr().err
     assert "shuffle_buffer=5: train_data are not streamed" in said
     assert "codebook_restart_grace=5: no code restarts (codebook_restart_threshold=0)" in said
+    options = {"codebook_restart_threshold": 0.1, "codebook_learning_rate": 0.0}
+    build_trainer(job, finetuning_arguments(tmp_path, **options))
+    assert "codebook_restart_threshold=0.1: codes rest (codebook_learning_rate=0)" in capsys.readouterr().err
 
 
 def test_keywords_that_no_row_has_are_named(tmp_path, capsys):

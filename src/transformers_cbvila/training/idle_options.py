@@ -51,6 +51,8 @@ def _alone(options: Any) -> Iterator[tuple[tuple[str, ...], str]]:
         yield ("shuffle_buffer",), "train_data are not streamed"
     if getattr(options, "codebook_restart_threshold", 1) == 0:
         yield ("codebook_restart_grace",), "no code restarts (codebook_restart_threshold=0)"
+    if getattr(options, "codebook_learning_rate", None) == 0:
+        yield ("codebook_restart_threshold", "codebook_restart_grace"), "codes rest (codebook_learning_rate=0)"
 
 
 def _unused(model: Any) -> Iterator[tuple[tuple[str, ...], str]]:

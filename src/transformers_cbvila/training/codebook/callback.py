@@ -264,6 +264,7 @@ class CodebookCallback(TrainerCallback):
         if self.is_frozen:
             warn_of_frozen_codes(args, self.quantizer)
         warn_of_endless_burn_in(args, state, burn_in)
-        warn_of_no_restarts(args, align, burn_in)
+        if not self.codes_rest:
+            warn_of_no_restarts(args, align, burn_in)
         if self.context.model.needs("hard_negatives"):
             warn_of_hard_negatives(args, state, align)
