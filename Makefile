@@ -78,6 +78,7 @@ endef
 
 # It brings scikit-learn and scipy, which nothing else here needs.
 SENTENCE := $(VENV)-sentence-transformers
+WITH_SENTENCE_TRANSFORMERS = $(SENTENCE)/bin/python $(PIP_INSTALL) sentence-transformers==6.2.0
 
 $(OLDEST)/made $(NEWEST)/made $(SENTENCE)/made: %/made: $(STAMP)
 	rm -rf $*
@@ -95,7 +96,7 @@ test-newest: $(NEWEST)/made  ## the same with the newest 5.x of transformers tha
 	$(call test_on,$(NEWEST))
 
 test-sentence-transformers: $(SENTENCE)/made  ## the tests that need sentence-transformers, 6.2.0
-	$(SENTENCE)/bin/python $(PIP_INSTALL) sentence-transformers==6.2.0
+	$(WITH_SENTENCE_TRANSFORMERS)
 	$(subst $(VENV_PYTHON),$(SENTENCE)/bin/python,$(PYTEST)) modeling_tests/retrieval/test_sentence_transformers.py
 
 conformance: $(STAMP)  ## transformers' own common tests on all our classes, counted per class, with the reason of every skip
@@ -160,7 +161,7 @@ lm: $(STAMP)  ## unpack the language model SmolLM2-135M-Instruct (Apache 2.0) on
 BENCH := OMP_NUM_THREADS=1 $(VENV_PYTHON) benchmarks
 BENCHED := $(VENV)/installed-bench
 
-bench: $(BENCHED)  ## time the pretraining step, the quantiser, re-ranking, answers, encoding, the start and a run, and what indexing holds (22 minutes)
+bench: $(BENCHED) $(SENTENCE)/made  ## time the pretraining step, the quantiser, re-ranking, answers, encoding, the start and a run, and what indexing holds (22 minutes)
 	$(BENCH)/pretraining_step.py --size tiny
 	$(BENCH)/pretraining_step.py --size base
 	$(BENCH)/quantizer.py
@@ -169,7 +170,8 @@ bench: $(BENCHED)  ## time the pretraining step, the quantiser, re-ranking, answ
 	$(BENCH)/start.py
 	$(BENCH)/questions.py --size tiny
 	$(BENCH)/questions.py --size base --questions 8 --tokens 10 --rounds 1
-	$(BENCH)/encoding.py --rounds 9
+	$(WITH_SENTENCE_TRANSFORMERS)
+	$(subst $(VENV_PYTHON),$(SENTENCE)/bin/python,$(BENCH))/encoding.py --rounds 9
 	$(BENCH)/goodput.py
 	$(BENCH)/index_memory.py
 
