@@ -240,8 +240,7 @@ def _recalls(
     metrics: dict[str, float] = {}
     for name, (found, groups) in hits.items():
         metrics |= mean_with_interval(f"{name}{ending}", found, seed, groups)
-    if by_similarity is not None:
-        for name, (found, groups) in hits.items():
+        if by_similarity is not None:
             metrics |= mean_with_interval(f"{name}{ending}_gain", found - by_similarity[name].found, seed, groups)
     return metrics
 
