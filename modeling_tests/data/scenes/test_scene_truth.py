@@ -68,6 +68,19 @@ def test_captions_of_places_and_relations_are_those_of_all_captions_that_tell_on
     assert 0 < without < len(rows) / 5
 
 
+@pytest.mark.parametrize("objects", [1, 3])
+def test_full_captions_tell_kind_and_size_of_every_object(objects):
+    rows = rows_of("pretraining", captions="full", objects=objects, fewest=1)
+    several = 0
+    for number in range(len(rows)):
+        row = rows.texts(number)
+        several += len(row["captions"]) > 1
+        for caption in row["captions"]:
+            words = caption.replace(",", " ").split()
+            assert sum(word in {"small", "little", "big", "large"} for word in words) == len(row["objects"]), caption
+    assert several > 0.9 * len(rows) or objects == 1
+
+
 @pytest.mark.parametrize("split, task", [("confusers", "retrieval"), ("train", "vqa")])
 def test_captions_of_places_are_for_pairs(split, task):
     with pytest.raises(ValueError, match="captions=places: .*; leave it out"):

@@ -7,6 +7,7 @@ even partial captions name colour and shape of what they are about.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 from .draws import Draws
 from .full_description import FullDescription, describe
@@ -16,6 +17,13 @@ from .words import MIDDLE, NUMBERS, RELATION_WORDS, listed_in_words
 
 CAPTION_TYPES = ("full", "full", "relation", "attribute", "count", "place", "place")
 _TRIES = 8  # to put a second full caption otherwise
+
+# Whether a caption, of which a description may be known, is one of those that an option asks for.
+_CHOICES: dict[str, Callable[[str, FullDescription | None], bool]] = {
+    "full": lambda text, described: described is not None and described.tells_sizes,
+    "places": lambda text, described: MIDDLE in text,
+    "relations": lambda text, described: not RELATION_WORDS.isdisjoint(text.replace(",", " ").split()),
+}
 
 
 def captions_of(scene: Scene, size: int, draws: Draws) -> dict[str, FullDescription | None]:
@@ -38,12 +46,9 @@ def captions_of(scene: Scene, size: int, draws: Draws) -> dict[str, FullDescript
 
 
 def only_those_that_tell(what: str, captions: dict[str, FullDescription | None]) -> dict[str, FullDescription | None]:
-    """Returns those captions that tell `places` or, beside these, `relations` of two objects, or all if none does."""
-    told = {
-        "places": lambda text: MIDDLE in text,
-        "relations": lambda text: not RELATION_WORDS.isdisjoint(text.replace(",", " ").split()),
-    }[what]
-    return {text: description for text, description in captions.items() if told(text)} or captions
+    """Returns the captions that [`~options.SceneOptions`] asks for by `what`, or all if there is none of them."""
+    chosen = _CHOICES[what]
+    return {text: described for text, described in captions.items() if chosen(text, described)} or captions
 
 
 def two_related(scene: Scene, draws: Draws) -> FullDescription:
@@ -60,7 +65,7 @@ def relation_caption(told: FullDescription, draws: Draws) -> str:
 
 def caption_of(told: FullDescription, draws: Draws) -> str:
     """Returns what is told in words: a full caption, or one of a relation if no sizes are told."""
-    return relation_caption(told, draws) if told.objects[0][1] is None else told.text(draws)
+    return told.text(draws) if told.tells_sizes else relation_caption(told, draws)
 
 
 def attribute_caption(scene: Scene, draws: Draws) -> str:

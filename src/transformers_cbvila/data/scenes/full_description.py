@@ -27,6 +27,11 @@ class FullDescription:
     objects: tuple[tuple[Kind, str | None], ...]
     relations: tuple[tuple[int, str, int], ...]
 
+    @property
+    def tells_sizes(self) -> bool:
+        """Whether it tells the sizes of its objects, as full captions do, and those of a relation alone do not."""
+        return all(size is not None for _, size in self.objects)
+
     def holds(self, scene: Scene) -> bool:
         """Returns whether it is true of a scene, which may have further objects."""
         found = {item.kind: item for item in scene.objects}
