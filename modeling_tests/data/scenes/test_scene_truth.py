@@ -81,6 +81,13 @@ def test_full_captions_tell_kind_and_size_of_every_object(objects):
     assert several > 0.9 * len(rows) or objects == 1
 
 
+def test_captions_of_pairs_name_two_objects_and_no_size():
+    rows = rows_of("pretraining", captions="pairs")
+    for number in range(len(rows)):
+        (caption,) = rows.texts(number)["captions"]
+        assert named_kinds(caption) == (2, 0), caption
+
+
 @pytest.mark.parametrize("split, task", [("confusers", "retrieval"), ("train", "vqa")])
 def test_captions_of_places_are_for_pairs(split, task):
     with pytest.raises(ValueError, match="captions=places: .*; leave it out"):

@@ -21,6 +21,7 @@ _TRIES = 8  # to put a second full caption otherwise
 # Whether a caption, of which a description may be known, is one of those that an option asks for.
 _CHOICES: dict[str, Callable[[str, FullDescription | None], bool]] = {
     "full": lambda text, described: described is not None and described.tells_sizes,
+    "pairs": lambda text, described: described is not None and not described.tells_sizes,
     "places": lambda text, described: MIDDLE in text,
     "relations": lambda text, described: not RELATION_WORDS.isdisjoint(text.replace(",", " ").split()),
 }
