@@ -1,11 +1,12 @@
 """How often a model draws what a caption of scenes says, over steps, temperature and guidance.
 
 A parser of pixels judges (`drawing/judging.py`); the first line is its judgement of true pictures, the second of these
-painted from their own visual words, which drawings can hardly exceed. The last column but one is how often the model
-itself finds the right caption of a picture among 100, by similarity.
+painted from their own visual words, which drawings can hardly exceed. The last column but one is how often the
+reranker finds the right caption of a picture among 100, by similarity.
 
-    python benchmarks/drawing.py --model runs/pretrain-scenes/all --rows 200
-    python benchmarks/drawing.py --model runs/pretrain-scenes/all --split test_compositional --steps 8 --guidance 1
+    python benchmarks/drawing.py --model cbvila-scenes --rows 200
+    python benchmarks/drawing.py --model cbvila-scenes --rows 200 --steps 8 --guidance 2 --candidates 1 16
+    python benchmarks/drawing.py --model runs/draw --reranker cbvila-scenes --split test_compositional --candidates 16
 """
 
 import argparse
@@ -15,12 +16,13 @@ from typing import Any
 
 import torch
 
-from transformers_cbvila import CBViLAForPreTraining, CBViLAProcessor
+from transformers_cbvila import CBViLAForPreTraining, CBViLAProcessor, CBViLARetriever
 from transformers_cbvila.bundled import checkpoint_source
 from transformers_cbvila.data.sources import load_pairs
 from transformers_cbvila.drawing.changes import exchange_words
 from transformers_cbvila.drawing.from_captions import draw_captions
 from transformers_cbvila.drawing.judging import judge_drawings
+from transformers_cbvila.drawing.reranking import best_matching
 from transformers_cbvila.retrieval.encoding import GalleryEncoder
 
 AMONG = 100
@@ -43,7 +45,7 @@ def line(name: str, judged: dict[str, float], found: float, seconds: float) -> N
     """Prints a line of the table."""
     interval = f"{100 * judged['drawn_true_low']:.1f} to {100 * judged['drawn_true_high']:.1f}"
     print(
-        f"{name:<28} {100 * judged['drawn_true']:5.1f} ({interval})  floor {100 * judged['drawn_true_floor']:4.1f}  "
+        f"{name:<34} {100 * judged['drawn_true']:5.1f} ({interval})  floor {100 * judged['drawn_true_floor']:4.1f}  "
         f"objects {judged['drawn_objects']:.2f}  R@1 of {AMONG}: {100 * found:.1f}  {seconds:.2f} s for 16",
         flush=True,
     )
@@ -58,9 +60,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 4, 8, 16])
     parser.add_argument("--temperature", type=float, nargs="+", default=[0.0, 0.5, 1.0])
     parser.add_argument("--guidance", type=float, nargs="+", default=[1.0, 2.0, 3.0])
+    parser.add_argument("--candidates", type=int, nargs="+", default=[1], help="of which the best matching is judged")
+    parser.add_argument("--reranker", help="model that matches, and finds captions (default: the one that draws)")
     options = parser.parse_args()
     source = checkpoint_source(options.model)
     model, processor = CBViLAForPreTraining.from_pretrained(source).eval(), CBViLAProcessor.from_pretrained(source)
+    matcher = CBViLARetriever.from_pretrained(options.reranker or options.model)
+    judging = matcher.model, matcher.processor
     rows = load_pairs(f"scenes[rows={options.rows}]", options.split)
     captions = [row["captions"][0] for row in rows]
     true = [row["image"] for row in rows]
@@ -68,15 +74,19 @@ def main() -> None:
     pairs = zip(true, captions, strict=True)
     painted = [exchange_words(model, processor, image, {}, caption) for image, caption in pairs]
     for name, pictures in (("true pictures", true), ("their own visual words", painted)):
-        line(name, judge_drawings(pictures, captions), found_among(model, processor, pictures, captions), 0)
-    for steps, temperature, guidance in product(options.steps, options.temperature, options.guidance):
+        line(name, judge_drawings(pictures, captions), found_among(*judging, pictures, captions), 0)
+    for steps, temperature, guidance, candidates in product(
+        options.steps, options.temperature, options.guidance, options.candidates
+    ):
         begin = time.process_time()
         how = {"num_steps": steps, "temperature": temperature, "guidance_scale": guidance}
-        pictures = [own[0] for own in draw_captions(model, processor, captions, progress=False, **how)]
+        drawn = draw_captions(model, processor, captions, candidates, progress=False, **how)
+        best = [[0]] * len(drawn) if candidates == 1 else best_matching(drawn, captions, *judging, progress=False)
+        pictures = [own[first] for own, (first,) in zip(drawn, best, strict=True)]
         seconds = (time.process_time() - begin) / len(captions) * 16
         judged = judge_drawings(pictures, captions)
-        name = f"T={steps} temp={temperature} guid={guidance}"
-        line(name, judged, found_among(model, processor, pictures, captions), seconds)
+        name = f"T={steps} temp={temperature} guid={guidance} of {candidates}"
+        line(name, judged, found_among(*judging, pictures, captions), seconds)
 
 
 if __name__ == "__main__":

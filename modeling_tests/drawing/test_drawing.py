@@ -74,3 +74,30 @@ def test_draw_command_writes_the_format_of_the_name(tmp_path):
     file = tmp_path / "drawn.jpg"
     assert main(["draw", "cbvila-tiny", "a red circle", "--output", str(file), "--steps", "1"]) == 0
     assert Image.open(file).format == "JPEG"
+
+
+def test_draw_command_keeps_the_candidates_that_match_best(tmp_path, capsys):
+    argv = ["draw", "cbvila-scenes", "a blue circle left of a red square", "--steps", "2", "--seed", "3"]
+    all_of_them, best, by_another = (tmp_path / f"{name}.png" for name in ("all", "best", "another"))
+    assert main([*argv, "--samples", "4", "--output", str(all_of_them)]) == 0
+    assert main([*argv, "--candidates", "4", "--samples", "2", "--output", str(best)]) == 0
+    options = ["--reranker", "cbvila-scenes", "--output", str(by_another)]
+    assert main([*argv, "--candidates", "4", "--samples", "2", *options]) == 0
+    kept = np.asarray(Image.open(best))
+    assert kept.shape[1] < np.asarray(Image.open(all_of_them)).shape[1]
+    assert np.array_equal(kept, np.asarray(Image.open(by_another))), "the model itself matches by default"
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--candidates", "3"], "--candidates 3: fewer than --samples 4"),
+        (["--reranker", "cbvila-scenes"], "--reranker changes nothing here: it chooses among --candidates"),
+        (["--candidates", "8", "--show_steps"], "--candidates changes nothing here: --show_steps shows one"),
+        (["--candidates", "8", "--image", "a.png", "--redraw", "1"], "--candidates changes nothing here: --image"),
+    ],
+)
+def test_draw_command_refuses_candidates_that_change_nothing(options, message, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["draw", "cbvila-scenes", "a red square", "--output", str(tmp_path / "a.png"), *options])
+    assert message in capsys.readouterr().err

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 EXAMPLE = """\
 example:
   cbvila draw cbvila-tiny "a blue circle" "a small red square" --output drawn.png
+  cbvila draw cbvila-tiny "a blue circle" --candidates 16 --samples 1 --output best.png
   cbvila draw cbvila-tiny "a blue circle" --steps 12 --show_steps --output steps.png
   cbvila draw cbvila-tiny "a red square" --image drawn.png --redraw 8-15 --output redrawn.png
   cbvila draw cbvila-tiny "a blue circle" --image drawn.png --redraw 50% --output variations.png
@@ -36,6 +37,17 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace]:
     parser.add_argument("texts", nargs="+", metavar="TEXT", help="what to draw")
     parser.add_argument("--output", required=True, metavar="FILE.png", help="file for the sheet of pictures")
     parser.add_argument("--samples", type=int, default=4, metavar="N", help="pictures of each text (default: 4)")
+    parser.add_argument(
+        "--candidates",
+        type=int,
+        metavar="N",
+        help="draw so many pictures of each text, and keep those --samples that match it best, best first",
+    )
+    parser.add_argument(
+        "--reranker",
+        metavar="MODEL",
+        help="folder, Hub id or name of the model that matches candidates with texts (default: the one that draws)",
+    )
     parser.add_argument("--steps", type=int, default=8, metavar="T", help="steps of decoding (default: 8)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the samples (default: 0)")
     parser.add_argument(
@@ -83,7 +95,13 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace]:
     if asked.words is not None:
         parser.refuse(_OF_DRAWING, "--words names the visual words, and none is drawn")
     if asked.show_steps:
-        parser.refuse(["samples"], "--show_steps shows one picture of each text")
+        parser.refuse(["samples", "candidates"], "--show_steps shows one picture of each text")
+    if asked.image is not None:
+        parser.refuse(["candidates"], "--image changes a picture, and candidates are drawn from texts alone")
+    if asked.candidates is None:
+        parser.refuse(["reranker"], "it chooses among --candidates")
+    elif asked.candidates < asked.samples:
+        parser.error(f"--candidates {asked.candidates}: fewer than --samples {asked.samples}, which are kept of them")
     if asked.temperature == 0 and asked.steps == 1 and not isinstance(asked.redraw, float):
         parser.refuse(["seed"], "one step at --temperature 0 takes the likeliest visual words")
     return (asked,)
@@ -139,10 +157,35 @@ def run(asked: argparse.Namespace) -> int:
     elif asked.show_steps:
         lines = [of_text[0] for of_text in draw_steps(model, processor, asked.texts, seed=asked.seed, **how)]
     else:
-        lines = draw_captions(model, processor, asked.texts, asked.samples, asked.seed, **how)
+        number = asked.samples if asked.candidates is None else asked.candidates
+        reranker = _reranker(model, processor, asked)
+        lines = draw_captions(model, processor, asked.texts, number, asked.seed, **how)
+        lines = lines if reranker is None else _best(lines, asked, *reranker)
     sheet(lines, asked.texts).save(asked.output)
     print(f"Pictures: {asked.output}")
     return 0
+
+
+def _reranker(model: Any, processor: Any, asked: argparse.Namespace) -> tuple[Any, Any] | None:
+    """Returns the model that matches candidates with texts, and its processor; None without candidates."""
+    from ..drawing.reranking import check_reranks
+    from ..retrieval.retriever import CBViLARetriever
+
+    if asked.candidates is None:
+        return None
+    if asked.reranker is not None:
+        retriever = CBViLARetriever.from_pretrained(asked.reranker)
+        model, processor = retriever.model, retriever.processor
+    check_reranks(model)
+    return model, processor
+
+
+def _best(lines: list[list[Image.Image]], asked: argparse.Namespace, model: Any, processor: Any) -> list[Any]:
+    """Returns those of the candidates of each text that match it best, best first."""
+    from ..drawing.reranking import best_matching
+
+    best = best_matching(lines, asked.texts, model, processor, asked.samples, progress=len(lines) > 1)
+    return [[line[number] for number in numbers] for line, numbers in zip(lines, best, strict=True)]
 
 
 def _changed(model: Any, processor: Any, asked: argparse.Namespace, how: dict[str, Any]) -> list[list[Image.Image]]:
