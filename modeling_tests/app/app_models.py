@@ -26,4 +26,5 @@ def pictures(count=6):
 
 
 def all_models():
-    return AppModels(["tiny", "tiny-vqa"], retriever(), pretrained(), answering())
+    both = pretrained()
+    return AppModels(["tiny", "tiny-vqa"], retriever(), both, both, answering())

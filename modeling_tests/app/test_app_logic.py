@@ -17,6 +17,8 @@ from transformers_cbvila.app.looking import Looking
 from transformers_cbvila.app.pictures import AskedPicture, Picture, Pictures, Question
 from transformers_cbvila.app.search_tab import origin_html, results_html, why_html
 from transformers_cbvila.app.searching import PictureSearch
+from transformers_cbvila.drawing.from_captions import draw_captions
+from transformers_cbvila.drawing.reranking import best_matching
 
 PICTURE = half_image("red", "left")
 
@@ -128,6 +130,19 @@ def test_right_answer_is_that_of_the_example():
     assert right_answer(asked, 0, "why?") is None and right_answer(asked, None, "what?") is None
     assert question_for_another(asked, "my own?") == "my own?"
     assert question_for_another(asked, " what? ") == question_for_another(asked, "") == QUESTIONS[0]
+
+
+def test_the_candidate_that_fits_best_is_filmed():
+    loaded, matcher = pretrained(), retriever()
+    best = Drawing(loaded, matcher).draw("red left", 3, 5, 1.0, candidates=6)
+    options = {"samples": 6, "seed": 5, "progress": False, "num_steps": 3}
+    drawn = draw_captions(loaded.model, loaded.processor, ["red left"], **options)
+    ((number,),) = best_matching(drawn, ["red left"], matcher.model, matcher.processor, progress=False)
+    assert number != 0, "or the choice could not be seen"
+    np.testing.assert_allclose(np.asarray(best[-1].picture), np.asarray(drawn[0][number]), atol=1)
+    assert len(best) == 3
+    alone = Drawing(loaded).draw("red left", 3, 5, 1.0, candidates=6)
+    np.testing.assert_allclose(np.asarray(alone[-1].picture), np.asarray(drawn[0][0]), atol=1)
 
 
 def test_film_shows_the_last_step_and_can_show_all(drawing):

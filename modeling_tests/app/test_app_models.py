@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from app_models import answering, pretrained, retriever
 from code_blocks import code_blocks
-from tiny import build, tiny_processor
+from tiny import build, pretraining_model, tiny_processor
 
 from transformers_cbvila import CBViLAForImageTextRetrieval, CBViLAForVisualEntailment
 from transformers_cbvila.app import models as app_models
@@ -34,7 +34,25 @@ def saved(folder, head):
 def test_default_models_do_everything():
     models = load_models(DEFAULT_MODELS)
     assert reasons(models) == ["", "", "", ""]
-    assert not models.pretrained.model.training and not models.answering.model.training
+    assert not any(loaded.model.training for loaded in (models.looking, models.drawing, models.answering))
+    assert models.drawing.name == "cbvila-scenes-draw" and models.looking.name == "cbvila-scenes"
+    assert models.reranker is models.retriever
+
+
+def test_one_pretrained_model_searches_draws_and_looks_inside():
+    models = load_models(["cbvila-scenes"])
+    assert models.drawing is models.looking, "loaded once for both"
+    assert models.why_not_search() == models.why_not_draw() == models.why_not_look() == ""
+
+
+def test_a_model_that_learned_no_pairs_draws_and_nothing_else(tmp_path):
+    pretraining_model(objectives={name: {"weight": 0} for name in ("itc", "itm", "mlm")}).save_pretrained(tmp_path)
+    tiny_processor().save_pretrained(tmp_path)
+    models = load_models([str(tmp_path)])
+    assert models.why_not_draw() == "" and models.reranker is None
+    assert "searches" in models.why_not_search() and "visual words to look at" in models.why_not_look()
+    with pytest.raises(ValueError, match="named before draws already"):
+        load_models(["cbvila-scenes", str(tmp_path)])
 
 
 def test_a_retrieval_model_searches_and_nothing_else(tmp_path):
@@ -45,7 +63,8 @@ def test_a_retrieval_model_searches_and_nothing_else(tmp_path):
 
 def test_a_model_that_cannot_draw_says_why():
     objectives = {"mim": {"weight": 0.0}}
-    models = AppModels(["tiny"], pretrained=pretrained(objectives=objectives))
+    loaded = pretrained(objectives=objectives)
+    models = AppModels(["tiny"], looking=loaded, drawing=loaded)
     assert models.why_not_draw().startswith("tiny cannot draw: This model was built without the objective 'mim'")
     assert models.why_not_look() == ""
 
@@ -60,7 +79,7 @@ def test_tabs_without_a_model_say_what_they_need():
     ]
     for why, head in zip(reasons(models), needed, strict=True):
         assert "a, b are none of" in why and head in why
-    assert reasons(AppModels(["a"], retriever(), pretrained(), answering())) == ["", "", "", ""]
+    assert reasons(AppModels(["a"], retriever(), pretrained(), pretrained(), answering())) == ["", "", "", ""]
 
 
 def test_models_of_no_use_are_refused(tmp_path):

@@ -94,7 +94,8 @@ def test_files_have_the_rows_and_their_truth(tmp_path, task, capsys):
         ({"objects": 5}, "objects=5: an image has places for 1 to 4"),
         ({"objects": 0}, "objects=0"),
         ({"objects": 2, "fewest": 3}, "fewest=3 must be from 1 to objects=2"),
-        ({"captions": "place"}, "captions='place' is none of all, places, relations; did you mean places"),
+        ({"captions": "place"}, "captions='place' is none of all, full, pairs, places, .* mean places"),
+        ({"questions": "were"}, r"questions='were' is none of all, where; did you mean where\?"),
         ({"style": "stripes"}, r"style='stripes' is none of flat, striped, noisy, mixed; did you mean striped\?"),
         ({"rows": 0}, "rows=0 must be at least 1"),
     ],
@@ -115,6 +116,8 @@ def test_impossible_options_are_refused(options, message):
         ({"fewest": 1}, "test", "entailment", "fewest=1: the text of entailment says what an image has; leave it out"),
         ({"fewest": 3}, "train", "reasoning", "fewest=3: the text of reasoning says"),
         ({"fewest": 1}, "confusers", "retrieval", "fewest=1: confusers have two objects or more"),
+        ({"questions": "where"}, "train", "retrieval", "questions=where: retrieval has no questions; leave it out"),
+        ({"questions": "where", "fewest": 1}, "train", "vqa", "questions=where: with fewest=1 some images have none"),
         ({"rows": 20_000}, "confusers", "retrieval", "rows=20000 is more than the split confusers can have"),
     ],
 )
@@ -126,7 +129,7 @@ def test_rows_that_there_cannot_be_are_refused(options, split, task, message):
 def test_options_in_brackets_are_checked():
     with pytest.raises(ValueError, match="size=8 is no size"):
         load_rows("scenes[size=8]", "train")
-    known = "size, objects, fewest, style, rows, seed, captions, blank"
+    known = "size, objects, fewest, style, rows, seed, captions, questions, blank"
     with pytest.raises(ValueError, match=f"no option 'colors'; its options are {known}"):
         load_rows("scenes[colors=3]", "train")
     with pytest.raises(ValueError, match="Unknown split"):

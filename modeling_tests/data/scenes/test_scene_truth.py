@@ -88,6 +88,19 @@ def test_captions_of_pairs_name_two_objects_and_no_size():
         assert named_kinds(caption) == (2, 0), caption
 
 
+@pytest.mark.parametrize("split", DRAWN)
+def test_questions_of_where_are_one_an_image_and_about_every_side_alike(split):
+    rows = rows_of("vqa", split, questions="where", rows=400)
+    sides = Counter()
+    for number in range(len(rows)):
+        row = rows.texts(number)
+        ((question,), (given,)) = row["question"], row["answer"]
+        assert question.startswith("where is the ") and row["question_type"] == ["relation"]
+        assert answer(question, row["objects"]) == given
+        sides[given] += 1
+    assert set(sides) == {"left", "right", "above", "below"} and min(sides.values()) > 0.6 * max(sides.values())
+
+
 @pytest.mark.parametrize("split, task", [("confusers", "retrieval"), ("train", "vqa")])
 def test_captions_of_places_are_for_pairs(split, task):
     with pytest.raises(ValueError, match="captions=places: .*; leave it out"):

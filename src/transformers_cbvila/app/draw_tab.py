@@ -9,8 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from ..drawing.from_captions import draw_captions
+from ..drawing.reranking import best_matching
 from ..drawing.steps import DrawnStep, draw_in_steps
 from ..retrieval.encoding import pixel_values_of
+from ..retrieval.retriever import CBViLARetriever
 from . import html
 from .components import EVENT, explained, live_html, saying_what_is_wrong, still_html
 from .models import Loaded
@@ -56,10 +59,11 @@ class Drawing:
 
     Args:
         loaded: A pretrained model that draws.
+        reranker: What says which of several drawings fits the caption best; without, one is drawn.
     """
 
-    def __init__(self, loaded: Loaded) -> None:
-        self.loaded = loaded
+    def __init__(self, loaded: Loaded, reranker: CBViLARetriever | None = None) -> None:
+        self.loaded, self.reranker = loaded, reranker
         vision = loaded.model.config.vision_config
         self.side = vision.image_size // vision.patch_size
 
@@ -69,13 +73,20 @@ class Drawing:
         (seen,) = self.loaded.processor.postprocess(pixel_values)
         return seen
 
-    def draw(self, caption: str, steps: int, seed: int, guidance: float) -> list[DrawnStep]:
-        """Draws a picture.
+    def draw(self, caption: str, steps: int, seed: int, guidance: float, candidates: int = 1) -> list[DrawnStep]:
+        """Draws a picture, the one of several candidates that fits the caption best.
 
         Raises:
             ValueError: If the caption is empty.
         """
-        return self._draw(caption, steps, seed, guidance)
+        sample = 0
+        if self.reranker is not None and candidates > 1 and caption.strip():
+            how: dict[str, Any] = {"num_steps": int(steps), "guidance_scale": guidance, "progress": False}
+            model, processor = self.loaded.model, self.loaded.processor
+            drawn = draw_captions(model, processor, [caption], int(candidates), int(seed), **how)
+            matcher = self.reranker.model, self.reranker.processor
+            ((sample,),) = best_matching(drawn, [caption], *matcher, progress=False)
+        return self._draw(caption, steps, seed, guidance, sample=sample)
 
     def redraw(
         self, caption: str, image: Image.Image | None, part: Sequence[int], steps: int, seed: int, guidance: float
@@ -153,7 +164,15 @@ def add_draw_tab(gr: Any, drawing: Drawing) -> DrawTab:
                 most = min(12, drawing.side**2)
                 steps = gr.Slider(1, most, min(8, most), step=1, label="Steps")
                 guidance = gr.Slider(
-                    1, 5, 1, step=0.5, label="Guidance: above 1, further from pictures without a caption"
+                    1, 5, 2, step=0.5, label="Guidance: above 1, further from pictures without a caption"
+                )
+                candidates = gr.Slider(
+                    1,
+                    32,
+                    16 if drawing.reranker else 1,
+                    step=1,
+                    visible=drawing.reranker is not None,
+                    label="Candidates: so many are drawn, and the one that fits its caption best is shown",
                 )
             film = live_html(gr, "film.js", "draw-film")
         with gr.Column(scale=2, min_width=280):
@@ -165,6 +184,7 @@ def add_draw_tab(gr: Any, drawing: Drawing) -> DrawTab:
                 pass
     marked = gr.Textbox(visible=False)
     shown, how = [film, marks, picture], [steps, seed, guidance]
+    asked = [caption, *how, candidates]
     unchanged = (gr.skip(), gr.skip())
 
     def results(drawn: Sequence[DrawnStep], caption: str) -> tuple[Any, ...]:
@@ -172,8 +192,8 @@ def add_draw_tab(gr: Any, drawing: Drawing) -> DrawTab:
         return film_html(drawn, caption.strip()), marks_html(last, drawing.side), last
 
     @saying_what_is_wrong(*unchanged)
-    def draw(caption: str, steps: int, seed: int, guidance: float) -> tuple[Any, ...]:
-        return results(drawing.draw(caption, steps, seed, guidance), caption)
+    def draw(caption: str, steps: int, seed: int, guidance: float, candidates: int) -> tuple[Any, ...]:
+        return results(drawing.draw(caption, steps, seed, guidance, candidates), caption)
 
     @saying_what_is_wrong(*unchanged)
     def redrawn(marked: str, caption: str, image: Any, steps: int, seed: int, guidance: float) -> tuple[Any, ...]:
@@ -190,14 +210,13 @@ def add_draw_tab(gr: Any, drawing: Drawing) -> DrawTab:
             seen,
         )
 
-    gr.on([caption.submit, seed.release, steps.release, guidance.release], draw, [caption, *how], shown, **EVENT)
+    released = [slider.release for slider in (seed, steps, guidance, candidates)]
+    gr.on([caption.submit, *released], draw, asked, shown, **EVENT)
     for example in examples:
-        example.click(lambda words=example.value: words, None, [caption], **EVENT).then(
-            draw, [caption, *how], shown, **EVENT
-        )
+        example.click(lambda words=example.value: words, None, [caption], **EVENT).then(draw, asked, shown, **EVENT)
     redraw.click(redrawn, [marked, other, picture, *how], shown, js=_MARKED, **EVENT)
 
     def start() -> tuple[Any, ...]:
-        return EXAMPLES[0], *draw(EXAMPLES[0], 8, 0, 1)
+        return EXAMPLES[0], *draw(EXAMPLES[0], 8, 0, 2, candidates.value)
 
     return DrawTab(picture, caption, (brought, [picture], shown), (start, [], [caption, *shown]), links)

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..bundled import checkpoint_source, class_of_checkpoint
 from ..devices import placed
+from ..model.configuration_cbvila import CBViLAConfig
 from ..model.messages_cbvila import listed
 from ..model.modeling_cbvila_pretraining import CBViLAForPreTraining
 from ..model.modeling_cbvila_question_answering import CBViLAForQuestionAnswering
@@ -15,7 +16,7 @@ from ..model.processing_cbvila import CBViLAProcessor
 from ..retrieval.retriever import CBViLARetriever
 
 # What the app shows if nobody names a model: checkpoints that come with the package.
-DEFAULT_MODELS = ("cbvila-scenes", "cbvila-scenes-vqa")
+DEFAULT_MODELS = ("cbvila-scenes-draw", "cbvila-scenes", "cbvila-scenes-vqa")
 
 _PRETRAINED, _RETRIEVAL, _ANSWERING = (
     "CBViLAForPreTraining",
@@ -25,7 +26,9 @@ _PRETRAINED, _RETRIEVAL, _ANSWERING = (
 # Which heads search and answer. The pretrained one also draws and shows its visual words.
 _USES = {_PRETRAINED: "searches, draws and looks inside", _RETRIEVAL: "searches", _ANSWERING: "answers questions"}
 # The parts of the app that each loads; the first model that can takes a part.
-_PARTS = {_PRETRAINED: {"search", "pretrained"}, _RETRIEVAL: {"search"}, _ANSWERING: {"answering"}}
+_PARTS = {_PRETRAINED: {"search", "looking", "drawing"}, _RETRIEVAL: {"search"}, _ANSWERING: {"answering"}}
+# What a pretrained model does that learned neither contrast nor matching, and the part that it loads.
+_ONLY_DRAWS, _DRAWING = "draws", {"drawing"}
 
 
 @dataclass(frozen=True)
@@ -35,19 +38,14 @@ class Source:
     Attributes:
         name: The name that it was given by.
         path: What `from_pretrained` takes.
-        head: The name of the class that it was saved from.
+        use: What the app can do with it, in words.
         parts: The parts of the app that it is the first to bring.
     """
 
     name: str
     path: str
-    head: str
+    use: str
     parts: frozenset[str]
-
-    @property
-    def use(self) -> str:
-        """What the app does with it, in words."""
-        return _USES[self.head]
 
 
 @dataclass
@@ -66,14 +64,21 @@ class AppModels:
     Attributes:
         names: The models as they were named.
         retriever: Searches.
-        pretrained: Draws pictures and shows its visual words.
+        looking: Shows its visual words.
+        drawing: Draws pictures.
         answering: Answers questions.
     """
 
     names: list[str]
     retriever: CBViLARetriever | None = None
-    pretrained: Loaded | None = None
+    looking: Loaded | None = None
+    drawing: Loaded | None = None
     answering: Loaded | None = None
+
+    @property
+    def reranker(self) -> CBViLARetriever | None:
+        """What says which of several drawings fits a caption best; None if no model was trained to match."""
+        return self.retriever if self.retriever and self.retriever.model.config.needs("hard_negatives") else None
 
     def why_not_search(self) -> str:
         """Returns why the app cannot search; an empty string if it can."""
@@ -85,20 +90,20 @@ class AppModels:
 
     def why_not_look(self) -> str:
         """Returns why the app cannot show visual words; an empty string if it can."""
-        if self.pretrained is None:
+        if self.looking is None:
             return self._none("has visual words to look at", _PRETRAINED)
-        if not self.pretrained.model.cbvila.has_quantizer:
-            return f"{self.pretrained.name} was built without a codebook, so it has no visual words."
+        if not self.looking.model.cbvila.has_quantizer:
+            return f"{self.looking.name} was built without a codebook, so it has no visual words."
         return ""
 
     def why_not_draw(self) -> str:
         """Returns why the app cannot draw; an empty string if it can."""
-        if self.pretrained is None:
+        if self.drawing is None:
             return self._none("draws", _PRETRAINED)
         try:
-            self.pretrained.model.check_draws_images()
+            self.drawing.model.check_draws_images()
         except ValueError as error:
-            return f"{self.pretrained.name} cannot draw: {error}"
+            return f"{self.drawing.name} cannot draw: {error}"
         return ""
 
     def _none(self, what: str, *heads: str) -> str:
@@ -119,8 +124,10 @@ def load_models(names: Sequence[str] = DEFAULT_MODELS) -> AppModels:
     for source in find_models(names):
         if "search" in source.parts:
             models.retriever = CBViLARetriever.from_pretrained(source.path)
-        if "pretrained" in source.parts:
-            models.pretrained = _loaded(CBViLAForPreTraining, source)
+        if source.parts & {"looking", "drawing"}:
+            pretrained = _loaded(CBViLAForPreTraining, source)
+            models.looking = pretrained if "looking" in source.parts else models.looking
+            models.drawing = pretrained if "drawing" in source.parts else models.drawing
         if "answering" in source.parts:
             models.answering = _loaded(CBViLAForQuestionAnswering, source)
     return models
@@ -142,11 +149,19 @@ def find_models(names: Sequence[str]) -> list[Source]:
         if head not in _USES:
             uses = "; ".join(f"a {known} {use}" for known, use in _USES.items())
             raise ValueError(f"{name} is a {head or 'model without a head'}, which the app has no use for: {uses}.")
-        parts = frozenset(_PARTS[head]).difference(*(source.parts for source in found))
+        only_draws = head == _PRETRAINED and _learned_no_pairs(path)
+        use, able = (_ONLY_DRAWS, _DRAWING) if only_draws else (_USES[head], _PARTS[head])
+        parts = frozenset(able).difference(*(source.parts for source in found))
         if not parts:
-            raise ValueError(f"{name}: another model that was named before {_USES[head]} already; leave one out.")
-        found.append(Source(name, path, head, parts))
+            raise ValueError(f"{name}: another model that was named before {use} already; leave one out.")
+        found.append(Source(name, path, use, parts))
     return found
+
+
+def _learned_no_pairs(path: str) -> bool:
+    """Returns whether a pretrained model learned neither by contrast nor by matching which texts go with an image."""
+    config = CBViLAConfig.from_pretrained(path)
+    return not (config.needs("projections") or config.needs("hard_negatives"))
 
 
 def _loaded(head: Any, source: Source) -> Loaded:

@@ -39,7 +39,8 @@ def build_page(models: AppModels, pictures: Pictures, search: Any) -> Any:
         ImportError: If Gradio is not installed.
     """
     gr = require("gradio")
-    pretrained: Any = models.pretrained
+    drawn_by: Any = models.drawing
+    looked_into: Any = models.looking
     answering: Any = models.answering
     with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
         still_html(gr, f"<header><h1>{TITLE}</h1>{html.note(_HEAD)}</header>")
@@ -52,13 +53,19 @@ def build_page(models: AppModels, pictures: Pictures, search: Any) -> Any:
                 models.why_not_ask(),
                 lambda: add_ask_tab(gr, Answering(answering), asked_scenes()),
             )
-            drawing = _tab(gr, "Draw", "draw", models.why_not_draw(), lambda: add_draw_tab(gr, Drawing(pretrained)))
+            drawing = _tab(
+                gr,
+                "Draw",
+                "draw",
+                models.why_not_draw(),
+                lambda: add_draw_tab(gr, Drawing(drawn_by, models.reranker)),
+            )
             inside = _tab(
                 gr,
                 "Look inside",
                 "inside",
                 models.why_not_look(),
-                lambda: add_inside_tab(gr, Looking(pretrained, pictures)),
+                lambda: add_inside_tab(gr, Looking(looked_into, pictures)),
             )
         foot = _FOOT if page.space_id is None else _FOOT_OF_SPACE
         still_html(gr, f"<footer>{html.note(foot.format(models=', '.join(models.names)))}</footer>")

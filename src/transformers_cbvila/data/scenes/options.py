@@ -9,6 +9,7 @@ STYLES = ("flat", "striped", "noisy", "mixed")
 SPLITS = ("train", "validation", "test", "test_compositional", "confusers")
 TASKS = ("pretraining", "retrieval", "vqa", "entailment", "reasoning")
 GALLERY_TASKS = ("pretraining", "retrieval")  # that the split of confusers is for
+QUESTIONS = ("all", "where")
 CAPTIONS = ("all", "full", "pairs", "places", "relations")
 PLACES = 4  # two rows of two of the largest objects always fit
 SMALLEST, LARGEST = 32, 1024  # pixels; in 32 a small object has 6 or 7, which show its shape just so
@@ -32,6 +33,8 @@ class SceneOptions:
         captions: `all`, or for pretraining and retrieval only `full` ones, which name every object, those of how
             `pairs` of objects lie, those of `places`, or all that tell places or `relations`. From the last two a
             model learns first what to look for and where, from full ones what to draw (docs/study.md).
+        questions: `all`, or for vqa only `where` an object lies, seen from another: one question of each image. A
+            frozen language model learns relations from these (docs/study.md).
         blank: Whether every image is grey, to train and measure what the texts alone tell. Texts and truth stay.
 
     Raises:
@@ -45,6 +48,7 @@ class SceneOptions:
     rows: int | None = None
     seed: int = 0
     captions: str = "all"
+    questions: str = "all"
     blank: bool = False
 
     def __post_init__(self) -> None:
@@ -62,13 +66,14 @@ class SceneOptions:
             raise ValueError(
                 f"fewest={self.fewest} must be from 1 to objects={self.objects}; lower it, or give more objects."
             )
-        if self.style not in STYLES:
-            raise ValueError(
-                f"style={shown(self.style)} is none of {', '.join(STYLES)}{nearest(self.style, STYLES) or '.'}"
-            )
-        if self.captions not in CAPTIONS:
-            meant = nearest(self.captions, CAPTIONS) or "."
-            raise ValueError(f"captions={shown(self.captions)} is none of {', '.join(CAPTIONS)}{meant}")
+        for name, value, values in (
+            ("style", self.style, STYLES),
+            ("captions", self.captions, CAPTIONS),
+            ("questions", self.questions, QUESTIONS),
+        ):
+            if value not in values:
+                meant = nearest(value, values) or "."
+                raise ValueError(f"{name}={shown(value)} is none of {', '.join(values)}{meant}")
         if self.rows is not None and self.rows < 1:
             raise ValueError(f"rows={self.rows} must be at least 1; leave it out for the usual numbers.")
 
@@ -103,6 +108,9 @@ class SceneOptions:
         if self.captions != "all" and (split == "confusers" or task not in GALLERY_TASKS):
             what = "the split confusers has captions of its own" if split == "confusers" else f"{task} has no captions"
             raise ValueError(f"captions={self.captions}: {what}; leave it out.")
+        if self.questions != "all" and (task != "vqa" or self.fewest < 2):
+            what = f"{task} has no questions" if task != "vqa" else f"with fewest={self.fewest} some images have none"
+            raise ValueError(f"questions={self.questions}: {what}; leave it out.")
         if self.objects < 2 and (split == "confusers" or task in ("entailment", "reasoning")):
             what = "confusers" if split == "confusers" else task
             raise ValueError(f"objects={self.objects}: {what} is about two objects; give at least objects=2.")

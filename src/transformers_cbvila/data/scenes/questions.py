@@ -35,13 +35,15 @@ class Question(NamedTuple):
 
 
 def scene_with_questions(sampler: Sampler) -> tuple[Scene, list[Question]]:
-    """Returns a scene and questions about it, one or two of each type."""
+    """Returns a scene and questions about it, one or two of each type, or the one that the options ask for."""
     first, kinds, avoid = sampler.draws.choice(_FIRST)(sampler)
     options = sampler.options
     fewest = max(options.fewest, sampler.fewest(kinds))
     number = sampler.draws.between(min(fewest, options.objects), options.objects)
     kinds = sampler.filled(kinds, number, lambda kind: not avoid(kind))
     scene = sampler.scene(sampler.draws.shuffled(kinds))
+    if options.questions == "where":
+        return scene, [_where(*sampler.draws.choice(_pairs(sampler, scene)))]
     return scene, [first, *_about(sampler, scene)]
 
 
@@ -137,15 +139,21 @@ def _relation(sampler: Sampler, scene: Scene) -> Question:
     """Returns a question for how one object lies to another; half with yes or no, half without."""
     draws = sampler.draws
     one, other = draws.choice(_pairs(sampler, scene))
-    name = relation(one.box, other.box)
     if draws.chance(0.5):
-        return Question(f"where is the {_called(one.kind)}, seen from the {_called(other.kind)}?", name, "relation")
+        return _where(one, other)
+    name = relation(one.box, other.box)
     yes = draws.chance(0.5)
     if not yes:
         sideways = [side for side in RELATIONS if side not in (name, OPPOSITE[name])]
         name = OPPOSITE[name] if draws.chance(0.5) else draws.choice(sideways)
     side = f"{name} of" if name in ("left", "right") else name
     return Question(f"is the {_called(one.kind)} {side} the {_called(other.kind)}?", _said(yes), "relation")
+
+
+def _where(one: SceneObject, other: SceneObject) -> Question:
+    """Returns the question for the side of an object on which another lies."""
+    asked = f"where is the {_called(one.kind)}, seen from the {_called(other.kind)}?"
+    return Question(asked, relation(one.box, other.box), "relation")
 
 
 def _bigger(sampler: Sampler, scene: Scene) -> list[Question]:
