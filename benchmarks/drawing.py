@@ -10,8 +10,10 @@ reranker finds the right caption of a picture among 100, by similarity.
 """
 
 import argparse
+import json
 import time
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,11 +21,10 @@ import torch
 from transformers_cbvila import CBViLAForPreTraining, CBViLAProcessor, CBViLARetriever
 from transformers_cbvila.bundled import checkpoint_source
 from transformers_cbvila.data.sources import load_pairs
-from transformers_cbvila.drawing.changes import exchange_words
 from transformers_cbvila.drawing.from_captions import draw_captions
 from transformers_cbvila.drawing.judging import judge_drawings
 from transformers_cbvila.drawing.reranking import best_matching
-from transformers_cbvila.retrieval.encoding import GalleryEncoder
+from transformers_cbvila.retrieval.encoding import GalleryEncoder, evaluating, pixel_values_of, tokens_of
 
 AMONG = 100
 
@@ -39,6 +40,17 @@ def found_among(model: Any, processor: Any, pictures: list[Any], captions: list[
         scores = images[start : start + AMONG] @ texts[start : start + AMONG].T
         hits += (scores.argmax(1) == torch.arange(AMONG)).tolist()
     return sum(hits) / len(hits) if hits else float("nan")
+
+
+def from_their_words(model: Any, processor: Any, images: list[Any], captions: list[str]) -> list[Any]:
+    """Returns images as the model paints them from their own visual words under their captions."""
+    painted: list[Any] = []
+    for start in range(0, len(images), AMONG):
+        ids, mask = tokens_of(model, processor, captions[start : start + AMONG])
+        with evaluating(model):
+            words = model.tokenize(pixel_values_of(model, processor, images[start : start + AMONG]))
+            painted += processor.postprocess(model.detokenize(words, ids, mask))
+    return painted
 
 
 def line(name: str, judged: dict[str, float], found: float, seconds: float) -> None:
@@ -62,6 +74,7 @@ def main() -> None:
     parser.add_argument("--guidance", type=float, nargs="+", default=[1.0, 2.0, 3.0])
     parser.add_argument("--candidates", type=int, nargs="+", default=[1], help="of which the best matching is judged")
     parser.add_argument("--reranker", help="model that matches, and finds captions (default: the one that draws)")
+    parser.add_argument("--output", type=Path, help="JSON file for the figures")
     options = parser.parse_args()
     source = checkpoint_source(options.model)
     model, processor = CBViLAForPreTraining.from_pretrained(source).eval(), CBViLAProcessor.from_pretrained(source)
@@ -71,10 +84,12 @@ def main() -> None:
     captions = [row["captions"][0] for row in rows]
     true = [row["image"] for row in rows]
     print(f"{options.model} on {len(captions)} captions of scenes, {options.split}; percent, 95 % intervals")
-    pairs = zip(true, captions, strict=True)
-    painted = [exchange_words(model, processor, image, {}, caption) for image, caption in pairs]
+    painted = from_their_words(model, processor, true, captions)
+    measured: dict[str, Any] = {"split": options.split, "captions": len(captions)}
     for name, pictures in (("true pictures", true), ("their own visual words", painted)):
-        line(name, judge_drawings(pictures, captions), found_among(*judging, pictures, captions), 0)
+        measured[name] = judge_drawings(pictures, captions)
+        line(name, measured[name], found_among(*judging, pictures, captions), 0)
+    measured["drawings"] = []
     for steps, temperature, guidance, candidates in product(
         options.steps, options.temperature, options.guidance, options.candidates
     ):
@@ -86,7 +101,11 @@ def main() -> None:
         seconds = (time.process_time() - begin) / len(captions) * 16
         judged = judge_drawings(pictures, captions)
         name = f"T={steps} temp={temperature} guid={guidance} of {candidates}"
-        line(name, judged, found_among(*judging, pictures, captions), seconds)
+        found = found_among(*judging, pictures, captions)
+        line(name, judged, found, seconds)
+        measured["drawings"].append({**how, "candidates": candidates, **judged, "found_among_100": found})
+    if options.output:
+        options.output.write_text(json.dumps(measured, indent=2) + "\n")
 
 
 if __name__ == "__main__":
