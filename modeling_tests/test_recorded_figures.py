@@ -58,3 +58,17 @@ def test_pretraining_card_shows_its_inspection(name):
         assert f"{figures['mim_advantage_low']:.3f} to {figures['mim_advantage_high']:.3f}" in card
         if name == "cbvila-scenes":
             assert f"{100 * figures['image_retrieval_r1_reranked']:.1f} [" in card
+
+
+def test_drawing_card_shows_its_benchmark():
+    folder = Path(bundled_checkpoint("cbvila-scenes-draw"))
+    card = (folder / "README.md").read_text()
+    for file in ("drawing.json", "drawing-compositional.json"):
+        measured = json.loads((folder / file).read_text())
+        for figures in (measured["their own visual words"], *measured["drawings"]):
+            low, high = (f"{100 * figures[f'drawn_true_{end}']:.1f}" for end in ("low", "high"))
+            shown = f"{100 * figures['drawn_true']:.1f} [{low}, {high}]"
+            assert shown in card and shown in RESULTS + (ROOT / "docs/drawing.md").read_text()
+        assert measured["true pictures"]["drawn_true"] == 1 and not any(
+            figures["drawn_true_floor"] for figures in measured["drawings"]
+        )

@@ -166,12 +166,13 @@ def add_draw_tab(gr: Any, drawing: Drawing) -> DrawTab:
                 guidance = gr.Slider(
                     1, 5, 2, step=0.5, label="Guidance: above 1, further from pictures without a caption"
                 )
+                reranks = drawing.reranker is not None
                 candidates = gr.Slider(
                     1,
                     32,
-                    16 if drawing.reranker else 1,
+                    16 if reranks else 1,
                     step=1,
-                    visible=drawing.reranker is not None,
+                    visible=reranks,
                     label="Candidates: so many are drawn, and the one that fits its caption best is shown",
                 )
             film = live_html(gr, "film.js", "draw-film")

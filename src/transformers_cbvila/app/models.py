@@ -78,7 +78,8 @@ class AppModels:
     @property
     def reranker(self) -> CBViLARetriever | None:
         """What says which of several drawings fits a caption best; None if no model was trained to match."""
-        return self.retriever if self.retriever and self.retriever.model.config.needs("hard_negatives") else None
+        matches = self.retriever is not None and self.retriever.model.config.needs("hard_negatives")
+        return self.retriever if matches else None
 
     def why_not_search(self) -> str:
         """Returns why the app cannot search; an empty string if it can."""
