@@ -96,7 +96,7 @@ def main() -> None:
         begin = time.process_time()
         how = {"num_steps": steps, "temperature": temperature, "guidance_scale": guidance}
         drawn = draw_captions(model, processor, captions, candidates, progress=False, **how)
-        best = [[0]] * len(drawn) if candidates == 1 else best_matching(drawn, captions, *judging, progress=False)
+        best = [[0]] * len(drawn) if candidates == 1 else best_matching(*judging, captions, drawn, progress=False)
         pictures = [own[first] for own, (first,) in zip(drawn, best, strict=True)]
         seconds = (time.process_time() - begin) / len(captions) * 16
         judged = judge_drawings(pictures, captions)

@@ -137,7 +137,7 @@ def test_the_candidate_that_fits_best_is_filmed():
     best = Drawing(loaded, matcher).draw("red left", 3, 5, 1.0, candidates=6)
     options = {"samples": 6, "seed": 5, "progress": False, "num_steps": 3}
     drawn = draw_captions(loaded.model, loaded.processor, ["red left"], **options)
-    ((number,),) = best_matching(drawn, ["red left"], matcher.model, matcher.processor, progress=False)
+    ((number,),) = best_matching(matcher.model, matcher.processor, ["red left"], drawn, progress=False)
     assert number != 0, "or the choice could not be seen"
     np.testing.assert_allclose(np.asarray(best[-1].picture), np.asarray(drawn[0][number]), atol=1)
     assert len(best) == 3

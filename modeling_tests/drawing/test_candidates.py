@@ -15,7 +15,7 @@ def test_the_best_are_those_with_the_highest_log_odds():
     captions = ["red left", "blue"]
     drawn = draw_captions(model, processor, captions, 5, progress=False, num_steps=2)
     drawn[1] = drawn[1][:3]  # one caption may have fewer
-    found = best_matching(drawn, captions, model, processor, keep=4, progress=False)
+    found = best_matching(model, processor, captions, drawn, keep=4, progress=False)
     for pictures, caption, numbers in zip(drawn, captions, found, strict=True):
         tokens, mask = tokens_of(model, processor, [caption] * len(pictures))
         with torch.no_grad():
@@ -33,17 +33,17 @@ def test_of_true_scenes_the_one_that_the_caption_tells_of_is_the_best():
     images = [row["image"] for row in rows]
     captions = [row["captions"][0] for row in rows]
     groups = [images[number - number % 4 : number - number % 4 + 4] for number in range(12)]
-    found = best_matching(groups, captions, model, processor, progress=False)
+    found = best_matching(model, processor, captions, groups, progress=False)
     assert [numbers[0] for numbers in found] == [number % 4 for number in range(12)]
 
 
 @pytest.mark.parametrize("drawn", [[], [[]]])
 def test_captions_without_drawings_are_refused(drawn):
     with pytest.raises(ValueError, match="1 captions, drawings of each: .*give drawings for every caption"):
-        best_matching(drawn, ["red"], pretraining_model(), tiny_processor())
+        best_matching(pretraining_model(), tiny_processor(), ["red"], drawn)
 
 
 def test_a_model_without_matching_is_refused():
     model = pretraining_model(objectives={"itm": {"weight": 0}})
     with pytest.raises(ValueError, match="trained without matching .*such as cbvila-scenes"):
-        best_matching([[None]], ["red"], model, tiny_processor())
+        best_matching(model, tiny_processor(), ["red"], [[None]])

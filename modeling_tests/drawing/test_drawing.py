@@ -93,6 +93,7 @@ def test_draw_command_keeps_the_candidates_that_match_best(tmp_path, capsys):
     [
         (["--candidates", "3"], "--candidates 3: fewer than --samples 4"),
         (["--reranker", "cbvila-scenes"], "--reranker changes nothing here: it chooses among --candidates"),
+        (["--candidates", "8", "--temperature", "0", "--steps", "1"], "--candidates changes nothing here: one step"),
         (["--candidates", "8", "--show_steps"], "--candidates changes nothing here: --show_steps shows one"),
         (["--candidates", "8", "--image", "a.png", "--redraw", "1"], "--candidates changes nothing here: --image"),
     ],

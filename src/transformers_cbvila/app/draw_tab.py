@@ -85,7 +85,7 @@ class Drawing:
             model, processor = self.loaded.model, self.loaded.processor
             drawn = draw_captions(model, processor, [caption], int(candidates), int(seed), **how)
             matcher = self.reranker.model, self.reranker.processor
-            ((sample,),) = best_matching(drawn, [caption], *matcher, progress=False)
+            ((sample,),) = best_matching(*matcher, [caption], drawn, progress=False)
         return self._draw(caption, steps, seed, guidance, sample=sample)
 
     def redraw(

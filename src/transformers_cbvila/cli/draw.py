@@ -103,7 +103,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace]:
     elif asked.candidates < asked.samples:
         parser.error(f"--candidates {asked.candidates}: fewer than --samples {asked.samples}, which are kept of them")
     if asked.temperature == 0 and asked.steps == 1 and not isinstance(asked.redraw, float):
-        parser.refuse(["seed"], "one step at --temperature 0 takes the likeliest visual words")
+        parser.refuse(["seed", "candidates"], "one step at --temperature 0 takes the likeliest visual words")
     return (asked,)
 
 
@@ -184,7 +184,7 @@ def _best(lines: list[list[Image.Image]], asked: argparse.Namespace, model: Any,
     """Returns those of the candidates of each text that match it best, best first."""
     from ..drawing.reranking import best_matching
 
-    best = best_matching(lines, asked.texts, model, processor, asked.samples, progress=len(lines) > 1)
+    best = best_matching(model, processor, asked.texts, lines, asked.samples, progress=len(lines) > 1)
     return [[line[number] for number in numbers] for line, numbers in zip(lines, best, strict=True)]
 
 

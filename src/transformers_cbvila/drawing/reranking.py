@@ -14,10 +14,10 @@ from ..retrieval.reranking import encode_both
 
 
 def best_matching(
-    drawn: Sequence[Sequence[Image.Image]],
-    captions: Sequence[str],
     model: RetrievalModel,
     processor: CBViLAProcessor,
+    captions: Sequence[str],
+    drawn: Sequence[Sequence[Image.Image]],
     keep: int = 1,
     batch_size: int = 64,
     progress: bool = True,
@@ -25,10 +25,10 @@ def best_matching(
     """Returns the numbers of the drawings of each caption that match it best, best first.
 
     Args:
-        drawn: The drawings of each caption, such as [`draw_captions`] returns.
-        captions: The captions.
         model: A model that matches images with texts; it need not be the one that has drawn them.
         processor: Its processor.
+        captions: The captions.
+        drawn: The drawings of each caption, such as [`draw_captions`] returns.
         keep: How many of each caption; as many as there are, if there are fewer.
         batch_size: Drawings encoded at a time.
         progress: Whether to show progress bars.
