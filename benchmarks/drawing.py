@@ -10,7 +10,6 @@ reranker finds the right caption of a picture among 100, by similarity.
 """
 
 import argparse
-import json
 import time
 from itertools import product
 from pathlib import Path
@@ -24,6 +23,7 @@ from transformers_cbvila.data.sources import load_pairs
 from transformers_cbvila.drawing.from_captions import draw_captions
 from transformers_cbvila.drawing.judging import judge_drawings
 from transformers_cbvila.drawing.reranking import best_matching
+from transformers_cbvila.output_files import write_json
 from transformers_cbvila.retrieval.encoding import GalleryEncoder, evaluating, pixel_values_of, tokens_of
 
 AMONG = 100
@@ -48,8 +48,8 @@ def from_their_words(model: Any, processor: Any, images: list[Any], captions: li
     for start in range(0, len(images), AMONG):
         ids, mask = tokens_of(model, processor, captions[start : start + AMONG])
         with evaluating(model):
-            words = model.tokenize(pixel_values_of(model, processor, images[start : start + AMONG]))
-            painted += processor.postprocess(model.detokenize(words, ids, mask))
+            pixel_values = pixel_values_of(model, processor, images[start : start + AMONG])
+            painted += processor.postprocess(model.reconstruct(pixel_values, ids, mask).pixel_values)
     return painted
 
 
@@ -78,8 +78,10 @@ def main() -> None:
     options = parser.parse_args()
     source = checkpoint_source(options.model)
     model, processor = CBViLAForPreTraining.from_pretrained(source).eval(), CBViLAProcessor.from_pretrained(source)
-    matcher = CBViLARetriever.from_pretrained(options.reranker or options.model)
-    judging = matcher.model, matcher.processor
+    judging = model, processor
+    if options.reranker:
+        retriever = CBViLARetriever.from_pretrained(options.reranker)
+        judging = retriever.model, retriever.processor
     rows = load_pairs(f"scenes[rows={options.rows}]", options.split)
     captions = [row["captions"][0] for row in rows]
     true = [row["image"] for row in rows]
@@ -105,7 +107,7 @@ def main() -> None:
         line(name, judged, found, seconds)
         measured["drawings"].append({**how, "candidates": candidates, **judged, "found_among_100": found})
     if options.output:
-        options.output.write_text(json.dumps(measured, indent=2) + "\n")
+        write_json(options.output, measured)
 
 
 if __name__ == "__main__":

@@ -79,14 +79,7 @@ class Drawing:
         Raises:
             ValueError: If the caption is empty.
         """
-        sample = 0
-        if self.reranker is not None and candidates > 1 and caption.strip():
-            how: dict[str, Any] = {"num_steps": int(steps), "guidance_scale": guidance, "progress": False}
-            model, processor = self.loaded.model, self.loaded.processor
-            drawn = draw_captions(model, processor, [caption], int(candidates), int(seed), **how)
-            matcher = self.reranker.model, self.reranker.processor
-            ((sample,),) = best_matching(*matcher, [caption], drawn, progress=False)
-        return self._draw(caption, steps, seed, guidance, sample=sample)
+        return self._draw(caption, steps, seed, guidance, int(candidates))
 
     def redraw(
         self, caption: str, image: Image.Image | None, part: Sequence[int], steps: int, seed: int, guidance: float
@@ -102,11 +95,23 @@ class Drawing:
             raise ValueError("Mark the patches to redraw: press them, or draw over them.")
         return self._draw(caption, steps, seed, guidance, image=image, part=part)
 
-    def _draw(self, caption: str, steps: int, seed: int, guidance: float, **part: Any) -> list[DrawnStep]:
+    def _draw(
+        self, caption: str, steps: int, seed: int, guidance: float, candidates: int = 1, **part: Any
+    ) -> list[DrawnStep]:
         if not caption.strip():
             raise ValueError("Write what to draw, or press one of the examples.")
         how: dict[str, Any] = {"num_steps": int(steps), "guidance_scale": guidance, "seed": int(seed)}
-        return draw_in_steps(self.loaded.model, self.loaded.processor, caption, **part, **how)
+        sample = self._best(caption, candidates, how)
+        return draw_in_steps(self.loaded.model, self.loaded.processor, caption, sample=sample, **part, **how)
+
+    def _best(self, caption: str, candidates: int, how: dict[str, Any]) -> int:
+        """Returns the number of the candidate that fits the caption best, which is then drawn again, step by step."""
+        if self.reranker is None or candidates == 1:
+            return 0
+        drawn = draw_captions(self.loaded.model, self.loaded.processor, [caption], candidates, progress=False, **how)
+        matcher = self.reranker.model, self.reranker.processor
+        ((best,),) = best_matching(*matcher, [caption], drawn, progress=False)
+        return best
 
 
 def film_html(steps: Sequence[DrawnStep], caption: str) -> str:
@@ -148,6 +153,17 @@ def marks_html(image: Image.Image, side: int) -> str:
     return html.patches(np.asarray(image), (side, side), "mark", labels, pressed=marked)
 
 
+def _sliders(gr: Any, drawing: Drawing) -> list[Any]:
+    """Returns new sliders: steps, seed, guidance and candidates, the last one hidden where nothing ranks them."""
+    seed = gr.Slider(0, 99, 0, step=1, label="Seed: another one draws another picture")
+    most, reranks = min(12, drawing.side**2), drawing.reranker is not None
+    steps = gr.Slider(1, most, min(8, most), step=1, label="Steps")
+    guidance = gr.Slider(1, 5, 2, step=0.5, label="Guidance: above 1, further from pictures without a caption")
+    fits = "Candidates: so many are drawn, and the one that fits its caption best is shown"
+    candidates = gr.Slider(1, 32, 16 if reranks else 1, step=1, visible=reranks, label=fits)
+    return [steps, seed, guidance, candidates]
+
+
 def add_draw_tab(gr: Any, drawing: Drawing) -> DrawTab:
     """Adds what is in the tab."""
     explained(gr, LEAD)
@@ -160,21 +176,7 @@ def add_draw_tab(gr: Any, drawing: Drawing) -> DrawTab:
             with gr.Row(elem_classes="examples"):
                 examples = [gr.Button(example, size="sm", min_width=100) for example in EXAMPLES]
             with gr.Accordion("How it draws", open=False):
-                seed = gr.Slider(0, 99, 0, step=1, label="Seed: another one draws another picture")
-                most = min(12, drawing.side**2)
-                steps = gr.Slider(1, most, min(8, most), step=1, label="Steps")
-                guidance = gr.Slider(
-                    1, 5, 2, step=0.5, label="Guidance: above 1, further from pictures without a caption"
-                )
-                reranks = drawing.reranker is not None
-                candidates = gr.Slider(
-                    1,
-                    32,
-                    16 if reranks else 1,
-                    step=1,
-                    visible=reranks,
-                    label="Candidates: so many are drawn, and the one that fits its caption best is shown",
-                )
+                *how, candidates = sliders = _sliders(gr, drawing)
             film = live_html(gr, "film.js", "draw-film")
         with gr.Column(scale=2, min_width=280):
             still_html(gr, html.heading("Redraw a part") + html.note(MARK))
@@ -184,7 +186,7 @@ def add_draw_tab(gr: Any, drawing: Drawing) -> DrawTab:
             with gr.Row(elem_classes="links") as links:
                 pass
     marked = gr.Textbox(visible=False)
-    shown, how = [film, marks, picture], [steps, seed, guidance]
+    shown = [film, marks, picture]
     asked = [caption, *how, candidates]
     unchanged = (gr.skip(), gr.skip())
 
@@ -211,13 +213,12 @@ def add_draw_tab(gr: Any, drawing: Drawing) -> DrawTab:
             seen,
         )
 
-    released = [slider.release for slider in (seed, steps, guidance, candidates)]
-    gr.on([caption.submit, *released], draw, asked, shown, **EVENT)
+    gr.on([caption.submit, *(slider.release for slider in sliders)], draw, asked, shown, **EVENT)
     for example in examples:
         example.click(lambda words=example.value: words, None, [caption], **EVENT).then(draw, asked, shown, **EVENT)
     redraw.click(redrawn, [marked, other, picture, *how], shown, js=_MARKED, **EVENT)
 
     def start() -> tuple[Any, ...]:
-        return EXAMPLES[0], *draw(EXAMPLES[0], 8, 0, 2, candidates.value)
+        return EXAMPLES[0], *draw(EXAMPLES[0], *(slider.value for slider in sliders))
 
     return DrawTab(picture, caption, (brought, [picture], shown), (start, [], [caption, *shown]), links)

@@ -127,8 +127,10 @@ def load_models(names: Sequence[str] = DEFAULT_MODELS) -> AppModels:
             models.retriever = CBViLARetriever.from_pretrained(source.path)
         if source.parts & {"looking", "drawing"}:
             pretrained = _loaded(CBViLAForPreTraining, source)
-            models.looking = pretrained if "looking" in source.parts else models.looking
-            models.drawing = pretrained if "drawing" in source.parts else models.drawing
+            if "looking" in source.parts:
+                models.looking = pretrained
+            if "drawing" in source.parts:
+                models.drawing = pretrained
         if "answering" in source.parts:
             models.answering = _loaded(CBViLAForQuestionAnswering, source)
     return models

@@ -90,6 +90,12 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace]:
         help="visual words to exchange, such as 5=17,6=17; the picture is painted anew with them",
     )
     asked = parser.parse_args(argv)
+    _refuse_without_effect(parser, asked)
+    return (asked,)
+
+
+def _refuse_without_effect(parser: Parser, asked: argparse.Namespace) -> None:
+    """Ends with an error for options that do not go together, or that others leave without effect."""
     if (asked.image is None) != (asked.redraw is None and asked.words is None):
         parser.error("give --image with --redraw or --words, or none of them")
     if asked.words is not None:
@@ -104,7 +110,6 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace]:
         parser.error(f"--candidates {asked.candidates}: fewer than --samples {asked.samples}, which are kept of them")
     if asked.temperature == 0 and asked.steps == 1 and not isinstance(asked.redraw, float):
         parser.refuse(["seed", "candidates"], "one step at --temperature 0 takes the likeliest visual words")
-    return (asked,)
 
 
 def _part(text: str) -> list[int] | float:
