@@ -238,7 +238,8 @@ class Drawing(Graph):
         fuse = self.model.fusion_with(blank, text_states, attention_mask)
         image = self.model.image_of_codes(codebook_indices)
         answer, _ = self.model.ask_for_codes(fuse, image, bool_masked_pos)
-        pixels = self.model.pixel.head(answer.states)
+        seen = answer if self.model.pixel.is_fused else self.model.ask_for_pixels(fuse, image)
+        pixels = self.model.pixel.predict(seen.states, self.model.patch_grid(blank))
         return {
             "code_logits": self.model.mim.scores(answer.states, image.quantized.codes, codebook_indices),
             "pixel_values": unpatchify(pixels, vision.patch_size, vision.image_size, vision.image_size),

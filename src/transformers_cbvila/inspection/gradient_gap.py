@@ -3,7 +3,7 @@
 Huh et al., "Straightening out the straight-through estimator" (ICML 2023).
 """
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -11,7 +11,6 @@ from torch import Tensor
 from ..model.modeling_cbvila_queries import EncodedImage
 from ..model.modeling_cbvila_reconstruction import CBViLAModelWithReconstruction
 from ..model.modeling_cbvila_vision import tokens_to_quantize
-from ..model.objective_cbvila import VisualQuery
 from ..model.quantizer_output_cbvila import CBViLAQuantizerOutput
 from ..retrieval.encoding import evaluating
 
@@ -37,7 +36,6 @@ def gradient_gap(
     """
     if input_ids is None:
         input_ids, attention_mask = model.empty_captions(pixel_values), None
-    query = VisualQuery("quantized", trains_encoder=False)
     with evaluating(model):
         encoded = model.cbvila.vision_model(pixel_values)
         patches, cls = tokens_to_quantize(encoded), encoded.last_hidden_state[:, 0]
@@ -49,8 +47,7 @@ def gradient_gap(
             tokens = tokens.detach().requires_grad_()
             image = EncodedImage(cls, CBViLAQuantizerOutput(quantized=tokens, indices=found.indices))
             with torch.enable_grad():
-                fused = model.fusion_with(pixel_values, text, attention_mask)([(image, query)])
-                (answer,) = model.answers_of([query], cast(Tensor, fused.last_hidden_state))
-                loss = model.pixel.loss(model.pixel.head(answer.states), pixel_values) * len(pixel_values)
+                answer = model.ask_for_pixels(model.fusion_with(pixel_values, text, attention_mask), image)
+                loss = cast(Any, model.pixel_loss_of(pixel_values))(answer.states) * len(pixel_values)
             gradients.append(torch.autograd.grad(loss, tokens)[0])
     return float((gradients[0] - gradients[1]).flatten(1).norm(dim=1).mean())

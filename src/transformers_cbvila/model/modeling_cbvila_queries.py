@@ -87,23 +87,26 @@ class CBViLAQueryPasses:
         ]
 
     def _run_visual_queries(self, step: CBViLAStep, queries: list[VisualQuery]) -> list[Answer]:
-        texts, mask = self._captions(step)
         whole = EncodedImage(step.images[:, 0], step.quantized)
         images: list[tuple[Tensor | None, EncodedImage]] = [(None, whole)]  # one per mask
         for masked in (query.bool_masked_pos for query in queries):
             if not any(masked is other for other, _ in images):
                 images.append((masked, self.encode_visible(step.pixel_values, whole, masked, step.hints)))
         encoded = [next(i for other, i in images if other is query.bool_masked_pos) for query in queries]
-        fused = self.fuse_visual_queries(
-            [
-                (image if query.quantized is None else image._replace(quantized=query.quantized), query)
-                for image, query in zip(encoded, queries, strict=True)
-            ],
-            self.patch_grid(step.pixel_values),
-            texts,
-            mask,
-        )
-        return self.answers_of(queries, fused.last_hidden_state)
+        asked = [
+            (image if query.quantized is None else image._replace(quantized=query.quantized), query)
+            for image, query in zip(encoded, queries, strict=True)
+        ]
+        answers = [self.unfused_answer(image, query) for image, query in asked if not query.is_fused]
+        to_fuse = [(image, query) for image, query in asked if query.is_fused]
+        if not to_fuse:
+            return answers
+        fused = self.fuse_visual_queries(to_fuse, self.patch_grid(step.pixel_values), *self._captions(step))
+        return answers + self.answers_of([query for _, query in to_fuse], fused.last_hidden_state)
+
+    def unfused_answer(self, image: EncodedImage, query: VisualQuery) -> Answer:
+        """Returns the answer to a query that is not fused: the tokens."""
+        return Answer(query, image.quantized[query.tokens])
 
     def _captions(self, step: CBViLAStep) -> tuple[Tensor, Tensor | None]:
         """Returns states (b, L, D) and mask (b, L) of the captions, where dropped ones are replaced by empty captions.
@@ -193,7 +196,8 @@ class CBViLAQueryPasses:
 
 def _is_same(one: VisualQuery, other: VisualQuery) -> bool:
     same_tensors = one.bool_masked_pos is other.bool_masked_pos and one.quantized is other.quantized
-    return same_tensors and (one.tokens, one.trains_encoder) == (other.tokens, other.trains_encoder)
+    settings = [(query.tokens, query.trains_encoder, query.is_fused) for query in (one, other)]
+    return same_tensors and settings[0] == settings[1]
 
 
 def _pad_and_concatenate(queries: list[TextQuery]) -> tuple[Tensor, Tensor | None]:

@@ -61,13 +61,14 @@ class CBViLAModelWithReconstruction(CBViLAImageTokens, CBViLAImageGeneration, CB
         return self._objective(CBViLAPixel.name)
 
     def pixel_loss_of(self, pixel_values: Tensor) -> Callable[[Tensor], Tensor] | None:
-        """Returns a function from states (B, N, D) of visual queries to the loss () of the pixels predicted from them.
+        """Returns a function from answers (B, N, D) to its query to the loss () of the pixels predicted from them.
 
         `None` without the pixel objective.
         """
         if CBViLAPixel.name not in self.objectives:
             return None
-        return lambda states: self.pixel.loss(self.pixel.head(states), pixel_values)
+        grid = self.patch_grid(pixel_values)
+        return lambda states: self.pixel.loss(self.pixel.predict(states, grid), pixel_values)
 
     def _objective(self, name: str) -> Any:
         if name not in self.objectives:
@@ -182,6 +183,20 @@ class CBViLAModelWithReconstruction(CBViLAImageTokens, CBViLAImageGeneration, CB
         (answer,) = self.answers_of([query], fused.last_hidden_state)
         return answer, fused
 
+    def ask_for_pixels(self, fuse: Fuse, image: EncodedImage, bool_masked_pos: Tensor | None = None) -> Answer:
+        """Returns the answer to the pixel objective's query.
+
+        Args:
+            fuse: See [`~CBViLAModelWithReconstruction.predict_codes`], as the others.
+            image: Encoded images.
+            bool_masked_pos: (B, N) patches to mask.
+        """
+        query = self.pixel.query(bool_masked_pos)
+        if not query.is_fused:
+            return self.unfused_answer(image, query)
+        (answer,) = self.answers_of([query], fuse([(image, query)]).last_hidden_state)
+        return answer
+
     def reconstruct_pixels(
         self,
         pixel_values: Tensor,
@@ -212,9 +227,9 @@ class CBViLAModelWithReconstruction(CBViLAImageTokens, CBViLAImageGeneration, CB
             quantized = torch.where(bool_masked_pos.unsqueeze(-1), predicted, image.quantized.quantized)
             image = image._replace(quantized=CBViLAQuantizerOutput(quantized=quantized, indices=indices))
             bool_masked_pos = None
-        query = VisualQuery("quantized", bool_masked_pos, options.grad_to_vit)
-        (answer,) = self.answers_of([query], fuse([(image, query)]).last_hidden_state)
-        pixels, patch_size = self.pixel.head(answer.states), self.config.vision_config.patch_size
+        answer = self.ask_for_pixels(fuse, image, bool_masked_pos)
+        pixels = self.pixel.predict(answer.states, self.patch_grid(pixel_values))
+        patch_size = self.config.vision_config.patch_size
         if options.normalize:
             mean, deviation = patch_moments(patchify(pixel_values, patch_size))
             pixels = pixels * deviation + mean

@@ -95,12 +95,14 @@ class VisualQuery(NamedTuple):
         bool_masked_pos: (b, N) patches to mask; none when absent.
         trains_encoder: Whether the [CLS] query passes gradients on to the image encoder.
         quantized: An output of the quantizer in place of the step's, for a query without masked patches.
+        is_fused: Whether the fusion encoder answers it; otherwise the tokens themselves are the answer.
     """
 
     tokens: Literal["quantized", "detached"]
     bool_masked_pos: Tensor | None = None
     trains_encoder: bool = True
     quantized: CBViLAQuantizerOutput | None = None
+    is_fused: bool = True
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,8 @@ class Answer(NamedTuple):
 
     Args:
         query: The query.
-        states: (R, L, D) states of a text query's tokens, or (b, N, D) of a visual query's patches.
+        states: (R, L, D) states of a text query's tokens, or (b, N, D) of a visual query's patches; its tokens
+            (b, N, Dv) where it is not fused.
         cls: (b, D) state of a visual query's [CLS], if it has one.
         logits: (b, N, ΣK) scores of codes, where the model has computed them already.
     """

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .losses_cbvila import patchify, pixel_loss
 from .objective_cbvila import Answer, CBViLAObjective, CBViLAObjectiveOptions, CBViLAStep, Scored, VisualQuery
 from .options_cbvila import options, require_range
+from .pixel_head_convolutional_cbvila import CBViLAConvolutionalPixelHead
 from .quantizer_cbvila import CBViLAQuantizer
 
 
@@ -28,6 +29,10 @@ class CBViLAPixelOptions(CBViLAObjectiveOptions):
         sigma: Scale σ of the likelihood: squared errors are divided by 2 σ², absolute ones by σ; neither when `None`.
         grad_to_vit: Whether the term trains the image encoder through the quantized tokens (Sec. IV-F).
         normalize: Whether each patch of the target is normalized (MAE's `norm_pix_loss`).
+        head: Predicts pixels from the states of the fusion encoder, as the paper does (`"linear"`), or from the
+            quantized tokens alone (`"convolutional"`, the decoder of a VQ-VAE): the fusion encoder then has MIM to
+            itself, and a caption changes nothing of how visual words look. Not with `on` other than `"all"`.
+        head_layers: Number of blocks of the convolutional head.
     """
 
     weight: float | int = 3.0
@@ -37,6 +42,8 @@ class CBViLAPixelOptions(CBViLAObjectiveOptions):
     sigma: float | int | None = None
     grad_to_vit: bool = True
     normalize: bool = False
+    head: Literal["linear", "convolutional"] = "linear"
+    head_layers: int = 3
 
     flat_names = {
         "pixel_weight": "weight",
@@ -46,6 +53,8 @@ class CBViLAPixelOptions(CBViLAObjectiveOptions):
         "pixel_sigma": "sigma",
         "pixel_grad_to_vit": "grad_to_vit",
         "norm_pix_loss": "normalize",
+        "pixel_head": "head",
+        "pixel_head_layers": "head_layers",
     }
     presets = {"paper": {"weight": 1.0, "on": "both"}, "albef": {"weight": 0.0}, "codis": {"weight": 0.0}}
 
@@ -54,10 +63,16 @@ class CBViLAPixelOptions(CBViLAObjectiveOptions):
         super().check(where)
         if self.sigma is not None:
             require_range(where, "sigma", self.sigma, 0, above=True)
+        require_range(where, "head_layers", self.head_layers, 1)
+        if self.head == "convolutional" and self.on != "all":
+            raise ValueError(
+                f"{where}: head='convolutional' reads the tokens of all patches, and on={self.on!r} hides some: "
+                "choose on='all', or head='linear'."
+            )
 
 
 class CBViLAPixel(CBViLAObjective):
-    """Predicts the pixels of patches from the states of their quantized tokens."""
+    """Predicts the pixels of patches from their quantized tokens, read by the fusion encoder or as they are."""
 
     name = "pixel"
     options_class = CBViLAPixelOptions
@@ -70,12 +85,22 @@ class CBViLAPixel(CBViLAObjective):
         super().__init__(options, config, quantizer)
         vision = config.vision_config
         self.patch_size = vision.patch_size
-        self.head = nn.Linear(config.multimodal_config.hidden_size, vision.num_channels * self.patch_size**2)
+        fused_size, num_pixels = config.multimodal_config.hidden_size, vision.num_channels * self.patch_size**2
+        self.head: nn.Module
+        if self.is_fused:
+            self.head = nn.Linear(fused_size, num_pixels)
+        else:
+            self.head = CBViLAConvolutionalPixelHead(vision.hidden_size, fused_size, options.head_layers, num_pixels)
 
     @classmethod
     def hides_patches(cls, options: Any) -> bool:
         """Returns whether a query masks patches."""
         return options.on != "all"
+
+    @property
+    def is_fused(self) -> bool:
+        """Whether it predicts from states of the fusion encoder."""
+        return is_fused(self.options)
 
     @property
     def predicts_whole_patches(self) -> bool:
@@ -92,14 +117,23 @@ class CBViLAPixel(CBViLAObjective):
         masks: list[Tensor | None] = [None] if self.options.on in ("all", "both") else []
         if self.options.on in ("masked", "both") and step.bool_masked_pos is not None:
             masks.append(step.bool_masked_pos)
-        return [VisualQuery("quantized", mask, self.options.grad_to_vit) for mask in masks]
+        return [self.query(mask) for mask in masks]
+
+    def query(self, bool_masked_pos: Tensor | None = None) -> VisualQuery:
+        """Returns the query for the pixels, with masked patches (b, N) if given."""
+        return VisualQuery("quantized", bool_masked_pos, self.options.grad_to_vit, is_fused=self.is_fused)
+
+    def predict(self, states: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Returns the pixels (b, N, P) that the answer (b, N, D) to its query says, in a grid of rows and columns."""
+        return self.head(states) if self.is_fused else self.head(states, grid)
 
     def forward(self, step: CBViLAStep, answers: list[Answer]) -> dict[str, Scored]:
         """Computes the reconstruction loss, the mean over queries."""
         if not answers:
             return {}
         options = self.options
-        predictions = [self.head(answer.states) for answer in answers]
+        rows, columns = (side // self.patch_size for side in step.pixel_values.shape[-2:])
+        predictions = [self.predict(answer.states, (rows, columns)) for answer in answers]
         losses = [
             self.loss(prediction, step.pixel_values, answer.query.bool_masked_pos)
             for prediction, answer in zip(predictions, answers, strict=True)
@@ -120,3 +154,8 @@ class CBViLAPixel(CBViLAObjective):
             reduction=options.reduction,
             sigma=options.sigma,
         )
+
+
+def is_fused(options: CBViLAPixelOptions) -> bool:
+    """Returns whether pixels are predicted from states of the fusion encoder."""
+    return options.head == "linear"
