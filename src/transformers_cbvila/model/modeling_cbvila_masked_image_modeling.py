@@ -160,6 +160,7 @@ class CBViLAForMaskedImageModeling(CBViLAModelWithReconstruction):
                 quantizer=self.cbvila.quantizer,
                 quantized=whole.quantized,
                 pixel_loss=self.pixel_loss_of(pixel_values),
+                pixels_are_fused=self.pixels_are_fused,
                 hints=hints,
                 bool_masked_pos=bool_masked_pos,
             )

@@ -277,6 +277,7 @@ class CBViLAForPreTraining(CBViLAExplainedMatching, CBViLAModelWithReconstructio
             quantizer=self.cbvila.quantizer if self.cbvila.has_quantizer else None,
             quantized=quantized,
             pixel_loss=self.pixel_loss_of(pixel_values),
+            pixels_are_fused=self.pixels_are_fused,
             quantize=partial(self._quantize, interpolate_pos_encoding),
             processes=pair_ids.processes,
             **given,

@@ -70,6 +70,11 @@ class CBViLAModelWithReconstruction(CBViLAImageTokens, CBViLAImageGeneration, CB
         grid = self.patch_grid(pixel_values)
         return lambda states: self.pixel.loss(self.pixel.predict(states, grid), pixel_values)
 
+    @property
+    def pixels_are_fused(self) -> bool:
+        """Whether pixels are predicted from states of the fusion encoder, as the paper does."""
+        return CBViLAPixel.name not in self.objectives or self.pixel.is_fused
+
     def _objective(self, name: str) -> Any:
         if name not in self.objectives:
             raise ValueError(

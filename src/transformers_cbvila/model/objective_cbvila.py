@@ -131,6 +131,7 @@ class CBViLAStep:
         quantized: The quantizer's output for the unmasked images.
         pixel_loss: Maps states (b, N, D) of a visual query without masked patches to the loss () of the pixels
             predicted from them, if the model has the pixel objective.
+        pixels_are_fused: Whether these are states of the fusion encoder (`is_fused` of the query).
         hints: Additional inputs of the quantizer.
         other_view: Another view of the images.
         quantize: Encodes and quantizes a view, without counting it in moving averages.
@@ -165,6 +166,7 @@ class CBViLAStep:
     quantizer: CBViLAQuantizer | None = None
     quantized: CBViLAQuantizerOutput | None = None
     pixel_loss: Callable[[Tensor], Tensor] | None = None
+    pixels_are_fused: bool = True
     hints: CBViLAQuantizerHints | None = None
     other_view: OtherView | None = None
     quantize: Callable[[OtherView], CBViLAQuantizerOutput] | None = None

@@ -100,7 +100,7 @@ class CBViLAPixel(CBViLAObjective):
     @property
     def is_fused(self) -> bool:
         """Whether it predicts from states of the fusion encoder."""
-        return is_fused(self.options)
+        return self.options.head == "linear"
 
     @property
     def predicts_whole_patches(self) -> bool:
@@ -154,8 +154,3 @@ class CBViLAPixel(CBViLAObjective):
             reduction=options.reduction,
             sigma=options.sigma,
         )
-
-
-def is_fused(options: CBViLAPixelOptions) -> bool:
-    """Returns whether pixels are predicted from states of the fusion encoder."""
-    return options.head == "linear"

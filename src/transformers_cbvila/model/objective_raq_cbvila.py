@@ -16,7 +16,7 @@ from .code_generator_cbvila import CBViLACodeGenerator
 from .known_matches_cbvila import scramble
 from .objective_cbvila import Answer, CBViLAObjective, CBViLAObjectiveOptions, CBViLAStep, Scored, VisualQuery
 from .objective_codebook_cbvila import CBViLACodebookTerm, CBViLACommitmentTerm
-from .objective_pixel_cbvila import CBViLAPixel, is_fused
+from .objective_pixel_cbvila import CBViLAPixel
 from .options_cbvila import options, require_range
 from .quantizer_cbvila import CBViLAQuantizer
 from .quantizer_output_cbvila import CBViLAQuantizerHints
@@ -83,7 +83,6 @@ class CBViLARAQ(CBViLAObjective):
         self.limits = options.limits(table.num_codes)
         dim, dropout = table.codes.shape[1], float(options.dropout)
         self.generator = CBViLACodeGenerator(dim, self.limits[1], options.feed, table.unit_norm, dropout)
-        self.predicts_from_fused = is_fused(config.objectives[CBViLAPixel.name])
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
 
     def init_own_weights(self, std: float) -> None:
@@ -120,7 +119,7 @@ class CBViLARAQ(CBViLAObjective):
         hints = CBViLAQuantizerHints(codes=codes)
         quantized = step.quantizer(step.images[:, 1:], remember=False, hints=hints)
         trains_encoder = step.quantizer.gradients.quantized
-        return [VisualQuery("quantized", None, trains_encoder, quantized, is_fused=self.predicts_from_fused)]
+        return [VisualQuery("quantized", None, trains_encoder, quantized, is_fused=step.pixels_are_fused)]
 
     def forward(self, step: CBViLAStep, answers: list[Answer]) -> dict[str, Scored]:
         """Computes the three terms of generated codes."""
