@@ -149,17 +149,14 @@ pretrain-scenes: $(STAMP)  ## pretrain cbvila-scenes on scenes, which need no fi
 	$(PRETRAIN) --config recipes/pretrain-scenes-end.yaml --resume --output_dir runs/pretrain-scenes/end \
 	  --model runs/pretrain-scenes/all --train_data 'scenes[rows=100000,seed=2]'
 
-# Visual words that paint outlines, then their prediction from captions, then both.
-pretrain-draw: $(STAMP)  ## pretrain cbvila-scenes-draw, from cbvila-scenes, on scenes (two hours of one CPU core); goes on after a stop
+# Visual words that paint outlines; then their prediction from captions, and a head that paints them.
+pretrain-draw: $(STAMP)  ## pretrain cbvila-scenes-draw, from cbvila-scenes, on scenes (three hours of one CPU core); goes on after a stop
 	$(PRETRAIN) --config recipes/pretrain-draw-codes.yaml --resume --output_dir runs/pretrain-draw/codes \
 	  --model cbvila-scenes --train_data 'scenes[rows=100000]'
-	$(PRETRAIN) --config recipes/pretrain-draw-words.yaml --resume --output_dir runs/pretrain-draw/words \
-	  --model runs/pretrain-draw/codes --train_data 'scenes[rows=100000,captions=full]'
 	$(PRETRAIN) --config recipes/pretrain-draw.yaml --resume --output_dir runs/pretrain-draw/draw \
-	  --model runs/pretrain-draw/words --train_data_weights 2 1 \
-	  --train_data 'scenes[rows=100000,captions=full,seed=3]' 'scenes[rows=50000,seed=4]'
-	$(PRETRAIN) --config recipes/pretrain-draw-end.yaml --resume --output_dir runs/pretrain-draw/end \
-	  --model runs/pretrain-draw/draw --train_data 'scenes[rows=60000,captions=full,seed=5]'
+	  --model runs/pretrain-draw/codes --train_data 'scenes[rows=100000,captions=full]'
+	$(PRETRAIN) --config recipes/pretrain-draw.yaml --resume --max_steps 12000 --output_dir runs/pretrain-draw/end \
+	  --model runs/pretrain-draw/draw --train_data 'scenes[rows=100000,captions=full,seed=6]'
 
 # A real language model from the package index, as a folder in the cache.
 LM := .cache/smollm2-135m-instruct
