@@ -1,4 +1,4 @@
-"""The convolutional pixel head paints quantized tokens alone, and leaves the fusion encoder to masked image modelling."""
+"""The convolutional pixel head paints quantized tokens alone, and leaves the fusion encoder to masked modelling."""
 
 import pytest
 import torch
