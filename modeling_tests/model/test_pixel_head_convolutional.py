@@ -152,11 +152,18 @@ def test_gradient_gap_goes_through_it():
     assert gradient_gap(model, tiny_images()) > 0
 
 
+def test_a_head_has_three_blocks_unless_told_otherwise():
+    for more, number in (({}, 3), ({"head_layers": 1}, 1)):
+        model = pretraining_model(objectives={"pixel": {"head": "convolutional", **more}})
+        assert len(model.pixel.head.layers) == number
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"head": "convolutional", "on": "both"}, "reads the tokens of all patches, and on='both' hides some"),
         ({"head": "convolutional", "head_layers": 0}, r"head_layers=0.*at least 1"),
+        ({"head_layers": 3}, r"head_layers=3 changes nothing of head='linear'"),
         ({"head": "convolution"}, r"head='convolution'"),
     ],
 )

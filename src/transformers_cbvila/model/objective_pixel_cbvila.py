@@ -14,6 +14,8 @@ from .options_cbvila import options, require_range
 from .pixel_head_convolutional_cbvila import CBViLAConvolutionalPixelHead
 from .quantizer_cbvila import CBViLAQuantizer
 
+_HEAD_LAYERS = 3
+
 
 @options
 class CBViLAPixelOptions(CBViLAObjectiveOptions):
@@ -32,7 +34,7 @@ class CBViLAPixelOptions(CBViLAObjectiveOptions):
         head: Predicts pixels from the states of the fusion encoder, as the paper does (`"linear"`), or from the
             quantized tokens alone (`"convolutional"`, the decoder of a VQ-VAE): the fusion encoder then has MIM to
             itself, and a caption changes nothing of how visual words look. Not with `on` other than `"all"`.
-        head_layers: Number of blocks of the convolutional head.
+        head_layers: Number of blocks of the convolutional head, 3 when `None`.
     """
 
     weight: float | int = 3.0
@@ -43,7 +45,7 @@ class CBViLAPixelOptions(CBViLAObjectiveOptions):
     grad_to_vit: bool = True
     normalize: bool = False
     head: Literal["linear", "convolutional"] = "linear"
-    head_layers: int = 3
+    head_layers: int | None = None
 
     flat_names = {
         "pixel_weight": "weight",
@@ -53,8 +55,6 @@ class CBViLAPixelOptions(CBViLAObjectiveOptions):
         "pixel_sigma": "sigma",
         "pixel_grad_to_vit": "grad_to_vit",
         "norm_pix_loss": "normalize",
-        "pixel_head": "head",
-        "pixel_head_layers": "head_layers",
     }
     presets = {"paper": {"weight": 1.0, "on": "both"}, "albef": {"weight": 0.0}, "codis": {"weight": 0.0}}
 
@@ -63,7 +63,13 @@ class CBViLAPixelOptions(CBViLAObjectiveOptions):
         super().check(where)
         if self.sigma is not None:
             require_range(where, "sigma", self.sigma, 0, above=True)
-        require_range(where, "head_layers", self.head_layers, 1)
+        if self.head_layers is not None:
+            require_range(where, "head_layers", self.head_layers, 1)
+            if self.head == "linear":
+                raise ValueError(
+                    f"{where}: head_layers={self.head_layers} changes nothing of head='linear': leave it out, or "
+                    "choose head='convolutional'."
+                )
         if self.head == "convolutional" and self.on != "all":
             raise ValueError(
                 f"{where}: head='convolutional' reads the tokens of all patches, and on={self.on!r} hides some: "
@@ -90,7 +96,8 @@ class CBViLAPixel(CBViLAObjective):
         if self.is_fused:
             self.head = nn.Linear(fused_size, num_pixels)
         else:
-            self.head = CBViLAConvolutionalPixelHead(vision.hidden_size, fused_size, options.head_layers, num_pixels)
+            num_layers = _HEAD_LAYERS if options.head_layers is None else options.head_layers
+            self.head = CBViLAConvolutionalPixelHead(vision.hidden_size, fused_size, num_layers, num_pixels)
 
     @classmethod
     def hides_patches(cls, options: Any) -> bool:
