@@ -238,6 +238,7 @@ class Drawing(Graph):
         fuse = self.model.fusion_with(blank, text_states, attention_mask)
         image = self.model.image_of_codes(codebook_indices)
         answer, _ = self.model.ask_for_codes(fuse, image, bool_masked_pos)
+        # A fused head reads the answer that MIM reads, so that one pass serves both.
         seen = answer if self.model.pixel.is_fused else self.model.ask_for_pixels(fuse, image)
         pixels = self.model.pixel.predict(seen.states, self.model.patch_grid(blank))
         return {

@@ -3,8 +3,6 @@
 Huh et al., "Straightening out the straight-through estimator" (ICML 2023).
 """
 
-from typing import Any, cast
-
 import torch
 from torch import Tensor
 
@@ -42,12 +40,13 @@ def gradient_gap(
         text = model.cbvila.text_model(input_ids, attention_mask).last_hidden_state
         found = model.cbvila.quantizer(patches)
         unquantized = model.cbvila.quantizer.unquantized(patches)
+        fuse, grid = model.fusion_with(pixel_values, text, attention_mask), model.patch_grid(pixel_values)
         gradients = []
         for tokens in (found.quantized, unquantized):
             tokens = tokens.detach().requires_grad_()
             image = EncodedImage(cls, CBViLAQuantizerOutput(quantized=tokens, indices=found.indices))
             with torch.enable_grad():
-                answer = model.ask_for_pixels(model.fusion_with(pixel_values, text, attention_mask), image)
-                loss = cast(Any, model.pixel_loss_of(pixel_values))(answer.states) * len(pixel_values)
+                predicted = model.pixel.predict(model.ask_for_pixels(fuse, image).states, grid)
+                loss = model.pixel.loss(predicted, pixel_values) * len(pixel_values)
             gradients.append(torch.autograd.grad(loss, tokens)[0])
     return float((gradients[0] - gradients[1]).flatten(1).norm(dim=1).mean())

@@ -61,7 +61,7 @@ class CBViLAImageGeneration:
     mim: Any
     pixel: Any
     tokenize: Any
-    detokenize: Any
+    reconstruct_pixels: Any
     empty_captions: Any
     fusion_with: Any
     ask_for_codes: Any
@@ -133,8 +133,7 @@ class CBViLAImageGeneration:
                 confidence = confidence + noise * gumbel_noise(confidence, generator)
             hidden = least_confident(confidence, hidden, counts[:, step])
             steps.append(CBViLADecodingStep(indices, hidden))
-        grid = tuple(side // self.config.vision_config.patch_size for side in blank.shape[-2:])
-        pixels = self.detokenize(indices, input_ids, attention_mask, grid)
+        pixels = self.reconstruct_pixels(blank, fuses[0], self.image_of_codes(indices), None, None)
         return CBViLAGeneratedImages(pixels, indices, tuple(steps))
 
     def _sampled_codes(

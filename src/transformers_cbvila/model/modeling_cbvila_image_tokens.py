@@ -9,9 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .modeling_cbvila_queries import EncodedImage
 from .modeling_cbvila_vision import tokens_to_quantize
-from .quantizer_output_cbvila import CBViLAQuantizerOutput
 
 
 class CBViLAImageTokens:
@@ -23,6 +21,7 @@ class CBViLAImageTokens:
     pixel: Any
     empty_captions: Any
     fusion_with: Any
+    image_of_codes: Any
     reconstruct_pixels: Any
 
     @torch.no_grad()
@@ -62,14 +61,11 @@ class CBViLAImageTokens:
         """
         self._check_draws_from_codes_alone()
         rows, columns = self._checked_grid(indices, grid)
-        patch_size, width = self.config.vision_config.patch_size, self.config.vision_config.hidden_size
-        quantized = self.cbvila.quantizer.indices_to_quantized(indices.to(self.device))
-        blank = quantized.new_zeros(len(indices), 3, rows * patch_size, columns * patch_size)
+        patch_size, image = self.config.vision_config.patch_size, self.image_of_codes(indices.to(self.device))
+        blank = image.cls.new_zeros(len(indices), 3, rows * patch_size, columns * patch_size)
         if input_ids is None:
             input_ids, attention_mask = self.empty_captions(blank), None
         text = self.cbvila.text_model(input_ids, attention_mask).last_hidden_state
-        words = CBViLAQuantizerOutput(quantized=quantized, indices=indices)
-        image = EncodedImage(quantized.new_zeros(len(indices), width), words)
         return self.reconstruct_pixels(blank, self.fusion_with(blank, text, attention_mask), image, None, None)
 
     def _check_draws_from_codes_alone(self) -> None:
