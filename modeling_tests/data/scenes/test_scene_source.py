@@ -1,5 +1,7 @@
 """`scenes` as a source: for every reader, map-style and streamed, as files; and what is refused."""
 
+import re
+
 import datasets
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from transformers_cbvila.data.scenes.options import TASKS, SceneOptions
 from transformers_cbvila.data.scenes.scene_rows import SceneRows
 from transformers_cbvila.data.source_rows import load_rows
 from transformers_cbvila.data.sources import load_pair_stream, load_pairs
+from transformers_cbvila.data.training_texts import training_texts
 
 SMALL = "scenes[rows=130,size=32]"
 OPTIONS = SceneOptions(rows=130, size=32)
@@ -46,6 +49,20 @@ def test_pairs_have_the_images_of_the_rows():
     streamed = next(iter(load_pair_stream(SMALL)))
     assert np.array_equal(np.asarray(read_image(streamed["image"])), np.asarray(rows.image(0)))
     assert load_pairs(SMALL, "train[:10]").num_rows == 10
+
+
+@pytest.mark.parametrize(
+    "options", ["objects=2,fewest=1,captions=places", "objects=2,questions=where", "objects=1,fewest=1"]
+)
+def test_a_vocabulary_has_the_words_of_every_task_whatever_the_options_narrow(options):
+    def words(name):
+        return {word for text in training_texts([], [name]) for word in re.findall("[a-z]+", text.lower())}
+
+    every = words("scenes")
+    missing = every - words(f"scenes[{options}]")
+    assert "left" in every and len(every) > 50
+    # Of one object there is nothing to compare.
+    assert not missing if options.startswith("objects=2") else "left" not in missing
 
 
 @pytest.mark.parametrize("streaming", [False, True])

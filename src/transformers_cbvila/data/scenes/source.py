@@ -46,7 +46,9 @@ class ScenesSource(BuiltinSource):
 
     def texts(self, split: str) -> Iterator[str]:
         """Yields captions, questions, answers, hypotheses and statements, enough of them to have all words."""
-        options = replace(self.options, captions="all")
+        # Words are those of every task, whatever the options narrow for one of them and no other may have.
+        fewest = min(SceneOptions.fewest, self.options.objects)
+        options = replace(self.options, captions="all", questions="all", fewest=fewest)
         for task in self.tasks_of(split):
             columns = _TEXTS.get(task, ())
             rows = SceneRows(options, split, task)
