@@ -85,20 +85,7 @@ def add_search_tab(gr: Any, search: PictureSearch) -> SearchTab:
     like, found, chosen = gr.State(None), gr.State([]), gr.State(None)
     with gr.Row():
         with gr.Column(scale=3):
-            text = gr.Textbox(
-                "",
-                label="What are you looking for?",
-                placeholder="such as: a blue circle",
-                submit_btn="Search",
-                elem_id="search-text",
-            )
-            with gr.Row(elem_classes="examples"):
-                examples = [gr.Button(example, size="sm", min_width=100) for example in search.examples]
-            with gr.Accordion("More ways to search", open=False):
-                unwanted = gr.Textbox("", label="But not", placeholder="such as: a green square")
-                least = gr.Slider(
-                    0, 0.95, 0, step=0.05, label="Least probability of a match", visible=search.is_calibrated
-                )
+            query = _add_query(gr, search)
             results = live_html(gr, "choices.js", "search-results")
             still_html(gr, origin_html(search))
         with gr.Column(scale=2, min_width=280, elem_id="search-why"):
@@ -106,44 +93,82 @@ def add_search_tab(gr: Any, search: PictureSearch) -> SearchTab:
             with gr.Row(elem_classes="links") as links:
                 more = gr.Button("More like this", size="sm", min_width=100)
 
-    shown = [results, why, found, chosen, like]
-    query = [text, unwanted, least]
-    nothing: tuple[Any, ...] = ("", [], None, None)
-
-    def find(text: str, unwanted: str, least: float, like: int | None) -> tuple[Any, ...]:
-        matches = search.find(text, unwanted, like, least)
-        best = matches[0].number if matches else None
-        return results_html(search, matches, best, like), why_html(search, best, text), matches, best, like
-
-    @saying_what_is_wrong(*nothing)
-    def find_text(text: str, unwanted: str, least: float) -> tuple[Any, ...]:
-        return find(text, unwanted, least, None)
-
-    @saying_what_is_wrong(*nothing)
-    def find_like(number: int | None) -> tuple[Any, ...]:
-        return find("", "", 0, number)
-
-    @saying_what_is_wrong("", None)
-    def choose(text: str, matches: list[Match], like: int | None, event: Any) -> tuple[Any, ...]:
-        number = int(event.number)
-        return results_html(search, matches, number, like), why_html(search, number, text), number
-
-    gr.on([text.submit, least.release, unwanted.submit], find_text, query, shown, **EVENT)
-    for example in examples:
-        example.click(lambda words=example.value: (words, ""), None, [text, unwanted], **EVENT).then(
-            find_text, query, shown, **EVENT
+    answers = _Answers(search)
+    shown, asked = [results, why, found, chosen, like], [query.text, query.unwanted, query.least]
+    gr.on([query.text.submit, query.least.release, query.unwanted.submit], answers.to_text, asked, shown, **EVENT)
+    for example in query.examples:
+        example.click(lambda words=example.value: (words, ""), None, asked[:2], **EVENT).then(
+            answers.to_text, asked, shown, **EVENT
         )
-    more.click(lambda: ("", ""), None, [text, unwanted], **EVENT).then(find_like, [chosen], shown, **EVENT)
-    results.click(reading_event(gr, choose), [text, found, like], [results, why, chosen], **EVENT).then(
+    more.click(lambda: ("", ""), None, asked[:2], **EVENT).then(answers.to_likeness, [chosen], shown, **EVENT)
+    choose = reading_event(gr, answers.to_choice)
+    results.click(choose, [query.text, found, like], [results, why, chosen], **EVENT).then(
         None, js="() => document.querySelector('#search-why').scrollIntoView({block: 'nearest', behavior: 'smooth'})"
     )
+    return SearchTab(chosen, query.text, links, (answers.start, [], [query.text, *shown]))
 
-    def start() -> tuple[Any, ...]:
-        if search.examples:
-            return search.examples[0], *find_text(search.examples[0], "", 0)
-        return "", *find_like(0)
 
-    return SearchTab(chosen, text, links, (start, [], [text, *shown]))
+class _Query(NamedTuple):
+    """What is looked for: the inputs, and buttons with examples."""
+
+    text: Any
+    unwanted: Any
+    least: Any
+    examples: list[Any]
+
+
+def _add_query(gr: Any, search: PictureSearch) -> _Query:
+    """Adds the inputs of a search."""
+    text = gr.Textbox(
+        "",
+        label="What are you looking for?",
+        placeholder="such as: a blue circle",
+        submit_btn="Search",
+        elem_id="search-text",
+    )
+    with gr.Row(elem_classes="examples"):
+        examples = [gr.Button(example, size="sm", min_width=100) for example in search.examples]
+    with gr.Accordion("More ways to search", open=False):
+        unwanted = gr.Textbox("", label="But not", placeholder="such as: a green square")
+        least = gr.Slider(0, 0.95, 0, step=0.05, label="Least probability of a match", visible=search.is_calibrated)
+    return _Query(text, unwanted, least, examples)
+
+
+class _Answers:
+    """What the tab shows after each event.
+
+    To a query that is results, explanation, matches, the number of the chosen picture, and that of the one they are
+    like.
+    """
+
+    def __init__(self, search: PictureSearch) -> None:
+        self._search = search
+
+    def start(self) -> tuple[Any, ...]:
+        """Returns a text to begin with, and what it finds; of pictures without captions what is like the first."""
+        examples = self._search.examples
+        return (examples[0], *self.to_text(examples[0], "", 0)) if examples else ("", *self.to_likeness(0))
+
+    @saying_what_is_wrong("", [], None, None)
+    def to_text(self, text: str, unwanted: str, least: float) -> tuple[Any, ...]:
+        """Returns the pictures that match a text."""
+        return self._to_query(text, unwanted, least, None)
+
+    @saying_what_is_wrong("", [], None, None)
+    def to_likeness(self, number: int | None) -> tuple[Any, ...]:
+        """Returns the pictures that are like one."""
+        return self._to_query("", "", 0, number)
+
+    @saying_what_is_wrong("", None)
+    def to_choice(self, text: str, matches: list[Match], like: int | None, event: Any) -> tuple[Any, ...]:
+        """Returns the same pictures, another one of them chosen and explained."""
+        number = int(event.number)
+        return results_html(self._search, matches, number, like), why_html(self._search, number, text), number
+
+    def _to_query(self, text: str, unwanted: str, least: float, like: int | None) -> tuple[Any, ...]:
+        matches = self._search.find(text, unwanted, like, least)
+        best = matches[0].number if matches else None
+        return results_html(self._search, matches, best, like), why_html(self._search, best, text), matches, best, like
 
 
 def _caption(rank: int, match: Match) -> str:
