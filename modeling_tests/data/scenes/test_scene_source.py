@@ -111,7 +111,7 @@ def test_files_have_the_rows_and_their_truth(tmp_path, task, capsys):
         ({"objects": 5}, "objects=5: an image has places for 1 to 4"),
         ({"objects": 0}, "objects=0"),
         ({"objects": 2, "fewest": 3}, "fewest=3 must be from 1 to objects=2"),
-        ({"captions": "place"}, "captions='place' is none of all, full, pairs, places, .* mean places"),
+        ({"captions": "place"}, "captions='place' is none of all, full, pairs, ordered, places, .* mean places"),
         ({"questions": "were"}, r"questions='were' is none of all, where; did you mean where\?"),
         ({"style": "stripes"}, r"style='stripes' is none of flat, striped, noisy, mixed; did you mean striped\?"),
         ({"rows": 0}, "rows=0 must be at least 1"),

@@ -81,11 +81,32 @@ def test_full_captions_tell_kind_and_size_of_every_object(objects):
     assert several > 0.9 * len(rows) or objects == 1
 
 
-def test_captions_of_pairs_name_two_objects_and_no_size():
-    rows = rows_of("pretraining", captions="pairs")
+@pytest.mark.parametrize("captions", ["pairs", "ordered"])
+def test_captions_of_pairs_name_two_objects_and_no_size(captions):
+    rows = rows_of("pretraining", captions=captions)
     for number in range(len(rows)):
         (caption,) = rows.texts(number)["captions"]
         assert named_kinds(caption) == (2, 0), caption
+
+
+def test_ordered_captions_are_those_of_pairs_told_from_the_left_or_from_above():
+    pairs, ordered = (rows_of("pretraining", captions=captions) for captions in ("pairs", "ordered"))
+    sides = Counter()
+    for number in range(len(pairs)):
+        row = ordered.texts(number)
+        (caption,) = row["captions"]
+        assert caption_holds(caption, row["objects"]) and row["negative_captions"] != [caption]
+        (as_drawn, side), (as_read, (read, *_)) = map(objects_and_side, (*pairs.texts(number)["captions"], caption))
+        assert as_read == (as_drawn if side[0] in ("left", "above", "over") else as_drawn[::-1])
+        sides[read] += 1
+    assert set(sides) == {"left", "above", "over"} and min(sides.values()) > ROWS / 10
+
+
+def objects_and_side(caption):
+    """Colours and shapes of a caption's two objects, by their usual names, and how it says that they lie."""
+    words = [SYNONYM.get(word, word) for word in caption.split()]
+    colours, shapes = ([word for word in words if word in names] for names in (COLORS, SHAPES))
+    return list(zip(colours, shapes, strict=True)), re.findall(WHERE["relations"], caption)
 
 
 @pytest.mark.parametrize("split", DRAWN)

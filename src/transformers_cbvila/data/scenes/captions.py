@@ -13,7 +13,7 @@ from .draws import Draws
 from .full_description import FullDescription, describe
 from .scene import Scene, SceneObject, place_in, relation
 from .wording import indefinite, noun_phrase, related, word
-from .words import MIDDLE, NUMBERS, RELATION_WORDS, listed_in_words
+from .words import MIDDLE, NUMBERS, OPPOSITE, RELATION_WORDS, listed_in_words
 
 CAPTION_TYPES = ("full", "full", "relation", "attribute", "count", "place", "place")
 _TRIES = 8  # to put a second full caption otherwise
@@ -46,16 +46,28 @@ def captions_of(scene: Scene, size: int, draws: Draws) -> dict[str, FullDescript
     return captions
 
 
-def only_those_that_tell(what: str, captions: dict[str, FullDescription | None]) -> dict[str, FullDescription | None]:
+def only_those_that_tell(
+    what: str, captions: dict[str, FullDescription | None], draws: Draws
+) -> dict[str, FullDescription | None]:
     """Returns the captions that [`~options.SceneOptions`] asks for by `what`, or all if there is none of them."""
-    chosen = _CHOICES[what]
-    return {text: described for text, described in captions.items() if chosen(text, described)} or captions
+    chosen = _CHOICES["pairs" if what == "ordered" else what]
+    found = {text: described for text, described in captions.items() if chosen(text, described)}
+    if what == "ordered":
+        ordered = [_in_reading_order(described) for described in found.values() if described is not None]
+        found = {relation_caption(described, draws): described for described in ordered}
+    return found or captions
 
 
 def two_related(scene: Scene, draws: Draws) -> FullDescription:
     """Returns how two objects lie to each other, without their sizes."""
     one, other = draws.shuffled(scene.objects)[:2]
     return FullDescription(((one.kind, None), (other.kind, None)), ((0, relation(one.box, other.box), 1),))
+
+
+def _in_reading_order(told: FullDescription) -> FullDescription:
+    """Returns how two objects lie, told from the one that is left of the other or above it."""
+    ((one, side, other),) = told.relations
+    return told if side in ("left", "above") else FullDescription(told.objects[::-1], ((one, OPPOSITE[side], other),))
 
 
 def relation_caption(told: FullDescription, draws: Draws) -> str:

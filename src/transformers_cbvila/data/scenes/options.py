@@ -10,7 +10,7 @@ SPLITS = ("train", "validation", "test", "test_compositional", "confusers")
 TASKS = ("pretraining", "retrieval", "vqa", "entailment", "reasoning")
 GALLERY_TASKS = ("pretraining", "retrieval")  # that the split of confusers is for
 QUESTIONS = ("all", "where")
-CAPTIONS = ("all", "full", "pairs", "places", "relations")
+CAPTIONS = ("all", "full", "pairs", "ordered", "places", "relations")
 PLACES = 4  # two rows of two of the largest objects always fit
 SMALLEST, LARGEST = 32, 1024  # pixels; in 32 a small object has 6 or 7, which show its shape just so
 _ROWS = {"train": 24_000, "validation": 1_000, "test": 2_000, "test_compositional": 2_000, "confusers": 1_000}
@@ -31,8 +31,9 @@ class SceneOptions:
         rows: Rows of every split; default: 24,000 for training, 2,000 for each test, else 1,000.
         seed: Seed of everything that is drawn.
         captions: `all`, or for pretraining and retrieval only `full` ones, which name every object, those of how
-            `pairs` of objects lie, those of `places`, or all that tell places or `relations`. From the last two a
-            model learns first what to look for and where, from full ones what to draw (docs/study.md).
+            `pairs` of objects lie, the same `ordered` as we read, from the left or from above, those of `places`, or
+            all that tell places or `relations`. From the last two a model learns first what to look for and where,
+            from full ones what to draw, and from ordered ones a frozen language model to write (docs/study.md).
         questions: `all`, or for vqa only `where` an object lies, seen from another: one question of each image. A
             frozen language model learns relations from these (docs/study.md).
         blank: Whether every image is grey, to train and measure what the texts alone tell. Texts and truth stay.

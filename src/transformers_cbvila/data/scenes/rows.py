@@ -53,7 +53,7 @@ def _captioned(options: SceneOptions, split: str, number: int) -> Row:
     draws = sampler.draws
     scene = sampler.scene(sampler.kinds(draws.between(options.fewest, options.objects)))
     captions = captions_of(scene, options.size, draws)
-    captions = only_those_that_tell(options.captions, captions) if options.captions != "all" else captions
+    captions = only_those_that_tell(options.captions, captions, draws) if options.captions != "all" else captions
     false = _false_captions(captions, scene, Sampler(Draws(options.seed, split, "false", number), options, split))
     captioned = list(captions)
     return Row({"caption": captioned[0], "captions": captioned, "negative_captions": false}, {"image": scene})
