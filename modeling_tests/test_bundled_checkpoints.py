@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from bundled_models import CAPTIONING, LANGUAGE_MODEL, needs_language_model
+from safetensors.torch import load_file
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -18,7 +20,7 @@ from transformers import (
     pipeline,
 )
 
-from transformers_cbvila import CBViLARetriever, bundled_checkpoint, cli, load_pairs
+from transformers_cbvila import CBViLAForConditionalGeneration, CBViLARetriever, bundled_checkpoint, cli, load_pairs
 from transformers_cbvila.data.easy_vqa import load_easy_vqa
 from transformers_cbvila.drawing.from_captions import draw_captions
 from transformers_cbvila.tasks.answering import answer_questions
@@ -28,7 +30,7 @@ NAMES = (*PRETRAINED, "cbvila-scenes-vqa", "cbvila-tiny-easyvqa")
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, CAPTIONING])
 def test_bundled_checkpoint_is_small_and_without_pickles(name):
     files = list(Path(bundled_checkpoint(name)).iterdir())
     assert (Path(bundled_checkpoint(name)) / "model.safetensors").stat().st_size <= 12_000_000
@@ -107,6 +109,24 @@ def test_bundled_checkpoint_draws_what_captions_of_scenes_say():
     retriever.index([picture for (picture,) in drawn], progress=False)
     found = retriever.search(text=captions, top_k=1, rerank_k=0).indices[:, 0]
     assert (found == torch.arange(24)).float().mean() > 0.8
+
+
+def test_bundled_captioning_checkpoint_has_all_weights_but_those_of_its_language_model():
+    folder = Path(bundled_checkpoint(CAPTIONING))
+    with torch.device("meta"):
+        expected = CBViLAForConditionalGeneration(AutoConfig.from_pretrained(folder)).state_dict()
+    found = load_file(folder / "model.safetensors")
+    assert {name: weight.shape for name, weight in found.items()} == {
+        name: weight.shape for name, weight in expected.items()
+    }
+    assert json.loads((folder / "config.json").read_text())["language_model"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
+@needs_language_model
+def test_bundled_checkpoint_captions_scenes(tmp_path):
+    asked = ("captioning", "--model", CAPTIONING, "--data", "scenes[rows=20,objects=2,captions=ordered]")
+    found = evaluated(tmp_path, *asked, "--split", "test", "--language_model", str(LANGUAGE_MODEL))
+    assert found["true_captions"] >= 0.8 and found["log_likelihood_low"] > found["log_likelihood_floor"]
 
 
 def test_package_data_covers_every_other_file():

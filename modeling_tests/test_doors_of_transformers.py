@@ -3,6 +3,7 @@
 import pytest
 import tiny
 import torch
+from bundled_models import COMPLETE
 from transformers import (
     AutoImageProcessor,
     AutoModelForZeroShotImageClassification,
@@ -17,7 +18,6 @@ from transformers_cbvila import (
     CBViLAModel,
     CBViLAProcessor,
     bundled_checkpoint,
-    bundled_checkpoints,
 )
 
 TEXTS = ["left half red", "top half blue", "it is grey"]
@@ -36,7 +36,7 @@ def inputs(folder, **given):
     return CBViLAProcessor.from_pretrained(folder)(**given, return_tensors="pt")
 
 
-@pytest.mark.parametrize("name", bundled_checkpoints())
+@pytest.mark.parametrize("name", COMPLETE)
 def test_auto_classes_load_the_parts_of_every_bundled_processor(name):
     folder = bundled_checkpoint(name)
     processor = CBViLAProcessor.from_pretrained(folder)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from bundled_models import CAPTIONING, LANGUAGE_MODEL, needs_language_model
 from code_blocks import code_blocks
 
 from transformers_cbvila import _MODULE_OF_LAZY_NAME
@@ -64,7 +65,21 @@ def test_code_of_a_page_runs(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     for block in blocks(ROOT / name, "python"):
+        if CAPTIONING not in block:
+            exec(block, names)
+
+
+@needs_language_model
+def test_readme_captions_a_scene(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".cache").symlink_to(LANGUAGE_MODEL.parent)
+    names: dict[str, object] = {}
+    for block in blocks(ROOT / "README.md", "python"):
         exec(block, names)
+        if CAPTIONING in block:
+            assert re.search(r"# … ('.*')", block)[1] in capsys.readouterr().out
+            return
+    raise AssertionError("no block captions a scene")
 
 
 @pytest.mark.parametrize(("page", "argv"), SHOWN, ids=[f"{page}-{argv[0]}" for page, argv in SHOWN])

@@ -60,6 +60,17 @@ def test_pretraining_card_shows_its_inspection(name):
             assert f"{100 * figures['image_retrieval_r1_reranked']:.1f} [" in card
 
 
+def test_captioning_card_shows_its_evaluation():
+    folder = Path(bundled_checkpoint("cbvila-scenes-captions"))
+    card, readme = (folder / "README.md").read_text(), (ROOT / "README.md").read_text()
+    for file in ("evaluation.json", "evaluation-compositional.json"):
+        measured = json.loads((folder / file).read_text())
+        low, high = (f"{100 * measured[f'true_captions_{end}']:.1f}" for end in ("low", "high"))
+        shown = f"{100 * measured['true_captions']:.1f} [{low}, {high}]"
+        assert shown in card and shown in RESULTS and percent(measured["true_captions"]) in readme
+        assert f"−{-measured['log_likelihood_floor']:.2f}" in card
+
+
 def test_drawing_card_shows_its_benchmark():
     folder = Path(bundled_checkpoint("cbvila-scenes-draw"))
     card = (folder / "README.md").read_text()

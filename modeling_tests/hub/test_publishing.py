@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from bundled_models import COMPLETE
 from code_blocks import code_blocks
 from huggingface_hub import HfApi
 from publishable import LONG, in_another_process, inherited_environment, save_checkpoint
@@ -19,7 +20,6 @@ from transformers_cbvila import (
     CBViLAForQuestionAnswering,
     CBViLAForVisualEntailment,
     bundled_checkpoint,
-    bundled_checkpoints,
 )
 from transformers_cbvila.cli import main
 from transformers_cbvila.hub import publishing
@@ -144,7 +144,7 @@ def test_verify_takes_a_relative_folder(folder, tmp_path, monkeypatch):
     verify(Path("staged"), run_original(checkpoint))
 
 
-@pytest.mark.parametrize("name", bundled_checkpoints())
+@pytest.mark.parametrize("name", COMPLETE)
 def test_stage_repository_of_bundled_checkpoint_by_folder_equals_by_name(name, tmp_path, unverified):
     copied = shutil.copytree(bundled_checkpoint(name), tmp_path / "copied")
     cards = []

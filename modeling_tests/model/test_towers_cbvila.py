@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from bundled_models import COMPLETE
 from safetensors.torch import save_file
 from tiny import build
 from tiny_heads import HEADS
@@ -15,7 +16,6 @@ from transformers_cbvila import (
     CBViLATextModel,
     CBViLAVisionModel,
     bundled_checkpoint,
-    bundled_checkpoints,
 )
 
 TOWERS = {"vision_model": CBViLAVisionModel, "text_model": CBViLATextModel, "fusion_model": CBViLAFusionModel}
@@ -41,7 +41,7 @@ def test_tower_loads_from_every_head(head, logged, tmp_path):
     assert not logged()
 
 
-@pytest.mark.parametrize("name", bundled_checkpoints())
+@pytest.mark.parametrize("name", COMPLETE)
 def test_tower_loads_from_bundled_checkpoints(name, logged):
     folder = bundled_checkpoint(name)
     whole = CBViLAForPreTraining.from_pretrained(folder).cbvila

@@ -6,9 +6,10 @@ import pytest
 import tiny
 import tiny_heads
 import torch
+from bundled_models import COMPLETE
 from transformers import AutoModelForVisualQuestionAnswering, Trainer, TrainingArguments, default_data_collator
 
-from transformers_cbvila import CBViLAConfig, CBViLAForPreTraining, CBViLAForQuestionAnswering, bundled_checkpoints
+from transformers_cbvila import CBViLAConfig, CBViLAForPreTraining, CBViLAForQuestionAnswering
 from transformers_cbvila.bundled import bundled_or_same
 from transformers_cbvila.training.arguments import CBViLATrainingArguments
 from transformers_cbvila.training.trainer import CBViLATrainer
@@ -59,7 +60,7 @@ def test_use_cache_of_a_head_on_a_pretrained_model(trainer, tmp_path):
         assert tokens_read(CBViLAForQuestionAnswering.from_pretrained(folder)) == 4 * NEW_TOKENS
 
 
-@pytest.mark.parametrize("name", bundled_checkpoints())
+@pytest.mark.parametrize("name", COMPLETE)
 def test_use_cache_of_bundled_checkpoints(name):
     assert tokens_read(CBViLAForQuestionAnswering.from_pretrained(bundled_or_same(name))) == 4 * NEW_TOKENS
 

@@ -161,7 +161,7 @@ def load_trained(task: Task, name: str) -> tuple[Any, CBViLAProcessor]:
             f"`cbvila finetune {task.name}` and evaluate what that writes, a {task.head.__name__}."
         )
     model = placed(task.head.from_pretrained(source, **task.loading_options()))
-    return model, task.processor_class().from_pretrained(source)
+    return model, task.processor_class().from_pretrained(source, **task.loading_options())
 
 
 def _with_trained_length(name: str, task: Task) -> Task:

@@ -143,7 +143,8 @@ class LanguageModelTask(Task):
                 options["projector_config"] = self.projector_config
             if self.freeze_vision_tower or self.is_given("freeze_vision_tower"):
                 options["freeze_vision_tower"] = self.freeze_vision_tower
-            return self.head.from_pretrained(source, **options), self.processor_class().from_pretrained(source)
+            processor = self.processor_class().from_pretrained(source, **self.loading_options())
+            return self.head.from_pretrained(source, **options), processor
         if is_trained:
             raise ValueError(
                 "from_scratch needs a checkpoint without a projector, such as a pretrained one, as model."

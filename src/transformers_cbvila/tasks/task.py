@@ -182,7 +182,7 @@ class Task(GivenOptions, ABC):
         return CBViLAProcessor
 
     def loading_options(self) -> dict[str, Any]:
-        """Returns options of `from_pretrained` for its models."""
+        """Returns options of `from_pretrained` for its models and their processors."""
         return {}
 
     def create(self, source: str, from_scratch: bool) -> tuple[Any, Any] | None:
